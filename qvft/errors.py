@@ -1,0 +1,81 @@
+"""Every error qvft raises on purpose, and what it means for the exit status.
+
+`UserError` and its children: the input is wrong; an entry prints the one message and exits with 2.
+`QvftError` itself and `FailedError`'s children: the work failed; an entry exits with 1.
+Each class has the fitting built-in as second base, so that callers may catch either.
+"""
+
+from __future__ import annotations
+
+
+class QvftError(Exception):
+    """Root of all errors that qvft raises on purpose."""
+
+
+class UserError(QvftError):
+    """Something the user gave is wrong.
+
+    The message says what was given, what was expected and what to do, in that order.
+
+    Args:
+        given: what was found, e.g. `"learning_rate" is not a key of train`.
+        where: file (and line) or key path it was found at, e.g. `rows.jsonl:17` or `train.lr`.
+        expected: what would have been right.
+        do: the next thing to try.
+    """
+
+    def __init__(
+        self,
+        given: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        do: str | None = None,
+    ) -> None:
+        self.given, self.where, self.expected, self.do = given, where, expected, do
+        parts = [f"{where}: {given}" if where else given]
+        if expected:
+            parts.append(f"expected {expected}")
+        if do:
+            parts.append(do)
+        super().__init__("; ".join(part.rstrip(".;") for part in parts) + ".")
+
+
+class RecipeError(UserError, ValueError):
+    """A recipe or an override cannot be read: unknown key, wrong type, contradiction."""
+
+
+class DataError(UserError, ValueError):
+    """A data file, row or split is missing or malformed."""
+
+
+class ImageError(DataError):
+    """An image is missing, truncated, of an unknown format, or too large to decode safely."""
+
+
+class ModelError(UserError, ValueError):
+    """A model id or folder cannot be used, or does not fit what the recipe asks of it."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A run folder or checkpoint is missing, damaged, or belongs to another base or recipe."""
+
+
+class SpaceError(UserError, OSError):
+    """There is not enough room on the disk for what is about to be written."""
+
+
+class FailedError(QvftError, RuntimeError):
+    """The work was understood but did not succeed."""
+
+
+class PreflightError(FailedError):
+    """A check before the first step found that training would be worthless."""
+
+
+class NonFiniteLossError(FailedError):
+    """The loss became NaN or infinite; the message names the step and the samples."""
+
+
+class VerificationError(FailedError):
+    """What was written does not behave like what it was made from."""

@@ -1,0 +1,135 @@
+"""Reading and writing files so that mistakes are named and nothing is left half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qvft.errors import DataError, SpaceError
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: the file is missing, is not UTF-8 or not JSON (with line and column).
+    """
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"not valid JSON: {error.msg} (column {error.colno})", where=f"{path}:{error.lineno}"
+        ) from error
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Pairs (line number from 1, object) of a JSONL file; blank lines are passed over.
+
+    Raises:
+        DataError: the file is missing or not UTF-8, or a line is not a JSON object.
+    """
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"not valid JSON: {error.msg} (column {error.colno})", where=f"{path}:{number}"
+            ) from error
+        if not isinstance(row, dict):
+            raise DataError(
+                f"a {type(row).__name__}", where=f"{path}:{number}", expected="a JSON object"
+            )
+        yield number, row
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=str(path)) from error
+    except IsADirectoryError as error:
+        raise DataError("a folder", where=str(path), expected="a file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 at byte {error.start}", where=str(path)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path` in one step: a reader sees the old content or the new, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as indented JSON, in one step."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a fresh folder that takes the name `path` only if the block ends without an error.
+
+    Raises:
+        DataError: `path` exists and is not an empty folder: outputs are never overwritten.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(
+            "exists already", where=str(path), do="name a new folder; nothing is overwritten"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            path.rmdir()
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Checks that the disk holding `folder` has `needed_bytes` free.
+
+    Raises:
+        SpaceError: it has not.
+    """
+    existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise SpaceError(
+            f"{free / 1e9:.2f} GB free",
+            where=str(folder),
+            expected=f"at least {needed_bytes / 1e9:.2f} GB",
+            do="free some room or write elsewhere",
+        )
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(
+            hashlib, "file_digest"
+        ) else _sha256_stream(stream)
+
+
+def _sha256_stream(stream: Any) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(content: Any) -> str:
+    """Hex SHA-256 of `content` as canonical JSON (sorted keys, no blanks)."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,54 @@
+"""One logger for all ranks, and the consoles entries print to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from qvft.errors import QvftError, UserError
+
+stdout = Console(soft_wrap=True)
+stderr = Console(stderr=True, soft_wrap=True)
+
+
+def is_main_process() -> bool:
+    """True on the one process that prints and writes files (global rank 0)."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger `name`; below WARNING it is silent on every rank but 0."""
+    logger = logging.getLogger(name)
+    if not is_main_process():
+        logger.setLevel(logging.WARNING)
+    return logger
+
+
+def setup_logging() -> None:
+    """Sends qvft's log to stderr, one line a record. Entries call it once."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    root = logging.getLogger("qvft")
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    root.propagate = False
+
+
+def exit_status(main: Callable[[], None]) -> int:
+    """Runs an entry's body and turns errors made for users into one message and a status.
+
+    Returns:
+        0 when `main` returns, 2 on a `UserError`, 1 on any other `QvftError`. Other exceptions
+        are defects and pass through with their traceback.
+    """
+    setup_logging()
+    try:
+        main()
+    except QvftError as error:
+        print(f"qvft: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    return 0

@@ -1,0 +1,135 @@
+"""From a YAML file and overrides to a `Recipe`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from qvft.errors import RecipeError
+from qvft.recipe.schema import Phase, Recipe, Train, Tune
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe, applies `key.path=value` overrides and checks every key.
+
+    Args:
+        path: YAML 1.2 file.
+        overrides: values are read as YAML, so `train.epochs=3`, `run.dir=null`, `a=[x, y]` work.
+
+    Raises:
+        RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key.
+    """
+    content = read_yaml(Path(path))
+    for override in overrides:
+        _apply(content, override)
+    return parse_recipe(content, where=str(path))
+
+
+def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """Checks a mapping and its phases. Raises RecipeError naming key path and nearest name."""
+    recipe = _validate(Recipe, content, where)
+    seen: set[str] = set()
+    for index, phase in enumerate(recipe.phases):
+        if phase.name in seen:
+            raise RecipeError(f'two phases are called "{phase.name}"', where=f"{where}: phases")
+        seen.add(phase.name)
+        resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
+    return recipe
+
+
+def resolve_phase(recipe: Recipe, phase: Phase, *, where: str = "recipe") -> tuple[Tune, Train]:
+    """The `tune` and `train` sections that hold in a phase."""
+    tune = merge(recipe.tune.model_dump(), phase.tune)
+    train = merge(recipe.train.model_dump(), phase.train)
+    return _validate(Tune, tune, f"{where}.tune"), _validate(Train, train, f"{where}.train")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping a YAML 1.2 file holds. Raises RecipeError with file and line."""
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise RecipeError(
+            "no such recipe file", where=str(path), do="recipes/ holds one recipe per outcome"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"not UTF-8 at byte {error.start}", where=str(path)) from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
+        raise RecipeError(f"not valid YAML: {problem}", where=line) from error
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"holds a {type(content).__name__}", where=str(path), expected="a mapping"
+        )
+    return content
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, mapping by mapping; neither is altered."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if nested else value
+    return merged
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key_path, equals, text = override.partition("=")
+    if not equals or not key_path.strip():
+        raise RecipeError(
+            f'"{override}"', where="command line", expected="key.path=value, e.g. train.epochs=3"
+        )
+    try:
+        value = YAML(typ="safe", pure=True).load(text) if text else None
+    except YAMLError:
+        value = text
+    *parents, last = key_path.strip().split(".")
+    node = content
+    for parent in parents:
+        child = node.get(parent)
+        node[parent] = node = dict(child) if isinstance(child, Mapping) else {}
+    node[last] = value
+
+
+def _validate(model: type[BaseModel], content: Mapping[str, Any], where: str) -> Any:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = [_describe(model, item) for item in error.errors()]
+        raise RecipeError("; ".join(lines), where=where) from None
+
+
+def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
+    path = [part for part in item["loc"] if part != "[key]"]
+    dotted = ".".join(str(part) for part in path)
+    if item["type"] == "extra_forbidden":
+        known = sorted(_section(model, path[:-1]).model_fields)
+        near = difflib.get_close_matches(str(path[-1]), known, n=1)
+        hint = f'did you mean "{near[0]}"?' if near else "known keys: " + ", ".join(known)
+        return f'unknown key "{dotted}" ({hint})'
+    if item["type"] == "missing":
+        return f'key "{dotted}" is missing'
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{dotted}: {message}" if dotted else message
+    return f"{dotted}={item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _section(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
+    """The section class that `path` leads to from `model`."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return model

@@ -1,0 +1,52 @@
+"""The resolved recipe a run keeps, and the question whether two recipes are the same."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from qvft.errors import CheckpointError
+from qvft.files import sha256_json, write_text
+from qvft.recipe.load import load_recipe
+from qvft.recipe.schema import Recipe
+
+LOCK_NAME = "recipe.lock.yaml"
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Hex SHA-256 over all that shapes the trained weights.
+
+    Left out: where the run lies, whether it resumes, how it is logged, and how it is evaluated
+    afterwards; changing these does not make it another run.
+    """
+    content = recipe.model_dump(exclude={"run": {"dir"}, "eval": True})
+    for key in ("resume", "report_to", "log_steps", "save_steps", "keep"):
+        content["train"].pop(key)
+    content["data"].pop("workers")
+    return sha256_json(content)
+
+
+def write_lock(recipe: Recipe, run_dir: Path) -> None:
+    """Writes `recipe.lock.yaml`: the recipe with every default and override resolved."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(recipe.model_dump(mode="json"), stream)
+    write_text(run_dir / LOCK_NAME, "# Written by qvft.train.\n" + stream.getvalue())
+
+
+def read_lock(run_dir: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe of a run folder.
+
+    Raises:
+        CheckpointError: the folder is missing or is not a run.
+    """
+    path = run_dir / LOCK_NAME
+    if not path.is_file():
+        raise CheckpointError(
+            f"no {LOCK_NAME}", where=str(run_dir), expected="the folder of a qvft.train run"
+        )
+    return load_recipe(path, overrides)
