@@ -119,6 +119,10 @@ class Tune(Section):
     query_tokens: Trained = Field("full", description="Query tokens.")
     language_projection: Trained = Field("full", description="Q-Former to decoder projection.")
     decoder: Literal["lora", "frozen", "full"] = Field("lora", description="Language decoder.")
+    decoder_dropout: float = Field(
+        0.0, ge=0, lt=1, description="The decoder's own dropout while training. OPT's checkpoints "
+        "say 0.1; on a frozen decoder it costs memory."
+    )
     lora: Lora = Field(default_factory=Lora)
 
 
@@ -136,6 +140,10 @@ class Train(Section):
     epochs: float = Field(1.0, gt=0, description="Passes over the texts.")
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; -1: what epochs come to.")
     batch_size: int = Field(8, ge=1, description="Texts a device and step.")
+    texts_per_image: int = Field(
+        1, ge=1, description="Texts of an image kept together in a batch; it is encoded once for "
+        "them."
+    )
     accumulation: int = Field(1, ge=1, description="Batches summed before an optimizer step.")
     lr: LearningRates = Field(default_factory=LearningRates)
     weight_decay: float = Field(0.05, ge=0, description="AdamW; not on biases and norms.")

@@ -1,0 +1,167 @@
+"""The adapter folder: LoRA as PEFT writes it, every other trained weight, and a manifest.
+
+adapter_config.json, adapter_model.safetensors: plain PEFT loads these (absent without LoRA).
+bridge.safetensors: Q-Former, query tokens, language projection and whatever else was trained,
+under the names the model's own `named_parameters` gives. PEFT would leave the query tokens out.
+manifest.json: what it belongs to and what each key is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from qvft.adapters.lora import PeftModel, restore_lora, save_lora
+from qvft.errors import CheckpointError
+from qvft.files import write_json
+from qvft.models.families import Family
+
+BRIDGE, MANIFEST, LORA = "bridge.safetensors", "manifest.json", "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a checkpoint belongs to; everything the manifest says beside its keys."""
+
+    base_id: str
+    base_revision: str | None
+    base_weights_sha256: str
+    family: str
+    recipe_sha256: str
+    data_sha256: dict[str, str] = field(default_factory=dict)
+    quantized: str = "none"
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def bridge_names(model: PreTrainedModel) -> set[str]:
+    """Names of the weights that are trained now and are not LoRA's."""
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and ".lora_" not in name
+    }
+
+
+def save_checkpoint(
+    folder: Path,
+    model: PreTrainedModel,
+    handle: PeftModel | None,
+    family: Family,
+    provenance: Provenance,
+    *,
+    bridge: Collection[str],
+) -> None:
+    """Writes the adapter folder; the manifest last, so that a folder with one is whole.
+
+    Args:
+        bridge: names of the weights beside LoRA that were trained in any phase.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if handle is not None:
+        save_lora(handle, folder)
+    state = {
+        name: parameter.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if name in bridge
+    }
+    save_file(state, folder / BRIDGE, metadata={"format": "pt"})
+    keys = {
+        name: {
+            "component": family.component(name),
+            "shape": list(tensor.shape),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+        }
+        for name, tensor in sorted(state.items())
+    }
+    write_json(folder / MANIFEST, {"format": 1, **vars(provenance), "bridge": keys})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an adapter folder.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"no {MANIFEST}", where=str(folder), expected="an adapter folder of qvft.train"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"damaged: {error.msg}", where=str(path)) from error
+    if manifest.get("format") != 1:
+        raise CheckpointError(
+            f"format {manifest.get('format')}", where=str(path), expected="format 1"
+        )
+    return manifest
+
+
+def check_base(manifest: dict[str, Any], *, base_id: str, weights_sha256: str) -> None:
+    """Checks that a checkpoint was trained on this very base.
+
+    Raises:
+        CheckpointError: it was trained on other weights.
+    """
+    if manifest["base_weights_sha256"] != weights_sha256:
+        raise CheckpointError(
+            f"base {base_id} has weights {weights_sha256[:12]}",
+            where="model.id",
+            expected=f"the base it was trained on, {manifest['base_id']} with weights "
+            f"{manifest['base_weights_sha256'][:12]}",
+        )
+
+
+def read_bridge(folder: Path, manifest: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of `bridge.safetensors`, checked against the manifest.
+
+    Raises:
+        CheckpointError: the file is damaged, or keys or shapes are not the manifest's.
+    """
+    path = folder / BRIDGE
+    try:
+        with safe_open(path, framework="pt") as stream:
+            state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=str(path)) from error
+    shapes = {key: list(tensor.shape) for key, tensor in state.items()}
+    expected = {key: entry["shape"] for key, entry in manifest["bridge"].items()}
+    if shapes != expected:
+        differing = sorted(key for key in shapes | expected if shapes.get(key) != expected.get(key))
+        raise CheckpointError(
+            f"{len(differing)} keys differ from the manifest, first {differing[0]}", where=str(path)
+        )
+    return state
+
+
+def restore_checkpoint(folder: Path, model: PreTrainedModel, handle: PeftModel | None) -> None:
+    """Puts an adapter folder's weights into a model built for it, in place.
+
+    Raises:
+        CheckpointError: a key has no place in the model, or its shape differs.
+    """
+    state = read_bridge(folder, read_manifest(folder))
+    if (folder / LORA).is_file() != (handle is not None):
+        raise CheckpointError("LoRA weights on one side only", where=str(folder))
+    if handle is not None:
+        restore_lora(handle, folder)
+    parameters = dict(model.named_parameters())
+    for name, tensor in state.items():
+        target = parameters.get(name)
+        if target is None or target.shape != tensor.shape:
+            raise CheckpointError(
+                f"{name} {tuple(tensor.shape)} has no place in the model", where=str(folder)
+            )
+        with torch.no_grad():
+            target.copy_(tensor)

@@ -1,0 +1,104 @@
+"""LoRA layers in the decoder; the one file that calls PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import peft
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from qvft.errors import CheckpointError
+
+
+def add_lora(
+    model: PreTrainedModel,
+    targets: Sequence[str],
+    *,
+    r: int,
+    alpha: int,
+    dropout: float = 0.0,
+    dora: bool = False,
+    rslora: bool = False,
+    base_id: str | None = None,
+) -> PeftModel:
+    """Puts LoRA layers into `model`, in place, and returns PEFT's handle on it.
+
+    Args:
+        targets: full module names, from `resolve_targets`.
+        r: rank. alpha: scale is alpha / r, alpha / sqrt(r) with `rslora`.
+        dropout: on the adapters' input.
+        dora: weight-decomposed LoRA. rslora: rank-stabilised scale.
+        base_id: written into adapter_config.json, so that plain PEFT finds the base.
+    """
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        use_dora=dora,
+        use_rslora=rslora,
+        bias="none",
+    )
+    handle = get_peft_model(model, config, autocast_adapter_dtype=True)
+    handle.peft_config["default"].base_model_name_or_path = base_id
+    return handle
+
+
+def save_lora(handle: PeftModel, folder: Path) -> None:
+    """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub."""
+    handle.save_pretrained(str(folder), save_embedding_layers=False, safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:
+    """Puts the LoRA layers saved in `folder` into `model`, in place.
+
+    Raises:
+        CheckpointError: the files are damaged or do not fit the model.
+    """
+    try:
+        handle = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"the adapter does not fit: {reason}", where=str(folder)) from error
+    return handle
+
+
+def restore_lora(handle: PeftModel, folder: Path) -> None:
+    """Puts saved LoRA weights back into layers that exist already (resume, best checkpoint)."""
+    state = peft.load_peft_weights(str(folder), device="cpu")
+    result = peft.set_peft_model_state_dict(handle, state)
+    missing = [key for key in result.missing_keys if ".lora_" in key]
+    if missing or result.unexpected_keys:
+        raise CheckpointError(
+            f"{len(missing)} LoRA weights missing, {len(result.unexpected_keys)} surplus",
+            where=str(folder),
+        )
+
+
+def lora_deltas(handle: PeftModel) -> dict[str, Tensor]:
+    """What LoRA adds to each target's weight, float32, by the weight's name in the base.
+
+    DoRA rescales the whole weight: its entry is `merged - base`.
+    """
+    deltas: dict[str, Tensor] = {}
+    for name, module in handle.base_model.model.named_modules():
+        if not hasattr(module, "get_delta_weight") or not module.active_adapters:
+            continue
+        delta = module.get_delta_weight("default").float()
+        if module.use_dora.get("default", False):
+            base = module.get_base_layer().weight.detach().float()
+            magnitude = module.lora_magnitude_vector["default"].weight.float()
+            merged = base + delta
+            norm = merged.norm(p=2, dim=1)
+            delta = (magnitude / norm).view(-1, 1) * merged - base
+        deltas[f"{name}.weight"] = delta.detach()
+    return deltas
+
+
+def without_adapters(handle: PeftModel):  # noqa: ANN201 - PEFT's context manager has no public type
+    """Context in which the model computes as the base does."""
+    return handle.disable_adapter()

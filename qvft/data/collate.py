@@ -1,0 +1,89 @@
+"""From rows to a batch that knows which text belongs to which image.
+
+Shape letters: I images, B rows, L longest row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qvft.data.images import decode
+from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Builds a training or evaluation batch; runs in the data loader's workers.
+
+    Steps: decode each image of the rows once, put each text into the template, pad.
+
+    Args:
+        template: turns texts into token rows.
+        image_processor: the checkpoint's own; resizes and normalises.
+        max_image_pixels: larger images are refused.
+
+    Returns of a call, a dict of:
+        pixel_values (I, 3, height, width) float32; image_index (B,) long: the image of each row;
+        input_ids (B, L) long; attention_mask (B, L) long, from lengths, never from pad ids;
+        labels (B, L) long: the token itself at target and stop positions, -100 elsewhere;
+        row_index (B,) long: the row's place in `rows` as numbered by its dataset.
+    """
+
+    template: PromptTemplate
+    image_processor: Any
+    max_image_pixels: int
+
+    def __call__(self, rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
+        images: dict[str, int] = {}
+        sources = []
+        for _, row in rows:
+            if row.sample.id not in images:
+                images[row.sample.id] = len(sources)
+                sources.append(row.sample.image)
+        tokens = [
+            self.template.encode(row.kind, question=row.question, target=row.target)
+            for _, row in rows
+        ]
+        batch = pad_rows([t.ids for t in tokens], self.template.tokenizer.pad_token_id)
+        labels = torch.full_like(batch["input_ids"], IGNORED)
+        for index, token_row in enumerate(tokens):
+            span = slice(token_row.target_start, len(token_row.ids))
+            labels[index, span] = batch["input_ids"][index, span]
+        return {
+            "pixel_values": self.pixels(sources),
+            "image_index": torch.tensor([images[row.sample.id] for _, row in rows]),
+            **batch,
+            "labels": labels,
+            "row_index": torch.tensor([index for index, _ in rows]),
+        }
+
+    def pixels(self, sources: Sequence[Any]) -> Tensor:
+        """Decoded, resized and normalised images (I, 3, height, width)."""
+        decoded = [decode(source, max_pixels=self.max_image_pixels) for source in sources]
+        return self.image_processor(images=decoded, return_tensors="pt")["pixel_values"]
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad_id: int, *, side: str = "right"
+) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` (B, L) of token rows, padded on one side.
+
+    Training pads on the right, generation on the left. The mask comes from the lengths: OPT's
+    end-of-text token also stands in front of every text, so ids cannot tell padding.
+    """
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        span = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+        ids[index, span] = torch.tensor(row, dtype=torch.long)
+        mask[index, span] = 1
+    return {"input_ids": ids, "attention_mask": mask}

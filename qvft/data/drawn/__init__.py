@@ -1,0 +1,19 @@
+"""Scenes drawn by code: the data that the embedded default model is pretrained on.
+
+A `Scene` is sampled from `(seed, index)`, drawn with PIL, described by captions and questions, and
+labelled by place. Nothing here needs torch or a file beyond the fonts inside matplotlib and PIL.
+"""
+
+from qvft.data.drawn.scenes import Scene, Thing, draw, sample_scene, targets
+from qvft.data.drawn.texts import captions, questions, vocabulary_texts
+
+__all__ = [
+    "Scene",
+    "Thing",
+    "captions",
+    "draw",
+    "questions",
+    "sample_scene",
+    "targets",
+    "vocabulary_texts",
+]

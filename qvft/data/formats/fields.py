@@ -1,0 +1,144 @@
+"""Reading single fields of foreign records, with one way to say what is wrong.
+
+Messages name fields, types and ids, never what a text says: data may be about patients.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qvft.errors import DataError
+
+_JSON_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+def kind(value: Any) -> str:
+    """What a value is, in JSON's words: `a list`, `null`."""
+    return _JSON_NAMES.get(type(value), f"a {type(value).__name__}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """`did you mean X?` for the most similar of `names`, None if none is similar."""
+    close = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.5)
+    return f"did you mean `{close[0]}`?" if close else None
+
+
+def field(row: Mapping[str, Any], key: str, *, where: str) -> Any:
+    """The value of a key that must be there.
+
+    Raises:
+        DataError: it is not.
+    """
+    if key not in row:
+        raise DataError(f"`{key}` is missing", where=where, do=nearest(key, row))
+    return row[key]
+
+
+def text(value: Any, key: str, *, where: str) -> str:
+    """A string without outer blanks.
+
+    Raises:
+        DataError: another type, nothing but blanks, or half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise DataError(f"`{key}` is {kind(value)}", where=where, expected="a string")
+    stripped = value.strip()
+    if not stripped:
+        raise DataError(
+            f"`{key}` is empty", where=where, expected="some text", do="fill it in or remove it"
+        )
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in stripped):
+        raise DataError(f"`{key}` is not valid Unicode", where=where, do="encode it as UTF-8")
+    return stripped
+
+
+def answer(value: Any, key: str, *, where: str) -> str:
+    """An answer; numbers and true/false become the text JSON writes for them.
+
+    Raises:
+        DataError: another type, or empty.
+    """
+    return text(json.dumps(value) if isinstance(value, int | float) else value, key, where=where)
+
+
+def answers(value: Any, key: str, *, where: str) -> tuple[str, ...]:
+    """All answers of a list, repetitions kept.
+
+    Raises:
+        DataError: not a list, an empty list, or an answer that is empty or of another type.
+    """
+    if not isinstance(value, list | tuple):
+        raise DataError(f"`{key}` is {kind(value)}", where=where, expected="a list of strings")
+    if not value:
+        raise DataError(f"`{key}` is empty", where=where, expected="at least one answer")
+    return tuple(answer(item, f"{key}[{n}]", where=where) for n, item in enumerate(value))
+
+
+def identifier(value: Any, key: str, *, where: str) -> str:
+    """An id as text: a string, or a whole number.
+
+    Raises:
+        DataError: another type, or empty.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise DataError(
+            f"`{key}` is {kind(value)}", where=where, expected="a string or a whole number"
+        )
+    return text(value, key, where=where)
+
+
+def known_keys(row: Mapping[str, Any], keys: Iterable[str], *, where: str) -> None:
+    """Checks that a record has no other keys.
+
+    Raises:
+        DataError: it has; the most similar known key is named.
+    """
+    allowed = tuple(keys)
+    for key in row:
+        if key not in allowed:
+            raise DataError(
+                f"unknown key `{key}`",
+                where=where,
+                expected="one of " + ", ".join(allowed),
+                do=nearest(key, allowed),
+            )
+
+
+def records(content: Any, *, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pairs (place for messages, object) of a JSON list of objects.
+
+    Raises:
+        DataError: not a list, or something in it is not an object.
+    """
+    if not isinstance(content, list):
+        raise DataError(kind(content), where=where, expected="a list of objects")
+    for number, row in enumerate(content):
+        place = f"{where}, record {number}"
+        if not isinstance(row, dict):
+            raise DataError(kind(row), where=place, expected="an object")
+        yield place, row
+
+
+def section(content: Any, key: str, *, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `records`, of the list under `key` of a JSON file's object.
+
+    Raises:
+        DataError: the file holds no object, or no list of objects under `key`.
+    """
+    if not isinstance(content, dict):
+        raise DataError(kind(content), where=str(path), expected=f"an object with `{key}`")
+    return records(field(content, key, where=str(path)), where=f"{path}, {key}")

@@ -1,0 +1,151 @@
+"""qvft's own JSONL: one line an image with all its texts, or one line a text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qvft.data.formats import fields
+from qvft.data.formats.gathering import Unique, no_split
+from qvft.data.sample import ImageFile, Question, Sample
+from qvft.errors import DataError
+from qvft.files import read_jsonl
+
+ROW_KEYS = (
+    "id", "image", "captions", "questions", "caption", "question", "answer", "answers", "meta",
+)  # fmt: skip
+QUESTION_KEYS = ("id", "question", "answer", "answers", "meta")
+
+
+@dataclass
+class _Image:
+    """The lines of one image so far; a question without an id gets one when all are read."""
+
+    path: Path
+    written: str
+    where: str
+    id: str | None = None
+    captions: list[str] = field(default_factory=list)
+    questions: list[tuple[str, Question]] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+    """Samples of a JSONL file in the order in which their images first appear.
+
+    Lines of the same image are merged. A line with `caption` or `question` is a text: its `id`
+    and `meta` belong to its question if it has one. Without an id a sample is called by its image
+    as written, and a question by its sample and place in it, `img/x1.png#1`.
+
+    Args:
+        path: the file, or a folder that holds `{split}.jsonl`.
+        split: which file of a folder; of a single file it is only a label.
+        images: folder that image paths are relative to; None: the file's own.
+
+    Raises:
+        DataError: with file and line, for whatever a line does wrong.
+    """
+    file = _file(path, split=split)
+    found: dict[str, _Image] = {}
+    for number, row in read_jsonl(file):
+        where = f"{file}:{number}"
+        fields.known_keys(row, ROW_KEYS, where=where)
+        written = fields.text(fields.field(row, "image", where=where), "image", where=where)
+        if "://" in written:
+            raise DataError("`image` is a URL", where=where, expected="a path", do="download it")
+        place = Path(os.path.normpath((images or file.parent) / written))
+        _add(found.setdefault(str(place), _Image(place, written, where)), row, where=where)
+    sample_ids, question_ids = Unique("id"), Unique("id of a question")
+    for image in found.values():
+        name = image.id or image.written
+        sample_ids.add(name, where=image.where)
+        questions = []
+        for n, (where, question) in enumerate(image.questions, start=1):
+            asked = Question(
+                question.id or f"{name}#{n}", question.text, question.answers, question.meta
+            )
+            question_ids.add(asked.id, where=where)
+            questions.append(asked)
+        yield Sample(
+            name, ImageFile(image.path), tuple(image.captions), tuple(questions), image.meta
+        )
+
+
+def _file(path: Path, *, split: str | None) -> Path:
+    if not path.is_dir():
+        return path
+    splits = [file.stem for file in path.glob("*.jsonl")]
+    if split not in splits:
+        raise no_split(split, where=str(path), splits=splits)
+    return path / f"{split}.jsonl"
+
+
+def _add(image: _Image, row: Mapping[str, Any], *, where: str) -> None:
+    is_text = "caption" in row or "question" in row
+    if "id" in row and not is_text:
+        name = fields.identifier(row["id"], "id", where=where)
+        if image.id not in (None, name):
+            raise DataError(
+                f"`id` {name} for an image that line {image.where} calls {image.id}",
+                where=where,
+                expected="one id an image",
+            )
+        image.id, image.where = name, where
+    if "caption" in row:
+        image.captions.append(fields.text(row["caption"], "caption", where=where))
+    for n, caption in enumerate(_list(row, "captions", where=where)):
+        image.captions.append(fields.text(caption, f"captions[{n}]", where=where))
+    for n, asked in enumerate(_list(row, "questions", where=where)):
+        place = f"{where}, questions[{n}]"
+        if not isinstance(asked, dict):
+            raise DataError(fields.kind(asked), where=place, expected="an object")
+        fields.known_keys(asked, QUESTION_KEYS, where=place)
+        image.questions.append((where, _question(asked, where=place)))
+    if "question" in row:
+        image.questions.append((where, _question(row, where=where)))
+    elif "answer" in row or "answers" in row:
+        raise DataError("an answer without `question`", where=where, do="add `question`")
+    else:
+        _merge(image.meta, row.get("meta", {}), where=where)
+
+
+def _list(row: Mapping[str, Any], key: str, *, where: str) -> list[Any]:
+    value = row.get(key, [])
+    if not isinstance(value, list):
+        raise DataError(f"`{key}` is {fields.kind(value)}", where=where, expected="a list")
+    return value
+
+
+def _question(row: Mapping[str, Any], *, where: str) -> Question:
+    if ("answer" in row) == ("answers" in row):
+        raise DataError(
+            "both `answer` and `answers`" if "answer" in row else "a question without answers",
+            where=where,
+            expected="either `answer` or `answers`",
+        )
+    if "answers" in row:
+        given = fields.answers(row["answers"], "answers", where=where)
+    else:
+        given = (fields.answer(row["answer"], "answer", where=where),)
+    meta: dict[str, Any] = {}
+    _merge(meta, row.get("meta", {}), where=where)
+    return Question(
+        fields.identifier(row["id"], "id", where=where) if "id" in row else "",
+        fields.text(fields.field(row, "question", where=where), "question", where=where),
+        given,
+        {key: fields.answer(value, f"meta.{key}", where=where) for key, value in meta.items()},
+    )
+
+
+def _merge(meta: dict[str, Any], added: Any, *, where: str) -> None:
+    if not isinstance(added, dict):
+        raise DataError(f"`meta` is {fields.kind(added)}", where=where, expected="an object")
+    for key, value in added.items():
+        if key in meta and meta[key] != value:
+            raise DataError(
+                f"`meta.{key}` differs from what an earlier line says of the image", where=where
+            )
+        meta[key] = value

@@ -1,0 +1,51 @@
+"""Karpathy's splits: `dataset_coco.json`, `dataset_flickr30k.json`, `dataset_flickr8k.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from qvft.data.formats import fields
+from qvft.data.formats.gathering import Unique, folder, no_split
+from qvft.data.sample import ImageFile, Sample
+from qvft.files import read_json
+
+
+def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+    """Samples of one split or several, in the file's order.
+
+    A sample's id is `cocoid` where there is one (what COCO's evaluator calls `image_id`),
+    otherwise `imgid`.
+
+    Args:
+        path: the JSON file.
+        split: `train`, `restval`, `val` or `test`; `train+restval` takes both.
+        images: the image folder, which `filepath` (COCO's `val2014`) and `filename` are relative
+            to; None: the file's own.
+
+    Raises:
+        DataError: a record is broken, an id is used twice, or there is no such split.
+    """
+    pictures = folder(images or path.parent, what="the images")
+    wanted = set(split.split("+")) if split else set()
+    seen: set[str] = set()
+    ids = Unique("id")
+    for where, row in fields.section(read_json(path), "images", path=path):
+        named = fields.text(fields.field(row, "split", where=where), "split", where=where)
+        seen.add(named)
+        if named not in wanted:
+            continue
+        key = "cocoid" if "cocoid" in row else "imgid"
+        name = fields.identifier(fields.field(row, key, where=where), key, where=where)
+        ids.add(name, where=where)
+        file = fields.text(fields.field(row, "filename", where=where), "filename", where=where)
+        below = fields.text(row["filepath"], "filepath", where=where) if "filepath" in row else ""
+        captions = []
+        sentences = fields.field(row, "sentences", where=where)
+        for place, sentence in fields.records(sentences, where=f"{where}, sentences"):
+            raw = fields.field(sentence, "raw", where=place)
+            captions.append(fields.text(raw, "raw", where=place))
+        yield Sample(name, ImageFile(pictures / below / file), tuple(captions))
+    if not wanted or wanted - seen:
+        missing = "+".join(sorted(wanted - seen)) or None
+        raise no_split(missing, where=str(path), splits=seen)

@@ -1,0 +1,75 @@
+"""VQA-RAD in its original (OSF) layout: one JSON file and a folder of radiology images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from qvft.data.formats import fields
+from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
+from qvft.data.sample import ImageFile, Question, Sample
+from qvft.files import read_json
+
+_FILE = "VQA_RAD Dataset Public.json"
+_IMAGES = "VQA_RAD Image Folder"
+_SPLITS = {
+    "freeform": "train",
+    "para": "train",
+    "test_freeform": "test",
+    "test_para": "test",
+}
+_MISSPELT = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
+
+
+def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+    """Samples of the official train or test questions; 314 images in all are asked about.
+
+    A question's meta has `answer_type` (`closed` or `open`), `question_type` (the first of those
+    given, in capitals, two misspelt ones mended), `question_types` (all, joined by commas),
+    `phrase_type`; a sample's has `organ`. Train and test ask about the same images: the split is
+    one of questions.
+
+    Args:
+        path: the folder, or the JSON file.
+        split: `train` or `test`, told by `phrase_type`.
+        images: the image folder; None: `VQA_RAD Image Folder` beside the file.
+
+    Raises:
+        DataError: a record is broken, a `qid` is used twice, or there is no such split.
+    """
+    file = path / _FILE if path.is_dir() else path
+    content = read_json(file)
+    if split not in _SPLITS.values():
+        raise no_split(split, where=str(file), splits=set(_SPLITS.values()))
+    pictures = folder(images or file.parent / _IMAGES, what="the images")
+    found: dict[str, Gathered] = {}
+    ids = Unique("qid")
+    for record, row in fields.records(content, where=str(file)):
+        qid = fields.identifier(fields.field(row, "qid", where=record), "qid", where=record)
+        ids.add(qid, where=record)
+        where = f"{file}, qid {qid}"
+        phrase, name, organ, words, kinds, answer_type = (
+            fields.text(fields.field(row, key, where=where), key, where=where)
+            for key in (
+                "phrase_type", "image_name", "image_organ", "question", "question_type",
+                "answer_type",
+            )  # fmt: skip
+        )
+        if phrase not in _SPLITS:
+            raise no_split(phrase, where=where, splits=_SPLITS)
+        if _SPLITS[phrase] != split:
+            continue
+        reply = fields.answer(fields.field(row, "answer", where=where), "answer", where=where)
+        types = [_MISSPELT.get(one, one) for one in kinds.upper().replace(" ", "").split(",")]
+        meta = {
+            "answer_type": answer_type.lower(),
+            "question_type": types[0],
+            "question_types": ",".join(types),
+            "phrase_type": phrase,
+        }
+        image = found.setdefault(
+            name,
+            Gathered(Path(name).stem, ImageFile(pictures / name), meta={"organ": organ.upper()}),
+        )
+        image.questions.append(Question(qid, words, (reply,), meta))
+    yield from (gathered.sample() for gathered in found.values())

@@ -1,0 +1,106 @@
+"""The one template that training, evaluation and prediction put texts into.
+
+A row of tokens is: `<image>` times Q, `</s>`, prompt, target, stop. The loss sees target and stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qvft.errors import ModelError
+
+Kind = Literal["caption", "question"]
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One text as tokens.
+
+    Attributes:
+        ids: all tokens, image tokens first.
+        target_start: index of the first supervised token; `len(ids)` where there is no target.
+        cut_tokens: tokens left out because the text was too long.
+    """
+
+    ids: tuple[int, ...]
+    target_start: int
+    cut_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """Turns a text of a sample into a row of tokens.
+
+    Args:
+        tokenizer: the decoder's tokenizer.
+        num_query_tokens: how many `<image>` tokens stand in front.
+        image_token_id: id of `<image>`.
+        stop_text: what a target ends in.
+        caption: text before a caption.
+        question: text before an answer, with `{question}`.
+        max_text_tokens: most tokens after the image tokens.
+    """
+
+    tokenizer: Any
+    num_query_tokens: int
+    image_token_id: int
+    stop_text: str
+    caption: str = ""
+    question: str = "Question: {question} Answer:"
+    max_text_tokens: int = 128
+
+    def prompt_text(self, kind: Kind, question: str | None = None) -> str:
+        """The words before the target, without a blank at the end: the target brings its own."""
+        if kind == "caption":
+            return self.caption.rstrip()
+        return self.question.replace("{question}", " ".join((question or "").split())).rstrip()
+
+    @property
+    def stop_id(self) -> int:
+        """The one token that ends a target.
+
+        Raises:
+            ModelError: the tokenizer writes the stop text as several tokens.
+        """
+        ids = self._tokens(self.stop_text)
+        if len(ids) != 1:
+            raise ModelError(f"the tokenizer writes the stop text as {len(ids)} tokens, not one")
+        return ids[0]
+
+    def encode(
+        self, kind: Kind, *, question: str | None = None, target: str | None = None
+    ) -> TokenRow:
+        """Tokens of a row, with its target where one is given.
+
+        A prompt that is too long loses tokens from its left, after `</s>`; a target that is too
+        long loses them at its end, before the stop token. Targets have their white space folded,
+        since the stop token must not stand inside.
+        """
+        prompt_text = self.prompt_text(kind, question)
+        prompt = self._tokens(prompt_text)
+        answer: list[int] = []
+        if target is not None:
+            lead = " " if prompt_text else ""
+            answer = self._tokens(lead + " ".join(target.split()))
+        stop = [self.stop_id] if target is not None else []
+        room = self.max_text_tokens - 1 - len(stop)
+        kept_answer = answer[: max(1, room)]
+        kept_prompt = prompt[max(0, len(prompt) - (room - len(kept_answer))) :]
+        cut = len(prompt) + len(answer) - len(kept_prompt) - len(kept_answer)
+        head = [self.image_token_id] * self.num_query_tokens + [self.tokenizer.bos_token_id]
+        ids = [*head, *kept_prompt, *kept_answer, *stop]
+        return TokenRow(tuple(ids), len(head) + len(kept_prompt), cut)
+
+    def decode(self, new_ids: Sequence[int]) -> str:
+        """The text of generated tokens, up to the first stop token."""
+        ids = [int(token) for token in new_ids]
+        if self.stop_id in ids:
+            ids = ids[: ids.index(self.stop_id)]
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _tokens(self, text: str) -> list[int]:
+        if not text:
+            return []
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

@@ -1,0 +1,69 @@
+"""Rows: one image with one of its texts, the plainest layout of a batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qvft.data.prompt import Kind
+from qvft.data.sample import Sample
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text of one image.
+
+    Attributes:
+        id: unique within a split.
+        sample: the image's record.
+        kind: `caption` or `question`.
+        question: the question asked, None for captions.
+        target: the text that training supervises.
+        references: every accepted text, as given.
+        meta: what breakdowns may group by.
+    """
+
+    id: str
+    sample: Sample
+    kind: Kind
+    question: str | None
+    target: str
+    references: tuple[str, ...]
+    meta: dict[str, str]
+
+
+def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
+    """One row a caption and one a question (its most frequent answer, the first among equals)."""
+    rows: list[Row] = []
+    for sample in samples:
+        meta = {key: str(value) for key, value in sample.meta.items()}
+        if texts != "questions":
+            for index, caption in enumerate(sample.captions):
+                row_id = f"{sample.id}#caption{index}"
+                rows.append(Row(row_id, sample, "caption", None, caption, (caption,), meta))
+        if texts != "captions":
+            rows.extend(_question_rows(sample, meta))
+    return rows
+
+
+def evaluation_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
+    """One row an image for its captions (all are references) and one a question."""
+    rows: list[Row] = []
+    for sample in samples:
+        meta = {key: str(value) for key, value in sample.meta.items()}
+        if texts != "questions" and sample.captions:
+            references = sample.captions
+            rows.append(Row(sample.id, sample, "caption", None, references[0], references, meta))
+        if texts != "captions":
+            rows.extend(_question_rows(sample, meta))
+    return rows
+
+
+def _question_rows(sample: Sample, meta: dict[str, str]) -> Iterable[Row]:
+    for question in sample.questions:
+        target = Counter(question.answers).most_common(1)[0][0]
+        merged = {**meta, **{key: str(value) for key, value in question.meta.items()}}
+        yield Row(
+            question.id, sample, "question", question.text, target, question.answers, merged
+        )

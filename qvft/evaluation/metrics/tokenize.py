@@ -1,0 +1,88 @@
+"""PTB tokenisation of captions, as the coco-caption toolkit applies it, without Java.
+
+The toolkit runs Stanford's `PTBTokenizer` 3.4.1 with `-preserveLines -lowerCase` and then drops
+fourteen kinds of punctuation. The rules are those of the Penn Treebank lexer: at every place the
+longest token wins. Here they are written from the lexer's observed behaviour on real captions,
+questions, documentation and the words of two dictionaries.
+
+Two consequences of the official order of steps are kept, because scores depend on them: brackets
+become `-lrb-` and the like before lower-casing, so the toolkit's own list (`-LRB-`) never removes
+them, and runs such as `?!` or `!!` are tokens that are not on the list either.
+
+Source: github.com/salaniz/pycocoevalcap 1.2, tokenizer/ptbtokenizer.py; PTBTokenizer of
+nlp.stanford.edu/software/tokenizer.html, release 3.4.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from qvft.evaluation.metrics.ptb_rules import RULES, SYMBOLS
+
+DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
+
+# A blank joins what stands on its two sides only where there is a digit (`1 1/2`, `No. 5`, a
+# telephone number) or an opening angle bracket; all other texts are lexed word by word, cached.
+_LOOKS_ACROSS_BLANKS = re.compile(r"[\d<]")
+_PLAIN_WORD = re.compile(r"[a-z]+(?=[ ,.?!;]?(?:\s|$))")
+_ASSIMILATED = frozenset({"cannot", "gonna", "gotta", "wanna", "lemme", "gimme"})
+# Characters that the lexer treats as blanks or drops without leaving a token.
+_BLANKS = re.compile("[\\s\u200b\u200c\u200d\u200e\u200f\ufeff]")
+_DELETED = re.compile("[\u00ad\U00010000-\U0010ffff]")
+_CACHE_LIMIT = 1 << 18
+_cache: dict[str, tuple[str, ...]] = {}
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-cased tokens of one caption, without the toolkit's list of punctuation."""
+    if _LOOKS_ACROSS_BLANKS.search(text):
+        return [token for token in ptb_tokens(text) if token not in DROPPED]
+    tokens: list[str] = []
+    for chunk in text.split():
+        known = _cache.get(chunk)
+        if known is None:
+            known = tuple(token for token in ptb_tokens(chunk) if token not in DROPPED)
+            if len(_cache) < _CACHE_LIMIT:
+                _cache[chunk] = known
+        tokens += known
+    return tokens
+
+
+def tokenize_all(texts: Iterable[str]) -> list[list[str]]:
+    """`tokenize` of every text, in order."""
+    return [tokenize(text) for text in texts]
+
+
+def ptb_tokens(text: str) -> list[str]:
+    """Lower-cased tokens of one caption with all punctuation still in."""
+    text = _DELETED.sub("", _BLANKS.sub(" ", text))
+    tokens: list[str] = []
+    position, end = 0, len(text)
+    while position < end:
+        if text[position] == " ":
+            position += 1
+            continue
+        plain = _PLAIN_WORD.match(text, position)
+        if plain and plain.group() not in _ASSIMILATED and not text.startswith(".", plain.end()):
+            tokens.append(plain.group())
+            position = plain.end()
+            continue
+        stop, written = _longest(text, position)
+        tokens += written
+        position = stop
+    return tokens
+
+
+def _longest(text: str, position: int) -> tuple[int, list[str]]:
+    """End of the longest token at `position` and what is written for it (the first rule on ties)."""
+    stop, write = position, None
+    for pattern, rule_write in RULES:
+        match = pattern.match(text, position)
+        if match and match.end() > stop:
+            stop, write = match.end(), rule_write
+    if write is None:
+        character = text[position]
+        written = SYMBOLS.get(character, character).lower()
+        return position + 1, [written] if written else []
+    return stop, [token.lower() for token in write(text[position:stop])]

@@ -1,0 +1,75 @@
+"""A BLIP-2 model's forward pass by stages, so that a batch decides what is computed once.
+
+Shape letters: I images, B rows, L row length, Q query tokens, P patches, D decoder width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from qvft.errors import QvftError
+
+
+def encode_vision(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
+    """ViT features (I, P + 1, width) of normalised images (I, 3, height, width).
+
+    Outside of autograd when every ViT weight is frozen.
+    """
+    vision = model.vision_model
+    trained = any(parameter.requires_grad for parameter in vision.parameters())
+    with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+        return vision(pixel_values=pixel_values).last_hidden_state
+
+
+def encode_images(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
+    """The visual prefix (I, Q, D): ViT, Q-Former over the query tokens, language projection.
+
+    Source: BLIP-2, arXiv 2301.12597, section 3; the stages of
+    `Blip2ForConditionalGeneration.get_image_features` in transformers.
+    """
+    features = encode_vision(model, pixel_values)
+    mask = features.new_ones(features.shape[:-1], dtype=torch.long)
+    queries = model.query_tokens.expand(features.shape[0], -1, -1)
+    attended = model.qformer(
+        query_embeds=queries, encoder_hidden_states=features, encoder_attention_mask=mask
+    ).last_hidden_state
+    return model.language_projection(attended.to(model.language_projection.weight.dtype))
+
+
+def embed_rows(
+    model: PreTrainedModel, input_ids: Tensor, *, prefix: Tensor, image_index: Tensor
+) -> Tensor:
+    """The decoder's input (B, L, D): token embeddings, the visual prefix where `<image>` stands.
+
+    Args:
+        input_ids: (B, L).
+        prefix: (I, Q, D) from `encode_images`.
+        image_index: (B,) which image each row belongs to.
+
+    Raises:
+        QvftError: a row does not hold exactly Q image tokens, so that its image would be ignored.
+    """
+    is_image = input_ids == model.config.image_token_id
+    counts = is_image.sum(dim=1)
+    if not bool((counts == prefix.shape[1]).all()):
+        raise QvftError(
+            f"rows hold {sorted(set(counts.tolist()))} <image> tokens where each needs "
+            f"{prefix.shape[1]}: the image would be ignored"
+        )
+    embeds = model.get_input_embeddings()(input_ids)
+    visual = prefix[image_index].to(embeds.dtype)
+    return embeds.masked_scatter(is_image.unsqueeze(-1), visual)
+
+
+def decode_hidden(model: PreTrainedModel, embeds: Tensor, attention_mask: Tensor) -> Tensor:
+    """The decoder's last hidden states (B, L, D) before the language-model head."""
+    return model.language_model.get_decoder()(
+        inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False
+    ).last_hidden_state
+
+
+def logits_at(model: PreTrainedModel, hidden: Tensor, where: Tensor) -> Tensor:
+    """Logits (N, V) at the N positions that are true in `where` (B, L)."""
+    return model.language_model.get_output_embeddings()(hidden[where])

@@ -1,0 +1,80 @@
+"""What each family's parts are called: the one table that knows.
+
+A part is an attribute path from the model's root. Everything that freezes, counts, saves or merges
+goes through these names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qvft.errors import ModelError
+
+COMPONENTS = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family.
+
+    Attributes:
+        name: what `model.family` calls it.
+        model_class: name of the transformers class, used unchanged.
+        model_type: `model_type` in its config.json.
+        parts: component name (see `COMPONENTS`) to parameter-name prefix.
+        decoder_layers: prefix of the decoder's blocks; LoRA targets are looked for below it.
+        stop_text: what a training target ends in and generation stops on. BLIP-2's OPT decoders
+            were taught to end in a newline, not in `</s>`
+            (Source: LAVIS, lavis/models/blip2_models/blip2_opt.py, `eos_token_id`).
+    """
+
+    name: str
+    model_class: str
+    model_type: str
+    parts: dict[str, str]
+    decoder_layers: str
+    stop_text: str
+
+    def component(self, parameter: str) -> str:
+        """The component that a parameter of the model (or of its LoRA layers) belongs to.
+
+        Raises:
+            ModelError: the name is under none of the family's parts.
+        """
+        for component, prefix in self.parts.items():
+            if parameter == prefix or parameter.startswith(prefix + "."):
+                return "adapters" if ".lora_" in parameter else component
+        raise ModelError(f"parameter {parameter} belongs to no part of family {self.name}")
+
+
+FAMILIES = {
+    "blip2": Family(
+        name="blip2",
+        model_class="Blip2ForConditionalGeneration",
+        model_type="blip-2",
+        parts={
+            "vision": "vision_model",
+            "qformer": "qformer",
+            "query_tokens": "query_tokens",
+            "language_projection": "language_projection",
+            "decoder": "language_model",
+        },
+        decoder_layers="language_model.model.decoder.layers",
+        stop_text="\n",
+    ),
+}
+
+
+def family_of(model_type: str, *, wanted: str = "auto") -> Family:
+    """The family of a checkpoint by the `model_type` of its config.
+
+    Raises:
+        ModelError: no family has that type, or it is not the one wanted.
+    """
+    for family in FAMILIES.values():
+        if family.model_type == model_type and wanted in ("auto", family.name):
+            return family
+    known = ", ".join(f"{f.name} ({f.model_type})" for f in FAMILIES.values())
+    raise ModelError(
+        f'model_type "{model_type}" with model.family={wanted}', expected=f"one of {known}"
+    )

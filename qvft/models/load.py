@@ -1,0 +1,186 @@
+"""From a hub id or folder to a model and its processor, or to one message that says why not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoProcessor, PretrainedConfig, PreTrainedModel, set_seed
+
+from qvft.errors import ModelError
+from qvft.files import sha256_file, sha256_json
+from qvft.models.families import Family, family_of
+from qvft.models.quantize import quantization_config
+
+TINY_ID = "qvft/tiny-blip2"
+_TINY_FOLDER = Path(__file__).parent / "tiny_blip2"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base checkpoint that was found.
+
+    Attributes:
+        id: what the user called it.
+        location: what `from_pretrained` is given: a folder, or the hub id.
+        revision: hub revision, None for folders.
+        config: its configuration.
+        family: its family.
+    """
+
+    id: str
+    location: str
+    revision: str | None
+    config: PretrainedConfig
+    family: Family
+
+
+def find_base(model_id: str, *, revision: str | None = None, family: str = "auto") -> Base:
+    """Reads the configuration of a checkpoint and decides its family.
+
+    Raises:
+        ModelError: not there (with what to do offline), no config, or an unknown family.
+    """
+    location = str(_TINY_FOLDER) if model_id == TINY_ID else model_id
+    is_folder = Path(location).is_dir()
+    if is_folder and not (Path(location) / "config.json").is_file():
+        raise ModelError(
+            "no config.json", where=model_id, expected="a folder that save_pretrained wrote"
+        )
+    try:
+        config = AutoConfig.from_pretrained(
+            location, revision=None if is_folder else revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise _not_found(model_id, error) from error
+    found = family_of(config.model_type, wanted=family)
+    if not getattr(config, "use_decoder_only_language_model", True):
+        raise ModelError(
+            f"its decoder is {config.text_config.model_type}, an encoder-decoder",
+            where=model_id,
+            expected="an OPT decoder",
+            do="qvft.check --only model still counts its weights",
+        )
+    return Base(model_id, location, None if is_folder else revision, config, found)
+
+
+def load_model(
+    base: Base,
+    *,
+    dtype: torch.dtype,
+    attention: str = "sdpa",
+    quantize: str = "none",
+    double_quantize: bool = True,
+    device: torch.device | None = None,
+    random_seed: int | None = None,
+) -> PreTrainedModel:
+    """The model of a base checkpoint in evaluation mode, on one device.
+
+    Args:
+        dtype: type of all weights (of those not quantised).
+        attention: attention kernel, as transformers names it.
+        quantize: `none`, or the decoder's 4-bit type `nf4` or `fp4`.
+        device: where it goes; one process uses one device, never a `device_map="auto"`.
+        random_seed: None loads the weights; a seed draws fresh ones in the same geometry.
+
+    Raises:
+        ModelError: weights are missing, are not safetensors, or do not fit the configuration.
+    """
+    model_class = getattr(transformers, base.family.model_class)
+    if random_seed is not None:
+        set_seed(random_seed)
+        model = model_class._from_config(base.config, dtype=dtype, attn_implementation=attention)
+        return model.to(device or "cpu").eval()
+    extra: dict[str, Any] = {}
+    if quantize != "none":
+        extra["quantization_config"] = quantization_config(
+            base.family, quantize, double=double_quantize, compute_dtype=dtype
+        )
+        extra["device_map"] = {"": device or torch.device("cpu")}
+    try:
+        model, loading = model_class.from_pretrained(
+            base.location,
+            revision=base.revision,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            output_loading_info=True,
+            **extra,
+        )
+    except (OSError, ValueError) as error:
+        raise _not_found(base.id, error) from error
+    _check_loading(base.id, loading)
+    if not extra:
+        model = model.to(device or "cpu")
+    return model.eval()
+
+
+def load_processor(base: Base) -> Any:
+    """The processor (image processor and tokenizer) of a base checkpoint.
+
+    Raises:
+        ModelError: it is missing, or its image token is not the model's.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(base.location, revision=base.revision)
+    except (OSError, ValueError) as error:
+        raise _not_found(base.id, error) from error
+    processor.num_query_tokens = base.config.num_query_tokens
+    token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+    if token_id != base.config.image_token_index:
+        raise ModelError(
+            f"the tokenizer's <image> is {token_id}, the model's {base.config.image_token_index}",
+            where=base.id,
+            do="use the processor that belongs to the checkpoint",
+        )
+    return processor
+
+
+def weights_hash(base: Base) -> str:
+    """Hex SHA-256 that identifies the base's weights, by the content of its safetensors files."""
+    folder = Path(base.location)
+    if not folder.is_dir():
+        config_file = transformers.utils.cached_file(
+            base.location, "config.json", revision=base.revision
+        )
+        folder = Path(config_file).parent
+    files = sorted(folder.glob("*.safetensors"))
+    return sha256_json({file.name: sha256_file(file) for file in files})
+
+
+def _check_loading(model_id: str, loading: dict[str, Any]) -> None:
+    """Accounts for every key: none may be missing, surplus or of another shape."""
+    missing = sorted(loading.get("missing_keys", ()))
+    unexpected = sorted(loading.get("unexpected_keys", ()))
+    mismatched = sorted(str(key) for key in loading.get("mismatched_keys", ()))
+    for kind, keys in (("missing", missing), ("unexpected", unexpected), ("ill-sized", mismatched)):
+        if keys:
+            listed = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+            raise ModelError(
+                f"{len(keys)} {kind} weights: {listed}",
+                where=model_id,
+                expected="a complete checkpoint of this family",
+            )
+
+
+def _not_found(model_id: str, error: Exception) -> ModelError:
+    reason = str(error).strip().split("\n")[0]
+    if Path(model_id).exists():
+        return ModelError(reason, where=model_id, expected="a complete checkpoint folder")
+    return ModelError(
+        "neither a folder here nor to be had from the hub or its local cache",
+        where=f"model.id={model_id}",
+        expected="a folder, or a hub id",
+        do=f"where there is a network, run `hf download {model_id}` and copy the folder; "
+        f"{TINY_ID} is bundled and needs none ({reason})",
+    )
+
+
+def read_model_type(folder: Path) -> str | None:
+    """`model_type` in a folder's config.json, None where there is none."""
+    path = folder / "config.json"
+    return json.loads(path.read_text()).get("model_type") if path.is_file() else None

@@ -1,0 +1,38 @@
+"""4-bit weights for the decoder alone; the one file that knows bitsandbytes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig
+
+from qvft.models.families import Family
+
+
+def quantization_config(
+    family: Family, scheme: str, *, double: bool, compute_dtype: torch.dtype
+) -> BitsAndBytesConfig:
+    """A configuration that quantises the decoder's blocks and nothing else.
+
+    By default bitsandbytes would also quantise the ViT and the projection that is trained
+    (and PEFT's preparation would cast the ViT to float32), so every other part is named.
+
+    Args:
+        scheme: `nf4` or `fp4` (Source: QLoRA, arXiv 2305.14314, section 3).
+        double: quantise the quantisation constants too.
+        compute_dtype: type of the matrix products.
+    """
+    spared = [prefix for part, prefix in family.parts.items() if part != "decoder"]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=scheme,
+        bnb_4bit_use_double_quant=double,
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=[*spared, "lm_head"],
+    )
+
+
+def element_count(parameter: nn.Parameter) -> int:
+    """Weights a parameter stands for; a 4-bit parameter stores two in a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()

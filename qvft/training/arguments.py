@@ -1,0 +1,113 @@
+"""From plain training settings to `transformers.TrainingArguments`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from qvft.errors import RecipeError
+
+# Set by qvft itself; a recipe states these through its own keys.
+_OURS = {
+    "output_dir": "run.dir",
+    "remove_unused_columns": None,
+    "prediction_loss_only": None,
+    "gradient_checkpointing": "train.checkpointing",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "learning_rate": "train.lr",
+    "num_train_epochs": "train.epochs",
+    "per_device_train_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.accumulation",
+    "save_safetensors": None,
+    "seed": "run.seed",
+}
+
+
+def training_arguments(
+    train: Mapping[str, Any], *, output_dir: Path, seed: int, workers: int, has_eval: bool
+) -> TrainingArguments:
+    """Trainer arguments of a phase.
+
+    Args:
+        train: the recipe's `train` section as a mapping.
+        output_dir: where checkpoints go.
+        seed: of data order and dropout.
+        workers: image-decoding processes.
+        has_eval: whether there is evaluation data.
+
+    Raises:
+        RecipeError: `train.arguments` names an unknown field, or one that has a key of its own.
+    """
+    _check_further(train["arguments"])
+    on_gpu = torch.cuda.is_available()
+    evaluates = has_eval and train["eval_steps"] is not None
+    saves = train["save_steps"] or (train["eval_steps"] if train["keep_best"] else None)
+    values: dict[str, Any] = {
+        "output_dir": str(output_dir),
+        "num_train_epochs": train["epochs"],
+        "max_steps": train["max_steps"],
+        "per_device_train_batch_size": train["batch_size"],
+        "per_device_eval_batch_size": train["batch_size"],
+        "gradient_accumulation_steps": train["accumulation"],
+        "weight_decay": train["weight_decay"],
+        "adam_beta1": train["betas"][0],
+        "adam_beta2": train["betas"][1],
+        "max_grad_norm": train["clip"],
+        "warmup_steps": train["warmup"],
+        "lr_scheduler_type": train["schedule"],
+        "learning_rate": max(train["lr"].values()),
+        "bf16": use_bf16(train["precision"]),
+        "use_cpu": not on_gpu,
+        "logging_steps": train["log_steps"],
+        "logging_nan_inf_filter": False,
+        "report_to": list(train["report_to"]) or "none",
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": train["eval_steps"],
+        "save_strategy": "steps" if saves else "no",
+        "save_steps": saves or 500,
+        "save_total_limit": train["keep"],
+        "load_best_model_at_end": train["keep_best"] and evaluates,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "dataloader_num_workers": workers,
+        "dataloader_pin_memory": on_gpu,
+        "dataloader_persistent_workers": workers > 0,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "seed": seed,
+        "ddp_find_unused_parameters": False,
+        "disable_tqdm": False,
+    }
+    return TrainingArguments(**{**values, **train["arguments"]})
+
+
+def use_bf16(precision: str) -> bool:
+    """Whether to run under bfloat16 autocast: on request, or where a GPU has it."""
+    if precision == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return precision == "bf16"
+
+
+def _check_further(further: Mapping[str, Any]) -> None:
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    for key in further:
+        where = f"train.arguments.{key}"
+        if key in _OURS:
+            instead = _OURS[key]
+            raise RecipeError(
+                "is set by qvft", where=where, do=f"set {instead} instead" if instead else None
+            )
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise RecipeError(
+                "is no field of transformers.TrainingArguments",
+                where=where,
+                do=f'did you mean "{near[0]}"?' if near else None,
+            )

@@ -1,0 +1,82 @@
+"""From a batch to a loss, as (sum, count), so that it is divided once and globally.
+
+Shape letters: I images, B rows, L row length, N supervised positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from qvft.models.blip2 import decode_hidden, embed_rows, encode_images, logits_at
+
+IGNORED = -100
+
+
+class LanguageModelling(nn.Module):
+    """Next-token loss of the supervised tokens given image and prompt.
+
+    One module around the whole model, so that DDP and FSDP see a single `forward`.
+
+    Args:
+        model: a BLIP-2 model, with or without LoRA layers in it.
+    """
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def train(self, mode: bool = True) -> LanguageModelling:
+        """Training mode, except for a ViT that is frozen: it stays as evaluation finds it."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.model.vision_model.parameters()):
+            self.model.vision_model.eval()
+        return self
+
+    def forward(
+        self,
+        *,
+        pixel_values: Tensor,
+        image_index: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+    ) -> dict[str, Tensor]:
+        """Loss of a batch.
+
+        Steps: encode each image once, put its prefix into its rows, run the decoder, take logits
+        at the N supervised positions only, sum their cross-entropy in float32.
+
+        Args:
+            pixel_values: (I, 3, height, width) normalised.
+            image_index: (B,) image of each row.
+            input_ids, attention_mask, labels: (B, L); labels are -100 where nothing is learnt.
+
+        Returns:
+            `loss_sum` () float32, `count` () long, `row_loss` (B,) mean loss of each row, `exact`
+            (B,) bool: greedy decoding would write this target, since every one of its tokens is
+            the most likely one given those before it.
+        """
+        prefix = encode_images(self.model, pixel_values)
+        embeds = embed_rows(self.model, input_ids, prefix=prefix, image_index=image_index)
+        hidden = decode_hidden(self.model, embeds, attention_mask)
+        next_labels = labels[:, 1:]
+        supervised = next_labels != IGNORED
+        logits = logits_at(self.model, hidden[:, :-1], supervised).float()
+        targets = next_labels[supervised]
+        losses = cross_entropy(logits, targets, reduction="none")
+        rows = supervised.nonzero()[:, 0]
+        per_row = supervised.sum(dim=1).clamp(min=1)
+        row_loss = losses.detach().new_zeros(len(labels)).index_add(0, rows, losses.detach())
+        wrong = (logits.detach().argmax(dim=-1) != targets).long()
+        errors = torch.zeros_like(per_row).index_add(0, rows, wrong)
+        return {
+            "loss_sum": losses.sum(),
+            "count": supervised.sum(),
+            "row_loss": row_loss / per_row,
+            "exact": errors == 0,
+        }

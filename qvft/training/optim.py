@@ -1,0 +1,50 @@
+"""Parameter groups: a learning rate for each component, decay for matrices only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from qvft.models.families import Family
+
+
+def parameter_groups(
+    module: nn.Module,
+    family: Family,
+    learning_rates: Mapping[str, float],
+    *,
+    weight_decay: float,
+    prefix: str = "model.",
+) -> list[dict[str, Any]]:
+    """AdamW groups of the trained parameters, two a component at most.
+
+    Args:
+        module: the module that is trained; the family's model lies in it under `prefix`, and
+            whatever lies elsewhere is a head.
+        learning_rates: by component, and `heads`.
+        weight_decay: on parameters of two and more dimensions but the query tokens and
+            embeddings of positions; biases and norms have none.
+
+    Returns:
+        Groups with `params`, `lr`, `weight_decay` and `name`, in a fixed order.
+    """
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inner = name.removeprefix("module.")
+        is_head = not inner.startswith(prefix)
+        component = "heads" if is_head else family.component(inner.removeprefix(prefix))
+        decays = parameter.dim() >= 2 and component != "query_tokens" and "embed_pos" not in name
+        groups.setdefault((component, decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rates[component],
+            "weight_decay": weight_decay if decays else 0.0,
+            "name": component if decays else f"{component}, no decay",
+        }
+        for (component, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]

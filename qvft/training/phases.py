@@ -1,0 +1,91 @@
+"""One phase of training: an objective, its own optimizer and schedule, its checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from qvft.data.rows import Row
+from qvft.training.metrics_log import MetricsLog
+from qvft.training.trainer import QFormerTrainer, RowDataset, row_means
+
+
+@dataclass(frozen=True)
+class PhaseSetup:
+    """All that a phase needs, built.
+
+    Attributes:
+        name: of the phase.
+        module: its objective around the model.
+        arguments: its training arguments; their output_dir holds its checkpoints.
+        groups: its parameter groups.
+        train_rows, eval_rows: its data; no eval rows, no evaluation.
+        collator: rows to batch.
+        texts_per_image: rows of an image that stay together in a batch.
+        early_stopping: evaluations without a lower loss before it stops, or None.
+        callbacks: further callbacks.
+    """
+
+    name: str
+    module: nn.Module
+    arguments: TrainingArguments
+    groups: list[dict[str, Any]]
+    train_rows: Sequence[Row]
+    eval_rows: Sequence[Row] | None
+    collator: Callable[..., Any]
+    early_stopping: int | None
+    texts_per_image: int
+    callbacks: Sequence[TrainerCallback]
+
+
+def build_trainer(
+    setup: PhaseSetup,
+    *,
+    save_weights: Callable[[Path], None],
+    restore_weights: Callable[[Path], None],
+    metrics_file: Path,
+) -> QFormerTrainer:
+    """The trainer of a phase."""
+    callbacks: list[TrainerCallback] = [MetricsLog(metrics_file, setup.name), *setup.callbacks]
+    if setup.early_stopping is not None:
+        callbacks.append(EarlyStoppingCallback(setup.early_stopping))
+    rows = setup.train_rows
+    return QFormerTrainer(
+        model=setup.module,
+        args=setup.arguments,
+        data_collator=setup.collator,
+        train_dataset=RowDataset(rows),
+        eval_dataset=RowDataset(setup.eval_rows) if setup.eval_rows else None,
+        compute_metrics=row_means,
+        callbacks=callbacks,
+        groups=setup.groups,
+        save_weights=save_weights,
+        restore_weights=restore_weights,
+        row_names=lambda indices: [rows[index].id for index in indices],
+        texts_per_image=setup.texts_per_image,
+    )
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint of a phase, None where there is none."""
+    if not folder.is_dir():
+        return None
+    found = get_last_checkpoint(str(folder))
+    return found if found and (Path(found) / "trainer_state.json").is_file() else None
+
+
+def mark_done(folder: Path, step: int) -> None:
+    """Notes that a phase ended; `adapter` beside the mark holds its weights."""
+    (folder / "done.json").write_text(json.dumps({"step": step}) + "\n")
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a phase ended in an earlier start of this run."""
+    return (folder / "done.json").is_file()

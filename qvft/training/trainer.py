@@ -1,0 +1,134 @@
+"""A thin `transformers.Trainer`: our loss, our parameter groups, our checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import Trainer
+
+from qvft.data.rows import Row
+from qvft.errors import NonFiniteLossError
+from qvft.training.sampler import GroupedSampler
+
+
+class RowDataset(Dataset):
+    """Numbered rows: item i is (i, rows[i]), so that a batch can name its rows."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Row]:
+        return index, self.rows[index]
+
+
+class QFormerTrainer(Trainer):
+    """Trains a module whose forward returns `loss_sum` and `count`.
+
+    Args:
+        groups: parameter groups for AdamW.
+        save_weights: writes the trained weights into a folder.
+        restore_weights: reads them back from one.
+        row_names: sample ids by row index; a non-finite loss names them.
+        texts_per_image: rows of an image that stay together.
+        further arguments: as `transformers.Trainer`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        groups: list[dict[str, Any]],
+        save_weights: Callable[[Path], None],
+        restore_weights: Callable[[Path], None],
+        row_names: Callable[[Sequence[int]], list[str]],
+        texts_per_image: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._groups = groups
+        self._save_weights = save_weights
+        self._restore_weights = restore_weights
+        self._row_names = row_names
+        self._texts_per_image = texts_per_image
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GroupedSampler:
+        rows = (train_dataset or self.train_dataset).rows
+        return GroupedSampler(
+            [row.sample.id for row in rows], group_size=self._texts_per_image, seed=self.args.seed
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer that TrainingArguments name, over our groups."""
+        if self.optimizer is None:
+            cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = cls(self._groups, **options)
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Sum of the losses over the supervised tokens of all processes and accumulated batches.
+
+        Raises:
+            NonFiniteLossError: the sum is NaN or infinite; names the step and the samples.
+        """
+        inputs = dict(inputs)
+        row_index = inputs.pop("row_index")
+        outputs = model(**inputs)
+        if not torch.isfinite(outputs["loss_sum"]):
+            names = ", ".join(self._row_names(row_index.tolist())[:8])
+            raise NonFiniteLossError(
+                f"the loss is {float(outputs['loss_sum'].detach())} at step "
+                f"{self.state.global_step + 1}; samples: {names}"
+            )
+        count = outputs["count"] if num_items_in_batch is None else num_items_in_batch
+        loss = outputs["loss_sum"] / count
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss, and by row its loss and whether greedy decoding would be right.
+
+        No logits leave this function: 50,272 wide, they would fill the memory.
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        rows = torch.stack([outputs["row_loss"], outputs["exact"].float()], dim=1)
+        return loss.detach(), rows, inputs["labels"][:, :1]
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.args.should_save:
+            self._save_weights(Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        self._restore_weights(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        self._restore_weights(Path(self.state.best_model_checkpoint))
+
+
+def row_means(prediction: Any) -> dict[str, float]:
+    """Metrics of an evaluation during training: exact match in percent."""
+    rows = prediction.predictions
+    return {"exact_match": float(100 * rows[:, 1].mean())}
