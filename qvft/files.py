@@ -21,7 +21,7 @@ def read_json(path: Path) -> Any:
         DataError: the file is missing, is not UTF-8 or not JSON (with line and column).
     """
     try:
-        return json.loads(_read_text(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"not valid JSON: {error.msg} (column {error.colno})", where=f"{path}:{error.lineno}"
@@ -32,16 +32,21 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Pairs (line number from 1, object) of a JSONL file; blank lines are passed over.
 
     Raises:
-        DataError: the file is missing or not UTF-8, or a line is not a JSON object.
+        DataError: the file is missing or not UTF-8, or a line is not a JSON object or has a key
+            twice.
     """
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_without_repeats)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"not valid JSON: {error.msg} (column {error.colno})", where=f"{path}:{number}"
+            ) from error
+        except _RepeatedKey as error:
+            raise DataError(
+                f"key `{error}` stands twice", where=f"{path}:{number}", expected="each key once"
             ) from error
         if not isinstance(row, dict):
             raise DataError(
@@ -50,7 +55,24 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _read_text(path: Path) -> str:
+class _RepeatedKey(Exception):
+    """A JSON object has a key twice; `json` would keep the last silently."""
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKey(next(key for key in keys if keys.count(key) > 1))
+    return row
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        DataError: the file is missing, a folder, or not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:

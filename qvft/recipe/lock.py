@@ -21,7 +21,7 @@ def recipe_hash(recipe: Recipe) -> str:
     Left out: where the run lies, whether it resumes, how it is logged, and how it is evaluated
     afterwards; changing these does not make it another run.
     """
-    content = recipe.model_dump(exclude={"run": {"dir"}, "eval": True})
+    content = recipe.model_dump(exclude={"run": {"dir", "threads"}, "eval": True})
     for key in ("resume", "report_to", "log_steps", "save_steps", "keep"):
         content["train"].pop(key)
     content["data"].pop("workers")

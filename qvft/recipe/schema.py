@@ -22,6 +22,10 @@ class Section(BaseModel):
 class Run(Section):
     dir: str | None = Field(None, description="Run folder; null means runs/NAME.")
     seed: int = Field(0, ge=0, description="Seed of weights, data order and dropout.")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads a process; null: the cores divided by the processes "
+        "on this host. Without a GPU only: accelerate launch would leave one."
+    )
 
 
 class Quantize(Section):
@@ -87,8 +91,10 @@ class Data(Section):
     eval: Source | None = Field(None, description="What is evaluated on; never trained on.")
     prompt: Prompt = Field(default_factory=Prompt)
     max_text_tokens: int = Field(
-        128, ge=8, description="Prompt and target tokens a row may have; longer prompts are cut "
-        "from the left, targets at the end, and both are counted."
+        128,
+        ge=8,
+        description="Prompt and target tokens a row may have; longer prompts are cut "
+        "from the left, targets at the end, and both are counted.",
     )
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="A missing or broken image: stop, or leave it out, counted and listed."
@@ -120,8 +126,11 @@ class Tune(Section):
     language_projection: Trained = Field("full", description="Q-Former to decoder projection.")
     decoder: Literal["lora", "frozen", "full"] = Field("lora", description="Language decoder.")
     decoder_dropout: float = Field(
-        0.0, ge=0, lt=1, description="The decoder's own dropout while training. OPT's checkpoints "
-        "say 0.1; on a frozen decoder it costs memory."
+        0.0,
+        ge=0,
+        lt=1,
+        description="The decoder's own dropout while training. OPT's checkpoints "
+        "say 0.1; on a frozen decoder it costs memory.",
     )
     lora: Lora = Field(default_factory=Lora)
 
@@ -141,16 +150,24 @@ class Train(Section):
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; -1: what epochs come to.")
     batch_size: int = Field(8, ge=1, description="Texts a device and step.")
     texts_per_image: int = Field(
-        1, ge=1, description="Texts of an image kept together in a batch; it is encoded once for "
-        "them."
+        1,
+        ge=1,
+        description="Texts of an image kept together in a batch; it is encoded once for them.",
     )
     accumulation: int = Field(1, ge=1, description="Batches summed before an optimizer step.")
     lr: LearningRates = Field(default_factory=LearningRates)
     weight_decay: float = Field(0.05, ge=0, description="AdamW; not on biases and norms.")
-    betas: list[float] = Field(default_factory=lambda: [0.9, 0.999], min_length=2, max_length=2)
+    betas: list[float] = Field(
+        default_factory=lambda: [0.9, 0.999],
+        min_length=2,
+        max_length=2,
+        description="AdamW's decay rates.",
+    )
     clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping.")
     warmup: float = Field(0.03, ge=0, description="Steps, or below 1 a share of all steps.")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Learning rates after the warm-up; cosine and linear end at zero."
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="Autocast; auto: bf16 where a GPU has it, otherwise fp32."
     )
@@ -194,8 +211,9 @@ class Phase(Section):
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$", description="Name of the phase.")
     objective: Literal["language", "scene_heads"] = Field(
-        "language", description="language: loss on target tokens. scene_heads: supervised heads on "
-        "the ViT, for drawn scenes."
+        "language",
+        description="language: loss on target tokens. scene_heads: supervised heads on "
+        "the ViT, for drawn scenes.",
     )
     tune: dict[str, Any] = Field(default_factory=dict, description="Keys of tune that differ.")
     train: dict[str, Any] = Field(default_factory=dict, description="Keys of train that differ.")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qvft.data.drawn.scenes import COLOURS, IGNORED, NAMES, PLACES, SIZES
 
+CENTRE = PLACES.index("centre")
 CLASS_COUNTS = {"name": 1 + len(NAMES), "colour": 1 + len(COLOURS), "size": 1 + len(SIZES)}
 # A name has many classes and is what the later stages build on; colour and size are learnt at once.
 LOSS_WEIGHTS = {"name": 1.0, "colour": 0.4, "size": 0.2}
@@ -71,7 +72,8 @@ class SceneHeads(nn.Module):
         Input: `pixel_values` (B, 3, height, width); `name`, `colour`, `size` (B, 5) int64 as
         `qvft.data.drawn.targets` gives them, `IGNORED` entries do not count.
         Output: "name", "colour", "size" (B, 5, C) and "loss" (scalar, a weighted sum of
-        cross-entropies, each the mean over its counted places; 0 for a property without any).
+        cross-entropies, the quarters' and the centre's apart, each the mean over its counted places;
+        0 for those without any).
         """
         places_bpd = pooled_places(self.vision_model(pixel_values=pixel_values).last_hidden_state)
         outputs: dict[str, Tensor] = {}
@@ -84,11 +86,16 @@ class SceneHeads(nn.Module):
         for key, target in given.items():
             if target is None:
                 continue
-            total = nn.functional.cross_entropy(
-                outputs[key].flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"
-            )
-            count = (target != IGNORED).sum().clamp(min=1)
-            losses.append(LOSS_WEIGHTS[key] * total / count)
+            for places in (slice(0, CENTRE), slice(CENTRE, None)):
+                wanted = target[:, places].flatten()
+                total = nn.functional.cross_entropy(
+                    outputs[key][:, places].flatten(0, 1),
+                    wanted,
+                    ignore_index=IGNORED,
+                    reduction="sum",
+                )
+                count = (wanted != IGNORED).sum().clamp(min=1)
+                losses.append(LOSS_WEIGHTS[key] * total / count)
         if not losses:
             return outputs
         return {"loss": torch.stack(losses).sum(), **outputs}
@@ -108,12 +115,11 @@ def place_accuracy(
         the centre: (number right, number counted). An empty quarter counts as a place whose right
         answer is "nothing".
     """
-    centre = PLACES.index("centre")
     scores: dict[str, tuple[int, int]] = {}
     for key in CLASS_COUNTS:
         right = outputs[key].argmax(dim=-1) == targets[key]
         counted = targets[key] != IGNORED
-        for label, places in ((key, slice(0, centre)), (f"centre_{key}", slice(centre, None))):
+        for label, places in ((key, slice(0, CENTRE)), (f"centre_{key}", slice(CENTRE, None))):
             if label == "centre_size":
                 continue
             scores[label] = (

@@ -1,0 +1,115 @@
+"""From a format's name and a path to samples: the one table of formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from qvft.data.formats import (
+    coco_captions,
+    drawn,
+    hf,
+    jsonl,
+    karpathy,
+    pathvqa,
+    slake,
+    vqa_rad,
+    vqa_v2,
+)
+from qvft.data.formats.fields import nearest
+from qvft.data.formats.gathering import Unique
+from qvft.data.sample import Sample
+from qvft.errors import DataError
+
+
+@dataclass(frozen=True)
+class Format:
+    """An adapter and which of `read_samples`' options it takes."""
+
+    read: Callable[..., Iterator[Sample]]
+    options: tuple[str, ...]
+
+
+FORMATS: Mapping[str, Format] = {
+    "jsonl": Format(jsonl.read, ("split", "images")),
+    "coco_captions": Format(coco_captions.read, ("split", "images")),
+    "karpathy": Format(karpathy.read, ("split", "images")),
+    "vqa_v2": Format(vqa_v2.read, ("split", "questions", "annotations", "images")),
+    "vqa_rad": Format(vqa_rad.read, ("split", "images")),
+    "slake": Format(slake.read, ("split", "images")),
+    "pathvqa": Format(pathvqa.read, ("split", "images")),
+    "hf": Format(hf.read, ("split", "columns")),
+    "drawn": Format(drawn.read, ("split",)),
+}
+
+
+def read_samples(
+    format: str,
+    path: str,
+    *,
+    split: str | None = None,
+    images: str | None = None,
+    questions: str | None = None,
+    annotations: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+) -> list[Sample]:
+    """The samples of a split, in the source's order; no image is decoded.
+
+    Args:
+        format: a key of `FORMATS`.
+        path: file or folder, or what else the format reads; relative ones to the working folder.
+        split: which split, where the format has several.
+        images: the image folder, where it lies apart.
+        questions: VQA v2's question file, where it lies apart.
+        annotations: VQA v2's annotation file, where it lies apart.
+        columns: column names, for `hf`.
+        limit: this many images only, from the first on.
+
+    Raises:
+        DataError: unknown format, an option that the format does not take, nothing to read, or
+            whatever the adapter finds wrong.
+    """
+    if format not in FORMATS:
+        raise DataError(
+            f"unknown format `{format}`",
+            expected="one of " + ", ".join(FORMATS),
+            do=nearest(format, FORMATS),
+        )
+    folders = {"images": images, "questions": questions, "annotations": annotations}
+    given: dict[str, Any] = {
+        key: Path(value).expanduser() for key, value in folders.items() if value is not None
+    }
+    given |= {"split": split} if split is not None else {}
+    given |= {"columns": columns} if columns else {}
+    for option in given:
+        if option not in FORMATS[format].options:
+            raise DataError(
+                f"`{option}` is set for format {format}",
+                expected="only " + ", ".join(FORMATS[format].options),
+                do=f"remove `{option}`",
+            )
+    if limit is not None and limit < 1:
+        raise DataError(f"`limit` is {limit}", expected="at least 1")
+    found = FORMATS[format].read(Path(path).expanduser(), **given)
+    samples = list(islice(found, limit))
+    if not samples:
+        raise DataError(
+            "no samples" + (f" of split `{split}`" if split else ""),
+            where=path,
+            expected="at least one image",
+            do="check the path and the split",
+        )
+    _require_unique(samples, where=path)
+    return samples
+
+
+def _require_unique(samples: list[Sample], *, where: str) -> None:
+    sample_ids, question_ids = Unique("id of a sample"), Unique("id of a question")
+    for sample in samples:
+        sample_ids.add(sample.id, where=f"{where}, image {sample.image.name}")
+        for question in sample.questions:
+            question_ids.add(question.id, where=f"{where}, image {sample.image.name}")

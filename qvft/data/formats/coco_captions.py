@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
+from qvft.data.formats.gathering import Gathered, Unique, existing, folder, no_split
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError
 from qvft.files import read_json
@@ -27,7 +27,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         DataError: a record is broken, an id is used twice, or an annotation's `image_id` is no
             image's id.
     """
-    file, pictures = path, images or path.parent
+    file, pictures = existing(path), images or path.parent
     if path.is_dir():
         file = path / "annotations" / f"captions_{split}.json"
         pictures = images or path / f"{split}"

@@ -50,9 +50,22 @@ class Unique:
 
 def no_split(split: str | None, *, where: str, splits: Iterable[str]) -> DataError:
     """The error for a split that is not there, or not named; it lists those that are."""
-    found = ", ".join(sorted(splits)) or "none"
+    found = ", ".join(sorted(splits))
+    if not found:
+        return DataError("no file of any split", where=where, do="check the path and the format")
     given = "no split is named" if split is None else f"no samples of split `{split}`"
     return DataError(given, where=where, expected=f"one of the splits: {found}", do="set `split`")
+
+
+def existing(path: Path) -> Path:
+    """`path`, a file or folder that must be there.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not path.exists():
+        raise DataError("no such file or folder", where=str(path), do="check the path")
+    return path
 
 
 def folder(path: Path, *, what: str) -> Path:

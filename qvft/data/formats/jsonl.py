@@ -28,6 +28,7 @@ class _Image:
     written: str
     where: str
     id: str | None = None
+    caption_id: str | None = None
     captions: list[str] = field(default_factory=list)
     questions: list[tuple[str, Question]] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
@@ -36,9 +37,10 @@ class _Image:
 def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
     """Samples of a JSONL file in the order in which their images first appear.
 
-    Lines of the same image are merged. A line with `caption` or `question` is a text: its `id`
-    and `meta` belong to its question if it has one. Without an id a sample is called by its image
-    as written, and a question by its sample and place in it, `img/x1.png#1`.
+    Lines of the same image are merged. `id` and `meta` of a line with `question` belong to the
+    question. The `id` of a line with `caption` is the sample's if no line of the image alone has
+    one; the first counts. Without an id a sample is called by its image as written, and a question
+    by its sample and place in it, `img/x1.png#1`.
 
     Args:
         path: the file, or a folder that holds `{split}.jsonl`.
@@ -60,7 +62,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         _add(found.setdefault(str(place), _Image(place, written, where)), row, where=where)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
     for image in found.values():
-        name = image.id or image.written
+        name = image.id or image.caption_id or image.written
         sample_ids.add(name, where=image.where)
         questions = []
         for n, (where, question) in enumerate(image.questions, start=1):
@@ -84,16 +86,8 @@ def _file(path: Path, *, split: str | None) -> Path:
 
 
 def _add(image: _Image, row: Mapping[str, Any], *, where: str) -> None:
-    is_text = "caption" in row or "question" in row
-    if "id" in row and not is_text:
-        name = fields.identifier(row["id"], "id", where=where)
-        if image.id not in (None, name):
-            raise DataError(
-                f"`id` {name} for an image that line {image.where} calls {image.id}",
-                where=where,
-                expected="one id an image",
-            )
-        image.id, image.where = name, where
+    if "id" in row and "question" not in row:
+        _name(image, fields.identifier(row["id"], "id", where=where), row, where=where)
     if "caption" in row:
         image.captions.append(fields.text(row["caption"], "caption", where=where))
     for n, caption in enumerate(_list(row, "captions", where=where)):
@@ -110,6 +104,19 @@ def _add(image: _Image, row: Mapping[str, Any], *, where: str) -> None:
         raise DataError("an answer without `question`", where=where, do="add `question`")
     else:
         _merge(image.meta, row.get("meta", {}), where=where)
+
+
+def _name(image: _Image, name: str, row: Mapping[str, Any], *, where: str) -> None:
+    if "caption" in row:
+        image.caption_id = image.caption_id or name
+        return
+    if image.id not in (None, name):
+        raise DataError(
+            f"`id` {name} for an image that {image.where} calls {image.id}",
+            where=where,
+            expected="one id an image",
+        )
+    image.id, image.where = name, where
 
 
 def _list(row: Mapping[str, Any], key: str, *, where: str) -> list[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.gathering import Unique, folder, no_split
+from qvft.data.formats.gathering import Unique, existing, folder, no_split
 from qvft.data.sample import ImageFile, Sample
 from qvft.files import read_json
 
@@ -26,8 +26,8 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
     Raises:
         DataError: a record is broken, an id is used twice, or there is no such split.
     """
-    pictures = folder(images or path.parent, what="the images")
-    wanted = set(split.split("+")) if split else set()
+    pictures = folder(images or existing(path).parent, what="the images")
+    wanted = {part.strip() for part in split.split("+")} if split else set()
     seen: set[str] = set()
     ids = Unique("id")
     for where, row in fields.section(read_json(path), "images", path=path):

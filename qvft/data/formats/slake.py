@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
+from qvft.data.formats.gathering import Gathered, Unique, existing, folder, no_split
 from qvft.data.sample import ImageFile, Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_json
 
-_ALIASES = {"val": "validation", "validate": "validation"}
+_STEMS = {
+    "train": ("train",),
+    "validation": ("validation", "validate", "val"),
+    "test": ("test",),
+}
+_TEXT_KEYS = ("img_name", "question", "answer_type", "content_type", "location", "modality")
 _LANGUAGES = ("en", "zh", "all")
 
 
@@ -49,36 +54,39 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         if language not in ("all", spoken):
             continue
         ids.add(qid, where=record)
-        written, words, answer_type, content_type, location, modality = (
-            fields.text(fields.field(row, key, where=where), key, where=where)
-            for key in (
-                "img_name", "question", "answer_type", "content_type", "location", "modality",
-            )  # fmt: skip
-        )
+        texts = {
+            key: fields.text(fields.field(row, key, where=where), key, where=where)
+            for key in _TEXT_KEYS
+        }
         reply = fields.answer(fields.field(row, "answer", where=where), "answer", where=where)
         meta = {
-            "answer_type": answer_type.lower(),
-            "content_type": content_type,
+            "answer_type": texts["answer_type"].lower(),
+            "content_type": texts["content_type"],
             "language": spoken,
         }
+        written = Path(texts["img_name"])
         image = found.setdefault(
-            written,
+            str(written),
             Gathered(
-                Path(written).parent.name or Path(written).stem,
+                written.parent.name or written.stem,
                 ImageFile(pictures / written),
-                meta={"location": location, "modality": modality},
+                meta={key: texts[key] for key in ("location", "modality")},
             ),
         )
-        image.questions.append(Question(qid, words, (reply,), meta))
+        image.questions.append(Question(qid, texts["question"], (reply,), meta))
     yield from (gathered.sample() for gathered in found.values())
 
 
 def _file(path: Path, *, split: str | None) -> Path:
-    if not path.is_dir():
+    if not existing(path).is_dir():
         return path
-    names = {name: name for name in ("train", "validation", "test")} | _ALIASES
-    for stem in dict.fromkeys([split or "", names.get(split or "", ""), "validate"]):
-        if names.get(stem) == names.get(split or "") and (path / f"{stem}.json").exists():
+    stems = next((stems for stems in _STEMS.values() if split in stems), ())
+    for stem in stems:
+        if (path / f"{stem}.json").exists():
             return path / f"{stem}.json"
-    present = [file.stem for file in path.glob("*.json") if file.stem in names]
+    present = [
+        name
+        for name, stems in _STEMS.items()
+        if any((path / f"{stem}.json").exists() for stem in stems)
+    ]
     raise no_split(split, where=str(path), splits=present)

@@ -8,6 +8,7 @@ from pathlib import Path
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
 from qvft.data.sample import ImageFile, Question, Sample
+from qvft.errors import DataError
 from qvft.files import read_json
 
 _FILE = "VQA_RAD Dataset Public.json"
@@ -18,6 +19,14 @@ _SPLITS = {
     "test_freeform": "test",
     "test_para": "test",
 }
+_TEXT_KEYS = (
+    "phrase_type",
+    "image_name",
+    "image_organ",
+    "question",
+    "question_type",
+    "answer_type",
+)
 _MISSPELT = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
 
 
@@ -48,28 +57,35 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         qid = fields.identifier(fields.field(row, "qid", where=record), "qid", where=record)
         ids.add(qid, where=record)
         where = f"{file}, qid {qid}"
-        phrase, name, organ, words, kinds, answer_type = (
-            fields.text(fields.field(row, key, where=where), key, where=where)
-            for key in (
-                "phrase_type", "image_name", "image_organ", "question", "question_type",
-                "answer_type",
-            )  # fmt: skip
-        )
+        texts = {
+            key: fields.text(fields.field(row, key, where=where), key, where=where)
+            for key in _TEXT_KEYS
+        }
+        phrase, name = texts["phrase_type"], texts["image_name"]
         if phrase not in _SPLITS:
-            raise no_split(phrase, where=where, splits=_SPLITS)
+            raise DataError(
+                "`phrase_type` has an unknown value",
+                where=where,
+                expected="one of " + ", ".join(_SPLITS),
+            )
         if _SPLITS[phrase] != split:
             continue
         reply = fields.answer(fields.field(row, "answer", where=where), "answer", where=where)
-        types = [_MISSPELT.get(one, one) for one in kinds.upper().replace(" ", "").split(",")]
+        kinds = texts["question_type"].upper().replace(" ", "").split(",")
+        types = [_MISSPELT.get(one, one) for one in kinds]
         meta = {
-            "answer_type": answer_type.lower(),
+            "answer_type": texts["answer_type"].lower(),
             "question_type": types[0],
             "question_types": ",".join(types),
             "phrase_type": phrase,
         }
         image = found.setdefault(
             name,
-            Gathered(Path(name).stem, ImageFile(pictures / name), meta={"organ": organ.upper()}),
+            Gathered(
+                Path(name).stem,
+                ImageFile(pictures / name),
+                meta={"organ": texts["image_organ"].upper()},
+            ),
         )
-        image.questions.append(Question(qid, words, (reply,), meta))
+        image.questions.append(Question(qid, texts["question"], (reply,), meta))
     yield from (gathered.sample() for gathered in found.values())

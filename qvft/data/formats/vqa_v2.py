@@ -45,17 +45,16 @@ def read(
     subset = _YEARS.get(split or "", split)
     question_file = questions or _official(path, _QUESTIONS, subset=subset, split=split)
     asked = read_json(question_file)
-    if annotations is None:
-        annotations = path / _ANNOTATIONS.format(subset)
-        if not annotations.exists():
-            raise DataError(
-                "no such file",
-                where=str(annotations),
-                expected="the answers to the questions",
-                do="use train or val: the answers of VQA v2's test questions are not published",
-            )
     if isinstance(asked, dict):
-        subset = str(asked.get("data_subtype") or subset)
+        subset = asked.get("data_subtype") or subset
+    annotations = annotations or path / _ANNOTATIONS.format(subset)
+    if not annotations.exists():
+        raise DataError(
+            "no such file",
+            where=str(annotations),
+            expected="the answers to the questions",
+            do="use train or val: the answers of VQA v2's test questions are not published",
+        )
     pictures = _pictures(path, subset=subset, images=images)
     present = {entry.name for entry in os.scandir(pictures)}
     answered = _annotations(annotations)
@@ -135,6 +134,6 @@ def _pictures(path: Path, *, subset: str | None, images: Path | None) -> Path:
 def _image_name(image_id: str, *, subset: str | None, present: set[str]) -> str:
     """The file name of an image: the first possible one that is present, else the official one."""
     number = image_id.zfill(12)
-    official = f"COCO_{subset}_{number}"
-    names = [stem + suffix for stem in (official, number) for suffix in _SUFFIXES]
+    stems = [f"COCO_{subset}_{number}", number] if subset else [number]
+    names = [stem + suffix for stem in stems for suffix in _SUFFIXES]
     return next((name for name in names if name in present), names[0])

@@ -24,12 +24,12 @@ DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "
 
 # A blank joins what stands on its two sides only where there is a digit (`1 1/2`, `No. 5`, a
 # telephone number) or an opening angle bracket; all other texts are lexed word by word, cached.
-_LOOKS_ACROSS_BLANKS = re.compile(r"[\d<]")
+_LOOKS_ACROSS_BLANKS = re.compile(r"[\d<]|(?<![\w.])[A-Za-z]\. +[A-Z]")
 _PLAIN_WORD = re.compile(r"[a-z]+(?=[ ,.?!;]?(?:\s|$))")
 _ASSIMILATED = frozenset({"cannot", "gonna", "gotta", "wanna", "lemme", "gimme"})
 # Characters that the lexer treats as blanks or drops without leaving a token.
-_BLANKS = re.compile("[\\s\u200b\u200c\u200d\u200e\u200f\ufeff]")
-_DELETED = re.compile("[\u00ad\U00010000-\U0010ffff]")
+_BLANKS = re.compile("[\\s\u200b\u200c\u200d\u200e\u200f\ufeff\ufffd\U00010000-\U0010ffff]")
+_DELETED = re.compile("\u00ad")
 _CACHE_LIMIT = 1 << 18
 _cache: dict[str, tuple[str, ...]] = {}
 
@@ -76,11 +76,12 @@ def ptb_tokens(text: str) -> list[str]:
 
 def _longest(text: str, position: int) -> tuple[int, list[str]]:
     """End of the longest token at `position` and what is written for it (the first rule on ties)."""
-    stop, write = position, None
+    reach, stop, write = position, position, None
     for pattern, rule_write in RULES:
         match = pattern.match(text, position)
-        if match and match.end() > stop:
-            stop, write = match.end(), rule_write
+        if match and match.end() > reach:
+            reach, write = match.end(), rule_write
+            stop = match.end(1) if pattern.groups else reach
     if write is None:
         character = text[position]
         written = SYMBOLS.get(character, character).lower()

@@ -1,0 +1,31 @@
+# `make quickstart`: fine-tune, evaluate and merge a small model on real images, in minutes.
+# `make test`: the whole suite. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup test quickstart lint clean
+
+setup: $(READY)
+
+# torch comes first and pinned, so that no other requirement pulls in a CUDA build.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart]'
+	@touch $(READY)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+quickstart: $(READY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/quickstart.sh
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs merged data/digits

@@ -1,0 +1,24 @@
+#!/bin/sh
+# The quickstart: the programs a user has, in the order a user runs them.
+set -eu
+
+run() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+recipe=recipes/quickstart_digits.yaml
+tuned=runs/quickstart_digits
+merged=merged/quickstart_digits
+rm -rf "$tuned" "$merged"
+
+run python -m qvft.data.digits data/digits
+run python -m qvft.eval qvft/tiny-blip2 --recipe "$recipe"
+run accelerate launch -m qvft.train "$recipe"
+run python -m qvft.eval "$tuned"
+run python -m qvft.merge "$tuned" "$merged"
+run python -m qvft.eval "$merged" --recipe "$recipe"
+run python -m qvft.predict "$merged" data/digits/images/000[0-3].png --question 'Which digit is written?'
+printf '\n'
+run python -m qvft.evaluation.summary "base=$tuned/eval-base" "tuned=$tuned/eval" "merged=$merged/eval"
+printf '\nreport: %s\nmerged model: %s\n' "$tuned/eval/digits-test/report.html" "$merged"

@@ -1,0 +1,51 @@
+"""`qvft COMMAND ...`: the entry programs under one name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "trains what a recipe says",
+    "check": "everything short of training: data, prompts, weights, memory, preflight",
+    "eval": "evaluates a run, a merged model or a base on a recipe's data",
+    "merge": "merges a run into a plain checkpoint, and proves it",
+    "export": "writes a run's checkpoint in another form",
+    "predict": "captions images or answers questions about them",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Hands over to one entry program, the only one that is imported; returns its status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if given else 2
+    command, *rest = given
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f'did you mean "{near[0]}"?' if near else "one of " + ", ".join(COMMANDS)
+        print(f'qvft: there is no command "{command}"; {hint}', file=sys.stderr)
+        return 2
+    return importlib.import_module(f"qvft.{command}").main(rest)
+
+
+def usage() -> str:
+    """What `qvft --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {does}" for name, does in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: qvft COMMAND ...",
+            "",
+            *lines,
+            "",
+            "`qvft COMMAND --help` says more. Several GPUs: accelerate launch -m qvft.train RECIPE",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Which column of a table holds what, and the texts of one row. Knows nothing of any library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qvft.data.formats import fields
+from qvft.data.sample import Question
+from qvft.errors import DataError
+
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    "image": ("image", "img", "jpg", "png", "image_path"),
+    "caption": ("caption", "text"),
+    "captions": ("captions", "sentences"),
+    "question": ("question",),
+    "answer": ("answer",),
+    "answers": ("answers",),
+    "id": ("id", "question_id"),
+    "answer_type": ("answer_type",),
+    "question_type": ("question_type",),
+}
+"""Every key of `columns`, and the column names tried for it, in order."""
+
+_CAPTION_KEYS = ("caption", "captions")
+_OTHER_NUMBER = {
+    "caption": "captions",
+    "captions": "caption",
+    "answer": "answers",
+    "answers": "answer",
+}
+_QUESTION_KEYS = ("question", "answer", "answers")
+
+
+def resolve(columns: Mapping[str, str], present: Iterable[str], *, where: str) -> dict[str, str]:
+    """The column of each key that has one.
+
+    What `columns` names wins; an empty name leaves the key without a column. Once it names a
+    column of captions or of questions, defaults do not add the other kind of text, nor `answers`
+    to a named `answer`. Of defaults, `captions` and `answers` win over `caption` and `answer`.
+
+    Raises:
+        DataError: an unknown key, a column that is not there, no image column, no text column, or
+            questions without answers.
+    """
+    names = tuple(present)
+    fields.known_keys(columns, DEFAULTS, where=f"{where}, columns")
+    for key, name in columns.items():
+        if name and name not in names:
+            raise DataError(
+                f"`columns.{key}` names the column `{name}`",
+                where=where,
+                expected="one of " + ", ".join(names),
+                do=fields.nearest(name, names),
+            )
+    found = {key: name for key, name in columns.items() if name}
+    named = set(found) & {*_CAPTION_KEYS, *_QUESTION_KEYS}
+    for key in ("captions", "answers", *DEFAULTS):
+        group = next((keys for keys in (_CAPTION_KEYS, _QUESTION_KEYS) if key in keys), ())
+        switched_off = bool(group) and bool(named) and not named & set(group)
+        covered = _OTHER_NUMBER.get(key) in found
+        default = next((name for name in DEFAULTS[key] if name in names), None)
+        if key not in columns and default and not switched_off and not covered:
+            found[key] = default
+    _require(found, names, where=where)
+    return found
+
+
+def _require(found: Mapping[str, str], names: tuple[str, ...], *, where: str) -> None:
+    listed = ", ".join(names) or "none"
+    if "image" not in found:
+        raise DataError(
+            f"no image column (columns: {listed})",
+            where=where,
+            expected="one of " + ", ".join(DEFAULTS["image"]),
+            do="set `columns.image`",
+        )
+    if not found.keys() & {*_CAPTION_KEYS, "question"}:
+        raise DataError(
+            f"no column of captions or questions (columns: {listed})",
+            where=where,
+            do="set `columns.caption`, or `columns.question` and `columns.answer`",
+        )
+    if "question" in found and not found.keys() & {"answer", "answers"}:
+        raise DataError(
+            f"a column of questions but none of answers (columns: {listed})",
+            where=where,
+            do="set `columns.answer`",
+        )
+
+
+def captions(row: Mapping[str, Any], columns: Mapping[str, str], *, where: str) -> list[str]:
+    """The captions of a row; a cell may hold one or a list.
+
+    Raises:
+        DataError: a cell is neither a string nor a list of strings, or a caption is empty.
+    """
+    texts = []
+    for key in _CAPTION_KEYS:
+        if key in columns:
+            cell = row[columns[key]]
+            for one in cell if isinstance(cell, list) else [cell]:
+                texts.append(fields.text(one, columns[key], where=where))
+    return texts
+
+
+def question(
+    row: Mapping[str, Any], columns: Mapping[str, str], *, id: str, where: str
+) -> Question | None:
+    """The question of a row, None if there is no column of questions.
+
+    A cell of answers may hold one, a list, or a list of objects with `answer` (VQA v2).
+
+    Raises:
+        DataError: a cell has the wrong type or is empty.
+    """
+    if "question" not in columns:
+        return None
+    key = columns["answers" if "answers" in columns else "answer"]
+    cell = row[key]
+    given = cell if isinstance(cell, list) else [cell]
+    plain = [one.get("answer") if isinstance(one, dict) else one for one in given]
+    types = ("answer_type", "question_type")
+    return Question(
+        id,
+        fields.text(row[columns["question"]], columns["question"], where=where),
+        fields.answers(plain, key, where=where),
+        {
+            name: fields.answer(row[columns[name]], columns[name], where=where)
+            for name in types
+            if name in columns
+        },
+    )

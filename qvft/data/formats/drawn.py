@@ -1,0 +1,80 @@
+"""Scenes drawn by code, as samples: `seed=7,count=20000,first=0,size=64` instead of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from qvft.data.formats import fields
+from qvft.data.sample import Question, Sample
+from qvft.errors import DataError
+
+_DEFAULTS = {"seed": None, "count": None, "first": 0, "size": 64}
+_LEAST = {"seed": 0, "count": 1, "first": 0, "size": 16}
+
+
+@dataclass(frozen=True)
+class DrawnImage:
+    """A scene that is drawn when it is opened; its pixels are a function of the three numbers."""
+
+    seed: int
+    index: int
+    size_px: int
+
+    @property
+    def name(self) -> str:
+        return f"drawn:seed={self.seed},index={self.index},size={self.size_px}"
+
+    def open(self) -> Image.Image:
+        from qvft.data import drawn
+
+        return drawn.draw(drawn.sample_scene(self.seed, self.index), self.size_px)
+
+
+def read(path: Path, *, split: str | None = None) -> Iterator[Sample]:
+    """`count` scenes from `first` on, with their captions and questions.
+
+    Args:
+        path: `seed=7,count=20000`, and optionally `first` (0) and `size` (64, pixels a side).
+        split: only a label; give another seed for other scenes.
+
+    Raises:
+        DataError: an unknown key, something that is not a whole number, or a number too small.
+    """
+    from qvft.data import drawn
+
+    given = _parse(str(path))
+    for index in range(given["first"], given["first"] + given["count"]):
+        scene = drawn.sample_scene(given["seed"], index)
+        name = f"{given['seed']}-{index}"
+        asked = (
+            Question(f"{name}#{n}", question, (answer,) if isinstance(answer, str) else answer)
+            for n, (question, answer) in enumerate(drawn.questions(scene), start=1)
+        )
+        yield Sample(
+            name,
+            DrawnImage(given["seed"], index, given["size"]),
+            tuple(drawn.captions(scene)),
+            tuple(asked),
+            {"seed": given["seed"], "index": index},
+        )
+
+
+def _parse(path: str) -> dict[str, int]:
+    pairs = dict(part.strip().partition("=")[::2] for part in path.split(","))
+    fields.known_keys(pairs, _DEFAULTS, where=f"path `{path}`")
+    numbers = {}
+    for key, default in _DEFAULTS.items():
+        text = pairs.get(key, "" if default is None else str(default))
+        if not text.isdecimal() or int(text) < _LEAST[key]:
+            raise DataError(
+                f"`{key}` is `{text}`" if key in pairs else f"`{key}` is missing",
+                where=f"path `{path}`",
+                expected=f"a whole number, at least {_LEAST[key]}",
+                do="write e.g. seed=7,count=20000,first=0,size=64",
+            )
+        numbers[key] = int(text)
+    return numbers

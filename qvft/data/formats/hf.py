@@ -1,0 +1,180 @@
+"""Hugging Face datasets: Hub ids, saved folders, parquet, image folders. Home of `datasets`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from qvft.data.formats import columns as table
+from qvft.data.formats import fields
+from qvft.data.formats.gathering import Gathered, Unique, no_split
+from qvft.data.sample import ImageFile, Sample
+from qvft.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
+_METADATA = ("metadata.jsonl", "metadata.csv")
+_ALIASES = {"val": "validation", "validation": "val"}
+
+
+@dataclass(frozen=True, eq=False)
+class RowImage:
+    """An image inside a dataset; its bytes stay in the arrow file until it is opened."""
+
+    images: Dataset
+    column: str
+    row: int
+    name: str
+
+    def open(self) -> Image.Image:
+        content = self.images[self.row][self.column]["bytes"]
+        if not content:
+            raise ImageError("no bytes", where=self.name, do="leave the row out")
+        return Image.open(io.BytesIO(content))
+
+
+def read(
+    path: Path, *, split: str | None = None, columns: Mapping[str, str] | None = None
+) -> Iterator[Sample]:
+    """Samples in the order in which their images first appear; rows of an equal image are one.
+
+    Images are never decoded here: their bytes are read once to tell equal ones.
+
+    Args:
+        path: a folder of `save_to_disk`, a parquet file or a folder of them, an image folder with
+            `metadata.jsonl` or `metadata.csv`, or a Hub id (`owner/name`, `owner/name:config`).
+        split: which split; None if there is one only. `val` also finds `validation`.
+        columns: from `image`, `caption`, `captions`, `question`, `answer`, `answers`, `id`,
+            `answer_type`, `question_type` to column names; see `columns.resolve`. An `id` is the
+            question's where a row has one, otherwise the sample's; without, rows are numbered.
+
+    Raises:
+        DataError: nothing to read at `path`, no such split or column, or a broken row.
+    """
+    import datasets
+
+    dataset = _open(str(path), split=split)
+    where = str(path)
+    found = table.resolve(columns or {}, dataset.column_names, where=where)
+    column = found["image"]
+    try:
+        dataset = dataset.cast_column(column, datasets.Image(decode=False))
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise DataError(
+            f"column `{column}` is {dataset.features[column]}",
+            where=where,
+            expected="images, their bytes, or paths",
+            do="set `columns.image`",
+        ) from error
+    yield from _samples(dataset.select_columns(sorted(set(found.values()))), found, path=path)
+
+
+def _samples(dataset: Dataset, found: Mapping[str, str], *, path: Path) -> Iterator[Sample]:
+    column = found["image"]
+    images = dataset.select_columns([column])
+    gathered: dict[str, Gathered] = {}
+    ids = Unique(found.get("id", "id"))
+    for number, row in enumerate(dataset):
+        where = f"{path}, row {number}"
+        cell = row[column]
+        if not cell or not (cell["bytes"] or cell["path"]):
+            raise DataError(f"`{column}` is empty", where=where, expected="an image")
+        name = str(number)
+        if "id" in found:
+            name = fields.identifier(row[found["id"]], found["id"], where=where)
+            ids.add(name, where=where)
+        asked = table.question(row, found, id=name, where=where)
+        if cell["bytes"]:
+            key = hashlib.sha256(cell["bytes"]).hexdigest()
+            image: RowImage | ImageFile = RowImage(images, column, number, where)
+        else:
+            base = path if path.is_dir() else path.parent
+            key = str(base / cell["path"])
+            image = ImageFile(Path(key))
+        one = gathered.setdefault(key, Gathered(str(number) if asked else name, image))
+        one.captions.extend(table.captions(row, found, where=where))
+        if asked:
+            one.questions.append(asked)
+    yield from (one.sample() for one in gathered.values())
+
+
+def _open(path: str, *, split: str | None) -> Dataset:
+    """One split of what `path` names, from disk if it is there, otherwise from the Hub."""
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    place = Path(path)
+    try:
+        if place.is_file():
+            return _load_file(place)
+        loaded = _load_folder(place) if place.exists() else _load_hub(path, split=split)
+    except DataError:
+        raise
+    except (DatasetsError, OSError, ValueError) as error:
+        summary = str(error).strip().split("\n")[0]
+        raise DataError(
+            f"`datasets` cannot read it: {summary or type(error).__name__}",
+            where=path,
+            expected="a saved dataset, parquet, an image folder with metadata, or a Hub id",
+        ) from error
+    if isinstance(loaded, datasets.Dataset):
+        if split is None or loaded.split is None:
+            return loaded
+        loaded = {str(loaded.split): loaded}
+    for name in (split, _ALIASES.get(split or "")):
+        if name in loaded:
+            return loaded[name]
+    if split is None and len(loaded) == 1:
+        return next(iter(loaded.values()))
+    raise no_split(split, where=path, splits=loaded)
+
+
+def _load_file(path: Path) -> Dataset:
+    """A parquet file whole: a split is only a label for it."""
+    import datasets
+
+    if path.suffix != ".parquet":
+        raise DataError("a file", where=str(path), expected="a .parquet file or a folder")
+    return datasets.load_dataset("parquet", data_files=str(path), split="train")
+
+
+def _load_folder(path: Path) -> Any:
+    import datasets
+
+    if any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
+        return datasets.load_from_disk(str(path))
+    if any(file for name in _METADATA for file in path.rglob(name)):
+        return datasets.load_dataset("imagefolder", data_dir=str(path), drop_labels=True)
+    if any(path.rglob("*.parquet")):
+        return datasets.load_dataset("parquet", data_dir=str(path))
+    raise DataError(
+        "no saved dataset, no parquet and no metadata.jsonl or .csv",
+        where=str(path),
+        expected="one of these in the folder",
+        do="for texts in JSONL use format jsonl",
+    )
+
+
+def _load_hub(path: str, *, split: str | None) -> Any:
+    import datasets
+
+    if not _HUB_ID.fullmatch(path):
+        raise DataError("no such file or folder", where=path, do="check the path")
+    name, _, config = path.partition(":")
+    try:
+        return datasets.load_dataset(name, config or None, split=split)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"not here, and the Hub gives no such dataset ({type(error).__name__})",
+            where=path,
+            expected="a local file or folder, or a Hub id with one of its configs and splits",
+        ) from error

@@ -1,0 +1,130 @@
+"""PathVQA in the forms that hold no pickles: parquet with images inside, or rows beside images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qvft.data.formats import fields, hf
+from qvft.data.formats.gathering import Gathered, existing, folder, no_split
+from qvft.data.sample import ImageFile, Question, Sample
+from qvft.errors import DataError
+from qvft.files import read_json, read_jsonl, read_text
+
+_STEMS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+_SUFFIXES = (".jpg", ".png", ".jpeg")
+_KEYS = ("image", "question", "answer")
+
+
+def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+    """Samples of a split; each question's meta has `answer_type`.
+
+    The data gives no types: as in the literature, an answer `yes` or `no` makes a question
+    `closed`, any other `open`.
+
+    Args:
+        path: a folder with `{split}.json`, `.jsonl` or `.csv` (rows of `image`, `question`,
+            `answer`), one such file, or a folder or file of parquet (columns of the same names).
+        split: `train`, `validation` (`val`) or `test`.
+        images: the image folder of rows; None: `images/{split}` or `images` beside the file, or
+            the file's own folder. `image` may lack its suffix (the original's `train_0001`).
+
+    Raises:
+        DataError: a record is broken, there is no such split, or there are pickles only.
+    """
+    file = _rows_file(path, split=split)
+    if file is None:
+        columns = {key: key for key in _KEYS} | {"id": ""}
+        samples = hf.read(path, split=split, columns=columns)
+    else:
+        samples = _from_rows(file, split=split, images=images)
+    for sample in samples:
+        yield replace(sample, questions=tuple(map(_typed, sample.questions)))
+
+
+def _typed(question: Question) -> Question:
+    closed = question.answers[0].lower() in ("yes", "no")
+    return replace(question, meta={"answer_type": "closed" if closed else "open"})
+
+
+def _rows_file(path: Path, *, split: str | None) -> Path | None:
+    """The file of rows, None where there is parquet."""
+    if not existing(path).is_dir():
+        return None if path.suffix == ".parquet" else path
+    files = {file.stem: file for kind in _READERS for file in sorted(path.glob(f"*{kind}"))}
+    stems = _stems(split)
+    for stem in stems:
+        if stem in files:
+            return files[stem]
+    if any(path.rglob("*.parquet")):
+        return None
+    if any(path.rglob("*.pkl")):
+        raise DataError(
+            "pickles only",
+            where=str(path),
+            expected="parquet, JSON, JSONL or CSV; loading a pickle can run any code",
+            do="get the parquet form of the dataset, or convert the pickles elsewhere",
+        )
+    splits = [name for name, stems in _STEMS.items() if set(stems) & set(files)]
+    raise no_split(split, where=str(path), splits=splits)
+
+
+def _stems(split: str | None) -> tuple[str, ...]:
+    return next((stems for stems in _STEMS.values() if split in stems), ())
+
+
+def _from_rows(file: Path, *, split: str | None, images: Path | None) -> Iterator[Sample]:
+    if file.suffix not in _READERS:
+        raise DataError(
+            f"a `{file.suffix}` file", where=str(file), expected="one of " + ", ".join(_READERS)
+        )
+    pictures = folder(images or _pictures(file.parent, split=split), what="the images")
+    present = {entry.name for entry in os.scandir(pictures)}
+    found: dict[str, Gathered] = {}
+    for number, (where, row) in enumerate(_READERS[file.suffix](file)):
+        name, words = (
+            fields.text(fields.field(row, key, where=where), key, where=where)
+            for key in ("image", "question")
+        )
+        reply = fields.answer(fields.field(row, "answer", where=where), "answer", where=where)
+        names = [name, *(name + suffix for suffix in _SUFFIXES)]
+        image = ImageFile(pictures / next((one for one in names if one in present), name))
+        found.setdefault(name, Gathered(Path(name).stem, image)).questions.append(
+            Question(str(number), words, (reply,))
+        )
+    yield from (gathered.sample() for gathered in found.values())
+
+
+def _pictures(base: Path, *, split: str | None) -> Path:
+    places = [*(base / "images" / stem for stem in _stems(split)), base / "images"]
+    return next((place for place in places if place.is_dir()), base)
+
+
+def _json(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    return fields.records(read_json(file), where=str(file))
+
+
+def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    return ((f"{file}:{number}", row) for number, row in read_jsonl(file))
+
+
+def _csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows = csv.DictReader(io.StringIO(read_text(file), newline=""), strict=True)
+    try:
+        for row in rows:
+            where = f"{file}:{rows.line_num}"
+            if None in row or None in row.values():
+                raise DataError(
+                    "another number of fields than the header", where=where, do="quote the commas"
+                )
+            yield where, row
+    except csv.Error as error:
+        raise DataError(f"not valid CSV: {error}", where=f"{file}:{rows.line_num}") from error
+
+
+_READERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}

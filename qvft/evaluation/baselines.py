@@ -1,0 +1,47 @@
+"""What a system that never looks at an image would score."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from qvft.data.sample import Question
+from qvft.errors import DataError
+from qvft.evaluation.answers import normalise_answer
+
+DEFINITION = (
+    "most_frequent_answer: every question gets the most frequent answer of the training questions "
+    "of its answer type, where the data states one, else of all training questions."
+)
+
+
+def most_frequent_answers(train: Iterable[Question], asked: Sequence[Question]) -> list[str]:
+    """The most frequent training answer for each question asked.
+
+    Answers are normalised before counting; a question's answers share one vote; of equally
+    frequent answers the alphabetically first is taken. A type unseen in training gets the most
+    frequent answer of all.
+
+    Args:
+        train: questions of the training split, never of the split that is scored.
+        asked: the questions to answer; only their `meta["answer_type"]` is read.
+
+    Raises:
+        DataError: there are no training questions.
+    """
+    votes: dict[str | None, Counter[str]] = defaultdict(Counter)
+    for question in train:
+        for answer in question.answers:
+            share = 1 / len(question.answers)
+            for group in {None, _group(question)}:
+                votes[group][normalise_answer(answer)] += share  # type: ignore[assignment]
+    if not votes:
+        raise DataError(
+            "no training questions", expected="at least one, for the most-frequent-answer baseline"
+        )
+    best = {group: min(count, key=lambda a: (-count[a], a)) for group, count in votes.items()}
+    return [best.get(_group(question), best[None]) for question in asked]
+
+
+def _group(question: Question) -> str | None:
+    return question.meta.get("answer_type", "").strip().lower() or None

@@ -1,0 +1,86 @@
+"""The scores of a set of captions, on the official scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qvft.errors import DataError
+from qvft.evaluation.metrics.bleu import bleu
+from qvft.evaluation.metrics.cider import cider_d
+from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, mean
+from qvft.evaluation.metrics.rouge import rouge_l
+from qvft.evaluation.metrics.tokenize import tokenize_all
+
+NAMES = (*(f"Bleu_{order}" for order in range(1, ORDERS + 1)), "ROUGE_L", "CIDEr")
+
+
+@dataclass(frozen=True)
+class CaptionScores:
+    """Scores of the captions of a set of items.
+
+    Attributes:
+        corpus: by name of `NAMES`; BLEU and ROUGE_L from 0 to 1, CIDEr from 0 to 10.
+        per_item: the same for each item, by name, then by id. CIDEr's document frequencies are
+            the corpus's; a corpus BLEU is not the mean of its items.
+        n: items scored.
+        without_prediction: ids that have references but no prediction; they are left out.
+    """
+
+    corpus: dict[str, float]
+    per_item: dict[str, dict[str, float]]
+    n: int
+    without_prediction: tuple[str, ...]
+
+
+def score_captions(
+    references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
+) -> CaptionScores:
+    """BLEU-1 to 4, ROUGE_L and CIDEr(-D) of raw captions, tokenised here.
+
+    Args:
+        references: one or more captions an id.
+        predictions: one caption an id; may be empty, and then scores (nearly) zero.
+
+    Raises:
+        DataError: a predicted id has no references.
+    """
+    ids = list(predictions)
+    unknown = [key for key in ids if not references.get(key)]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} predictions for ids without references, first {unknown[0]!r}",
+            expected="references for every predicted id",
+            do="score the split that the predictions were made on",
+        )
+    return score_tokens(
+        {key: tokenize_all(references[key]) for key in ids},
+        dict(zip(ids, tokenize_all(predictions.values()), strict=True)),
+        without_prediction=tuple(key for key in references if key not in predictions),
+    )
+
+
+def score_tokens(
+    references: Mapping[str, Sequence[Sequence[str]]],
+    predictions: Mapping[str, Sequence[str]],
+    *,
+    without_prediction: tuple[str, ...] = (),
+) -> CaptionScores:
+    """`score_captions` of captions that are tokenised already; both mappings have the same ids."""
+    ids = list(predictions)
+    if not ids:
+        return CaptionScores(dict.fromkeys(NAMES, 0.0), {n: {} for n in NAMES}, 0, without_prediction)
+    batch = CaptionBatch.from_tokens(list(predictions.values()), [references[key] for key in ids])
+    corpus_bleu, item_bleu = bleu(batch)
+    item_rouge, item_cider = rouge_l(batch), cider_d(batch)
+    values = [*item_bleu.T, item_rouge, item_cider]
+    corpus = [*map(float, corpus_bleu), mean(item_rouge), mean(item_cider)]
+    return CaptionScores(
+        corpus=dict(zip(NAMES, corpus, strict=True)),
+        per_item={
+            name: dict(zip(ids, map(float, column), strict=True))
+            for name, column in zip(NAMES, values, strict=True)
+        },
+        n=len(ids),
+        without_prediction=without_prediction,
+    )

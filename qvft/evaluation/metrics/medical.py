@@ -1,0 +1,124 @@
+"""Scores of medical visual question answering, each with a name, a version and its definition.
+
+Published figures under the same names follow different definitions, so a figure without its
+definition compares with nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from qvft.evaluation.answers import (
+    NORMALISATION,
+    answer_tokens,
+    is_yes_no,
+    normalise_answer,
+    parse_yes_no,
+)
+from qvft.evaluation.metrics.exact import exact_match
+
+AnswerType = Literal["closed", "open"]
+
+_BEST = "the best reference counts; tokens are lower-cased runs of letters and digits"
+DEFINITIONS: dict[str, str] = {
+    "accuracy": "accuracy/v1: closed_accuracy/v1 and open_exact_match/v1 over all questions.",
+    "closed_accuracy": (
+        "closed_accuracy/v1: share of closed questions answered right; if the reference is yes or "
+        "no, the prediction must open with that word (an answer that says neither is wrong and "
+        f"counted as unparseable), otherwise it must equal a reference, both {NORMALISATION}."
+    ),
+    "closed_unparseable": (
+        "closed_unparseable/v1: share of questions with a yes/no reference whose prediction says "
+        "neither yes nor no."
+    ),
+    "open_exact_match": (
+        "open_exact_match/v1: share of open questions whose prediction equals a reference, "
+        f"both {NORMALISATION}."
+    ),
+    "open_token_recall": (
+        "open_token_recall/v1: mean share of the reference's tokens that the prediction holds, "
+        f"repetitions counted; {_BEST}."
+    ),
+    "open_token_f1": (
+        "open_token_f1/v1: mean harmonic mean of token precision and token recall, repetitions "
+        f"counted; {_BEST}."
+    ),
+    "open_bleu_1": (
+        "open_bleu_1/v1: mean clipped token precision times the brevity penalty "
+        f"exp(1 - reference length / prediction length); {_BEST}."
+    ),
+    "closed_accuracy_llava_med": (
+        "closed_accuracy_llava_med/v1: as in LLaVA-Med's script, for comparison only: a prediction "
+        "that contains 'yes' or 'no' as a substring is right if it contains the reference and is "
+        "left out of the denominator if not; other predictions are wrong. Leaving wrong answers "
+        "out makes the figure too high."
+    ),
+}
+
+
+def answer_type(references: Sequence[str], meta: Mapping[str, str]) -> AnswerType:
+    """`closed` or `open`: as `meta["answer_type"]` says, else closed if all references are yes/no."""
+    stated = meta.get("answer_type", "").strip().lower()
+    if stated == "closed" or stated == "open":
+        return "closed" if stated == "closed" else "open"
+    return "closed" if is_yes_no(references) else "open"
+
+
+def closed_correct(prediction: str, references: Sequence[str]) -> float:
+    """1 if a closed question is answered right by `closed_accuracy/v1`, else 0."""
+    if is_yes_no(references):
+        return float(parse_yes_no(prediction) in {normalise_answer(text) for text in references})
+    return exact_match(prediction, references)
+
+
+def closed_correct_llava_med(prediction: str, reference: str) -> float | None:
+    """1, 0 or, where LLaVA-Med's script drops the question, None.
+
+    Source: github.com/microsoft/LLaVA-Med, llava/eval/run_eval.py.
+    """
+    given = prediction.lower()
+    if "yes" in given or "no" in given:
+        return 1.0 if normalise_answer(reference) in given else None
+    return 0.0
+
+
+def token_recall(prediction: str, references: Sequence[str]) -> float:
+    """Share of the best reference's tokens found in the prediction, from 0 to 1."""
+    return max((_overlap(prediction, reference)[1] for reference in references), default=0.0)
+
+
+def token_f1(prediction: str, references: Sequence[str]) -> float:
+    """Harmonic mean of token precision and recall against the best reference, from 0 to 1.
+
+    Source: Rajpurkar et al. 2016, "SQuAD", section 6.1, without its removal of articles.
+    """
+    return max((_f1(*_overlap(prediction, reference)) for reference in references), default=0.0)
+
+
+def bleu_1(prediction: str, references: Sequence[str]) -> float:
+    """Clipped token precision times the brevity penalty, best reference, from 0 to 1."""
+    length = len(answer_tokens(prediction))
+    if not length:
+        return 0.0
+    return max(
+        (
+            _overlap(prediction, reference)[0]
+            * math.exp(min(0.0, 1 - len(answer_tokens(reference)) / length))
+            for reference in references
+        ),
+        default=0.0,
+    )
+
+
+def _overlap(prediction: str, reference: str) -> tuple[float, float]:
+    """Token precision and recall; 0 where a text has no tokens."""
+    given, wanted = Counter(answer_tokens(prediction)), Counter(answer_tokens(reference))
+    shared = sum((given & wanted).values())
+    return shared / max(1, given.total()), shared / max(1, wanted.total())
+
+
+def _f1(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

@@ -1,0 +1,134 @@
+"""Captions as integers: the one layout from which BLEU, ROUGE_L and CIDEr are computed.
+
+Shapes: I items, R references of all items, T = I + R texts, E (text, n-gram) pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+ORDERS = 4
+
+
+@dataclass(frozen=True)
+class NgramCounts:
+    """How often each n-gram of one order stands in each text; sorted by text, then by n-gram.
+
+    Attributes:
+        text: (E,) index of the text.
+        count: (E,) occurrences, at least 1.
+        gram: (E,) id of the n-gram, equal for equal n-grams of all texts.
+        key: (E,) `item * size + gram`, where item is the one that the text belongs to.
+        size: number of different n-grams, at least 1.
+        predictions: number of leading entries that belong to predictions; the rest to references.
+        reference_key: (F,) distinct keys of all references, ascending.
+        reference_most: (F,) highest count of that n-gram in one reference of the item.
+    """
+
+    text: IntArray
+    count: IntArray
+    gram: IntArray
+    key: IntArray
+    size: int
+    predictions: int
+    reference_key: IntArray
+    reference_most: IntArray
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """Tokenised predictions and references; the texts are all predictions, then all references.
+
+    Attributes:
+        tokens: (N,) ids of all texts' tokens, one text after another.
+        lengths: (T,) tokens of each text.
+        item: (T,) the item each text belongs to; ascending within the references.
+        items: I, the number of items.
+    """
+
+    tokens: IntArray
+    lengths: IntArray
+    item: IntArray
+    items: int
+
+    @classmethod
+    def from_tokens(
+        cls, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+    ) -> CaptionBatch:
+        """Numbers the tokens of one prediction and one or more references an item."""
+        assert len(predictions) == len(references)
+        texts = [*predictions, *(text for group in references for text in group)]
+        owners = [np.arange(len(predictions)), np.repeat(
+            np.arange(len(references)), [len(group) for group in references]
+        )]  # fmt: skip
+        ids: dict[str, int] = {}
+        flat = [ids.setdefault(token, len(ids)) for text in texts for token in text]
+        return cls(
+            np.array(flat, dtype=np.int64),
+            np.array([len(text) for text in texts], dtype=np.int64),
+            np.concatenate(owners).astype(np.int64),
+            len(predictions),
+        )
+
+    @cached_property
+    def ngrams(self) -> list[NgramCounts]:
+        """Counts of orders 1 to 4."""
+        text = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        to_end = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(text))
+        vocabulary = int(self.tokens.max(initial=0)) + 1
+        start, gram, size = np.arange(len(text)), self.tokens, vocabulary
+        counts = [self._count(text, gram, size)]
+        for order in range(2, ORDERS + 1):
+            whole = to_end[start] >= order
+            start, gram = start[whole], gram[whole]
+            gram, size = _renumbered(gram * vocabulary + self.tokens[start + order - 1])
+            counts.append(self._count(text[start], gram, size))
+        return counts
+
+    def _count(self, text: IntArray, gram: IntArray, size: int) -> NgramCounts:
+        pairs = np.sort(text * size + gram)
+        first = _run_starts(pairs)
+        count = np.diff(np.append(first, len(pairs)))
+        text, gram = np.divmod(pairs[first], size)
+        key = self.item[text] * size + gram
+        predictions = int(np.searchsorted(text, self.items))
+        order = np.argsort(key[predictions:])
+        ordered = key[predictions:][order]
+        first = _run_starts(ordered)
+        most = np.maximum.reduceat(count[predictions:][order], first) if len(first) else first
+        return NgramCounts(text, count, gram, key, size, predictions, ordered[first], most)
+
+
+def _run_starts(ordered: IntArray) -> IntArray:
+    """Indices at which a new value begins in an ascending array."""
+    return np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+
+
+def _renumbered(values: IntArray) -> tuple[IntArray, int]:
+    """Equal values get equal numbers from 0; also how many numbers there are, at least 1."""
+    order = np.argsort(values)
+    new = np.diff(values[order], prepend=values[order][:1]) != 0
+    numbers = np.empty(len(values), dtype=np.int64)
+    numbers[order] = np.cumsum(new)
+    return numbers, int(new.sum()) + 1
+
+
+def lookup(keys: IntArray, wanted: IntArray, values: npt.NDArray) -> npt.NDArray:
+    """`values` of the ascending `keys` at each of `wanted`; 0 where a key is not there."""
+    if not len(keys):
+        return np.zeros(len(wanted), dtype=values.dtype)
+    place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+    return np.where(keys[place] == wanted, values[place], 0)
+
+
+def mean(values: FloatArray) -> float:
+    """Mean of the items' values; 0 of none."""
+    return float(values.mean()) if len(values) else 0.0

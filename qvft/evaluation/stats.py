@@ -1,0 +1,99 @@
+"""How far a score would move on other images: bootstrap intervals, clustered by image.
+
+Questions about one image are not independent, so whole images are drawn, with replacement, and
+all their items come along. Shape letters: N items, C clusters, K columns, B resamples.
+
+Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 8 and 13
+(percentile interval).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+# Draws held in memory at once; bounds memory, not the result.
+_DRAWS = 1 << 22
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean of B minus mean of A on the same items, with its interval (None: fewer than 2 images)."""
+
+    difference: float
+    interval: tuple[float, float] | None
+    n: int
+    changed: tuple[int, ...]
+
+
+def bootstrap_mean(
+    values: Sequence[float], clusters: Sequence[Hashable], *, seed: int = 0
+) -> tuple[float, float] | None:
+    """95 % percentile interval of the mean of `values`; None with fewer than two clusters.
+
+    Args:
+        values: (N,) one an item.
+        clusters: (N,) what each item belongs to, its image.
+        seed: of the draws; the same seed gives the same interval.
+    """
+    columns = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
+    sums = resampled_sums(columns, clusters, seed=seed)
+    return None if sums is None else percentile_interval(sums[:, 0] / sums[:, 1])
+
+
+def paired_difference(
+    a: Sequence[float], b: Sequence[float], *, clusters: Sequence[Hashable], seed: int = 0
+) -> PairedDifference:
+    """Difference of two runs' scores on the same items, drawn together.
+
+    Raises:
+        ValueError: the two runs or the clusters differ in length.
+    """
+    if not len(a) == len(b) == len(clusters):
+        raise ValueError(f"{len(a)} and {len(b)} values for {len(clusters)} items")
+    difference = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
+    return PairedDifference(
+        float(difference.mean()) if len(a) else 0.0,
+        bootstrap_mean(difference.tolist(), clusters, seed=seed),
+        len(a),
+        tuple(map(int, np.flatnonzero(difference))),
+    )
+
+
+def resampled_sums(
+    columns: FloatArray, clusters: Sequence[Hashable], *, seed: int = 0
+) -> FloatArray | None:
+    """(B, K) sums of the columns (N, K) over each draw of C clusters; None if C is below two.
+
+    A statistic that is not a mean, such as corpus BLEU, is computed from each row of the result.
+    """
+    numbers: dict[Hashable, int] = {}
+    index = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
+    size = len(numbers)
+    if size < 2:
+        return None
+    totals = np.zeros((size, columns.shape[1]))
+    np.add.at(totals, index, columns)
+    generator = np.random.default_rng(seed)
+    sums = np.empty((RESAMPLES, columns.shape[1]))
+    step = max(1, _DRAWS // size)
+    for start in range(0, RESAMPLES, step):
+        draws = generator.integers(size, size=(min(step, RESAMPLES - start), size))
+        for column in range(columns.shape[1]):
+            sums[start : start + len(draws), column] = totals[draws, column].sum(axis=1)
+    return sums
+
+
+def percentile_interval(values: FloatArray) -> tuple[float, float]:
+    """Lowest and highest of the middle 95 % of `values`."""
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)

@@ -1,0 +1,116 @@
+"""`python -m qvft.recipe.reference`: writes what the schema says of itself.
+
+recipes/recipe.schema.json: for editors. docs/recipe_reference.md: for readers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from qvft.files import write_text
+from qvft.recipe.schema import Recipe, Section
+
+SCHEMA_FILE, REFERENCE_FILE = "recipes/recipe.schema.json", "docs/recipe_reference.md"
+
+_OPENING = """\
+# Recipe reference
+
+Every key a recipe may have, written by `python -m qvft.recipe.reference` from the schema. Any of
+them can be overridden on the command line as `key.path=value`; values are YAML. An unknown key or
+a value of another type is an error that names the key path. `recipes/recipe.schema.json` gives
+editors the same.
+"""
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def schema_text() -> str:
+    """The JSON schema of a recipe, as the file holds it."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps({**schema, **Recipe.model_json_schema()}, indent=2) + "\n"
+
+
+def reference_text() -> str:
+    """The reference in Markdown: a table for each section, in the recipe's order.
+
+    A class that stands at two places (`data.train` and `data.eval`) has one table, at its first.
+    """
+    paths = {section: path for path, section in reversed(list(_sections()))}
+    parts = [_OPENING]
+    for path, section in _sections():
+        if paths[section] != path:
+            continue
+        lines = [f"## `{path}`" if path else "## The recipe itself", ""]
+        lines += ["| key | type | default | what it does |", "|---|---|---|---|"]
+        described = section.model_json_schema()["properties"]
+        for key, field in section.model_fields.items():
+            inner = _section_of(field.annotation)
+            text = field.description or ""
+            if inner:
+                text = f"{text} See `{paths[inner]}`.".strip()
+            default = (
+                "required"
+                if field.is_required()
+                else _default(field.get_default(call_default_factory=True))
+            )
+            kind = _type(described[key], section=inner is not None)
+            lines.append(f"| `{key}` | {kind} | {default} | {text} |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def write_reference(root: Path) -> list[Path]:
+    """Writes both files below the repository's `root` and returns their paths."""
+    files = [root / SCHEMA_FILE, root / REFERENCE_FILE]
+    for file, text in zip(files, (schema_text(), reference_text()), strict=True):
+        write_text(file, text)
+    return files
+
+
+def _sections(
+    section: type[Section] = Recipe, path: str = ""
+) -> Iterator[tuple[str, type[Section]]]:
+    """Pairs (key path, section class), a section before those inside it."""
+    yield path, section
+    for key, field in section.model_fields.items():
+        inner = _section_of(field.annotation)
+        if inner:
+            yield from _sections(inner, f"{path}.{key}" if path else key)
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    """The section class behind a field's type, through `| None` and lists."""
+    for option in [annotation, *get_args(annotation)]:
+        if isinstance(option, type) and issubclass(option, Section):
+            return option
+    return None
+
+
+def _type(described: dict[str, Any], *, section: bool) -> str:
+    if "anyOf" in described:
+        return " or ".join(_type(option, section=section) for option in described["anyOf"])
+    if "enum" in described:
+        return ", ".join(f"`{value}`" for value in described["enum"])
+    kind = described.get("type")
+    if kind == "array":
+        return f"list of {_type(described['items'], section=section)}s"
+    if section and kind != "null":
+        return "section"
+    said = [f"{sign} {described[name]:g}" for name, sign in _BOUNDS.items() if name in described]
+    return {"object": "mapping"}.get(kind, kind) + (f" {', '.join(said)}" if said else "")
+
+
+def _default(value: Any) -> str:
+    """A default as JSON; of a section what differs from its own defaults."""
+    if isinstance(value, BaseModel):
+        differing = value.model_dump(exclude_defaults=True)
+        return f"`{json.dumps(differing)}`" if differing else ""
+    return f"`{json.dumps(value)}`"
+
+
+if __name__ == "__main__":
+    write_reference(Path(__file__).parents[2])

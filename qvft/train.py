@@ -1,0 +1,52 @@
+"""`accelerate launch -m qvft.train RECIPE [key.path=value ...]`: trains what a recipe says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from qvft.log import exit_status, get_logger, is_main_process, stdout
+
+logger = get_logger("qvft.train")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="qvft.train", description=__doc__)
+    parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    given = parser.parse_args(arguments)
+    return exit_status(lambda: train(given.recipe, given.overrides))
+
+
+def train(recipe_path: str, overrides: Sequence[str]) -> None:
+    """Recipe, data, model, adapters, training, checkpoint."""
+    from qvft.recipe.load import load_recipe
+
+    recipe = load_recipe(recipe_path, overrides)
+
+    from qvft.adapters.table import component_table
+    from qvft.build.training import training_work
+    from qvft.training.run import check_folder, claim_folder, is_finished, run_phases
+
+    folder = check_folder(recipe)
+    if is_finished(folder):
+        logger.info("%s: training has finished already", folder)
+        return
+    work = training_work(recipe)
+    claim_folder(recipe)
+    if is_main_process():
+        for plan in work.plans:
+            stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
+    run_phases(
+        folder,
+        work.phase_setups(),
+        save_weights=work.save_weights,
+        restore_weights=work.restore_weights,
+    )
+    logger.info("adapter written to %s", folder / "adapter")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

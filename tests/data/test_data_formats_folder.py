@@ -1,0 +1,178 @@
+"""Walks data_formats/: every format's sample reads as written down, every bad file is named."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qvft.data.formats import FORMATS, read_samples
+from qvft.data.formats.columns import DEFAULTS
+from qvft.data.formats.jsonl import QUESTION_KEYS, ROW_KEYS
+from qvft.data.images import check
+from qvft.data.sample import Sample
+from qvft.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2] / "data_formats"
+FOLDERS = sorted(folder for folder in ROOT.iterdir() if folder.is_dir())
+FILES = ("path", "images", "questions", "annotations")
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+each_format = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def arguments(folder: Path, kind: str, *, bad: str = "") -> dict[str, Any]:
+    """What `read_samples` gets: files of the format's folder, but for drawn scenes."""
+    given = load(folder / "read.json")[kind]
+    if folder.name == "drawn":
+        return {key: value.replace("{bad}", bad) for key, value in given.items()}
+    return {
+        key: str(folder / value.replace("{bad}", f"bad/{bad}")) if key in FILES else value
+        for key, value in given.items()
+    }
+
+
+def plain(sample: Sample, folder: Path) -> dict[str, Any]:
+    return {
+        "id": sample.id,
+        "image": sample.image.name.replace(f"{folder}/", ""),
+        "captions": list(sample.captions),
+        "questions": [
+            {"id": one.id, "question": one.text, "answers": list(one.answers), "meta": one.meta}
+            for one in sample.questions
+        ],
+        "meta": sample.meta,
+    }
+
+
+def test_every_format_has_its_folder() -> None:
+    assert len(FOLDERS) == 9
+    assert {folder.name for folder in FOLDERS} == set(FORMATS)
+
+
+def test_the_folders_hold_73_bad_files() -> None:
+    assert sum(len(load(folder / "bad" / "expected.json")) for folder in FOLDERS) == 73
+
+
+@each_format
+def test_readme_shows_a_recipe_of_the_format(folder: Path) -> None:
+    assert f"format: {folder.name}" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@each_format
+def test_sample_reads_as_expected(folder: Path) -> None:
+    expected = load(folder / "expected.json")
+    samples = [
+        plain(sample, folder) for sample in read_samples(folder.name, **arguments(folder, "good"))
+    ]
+    if folder.name == "drawn":  # its texts are the business of qvft.data.drawn and its tests
+        samples = [{key: one[key] for key in ("id", "image", "meta")} for one in samples]
+    assert samples == expected
+
+
+@each_format
+def test_sample_images_decode(folder: Path) -> None:
+    for sample in read_samples(folder.name, **arguments(folder, "good")):
+        check(sample.image)
+
+
+@each_format
+def test_every_bad_file_is_listed(folder: Path) -> None:
+    listed = set(load(folder / "bad" / "expected.json"))
+    present = {file.name for file in (folder / "bad").iterdir()} - {"expected.json"}
+    assert listed == present or folder.name == "drawn"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        pytest.param(folder, name, id=f"{folder.name}-{name}")
+        for folder in FOLDERS
+        for name in load(folder / "bad" / "expected.json")
+    ],
+)
+def test_bad_file_gives_its_message(folder: Path, name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_samples(folder.name, **arguments(folder, "bad", bad=name))
+    assert load(folder / "bad" / "expected.json")[name] in str(caught.value)
+
+
+@each_format
+def test_sample_fits_the_schema(folder: Path) -> None:
+    schema = load(folder / "schema.json")
+    paths = {
+        "jsonl": ["sample.jsonl"],
+        "hf": ["sample/train/metadata.jsonl"],
+        "coco_captions": ["captions.json"],
+        "karpathy": ["dataset_coco.json"],
+        "vqa_rad": ["VQA_RAD Dataset Public.json"],
+        "slake": ["train.json", "validation.json"],
+        "pathvqa": ["train.json"],
+        "vqa_v2": [
+            "v2_OpenEnded_mscoco_train2014_questions.json",
+            "v2_mscoco_train2014_annotations.json",
+        ],
+    }
+    if folder.name == "drawn":
+        assert re.fullmatch(schema["pattern"], load(folder / "read.json")["good"]["path"])
+        return
+    for path in paths[folder.name]:
+        if path.endswith(".jsonl"):
+            lines = (folder / path).read_text(encoding="utf-8").splitlines()
+            values = [json.loads(line) for line in lines]
+        else:
+            values = [load(folder / path)]
+        assert values
+        for value in values:
+            assert_fits(value, schema, place=path)
+
+
+def test_jsonl_schema_has_the_keys_that_are_read() -> None:
+    row = load(ROOT / "jsonl" / "schema.json")["properties"]
+    assert set(row) == set(ROW_KEYS)
+    assert set(row["questions"]["items"]["properties"]) == set(QUESTION_KEYS)
+
+
+def test_hf_readme_names_every_key_of_columns() -> None:
+    text = (ROOT / "hf" / "README.md").read_text(encoding="utf-8")
+    assert [key for key in DEFAULTS if f"`{key}`" not in text] == []
+
+
+TYPES = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+}
+
+
+def assert_fits(value: Any, schema: dict[str, Any], *, place: str) -> None:
+    """Asserts the part of JSON Schema that the schemas here use."""
+    names = schema.get("type", [])
+    types = [TYPES[name] for name in ([names] if isinstance(names, str) else names)]
+    assert not types or any(isinstance(value, one) for one in types), place
+    assert value in schema.get("enum", [value]), place
+    if isinstance(value, str):
+        assert len(value) >= schema.get("minLength", 0), place
+    if isinstance(value, list):
+        assert len(value) >= schema.get("minItems", 0), place
+        for number, item in enumerate(value):
+            assert_fits(item, schema.get("items", {}), place=f"{place}[{number}]")
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        assert set(schema.get("required", [])) <= set(value), place
+        assert schema.get("additionalProperties", True) or set(value) <= set(properties), place
+        for key, item in value.items():
+            assert_fits(item, properties.get(key, {}), place=f"{place}.{key}")
+        for word, least, most in (("anyOf", 1, 99), ("oneOf", 1, 1)):
+            fits = sum(set(one["required"]) <= set(value) for one in schema.get(word, []))
+            assert word not in schema or least <= fits <= most, place
