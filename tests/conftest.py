@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -29,4 +30,80 @@ def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "datasets_cache"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
     datasets.disable_progress_bars()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of the embedded geometry with fresh weights, the same in every session."""
+    from qvft.data.drawn import vocabulary_texts
+    from qvft.models.tiny import init_tiny, tiny_processor
+
+    folder = tmp_path_factory.mktemp("tiny_model")
+    init_tiny(0).save_pretrained(folder)
+    tiny_processor(vocabulary_texts()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A custom JSONL dataset: `train.jsonl` of 24 and `test.jsonl` of 8 plain coloured images."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("shapes")
+    colours = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 220)}
+    for split, count in (("train", 24), ("test", 8)):
+        lines = []
+        for index in range(count):
+            name = list(colours)[index % 3]
+            file = f"{split}{index}.png"
+            shade = tuple(max(0, value - 3 * index) for value in colours[name])
+            Image.new("RGB", (40, 32), shade).save(folder / file)
+            row = {
+                "id": f"{split}{index}",
+                "image": file,
+                "captions": [f"a {name} picture"],
+                "questions": [
+                    {"question": "Which colour is it?", "answers": [name]},
+                    {"question": "Is it red?", "answers": ["yes" if name == "red" else "no"]},
+                ],
+            }
+            lines.append(json.dumps(row))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, shapes: Path) -> Path:
+    """A recipe that trains the tiny folder on the shapes for a few steps."""
+    path = tmp_path_factory.mktemp("recipe") / "shapes.yaml"
+    path.write_text(
+        f"""
+name: shapes
+model: {{id: "{tiny_folder}"}}
+data:
+  train: {{path: "{shapes / "train.jsonl"}"}}
+  eval: {{path: "{shapes / "test.jsonl"}", name: shapes-test}}
+  workers: 0
+tune: {{lora: {{r: 4, alpha: 8}}}}
+train:
+  max_steps: 6
+  batch_size: 8
+  save_steps: 2
+  lr: {{qformer: 1.0e-3, query_tokens: 1.0e-3, language_projection: 1.0e-3, adapters: 1.0e-3}}
+  log_steps: 1
+eval: {{batch_size: 8, answer: {{max_new_tokens: 4}}, caption: {{max_new_tokens: 4}}}}
+run: {{threads: 1}}
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, recipe_file: Path) -> Path:
+    """A run folder that `qvft.train` wrote from `recipe_file`."""
+    from qvft.train import main
+
+    folder = tmp_path_factory.mktemp("runs") / "shapes"
+    assert main([str(recipe_file), f"run.dir={folder}"]) == 0
     return folder

@@ -13,7 +13,24 @@ MAX_PIXELS = 64_000_000
 """Largest width x height decoded unless told otherwise: 192 MB of RGB."""
 
 FORMATS = frozenset(
-    "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP".split()
+    {
+        "AVIF",
+        "BMP",
+        "DIB",
+        "GIF",
+        "ICO",
+        "JPEG",
+        "JPEG2000",
+        "MPO",
+        "PCX",
+        "PNG",
+        "PPM",
+        "QOI",
+        "SGI",
+        "TGA",
+        "TIFF",
+        "WEBP",
+    }
 )
 """What is decoded. Not EPS, whose decoding starts Ghostscript: nothing that executes is loaded."""
 

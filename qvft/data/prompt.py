@@ -101,6 +101,9 @@ class PromptTemplate:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _tokens(self, text: str) -> list[int]:
+        """Tokens of plain text: a text that says `<image>` or `</s>` gets no special token."""
         if not text:
             return []
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]

@@ -36,13 +36,13 @@ def usable(
 
     Args:
         samples: a split.
-        on_error: `error` stops at unusable images, `skip` leaves their samples out.
+        on_error: `error` stops at unusable images, `skip` leaves their samples out, all of them
+            if need be.
         max_pixels: as in `images.decode`.
         workers: threads; below 1 counts as 1.
 
     Raises:
-        ImageError: with `error`, some image is unusable (the first one is named, all are counted);
-            with `skip`, every image is.
+        ImageError: with `error`, some image is unusable (the first is named, all are counted).
     """
     sources = {sample.image.name: sample.image for sample in samples}
     with ThreadPoolExecutor(max(workers, 1)) as pool:
@@ -54,7 +54,7 @@ def usable(
             )
         )
     bad = {name: problem for name, problem in problems.items() if problem is not None}
-    if bad and (on_error == "error" or len(bad) == len(sources)):
+    if bad and on_error == "error":
         first = next(iter(bad.values()))
         raise ImageError(
             f"{first.given} ({len(bad)} of {len(sources)} images are unusable)",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from qvft.data.sample import Question
 from qvft.errors import DataError
@@ -29,18 +29,23 @@ def most_frequent_answers(train: Iterable[Question], asked: Sequence[Question]) 
     Raises:
         DataError: there are no training questions.
     """
-    votes: dict[str | None, Counter[str]] = defaultdict(Counter)
+    votes: dict[str | None, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for question in train:
         for answer in question.answers:
             share = 1 / len(question.answers)
             for group in {None, _group(question)}:
-                votes[group][normalise_answer(answer)] += share  # type: ignore[assignment]
+                votes[group][normalise_answer(answer)] += share
     if not votes:
         raise DataError(
             "no training questions", expected="at least one, for the most-frequent-answer baseline"
         )
-    best = {group: min(count, key=lambda a: (-count[a], a)) for group, count in votes.items()}
+    best = {group: _most_frequent(count) for group, count in votes.items()}
     return [best.get(_group(question), best[None]) for question in asked]
+
+
+def _most_frequent(votes: Mapping[str, float]) -> str:
+    # Rounded, so that shares of a vote that sum to the same count as equal.
+    return min(votes, key=lambda answer: (-round(votes[answer], 6), answer))
 
 
 def _group(question: Question) -> str | None:

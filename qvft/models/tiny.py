@@ -22,6 +22,7 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 IMAGE_SIZE_PX = 48
+PATCH_SIZE_PX = 12
 VOCABULARY_SIZE = 1200
 QUERY_TOKENS = 12
 WIDTH = 128
@@ -29,14 +30,15 @@ TEXT_POSITIONS = 384
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3, as in OPT
 PAD_ID, EOS_ID = 1, 2
 IMAGE_TOKEN = "<image>"
-INITIALIZER_RANGE = 0.02
+POSITION_SCALE = 0.3
+INITIALIZER_RANGE = 0.05  # about 1 / sqrt(3 * WIDTH): 0.02 is meant for widths near 1,000
 
 
 def tiny_config() -> Blip2Config:
-    """Return the geometry: ViT 128 x 4 on 36 patches, Q-Former 128 x 3, OPT 128 x 4.
+    """Return the geometry: ViT 128 x 4 on 16 patches, Q-Former 128 x 3, OPT 128 x 3.
 
-    Every `initializer_range` is 0.02; the 1e-10 that `Blip2VisionConfig` defaults to would make the
-    image invisible to a freshly initialised model.
+    Every `initializer_range` is `INITIALIZER_RANGE`; the 1e-10 that `Blip2VisionConfig` defaults to
+    would make the image invisible to a freshly initialised model.
     """
     vision = Blip2VisionConfig(
         hidden_size=WIDTH,
@@ -44,7 +46,7 @@ def tiny_config() -> Blip2Config:
         num_hidden_layers=4,
         num_attention_heads=4,
         image_size=IMAGE_SIZE_PX,
-        patch_size=8,
+        patch_size=PATCH_SIZE_PX,
         initializer_range=INITIALIZER_RANGE,
     )
     qformer = Blip2QFormerConfig(
@@ -63,7 +65,7 @@ def tiny_config() -> Blip2Config:
     text = OPTConfig(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=WIDTH,
-        num_hidden_layers=4,
+        num_hidden_layers=3,
         ffn_dim=4 * WIDTH,
         num_attention_heads=4,
         max_position_embeddings=TEXT_POSITIONS,
@@ -85,11 +87,26 @@ def tiny_config() -> Blip2Config:
     )
 
 
+def _waves(side: int, width: int) -> torch.Tensor:
+    """Sines and cosines of row and column, (side * side, width); lowest wavelength 2 pi patches.
+
+    Source: Vaswani et al. 2017, section 3.5, for each axis in half of the width.
+    """
+    frequencies = 100.0 ** -torch.linspace(0.0, 1.0, width // 4 + 1)[:-1]
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    angles = torch.cat(
+        [axis.reshape(-1, 1) * frequencies for axis in (columns, rows)],
+        dim=1,
+    )
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 def init_tiny(seed: int) -> Blip2ForConditionalGeneration:
     """Return the model with fresh fp32 weights; equal seeds give equal weights.
 
-    The query tokens are drawn from N(0, 0.02): transformers leaves them at zero, where all queries
-    are the same query.
+    Two parts differ from what transformers would give. The query tokens are drawn from a normal
+    distribution: transformers leaves them at zero, where all queries are the same query. The position
+    embeddings of the patches start as two-dimensional waves, so that neighbours are alike.
 
     The global random state is left as it was.
     """
@@ -97,6 +114,10 @@ def init_tiny(seed: int) -> Blip2ForConditionalGeneration:
         torch.manual_seed(seed)
         model = Blip2ForConditionalGeneration(tiny_config())
         torch.nn.init.normal_(model.query_tokens, std=INITIALIZER_RANGE)
+        side = IMAGE_SIZE_PX // PATCH_SIZE_PX
+        with torch.no_grad():
+            positions = model.vision_model.embeddings.position_embedding
+            positions[0, 1:] = POSITION_SCALE * _waves(side, WIDTH)
     return model
 
 

@@ -238,7 +238,6 @@ class Eval(Section):
     blind: bool = Field(
         True, description="Score once more with the images shuffled among the texts."
     )
-    bootstrap: int = Field(1000, ge=100, description="Resamples behind each interval.")
     grid: int = Field(48, ge=0, description="Images shown in the report.")
 
 

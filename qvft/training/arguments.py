@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from qvft.errors import RecipeError
 
@@ -28,6 +28,9 @@ _OURS = {
     "save_safetensors": None,
     "seed": "run.seed",
 }
+
+# Transformers' "constant" ignores the warm-up.
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
 def training_arguments(
@@ -61,7 +64,7 @@ def training_arguments(
         "adam_beta2": train["betas"][1],
         "max_grad_norm": train["clip"],
         "warmup_steps": train["warmup"],
-        "lr_scheduler_type": train["schedule"],
+        "lr_scheduler_type": _SCHEDULES[train["schedule"]],
         "learning_rate": max(train["lr"].values()),
         "bf16": use_bf16(train["precision"]),
         "use_cpu": not on_gpu,
@@ -93,6 +96,21 @@ def use_bf16(precision: str) -> bool:
     if precision == "auto":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return precision == "bf16"
+
+
+def recompute_activations(model: PreTrainedModel, wanted: bool) -> None:
+    """Switches activation checkpointing on or off, never reentrant.
+
+    The reentrant kind gives adapters no gradient where a block's inputs are frozen. Releases of
+    transformers before 5.2x call the switches by their older names.
+    """
+    if wanted:
+        name = "activation_checkpointing_enable"
+        enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        return
+    disable = getattr(model, "activation_checkpointing_disable", None)
+    (disable or model.gradient_checkpointing_disable)()
 
 
 def _check_further(further: Mapping[str, Any]) -> None:

@@ -40,14 +40,6 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> Encoded:
     return Encoded(stream.getvalue())
 
 
-def pixels(source) -> list:
-    return np.asarray(decode(source)).tolist()
-
-
-def grey(values, dtype) -> Image.Image:
-    return Image.fromarray(np.array(values, dtype=dtype))
-
-
 def test_awkward_files_have_the_outcomes_listed(shared_data: Path) -> None:
     folder = shared_data / "awkward_images"
     rows = json.loads((folder / "pillow_behaviour.json").read_text())
@@ -82,70 +74,6 @@ def test_sixteen_bit_grey_keeps_its_contrast(shared_data: Path) -> None:
     assert image.getextrema() == ((0, 255), (0, 255), (0, 255))
 
 
-@pytest.mark.parametrize(
-    ("kind", "dtype", "values"),
-    [
-        ("PNG", np.uint16, [[1000, 1051, 1255]]),
-        ("TIFF", np.uint16, [[1000, 1051, 1255]]),
-        ("TIFF", np.int32, [[-1000, -949, -745]]),
-        ("TIFF", np.float32, [[0.0, 0.2, 1.0]]),
-    ],
-)
-def test_deep_grey_is_stretched_over_its_own_range(kind, dtype, values) -> None:
-    assert pixels(encoded(grey(values, dtype), kind)) == [[[0] * 3, [51] * 3, [255] * 3]]
-
-
-def test_deep_grey_of_one_value_is_black() -> None:
-    assert pixels(encoded(grey([[700, 700]], np.uint16))) == [[[0] * 3, [0] * 3]]
-
-
-def test_not_a_number_is_black_and_infinity_is_the_brightest() -> None:
-    source = encoded(grey([[np.nan, 0.0, 1.0, np.inf]], np.float32), "TIFF")
-    assert [pixel[0] for pixel in pixels(source)[0]] == [0, 0, 255, 255]
-
-
-def test_sixteen_bit_tiff_with_white_as_zero_is_inverted() -> None:
-    content = encoded(grey([[0, 1000]], np.uint16), "TIFF").content
-    entry = struct.pack("<HHI", 262, 3, 1)
-    assert content.count(entry + struct.pack("<H", 1)) == 1
-    inverted = content.replace(entry + struct.pack("<H", 1), entry + struct.pack("<H", 0))
-    assert [pixel[0] for pixel in pixels(Encoded(inverted))[0]] == [255, 0]
-
-
-def test_transparent_value_of_deep_grey_is_white_and_outside_the_range() -> None:
-    source = encoded(grey([[100, 200, 65535]], np.uint16), transparency=65535)
-    assert [pixel[0] for pixel in pixels(source)[0]] == [0, 255, 255]
-
-
-def test_transparency_lies_over_white() -> None:
-    image = Image.new("RGBA", (3, 1))
-    image.putdata([(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 51)])
-    assert pixels(encoded(image)) == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
-def test_a_transparent_colour_lies_over_white(mode: str) -> None:
-    image = Image.new("RGB", (2, 1), (0, 0, 0))
-    image.putpixel((1, 0), (102, 102, 102))
-    converted = image.convert(mode)
-    key = converted.getpixel((0, 0))
-    assert pixels(encoded(converted, transparency=key)) == [[[255] * 3, [102] * 3]]
-
-
-def test_palette_with_transparency_bytes_gives_no_warning() -> None:
-    image = Image.new("P", (2, 1))
-    image.putpalette([10, 20, 30, 40, 50, 60])
-    image.putpixel((1, 0), 1)
-    source = encoded(image, transparency=bytes([0, 255]))
-    assert pixels(source) == [[[255, 255, 255], [40, 50, 60]]]
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
-def test_modes_that_have_a_file_become_rgb(mode: str) -> None:
-    kind = "TIFF" if mode in ("CMYK", "YCbCr", "LAB") else "PNG"
-    assert decode(encoded(Image.new(mode, (3, 2)), kind)).mode == "RGB"
-
-
 @dataclass(frozen=True)
 class Drawn:
     """An image that never was a file."""
@@ -155,11 +83,6 @@ class Drawn:
 
     def open(self) -> Image.Image:
         return self.image
-
-
-@pytest.mark.parametrize("mode", ["La", "RGBa", "PA", "I", "F", "I;16", "I;16B", "HSV", "RGBX"])
-def test_modes_drawn_in_memory_become_rgb(mode: str) -> None:
-    assert decode(Drawn(Image.new(mode, (3, 2)))).mode == "RGB"
 
 
 def test_decoding_leaves_the_source_image_as_it_was() -> None:

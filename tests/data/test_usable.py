@@ -36,9 +36,9 @@ def test_skip_keeps_the_rest_in_order_and_lists_what_is_left_out(samples: list[S
     assert skipped[1] == Skipped("s2", samples[2].image.name, "no such file")
 
 
-def test_skip_is_an_error_when_nothing_is_left(samples: list[Sample]) -> None:
-    with pytest.raises(ImageError, match="1 of 1 images"):
-        usable(samples[1:2], on_error="skip")
+def test_skip_may_leave_nothing(samples: list[Sample]) -> None:
+    kept, skipped = usable(samples[1:3], on_error="skip")
+    assert (kept, [one.id for one in skipped]) == ([], ["s1", "s2"])
 
 
 def test_an_image_of_several_samples_is_decoded_once() -> None:

@@ -118,13 +118,16 @@ def question(
         return None
     key = columns["answers" if "answers" in columns else "answer"]
     cell = row[key]
-    given = cell if isinstance(cell, list) else [cell]
-    plain = [one.get("answer") if isinstance(one, dict) else one for one in given]
+    if isinstance(cell, list):
+        plain = [one.get("answer") if isinstance(one, dict) else one for one in cell]
+        given = fields.answers(plain, key, where=where)
+    else:
+        given = (fields.answer(cell, key, where=where),)
     types = ("answer_type", "question_type")
     return Question(
         id,
         fields.text(row[columns["question"]], columns["question"], where=where),
-        fields.answers(plain, key, where=where),
+        given,
         {
             name: fields.answer(row[columns[name]], columns[name], where=where)
             for name in types

@@ -26,28 +26,30 @@ def bleu(batch: CaptionBatch) -> tuple[FloatArray, FloatArray]:
 
     The corpus value comes from summed counts; it is not the mean of the items' values.
     """
-    guesses = np.maximum(0, batch.lengths[: batch.items, None] - np.arange(ORDERS))
+    counts = bleu_counts(batch)
+    return bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)
+
+
+def bleu_counts(batch: CaptionBatch) -> FloatArray:
+    """(I, 10) matches of orders 1 to 4, n-grams predicted of orders 1 to 4, two lengths.
+
+    The lengths, in tokens, are the prediction's and that of the reference closest to it.
+    """
+    length = batch.lengths[: batch.items, None]
     matches = np.stack([_clipped_matches(batch, grams) for grams in batch.ngrams], axis=1)
-    closest = _closest_lengths(batch)
-    length = batch.lengths[: batch.items]
-    corpus = _scores(
-        matches.sum(0, keepdims=True),
-        guesses.sum(0, keepdims=True),
-        length.sum(keepdims=True),
-        closest.sum(keepdims=True),
-    )
-    return corpus[0], _scores(matches, guesses, length, closest)
+    guesses = np.maximum(0, length - np.arange(ORDERS))
+    columns = [matches, guesses, length, _closest_lengths(batch)[:, None]]
+    return np.concatenate(columns, axis=1).astype(np.float64)
 
 
-def _scores(
-    matches: IntArray, guesses: IntArray, length: IntArray, reference_length: IntArray
-) -> FloatArray:
+def bleu_of_counts(counts: FloatArray) -> FloatArray:
+    """(..., 4) BLEU-1 to 4 of (..., 10) counts, which may be sums over items."""
+    matches, guesses = counts[..., :ORDERS], counts[..., ORDERS : 2 * ORDERS]
+    length, closest = counts[..., -2:-1], counts[..., -1:]
     precision = (matches + _TINY) / (guesses + _SMALL)
-    means = np.cumprod(precision, axis=1) ** (1 / np.arange(1, ORDERS + 1))
-    ratio = (length + _TINY) / (reference_length + _SMALL)
-    with np.errstate(divide="ignore", over="ignore"):
-        penalty = np.where(ratio < 1, np.exp(1 - 1 / ratio), 1.0)
-    return means * penalty[:, None]
+    means = np.cumprod(precision, axis=-1) ** (1 / np.arange(1, ORDERS + 1))
+    ratio = (length + _TINY) / (closest + _SMALL)
+    return means * np.exp(np.minimum(0.0, 1 - 1 / ratio))
 
 
 def _clipped_matches(batch: CaptionBatch, grams: NgramCounts) -> IntArray:

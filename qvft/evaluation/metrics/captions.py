@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from qvft.errors import DataError
-from qvft.evaluation.metrics.bleu import bleu
+from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.cider import cider_d
-from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, mean
+from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, mean
 from qvft.evaluation.metrics.rouge import rouge_l
 from qvft.evaluation.metrics.tokenize import tokenize_all
 
@@ -23,12 +25,14 @@ class CaptionScores:
         corpus: by name of `NAMES`; BLEU and ROUGE_L from 0 to 1, CIDEr from 0 to 10.
         per_item: the same for each item, by name, then by id. CIDEr's document frequencies are
             the corpus's; a corpus BLEU is not the mean of its items.
+        bleu_counts: (n, 10) what corpus BLEU is computed from, see `bleu.bleu_counts`.
         n: items scored.
         without_prediction: ids that have references but no prediction; they are left out.
     """
 
     corpus: dict[str, float]
     per_item: dict[str, dict[str, float]]
+    bleu_counts: FloatArray
     n: int
     without_prediction: tuple[str, ...]
 
@@ -69,9 +73,13 @@ def score_tokens(
     """`score_captions` of captions that are tokenised already; both mappings have the same ids."""
     ids = list(predictions)
     if not ids:
-        return CaptionScores(dict.fromkeys(NAMES, 0.0), {n: {} for n in NAMES}, 0, without_prediction)
+        nothing: dict[str, dict[str, float]] = {name: {} for name in NAMES}
+        return CaptionScores(
+            dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)), 0, without_prediction
+        )
     batch = CaptionBatch.from_tokens(list(predictions.values()), [references[key] for key in ids])
-    corpus_bleu, item_bleu = bleu(batch)
+    counts = bleu_counts(batch)
+    corpus_bleu, item_bleu = bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)
     item_rouge, item_cider = rouge_l(batch), cider_d(batch)
     values = [*item_bleu.T, item_rouge, item_cider]
     corpus = [*map(float, corpus_bleu), mean(item_rouge), mean(item_cider)]
@@ -81,6 +89,7 @@ def score_tokens(
             name: dict(zip(ids, map(float, column), strict=True))
             for name, column in zip(NAMES, values, strict=True)
         },
+        bleu_counts=counts,
         n=len(ids),
         without_prediction=without_prediction,
     )

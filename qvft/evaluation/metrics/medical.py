@@ -60,11 +60,10 @@ DEFINITIONS: dict[str, str] = {
 
 
 def answer_type(references: Sequence[str], meta: Mapping[str, str]) -> AnswerType:
-    """`closed` or `open`: as `meta["answer_type"]` says, else closed if all references are yes/no."""
+    """As `meta["answer_type"]` says, else `closed` if all references are yes or no."""
     stated = meta.get("answer_type", "").strip().lower()
-    if stated == "closed" or stated == "open":
-        return "closed" if stated == "closed" else "open"
-    return "closed" if is_yes_no(references) else "open"
+    closed = stated == "closed" if stated in ("closed", "open") else is_yes_no(references)
+    return "closed" if closed else "open"
 
 
 def closed_correct(prediction: str, references: Sequence[str]) -> float:

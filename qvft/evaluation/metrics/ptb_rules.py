@@ -2,8 +2,8 @@
 
 A rule is a pattern and what is written for its match. Of all rules that match at a place the
 longest match wins; of equally long ones the first. Where a pattern has a group, the group is the
-token, and the rest of the match is context that counts for its length. What no rule matches is one character, written
-as `SYMBOLS` says or as it is.
+token, and the rest of the match is context that counts for its length. What no rule matches is one
+character, written as `SYMBOLS` says or as it is.
 
 Source: observed behaviour of PTBTokenizer 3.4.1 (nlp.stanford.edu/software/tokenizer.html).
 """
@@ -34,7 +34,9 @@ _ABBREVIATIONS = (
     "sep sept seq sfc sgt spc sq sr st ste supt sys tel tenn thu thurs treas tue tues univ va vs "
     "vt wed wis wisc wm wyo"
 )
-_CAPITALISED = "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash ARK AZ DEL ILL LA MASS MISS ORE PA TEX WASH"
+_CAPITALISED = (
+    "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash ARK AZ DEL ILL LA MASS MISS ORE PA TEX WASH"
+)
 # Abbreviations that keep their full stop only before a number.
 _BEFORE_NUMBER = "art ca fig figs no nos op pp prop"
 
@@ -95,7 +97,8 @@ _TABLE: list[tuple[str, Callable[[str], list[str]]]] = [
     # words with an apostrophe inside or at an end
     (rf"{_A}[nN]{_A}|{_A}[nN](?!{_L})", _as_it_is),
     (rf"[lLdDjJ]{_A}", _as_it_is),
-    (rf"(?i:ol){_A}|{_A}(?i:em|cause|till?)|(?i:c{_A}mon|nor{_A}easter|s{_A}mores|e{_A}er)", _as_it_is),
+    (rf"(?i:ol){_A}|{_A}(?i:em|cause|till?)", _as_it_is),
+    (rf"(?i:c{_A}mon|nor{_A}easter|s{_A}mores|e{_A}er)", _as_it_is),
     (rf"[A-HJ-XZn]{_A}{_L}{{2,}}", _as_it_is),
     (rf"{_L}+[aeiouyAEIOUY]{_A}[aeiouA-Z]{_L}*", _as_it_is),
     (rf"([yY]{_A}){_L}", _as_it_is),

@@ -75,7 +75,7 @@ def ptb_tokens(text: str) -> list[str]:
 
 
 def _longest(text: str, position: int) -> tuple[int, list[str]]:
-    """End of the longest token at `position` and what is written for it (the first rule on ties)."""
+    """End of the longest token at `position`, and what is written for it."""
     reach, stop, write = position, position, None
     for pattern, rule_write in RULES:
         match = pattern.match(text, position)

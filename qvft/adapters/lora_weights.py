@@ -1,0 +1,147 @@
+"""LoRA as numbers: what is in an adapter's files, and the weight each layer comes to.
+
+Read without PEFT, so that comparing with a model that PEFT runs compares two computations.
+Shape letters: O output width, I input width, R rank.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from qvft.errors import CheckpointError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
+_UNSUPPORTED = (
+    "alpha_pattern",
+    "fan_in_fan_out",
+    "layer_replication",
+    "lora_bias",
+    "modules_to_save",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_qalora",
+)
+"""Settings of `peft.LoraConfig` that change the arithmetic and that qvft never writes."""
+
+
+@dataclass(frozen=True)
+class LoraWeight:
+    """One LoRA layer.
+
+    Attributes:
+        a: (R, I) float32. b: (O, R) float32.
+        scale: alpha / R, or alpha / sqrt(R) with rsLoRA.
+        magnitude: (O,) float32 with DoRA, otherwise None.
+    """
+
+    a: Tensor
+    b: Tensor
+    scale: float
+    magnitude: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(O, I) of the weight it belongs to."""
+        return self.b.shape[0], self.a.shape[1]
+
+    def merged(self, weight: Tensor) -> Tensor:
+        """The weight (O, I) that computes what base weight and adapter compute, in float32.
+
+        Source: LoRA, arXiv 2106.09685, section 4.1; DoRA, arXiv 2402.09353, equation 5, where the
+        direction W + sBA is scaled row by row to the trained magnitude.
+        """
+        merged = weight.float() + self.scale * (self.b @ self.a)
+        if self.magnitude is None:
+            return merged
+        return (self.magnitude / torch.linalg.norm(merged, dim=1)).unsqueeze(1) * merged
+
+
+def read_lora(folder: Path) -> dict[str, LoraWeight]:
+    """The LoRA layers of an adapter folder, by the name of the weight they belong to.
+
+    Empty where the folder has no LoRA.
+
+    Raises:
+        CheckpointError: a file is damaged, a setting is not supported, or a tensor is surplus,
+            missing, of another shape or not finite.
+    """
+    if not (folder / CONFIG).is_file():
+        return {}
+    config = _read_config(folder / CONFIG)
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=str(path)) from error
+    wanted = _PARTS if config.get("use_dora") else _PARTS[:2]
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        part = next((part for part in wanted if key.endswith("." + part)), None)
+        if part is None or not key.startswith(_PREFIX):
+            raise CheckpointError(
+                f"{key} is no LoRA weight", where=str(path), expected="lora_A and lora_B"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{key} is not finite", where=str(path))
+        name = key[len(_PREFIX) : -len(part) - 1]
+        layers.setdefault(name, {})[part] = tensor.float()
+    if not layers:
+        raise CheckpointError("holds no LoRA weight", where=str(path))
+    return {
+        f"{name}.weight": _layer(name, parts, wanted, config, path)
+        for name, parts in sorted(layers.items())
+    }
+
+
+def _layer(
+    name: str,
+    parts: Mapping[str, Tensor],
+    wanted: tuple[str, ...],
+    config: Mapping[str, Any],
+    path: Path,
+) -> LoraWeight:
+    missing = [part for part in wanted if part not in parts]
+    if missing:
+        raise CheckpointError(f"{name}.{missing[0]} is missing", where=str(path))
+    a, b, magnitude = (parts.get(part) for part in _PARTS)
+    assert a is not None and b is not None
+    rank = int(config["r"])
+    fits = a.ndim == b.ndim == 2 and a.shape[0] == b.shape[1] == rank
+    if not fits or (magnitude is not None and magnitude.shape != b.shape[:1]):
+        raise CheckpointError(
+            f"{name} has A {tuple(a.shape)} and B {tuple(b.shape)}",
+            where=str(path),
+            expected=f"rank {rank}, as in {CONFIG}",
+        )
+    alpha = float(config["lora_alpha"])
+    scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
+    return LoraWeight(a, b, scale, magnitude)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        found = {"peft_type": config["peft_type"], "bias": config["bias"]}
+        int(config["r"]), float(config["lora_alpha"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"damaged: {error}", where=str(path)) from error
+    odd = [key for key in _UNSUPPORTED if config.get(key)]
+    if found != {"peft_type": "LORA", "bias": "none"} or odd:
+        raise CheckpointError(
+            f"an adapter with {', '.join(odd) or found}",
+            where=str(path),
+            expected="LoRA, DoRA or rsLoRA as qvft.train writes it",
+        )
+    return config

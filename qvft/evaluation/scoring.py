@@ -1,0 +1,108 @@
+"""From predictions to scores: which metrics apply, their values, intervals and breakdowns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from qvft.errors import DataError
+from qvft.evaluation.breakdowns import Breakdowns, break_down, count_outputs
+from qvft.evaluation.groups import GROUPS, TEN_ANSWERS, GroupScores
+from qvft.evaluation.rows import PredictionRow
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything that is known about a set of predictions.
+
+    Attributes:
+        n: items by group of metrics, and `all`.
+        metrics: value by name, in the unit that `units` states.
+        intervals: 95 % bootstrap interval by name, where there are two images or more.
+        units: `percent`, `0..1` or `0..10` by name: the official scale.
+        definitions: name/version and one sentence by name.
+        breakdowns: by key, then one entry a value: `value`, `n`, and the means of its items.
+        per_item: parallel to the rows; by name the item's score, or its parsed answer.
+        counts: empty predictions, different predictions, share of the most common one (percent),
+            unparseable yes/no answers.
+    """
+
+    n: dict[str, int]
+    metrics: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    definitions: dict[str, str] = field(default_factory=dict)
+    breakdowns: Breakdowns = field(default_factory=dict)
+    per_item: list[dict[str, float | str]] = field(default_factory=list)
+    counts: dict[str, float] = field(default_factory=dict)
+
+
+def score(
+    rows: Sequence[PredictionRow], *, metrics: Sequence[str] | Literal["auto"] = "auto"
+) -> Scores:
+    """Scores predictions with the groups of metrics named.
+
+    Groups: `captions` (BLEU, ROUGE_L, CIDEr, exact match) for captions; for questions `answers`
+    (exact match), `medical`, `vqa_2017` and `vqa_2021`. `auto` takes `captions` for captions and
+    for questions `answers`, with `medical` where the data says closed or open, and `vqa_2017`
+    where every question has ten answers. Intervals draw whole images.
+
+    Raises:
+        DataError: an unknown group, an item without references, a VQA group for questions that
+            have not got ten answers, or a group to which no item belongs.
+    """
+    _check_references(rows)
+    names = applicable_groups(rows) if metrics == "auto" else list(dict.fromkeys(metrics))
+    scores = Scores(n={"all": len(rows)}, per_item=[{} for _ in rows])
+    for name in names:
+        _add(scores, name, _score_group(rows, name))
+    scores.breakdowns.update(break_down(rows, scores.per_item))
+    scores.counts.update(count_outputs(rows, scores.per_item))
+    return scores
+
+
+def applicable_groups(rows: Sequence[PredictionRow]) -> list[str]:
+    """The groups that `auto` stands for."""
+    questions = [row for row in rows if row.kind == "question"]
+    groups = ["captions"] if len(questions) < len(rows) else []
+    if not questions:
+        return groups
+    stated = {row.meta.get("answer_type", "").strip().lower() for row in questions}
+    if stated <= {"closed", "open"}:
+        groups.append("medical")
+    if all(len(row.references) == TEN_ANSWERS for row in questions):
+        groups.append("vqa_2017")
+    return [*groups, "answers"]
+
+
+def _score_group(rows: Sequence[PredictionRow], name: str) -> GroupScores:
+    if name not in GROUPS:
+        raise DataError(f"metrics {name!r}", expected=f"some of {', '.join(GROUPS)}, or auto")
+    kind, function = GROUPS[name]
+    chosen = [index for index, row in enumerate(rows) if row.kind == kind]
+    if not chosen:
+        raise DataError(
+            f"metrics {name!r} for data without {kind}s", do="name other metrics, or auto"
+        )
+    return function(rows, chosen)
+
+
+def _add(scores: Scores, name: str, group: GroupScores) -> None:
+    scores.n[name] = group.n
+    for metric in group.metrics:
+        scores.metrics[metric.name] = metric.value
+        scores.units[metric.name] = metric.unit
+        scores.definitions[metric.name] = metric.definition
+        if metric.interval is not None:
+            scores.intervals[metric.name] = metric.interval
+        for index, value in metric.items.items():
+            scores.per_item[index][metric.name] = value
+    for index, outcome in group.outcomes.items():
+        scores.per_item[index].update(outcome)
+
+
+def _check_references(rows: Sequence[PredictionRow]) -> None:
+    for row in rows:
+        if not row.references:
+            raise DataError(f"item {row.id!r} has no references", expected="at least one")

@@ -1,0 +1,151 @@
+"""What becomes of every weight of the base when a checkpoint is merged into it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qvft.adapters.lora_weights import LoraWeight
+from qvft.errors import CheckpointError
+
+ACTIONS = ("bridge", "lora", "untouched", "tied")
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """A merge, decided and checked but not done.
+
+    Attributes:
+        actions: for every key of the base's state what happens to it: `bridge` (replaced by the
+            trained weight), `lora` (the adapter is added), `untouched`, or `tied` (the same tensor
+            as another key).
+        owners: tied key to the key that holds its tensor.
+        bridge: trained weights that replace the base's.
+        lora: adapters by the weight they are added to.
+        dtypes: key to the type it is written in.
+    """
+
+    actions: Mapping[str, str]
+    owners: Mapping[str, str]
+    bridge: Mapping[str, Tensor]
+    lora: Mapping[str, LoraWeight]
+    dtypes: Mapping[str, torch.dtype]
+
+    def value(self, key: str, base: Tensor) -> Tensor:
+        """What the merged checkpoint holds under `key`, given the base's tensor.
+
+        Computed in float32 and rounded once, to the type it is written in.
+
+        Raises:
+            CheckpointError: a weight is too large for that type.
+        """
+        action = self.actions[key]
+        exact = base
+        if action == "bridge":
+            exact = self.bridge[key]
+        elif action == "lora":
+            exact = self.lora[key].merged(base)
+        rounded = exact.to(self.dtypes[key])
+        if rounded.is_floating_point() and not bool(torch.isfinite(rounded).all()):
+            raise CheckpointError(
+                f"{key} has weights that {_name(self.dtypes[key])} cannot hold",
+                where="--dtype",
+                do="choose bfloat16 or float32",
+            )
+        return rounded
+
+    def counts(self) -> dict[str, int]:
+        """Keys by what happens to them."""
+        found = Counter(self.actions.values())
+        return {action: found[action] for action in ACTIONS}
+
+
+def make_plan(
+    base: nn.Module,
+    *,
+    bridge: Mapping[str, Tensor],
+    lora: Mapping[str, LoraWeight],
+    dtype: torch.dtype,
+) -> MergePlan:
+    """Decides what happens to each weight of `base`, an unquantised model without adapters.
+
+    Args:
+        bridge: trained weights by their names in the base.
+        lora: adapters by the base's weight they belong to.
+        dtype: what floating weights are written in. Parts that transformers keeps in float32 when
+            it loads float16 are written in float32 beside it.
+
+    Raises:
+        CheckpointError: a trained weight has no place in the base, is in two places, is of another
+            shape, not finite, or under a tied name.
+    """
+    state = base.state_dict()
+    owners = tied_keys(state)
+    actions = {key: "tied" if key in owners else "untouched" for key in state}
+    for action, shapes in (
+        ("bridge", {key: tuple(tensor.shape) for key, tensor in bridge.items()}),
+        ("lora", {key: layer.shape for key, layer in lora.items()}),
+    ):
+        for key, shape in shapes.items():
+            _check_place(key, shape, action=action, state=state, actions=actions)
+            if action == "lora" and key in owners.values():
+                raise CheckpointError(f"{key} is shared by two layers and has LoRA on one")
+            actions[key] = action
+    for key, tensor in bridge.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"the trained weight {key} is not finite")
+    kept = frozenset(getattr(base, "_keep_in_fp32_modules", None) or ())
+    dtypes = {
+        key: _written_dtype(key, tensor.dtype, dtype, kept=kept) for key, tensor in state.items()
+    }
+    return MergePlan(actions, owners, dict(bridge), dict(lora), dtypes)
+
+
+def tied_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Keys whose tensor is another key's too, each with the first such key.
+
+    OPT's `lm_head` is its token embedding; only one of them is stored.
+    """
+    first: dict[tuple[int, torch.Size], str] = {}
+    owners: dict[str, str] = {}
+    for key, tensor in state.items():
+        owner = first.setdefault((tensor.data_ptr(), tensor.shape), key)
+        if owner != key:
+            owners[key] = owner
+    return owners
+
+
+def _check_place(
+    key: str,
+    shape: tuple[int, ...],
+    *,
+    action: str,
+    state: Mapping[str, Tensor],
+    actions: Mapping[str, str],
+) -> None:
+    if key not in state:
+        raise CheckpointError(f"the {action} weight {key} has no place in the base")
+    if actions[key] != "untouched":
+        raise CheckpointError(f"{key} is {actions[key]} and {action} at once")
+    if tuple(state[key].shape) != shape:
+        raise CheckpointError(
+            f"the {action} weight {key} is {shape}",
+            expected=f"{tuple(state[key].shape)}, as in the base",
+        )
+
+
+def _written_dtype(
+    key: str, own: torch.dtype, wanted: torch.dtype, *, kept: frozenset[str]
+) -> torch.dtype:
+    if not own.is_floating_point:
+        return own
+    spared = wanted == torch.float16 and not kept.isdisjoint(key.split("."))
+    return torch.float32 if spared else wanted
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
