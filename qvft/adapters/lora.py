@@ -7,7 +7,6 @@ from pathlib import Path
 
 import peft
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from qvft.errors import CheckpointError
@@ -47,6 +46,11 @@ def add_lora(
     return handle
 
 
+def lora_targets(handle: PeftModel) -> tuple[str, ...]:
+    """Full names of the layers that have adapters, in the model's order."""
+    return tuple(handle.base_model.targeted_module_names)
+
+
 def save_lora(handle: PeftModel, folder: Path) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub."""
     handle.save_pretrained(str(folder), save_embedding_layers=False, safe_serialization=True)
@@ -77,26 +81,6 @@ def restore_lora(handle: PeftModel, folder: Path) -> None:
             f"{len(missing)} LoRA weights missing, {len(result.unexpected_keys)} surplus",
             where=str(folder),
         )
-
-
-def lora_deltas(handle: PeftModel) -> dict[str, Tensor]:
-    """What LoRA adds to each target's weight, float32, by the weight's name in the base.
-
-    DoRA rescales the whole weight: its entry is `merged - base`.
-    """
-    deltas: dict[str, Tensor] = {}
-    for name, module in handle.base_model.model.named_modules():
-        if not hasattr(module, "get_delta_weight") or not module.active_adapters:
-            continue
-        delta = module.get_delta_weight("default").float()
-        if module.use_dora.get("default", False):
-            base = module.get_base_layer().weight.detach().float()
-            magnitude = module.lora_magnitude_vector["default"].weight.float()
-            merged = base + delta
-            norm = merged.norm(p=2, dim=1)
-            delta = (magnitude / norm).view(-1, 1) * merged - base
-        deltas[f"{name}.weight"] = delta.detach()
-    return deltas
 
 
 def without_adapters(handle: PeftModel):  # noqa: ANN201 - PEFT's context manager has no public type

@@ -25,7 +25,7 @@ _CAPTION_DEFINITION = (
 )
 _VQA_DEFINITION = (
     "vqa_accuracy_{rules}/v1: as the official VQA evaluator computes it under its rules of "
-    "{rules}; each of ten human answers is left out in turn, three matches among the others are enough."
+    "{rules}; each of ten human answers is left out in turn, three matches among the others do."
 )
 
 
@@ -130,14 +130,11 @@ def _medical(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScore
             items["open_bleu_1"][index] = medical.bleu_1(row.prediction, row.references)
             continue
         items["closed_accuracy"][index] = medical.closed_correct(row.prediction, row.references)
-        theirs = medical.closed_correct_llava_med(row.prediction, row.references[0])
-        if theirs is not None:
-            items["closed_accuracy_llava_med"][index] = theirs
         if is_yes_no(row.references):
             said = parse_yes_no(row.prediction)
             outcomes[index]["parsed"] = said
             items["closed_unparseable"][index] = float(said == "unparseable")
-    items["accuracy"] = items["closed_accuracy"] | items["open_exact_match"]
+    items["accuracy"] = dict(sorted((items["closed_accuracy"] | items["open_exact_match"]).items()))
     return GroupScores(
         len(chosen),
         [
@@ -147,6 +144,19 @@ def _medical(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScore
         ],
         outcomes,
     )
+
+
+def _llava_med(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
+    items = {}
+    for index in chosen:
+        row = rows[index]
+        if medical.answer_type(row.references, row.meta) == "closed":
+            correct = medical.closed_correct_llava_med(row.prediction, row.references[0])
+            if correct is not None:
+                items[index] = correct
+    name, definition = "closed_accuracy_llava_med", medical.LLAVA_MED_DEFINITION
+    metrics = [_mean_in_percent(rows, name, items, definition=definition)] if items else []
+    return GroupScores(len(items), metrics)
 
 
 GROUPS: dict[
@@ -159,6 +169,7 @@ GROUPS: dict[
     "captions": ("caption", _captions),
     "answers": ("question", _answers),
     "medical": ("question", _medical),
+    "llava_med": ("question", _llava_med),
     "vqa_2017": ("question", _vqa("2017")),
     "vqa_2021": ("question", _vqa("2021")),
 }

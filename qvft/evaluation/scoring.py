@@ -44,9 +44,10 @@ def score(
     """Scores predictions with the groups of metrics named.
 
     Groups: `captions` (BLEU, ROUGE_L, CIDEr, exact match) for captions; for questions `answers`
-    (exact match), `medical`, `vqa_2017` and `vqa_2021`. `auto` takes `captions` for captions and
-    for questions `answers`, with `medical` where the data says closed or open, and `vqa_2017`
-    where every question has ten answers. Intervals draw whole images.
+    (exact match), `medical`, `vqa_2017`, `vqa_2021` and `llava_med` (for comparison only).
+    `auto` takes `captions` for captions and for questions `answers`, with `medical` where the data
+    says closed or open, and `vqa_2017` where every question has ten answers. Intervals draw whole
+    images.
 
     Raises:
         DataError: an unknown group, an item without references, a VQA group for questions that

@@ -140,16 +140,20 @@ def load_processor(base: Base) -> Any:
     return processor
 
 
-def weights_hash(base: Base) -> str:
-    """Hex SHA-256 that identifies the base's weights, by the content of its safetensors files."""
+def weight_files(base: Base) -> list[Path]:
+    """The safetensors files of a base, sorted by name."""
     folder = Path(base.location)
     if not folder.is_dir():
         config_file = transformers.utils.cached_file(
             base.location, "config.json", revision=base.revision
         )
         folder = Path(config_file).parent
-    files = sorted(folder.glob("*.safetensors"))
-    return sha256_json({file.name: sha256_file(file) for file in files})
+    return sorted(folder.glob("*.safetensors"))
+
+
+def weights_hash(base: Base) -> str:
+    """Hex SHA-256 that identifies the base's weights, by the content of its safetensors files."""
+    return sha256_json({file.name: sha256_file(file) for file in weight_files(base)})
 
 
 def _check_loading(model_id: str, loading: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """`qvft/tiny-blip2`: a BLIP-2 of a few million weights, of the standard transformers classes.
 
-Its tokenizer is a byte-level BPE with OPT's special tokens at OPT's places, so that whatever holds of
-BLIP-2-OPT (bos and eos both `</s>`, pad 1, newline one token, `<image>` last) holds here.
+Its tokenizer is a byte-level BPE with OPT's special tokens at OPT's places, so that whatever holds
+of BLIP-2-OPT (bos and eos both `</s>`, pad 1, newline one token, `<image>` last) holds here.
 """
 
 import json
@@ -105,8 +105,8 @@ def init_tiny(seed: int) -> Blip2ForConditionalGeneration:
     """Return the model with fresh fp32 weights; equal seeds give equal weights.
 
     Two parts differ from what transformers would give. The query tokens are drawn from a normal
-    distribution: transformers leaves them at zero, where all queries are the same query. The position
-    embeddings of the patches start as two-dimensional waves, so that neighbours are alike.
+    distribution: transformers leaves them at zero, where all queries are the same query. The
+    position embeddings of the patches start as two-dimensional waves, so that neighbours are alike.
 
     The global random state is left as it was.
     """
@@ -124,8 +124,8 @@ def init_tiny(seed: int) -> Blip2ForConditionalGeneration:
 def tiny_tokenizer(texts: Iterable[str]) -> GPT2Tokenizer:
     """Return a byte-level BPE tokenizer trained on `texts`; equal texts give equal tokenizers.
 
-    It has `VOCABULARY_SIZE` tokens, writes and reads back any text, and puts `</s>` in front as OPT's
-    does. The embedded model's is trained on `qvft.data.drawn.vocabulary_texts()`.
+    It has `VOCABULARY_SIZE` tokens, writes and reads back any text, and puts `</s>` in front as
+    OPT's does. The embedded model's is trained on `qvft.data.drawn.vocabulary_texts()`.
 
     Raises:
         ValueError: `texts` are too few or too alike to fill the vocabulary.
@@ -142,7 +142,8 @@ def tiny_tokenizer(texts: Iterable[str]) -> GPT2Tokenizer:
     size = bpe.get_vocab_size()
     if size != VOCABULARY_SIZE - 1:
         raise ValueError(
-            f"the texts give {size} tokens; expected {VOCABULARY_SIZE - 1}; train on more varied text"
+            f"the texts give {size} tokens; expected {VOCABULARY_SIZE - 1}; "
+            "train on more varied text"
         )
     learnt = json.loads(bpe.to_str())["model"]
     tokenizer = GPT2Tokenizer(

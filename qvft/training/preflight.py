@@ -86,6 +86,29 @@ def check_gradients(model: nn.Module, family: Family) -> dict[str, float]:
     return largest
 
 
+def check_backward(
+    module: nn.Module, model: nn.Module, family: Family, batch: dict[str, Tensor]
+) -> dict[str, float]:
+    """One backward pass on a batch, whose gradients are dropped again.
+
+    Returns:
+        As `check_gradients`.
+
+    Raises:
+        PreflightError: a trained component has no gradient.
+    """
+    inputs = {key: value for key, value in batch.items() if key != "row_index"}
+    was_training = module.training
+    module.train()
+    try:
+        outputs = module(**inputs)
+        (outputs["loss_sum"] / outputs["count"]).backward()
+        return check_gradients(model, family)
+    finally:
+        module.zero_grad(set_to_none=True)
+        module.train(was_training)
+
+
 def distinct_first(sample_ids: Sequence[str], count: int) -> list[int]:
     """Indices of rows from up to `count` different images, in order."""
     seen: dict[str, int] = {}

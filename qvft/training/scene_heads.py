@@ -19,8 +19,8 @@ LOSS_WEIGHTS = {"name": 1.0, "colour": 0.4, "size": 0.2}
 def pooled_places(hidden_states_bpd: Tensor) -> Tensor:
     """Return one vector a place: the mean patch of each quarter, then mean patch plus class token.
 
-    Shapes: `hidden_states_bpd` (B, 1 + P, D) with the class token first; the result (B, 5, D), in the
-    order of `PLACES`.
+    Shapes: `hidden_states_bpd` (B, 1 + P, D) with the class token first; the result (B, 5, D), in
+    the order of `PLACES`.
 
     Raises:
         ValueError: P is not the square of an even number, so that quarters would share patches.
@@ -42,8 +42,8 @@ def pooled_places(hidden_states_bpd: Tensor) -> Tensor:
 class SceneHeads(nn.Module):
     """A vision model under linear heads that say what stands at each place.
 
-    The quarters share one head a property, the centre has its own. `vision_model` is trained in place
-    and is what remains; the heads are thrown away.
+    The quarters share one head a property, the centre has its own. `vision_model` is trained in
+    place and is what remains; the heads are thrown away.
 
     Args:
         vision_model: a `Blip2VisionModel` (or anything whose output has `last_hidden_state`).
@@ -72,8 +72,8 @@ class SceneHeads(nn.Module):
         Input: `pixel_values` (B, 3, height, width); `name`, `colour`, `size` (B, 5) int64 as
         `qvft.data.drawn.targets` gives them, `IGNORED` entries do not count.
         Output: "name", "colour", "size" (B, 5, C) and "loss" (scalar, a weighted sum of
-        cross-entropies, the quarters' and the centre's apart, each the mean over its counted places;
-        0 for those without any).
+        cross-entropies, the quarters' and the centre's apart, each the mean over its counted
+        places; 0 for those without any).
         """
         places_bpd = pooled_places(self.vision_model(pixel_values=pixel_values).last_hidden_state)
         outputs: dict[str, Tensor] = {}

@@ -84,9 +84,7 @@ def test_every_name_place_colour_and_layout_is_sampled() -> None:
 
 
 def test_no_thing_has_the_colour_of_the_background() -> None:
-    assert all(
-        thing.colour != scene.background for scene in SCENES for thing in scene.things
-    )
+    assert all(thing.colour != scene.background for scene in SCENES for thing in scene.things)
 
 
 def test_targets_of_one_thing_count_at_the_centre_alone() -> None:

@@ -20,7 +20,11 @@ from qvft.models.tiny import (
 )
 
 PACKAGE_BYTES_MAX = 11_500_000
-TEXTS = ("Question: Is there evidence of pneumonia? Answer: yes\n", "naïve ☃ 数 a\tb\n\n", " 3.5 cm")
+TEXTS = (
+    "Question: Is there evidence of pneumonia? Answer: yes\n",
+    "naïve ☃ 数 a\tb\n\n",
+    " 3.5 cm",
+)
 
 
 @pytest.fixture(scope="module")

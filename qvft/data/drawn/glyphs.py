@@ -1,7 +1,7 @@
-"""Masks of digits, letters and shapes: printed in many fonts or handwritten, warped, low-resolution."""
+"""Masks of digits, letters and shapes: printed or handwritten, warped, of low resolution."""
 
 import random
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import matplotlib
@@ -51,7 +51,7 @@ _SHAPE_POINTS: dict[str, tuple[tuple[float, float], ...]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _font(file: str) -> ImageFont.FreeTypeFont:
     if not file:
         return ImageFont.load_default(size=_FONT_PX)
@@ -69,7 +69,7 @@ def _printed(character: str, file: str) -> Image.Image:
     return mask.crop(box)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shape(name: str) -> Image.Image:
     side = 128
     mask = Image.new("L", (side, side), 0)

@@ -5,6 +5,7 @@ Two layouts. One thing that about fills the image (a glyph more often than a sha
 """
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,8 @@ IGNORED = -100
 class Thing:
     """One drawn thing.
 
-    `name` is a member of `NAMES`, `colour` a key of `COLOURS`, `size` a member of `SIZES`, `place` a
-    member of `PLACES`.
+    `name` is a member of `NAMES`, `colour` a key of `COLOURS`, `size` a member of `SIZES`,
+    `place` a member of `PLACES`.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Thing:
 
     @property
     def kind(self) -> str:
-        """"digit", "letter" or "shape"."""
+        """ "digit", "letter" or "shape"."""
         if self.name in DIGITS:
             return "digit"
         return "letter" if self.name in LETTERS else "shape"
@@ -57,8 +58,8 @@ class Scene:
     """What an image shows.
 
     `things` are in the order of `PLACES`; `background` is a member of `BACKGROUNDS`; `handwritten`
-    says that glyphs are pen strokes; `coarse_px` is the low resolution (pixels a glyph's height) that
-    a large glyph passes through, None for full resolution; `style_seed` feeds the drawing.
+    says that glyphs are pen strokes; `coarse_px` is the low resolution (pixels a glyph's height)
+    that a large glyph passes through, None for full resolution; `style_seed` feeds the drawing.
     """
 
     things: tuple[Thing, ...]
@@ -110,10 +111,64 @@ def sample_scene(seed: int, index: int) -> Scene:
 
 
 def _shaded(name: str, rng: random.Random) -> tuple[int, int, int]:
-    red, green, blue = (
-        min(max(level + rng.randint(-10, 10), 0), 255) for level in COLOURS[name]
-    )
+    red, green, blue = (min(max(level + rng.randint(-10, 10), 0), 255) for level in COLOURS[name])
     return red, green, blue
+
+
+def _placed_masks(
+    scene: Scene, size_px: int, rng: random.Random
+) -> Iterator[tuple[Thing, tuple[int, int], Image.Image]]:
+    """Yield each thing with the top left corner of its box (pixels) and its mask."""
+    room = size_px if scene.single else size_px // 2
+    for thing in scene.things:
+        if scene.single:
+            share, column, row = rng.uniform(0.72, 1.0), 0, 0
+        else:
+            share = rng.uniform(0.8, 0.98) if thing.size == "large" else rng.uniform(0.5, 0.62)
+            row, column = divmod(PLACES.index(thing.place), 2)
+        narrow = rng.uniform(0.85, 1.0) if thing.kind == "shape" else rng.uniform(0.5, 1.0)
+        if thing.name == "1":
+            narrow *= 0.6
+        height = room * share
+        box_px = (max(round(height * narrow), 4), max(round(height), 6))
+        mask = glyph_mask(
+            thing.name,
+            box_px,
+            rng,
+            handwritten=scene.handwritten,
+            warp=0.06 if thing.kind == "shape" else 0.13,
+            coarse_px=scene.coarse_px,
+        )
+        x = column * room + rng.randint(0, max(room - box_px[0], 0))
+        y = row * room + rng.randint(0, max(room - box_px[1], 0))
+        yield thing, (x, y), mask
+
+
+def draw_with_mask(scene: Scene, size_px: int) -> tuple[Image.Image, Image.Image]:
+    """Draw a scene and return (RGB image, mask of its things), both `size_px` by `size_px` pixels.
+
+    The mask has mode "L", 255 where a thing covers the background. Equal arguments give equal pixels.
+
+    Raises:
+        ValueError: `size_px` is below 16, where a quarter of the image holds no glyph.
+    """
+    if size_px < 16:
+        raise ValueError(f"size_px is {size_px}; a scene needs at least 16 pixels a side")
+    rng = random.Random(scene.style_seed)
+    image = Image.new("RGB", (size_px, size_px), _shaded(scene.background, rng))
+    covered = Image.new("L", (size_px, size_px), 0)
+    for thing, corner, mask in _placed_masks(scene, size_px, rng):
+        image.paste(_shaded(thing.colour, rng), corner, mask)
+        covered.paste(mask, corner)
+    finish = rng.random()
+    if finish < 0.15:
+        return image.filter(ImageFilter.BoxBlur(rng.uniform(0.5, 1.2))), covered
+    if finish < 0.35:
+        noise = np.random.default_rng(scene.style_seed).normal(
+            0.0, rng.uniform(4.0, 16.0), (size_px, size_px, 1)
+        )
+        image = Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+    return image, covered
 
 
 def draw(scene: Scene, size_px: int) -> Image.Image:
@@ -124,45 +179,7 @@ def draw(scene: Scene, size_px: int) -> Image.Image:
     Raises:
         ValueError: `size_px` is below 16, where a quarter of the image holds no glyph.
     """
-    if size_px < 16:
-        raise ValueError(f"size_px is {size_px}; a scene needs at least 16 pixels a side")
-    rng = random.Random(scene.style_seed)
-    image = Image.new("RGB", (size_px, size_px), _shaded(scene.background, rng))
-    for thing in scene.things:
-        if scene.single:
-            height = size_px * rng.uniform(0.72, 1.0)
-            x0, y0, room = 0, 0, size_px
-        else:
-            room = size_px // 2
-            height = room * (rng.uniform(0.8, 0.98) if thing.size == "large" else rng.uniform(0.5, 0.62))
-            column, row = PLACES.index(thing.place) % 2, PLACES.index(thing.place) // 2
-            x0, y0 = column * room, row * room
-        narrow = rng.uniform(0.85, 1.0) if thing.kind == "shape" else rng.uniform(0.5, 1.0)
-        if thing.name == "1":
-            narrow *= 0.6
-        box_px = (max(round(height * narrow), 4), max(round(height), 6))
-        mask = glyph_mask(
-            thing.name,
-            box_px,
-            rng,
-            handwritten=scene.handwritten,
-            warp=0.06 if thing.kind == "shape" else 0.13,
-            coarse_px=scene.coarse_px,
-        )
-        corner = (
-            x0 + rng.randint(0, max(room - box_px[0], 0)),
-            y0 + rng.randint(0, max(room - box_px[1], 0)),
-        )
-        image.paste(_shaded(thing.colour, rng), corner, mask)
-    finish = rng.random()
-    if finish < 0.15:
-        return image.filter(ImageFilter.BoxBlur(rng.uniform(0.5, 1.2)))
-    if finish < 0.35:
-        noise = np.random.default_rng(scene.style_seed).normal(
-            0.0, rng.uniform(4.0, 16.0), (size_px, size_px, 1)
-        )
-        return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
-    return image
+    return draw_with_mask(scene, size_px)[0]
 
 
 def targets(scene: Scene) -> dict[str, np.ndarray]:
@@ -174,10 +191,12 @@ def targets(scene: Scene) -> dict[str, np.ndarray]:
     - "colour": 0 nothing, else 1 + index in `COLOURS`;
     - "size": 0 nothing, else 1 + index in `SIZES`.
 
-    `IGNORED` (-100) where the layout leaves a place undefined: the quarters of an image that one thing
-    fills, and the centre of the others. "size" at the centre is always ignored.
+    `IGNORED` (-100) where the layout leaves a place undefined: the quarters of an image that one
+    thing fills, and the centre of the others. "size" at the centre is always ignored.
     """
-    values = {key: np.full(len(PLACES), IGNORED, dtype=np.int64) for key in ("name", "colour", "size")}
+    values = {
+        key: np.full(len(PLACES), IGNORED, dtype=np.int64) for key in ("name", "colour", "size")
+    }
     if not scene.single:
         for column in values.values():
             column[:4] = 0

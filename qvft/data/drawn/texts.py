@@ -1,4 +1,4 @@
-"""What is said of a drawn scene: captions, questions with answers, and text to train a tokenizer on."""
+"""What is said of a drawn scene: captions, questions with answers, text for a tokenizer."""
 
 import random
 from collections.abc import Callable
@@ -81,7 +81,10 @@ def _letter_questions(thing: Thing, rng: random.Random) -> list[QuestionAnswer]:
     same = rng.random() < 0.5
     guess = thing.name if same else _other(rng, LETTERS, avoid={thing.name})
     return [
-        (rng.choice(("What letter is this?", "Which letter is shown?", "Read the letter.")), thing.name),
+        (
+            rng.choice(("What letter is this?", "Which letter is shown?", "Read the letter.")),
+            thing.name,
+        ),
         (f"Is this the letter {guess}?", _yes(same)),
         _choice(thing.name, _other(rng, LETTERS, avoid={thing.name}), rng),
     ]
@@ -157,8 +160,8 @@ def questions(scene: Scene) -> tuple[QuestionAnswer, ...]:
 def vocabulary_texts() -> tuple[str, ...]:
     """Return the text that the tokenizer of the embedded model is trained on.
 
-    Captions, questions and answers of 4,000 scenes, as they stand in a training row, and the general
-    and medical words of `words.py`, each often enough that the frequent ones become one token.
+    Captions, questions and answers of 4,000 scenes, as they stand in a training row, and the
+    general and medical words of `words.py`, each often enough that common ones become one token.
     """
     rows: list[str] = []
     for index in range(4000):

@@ -50,13 +50,14 @@ DEFINITIONS: dict[str, str] = {
         "open_bleu_1/v1: mean clipped token precision times the brevity penalty "
         f"exp(1 - reference length / prediction length); {_BEST}."
     ),
-    "closed_accuracy_llava_med": (
-        "closed_accuracy_llava_med/v1: as in LLaVA-Med's script, for comparison only: a prediction "
-        "that contains 'yes' or 'no' as a substring is right if it contains the reference and is "
-        "left out of the denominator if not; other predictions are wrong. Leaving wrong answers "
-        "out makes the figure too high."
-    ),
 }
+# Not among the default metrics: a constant "yes" reaches 100 by it.
+LLAVA_MED_DEFINITION = (
+    "closed_accuracy_llava_med/v1: as in LLaVA-Med's script, for comparison only: a prediction "
+    "that contains 'yes' or 'no' as a substring is right if it contains the reference and is "
+    "left out of the denominator if not; other predictions are wrong. Leaving wrong answers "
+    "out makes the figure too high."
+)
 
 
 def answer_type(references: Sequence[str], meta: Mapping[str, str]) -> AnswerType:

@@ -48,11 +48,14 @@ _SENTENCE_OPENERS = (
 )
 
 _A = r"['\u2019]"
-_L = r"[^\W\d_]"
+# Fractions, superscripts and circled numbers belong to `\w` but are no part of a word.
+_NUMBER_SIGNS = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u218b\u2460-\u24ff"
+_L = rf"[^\W\d_{_NUMBER_SIGNS}]"
+_LD = rf"[^\W_{_NUMBER_SIGNS}]"
 _NUM = r"(?:\d*(?:[.:,]\d+)+|\d+)"
 _NOT_LETTER = r"(?![A-Za-z])"
 _ELISION = rf"(?:[dDoOlL]{_A}(?=[A-Za-z0-9]))?"
-_PART = rf"{_ELISION}(?:{_L}[^\W_]*|[A-Za-z0-9][^\W_]*|{_NUM})"
+_PART = rf"{_ELISION}(?:{_L}{_LD}*|[A-Za-z0-9]{_LD}*|{_NUM})"
 _ACRONYM = r"[A-Za-z](?:\.[A-Za-z])+"
 _URL_TAIL = r"""[^\s"<>|()]*[^\s"<>|.!?(){},-]"""
 
@@ -89,10 +92,10 @@ _TABLE: list[tuple[str, Callable[[str], list[str]]]] = [
     (rf"(?i:gonna|gotta|wanna|lemme|gimme){_NOT_LETTER}", _halves(3)),
     (rf"{_A}[tT](?=(?i:is|was))", _straight),
     # words and the clitics that end them
-    (rf"({_L}[^\W_]*?)[nN]{_A}[tT]", _as_it_is),
+    (rf"({_L}{_LD}*?)[nN]{_A}[tT]", _as_it_is),
     (rf"[nN]{_A}[tT](?!{_L})", _straight),
-    (rf"({_L}[^\W_]*){_A}(?i:[msd]|re|ve|ll){_NOT_LETTER}", _as_it_is),
-    (rf"{_L}[^\W_]*(?:[.!?]{_L}[^\W_]*)*", _as_it_is),
+    (rf"({_L}{_LD}*){_A}(?i:[msd]|re|ve|ll){_NOT_LETTER}", _as_it_is),
+    (rf"{_L}{_LD}*(?:[.!?]{_L}{_LD}*)*", _as_it_is),
     (rf"{_A}(?i:[msd]|re|ve|ll){_NOT_LETTER}|\u2019s", _straight),
     # words with an apostrophe inside or at an end
     (rf"{_A}[nN]{_A}|{_A}[nN](?!{_L})", _as_it_is),

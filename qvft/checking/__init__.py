@@ -1,0 +1,1 @@
+"""What `qvft.check` finds, and how it looks on a screen."""

@@ -1,0 +1,126 @@
+"""What a check of a recipe finds, as plain records: `--json` writes them, the screen shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qvft.errors import PreflightError
+
+
+@dataclass(frozen=True)
+class RecipeFindings:
+    """What the recipe says in one glance. `rows_per_step` is of one process."""
+
+    name: str
+    model: str
+    run_dir: str
+    quantize: str
+    phases: tuple[str, ...]
+    rows_per_step: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A sample that is skipped, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SplitFindings:
+    """Counts of one side of the data; lengths in tokens, see `data.token_stats.TokenStats`."""
+
+    name: str
+    images: int
+    captions: int
+    questions: int
+    rows: int
+    skipped: tuple[LeftOut, ...]
+    target_tokens: tuple[int, float, int]
+    longest: int
+    longest_id: str
+    cut_rows: int
+    cut_tokens: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TextShown:
+    """A row decoded; the loss sees `supervised` only."""
+
+    id: str
+    kind: str
+    image_tokens: int
+    prompt: str
+    supervised: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by arithmetic on one kind of device."""
+
+    device: str
+    weights: int
+    trained_states: int
+    activations: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Component:
+    """Weights of one component."""
+
+    component: str
+    total: int
+    trainable: int
+    percent: float
+
+
+@dataclass(frozen=True)
+class PhaseFindings:
+    """A phase: its component table, its LoRA targets, its memory, its optimizer steps.
+
+    Attributes:
+        total: the sum over the components.
+        lora_targets: full names of the layers that get adapters.
+        memory_assumes: what the estimate takes for granted, in words.
+        steps: optimizer steps on one process, None where no data was read.
+    """
+
+    name: str
+    components: tuple[Component, ...]
+    total: Component
+    lora_targets: tuple[str, ...]
+    memory: tuple[Memory, ...]
+    memory_assumes: str
+    steps: int | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check before the first step."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything found; what was not looked at is None or empty."""
+
+    recipe: RecipeFindings
+    train: SplitFindings | None = None
+    eval: SplitFindings | None = None
+    shown: tuple[TextShown, ...] = ()
+    phases: tuple[PhaseFindings, ...] = ()
+    checks: tuple[Check, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def raise_if_failed(self) -> None:
+        """Raises PreflightError where a check has failed."""
+        failed = [check for check in self.checks if not check.passed]
+        if failed:
+            names = "; ".join(check.name for check in failed)
+            raise PreflightError(f"{len(failed)} of {len(self.checks)} checks failed: {names}")

@@ -1,0 +1,21 @@
+"""What a recipe says in one glance."""
+
+from __future__ import annotations
+
+from qvft.checking.findings import RecipeFindings
+from qvft.recipe.load import resolve_phase
+from qvft.recipe.schema import Phase, Recipe
+
+
+def recipe_findings(recipe: Recipe) -> RecipeFindings:
+    """The recipe's own part of the findings; reads nothing else and imports no torch."""
+    phases = recipe.phases or [Phase(name="train")]
+    trains = [resolve_phase(recipe, phase)[1] for phase in phases]
+    return RecipeFindings(
+        name=recipe.name,
+        model=recipe.model.id,
+        run_dir=recipe.run_dir,
+        quantize=recipe.model.quantize.scheme,
+        phases=tuple(phase.name for phase in phases),
+        rows_per_step=tuple(train.batch_size * train.accumulation for train in trains),
+    )

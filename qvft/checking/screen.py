@@ -1,0 +1,116 @@
+"""Findings on a screen, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from qvft.checking.findings import Check, Findings, PhaseFindings, SplitFindings, TextShown
+
+LISTED = 5
+
+
+def show(findings: Findings, console: Console) -> None:
+    """Prints what was found; a part that was not looked at takes no room."""
+    for part in _parts(findings):
+        console.print(part)
+
+
+def _parts(findings: Findings) -> Iterator[RenderableType]:
+    recipe = findings.recipe
+    for name, value in (
+        ("recipe", recipe.name),
+        ("model", recipe.model),
+        ("decoder weights", recipe.quantize),
+        ("run folder", recipe.run_dir),
+        ("phases", ", ".join(recipe.phases)),
+        ("rows an optimizer step", ", ".join(map(str, recipe.rows_per_step)) + " a process"),
+    ):
+        yield Text.assemble((f"{name:<24}", "bold"), value)
+    if findings.train:
+        yield _data_table([s for s in (findings.train, findings.eval) if s])
+        yield from _skipped(findings)
+    if findings.shown:
+        yield Text("rows as the decoder reads them; the loss sees what stands in «»", "bold")
+        yield from (_row(shown) for shown in findings.shown)
+    for phase in findings.phases:
+        yield from _phase(phase)
+    if findings.checks:
+        yield Text("preflight", "bold")
+        yield from (_check(check) for check in findings.checks)
+    for warning in findings.warnings:
+        yield Text.assemble(("warning  ", "bold yellow"), warning)
+
+
+def _data_table(splits: Sequence[SplitFindings]) -> Table:
+    table = Table(title="data", title_justify="left")
+    table.add_column("")
+    for split in splits:
+        table.add_column(split.name, justify="right")
+    for name in ("images", "captions", "questions", "rows"):
+        table.add_row(name, *(f"{getattr(split, name):,}" for split in splits))
+    table.add_row("images skipped", *(f"{len(split.skipped):,}" for split in splits))
+    table.add_row(
+        "target tokens, least / median / most",
+        *("{} / {:g} / {}".format(*split.target_tokens) for split in splits),
+    )
+    table.add_row(
+        "longest row, tokens with the image's",
+        *(f"{split.longest} (id {split.longest_id})" for split in splits),
+    )
+    table.add_row(
+        "rows cut by data.max_text_tokens",
+        *(f"{split.cut_rows:,} ({split.cut_tokens:,} tokens)" for split in splits),
+    )
+    return table
+
+
+def _skipped(findings: Findings) -> Iterator[Text]:
+    for split in (findings.train, findings.eval):
+        if split is None:
+            continue
+        for left_out in split.skipped[:LISTED]:
+            yield Text(f"skipped  {split.name}: {left_out.id}: {left_out.reason}")
+        if len(split.skipped) > LISTED:
+            yield Text(f"skipped  {split.name}: {len(split.skipped) - LISTED} more (see --json)")
+
+
+def _row(shown: TextShown) -> Text:
+    return Text.assemble(
+        (f"{shown.kind} {shown.id}  ", "dim"),
+        (f"<image>×{shown.image_tokens} ", "dim"),
+        _visible(shown.prompt),
+        ("«" + _visible(shown.supervised) + "»", "green"),
+    )
+
+
+def _visible(text: str) -> str:
+    return text.replace("\n", "\\n")
+
+
+def _phase(phase: PhaseFindings) -> Iterator[RenderableType]:
+    from qvft.adapters.table import component_table
+
+    yield component_table(phase.components, title=f"phase {phase.name}")
+    if phase.lora_targets:
+        kinds = sorted({name.rpartition(".")[2] for name in phase.lora_targets})
+        yield Text(f"LoRA on {len(phase.lora_targets)} layers: {', '.join(kinds)}")
+    if phase.steps is not None:
+        yield Text(f"{phase.steps:,} optimizer steps on one process")
+    memory = Table(title="memory, GB, by arithmetic", title_justify="left")
+    for column in ("device", "weights", "trained states", "activations", "total"):
+        memory.add_column(column, justify="left" if column == "device" else "right")
+    for row in phase.memory:
+        sizes = (row.weights, row.trained_states, row.activations, row.total)
+        memory.add_row(row.device, *(f"{size / 1e9:.2f}" for size in sizes))
+    yield memory
+    yield Text(phase.memory_assumes, "dim")
+
+
+def _check(check: Check) -> Text:
+    style = "green" if check.passed else "bold red"
+    mark = "ok     " if check.passed else "FAILED "
+    return Text.assemble(("  " + mark, style), f"{check.name}: {check.detail}")

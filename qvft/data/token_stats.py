@@ -1,0 +1,109 @@
+"""What the rows of a split come to in tokens, and whether each is as the loss needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from qvft.data.prompt import PromptTemplate, TokenRow
+from qvft.data.rows import Row
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """Lengths in tokens over the rows of a split, and the ids of rows that are wrong.
+
+    Attributes:
+        target_tokens: least, median and most supervised tokens of a row, the stop token included.
+        longest: tokens of the longest row, image tokens included; `longest_id` is its id.
+        cut_rows, cut_tokens: rows longer than `data.max_text_tokens`, and what they lose.
+        wrong_image_tokens: rows that do not hold exactly one image token a query.
+        unstopped: rows without a supervised token, or whose last one is not the stop token.
+    """
+
+    rows: int
+    target_tokens: tuple[int, float, int]
+    longest: int
+    longest_id: str
+    cut_rows: int
+    cut_tokens: int
+    wrong_image_tokens: tuple[str, ...]
+    unstopped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row as a person reads it.
+
+    Attributes:
+        id: of the row.
+        image_tokens: how many stand in front.
+        prompt: decoded tokens without loss, special ones included.
+        supervised: decoded tokens the loss sees, the stop token included.
+    """
+
+    id: str
+    kind: str
+    image_tokens: int
+    prompt: str
+    supervised: str
+
+
+def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
+    """Puts every row into the template and measures it; `rows` is not empty."""
+    targets: list[int] = []
+    longest, longest_id, cut_rows, cut_tokens = 0, "", 0, 0
+    wrong: list[str] = []
+    unstopped: list[str] = []
+    for row in rows:
+        tokens = encode(row, template)
+        targets.append(len(tokens.ids) - tokens.target_start)
+        if len(tokens.ids) > longest:
+            longest, longest_id = len(tokens.ids), row.id
+        cut_rows += tokens.cut_tokens > 0
+        cut_tokens += tokens.cut_tokens
+        if tokens.ids.count(template.image_token_id) != template.num_query_tokens:
+            wrong.append(row.id)
+        if targets[-1] < 2 or tokens.ids[-1] != template.stop_id:
+            unstopped.append(row.id)
+    return TokenStats(
+        len(targets),
+        (min(targets), float(median(targets)), max(targets)),
+        longest,
+        longest_id,
+        cut_rows,
+        cut_tokens,
+        tuple(wrong),
+        tuple(unstopped),
+    )
+
+
+def shown_rows(rows: Iterable[Row], template: PromptTemplate, *, count: int) -> list[ShownRow]:
+    """The first rows of different images, captions and questions in turn while both last."""
+    waiting: dict[str, list[Row]] = {"caption": [], "question": []}
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        if len(waiting[row.kind]) < count and (row.kind, row.sample.id) not in seen:
+            seen.add((row.kind, row.sample.id))
+            waiting[row.kind].append(row)
+    chosen: list[Row] = []
+    while len(chosen) < count and any(waiting.values()):
+        fullest = max(waiting, key=lambda kind: len(waiting[kind]))
+        chosen.append(waiting[fullest].pop(0))
+    return [_shown(row, template) for row in chosen]
+
+
+def encode(row: Row, template: PromptTemplate) -> TokenRow:
+    """A row's tokens as training sees them."""
+    return template.encode(row.kind, question=row.question, target=row.target)
+
+
+def _shown(row: Row, template: PromptTemplate) -> ShownRow:
+    tokens = encode(row, template)
+    images = tokens.ids.count(template.image_token_id)
+    decode = template.tokenizer.decode
+    prompt = decode(list(tokens.ids[images : tokens.target_start]))
+    return ShownRow(
+        row.id, row.kind, images, prompt, decode(list(tokens.ids[tokens.target_start :]))
+    )

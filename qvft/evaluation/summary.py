@@ -1,0 +1,49 @@
+"""`python -m qvft.evaluation.summary NAME=FOLDER ...`: reports side by side, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qvft.errors import DataError
+from qvft.evaluation.table import comparison_table
+from qvft.files import read_json
+from qvft.log import exit_status, stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="qvft.evaluation.summary", description=__doc__)
+    parser.add_argument("reports", nargs="+", metavar="NAME=FOLDER")
+    given = parser.parse_args(arguments)
+    return exit_status(lambda: stdout.print(comparison_table(read_reports(given.reports))))
+
+
+def read_reports(named: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Contents of `report.json` by name.
+
+    Args:
+        named: NAME=FOLDER; the folder holds `report.json`, or one folder that does.
+
+    Raises:
+        DataError: no name, or not exactly one report below the folder.
+    """
+    reports = {}
+    for item in named:
+        name, equals, folder = item.partition("=")
+        if not equals:
+            raise DataError(f'"{item}"', where="command line", expected="NAME=FOLDER")
+        found = sorted(Path(folder).glob("report.json")) or sorted(
+            Path(folder).glob("*/report.json")
+        )
+        if len(found) != 1:
+            raise DataError(f"{len(found)} reports", where=folder, expected="exactly one")
+        reports[name] = read_json(found[0])
+    return reports
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""`python -m qvft.merge RUN OUT`: merges a run into a plain checkpoint, and proves it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.log import exit_status, stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Merges; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="qvft.merge", description=__doc__)
+    parser.add_argument("run", help="run folder of qvft.train")
+    parser.add_argument("out", help="new folder for the merged model")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="of the recipe")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="type of the written weights; default: what the base is stored in",
+    )
+    parser.add_argument("--shard-size", default="5GB", help="largest file (default: 5GB)")
+    parser.add_argument("--json", action="store_true", help="print merge.json, not a summary")
+    given = parser.parse_intermixed_args(arguments)
+    return exit_status(lambda: merge(given))
+
+
+def merge(given: argparse.Namespace) -> None:
+    """Plan, apply, write, verify, summary."""
+    from qvft.build.merging import merge_run
+
+    content = merge_run(
+        Path(given.run),
+        Path(given.out),
+        dtype=given.dtype,
+        shard_size=given.shard_size,
+        overrides=given.overrides,
+    )
+    if given.json:
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+
+    from qvft.weights.summary import merge_summary
+
+    for line in merge_summary(content):
+        stdout.print(line, highlight=False)
+    stdout.print(f"merged model written to {given.out}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Comparing what two models say to the same probes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from qvft.errors import VerificationError
+from qvft.weights.outputs import Output
+from qvft.weights.tolerance import Tolerance
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far a model is from the reference.
+
+    Attributes:
+        rows: probes compared. positions: tokens whose logits were compared.
+        spread: standard deviation of the reference's logits over the vocabulary, on average.
+        largest_error, rms_error: of the logits.
+        tolerance: what rounding may do to them.
+        equal_texts: probes with the very same greedy text.
+        near_ties: probes whose texts part where the reference's two best tokens are closer than
+            the tolerance: row, token, margin.
+        parted: probes whose texts part elsewhere.
+    """
+
+    rows: int
+    positions: int
+    spread: float
+    largest_error: float
+    rms_error: float
+    tolerance: Tolerance
+    equal_texts: int
+    near_ties: tuple[dict[str, Any], ...]
+    parted: tuple[dict[str, Any], ...]
+
+    @property
+    def headroom(self) -> float:
+        """How many times larger the errors could be: the smaller of both ratios."""
+        largest = self.tolerance.largest / max(self.largest_error, 1e-30)
+        return min(largest, self.tolerance.rms / max(self.rms_error, 1e-30))
+
+    def figures(self) -> dict[str, Any]:
+        """Everything, for a report."""
+        return {**asdict(self), "headroom": self.headroom}
+
+
+def logit_spread(outputs: Sequence[Output]) -> float:
+    """Standard deviation of logits over the vocabulary, root mean square over all positions."""
+    variances = [output.logits.var(dim=-1, correction=0).double().mean() for output in outputs]
+    return math.sqrt(float(sum(variances)) / len(variances))
+
+
+def compare(
+    reference: Sequence[Output], candidate: Sequence[Output], tolerance: Tolerance
+) -> Comparison:
+    """The distance of `candidate` from `reference`, outputs of the same probes in order."""
+    largest, squares, count = 0.0, 0.0, 0
+    partings = []
+    for one, other in zip(reference, candidate, strict=True):
+        error: Tensor = (one.logits - other.logits).abs()
+        # not max(): it would pass over a logit that is not a number
+        largest = max(largest, float(error.max())) if bool((error >= 0).all()) else math.inf
+        squares += float(error.double().square().sum())
+        count += error.numel()
+        partings.append(_parting(one, other))
+    found = [parting for parting in partings if parting is not None]
+    ties = tuple(parting for parting in found if parting["margin"] < tolerance.largest)
+    return Comparison(
+        rows=len(reference),
+        positions=sum(output.logits.shape[0] for output in reference),
+        spread=logit_spread(reference),
+        largest_error=largest,
+        rms_error=math.sqrt(squares / count) if math.isfinite(squares) else math.inf,
+        tolerance=tolerance,
+        equal_texts=len(partings) - len(found),
+        near_ties=ties,
+        parted=tuple(parting for parting in found if parting not in ties),
+    )
+
+
+def require_equal(comparison: Comparison, *, what: str, reference: str) -> None:
+    """Demands that logits agree within the tolerance and that greedy texts are the same.
+
+    Raises:
+        VerificationError: they do not; the message holds the figures.
+    """
+    allowed = comparison.tolerance
+    largest, rms = comparison.largest_error, comparison.rms_error
+    if not (largest <= allowed.largest and rms <= allowed.rms):
+        raise VerificationError(
+            f"the logits of {what} are off those of {reference} by up to {largest:.3g} and "
+            f"{rms:.3g} root mean square, where rounding explains {allowed.largest:.3g} and "
+            f"{allowed.rms:.3g} (spread of the logits: {comparison.spread:.3g})"
+        )
+    if comparison.parted:
+        first = comparison.parted[0]
+        raise VerificationError(
+            f"{what} writes other text than {reference} for {len(comparison.parted)} of "
+            f"{comparison.rows} samples, first {first['row']} at token {first['token']}, where the "
+            f"margin is {first['margin']:.3g} and rounding explains {allowed.largest:.3g}"
+        )
+
+
+def _parting(one: Output, other: Output) -> dict[str, Any] | None:
+    """Where two greedy texts part, None where they are the same."""
+    if one.new_ids == other.new_ids and one.text == other.text:
+        return None
+    pairs = zip(one.new_ids, other.new_ids, strict=False)
+    shorter = min(len(one.new_ids), len(other.new_ids))
+    token = next((place for place, (a, b) in enumerate(pairs) if a != b), shorter)
+    same_ids = one.new_ids == other.new_ids
+    margin = math.inf if same_ids or token >= len(one.margins) else one.margins[token]
+    return {"row": one.row_id, "token": token, "margin": margin}

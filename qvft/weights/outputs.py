@@ -1,0 +1,130 @@
+"""What a model says to the probes: by the toolkit's own way, and by plain transformers' way.
+
+Shape letters: L row length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from qvft.data.prompt import PromptTemplate
+from qvft.errors import VerificationError
+from qvft.models.blip2 import decode_hidden, embed_rows, encode_images, logits_at
+from qvft.weights.probes import Probe
+
+NEW_TOKENS = 10
+"""Tokens that each model writes freely for each probe."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model says to one probe.
+
+    Attributes:
+        row_id: the probe's row.
+        logits: (L, V) float32, at every position of prompt and target.
+        new_ids: tokens written greedily, up to and without the first stop token.
+        margins: for each written token, the stop token too, how far the best logit is above the
+            second best; empty where it was not recorded.
+        text: what was written.
+    """
+
+    row_id: str
+    logits: Tensor
+    new_ids: tuple[int, ...]
+    margins: tuple[float, ...]
+    text: str
+
+
+@torch.no_grad()
+def toolkit_outputs(
+    model: PreTrainedModel, template: PromptTemplate, probes: Sequence[Probe]
+) -> list[Output]:
+    """Outputs of a model that the toolkit loaded, adapters in place, through its own stages."""
+    place = model.query_tokens.device
+    outputs = []
+    for probe in probes:
+        prefix = encode_images(model, probe.pixel_values.to(place))
+        index = torch.zeros(1, dtype=torch.long, device=place)
+        whole = torch.tensor([probe.prompt_ids + probe.target_ids], device=place)
+        mask = torch.ones_like(whole)
+        embeds = embed_rows(model, whole, prefix=prefix, image_index=index)
+        logits = logits_at(model, decode_hidden(model, embeds, mask), mask.bool())
+        length = len(probe.prompt_ids)
+        written = model.language_model.generate(
+            inputs_embeds=embeds[:, :length],
+            attention_mask=mask[:, :length],
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=[template.stop_id, template.tokenizer.eos_token_id],
+            pad_token_id=template.tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        best = [step[0].float().topk(2).values.tolist() for step in written.logits]
+        new_ids = written.sequences[0].tolist()
+        outputs.append(
+            Output(
+                probe.row_id,
+                logits.float().cpu(),
+                _until_stop(new_ids, template),
+                tuple(first - second for first, second in best),
+                template.decode(new_ids),
+            )
+        )
+    return outputs
+
+
+@torch.no_grad()
+def plain_outputs(
+    model: PreTrainedModel, processor: Any, template: PromptTemplate, probes: Sequence[Probe]
+) -> list[Output]:
+    """Outputs the way a user without the toolkit gets them: `processor(...)`, `model.generate`.
+
+    Args:
+        template: the toolkit's; only compared with.
+
+    Raises:
+        VerificationError: the processor makes other tokens or pixels of a probe than the toolkit.
+    """
+    place = model.query_tokens.device
+    outputs = []
+    for probe in probes:
+        inputs = processor(images=probe.image, text=probe.prompt, return_tensors="pt")
+        _check_inputs(probe, inputs)
+        inputs = inputs.to(place)
+        target = torch.tensor([probe.target_ids], device=place)
+        whole = torch.cat([inputs["input_ids"], target], dim=1)
+        logits = model(pixel_values=inputs["pixel_values"], input_ids=whole).logits[0]
+        written = model.generate(**inputs, max_new_tokens=NEW_TOKENS)
+        new_ids = written[0, inputs["input_ids"].shape[1] :]
+        text = processor.batch_decode([new_ids], skip_special_tokens=True)[0].strip()
+        ids = _until_stop(new_ids.tolist(), template)
+        outputs.append(Output(probe.row_id, logits.float().cpu(), ids, (), text))
+    return outputs
+
+
+def _check_inputs(probe: Probe, inputs: Any) -> None:
+    if tuple(inputs["input_ids"][0].tolist()) != probe.prompt_ids:
+        raise VerificationError(
+            f"the written processor turns the prompt of {probe.row_id} into "
+            f"{inputs['input_ids'].shape[1]} tokens that are not the toolkit's "
+            f"{len(probe.prompt_ids)}"
+        )
+    if not torch.equal(inputs["pixel_values"], probe.pixel_values):
+        raise VerificationError(
+            f"the written processor makes other pixels of the image of {probe.row_id}"
+        )
+
+
+def _until_stop(new_ids: Sequence[int], template: PromptTemplate) -> tuple[int, ...]:
+    stops = {template.stop_id, template.tokenizer.eos_token_id}
+    end = next((place for place, token in enumerate(new_ids) if token in stops), len(new_ids))
+    return tuple(new_ids[:end])

@@ -1,0 +1,82 @@
+"""The real samples that a written checkpoint is asked about.
+
+Shape letters: T text tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from qvft.data.collate import Collator
+from qvft.data.images import decode
+from qvft.data.rows import Row
+
+PROBES = 8
+"""Rows compared: both kinds of text, as many images as there are."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One row as the toolkit prepares it, and what a plain processor is given for it.
+
+    Attributes:
+        row_id: the row's id.
+        image: the decoded image. prompt: the words before the target.
+        prompt_ids: the toolkit's tokens of image and prompt.
+        target_ids: tokens of the target and the stop token.
+        pixel_values: (1, 3, height, width), by the toolkit's collator.
+    """
+
+    row_id: str
+    image: Image.Image
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    target_ids: tuple[int, ...]
+    pixel_values: Tensor
+
+
+def choose_rows(rows: Sequence[Row], count: int = PROBES) -> list[Row]:
+    """Up to `count` rows, captions and questions in turn, new images first."""
+    queues: dict[str, list[Row]] = {}
+    seen: set[str] = set()
+    repeated: list[Row] = []
+    for row in rows:
+        fresh = row.sample.id not in seen
+        seen.add(row.sample.id)
+        (queues.setdefault(row.kind, []) if fresh else repeated).append(row)
+    for row in repeated:
+        queues.setdefault(row.kind, []).append(row)
+    chosen: list[Row] = []
+    while len(chosen) < min(count, len(rows)):
+        for queue in queues.values():
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop(0))
+    return chosen
+
+
+def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
+    """What is compared for each row; rows whose text had to be cut are left out.
+
+    A plain processor cuts nothing, so that a cut row has no plain counterpart.
+    """
+    template = collator.template
+    probes = []
+    for row in rows:
+        whole = template.encode(row.kind, question=row.question, target=row.target)
+        if whole.cut_tokens:
+            continue
+        probes.append(
+            Probe(
+                row_id=row.id,
+                image=decode(row.sample.image, max_pixels=collator.max_image_pixels),
+                prompt=template.prompt_text(row.kind, row.question),
+                prompt_ids=whole.ids[: whole.target_start],
+                target_ids=whole.ids[whole.target_start :],
+                pixel_values=collator.pixels([row.sample.image]),
+            )
+        )
+    return probes

@@ -1,0 +1,38 @@
+"""What a merge says of itself, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def merge_summary(content: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for a person: keys by what happened to them, and the figures of the verification."""
+    keys, checks = content["keys"], content["verification"]
+    yield (
+        f"keys: {keys['bridge']} replaced by trained weights, {keys['lora']} with LoRA added, "
+        f"{keys['untouched']} untouched, {keys['tied']} tied"
+    )
+    yield (
+        f"weights: {checks['weights']['weights']:,} in {content['dtype']}, each exactly as planned"
+    )
+    yield f"against base + adapter: {_line(checks['behaviour'])}"
+    for tie in checks["behaviour"]["near_ties"]:
+        yield (
+            f"  {tie['row']} parts at token {tie['token']}, where the two best tokens are "
+            f"{tie['margin']:.2g} apart"
+        )
+    if checks["quantized"]:
+        yield (
+            f"against the {content['quantized']} base it was trained on (for information): "
+            f"{_line(checks['quantized'], judged=False)}"
+        )
+
+
+def _line(figures: Mapping[str, Any], *, judged: bool = True) -> str:
+    allowed = f" (allowed {figures['tolerance']['largest']:.2g})" if judged else ""
+    return (
+        f"{figures['equal_texts']} of {figures['rows']} texts equal, logits off by at most "
+        f"{figures['largest_error']:.2g}{allowed}, {figures['rms_error']:.2g} on average, "
+        f"at a spread of {figures['spread']:.2g}"
+    )

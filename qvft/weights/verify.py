@@ -1,0 +1,68 @@
+"""Re-reading a written checkpoint and holding every weight against the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from qvft.errors import VerificationError
+from qvft.weights.plan import MergePlan
+
+
+def verify_weights(folder: Path, base: nn.Module, plan: MergePlan) -> dict[str, int]:
+    """Checks that what lies in `folder` is what `plan` makes of `base`, bit by bit.
+
+    Untouched weights must be the base's cast to the written type, trained ones the checkpoint's
+    rounded once, LoRA targets W + sBA rounded once; a tied weight may be stored under any of its
+    names.
+
+    Args:
+        folder: holds the safetensors files.
+        base: the unquantised base, loaded anew.
+
+    Returns:
+        `keys` that were compared and `weights` in them.
+
+    Raises:
+        VerificationError: a key is missing or surplus, or differs in type, shape or any bit.
+    """
+    state = base.state_dict()
+    owner_of = {key: plan.owners.get(key, key) for key in plan.actions}
+    found: set[str] = set()
+    weights = 0
+    for key, written in written_tensors(folder):
+        if key not in owner_of:
+            raise VerificationError(f"{key} was written and is not in the base")
+        owner = owner_of[key]
+        expected = plan.value(owner, state[owner])
+        if written.dtype != expected.dtype or written.shape != expected.shape:
+            raise VerificationError(
+                f"{key} was written as {written.dtype} {tuple(written.shape)}, expected "
+                f"{expected.dtype} {tuple(expected.shape)}"
+            )
+        if not torch.equal(written, expected):
+            off = int((written != expected).sum())
+            raise VerificationError(
+                f"{off} of {written.numel()} weights of {key} ({plan.actions[owner]}) are not "
+                "what the plan says"
+            )
+        found.add(owner)
+        weights += written.numel()
+    missing = sorted(set(owner_of.values()) - found)
+    if missing:
+        raise VerificationError(f"{len(missing)} weights were not written, first {missing[0]}")
+    return {"keys": len(found), "weights": weights}
+
+
+def written_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of all safetensors files in a folder, one in memory at a time."""
+    with ExitStack() as stack:
+        for path in sorted(folder.glob("*.safetensors")):
+            stream = stack.enter_context(safe_open(path, framework="pt"))
+            for key in stream.keys():  # noqa: SIM118
+                yield key, stream.get_tensor(key)

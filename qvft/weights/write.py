@@ -1,0 +1,86 @@
+"""Writing a model as a plain checkpoint folder."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from qvft.errors import UserError
+from qvft.files import require_space, sha256_file
+
+SLACK_BYTES = 64_000_000
+"""Room for the processor and all that is small."""
+
+
+def check_shard_size(text: str) -> str:
+    """The size as transformers reads it.
+
+    Raises:
+        UserError: not a whole number with KB, MB or GB.
+    """
+    if not re.fullmatch(r"[1-9][0-9]*(KB|MB|GB)", text):
+        raise UserError(f'"{text}"', where="--shard-size", expected="a size such as 5GB or 500MB")
+    return text
+
+
+def require_room(out: Path, weights: int, dtype: torch.dtype) -> None:
+    """Checks that the disk of `out` holds `weights` weights of a type.
+
+    Raises:
+        SpaceError: it does not.
+    """
+    # Beside float16 the Q-Former is written in float32; a tenth covers it in every known model.
+    spare = 1.1 if dtype == torch.float16 else 1.0
+    require_space(out, int(weights * dtype.itemsize * spare) + SLACK_BYTES)
+
+
+def written_config(
+    base: PretrainedConfig, *, dtype: torch.dtype, stop_ids: list[int]
+) -> PretrainedConfig:
+    """The base's configuration with the written type and the tokens that `generate` stops on.
+
+    `Blip2ForConditionalGeneration.generate` hands over to its decoder, which stops on what
+    `text_config` says; the generation_config.json of the folder does not reach it.
+    """
+    config = copy.deepcopy(base)
+    config.dtype = dtype
+    for part in config.sub_configs:
+        getattr(config, part).dtype = dtype
+    config.text_config.eos_token_id = stop_ids
+    return config
+
+
+def write_model(
+    folder: Path,
+    model: PreTrainedModel,
+    processor: Any,
+    *,
+    config: PretrainedConfig,
+    shard_size: str,
+) -> None:
+    """Writes safetensors shards, config.json, generation_config.json and the processor.
+
+    Args:
+        config: from `written_config`; stands instead of the model's own, which may have been
+            altered for training.
+    """
+    config.architectures = [type(model).__name__]
+    text = config.text_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+        pad_token_id=text.pad_token_id,
+    )
+    model.save_pretrained(folder, max_shard_size=shard_size)
+    config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """Hex SHA-256 of every file of a folder, by name."""
+    return {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}

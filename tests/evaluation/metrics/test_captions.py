@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from qvft.errors import DataError
+from qvft.evaluation.metrics.captions import NAMES, score_captions, score_tokens
+
+# The official scripts and this module add the same doubles in another order.
+ROUNDING = 1e-12
+
+
+def test_corpus_and_items_equal_the_toolkit_on_real_captions(shared_data: Path) -> None:
+    folder = shared_data / "caption_metrics" / "aac_metrics"
+    with (folder / "example_1.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream))[1:]
+    official = json.loads((folder / "official_scores_computed.json").read_text())
+    per_item = json.loads((folder / "example_1_per_item.json").read_text())["per_image"]
+    scores = score_captions(
+        {str(i): row[1:] for i, row in enumerate(rows)},
+        {str(i): row[0] for i, row in enumerate(rows)},
+    )
+    assert scores.n == 464
+    for name in NAMES:
+        expected = official["example_1.csv"]["scores"][name]
+        assert scores.corpus[name] == pytest.approx(expected, abs=ROUNDING)
+        assert list(scores.per_item[name].values()) == pytest.approx(per_item[name], abs=ROUNDING)
+
+
+def test_equals_nlg_evals_published_scores(shared_data: Path) -> None:
+    folder = shared_data / "caption_metrics" / "nlg_eval"
+    texts = {n: (folder / f"{n}.txt").read_text().splitlines() for n in ("hyp", "ref1", "ref2")}
+    published = json.loads((folder / "published_scores.json").read_text())["files_hyp_ref1_ref2"]
+    scores = score_captions(
+        {str(i): pair for i, pair in enumerate(zip(texts["ref1"], texts["ref2"], strict=True))},
+        {str(i): text for i, text in enumerate(texts["hyp"])},
+    )
+    for name in NAMES:
+        # Published with six digits.
+        assert scores.corpus[name] == pytest.approx(published[name], abs=5e-7)
+
+
+def test_single_captions_equal_nlg_evals_published_scores(shared_data: Path) -> None:
+    folder = shared_data / "caption_metrics" / "nlg_eval"
+    for case in json.loads((folder / "published_scores.json").read_text())["single"]:
+        # nlg-eval splits single captions on white space only.
+        scores = score_tokens(
+            {"x": [ref.split() for ref in case["ref"]]}, {"x": case["hyp"].split()}
+        )
+        for name in set(NAMES) & set(case):
+            # Published with five decimals, cut rather than rounded.
+            assert scores.corpus[name] == pytest.approx(case[name], abs=1e-5)
+
+
+def test_equals_aac_metrics_published_scores(shared_data: Path) -> None:
+    folder = shared_data / "caption_metrics" / "aac_metrics"
+    case = json.loads((folder / "published_scores.json").read_text())
+    scores = score_captions(
+        {str(i): refs for i, refs in enumerate(case["references"])},
+        {str(i): text for i, text in enumerate(case["candidates"])},
+    )
+    # Published to 1e-4.
+    assert scores.corpus["Bleu_1"] == pytest.approx(case["corpus"]["Bleu_1"], abs=1e-4)
+    assert list(scores.per_item["CIDEr"].values()) == pytest.approx(
+        case["CIDEr_per_item"], abs=1e-4
+    )
+
+
+def test_bleu_by_hand() -> None:
+    # 2 of 3 unigrams and 1 of 2 bigrams match; the closest reference has 4 tokens.
+    scores = score_tokens(
+        {"x": [["a", "red", "dog", "runs"], ["a", "dog", "and", "a", "cat"]]},
+        {"x": ["a", "red", "cow"]},
+    )
+    brevity = math.exp(1 - 4 / 3)
+    # The smoothing constants 1e-9 and 1e-15 move the value by about 1e-9.
+    assert scores.corpus["Bleu_1"] == pytest.approx(brevity * 2 / 3, abs=1e-8)
+    assert scores.corpus["Bleu_2"] == pytest.approx(brevity * math.sqrt(2 / 3 * 1 / 2), abs=1e-8)
+
+
+def test_rouge_takes_precision_and_recall_from_different_references() -> None:
+    # Precision 2/2 against the long reference, recall 1/1 against the short one: F is 1.
+    scores = score_tokens({"x": [["a", "b", "c", "d"], ["a"]]}, {"x": ["a", "b"]})
+    assert scores.corpus["ROUGE_L"] == pytest.approx(1.0, abs=ROUNDING)
+
+
+def test_one_item_alone_has_no_cider() -> None:
+    assert score_captions({"x": ["a dog"]}, {"x": "a dog"}).corpus["CIDEr"] == 0.0
+
+
+def test_two_perfect_items_reach_the_top_of_ciders_scale() -> None:
+    texts = {"x": "a black dog runs", "y": "two people eat lunch"}
+    scores = score_captions({key: [text] for key, text in texts.items()}, texts)
+    assert scores.corpus["CIDEr"] == pytest.approx(10.0, abs=ROUNDING)
+
+
+def test_empty_prediction_scores_nothing_and_breaks_nothing() -> None:
+    scores = score_captions({"x": ["a dog"], "y": ["a cat"]}, {"x": "", "y": "a cat"})
+    assert {name: scores.per_item[name]["x"] for name in NAMES} == pytest.approx(
+        dict.fromkeys(NAMES, 0.0), abs=1e-3
+    )  # smoothing leaves BLEU-4 of nothing at (1e-15 / 1e-9) ** (4 / 4) before the penalty
+
+
+def test_order_of_items_does_not_matter() -> None:
+    references = {"x": ["a dog", "one dog"], "y": ["a cat"], "z": ["the sea", "a sea"]}
+    predictions = {"x": "a dog", "y": "a dog", "z": "sea"}
+    turned = dict(reversed(predictions.items()))
+    one, other = score_captions(references, predictions), score_captions(references, turned)
+    assert one.corpus == pytest.approx(other.corpus, abs=ROUNDING)
+
+
+def test_items_without_a_prediction_are_left_out_and_named() -> None:
+    scores = score_captions({"x": ["a dog"], "y": ["a cat"]}, {"x": "a dog"})
+    assert (scores.n, scores.without_prediction) == (1, ("y",))
+
+
+def test_prediction_for_an_unknown_id_is_an_error() -> None:
+    with pytest.raises(DataError, match="'z'"):
+        score_captions({"x": ["a dog"]}, {"z": "a dog"})
+
+
+def test_nothing_to_score_gives_zeros() -> None:
+    assert score_captions({}, {}).corpus == dict.fromkeys(NAMES, 0.0)
