@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from qvft.errors import ModelError
 from qvft.files import sha256_file, sha256_json
 from qvft.models.families import Family, family_of
 from qvft.models.quantize import quantization_config
+
+if not sys.stderr.isatty():
+    transformers.utils.logging.disable_progress_bar()
 
 TINY_ID = "qvft/tiny-blip2"
 _TINY_FOLDER = Path(__file__).parent / "tiny_blip2"

@@ -19,12 +19,14 @@ def recipe_hash(recipe: Recipe) -> str:
     """Hex SHA-256 over all that shapes the trained weights.
 
     Left out: where the run lies, whether it resumes, how it is logged, and how it is evaluated
-    afterwards; changing these does not make it another run.
+    (unless evaluation chooses the checkpoint); changing these does not make it another run.
     """
     content = recipe.model_dump(exclude={"run": {"dir", "threads"}, "eval": True})
     for key in ("resume", "report_to", "log_steps", "save_steps", "keep"):
         content["train"].pop(key)
     content["data"].pop("workers")
+    if not recipe.train.keep_best:
+        content["data"].pop("eval")
     return sha256_json(content)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def training_arguments(
         "label_names": ["labels"],
         "seed": seed,
         "ddp_find_unused_parameters": False,
-        "disable_tqdm": False,
+        "disable_tqdm": not sys.stderr.isatty(),
     }
     return TrainingArguments(**{**values, **train["arguments"]})
 

@@ -79,8 +79,6 @@ def run_phases(
             metrics_file=folder / "metrics.jsonl",
         )
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-        if setup.eval_rows:
-            trainer.evaluate()
         if trainer.is_world_process_zero() and index + 1 < len(setups):
             save_weights(checkpoints / "weights")
             mark_done(checkpoints, trainer.state.global_step)

@@ -226,7 +226,7 @@ def test_trap_19_evaluation_while_training_returns_two_numbers_a_row(
 ) -> None:
     from qvft.training.phases import build_trainer
 
-    work = training_work(load_recipe(recipe_file))
+    work = training_work(load_recipe(recipe_file, ["train.eval_steps=1"]))
     trainer = build_trainer(
         work.phase_setups()[0](tmp_path),
         save_weights=work.save_weights,

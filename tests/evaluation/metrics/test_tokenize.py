@@ -19,8 +19,7 @@ OFFICIAL = {
     "Mr. Smith, Dr. No. 5 vs. no. five.": "mr. smith dr. no. 5 vs. no five",
     "1,000 1.5 10:30 12/25/2013 1990s '90s 5-year-old 3-D": "1,000 1.5 10:30 12/25/2013 1990s '90s "
     "5-year-old 3-d",
-    "a well-dressed man -- walking - along --- the ... end…": "a well-dressed man walking along the "
-    "end",
+    "a well-dressed man -- walking - the --- ... end…": "a well-dressed man walking the end",
     "café naïve “curly” ‘single’ it’s – en": "café naïve curly single it 's en",
     "R&B at AT&T & B&W, C++": "r&b at at&t & b&w c++",
     "rock'n'roll y'all ma'am c'mon O'Brien": "rock 'n' roll y' all ma'am c'mon o'brien",
