@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument("--recipe", help="for a model that is no run: data, prompts, decoding")
     parser.add_argument("--out", type=Path, help="folder of the report; default: beside the model")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     return exit_status(lambda: evaluate_target(given))
 
 
@@ -35,7 +35,7 @@ def evaluate_target(given: argparse.Namespace) -> None:
     source = require_eval_data(opened)
     folder = given.out or output_folder(opened, source_name(source))
     result = evaluate(opened, folder)
-    stdout.print(score_table(result.report))
+    stdout.print(score_table(result.report.to_json()))
     stdout.print(f"report: {result.folder / 'report.html'}")
 
 

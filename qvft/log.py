@@ -11,8 +11,9 @@ from rich.console import Console
 
 from qvft.errors import QvftError, UserError
 
-stdout = Console(soft_wrap=True)
-stderr = Console(stderr=True, soft_wrap=True)
+_WIDTH = None if sys.stdout.isatty() else 120
+stdout = Console(soft_wrap=True, width=_WIDTH)
+stderr = Console(stderr=True, soft_wrap=True, width=_WIDTH)
 
 
 def is_main_process() -> bool:

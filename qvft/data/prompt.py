@@ -6,12 +6,13 @@ A row of tokens is: `<image>` times Q, `</s>`, prompt, target, stop. The loss se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qvft.errors import ModelError
 
 Kind = Literal["caption", "question"]
+_REMEMBERED = 50_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class PromptTemplate:
     caption: str = ""
     question: str = "Question: {question} Answer:"
     max_text_tokens: int = 128
+    _known: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def prompt_text(self, kind: Kind, question: str | None = None) -> str:
         """The words before the target, without a blank at the end: the target brings its own."""

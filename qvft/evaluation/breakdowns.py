@@ -24,31 +24,33 @@ PerItem = Sequence[Mapping[str, "float | str"]]
 def break_down(rows: Sequence[PredictionRow], per_item: PerItem) -> Breakdowns:
     """Entries by key: every `meta` key with 2 to 30 values, the question's text with 2 to 20.
 
-    An entry has `value`, `n`, `exact_match` (percent) with `interval` where there are two images,
-    and the means of the items' main scores. Items without the key are the value `(none)`.
-    The most frequent value comes first.
+    An entry has `value`, `n`, `exact_match` (percent), its `interval` where there are two images,
+    and the means of the items' main scores; the most frequent value comes first. An item that
+    lacks a key has the value `(none)`, but for a key that no item of its kind has.
     """
-    keys: dict[str, list[str]] = {"kind": [row.kind for row in rows]}
+    keys: dict[str, list[str | None]] = {"kind": [row.kind for row in rows]}
     for key in sorted({key for row in rows for key in row.meta}):
-        values = [row.meta.get(key, "").strip() or "(none)" for row in rows]
-        if len(set(values)) <= MOST_VALUES:
-            keys[key] = values
-    asked = [row.question if row.question is not None else "(caption)" for row in rows]
-    if len(set(asked)) <= MOST_QUESTIONS:
-        keys["question"] = asked
+        kinds = {row.kind for row in rows if key in row.meta}
+        values = [str(row.meta.get(key, "")).strip() or "(none)" for row in rows]
+        keys[key] = [
+            value if row.kind in kinds else None for row, value in zip(rows, values, strict=True)
+        ]
+    keys["question"] = [row.question for row in rows]
+    most = dict.fromkeys(keys, MOST_VALUES) | {"question": MOST_QUESTIONS}
     return {
         key: _entries(rows, per_item, values)
         for key, values in keys.items()
-        if len(set(values)) > 1
+        if 1 < len(set(values) - {None}) <= most[key]
     }
 
 
 def _entries(
-    rows: Sequence[PredictionRow], per_item: PerItem, values: Sequence[str]
+    rows: Sequence[PredictionRow], per_item: PerItem, values: Sequence[str | None]
 ) -> list[Entry]:
     members: dict[str, list[int]] = defaultdict(list)
     for index, value in enumerate(values):
-        members[value].append(index)
+        if value is not None:
+            members[value].append(index)
     entries: list[Entry] = []
     for value, indices in sorted(members.items(), key=lambda pair: (-len(pair[1]), pair[0])):
         matches = [exact_match(rows[i].prediction, rows[i].references) for i in indices]

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-WIDTH, HEIGHT = 720, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 112, 14, 34
+WIDTH, HEIGHT = 1030, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 104, 12, 28
 
 
 class Point(Protocol):
@@ -22,7 +22,7 @@ class Point(Protocol):
 
 
 def loss_chart(points: Sequence[Point]) -> str:
-    """An `<svg>` of training and evaluation loss by step; values that are not finite are left out."""
+    """An `<svg>` of training and evaluation loss by step, of the values that are finite."""
     curves = {
         "train": [(p.step, p.loss) for p in points if p.loss is not None],
         "eval": [(p.step, p.eval_loss) for p in points if p.eval_loss is not None],
@@ -47,12 +47,12 @@ def loss_chart(points: Sequence[Point]) -> str:
         f'aria-label="Loss by step: {_spoken(curves)}">'
     ]
     for tick in ticks_y:
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y(tick)}" y2="{y(tick)}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4}" text-anchor="end">{tick:g}</text>')
-    for tick in ticks_x:
-        if tick <= max(steps):
-            parts.append(f'<text class="tick" x="{x(tick)}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
-    parts.append(f'<text class="tick" x="{right}" y="{HEIGHT - 2}" text-anchor="end">step</text>')
+        at = y(tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{at}" y2="{at}"/>')
+        parts.append(_text("tick", _LEFT - 8, at + 4, f"{tick:g}", anchor="end"))
+    for tick in (tick for tick in ticks_x if tick <= max(steps)):
+        parts.append(_text("tick", x(tick), bottom + 18, f"{tick:g}", anchor="middle"))
+    parts.append(_text("tick", right + 34, bottom + 18, "step"))
     ends = _label_heights({name: y(curve[-1][1]) for name, curve in curves.items() if curve})
     for name, curve in curves.items():
         if not curve:
@@ -65,11 +65,13 @@ def loss_chart(points: Sequence[Point]) -> str:
                 f"<title>{name} loss {value:.4g} at step {step}</title></circle>"
                 for step, value in curve
             ]
-        end = x(curve[-1][0]) + 10
-        parts.append(
-            f'<text class="label {name}" x="{end}" y="{ends[name] + 4}">{name} {curve[-1][1]:.3g}</text>'
-        )
+        last = f"{name} {curve[-1][1]:.3g}"
+        parts.append(_text(f"label {name}", x(curve[-1][0]) + 10, ends[name] + 4, last))
     return "".join([*parts, "</svg>"])
+
+
+def _text(classes: str, x: float, y: float, text: str, *, anchor: str = "start") -> str:
+    return f'<text class="{classes}" x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>'
 
 
 def _axis(low: float, high: float, *, whole: bool = False) -> tuple[float, float, list[float]]:
@@ -83,7 +85,11 @@ def _axis(low: float, high: float, *, whole: bool = False) -> tuple[float, float
         step = max(1, round(step))
     first, last = math.floor(low / step), math.ceil(high / step)
     ticks = [round(step * k, 10) for k in range(first, last + 1)]
-    return (low, high, [t for t in ticks if low <= t <= high]) if whole else (ticks[0], ticks[-1], ticks)
+    return (
+        (low, high, [t for t in ticks if low <= t <= high])
+        if whole
+        else (ticks[0], ticks[-1], ticks)
+    )
 
 
 def _label_heights(heights: dict[str, float]) -> dict[str, float]:

@@ -1,13 +1,14 @@
-"""The report of an evaluation: `report.json`, typed, and `report.html`, one file that stands alone."""
+"""The report of an evaluation: `report.json`, typed, and `report.html`, one file on its own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from qvft.evaluation.report_page import render_page
 from qvft.evaluation.rows import PredictionRow
@@ -16,13 +17,18 @@ from qvft.files import write_json, write_text
 
 
 class LossPoint(BaseModel):
-    """A logged step of training; either loss may be absent."""
+    """A logged step of training; either loss may be absent. NaN and infinity become absent."""
 
     model_config = ConfigDict(frozen=True)
 
     step: int
     loss: float | None = None
     eval_loss: float | None = None
+
+    @field_validator("loss", "eval_loss")
+    @classmethod
+    def _finite(cls, value: float | None) -> float | None:
+        return value if value is not None and math.isfinite(value) else None
 
 
 class Skipped(BaseModel):
@@ -52,7 +58,7 @@ class Report(BaseModel):
     )
     baselines: dict[str, dict[str, float]] = Field(
         default={},
-        description="metrics of `base` (untuned), `most_frequent_answer`, `blind` (images shuffled)",
+        description="metrics of `base`, `most_frequent_answer`, `blind` (images shuffled)",
     )
     breakdowns: dict[str, list[dict[str, Any]]] = Field(
         default={}, description="by key, an entry a value: value, n, exact_match and other means"

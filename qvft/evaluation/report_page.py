@@ -36,6 +36,18 @@ _HEADLINES = (
     "CIDEr", "Bleu_4", "ROUGE_L", "exact_match", "caption_exact_match",
 )  # fmt: skip
 _MOST_HEADLINES = 4
+# Scores written on an item's card: those of the first line of which it has any.
+_CARD_SCORES = (
+    ("vqa_accuracy_2017", "vqa_accuracy_2021"),
+    ("closed_accuracy", "open_token_f1"),
+    ("CIDEr", "ROUGE_L"),
+    ("exact_match",),
+)
+_LABELS = {f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)} | {
+    "ROUGE_L": "ROUGE-L", "open_bleu_1": "open BLEU-1", "open_token_f1": "open token F1",
+    "vqa_accuracy_2017": "VQA accuracy (2017)", "vqa_accuracy_2021": "VQA accuracy (2021)",
+    "closed_accuracy_llava_med": "closed accuracy (LLaVA-Med)",
+}  # fmt: skip
 
 
 def render_page(
@@ -56,10 +68,12 @@ def render_page(
     )
     environment.filters["number"] = format_number
     environment.filters["value"] = format_value
-    shown = choose_items(per_item, grid)
+    environment.filters["label"] = label
+    environment.globals["extra_means"] = extra_means
+    shown = choose_items(rows, per_item, grid)
     return environment.get_template("report.html.j2").render(
         report=report,
-        headlines=[name for name in _HEADLINES if name in report.metrics][:_MOST_HEADLINES],
+        headlines=_headlines(report),
         scores=[_score_line(report, name) for name in report.metrics],
         baseline_names={name: _BASELINE_NAMES.get(name, name) for name in report.baselines},
         chart=Markup(loss_chart(report.loss_curve)) if report.loss_curve else None,
@@ -68,26 +82,60 @@ def render_page(
     )
 
 
-def choose_items(per_item: Sequence[Mapping[str, float | str]], grid: int) -> list[int]:
-    """Indices of at most `grid` items: a third lowest, a sixth unparseable, the rest spread evenly."""
-    if len(per_item) <= grid:
-        return list(range(len(per_item)))
-    order = sorted(range(len(per_item)), key=lambda i: (main_score(per_item[i]), i))
-    chosen = dict.fromkeys(order[: grid // 3])
-    unparseable = [i for i, item in enumerate(per_item) if item.get("parsed") == "unparseable"]
-    chosen.update(dict.fromkeys(unparseable[: grid // 6]))
-    spread = [round(k * (len(per_item) - 1) / max(1, grid - 1)) for k in range(grid)]
-    for index in [*spread, *range(len(per_item))]:
-        if len(chosen) >= grid:
-            break
-        chosen[index] = None
-    return sorted(chosen)[:grid]
+def choose_items(
+    rows: Sequence[PredictionRow], per_item: Sequence[Mapping[str, float | str]], grid: int
+) -> list[int]:
+    """Indices of at most `grid` items, ascending; captions and questions get equal parts.
+
+    Of each part a third are the lowest scores, a sixth unparseable answers (where there are any),
+    and the rest an even spread.
+    """
+    if len(rows) <= grid:
+        return list(range(len(rows)))
+    kinds = dict.fromkeys(row.kind for row in rows)
+    chosen: list[int] = []
+    for kind in kinds:
+        pool = [i for i, row in enumerate(rows) if row.kind == kind]
+        chosen += _choose(pool, per_item, grid // len(kinds))
+    return sorted(chosen)
+
+
+def _choose(
+    pool: Sequence[int], per_item: Sequence[Mapping[str, float | str]], part: int
+) -> list[int]:
+    worst = sorted(pool, key=lambda i: (main_score(per_item[i]), i))[: part // 3]
+    unparseable = [i for i in pool if per_item[i].get("parsed") == "unparseable"]
+    special = dict.fromkeys([*worst, *unparseable[: part // 6]])
+    rest = [i for i in pool if i not in special]
+    room = min(part - len(special), len(rest))
+    return [*special, *(rest[k * len(rest) // room] for k in range(room))]
 
 
 def main_score(scores: Mapping[str, float | str]) -> float:
     """The item's most telling score, from 0 to 1; 0 if it has none."""
     name = next((name for name in _MAIN_SCORES if name in scores), None)
     return 0.0 if name is None else float(scores[name]) / _MAIN_SCORES[name]
+
+
+def label(name: str) -> str:
+    """A metric's or key's name as people write it."""
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def extra_means(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The means that a breakdown has beside the exact match and that differ from it somewhere."""
+    names = [name for name in _MAIN_SCORES if name != "exact_match"]
+    return [
+        name
+        for name in names
+        if any(name in e and abs(e[name] - e["exact_match"]) > 0.05 for e in entries)
+    ]
+
+
+def _headlines(report: Report) -> list[str]:
+    found = [name for name in _HEADLINES if name in report.metrics]
+    telling = [name for name in found if name not in ("exact_match", "caption_exact_match")]
+    return (telling or found)[:_MOST_HEADLINES]
 
 
 def format_number(value: Any, unit: str = "") -> str:
@@ -143,12 +191,13 @@ def _card(
             picture = thumbnail(image_for(row.image))
         except (ImageError, OSError):
             problem = "the image could not be read"
+    lines = ({name: scores[name] for name in line if name in scores} for line in _CARD_SCORES)
     return {
         "index": index,
         "row": row,
         "references": list(dict.fromkeys(row.references)),
         "main": main_score(scores),
-        "scores": {name: score for name, score in scores.items() if name != "answer_type"},
+        "scores": next((found for found in lines if found), {}),
         "parsed": scores.get("parsed", ""),
         "picture": picture,
         "problem": problem,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +178,8 @@ def _not_found(model_id: str, error: Exception) -> ModelError:
     reason = str(error).strip().split("\n")[0]
     if Path(model_id).exists():
         return ModelError(reason, where=model_id, expected="a complete checkpoint folder")
+    if model_id.startswith(("/", ".", "~")) or model_id.count("/") > 1:
+        return ModelError("no such folder", where=f"model.id={model_id}")
     return ModelError(
         "neither a folder here nor to be had from the hub or its local cache",
         where=f"model.id={model_id}",
@@ -186,9 +187,3 @@ def _not_found(model_id: str, error: Exception) -> ModelError:
         do=f"where there is a network, run `hf download {model_id}` and copy the folder; "
         f"{TINY_ID} is bundled and needs none ({reason})",
     )
-
-
-def read_model_type(folder: Path) -> str | None:
-    """`model_type` in a folder's config.json, None where there is none."""
-    path = folder / "config.json"
-    return json.loads(path.read_text()).get("model_type") if path.is_file() else None

@@ -25,6 +25,7 @@ def recipe_hash(recipe: Recipe) -> str:
     for key in ("resume", "report_to", "log_steps", "save_steps", "keep"):
         content["train"].pop(key)
     content["data"].pop("workers")
+    content["data"].pop("cache_images")
     if not recipe.train.keep_best:
         content["data"].pop("eval")
     return sha256_json(content)

@@ -103,6 +103,16 @@ class Data(Section):
         64_000_000, ge=1, description="Larger images are refused as decompression bombs."
     )
     workers: int = Field(2, ge=0, description="Processes that decode images.")
+    cache_images: bool = Field(
+        False, description="Keep normalised images in memory (12 bytes a pixel at the model's size): "
+        "for small data trained on for several epochs. Needs workers: 0."
+    )
+
+    @model_validator(mode="after")
+    def _cache_is_in_this_process(self) -> Data:
+        if self.cache_images and self.workers:
+            raise ValueError("cache_images needs workers: 0, since workers share no memory")
+        return self
 
 
 class Lora(Section):

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
-
 from qvft.errors import VerificationError
 from qvft.weights.outputs import Output
-from qvft.weights.tolerance import Tolerance
+from qvft.weights.tolerance import Tolerance, logit_errors
 
 
 @dataclass(frozen=True)
@@ -60,15 +58,10 @@ def compare(
     reference: Sequence[Output], candidate: Sequence[Output], tolerance: Tolerance
 ) -> Comparison:
     """The distance of `candidate` from `reference`, outputs of the same probes in order."""
-    largest, squares, count = 0.0, 0.0, 0
-    partings = []
-    for one, other in zip(reference, candidate, strict=True):
-        error: Tensor = (one.logits - other.logits).abs()
-        # not max(): it would pass over a logit that is not a number
-        largest = max(largest, float(error.max())) if bool((error >= 0).all()) else math.inf
-        squares += float(error.double().square().sum())
-        count += error.numel()
-        partings.append(_parting(one, other))
+    largest, rms = logit_errors(
+        [output.logits for output in reference], [output.logits for output in candidate]
+    )
+    partings = [_parting(one, other) for one, other in zip(reference, candidate, strict=True)]
     found = [parting for parting in partings if parting is not None]
     ties = tuple(parting for parting in found if parting["margin"] < tolerance.largest)
     return Comparison(
@@ -76,7 +69,7 @@ def compare(
         positions=sum(output.logits.shape[0] for output in reference),
         spread=logit_spread(reference),
         largest_error=largest,
-        rms_error=math.sqrt(squares / count) if math.isfinite(squares) else math.inf,
+        rms_error=rms,
         tolerance=tolerance,
         equal_texts=len(partings) - len(found),
         near_ties=ties,

@@ -1,6 +1,6 @@
 """What a model says to the probes: by the toolkit's own way, and by plain transformers' way.
 
-Shape letters: L row length, V vocabulary.
+Shape letters: L row length, V vocabulary, D decoder width.
 """
 
 from __future__ import annotations
@@ -47,19 +47,13 @@ def toolkit_outputs(
     model: PreTrainedModel, template: PromptTemplate, probes: Sequence[Probe]
 ) -> list[Output]:
     """Outputs of a model that the toolkit loaded, adapters in place, through its own stages."""
-    place = model.query_tokens.device
     outputs = []
     for probe in probes:
-        prefix = encode_images(model, probe.pixel_values.to(place))
-        index = torch.zeros(1, dtype=torch.long, device=place)
-        whole = torch.tensor([probe.prompt_ids + probe.target_ids], device=place)
-        mask = torch.ones_like(whole)
-        embeds = embed_rows(model, whole, prefix=prefix, image_index=index)
-        logits = logits_at(model, decode_hidden(model, embeds, mask), mask.bool())
+        embeds = _embed(model, probe)
         length = len(probe.prompt_ids)
         written = model.language_model.generate(
             inputs_embeds=embeds[:, :length],
-            attention_mask=mask[:, :length],
+            attention_mask=_ones(embeds)[:, :length],
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
             num_beams=1,
@@ -73,13 +67,19 @@ def toolkit_outputs(
         outputs.append(
             Output(
                 probe.row_id,
-                logits.float().cpu(),
+                _logits(model, embeds),
                 _until_stop(new_ids, template),
                 tuple(first - second for first, second in best),
                 template.decode(new_ids),
             )
         )
     return outputs
+
+
+@torch.no_grad()
+def toolkit_logits(model: PreTrainedModel, probes: Sequence[Probe]) -> list[Tensor]:
+    """The logits alone of `toolkit_outputs`, (L, V) for each probe."""
+    return [_logits(model, _embed(model, probe)) for probe in probes]
 
 
 @torch.no_grad()
@@ -109,6 +109,26 @@ def plain_outputs(
         ids = _until_stop(new_ids.tolist(), template)
         outputs.append(Output(probe.row_id, logits.float().cpu(), ids, (), text))
     return outputs
+
+
+def _embed(model: PreTrainedModel, probe: Probe) -> Tensor:
+    """The decoder's input (1, L, D) for prompt and target."""
+    place = model.query_tokens.device
+    return embed_rows(
+        model,
+        torch.tensor([probe.prompt_ids + probe.target_ids], device=place),
+        prefix=encode_images(model, probe.pixel_values.to(place)),
+        image_index=torch.zeros(1, dtype=torch.long, device=place),
+    )
+
+
+def _logits(model: PreTrainedModel, embeds: Tensor) -> Tensor:
+    mask = _ones(embeds)
+    return logits_at(model, decode_hidden(model, embeds, mask), mask.bool()).float().cpu()
+
+
+def _ones(embeds: Tensor) -> Tensor:
+    return torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
 
 
 def _check_inputs(probe: Probe, inputs: Any) -> None:

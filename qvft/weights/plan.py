@@ -58,6 +58,15 @@ class MergePlan:
             )
         return rounded
 
+    def rounded(self, stored: torch.dtype) -> set[str]:
+        """Keys whose written weight is rounded, given the type that holds the base exactly."""
+        return {
+            key
+            for key, dtype in self.dtypes.items()
+            if self.actions[key] in ("bridge", "lora")
+            or (dtype.is_floating_point and torch.finfo(dtype).eps > torch.finfo(stored).eps)
+        }
+
     def counts(self) -> dict[str, int]:
         """Keys by what happens to them."""
         found = Counter(self.actions.values())

@@ -24,7 +24,8 @@ DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "
 
 # A blank joins what stands on its two sides only where there is a digit (`1 1/2`, `No. 5`, a
 # telephone number) or an opening angle bracket; all other texts are lexed word by word, cached.
-_LOOKS_ACROSS_BLANKS = re.compile(r"[\d<]|(?<![\w.])[A-Za-z]\. +[A-Z]")
+_DIGIT_OR_ANGLE = re.compile(r"[\d<]")
+_INITIAL = re.compile(r"(?<![\w.])[A-Za-z]\. +[A-Z]")
 _PLAIN_WORD = re.compile(r"[a-z]+(?=[ ,.?!;]?(?:\s|$))")
 _ASSIMILATED = frozenset({"cannot", "gonna", "gotta", "wanna", "lemme", "gimme"})
 # Characters that the lexer treats as blanks or drops without leaving a token.
@@ -36,7 +37,7 @@ _cache: dict[str, tuple[str, ...]] = {}
 
 def tokenize(text: str) -> list[str]:
     """Lower-cased tokens of one caption, without the toolkit's list of punctuation."""
-    if _LOOKS_ACROSS_BLANKS.search(text):
+    if _DIGIT_OR_ANGLE.search(text) or (". " in text and _INITIAL.search(text)):
         return [token for token in ptb_tokens(text) if token not in DROPPED]
     tokens: list[str] = []
     for chunk in text.split():

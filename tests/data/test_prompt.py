@@ -1,0 +1,134 @@
+"""The template: where image tokens stand, what is supervised, what is cut."""
+
+from typing import Any
+
+import pytest
+
+from qvft.data.drawn import vocabulary_texts
+from qvft.data.prompt import PromptTemplate, TokenRow
+from qvft.errors import ModelError
+from qvft.models.tiny import EOS_ID, QUERY_TOKENS, VOCABULARY_SIZE, tiny_processor
+
+IMAGE_ID = VOCABULARY_SIZE - 1
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tiny_processor(vocabulary_texts()).tokenizer
+
+
+def template(tokenizer: Any, **changes: Any) -> PromptTemplate:
+    settings = {
+        "num_query_tokens": QUERY_TOKENS,
+        "image_token_id": IMAGE_ID,
+        "stop_text": "\n",
+        "caption": "a photo of",
+    }
+    return PromptTemplate(tokenizer, **{**settings, **changes})
+
+
+def text_of(tokenizer: Any, ids: tuple[int, ...]) -> str:
+    return tokenizer.decode(list(ids))
+
+
+def split(tokenizer: Any, row: TokenRow) -> tuple[str, str]:
+    """The text of what has no loss, without image tokens and `</s>`, and of what has."""
+    prompt = row.ids[QUERY_TOKENS + 1 : row.target_start]
+    return text_of(tokenizer, prompt), text_of(tokenizer, row.ids[row.target_start :])
+
+
+def test_a_row_is_image_tokens_bos_prompt_target_and_stop(tokenizer: Any) -> None:
+    row = template(tokenizer).encode("question", question="How many?", target="two")
+    assert row.ids[:QUERY_TOKENS] == (IMAGE_ID,) * QUERY_TOKENS
+    assert row.ids[QUERY_TOKENS] == EOS_ID
+    assert split(tokenizer, row) == ("Question: How many? Answer:", " two\n")
+    assert row.ids.count(IMAGE_ID) == QUERY_TOKENS
+    assert row.cut_tokens == 0
+
+
+def test_a_caption_has_its_own_prompt(tokenizer: Any) -> None:
+    row = template(tokenizer).encode("caption", target="a cat")
+    assert split(tokenizer, row) == ("a photo of", " a cat\n")
+
+
+def test_without_a_prompt_the_target_starts_without_a_blank(tokenizer: Any) -> None:
+    row = template(tokenizer, caption="").encode("caption", target="a cat")
+    assert split(tokenizer, row) == ("", "a cat\n")
+
+
+def test_without_a_target_nothing_is_supervised_and_nothing_stops(tokenizer: Any) -> None:
+    row = template(tokenizer).encode("question", question="How many?")
+    assert row.target_start == len(row.ids)
+    assert split(tokenizer, row) == ("Question: How many? Answer:", "")
+
+
+def test_the_prompt_alone_is_what_a_training_row_starts_with(tokenizer: Any) -> None:
+    made = template(tokenizer)
+    asked = made.encode("question", question="Is it red?")
+    taught = made.encode("question", question="Is it red?", target="yes")
+    assert taught.ids[: len(asked.ids)] == asked.ids
+
+
+def test_the_stop_token_stands_only_at_the_end(tokenizer: Any) -> None:
+    made = template(tokenizer)
+    row = made.encode("caption", target=" two\n lines\n")
+    assert split(tokenizer, row) == ("a photo of", " two lines\n")
+    assert row.ids.count(made.stop_id) == 1
+
+
+def test_line_breaks_in_a_question_are_folded(tokenizer: Any) -> None:
+    row = template(tokenizer).encode("question", question="How\n\nmany?", target="two")
+    assert split(tokenizer, row)[0] == "Question: How many? Answer:"
+
+
+def test_braces_in_a_question_are_only_braces(tokenizer: Any) -> None:
+    row = template(tokenizer).encode("question", question="{question} {0}?", target="x")
+    assert split(tokenizer, row)[0] == "Question: {question} {0}? Answer:"
+
+
+@pytest.mark.parametrize("special", ["<image>", "</s>", "<pad>"])
+def test_a_text_that_names_a_special_token_gets_no_special_token(
+    tokenizer: Any, special: str
+) -> None:
+    """Trap 1: an image token too many would take the place of the image's features."""
+    row = template(tokenizer).encode("question", question=f"Is {special} it?", target=special)
+    plain = template(tokenizer).encode("question", question="Is it?", target="x")
+    special_id = tokenizer.convert_tokens_to_ids(special)
+    assert row.ids.count(special_id) == plain.ids.count(special_id)
+    assert f"Is {special} it?" in split(tokenizer, row)[0]
+
+
+def test_a_long_prompt_loses_tokens_from_its_left_after_bos(tokenizer: Any) -> None:
+    long = " ".join(f"w{n}" for n in range(200))
+    made = template(tokenizer, max_text_tokens=24)
+    row = made.encode("question", question=long, target="yes")
+    assert len(row.ids) == QUERY_TOKENS + 24
+    assert row.ids[QUERY_TOKENS] == EOS_ID
+    prompt, target = split(tokenizer, row)
+    assert target == " yes\n"
+    assert prompt.endswith(" Answer:")
+    whole = template(tokenizer, max_text_tokens=10_000)
+    uncut = whole.encode("question", question=long, target="yes")
+    assert row.cut_tokens == len(uncut.ids) - len(row.ids)
+
+
+def test_a_long_target_loses_tokens_at_its_end_before_the_stop(tokenizer: Any) -> None:
+    long = " ".join(f"w{n}" for n in range(200))
+    made = template(tokenizer, max_text_tokens=16)
+    row = made.encode("caption", target=long)
+    assert len(row.ids) == QUERY_TOKENS + 16
+    assert row.ids[-1] == made.stop_id
+    assert split(tokenizer, row)[1].startswith(" w0 w1")
+    assert row.cut_tokens > 0
+
+
+def test_generated_tokens_are_read_up_to_the_first_stop(tokenizer: Any) -> None:
+    made = template(tokenizer)
+    ids = [*made.encode("caption", target="a cat").ids, *made.encode("caption", target="x").ids]
+    assert made.decode(ids[QUERY_TOKENS:]) == "a photo of a cat"
+    assert made.decode([EOS_ID]) == ""
+
+
+def test_a_stop_text_of_several_tokens_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(ModelError, match="as [2-9] tokens, not one"):
+        _ = template(tokenizer, stop_text="~~ stop").stop_id

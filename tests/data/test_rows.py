@@ -1,0 +1,61 @@
+"""From samples to rows: which texts, which target, which references."""
+
+from pathlib import Path
+
+from qvft.data.rows import evaluation_rows, training_rows
+from qvft.data.sample import ImageFile, Question, Sample
+
+SAMPLE = Sample(
+    "s",
+    ImageFile(Path("s.png")),
+    captions=("one", "two"),
+    questions=(
+        Question("q1", "Where?", ("here", "there", "there"), {"answer_type": "open"}),
+        Question("q2", "Which?", ("b", "a")),
+    ),
+    meta={"organ": "CHEST", "answer_type": "hidden", "number": 3},
+)
+
+
+def test_training_sees_each_caption_and_each_question_once() -> None:
+    rows = training_rows([SAMPLE])
+    assert [(row.id, row.kind, row.question, row.target) for row in rows] == [
+        ("s#caption0", "caption", None, "one"),
+        ("s#caption1", "caption", None, "two"),
+        ("q1", "question", "Where?", "there"),
+        ("q2", "question", "Which?", "b"),
+    ]
+
+
+def test_the_target_is_the_most_frequent_answer_and_the_first_among_equals() -> None:
+    assert [row.target for row in training_rows([SAMPLE], texts="questions")] == ["there", "b"]
+
+
+def test_evaluation_asks_for_one_caption_with_all_references() -> None:
+    caption, *questions = evaluation_rows([SAMPLE])
+    assert (caption.id, caption.references) == ("s", ("one", "two"))
+    assert [row.references for row in questions] == [("here", "there", "there"), ("b", "a")]
+
+
+def test_texts_can_be_limited_to_one_kind() -> None:
+    for rows in (training_rows, evaluation_rows):
+        assert {row.kind for row in rows([SAMPLE], texts="captions")} == {"caption"}
+        assert {row.kind for row in rows([SAMPLE], texts="questions")} == {"question"}
+
+
+def test_a_sample_without_captions_has_no_caption_row() -> None:
+    bare = Sample("b", SAMPLE.image, questions=SAMPLE.questions)
+    assert [row.kind for row in evaluation_rows([bare])] == ["question", "question"]
+
+
+def test_meta_is_the_images_overlaid_by_the_questions_as_text() -> None:
+    caption, _, first, second = training_rows([SAMPLE])
+    assert caption.meta == {"organ": "CHEST", "answer_type": "hidden", "number": "3"}
+    assert first.meta == {"organ": "CHEST", "answer_type": "open", "number": "3"}
+    assert second.meta == caption.meta
+
+
+def test_row_ids_are_unique_within_a_split() -> None:
+    other = Sample("t", SAMPLE.image, captions=("one",))
+    ids = [row.id for row in training_rows([SAMPLE, other])]
+    assert len(ids) == len(set(ids))

@@ -1,0 +1,77 @@
+"""The console script and what a broken recipe gets from any entry."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qvft import cli
+
+PROJECT = Path(__file__).resolve().parents[1]
+BROKEN = "name: x\nmodel: {id: m}\ntrain: {epoch: 3}\n"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=PROJECT, check=False
+    )
+
+
+def imported_torch(done: subprocess.CompletedProcess) -> bool:
+    """Whether `python -X importtime` lists torch."""
+    names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+    assert "qvft" in names
+    return any(name == "torch" or name.startswith("torch.") for name in names)
+
+
+def test_help_lists_the_commands_without_importing_torch() -> None:
+    done = run("-X", "importtime", "-m", "qvft.cli", "--help")
+    assert done.returncode == 0
+    assert [name for name in cli.COMMANDS if f"\n  {name} " in done.stdout] == list(cli.COMMANDS)
+    assert not imported_torch(done)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself_without_importing_torch(command: str) -> None:
+    done = run("-X", "importtime", "-m", "qvft.cli", command, "--help")
+    assert done.returncode == 0, done.stderr[-500:]
+    assert f"qvft.{command}" in done.stdout
+    assert not imported_torch(done)
+
+
+def test_an_unknown_command_is_told_the_nearest_one(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["trian"]) == 2
+    assert capsys.readouterr().err == 'qvft: there is no command "trian"; did you mean "train"?\n'
+
+
+def test_a_command_like_no_other_is_told_all(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["zzz"]) == 2
+    assert capsys.readouterr().err.endswith("one of " + ", ".join(cli.COMMANDS) + "\n")
+
+
+def test_no_command_shows_the_usage_and_fails(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main([]) == 2
+    assert capsys.readouterr().out.startswith("usage: qvft COMMAND")
+
+
+@pytest.mark.parametrize("entry", ["train", "check"])
+def test_a_broken_recipe_gets_one_line_and_status_2_without_torch(
+    entry: str, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "broken.yaml"
+    recipe.write_text(BROKEN)
+    done = run("-m", f"qvft.{entry}", str(recipe))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        f'qvft: {recipe}: unknown key "train.epoch" (did you mean "epochs"?).\n'
+    )
+    traced = run("-X", "importtime", "-m", f"qvft.{entry}", str(recipe))
+    assert not imported_torch(traced)
+
+
+def test_the_console_script_passes_arguments_and_status_on(tmp_path: Path) -> None:
+    done = run("-m", "qvft.cli", "check", str(tmp_path / "absent.yaml"))
+    assert done.returncode == 2
+    assert "no such recipe file" in done.stderr

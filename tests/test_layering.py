@@ -1,0 +1,83 @@
+"""Imports go one way, siblings never meet, and wide libraries have one home each."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "qvft"
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+ROOTS = {"errors", "log", "files"}
+MAY_IMPORT = {
+    "errors": set(),
+    "log": {"errors"},
+    "files": {"errors"},
+    "recipe": ROOTS,
+    "data": ROOTS | {"recipe"},
+    "models": ROOTS | {"recipe"},
+    "adapters": ROOTS | {"recipe", "models"},
+    "training": ROOTS | {"recipe", "data", "models", "adapters"},
+    "evaluation": ROOTS | {"recipe", "data", "models"},
+    "weights": ROOTS | {"recipe", "data", "models", "adapters"},
+    "checking": ROOTS | {"recipe", "adapters"},
+}
+MAY_IMPORT["build"] = set(MAY_IMPORT)
+ENTRIES = {"train", "eval", "merge", "export", "predict", "check", "cli"}
+ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"build"}
+
+HOMES = {
+    "peft": {"adapters/lora.py"},
+    "bitsandbytes": {"models/quantize.py"},
+    "datasets": {"data/formats/hf.py"},
+    "trl": set(),
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports anywhere, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def test_the_package_is_found() -> None:
+    assert len(FILES) > 60
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = room(path)
+    assert own in MAY_IMPORT or own in ENTRIES, f"{own} is a room without a place in the order"
+    allowed = MAY_IMPORT.get(own, ENTRY_MAY_IMPORT) | {own}
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("qvft.")}
+    assert used <= allowed, f"{own} imports {sorted(used - allowed)}"
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_wide_library_has_one_home(library: str) -> None:
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        if any(name.split(".")[0] == library for name in imports(path))
+    }
+    assert users <= HOMES[library]
+
+
+def test_what_configures_bitsandbytes_lies_in_its_home() -> None:
+    users = {p.relative_to(PACKAGE).as_posix() for p in FILES if "BitsAndBytes" in p.read_text()}
+    assert users == {"models/quantize.py"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) == "recipe"], ids=lambda p: p.name)
+def test_recipes_are_read_without_torch(path: Path) -> None:
+    heavy = {"torch", "transformers", "numpy", "PIL"}
+    assert not heavy & {name.split(".")[0] for name in imports(path)}
