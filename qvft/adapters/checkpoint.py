@@ -100,9 +100,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     except json.JSONDecodeError as error:
         raise CheckpointError(f"damaged: {error.msg}", where=str(path)) from error
-    if manifest.get("format") != 1:
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != 1:
         raise CheckpointError(
-            f"format {manifest.get('format')}", where=str(path), expected="format 1"
+            f"format {found}", where=str(path), expected="format 1"
         )
     return manifest
 

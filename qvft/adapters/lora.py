@@ -7,9 +7,13 @@ from pathlib import Path
 
 import peft
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from qvft.errors import CheckpointError
+
+WEIGHTS = "adapter_model.safetensors"
 
 
 def add_lora(
@@ -63,24 +67,43 @@ def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) 
     Raises:
         CheckpointError: the files are damaged or do not fit the model.
     """
+    _require_weights(folder)
     try:
-        handle = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-    except (ValueError, RuntimeError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"the adapter does not fit: {reason}", where=str(folder)) from error
-    return handle
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+        raise _misfit(folder, error) from error
 
 
 def restore_lora(handle: PeftModel, folder: Path) -> None:
-    """Puts saved LoRA weights back into layers that exist already (resume, best checkpoint)."""
-    state = peft.load_peft_weights(str(folder), device="cpu")
-    result = peft.set_peft_model_state_dict(handle, state)
+    """Puts saved LoRA weights back into layers that exist already (resume, best checkpoint).
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or its keys or shapes are not the model's.
+    """
+    _require_weights(folder)
+    try:
+        state = load_file(folder / WEIGHTS)
+        result = peft.set_peft_model_state_dict(handle, state)
+    except (RuntimeError, OSError, SafetensorError) as error:
+        raise _misfit(folder, error) from error
     missing = [key for key in result.missing_keys if ".lora_" in key]
     if missing or result.unexpected_keys:
         raise CheckpointError(
             f"{len(missing)} LoRA weights missing, {len(result.unexpected_keys)} surplus",
             where=str(folder),
         )
+
+
+def _require_weights(folder: Path) -> None:
+    """Looks before PEFT does, which would ask the hub for a file that is not there."""
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"no {WEIGHTS}", where=str(folder))
+
+
+def _misfit(folder: Path, error: Exception) -> CheckpointError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[min(1, len(lines) - 1)] if lines else type(error).__name__
+    return CheckpointError(f"the adapter does not fit: {reason}", where=str(folder))
 
 
 def without_adapters(handle: PeftModel):  # noqa: ANN201 - PEFT's context manager has no public type

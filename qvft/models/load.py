@@ -15,6 +15,7 @@ from qvft.errors import ModelError
 from qvft.files import sha256_file, sha256_json
 from qvft.models.families import Family, family_of
 from qvft.models.quantize import quantization_config
+from qvft.models.tiny import init_tiny
 
 if not sys.stderr.isatty():
     transformers.utils.logging.disable_progress_bar()
@@ -95,9 +96,7 @@ def load_model(
     """
     model_class = getattr(transformers, base.family.model_class)
     if random_seed is not None:
-        set_seed(random_seed)
-        model = model_class._from_config(base.config, dtype=dtype, attn_implementation=attention)
-        return model.to(device or "cpu").eval()
+        return _fresh_model(base, random_seed, dtype, attention).to(device or "cpu").eval()
     extra: dict[str, Any] = {}
     if quantize != "none":
         extra["quantization_config"] = quantization_config(
@@ -157,6 +156,19 @@ def weight_files(base: Base) -> list[Path]:
 def weights_hash(base: Base) -> str:
     """Hex SHA-256 that identifies the base's weights, by the content of its safetensors files."""
     return sha256_json({file.name: sha256_file(file) for file in weight_files(base)})
+
+
+def _fresh_model(
+    base: Base, seed: int, dtype: torch.dtype, attention: str
+) -> PreTrainedModel:
+    """Fresh weights in a base's geometry; the bundled model has its own way to draw them."""
+    if base.id == TINY_ID:
+        model = init_tiny(seed).to(dtype)
+        model.set_attn_implementation(attention)
+        return model
+    set_seed(seed)
+    model_class = getattr(transformers, base.family.model_class)
+    return model_class._from_config(base.config, dtype=dtype, attn_implementation=attention)
 
 
 def _check_loading(model_id: str, loading: dict[str, Any]) -> None:

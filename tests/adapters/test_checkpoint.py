@@ -120,7 +120,7 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"), [("{", "damaged"), ('{"format": 99}', "format 99"), ("[]", "")]
+    ("content", "problem"), [("{", "damaged"), ('{"format": 99}', "format 99"), ("[]", "format None")]
 )
 def test_a_manifest_of_another_kind_is_refused(tmp_path: Path, content: str, problem: str) -> None:
     (tmp_path / MANIFEST).write_text(content)
@@ -149,7 +149,7 @@ def test_a_missing_lora_file_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     (tmp_path / WEIGHTS).unlink()
     model, handle = built()
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=f"no {WEIGHTS}"):
         restore_checkpoint(tmp_path, model, handle)
 
 
@@ -157,7 +157,7 @@ def test_lora_of_another_rank_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     model = init_tiny(0)
     handle = add_lora(model, resolve_targets(model, FAMILY, ["q_proj"]), r=3, alpha=4)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="size mismatch for .*q_proj.lora_A"):
         restore_checkpoint(tmp_path, model, handle)
 
 
