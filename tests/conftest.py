@@ -112,19 +112,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, recipe_file: Path) -> Pat
 
 
 @pytest.fixture(scope="session")
-def random_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder: the embedded model's geometry with random weights, and its processor."""
-    from qvft.data.drawn import vocabulary_texts
-    from qvft.models.tiny import init_tiny, tiny_processor
-
-    folder = tmp_path_factory.mktemp("random_base")
-    init_tiny(0).save_pretrained(folder)
-    tiny_processor(vocabulary_texts()).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def make_run(random_base: Path) -> Callable[..., Path]:
+def make_run(tiny_folder: Path) -> Callable[..., Path]:
     """A function that writes the run folder of a finished run without training one.
 
     Every trained weight is the base's (or PEFT's start) plus noise as large as the weights, so that
@@ -132,34 +120,34 @@ def make_run(random_base: Path) -> Callable[..., Path]:
     """
     import torch
 
+    from qvft.adapters.checkpoint import bridge_names, save_checkpoint
     from qvft.build.model import base_model, base_of, provenance_of, set_trainable
     from qvft.build.model import with_fresh_adapters as adapted
-    from qvft.adapters.checkpoint import bridge_names, save_checkpoint
     from qvft.recipe.load import merge, parse_recipe
     from qvft.recipe.lock import write_lock
 
     plain: dict[str, Any] = {
         "name": "drawn",
-        "model": {"id": str(random_base)},
+        "model": {"id": str(tiny_folder)},
         "data": {
-            "train": {"format": "drawn", "path": "seed=1,count=4"},
-            "eval": {"format": "drawn", "path": "seed=2,count=6"},
+            "train": {"format": "drawn", "path": "seed=1,count=2"},
+            "eval": {"format": "drawn", "path": "seed=2,count=2"},
             "workers": 0,
         },
         "tune": {"lora": {"targets": ["q_proj", "v_proj", "fc1"], "r": 4, "alpha": 8}},
+        "run": {"threads": 1},
     }
 
     def make(folder: Path, **changes: Any) -> Path:
         recipe = parse_recipe(merge(plain, changes))
         base = base_of(recipe)
-        loaded = adapted(base_model(recipe, base), recipe, recipe.tune)
-        set_trainable(loaded, recipe.tune)
-        generator = torch.Generator().manual_seed(3)
-        with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(3)
+            loaded = adapted(base_model(recipe, base), recipe, recipe.tune)
+            set_trainable(loaded, recipe.tune)
             for parameter in loaded.model.parameters():
                 if parameter.requires_grad:
-                    noise = torch.randn(parameter.shape, generator=generator)
-                    parameter += 0.02 * noise
+                    parameter += 0.02 * torch.randn(parameter.shape)
         save_checkpoint(
             folder / "adapter",
             loaded.model,

@@ -64,9 +64,7 @@ def test_a_broken_recipe_gets_one_line_and_status_2_without_torch(
     done = run("-m", f"qvft.{entry}", str(recipe))
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == (
-        f'qvft: {recipe}: unknown key "train.epoch" (did you mean "epochs"?).\n'
-    )
+    assert done.stderr == (f'qvft: {recipe}: unknown key "train.epoch" (did you mean "epochs"?).\n')
     traced = run("-X", "importtime", "-m", f"qvft.{entry}", str(recipe))
     assert not imported_torch(traced)
 

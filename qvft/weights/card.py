@@ -1,4 +1,4 @@
-"""The model card of a merged checkpoint."""
+"""Model cards of what is written: a merged checkpoint, an adapter for plain PEFT."""
 
 from __future__ import annotations
 
@@ -44,26 +44,56 @@ a line break.
 ## Training
 
 Recipe `{{ name }}` (hash `{{ recipe_sha256[:12] }}`). Trained: {{ trained | join(", ") }}.
+
 {% if quantized != "none" %}
 The decoder was quantised ({{ quantized }}) while its adapters were trained; they are merged into \
 its unquantised weights here, and merge.json says what that changes.
+
 {% endif %}
 ## Measured
+
 {% if reports %}
 {% for report in reports %}
 **{{ report.name }}** (n = {{ report.n }})
 
 | metric | value |
 |---|---|
-{% for name, value in report.metrics -%}
+{% for name, value in report.metrics %}
 | {{ name }} | {{ "%.4g" | format(value) }} |
 {% endfor %}
-{%- endfor %}
+
+{% endfor %}
 {% else %}
 Nothing was measured before merging.
+
 {% endif %}
 merge.json holds the base's revision and hash, library versions, how the merge was verified, and \
 a checksum of each file.
+"""
+
+_PEFT_CARD = """\
+---
+library_name: peft
+base_model: {{ base_id }}
+tags: [blip-2, qvft, lora]
+---
+# {{ name }}, adapter
+
+LoRA weights for {{ base_id }}, and beside them `bridge.safetensors` with the Q-Former, the query \
+tokens and the language projection, which were trained with them: without it the model is another.
+
+```python
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import Blip2ForConditionalGeneration
+
+base = Blip2ForConditionalGeneration.from_pretrained("{{ base_id }}", dtype=torch.float32)
+base.load_state_dict(load_file("FOLDER/bridge.safetensors"), strict=False)
+model = PeftModel.from_pretrained(base, "FOLDER")
+```
+
+`qvft.merge` writes the same model as one checkpoint.
 """
 
 
@@ -100,6 +130,12 @@ def model_card(facts: CardFacts, run_dir: Path) -> str:
     ).from_string(_CARD)
     reports = [read for path in sorted(run_dir.glob("eval/*/report.json")) if (read := _read(path))]
     return template.render(**vars(facts), prompt=json.dumps(asked), reports=reports)
+
+
+def peft_card(base_id: str, name: str) -> str:
+    """The card of an adapter folder, with how to load it."""
+    template = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(_PEFT_CARD)
+    return template.render(base_id=base_id, name=name)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -84,17 +84,24 @@ def toolkit_logits(model: PreTrainedModel, probes: Sequence[Probe]) -> list[Tens
 
 @torch.no_grad()
 def plain_outputs(
-    model: PreTrainedModel, processor: Any, template: PromptTemplate, probes: Sequence[Probe]
+    model: PreTrainedModel,
+    processor: Any,
+    template: PromptTemplate,
+    probes: Sequence[Probe],
+    *,
+    stop_ids: list[int] | None = None,
 ) -> list[Output]:
     """Outputs the way a user without the toolkit gets them: `processor(...)`, `model.generate`.
 
     Args:
         template: the toolkit's; only compared with.
+        stop_ids: what `generate` is told to stop on; None: what the checkpoint itself says.
 
     Raises:
         VerificationError: the processor makes other tokens or pixels of a probe than the toolkit.
     """
     place = model.query_tokens.device
+    told = {} if stop_ids is None else {"eos_token_id": stop_ids}
     outputs = []
     for probe in probes:
         inputs = processor(images=probe.image, text=probe.prompt, return_tensors="pt")
@@ -103,7 +110,7 @@ def plain_outputs(
         target = torch.tensor([probe.target_ids], device=place)
         whole = torch.cat([inputs["input_ids"], target], dim=1)
         logits = model(pixel_values=inputs["pixel_values"], input_ids=whole).logits[0]
-        written = model.generate(**inputs, max_new_tokens=NEW_TOKENS)
+        written = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **told)
         new_ids = written[0, inputs["input_ids"].shape[1] :]
         text = processor.batch_decode([new_ids], skip_special_tokens=True)[0].strip()
         ids = _until_stop(new_ids.tolist(), template)

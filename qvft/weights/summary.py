@@ -16,7 +16,7 @@ def merge_summary(content: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"weights: {checks['weights']['weights']:,} in {content['dtype']}, each exactly as planned"
     )
-    yield f"against base + adapter: {_line(checks['behaviour'])}"
+    yield f"against base + adapter: {comparison_line(checks['behaviour'])}"
     for tie in checks["behaviour"]["near_ties"]:
         yield (
             f"  {tie['row']} parts at token {tie['token']}, where the two best tokens are "
@@ -25,11 +25,12 @@ def merge_summary(content: Mapping[str, Any]) -> Iterator[str]:
     if checks["quantized"]:
         yield (
             f"against the {content['quantized']} base it was trained on (for information): "
-            f"{_line(checks['quantized'], judged=False)}"
+            f"{comparison_line(checks['quantized'], judged=False)}"
         )
 
 
-def _line(figures: Mapping[str, Any], *, judged: bool = True) -> str:
+def comparison_line(figures: Mapping[str, Any], *, judged: bool = True) -> str:
+    """How far a model is from the reference, in one line."""
     allowed = f" (allowed {figures['tolerance']['largest']:.2g})" if judged else ""
     return (
         f"{figures['equal_texts']} of {figures['rows']} texts equal, logits off by at most "

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 SAFETY = 4.0
 """Allowed multiple of what the random errors did. Two draws agree within a factor of two: on small
-random models the merged model's errors were 0.02 to 1.1 times the control's."""
+random models the merged model's errors were 0.15 (float32) to 1.05 (bfloat16) times the control's.
+"""
 
 _RMS_OF_ROUNDING = math.sqrt((1 - 0.25) / (2 * math.log(2)) / 3)
 _FLOAT32_ROUNDOFF = 2.0**-24

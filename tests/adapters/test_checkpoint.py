@@ -120,7 +120,8 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"), [("{", "damaged"), ('{"format": 99}', "format 99"), ("[]", "format None")]
+    ("content", "problem"),
+    [("{", "damaged"), ('{"format": 99}', "format 99"), ("[]", "format None")],
 )
 def test_a_manifest_of_another_kind_is_refused(tmp_path: Path, content: str, problem: str) -> None:
     (tmp_path / MANIFEST).write_text(content)

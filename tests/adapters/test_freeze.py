@@ -88,6 +88,8 @@ def test_marking_twice_leaves_what_the_second_says() -> None:
 
 def test_lora_reports_the_layers_it_was_given() -> None:
     model = init_tiny(0)
-    wanted = resolve_targets(model, FAMILY, ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"])
+    wanted = resolve_targets(
+        model, FAMILY, ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+    )
     handle = add_lora(model, wanted, r=RANK, alpha=8)
     assert sorted(lora_targets(handle)) == sorted(wanted)

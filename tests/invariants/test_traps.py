@@ -253,3 +253,77 @@ def test_mark_trainable_can_freeze_all(recipe_file: Path) -> None:
     everything = dict.fromkeys(BLIP2.parts, "frozen")
     mark_trainable(loaded.model, BLIP2, everything)
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from qvft.eval import main
+
+    folder = tmp_path_factory.mktemp("evaluated") / "report"
+    assert main([str(tiny_run), "--out", str(folder)]) == 0
+    return folder
+
+
+def test_trap_8_a_report_names_what_shapes_its_scores(evaluated: Path) -> None:
+    report = json.loads((evaluated / "report.json").read_text())
+    assert report["decode"]["questions"]["num_beams"] == 1
+    assert report["decode"]["prompt"]["question"] == "Question: {question} Answer:"
+    assert "coco-caption-1.2" in report["definitions"]["CIDEr"]
+    assert {"torch", "transformers", "peft"} <= set(report["versions"])
+
+
+def test_trap_13_predictions_hold_neither_prompt_nor_placeholders(evaluated: Path) -> None:
+    rows = [json.loads(line) for line in (evaluated / "predictions.jsonl").open()]
+    assert len(rows) == 24
+    assert not any("Question:" in row["prediction"] for row in rows)
+    assert not any("<image>" in row["prediction"] for row in rows)
+
+
+def test_trap_14_training_and_evaluation_share_one_prompt(work) -> None:
+    template = work.loaded.template
+    for kind, question in (("caption", None), ("question", "Is it red?")):
+        trained = template.encode(kind, question=question, target="yes")
+        asked = template.encode(kind, question=question)
+        assert trained.ids[: trained.target_start] == asked.ids
+
+
+def test_trap_14_empty_and_repeated_outputs_are_counted(evaluated: Path) -> None:
+    counts = json.loads((evaluated / "report.json").read_text())["counts"]
+    rows = [json.loads(line) for line in (evaluated / "predictions.jsonl").open()]
+    assert counts["empty_predictions"] == sum(not row["prediction"] for row in rows)
+    assert counts["different_predictions"] == len({row["prediction"] for row in rows})
+
+
+def test_trap_18_a_merge_starts_from_the_unquantised_base(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    from qvft.merge import main as merge
+    from qvft.train import main as train
+
+    run, out = tmp_path / "run", tmp_path / "merged"
+    overrides = ["model.quantize.scheme=nf4", "train.max_steps=1", f"run.dir={run}"]
+    assert train([str(recipe_file), *overrides]) == 0
+    assert merge([str(run), str(out)]) == 0
+    weights = load_file(out / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert "quantization_config" not in json.loads((out / "config.json").read_text())
+
+
+def test_trap_21_images_are_decoded_by_workers(recipe_file: Path, tmp_path: Path) -> None:
+    train = load_recipe(recipe_file).train.model_dump()
+    arguments = training_arguments(train, output_dir=tmp_path, seed=0, workers=3, has_eval=False)
+    assert arguments.dataloader_num_workers == 3
+
+
+def test_trap_22_default_metrics_need_no_java(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qvft.evaluation.rows import PredictionRow
+    from qvft.evaluation.scoring import score
+
+    monkeypatch.setenv("PATH", "")
+    row = PredictionRow("1", "a.png", "caption", None, "a red picture", ("a red picture",))
+    other = PredictionRow("2", "b.png", "caption", None, "a blue one", ("a green one",))
+    metrics = score([row, other]).metrics
+    assert metrics["caption_exact_match"] == 50
+    assert metrics["Bleu_1"] > 0

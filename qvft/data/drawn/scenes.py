@@ -85,14 +85,14 @@ def _name(rng: random.Random, shapes: float, digits: float) -> str:
 def sample_scene(seed: int, index: int) -> Scene:
     """Return the scene that belongs to `(seed, index)`; equal arguments give equal scenes."""
     rng = random.Random(f"qvft scene {seed} {index}")
-    background = rng.choices(BACKGROUNDS, (5, 4, 1))[0]
+    background = rng.choices(BACKGROUNDS, (6, 3, 1))[0]
     faint = {"white": "yellow", "black": "blue", "gray": "gray"}[background]
     colours = [colour for colour in COLOURS if colour not in {background, faint, "gray"}]
     handwritten = rng.random() < 0.5
     if rng.random() < 0.65:
-        name = _name(rng, shapes=0.12, digits=0.58)
+        name = _name(rng, shapes=0.12, digits=0.6)
         plain = "white" if background == "black" else "black"
-        colour = plain if rng.random() < 0.6 else rng.choice(colours)
+        colour = plain if rng.random() < 0.7 else rng.choice(colours)
         coarse = rng.choice((8, 8, 8, 9, 10, 12, 16)) if rng.random() < 0.55 else None
         things = (Thing(name, colour, "large", "centre"),)
     else:
@@ -115,6 +115,13 @@ def _shaded(name: str, rng: random.Random) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def _start(slack_px: int, rng: random.Random, *, centred: bool) -> int:
+    """Where a box begins that leaves `slack_px` free: about the middle, or anywhere."""
+    if centred:
+        return round(slack_px * rng.uniform(0.3, 0.7))
+    return rng.randint(0, max(slack_px, 0))
+
+
 def _placed_masks(
     scene: Scene, size_px: int, rng: random.Random
 ) -> Iterator[tuple[Thing, tuple[int, int], Image.Image]]:
@@ -122,11 +129,11 @@ def _placed_masks(
     room = size_px if scene.single else size_px // 2
     for thing in scene.things:
         if scene.single:
-            share, column, row = rng.uniform(0.72, 1.0), 0, 0
+            share, column, row = rng.uniform(0.82, 1.0), 0, 0
         else:
             share = rng.uniform(0.8, 0.98) if thing.size == "large" else rng.uniform(0.5, 0.62)
             row, column = divmod(PLACES.index(thing.place), 2)
-        narrow = rng.uniform(0.85, 1.0) if thing.kind == "shape" else rng.uniform(0.5, 1.0)
+        narrow = rng.uniform(0.85, 1.0) if thing.kind == "shape" else rng.uniform(0.6, 0.95)
         if thing.name == "1":
             narrow *= 0.6
         height = room * share
@@ -136,11 +143,11 @@ def _placed_masks(
             box_px,
             rng,
             handwritten=scene.handwritten,
-            warp=0.06 if thing.kind == "shape" else 0.13,
+            warp=0.05 if thing.kind == "shape" else 0.08,
             coarse_px=scene.coarse_px,
         )
-        x = column * room + rng.randint(0, max(room - box_px[0], 0))
-        y = row * room + rng.randint(0, max(room - box_px[1], 0))
+        x = column * room + _start(room - box_px[0], rng, centred=scene.single)
+        y = row * room + _start(room - box_px[1], rng, centred=scene.single)
         yield thing, (x, y), mask
 
 

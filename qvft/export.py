@@ -1,0 +1,42 @@
+"""`python -m qvft.export RUN OUT --to peft`: writes a run's checkpoint in another form."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.log import exit_status, stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exports; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="qvft.export", description=__doc__)
+    parser.add_argument("run", help="run folder of qvft.train")
+    parser.add_argument("out", help="new folder for what is written")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="of the recipe")
+    parser.add_argument("--to", required=True, metavar="FORM", help="peft: what plain PEFT loads")
+    parser.add_argument("--json", action="store_true", help="print export.json, not a summary")
+    given = parser.parse_intermixed_args(arguments)
+    return exit_status(lambda: export(given))
+
+
+def export(given: argparse.Namespace) -> None:
+    """Write, load as its users do, compare, summary."""
+    from qvft.build.exporting import export_run
+
+    content = export_run(Path(given.run), Path(given.out), to=given.to, overrides=given.overrides)
+    if given.json:
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+
+    from qvft.weights.summary import comparison_line
+
+    stdout.print(f"loaded again: {comparison_line(content['verification'])}", highlight=False)
+    stdout.print(f"written to {given.out}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

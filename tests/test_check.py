@@ -1,0 +1,234 @@
+"""`qvft.check`: everything short of the first step, on a small model and small data."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from qvft.check import main
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def checked(recipe: Path, folder: Path, *arguments: str) -> dict[str, Any]:
+    """What `--json` holds after a check that passes."""
+    file = folder / "findings.json"
+    assert main([str(recipe), *arguments, "--json", str(file)]) == 0
+    return json.loads(file.read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("check")
+    return checked(recipe_file, folder, f"run.dir={folder / 'run'}", "train.checkpointing=true")
+
+
+@pytest.fixture
+def own_data(shapes: Path, tmp_path: Path) -> Path:
+    """A copy of the small dataset that a test may break."""
+    return Path(shutil.copytree(shapes, tmp_path / "data"))
+
+
+def test_data_is_counted(whole: dict[str, Any]) -> None:
+    train = whole["train"]
+    assert (train["images"], train["captions"], train["questions"]) == (24, 24, 48)
+    assert (train["rows"], train["skipped"], train["cut_rows"]) == (72, [], 0)
+    least, median, most = train["target_tokens"]
+    assert 2 <= least <= median <= most < train["longest"]
+    assert whole["eval"]["name"] == "shapes-test"
+
+
+def test_three_rows_are_shown_with_what_the_loss_sees(whole: dict[str, Any]) -> None:
+    assert len(whole["shown"]) == 3
+    assert {shown["kind"] for shown in whole["shown"]} == {"caption", "question"}
+    question = next(shown for shown in whole["shown"] if shown["kind"] == "question")
+    assert question["prompt"] == "</s>Question: Which colour is it? Answer:"
+    assert question["supervised"].endswith("\n")
+
+
+def test_each_phase_has_its_table_targets_memory_and_steps(whole: dict[str, Any]) -> None:
+    (phase,) = whole["phases"]
+    components = {row["component"]: row for row in phase["components"]}
+    assert components["vision"]["trainable"] == 0
+    assert components["qformer"]["percent"] == 100
+    assert phase["total"]["trainable"] == sum(row["trainable"] for row in phase["components"])
+    assert {name.rpartition(".")[2] for name in phase["lora_targets"]} == {"q_proj", "v_proj"}
+    assert phase["steps"] == 6
+    for memory in phase["memory"]:
+        parts = memory["weights"] + memory["trained_states"] + memory["activations"]
+        assert memory["total"] == parts > 0
+
+
+def test_the_preflight_passes_with_recomputed_activations(whole: dict[str, Any]) -> None:
+    """Traps 1, 3, 6 and 17."""
+    assert len(whole["checks"]) == 6
+    assert all(check["passed"] for check in whole["checks"])
+    reached = whole["checks"][-1]["detail"]
+    for component in ("qformer", "query_tokens", "language_projection", "adapters"):
+        assert component in reached
+
+
+def test_the_screen_marks_the_supervised_tokens(
+    recipe_file: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([str(recipe_file), "--only", "data"]) == 0
+    shown = capsys.readouterr().out
+    assert "Answer:« red\\n»" in shown
+    assert "phase" not in shown.replace("phases", "")
+
+
+def test_images_on_both_sides_are_a_warning(whole: dict[str, Any]) -> None:
+    """The first eight images of the two splits are drawn alike."""
+    assert any("8 of 8 images of shapes-test are also in train" in w for w in whole["warnings"])
+
+
+def test_equal_ids_of_other_images_are_told_apart(
+    recipe_file: Path, own_data: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (9, 9), "white").save(own_data / "other.png")
+    row = {"id": "train0", "image": "other.png", "captions": ["white"]}
+    (own_data / "test.jsonl").write_text(json.dumps(row) + "\n")
+    found = checked(
+        recipe_file, tmp_path, f"data.eval.path={own_data / 'test.jsonl'}", "--only", "data"
+    )
+    assert found["warnings"] == [
+        "1 of 1 ids, of other images, of shapes-test are also in train, first train0"
+    ]
+
+
+def test_skipped_images_are_listed_with_their_reason(
+    recipe_file: Path, own_data: Path, tmp_path: Path
+) -> None:
+    (own_data / "train3.png").write_bytes(b"no image")
+    arguments = (f"data.train.path={own_data / 'train.jsonl'}", "--only", "data")
+    found = checked(recipe_file, tmp_path, *arguments, "data.on_bad_image=skip")
+    (skipped,) = found["train"]["skipped"]
+    assert skipped["id"] == "train3"
+    assert "not an image" in skipped["reason"]
+    assert found["train"]["images"] == 23
+    assert main([str(recipe_file), *arguments]) == 2
+
+
+def test_rows_that_are_cut_are_counted(recipe_file: Path, tmp_path: Path) -> None:
+    found = checked(recipe_file, tmp_path, "--only", "data", "data.max_text_tokens=8")
+    assert found["train"]["cut_rows"] == 48
+    assert any("raise data.max_text_tokens" in warning for warning in found["warnings"])
+
+
+def test_a_folder_that_holds_another_run_is_a_warning(
+    recipe_file: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    found = checked(recipe_file, tmp_path, f"run.dir={tiny_run}", "train.epochs=7")
+    assert any("holds another recipe's run" in warning for warning in found["warnings"])
+
+
+def test_a_failed_check_is_shown_written_and_ends_with_1(
+    recipe_file: Path, own_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Trap 1: where all images are one, exchanging them cannot move the loss."""
+    for image in own_data.glob("*.png"):
+        Image.new("RGB", (40, 32), "grey").save(image)
+    file = tmp_path / "findings.json"
+    status = main(
+        [str(recipe_file), f"data.train.path={own_data / 'train.jsonl'}", f"--json={file}"]
+    )
+    assert status == 1
+    captured = capsys.readouterr()
+    assert "FAILED" in captured.out
+    assert "exchanging images moves the loss" in captured.err
+    failed = [check for check in json.loads(file.read_text())["checks"] if not check["passed"]]
+    assert len(failed) == 1
+
+
+@pytest.mark.parametrize("target", ["q_poj", "query"])
+def test_lora_targets_that_match_nothing_end_with_2(
+    recipe_file: Path, target: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([str(recipe_file), "--only", "model", f"tune.lora.targets=[{target}]"]) == 2
+    assert "is no linear layer of the decoder" in capsys.readouterr().err
+
+
+def test_the_model_alone_gives_the_table_of_the_loaded_one(
+    recipe_file: Path, tmp_path: Path, whole: dict[str, Any]
+) -> None:
+    found = checked(
+        recipe_file, tmp_path, "--only", "model", "data.train.path=absent", "run.dir=nowhere"
+    )
+    (phase,), (loaded,) = found["phases"], whole["phases"]
+    assert phase["components"] == loaded["components"]
+    assert sorted(phase["lora_targets"]) == sorted(loaded["lora_targets"])
+    assert found["train"] is None
+
+
+def test_doras_magnitudes_are_counted_without_weights(recipe_file: Path, tmp_path: Path) -> None:
+    def adapters(*overrides: str) -> int:
+        found = checked(recipe_file, tmp_path, "--only", "model", *overrides)
+        rows = found["phases"][0]["components"]
+        return next(row["total"] for row in rows if row["component"] == "adapters")
+
+    assert adapters("tune.lora.dora=true") > adapters()
+
+
+def test_each_phase_of_a_recipe_is_weighed(recipe_file: Path, tmp_path: Path) -> None:
+    found = checked(
+        recipe_file,
+        tmp_path,
+        "--only",
+        "model",
+        "phases=[{name: bridge, tune: {decoder: frozen}}, {name: all, tune: {vision: full}}]",
+    )
+    first, second = found["phases"]
+    assert first["total"]["trainable"] < second["total"]["trainable"]
+    assert (first["name"], second["name"]) == ("bridge", "all")
+    assert first["lora_targets"] == []
+
+
+def test_blip2_opt_27b_is_weighed_without_weights_or_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    found = checked(PROJECT / "recipes" / "medical_vqa.yaml", tmp_path, "--only", "model")
+    (phase,) = found["phases"]
+    totals = {row["component"]: row["total"] for row in phase["components"]}
+    # ViT-g/14 and OPT-2.7B as published: 986 M and 2,652 M; Q-Former 105 M without a text branch.
+    assert round(totals["vision"] / 1e6) == 986
+    assert round(totals["decoder"] / 1e6) == 2652
+    assert round(totals["qformer"] / 1e6) == 105
+    assert totals["query_tokens"] == 32 * 768
+    assert len(phase["lora_targets"]) == 32 * 6
+    # r x (in + out): four projections of 2560 x 2560 and two of 2560 x 10240 in each block.
+    assert totals["adapters"] == 32 * 16 * (4 * 2 * 2560 + 2 * (2560 + 10240))
+    assert "LoRA on 192 layers" in capsys.readouterr().out
+
+
+def test_an_encoder_decoder_is_counted_and_said_not_to_be_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    found = checked(
+        PROJECT / "recipes" / "medical_vqa.yaml",
+        tmp_path,
+        "--only",
+        "model",
+        "model.id=Salesforce/blip2-flan-t5-xl",
+    )
+    totals = {row["component"]: row["total"] for row in found["phases"][0]["components"]}
+    # Flan-T5-XL has 2,849.8 M weights; transformers ties its head (65.8 M) to the embeddings.
+    assert round(totals["decoder"] / 1e6) == 2784
+    assert any("encoder-decoder" in warning for warning in found["warnings"])
+
+
+def test_the_recipe_alone_needs_no_torch(recipe_file: Path) -> None:
+    code = (
+        "import sys; from qvft.check import main\n"
+        f"status = main([{str(recipe_file)!r}, '--only', 'recipe'])\n"
+        "sys.exit(status or 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "shapes" in done.stdout
