@@ -160,3 +160,19 @@ def make_run(tiny_folder: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def drawn_run(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., Path]) -> Path:
+    """The run folder of `make_run` with LoRA and a trained bridge."""
+    return make_run(tmp_path_factory.mktemp("runs") / "drawn")
+
+
+@pytest.fixture(scope="session")
+def merged(tmp_path_factory: pytest.TempPathFactory, drawn_run: Path) -> Path:
+    """The folder that merging `drawn_run` in float32 wrote."""
+    from qvft.build.merging import merge_run
+
+    out = tmp_path_factory.mktemp("merged") / "model"
+    merge_run(drawn_run, out)
+    return out

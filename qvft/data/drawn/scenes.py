@@ -151,33 +151,6 @@ def _placed_masks(
         yield thing, (x, y), mask
 
 
-def draw_with_mask(scene: Scene, size_px: int) -> tuple[Image.Image, Image.Image]:
-    """Draw a scene and return (RGB image, mask of its things), both `size_px` by `size_px` pixels.
-
-    The mask has mode "L", 255 where a thing covers the background. Equal arguments give equal pixels.
-
-    Raises:
-        ValueError: `size_px` is below 16, where a quarter of the image holds no glyph.
-    """
-    if size_px < 16:
-        raise ValueError(f"size_px is {size_px}; a scene needs at least 16 pixels a side")
-    rng = random.Random(scene.style_seed)
-    image = Image.new("RGB", (size_px, size_px), _shaded(scene.background, rng))
-    covered = Image.new("L", (size_px, size_px), 0)
-    for thing, corner, mask in _placed_masks(scene, size_px, rng):
-        image.paste(_shaded(thing.colour, rng), corner, mask)
-        covered.paste(mask, corner)
-    finish = rng.random()
-    if finish < 0.15:
-        return image.filter(ImageFilter.BoxBlur(rng.uniform(0.5, 1.2))), covered
-    if finish < 0.35:
-        noise = np.random.default_rng(scene.style_seed).normal(
-            0.0, rng.uniform(4.0, 16.0), (size_px, size_px, 1)
-        )
-        image = Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
-    return image, covered
-
-
 def draw(scene: Scene, size_px: int) -> Image.Image:
     """Draw a scene and return it as an RGB image of `size_px` by `size_px` pixels.
 
@@ -186,7 +159,21 @@ def draw(scene: Scene, size_px: int) -> Image.Image:
     Raises:
         ValueError: `size_px` is below 16, where a quarter of the image holds no glyph.
     """
-    return draw_with_mask(scene, size_px)[0]
+    if size_px < 16:
+        raise ValueError(f"size_px is {size_px}; a scene needs at least 16 pixels a side")
+    rng = random.Random(scene.style_seed)
+    image = Image.new("RGB", (size_px, size_px), _shaded(scene.background, rng))
+    for thing, corner, mask in _placed_masks(scene, size_px, rng):
+        image.paste(_shaded(thing.colour, rng), corner, mask)
+    finish = rng.random()
+    if finish < 0.15:
+        return image.filter(ImageFilter.BoxBlur(rng.uniform(0.5, 1.2)))
+    if finish < 0.35:
+        noise = np.random.default_rng(scene.style_seed).normal(
+            0.0, rng.uniform(4.0, 16.0), (size_px, size_px, 1)
+        )
+        return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+    return image
 
 
 def targets(scene: Scene) -> dict[str, np.ndarray]:

@@ -1,0 +1,50 @@
+"""Which rows are asked, and what is asked of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+from transformers import AutoProcessor
+
+from qvft.data.collate import Collator
+from qvft.data.formats.drawn import DrawnImage
+from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row
+from qvft.data.sample import Sample
+from qvft.weights.probes import choose_rows, make_probes
+
+
+def row(kind: str, image: int, number: int = 0) -> Row:
+    sample = Sample(f"image{image}", DrawnImage(0, image, 48))
+    question = "What is it?" if kind == "question" else None
+    return Row(f"{kind}{image}#{number}", sample, kind, question, "red", ("red",), {})
+
+
+def test_kinds_take_turns_and_new_images_come_first() -> None:
+    rows = [row("caption", 0), row("question", 0), row("question", 1), row("question", 1, 1)]
+    ids = [chosen.id for chosen in choose_rows(rows, 3)]
+    assert ids == ["caption0#0", "question1#0", "question0#0"]
+
+
+def test_fewer_rows_than_asked_for_are_all_chosen() -> None:
+    rows = [row("question", 0), row("question", 0, 1)]
+    assert len(choose_rows(rows, 8)) == 2
+    assert choose_rows([], 8) == []
+
+
+def test_a_probe_is_what_the_collator_makes_of_a_row(tiny_folder: Path) -> None:
+    processor = AutoProcessor.from_pretrained(tiny_folder)
+    template = PromptTemplate(processor.tokenizer, 12, 1199, "\n")
+    collator = Collator(template, processor.image_processor, 10_000)
+    (probe,) = make_probes(collator, [row("question", 3)])
+    batch = collator([(0, row("question", 3))])
+    assert list(probe.prompt_ids + probe.target_ids) == batch["input_ids"][0].tolist()
+    assert probe.target_ids[-1] == template.stop_id
+    assert probe.prompt == "Question: What is it? Answer:"
+    assert probe.pixel_values.equal(batch["pixel_values"])
+    assert isinstance(probe.image, Image.Image)
+    short = replace(collator, template=replace(template, max_text_tokens=8))
+    long_question = replace(row("question", 3), question="What " * 20)
+    assert make_probes(short, [long_question]) == []
