@@ -52,7 +52,8 @@ def add_lora(
 
 def lora_targets(handle: PeftModel) -> tuple[str, ...]:
     """Full names of the layers that have adapters, in the model's order."""
-    return tuple(handle.base_model.targeted_module_names)
+    names: list[str] = handle.base_model.targeted_module_names  # type: ignore[assignment]
+    return tuple(names)
 
 
 def save_lora(handle: PeftModel, folder: Path) -> None:

@@ -92,9 +92,11 @@ def _visible(text: str) -> str:
 
 
 def _phase(phase: PhaseFindings) -> Iterator[RenderableType]:
+    from qvft.adapters.freeze import ComponentCount
     from qvft.adapters.table import component_table
 
-    yield component_table(phase.components, title=f"phase {phase.name}")
+    counts = [ComponentCount(row.component, row.total, row.trainable) for row in phase.components]
+    yield component_table(counts, title=f"phase {phase.name}")
     if phase.lora_targets:
         kinds = sorted({name.rpartition(".")[2] for name in phase.lora_targets})
         yield Text(f"LoRA on {len(phase.lora_targets)} layers: {', '.join(kinds)}")

@@ -95,7 +95,7 @@ def _type(described: dict[str, Any], *, section: bool) -> str:
         return " or ".join(_type(option, section=section) for option in described["anyOf"])
     if "enum" in described:
         return ", ".join(f"`{value}`" for value in described["enum"])
-    kind = described.get("type")
+    kind = str(described.get("type"))
     if kind == "array":
         return f"list of {_type(described['items'], section=section)}s"
     if section and kind != "null":

@@ -13,6 +13,7 @@ from qvft.data.formats.drawn import DrawnImage
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.data.sample import Sample
+from qvft.models.tiny import QUERY_TOKENS, VOCABULARY_SIZE
 from qvft.weights.probes import choose_rows, make_probes
 
 
@@ -36,7 +37,7 @@ def test_fewer_rows_than_asked_for_are_all_chosen() -> None:
 
 def test_a_probe_is_what_the_collator_makes_of_a_row(tiny_folder: Path) -> None:
     processor = AutoProcessor.from_pretrained(tiny_folder)
-    template = PromptTemplate(processor.tokenizer, 12, 1199, "\n")
+    template = PromptTemplate(processor.tokenizer, QUERY_TOKENS, VOCABULARY_SIZE - 1, "\n")
     collator = Collator(template, processor.image_processor, 10_000)
     (probe,) = make_probes(collator, [row("question", 3)])
     batch = collator([(0, row("question", 3))])
