@@ -102,9 +102,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"damaged: {error.msg}", where=str(path)) from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != 1:
-        raise CheckpointError(
-            f"format {found}", where=str(path), expected="format 1"
-        )
+        raise CheckpointError(f"format {found}", where=str(path), expected="format 1")
     return manifest
 
 

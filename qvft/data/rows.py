@@ -64,6 +64,4 @@ def _question_rows(sample: Sample, meta: dict[str, str]) -> Iterable[Row]:
     for question in sample.questions:
         target = Counter(question.answers).most_common(1)[0][0]
         merged = {**meta, **{key: str(value) for key, value in question.meta.items()}}
-        yield Row(
-            question.id, sample, "question", question.text, target, question.answers, merged
-        )
+        yield Row(question.id, sample, "question", question.text, target, question.answers, merged)

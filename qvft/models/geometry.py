@@ -119,8 +119,6 @@ def _flan_t5_xl() -> T5Config:
         num_decoder_layers=24,
         num_heads=32,
         feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
         eos_token_id=1,
         pad_token_id=0,
     )

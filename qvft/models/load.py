@@ -106,6 +106,7 @@ def load_model(
     try:
         model, loading = model_class.from_pretrained(
             base.location,
+            config=base.config,
             revision=base.revision,
             dtype=dtype,
             attn_implementation=attention,
@@ -158,9 +159,7 @@ def weights_hash(base: Base) -> str:
     return sha256_json({file.name: sha256_file(file) for file in weight_files(base)})
 
 
-def _fresh_model(
-    base: Base, seed: int, dtype: torch.dtype, attention: str
-) -> PreTrainedModel:
+def _fresh_model(base: Base, seed: int, dtype: torch.dtype, attention: str) -> PreTrainedModel:
     """Fresh weights in a base's geometry; the bundled model has its own way to draw them."""
     if base.id == TINY_ID:
         model = init_tiny(seed).to(dtype)

@@ -23,8 +23,10 @@ class Run(Section):
     dir: str | None = Field(None, description="Run folder; null means runs/NAME.")
     seed: int = Field(0, ge=0, description="Seed of weights, data order and dropout.")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads a process; null: the cores divided by the processes "
-        "on this host. Without a GPU only: accelerate launch would leave one."
+        None,
+        ge=1,
+        description="CPU threads a process; null: the cores divided by the processes "
+        "on this host. Without a GPU only: accelerate launch would leave one.",
     )
 
 
@@ -104,8 +106,9 @@ class Data(Section):
     )
     workers: int = Field(2, ge=0, description="Processes that decode images.")
     cache_images: bool = Field(
-        False, description="Keep normalised images in memory (12 bytes a pixel at the model's size): "
-        "for small data trained on for several epochs. Needs workers: 0."
+        False,
+        description="Keep normalised images in memory, 12 bytes a pixel at the model's size: "
+        "for small data trained on for several epochs. Needs workers: 0.",
     )
 
     @model_validator(mode="after")
@@ -264,6 +267,12 @@ class Recipe(Section):
     )
     eval: Eval = Field(default_factory=Eval)
     run: Run = Field(default_factory=Run)
+
+    @model_validator(mode="after")
+    def _evaluation_has_data(self) -> Recipe:
+        if self.train.eval_steps is not None and self.data.eval is None:
+            raise ValueError("train.eval_steps needs data.eval")
+        return self
 
     @property
     def run_dir(self) -> str:

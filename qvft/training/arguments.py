@@ -14,20 +14,40 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from qvft.errors import RecipeError
 
-# Set by qvft itself; a recipe states these through its own keys.
+# Fields that a recipe states through its own keys, or that qvft's trainer needs as they are.
 _OURS = {
     "output_dir": "run.dir",
-    "remove_unused_columns": None,
-    "prediction_loss_only": None,
+    "num_train_epochs": "train.epochs",
+    "max_steps": "train.max_steps",
+    "per_device_train_batch_size": "train.batch_size",
+    "per_device_eval_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.accumulation",
     "gradient_checkpointing": "train.checkpointing",
+    "gradient_checkpointing_kwargs": "train.checkpointing",
+    "learning_rate": "train.lr",
+    "weight_decay": "train.weight_decay",
+    "adam_beta1": "train.betas",
+    "adam_beta2": "train.betas",
+    "max_grad_norm": "train.clip",
+    "warmup_steps": "train.warmup",
+    "lr_scheduler_type": "train.schedule",
     "bf16": "train.precision",
     "fp16": "train.precision",
-    "learning_rate": "train.lr",
-    "num_train_epochs": "train.epochs",
-    "per_device_train_batch_size": "train.batch_size",
-    "gradient_accumulation_steps": "train.accumulation",
-    "save_safetensors": None,
+    "logging_steps": "train.log_steps",
+    "report_to": "train.report_to",
+    "eval_strategy": "train.eval_steps",
+    "eval_steps": "train.eval_steps",
+    "save_strategy": "train.save_steps",
+    "save_steps": "train.save_steps",
+    "save_total_limit": "train.keep",
+    "load_best_model_at_end": "train.keep_best",
+    "dataloader_num_workers": "data.workers",
     "seed": "run.seed",
+    "remove_unused_columns": None,
+    "prediction_loss_only": None,
+    "label_names": None,
+    "label_smoothing_factor": None,
+    "logging_nan_inf_filter": None,
 }
 
 # Transformers' "constant" ignores the warm-up.

@@ -51,7 +51,8 @@ def toolkit_outputs(
     for probe in probes:
         embeds = _embed(model, probe)
         length = len(probe.prompt_ids)
-        written = model.language_model.generate(
+        decoder: Any = model.language_model
+        written = decoder.generate(
             inputs_embeds=embeds[:, :length],
             attention_mask=_ones(embeds)[:, :length],
             max_new_tokens=NEW_TOKENS,
@@ -84,7 +85,7 @@ def toolkit_logits(model: PreTrainedModel, probes: Sequence[Probe]) -> list[Tens
 
 @torch.no_grad()
 def plain_outputs(
-    model: PreTrainedModel,
+    model: Any,
     processor: Any,
     template: PromptTemplate,
     probes: Sequence[Probe],
@@ -94,13 +95,14 @@ def plain_outputs(
     """Outputs the way a user without the toolkit gets them: `processor(...)`, `model.generate`.
 
     Args:
+        model: a transformers model, or PEFT's handle on one.
         template: the toolkit's; only compared with.
         stop_ids: what `generate` is told to stop on; None: what the checkpoint itself says.
 
     Raises:
         VerificationError: the processor makes other tokens or pixels of a probe than the toolkit.
     """
-    place = model.query_tokens.device
+    place = model.device
     told = {} if stop_ids is None else {"eos_token_id": stop_ids}
     outputs = []
     for probe in probes:
@@ -120,7 +122,7 @@ def plain_outputs(
 
 def _embed(model: PreTrainedModel, probe: Probe) -> Tensor:
     """The decoder's input (1, L, D) for prompt and target."""
-    place = model.query_tokens.device
+    place = model.device
     return embed_rows(
         model,
         torch.tensor([probe.prompt_ids + probe.target_ids], device=place),

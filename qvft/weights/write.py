@@ -79,6 +79,10 @@ def write_model(
     model.save_pretrained(folder, max_shard_size=shard_size)
     config.save_pretrained(folder)
     processor.save_pretrained(folder)
+    # safetensors makes its files readable by their owner alone; a server is often somebody else
+    mode = (folder / "config.json").stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

@@ -153,7 +153,9 @@ def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
 ) -> None:
     from qvft.training.run import run_phases
 
-    broken = training_work(load_recipe(recipe_file, [f"run.dir={tmp_path}", "train.preflight=false"]))
+    broken = training_work(
+        load_recipe(recipe_file, [f"run.dir={tmp_path}", "train.preflight=false"])
+    )
     with torch.no_grad():
         broken.loaded.model.language_projection.bias.fill_(float("nan"))
     with pytest.raises(NonFiniteLossError, match=r"step 1; samples: train\d+"):
@@ -183,7 +185,9 @@ def test_trap_16_only_the_decoder_is_quantised(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file, ["model.quantize.scheme=nf4"])
     loaded = base_model(recipe, base_of(recipe))
     quantised = {
-        BLIP2.component(name) for name, p in loaded.model.named_parameters() if p.dtype == torch.uint8
+        BLIP2.component(name)
+        for name, p in loaded.model.named_parameters()
+        if p.dtype == torch.uint8
     }
     assert quantised == {"decoder"}
     assert loaded.model.language_model.get_output_embeddings().weight.is_floating_point()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,21 @@ def test_a_run_without_lora_merges(make_run, tmp_path: Path) -> None:
     content = merge_run(run, tmp_path / "out")
     assert content["keys"]["lora"] == 0
     assert content["keys"]["bridge"] > 0
+
+
+def test_what_training_alters_in_the_configuration_is_not_written(
+    make_run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_folder, tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    config["text_config"]["dropout"] = 0.125
+    (base / "config.json").write_text(json.dumps(config))
+    run = make_run(tmp_path / "run", model={"id": str(base)}, **FEW)
+    loaded = trained_model(run, read_lock(run))
+    assert {layer.dropout for layer in loaded.model.language_model.model.decoder.layers} == {0.0}
+    merge_run(run, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["text_config"]["dropout"] == 0.125
 
 
 def test_adapters_switched_off_leave_the_base_with_its_bridge(drawn_run: Path, tiny_folder) -> None:
