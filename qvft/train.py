@@ -28,6 +28,7 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
 
     from qvft.adapters.table import component_table
     from qvft.build.training import training_work
+    from qvft.files import require_space
     from qvft.training.run import check_folder, claim_folder, is_finished, run_phases
 
     folder = check_folder(recipe)
@@ -35,6 +36,7 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
         logger.info("%s: training has finished already", folder)
         return
     work = training_work(recipe)
+    require_space(folder, work.needed_bytes())
     claim_folder(recipe)
     if is_main_process():
         for plan in work.plans:

@@ -46,6 +46,7 @@ def test_a_summary_is_printed_and_the_record_is_whole(run: Path, tmp_path: Path,
     record = json.loads((out / "merge.json").read_text())
     assert record["prompt"]["question"] == "Question: {question} Answer:"
     assert len(list(out.glob("*.safetensors"))) > 1
+    assert {path.stat().st_mode for path in out.iterdir()} == {(out / "config.json").stat().st_mode}
     files = {path.name for path in out.iterdir()} - {"merge.json"}
     assert {"README.md", "config.json", "model.safetensors.index.json"} < files
     assert record["files"] == {name: sha256_file(out / name) for name in sorted(files)}

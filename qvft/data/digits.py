@@ -1,7 +1,7 @@
 """scikit-learn's bundled handwritten digits as a JSONL dataset: `python -m qvft.data.digits OUT`.
 
-1,797 real 8 x 8 images, cut from the UCI Optical Recognition of Handwritten Digits set; small, real,
-and there without a network. The folder written is an ordinary custom JSONL dataset.
+1,797 real 8 x 8 images, cut from the UCI Optical Recognition of Handwritten Digits set, at hand
+without a network. The folder written is an ordinary custom JSONL dataset.
 """
 
 from __future__ import annotations
