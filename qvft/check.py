@@ -43,7 +43,7 @@ def check(
     if only == "recipe":
         findings = Findings(recipe=recipe_findings(recipe))
     else:
-        from qvft.build.checking import check_all, check_data, check_model
+        from qvft.assembly.checking import check_all, check_data, check_model
 
         findings = {"data": check_data, "model": check_model, None: check_all}[only](recipe)
     show(findings, stdout)

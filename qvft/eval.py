@@ -26,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate_target(given: argparse.Namespace) -> None:
     """Model, data, predictions, scores, report."""
-    from qvft.build.data import source_name
-    from qvft.build.evaluation import evaluate, output_folder
-    from qvft.build.opening import open_target, require_eval_data
+    from qvft.assembly.data import source_name
+    from qvft.assembly.evaluation import evaluate, output_folder
+    from qvft.assembly.opening import open_target, require_eval_data
     from qvft.evaluation.table import score_table
 
     opened = open_target(given.run, recipe_path=given.recipe, overrides=given.overrides)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export(given: argparse.Namespace) -> None:
     """Write, load as its users do, compare, summary."""
-    from qvft.build.exporting import export_run
+    from qvft.assembly.exporting import export_run
 
     content = export_run(Path(given.run), Path(given.out), to=given.to, overrides=given.overrides)
     if given.json:

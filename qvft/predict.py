@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
-    from qvft.build.predicting import field_options, predict_images
+    from qvft.assembly.predicting import field_options, predict_images
     from qvft.data.wanted import wanted_rows
 
     fields = field_options(further)

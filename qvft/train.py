@@ -27,7 +27,7 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
     recipe = load_recipe(recipe_path, overrides)
 
     from qvft.adapters.table import component_table
-    from qvft.build.training import training_work
+    from qvft.assembly.training import training_work
     from qvft.files import require_space
     from qvft.training.run import check_folder, claim_folder, is_finished, run_phases
 

@@ -23,9 +23,9 @@ MAY_IMPORT = {
     "weights": ROOTS | {"recipe", "data", "models", "adapters"},
     "checking": ROOTS | {"recipe", "adapters"},
 }
-MAY_IMPORT["build"] = set(MAY_IMPORT)
+MAY_IMPORT["assembly"] = set(MAY_IMPORT)
 ENTRIES = {"train", "eval", "merge", "export", "predict", "check", "cli"}
-ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"build"}
+ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"assembly"}
 
 HOMES = {
     "peft": {"adapters/lora.py"},

@@ -77,8 +77,10 @@ def test_medical_vqa_trains_evaluates_and_merges_within_24_gb(
         f"data.eval.path={data}",
         f"run.dir={run}",
         "train.max_steps=3",
+        "train.batch_size=2",
+        "train.accumulation=1",
     )
-    smaller = [f"data.eval.limit={EVAL_IMAGES}", "eval.blind=false", "eval.bootstrap=100"]
+    smaller = [f"data.eval.limit={EVAL_IMAGES}", "eval.blind=false"]
     stages.run("eval", "-m", "qvft.eval", run, *smaller)
     stages.run("merge", "-m", "qvft.merge", run, out)
     if report := os.environ.get("QVFT_FULLSIZE_REPORT"):

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from qvft.adapters.freeze import mark_trainable
-from qvft.build.model import base_model, base_of, set_trainable, with_fresh_adapters
-from qvft.build.training import training_work
+from qvft.assembly.model import base_model, base_of, set_trainable, with_fresh_adapters
+from qvft.assembly.training import training_work
 from qvft.data.collate import IGNORED
 from qvft.data.rows import training_rows
 from qvft.errors import NonFiniteLossError, PreflightError, QvftError, RecipeError
@@ -168,7 +168,7 @@ def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
 
 
 def test_trap_12_max_length_is_refused(recipe_file: Path) -> None:
-    from qvft.build.generation import generation_fields
+    from qvft.assembly.generation import generation_fields
 
     recipe = load_recipe(recipe_file, ["eval.answer.arguments={max_length: 20}"])
     with pytest.raises(RecipeError, match="max_new_tokens"):

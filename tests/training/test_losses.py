@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvft.build.training import TrainingWork, training_work
+from qvft.assembly.training import TrainingWork, training_work
 from qvft.data.collate import IGNORED
 from qvft.data.rows import Row, training_rows
 from qvft.recipe.load import load_recipe

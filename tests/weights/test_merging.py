@@ -13,9 +13,9 @@ from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 import qvft.weights.apply
 from qvft.adapters.lora import without_adapters
-from qvft.build.merging import merge_run
-from qvft.build.model import trained_model
-from qvft.build.probing import probe_rows
+from qvft.assembly.merging import merge_run
+from qvft.assembly.model import trained_model
+from qvft.assembly.probing import probe_rows
 from qvft.errors import VerificationError
 from qvft.files import sha256_file
 from qvft.models.tiny import tiny_config
@@ -163,7 +163,7 @@ def test_a_weight_changed_after_the_plan_fails(make_run, tmp_path: Path, monkeyp
         apply(model, plan)
         model.vision_model.post_layernorm.bias.data[0] += 1e-6
 
-    monkeypatch.setattr("qvft.build.merging.apply_plan", apply_badly)
+    monkeypatch.setattr("qvft.assembly.merging.apply_plan", apply_badly)
     with pytest.raises(VerificationError, match=r"1 of \d+ weights of vision_model.post_layernorm"):
         merge_run(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()

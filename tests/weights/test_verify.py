@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qvft.build.ingredients import read_ingredients
-from qvft.build.model import base_model, base_of
+from qvft.assembly.ingredients import read_ingredients
+from qvft.assembly.model import base_model, base_of
 from qvft.errors import VerificationError
 from qvft.weights.plan import make_plan
 from qvft.weights.verify import verify_weights

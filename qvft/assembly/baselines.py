@@ -1,0 +1,55 @@
+"""Figures that stand beside a score: the base model's, and the most frequent answer's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qvft.assembly.data import read_texts
+from qvft.data.rows import Row
+from qvft.data.sample import Question
+from qvft.errors import UserError
+from qvft.evaluation.baselines import most_frequent_answers
+from qvft.log import get_logger
+from qvft.recipe.schema import Recipe
+
+logger = get_logger("qvft.eval")
+
+
+def base_figures(
+    folder: Path, data_sha256: str, decode: Mapping[str, Any]
+) -> dict[str, float] | None:
+    """The base model's metrics from an evaluation of the same data, decoded in the same way.
+
+    None where there is no such report, or where it was made otherwise (which is logged).
+    """
+    path = folder / "report.json"
+    if not path.is_file():
+        return None
+    report = json.loads(path.read_text(encoding="utf-8"))
+    if report["data"]["sha256"] != data_sha256 or report["decode"] != json.loads(
+        json.dumps(decode)
+    ):
+        logger.warning("%s: other data or decoding; the base's figures are left out", path)
+        return None
+    return report["metrics"]
+
+
+def frequent_answer_predictions(recipe: Recipe, rows: Sequence[Row]) -> list[str] | None:
+    """The most frequent training answer for each question among `rows`.
+
+    None where nothing is asked, or where the training split is not there to count in.
+    """
+    asked = [row for row in rows if row.kind == "question"]
+    if not asked or recipe.data.train is None:
+        return None
+    try:
+        samples = read_texts(recipe, "train")
+    except UserError as error:
+        logger.warning("no most-frequent-answer baseline: %s", error)
+        return None
+    train = [question for sample in samples for question in sample.questions]
+    questions = [Question(r.id, r.question or "", r.references, r.meta) for r in asked]
+    return most_frequent_answers(train, questions) if train else None

@@ -1,0 +1,92 @@
+"""From a recipe's data section to samples."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from qvft.data.formats import read_samples
+from qvft.data.sample import Sample
+from qvft.data.usable import Skipped, usable
+from qvft.errors import RecipeError
+from qvft.files import sha256_json
+from qvft.recipe.schema import Recipe, Source
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split as read: its usable samples, what was left out, and a hash of its texts."""
+
+    name: str
+    source: Source
+    samples: list[Sample]
+    skipped: list[Skipped]
+    sha256: str
+
+
+def read_texts(recipe: Recipe, which: str) -> list[Sample]:
+    """The samples of the recipe's `train` or `eval` data, their images unchecked.
+
+    Raises:
+        RecipeError: the recipe names no such data, or no path.
+        DataError: what it names cannot be read.
+    """
+    source: Source | None = getattr(recipe.data, which)
+    if source is None or (source.path is None and source.format != "drawn"):
+        raise RecipeError(
+            "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
+        )
+    return read_samples(
+        source.format,
+        source.path or "",
+        split=source.split,
+        images=source.images,
+        questions=source.questions,
+        annotations=source.annotations,
+        columns=source.columns or None,
+        limit=source.limit,
+    )
+
+
+def read_split(recipe: Recipe, which: str) -> Split:
+    """The recipe's `train` or `eval` data, its images checked.
+
+    Raises:
+        RecipeError, DataError: as `read_texts`, or no image is usable.
+        ImageError: an image is unusable and `data.on_bad_image` is `error`.
+    """
+    samples = read_texts(recipe, which)
+    source = getattr(recipe.data, which)
+    if source.format == "drawn":
+        # There are no files that could be broken, and drawing them all twice takes its time.
+        return Split(source_name(source), source, samples, [], samples_hash(samples))
+    kept, skipped = usable(
+        samples,
+        on_error=recipe.data.on_bad_image,
+        max_pixels=recipe.data.max_image_pixels,
+        workers=max(1, recipe.data.workers),
+    )
+    if not kept:
+        raise RecipeError("no usable image is left", where=f"data.{which}")
+    return Split(source_name(source), source, kept, skipped, samples_hash(kept))
+
+
+def source_name(source: Source) -> str:
+    """What a report calls a split: DATASET-SPLIT."""
+    if source.name:
+        return source.name
+    path = Path(source.path or source.format)
+    stem = path.stem if path.suffix else path.name
+    parts = [part for part in (stem or source.format, source.split) if part]
+    return "-".join(parts).replace(" ", "_").replace(",", "_").replace("=", "")
+
+
+def samples_hash(samples: list[Sample]) -> str:
+    """Hex SHA-256 over the ids, image names and texts of a split."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        questions = [[q.id, q.text, list(q.answers)] for q in sample.questions]
+        name = Path(sample.image.name).name
+        digest.update(sha256_json([sample.id, name, sample.captions, questions]).encode())
+    return digest.hexdigest()

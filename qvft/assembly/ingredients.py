@@ -1,0 +1,88 @@
+"""What a run's checkpoint is made of, read and checked before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qvft.adapters.checkpoint import check_base, read_bridge, read_manifest
+from qvft.adapters.lora_weights import LoraWeight, read_lora
+from qvft.assembly.model import DTYPES, base_hash, base_of, run_recipe, versions
+from qvft.models.load import Base, weight_files
+from qvft.recipe.schema import Recipe
+from qvft.weights.stored import main_dtype, stored_dtypes, widest_dtype
+from qvft.weights.write import file_hashes
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """All that a merge is made of, read and checked.
+
+    Attributes:
+        stored: type that holds every weight of the base exactly. written: type of the output.
+        weights: number of weights in the base's files.
+    """
+
+    recipe: Recipe
+    base: Base
+    manifest: dict[str, Any]
+    bridge: dict[str, torch.Tensor]
+    lora: dict[str, LoraWeight]
+    stored: torch.dtype
+    written: torch.dtype
+    weights: int
+
+
+def read_ingredients(
+    run_dir: Path, *, dtype: str | None = None, overrides: Sequence[str] = ()
+) -> Ingredients:
+    """Reads a run's recipe, manifest and trained weights, and finds its base; loads no model.
+
+    Raises:
+        UserError: no run, a damaged adapter, or another base than it was trained on.
+    """
+    recipe = run_recipe(run_dir, list(overrides))
+    adapter = run_dir / "adapter"
+    manifest = read_manifest(adapter)
+    bridge, lora = read_bridge(adapter, manifest), read_lora(adapter)
+    base = base_of(recipe)
+    check_base(manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
+    fresh = recipe.model.init == "random"
+    counts = {torch.float32: 0} if fresh else stored_dtypes(weight_files(base))
+    weights = sum(counts.values()) or sum(tensor.numel() for tensor in bridge.values())
+    return Ingredients(
+        recipe,
+        base,
+        manifest,
+        bridge,
+        lora,
+        stored=widest_dtype(counts),
+        written=DTYPES[dtype] if dtype else main_dtype(counts),
+        weights=weights,
+    )
+
+
+def origin(run_dir: Path, ingredients: Ingredients) -> dict[str, Any]:
+    """Where a written checkpoint comes from, for the JSON file beside it."""
+    manifest, recipe = ingredients.manifest, ingredients.recipe
+    return {
+        "format": 1,
+        "base": {
+            "id": ingredients.base.id,
+            "revision": ingredients.base.revision,
+            "weights_sha256": manifest["base_weights_sha256"],
+            "family": manifest["family"],
+        },
+        "recipe": recipe.name,
+        "recipe_sha256": manifest["recipe_sha256"],
+        "data_sha256": manifest["data_sha256"],
+        "adapter": file_hashes(run_dir / "adapter"),
+        "quantized": recipe.model.quantize.scheme,
+        "prompt": recipe.data.prompt.model_dump(),
+        "dtype": str(ingredients.written).removeprefix("torch."),
+        "versions": versions(),
+    }

@@ -1,0 +1,174 @@
+"""From a run to a merged checkpoint that has proven itself."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoProcessor
+
+from qvft.assembly.data import source_name
+from qvft.assembly.ingredients import Ingredients, origin, read_ingredients
+from qvft.assembly.model import base_model, base_of, versions
+from qvft.assembly.probing import reference_outputs
+from qvft.files import new_folder, write_json, write_text
+from qvft.log import get_logger
+from qvft.models.load import load_processor
+from qvft.weights.apply import apply_plan
+from qvft.weights.behaviour import Comparison, compare, require_equal
+from qvft.weights.card import CardFacts, model_card
+from qvft.weights.outputs import plain_outputs
+from qvft.weights.plan import MergePlan, make_plan
+from qvft.weights.verify import verify_weights
+from qvft.weights.write import (
+    check_shard_size,
+    file_hashes,
+    require_room,
+    write_model,
+    written_config,
+)
+
+logger = get_logger("qvft.merge")
+
+
+def merge_run(
+    run_dir: Path,
+    out: Path,
+    *,
+    dtype: str | None = None,
+    shard_size: str = "5GB",
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Merges a run's checkpoint into its unquantised base; `out` appears if all of it is proven.
+
+    Args:
+        dtype: of the written weights; None: the one most of the base's weights are stored in.
+        shard_size: largest file.
+        overrides: of the run's recipe, e.g. where the data lies now.
+
+    Returns:
+        The content of merge.json.
+
+    Raises:
+        UserError: the run, the base or the adapter does not fit, `out` exists, the disk is full.
+        VerificationError: what was written is not, or does not behave like, base and adapter.
+    """
+    check_shard_size(shard_size)
+    with new_folder(out) as folder:
+        ingredients = read_ingredients(run_dir, dtype=dtype, overrides=overrides)
+        require_room(out.parent, ingredients.weights, ingredients.written)
+        plan = _write(folder, ingredients, shard_size=shard_size)
+        logger.info("written; comparing every weight with the plan")
+        base = _plain_base(ingredients)
+        weights = verify_weights(folder, base, plan)
+        del base
+        gc.collect()
+        behaviour, quantized = _verify_behaviour(run_dir, folder, ingredients, plan)
+        write_text(folder / "README.md", model_card(_facts(ingredients, out.name), run_dir))
+        content = {
+            **origin(run_dir, ingredients),
+            "keys": plan.counts(),
+            "verification": {
+                "weights": weights,
+                "behaviour": behaviour.figures(),
+                "quantized": quantized.figures() if quantized else None,
+            },
+            "files": file_hashes(folder),
+        }
+        write_json(folder / "merge.json", content)
+    return content
+
+
+def _plain_base(ingredients: Ingredients) -> transformers.PreTrainedModel:
+    """The unquantised base on the CPU, every weight exactly as it is stored."""
+    return base_model(
+        ingredients.recipe,
+        base_of(ingredients.recipe),
+        quantized=False,
+        dtype=ingredients.stored,
+        place=torch.device("cpu"),
+    ).model
+
+
+def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergePlan:
+    model = _plain_base(ingredients)
+    plan = make_plan(
+        model,
+        bridge=ingredients.bridge,
+        lora=ingredients.lora,
+        dtype=ingredients.written,
+    )
+    logger.info("%s: %s", ingredients.base.id, plan.counts())
+    apply_plan(model, plan)
+    processor = load_processor(ingredients.base)
+    stop = processor.tokenizer(ingredients.base.family.stop_text, add_special_tokens=False)
+    config = written_config(
+        ingredients.base.config,
+        dtype=ingredients.written,
+        stop_ids=[*stop["input_ids"], processor.tokenizer.eos_token_id],
+    )
+    write_model(folder, model, processor, config=config, shard_size=shard_size)
+    del model
+    gc.collect()
+    return plan
+
+
+def _verify_behaviour(
+    run_dir: Path, folder: Path, ingredients: Ingredients, plan: MergePlan
+) -> tuple[Comparison, Comparison | None]:
+    """Compares with the unquantised reference, and with the quantised one where there was one.
+
+    One model is in memory at a time.
+    """
+    recipe, written = ingredients.recipe, ingredients.written
+    logger.info("asking base and adapter about real samples")
+    ask = partial(reference_outputs, run_dir, recipe, weights=ingredients.weights, written=written)
+    reference = ask(quantized=False, rounded=plan.rounded(ingredients.stored))
+    was_quantized = recipe.model.quantize.scheme != "none"
+    trained_on = ask(quantized=True, rounded=None) if was_quantized else None
+    logger.info("asking what was written")
+    model_class = getattr(transformers, ingredients.base.family.model_class)
+    model = model_class.from_pretrained(folder, dtype=reference.computed, use_safetensors=True)
+    said = plain_outputs(
+        model.to(reference.place).eval(),
+        AutoProcessor.from_pretrained(folder),
+        reference.template,
+        reference.probes,
+    )
+    del model
+    gc.collect()
+    assert reference.tolerance is not None
+    behaviour = compare(reference.outputs, said, reference.tolerance)
+    require_equal(behaviour, what="the merged model", reference="base and adapter")
+    if trained_on is None:
+        return behaviour, None
+    return behaviour, compare(trained_on.outputs, said, reference.tolerance)
+
+
+def _facts(ingredients: Ingredients, folder: str) -> CardFacts:
+    recipe, manifest = ingredients.recipe, ingredients.manifest
+    parts = sorted({entry["component"] for entry in manifest["bridge"].values()})
+    trained = [part.replace("_", " ") for part in parts]
+    if ingredients.lora:
+        rank = next(iter(ingredients.lora.values())).a.shape[0]
+        trained.append(f"LoRA of rank {rank} on {len(ingredients.lora)} decoder layers")
+    return CardFacts(
+        name=recipe.name,
+        folder=folder,
+        base_id=ingredients.base.id,
+        base_revision=ingredients.base.revision,
+        model_class=ingredients.base.family.model_class,
+        dtype=str(ingredients.written).removeprefix("torch."),
+        data=[source_name(recipe.data.train)] if recipe.data.train else [],
+        trained=trained,
+        caption=recipe.data.prompt.caption,
+        question=recipe.data.prompt.question,
+        recipe_sha256=manifest["recipe_sha256"],
+        quantized=recipe.model.quantize.scheme,
+        qvft_version=versions().get("qvft", "unknown"),
+    )

@@ -1,0 +1,232 @@
+"""From a recipe to a model with its processor, prompt template and collator."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from qvft.adapters.checkpoint import LORA, Provenance, check_base, read_manifest, restore_checkpoint
+from qvft.adapters.freeze import mark_trainable
+from qvft.adapters.lora import PeftModel, add_lora, load_lora
+from qvft.adapters.targets import resolve_targets
+from qvft.data.collate import Collator
+from qvft.data.prompt import PromptTemplate
+from qvft.errors import CheckpointError, RecipeError
+from qvft.files import sha256_json
+from qvft.models.load import Base, find_base, load_model, load_processor, weights_hash
+from qvft.recipe.lock import read_lock, recipe_hash
+from qvft.recipe.schema import Recipe, Tune
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use: the model itself, PEFT's handle where it has LoRA, and its tools."""
+
+    base: Base
+    model: PreTrainedModel
+    handle: PeftModel | None
+    processor: Any
+    template: PromptTemplate
+    collator: Collator
+
+
+def device() -> torch.device:
+    """This process's one device."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def cpu_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def use_threads(threads: int | None) -> None:
+    """Sets the CPU threads of this process, where there is no GPU.
+
+    Args:
+        threads: how many; None: the cores divided by the processes on this host.
+    """
+    if not torch.cuda.is_available():
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(threads or max(1, cpu_cores() // processes))
+
+
+def base_of(recipe: Recipe) -> Base:
+    """The recipe's base checkpoint, found but not loaded."""
+    model = recipe.model
+    return find_base(model.id, revision=model.revision, family=model.family)
+
+
+def template_of(recipe: Recipe, base: Base, processor: Any) -> PromptTemplate:
+    """The prompt template that training, evaluation and prediction share."""
+    return PromptTemplate(
+        tokenizer=processor.tokenizer,
+        num_query_tokens=base.config.num_query_tokens,
+        image_token_id=base.config.image_token_index,
+        stop_text=base.family.stop_text,
+        caption=recipe.data.prompt.caption,
+        question=recipe.data.prompt.question,
+        max_text_tokens=recipe.data.max_text_tokens,
+    )
+
+
+def base_model(
+    recipe: Recipe,
+    base: Base,
+    *,
+    quantized: bool = True,
+    dtype: torch.dtype | None = None,
+    place: torch.device | None = None,
+) -> Loaded:
+    """The base model without adapters.
+
+    Args:
+        quantized: as the recipe says; False loads the decoder unquantised.
+        dtype: instead of the recipe's.
+        place: instead of this process's device.
+    """
+    use_threads(recipe.run.threads)
+    auto = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    scheme = recipe.model.quantize.scheme if quantized else "none"
+    base.config.text_config.dropout = recipe.tune.decoder_dropout
+    random_seed = recipe.run.seed if recipe.model.init == "random" else None
+    model = load_model(
+        base,
+        dtype=dtype or DTYPES.get(recipe.model.dtype, auto),
+        attention=recipe.model.attention,
+        quantize=scheme,
+        double_quantize=recipe.model.quantize.double,
+        device=place or device(),
+        random_seed=random_seed,
+    )
+    processor = load_processor(base)
+    template = template_of(recipe, base, processor)
+    collator = Collator(
+        template,
+        processor.image_processor,
+        recipe.data.max_image_pixels,
+        cache={} if recipe.data.cache_images else None,
+    )
+    return Loaded(base, model, None, processor, template, collator)
+
+
+def with_fresh_adapters(loaded: Loaded, recipe: Recipe, tune: Tune) -> Loaded:
+    """Adds new LoRA layers where `tune` asks for them."""
+    if tune.decoder != "lora":
+        return loaded
+    lora = tune.lora
+    handle = add_lora(
+        loaded.model,
+        resolve_targets(loaded.model, loaded.base.family, lora.targets),
+        r=lora.r,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        dora=lora.dora,
+        rslora=lora.rslora,
+        base_id=loaded.base.id,
+    )
+    return replace(loaded, handle=handle)
+
+
+def set_trainable(loaded: Loaded, tune: Tune) -> None:
+    """Freezes and unfreezes by component."""
+    modes = tune.model_dump(exclude={"lora", "decoder_dropout"})
+    if modes["decoder"] == "full" and getattr(loaded.model, "is_quantized", False):
+        raise RecipeError(
+            "full with a quantised decoder",
+            where="tune.decoder",
+            expected="lora or frozen",
+            do="or set model.quantize.scheme=none",
+        )
+    mark_trainable(loaded.model, loaded.base.family, modes)
+
+
+def trained_model(
+    run_dir: Path,
+    recipe: Recipe,
+    *,
+    quantized: bool = True,
+    dtype: torch.dtype | None = None,
+    adapter: Path | None = None,
+    place: torch.device | None = None,
+) -> Loaded:
+    """The model of a run: its base with the trained weights in place, in evaluation mode.
+
+    Raises:
+        CheckpointError: no finished adapter, or the base is not the one it was trained on.
+    """
+    folder = adapter or run_dir / "adapter"
+    manifest = read_manifest(folder)
+    base = base_of(recipe)
+    check_base(manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
+    loaded = base_model(recipe, base, quantized=quantized, dtype=dtype, place=place)
+    if (folder / LORA).is_file():
+        loaded = replace(loaded, handle=load_lora(loaded.model, folder))
+    for name, parameter in loaded.model.named_parameters():
+        if name in manifest["bridge"]:
+            parameter.data = parameter.data.float()
+    restore_checkpoint(folder, loaded.model, loaded.handle)
+    loaded.model.eval()
+    return loaded
+
+
+def base_hash(recipe: Recipe, base: Base) -> str:
+    """What identifies the weights training starts from: file content, or seed and geometry."""
+    if recipe.model.init == "random":
+        return sha256_json({"seed": recipe.run.seed, "config": base.config.to_dict()["model_type"]})
+    return weights_hash(base)
+
+
+def provenance_of(recipe: Recipe, base: Base, data_sha256: Mapping[str, str]) -> Provenance:
+    """Where a checkpoint comes from, for its manifest."""
+    return Provenance(
+        base_id=recipe.model.id,
+        base_revision=base.revision,
+        base_weights_sha256=base_hash(recipe, base),
+        family=base.family.name,
+        recipe_sha256=recipe_hash(recipe),
+        data_sha256=dict(data_sha256),
+        quantized=recipe.model.quantize.scheme,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of qvft and of the libraries that shape results."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def run_recipe(run_dir: Path, overrides: list[str]) -> Recipe:
+    """The recipe of a run folder with overrides laid over its lock.
+
+    Raises:
+        CheckpointError: no run is there, or its training has not finished.
+    """
+    recipe = read_lock(run_dir, overrides)
+    if not (run_dir / "adapter" / "manifest.json").is_file():
+        raise CheckpointError(
+            "training has not finished: there is no adapter",
+            where=str(run_dir),
+            do="finish it with train.resume=auto",
+        )
+    return recipe

@@ -1,0 +1,103 @@
+"""From what a user names (a run, a merged folder, a hub id) to a model ready to be asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qvft.assembly.model import Loaded, base_model, base_of, run_recipe, trained_model
+from qvft.errors import CheckpointError, RecipeError
+from qvft.recipe.load import load_recipe, parse_recipe
+from qvft.recipe.lock import LOCK_NAME
+from qvft.recipe.schema import Recipe, Source
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and the recipe that says how it is asked.
+
+    Attributes:
+        name: what the user called it.
+        kind: `run`, `base` for the base that its recipe trains, `model` for any other.
+        home: the run or model folder, None for hub ids.
+    """
+
+    name: str
+    kind: str
+    recipe: Recipe
+    home: Path | None
+
+
+def open_target(
+    target: str, *, recipe_path: str | None = None, overrides: Sequence[str] = ()
+) -> Opened:
+    """Finds out what `target` is; loads no weights.
+
+    Args:
+        target: run folder, model folder or hub id.
+        recipe_path: for a model: the recipe with data, prompts and decoding.
+        overrides: laid over the recipe.
+
+    Raises:
+        CheckpointError: a folder that is neither a run nor a model, or a recipe given for a run.
+    """
+    folder = Path(target)
+    if (folder / LOCK_NAME).is_file():
+        if recipe_path is not None:
+            raise CheckpointError(
+                "is a run, which has its own recipe", where=target, do="leave --recipe out"
+            )
+        return Opened(target, "run", run_recipe(folder, list(overrides)), folder)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            "neither recipe.lock.yaml nor config.json is in it",
+            where=target,
+            expected="a run folder or a model folder",
+        )
+    home = folder if folder.is_dir() else None
+    is_base = False
+    if recipe_path is not None:
+        content = load_recipe(recipe_path, overrides).model_dump()
+        is_base = content["model"]["id"] == target
+    else:
+        content = {"name": "predict", "model": {}, "data": {"prompt": _prompts(home)}}
+    content["model"] = {**content["model"], "id": target, "init": "pretrained"}
+    content["model"]["quantize"] = {"scheme": "none"}
+    recipe = parse_recipe(content)
+    return Opened(target, "base" if is_base else "model", recipe, home)
+
+
+def load_opened(opened: Opened) -> Loaded:
+    """Loads the weights of what was opened, in evaluation mode on this process's device."""
+    if opened.kind == "run":
+        return trained_model(Path(opened.name), opened.recipe)
+    loaded = base_model(opened.recipe, base_of(opened.recipe))
+    loaded.model.eval()
+    return loaded
+
+
+def _prompts(home: Path | None) -> dict[str, Any]:
+    """The prompts a merged folder was trained with; empty, for the defaults, elsewhere."""
+    path = home / "merge.json" if home else None
+    if path is None or not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8")).get("prompt", {})
+
+
+def require_eval_data(opened: Opened) -> Source:
+    """The data section that an evaluation reads.
+
+    Raises:
+        RecipeError: a model was named without a recipe, or the recipe has no evaluation data.
+    """
+    source = opened.recipe.data.eval
+    if source is None:
+        raise RecipeError(
+            "is not set",
+            where="data.eval",
+            do="give a recipe with --recipe, or add data.eval.path=YOUR_DATA",
+        )
+    return source

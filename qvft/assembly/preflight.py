@@ -1,0 +1,91 @@
+"""The checks before the first step, run one after the other so that one run names all failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from qvft.adapters.lora import lora_targets
+from qvft.assembly.model import device
+from qvft.assembly.training import PhasePlan, TrainingWork
+from qvft.checking.findings import Check
+from qvft.data.token_stats import TokenStats
+from qvft.errors import ModelError, PreflightError
+from qvft.training.arguments import use_bf16
+from qvft.training.losses import LanguageModelling
+from qvft.training.preflight import check_backward, check_image_matters, distinct_first
+
+IMAGES = 4
+LISTED = 3
+
+
+def preflight_checks(work: TrainingWork, stats: TokenStats) -> tuple[Check, ...]:
+    """All checks of a run, those of each phase at its end; the weights stay as they are."""
+    template = work.loaded.template
+    checks = [
+        _attempt("the stop text is one token", lambda: f"token {template.stop_id}"),
+        _rows_check(
+            f"every row holds {template.num_query_tokens} image tokens",
+            stats.wrong_image_tokens,
+            stats.rows,
+        ),
+        _rows_check(
+            "every row's supervised span ends in the stop token", stats.unstopped, stats.rows
+        ),
+    ]
+    if work.loaded.handle is not None:
+        count = len(lora_targets(work.loaded.handle))
+        checks.append(Check("LoRA targets are found", True, f"{count} layers of the decoder"))
+    for plan in work.plans:
+        if plan.phase.objective == "language":
+            checks.extend(_phase_checks(work, plan))
+    return tuple(checks)
+
+
+def _phase_checks(work: TrainingWork, plan: PhasePlan) -> list[Check]:
+    work.counts(plan)
+    loaded, phase = work.loaded, plan.phase.name
+    if plan.train.checkpointing:
+        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+    else:
+        loaded.model.gradient_checkpointing_disable()
+    rows = work.rows(plan, work.train, training=True)
+    chosen = distinct_first([row.sample.id for row in rows], IMAGES)
+    place = device()
+    batch = {
+        key: value.to(place)
+        for key, value in loaded.collator([(index, rows[index]) for index in chosen]).items()
+    }
+    module = LanguageModelling(loaded.model)
+
+    def swap() -> str:
+        if len(batch["pixel_values"]) < 2:
+            return "not checked: there is one image only"
+        return f"a row's loss moves by {check_image_matters(module, batch):.2g} nats a token"
+
+    def gradients() -> str:
+        largest = check_backward(module, loaded.model, loaded.base.family, batch)
+        return ", ".join(f"{name} {value:.2g}" for name, value in largest.items())
+
+    bf16 = use_bf16(plan.train.precision)
+    with torch.autocast(place.type, dtype=torch.bfloat16, enabled=bf16):
+        return [
+            _attempt(f"{phase}: exchanging images moves the loss", swap),
+            _attempt(f"{phase}: a gradient reaches every trained component", gradients),
+        ]
+
+
+def _attempt(name: str, check: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, check())
+    except (ModelError, PreflightError) as error:
+        return Check(name, False, str(error))
+
+
+def _rows_check(name: str, wrong: Sequence[str], rows: int) -> Check:
+    if not wrong:
+        return Check(name, True, f"all {rows:,}")
+    return Check(
+        name, False, f"{len(wrong):,} of {rows:,} do not, first {', '.join(wrong[:LISTED])}"
+    )

@@ -1,0 +1,107 @@
+"""The model of a run, unmerged, asked about real samples: what a written form must agree with."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from qvft.assembly.data import read_split
+from qvft.assembly.model import trained_model
+from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row, evaluation_rows
+from qvft.errors import RecipeError
+from qvft.recipe.schema import Recipe
+from qvft.weights.outputs import Output, toolkit_logits, toolkit_outputs
+from qvft.weights.probes import Probe, choose_rows, make_probes
+from qvft.weights.tolerance import Tolerance, jitter, tolerance_of
+
+IMAGES_READ = 64
+"""Images that the probes are chosen from."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What base and adapter say.
+
+    Attributes:
+        probes: what they were asked. outputs: what they said.
+        tolerance: what rounding may do to their logits; None where it was not measured.
+        computed: type they computed in. place: where.
+    """
+
+    probes: list[Probe]
+    outputs: list[Output]
+    tolerance: Tolerance | None
+    template: PromptTemplate
+    computed: torch.dtype
+    place: torch.device
+
+
+def reference_outputs(
+    run_dir: Path,
+    recipe: Recipe,
+    *,
+    weights: int,
+    quantized: bool,
+    rounded: Collection[str] | None,
+    written: torch.dtype,
+) -> Reference:
+    """Loads base and adapter, asks them, and lets them go.
+
+    They compute in float32, so that nothing but the merge can differ; in bfloat16 where the recipe
+    says `model.dtype: bfloat16`, for hosts that cannot hold four bytes a weight.
+
+    Args:
+        weights: of the base, to find a place that holds them.
+        quantized: whether the decoder is quantised as in training.
+        rounded: names of the weights that writing rounds to `written`; None measures no tolerance.
+
+    Raises:
+        RecipeError: the recipe's data has no text that a plain processor can be asked about.
+    """
+    computed = torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32
+    place = place_for(weights * computed.itemsize)
+    rows = probe_rows(recipe)
+    loaded = trained_model(run_dir, recipe, quantized=quantized, dtype=computed, place=place)
+    for parameter in loaded.model.parameters():
+        if parameter.is_floating_point() and computed != torch.float32:
+            parameter.data = parameter.data.to(computed)
+    probes = make_probes(loaded.collator, rows)
+    if not probes:
+        raise RecipeError(
+            "every text is longer than data.max_text_tokens", where="data.eval", expected="a text"
+        )
+    model, template = loaded.model, loaded.template
+    outputs = toolkit_outputs(model, template, probes)
+    tolerance = None
+    if rounded is not None:
+        jitter(model, rounded, written=written, computed=computed)
+        exact = [output.logits for output in outputs]
+        tolerance = tolerance_of(exact, toolkit_logits(model, probes))
+    del loaded, model
+    gc.collect()
+    return Reference(probes, outputs, tolerance, template, computed, place)
+
+
+def probe_rows(recipe: Recipe) -> list[Row]:
+    """Rows of the recipe's eval data, or of its training data where it has none."""
+    which = "eval" if recipe.data.eval else "train"
+    source = getattr(recipe.data, which)
+    if source is not None:
+        limit = min(source.limit or IMAGES_READ, IMAGES_READ)
+        source = source.model_copy(update={"limit": limit})
+        data = recipe.data.model_copy(update={which: source})
+        recipe = recipe.model_copy(update={"data": data})
+    split = read_split(recipe, which)
+    return choose_rows(evaluation_rows(split.samples, texts=split.source.texts))
+
+
+def place_for(needed_bytes: int) -> torch.device:
+    """A GPU with room for a model and a fifth more, otherwise the CPU."""
+    if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.2 * needed_bytes:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

@@ -1,0 +1,196 @@
+"""From a recipe to a training run: its data, its model, its phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from transformers import TrainerCallback, set_seed
+
+from qvft.adapters.checkpoint import (
+    Provenance,
+    bridge_names,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from qvft.adapters.freeze import ComponentCount, count_components
+from qvft.assembly.data import Split, read_split
+from qvft.assembly.model import (
+    Loaded,
+    base_model,
+    base_of,
+    provenance_of,
+    set_trainable,
+    with_fresh_adapters,
+)
+from qvft.data.rows import Row, evaluation_rows, training_rows
+from qvft.errors import RecipeError
+from qvft.recipe.load import resolve_phase
+from qvft.recipe.schema import Phase, Recipe, Train, Tune
+from qvft.training.arguments import recompute_activations, training_arguments
+from qvft.training.losses import LanguageModelling
+from qvft.training.optim import parameter_groups
+from qvft.training.phases import PhaseSetup
+from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
+from qvft.training.scene_objective import SceneCollator, SceneObjective
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """A phase with the sections that hold in it."""
+
+    phase: Phase
+    tune: Tune
+    train: Train
+
+
+@dataclass
+class TrainingWork:
+    """Everything a training run works on.
+
+    Attributes:
+        recipe: what it was built from.
+        loaded: the model, with LoRA layers where any phase wants them.
+        train, eval: the data; `eval` is None where the recipe has none.
+        plans: the phases.
+        provenance: for the manifest.
+        bridge: names of the weights beside LoRA that any phase so far has trained.
+    """
+
+    recipe: Recipe
+    loaded: Loaded
+    train: Split
+    eval: Split | None
+    plans: list[PhasePlan]
+    provenance: Provenance
+    bridge: set[str] = field(default_factory=set)
+
+    def counts(self, plan: PhasePlan) -> list[ComponentCount]:
+        """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
+        set_trainable(self.loaded, plan.tune)
+        return count_components(self.loaded.model, self.loaded.base.family)
+
+    def needed_bytes(self) -> int:
+        """Room on the disk for the checkpoints kept (weights and AdamW's moments) and the adapter.
+
+        Trained weights are float32; a checkpoint holds them three times over.
+        """
+        largest = max(sum(row.trainable for row in self.counts(plan)) for plan in self.plans)
+        kept = max(plan.train.keep for plan in self.plans)
+        return 4 * largest * (3 * (kept + 1) + 1)
+
+    def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
+        """The rows a phase sees of a split: its texts, or one a picture for the scene heads."""
+        if split is None:
+            return []
+        if plan.phase.objective == "scene_heads":
+            return evaluation_rows(split.samples, texts="captions")
+        expand = training_rows if training else evaluation_rows
+        return expand(split.samples, texts=split.source.texts)
+
+    def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
+        """For each phase a function that prepares the model and sets the phase up."""
+        return [partial(self._set_up, plan) for plan in self.plans]
+
+    def save_weights(self, folder: Path) -> None:
+        """Writes all that was trained so far as an adapter folder."""
+        loaded = self.loaded
+        save_checkpoint(
+            folder,
+            loaded.model,
+            loaded.handle,
+            loaded.base.family,
+            self.provenance,
+            bridge=self.bridge,
+        )
+
+    def restore_weights(self, folder: Path) -> None:
+        """Reads an adapter folder back into the model."""
+        restore_checkpoint(folder, self.loaded.model, self.loaded.handle)
+
+    def _set_up(self, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
+        loaded, train = self.loaded, plan.train
+        set_trainable(loaded, plan.tune)
+        self.bridge |= bridge_names(loaded.model)
+        recompute_activations(loaded.model, train.checkpointing)
+        rows = self.rows(plan, self.train, training=True)
+        if not rows:
+            raise RecipeError("holds no text to train on", where="data.train")
+        language = plan.phase.objective == "language"
+        module = (LanguageModelling if language else SceneObjective)(loaded.model)
+        collator = loaded.collator if language else SceneCollator(loaded.collator)
+        callbacks: list[TrainerCallback] = []
+        if train.preflight and language:
+            self._preflight(module, rows)
+            callbacks.append(GradientCheck(loaded.model, loaded.base.family))
+        return PhaseSetup(
+            name=plan.phase.name,
+            module=module,
+            arguments=training_arguments(
+                train.model_dump(),
+                output_dir=checkpoints,
+                seed=self.recipe.run.seed,
+                workers=self.recipe.data.workers,
+                has_eval=self.eval is not None,
+            ),
+            groups=parameter_groups(
+                module,
+                loaded.base.family,
+                train.lr.model_dump(),
+                weight_decay=train.weight_decay,
+            ),
+            train_rows=rows,
+            eval_rows=self.rows(plan, self.eval, training=False) or None,
+            collator=collator,
+            texts_per_image=train.texts_per_image,
+            early_stopping=train.early_stopping,
+            callbacks=callbacks,
+        )
+
+    def _preflight(self, module: LanguageModelling, rows: list[Row]) -> None:
+        chosen = distinct_first([row.sample.id for row in rows], 4)
+        batch = self.loaded.collator([(index, rows[index]) for index in chosen])
+        place = next(module.parameters()).device
+        check_image_matters(module, {key: value.to(place) for key, value in batch.items()})
+
+
+def training_work(recipe: Recipe) -> TrainingWork:
+    """Reads the data, loads the model and puts adapters into it.
+
+    Raises:
+        UserError: whatever is wrong with the recipe, the data or the base checkpoint.
+    """
+    plans = phase_plans(recipe)
+    base = base_of(recipe)
+    train = read_split(recipe, "train")
+    # A test split is read by evaluation alone; training reads it only if told to watch it.
+    watched = any(plan.train.eval_steps is not None for plan in plans)
+    evaluation = read_split(recipe, "eval") if watched else None
+    set_seed(recipe.run.seed)
+    loaded = base_model(recipe, base)
+    with_lora = next((plan.tune for plan in plans if plan.tune.decoder == "lora"), None)
+    if with_lora is not None:
+        loaded = with_fresh_adapters(loaded, recipe, with_lora)
+    hashes = {split.name: split.sha256 for split in (train, evaluation) if split}
+    provenance = provenance_of(recipe, base, hashes)
+    return TrainingWork(recipe, loaded, train, evaluation, plans, provenance)
+
+
+def phase_plans(recipe: Recipe) -> list[PhasePlan]:
+    """The recipe's phases; one called `train` where it names none.
+
+    Raises:
+        RecipeError: one phase has LoRA on the decoder and another trains it in full, or two have
+            different LoRA settings: the layers are made once.
+    """
+    phases = recipe.phases or [Phase(name="train")]
+    plans = [PhasePlan(phase, *resolve_phase(recipe, phase)) for phase in phases]
+    modes = {plan.tune.decoder for plan in plans}
+    loras = [plan.tune.lora for plan in plans if plan.tune.decoder == "lora"]
+    if {"lora", "full"} <= modes or any(lora != loras[0] for lora in loras):
+        raise RecipeError(
+            "phases disagree on the decoder's LoRA layers, which are made once", where="phases"
+        )
+    return plans
