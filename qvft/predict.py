@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", nargs="+", help="images, folders, globs, JSONL files")
     parser.add_argument("--question", help="asked about every image; without it, captions")
     parser.add_argument("--out", type=Path, help="JSONL file to write; default: standard output")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=16, help="rows decoded together")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode images")
     given, further = parser.parse_known_args(arguments)
     return exit_status(lambda: predict(given, further))
@@ -36,8 +36,18 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
     from qvft.assembly.predicting import field_options, predict_images
     from qvft.data.wanted import wanted_rows
+    from qvft.errors import DataError, RecipeError
 
     fields = field_options(further)
+    for name, least in (("batch_size", 1), ("workers", 0)):
+        if getattr(given, name) < least:
+            raise RecipeError(
+                f"{getattr(given, name)}",
+                where=f"command line: --{name.replace('_', '-')}",
+                expected=f"{least} or more",
+            )
+    if given.out is not None and given.out.is_dir():
+        raise DataError("a folder", where=str(given.out), expected="a file to write")
     wanted = wanted_rows(given.images, question=given.question)
     rows = predict_images(
         given.model, wanted, fields, batch_size=given.batch_size, workers=given.workers

@@ -16,9 +16,10 @@ from qvft.assembly.model import Loaded, versions
 from qvft.assembly.opening import Opened, load_opened
 from qvft.data.images import decode as decode_image
 from qvft.data.rows import Row, evaluation_rows
-from qvft.errors import DataError
+from qvft.errors import DataError, RecipeError
 from qvft.evaluation.baselines import DEFINITION
 from qvft.evaluation.decode import blind_images
+from qvft.evaluation.groups import GROUPS
 from qvft.evaluation.predict import predict_rows
 from qvft.evaluation.report import Report, write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
@@ -27,7 +28,7 @@ from qvft.files import write_text
 from qvft.recipe.schema import Recipe
 from qvft.training.metrics_log import read_metrics
 
-
+REPORT_FILES = {"predictions.jsonl", "report.json", "report.html"}
 BLIND_DEFINITION = (
     "blind: the same model and texts, each shown the image of another sample; what it scores then "
     "owes nothing to the image."
@@ -64,6 +65,9 @@ def evaluate(opened: Opened, folder: Path) -> Evaluated:
     """
     start = time.monotonic()
     recipe = opened.recipe
+    folder = folder.resolve()
+    _require_replaceable(folder)
+    _require_known_metrics(recipe.eval.metrics)
     generation = generation_fields(recipe)
     split = read_split(recipe, "eval")
     rows = evaluation_rows(split.samples, texts=split.source.texts)
@@ -84,9 +88,9 @@ def evaluate(opened: Opened, folder: Path) -> Evaluated:
         "batch_size": recipe.eval.batch_size,
         "prompt": recipe.data.prompt.model_dump(),
     }
-    base = base_figures(Path(recipe.run_dir) / "eval-base" / folder.name, split.sha256, decode)
-    if base is not None and opened.kind == "run":
-        baselines = {"base": base, **baselines}
+    if opened.kind == "run" and opened.home is not None:
+        base = base_figures(opened.home / "eval-base" / split.name, split.sha256, decode)
+        baselines = {"base": base, **baselines} if base is not None else baselines
     report = _report(opened, recipe, split, scores, baselines, decode, time.monotonic() - start)
     write_text(
         partial / "predictions.jsonl",
@@ -106,6 +110,29 @@ def evaluate(opened: Opened, folder: Path) -> Evaluated:
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return Evaluated(folder, report)
+
+
+def _require_replaceable(folder: Path) -> None:
+    """The folder may be absent, empty, or hold an earlier report and nothing else."""
+    if not folder.exists():
+        return
+    foreign = {path.name for path in folder.iterdir()} - REPORT_FILES if folder.is_dir() else {""}
+    if foreign:
+        raise DataError(
+            "holds other files than a report" if folder.is_dir() else "is a file",
+            where=str(folder),
+            do="name a new folder with --out; what is there would be replaced",
+        )
+
+
+def _require_known_metrics(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in GROUPS and list(names) != ["auto"]:
+            raise RecipeError(
+                f'"{name}"',
+                where="eval.metrics",
+                expected=f"some of {', '.join(GROUPS)}, or auto alone",
+            )
 
 
 def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[PredictionRow]:
@@ -226,6 +253,6 @@ def _curve(run: Path | None) -> list[dict[str, float]]:
 
 
 def _image_reader(recipe: Recipe, rows: Sequence[Row]) -> Callable:
-
+    """A function from an image's name to its pixels."""
     sources = {row.sample.image.name: row.sample.image for row in rows}
     return lambda name: decode_image(sources[name], max_pixels=recipe.data.max_image_pixels)

@@ -75,6 +75,7 @@ def phase_findings(
             counts,
             frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
             quantized=quantized,
+            embedding_weights=_embedding_weights(text),
             rows=train.batch_size,
             row_tokens=row_tokens,
             decoder_layers=text.num_hidden_layers,
@@ -116,3 +117,9 @@ def _count(
 
 def _component(row: ComponentCount) -> Component:
     return Component(row.component, row.total, row.trainable, row.percent)
+
+
+def _embedding_weights(text: PretrainedConfig) -> int:
+    """Weights of the decoder's token and position embeddings; T5 has no position embeddings."""
+    positions = getattr(text, "max_position_embeddings", 0)
+    return (text.vocab_size + positions) * text.hidden_size

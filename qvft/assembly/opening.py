@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from qvft.assembly.model import Loaded, base_model, base_of, run_recipe, trained_model
 from qvft.errors import CheckpointError, RecipeError
-from qvft.recipe.load import load_recipe, parse_recipe
+from qvft.files import read_json
+from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
 from qvft.recipe.lock import LOCK_NAME
 from qvft.recipe.schema import Recipe, Source
 
@@ -39,7 +39,7 @@ def open_target(
     Args:
         target: run folder, model folder or hub id.
         recipe_path: for a model: the recipe with data, prompts and decoding.
-        overrides: laid over the recipe.
+        overrides: laid over the recipe, or over the defaults where there is none.
 
     Raises:
         CheckpointError: a folder that is neither a run nor a model, or a recipe given for a run.
@@ -61,9 +61,10 @@ def open_target(
     is_base = False
     if recipe_path is not None:
         content = load_recipe(recipe_path, overrides).model_dump()
-        is_base = content["model"]["id"] == target
+        is_base = _same(content["model"]["id"], target)
     else:
         content = {"name": "predict", "model": {}, "data": {"prompt": _prompts(home)}}
+        apply_overrides(content, overrides)
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
     content["model"]["quantize"] = {"scheme": "none"}
     recipe = parse_recipe(content)
@@ -84,7 +85,12 @@ def _prompts(home: Path | None) -> dict[str, Any]:
     path = home / "merge.json" if home else None
     if path is None or not path.is_file():
         return {}
-    return json.loads(path.read_text(encoding="utf-8")).get("prompt", {})
+    return read_json(path).get("prompt", {})
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names mean the same hub id or folder."""
+    return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def require_eval_data(opened: Opened) -> Source:

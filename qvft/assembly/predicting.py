@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -49,32 +50,36 @@ def predict_images(
         batch_size: rows decoded together.
         workers: processes that decode images.
 
-    A broken image gives its rows an `error`; it never stops the others.
+    A broken image gives its rows an `error`; it never stops the others. The model is opened and
+    loaded before the first line is asked for.
+
+    Raises:
+        UserError: the model is not there or does not fit.
     """
     opened = open_target(model)
     limit = opened.recipe.data.max_image_pixels
     samples = list({row.sample.id: row.sample for row in wanted}.values())
     _, broken = usable(samples, on_error="skip", max_pixels=limit, workers=max(1, workers))
     reasons = {skipped.id: skipped.reason for skipped in broken}
-    for row in wanted:
-        if row.sample.id in reasons:
-            yield _line(row, error=reasons[row.sample.id])
+    lines = (
+        _line(row, error=reasons[row.sample.id]) for row in wanted if row.sample.id in reasons
+    )
     rows = [row for row in wanted if row.sample.id not in reasons]
     if not rows:
-        return
+        return lines
     loaded = load_opened(opened)
     generation = {
         kind: {**settings, **fields} for kind, settings in generation_fields(opened.recipe).items()
     }
-    for index, text in predict_rows(
+    texts = predict_rows(
         loaded.model,
         loaded.collator,
         rows,
         generation=generation,
         batch_size=batch_size,
         workers=workers,
-    ):
-        yield _line(rows[index], text=text)
+    )
+    return itertools.chain(lines, (_line(rows[index], text=text) for index, text in texts))
 
 
 def _line(row: Row, **outcome: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
@@ -24,7 +25,7 @@ def wanted_rows(names: Sequence[str], *, question: str | None = None) -> list[Ro
         question: asked about every image that brings none; None asks for captions.
 
     Raises:
-        DataError: a name matches nothing, or a JSONL row has no image.
+        DataError: a name matches nothing, or a JSONL row has no image or an empty question.
     """
     rows: list[Row] = []
     for name in names:
@@ -60,15 +61,28 @@ def _from_jsonl(path: Path, question: str | None) -> list[Row]:
         image = content.get("image")
         if not isinstance(image, str) or not image:
             raise DataError('no "image"', where=f"{path}:{number}", expected="a path")
-        asked = content.get("questions") or [content.get("question", question)]
-        for item in asked:
-            text = item.get("question") if isinstance(item, dict) else item
-            if text is not None and not isinstance(text, str):
-                raise DataError(
-                    f"a question that is a {type(text).__name__}", where=f"{path}:{number}"
-                )
+        for text in _asked(content, question, where=f"{path}:{number}"):
             rows.append(_row(path.parent / image, text))
     return rows
+
+
+def _asked(content: Mapping[str, Any], default: str | None, *, where: str) -> list[str | None]:
+    """The questions of a JSONL row; `default` where it brings none."""
+    listed = content.get("questions") or []
+    if not isinstance(listed, list):
+        raise DataError(f"questions that are a {type(listed).__name__}", where=where, expected="a list")
+    texts = [item.get("question") if isinstance(item, dict) else item for item in listed]
+    if content.get("question") is not None:
+        texts.append(content["question"])
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(
+                "an empty question" if text in (None, "") or isinstance(text, str)
+                else f"a question that is a {type(text).__name__}",
+                where=where,
+                expected="text",
+            )
+    return texts or [default]
 
 
 def _row(image: Path, question: str | None) -> Row:

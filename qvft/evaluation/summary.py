@@ -29,13 +29,15 @@ def read_reports(named: Sequence[str]) -> dict[str, dict[str, Any]]:
         named: NAME=FOLDER; the folder holds `report.json`, or one folder that does.
 
     Raises:
-        DataError: no name, or not exactly one report below the folder.
+        DataError: no name or one given twice, or not exactly one report below the folder.
     """
     reports = {}
     for item in named:
         name, equals, folder = item.partition("=")
-        if not equals:
-            raise DataError(f'"{item}"', where="command line", expected="NAME=FOLDER")
+        if not equals or name in reports:
+            raise DataError(
+                f'"{item}"', where="command line", expected="NAME=FOLDER, each name once"
+            )
         found = sorted(Path(folder).glob("report.json")) or sorted(
             Path(folder).glob("*/report.json")
         )

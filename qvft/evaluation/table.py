@@ -74,7 +74,7 @@ def comparison_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
             for report, unit in zip(reports.values(), units, strict=True)
         ]
         if blind is not None:
-            cells.append(figure(blind.get(metric), units[-1]))
+            cells.append(figure(blind.get(metric), next(filter(None, units), "")))
         table.add_row(metric, *cells)
     return table
 

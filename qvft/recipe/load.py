@@ -26,8 +26,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key.
     """
     content = read_yaml(Path(path))
-    for override in overrides:
-        _apply(content, override)
+    apply_overrides(content, overrides)
     return parse_recipe(content, where=str(path))
 
 
@@ -80,6 +79,12 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         nested = isinstance(old, Mapping) and isinstance(value, Mapping)
         merged[key] = merge(old, value) if nested else value
     return merged
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Lays `key.path=value` overrides over `content`, in place. Raises RecipeError."""
+    for override in overrides:
+        _apply(content, override)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

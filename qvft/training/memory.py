@@ -11,6 +11,8 @@ from qvft.adapters.freeze import ComponentCount
 # width 2560) with bfloat16 LoRA and no dropout: 1.98 MB a token = 24.2 bytes; OPT's own dropout
 # together with dropout on float32 adapters takes 7.88 MB = 96.2.
 LEAN_BYTES, DROPOUT_BYTES = 24.2, 96.2
+# 4 bits and a float32 constant for 64 weights; double quantisation takes most of the latter away.
+NF4_BYTES = 0.5625
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ def estimate_memory(
     *,
     frozen_bytes: int,
     quantized: bool,
+    embedding_weights: int,
     rows: int,
     row_tokens: int,
     decoder_layers: int,
@@ -44,7 +47,8 @@ def estimate_memory(
     Args:
         counts: the component table.
         frozen_bytes: bytes of a frozen weight (2 in bfloat16, 4 in float32).
-        quantized: the decoder's frozen weights take 4.5 bits each.
+        quantized: the decoder's frozen weights take 4.5 bits each, but for its embeddings.
+        embedding_weights: weights of the decoder's token and position embeddings.
         rows: texts a device and step.
         row_tokens: tokens of a row, image tokens included.
         decoder_layers, decoder_width: of the decoder.
@@ -53,8 +57,12 @@ def estimate_memory(
     """
     weights = trained = 0
     for row in counts:
-        each = 0.5625 if quantized and row.component == "decoder" else frozen_bytes
-        weights += int((row.total - row.trainable) * each)
+        frozen = row.total - row.trainable
+        if quantized and row.component == "decoder":
+            in_blocks = max(0, frozen - embedding_weights)
+            weights += int(in_blocks * NF4_BYTES) + (frozen - in_blocks) * frozen_bytes
+        else:
+            weights += frozen * frozen_bytes
         # float32 weight, gradient and AdamW's two moments
         trained += 16 * row.trainable
     per_unit = DROPOUT_BYTES if dropout else LEAN_BYTES

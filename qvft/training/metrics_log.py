@@ -8,6 +8,8 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from qvft.files import write_text
+
 
 class MetricsLog(TrainerCallback):
     """Appends every log of the trainer with its phase, step and seconds since the start.
@@ -24,11 +26,11 @@ class MetricsLog(TrainerCallback):
         if not state.is_world_process_zero or not self.path.is_file():
             return
         kept = [
-            line
-            for line in self.path.read_text().splitlines(keepends=True)
-            if (row := json.loads(line))["phase"] != self.phase or row["step"] <= state.global_step
+            json.dumps(row) + "\n"
+            for row in read_metrics(self.path)
+            if row["phase"] != self.phase or row["step"] <= state.global_step
         ]
-        self.path.write_text("".join(kept))
+        write_text(self.path, "".join(kept))
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # noqa: ANN001, ANN003
         """Appends one line."""
@@ -45,7 +47,11 @@ class MetricsLog(TrainerCallback):
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of a `metrics.jsonl`; empty where there is none."""
+    """The lines of a `metrics.jsonl`; empty where there is none.
+
+    A last line without its end, which a killed process leaves, is passed over.
+    """
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.strip() and line.endswith("\n")]

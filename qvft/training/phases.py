@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 from transformers.trainer_utils import get_last_checkpoint
 
 from qvft.data.rows import Row
+from qvft.files import read_json, write_json
 from qvft.training.metrics_log import MetricsLog
 from qvft.training.trainer import QFormerTrainer, RowDataset, row_means
 
@@ -81,9 +81,29 @@ def last_checkpoint(folder: Path) -> str | None:
     return found if found and (Path(found) / "trainer_state.json").is_file() else None
 
 
-def mark_done(folder: Path, step: int) -> None:
-    """Notes that a phase ended; `adapter` beside the mark holds its weights."""
-    (folder / "done.json").write_text(json.dumps({"step": step}) + "\n")
+def final_checkpoint(folder: Path, *, best: bool) -> Path | None:
+    """The checkpoint that a phase ended with, None where it has steps left to take.
+
+    A run may be stopped between its last checkpoint and its adapter. The Trainer, resumed there,
+    would take a step more than was asked for.
+
+    Args:
+        folder: the phase's checkpoints.
+        best: whether the phase ends with the best checkpoint instead of the last.
+    """
+    last = last_checkpoint(folder)
+    if last is None:
+        return None
+    state = read_json(Path(last) / "trainer_state.json")
+    if not state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
+        return None
+    # By its name: the run folder may have been moved.
+    return folder / Path((best and state["best_model_checkpoint"]) or last).name
+
+
+def mark_done(folder: Path) -> None:
+    """Notes that a phase ended; `weights` beside the mark holds what it trained."""
+    write_json(folder / "done.json", {"done": True})
 
 
 def is_done(folder: Path) -> bool:

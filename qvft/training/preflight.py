@@ -23,7 +23,7 @@ def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
         Largest change of a row's loss, nats a token.
 
     Raises:
-        PreflightError: no row's loss changed: the image does not reach the decoder.
+        PreflightError: no row's loss changed (the image does not reach the decoder), or one is NaN.
     """
     inputs = {key: value for key, value in batch.items() if key != "row_index"}
     images = len(inputs["pixel_values"])
@@ -36,6 +36,8 @@ def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
         swapped = {**inputs, "image_index": (inputs["image_index"] + 1) % images}
         moved = (module(**swapped)["row_loss"] - straight).abs().max()
     module.train(was_training)
+    if torch.isnan(moved):
+        raise PreflightError("a row's loss is not finite before the first step: check the weights")
     if not moved > 0:
         raise PreflightError(
             "exchanging the images of a batch leaves every loss bit-identical: the image does not "

@@ -10,7 +10,14 @@ from qvft.errors import CheckpointError
 from qvft.log import is_main_process
 from qvft.recipe.lock import LOCK_NAME, read_lock, recipe_hash, write_lock
 from qvft.recipe.schema import Recipe
-from qvft.training.phases import PhaseSetup, build_trainer, is_done, last_checkpoint, mark_done
+from qvft.training.phases import (
+    PhaseSetup,
+    build_trainer,
+    final_checkpoint,
+    is_done,
+    last_checkpoint,
+    mark_done,
+)
 
 
 def check_folder(recipe: Recipe) -> Path:
@@ -78,10 +85,14 @@ def run_phases(
             restore_weights=restore_weights,
             metrics_file=folder / "metrics.jsonl",
         )
-        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+        final = final_checkpoint(checkpoints, best=setup.arguments.load_best_model_at_end)
+        if final is not None:
+            restore_weights(final)
+        else:
+            trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
         if trainer.is_world_process_zero() and index + 1 < len(setups):
             save_weights(checkpoints / "weights")
-            mark_done(checkpoints, trainer.state.global_step)
+            mark_done(checkpoints)
         trainer.accelerator.wait_for_everyone()
     if is_main_process():
         save_weights(folder / "adapter")
