@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 
 setup: $(READY)
 
-# torch comes first and pinned, so that no other requirement pulls in a CUDA build.
+# torch comes first and pinned, so that an index that offers a CPU build of it is asked for that one.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
@@ -25,7 +25,7 @@ quickstart: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy qvft/recipe qvft/data qvft/adapters qvft/weights
 
 clean:
-	rm -rf $(VENV) runs merged data/digits
+	rm -rf $(VENV) runs/quickstart_digits merged/quickstart_digits data/digits

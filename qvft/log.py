@@ -50,6 +50,7 @@ def exit_status(main: Callable[[], None]) -> int:
     try:
         main()
     except QvftError as error:
-        print(f"qvft: {error}", file=sys.stderr)
+        if is_main_process():
+            print(f"qvft: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     return 0

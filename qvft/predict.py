@@ -7,6 +7,7 @@ hub id. Every field of transformers.GenerationConfig is an option: --num_beams 5
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,10 +57,12 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         for line in rows:
             print(line, flush=True)
         return
+    first = list(itertools.islice(rows, 1))  # before an earlier file is replaced
     given.out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with given.out.open("w", encoding="utf-8") as stream:
-        for count, line in enumerate(rows, start=1):  # noqa: B007 - the last count is reported
+        lines = enumerate(itertools.chain(first, rows), start=1)
+        for count, line in lines:  # noqa: B007 - the last count is reported
             stream.write(line + "\n")
             stream.flush()
     stderr.print(f"{count} rows written to {given.out}")

@@ -92,9 +92,7 @@ def test_skipped_images_are_counted_and_listed(tiny_run: Path, shapes: Path, tmp
     (folder / "test3.png").write_bytes(b"not an image")
     path = f"data.eval.path={folder / 'test.jsonl'}"
     out = tmp_path / "report"
-    status = evaluation.main(
-        [str(tiny_run), path, "data.on_bad_image=skip", "--out", str(out)]
-    )
+    status = evaluation.main([str(tiny_run), path, "data.on_bad_image=skip", "--out", str(out)])
     assert status == 0
     report = json.loads((out / "report.json").read_text())
     assert report["counts"]["images_skipped"] == 1

@@ -11,7 +11,10 @@ from qvft.data.sample import Sample
 from qvft.data.usable import Skipped, usable
 from qvft.errors import RecipeError
 from qvft.files import sha256_json
+from qvft.log import get_logger
 from qvft.recipe.schema import Recipe, Source
+
+logger = get_logger("qvft.data")
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,22 @@ def read_split(recipe: Recipe, which: str) -> Split:
     if source.format == "drawn":
         # There are no files that could be broken, and drawing them all twice takes its time.
         return Split(source_name(source), source, samples, [], samples_hash(samples))
+    logger.info("data.%s: checking the images of %d samples", which, len(samples))
     kept, skipped = usable(
         samples,
         on_error=recipe.data.on_bad_image,
         max_pixels=recipe.data.max_image_pixels,
         workers=max(1, recipe.data.workers),
     )
+    if skipped:
+        first = ", ".join(item.id for item in skipped[:5])
+        logger.warning(
+            "data.%s: %d of %d images are left out (data.on_bad_image: skip), first %s",
+            which,
+            len(skipped),
+            len(samples),
+            first,
+        )
     if not kept:
         raise RecipeError("no usable image is left", where=f"data.{which}")
     return Split(source_name(source), source, kept, skipped, samples_hash(kept))

@@ -20,7 +20,7 @@ from qvft.data.collate import Collator
 from qvft.data.prompt import PromptTemplate
 from qvft.errors import CheckpointError, RecipeError
 from qvft.files import sha256_json
-from qvft.models.load import Base, find_base, load_model, load_processor, weights_hash
+from qvft.models.load import Base, find_base, gpu_has_bf16, load_model, load_processor, weights_hash
 from qvft.recipe.lock import read_lock, recipe_hash
 from qvft.recipe.schema import Recipe, Tune
 
@@ -73,6 +73,7 @@ def base_of(recipe: Recipe) -> Base:
 
 def template_of(recipe: Recipe, base: Base, processor: Any) -> PromptTemplate:
     """The prompt template that training, evaluation and prediction share."""
+    _require_positions(recipe, base)
     return PromptTemplate(
         tokenizer=processor.tokenizer,
         num_query_tokens=base.config.num_query_tokens,
@@ -82,6 +83,24 @@ def template_of(recipe: Recipe, base: Base, processor: Any) -> PromptTemplate:
         question=recipe.data.prompt.question,
         max_text_tokens=recipe.data.max_text_tokens,
     )
+
+
+def _require_positions(recipe: Recipe, base: Base) -> None:
+    """Checks that the longest row and what is generated after it fit the decoder's positions.
+
+    Raises:
+        RecipeError: they do not; on a GPU the decoder would fail without a message.
+    """
+    positions = getattr(base.config.text_config, "max_position_embeddings", None)
+    new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
+    needed = base.config.num_query_tokens + recipe.data.max_text_tokens + new
+    if positions is not None and needed > positions:
+        raise RecipeError(
+            f"{needed} positions for image, text and new tokens",
+            where="data.max_text_tokens",
+            expected=f"at most {positions}, which is all the decoder has",
+            do="lower data.max_text_tokens or eval.*.max_new_tokens",
+        )
 
 
 def base_model(
@@ -100,7 +119,7 @@ def base_model(
         place: instead of this process's device.
     """
     use_threads(recipe.run.threads)
-    auto = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    auto = torch.bfloat16 if gpu_has_bf16() else torch.float32
     scheme = recipe.model.quantize.scheme if quantized else "none"
     base.config.text_config.dropout = recipe.tune.decoder_dropout
     random_seed = recipe.run.seed if recipe.model.init == "random" else None

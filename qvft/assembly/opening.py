@@ -63,10 +63,11 @@ def open_target(
         content = load_recipe(recipe_path, overrides).model_dump()
         is_base = _same(content["model"]["id"], target)
     else:
-        content = {"name": "predict", "model": {}, "data": {"prompt": _prompts(home)}}
+        content = {"name": "predict", "model": {}, **_asked_as(home)}
         apply_overrides(content, overrides)
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
-    content["model"]["quantize"] = {"scheme": "none"}
+    if not is_base:
+        content["model"]["quantize"] = {"scheme": "none"}
     recipe = parse_recipe(content)
     return Opened(target, "base" if is_base else "model", recipe, home)
 
@@ -80,12 +81,14 @@ def load_opened(opened: Opened) -> Loaded:
     return loaded
 
 
-def _prompts(home: Path | None) -> dict[str, Any]:
-    """The prompts a merged folder was trained with; empty, for the defaults, elsewhere."""
+def _asked_as(home: Path | None) -> dict[str, Any]:
+    """Prompts, lengths and decoding that a merged folder was trained with; elsewhere defaults."""
     path = home / "merge.json" if home else None
     if path is None or not path.is_file():
         return {}
-    return read_json(path).get("prompt", {})
+    merged = read_json(path)
+    data = {key: merged[key] for key in ("prompt", "max_text_tokens") if key in merged}
+    return {"data": data, "eval": merged.get("decode", {})}
 
 
 def _same(one: str, other: str) -> bool:

@@ -61,9 +61,7 @@ def predict_images(
     samples = list({row.sample.id: row.sample for row in wanted}.values())
     _, broken = usable(samples, on_error="skip", max_pixels=limit, workers=max(1, workers))
     reasons = {skipped.id: skipped.reason for skipped in broken}
-    lines = (
-        _line(row, error=reasons[row.sample.id]) for row in wanted if row.sample.id in reasons
-    )
+    lines = (_line(row, error=reasons[row.sample.id]) for row in wanted if row.sample.id in reasons)
     rows = [row for row in wanted if row.sample.id not in reasons]
     if not rows:
         return lines

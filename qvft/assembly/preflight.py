@@ -12,7 +12,7 @@ from qvft.assembly.training import PhasePlan, TrainingWork
 from qvft.checking.findings import Check
 from qvft.data.token_stats import TokenStats
 from qvft.errors import ModelError, PreflightError
-from qvft.training.arguments import use_bf16
+from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.losses import LanguageModelling
 from qvft.training.preflight import check_backward, check_image_matters, distinct_first
 
@@ -46,10 +46,7 @@ def preflight_checks(work: TrainingWork, stats: TokenStats) -> tuple[Check, ...]
 def _phase_checks(work: TrainingWork, plan: PhasePlan) -> list[Check]:
     work.counts(plan)
     loaded, phase = work.loaded, plan.phase.name
-    if plan.train.checkpointing:
-        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
-    else:
-        loaded.model.gradient_checkpointing_disable()
+    recompute_activations(loaded.model, plan.train.checkpointing)
     rows = work.rows(plan, work.train, training=True)
     chosen = distinct_first([row.sample.id for row in rows], IMAGES)
     place = device()

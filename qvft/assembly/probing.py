@@ -102,6 +102,8 @@ def probe_rows(recipe: Recipe) -> list[Row]:
 
 def place_for(needed_bytes: int) -> torch.device:
     """A GPU with room for a model and a fifth more, otherwise the CPU."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what earlier models held counts as taken until then
     if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.2 * needed_bytes:
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

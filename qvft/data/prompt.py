@@ -6,13 +6,12 @@ A row of tokens is: `<image>` times Q, `</s>`, prompt, target, stop. The loss se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from qvft.errors import ModelError
 
 Kind = Literal["caption", "question"]
-_REMEMBERED = 50_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,6 @@ class PromptTemplate:
     caption: str = ""
     question: str = "Question: {question} Answer:"
     max_text_tokens: int = 128
-    _known: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def prompt_text(self, kind: Kind, question: str | None = None) -> str:
         """The words before the target, without a blank at the end: the target brings its own."""
@@ -88,7 +86,8 @@ class PromptTemplate:
             answer = self._tokens(lead + " ".join(target.split()))
         stop = [self.stop_id] if target is not None else []
         room = self.max_text_tokens - 1 - len(stop)
-        kept_answer = answer[: max(1, room)]
+        # At least half the room is the prompt's: an answer without its question teaches nothing.
+        kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
         kept_prompt = prompt[max(0, len(prompt) - (room - len(kept_answer))) :]
         cut = len(prompt) + len(answer) - len(kept_prompt) - len(kept_answer)
         head = [self.image_token_id] * self.num_query_tokens + [self.tokenizer.bos_token_id]

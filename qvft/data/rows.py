@@ -10,7 +10,7 @@ from qvft.data.prompt import Kind
 from qvft.data.sample import Sample
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One text of one image.
 

@@ -24,7 +24,7 @@ class ImageSource(Protocol):
     def open(self) -> Image.Image: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """An image in a file of its own."""
 
@@ -38,7 +38,7 @@ class ImageFile:
         return Image.open(self.path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question about an image.
 
@@ -55,7 +55,7 @@ class Question:
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """An image and every text that belongs to it.
 

@@ -70,18 +70,17 @@ def _asked(content: Mapping[str, Any], default: str | None, *, where: str) -> li
     """The questions of a JSONL row; `default` where it brings none."""
     listed = content.get("questions") or []
     if not isinstance(listed, list):
-        raise DataError(f"questions that are a {type(listed).__name__}", where=where, expected="a list")
+        raise DataError(
+            f"questions that are a {type(listed).__name__}", where=where, expected="a list"
+        )
     texts = [item.get("question") if isinstance(item, dict) else item for item in listed]
     if content.get("question") is not None:
         texts.append(content["question"])
     for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(
-                "an empty question" if text in (None, "") or isinstance(text, str)
-                else f"a question that is a {type(text).__name__}",
-                where=where,
-                expected="text",
-            )
+        if not isinstance(text, str | None):
+            raise DataError(f"a question that is a {type(text).__name__}", where=where)
+        if not (text or "").strip():
+            raise DataError("an empty question", where=where)
     return texts or [default]
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from qvft.data.collate import Collator, pad_rows
 from qvft.data.rows import Row
 from qvft.data.sample import Sample
+from qvft.errors import RecipeError
 from qvft.models.blip2 import embed_rows, encode_images
 
 
@@ -101,6 +102,9 @@ def generate_texts(
 
     Returns:
         Texts up to the stop token, without the prompt, white space stripped; B of them.
+
+    Raises:
+        RecipeError: transformers refuses a value or combination of the generation settings.
     """
     place = model.query_tokens.device
     inputs = {
@@ -112,13 +116,20 @@ def generate_texts(
         model, inputs["input_ids"], prefix=prefix, image_index=inputs["image_index"]
     )
     template = collator.template
-    new_ids = model.language_model.generate(
-        inputs_embeds=embeds,
-        attention_mask=inputs["attention_mask"],
-        eos_token_id=[template.stop_id, template.tokenizer.eos_token_id],
-        pad_token_id=template.tokenizer.pad_token_id,
-        **generation,
-    )
+    try:
+        new_ids = model.language_model.generate(
+            inputs_embeds=embeds,
+            attention_mask=inputs["attention_mask"],
+            eos_token_id=[template.stop_id, template.tokenizer.eos_token_id],
+            pad_token_id=template.tokenizer.pad_token_id,
+            **generation,
+        )
+    except (ArithmeticError, TypeError, ValueError) as error:
+        # Values and combinations of GenerationConfig are checked by transformers as it generates.
+        reason = str(error).strip().split("\n")[0]
+        raise RecipeError(
+            f"transformers refuses {dict(generation)}: {reason}", where="decoding"
+        ) from error
     return [template.decode(row) for row in new_ids.tolist()]
 
 

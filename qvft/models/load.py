@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,11 @@ class Base:
     family: Family
 
 
+def gpu_has_bf16() -> bool:
+    """Whether there is a GPU that computes in bfloat16 itself, rather than emulating it."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def find_base(model_id: str, *, revision: str | None = None, family: str = "auto") -> Base:
     """Reads the configuration of a checkpoint and decides its family.
 
@@ -69,7 +76,14 @@ def find_base(model_id: str, *, revision: str | None = None, family: str = "auto
             expected="an OPT decoder",
             do="qvft.check --only model still counts its weights",
         )
-    return Base(model_id, location, None if is_folder else revision, config, found)
+    commit = None if is_folder else _commit(location, revision)
+    return Base(model_id, location, commit, config, found)
+
+
+def _commit(hub_id: str, revision: str | None) -> str | None:
+    """The commit that a hub revision means, as the local cache names its snapshot."""
+    path = transformers.utils.cached_file(hub_id, "config.json", revision=revision)
+    return Path(path).parent.name if path else revision
 
 
 def load_model(
@@ -119,7 +133,16 @@ def load_model(
     _check_loading(base.id, loading)
     if not extra:
         model = model.to(device or "cpu")
+    _bridge_in_float32(base.family, model)
     return model.eval()
+
+
+def _bridge_in_float32(family: Family, model: PreTrainedModel) -> None:
+    """Q-Former, query tokens and projection in float32, trained or not, so that a base and the
+    runs made from it are measured in the same arithmetic."""
+    for name, parameter in model.named_parameters():
+        if family.component(name) in ("qformer", "query_tokens", "language_projection"):
+            parameter.data = parameter.data.float()
 
 
 def load_processor(base: Base) -> Any:
@@ -144,19 +167,54 @@ def load_processor(base: Base) -> Any:
 
 
 def weight_files(base: Base) -> list[Path]:
-    """The safetensors files of a base, sorted by name."""
+    """The safetensors files of a base, sorted by name; those of a hub id are fetched first.
+
+    Raises:
+        ModelError: there are none.
+    """
     folder = Path(base.location)
-    if not folder.is_dir():
-        config_file = transformers.utils.cached_file(
-            base.location, "config.json", revision=base.revision
+    if folder.is_dir():
+        files = sorted(folder.glob("*.safetensors"))
+    else:
+        files = sorted(_hub_files(base))
+    if not files:
+        raise ModelError(
+            "no safetensors weights", where=base.id, expected="a checkpoint in safetensors"
         )
-        folder = Path(config_file).parent
-    return sorted(folder.glob("*.safetensors"))
+    return files
+
+
+def _hub_files(base: Base) -> list[Path]:
+    """A hub checkpoint's weight files in the local cache, downloaded where they are missing."""
+
+    def cached(name: str) -> Path | None:
+        try:
+            path = transformers.utils.cached_file(base.location, name, revision=base.revision)
+        except (OSError, ValueError):
+            return None
+        return Path(path) if path else None
+
+    index = cached("model.safetensors.index.json")
+    if index is None:
+        names = {"model.safetensors"}
+    else:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [path for path in map(cached, names) if path is not None]
+
+
+@functools.lru_cache(maxsize=8)
+def _content_hash(path: Path, _size_bytes: int, _modified_ns: int) -> str:
+    """SHA-256 of a weight file; a process asks several times for files of several GB."""
+    return sha256_file(path)
 
 
 def weights_hash(base: Base) -> str:
     """Hex SHA-256 that identifies the base's weights, by the content of its safetensors files."""
-    return sha256_json({file.name: sha256_file(file) for file in weight_files(base)})
+    hashes = {}
+    for file in weight_files(base):
+        status = file.stat()
+        hashes[file.name] = _content_hash(file, status.st_size, status.st_mtime_ns)
+    return sha256_json(hashes)
 
 
 def _fresh_model(base: Base, seed: int, dtype: torch.dtype, attention: str) -> PreTrainedModel:

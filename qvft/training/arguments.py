@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,10 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from qvft.errors import RecipeError
+from qvft.log import get_logger
+from qvft.models.load import gpu_has_bf16
+
+logger = get_logger("qvft.train")
 
 # Fields that a recipe states through its own keys, or that qvft's trainer needs as they are.
 _OURS = {
@@ -48,6 +53,8 @@ _OURS = {
     "label_names": None,
     "label_smoothing_factor": None,
     "logging_nan_inf_filter": None,
+    "fsdp": None,
+    "deepspeed": None,
 }
 
 # Transformers' "constant" ignores the warm-up.
@@ -70,6 +77,7 @@ def training_arguments(
         RecipeError: `train.arguments` names an unknown field, or one that has a key of its own.
     """
     _check_further(train["arguments"])
+    _refuse_sharding()
     on_gpu = torch.cuda.is_available()
     evaluates = has_eval and train["eval_steps"] is not None
     saves = train["save_steps"] or (train["eval_steps"] if train["keep_best"] else None)
@@ -98,7 +106,7 @@ def training_arguments(
         "save_steps": saves or 500,
         "save_total_limit": train["keep"],
         "load_best_model_at_end": train["keep_best"] and evaluates,
-        "metric_for_best_model": "eval_loss",
+        "metric_for_best_model": "eval_token_loss",
         "greater_is_better": False,
         "dataloader_num_workers": workers,
         "dataloader_pin_memory": on_gpu,
@@ -108,14 +116,23 @@ def training_arguments(
         "seed": seed,
         "ddp_find_unused_parameters": False,
         "disable_tqdm": not sys.stderr.isatty(),
+        "restore_callback_states_from_checkpoint": True,
     }
-    return TrainingArguments(**{**values, **train["arguments"]})
+    # An `accelerate config` of the machine must not overrule the recipe.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if values["bf16"] else "no"
+    arguments = TrainingArguments(**{**values, **train["arguments"]})
+    if arguments.n_gpu > 1:
+        # Several GPUs in one process would mean DataParallel, which cuts a batch's images and
+        # texts apart from each other.
+        logger.info("one of %d GPUs is used; accelerate launch uses all", arguments.n_gpu)
+        arguments._n_gpu = 1
+    return arguments
 
 
 def use_bf16(precision: str) -> bool:
     """Whether to run under bfloat16 autocast: on request, or where a GPU has it."""
     if precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return gpu_has_bf16()
     return precision == "bf16"
 
 
@@ -132,6 +149,25 @@ def recompute_activations(model: PreTrainedModel, wanted: bool) -> None:
         return
     disable = getattr(model, "activation_checkpointing_disable", None)
     (disable or model.gradient_checkpointing_disable)()
+
+
+def _refuse_sharding() -> None:
+    """FSDP and DeepSpeed cut weights apart, which saving and the gradient check do not follow yet.
+
+    Raises:
+        RecipeError: the launcher asks for one of them.
+    """
+    for name, variable in (
+        ("FSDP", "ACCELERATE_USE_FSDP"),
+        ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED"),
+    ):
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise RecipeError(
+                f"asks for {name}",
+                where="accelerate launch",
+                expected="one process a GPU (DDP)",
+                do="choose multi-GPU without sharding in accelerate config",
+            )
 
 
 def _check_further(further: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ IGNORED = -100
 class LanguageModelling(nn.Module):
     """Next-token loss of the supervised tokens given image and prompt.
 
-    One module around the whole model, so that DDP and FSDP see a single `forward`.
+    One module around the whole model, so that DDP sees a single `forward`.
 
     Args:
         model: a BLIP-2 model, with or without LoRA layers in it.
@@ -31,10 +31,11 @@ class LanguageModelling(nn.Module):
         self.model = model
 
     def train(self, mode: bool = True) -> LanguageModelling:
-        """Training mode, except for a ViT that is frozen: it stays as evaluation finds it."""
+        """Training mode, except for parts that are frozen: they stay as evaluation finds them."""
         super().train(mode)
-        if not any(p.requires_grad for p in self.model.vision_model.parameters()):
-            self.model.vision_model.eval()
+        for part in (self.model.vision_model, self.model.qformer):
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
         return self
 
     def forward(
@@ -57,8 +58,8 @@ class LanguageModelling(nn.Module):
             input_ids, attention_mask, labels: (B, L); labels are -100 where nothing is learnt.
 
         Returns:
-            `loss_sum` () float32, `count` () long, `row_loss` (B,) mean loss of each row, `exact`
-            (B,) bool: greedy decoding would write this target, since every one of its tokens is
+            `loss_sum` () float32, `count` () long, `row_loss` (B,) mean loss of each row,
+            `row_count` (B,) its supervised tokens, `exact` (B,) bool: greedy decoding would write this target, since every one of its tokens is
             the most likely one given those before it.
         """
         prefix = encode_images(self.model, pixel_values)
@@ -78,5 +79,6 @@ class LanguageModelling(nn.Module):
             "loss_sum": losses.sum(),
             "count": supervised.sum(),
             "row_loss": row_loss / per_row,
+            "row_count": per_row,
             "exact": errors == 0,
         }

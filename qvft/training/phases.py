@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from qvft.data.rows import Row
 from qvft.files import read_json, write_json
@@ -74,11 +73,13 @@ def build_trainer(
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint of a phase, None where there is none."""
-    if not folder.is_dir():
-        return None
-    found = get_last_checkpoint(str(folder))
-    return found if found and (Path(found) / "trainer_state.json").is_file() else None
+    """The newest whole checkpoint of a phase, None where there is none.
+
+    The trainer writes its state last, so a folder without it was cut off while it was written.
+    """
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return str(newest) if newest else None
 
 
 def final_checkpoint(folder: Path, *, best: bool) -> Path | None:

@@ -83,7 +83,7 @@ def check_gradients(model: nn.Module, family: Family) -> dict[str, float]:
     if dead:
         raise PreflightError(
             f"after the first backward pass {', '.join(dead)} should be trained but has no "
-            "gradient; set its learning rate and tune entry, or freeze it"
+            "gradient: it does not reach the loss; freeze it in tune, or see what cuts it off"
         )
     return largest
 

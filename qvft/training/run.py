@@ -29,6 +29,8 @@ def check_folder(recipe: Recipe) -> Path:
     folder = Path(recipe.run_dir)
     if not is_main_process() or not (folder / LOCK_NAME).is_file():
         return folder
+    if not has_progress(folder):
+        return folder  # an attempt that ended before its first checkpoint holds nothing to lose
     if recipe_hash(read_lock(folder)) != recipe_hash(recipe):
         raise CheckpointError(
             "holds another recipe's run",
@@ -42,6 +44,12 @@ def check_folder(recipe: Recipe) -> Path:
             do="go on with train.resume=auto, or choose another folder with run.dir=PATH",
         )
     return folder
+
+
+def has_progress(folder: Path) -> bool:
+    """Whether a run folder holds a checkpoint, a finished phase or a final adapter."""
+    patterns = ("checkpoints/*/checkpoint-*/trainer_state.json", "checkpoints/*/done.json")
+    return is_finished(folder) or any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def claim_folder(recipe: Recipe) -> None:

@@ -45,6 +45,7 @@ class SceneObjective(nn.Module):
             "loss_sum": outputs["loss"] * batch,
             "count": torch.tensor(batch, device=pixel_values.device),
             "row_loss": outputs["loss"].detach().expand(batch),
+            "row_count": torch.ones(batch, device=pixel_values.device),
             "exact": exact,
         }
 

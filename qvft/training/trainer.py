@@ -105,14 +105,16 @@ class QFormerTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss, and by row its loss and whether greedy decoding would be right.
+        """Mean loss, and by row (B, 3) its loss, its tokens and whether greedy decoding is right.
 
         No logits leave this function: 50,272 wide, they would fill the memory.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        rows = torch.stack([outputs["row_loss"], outputs["exact"].float()], dim=1)
+        rows = torch.stack(
+            [outputs["row_loss"], outputs["row_count"].float(), outputs["exact"].float()], dim=1
+        )
         return loss.detach(), rows, inputs["labels"][:, :1]
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -129,6 +131,10 @@ class QFormerTrainer(Trainer):
 
 
 def row_means(prediction: Any) -> dict[str, float]:
-    """Metrics of an evaluation during training: exact match in percent."""
-    rows = prediction.predictions
-    return {"exact_match": float(100 * rows[:, 1].mean())}
+    """Metrics of an evaluation during training, over all rows at once, so that neither batch size
+    nor number of processes matters: loss a token in nats, exact match in percent."""
+    loss, tokens, exact = prediction.predictions.astype("float64").T
+    return {
+        "token_loss": float((loss * tokens).sum() / tokens.sum()),
+        "exact_match": float(100 * exact.mean()),
+    }

@@ -10,7 +10,9 @@ from qvft.data.digits import main, write_digits
 from qvft.data.formats import read_samples
 from qvft.errors import DataError
 
-pytest.importorskip("sklearn", reason="scikit-learn is not installed (pip install qvft[quickstart])")
+pytest.importorskip(
+    "sklearn", reason="scikit-learn is not installed (pip install qvft[quickstart])"
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def test_every_image_is_in_one_split(digits: Path) -> None:
 
 
 def test_texts_follow_from_the_digit(digits: Path) -> None:
-    words = "zero one two three four five six seven eight nine".split()
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     for sample in read_samples("jsonl", str(digits / "test.jsonl")):
         which, even, greater = (question.answers[0] for question in sample.questions)
         digit = words.index(which)

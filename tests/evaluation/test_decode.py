@@ -62,7 +62,10 @@ def test_batched_texts_are_those_of_one_row_at_a_time(loaded: Loaded, rows: list
 def test_prompts_are_padded_on_the_left(loaded: Loaded, rows: list[Row]) -> None:
     questions = [row for row in rows[:3] if row.kind == "question"]
     (batch,) = batches(loaded, questions, size=2)
-    assert len({len(loaded.template.encode("question", question=r.question).ids) for r in questions}) == 2
+    assert (
+        len({len(loaded.template.encode("question", question=r.question).ids) for r in questions})
+        == 2
+    )
     assert (batch["attention_mask"][:, -1] == 1).all()
     assert (batch["attention_mask"].diff(dim=1) >= 0).all()
 

@@ -9,6 +9,7 @@ import pytest
 
 from qvft.evaluation.summary import main, read_reports
 
+
 def write(folder: Path, exact_match: float) -> Path:
     """A folder with the parts of a report that the table reads."""
     folder.mkdir(parents=True)

@@ -1,0 +1,193 @@
+"""`qvft.predict` from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qvft.evaluation.predict as predicting
+from qvft.assembly.predicting import field_options
+from qvft.errors import RecipeError
+from qvft.predict import main
+
+Ask = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def images(shapes: Path, tmp_path: Path) -> Path:
+    """A folder of three images."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(3):
+        shutil.copy(shapes / f"test{index}.png", folder)
+    return folder
+
+
+@pytest.fixture
+def ask(tiny_run: Path, tmp_path: Path) -> Ask:
+    """A function that calls the program on a run and returns the rows it wrote."""
+
+    def call(*arguments: str | Path, model: Path = tiny_run) -> list[dict[str, Any]]:
+        out = tmp_path / "out" / "rows.jsonl"
+        given = [str(model), *map(str, arguments), "--out", str(out), "--workers", "0"]
+        assert main(given) == 0
+        return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+    return call
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one message of a call that must end with status 2."""
+    assert main(list(map(str, arguments))) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("qvft: ") == 1
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    return captured.err
+
+
+def test_an_image_gets_a_caption(ask: Ask, images: Path) -> None:
+    (row,) = ask(images / "test0.png")
+    assert set(row) == {"image", "text"}
+    assert row["image"] == str(images / "test0.png")
+
+
+def test_folders_and_globs_give_a_row_an_image(ask: Ask, images: Path) -> None:
+    expected = {str(images / f"test{index}.png") for index in range(3)}
+    assert {row["image"] for row in ask(images)} == expected
+    assert {row["image"] for row in ask(images / "*.png")} == expected
+
+
+def test_a_question_stands_in_its_rows(ask: Ask, images: Path) -> None:
+    rows = ask(images, "--question", "Is it red?")
+    assert len(rows) == 3
+    assert {row["question"] for row in rows} == {"Is it red?"}
+    assert all(set(row) == {"image", "question", "text"} for row in rows)
+
+
+def test_jsonl_rows_ask_their_own_questions(ask: Ask, images: Path) -> None:
+    rows = [
+        {"image": "test0.png", "question": "Which colour is it?"},
+        {"image": "test1.png", "questions": [{"question": "Is it red?"}]},
+        {"image": "test2.png"},
+    ]
+    file = images / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = {Path(row["image"]).name: row.get("question") for row in ask(file)}
+    assert found == {
+        "test0.png": "Which colour is it?", "test1.png": "Is it red?", "test2.png": None,
+    }  # fmt: skip
+
+
+def test_a_merged_folder_answers_without_a_recipe(ask: Ask, images: Path, merged: Path) -> None:
+    assert len(ask(images, "--max_new_tokens", "2", model=merged)) == 3
+
+
+def test_a_broken_image_gives_an_error_row_and_stops_nothing(ask: Ask, images: Path) -> None:
+    (images / "broken.png").write_bytes((images / "test0.png").read_bytes()[:60])
+    rows = {Path(row["image"]).name: row for row in ask(images, "--question", "Is it red?")}
+    assert set(rows["broken.png"]) == {"image", "question", "error"}
+    assert all("text" in rows[f"test{index}.png"] for index in range(3))
+
+
+def test_a_missing_image_of_a_jsonl_row_gives_an_error_row(ask: Ask, images: Path) -> None:
+    file = images / "rows.jsonl"
+    file.write_text('{"image": "absent.png"}\n')
+    assert ask(file) == [{"image": str(images / "absent.png"), "error": "no such file"}]
+
+
+def test_rows_go_to_standard_output_without_a_file(tiny_run: Path, images: Path, capsys) -> None:
+    assert main([str(tiny_run), str(images), "--workers", "0"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {Path(row["image"]).name for row in rows} == {"test0.png", "test1.png", "test2.png"}
+
+
+def test_generation_fields_arrive_by_name(
+    ask: Ask, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Mapping[str, Any]] = []
+
+    def remember(model: Any, collator: Any, batch: Any, generation: Mapping[str, Any]) -> list[str]:
+        seen.append(generation)
+        return ["said"] * len(batch["rows"])
+
+    monkeypatch.setattr(predicting, "generate_texts", remember)
+    rows = ask(images, "--num_beams", "3", "--length-penalty=-1.5", "--early_stopping", "true")
+    assert [row["text"] for row in rows] == ["said"] * 3
+    assert seen == [
+        {
+            "max_new_tokens": 4,  # of the run's recipe
+            "num_beams": 3,
+            "do_sample": False,
+            "length_penalty": -1.5,
+            "early_stopping": True,
+        }
+    ]
+
+
+def test_values_are_read_as_yaml() -> None:
+    given = ["--top_p=1e-1", "--do_sample", "true", "--suppress_tokens", "[3, 4]"]
+    assert field_options(given) == {"top_p": 0.1, "do_sample": True, "suppress_tokens": [3, 4]}
+
+
+@pytest.mark.parametrize("given", [["--num_beams"], ["--num_beams="], ["stray"]])
+def test_an_option_without_value_or_name_is_refused(given: list[str]) -> None:
+    with pytest.raises(RecipeError):
+        field_options(given)
+
+
+def test_an_unknown_field_is_told_the_nearest_one(tiny_run: Path, images: Path, capsys) -> None:
+    message = refused(capsys, tiny_run, images, "--num_beems", "2")
+    assert (
+        '--num_beems: is no field of transformers.GenerationConfig; did you mean "num_beams"'
+        in (message)
+    )
+
+
+def test_max_length_is_refused(tiny_run: Path, images: Path, capsys) -> None:
+    message = refused(capsys, tiny_run, images, "--max_length", "20")
+    assert "use max_new_tokens" in message
+
+
+def test_a_model_that_is_not_there_leaves_an_earlier_output_alone(
+    images: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    out.write_text("earlier\n")
+    message = refused(capsys, tmp_path / "absent", images, "--out", out)
+    assert "no such folder" in message
+    assert out.read_text() == "earlier\n"
+
+
+def test_a_hub_id_that_is_not_to_be_had_says_what_to_do(images: Path, capsys) -> None:
+    assert "hf download nobody/nothing" in refused(capsys, "nobody/nothing", images)
+
+
+@pytest.mark.parametrize(
+    "setting", ["--num_beams=five", "--max_new_tokens=0", "--stop_strings=end", "--num_beams=0"]
+)
+def test_a_value_that_transformers_refuses_is_told(
+    tiny_run: Path, images: Path, tmp_path: Path, capsys, setting: str
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    message = refused(capsys, tiny_run, images, "--workers", "0", "--out", out, setting)
+    assert setting.removeprefix("--").partition("=")[0] in message
+    assert not out.exists()
+
+
+def test_a_name_that_matches_no_image_is_refused(tiny_run: Path, tmp_path: Path, capsys) -> None:
+    assert "matches no image" in refused(capsys, tiny_run, tmp_path / "*.png")
+
+
+def test_a_folder_is_no_output_file(tiny_run: Path, images: Path, tmp_path: Path, capsys) -> None:
+    message = refused(capsys, tiny_run, images, "--out", tmp_path)
+    assert "expected a file to write" in message
+
+
+def test_an_empty_batch_is_refused(tiny_run: Path, images: Path, capsys) -> None:
+    assert "expected 1 or more" in refused(capsys, tiny_run, images, "--batch-size", "0")
