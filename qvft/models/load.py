@@ -173,10 +173,7 @@ def weight_files(base: Base) -> list[Path]:
         ModelError: there are none.
     """
     folder = Path(base.location)
-    if folder.is_dir():
-        files = sorted(folder.glob("*.safetensors"))
-    else:
-        files = sorted(_hub_files(base))
+    files = sorted(folder.glob("*.safetensors") if folder.is_dir() else _hub_files(base))
     if not files:
         raise ModelError(
             "no safetensors weights", where=base.id, expected="a checkpoint in safetensors"

@@ -58,9 +58,9 @@ class LanguageModelling(nn.Module):
             input_ids, attention_mask, labels: (B, L); labels are -100 where nothing is learnt.
 
         Returns:
-            `loss_sum` () float32, `count` () long, `row_loss` (B,) mean loss of each row,
-            `row_count` (B,) its supervised tokens, `exact` (B,) bool: greedy decoding would write this target, since every one of its tokens is
-            the most likely one given those before it.
+            `loss_sum` () float32, `count` () long; by row (B,): `row_loss` its mean loss,
+            `row_count` its supervised tokens, `exact` bool: greedy decoding would write this
+            target, since each of its tokens is the most likely one given those before it.
         """
         prefix = encode_images(self.model, pixel_values)
         embeds = embed_rows(self.model, input_ids, prefix=prefix, image_index=image_index)

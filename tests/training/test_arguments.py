@@ -64,10 +64,10 @@ def test_a_warm_up_below_one_is_a_share_of_all_steps(tmp_path: Path) -> None:
     assert arguments(tmp_path, warmup=0.05).get_warmup_steps(200) == 10
 
 
-def test_the_best_checkpoint_is_kept_by_eval_loss(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_kept_by_token_loss(tmp_path: Path) -> None:
     made = arguments(tmp_path, eval_steps=5, keep_best=True, keep=3)
     assert made.load_best_model_at_end
-    assert (made.metric_for_best_model, made.greater_is_better) == ("eval_loss", False)
+    assert (made.metric_for_best_model, made.greater_is_better) == ("eval_token_loss", False)
     assert (made.save_strategy, made.save_steps, made.save_total_limit) == ("steps", 5, 3)
 
 
@@ -118,5 +118,5 @@ def test_bfloat16_runs_on_request_or_where_a_gpu_has_it(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert use_bf16(precision) is on_cpu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     assert use_bf16(precision) is (precision != "fp32")
