@@ -9,6 +9,7 @@ manifest.json: what it belongs to and what each key is.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,17 @@ def save_checkpoint(
         }
         for name, tensor in sorted(state.items())
     }
+    # safetensors makes its files readable by their owner alone; a run is often shared
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o666 & ~_umask())
     write_json(folder / MANIFEST, {"format": 1, **vars(provenance), "bridge": keys})
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can be read only by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

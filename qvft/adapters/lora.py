@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import peft
@@ -14,6 +16,14 @@ from transformers import PreTrainedModel
 from qvft.errors import CheckpointError
 
 WEIGHTS = "adapter_model.safetensors"
+
+
+@contextlib.contextmanager
+def _without_renaming_warning() -> Iterator[None]:
+    """PEFT asks for a switch by a name that transformers has replaced; users can't mend that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+        yield
 
 
 def add_lora(
@@ -45,7 +55,8 @@ def add_lora(
         use_rslora=rslora,
         bias="none",
     )
-    handle = get_peft_model(model, config, autocast_adapter_dtype=True)
+    with _without_renaming_warning():
+        handle = get_peft_model(model, config, autocast_adapter_dtype=True)
     handle.peft_config["default"].base_model_name_or_path = base_id
     return handle
 
@@ -70,7 +81,8 @@ def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) 
     """
     _require_weights(folder)
     try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        with _without_renaming_warning():
+            return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise _misfit(folder, error) from error
 

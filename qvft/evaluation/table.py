@@ -56,7 +56,7 @@ def comparison_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
     Args:
         reports: contents of `report.json` by the column's name.
     """
-    table = Table(title_justify="left")
+    table = Table()
     table.add_column("metric")
     for name in reports:
         table.add_column(name, justify="right")
