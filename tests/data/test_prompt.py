@@ -132,3 +132,13 @@ def test_generated_tokens_are_read_up_to_the_first_stop(tokenizer: Any) -> None:
 def test_a_stop_text_of_several_tokens_is_refused(tokenizer: Any) -> None:
     with pytest.raises(ModelError, match="as [2-9] tokens, not one"):
         _ = template(tokenizer, stop_text="~~ stop").stop_id
+
+
+def test_a_long_answer_leaves_half_the_room_to_its_question(tokenizer: Any) -> None:
+    short = template(tokenizer, max_text_tokens=40)
+    row = short.encode("question", question="Which is it?", target="word " * 200)
+    asked = short.encode("question", question="Which is it?")
+    head = QUERY_TOKENS + 1
+    assert row.target_start - head == min(len(asked.ids) - head, (40 - 2) // 2)
+    assert len(row.ids) == QUERY_TOKENS + 40
+    assert row.ids[-1] == short.stop_id

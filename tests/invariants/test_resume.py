@@ -63,3 +63,27 @@ def test_run_folder_of_another_recipe_is_refused(
     status = main([str(recipe_file), f"run.dir={tiny_run}", "train.max_steps=7"])
     assert status == 2
     assert "another recipe's run" in capsys.readouterr().err
+
+
+def test_a_checkpoint_cut_off_while_written_falls_back_to_the_one_before(
+    tiny_run: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(tiny_run, cut)
+    shutil.rmtree(cut / "adapter")
+    (cut / "checkpoints" / "0" / "checkpoint-6" / "trainer_state.json").unlink()
+    assert main([str(recipe_file), f"run.dir={cut}", "train.resume=auto"]) == 0
+    whole = load_file(tiny_run / "adapter" / "bridge.safetensors")
+    resumed = load_file(cut / "adapter" / "bridge.safetensors")
+    assert all((whole[key] == resumed[key]).all() for key in whole)
+
+
+def test_an_attempt_without_a_checkpoint_does_not_block_its_folder(
+    tiny_run: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    failed = tmp_path / "failed"
+    failed.mkdir()
+    shutil.copy(tiny_run / "recipe.lock.yaml", failed)
+    changed = ["train.batch_size=4", "train.max_steps=1", "train.save_steps=null"]
+    assert main([str(recipe_file), f"run.dir={failed}", *changed]) == 0
+    assert "batch_size: 4" in (failed / "recipe.lock.yaml").read_text()

@@ -331,3 +331,64 @@ def test_trap_22_default_metrics_need_no_java(
     metrics = score([row, other]).metrics
     assert metrics["caption_exact_match"] == 50
     assert metrics["Bleu_1"] > 0
+
+
+def test_trap_20_several_gpus_do_not_mean_data_parallel(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Several visible GPUs are what TrainingArguments counts; here it is told so.
+    from transformers import TrainingArguments
+
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self._n_gpu_seen))
+    monkeypatch.setattr(TrainingArguments, "_n_gpu_seen", 4, raising=False)
+    train = load_recipe(recipe_file).train.model_dump()
+    arguments = training_arguments(train, output_dir=tmp_path, seed=0, workers=0, has_eval=False)
+    assert arguments._n_gpu == 1
+
+
+def test_trap_11_an_accelerate_config_cannot_ask_for_float16(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    train = load_recipe(recipe_file).train.model_dump()
+    arguments = training_arguments(train, output_dir=tmp_path, seed=0, workers=0, has_eval=False)
+    assert (arguments.fp16, arguments.bf16) == (False, False)
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_sharded_training_is_refused(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "true")
+    train = load_recipe(recipe_file).train.model_dump()
+    with pytest.raises(RecipeError, match="one process a GPU"):
+        training_arguments(train, output_dir=tmp_path, seed=0, workers=0, has_eval=False)
+
+
+def test_trap_16_the_bridge_is_float32_whatever_the_base_is(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, ["model.dtype=bfloat16", "tune.qformer=frozen"])
+    loaded = base_model(recipe, base_of(recipe))
+    types = {(BLIP2.component(name), p.dtype) for name, p in loaded.model.named_parameters()}
+    assert types == {
+        ("vision", torch.bfloat16),
+        ("decoder", torch.bfloat16),
+        ("qformer", torch.float32),
+        ("query_tokens", torch.float32),
+        ("language_projection", torch.float32),
+    }
+
+
+def test_rows_longer_than_the_decoder_are_refused(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, ["data.max_text_tokens=380"])
+    with pytest.raises(RecipeError, match="at most 384"):
+        base_model(recipe, base_of(recipe))
+
+
+def test_frozen_parts_stay_in_evaluation_mode(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, ["tune.qformer=frozen"])
+    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe, recipe.tune)
+    set_trainable(loaded, recipe.tune)
+    objective = LanguageModelling(loaded.model).train()
+    assert not objective.model.vision_model.training
+    assert not objective.model.qformer.training
+    assert objective.model.language_model.training
