@@ -25,7 +25,7 @@ quickstart: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy qvft/recipe qvft/data qvft/adapters qvft/weights
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) runs/quickstart_digits merged/quickstart_digits data/digits

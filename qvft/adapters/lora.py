@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import peft
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -63,6 +64,7 @@ def add_lora(
 
 def lora_targets(handle: PeftModel) -> tuple[str, ...]:
     """Full names of the layers that have adapters, in the model's order."""
+    # A list in truth; torch says `Tensor | Module` of whatever a module passes on.
     names: list[str] = handle.base_model.targeted_module_names  # type: ignore[assignment]
     return tuple(names)
 
@@ -96,7 +98,8 @@ def restore_lora(handle: PeftModel, folder: Path) -> None:
     _require_weights(folder)
     try:
         state = load_file(folder / WEIGHTS)
-        result = peft.set_peft_model_state_dict(handle, state)
+        # PEFT annotates it as a bare `namedtuple`, which is no type.
+        result: Any = peft.set_peft_model_state_dict(handle, state)
     except (RuntimeError, OSError, SafetensorError) as error:
         raise _misfit(folder, error) from error
     missing = [key for key in result.missing_keys if ".lora_" in key]

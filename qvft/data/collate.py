@@ -47,7 +47,7 @@ class Collator:
 
     def __call__(self, rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
         images: dict[str, int] = {}
-        sources = []
+        sources: list[ImageSource] = []
         for _, row in rows:
             if row.sample.id not in images:
                 images[row.sample.id] = len(sources)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError
@@ -86,5 +87,5 @@ def _asked(content: Mapping[str, Any], default: str | None, *, where: str) -> li
 
 def _row(image: Path, question: str | None) -> Row:
     sample = Sample(id=str(image), image=ImageFile(image))
-    kind = "caption" if question is None else "question"
+    kind: Kind = "caption" if question is None else "question"
     return Row(str(image), sample, kind, question, "", (), {})

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Blip2ForConditionalGeneration
 
 from qvft.errors import QvftError
 
 
-def encode_vision(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
+def encode_vision(model: Blip2ForConditionalGeneration, pixel_values: Tensor) -> Tensor:
     """ViT features (I, P + 1, width) of normalised images (I, 3, height, width).
 
     Outside of autograd when every ViT weight is frozen.
@@ -23,7 +23,7 @@ def encode_vision(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
         return vision(pixel_values=pixel_values).last_hidden_state
 
 
-def encode_images(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
+def encode_images(model: Blip2ForConditionalGeneration, pixel_values: Tensor) -> Tensor:
     """The visual prefix (I, Q, D): ViT, Q-Former over the query tokens, language projection.
 
     Source: BLIP-2, arXiv 2301.12597, section 3; the stages of
@@ -39,7 +39,7 @@ def encode_images(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
 
 
 def embed_rows(
-    model: PreTrainedModel, input_ids: Tensor, *, prefix: Tensor, image_index: Tensor
+    model: Blip2ForConditionalGeneration, input_ids: Tensor, *, prefix: Tensor, image_index: Tensor
 ) -> Tensor:
     """The decoder's input (B, L, D): token embeddings, the visual prefix where `<image>` stands.
 
@@ -63,13 +63,15 @@ def embed_rows(
     return embeds.masked_scatter(is_image.unsqueeze(-1), visual)
 
 
-def decode_hidden(model: PreTrainedModel, embeds: Tensor, attention_mask: Tensor) -> Tensor:
+def decode_hidden(
+    model: Blip2ForConditionalGeneration, embeds: Tensor, attention_mask: Tensor
+) -> Tensor:
     """The decoder's last hidden states (B, L, D) before the language-model head."""
     return model.language_model.get_decoder()(
         inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False
     ).last_hidden_state
 
 
-def logits_at(model: PreTrainedModel, hidden: Tensor, where: Tensor) -> Tensor:
+def logits_at(model: Blip2ForConditionalGeneration, hidden: Tensor, where: Tensor) -> Tensor:
     """Logits (N, V) at the N positions that are true in `where` (B, L)."""
     return model.language_model.get_output_embeddings()(hidden[where])

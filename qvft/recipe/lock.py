@@ -36,6 +36,7 @@ def write_lock(recipe: Recipe, run_dir: Path) -> None:
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
+    # ruamel.yaml sets it to None without a type, so that mypy takes it to be None always.
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(recipe.model_dump(mode="json"), stream)
     write_text(run_dir / LOCK_NAME, "# Written by qvft.train.\n" + stream.getvalue())

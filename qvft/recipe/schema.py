@@ -210,10 +210,11 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _best_needs_evaluation(self) -> Train:
-        if self.keep_best and self.eval_steps is None:
-            raise ValueError("keep_best needs eval_steps")
-        if self.keep_best and self.save_steps is not None and self.save_steps % self.eval_steps:
-            raise ValueError("with keep_best, save_steps must be a multiple of eval_steps")
+        if self.keep_best:
+            if self.eval_steps is None:
+                raise ValueError("keep_best needs eval_steps")
+            if self.save_steps is not None and self.save_steps % self.eval_steps:
+                raise ValueError("with keep_best, save_steps must be a multiple of eval_steps")
         if self.early_stopping is not None and not self.keep_best:
             raise ValueError("early_stopping needs keep_best")
         return self

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Blip2ForConditionalGeneration
 
 from qvft.data.prompt import PromptTemplate
 from qvft.errors import VerificationError
@@ -44,7 +44,7 @@ class Output:
 
 @torch.no_grad()
 def toolkit_outputs(
-    model: PreTrainedModel, template: PromptTemplate, probes: Sequence[Probe]
+    model: Blip2ForConditionalGeneration, template: PromptTemplate, probes: Sequence[Probe]
 ) -> list[Output]:
     """Outputs of a model that the toolkit loaded, adapters in place, through its own stages."""
     outputs = []
@@ -78,7 +78,7 @@ def toolkit_outputs(
 
 
 @torch.no_grad()
-def toolkit_logits(model: PreTrainedModel, probes: Sequence[Probe]) -> list[Tensor]:
+def toolkit_logits(model: Blip2ForConditionalGeneration, probes: Sequence[Probe]) -> list[Tensor]:
     """The logits alone of `toolkit_outputs`, (L, V) for each probe."""
     return [_logits(model, _embed(model, probe)) for probe in probes]
 
@@ -120,7 +120,7 @@ def plain_outputs(
     return outputs
 
 
-def _embed(model: PreTrainedModel, probe: Probe) -> Tensor:
+def _embed(model: Blip2ForConditionalGeneration, probe: Probe) -> Tensor:
     """The decoder's input (1, L, D) for prompt and target."""
     place = model.device
     return embed_rows(
@@ -131,7 +131,7 @@ def _embed(model: PreTrainedModel, probe: Probe) -> Tensor:
     )
 
 
-def _logits(model: PreTrainedModel, embeds: Tensor) -> Tensor:
+def _logits(model: Blip2ForConditionalGeneration, embeds: Tensor) -> Tensor:
     mask = _ones(embeds)
     return logits_at(model, decode_hidden(model, embeds, mask), mask.bool()).float().cpu()
 

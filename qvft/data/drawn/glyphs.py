@@ -52,7 +52,7 @@ _SHAPE_POINTS: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 @cache
-def _font(file: str) -> ImageFont.FreeTypeFont:
+def _font(file: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     if not file:
         return ImageFont.load_default(size=_FONT_PX)
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", file), _FONT_PX)

@@ -94,7 +94,7 @@ def sample_scene(seed: int, index: int) -> Scene:
         plain = "white" if background == "black" else "black"
         colour = plain if rng.random() < 0.7 else rng.choice(colours)
         coarse = rng.choice((8, 8, 8, 9, 10, 12, 16)) if rng.random() < 0.55 else None
-        things = (Thing(name, colour, "large", "centre"),)
+        things: tuple[Thing, ...] = (Thing(name, colour, "large", "centre"),)
     else:
         coarse = None
         places = sorted(rng.sample(range(4), rng.choices((1, 2, 3, 4), (2, 4, 3, 1))[0]))
