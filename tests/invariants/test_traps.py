@@ -225,7 +225,7 @@ def test_trap_17_nothing_frozen_is_in_the_autograd_graph(work, batch) -> None:
     work.loaded.model.zero_grad(set_to_none=True)
 
 
-def test_trap_19_evaluation_while_training_returns_two_numbers_a_row(
+def test_trap_19_evaluation_while_training_returns_three_numbers_a_row(
     recipe_file: Path, tmp_path: Path
 ) -> None:
     from qvft.training.phases import build_trainer
@@ -238,7 +238,7 @@ def test_trap_19_evaluation_while_training_returns_two_numbers_a_row(
         metrics_file=tmp_path / "metrics.jsonl",
     )
     predictions = trainer.predict(trainer.eval_dataset).predictions
-    assert predictions.shape == (len(trainer.eval_dataset), 2)
+    assert predictions.shape == (len(trainer.eval_dataset), 3)
 
 
 def test_trap_20_a_model_is_on_one_device(work) -> None:
