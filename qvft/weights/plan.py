@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qvft.adapters.lora_weights import LoraWeight
 from qvft.errors import CheckpointError
+from qvft.weights.rounding import round_weight
 
 ACTIONS = ("bridge", "lora", "untouched", "tied")
 
@@ -49,7 +50,9 @@ class MergePlan:
             exact = self.bridge[key]
         elif action == "lora":
             exact = self.lora[key].merged(base)
-        rounded = exact.to(self.dtypes[key])
+        trained = action in ("bridge", "lora")
+        dtype = self.dtypes[key]
+        rounded = round_weight(exact, dtype, key=key) if trained else exact.to(dtype)
         if rounded.is_floating_point() and not bool(torch.isfinite(rounded).all()):
             raise CheckpointError(
                 f"{key} has weights that {_name(self.dtypes[key])} cannot hold",

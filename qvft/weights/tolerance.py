@@ -5,7 +5,8 @@ to the type it is written in. Nothing else may differ, and this much does:
 
 1. Each rounded weight is off by a relative error of root mean square 0.42 u, where u is the type's
    unit roundoff (2^-24 float32, 2^-11 float16, 2^-8 bfloat16) and 0.42 is what significands spread
-   evenly on the logarithmic scale give.
+   evenly on the logarithmic scale give. bfloat16 is rounded stochastically (`rounding.py`), which
+   doubles the variance: 0.59 u.
 2. Sums are taken in another order, in the type v the models compute in: a product of n terms is off
    by about sqrt(n) times float32's roundoff (products are summed in float32), and by v's when it is
    stored. Source: Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, SIAM J.
@@ -64,7 +65,9 @@ def jitter(
             generators[place] = torch.Generator(place).manual_seed(0)
         share = _summing_error(parameter, computed)
         if name.replace(".base_layer.", ".") in rounded:
-            share = math.hypot(share, _RMS_OF_ROUNDING * unit_roundoff(written))
+            # Stochastic rounding has twice the variance of rounding to nearest.
+            spread = math.sqrt(2) if written == torch.bfloat16 else 1.0
+            share = math.hypot(share, spread * _RMS_OF_ROUNDING * unit_roundoff(written))
         factor = torch.randn(parameter.shape, generator=generators[place], device=place)
         parameter.mul_(factor.mul_(share).add_(1))
 
