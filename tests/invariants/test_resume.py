@@ -12,12 +12,18 @@ from safetensors.torch import load_file
 from qvft.train import main
 
 
+def cut_short(run: Path, folder: Path) -> Path:
+    """A copy of a run that has not written its adapter yet."""
+    cut = folder / "cut"
+    shutil.copytree(run, cut)
+    shutil.rmtree(cut / "adapter")
+    return cut
+
+
 def test_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
     tiny_run: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
-    cut = tmp_path / "cut"
-    shutil.copytree(tiny_run, cut)
-    shutil.rmtree(cut / "adapter")
+    cut = cut_short(tiny_run, tmp_path)
     shutil.rmtree(cut / "checkpoints" / "0" / "checkpoint-6")
 
     assert main([str(recipe_file), f"run.dir={cut}", "train.resume=auto"]) == 0
@@ -33,9 +39,7 @@ def test_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
 def test_metrics_of_a_resumed_run_name_each_step_once(
     tiny_run: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
-    cut = tmp_path / "cut"
-    shutil.copytree(tiny_run, cut)
-    shutil.rmtree(cut / "adapter")
+    cut = cut_short(tiny_run, tmp_path)
     shutil.rmtree(cut / "checkpoints" / "0" / "checkpoint-6")
     assert main([str(recipe_file), f"run.dir={cut}", "train.resume=auto"]) == 0
     rows = [json.loads(line) for line in (cut / "metrics.jsonl").read_text().splitlines()]
@@ -68,9 +72,7 @@ def test_run_folder_of_another_recipe_is_refused(
 def test_a_checkpoint_cut_off_while_written_falls_back_to_the_one_before(
     tiny_run: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
-    cut = tmp_path / "cut"
-    shutil.copytree(tiny_run, cut)
-    shutil.rmtree(cut / "adapter")
+    cut = cut_short(tiny_run, tmp_path)
     (cut / "checkpoints" / "0" / "checkpoint-6" / "trainer_state.json").unlink()
     assert main([str(recipe_file), f"run.dir={cut}", "train.resume=auto"]) == 0
     whole = load_file(tiny_run / "adapter" / "bridge.safetensors")
