@@ -1,0 +1,22 @@
+"""Parameter-efficient fine-tuning of Q-Former vision-language models.
+
+`qvft.load_model` gives a model to be asked from Python; everything else is a program, see `qvft.cli`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qvft.assembly.asking import VisionLanguageModel, load_model
+
+__all__ = ["VisionLanguageModel", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is public when it is asked for, since it brings torch along."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from qvft.assembly import asking
+
+    return getattr(asking, name)

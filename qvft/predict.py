@@ -7,7 +7,6 @@ hub id. Every field of transformers.GenerationConfig is an option: --num_beams 5
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", nargs="+", help="images, folders, globs, JSONL files")
     parser.add_argument("--question", help="asked about every image; without it, captions")
     parser.add_argument("--out", type=Path, help="JSONL file to write; default: standard output")
+    parser.add_argument("--resume", action="store_true", help="go on where --out was stopped")
+    parser.add_argument(
+        "--generation-config", type=Path, metavar="F", help="a generation_config.json; options win"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="rows decoded together")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode images")
     given, further = parser.parse_known_args(arguments)
@@ -35,11 +38,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
-    from qvft.assembly.predicting import field_options, predict_images
+    from qvft.assembly.generation import read_fields
+    from qvft.assembly.predicting import field_options, predict_lines, predict_to_file
     from qvft.data.wanted import wanted_rows
+
+    check_options(given)
+    fields = read_fields(given.generation_config) if given.generation_config else {}
+    fields |= field_options(further)
+    rows = wanted_rows(given.images, question=given.question)
+    pace = {"batch_size": given.batch_size, "workers": given.workers}
+    if given.out is None:
+        for line in predict_lines(given.model, rows, fields, **pace):
+            print(line, flush=True)
+        return
+    finished = predict_to_file(given.model, rows, fields, given.out, resume=given.resume, **pace)
+    before = f", {finished} of them before" if finished else ""
+    stderr.print(f"{len(rows)} rows written to {given.out}{before}")
+
+
+def check_options(given: argparse.Namespace) -> None:
+    """Raises `RecipeError` or `DataError` for options that no image or model is needed to refuse."""
     from qvft.errors import DataError, RecipeError
 
-    fields = field_options(further)
     for name, least in (("batch_size", 1), ("workers", 0)):
         if getattr(given, name) < least:
             raise RecipeError(
@@ -47,25 +67,10 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
                 where=f"command line: --{name.replace('_', '-')}",
                 expected=f"{least} or more",
             )
+    if given.resume and given.out is None:
+        raise RecipeError("has no --out", where="command line: --resume", do="name the file")
     if given.out is not None and given.out.is_dir():
         raise DataError("a folder", where=str(given.out), expected="a file to write")
-    wanted = wanted_rows(given.images, question=given.question)
-    rows = predict_images(
-        given.model, wanted, fields, batch_size=given.batch_size, workers=given.workers
-    )
-    if given.out is None:
-        for line in rows:
-            print(line, flush=True)
-        return
-    first = list(itertools.islice(rows, 1))  # before an earlier file is replaced
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with given.out.open("w", encoding="utf-8") as stream:
-        lines = enumerate(itertools.chain(first, rows), start=1)
-        for count, line in lines:  # noqa: B007 - the last count is reported
-            stream.write(line + "\n")
-            stream.flush()
-    stderr.print(f"{count} rows written to {given.out}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 import qvft.evaluation.predict as predicting
 from qvft.assembly.predicting import field_options
 from qvft.errors import RecipeError
+from qvft.evaluation.encoding import encode_images
 from qvft.predict import main
 
 Ask = Callable[..., list[dict[str, Any]]]
@@ -112,9 +113,9 @@ def test_generation_fields_arrive_by_name(
 ) -> None:
     seen: list[Mapping[str, Any]] = []
 
-    def remember(model: Any, collator: Any, batch: Any, generation: Mapping[str, Any]) -> list[str]:
+    def remember(model: Any, template: Any, batch: Any, generation: Mapping[str, Any]) -> list:
         seen.append(generation)
-        return ["said"] * len(batch["rows"])
+        return [("said",)] * len(batch)
 
     monkeypatch.setattr(predicting, "generate_texts", remember)
     rows = ask(images, "--num_beams", "3", "--length-penalty=-1.5", "--early_stopping", "true")
@@ -128,6 +129,178 @@ def test_generation_fields_arrive_by_name(
             "early_stopping": True,
         }
     ]
+
+
+def test_rows_come_in_the_order_named(ask: Ask, images: Path) -> None:
+    """Captions and questions of several lengths are batched apart, and broken images in between."""
+    (images / "broken.png").write_bytes(b"no image")
+    asked = [
+        ("test1.png", "Which colour is it that the picture shows from its left to its right?"),
+        ("broken.png", None),
+        ("test0.png", None),
+        ("test2.png", "Is it red?"),
+        ("test1.png", "Is it red?"),
+        ("test0.png", "Which colour is it?"),
+    ]
+    file = images / "rows.jsonl"
+    lines = [{"image": name} | ({"question": text} if text else {}) for name, text in asked]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for size in ("1", "2", "16"):
+        found = ask(file, "--batch-size", size)
+        assert [(Path(row["image"]).name, row.get("question")) for row in found] == asked
+        assert ["error" in row for row in found] == [False, True, False, False, False, False]
+
+
+def test_ids_of_rows_and_questions_come_through(ask: Ask, images: Path) -> None:
+    file = images / "rows.jsonl"
+    row = {
+        "id": "a7",
+        "image": "test0.png",
+        "questions": [{"id": 12, "question": "Is it red?"}, {"question": "Is it green?"}],
+    }
+    file.write_text(json.dumps(row) + "\n")
+    assert [found["id"] for found in ask(file)] == ["12", "a7"]
+
+
+def test_an_image_is_encoded_once_however_many_questions_it_has(
+    ask: Ask, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+
+    def counting(model: Any, pixels: Any) -> Any:
+        encoded.append(len(pixels))
+        return encode_images(model, pixels)
+
+    monkeypatch.setattr("qvft.evaluation.encoding.encode_images", counting)
+    file = images / "rows.jsonl"
+    texts = [f"Is it {colour}?" for colour in ("red", "green", "blue", "a colour that I know")]
+    asked = [(f"test{number}.png", text) for text in texts for number in range(3)]
+    lines = [json.dumps({"image": name, "question": text}) for name, text in asked]
+    file.write_text("\n".join(lines))
+    assert len(ask(file, "--batch-size", "2")) == 12
+    assert encoded == [2, 1]
+
+
+def test_several_sequences_stand_beside_the_first(ask: Ask, images: Path) -> None:
+    given = ("--num_beams", "3", "--num_return_sequences", "3")
+    rows = ask(images, *given)
+    assert all(len(row["texts"]) == 3 and row["text"] == row["texts"][0] for row in rows)
+    single = ask(images, "--num_beams", "3")
+    assert [row["text"] for row in rows] == [row["text"] for row in single]
+
+
+def test_sampling_is_the_same_every_time(ask: Ask, images: Path) -> None:
+    sampled = ("--do_sample", "true", "--temperature", "5.0", "--max_new_tokens", "12")
+    first = ask(images, *sampled)
+    assert ask(images, *sampled) == first
+    assert first != ask(images, "--max_new_tokens", "12")
+
+
+def test_a_generation_config_file_is_read_and_options_win(
+    ask: Ask, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Mapping[str, Any]] = []
+
+    def remember(model: Any, template: Any, batch: Any, generation: Mapping[str, Any]) -> list:
+        seen.append(generation)
+        return [("said",)] * len(batch)
+
+    monkeypatch.setattr(predicting, "generate_texts", remember)
+    file = images / "generation_config.json"
+    content = {"do_sample": True, "top_p": 0.7, "temperature": 0.9, "eos_token_id": 7}
+    file.write_text(json.dumps({**content, "top_k": None, "_from_model_config": True}))
+    for path in (file, images):
+        ask(images / "test0.png", "--generation-config", path, "--temperature", "0.5")
+    fields = {"do_sample": True, "top_p": 0.7, "temperature": 0.5}
+    assert seen == [{"max_new_tokens": 4, "num_beams": 1, **fields}] * 2
+
+
+def test_stop_strings_end_a_text(ask: Ask, images: Path) -> None:
+    long = [row["text"] for row in ask(images, "--max_new_tokens", "12")]
+    letter = long[0][1]
+    short = [row["text"] for row in ask(images, "--max_new_tokens=12", f"--stop_strings={letter}")]
+    assert len(short[0]) < len(long[0])
+    assert letter in short[0]
+
+
+def test_a_field_without_effect_is_said(ask: Ask, images: Path, capsys) -> None:
+    ask(images / "test0.png", "--temperature", "0.5")
+    assert "do_sample" in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def kill_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `count` batches be decoded and kills the program at the next."""
+    generate, done = predicting.generate_texts, []
+
+    def killed(*arguments: Any) -> Any:
+        if len(done) == count:
+            raise Killed
+        done.append(1)
+        return generate(*arguments)
+
+    monkeypatch.setattr(predicting, "generate_texts", killed)
+
+
+def test_a_stopped_run_goes_on_where_it_was(
+    tiny_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    given = [str(tiny_run), str(images), "--out", str(out), "--workers=0", "--batch-size=1"]
+    assert main(given) == 0
+    whole = out.read_text()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(2, patch)
+        main(given)
+    assert out.read_text() == "".join(whole.splitlines(keepends=True)[:2])
+    assert "go on with --resume" in refused(capsys, *given)
+    with out.open("a") as stream:
+        stream.write('{"image": "torn')
+    counted: list[int] = []
+    generate = predicting.generate_texts
+    monkeypatch.setattr(
+        predicting, "generate_texts", lambda *a: counted.append(len(a[2])) or generate(*a)
+    )
+    assert main([*given, "--resume"]) == 0
+    assert out.read_text() == whole
+    assert sum(counted) == 1
+    assert sorted(path.name for path in tmp_path.glob("rows*")) == ["rows.jsonl"]
+
+
+def test_a_finished_file_is_left_as_it_is_by_resume(
+    tiny_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    given = [str(tiny_run), str(images), "--out", str(out), "--workers=0"]
+    assert main(given) == 0
+    whole = out.read_text()
+    kill_after(0, monkeypatch)
+    assert main([*given, "--resume"]) == 0
+    assert out.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [(["--question", "Is it red?"], "is about"), (["--num_beams", "2"], "decoding")],
+)
+def test_resume_refuses_rows_that_are_not_those_asked_for(
+    tiny_run: Path, images: Path, tmp_path: Path, monkeypatch, capsys, changed: list, said: str
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    given = [str(tiny_run), str(images), "--out", str(out), "--workers=0", "--batch-size=1"]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(1, patch)
+        main(given)
+    before = out.read_bytes()
+    assert said in refused(capsys, *given, "--resume", *changed)
+    assert out.read_bytes() == before
+
+
+def test_resume_without_a_file_is_refused(tiny_run: Path, images: Path, capsys) -> None:
+    assert "has no --out" in refused(capsys, tiny_run, images, "--resume")
 
 
 def test_values_are_read_as_yaml() -> None:
@@ -169,7 +342,8 @@ def test_a_hub_id_that_is_not_to_be_had_says_what_to_do(images: Path, capsys) ->
 
 
 @pytest.mark.parametrize(
-    "setting", ["--num_beams=five", "--max_new_tokens=0", "--stop_strings=end", "--num_beams=0"]
+    "setting",
+    ["--num_beams=five", "--max_new_tokens=0", "--num_return_sequences=2", "--num_beams=0"],
 )
 def test_a_value_that_transformers_refuses_is_told(
     tiny_run: Path, images: Path, tmp_path: Path, capsys, setting: str

@@ -4,37 +4,75 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig
 
 from qvft.errors import RecipeError
+from qvft.files import read_json
+from qvft.log import get_logger
 from qvft.recipe.schema import Decode, Recipe
 
-_TEMPLATE = "is set by the prompt template"
-_ONE_TEXT = "does not fit: a row gets one text, and nothing beside it"
+logger = get_logger("qvft.generation")
+
+# What the prompt template decides: where a text ends, and what pads it.
+_OF_TEMPLATE = ("eos_token_id", "pad_token_id", "bos_token_id")
+_OF_IMAGE = "counts the image's tokens too"
 # Why a field is refused, and what to use instead.
 _REFUSED: dict[str, tuple[str, str | None]] = {
-    "max_length": ("counts the image's tokens too", "use max_new_tokens"),
-    "min_length": ("counts the image's tokens too", "use min_new_tokens"),
-    "eos_token_id": (_TEMPLATE, None),
-    "pad_token_id": (_TEMPLATE, None),
-    "bos_token_id": (_TEMPLATE, None),
-    "num_return_sequences": (_ONE_TEXT, "leave it out"),
-    "return_dict_in_generate": (_ONE_TEXT, "leave it out"),
+    "max_length": (_OF_IMAGE, "use max_new_tokens"),
+    "min_length": (_OF_IMAGE, "use min_new_tokens"),
+    "return_dict_in_generate": ("does not fit: what comes out is text", "leave it out"),
+    **{name: ("is set by the prompt template", None) for name in _OF_TEMPLATE},
 }
+_SEVERAL = "num_return_sequences"
 
 
-def generation_fields(recipe: Recipe) -> dict[str, dict[str, Any]]:
+def generation_fields(
+    recipe: Recipe, fields: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """`GenerationConfig` fields by kind of text.
 
+    Args:
+        recipe: says how captions and answers are decoded.
+        fields: laid over both.
+
     Raises:
-        RecipeError: an unknown field, or one that counts the image's tokens.
+        RecipeError: an unknown field, one that counts the image's tokens, or a value or combination
+            that transformers refuses.
     """
-    return {
-        "caption": _fields(recipe.eval.caption, "eval.caption"),
-        "question": _fields(recipe.eval.answer, "eval.answer"),
+    over = dict(fields or {})
+    settings = {
+        "caption": {**_fields(recipe.eval.caption, "eval.caption", over), **over},
+        "question": {**_fields(recipe.eval.answer, "eval.answer", over), **over},
     }
+    for kind, values in settings.items():
+        _require_valid(values, kind)
+    return settings
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields of a `generation_config.json`, or of the folder that holds one.
+
+    Token ids are left out, since the prompt template sets them, and so is what is null.
+
+    Raises:
+        DataError: it cannot be read.
+        RecipeError: as `check_fields`.
+    """
+    file = path / "generation_config.json" if path.is_dir() else path
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise RecipeError(f"a {type(content).__name__}", where=str(file), expected="a JSON object")
+    fields = {
+        name: value
+        for name, value in content.items()
+        if value is not None and name not in (*_OF_TEMPLATE, "transformers_version")
+        if not name.startswith("_")
+    }
+    check_fields(fields, f"{file}: ")
+    return fields
 
 
 def check_fields(fields: Mapping[str, Any], where: str) -> None:
@@ -60,14 +98,39 @@ def check_fields(fields: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _fields(decode: Decode, where: str) -> dict[str, Any]:
+def _fields(decode: Decode, where: str, over: Mapping[str, Any]) -> dict[str, Any]:
     check_fields(decode.arguments, f"{where}.arguments.")
+    if decode.arguments.get(_SEVERAL, 1) != 1:
+        raise RecipeError(
+            "does not fit: a text is scored alone",
+            where=f"{where}.arguments.{_SEVERAL}",
+            do="leave it out",
+        )
     fields: dict[str, Any] = {
         "max_new_tokens": decode.max_new_tokens,
         "num_beams": decode.num_beams,
         "do_sample": False,
         **decode.arguments,
     }
-    if decode.num_beams > 1:
+    if over.get("num_beams", decode.num_beams) != 1:
         fields.setdefault("length_penalty", decode.length_penalty)
     return fields
+
+
+def _require_valid(fields: Mapping[str, Any], kind: str) -> None:
+    """Refuses what transformers refuses without a model, and says which fields have no effect."""
+    try:
+        settings = GenerationConfig(**fields)
+        settings.validate()
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"transformers refuses {dict(fields)}: {_first_line(error)}", where=f"decoding {kind}s"
+        ) from error
+    try:
+        settings.validate(strict=True)
+    except ValueError as error:
+        logger.warning("decoding %ss: %s", kind, " ".join(str(error).split()))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

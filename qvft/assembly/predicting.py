@@ -1,20 +1,19 @@
-"""From images and a model to lines of JSON, as they come."""
+"""From a command line to prediction: the fields it sets, and the rows it writes."""
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from qvft.assembly.asking import VisionLanguageModel
 from qvft.assembly.generation import check_fields, generation_fields
-from qvft.assembly.opening import load_opened, open_target
+from qvft.assembly.opening import open_target
 from qvft.data.rows import Row
-from qvft.data.usable import usable
 from qvft.errors import RecipeError
-from qvft.evaluation.predict import predict_rows
+from qvft.evaluation.prediction_file import PredictionFile, in_order, line_of
 
 
 def field_options(further: Sequence[str]) -> dict[str, Any]:
@@ -38,48 +37,62 @@ def field_options(further: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
-def predict_images(
-    model: str, wanted: Sequence[Row], fields: Mapping[str, Any], *, batch_size: int, workers: int
+def predict_lines(
+    model: str, rows: Sequence[Row], fields: Mapping[str, Any], *, batch_size: int, workers: int
 ) -> Iterator[str]:
-    """One line of JSON a wanted row: `image`, `question` where asked, and `text` or `error`.
+    """One line of JSON a row, in order, see `prediction_file.line_of`.
 
     Args:
         model: run folder, model folder or hub id.
-        wanted: from `wanted_rows`.
-        fields: `GenerationConfig` fields laid over the run's own decoding.
+        rows: from `wanted_rows`.
+        fields: `GenerationConfig` fields laid over the model's own decoding.
         batch_size: rows decoded together.
         workers: processes that decode images.
 
-    A broken image gives its rows an `error`; it never stops the others. The model is opened and
-    loaded before the first line is asked for.
-
     Raises:
-        UserError: the model is not there or does not fit.
+        UserError: the model is not there or does not fit, or a field's value is refused.
     """
     opened = open_target(model)
-    limit = opened.recipe.data.max_image_pixels
-    samples = list({row.sample.id: row.sample for row in wanted}.values())
-    _, broken = usable(samples, on_error="skip", max_pixels=limit, workers=max(1, workers))
-    reasons = {skipped.id: skipped.reason for skipped in broken}
-    lines = (_line(row, error=reasons[row.sample.id]) for row in wanted if row.sample.id in reasons)
-    rows = [row for row in wanted if row.sample.id not in reasons]
-    if not rows:
-        return lines
-    loaded = load_opened(opened)
-    generation = {
-        kind: {**settings, **fields} for kind, settings in generation_fields(opened.recipe).items()
-    }
-    texts = predict_rows(
-        loaded.model,
-        loaded.collator,
-        rows,
-        generation=generation,
-        batch_size=batch_size,
-        workers=workers,
+    generation_fields(opened.recipe, fields)  # refused before the weights are loaded
+    found = VisionLanguageModel(opened).outcomes(
+        rows, fields, batch_size=batch_size, workers=workers
     )
-    return itertools.chain(lines, (_line(rows[index], text=text) for index, text in texts))
+    return (line_of(rows[outcome.number], outcome) for outcome in in_order(found))
 
 
-def _line(row: Row, **outcome: str) -> str:
-    asked = {} if row.question is None else {"question": row.question}
-    return json.dumps({"image": row.sample.image.name, **asked, **outcome}, ensure_ascii=False)
+def predict_to_file(
+    model: str,
+    rows: Sequence[Row],
+    fields: Mapping[str, Any],
+    out: Path,
+    *,
+    resume: bool,
+    batch_size: int,
+    workers: int,
+) -> int:
+    """Writes `predict_lines` to a file as they come; returns how many rows stood there already.
+
+    Args:
+        resume: go on after the rows that stand in `out`; without it, a finished file is replaced
+            and an unfinished one refused.
+
+    Raises:
+        UserError: as `predict_lines`, or `out` does not go with what is asked.
+    """
+    opened = open_target(model)
+    settings = {
+        "model": str(Path(model).resolve()) if Path(model).exists() else model,
+        "prompt": opened.recipe.data.prompt.model_dump(),
+        "decoding": generation_fields(opened.recipe, fields),
+    }
+    file = PredictionFile(out, rows, settings)
+    if not resume:
+        file.refuse_unfinished()
+    finished = file.finished_rows() if resume else 0
+    if finished < len(rows):
+        asked = VisionLanguageModel(opened)
+        left = rows[finished:]
+        file.write(
+            asked.outcomes(left, fields, batch_size=batch_size, workers=workers), finished=finished
+        )
+    return finished

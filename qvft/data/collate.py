@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from qvft.data.images import decode
@@ -79,20 +80,28 @@ class Collator:
             self.cache.update(zip(names, self._read(new), strict=True))
         return torch.stack([self.cache[source.name] for source in sources])
 
+    def decode(self, source: ImageSource) -> Image:
+        """The image as upright RGB; raises `ImageError` as `images.decode`."""
+        return decode(source, max_pixels=self.max_image_pixels)
+
+    def normalise(self, images: Sequence[Image]) -> Tensor:
+        """Resized and normalised images (I, 3, height, width)."""
+        return self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+
     def _read(self, sources: Sequence[ImageSource]) -> Tensor:
-        decoded = [decode(source, max_pixels=self.max_image_pixels) for source in sources]
-        return self.image_processor(images=decoded, return_tensors="pt")["pixel_values"]
+        return self.normalise([self.decode(source) for source in sources])
 
 
 def pad_rows(
-    rows: Sequence[Sequence[int]], pad_id: int, *, side: str = "right"
+    rows: Sequence[Sequence[int]], pad_id: int, *, side: str = "right", width: int = 0
 ) -> dict[str, Tensor]:
     """`input_ids` and `attention_mask` (B, L) of token rows, padded on one side.
 
-    Training pads on the right, generation on the left. The mask comes from the lengths: OPT's
-    end-of-text token also stands in front of every text, so ids cannot tell padding.
+    L is the longest row's length, or `width` where that is more. Training pads on the right,
+    generation on the left. The mask comes from the lengths: OPT's end-of-text token also stands in
+    front of every text, so ids cannot tell padding.
     """
-    longest = max(len(row) for row in rows)
+    longest = max(width, *(len(row) for row in rows))
     ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for index, row in enumerate(rows):

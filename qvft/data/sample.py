@@ -39,6 +39,20 @@ class ImageFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageInMemory:
+    """A Pillow image that a caller holds; the same object is the same image."""
+
+    image: Image.Image
+
+    @property
+    def name(self) -> str:
+        return f"image in memory {id(self.image):x}"
+
+    def open(self) -> Image.Image:
+        return self.image.copy()
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question about an image.
 

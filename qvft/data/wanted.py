@@ -22,7 +22,7 @@ def wanted_rows(names: Sequence[str], *, question: str | None = None) -> list[Ro
     Args:
         names: image files, folders (their images, sorted, folders below too), globs, and JSONL
             files whose rows have `image` (relative to the file) and perhaps `question` or
-            `questions`.
+            `questions`. An `id` of a row or question becomes the id of its row here.
         question: asked about every image that brings none; None asks for captions.
 
     Raises:
@@ -59,33 +59,48 @@ def _images(name: str) -> list[Path]:
 def _from_jsonl(path: Path, question: str | None) -> list[Row]:
     rows: list[Row] = []
     for number, content in read_jsonl(path):
+        where = f"{path}:{number}"
         image = content.get("image")
         if not isinstance(image, str) or not image:
-            raise DataError('no "image"', where=f"{path}:{number}", expected="a path")
-        for text in _asked(content, question, where=f"{path}:{number}"):
-            rows.append(_row(path.parent / image, text))
+            raise DataError('no "image"', where=where, expected="a path")
+        own_id = _id_of(content, where=where)
+        for text, text_id in _asked(content, question, where=where):
+            rows.append(_row(path.parent / image, text, row_id=text_id or own_id))
     return rows
 
 
-def _asked(content: Mapping[str, Any], default: str | None, *, where: str) -> list[str | None]:
-    """The questions of a JSONL row; `default` where it brings none."""
+def _asked(
+    content: Mapping[str, Any], default: str | None, *, where: str
+) -> list[tuple[str | None, str]]:
+    """The questions of a JSONL row with their own ids; `default` where it brings none."""
     listed = content.get("questions") or []
     if not isinstance(listed, list):
         raise DataError(
             f"questions that are a {type(listed).__name__}", where=where, expected="a list"
         )
-    texts = [item.get("question") if isinstance(item, dict) else item for item in listed]
+    asked: list[tuple[Any, str]] = [
+        (item.get("question"), _id_of(item, where=where)) if isinstance(item, dict) else (item, "")
+        for item in listed
+    ]
     if content.get("question") is not None:
-        texts.append(content["question"])
-    for text in texts:
+        asked.append((content["question"], ""))
+    for text, _ in asked:
         if not isinstance(text, str | None):
             raise DataError(f"a question that is a {type(text).__name__}", where=where)
         if not (text or "").strip():
             raise DataError("an empty question", where=where)
-    return texts or [default]
+    return asked or [(default, "")]
 
 
-def _row(image: Path, question: str | None) -> Row:
+def _id_of(content: Mapping[str, Any], *, where: str) -> str:
+    """The row's or question's own id as text; empty where it has none."""
+    given = content.get("id")
+    if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
+        raise DataError(f"an id that is a {type(given).__name__}", where=where, expected="a string")
+    return "" if given is None else str(given)
+
+
+def _row(image: Path, question: str | None, *, row_id: str = "") -> Row:
     sample = Sample(id=str(image), image=ImageFile(image))
     kind: Kind = "caption" if question is None else "question"
-    return Row(str(image), sample, kind, question, "", (), {})
+    return Row(row_id, sample, kind, question, "", (), {})

@@ -1,128 +1,119 @@
-"""From images and prompts to generated text.
+"""From visual prefixes and prompts to generated text.
 
-Shape letters: I images, B rows, L longest prompt, T new tokens.
+Shape letters: B rows, L the batch's row length, Q query tokens, D decoder width, T new tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from qvft.data.collate import Collator, pad_rows
-from qvft.data.rows import Row
+from qvft.data.collate import pad_rows
+from qvft.data.prompt import Kind, PromptTemplate
 from qvft.data.sample import Sample
 from qvft.errors import RecipeError
-from qvft.models.blip2 import embed_rows, encode_images
+from qvft.models.blip2 import embed_rows
+
+WIDTH_STEP = 8
+"""Rows are padded to a multiple of this many tokens, so that a run has few shapes of batches."""
+
+MOST_WAITING = 8
+"""Batches' worth of rows that may wait for company of their width."""
 
 
-class PromptBatches:
-    """Rows in batches of prompts without targets, images decoded in workers.
+@dataclass(frozen=True)
+class Prompted:
+    """A row ready to be answered: its number, its kind, its tokens and its image's (Q, D) prefix."""
+
+    number: int
+    kind: Kind
+    ids: tuple[int, ...]
+    prefix: Tensor
+
+    @property
+    def shape(self) -> tuple[Kind, int]:
+        """What rows of one batch have in common: kind, and tokens rounded up to `WIDTH_STEP`."""
+        return self.kind, -(-len(self.ids) // WIDTH_STEP) * WIDTH_STEP
+
+
+class Waiting:
+    """Rows that wait for company of equal shape.
 
     Args:
-        rows: what is asked.
-        images: the sample whose image each row is shown, usually its own.
-        collator: decodes images and holds the template.
-        batch_size: rows a batch.
-        workers: decoding processes.
-
-    Rows of one image stand next to each other, so that a batch encodes it once.
+        batch_size: rows decoded together.
     """
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        images: Sequence[Sample],
-        collator: Collator,
-        *,
-        batch_size: int,
-        workers: int,
-    ) -> None:
-        self.rows, self.images, self.collator = rows, images, collator
-        order = sorted(range(len(rows)), key=lambda index: (rows[index].kind, images[index].id))
-        self.batches = [
-            chunk
-            for kind in ("caption", "question")
-            for chunk in _chunks([i for i in order if rows[i].kind == kind], batch_size)
-        ]
-        self.workers = workers
+    def __init__(self, *, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._groups: dict[tuple[Kind, int], list[Prompted]] = {}
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    def add(self, row: Prompted) -> list[Prompted]:
+        """The batch that leaves now that `row` has come; empty if none does.
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        loader = DataLoader(
-            self.batches,  # type: ignore[arg-type]
-            batch_size=None,
-            collate_fn=self._collate,
-            num_workers=min(self.workers, len(self.batches)),
-        )
-        return iter(loader)
+        A batch leaves as soon as it is full. When `MOST_WAITING` batches' worth of rows wait, those
+        whose first has waited longest leave as they are.
+        """
+        group = self._groups.setdefault(row.shape, [])
+        group.append(row)
+        if len(group) == self.batch_size:
+            return self._groups.pop(row.shape)
+        if sum(map(len, self._groups.values())) >= MOST_WAITING * self.batch_size:
+            return self._groups.pop(next(iter(self._groups)))
+        return []
 
-    def _collate(self, indices: Sequence[int]) -> dict[str, Any]:
-        """pixel_values (I, 3, height, width), image_index (B,), left-padded input_ids and
-        attention_mask (B, L), `rows` the row numbers, `kind`."""
-        seen: dict[str, int] = {}
-        sources = []
-        for index in indices:
-            if self.images[index].id not in seen:
-                seen[self.images[index].id] = len(sources)
-                sources.append(self.images[index].image)
-        template = self.collator.template
-        prompts = [
-            template.encode(self.rows[index].kind, question=self.rows[index].question).ids
-            for index in indices
-        ]
-        return {
-            "pixel_values": self.collator.pixels(sources),
-            "image_index": torch.tensor([seen[self.images[index].id] for index in indices]),
-            **pad_rows(prompts, template.tokenizer.pad_token_id, side="left"),
-            "rows": list(indices),
-            "kind": self.rows[indices[0]].kind,
-        }
+    def rest(self) -> list[list[Prompted]]:
+        """The batches of all that still wait."""
+        groups, self._groups = self._groups, {}
+        return list(groups.values())
 
 
 @torch.no_grad()
 def generate_texts(
     model: PreTrainedModel,
-    collator: Collator,
-    batch: Mapping[str, Any],
+    template: PromptTemplate,
+    batch: Sequence[Prompted],
     generation: Mapping[str, Any],
-) -> list[str]:
-    """One text for each row of a batch of prompts.
+) -> list[tuple[str, ...]]:
+    """What the model says to each row of a batch.
 
     Args:
         model: with its trained weights in place, in evaluation mode.
-        batch: as `PromptBatches` yields it.
+        batch: B rows of one shape.
         generation: fields of `transformers.GenerationConfig`. Lengths count new tokens only:
             the image's tokens are not among them.
 
     Returns:
-        Texts up to the stop token, without the prompt, white space stripped; B of them.
+        B tuples of `num_return_sequences` texts (one unless set) up to the stop token, without the
+        prompt, white space stripped.
 
     Raises:
         RecipeError: transformers refuses a value or combination of the generation settings.
     """
     place = model.query_tokens.device
-    inputs = {
-        key: batch[key].to(place)
-        for key in ("pixel_values", "image_index", "input_ids", "attention_mask")
-    }
-    prefix = encode_images(model, inputs["pixel_values"])
-    embeds = embed_rows(
-        model, inputs["input_ids"], prefix=prefix, image_index=inputs["image_index"]
+    tokenizer = template.tokenizer
+    padded = pad_rows(
+        [row.ids for row in batch], tokenizer.pad_token_id, side="left", width=batch[0].shape[1]
     )
-    template = collator.template
+    embeds = embed_rows(
+        model,
+        padded["input_ids"].to(place),
+        prefix=torch.stack([row.prefix for row in batch]),
+        image_index=torch.arange(len(batch), device=place),
+    )
+    helper = {"tokenizer": tokenizer} if "stop_strings" in generation else {}
     try:
         new_ids = model.language_model.generate(
             inputs_embeds=embeds,
-            attention_mask=inputs["attention_mask"],
-            eos_token_id=[template.stop_id, template.tokenizer.eos_token_id],
-            pad_token_id=template.tokenizer.pad_token_id,
+            attention_mask=padded["attention_mask"].to(place),
+            eos_token_id=[template.stop_id, tokenizer.eos_token_id],
+            pad_token_id=tokenizer.pad_token_id,
             **generation,
+            **helper,
         )
     except (ArithmeticError, TypeError, ValueError) as error:
         # Values and combinations of GenerationConfig are checked by transformers as it generates.
@@ -130,7 +121,9 @@ def generate_texts(
         raise RecipeError(
             f"transformers refuses {dict(generation)}: {reason}", where="decoding"
         ) from error
-    return [template.decode(row) for row in new_ids.tolist()]
+    texts = [template.decode(row) for row in new_ids.tolist()]
+    each = len(texts) // len(batch)
+    return [tuple(texts[start : start + each]) for start in range(0, len(texts), each)]
 
 
 def blind_images(samples: Sequence[Sample], *, seed: int) -> dict[str, Sample]:
@@ -144,7 +137,3 @@ def blind_images(samples: Sequence[Sample], *, seed: int) -> dict[str, Sample]:
         samples[current].id: samples[following]
         for current, following in zip(order, order[1:] + order[:1], strict=True)
     }
-
-
-def _chunks(items: list[int], size: int) -> list[list[int]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.progress import Progress
@@ -11,11 +12,22 @@ from transformers import PreTrainedModel
 from qvft.data.collate import Collator
 from qvft.data.rows import Row
 from qvft.data.sample import Sample
-from qvft.evaluation.decode import PromptBatches, generate_texts
+from qvft.errors import ImageError
+from qvft.evaluation.decode import Prompted, Waiting, generate_texts
+from qvft.evaluation.encoding import Encoded, encoded_images
 from qvft.log import stderr
 
 
-def predict_rows(
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a row: its number and either its texts or why its image is unusable."""
+
+    number: int
+    texts: tuple[str, ...] = ()
+    error: ImageError | None = None
+
+
+def outcomes(
     model: PreTrainedModel,
     collator: Collator,
     rows: Sequence[Row],
@@ -25,21 +37,82 @@ def predict_rows(
     batch_size: int,
     workers: int,
     label: str = "predict",
-) -> Iterator[tuple[int, str]]:
-    """Pairs (row number, text) as batches finish, in batch order.
+) -> Iterator[Outcome]:
+    """The outcome of every row, as batches finish.
+
+    Images are decoded in workers and encoded once each, in the order in which rows first name
+    them; the prefix of an image is kept until its last row is answered. Rows of equal shape are
+    decoded together.
 
     Args:
         images: the sample whose image each row is shown; None: its own.
         generation: `GenerationConfig` fields by kind, `caption` and `question`.
-        batch_size: rows decoded together.
+        batch_size: images encoded, and rows decoded, together.
         workers: processes that decode images.
         label: of the progress bar.
     """
     shown = images if images is not None else [row.sample for row in rows]
-    batches = PromptBatches(rows, shown, collator, batch_size=batch_size, workers=workers)
+    waiting = Waiting(batch_size=batch_size)
+
+    def answered(batch: Sequence[Prompted]) -> list[Outcome]:
+        texts = generate_texts(model, collator.template, batch, generation[batch[0].kind])
+        return [Outcome(row.number, said) for row, said in zip(batch, texts, strict=True)]
+
     with Progress(console=stderr, transient=True) as progress:
         task = progress.add_task(label, total=len(rows))
-        for batch in batches:
-            texts = generate_texts(model, collator, batch, generation[batch["kind"]])
-            yield from zip(batch["rows"], texts, strict=True)
-            progress.advance(task, len(texts))
+        for arrival in _prompted(model, collator, rows, shown, batch_size, workers):
+            if isinstance(arrival, Outcome):
+                done = [arrival]
+            else:
+                full = waiting.add(arrival)
+                done = answered(full) if full else []
+            yield from done
+            progress.advance(task, len(done))
+        for batch in waiting.rest():
+            yield from answered(batch)
+            progress.advance(task, len(batch))
+
+
+def predict_rows(
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Sequence[Row],
+    images: Sequence[Sample] | None = None,
+    **settings: Any,
+) -> Iterator[tuple[int, str]]:
+    """Pairs (row number, text) as batches finish; arguments are those of `outcomes`.
+
+    Raises:
+        ImageError: an image is unusable.
+    """
+    for outcome in outcomes(model, collator, rows, images, **settings):
+        if outcome.error is not None:
+            raise outcome.error
+        yield outcome.number, outcome.texts[0]
+
+
+def _prompted(
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Sequence[Row],
+    shown: Sequence[Sample],
+    batch_size: int,
+    workers: int,
+) -> Iterator[Prompted | Outcome]:
+    """Each row with its image's prefix, in order; an outcome where the image is unusable."""
+    last_use = {sample.id: number for number, sample in enumerate(shown)}
+    sources = {sample.id: sample.image for sample in shown}  # in order of first use
+    encoded = encoded_images(
+        model, collator, list(sources.values()), batch_size=batch_size, workers=workers
+    )
+    arriving = zip(sources, encoded, strict=True)
+    ready: dict[str, Encoded] = {}
+    for number, (row, sample) in enumerate(zip(rows, shown, strict=True)):
+        while sample.id not in ready:
+            ready.update([next(arriving)])
+        found = ready.pop(sample.id) if last_use[sample.id] == number else ready[sample.id]
+        if isinstance(found, ImageError):
+            yield Outcome(number, error=found)
+        else:
+            ids = collator.template.encode(row.kind, question=row.question).ids
+            yield Prompted(number, row.kind, ids, found)

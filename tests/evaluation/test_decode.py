@@ -15,8 +15,11 @@ from qvft.assembly.model import Loaded, base_model, base_of
 from qvft.data.images import decode as decode_image
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.sample import ImageFile, Sample
-from qvft.evaluation import decode
-from qvft.evaluation.decode import PromptBatches, blind_images, generate_texts
+from qvft.errors import ImageError
+from qvft.evaluation import encoding
+from qvft.evaluation.decode import WIDTH_STEP, Prompted, Waiting, blind_images, generate_texts
+from qvft.evaluation.encoding import encoded_images
+from qvft.evaluation.predict import outcomes, predict_rows
 from qvft.recipe.load import load_recipe
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "num_beams": 1}
@@ -38,17 +41,22 @@ def rows(recipe_file: Path) -> list[Row]:
     return evaluation_rows(read_split(load_recipe(recipe_file), "eval").samples)
 
 
-def batches(loaded: Loaded, rows: Sequence[Row], *, size: int) -> PromptBatches:
-    images = [row.sample for row in rows]
-    return PromptBatches(rows, images, loaded.collator, batch_size=size, workers=0)
+def prompted(loaded: Loaded, rows: Sequence[Row]) -> list[Prompted]:
+    sources = [row.sample.image for row in rows]
+    prefixes = encoded_images(loaded.model, loaded.collator, sources, batch_size=4, workers=0)
+    return [
+        Prompted(number, row.kind, loaded.template.encode(row.kind, question=row.question).ids, p)
+        for number, (row, p) in enumerate(zip(rows, prefixes, strict=True))
+    ]
 
 
 def texts(loaded: Loaded, rows: Sequence[Row], *, size: int, **settings: Any) -> list[str]:
     found = [""] * len(rows)
-    for batch in batches(loaded, rows, size=size):
-        said = generate_texts(loaded.model, loaded.collator, batch, {**GREEDY, **settings})
-        for index, text in zip(batch["rows"], said, strict=True):
-            found[index] = text
+    generation = dict.fromkeys(("caption", "question"), {**GREEDY, **settings})
+    for index, text in predict_rows(
+        loaded.model, loaded.collator, rows, generation=generation, batch_size=size, workers=0
+    ):
+        found[index] = text
     return found
 
 
@@ -59,25 +67,54 @@ def test_batched_texts_are_those_of_one_row_at_a_time(loaded: Loaded, rows: list
     assert len(set(alone)) > 1
 
 
-def test_prompts_are_padded_on_the_left(loaded: Loaded, rows: list[Row]) -> None:
-    questions = [row for row in rows[:3] if row.kind == "question"]
-    (batch,) = batches(loaded, questions, size=2)
-    assert (
-        len({len(loaded.template.encode("question", question=r.question).ids) for r in questions})
-        == 2
-    )
-    assert (batch["attention_mask"][:, -1] == 1).all()
-    assert (batch["attention_mask"].diff(dim=1) >= 0).all()
+def test_a_batch_is_padded_on_the_left_to_a_multiple_of_eight(
+    loaded: Loaded, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [row for row in prompted(loaded, rows[:3]) if row.kind == "question"]
+    assert len({len(row.ids) for row in batch}) == 2
+    seen: list[torch.Tensor] = []
+    generate = loaded.model.language_model.generate
+
+    def look(**given: Any) -> torch.Tensor:
+        seen.append(given["attention_mask"])
+        return generate(**given)
+
+    monkeypatch.setattr(loaded.model.language_model, "generate", look)
+    generate_texts(loaded.model, loaded.template, batch, GREEDY)
+    assert seen[0].shape[1] % WIDTH_STEP == 0
+    assert seen[0].sum(dim=1).tolist() == [len(row.ids) for row in batch]
+    assert (seen[0][:, -1] == 1).all()
+    assert (seen[0].diff(dim=1) >= 0).all()
 
 
-def test_captions_and_questions_do_not_share_a_batch(loaded: Loaded, rows: list[Row]) -> None:
-    for batch in batches(loaded, rows, size=5):
-        assert {rows[index].kind for index in batch["rows"]} == {batch["kind"]}
+def waiting_row(number: int, *, tokens: int, kind: str = "question") -> Prompted:
+    return Prompted(number, kind, (0,) * tokens, torch.zeros(1))
 
 
-def test_every_row_is_asked_once(loaded: Loaded, rows: list[Row]) -> None:
-    asked = [index for batch in batches(loaded, rows, size=5) for index in batch["rows"]]
-    assert sorted(asked) == list(range(len(rows)))
+def leave(rows: Sequence[Prompted], *, size: int) -> list[list[int]]:
+    """Numbers of the rows of each batch, in the order in which batches leave."""
+    waiting = Waiting(batch_size=size)
+    full = [batch for row in rows if (batch := waiting.add(row))]
+    return [[row.number for row in batch] for batch in [*full, *waiting.rest()]]
+
+
+def test_rows_of_equal_shape_leave_together() -> None:
+    lengths = [9, 17, 16, 24, 12, 20]
+    rows = [waiting_row(number, tokens=n) for number, n in enumerate(lengths)]
+    assert leave(rows, size=2) == [[0, 2], [1, 3], [4], [5]]
+
+
+def test_captions_and_questions_do_not_share_a_batch() -> None:
+    kinds = ["caption", "question", "caption", "question"]
+    rows = [waiting_row(n, tokens=9, kind=kind) for n, kind in enumerate(kinds)]
+    assert leave(rows, size=2) == [[0, 2], [1, 3]]
+
+
+def test_a_rare_shape_does_not_wait_for_ever() -> None:
+    """Row 0 has no company; it leaves when as many rows wait as eight batches hold."""
+    rows = [waiting_row(number, tokens=1 + 8 * number) for number in range(16)]
+    assert leave(rows, size=2)[0] == [0]
+    assert sorted(number for batch in leave(rows, size=2) for number in batch) == list(range(16))
 
 
 def test_an_image_is_encoded_once_for_its_texts(
@@ -89,11 +126,26 @@ def test_an_image_is_encoded_once_for_its_texts(
         encoded.append(len(pixel_values))
         return encode_images(model, pixel_values)
 
-    encode_images = decode.encode_images
-    monkeypatch.setattr(decode, "encode_images", counting)
-    questions = [row for row in rows if row.kind == "question"]
-    texts(loaded, questions, size=4, max_new_tokens=1)
-    assert encoded == [2, 2, 2, 2]  # 16 questions of eight images, four questions a batch
+    encode_images = encoding.encode_images
+    monkeypatch.setattr(encoding, "encode_images", counting)
+    texts(loaded, sorted(rows, key=lambda row: row.id), size=3, max_new_tokens=1)
+    assert encoded == [3, 3, 2]  # eight images of three texts each, their rows far apart
+
+
+def test_an_unusable_image_is_the_outcome_of_its_rows_alone(
+    loaded: Loaded, rows: list[Row], tmp_path: Path
+) -> None:
+    broken = Sample("broken", ImageFile(tmp_path / "absent.png"))
+    shown = [broken if number in (1, 4) else row.sample for number, row in enumerate(rows)]
+    settings = {"generation": dict.fromkeys(("caption", "question"), GREEDY), "batch_size": 4}
+    found = list(outcomes(loaded.model, loaded.collator, rows, shown, **settings, workers=0))
+    assert sorted(outcome.number for outcome in found) == list(range(len(rows)))
+    assert {o.number: o.error.given for o in found if o.error} == dict.fromkeys(
+        (1, 4), "no such file"
+    )
+    assert all(len(o.texts) == 1 for o in found if not o.error)
+    with pytest.raises(ImageError, match="no such file"):
+        list(predict_rows(loaded.model, loaded.collator, rows, shown, **settings, workers=0))
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -153,9 +205,9 @@ def test_blind_images_depend_on_the_seed_alone() -> None:
 
 def test_a_row_may_be_shown_another_image(loaded: Loaded, rows: list[Row]) -> None:
     first, other = rows[0], rows[3]
-    shown = PromptBatches([first], [other.sample], loaded.collator, batch_size=1, workers=0)
-    (own,) = batches(loaded, [first], size=1)
-    (swapped,) = shown
-    assert torch.equal(swapped["pixel_values"], loaded.collator.pixels([other.sample.image]))
-    assert not torch.equal(swapped["pixel_values"], own["pixel_values"])
-    assert torch.equal(swapped["input_ids"], own["input_ids"])
+    settings = {"generation": {"caption": GREEDY}, "batch_size": 1, "workers": 0}
+    ((_, swapped),) = predict_rows(
+        loaded.model, loaded.collator, [first], [other.sample], **settings
+    )
+    assert [swapped] == texts(loaded, [other], size=1)
+    assert [swapped] != texts(loaded, [first], size=1)
