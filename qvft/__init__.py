@@ -1,6 +1,6 @@
 """Parameter-efficient fine-tuning of Q-Former vision-language models.
 
-`qvft.load_model` gives a model to be asked from Python; everything else is a program, see `qvft.cli`.
+`qvft.load_model` gives a model to be asked from Python; everything else is a program (`qvft.cli`).
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
 
 
 def check_options(given: argparse.Namespace) -> None:
-    """Raises `RecipeError` or `DataError` for options that no image or model is needed to refuse."""
+    """Refuses what can be refused before an image or model is looked at; raises `UserError`."""
     from qvft.errors import DataError, RecipeError
 
     for name, least in (("batch_size", 1), ("workers", 0)):

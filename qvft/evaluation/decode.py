@@ -28,7 +28,7 @@ MOST_WAITING = 8
 
 @dataclass(frozen=True)
 class Prompted:
-    """A row ready to be answered: its number, its kind, its tokens and its image's (Q, D) prefix."""
+    """A row ready to be answered: its number, kind and tokens, and its image's (Q, D) prefix."""
 
     number: int
     kind: Kind
