@@ -38,7 +38,8 @@ class UserError(QvftError):
             parts.append(f"expected {expected}")
         if do:
             parts.append(do)
-        super().__init__("; ".join(part.rstrip(".;") for part in parts) + ".")
+        text = "; ".join(part.rstrip(".;") for part in parts)
+        super().__init__(text if text.endswith("?") else text + ".")
 
 
 class RecipeError(UserError, ValueError):

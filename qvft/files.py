@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.errors import DataError, SpaceError
+from qvft.json_mistakes import not_json
 
 
 def read_json(path: Path) -> Any:
@@ -23,40 +24,57 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"not valid JSON: {error.msg} (column {error.colno})", where=f"{path}:{error.lineno}"
-        ) from error
+        raise not_json(error, path) from error
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Pairs (line number from 1, object) of a JSONL file; blank lines are passed over.
 
     Raises:
-        DataError: the file is missing or not UTF-8, or a line is not a JSON object or has a key
-            twice.
+        DataError: the file is missing or not UTF-8, or a line is not a JSON object, has a key
+            twice or holds NaN, which Python's `json` writes but JSON does not have.
     """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
+        where = f"{path}:{number}"
         try:
-            row = json.loads(line, object_pairs_hook=_without_repeats)
+            row = json.loads(
+                line, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
+            )
         except json.JSONDecodeError as error:
-            raise DataError(
-                f"not valid JSON: {error.msg} (column {error.colno})", where=f"{path}:{number}"
-            ) from error
+            raise not_json(error, path, line=number) from error
         except _RepeatedKey as error:
             raise DataError(
-                f"key `{error}` stands twice", where=f"{path}:{number}", expected="each key once"
+                f"key `{error}` stands twice",
+                where=where,
+                expected="each key once",
+                do="remove one of the two",
+            ) from error
+        except _NoJsonNumber as error:
+            raise DataError(
+                f"`{error}` is no value of JSON", where=where, do="leave out a key without a value"
             ) from error
         if not isinstance(row, dict):
             raise DataError(
-                f"a {type(row).__name__}", where=f"{path}:{number}", expected="a JSON object"
+                "a list" if isinstance(row, list) else f"a {type(row).__name__}",
+                where=where,
+                expected="a JSON object",
+                do="write each object on a line of its own, without [ and ]",
             )
         yield number, row
 
 
 class _RepeatedKey(Exception):
     """A JSON object has a key twice; `json` would keep the last silently."""
+
+
+class _NoJsonNumber(Exception):
+    """NaN, Infinity or -Infinity."""
+
+
+def _refuse_constant(name: str) -> None:
+    raise _NoJsonNumber(name)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -80,7 +98,13 @@ def read_text(path: Path) -> str:
     except IsADirectoryError as error:
         raise DataError("a folder", where=str(path), expected="a file") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}", where=str(path)) from error
+        wide = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
+        raise DataError(
+            "UTF-16" if wide else f"not UTF-8 at byte {error.start}",
+            where=f"{path}:{error.object.count(10, 0, error.start) + 1}",
+            expected="UTF-8",
+            do="save it again as UTF-8 (in Excel: `CSV UTF-8`)",
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,6 +118,26 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes `content` as indented JSON, in one step."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path`; what is written there takes its name if no error ends the block.
+
+    Raises:
+        DataError: `path` exists: outputs are never overwritten.
+    """
+    if path.exists():
+        raise DataError(
+            "exists already", where=str(path), do="name a new file; nothing is overwritten"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from qvft.data.formats.jsonl import QUESTION_KEYS, ROW_KEYS
 from qvft.data.images import check
 from qvft.data.sample import Sample
 from qvft.errors import DataError
+from qvft.recipe.load import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2] / "data_formats"
 FOLDERS = sorted(folder for folder in ROOT.iterdir() if folder.is_dir())
@@ -52,13 +53,46 @@ def plain(sample: Sample, folder: Path) -> dict[str, Any]:
     }
 
 
+def mistakes(folder: Path) -> str:
+    """The table of a README: each bad file, of JSONL its lines, with the message it gets."""
+    cells = [("given", "message")]
+    for name, message in load(folder / "bad" / "expected.json").items():
+        shown = f"`{name}`"
+        if folder.name == "jsonl":
+            shown = lines_of(folder / "bad" / name, message) + f"<br>({name})"
+        cells.append((shown, f"`` {message} ``"))
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+    return "\n".join([rows[0], "|---|---|", *rows[1:]])
+
+
+def lines_of(file: Path, message: str) -> str:
+    """The lines of a bad file up to the one that its message names."""
+    try:
+        content = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return "a file that is not UTF-8"
+    named = re.match(r"[^:]*:(\d+)", message)
+    lines = content.splitlines()
+    shown = lines[: int(named[1]) if named else None]
+    spelt = [line.replace("\t", "<tab>").replace("\ufeff", "<BOM>") for line in shown]
+    more = ["..."] if len(shown) < len(lines) else []
+    return "<br>".join([f"`{line}`" for line in spelt if line] + more) or "an empty file"
+
+
+def field_names(schema: dict[str, Any]) -> set[str]:
+    """The names of all properties, those of nested objects too."""
+    own = schema.get("properties", {})
+    inner = [one for one in (schema.get("items"), *own.values()) if one]
+    return set(own).union(*map(field_names, inner))
+
+
 def test_every_format_has_its_folder() -> None:
     assert len(FOLDERS) == 9
     assert {folder.name for folder in FOLDERS} == set(FORMATS)
 
 
-def test_the_folders_hold_73_bad_files() -> None:
-    assert sum(len(load(folder / "bad" / "expected.json")) for folder in FOLDERS) == 73
+def test_the_folders_hold_117_bad_files() -> None:
+    assert sum(len(load(folder / "bad" / "expected.json")) for folder in FOLDERS) == 117
 
 
 @each_format
@@ -101,7 +135,32 @@ def test_every_bad_file_is_listed(folder: Path) -> None:
 def test_bad_file_gives_its_message(folder: Path, name: str) -> None:
     with pytest.raises(DataError) as caught:
         read_samples(folder.name, **arguments(folder, "bad", bad=name))
-    assert load(folder / "bad" / "expected.json")[name] in str(caught.value)
+    message = str(caught.value).replace(f"{folder}/bad/", "").replace(f"{folder}/", "")
+    assert message == load(folder / "bad" / "expected.json")[name]
+
+
+@each_format
+def test_readme_has_the_table_of_mistakes(folder: Path) -> None:
+    """Where this fails, the table to put into the README is what the failure shows."""
+    assert mistakes(folder) in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@each_format
+def test_the_commands_of_the_readme_are_valid(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8").replace("\\\n", "")
+    (checking,) = re.findall(r"^python -m qvft\.check (\S+) (.*)$", text, re.MULTILINE)
+    overrides = [word for word in checking[1].split() if "=" in word]
+    recipe = load_recipe(str(ROOT.parent / checking[0]), overrides)
+    assert {recipe.data.train.format, recipe.data.eval.format} == {folder.name}
+    assert f"python -m qvft.convert {folder.name} " in text
+
+
+@each_format
+def test_readme_names_every_field_of_the_schema(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert [
+        name for name in field_names(load(folder / "schema.json")) if f"`{name}`" not in text
+    ] == []
 
 
 @each_format

@@ -53,7 +53,10 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         name = fields.identifier(image_id, "image_id", where=where)
         if name not in found:
             raise DataError(
-                f"`image_id` {name} is no image's id", where=where, expected="an id in `images`"
+                f"`image_id` {name} is no image's id",
+                where=where,
+                expected="an id in `images`",
+                do="add the image, or remove the annotation",
             )
         caption = fields.field(row, "caption", where=where)
         found[name].captions.append(fields.text(caption, "caption", where=where))

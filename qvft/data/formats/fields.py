@@ -24,6 +24,16 @@ _JSON_NAMES = {
 }
 
 
+_DO = {  # what to do about a value where a text should be
+    type(None): "fill it in or remove it",
+    dict: "write its text alone",
+    list: "write one text, not a list of them",
+    bool: "put it in quotes",
+    int: "put it in quotes",
+    float: "put it in quotes",
+}
+
+
 def kind(value: Any) -> str:
     """What a value is, in JSON's words: `a list`, `null`."""
     return _JSON_NAMES.get(type(value), f"a {type(value).__name__}")
@@ -42,7 +52,9 @@ def field(row: Mapping[str, Any], key: str, *, where: str) -> Any:
         DataError: it is not.
     """
     if key not in row:
-        raise DataError(f"`{key}` is missing", where=where, do=nearest(key, row))
+        close = difflib.get_close_matches(key, list(row), n=1, cutoff=0.7)
+        do = f"rename `{close[0]}` to it" if close else "add it"
+        raise DataError(f"`{key}` is missing", where=where, do=do)
     return row[key]
 
 
@@ -53,15 +65,34 @@ def text(value: Any, key: str, *, where: str) -> str:
         DataError: another type, nothing but blanks, or half of a surrogate pair.
     """
     if not isinstance(value, str):
-        raise DataError(f"`{key}` is {kind(value)}", where=where, expected="a string")
+        raise DataError(
+            f"`{key}` is {kind(value)}", where=where, expected="a string", do=_DO.get(type(value))
+        )
     stripped = value.strip()
     if not stripped:
         raise DataError(
             f"`{key}` is empty", where=where, expected="some text", do="fill it in or remove it"
         )
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in stripped):
-        raise DataError(f"`{key}` is not valid Unicode", where=where, do="encode it as UTF-8")
+    valid_unicode(stripped, key, where=where)
     return stripped
+
+
+def valid_unicode(value: Any, key: str, *, where: str) -> None:
+    """Checks that a JSON value can be written as UTF-8.
+
+    Raises:
+        DataError: it holds half of a surrogate pair.
+    """
+    written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        written.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"`{key}` is not valid Unicode (half of a surrogate pair)",
+            where=where,
+            expected="whole characters",
+            do="export the text again as UTF-8",
+        ) from error
 
 
 def answer(value: Any, key: str, *, where: str) -> str:
@@ -80,9 +111,19 @@ def answers(value: Any, key: str, *, where: str) -> tuple[str, ...]:
         DataError: not a list, an empty list, or an answer that is empty or of another type.
     """
     if not isinstance(value, list | tuple):
-        raise DataError(f"`{key}` is {kind(value)}", where=where, expected="a list of strings")
+        raise DataError(
+            f"`{key}` is {kind(value)}",
+            where=where,
+            expected="a list of strings",
+            do='write ["..."], also around a single answer',
+        )
     if not value:
-        raise DataError(f"`{key}` is empty", where=where, expected="at least one answer")
+        raise DataError(
+            f"`{key}` is empty",
+            where=where,
+            expected="at least one answer",
+            do="add one, or remove the question",
+        )
     return tuple(answer(item, f"{key}[{n}]", where=where) for n, item in enumerate(value))
 
 
@@ -96,7 +137,10 @@ def identifier(value: Any, key: str, *, where: str) -> str:
         return str(value)
     if not isinstance(value, str):
         raise DataError(
-            f"`{key}` is {kind(value)}", where=where, expected="a string or a whole number"
+            f"`{key}` is {'a decimal number' if isinstance(value, float) else kind(value)}",
+            where=where,
+            expected="a string or a whole number",
+            do=_DO.get(type(value)),
         )
     return text(value, key, where=where)
 
@@ -118,18 +162,22 @@ def known_keys(row: Mapping[str, Any], keys: Iterable[str], *, where: str) -> No
             )
 
 
-def records(content: Any, *, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Pairs (place for messages, object) of a JSON list of objects.
+def records(
+    content: Any, *, where: str, example: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pairs (place for messages, object) of a JSON list of objects; messages show the example.
 
     Raises:
         DataError: not a list, or something in it is not an object.
     """
     if not isinstance(content, list):
-        raise DataError(kind(content), where=where, expected="a list of objects")
+        do = f"write [{example}, ...]" if example else "write [{...}, {...}]"
+        raise DataError(kind(content), where=where, expected="a list of objects", do=do)
     for number, row in enumerate(content):
         place = f"{where}, record {number}"
         if not isinstance(row, dict):
-            raise DataError(kind(row), where=place, expected="an object")
+            do = f"write {example}" if example else "write {...} with the keys of the format"
+            raise DataError(kind(row), where=place, expected="an object", do=do)
         yield place, row
 
 

@@ -44,6 +44,7 @@ class Unique:
                 f"`{self._key}` {id} is used twice",
                 where=where,
                 expected=f"one that is not used at {self._places[id]}",
+                do="give one of the two another, or remove it if it is a repetition",
             )
         self._places[id] = where
 

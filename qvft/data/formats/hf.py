@@ -35,11 +35,15 @@ class RowImage:
     row: int
     name: str
 
-    def open(self) -> Image.Image:
+    def encoded(self) -> bytes:
+        """The image as the dataset holds it."""
         content = self.images[self.row][self.column]["bytes"]
         if not content:
             raise ImageError("no bytes", where=self.name, do="leave the row out")
-        return Image.open(io.BytesIO(content))
+        return bytes(content)
+
+    def open(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.encoded()))
 
 
 def read(
@@ -125,6 +129,9 @@ def _open(path: str, *, split: str | None) -> Dataset:
             f"`datasets` cannot read it: {summary or type(error).__name__}",
             where=path,
             expected="a saved dataset, parquet, an image folder with metadata, or a Hub id",
+            do="check that metadata.csv has commas between its columns, one of them `file_name`"
+            if any((place / name).exists() for name in _METADATA)
+            else None,
         ) from error
     if isinstance(loaded, datasets.Dataset):
         if split is None or loaded.split is None:
@@ -143,7 +150,12 @@ def _load_file(path: Path) -> Dataset:
     import datasets
 
     if path.suffix != ".parquet":
-        raise DataError("a file", where=str(path), expected="a .parquet file or a folder")
+        raise DataError(
+            "a file",
+            where=str(path),
+            expected="a .parquet file or a folder",
+            do="put a table beside its images as metadata.csv, with a column `file_name`",
+        )
     return datasets.load_dataset("parquet", data_files=str(path), split="train")
 
 

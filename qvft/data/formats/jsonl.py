@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,13 @@ ROW_KEYS = (
     "id", "image", "captions", "questions", "caption", "question", "answer", "answers", "meta",
 )  # fmt: skip
 QUESTION_KEYS = ("id", "question", "answer", "answers", "meta")
+
+_LIST_HINTS = {
+    "captions": 'write ["..."], or use `caption` for a single one',
+    "questions": 'write [{"question": "...", "answers": ["..."]}]',
+}
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 
 
 @dataclass
@@ -56,9 +64,15 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         where = f"{file}:{number}"
         fields.known_keys(row, ROW_KEYS, where=where)
         written = fields.text(fields.field(row, "image", where=where), "image", where=where)
-        if "://" in written:
-            raise DataError("`image` is a URL", where=where, expected="a path", do="download it")
-        place = Path(os.path.normpath((images or file.parent) / written))
+        if problem := path_problem(written):
+            given, do = problem
+            raise DataError(
+                f"`image` {given}",
+                where=where,
+                expected="a path from the file's folder, e.g. img/1.png",
+                do=do,
+            )
+        place = _place(images or file.parent, written.replace("\\", "/"))
         _add(found.setdefault(str(place), _Image(place, written, where)), row, where=where)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
     for image in found.values():
@@ -74,6 +88,31 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         yield Sample(
             name, ImageFile(image.path), tuple(image.captions), tuple(questions), image.meta
         )
+
+
+def path_problem(written: str) -> tuple[str, str] | None:
+    """What is wrong with an image path as a line gives it and what to do, None if nothing is.
+
+    Backslashes are no problem: they separate folders, as on Windows.
+    """
+    if "://" in written:
+        return "is a URL", "download it"
+    if written.startswith("data:"):
+        return "holds the image itself", "write it to a file"
+    if _CONTROL.search(written):  # "img\new.png" holds a line break
+        return "has a control character, as a backslash makes it", "write / between folders"
+    if _DRIVE.match(written) and os.name != "nt":
+        return "is a path of a Windows drive", "put the images beside the file"
+    return None
+
+
+def _place(folder: Path, written: str) -> Path:
+    """An image's path; the same for every way to write it, since lines are merged by it.
+
+    Steps out of a folder that is a link lead out of the folder itself, as the system takes them.
+    """
+    base = os.path.realpath(folder) if ".." in written else folder
+    return Path(os.path.normpath(os.path.join(base, written)))
 
 
 def _file(path: Path, *, split: str | None) -> Path:
@@ -95,13 +134,23 @@ def _add(image: _Image, row: Mapping[str, Any], *, where: str) -> None:
     for n, asked in enumerate(_list(row, "questions", where=where)):
         place = f"{where}, questions[{n}]"
         if not isinstance(asked, dict):
-            raise DataError(fields.kind(asked), where=place, expected="an object")
+            raise DataError(
+                fields.kind(asked),
+                where=place,
+                expected="an object",
+                do='write {"question": "...", "answers": ["..."]}',
+            )
         fields.known_keys(asked, QUESTION_KEYS, where=place)
         image.questions.append((where, _question(asked, where=place)))
     if "question" in row:
         image.questions.append((where, _question(row, where=where)))
     elif "answer" in row or "answers" in row:
-        raise DataError("an answer without `question`", where=where, do="add `question`")
+        raise DataError(
+            "an answer without `question`",
+            where=where,
+            expected="both on one line",
+            do="add `question`, or name it `caption` if it describes the image",
+        )
     else:
         _merge(image.meta, row.get("meta", {}), where=where)
 
@@ -115,6 +164,7 @@ def _name(image: _Image, name: str, row: Mapping[str, Any], *, where: str) -> No
             f"`id` {name} for an image that {image.where} calls {image.id}",
             where=where,
             expected="one id an image",
+            do="give both lines the same id, or an id to the question alone",
         )
     image.id, image.where = name, where
 
@@ -122,7 +172,12 @@ def _name(image: _Image, name: str, row: Mapping[str, Any], *, where: str) -> No
 def _list(row: Mapping[str, Any], key: str, *, where: str) -> list[Any]:
     value = row.get(key, [])
     if not isinstance(value, list):
-        raise DataError(f"`{key}` is {fields.kind(value)}", where=where, expected="a list")
+        raise DataError(
+            f"`{key}` is {fields.kind(value)}",
+            where=where,
+            expected="a list",
+            do=_LIST_HINTS[key] if value is not None else f"leave `{key}` out if there are none",
+        )
     return value
 
 
@@ -132,6 +187,7 @@ def _question(row: Mapping[str, Any], *, where: str) -> Question:
             "both `answer` and `answers`" if "answer" in row else "a question without answers",
             where=where,
             expected="either `answer` or `answers`",
+            do="remove one" if "answer" in row else "add the answer, or remove the question",
         )
     if "answers" in row:
         given = fields.answers(row["answers"], "answers", where=where)
@@ -149,10 +205,19 @@ def _question(row: Mapping[str, Any], *, where: str) -> Question:
 
 def _merge(meta: dict[str, Any], added: Any, *, where: str) -> None:
     if not isinstance(added, dict):
-        raise DataError(f"`meta` is {fields.kind(added)}", where=where, expected="an object")
+        raise DataError(
+            f"`meta` is {fields.kind(added)}",
+            where=where,
+            expected="an object",
+            do='write {"name": "value"}, or leave `meta` out',
+        )
     for key, value in added.items():
         if key in meta and meta[key] != value:
             raise DataError(
-                f"`meta.{key}` differs from what an earlier line says of the image", where=where
+                f"`meta.{key}` differs from what an earlier line says of the image",
+                where=where,
+                expected="one value an image",
+                do="correct one of the lines",
             )
+        fields.valid_unicode({key: value}, f"meta.{key}", where=where)
         meta[key] = value

@@ -42,7 +42,9 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         below = fields.text(row["filepath"], "filepath", where=where) if "filepath" in row else ""
         captions = []
         sentences = fields.field(row, "sentences", where=where)
-        for place, sentence in fields.records(sentences, where=f"{where}, sentences"):
+        for place, sentence in fields.records(
+            sentences, where=f"{where}, sentences", example='{"raw": "A dog."}'
+        ):
             raw = fields.field(sentence, "raw", where=place)
             captions.append(fields.text(raw, "raw", where=place))
         yield Sample(name, ImageFile(pictures / below / file), tuple(captions))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,10 @@ def _stems(split: str | None) -> tuple[str, ...]:
 def _from_rows(file: Path, *, split: str | None, images: Path | None) -> Iterator[Sample]:
     if file.suffix not in _READERS:
         raise DataError(
-            f"a `{file.suffix}` file", where=str(file), expected="one of " + ", ".join(_READERS)
+            f"a `{file.suffix}` file",
+            where=str(file),
+            expected="one of " + ", ".join(_READERS),
+            do="save it as one of these",
         )
     pictures = folder(images or _pictures(file.parent, split=split), what="the images")
     present = {entry.name for entry in os.scandir(pictures)}
@@ -114,17 +117,44 @@ def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    rows = csv.DictReader(io.StringIO(read_text(file), newline=""), strict=True)
+    """Rows by the header's names, with the separator that the header has."""
+    content = read_text(file)
+    header = content.partition("\n")[0]
+    separator = next((mark for mark in ",;\t" if mark in header), ",")
+    rows = csv.DictReader(
+        io.StringIO(content, newline=""), strict=True, delimiter=separator, skipinitialspace=True
+    )
     try:
+        rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or _KEYS]
+        _require_columns(rows.fieldnames, where=f"{file}:1")
         for row in rows:
             where = f"{file}:{rows.line_num}"
             if None in row or None in row.values():
                 raise DataError(
-                    "another number of fields than the header", where=where, do="quote the commas"
+                    "another number of fields than the header",
+                    where=where,
+                    expected=f"{len(rows.fieldnames)} fields with `{separator}` between them",
+                    do="put double quotes around a text that holds the separator",
                 )
             yield where, row
     except csv.Error as error:
-        raise DataError(f"not valid CSV: {error}", where=f"{file}:{rows.line_num}") from error
+        raise DataError(
+            f"not valid CSV: {error}",
+            where=f"{file}:{rows.line_num}",
+            expected="a closing quote for every opening one",
+            do='write "" for a quote inside a quoted text',
+        ) from error
+
+
+def _require_columns(names: Sequence[str], *, where: str) -> None:
+    for key in _KEYS:
+        if names.count(key) != 1:
+            raise DataError(
+                f"{names.count(key)} columns called `{key}` in the first line",
+                where=where,
+                expected="one each of " + ", ".join(_KEYS),
+                do="write `image,question,answer` as the first line",
+            )
 
 
 _READERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}

@@ -67,6 +67,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
                 "`phrase_type` has an unknown value",
                 where=where,
                 expected="one of " + ", ".join(_SPLITS),
+                do="correct it; it says which split the question is in",
             )
         if _SPLITS[phrase] != split:
             continue

@@ -111,10 +111,17 @@ def _annotations(path: Path) -> dict[str, tuple[tuple[str, ...], dict[str, str]]
         given = fields.field(row, "answers", where=where)
         answers = tuple(
             fields.answer(fields.field(one, "answer", where=place), "answer", where=place)
-            for place, one in fields.records(given, where=f"{where}, answers")
+            for place, one in fields.records(
+                given, where=f"{where}, answers", example='{"answer": "yes"}'
+            )
         )
         if not answers:
-            raise DataError("`answers` is empty", where=where, expected="the human answers")
+            raise DataError(
+                "`answers` is empty",
+                where=where,
+                expected="the human answers",
+                do="add them, or remove the question and its annotation",
+            )
         answered[question_id] = (answers, _meta(row, where=where))
     return answered
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from qvft.data.formats import read_samples
 from qvft.data.sample import Sample
 from qvft.errors import DataError
+from qvft.files import read_json
+from qvft.json_mistakes import not_json
 
 
 def read(folder: Path, *rows: dict, **options) -> list[Sample]:
@@ -94,7 +97,74 @@ def test_windows_line_ends_and_a_byte_order_mark_are_read(tmp_path: Path) -> Non
     assert read_samples("jsonl", str(tmp_path / "a.jsonl"))[0].captions == ("x",)
 
 
-def test_a_file_in_another_encoding_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes('{"image": "a.png", "caption": "é"}'.encode("latin-1"))
-    with pytest.raises(DataError, match="not UTF-8 at byte"):
+def test_old_line_ends_and_tabs_between_values_are_read(tmp_path: Path) -> None:
+    content = b'{"image":\t"a.png",\t"caption": "x"}\r{"image": "b.png", "caption": "y"}\r'
+    (tmp_path / "a.jsonl").write_bytes(content)
+    samples = read_samples("jsonl", str(tmp_path / "a.jsonl"))
+    assert [one.captions for one in samples] == [("x",), ("y",)]
+
+
+def test_backslashes_separate_folders(tmp_path: Path) -> None:
+    rows = [{"image": "img\\a.png", "caption": "x"}, {"image": "img/a.png", "caption": "y"}]
+    (sample,) = read(tmp_path, *rows)
+    assert (sample.image.path, sample.captions) == (tmp_path / "img" / "a.png", ("x", "y"))
+
+
+def test_steps_out_of_a_linked_folder_lead_out_of_the_folder_itself(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "deep")
+    (sample,) = read(tmp_path / "link", {"image": "../a.png", "caption": "x"})
+    assert sample.image.path == tmp_path / "disk" / "a.png"
+
+
+def test_meta_of_an_image_keeps_its_values(tmp_path: Path) -> None:
+    meta = {"n": 3, "none": None, "list": [1, {"deep": True}]}
+    (sample,) = read(tmp_path, {"image": "a.png", "meta": meta})
+    assert sample.meta == meta
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            '{"image" "a.png"}',
+            'a name without a colon and a value (column 10); write "name": value',
+        ),
+        ('{image: "a.png"}', "a name without double quotes (column 2)"),
+        ('{"image": "a.png", "caption": "a do', "a text without its closing quote (column 31)"),
+        ('{"image": "a.png", "caption": "a dog"', "it ends too early (column 38)"),
+        ("# my images", "no object (column 1)"),
+        ('[{"image": "a.png"},', "a value over several lines"),
+        (
+            '{"image": "a.png", "captions": ["a",]}',
+            "a comma before the closing bracket (column 36)",
+        ),
+        ('{\0"\0', "a zero byte (column 2); save the file as UTF-8"),
+        ('{"image": "a.png", "id": Infinity}', "`Infinity` is no value of JSON"),
+    ],
+)
+def test_a_line_that_is_no_json_says_what_is_wrong(line: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"image": "a.png"}\n' + line + "\n")
+    with pytest.raises(DataError, match=r"a\.jsonl:2: .*" + re.escape(message)):
         read_samples("jsonl", str(tmp_path / "a.jsonl"))
+
+
+def test_python_3_13_points_at_the_comma_and_the_message_is_the_same() -> None:
+    line = '{"image": "a.png",}'
+    messages = {
+        str(not_json(json.JSONDecodeError(words, line, place), Path("a.jsonl"), line=1))
+        for words, place in [
+            ("Illegal trailing comma before end of object", line.index(",")),
+            ("Expecting property name enclosed in double quotes", line.index("}")),
+        ]
+    }
+    assert messages == {
+        "a.jsonl:1: not valid JSON: a comma before the closing bracket (column 18); "
+        "remove the comma."
+    }
+
+
+def test_the_place_in_a_file_of_several_lines_is_the_commas(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[\n  {"a": 1},\n]\n')
+    with pytest.raises(DataError, match=r"a\.json:2: .*closing bracket \(column 11\)"):
+        read_json(tmp_path / "a.json")

@@ -129,3 +129,19 @@ def test_pathvqa_image_that_is_missing_is_left_to_the_image_check(tmp_path: Path
     (tmp_path / "val.json").write_text('[{"image": "a", "question": "?", "answer": "no"}]')
     (sample,) = read_samples("pathvqa", str(tmp_path), split="validation")
     assert sample.image.path == tmp_path / "a"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "image;question;answer\n1.png;what?;a dog, big\n",
+        "image\tquestion\tanswer\n1.png\twhat?\ta dog, big\n",
+        'Image, Question, Answer\n1.png, what?, "a dog, big"\n',
+        '\ufeffanswer,note,image,question\r\n\r\n"a dog, big",,1.png,what?\r\n',
+    ],
+    ids=["semicolons", "tabs", "blanks and capitals", "other order, byte order mark, blank line"],
+)
+def test_pathvqa_reads_tables_as_programs_save_them(content: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(content.encode())
+    (one,) = questions("pathvqa", tmp_path / "rows.csv")
+    assert (one.text, one.answers) == ("what?", ("a dog, big",))

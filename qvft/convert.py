@@ -1,0 +1,53 @@
+"""`python -m qvft.convert FORMAT PATH OUT.jsonl`: writes any data format as the custom JSONL."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.log import exit_status, stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Converts; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="qvft.convert", description=__doc__)
+    parser.add_argument("format", help="what PATH is, e.g. vqa_rad; see docs/formats.md")
+    parser.add_argument("path", help="file, folder or what else the format reads")
+    parser.add_argument("out", type=Path, help="new file; image paths are relative to its folder")
+    parser.add_argument("--split", help="which split, where there are several")
+    parser.add_argument("--images", metavar="DIR", help="the images, where they lie apart")
+    parser.add_argument("--questions", metavar="F", help="questions file of vqa_v2")
+    parser.add_argument("--annotations", metavar="F", help="annotations file of vqa_v2")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument(
+        "--columns", nargs="+", action="extend", metavar="KEY=COLUMN", help="of hf: image=picture"
+    )
+    parser.add_argument(
+        "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
+    )
+    given = parser.parse_intermixed_args(arguments)
+    return exit_status(lambda: convert(given))
+
+
+def convert(given: argparse.Namespace) -> None:
+    """Read, write, one line of summary."""
+    from qvft.data.formats import read_samples
+    from qvft.data.write_jsonl import write_jsonl
+
+    options = ("split", "images", "questions", "annotations", "limit")
+    samples = read_samples(
+        given.format,
+        given.path,
+        columns=dict(pair.partition("=")[::2] for pair in given.columns or ()),
+        **{name: getattr(given, name) for name in options},
+    )
+    done = write_jsonl(samples, given.out.expanduser(), copy_images=given.copy_images)
+    counts = f"{done.images} images, {done.captions} captions, {done.questions} questions"
+    copied = f" ({done.images_written} images written beside it)" if done.images_written else ""
+    stdout.print(f"{counts} written to {given.out}{copied}", highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

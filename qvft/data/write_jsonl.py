@@ -1,0 +1,176 @@
+"""Samples as the custom JSONL, from which `formats.jsonl` reads the same samples again."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+from qvft.data.formats.jsonl import path_problem
+from qvft.data.quiet import quiet_pillow
+from qvft.data.sample import ImageFile, ImageSource, Sample
+from qvft.errors import ImageError
+from qvft.files import new_file, new_folder
+from qvft.log import get_logger
+
+_log = get_logger(__name__)
+
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
+_LONGEST_STEM = 60
+"""Characters of an id in a file name: four bytes each at most, and names may have 255."""
+
+
+@runtime_checkable
+class Encoded(Protocol):
+    """An image source that holds the bytes of an image file."""
+
+    def encoded(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """How much was written; `images_written` of the images are new files."""
+
+    images: int
+    captions: int
+    questions: int
+    images_written: int
+
+
+def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = False) -> Written:
+    """Writes one line a sample, whole or not at all.
+
+    Image paths are relative to `out`'s folder. The folder `{stem of out}_images` beside it gets
+    every image that no line can point to: one without a file of its own (its bytes as they are,
+    drawn ones as PNG), one that an earlier sample has (lines of one image would be merged), and one
+    whose path a line cannot hold.
+
+    Args:
+        samples: what to write; ids are unique.
+        out: a new file.
+        copy_images: copy image files into the folder too, so that it can be moved with `out`.
+
+    Raises:
+        DataError: `out` exists, or the folder of images and it would be needed.
+        ImageError: an image that has to be copied cannot be read.
+    """
+    paths = [None] * len(samples) if copy_images else _paths(samples, folder=out.parent)
+    pictures = out.with_name(f"{out.stem}_images")
+    names: set[str] = set()
+    with (
+        new_file(out) as partial,
+        new_folder(pictures) if None in paths else contextlib.nullcontext(pictures) as folder,
+        partial.open("w", encoding="utf-8", newline="\n") as stream,
+    ):
+        for sample, path in zip(samples, paths, strict=True):
+            if path is None:
+                name = _write_image(sample.image, folder, id=sample.id, taken=names)
+                names.add(name.casefold())
+                path = f"{pictures.name}/{name}"
+            stream.write(json.dumps(_row(sample, path), ensure_ascii=False) + "\n")
+    return Written(
+        len(samples),
+        sum(len(sample.captions) for sample in samples),
+        sum(len(sample.questions) for sample in samples),
+        len(names),
+    )
+
+
+def _row(sample: Sample, image: str) -> dict[str, Any]:
+    return {
+        "id": sample.id,
+        "image": image,
+        "captions": sample.captions,
+        "questions": [
+            {"id": one.id, "question": one.text, "answers": one.answers, "meta": dict(one.meta)}
+            for one in sample.questions
+        ],
+        "meta": dict(sample.meta),
+    }
+
+
+def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
+    """Each image file's path from `folder`, None where a line cannot point to the image.
+
+    Links are followed in folders, not in the last part: a link's own name has the image's suffix.
+    """
+    start = os.path.realpath(folder)
+    followed: dict[Path, str] = {}
+    used: set[str] = set()
+    paths: list[str | None] = []
+    absent = 0
+    for image in (sample.image for sample in samples):
+        path = None
+        if isinstance(image, ImageFile):
+            above = image.path.parent
+            real = followed.setdefault(above, os.path.realpath(above))
+            path = Path(os.path.relpath(os.path.join(real, image.path.name), start)).as_posix()
+            absent += not image.path.exists()
+            if path in used or not _can_be_written(path):
+                path = None
+            else:
+                used.add(path)
+        paths.append(path)
+    if absent:
+        _log.warning("%d of %d images are not where the data says", absent, len(samples))
+    return paths
+
+
+def _can_be_written(path: str) -> bool:
+    """Whether a line that holds `path` is read back as that path."""
+    is_text = path.encode(errors="replace").decode() == path
+    return is_text and path == path.strip() and "\\" not in path and path_problem(path) is None
+
+
+def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str]) -> str:
+    """Writes an image into `folder` under a name made of its sample's id; returns the name."""
+    if isinstance(source, ImageFile):
+        name = _file_name(id, source.path.suffix, taken)
+        try:
+            shutil.copyfile(source.path, folder / name)
+        except OSError as error:
+            raise ImageError(
+                f"cannot be copied ({error.strerror or type(error).__name__})",
+                where=source.name,
+                expected="a file that can be read, and room for its copy",
+                do="check the path and the image folder",
+            ) from error
+    elif isinstance(source, Encoded):
+        content = source.encoded()
+        name = _file_name(id, _suffix(content), taken)
+        (folder / name).write_bytes(content)
+    else:
+        name = _file_name(id, ".png", taken)
+        with source.open() as image:
+            image.save(folder / name)
+    return name
+
+
+def _file_name(id: str, suffix: str, taken: set[str]) -> str:
+    """`id` as a file name that any system takes, and that differs from those taken."""
+    suffix = suffix if re.fullmatch(r"\.\w{1,10}", suffix) else ""
+    stem = re.sub(r"[^\w.-]+", "_", id.removesuffix(suffix)).strip("._")[:_LONGEST_STEM] or "image"
+    name, number = stem + suffix, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    return name
+
+
+def _suffix(content: bytes) -> str:
+    """The suffix that fits an image's bytes, `.bin` where they are no image."""
+    try:
+        with quiet_pillow(), Image.open(io.BytesIO(content)) as image:
+            kind = str(image.format)
+    except Exception:  # a broken header makes Pillow raise nearly anything; the bytes are kept
+        return ".bin"
+    return _SUFFIXES.get(kind, f".{kind.lower()}")
