@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path, PurePath
+
 from PIL import Image, UnidentifiedImageError
 
-from qvft.data.quiet import quiet_pillow
+from qvft.data.orientation import settle_exif, turn
+from qvft.data.quiet import quiet_libtiff, quiet_pillow
 from qvft.data.rgb import to_rgb
 from qvft.data.sample import ImageSource
+from qvft.data.transparency import drawn_box, settle_key, white_outside
 from qvft.errors import ImageError, UserError
 
 MAX_PIXELS = 64_000_000
@@ -32,18 +37,21 @@ FORMATS = frozenset(
         "WEBP",
     }
 )
-"""What is decoded. Not EPS, whose decoding starts Ghostscript: nothing that executes is loaded."""
+"""What is decoded. Not EPS, whose decoding starts Ghostscript: nothing that executes is loaded.
+Nor formats in which hardly any data set ships (PSD, DDS): every decoder is one more that meets
+strangers' files."""
 
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_CONVERT = {
+    ".dcm": "DICOM",
+    ".dicom": "DICOM",
+    ".heic": "HEIC",
+    ".heif": "HEIC",
+    ".hif": "HEIC",
+    ".nii": "NIfTI",
+    ".pdf": "PDF",
+    ".svg": "SVG",
 }
+"""By the ending of a name that is no known image: what it probably is."""
 
 
 def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -51,8 +59,8 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         source: where the pixels come from.
-        max_pixels: larger images (width x height) are refused before they are decoded. Pillow's
-            own limit of 89 million holds beside it.
+        max_pixels: larger images (width x height) are refused before they are decoded, icons
+            right after: Pillow decodes them on opening. Its own limit of 89 million holds beside.
 
     Raises:
         ImageError: the file is missing, empty, truncated, broken, without pixels, too large or of
@@ -76,29 +84,54 @@ def _read(source: ImageSource, *, max_pixels: int, reduced: bool) -> Image.Image
             _require_decodable(image, name=source.name, max_pixels=max_pixels)
             if reduced:
                 image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
-            image.load()
-            rgb, turn = to_rgb(image), _UPRIGHT.get(_orientation(image))
-            return rgb if turn is None else rgb.transpose(turn)
+            return _upright_rgb(image)
     except UserError:
         raise
     except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
+        kind = _CONVERT.get(PurePath(source.name).suffix.lower())
+        if kind and isinstance(error, UnidentifiedImageError):
+            raise _not_decoded(f"probably a {kind} file", name=source.name) from error
         raise ImageError(
             _cause(error),
             where=source.name,
             expected="an image that decodes whole",
-            do="replace the file or leave it out (data.on_bad_image: skip)",
+            do=_other_case(source.name)
+            or "replace the file or leave it out (data.on_bad_image: skip)",
         ) from error
+
+
+def _other_case(name: str) -> str | None:
+    """A question about a file beside it that is called the same but for the case of letters."""
+    path = Path(name)
+    if path.exists() or not path.parent.is_dir():
+        return None
+    near = [p.name for p in path.parent.iterdir() if p.name.casefold() == path.name.casefold()]
+    return f"the case of letters counts: did you mean {near[0]}?" if near else None
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Decodes an opened image; what Pillow gets wrong about a format is set right around `load`.
+
+    The result carries no EXIF and no profile, which would no longer be true of it.
+    """
+    settle_exif(image)
+    settle_key(image)
+    box = drawn_box(image)
+    with quiet_libtiff() if image.format == "TIFF" else nullcontext():
+        image.load()
+    rgb = to_rgb(image)
+    if box is not None:
+        rgb = white_outside(rgb, box)
+    method = turn(image)
+    upright = rgb if method is None else rgb.transpose(method)
+    upright.info = {}
+    return upright
 
 
 def _require_decodable(image: Image.Image, *, name: str, max_pixels: int) -> None:
     """Refuses by what the header says; an image drawn in memory has no format and may pass."""
     if image.format is not None and image.format not in FORMATS:
-        raise ImageError(
-            f"a file of format {image.format}",
-            where=name,
-            expected="one of " + ", ".join(sorted(FORMATS)),
-            do="convert it to PNG",
-        )
+        raise _not_decoded(f"a file of format {image.format}", name=name)
     if image.width < 1 or image.height < 1:
         raise ImageError(
             f"no pixels ({image.width} x {image.height})", where=name, do="replace the file"
@@ -112,12 +145,13 @@ def _require_decodable(image: Image.Image, *, name: str, max_pixels: int) -> Non
         )
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where the EXIF is absent or damaged."""
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # damaged EXIF raises nearly anything, and the pixels are good without it
-        return 1
+def _not_decoded(kind: str, *, name: str) -> ImageError:
+    return ImageError(
+        kind,
+        where=name,
+        expected="one of " + ", ".join(sorted(FORMATS)),
+        do="convert it to JPEG or PNG",
+    )
 
 
 def _cause(error: Exception) -> str:
@@ -129,7 +163,7 @@ def _cause(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "not readable (permission denied)"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known format, or broken in its header"
+        return "not an image of a known format or kind, or broken in its header"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"refused as a decompression bomb: {error}"
     if isinstance(error, MemoryError):

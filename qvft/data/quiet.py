@@ -1,39 +1,91 @@
-"""Keeping Pillow's warnings from users while images decode, in several threads at once."""
+"""Keeping Pillow's and libtiff's words from users while images decode, in several threads."""
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from PIL import Image
 
-_lock = threading.Lock()
-_active: list[warnings.catch_warnings] = []
-_users = 0
+_STDERR = 2
+
+
+class _Shared:
+    """A process-wide change that threads share: the first one in makes it, the last out undoes it.
+
+    Each thread making and undoing it alone would leave it wrong when blocks of two threads overlap.
+    """
+
+    def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
+        self._change, self._lock, self._users = change, threading.Lock(), 0
+        self._made: AbstractContextManager[None] | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                self._made = self._change()
+                self._made.__enter__()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0 and self._made is not None:
+                    self._made.__exit__(None, None, None)
 
 
 @contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Within the block warnings are dropped, but for the bomb warning, which is an error.
+def _no_warnings() -> Iterator[None]:
+    logger = logging.getLogger("PIL")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
-    `warnings.catch_warnings` alone would leave the filters wrong when blocks of two threads
-    overlap: the first one in sets them and the last one out restores them.
-    """
-    global _users
-    with _lock:
-        if _users == 0:
-            saved = warnings.catch_warnings()
-            saved.__enter__()
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            _active.append(saved)
-        _users += 1
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
     try:
+        kept = os.dup(_STDERR)
+    except OSError:  # the process runs without one
+        yield
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, _STDERR)
         yield
     finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _active.pop().__exit__(None, None, None)
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+        os.close(null)
+
+
+_python = _Shared(_no_warnings)
+_libtiff = _Shared(_no_stderr)
+
+
+def quiet_pillow() -> AbstractContextManager[None]:
+    """Within the block warnings are dropped, but for the bomb warning, which is an error.
+
+    Pillow's log is dropped too: where no logging is set up, Python prints its errors.
+    """
+    return _python()
+
+
+def quiet_libtiff() -> AbstractContextManager[None]:
+    """Within the block nothing reaches file descriptor 2, where libtiff writes about damage.
+
+    Other threads' words are lost with it, so the block holds no more than one decoding of a TIFF.
+    """
+    return _libtiff()
