@@ -10,10 +10,13 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "trains what a recipe says",
     "check": "everything short of training: data, prompts, weights, memory, preflight",
-    "eval": "evaluates a run, a merged model or a base on a recipe's data",
+    "eval": "evaluates a run, a merged model or a base, also against another",
     "merge": "merges a run into a plain checkpoint, and proves it",
     "export": "writes a run's checkpoint in another form",
     "predict": "captions images or answers questions about them",
+    "score": "scores anybody's prediction files as the official evaluators do",
+    "bench": "measures prediction here against a loop of single generate calls",
+    "convert": "writes any data format as the custom JSONL",
 }
 
 

@@ -1,6 +1,7 @@
-"""`python -m qvft.eval RUN [key.path=value ...]`: evaluates a domain checkpoint.
+"""`python -m qvft.eval RUN [--against OTHER] [key.path=value ...]`: evaluates a domain checkpoint.
 
-RUN is a run folder; a merged folder or a base is evaluated with --recipe RECIPE.
+RUN is a run folder; a merged folder or a base is evaluated with --recipe RECIPE. OTHER is a run, a
+merged folder, a base, or the folder of an earlier evaluation; it is compared item by item.
 """
 
 from __future__ import annotations
@@ -20,22 +21,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument("--recipe", help="for a model that is no run: data, prompts, decoding")
     parser.add_argument("--out", type=Path, help="folder of the report; default: beside the model")
+    parser.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="run, model, or folder of an evaluation to compare with on the same items; an "
+        "evaluation of RUN or OTHER that stands is used again where nothing has changed",
+    )
     given = parser.parse_intermixed_args(arguments)
     return exit_status(lambda: evaluate_target(given))
 
 
 def evaluate_target(given: argparse.Namespace) -> None:
-    """Model, data, predictions, scores, report."""
+    """Model, data, predictions, scores, comparison, report."""
+    from qvft.assembly.comparing import evaluate_against
     from qvft.assembly.data import source_name
-    from qvft.assembly.evaluation import evaluate, output_folder
+    from qvft.assembly.evaluation import evaluate, require_replaceable
+    from qvft.assembly.evaluation_task import output_folder, prepare
     from qvft.assembly.opening import open_target, require_eval_data
-    from qvft.evaluation.table import score_table
+    from qvft.evaluation.table import difference_table, score_table
 
     opened = open_target(given.run, recipe_path=given.recipe, overrides=given.overrides)
     source = require_eval_data(opened)
     folder = given.out or output_folder(opened, source_name(source))
-    result = evaluate(opened, folder)
-    stdout.print(score_table(result.report.to_json()))
+    require_replaceable(folder)
+    task = prepare(opened)
+    if given.against is None:
+        result = evaluate(task, folder)
+    else:
+        result = evaluate_against(
+            task, folder, given.against, recipe_path=given.recipe, overrides=given.overrides
+        )
+    report = result.report.to_json()
+    stdout.print(score_table(report))
+    if report["against"] is not None:
+        stdout.print(difference_table(report))
     stdout.print(f"report: {result.folder / 'report.html'}")
 
 

@@ -9,11 +9,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "qvft"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-ROOTS = {"errors", "log", "files"}
+ROOTS = {"errors", "log", "files", "json_mistakes"}
 MAY_IMPORT = {
     "errors": set(),
     "log": {"errors"},
-    "files": {"errors"},
+    "json_mistakes": {"errors"},
+    "files": {"errors", "json_mistakes"},
     "recipe": ROOTS,
     "data": ROOTS | {"recipe"},
     "models": ROOTS | {"recipe"},
@@ -24,13 +25,21 @@ MAY_IMPORT = {
     "checking": ROOTS | {"recipe", "adapters"},
 }
 MAY_IMPORT["assembly"] = set(MAY_IMPORT)
-ENTRIES = {"train", "eval", "merge", "export", "predict", "check", "cli"}
+ENTRIES = {
+    "train", "eval", "merge", "export", "predict", "check", "score", "convert", "bench", "cli",
+}  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"assembly"}
 
 HOMES = {
     "peft": {"adapters/lora.py"},
     "bitsandbytes": {"models/quantize.py"},
-    "datasets": {"data/formats/hf.py"},
+    "datasets": {"data/formats/hf.py", "evaluation/modules/features.py"},
+    "evaluate": {
+        f"evaluation/modules/{name}.py"
+        for name in (
+            "features", "captions", "vqa_accuracy", "medical_vqa", "llava_med", "retrieval"
+        )
+    },
     "trl": set(),
 }
 

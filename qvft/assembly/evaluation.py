@@ -5,34 +5,36 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from qvft.assembly.baselines import base_figures, frequent_answer_predictions
-from qvft.assembly.data import Split, read_split
-from qvft.assembly.generation import generation_fields
-from qvft.assembly.model import Loaded, versions
-from qvft.assembly.opening import Opened, load_opened
+from qvft.assembly.evaluation_task import Task, prediction_rows
+from qvft.assembly.model import Loaded
+from qvft.assembly.opening import load_opened
+from qvft.assembly.standing import REPORT_FILES, Standing
 from qvft.data.images import decode as decode_image
-from qvft.data.rows import Row, evaluation_rows
-from qvft.errors import DataError, RecipeError
+from qvft.data.rows import Row
+from qvft.errors import DataError
 from qvft.evaluation.baselines import DEFINITION
+from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.decode import blind_images
-from qvft.evaluation.groups import GROUPS
 from qvft.evaluation.predict import predict_rows
 from qvft.evaluation.report import Report, write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
-from qvft.evaluation.scoring import Scores, score
+from qvft.evaluation.scoring import Scores, applicable_groups, score
 from qvft.files import write_text
 from qvft.recipe.schema import Recipe
 from qvft.training.metrics_log import read_metrics
 
-REPORT_FILES = {"predictions.jsonl", "report.json", "report.html"}
 BLIND_DEFINITION = (
     "blind: the same model and texts, each shown the image of another sample; what it scores then "
     "owes nothing to the image."
 )
+
+Compare = Callable[[Sequence[PredictionRow], Scores], Comparison]
 
 
 @dataclass(frozen=True)
@@ -41,57 +43,109 @@ class Evaluated:
 
     folder: Path
     report: Report
+    rows: list[PredictionRow]
 
 
-def output_folder(opened: Opened, split_name: str) -> Path:
-    """RUN/eval/SPLIT; for a recipe's base RUN/eval-base/SPLIT; for a model FOLDER/eval/SPLIT."""
-    if opened.kind == "base":
-        return Path(opened.recipe.run_dir) / "eval-base" / split_name
-    if opened.home is not None:
-        return opened.home / "eval" / split_name
-    return Path(opened.recipe.run_dir) / f"eval-{opened.name.replace('/', '--')}" / split_name
-
-
-def evaluate(opened: Opened, folder: Path) -> Evaluated:
+def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Evaluated:
     """Generates, scores, compares with baselines and writes the report.
 
     Args:
-        opened: from `open_target`.
+        task: from `prepare`.
         folder: where `predictions.jsonl`, `report.json` and `report.html` go; an earlier report
             there is replaced once the new one is whole.
+        compare: what the scored rows are compared with.
 
     Raises:
-        UserError: the recipe, the data or the checkpoint is wrong.
+        UserError: the folder holds something else, or the checkpoint is wrong.
     """
     start = time.monotonic()
-    recipe = opened.recipe
+    require_replaceable(folder)
+    loaded = load_opened(task.opened)
+    with _replacing(folder) as partial:
+        answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
+        items = prediction_rows(task.rows, answers)
+        scores = score(items, metrics=task.groups)
+        baselines = {**base_baseline(task), **_baselines(task, loaded)}
+        against = compare(items, scores) if compare else None
+        seconds = time.monotonic() - start
+        report = _report(task, scores, baselines, against, seconds)
+        _write(partial, task, report, items, scores)
+    return Evaluated(folder, report, items)
+
+
+def evaluate_again(task: Task, standing: Standing, *, compare: Compare) -> Evaluated:
+    """Adds a comparison to a report that stands; nothing is generated.
+
+    Args:
+        task: what `standing` is an evaluation of, as `Task.why_other` found.
+
+    Raises:
+        UserError: the folder holds something else than a report.
+    """
+    report = standing.report()
+    assert report is not None, "asked before whether it can be used"
+    require_replaceable(standing.folder)
+    # As the data is named now: it may have moved since.
+    items = prediction_rows(task.rows, [row.prediction for row in standing.rows])
+    scores = score(items, metrics=task.groups)
+    baselines = {name: figures for name, figures in report.baselines.items() if name != "base"}
+    report = report.model_copy(
+        update={
+            "title": _title(task),
+            "model": report.model.model_copy(update={"name": task.opened.name}),
+            "baselines": {**base_baseline(task), **baselines},
+            "against": compare(items, scores),
+        }
+    )
+    with _replacing(standing.folder) as partial:
+        _write(partial, task, report, items, scores)
+    return Evaluated(standing.folder, report, items)
+
+
+def why_report_is_other(task: Task, standing: Standing) -> str | None:
+    """Why a whole report, not only its texts, has to be made again; None: it has not."""
+    report = standing.report()
+    if report is None:
+        return "written by another version of qvft"
+    asked = task.asked()
+    groups = applicable_groups(asked) if task.groups == "auto" else task.groups
+    if set(report.n_by_group) != set(groups):
+        return "other metrics"
+    if ("blind" in report.baselines) != task.shows_blind():
+        return "other baselines"
+    return task.why_other(standing)
+
+
+def base_baseline(task: Task) -> dict[str, dict[str, float]]:
+    """The figures of a run's base under `base`, where it was evaluated in the same way."""
+    opened = task.opened
+    if opened.kind != "run" or opened.home is None:
+        return {}
+    folder = opened.home / "eval-base" / task.split.name
+    base = base_figures(folder, task.split.sha256, task.decode.model_dump(mode="json"))
+    return {} if base is None else {"base": base}
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A fresh folder beside `folder` that takes its place if the block ends without an error."""
     folder = folder.resolve()
-    _require_replaceable(folder)
-    _require_known_metrics(recipe.eval.metrics)
-    generation = generation_fields(recipe)
-    split = read_split(recipe, "eval")
-    rows = evaluation_rows(split.samples, texts=split.source.texts)
-    if not rows:
-        raise DataError("holds no text to evaluate", where="data.eval")
-    loaded = load_opened(opened)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    answers = _ask(loaded, recipe, rows, label="evaluate", stream_to=partial / "predictions.jsonl")
-    groups = "auto" if recipe.eval.metrics == ["auto"] else recipe.eval.metrics
-    items = prediction_rows(rows, answers)
-    scores = score(items, metrics=groups)
-    baselines = _baselines(recipe, loaded, split, rows, groups)
-    decode = {
-        "captions": generation["caption"],
-        "questions": generation["question"],
-        "batch_size": recipe.eval.batch_size,
-        "prompt": recipe.data.prompt.model_dump(),
-    }
-    if opened.kind == "run" and opened.home is not None:
-        base = base_figures(opened.home / "eval-base" / split.name, split.sha256, decode)
-        baselines = {"base": base, **baselines} if base is not None else baselines
-    report = _report(opened, recipe, split, scores, baselines, decode, time.monotonic() - start)
+    yield partial
+    # Moved aside first, so that a report is there whole whenever this is cut short.
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write(
+    partial: Path, task: Task, report: Report, items: Sequence[PredictionRow], scores: Scores
+) -> None:
     write_text(
         partial / "predictions.jsonl",
         "".join(
@@ -99,20 +153,18 @@ def evaluate(opened: Opened, folder: Path) -> Evaluated:
             for item, values in zip(items, scores.per_item, strict=True)
         ),
     )
+    recipe = task.opened.recipe
     write_report(
         partial,
         report,
         items,
         scores.per_item,
-        image_for=_image_reader(recipe, rows),
+        image_for=_image_reader(recipe, task.rows),
         grid=recipe.eval.grid,
     )
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return Evaluated(folder, report)
 
 
-def _require_replaceable(folder: Path) -> None:
+def require_replaceable(folder: Path) -> None:
     """The folder may be absent, empty, or hold an earlier report and nothing else."""
     if not folder.exists():
         return
@@ -125,122 +177,84 @@ def _require_replaceable(folder: Path) -> None:
         )
 
 
-def _require_known_metrics(names: Sequence[str]) -> None:
-    for name in names:
-        if name not in GROUPS and list(names) != ["auto"]:
-            raise RecipeError(
-                f'"{name}"',
-                where="eval.metrics",
-                expected=f"some of {', '.join(GROUPS)}, or auto alone",
-            )
-
-
-def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[PredictionRow]:
-    """Rows with what was predicted for them."""
-    return [
-        PredictionRow(
-            row.id,
-            row.sample.image.name,
-            row.kind,
-            row.question,
-            text,
-            row.references,
-            row.meta,
-        )
-        for row, text in zip(rows, texts, strict=True)
-    ]
-
-
 def _ask(
-    loaded: Loaded,
-    recipe: Recipe,
-    rows: Sequence[Row],
-    *,
-    label: str,
-    blind: bool = False,
-    samples: Split | None = None,
-    stream_to: Path | None = None,
+    loaded: Loaded, task: Task, *, label: str, blind: bool = False, stream_to: Path | None = None
 ) -> list[str]:
     """The model's text for each row, streamed to a file as batches finish."""
-    images = [row.sample for row in rows]
-    if blind and samples is not None:
-        swapped = blind_images(samples.samples, seed=recipe.run.seed)
-        images = [swapped[row.sample.id] for row in rows]
-    texts = [""] * len(rows)
+    recipe = task.opened.recipe
+    images = [row.sample for row in task.rows]
+    if blind:
+        swapped = blind_images(task.split.samples, seed=recipe.run.seed)
+        images = [swapped[row.sample.id] for row in task.rows]
+    texts = [""] * len(task.rows)
     stream = stream_to.open("w", encoding="utf-8") if stream_to else None
     for index, text in predict_rows(
         loaded.model,
         loaded.collator,
-        rows,
+        task.rows,
         images,
-        generation=generation_fields(recipe),
+        generation=task.generation,
         batch_size=recipe.eval.batch_size,
         workers=recipe.data.workers,
         label=label,
     ):
         texts[index] = text
         if stream:
-            stream.write(json.dumps({"id": rows[index].id, "prediction": text}) + "\n")
+            stream.write(json.dumps({"id": task.rows[index].id, "prediction": text}) + "\n")
             stream.flush()
     if stream:
         stream.close()
     return texts
 
 
-def _baselines(
-    recipe: Recipe,
-    loaded: Loaded,
-    split: Split,
-    rows: list[Row],
-    groups: str | list[str],
-) -> dict[str, dict[str, float]]:
+def _baselines(task: Task, loaded: Loaded) -> dict[str, dict[str, float]]:
     """Metrics of the most frequent answer and of the model shown other images."""
     found: dict[str, dict[str, float]] = {}
-    frequent = frequent_answer_predictions(recipe, rows)
+    frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
     if frequent is not None:
-        asked = [row for row in rows if row.kind == "question"]
-        wanted = groups if groups == "auto" else [g for g in groups if g != "captions"]
+        asked = [row for row in task.rows if row.kind == "question"]
+        wanted = (
+            task.groups if task.groups == "auto" else [g for g in task.groups if g != "captions"]
+        )
         found["most_frequent_answer"] = score(
             prediction_rows(asked, frequent), metrics=wanted
         ).metrics
-    if recipe.eval.blind and len(split.samples) > 1:
-        texts = _ask(loaded, recipe, rows, label="blind", blind=True, samples=split)
-        found["blind"] = score(prediction_rows(rows, texts), metrics=groups).metrics
+    if task.shows_blind():
+        texts = _ask(loaded, task, label="blind", blind=True)
+        found["blind"] = score(prediction_rows(task.rows, texts), metrics=task.groups).metrics
     return found
 
 
 def _report(
-    opened: Opened,
-    recipe: Recipe,
-    split: Split,
+    task: Task,
     scores: Scores,
     baselines: dict[str, dict[str, float]],
-    decode: dict,
+    against: Comparison | None,
     seconds: float,
 ) -> Report:
-    run = opened.home if opened.kind == "run" else None
+    split, opened = task.split, task.opened
     return Report.from_scores(
         scores,
-        title=f"{Path(opened.name).name} on {split.name}",
+        title=_title(task),
         baselines=baselines,
+        against=against,
         definitions={"most_frequent_answer": DEFINITION, "blind": BLIND_DEFINITION},
         counts={
             "images_read": len(split.samples) + len(split.skipped),
             "images_skipped": len(split.skipped),
         },
         skipped=[{"id": item.id, "reason": item.reason} for item in split.skipped],
-        decode=decode,
-        model={"name": opened.name, "kind": opened.kind, "base": recipe.model.id},
-        data={
-            "format": split.source.format,
-            "name": split.name,
-            "images": len(split.samples),
-            "sha256": split.sha256,
-        },
-        versions=versions(),
-        loss_curve=_curve(run),
+        decode=task.decode,
+        model=task.model,
+        data=task.data,
+        versions=dict(task.versions),
+        loss_curve=_curve(opened.home if opened.kind == "run" else None),
         wall_seconds=seconds,
     )
+
+
+def _title(task: Task) -> str:
+    return f"{Path(task.opened.name).name} on {task.split.name}"
 
 
 def _curve(run: Path | None) -> list[dict[str, float]]:

@@ -13,7 +13,10 @@ MOST_VALUES = 30
 MOST_QUESTIONS = 20
 
 # Means given beside the exact match, in this order, where the items have them; CIDEr as it is.
-_MEANS_IN_PERCENT = ("accuracy", "vqa_accuracy_2017", "vqa_accuracy_2021")
+_MEANS_IN_PERCENT = (
+    "accuracy", "closed_accuracy", "open_exact_match", "open_token_recall", "open_token_f1",
+    "vqa_accuracy_2017", "vqa_accuracy_2021",
+)  # fmt: skip
 _MEANS = ("CIDEr",)
 
 Entry = dict[str, "float | str | tuple[float, float]"]
@@ -26,49 +29,88 @@ def break_down(rows: Sequence[PredictionRow], per_item: PerItem) -> Breakdowns:
 
     An entry has `value`, `n`, `exact_match` (percent), its `interval` where there are two images,
     and the means of the items' main scores; the most frequent value comes first. An item that
-    lacks a key has the value `(none)`, but for a key that no item of its kind has.
+    lacks a key has the value `(none)`, but for a key that no item of its kind has. An item may
+    have several values (see `item_values`) and counts once under each, so that the `n` of a
+    breakdown may sum to more than the items.
     """
-    keys: dict[str, list[str | None]] = {"kind": [row.kind for row in rows]}
-    for key in sorted({key for row in rows for key in row.meta}):
-        kinds = {row.kind for row in rows if key in row.meta}
-        values = [str(row.meta.get(key, "")).strip() or "(none)" for row in rows]
-        keys[key] = [
-            value if row.kind in kinds else None for row, value in zip(rows, values, strict=True)
-        ]
-    keys["question"] = [row.question for row in rows]
-    most = dict.fromkeys(keys, MOST_VALUES) | {"question": MOST_QUESTIONS}
-    return {
-        key: _entries(rows, per_item, values)
-        for key, values in keys.items()
-        if 1 < len(set(values) - {None}) <= most[key]
-    }
+    values = [item_values(row) for row in rows]
+    found: Breakdowns = {}
+    for key in dict.fromkeys(["kind", *sorted({k for v in values for k in v} - {"question"})]):
+        kinds = {row.kind for row, own in zip(rows, values, strict=True) if key in own}
+        found[key] = _grouped(
+            rows,
+            [
+                own.get(key, ("(none)",)) if row.kind in kinds else ()
+                for row, own in zip(rows, values, strict=True)
+            ],
+            per_item,
+            most=MOST_VALUES,
+        )
+    found["question"] = _grouped(
+        rows, [own.get("question", ()) for own in values], per_item, most=MOST_QUESTIONS
+    )
+    return {key: entries for key, entries in found.items() if entries}
 
 
-def _entries(
-    rows: Sequence[PredictionRow], per_item: PerItem, values: Sequence[str | None]
+def item_values(row: PredictionRow) -> dict[str, tuple[str, ...]]:
+    """What an item counts under, by key: its kind, its question, and its `meta`.
+
+    Where `meta` has a key beside its plural (`question_type` and `question_types`), the plural
+    holds all values, joined by commas, and stands for both: VQA-RAD types a question as
+    `PRES,ABN`, and such a question is one of presence and one of abnormality.
+    """
+    values: dict[str, tuple[str, ...]] = {}
+    for key, value in row.meta.items():
+        if f"{key}s" in row.meta:
+            continue
+        single = key.removesuffix("s")
+        if single != key and single in row.meta:
+            parts = [part.strip() for part in str(value).split(",")]
+            values[single] = tuple(dict.fromkeys(part or "(none)" for part in parts))
+        else:
+            values[key] = (str(value).strip() or "(none)",)
+    values["kind"] = (row.kind,)
+    if row.question is not None:
+        values["question"] = (row.question,)
+    return values
+
+
+def _grouped(
+    rows: Sequence[PredictionRow],
+    values: Sequence[tuple[str, ...]],
+    per_item: PerItem,
+    *,
+    most: int,
 ) -> list[Entry]:
+    """Entries of a key, none unless it has 2 to `most` values."""
     members: dict[str, list[int]] = defaultdict(list)
-    for index, value in enumerate(values):
-        if value is not None:
+    for index, own in enumerate(values):
+        for value in own:
             members[value].append(index)
-    entries: list[Entry] = []
-    for value, indices in sorted(members.items(), key=lambda pair: (-len(pair[1]), pair[0])):
-        matches = [exact_match(rows[i].prediction, rows[i].references) for i in indices]
-        entry: Entry = {
-            "value": value,
-            "n": len(indices),
-            "exact_match": 100 * sum(matches) / len(matches),
-        }
-        interval = bootstrap_mean(matches, [rows[i].image for i in indices])
-        if interval is not None:
-            entry["interval"] = (100 * interval[0], 100 * interval[1])
-        for scale, names in ((100, _MEANS_IN_PERCENT), (1, _MEANS)):
-            for name in names:
-                found = [float(per_item[i][name]) for i in indices if name in per_item[i]]
-                if found:
-                    entry[name] = scale * sum(found) / len(found)
-        entries.append(entry)
-    return entries
+    if not 1 < len(members) <= most:
+        return []
+    ordered = sorted(members.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    return [_entry(rows, per_item, value, indices) for value, indices in ordered]
+
+
+def _entry(
+    rows: Sequence[PredictionRow], per_item: PerItem, value: str, indices: Sequence[int]
+) -> Entry:
+    matches = [exact_match(rows[i].prediction, rows[i].references) for i in indices]
+    entry: Entry = {
+        "value": value,
+        "n": len(indices),
+        "exact_match": 100 * sum(matches) / len(matches),
+    }
+    interval = bootstrap_mean(matches, [rows[i].image for i in indices])
+    if interval is not None:
+        entry["interval"] = (100 * interval[0], 100 * interval[1])
+    for scale, names in ((100, _MEANS_IN_PERCENT), (1, _MEANS)):
+        for name in names:
+            found = [float(per_item[i][name]) for i in indices if name in per_item[i]]
+            if found:
+                entry[name] = scale * sum(found) / len(found)
+    return entry
 
 
 def count_outputs(rows: Sequence[PredictionRow], per_item: PerItem) -> dict[str, float]:

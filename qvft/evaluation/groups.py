@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from qvft.errors import DataError
 from qvft.evaluation.answers import is_yes_no, parse_yes_no
 from qvft.evaluation.metrics import exact, medical
@@ -16,7 +18,12 @@ from qvft.evaluation.metrics.bleu import bleu_of_counts
 from qvft.evaluation.metrics.captions import NAMES, score_captions
 from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.stats import bootstrap_mean, percentile_interval, resampled_sums
+from qvft.evaluation.stats import (
+    FloatArray,
+    bootstrap_mean,
+    percentile_interval,
+    resampled_sums,
+)
 
 TEN_ANSWERS = 10
 
@@ -30,10 +37,24 @@ _VQA_DEFINITION = (
 
 
 @dataclass(frozen=True)
+class CorpusCounts:
+    """What a figure is computed from that is not the mean of its items.
+
+    Attributes:
+        counts: (n, K) of each item.
+        value: from sums over items (..., K) to the figure (...), in the metric's unit.
+    """
+
+    counts: FloatArray
+    value: Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
 class Metric:
     """A value over items, with what each of them got.
 
-    `items` holds the score by row number; `interval` is in the unit of `value`.
+    `items` holds the score by row number; `interval` is in the unit of `value`; `corpus`, whose
+    rows are those of `items`, is None where the value is the mean of the items' scores.
     """
 
     name: str
@@ -42,6 +63,7 @@ class Metric:
     value: float
     items: Mapping[int, float]
     interval: tuple[float, float] | None
+    corpus: CorpusCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -74,19 +96,26 @@ def _captions(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScor
     metrics = []
     for place, name in enumerate(NAMES):
         items = {keys[key]: value for key, value in scores.per_item[name].items()}
+        corpus = None
         if name.startswith("Bleu"):
             interval = None if bleu is None else percentile_interval(bleu[:, place])
+            corpus = CorpusCounts(scores.bleu_counts, _bleu_of_order(place))
         else:
             interval = bootstrap_mean(list(items.values()), images)
         unit: Literal["0..1", "0..10"] = "0..10" if name == "CIDEr" else "0..1"
         scale = f"from {unit.replace('..', ' to ')}"
         definition = _CAPTION_DEFINITION.format(name=name, range=scale)
-        metrics.append(Metric(name, unit, definition, scores.corpus[name], items, interval))
+        value = scores.corpus[name]
+        metrics.append(Metric(name, unit, definition, value, items, interval, corpus))
     matches = {i: exact.exact_match(rows[i].prediction, rows[i].references) for i in chosen}
     metrics.append(
         _mean_in_percent(rows, "caption_exact_match", matches, definition=exact.DEFINITION)
     )
     return GroupScores(len(chosen), metrics)
+
+
+def _bleu_of_order(place: int) -> Callable[[FloatArray], FloatArray]:
+    return lambda sums: np.asarray(bleu_of_counts(sums)[..., place])
 
 
 def _answers(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:

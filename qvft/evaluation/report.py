@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from qvft.evaluation.comparison import Comparison
+from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts, Part
 from qvft.evaluation.report_page import render_page
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores
 from qvft.files import write_json, write_text
 
 
-class LossPoint(BaseModel):
+class LossPoint(Part):
     """A logged step of training; either loss may be absent. NaN and infinity become absent."""
 
-    model_config = ConfigDict(frozen=True)
-
-    step: int
-    loss: float | None = None
-    eval_loss: float | None = None
+    step: int = Field(description="optimizer step")
+    loss: float | None = Field(None, description="of training")
+    eval_loss: float | None = Field(None, description="of the evaluation data while training")
 
     @field_validator("loss", "eval_loss")
     @classmethod
@@ -31,19 +31,15 @@ class LossPoint(BaseModel):
         return value if value is not None and math.isfinite(value) else None
 
 
-class Skipped(BaseModel):
+class Skipped(Part):
     """An item that was not scored, and why."""
 
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    reason: str
+    id: str = Field(description="the sample's")
+    reason: str = Field(description="what is wrong with its image")
 
 
-class Report(BaseModel):
+class Report(Part):
     """What `report.json` holds. Percentages are 0 to 100; `units` states each metric's scale."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str = Field(description="what was evaluated on what, e.g. `vqa_rad test`")
     n: int = Field(description="items scored")
@@ -60,21 +56,29 @@ class Report(BaseModel):
         default={},
         description="metrics of `base`, `most_frequent_answer`, `blind` (images shuffled)",
     )
+    against: Comparison | None = Field(
+        default=None, description="paired comparison with another evaluation (`--against`)"
+    )
     breakdowns: dict[str, list[dict[str, Any]]] = Field(
-        default={}, description="by key, an entry a value: value, n, exact_match and other means"
+        default={},
+        description="by key, an entry a value: `value`, `n`, `exact_match` with its `interval`, "
+        "and the means of other scores where items have them; an item with several values counts "
+        "under each",
     )
     counts: dict[str, float] = Field(
-        default={}, description="items read, skipped, scored; empty, different, unparseable outputs"
+        default={},
+        description="images read and skipped; predictions, empty and different ones, share of the "
+        "most common one (percent), unparseable yes/no answers",
     )
     skipped: list[Skipped] = Field(default=[], description="items left out, with the reason")
-    decode: dict[str, Any] = Field(
-        default={}, description="generation settings, prompt template, batch size"
-    )
-    model: dict[str, Any] = Field(default={}, description="id, weight hash, adapter")
-    data: dict[str, Any] = Field(default={}, description="format, file name, split, hash")
+    decode: DecodeFacts = Field(default=DecodeFacts(), description="how the model was asked")
+    model: ModelFacts = Field(default=ModelFacts(), description="the model, with hashes")
+    data: DataFacts = Field(default=DataFacts(), description="the data, with hashes")
     versions: dict[str, str] = Field(default={}, description="of qvft and its libraries")
     loss_curve: list[LossPoint] = Field(default=[], description="from the training run")
-    wall_seconds: float | None = Field(default=None, description="of the evaluation")
+    wall_seconds: float | None = Field(
+        default=None, description="of the evaluation, loading and baselines included"
+    )
 
     @classmethod
     def from_scores(cls, scores: Scores, **fields: Any) -> Report:
@@ -115,7 +119,8 @@ def write_report(
         per_item: the rows' scores, parallel to them.
         image_for: the decoded picture of an image's name; None leaves pictures out. It is called
             only for the items of the grid, and may raise `ImageError`.
-        grid: items shown at most: the lowest scores, unparseable answers, and a spread of all.
+        grid: items shown at most: the lowest scores, unparseable answers, items that changed
+            against the other run, and a spread of all.
     """
     write_json(folder / "report.json", report.to_json())
     page = render_page(report, rows, per_item, image_for=image_for, grid=grid)

@@ -13,8 +13,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from qvft.errors import ImageError
+from qvft.evaluation.breakdowns import item_values
+from qvft.evaluation.comparison import ChangedItem, Comparison
 from qvft.evaluation.loss_chart import loss_chart
+from qvft.evaluation.report_grid import choose_items
 from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.scoring import MAIN_SCORES, main_score
+from qvft.evaluation.table import column_names, signed
 
 if TYPE_CHECKING:
     from qvft.evaluation.report import Report
@@ -22,10 +27,6 @@ if TYPE_CHECKING:
 THUMBNAIL_PIXELS = 160
 _JPEG_QUALITY = 82
 
-# The score that orders the grid: the first of these that an item has, over its highest value.
-_MAIN_SCORES = {
-    "accuracy": 1, "vqa_accuracy_2017": 1, "vqa_accuracy_2021": 1, "exact_match": 1, "CIDEr": 10,
-}  # fmt: skip
 _BASELINE_NAMES = {
     "base": "base model",
     "most_frequent_answer": "most frequent answer",
@@ -36,6 +37,7 @@ _HEADLINES = (
     "CIDEr", "Bleu_4", "ROUGE_L", "exact_match", "caption_exact_match",
 )  # fmt: skip
 _MOST_HEADLINES = 4
+_CLOSED_AND_OPEN = ("closed_accuracy", "open_token_recall")
 # Scores written on an item's card: those of the first line of which it has any.
 _CARD_SCORES = (
     ("vqa_accuracy_2017", "vqa_accuracy_2021"),
@@ -69,52 +71,26 @@ def render_page(
     environment.filters["number"] = format_number
     environment.filters["value"] = format_value
     environment.filters["label"] = label
+    environment.filters["label_setting"] = lambda path: path.replace("_", " ").replace(".", ": ")
+    environment.filters["signed"] = signed
     environment.globals["extra_means"] = extra_means
-    shown = choose_items(rows, per_item, grid)
+    changed = {item.id: item for item in report.against.changed} if report.against else {}
+    moves = {i: changed[row.id].change for i, row in enumerate(rows) if row.id in changed}
+    shown = choose_items(rows, per_item, grid, moves)
     return environment.get_template("report.html.j2").render(
         report=report,
         headlines=_headlines(report),
         scores=[_score_line(report, name) for name in report.metrics],
         baseline_names={name: _BASELINE_NAMES.get(name, name) for name in report.baselines},
         chart=Markup(loss_chart(report.loss_curve)) if report.loss_curve else None,
-        cards=[_card(index, rows[index], per_item[index], image_for) for index in shown],
+        against=_against(report),
+        cards=[
+            _card(index, rows[index], per_item[index], changed.get(rows[index].id), image_for)
+            for index in shown
+        ],
         total=len(rows),
+        provenance=_provenance(report),
     )
-
-
-def choose_items(
-    rows: Sequence[PredictionRow], per_item: Sequence[Mapping[str, float | str]], grid: int
-) -> list[int]:
-    """Indices of at most `grid` items, ascending; captions and questions get equal parts.
-
-    Of each part a third are the lowest scores, a sixth unparseable answers (where there are any),
-    and the rest an even spread.
-    """
-    if len(rows) <= grid:
-        return list(range(len(rows)))
-    kinds = dict.fromkeys(row.kind for row in rows)
-    chosen: list[int] = []
-    for kind in kinds:
-        pool = [i for i, row in enumerate(rows) if row.kind == kind]
-        chosen += _choose(pool, per_item, grid // len(kinds))
-    return sorted(chosen)
-
-
-def _choose(
-    pool: Sequence[int], per_item: Sequence[Mapping[str, float | str]], part: int
-) -> list[int]:
-    worst = sorted(pool, key=lambda i: (main_score(per_item[i]), i))[: part // 3]
-    unparseable = [i for i in pool if per_item[i].get("parsed") == "unparseable"]
-    special = dict.fromkeys([*worst, *unparseable[: part // 6]])
-    rest = [i for i in pool if i not in special]
-    room = min(part - len(special), len(rest))
-    return [*special, *(rest[k * len(rest) // room] for k in range(room))]
-
-
-def main_score(scores: Mapping[str, float | str]) -> float:
-    """The item's most telling score, from 0 to 1; 0 if it has none."""
-    name = next((name for name in _MAIN_SCORES if name in scores), None)
-    return 0.0 if name is None else float(scores[name]) / _MAIN_SCORES[name]
 
 
 def label(name: str) -> str:
@@ -123,13 +99,16 @@ def label(name: str) -> str:
 
 
 def extra_means(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The means that a breakdown has beside the exact match and that differ from it somewhere."""
-    names = [name for name in _MAIN_SCORES if name != "exact_match"]
-    return [
+    """The means shown beside the exact match: main scores that differ from it somewhere, and
+    closed and open scores where a value has both (not beside CIDEr, where kinds are compared)."""
+    names = [
         name
-        for name in names
-        if any(name in e and abs(e[name] - e["exact_match"]) > 0.05 for e in entries)
+        for name in MAIN_SCORES
+        if name != "exact_match"
+        and any(name in e and abs(e[name] - e["exact_match"]) > 0.05 for e in entries)
     ]
+    both = any(all(name in e for name in _CLOSED_AND_OPEN) for e in entries)
+    return [*names, *_CLOSED_AND_OPEN] if both and "CIDEr" not in names else names
 
 
 def _headlines(report: Report) -> list[str]:
@@ -183,6 +162,7 @@ def _card(
     index: int,
     row: PredictionRow,
     scores: Mapping[str, float | str],
+    change: ChangedItem | None,
     image_for: Callable[[str], Image.Image] | None,
 ) -> dict[str, Any]:
     picture, problem = None, None
@@ -197,11 +177,76 @@ def _card(
         "row": row,
         "references": list(dict.fromkeys(row.references)),
         "main": main_score(scores),
+        # A short caption that equals its reference has a CIDEr below 10.
+        "right": main_score(scores) >= 0.999 or scores.get("caption_exact_match") == 1,
         "scores": next((found for found in lines if found), {}),
         "parsed": scores.get("parsed", ""),
         "picture": picture,
         "problem": problem,
+        "change": change,
+        "values": {key: list(values) for key, values in item_values(row).items()},
     }
+
+
+def _against(report: Report) -> dict[str, Any] | None:
+    """What the comparison's section shows."""
+    found = report.against
+    if found is None:
+        return None
+    names = column_names(report.model.name or "this model", found.name)
+    return {
+        "comparison": found,
+        "here": names[0],
+        "there": names[1],
+        "lines": [_difference_line(found, name) for name in found.metrics],
+    }
+
+
+def _difference_line(comparison: Comparison, name: str) -> dict[str, Any]:
+    """A row of the comparison's table; the strip's middle is 0, its ends 1.1 of the largest end."""
+    metric, unit = comparison.metrics[name], comparison.units.get(name, "")
+    ends = metric.interval or (metric.difference, metric.difference)
+    # One scale for a unit, so that strips of a unit can be compared by eye.
+    reach = 1.1 * max(
+        abs(end)
+        for other, values in comparison.metrics.items()
+        if comparison.units.get(other, "") == unit
+        for end in (values.difference, *(values.interval or ()))
+    )
+    at = [50 + 50 * value / (reach or 1.0) for value in (metric.difference, *ends)]
+    gain = -metric.difference if metric.lower_is_better else metric.difference
+    verdict = {None: "one image", False: "no clear difference"}.get(metric.excludes_zero)
+    return {
+        "name": name,
+        "unit": unit,
+        "metric": metric,
+        "at": at[0],
+        "band": (at[1], at[2]) if metric.interval else None,
+        "verdict": verdict or ("better" if gain > 0 else "worse"),
+        "reach": reach,
+    }
+
+
+def _provenance(report: Report) -> list[tuple[str, dict[str, Any]]]:
+    """Title and content of each panel on where the figures come from, without what is not known."""
+    decode, model = report.decode.model_dump(), report.model.model_dump()
+    prompts = decode.pop("prompt").items()
+    decode |= {f"{kind}_prompt": text.replace("\n", "\\n") or "(none)" for kind, text in prompts}
+    model["adapter_sha256"] = "\n".join(
+        f"{file} {value}" for file, value in report.model.adapter_sha256.items()
+    )
+    panels: list[tuple[str, dict[str, Any]]] = [
+        ("Decoding", decode),
+        ("Model", model),
+        ("Data", report.data.model_dump()),
+        ("Counts", dict(report.counts)),
+        ("Versions", dict(report.versions)),
+    ]
+    known = [
+        (title, {key: value for key, value in content.items() if value not in (None, {}, "")})
+        for title, content in panels
+    ]
+    return [(title, content) for title, content in known if content]
 
 
 def thumbnail(image: Image.Image) -> str:

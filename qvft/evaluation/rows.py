@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from qvft.errors import DataError
+
 
 @dataclass(frozen=True)
 class PredictionRow:
@@ -43,3 +45,28 @@ def row_to_json(row: PredictionRow, scores: Mapping[str, float | str]) -> dict[s
         "scores": dict(scores),
         "meta": dict(row.meta),
     }
+
+
+def row_of_json(content: Mapping[str, Any], *, where: str) -> PredictionRow:
+    """The row that `row_to_json` wrote; its scores are not part of it.
+
+    Raises:
+        DataError: a key is missing or holds something else.
+    """
+    try:
+        row = PredictionRow(
+            id=content["id"],
+            image=content["image"],
+            kind=content.get("kind", "question" if "question" in content else "caption"),
+            question=content.get("question"),
+            prediction=content["prediction"],
+            references=tuple(content["references"]),
+            meta=dict(content.get("meta", {})),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{error}", where=where, expected="a row of an evaluation") from error
+    texts = [row.id, row.image, row.kind, row.prediction, *row.references]
+    texts += [] if row.question is None else [row.question]
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError("a value is no text", where=where, expected="a row of an evaluation")
+    return row

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from qvft.errors import DataError
 from qvft.evaluation.breakdowns import Breakdowns, break_down, count_outputs
-from qvft.evaluation.groups import GROUPS, TEN_ANSWERS, GroupScores
+from qvft.evaluation.groups import GROUPS, TEN_ANSWERS, CorpusCounts, GroupScores
 from qvft.evaluation.rows import PredictionRow
+
+# An item's main score: the first of these that it has, over its highest value.
+MAIN_SCORES = {
+    "accuracy": 1, "vqa_accuracy_2017": 1, "vqa_accuracy_2021": 1, "exact_match": 1, "CIDEr": 10,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Scores:
         per_item: parallel to the rows; by name the item's score, or its parsed answer.
         counts: empty predictions, different predictions, share of the most common one (percent),
             unparseable yes/no answers.
+        corpus: by name, for figures that are not the mean of their items (BLEU): the counts of
+            the items that have that score, in the order of the rows.
     """
 
     n: dict[str, int]
@@ -36,6 +43,7 @@ class Scores:
     breakdowns: Breakdowns = field(default_factory=dict)
     per_item: list[dict[str, float | str]] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=dict)
+    corpus: dict[str, CorpusCounts] = field(default_factory=dict)
 
 
 def score(
@@ -77,6 +85,17 @@ def applicable_groups(rows: Sequence[PredictionRow]) -> list[str]:
     return [*groups, "answers"]
 
 
+def main_metric(scores: Mapping[str, float | str]) -> str | None:
+    """The name of an item's most telling score; None if it has none of these."""
+    return next((name for name in MAIN_SCORES if name in scores), None)
+
+
+def main_score(scores: Mapping[str, float | str]) -> float:
+    """The item's most telling score, from 0 to 1; 0 if it has none."""
+    name = main_metric(scores)
+    return 0.0 if name is None else float(scores[name]) / MAIN_SCORES[name]
+
+
 def _score_group(rows: Sequence[PredictionRow], name: str) -> GroupScores:
     if name not in GROUPS:
         raise DataError(f"metrics {name!r}", expected=f"some of {', '.join(GROUPS)}, or auto")
@@ -95,6 +114,8 @@ def _add(scores: Scores, name: str, group: GroupScores) -> None:
         scores.metrics[metric.name] = metric.value
         scores.units[metric.name] = metric.unit
         scores.definitions[metric.name] = metric.definition
+        if metric.corpus is not None:
+            scores.corpus[metric.name] = metric.corpus
         if metric.interval is not None:
             scores.intervals[metric.name] = metric.interval
         for index, value in metric.items.items():

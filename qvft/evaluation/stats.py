@@ -9,7 +9,7 @@ Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ class PairedDifference:
     """How two runs differ on the same items.
 
     Attributes:
-        difference: mean of B minus mean of A.
+        difference: the figure of A minus the figure of B: positive where A's is higher.
         interval: 95 %, of the difference; None with fewer than two clusters.
         n: items.
         changed: indices of the items whose scores differ.
@@ -59,19 +59,56 @@ def bootstrap_mean(
 def paired_difference(
     a: Sequence[float], b: Sequence[float], *, clusters: Sequence[Hashable], seed: int = 0
 ) -> PairedDifference:
-    """Difference of two runs' scores on the same items, drawn together.
+    """Mean of A minus mean of B on the same items, which are drawn together.
 
     Raises:
         ValueError: the two runs or the clusters differ in length.
     """
     if not len(a) == len(b) == len(clusters):
         raise ValueError(f"{len(a)} and {len(b)} values for {len(clusters)} items")
-    difference = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
+    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     return PairedDifference(
         float(difference.mean()) if len(a) else 0.0,
         bootstrap_mean(difference.tolist(), clusters, seed=seed),
         len(a),
         tuple(map(int, np.flatnonzero(difference))),
+    )
+
+
+def paired_statistic(
+    a: FloatArray,
+    b: FloatArray,
+    *,
+    clusters: Sequence[Hashable],
+    value: Callable[[FloatArray], FloatArray],
+    seed: int = 0,
+) -> PairedDifference:
+    """As `paired_difference`, of a figure that is computed from summed counts, such as BLEU.
+
+    Args:
+        a, b: (N, K) counts of either run.
+        value: from sums (..., K) to figures (...); where it is not a number, the draw is left out.
+
+    Raises:
+        ValueError: the two runs or the clusters differ in length.
+    """
+    if not len(a) == len(b) == len(clusters):
+        raise ValueError(f"{len(a)} and {len(b)} rows of counts for {len(clusters)} items")
+    width = a.shape[1]
+    sums = resampled_sums(np.concatenate([a, b], axis=1), clusters, seed=seed)
+    interval = None
+    if sums is not None:
+        drawn = value(sums[:, :width]) - value(sums[:, width:])
+        # Equal sums differ by nothing, whatever rounding says: an interval may end at 0 itself.
+        same = (sums[:, :width] == sums[:, width:]).all(axis=1)
+        drawn = np.where(same, 0.0 * drawn, drawn)
+        drawn = drawn[np.isfinite(drawn)]
+        interval = percentile_interval(drawn) if len(drawn) else None
+    return PairedDifference(
+        float(value(a.sum(axis=0)) - value(b.sum(axis=0))),
+        interval,
+        len(a),
+        tuple(map(int, np.flatnonzero((a != b).any(axis=1)))),
     )
 
 

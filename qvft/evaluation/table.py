@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -50,6 +50,65 @@ def score_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def difference_table(report: Mapping[str, Any]) -> Table:
+    """Every metric of a report beside the other evaluation's, with the paired difference.
+
+    Args:
+        report: the content of a `report.json` whose `against` is not null.
+    """
+    against = report["against"]
+    names = column_names(report["model"]["name"] or "a", against["name"])
+    counts = against["counts"]
+    left_out = against["only_in_a"] + against["only_in_b"]
+    table = Table(
+        title=f"{names[0]} minus {names[1]}, on the same {against['n']} texts"
+        + (f" ({left_out} left out)" if left_out else ""),
+        title_justify="left",
+        caption=f"{counts['changed']} texts differ: {counts['better']} score higher, "
+        f"{counts['worse']} lower; questions {counts['wrong_to_right']} wrong to right, "
+        f"{counts['right_to_wrong']} right to wrong. Interval: 95 %, paired, whole images drawn."
+        + _said_settings(against["settings"]),
+        caption_justify="left",
+    )
+    table.add_column("metric")
+    for name in (*names, "difference", "95 % interval", "without 0"):
+        table.add_column(name, justify="right")
+    for metric, found in against["metrics"].items():
+        unit, interval = against["units"].get(metric, ""), found["interval"]
+        table.add_row(
+            metric + (" (lower is better)" if found["lower_is_better"] else ""),
+            figure(found["a"], unit),
+            figure(found["b"], unit),
+            signed(found["difference"], unit),
+            " to ".join(signed(end, unit) for end in interval).replace(" points", "", 1)
+            if interval
+            else "",
+            {True: "yes", False: "no", None: ""}[found["excludes_zero"]],
+        )
+    return table
+
+
+def column_names(a: str, b: str) -> tuple[str, str]:
+    """Two evaluations' names, as short as they can be told apart."""
+    short = _short(a), _short(b)
+    return short if short[0] != short[1] else (a, b)
+
+
+def _short(name: str) -> str:
+    """The last part of a path; of RUN/eval/SPLIT the run."""
+    parts = name.rstrip("/").split("/")
+    if len(parts) > 2 and parts[-2].startswith("eval"):
+        return parts[-3] if parts[-2] == "eval" else f"{parts[-3]}/{parts[-2]}"
+    return parts[-1]
+
+
+def _said_settings(settings: Sequence[Mapping[str, Any]]) -> str:
+    if not settings:
+        return ""
+    said = [f"{item['setting']}: {item['a']} and {item['b']}" for item in settings]
+    return " They were not asked alike: " + "; ".join(said) + "."
+
+
 def comparison_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
     """Headline scores of several reports side by side; the last one's blind figure at the end.
 
@@ -92,3 +151,10 @@ def figure(value: float | None, unit: str) -> str:
     if value is None:
         return "–"
     return f"{value:.1f} %" if unit == PERCENT else f"{value:.3f}"
+
+
+def signed(value: float, unit: str) -> str:
+    """A difference with its sign, in percentage points or on the metric's scale; 0 has none."""
+    text = figure(abs(value), unit).replace("%", "points")
+    nothing = not any(digit in text for digit in "123456789")
+    return text if nothing else ("+" if value > 0 else "\u2212") + text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -11,8 +12,12 @@ import pytest
 from PIL import Image
 
 from qvft.errors import ImageError
+from qvft.evaluation.comparison import compare
+from qvft.evaluation.facts import DecodeFacts, ModelFacts, SettingDifference
+from qvft.evaluation.pairing import pair
 from qvft.evaluation.report import LossPoint, Report, write_report
-from qvft.evaluation.report_page import choose_items, format_number
+from qvft.evaluation.report_grid import choose_items
+from qvft.evaluation.report_page import extra_means, format_number
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import score
 
@@ -56,8 +61,17 @@ def picture(name: str) -> Image.Image:
     return Image.new("LA", (800, 400), (200, 255))
 
 
-def written(folder: Path, rows: list[PredictionRow], **fields) -> Page:
+def written(folder: Path, rows: list[PredictionRow], other=None, **fields) -> Page:
+    """The page of a report; `other` are texts that the rows are compared with."""
     scores = score(rows)
+    if other is not None:
+        theirs = [
+            dataclasses.replace(row, prediction=text) for row, text in zip(rows, other, strict=True)
+        ]
+        setting = SettingDifference(setting="decode.prompt.question", a=HOSTILE, b=None)
+        fields["against"] = compare(
+            rows, scores, pair(rows, theirs, where="b"), name=HOSTILE, settings=[setting]
+        )
     report = Report.from_scores(scores, title="a & b", **fields)
     write_report(folder, report, rows, scores.per_item, image_for=picture)
     return Page((folder / "report.html").read_text(encoding="utf-8"))
@@ -162,3 +176,103 @@ def test_numbers_are_written_on_their_scale() -> None:
 def test_pages_without_items_render(tmp_path: Path) -> None:
     write_report(tmp_path, Report(title="empty", n=0, metrics={}), [], [])
     assert re.search("<b>0</b>", (tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_a_comparison_reads_back_and_has_a_line_a_metric(tmp_path: Path) -> None:
+    rows = make_rows(6)
+    page = written(tmp_path, rows, ["no"] * 6 + ["a cat"])
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert Report.model_validate(content).to_json() == content
+    assert set(content["against"]["metrics"]) == set(content["metrics"])
+    strips = page.with_class("zero")
+    assert len(strips) == len(content["metrics"])
+    assert page.texts.count("\u22120.0") == 0
+
+
+def test_cards_of_changed_items_show_both_texts_and_what_moved(tmp_path: Path) -> None:
+    rows = make_rows(3)
+    page = written(tmp_path, rows, ["no", HOSTILE, "yes", "a cat"])
+    cards = page.with_class("card")
+    # Row 1 kept its text; rows 0 and 3 were right, row 2 was empty where the other is right.
+    assert [card["data-change"] for card in cards] == ["better", "", "worse", "same"]
+    assert len(page.with_class("other")) == 3
+    assert "worse: accuracy 0 against 1" in page.texts
+
+
+def test_without_a_comparison_there_is_nothing_about_one(tmp_path: Path) -> None:
+    page = written(tmp_path, make_rows(3))
+    assert {card["data-change"] for card in page.with_class("card")} == {""}
+    shows = {a["data-show"] for _, a in page.tags if "data-show" in a}
+    assert shows == {"all", "worst", "unparseable", "caption", "question"}
+    assert not page.with_class("zero")
+
+
+def test_every_text_of_data_model_and_settings_is_escaped(tmp_path: Path) -> None:
+    rows = [
+        PredictionRow(
+            HOSTILE + str(i), f"image{i}", "question", HOSTILE, HOSTILE + str(i), (HOSTILE,),
+            {"organ": HOSTILE + str(i), HOSTILE: f"\"'&<{i}", "answer_type": "open"},
+        )
+        for i in range(3)
+    ]  # fmt: skip
+    page = written(
+        tmp_path,
+        rows,
+        [HOSTILE] * 3,
+        model=ModelFacts(name=HOSTILE, adapter_sha256={HOSTILE: HOSTILE}),
+        decode=DecodeFacts(prompt={"question": HOSTILE}, captions={HOSTILE: HOSTILE}),
+        versions={HOSTILE: HOSTILE},
+        skipped=[{"id": HOSTILE, "reason": HOSTILE}],
+        definitions={"x": HOSTILE},
+    )
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert not [a for _, a in page.tags for name in a if name.startswith("on")]
+    values = [json.loads(card["data-values"] or "") for card in page.with_class("card")]
+    assert values[2]["organ"] == [HOSTILE + "2"] and values[2][HOSTILE] == ["\"'&<2"]
+    picks = {(a["data-key"], a["data-value"]) for a in page.with_class("pick")}
+    assert ("organ", HOSTILE + "1") in picks and (HOSTILE, "\"'&<1") in picks
+
+
+def test_every_hash_and_setting_is_shown(tmp_path: Path) -> None:
+    model = ModelFacts(
+        name="runs/a",
+        base_weights_sha256="b" * 64,
+        adapter_sha256={"bridge.safetensors": "c" * 64},
+        recipe_sha256="d" * 64,
+    )
+    page = written(
+        tmp_path,
+        make_rows(2),
+        model=model,
+        data={"sha256": "e" * 64, "images_sha256": "f" * 64},
+        decode=DecodeFacts(questions={"num_beams": 5}, prompt={"caption": "", "question": "Q"}),
+        versions={"torch": "2.0"},
+    )
+    text = "\n".join(page.texts)
+    assert all(letter * 64 in text for letter in "bcdef")
+    assert "num_beams: 5" in text and "(none)" in text and "2.0" in text
+
+
+def test_grid_has_a_third_of_changed_items_worse_and_better_alike() -> None:
+    rows = [PredictionRow(str(i), "x", "question", "?", "", ("a",)) for i in range(100)]
+    items: list[dict[str, float | str]] = [{"exact_match": 1.0} for _ in rows]
+    moves = {i: "better" if i < 90 else "worse" for i in range(40, 100)}
+    chosen = choose_items(rows, items, 24, moves)
+    assert len(chosen) == len(set(chosen)) == 24
+    assert sum(i >= 90 for i in chosen) >= 4 and sum(40 <= i < 90 for i in chosen) >= 4
+
+
+def test_few_changed_items_are_all_in_the_grid() -> None:
+    rows = [PredictionRow(str(i), "x", "question", "?", "", ("a",)) for i in range(100)]
+    items: list[dict[str, float | str]] = [{"exact_match": 1.0} for _ in rows]
+    moves = {33: "worse", 55: "same", 77: "better", 78: "better"}
+    assert set(moves) <= set(choose_items(rows, items, 24, moves))
+
+
+def test_closed_and_open_scores_stand_beside_where_a_value_has_both() -> None:
+    entry = {"value": "chest", "n": 9, "exact_match": 50.0, "accuracy": 50.0}
+    both = {**entry, "closed_accuracy": 60.0, "open_token_recall": 40.0}
+    assert extra_means([both, entry]) == ["closed_accuracy", "open_token_recall"]
+    assert extra_means([{**entry, "closed_accuracy": 60.0}]) == []
+    assert extra_means([{**both, "accuracy": 52.0}])[0] == "accuracy"
+    assert extra_means([both, {**entry, "CIDEr": 1.0}]) == ["CIDEr"]

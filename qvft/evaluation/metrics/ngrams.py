@@ -5,9 +5,11 @@ Shapes: I items, R references of all items, T = I + R texts, E (text, n-gram) pa
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, count
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 ORDERS = 4
+
+_SIGNED_BITS = 63
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,12 @@ class CaptionBatch:
         owners = [np.arange(len(predictions)), np.repeat(
             np.arange(len(references)), [len(group) for group in references]
         )]  # fmt: skip
-        ids: dict[str, int] = {}
-        flat = [ids.setdefault(token, len(ids)) for text in texts for token in text]
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        ids: defaultdict[str, int] = defaultdict(count().__next__)
+        flat = map(ids.__getitem__, chain.from_iterable(texts))
         return cls(
-            np.array(flat, dtype=np.int64),
-            np.array([len(text) for text in texts], dtype=np.int64),
+            np.fromiter(flat, dtype=np.int64, count=int(lengths.sum())),
+            lengths,
             np.concatenate(owners).astype(np.int64),
             len(predictions),
         )
@@ -94,31 +99,54 @@ class CaptionBatch:
         return counts
 
     def _count(self, text: IntArray, gram: IntArray, size: int) -> NgramCounts:
-        pairs = np.sort(text * size + gram)
+        bits = size.bit_length()
+        pairs = text << bits
+        pairs |= gram
+        pairs.sort()
         first = _run_starts(pairs)
-        count = np.diff(np.append(first, len(pairs)))
-        text, gram = np.divmod(pairs[first], size)
+        counted = np.diff(np.append(first, len(pairs)))
+        text, gram = pairs[first] >> bits, pairs[first] & ((1 << bits) - 1)
         key = self.item[text] * size + gram
         predictions = int(np.searchsorted(text, self.items))
-        order = np.argsort(key[predictions:])
-        ordered = key[predictions:][order]
+        ordered, order = _sorted(key[predictions:])
         first = _run_starts(ordered)
-        most = np.maximum.reduceat(count[predictions:][order], first) if len(first) else first
-        return NgramCounts(text, count, gram, key, size, predictions, ordered[first], most)
+        most = np.maximum.reduceat(counted[predictions:][order], first) if len(first) else first
+        return NgramCounts(text, counted, gram, key, size, predictions, ordered[first], most)
 
 
 def _run_starts(ordered: IntArray) -> IntArray:
     """Indices at which a new value begins in an ascending array."""
-    return np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    new = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return np.flatnonzero(new)
 
 
 def _renumbered(values: IntArray) -> tuple[IntArray, int]:
     """Equal values get equal numbers from 0; also how many numbers there are, at least 1."""
-    order = np.argsort(values)
-    new = np.diff(values[order], prepend=values[order][:1]) != 0
+    ordered, order = _sorted(values)
+    new = np.zeros(len(values), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
     numbers = np.empty(len(values), dtype=np.int64)
     numbers[order] = np.cumsum(new)
     return numbers, int(new.sum()) + 1
+
+
+def _sorted(values: IntArray) -> tuple[IntArray, IntArray]:
+    """Values, which are not negative, in ascending order, and the index that each stood at.
+
+    Where value and index fit into 64 bits together, sorting them as one number is several times as
+    fast as `argsort`.
+    """
+    bits = len(values).bit_length()
+    if int(values.max(initial=0)).bit_length() + bits > _SIGNED_BITS:
+        order = np.argsort(values, kind="stable")
+        return values[order], order
+    both = values << bits
+    both |= np.arange(len(values))
+    both.sort()
+    order = both & ((1 << bits) - 1)
+    both >>= bits
+    return both, order
 
 
 def lookup(keys: IntArray, wanted: IntArray, values: npt.NDArray) -> npt.NDArray:

@@ -17,37 +17,57 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import chain
 
-from qvft.evaluation.metrics.ptb_rules import RULES, SYMBOLS
+from qvft.evaluation.metrics.ptb_rules import BLANKS, RULES, SYMBOLS
 
 DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
 
 # A blank joins what stands on its two sides only where there is a digit (`1 1/2`, `No. 5`, a
-# telephone number) or an opening angle bracket; all other texts are lexed word by word, cached.
+# telephone number) or an opening angle bracket, or between a letter with a full stop and a capital.
 _DIGIT_OR_ANGLE = re.compile(r"[\d<]")
 _INITIAL = re.compile(r"(?<![\w.])[A-Za-z]\. +[A-Z]")
+_DIGIT = re.compile(r"\d")
+_STOP_BEFORE_CAPITAL_OR_STOP = re.compile(r"\. +[A-Z.]")
 _PLAIN_WORD = re.compile(r"[a-z]+(?=[ ,.?!;]?(?:\s|$))")
 _ASSIMILATED = frozenset({"cannot", "gonna", "gotta", "wanna", "lemme", "gimme"})
-# Characters that the lexer treats as blanks or drops without leaving a token.
-_BLANKS = re.compile("[\\s\u200b\u200c\u200d\u200e\u200f\ufeff\ufffd\U00010000-\U0010ffff]")
-_DELETED = re.compile("\u00ad")
 _CACHE_LIMIT = 1 << 18
-_cache: dict[str, tuple[str, ...]] = {}
+
+
+class _Cache(dict[str, tuple[str, ...]]):
+    """Tokens of texts seen before; what is missing is lexed and kept while there is room."""
+
+    def __missing__(self, text: str) -> tuple[str, ...]:
+        tokens = tuple(token for token in ptb_tokens(text) if token not in DROPPED)
+        if len(self) < _CACHE_LIMIT:
+            self[text] = tokens
+        return tokens
+
+
+_cache = _Cache()
 
 
 def tokenize(text: str) -> list[str]:
     """Lower-cased tokens of one caption, without the toolkit's list of punctuation."""
-    if _DIGIT_OR_ANGLE.search(text) or (". " in text and _INITIAL.search(text)):
-        return [token for token in ptb_tokens(text) if token not in DROPPED]
-    tokens: list[str] = []
-    for chunk in text.split():
-        known = _cache.get(chunk)
-        if known is None:
-            known = tuple(token for token in ptb_tokens(chunk) if token not in DROPPED)
-            if len(_cache) < _CACHE_LIMIT:
-                _cache[chunk] = known
-        tokens += known
-    return tokens
+    return list(chain.from_iterable(map(_cache.__getitem__, _pieces(text))))
+
+
+def _pieces(text: str) -> list[str]:
+    """Parts of a text that are lexed by themselves: words, save where a blank may join them."""
+    chunks = text.split()
+    if not _DIGIT_OR_ANGLE.search(text):
+        return [text] if ". " in text and _INITIAL.search(text) else chunks
+    if "<" in text or _STOP_BEFORE_CAPITAL_OR_STOP.search(text) or " ".join(chunks) != text:
+        return [text]
+    pieces: list[str] = []
+    numeric = False
+    for chunk in chunks:
+        before, numeric = numeric, _DIGIT.search(chunk) is not None
+        if numeric and pieces and (before or "." in pieces[-1]):
+            pieces[-1] += " " + chunk
+        else:
+            pieces.append(chunk)
+    return pieces
 
 
 def tokenize_all(texts: Iterable[str]) -> list[list[str]]:
@@ -57,7 +77,7 @@ def tokenize_all(texts: Iterable[str]) -> list[list[str]]:
 
 def ptb_tokens(text: str) -> list[str]:
     """Lower-cased tokens of one caption with all punctuation still in."""
-    text = _DELETED.sub("", _BLANKS.sub(" ", text))
+    text = BLANKS.sub(" ", text).replace("\u00ad", "")
     tokens: list[str] = []
     position, end = 0, len(text)
     while position < end:

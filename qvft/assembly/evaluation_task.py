@@ -1,0 +1,118 @@
+"""What is evaluated: checked and identified before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qvft.assembly.data import Split, read_split
+from qvft.assembly.evaluation_facts import data_facts, decode_facts, model_facts
+from qvft.assembly.generation import generation_fields
+from qvft.assembly.model import versions
+from qvft.assembly.opening import Opened
+from qvft.assembly.standing import Standing, facts_of, why_other
+from qvft.data.rows import Row, evaluation_rows
+from qvft.errors import DataError, RecipeError
+from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
+from qvft.evaluation.groups import GROUPS
+from qvft.evaluation.rows import PredictionRow
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, what it is asked and how, checked; nothing is loaded yet.
+
+    Attributes:
+        groups: names of metric groups, or `auto`.
+        generation: `GenerationConfig` fields by kind of text.
+    """
+
+    opened: Opened
+    split: Split
+    rows: list[Row]
+    groups: list[str] | str
+    generation: Mapping[str, Mapping[str, Any]]
+    model: ModelFacts
+    data: DataFacts
+    decode: DecodeFacts
+    versions: Mapping[str, str]
+
+    def why_other(self, standing: Standing) -> str | None:
+        """Why an evaluation that stands has other texts than this task; None: it has the same."""
+        facts = facts_of(self.model, self.data, self.decode, self.versions)
+        return why_other(standing, facts, self.asked())
+
+    def asked(self) -> list[PredictionRow]:
+        """The rows, without predictions."""
+        return prediction_rows(self.rows, [""] * len(self.rows))
+
+    def shows_blind(self) -> bool:
+        """Whether the model is asked once more with the images shuffled."""
+        return self.opened.recipe.eval.blind and len(self.split.samples) > 1
+
+
+def output_folder(opened: Opened, split_name: str) -> Path:
+    """RUN/eval/SPLIT; for a recipe's base RUN/eval-base/SPLIT; for a model FOLDER/eval/SPLIT."""
+    if opened.kind == "base":
+        return Path(opened.recipe.run_dir) / "eval-base" / split_name
+    if opened.home is not None:
+        return opened.home / "eval" / split_name
+    return Path(opened.recipe.run_dir) / f"eval-{opened.name.replace('/', '--')}" / split_name
+
+
+def prepare(opened: Opened, *, split: Split | None = None) -> Task:
+    """Checks the settings, reads the data and hashes data and weights.
+
+    Args:
+        opened: from `open_target`.
+        split: the evaluation data where it has been read already.
+
+    Raises:
+        UserError: the recipe, the data or the checkpoint is wrong.
+    """
+    recipe = opened.recipe
+    _require_known_metrics(recipe.eval.metrics)
+    generation = generation_fields(recipe)
+    split = split or read_split(recipe, "eval")
+    rows = evaluation_rows(split.samples, texts=split.source.texts)
+    if not rows:
+        raise DataError("holds no text to evaluate", where="data.eval")
+    return Task(
+        opened,
+        split,
+        rows,
+        "auto" if recipe.eval.metrics == ["auto"] else recipe.eval.metrics,
+        generation,
+        model_facts(opened),
+        data_facts(split),
+        decode_facts(opened, generation),
+        versions(),
+    )
+
+
+def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[PredictionRow]:
+    """Rows with what was predicted for them."""
+    return [
+        PredictionRow(
+            row.id,
+            row.sample.image.name,
+            row.kind,
+            row.question,
+            text,
+            row.references,
+            row.meta,
+        )
+        for row, text in zip(rows, texts, strict=True)
+    ]
+
+
+def _require_known_metrics(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in GROUPS and list(names) != ["auto"]:
+            raise RecipeError(
+                f'"{name}"',
+                where="eval.metrics",
+                expected=f"some of {', '.join(GROUPS)}, or auto alone",
+            )

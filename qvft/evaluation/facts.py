@@ -1,0 +1,92 @@
+"""What an evaluation was made of: the model, the data, how it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Part(BaseModel):
+    """A part of `report.json`: frozen, every field described, no other field allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelFacts(Part):
+    """The model that was evaluated. Hashes are SHA-256, in hexadecimal."""
+
+    name: str | None = Field(None, description="run, folder or hub id as it was named")
+    kind: str | None = Field(
+        None, description="`run`, `base` (what the recipe trains) or `model` (any other)"
+    )
+    base: str | None = Field(None, description="hub id or folder of the base")
+    base_revision: str | None = Field(None, description="commit of a base from the hub")
+    base_weights_sha256: str | None = Field(
+        None, description="hash over the hashes of the base's weight files"
+    )
+    adapter_sha256: dict[str, str] = Field(
+        {}, description="of a run: hash of each file with trained weights, by file name"
+    )
+    recipe_sha256: str | None = Field(
+        None, description="of a run: hash of all keys of its recipe that shape the weights"
+    )
+    dtype: str | None = Field(None, description="type of the frozen weights")
+    quantize: str | None = Field(None, description="4-bit type of the decoder, or `none`")
+    attention: str | None = Field(None, description="attention kernel")
+    device: str | None = Field(None, description="what it ran on")
+
+
+class DataFacts(Part):
+    """The data that was asked about."""
+
+    format: str | None = Field(None, description="name of the format")
+    name: str | None = Field(None, description="what the split is called, DATASET-SPLIT")
+    images: int | None = Field(None, description="images used")
+    sha256: str | None = Field(
+        None, description="hash over ids, image names, captions, questions and answers"
+    )
+    images_sha256: str | None = Field(
+        None, description="hash over the content of the image files; null where there are none"
+    )
+
+
+class DecodeFacts(Part):
+    """How the model was asked."""
+
+    captions: dict[str, Any] = Field({}, description="`GenerationConfig` fields for captions")
+    questions: dict[str, Any] = Field({}, description="`GenerationConfig` fields for answers")
+    batch_size: int | None = Field(None, description="texts decoded together")
+    prompt: dict[str, str] = Field(
+        {}, description="text before a caption, and before an answer with `{question}`"
+    )
+    max_text_tokens: int | None = Field(
+        None, description="tokens a prompt may have; longer ones are cut from the left"
+    )
+
+
+class SettingDifference(Part):
+    """A setting in which two evaluations differ."""
+
+    setting: str = Field(description="its path in `report.json`, e.g. `decode.batch_size`")
+    a: Any = Field(description="here; null where it is not set or not known")
+    b: Any = Field(description="in the other evaluation")
+
+
+def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingDifference]:
+    """Where two nested mappings of JSON values differ, by path, in alphabetical order."""
+    first, second = dict(_leaves(a, "")), dict(_leaves(b, ""))
+    return [
+        SettingDifference(setting=path, a=first.get(path), b=second.get(path))
+        for path in sorted(first.keys() | second.keys())
+        if first.get(path) != second.get(path)
+    ]
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

@@ -1,0 +1,65 @@
+"""The metrics as modules of Hugging Face's `evaluate`, loaded from this package, not from the hub.
+
+`load("captions").compute(predictions=[...], references=[[...], ...])`, or, where a script's path
+is wanted, `evaluate.load(module_path("captions"))`. Neither uses the network.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import tempfile
+from pathlib import Path
+from typing import Any
+
+NAMES = ("captions", "vqa_accuracy", "medical_vqa", "llava_med", "retrieval")
+
+
+def module_path(name: str) -> str:
+    """The path of a module's script, for `evaluate.load`.
+
+    `evaluate.load` copies the script into its cache of modules and reads it there, so that folder
+    (`HF_MODULES_CACHE`) must be writable. `load` needs no such folder.
+
+    Raises:
+        ValueError: there is no module of that name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"there is no module {name!r}; expected one of {', '.join(NAMES)}")
+    return str(Path(__file__).with_name(f"{name}.py"))
+
+
+def load(name: str, config_name: str | None = None, *, cache_dir: str | None = None) -> Any:
+    """The `evaluate.Metric` of a name; it keeps what is added to it in memory.
+
+    Args:
+        name: one of `NAMES`.
+        config_name: `2017` or `2021` for `vqa_accuracy`, which is 2017 without it.
+        cache_dir: the folder that `evaluate` wants for every metric, though nothing is written to
+            it. None: the one of Hugging Face's cache or, if it cannot be made, a temporary one.
+
+    Raises:
+        ValueError: there is no module of that name, or the module has no such configuration.
+    """
+    import evaluate
+
+    module = importlib.import_module(f"{__name__}.{Path(module_path(name)).stem}")
+    (metric,) = (
+        found
+        for _, found in inspect.getmembers(module, inspect.isclass)
+        if issubclass(found, evaluate.Metric)
+    )
+    try:
+        return metric(config_name=config_name, cache_dir=cache_dir, keep_in_memory=True)
+    except OSError:
+        if cache_dir is not None:
+            raise
+        folder = _temporary_folder().name
+        return metric(config_name=config_name, cache_dir=folder, keep_in_memory=True)
+
+
+@functools.cache
+def _temporary_folder() -> tempfile.TemporaryDirectory:
+    """One for the process, removed when it ends."""
+    return tempfile.TemporaryDirectory(prefix="qvft_evaluate_")

@@ -1,0 +1,57 @@
+"""From the columns that `evaluate` hands over to a group's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qvft.errors import DataError
+from qvft.evaluation.groups import GROUPS
+from qvft.evaluation.rows import PredictionRow
+
+
+def group_figures(
+    name: str,
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    answer_types: Sequence[str] | None,
+) -> dict[str, float]:
+    """The figures of a group of `GROUPS`, in percent, and `n`, the number of items it scored.
+
+    Args:
+        name: the group.
+        predictions: one answer a question.
+        references: the right answers, one or more a question.
+        answer_types: `closed` or `open` for each; None: closed where every right answer is yes or
+            no.
+
+    Raises:
+        DataError: no predictions, not as many answer types as predictions, or a question without
+            a right answer.
+    """
+    if not len(predictions):
+        raise DataError("no predictions", expected="an answer and its references, or more")
+    types = [""] * len(predictions) if answer_types is None else answer_types
+    if len(types) != len(predictions):
+        raise DataError(
+            f"{len(types)} answer types", expected=f"one for each of {len(predictions)} predictions"
+        )
+    rows = [
+        PredictionRow(
+            id=str(number),
+            image=str(number),
+            kind="question",
+            question=None,
+            prediction=prediction,
+            references=tuple(answers),
+            meta={"answer_type": kind},
+        )
+        for number, (prediction, answers, kind) in enumerate(
+            zip(predictions, references, types, strict=True)
+        )
+    ]
+    for row in rows:
+        if not row.references:
+            raise DataError(f"question {row.id} has no references", expected="at least one")
+    _, function = GROUPS[name]
+    scores = function(rows, range(len(rows)))
+    return {metric.name: metric.value for metric in scores.metrics} | {"n": scores.n}

@@ -1,0 +1,102 @@
+"""Captions in COCO's layouts: an annotations file, and results as the caption server takes them.
+
+Source: github.com/salaniz/pycocoevalcap 1.2, eval.py, over pycocotools' `COCO.loadRes`: it refuses
+results for images that the annotations file does not list, and scores the images that have one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qvft.data.formats import fields
+from qvft.errors import DataError
+from qvft.evaluation.metrics.captions import CaptionScores, score_captions
+from qvft.evaluation.official.reading import identifier, named, read, read_results, words
+from qvft.evaluation.official.scored import Scored
+
+_DEFINITION = "pycocoevalcap 1.2: BLEU, ROUGE_L and CIDEr (CIDEr-D) of PTB tokens"
+
+
+def score_caption_files(references: Path, predictions: Path) -> Scored:
+    """Scores of a results file; `per_item` holds each image's metrics by name.
+
+    Images are scored in the order of the annotations file. Of several rows for an image the first
+    counts; images without a row are left out; both are counted.
+
+    Raises:
+        DataError: a file or row is broken, or a result's image has no reference captions.
+    """
+    known = read_references(references)
+    results = read_results(predictions, key="image_id", text_key="caption")
+    unknown = [name for name in results.texts if name not in known]
+    if unknown:
+        raise DataError(
+            f"{len(unknown):,} of {len(results.texts):,} images have no reference captions: "
+            f"{named(unknown)}",
+            where=str(predictions),
+            expected=f"images of {references}",
+            do="give the captions of the split that the predictions were made on",
+        )
+    ordered = {name: results.texts[name] for name in known if name in results.texts}
+    scores = score_captions(known, ordered)
+    notes = []
+    if results.repeated:
+        notes.append(
+            f"rows that repeat an image: {len(results.repeated):,}, first {results.repeated[0]}; "
+            "the first row of an image counts"
+        )
+    if scores.without_prediction:
+        notes.append(
+            f"images without a prediction: {len(scores.without_prediction):,} of {len(known):,}, "
+            f"left out: {named(scores.without_prediction)}"
+        )
+    return Scored(
+        metrics=scores.corpus,
+        n=scores.n,
+        per_item=_by_image(scores),
+        files={"references": references, "predictions": predictions},
+        definition=_DEFINITION,
+        counts={
+            "duplicate_rows": len(results.repeated),
+            "without_prediction": len(scores.without_prediction),
+        },
+        notes=tuple(notes),
+    )
+
+
+def read_references(path: Path) -> dict[str, list[str]]:
+    """The captions of each image that has any, in the order of `images`.
+
+    As in pycocotools, a caption of an image that `images` does not list is passed over. A file
+    without `images` is taken to list those that have captions.
+
+    Raises:
+        DataError: another layout, a broken record, or no caption at all.
+    """
+    content = read(path)
+    captions: dict[str, list[str]] = {}
+    listed = isinstance(content, dict) and "images" in content
+    if listed:
+        for where, row in fields.section(content, "images", path=path):
+            captions[identifier(row, "id", where=where)] = []
+    for where, row in fields.section(content, "annotations", path=path):
+        name = identifier(row, "image_id", where=where)
+        caption = words(row, "caption", where=where)
+        if name in captions:
+            captions[name].append(caption)
+        elif not listed:
+            captions[name] = [caption]
+    found = {name: texts for name, texts in captions.items() if texts}
+    if not found:
+        raise DataError("no captions", where=str(path), expected="some in `annotations`")
+    return found
+
+
+def _by_image(scores: CaptionScores) -> dict[str, dict[str, float]]:
+    names = list(scores.per_item)
+    columns = zip(*(scores.per_item[name].values() for name in names), strict=True)
+    images = scores.per_item[names[0]]
+    return {
+        image: dict(zip(names, values, strict=True))
+        for image, values in zip(images, columns, strict=True)
+    }

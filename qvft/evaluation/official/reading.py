@@ -1,0 +1,114 @@
+"""Reading the files of official evaluators: one way to say which row of which file is wrong.
+
+Messages name fields, types and ids, never what a text says: data may be about patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qvft.data.formats import fields
+from qvft.errors import DataError
+from qvft.files import read_json
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a system said, by id.
+
+    Attributes:
+        texts: the first row's text of each id, in the file's order.
+        repeated: the id of every further row, in the file's order; these rows do not count.
+    """
+
+    texts: Mapping[str, str]
+    repeated: tuple[str, ...]
+
+
+def read(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: it cannot be opened, is not UTF-8 or not JSON, is nested too deeply, or holds a
+            number of thousands of digits.
+    """
+    try:
+        return read_json(path)
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror or error}", where=str(path), expected="a JSON file"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+        raise DataError(what, where=str(path), expected="a JSON file of records") from error
+
+
+def read_results(path: Path, *, key: str, text_key: str) -> Results:
+    """The rows of a results file, a list of objects with an id and a text.
+
+    Args:
+        path: the file.
+        key: the id's key, `image_id` or `question_id`.
+        text_key: the text's key, `caption` or `answer`. A text may be empty.
+
+    Raises:
+        DataError: the file has another layout or no row at all, or a row is broken.
+    """
+    texts: dict[str, str] = {}
+    repeated = []
+    for where, row in fields.records(read(path), where=str(path)):
+        name = identifier(row, key, where=where)
+        said = words(row, text_key, where=where)
+        if name in texts:
+            repeated.append(name)
+        else:
+            texts[name] = said
+    if not texts:
+        raise DataError(
+            "no predictions", where=str(path), expected=f"rows with `{key}` and `{text_key}`"
+        )
+    return Results(texts, tuple(repeated))
+
+
+def identifier(row: Mapping[str, Any], key: str, *, where: str) -> str:
+    """A record's id as text: 42, 42.0 and "42" are the same id.
+
+    Raises:
+        DataError: it is missing, empty, or neither a string nor a whole number.
+    """
+    value = fields.field(row, key, where=where)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return fields.identifier(value, key, where=where)
+
+
+def words(row: Mapping[str, Any], key: str, *, where: str) -> str:
+    """A record's text as it stands, blanks included, since normalising depends on them.
+
+    Raises:
+        DataError: it is missing, no string, or holds half of a surrogate pair.
+    """
+    value = fields.field(row, key, where=where)
+    if not isinstance(value, str):
+        raise DataError(f"`{key}` is {fields.kind(value)}", where=where, expected="a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"`{key}` is not valid Unicode", where=where, do="encode it as UTF-8"
+        ) from error
+    return value
+
+
+def named(ids: Collection[str]) -> str:
+    """The first few of some ids, and how many more there are."""
+    first = ", ".join(list(ids)[:_NAMED])
+    more = len(ids) - _NAMED
+    return f"{first} and {more:,} more" if more > 0 else first

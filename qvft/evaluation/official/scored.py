@@ -1,0 +1,90 @@
+"""What scoring a pair of files gives: the JSON of it, and the notes a person must read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from qvft.errors import DataError
+from qvft.files import sha256_file, write_text
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Official scores of a set of predictions.
+
+    Attributes:
+        metrics: value by name, on the official scale.
+        n: items scored.
+        per_item: an item's scores by its id.
+        files: the files read, by what they are.
+        definition: which evaluator's scores these are.
+        counts: rows and items that were found but not scored, by what they are.
+        settings: what was chosen, e.g. `rules`.
+        notes: one sentence for each count that is not zero.
+    """
+
+    metrics: Mapping[str, Any]
+    n: int
+    per_item: Mapping[str, Any]
+    files: Mapping[str, Path]
+    definition: str
+    counts: Mapping[str, int]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the JSON file."""
+        return {
+            "metrics": self.metrics,
+            "n": self.n,
+            **self.settings,
+            "definition": self.definition,
+            "counts": self.counts,
+            "notes": list(self.notes),
+            "files": {
+                name: {"path": str(path), "sha256": sha256_file(path)}
+                for name, path in self.files.items()
+            },
+            "qvft": version("qvft"),
+            "per_item": self.per_item,
+        }
+
+
+def require_output(path: Path, inputs: Mapping[str, Path]) -> None:
+    """Checks, before anything long begins, that a file may be written to `path`.
+
+    Raises:
+        DataError: it is a folder or one of the files that are read.
+    """
+    if path.is_dir():
+        raise DataError("a folder", where=str(path), expected="a file to write the scores to")
+    if path.resolve() in {one.resolve() for one in inputs.values()}:
+        raise DataError(
+            "one of the files that are read", where=str(path), do="name another file for the scores"
+        )
+
+
+def write(path: Path, scored: Scored) -> None:
+    """Writes the JSON of `scored`, each item on a line of its own.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    content = scored.to_json()
+    items = content.pop("per_item").items()
+    head = json.dumps(content, indent=2, ensure_ascii=False).removesuffix("\n}")
+    lines = [f"    {_compact(name)}: {_compact(value)}" for name, value in items]
+    text = f'{head},\n  "per_item": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,86 @@
+"""Which items of two evaluations are the same, by id."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qvft.errors import DataError
+from qvft.evaluation.rows import PredictionRow
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The items of A that B has too.
+
+    Attributes:
+        here: their row numbers in A. texts: what B wrote for them.
+        only_a, only_b: ids that one side lacks.
+    """
+
+    here: list[int]
+    texts: list[str]
+    only_a: list[str]
+    only_b: list[str]
+
+
+def pair(rows: Sequence[PredictionRow], others: Sequence[PredictionRow], *, where: str) -> Pairing:
+    """Matches items by id.
+
+    Items that one side lacks are left out and named. An id that both have must mean the same item:
+    equal kind, question and references and an image file of the same name. Otherwise the two were
+    made on different data, and ids that happen to agree pair nothing.
+
+    Args:
+        rows: of A; their predictions are not looked at.
+        others: of B.
+        where: B, for messages.
+
+    Raises:
+        DataError: an id means different items, stands twice, or none is common.
+    """
+    found = {row.id: row for row in others}
+    if len(found) < len(others):
+        twice = next(key for key, times in Counter(r.id for r in others).items() if times > 1)
+        raise DataError(f"item {twice!r} stands twice", where=where, expected="each id once")
+    here = [index for index, row in enumerate(rows) if row.id in found]
+    differing = {
+        rows[index].id: parts
+        for index in here
+        if (parts := differing_parts(rows[index], found[rows[index].id]))
+    }
+    if differing:
+        first = "; ".join(
+            f"{key!r}: {', '.join(parts)}" for key, parts in list(differing.items())[:3]
+        )
+        raise DataError(
+            f"{len(differing)} of {len(here)} items with the same id differ in more than the "
+            f"prediction ({first})",
+            where=where,
+            expected="an evaluation of the same data",
+            do="evaluate both on one version of the data",
+        )
+    if not here:
+        raise DataError(
+            "no item is in both", where=where, expected="an evaluation with the same ids"
+        )
+    known = {row.id for row in rows}
+    return Pairing(
+        here,
+        [found[rows[index].id].prediction for index in here],
+        [row.id for row in rows if row.id not in found],
+        [row.id for row in others if row.id not in known],
+    )
+
+
+def differing_parts(one: PredictionRow, other: PredictionRow) -> list[str]:
+    """What makes two rows different items; where the image's folder lies does not."""
+    pairs = {
+        "image": (Path(one.image).name, Path(other.image).name),
+        "kind": (one.kind, other.kind),
+        "question": (one.question, other.question),
+        "references": (sorted(one.references), sorted(other.references)),
+    }
+    return [part for part, (first, second) in pairs.items() if first != second]

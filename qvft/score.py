@@ -1,0 +1,67 @@
+"""`python -m qvft.score caption|vqa ...`: scores of anybody's prediction files.
+
+They are what the official evaluators give, computed without Java and without a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.log import exit_status, stdout
+
+FILES = {
+    "caption": {
+        "references": "COCO captions: images and annotations",
+        "predictions": "list of image_id and caption",
+    },
+    "vqa": {
+        "questions": "VQA v2 questions",
+        "annotations": "VQA v2 annotations",
+        "predictions": "list of question_id and answer",
+    },
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Scores; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="qvft.score", description=__doc__)
+    tasks = parser.add_subparsers(dest="task", required=True)
+    for task, files in FILES.items():
+        options = tasks.add_parser(task)
+        for name, holds in files.items():
+            options.add_argument(f"--{name}", type=Path, required=True, metavar="F", help=holds)
+        if task == "vqa":
+            options.add_argument("--rules", choices=("2017", "2021"), default="2017")
+        options.add_argument("--json", type=Path, metavar="F", help="write all scores to F")
+    given = parser.parse_args(arguments)
+    return exit_status(lambda: score(given))
+
+
+def score(given: argparse.Namespace) -> None:
+    """Files, scores, screen, JSON."""
+    from qvft.evaluation.official.scored import require_output, write
+    from qvft.evaluation.official.table import scored_table
+
+    files = {name: getattr(given, name) for name in FILES[given.task]}
+    if given.json is not None:
+        require_output(given.json, files)
+    if given.task == "caption":
+        from qvft.evaluation.official.captions import score_caption_files
+
+        scored = score_caption_files(**files)
+    else:
+        from qvft.evaluation.official.vqa import score_vqa_files
+
+        scored = score_vqa_files(**files, rules=given.rules)
+    stdout.print(scored_table(scored))
+    for note in scored.notes:
+        stdout.print(note, markup=False, highlight=False)
+    if given.json is not None:
+        write(given.json, scored)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
