@@ -22,16 +22,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="recipe: read the recipe alone; data: no weights; model: neither data nor weights",
     )
     parser.add_argument("--json", type=Path, metavar="F", help="write what was found to F")
+    parser.add_argument(
+        "--preview",
+        type=Path,
+        metavar="F.html",
+        help="write twenty training rows as the model sees them: image, prompt, learned tokens",
+    )
     given = parser.parse_intermixed_args(arguments)
+    if given.preview is not None and given.only in ("recipe", "model"):
+        parser.error(f"--preview needs the data, which --only {given.only} leaves out")
     return exit_status(
-        lambda: check(given.recipe, given.overrides, only=given.only, json_file=given.json)
+        lambda: check(
+            given.recipe,
+            given.overrides,
+            only=given.only,
+            json_file=given.json,
+            preview_file=given.preview,
+        )
     )
 
 
 def check(
-    recipe_path: str, overrides: Sequence[str], *, only: str | None, json_file: Path | None
+    recipe_path: str,
+    overrides: Sequence[str],
+    *,
+    only: str | None,
+    json_file: Path | None,
+    preview_file: Path | None,
 ) -> None:
-    """Recipe, findings, screen, JSON."""
+    """Recipe, findings, screen, JSON, preview."""
     from qvft.recipe.load import load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
@@ -45,12 +64,17 @@ def check(
     else:
         from qvft.assembly.checking import check_all, check_data, check_model
 
-        findings = {"data": check_data, "model": check_model, None: check_all}[only](recipe)
+        if only == "model":
+            findings = check_model(recipe)
+        else:
+            findings = (check_data if only == "data" else check_all)(recipe, preview_file)
     show(findings, stdout)
     if json_file is not None:
         from qvft.files import write_json
 
         write_json(json_file, dataclasses.asdict(findings))
+    if preview_file is not None:
+        stdout.print(f"preview  {preview_file}")
     findings.raise_if_failed()
 
 

@@ -66,6 +66,10 @@ class SpaceError(UserError, OSError):
     """There is not enough room on the disk for what is about to be written."""
 
 
+class MissingToolError(UserError, OSError):
+    """Something was asked for that needs a program or file that is not installed."""
+
+
 class FailedError(QvftError, RuntimeError):
     """The work was understood but did not succeed."""
 

@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = tasks.add_parser(task)
         for name, holds in files.items():
             options.add_argument(f"--{name}", type=Path, required=True, metavar="F", help=holds)
+        if task == "caption":
+            options.add_argument(
+                "--metrics", nargs="+", default=[], type=str.upper, choices=("METEOR", "SPICE"),
+                help="these too, by the official Java programs",
+            )  # fmt: skip
         if task == "vqa":
             options.add_argument("--rules", choices=("2017", "2021"), default="2017")
         options.add_argument("--json", type=Path, metavar="F", help="write all scores to F")
@@ -51,7 +56,7 @@ def score(given: argparse.Namespace) -> None:
     if given.task == "caption":
         from qvft.evaluation.official.captions import score_caption_files
 
-        scored = score_caption_files(**files)
+        scored = score_caption_files(**files, also=given.metrics)
     else:
         from qvft.evaluation.official.vqa import score_vqa_files
 

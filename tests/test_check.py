@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -96,7 +97,7 @@ def test_equal_ids_of_other_images_are_told_apart(
     found = checked(
         recipe_file, tmp_path, f"data.eval.path={own_data / 'test.jsonl'}", "--only", "data"
     )
-    assert found["warnings"] == [
+    assert found["notes"] == [
         "1 of 1 ids, of other images, of shapes-test are also in train, first train0"
     ]
 
@@ -114,9 +115,106 @@ def test_skipped_images_are_listed_with_their_reason(
     assert main([str(recipe_file), *arguments]) == 2
 
 
+def test_all_unreadable_images_are_listed_before_the_check_fails(
+    recipe_file: Path, own_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for number in (3, 5):
+        (own_data / f"train{number}.png").write_bytes(b"no image")
+    (own_data / "train7.png").unlink()
+    file = tmp_path / "findings.json"
+    path = f"data.train.path={own_data / 'train.jsonl'}"
+    assert main([str(recipe_file), path, "--json", str(file)]) == 2
+    captured = capsys.readouterr()
+    assert "2 x not an image" in captured.out
+    assert "1 x no such file" in captured.out
+    assert "3 images are unusable" in captured.err
+    found = json.loads(file.read_text())
+    assert [one["id"] for one in found["train"]["skipped"]] == ["train3", "train5", "train7"]
+    assert found["checks"] == []
+
+
+def test_a_changed_copy_of_a_test_image_is_found_in_the_training_data(
+    recipe_file: Path, own_data: Path, tmp_path: Path
+) -> None:
+    rows = []
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (12, 12), dtype=np.uint8)
+        image = Image.fromarray(noise).resize((128, 128), Image.Resampling.BICUBIC)
+        image.save(own_data / f"new{number}.png")
+        image.crop((3, 3, 128, 128)).resize((96, 96)).save(own_data / f"new{number}.jpg")
+        rows.append({"id": f"new{number}", "image": f"new{number}.png", "captions": ["noise"]})
+    (own_data / "noise.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    copy = {"id": "copy", "image": "new1.jpg", "captions": ["noise"]}
+    (own_data / "copies.jsonl").write_text(json.dumps(copy) + "\n")
+    found = checked(
+        recipe_file,
+        tmp_path,
+        f"data.train.path={own_data / 'noise.jsonl'}",
+        f"data.eval.path={own_data / 'copies.jsonl'}",
+        "--only",
+        "data",
+    )
+    overlap = found["eval"]["quality"]["overlap"]
+    assert overlap["exact"] == []
+    assert [(pair["first"], pair["second"]) for pair in overlap["near"]] == [("copy", "new1")]
+    assert any(
+        "1 of 1 images of shapes-test are in noise in another size" in warning
+        and "copy like new1" in warning
+        for warning in found["warnings"]
+    )
+
+
+def test_contradicting_questions_are_named_by_id_alone(
+    recipe_file: Path, own_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    questions = [
+        {"id": "q1", "question": "Any zebra?", "answers": ["perhaps"]},
+        {"id": "q2", "question": "any Zebra", "answers": ["certainly"]},
+    ]
+    row = {"id": "late", "image": "train0.png", "questions": questions}
+    plain = {"id": "first", "image": "train1.png", "captions": ["green"]}
+    (own_data / "own.jsonl").write_text(
+        "\n".join(
+            [
+                *[
+                    json.dumps(plain | {"id": f"p{n}", "image": f"train{n + 1}.png"})
+                    for n in range(3)
+                ],
+                json.dumps(row),
+            ]
+        )
+        + "\n"
+    )
+    found = checked(
+        recipe_file, tmp_path, f"data.train.path={own_data / 'own.jsonl'}", "--only", "data"
+    )
+    assert found["train"]["quality"]["repeats"]["contradictions"] == [["q1", "q2"]]
+    (warning,) = [one for one in found["warnings"] if "answered otherwise" in one]
+    assert warning.endswith("first q1, q2")
+    assert not any("ebra" in one for one in found["warnings"])
+    assert "ebra" not in json.dumps(found["train"]["quality"])
+
+
+def test_answers_and_lengths_of_the_data_are_given(whole: dict[str, Any]) -> None:
+    quality = whole["train"]["quality"]
+    answers = quality["answers"]
+    # 24 questions for a colour, 8 of each; 24 that are answered with yes (8) or no (16).
+    assert (answers["count"], answers["distinct"], answers["yes_no_share"]) == (48, 5, 0.5)
+    assert answers["common"][0] == {"answer": "no", "count": 16, "share": 16 / 48}
+    assert quality["lengths"]["caption"]["words"] == [3] * 7
+    assert whole["eval"]["quality"]["answers"]["unseen"] == 0
+    assert quality["spelling"]["lost"] == []
+    # The first eight images of the two splits are drawn alike, and so are their questions.
+    assert len(whole["eval"]["quality"]["overlap"]["questions"]) == 16
+
+
 def test_rows_that_are_cut_are_counted(recipe_file: Path, tmp_path: Path) -> None:
     found = checked(recipe_file, tmp_path, "--only", "data", "data.max_text_tokens=8")
     assert found["train"]["cut_rows"] == 48
+    cut = found["train"]["quality"]["cut"]
+    assert (cut["question"]["row_share"], cut["caption"]["row_share"]) == (1, 0)
+    assert cut["question"]["cut_tokens"] == found["train"]["cut_tokens"]
+    assert cut["question"]["tokens"] - cut["question"]["cut_tokens"] == 48 * 6
     assert any("raise data.max_text_tokens" in warning for warning in found["warnings"])
 
 

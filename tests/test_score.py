@@ -200,3 +200,31 @@ def test_it_starts_without_torch_and_transformers(captions: list[str]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "CIDEr" in done.stdout
+
+
+def test_a_metric_whose_program_is_absent_is_said_before_anything_is_read(
+    captions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "results.json").write_text("broken")
+    assert main([*captions, "--metrics", "meteor"]) == 2
+    message = capsys.readouterr().err
+    assert "METEOR cannot be computed: no `java` on the PATH" in message
+    assert "pip install" in message or "install a Java runtime" in message
+
+
+def test_a_further_metric_stands_beside_the_others(
+    captions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qvft.evaluation.metrics import java
+    from qvft.evaluation.official import captions as official
+
+    def score(references: Any, predictions: Any) -> tuple[float, dict[str, float]]:
+        return 0.25, {"1": 0.5, "2": float("nan")}
+
+    fake = java.JavaMetric(score, "SPICE/none", lambda: None)
+    monkeypatch.setitem(official._BY_JAVA, "SPICE", fake)
+    found = scores(tmp_path / "out.json", *captions, "--metrics", "SPICE")
+    assert found["metrics"]["SPICE"] == 0.25
+    assert [found["per_item"][image]["SPICE"] for image in ("1", "2")] == [0.5, None]
+    assert "SPICE/none" in found["definition"]

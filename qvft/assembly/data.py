@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qvft.data.formats import read_samples
+from qvft.data.quality.look import Look
 from qvft.data.sample import Sample
-from qvft.data.usable import Skipped, usable
+from qvft.data.usable import Skipped, looked_at, usable
 from qvft.errors import RecipeError
 from qvft.files import sha256_json
 from qvft.log import get_logger
@@ -19,13 +22,17 @@ logger = get_logger("qvft.data")
 
 @dataclass(frozen=True)
 class Split:
-    """A split as read: its usable samples, what was left out, and a hash of its texts."""
+    """A split as read: its usable samples, what was left out, and a hash of its texts.
+
+    `looks` has the images in small by name, where `inspect_split` has read it.
+    """
 
     name: str
     source: Source
     samples: list[Sample]
     skipped: list[Skipped]
     sha256: str
+    looks: Mapping[str, Look] = field(default_factory=dict)
 
 
 def read_texts(recipe: Recipe, which: str) -> list[Sample]:
@@ -83,6 +90,33 @@ def read_split(recipe: Recipe, which: str) -> Split:
     if not kept:
         raise RecipeError("no usable image is left", where=f"data.{which}")
     return Split(source_name(source), source, kept, skipped, samples_hash(kept))
+
+
+def inspect_split(recipe: Recipe, which: str) -> Split:
+    """The recipe's `train` or `eval` data with its images' looks, for a check of the data.
+
+    Unusable images are listed, all of them, whatever `data.on_bad_image` says.
+
+    Raises:
+        RecipeError, DataError: as `read_texts`, or no image is usable.
+    """
+    samples = read_texts(recipe, which)
+    source = getattr(recipe.data, which)
+    if source.format == "drawn":
+        return Split(source_name(source), source, samples, [], samples_hash(samples))
+    logger.info("data.%s: looking at the images of %d samples", which, len(samples))
+    kept, skipped, looks = looked_at(
+        samples,
+        max_pixels=recipe.data.max_image_pixels,
+        workers=max(1, recipe.data.workers),
+    )
+    if not kept:
+        reasons = Counter(one.reason for one in skipped).most_common()
+        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+        raise RecipeError(
+            f"no usable image is left ({listed or 'there is no sample'})", where=f"data.{which}"
+        )
+    return Split(source_name(source), source, kept, skipped, samples_hash(kept), looks)
 
 
 def source_name(source: Source) -> str:

@@ -17,6 +17,7 @@ from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError, RecipeError
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.evaluation.groups import GROUPS
+from qvft.evaluation.metrics.java import BY_JAVA
 from qvft.evaluation.rows import PredictionRow
 
 
@@ -116,3 +117,5 @@ def _require_known_metrics(names: Sequence[str]) -> None:
                 where="eval.metrics",
                 expected=f"some of {', '.join(GROUPS)}, or auto alone",
             )
+        if name.upper() in BY_JAVA:
+            BY_JAVA[name.upper()].require_installed()  # before anything is generated

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from qvft.errors import PreflightError
+from qvft.errors import ImageError, PreflightError
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,34 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """What a split's images and texts are like, as plain values; docs/data_quality.md has the keys.
+
+    Texts are in `answers.common` alone, and there only what many questions share.
+
+    Attributes:
+        exact_duplicates: groups of sample ids whose images are equal byte by byte.
+        near_duplicates: pairs (first, second, difference) of images that look like copies.
+        overlap: exact, near, id_only (images) and questions (of equal images): what is also in the
+            training data; None for the training data.
+        repeats: contradictions, repeated_questions, repeated_captions.
+        answers: None where there are no questions.
+        lengths: by kind of text: count, and quantiles in words and tokens.
+        cut: by kind of row: rows, tokens, and the share that `data.max_text_tokens` cuts.
+        spelling: what the tokenizer loses, and what costs it much.
+    """
+
+    exact_duplicates: tuple[tuple[str, ...], ...]
+    near_duplicates: tuple[Mapping[str, Any], ...]
+    overlap: Mapping[str, Any] | None
+    repeats: Mapping[str, Any]
+    answers: Mapping[str, Any] | None
+    lengths: Mapping[str, Mapping[str, Any]]
+    cut: Mapping[str, Mapping[str, Any]]
+    spelling: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class SplitFindings:
     """Counts of one side of the data; lengths in tokens, see `data.token_stats.TokenStats`."""
 
@@ -43,6 +73,7 @@ class SplitFindings:
     cut_rows: int
     cut_tokens: int
     sha256: str
+    quality: Quality
 
 
 @dataclass(frozen=True)
@@ -108,7 +139,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything found; what was not looked at is None or empty."""
+    """Everything found; what was not looked at is None or empty.
+
+    Attributes:
+        warnings: what a user should act on.
+        notes: what is worth knowing and needs no act.
+        unusable: images at which training would stop; 0 where it leaves them out.
+    """
 
     recipe: RecipeFindings
     train: SplitFindings | None = None
@@ -117,9 +154,21 @@ class Findings:
     phases: tuple[PhaseFindings, ...] = ()
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    unusable: int = 0
 
     def raise_if_failed(self) -> None:
-        """Raises PreflightError where a check has failed."""
+        """Ends a check that training would not survive.
+
+        Raises:
+            ImageError: training would stop at unusable images.
+            PreflightError: a check has failed.
+        """
+        if self.unusable:
+            raise ImageError(
+                f"{self.unusable} images are unusable",
+                do="replace them or leave them out (data.on_bad_image: skip)",
+            )
         failed = [check for check in self.checks if not check.passed]
         if failed:
             names = "; ".join(check.name for check in failed)

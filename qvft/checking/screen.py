@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qvft.checking.findings import Check, Findings, PhaseFindings, SplitFindings, TextShown
-
-LISTED = 5
+from qvft.checking.data_screen import show_data
+from qvft.checking.findings import Check, Findings, PhaseFindings, TextShown
 
 
 def show(findings: Findings, console: Console) -> None:
@@ -31,8 +30,7 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
     ):
         yield Text.assemble((f"{name:<24}", "bold"), value)
     if findings.train:
-        yield _data_table([s for s in (findings.train, findings.eval) if s])
-        yield from _skipped(findings)
+        yield from show_data([s for s in (findings.train, findings.eval) if s])
     if findings.shown:
         yield Text("rows as the decoder reads them; the loss sees what stands in «»", "bold")
         yield from (_row(shown) for shown in findings.shown)
@@ -41,41 +39,10 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
     if findings.checks:
         yield Text("preflight", "bold")
         yield from (_check(check) for check in findings.checks)
+    for note in findings.notes:
+        yield Text.assemble(("note     ", "bold"), note)
     for warning in findings.warnings:
         yield Text.assemble(("warning  ", "bold yellow"), warning)
-
-
-def _data_table(splits: Sequence[SplitFindings]) -> Table:
-    table = Table(title="data", title_justify="left")
-    table.add_column("")
-    for split in splits:
-        table.add_column(split.name, justify="right")
-    for name in ("images", "captions", "questions", "rows"):
-        table.add_row(name, *(f"{getattr(split, name):,}" for split in splits))
-    table.add_row("images skipped", *(f"{len(split.skipped):,}" for split in splits))
-    table.add_row(
-        "target tokens, least / median / most",
-        *("{} / {:g} / {}".format(*split.target_tokens) for split in splits),
-    )
-    table.add_row(
-        "longest row, tokens with the image's",
-        *(f"{split.longest} (id {split.longest_id})" for split in splits),
-    )
-    table.add_row(
-        "rows cut by data.max_text_tokens",
-        *(f"{split.cut_rows:,} ({split.cut_tokens:,} tokens)" for split in splits),
-    )
-    return table
-
-
-def _skipped(findings: Findings) -> Iterator[Text]:
-    for split in (findings.train, findings.eval):
-        if split is None:
-            continue
-        for left_out in split.skipped[:LISTED]:
-            yield Text(f"skipped  {split.name}: {left_out.id}: {left_out.reason}")
-        if len(split.skipped) > LISTED:
-            yield Text(f"skipped  {split.name}: {len(split.skipped) - LISTED} more (see --json)")
 
 
 def _row(shown: TextShown) -> Text:

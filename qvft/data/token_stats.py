@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from statistics import median
 
 from qvft.data.prompt import PromptTemplate, TokenRow
 from qvft.data.rows import Row
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What `data.max_text_tokens` costs the rows of one kind.
+
+    Attributes:
+        rows, tokens: all there are, the tokens without the image's, `</s>` and stop.
+        cut_rows, cut_tokens: those that lose something, and what they lose.
+        row_share, token_share: the same as shares, 0 to 1.
+    """
+
+    rows: int
+    cut_rows: int
+    row_share: float
+    tokens: int
+    cut_tokens: int
+    token_share: float
 
 
 @dataclass(frozen=True)
@@ -18,6 +36,8 @@ class TokenStats:
         target_tokens: least, median and most supervised tokens of a row, the stop token included.
         longest: tokens of the longest row, image tokens included; `longest_id` is its id.
         cut_rows, cut_tokens: rows longer than `data.max_text_tokens`, and what they lose.
+        most_cut_id: the row that loses most, None where none does.
+        cut: the same by kind of row, with shares.
         wrong_image_tokens: rows that do not hold exactly one image token a query.
         unstopped: rows without a supervised token, or whose last one is not the stop token.
     """
@@ -30,6 +50,8 @@ class TokenStats:
     cut_tokens: int
     wrong_image_tokens: tuple[str, ...]
     unstopped: tuple[str, ...]
+    most_cut_id: str | None = None
+    cut: Mapping[str, Cut] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +78,8 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
     longest, longest_id, cut_rows, cut_tokens = 0, "", 0, 0
     wrong: list[str] = []
     unstopped: list[str] = []
+    most_cut, most_cut_id = 0, None
+    kinds: dict[str, list[tuple[int, int]]] = {}
     for row in rows:
         tokens = encode(row, template)
         targets.append(len(tokens.ids) - tokens.target_start)
@@ -63,6 +87,11 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
             longest, longest_id = len(tokens.ids), row.id
         cut_rows += tokens.cut_tokens > 0
         cut_tokens += tokens.cut_tokens
+        if tokens.cut_tokens > most_cut:
+            most_cut, most_cut_id = tokens.cut_tokens, row.id
+        # Beside the image's tokens, `</s>` and stop are no text.
+        text = len(tokens.ids) - template.num_query_tokens - 2
+        kinds.setdefault(row.kind, []).append((text + tokens.cut_tokens, tokens.cut_tokens))
         if tokens.ids.count(template.image_token_id) != template.num_query_tokens:
             wrong.append(row.id)
         if targets[-1] < 2 or tokens.ids[-1] != template.stop_id:
@@ -76,7 +105,16 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
         cut_tokens,
         tuple(wrong),
         tuple(unstopped),
+        most_cut_id,
+        {kind: _cut(lengths) for kind, lengths in kinds.items()},
     )
+
+
+def _cut(lengths: list[tuple[int, int]]) -> Cut:
+    """From pairs (tokens whole, tokens cut), one a row."""
+    tokens, lost = (sum(column) for column in zip(*lengths, strict=True))
+    rows = sum(cut > 0 for _, cut in lengths)
+    return Cut(len(lengths), rows, rows / len(lengths), tokens, lost, lost / max(tokens, 1))
 
 
 def shown_rows(rows: Iterable[Row], template: PromptTemplate, *, count: int) -> list[ShownRow]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
-from qvft.data.images import MAX_PIXELS, check
+from qvft.data.images import MAX_PIXELS, check, decode
+from qvft.data.quality.look import Look, look
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import ImageError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,24 +47,57 @@ def usable(
     Raises:
         ImageError: with `error`, some image is unusable (the first is named, all are counted).
     """
-    sources = {sample.image.name: sample.image for sample in samples}
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        problems = dict(
-            zip(
-                sources,
-                pool.map(partial(_problem, max_pixels=max_pixels), sources.values()),
-                strict=True,
-            )
-        )
-    bad = {name: problem for name, problem in problems.items() if problem is not None}
+    _, bad = _each_image(samples, partial(check, max_pixels=max_pixels), workers=workers)
     if bad and on_error == "error":
         first = next(iter(bad.values()))
+        count = len({sample.image.name for sample in samples})
         raise ImageError(
-            f"{first.given} ({len(bad)} of {len(sources)} images are unusable)",
+            f"{first.given} ({len(bad)} of {count} images are unusable)",
             where=first.where,
             expected=first.expected,
             do=first.do,
         ) from first
+    return _divided(samples, bad)
+
+
+def looked_at(
+    samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS, workers: int = 2
+) -> tuple[list[Sample], list[Skipped], dict[str, Look]]:
+    """What `usable` gives under `skip`, and the looks of the images by name, from one decoding."""
+
+    def seen(source: ImageSource) -> Look:
+        return look(source, decode(source, max_pixels=max_pixels))
+
+    looks, bad = _each_image(samples, seen, workers=workers)
+    return *_divided(samples, bad), looks
+
+
+def _each_image(
+    samples: Sequence[Sample], work: Callable[[ImageSource], T], *, workers: int
+) -> tuple[dict[str, T], dict[str, ImageError]]:
+    """What `work` makes of each image, by name, or the error it raises."""
+
+    def attempt(source: ImageSource) -> T | ImageError:
+        try:
+            return work(source)
+        except ImageError as error:
+            return error
+
+    sources = {sample.image.name: sample.image for sample in samples}
+    done: dict[str, T] = {}
+    bad: dict[str, ImageError] = {}
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for name, found in zip(sources, pool.map(attempt, sources.values()), strict=True):
+            if isinstance(found, ImageError):
+                bad[name] = found
+            else:
+                done[name] = found
+    return done, bad
+
+
+def _divided(
+    samples: Sequence[Sample], bad: Mapping[str, ImageError]
+) -> tuple[list[Sample], list[Skipped]]:
     kept = [sample for sample in samples if sample.image.name not in bad]
     skipped = [
         Skipped(sample.id, sample.image.name, bad[sample.image.name].given)
@@ -69,11 +105,3 @@ def usable(
         if sample.image.name in bad
     ]
     return kept, skipped
-
-
-def _problem(source: ImageSource, *, max_pixels: int) -> ImageError | None:
-    try:
-        check(source, max_pixels=max_pixels)
-    except ImageError as error:
-        return error
-    return None

@@ -28,6 +28,8 @@ METHOD = (
     "frequencies in CIDEr come from the references and stay those of all compared items."
 )
 LOWER_IS_BETTER = frozenset({"closed_unparseable"})
+# `all` is no group; METEOR of all items is no mean of theirs, so a difference has no interval.
+NOT_COMPARED = frozenset({"all", "meteor"})
 # Ids named in a report of those that only one side has.
 NAMED_IDS = 20
 
@@ -130,7 +132,7 @@ def compare(
 def _groups(scores: Scores, rows: Sequence[PredictionRow]) -> list[str]:
     """The groups that A was scored with and of whose kind an item is left."""
     kinds = {row.kind for row in rows}
-    return [name for name in scores.n if name != "all" and GROUPS[name][0] in kinds]
+    return [name for name in scores.n if name not in NOT_COMPARED and GROUPS[name][0] in kinds]
 
 
 def _difference(name: str, rows: Sequence[PredictionRow], a: Scores, b: Scores) -> MetricDifference:

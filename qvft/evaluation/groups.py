@@ -5,6 +5,7 @@ Items are scored on a scale of 0 to 1 (CIDEr 0 to 10); a value in percent is 100
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,6 +17,7 @@ from qvft.evaluation.answers import is_yes_no, parse_yes_no
 from qvft.evaluation.metrics import exact, medical
 from qvft.evaluation.metrics.bleu import bleu_of_counts
 from qvft.evaluation.metrics.captions import NAMES, score_captions
+from qvft.evaluation.metrics.java import BY_JAVA
 from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.stats import (
@@ -118,6 +120,25 @@ def _bleu_of_order(place: int) -> Callable[[FloatArray], FloatArray]:
     return lambda sums: np.asarray(bleu_of_counts(sums)[..., place])
 
 
+def _by_java(name: str) -> Callable[[Sequence[PredictionRow], Sequence[int]], GroupScores]:
+    """METEOR, whose corpus score is no mean and gets no interval, or SPICE, which is a mean."""
+
+    def group(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
+        value, found = BY_JAVA[name].score(
+            {str(index): rows[index].references for index in chosen},
+            {str(index): rows[index].prediction for index in chosen},
+        )
+        items = {int(key): item for key, item in found.items() if not math.isnan(item)}
+        interval = None
+        if name == "SPICE":
+            value = sum(items.values()) / max(1, len(items))
+            interval = bootstrap_mean(list(items.values()), [rows[index].image for index in items])
+        definition = BY_JAVA[name].definition
+        return GroupScores(len(items), [Metric(name, "0..1", definition, value, items, interval)])
+
+    return group
+
+
 def _answers(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
     matches = {i: exact.exact_match(rows[i].prediction, rows[i].references) for i in chosen}
     metric = _mean_in_percent(rows, "exact_match", matches, definition=exact.DEFINITION)
@@ -196,6 +217,8 @@ GROUPS: dict[
     ],
 ] = {
     "captions": ("caption", _captions),
+    "meteor": ("caption", _by_java("METEOR")),
+    "spice": ("caption", _by_java("SPICE")),
     "answers": ("question", _answers),
     "medical": ("question", _medical),
     "llava_med": ("question", _llava_med),

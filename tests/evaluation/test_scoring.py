@@ -130,3 +130,24 @@ def test_row_as_json_has_a_question_only_where_one_was_asked() -> None:
         "references": ["a"], "scores": {"exact_match": 0.0}, "meta": {"organ": "liver"},
     }  # fmt: skip
     assert "question" not in row_to_json(caption("b", "a"), {})
+
+
+def test_java_metrics_are_scored_where_they_are_asked_for(monkeypatch) -> None:
+    """METEOR's corpus score is no mean, so it has no interval; SPICE leaves out what has none."""
+    from qvft.evaluation import groups
+    from qvft.evaluation.metrics.java import JavaMetric
+
+    def score_them(references, predictions):
+        values = dict(zip(predictions, (0.5, 0.25, float("nan")), strict=True))
+        return 0.4, values
+
+    for name in ("METEOR", "SPICE"):
+        fake = JavaMetric(score_them, f"{name}/none", lambda: None)
+        monkeypatch.setitem(groups.BY_JAVA, name, fake)
+    rows = [
+        PredictionRow(str(n), f"{n}.png", "caption", None, "a dog", ("a dog",)) for n in range(3)
+    ]
+    found = score(rows, metrics=["meteor", "spice"])
+    assert found.metrics == {"METEOR": 0.4, "SPICE": 0.375}
+    assert set(found.intervals) == {"SPICE"}
+    assert [item.get("SPICE") for item in found.per_item] == [0.5, 0.25, None]

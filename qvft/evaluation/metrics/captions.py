@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from qvft.evaluation.metrics.rouge import rouge_l
 from qvft.evaluation.metrics.tokenize import tokenize_all
 
 NAMES = (*(f"Bleu_{order}" for order in range(1, ORDERS + 1)), "ROUGE_L", "CIDEr")
+
+
+# The tokeniser writes it inside a token such as `1 1/2`. The toolkit's BLEU and CIDEr split tokens
+# there and its ROUGE_L does not.
+_NO_BREAK = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -77,10 +83,16 @@ def score_tokens(
         return CaptionScores(
             dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)), 0, without_prediction
         )
-    batch = CaptionBatch.from_tokens(list(predictions.values()), [references[key] for key in ids])
-    counts = bleu_counts(batch)
+    said, known = list(predictions.values()), [references[key] for key in ids]
+    batch = CaptionBatch.from_tokens(said, known)
+    words = batch
+    if any(_NO_BREAK in token for text in (*said, *chain(*known)) for token in text):
+        words = CaptionBatch.from_tokens(
+            [_split(text) for text in said], [[_split(text) for text in texts] for texts in known]
+        )
+    counts = bleu_counts(words)
     corpus_bleu, item_bleu = bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)
-    item_rouge, item_cider = rouge_l(batch), cider_d(batch)
+    item_rouge, item_cider = rouge_l(batch), cider_d(words)
     values = [*item_bleu.T, item_rouge, item_cider]
     corpus = [*map(float, corpus_bleu), mean(item_rouge), mean(item_cider)]
     return CaptionScores(
@@ -93,3 +105,7 @@ def score_tokens(
         n=len(ids),
         without_prediction=without_prediction,
     )
+
+
+def _split(tokens: Sequence[str]) -> list[str]:
+    return [part for token in tokens for part in token.split(_NO_BREAK)]

@@ -6,26 +6,35 @@ results for images that the annotations file does not list, and scores the image
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.errors import DataError
 from qvft.evaluation.metrics.captions import CaptionScores, score_captions
+from qvft.evaluation.metrics.java import BY_JAVA as _BY_JAVA
 from qvft.evaluation.official.reading import identifier, named, read, read_results, words
 from qvft.evaluation.official.scored import Scored
 
 _DEFINITION = "pycocoevalcap 1.2: BLEU, ROUGE_L and CIDEr (CIDEr-D) of PTB tokens"
 
 
-def score_caption_files(references: Path, predictions: Path) -> Scored:
+def score_caption_files(references: Path, predictions: Path, *, also: Sequence[str] = ()) -> Scored:
     """Scores of a results file; `per_item` holds each image's metrics by name.
 
     Images are scored in the order of the annotations file. Of several rows for an image the first
     counts; images without a row are left out; both are counted.
 
+    Args:
+        also: METEOR, SPICE, or both: what Java programs compute.
+
     Raises:
         DataError: a file or row is broken, or a result's image has no reference captions.
+        MissingToolError: Java or a program that `also` needs is not installed.
     """
+    for name in also:
+        _BY_JAVA[name].require_installed()
     known = read_references(references)
     results = read_results(predictions, key="image_id", text_key="caption")
     unknown = [name for name in results.texts if name not in known]
@@ -39,6 +48,13 @@ def score_caption_files(references: Path, predictions: Path) -> Scored:
         )
     ordered = {name: results.texts[name] for name in known if name in results.texts}
     scores = score_captions(known, ordered)
+    metrics: dict[str, float | None] = dict(scores.corpus)
+    per_item = _by_image(scores)
+    for name in dict.fromkeys(also):
+        value, items = _BY_JAVA[name].score(known, ordered)
+        metrics[name] = _number(value)
+        for image, item in items.items():
+            per_item[image][name] = _number(item)
     notes = []
     if results.repeated:
         notes.append(
@@ -51,11 +67,11 @@ def score_caption_files(references: Path, predictions: Path) -> Scored:
             f"left out: {named(scores.without_prediction)}"
         )
     return Scored(
-        metrics=scores.corpus,
+        metrics=metrics,
         n=scores.n,
-        per_item=_by_image(scores),
+        per_item=per_item,
         files={"references": references, "predictions": predictions},
-        definition=_DEFINITION,
+        definition="; ".join([_DEFINITION, *(_BY_JAVA[name].definition for name in also)]),
         counts={
             "duplicate_rows": len(results.repeated),
             "without_prediction": len(scores.without_prediction),
@@ -92,7 +108,7 @@ def read_references(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def _by_image(scores: CaptionScores) -> dict[str, dict[str, float]]:
+def _by_image(scores: CaptionScores) -> dict[str, dict[str, float | None]]:
     names = list(scores.per_item)
     columns = zip(*(scores.per_item[name].values() for name in names), strict=True)
     images = scores.per_item[names[0]]
@@ -100,3 +116,8 @@ def _by_image(scores: CaptionScores) -> dict[str, dict[str, float]]:
         image: dict(zip(names, values, strict=True))
         for image, values in zip(images, columns, strict=True)
     }
+
+
+def _number(value: float) -> float | None:
+    """SPICE gives a caption in which it finds nothing no score, which JSON writes as null."""
+    return None if math.isnan(value) else value

@@ -125,3 +125,22 @@ def test_prediction_for_an_unknown_id_is_an_error() -> None:
 
 def test_nothing_to_score_gives_zeros() -> None:
     assert score_captions({}, {}).corpus == dict.fromkeys(NAMES, 0.0)
+
+
+def test_bleu_and_cider_split_a_token_at_a_no_break_space_and_rouge_does_not() -> None:
+    """Reference run: pycocoevalcap 1.2 on the tokens of `1 1/2`, which hold U+00A0."""
+    tokens = {"a": [["one\u00a0half", "cup"]], "b": [["two", "cups"]]}
+    said = {"a": ["one\u00a0half", "cup"], "b": ["two", "dogs"]}
+    found = score_tokens(tokens, said)
+    apart = score_tokens(
+        {"a": [["one", "half", "cup"]], "b": [["two", "cups"]]},
+        {"a": ["one", "half", "cup"], "b": ["two", "dogs"]},
+    )
+    whole = score_tokens(
+        {"a": [["one-half", "cup"]], "b": [["two", "cups"]]},
+        {"a": ["one-half", "cup"], "b": ["two", "dogs"]},
+    )
+    for name in NAMES:
+        expected = whole if name == "ROUGE_L" else apart
+        assert found.corpus[name] == expected.corpus[name]
+    assert apart.corpus["Bleu_1"] != whole.corpus["Bleu_1"]

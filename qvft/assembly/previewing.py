@@ -1,0 +1,121 @@
+"""From a split to the page that shows it as the model sees it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from qvft.checking.preview import PreviewRow, Role, Token, write_preview
+from qvft.data.collate import Collator
+from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row
+from qvft.data.token_stats import TokenStats, encode
+
+ROWS = 20
+
+
+def preview(
+    path: Path, rows: Sequence[Row], stats: TokenStats, collator: Collator, *, name: str
+) -> None:
+    """Writes the preview of a split.
+
+    Args:
+        path: the HTML file.
+        rows: of the split, as training sees them.
+        stats: of these rows; says which is longest and which loses most.
+        collator: the one that training uses.
+        name: of the split.
+    """
+    chosen = choose(rows, stats, count=ROWS)
+    lead = (
+        f"{len(chosen)} of {len(rows):,} rows, spread over the split, with its extremes first: the "
+        "image after preprocessing, then the tokens the decoder gets."
+    )
+    shown = [_shown(row, why, collator) for row, why in chosen]
+    write_preview(path, shown, title=f"{name} as the model sees it", lead=lead)
+
+
+def choose(rows: Sequence[Row], stats: TokenStats, *, count: int) -> list[tuple[Row, str]]:
+    """Rows with the reason each is shown for: the longest, the most cut, then an even spread.
+
+    Captions and questions take turns while both last, and no row is chosen twice.
+    """
+    extremes = {stats.longest_id: "longest"}
+    if stats.most_cut_id is not None:
+        reasons = [extremes.get(stats.most_cut_id), "most tokens cut"]
+        extremes[stats.most_cut_id] = ", ".join(filter(None, reasons))
+    chosen = [(row, extremes[row.id]) for row in rows if row.id in extremes]
+    rest = [row for row in rows if row.id not in extremes]
+    kinds = [[row for row in rest if row.kind == kind] for kind in ("caption", "question")]
+    room = count - len(chosen)
+    half = [min(len(kind), room // 2) for kind in kinds]
+    shares = (room - half[1], room - half[0])
+    spread = [_spread(kind, share) for kind, share in zip(kinds, shares, strict=True)]
+    while any(spread) and len(chosen) < count:
+        for waiting in spread:
+            if waiting and len(chosen) < count:
+                chosen.append((waiting.pop(0), ""))
+    return chosen
+
+
+def _spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """`count` rows at even distances, all where there are fewer."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[place * len(rows) // count] for place in range(count)]
+
+
+def _shown(row: Row, why: str, collator: Collator) -> PreviewRow:
+    template = collator.template
+    pixels = collator.pixels([row.sample.image])[0]
+    png, size = _png(pixels, collator.image_processor)
+    return PreviewRow(
+        id=row.id,
+        kind=row.kind,
+        why=why,
+        png=png,
+        size=size,
+        image_tokens=template.num_query_tokens,
+        tokens=row_tokens(row, template),
+    )
+
+
+def row_tokens(row: Row, template: PromptTemplate) -> tuple[Token, ...]:
+    """The row's tokens after the image's, those that are cut included and marked."""
+    kept = encode(row, template)
+    whole = encode(row, replace(template, max_text_tokens=len(kept.ids) + kept.cut_tokens))
+    head = template.num_query_tokens + 1
+    lost_prompt = whole.target_start - kept.target_start
+    kept_target = len(kept.ids) - kept.target_start - 1
+    tokens = [_token(template, whole.ids[head - 1], "start")]
+    for place, token_id in enumerate(whole.ids[head : whole.target_start]):
+        tokens.append(_token(template, token_id, "prompt", cut=place < lost_prompt))
+    for place, token_id in enumerate(whole.ids[whole.target_start : -1]):
+        tokens.append(_token(template, token_id, "target", cut=place >= kept_target))
+    return (*tokens, _token(template, whole.ids[-1], "stop"))
+
+
+def _token(template: PromptTemplate, token_id: int, role: Role, *, cut: bool = False) -> Token:
+    tokenizer = template.tokenizer
+    text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    if "\ufffd" in text:  # a part of a character: the vocabulary's own name for it says more
+        text = tokenizer.convert_ids_to_tokens(token_id)
+    return Token(token_id, text.replace(" ", "·").replace("\n", "↵"), role, cut)
+
+
+def _png(pixels: Tensor, processor: Any) -> tuple[bytes, tuple[int, int]]:
+    """A normalised image (3, height, width) as PNG, normalisation undone, and its size."""
+    values = pixels.permute(1, 2, 0).numpy()
+    if processor.do_normalize:
+        values = values * np.array(processor.image_std) + np.array(processor.image_mean)
+    image = Image.fromarray((values * 255).round().clip(0, 255).astype(np.uint8))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue(), image.size

@@ -1,0 +1,80 @@
+"""Rows as the model sees them, as one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from qvft.files import write_text
+
+Role = Literal["start", "prompt", "target", "stop"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token.
+
+    Attributes:
+        id: in the decoder's vocabulary.
+        text: what it spells, blanks and line breaks made visible.
+        role: `target` and `stop` are what the loss sees.
+        cut: it is left out, since the row is longer than `data.max_text_tokens`.
+    """
+
+    id: int
+    text: str
+    role: Role
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class PreviewRow:
+    """A row as training sees it.
+
+    Attributes:
+        id: of the row.
+        kind: `caption` or `question`.
+        why: what it was chosen for, e.g. `longest`; empty for the spread over the split.
+        png: the preprocessed image, normalisation undone; None where it cannot be read.
+        size: its width and height.
+        image_tokens: how many `<image>` tokens stand in front.
+        tokens: the rest of the row, in order.
+    """
+
+    id: str
+    kind: str
+    why: str
+    png: bytes | None
+    size: tuple[int, int]
+    image_tokens: int
+    tokens: tuple[Token, ...]
+
+
+def write_preview(path: Path, rows: Sequence[PreviewRow], *, title: str, lead: str) -> None:
+    """Writes the page; every text in it is escaped.
+
+    Args:
+        path: the file; one that is there is written anew.
+        rows: in the order of the page.
+        title: of the page.
+        lead: one sentence below it.
+    """
+    environment = Environment(
+        loader=PackageLoader("qvft.checking", "."),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    page = environment.get_template("preview.html.j2")
+    write_text(path, page.render(rows=rows, title=title, lead=lead))
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -1,0 +1,1 @@
+"""What a split is like before anything is trained on it: copies, contradictions, texts."""

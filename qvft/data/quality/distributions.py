@@ -1,0 +1,105 @@
+"""How answers and lengths are distributed over a split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from qvft.data.quality.texts import KINDS, Text, normal
+
+SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+COMMON = 10
+LEAST_SHOWN = 5
+YES_NO = frozenset({"yes", "no"})
+
+
+@dataclass(frozen=True)
+class Common:
+    """An answer that many questions have, and its share of all (0 to 1)."""
+
+    answer: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The supervised answers of a split, compared as `texts.normal` says.
+
+    Attributes:
+        count: questions.
+        distinct: different answers.
+        yes_no_share: share of answers that are `yes` or `no`.
+        common: the most frequent answers. One that fewer than LEAST_SHOWN questions have is not
+            named: it may say something about a person.
+        once: answers that one question has.
+        unseen: questions whose answer no training question has, None for training data itself.
+    """
+
+    count: int
+    distinct: int
+    yes_no_share: float
+    common: tuple[Common, ...]
+    once: int
+    unseen: int | None = None
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of the texts of one kind, at the quantiles SHARES (least to most).
+
+    Attributes:
+        count: texts.
+        words: in words, as white space parts them.
+        tokens: in the decoder's tokens.
+    """
+
+    count: int
+    words: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+def answers(texts: Iterable[Text], *, known: Collection[str] | None = None) -> Answers | None:
+    """The distribution of a split's answers, None where it has no questions.
+
+    Args:
+        texts: of the split.
+        known: the normalised answers of the training data.
+    """
+    given = Counter(normal(one.text) for one in texts if one.kind == "answer")
+    count = given.total()
+    if not count:
+        return None
+    common = tuple(
+        Common(answer, times, times / count)
+        for answer, times in given.most_common(COMMON)
+        if times >= LEAST_SHOWN
+    )
+    return Answers(
+        count=count,
+        distinct=len(given),
+        yes_no_share=sum(given[answer] for answer in YES_NO) / count,
+        common=common,
+        once=sum(times == 1 for times in given.values()),
+        unseen=None
+        if known is None
+        else sum(times for answer, times in given.items() if answer not in known),
+    )
+
+
+def lengths(texts: Sequence[Text], tokens: Mapping[str, int]) -> dict[str, Lengths]:
+    """Lengths by kind, kinds without a text left out; `tokens` is `spelling.token_counts`."""
+    found: dict[str, Lengths] = {}
+    for kind in KINDS:
+        own = [one.text for one in texts if one.kind == kind]
+        if own:
+            words = quantiles([len(text.split()) for text in own])
+            found[kind] = Lengths(len(own), words, quantiles([tokens[text] for text in own]))
+    return found
+
+
+def quantiles(values: Sequence[int]) -> tuple[int, ...]:
+    """The values at SHARES of the sorted list; no value is made up between two."""
+    ordered = sorted(values)
+    return tuple(ordered[round(share * (len(ordered) - 1))] for share in SHARES)

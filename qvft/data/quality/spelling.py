@@ -1,0 +1,143 @@
+"""Characters that the decoder's tokenizer loses, and texts that cost it many tokens."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qvft.data.quality.texts import Text
+
+COSTLY_TOKENS = 3
+LISTED = 5
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Character:
+    """A character, how many rows have it, and the ids of the first.
+
+    Attributes:
+        character: itself.
+        name: as Unicode calls it, with its code point.
+        tokens: that it takes alone.
+    """
+
+    character: str
+    name: str
+    tokens: int
+    rows: int
+    first_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """What the tokenizer makes of the characters of a split.
+
+    Attributes:
+        lost: characters that become an unknown token or do not come back from decoding.
+        costly: characters of COSTLY_TOKENS tokens or more, the most frequent first.
+        lost_rows, costly_rows: rows that have any such character.
+        other_script_rows: rows with a letter of another script than Latin.
+        other_script_tokens_per_character: over their texts; `latin_tokens_per_character` over the
+            rest. None where there is no such text.
+    """
+
+    lost: tuple[Character, ...]
+    costly: tuple[Character, ...]
+    lost_rows: int
+    costly_rows: int
+    other_script_rows: int
+    other_script_tokens_per_character: float | None
+    latin_tokens_per_character: float | None
+
+
+def token_counts(texts: Iterable[Text], tokenizer: Any) -> dict[str, int]:
+    """Tokens of each different text as it stands inside a row (after a blank), without specials."""
+    different = list(dict.fromkeys(one.text for one in texts))
+    counts: dict[str, int] = {}
+    for start in range(0, len(different), _BATCH):
+        batch = different[start : start + _BATCH]
+        for text, ids in zip(batch, _encode(tokenizer, batch), strict=True):
+            counts[text] = len(ids)
+    return counts
+
+
+def spelling(texts: Sequence[Text], tokenizer: Any, tokens: dict[str, int]) -> Spelling:
+    """Looks at every character that occurs.
+
+    Args:
+        texts: of a split.
+        tokenizer: the decoder's.
+        tokens: `token_counts` of the texts.
+    """
+    rows: Counter[str] = Counter()
+    first_ids: dict[str, list[str]] = {}
+    by_row: dict[str, set[str]] = {}
+    for one in texts:
+        by_row.setdefault(one.row_id, set()).update(one.text)
+    for row_id, characters in by_row.items():
+        rows.update(characters)
+        for character in characters:
+            listed = first_ids.setdefault(character, [])
+            if len(listed) < LISTED:
+                listed.append(row_id)
+    # White space is folded before a text is encoded.
+    present = sorted(character for character in rows if not character.isspace())
+    encoded = dict(zip(present, _encode(tokenizer, present), strict=True))
+    lost = {c for c, ids in encoded.items() if _is_lost(c, ids, tokenizer)}
+    costly = {c for c, ids in encoded.items() if len(ids) >= COSTLY_TOKENS} - lost
+
+    def described(characters: set[str]) -> tuple[Character, ...]:
+        ordered = sorted(characters, key=lambda c: (-rows[c], c))
+        return tuple(
+            Character(c, _name(c), len(encoded[c]), rows[c], tuple(first_ids[c])) for c in ordered
+        )
+
+    foreign = {c for c in present if _is_other_script(c)}
+    other = [one.text for one in texts if not foreign.isdisjoint(one.text)]
+    latin = [one.text for one in texts if foreign.isdisjoint(one.text)]
+    return Spelling(
+        lost=described(lost),
+        costly=described(costly),
+        lost_rows=sum(not lost.isdisjoint(characters) for characters in by_row.values()),
+        costly_rows=sum(not costly.isdisjoint(characters) for characters in by_row.values()),
+        other_script_rows=sum(not foreign.isdisjoint(found) for found in by_row.values()),
+        other_script_tokens_per_character=_price(other, tokens),
+        latin_tokens_per_character=_price(latin, tokens),
+    )
+
+
+def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text after a blank."""
+    if not texts:
+        return []
+    return tokenizer(
+        [" " + " ".join(text.split()) for text in texts],
+        add_special_tokens=False,
+        split_special_tokens=True,
+        verbose=False,
+    )["input_ids"]
+
+
+def _is_lost(character: str, ids: Sequence[int], tokenizer: Any) -> bool:
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        return True
+    back = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    return back.strip() != character
+
+
+def _is_other_script(character: str) -> bool:
+    """Whether it is a letter, and not a Latin one (Greek letters as in `μm` count as other)."""
+    return character.isalpha() and "LATIN" not in unicodedata.name(character, "")
+
+
+def _name(character: str) -> str:
+    return f"{unicodedata.name(character, 'without a name')} (U+{ord(character):04X})"
+
+
+def _price(texts: Sequence[str], tokens: dict[str, int]) -> float | None:
+    characters = sum(len(text) for text in texts)
+    return sum(tokens[text] for text in texts) / characters if characters else None

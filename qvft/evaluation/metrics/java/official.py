@@ -1,0 +1,55 @@
+"""Where Java and the jars of the official evaluators are; they are never downloaded from here.
+
+The jars are those of the package `pycocoevalcap`, which is looked up but never imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from qvft.errors import MissingToolError
+
+# Numbers are read and written with a full stop, and text as UTF-8, whatever the user's locale.
+LOCALE = ("-Dfile.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US")
+
+
+def java_command(metric: str, package_files: tuple[str, ...], *, do: str) -> tuple[list[str], Path]:
+    """The start of a command line that runs Java, and the folder of `pycocoevalcap`.
+
+    Args:
+        metric: its name, for the message.
+        package_files: what must be there, relative to the package's folder; may hold `*`.
+        do: what to do where one of them is missing although the package is installed.
+
+    Raises:
+        MissingToolError: Java, the package or one of the files is absent; all are named at once.
+    """
+    missing, remedies = [], []
+    java = shutil.which("java")
+    if java is None:
+        missing.append("no `java` on the PATH")
+        remedies.append("install a Java runtime (Debian: apt-get install default-jre-headless)")
+    folder = _package_folder()
+    if folder is None:
+        missing.append("no package pycocoevalcap")
+        remedies.append("pip install 'qvft[java]'")
+    absent = [name for name in package_files if folder and not any(folder.glob(name))]
+    if absent:
+        missing.append(f"{', '.join(absent)} not in {folder}")
+        remedies.append(do)
+    if missing or java is None or folder is None:
+        raise MissingToolError(
+            f"{metric} cannot be computed: {', '.join(missing)}",
+            expected="the official program, which runs on Java",
+            do=f"{'; '.join(remedies)}; or leave {metric} out",
+        )
+    return [java, *LOCALE], folder
+
+
+def _package_folder() -> Path | None:
+    """Folder of the installed `pycocoevalcap`, the first that exists."""
+    spec = importlib.util.find_spec("pycocoevalcap")
+    folders = [] if spec is None else [Path(p) for p in spec.submodule_search_locations or ()]
+    return next((folder for folder in folders if folder.is_dir()), None)
