@@ -14,7 +14,7 @@ from PIL import Image
 
 from qvft.convert import main
 from qvft.data.formats import FORMATS, read_samples
-from qvft.data.images import decode
+from qvft.data.images.decoding import decode
 from qvft.data.sample import ImageFile, Sample
 from qvft.data.write_jsonl import write_jsonl
 

@@ -13,7 +13,7 @@ import torch
 from qvft.assembly.data import read_split
 from qvft.assembly.generation import generation_fields
 from qvft.assembly.model import Loaded, base_model, base_of, versions
-from qvft.data.images import decode
+from qvft.data.images.decoding import decode
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError
 from qvft.evaluation.predict import predict_rows

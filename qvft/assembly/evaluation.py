@@ -15,7 +15,7 @@ from qvft.assembly.evaluation_task import Task, prediction_rows
 from qvft.assembly.model import Loaded
 from qvft.assembly.opening import load_opened
 from qvft.assembly.standing import REPORT_FILES, Standing
-from qvft.data.images import decode as decode_image
+from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
 from qvft.errors import DataError
 from qvft.evaluation.baselines import DEFINITION

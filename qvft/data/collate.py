@@ -13,7 +13,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from qvft.data.images import decode
+from qvft.data.images.decoding import decode
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.data.sample import ImageSource
@@ -81,7 +81,7 @@ class Collator:
         return torch.stack([self.cache[source.name] for source in sources])
 
     def decode(self, source: ImageSource) -> Image:
-        """The image as upright RGB; raises `ImageError` as `images.decode`."""
+        """The image as upright RGB; raises `ImageError` as `decoding.decode`."""
         return decode(source, max_pixels=self.max_image_pixels)
 
     def normalise(self, images: Sequence[Image]) -> Tensor:

@@ -15,7 +15,7 @@ class ImageSource(Protocol):
     """Where an image's pixels come from.
 
     `name` is what reports and messages call it (a path where there is one). `open` returns the
-    undecoded Pillow image; only `qvft.data.images.decode` calls it, which adds the safety.
+    undecoded Pillow image; only `qvft.data.images.decoding.decode` calls it, which adds the safety.
     """
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
-from qvft.data.images import MAX_PIXELS, check, decode
+from qvft.data.images.decoding import MAX_PIXELS, check, decode
 from qvft.data.quality.look import Look, look
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import ImageError
@@ -41,7 +41,7 @@ def usable(
         samples: a split.
         on_error: `error` stops at unusable images, `skip` leaves their samples out, all of them
             if need be.
-        max_pixels: as in `images.decode`.
+        max_pixels: as in `images.decoding.decode`.
         workers: threads; below 1 counts as 1.
 
     Raises:

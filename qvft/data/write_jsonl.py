@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from qvft.data.formats.jsonl import path_problem
-from qvft.data.quiet import quiet_pillow
+from qvft.data.images.quiet import quiet_pillow
 from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.errors import ImageError
 from qvft.files import new_file, new_folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -60,7 +61,8 @@ class _Reader:
         self, sources: Sequence[ImageSource]
     ) -> tuple[Tensor | None, list[ImageError | None]]:
         """Pixels (I, 3, height, width) of the usable sources, and for each source its problem."""
-        images, problems = [], []
+        images: list[Image] = []
+        problems: list[ImageError | None] = []
         for source in sources:
             try:
                 images.append(self.collator.decode(source))

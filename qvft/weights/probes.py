@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from qvft.data.collate import Collator
-from qvft.data.images import decode
+from qvft.data.images.decoding import decode
 from qvft.data.rows import Row
 
 PROBES = 8

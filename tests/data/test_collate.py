@@ -8,7 +8,7 @@ from PIL import Image
 
 from qvft.data.collate import IGNORED, Collator, pad_rows
 from qvft.data.drawn import vocabulary_texts
-from qvft.data.images import MAX_PIXELS
+from qvft.data.images.decoding import MAX_PIXELS
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row, training_rows
 from qvft.data.sample import ImageFile, Question, Sample

@@ -12,7 +12,7 @@ import pytest
 from qvft.data.formats import FORMATS, read_samples
 from qvft.data.formats.columns import DEFAULTS
 from qvft.data.formats.jsonl import QUESTION_KEYS, ROW_KEYS
-from qvft.data.images import check
+from qvft.data.images.decoding import check
 from qvft.data.sample import Sample
 from qvft.errors import DataError
 from qvft.recipe.load import load_recipe

@@ -12,7 +12,7 @@ from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 from qvft.assembly.data import read_split
 from qvft.assembly.model import Loaded, base_model, base_of
-from qvft.data.images import decode as decode_image
+from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import ImageError

@@ -6,7 +6,7 @@ import pickle
 
 from qvft.data import drawn
 from qvft.data.formats import read_samples
-from qvft.data.images import decode
+from qvft.data.images.decoding import decode
 
 
 def test_a_sample_holds_the_texts_of_its_scene() -> None:

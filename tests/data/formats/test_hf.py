@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from qvft.data.formats import columns, read_samples
-from qvft.data.images import check, decode
+from qvft.data.images.decoding import check, decode
 from qvft.errors import DataError, ImageError
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qvft.data.images import decode
-from qvft.data.quiet import quiet_libtiff, quiet_pillow
+from qvft.data.images.decoding import decode
+from qvft.data.images.quiet import quiet_libtiff, quiet_pillow
 from qvft.errors import ImageError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qvft.data.images import check, decode
+from qvft.data.images.decoding import check, decode
 from qvft.data.sample import ImageFile
 from qvft.errors import ImageError
 

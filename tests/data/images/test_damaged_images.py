@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qvft.data.images import FORMATS, check, decode
+from qvft.data.images.decoding import FORMATS, check, decode
 from qvft.data.sample import ImageFile
 from qvft.errors import ImageError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from qvft.data.ink import cmyk_to_rgb
+from qvft.data.images.ink import cmyk_to_rgb
 
 WHITE, GREY, BLACK = (255, 128, 128), (128, 128, 128), (0, 128, 128)  # L*a*b* in 8 bits
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qvft.data.images import decode
+from qvft.data.images.decoding import decode
 
 pytestmark = pytest.mark.filterwarnings("error")
 

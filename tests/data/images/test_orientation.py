@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from qvft.data.images import check, decode
+from qvft.data.images.decoding import check, decode
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -7,11 +7,11 @@ from pathlib import Path, PurePath
 
 from PIL import Image, UnidentifiedImageError
 
-from qvft.data.orientation import settle_exif, turn
-from qvft.data.quiet import quiet_libtiff, quiet_pillow
-from qvft.data.rgb import to_rgb
+from qvft.data.images.orientation import settle_exif, turn
+from qvft.data.images.quiet import quiet_libtiff, quiet_pillow
+from qvft.data.images.rgb import to_rgb
+from qvft.data.images.transparency import drawn_box, settle_key, white_outside
 from qvft.data.sample import ImageSource
-from qvft.data.transparency import drawn_box, settle_key, white_outside
 from qvft.errors import ImageError, UserError
 
 MAX_PIXELS = 64_000_000

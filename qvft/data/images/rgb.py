@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from qvft.data.ink import cmyk_to_rgb
-from qvft.data.transparency import over_white
+from qvft.data.images.ink import cmyk_to_rgb
+from qvft.data.images.transparency import over_white
 
 _PHOTOMETRIC_TAG, _MIN_IS_WHITE = 262, 0
 _SAMPLE_FORMAT_TAG, _UNSIGNED = 339, (1,)
