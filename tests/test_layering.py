@@ -37,7 +37,12 @@ HOMES = {
     "evaluate": {
         f"evaluation/modules/{name}.py"
         for name in (
-            "features", "captions", "vqa_accuracy", "medical_vqa", "llava_med", "retrieval"
+            "features",
+            "captions",
+            "vqa_accuracy",
+            "medical_vqa",
+            "llava_med",
+            "retrieval",
         )
     },
     "trl": set(),

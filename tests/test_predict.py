@@ -113,7 +113,7 @@ def test_generation_fields_arrive_by_name(
 ) -> None:
     seen: list[Mapping[str, Any]] = []
 
-    def remember(model: Any, template: Any, batch: Any, generation: Mapping[str, Any]) -> list:
+    def remember(model: Any, collator: Any, batch: Any, generation: Mapping[str, Any]) -> list:
         seen.append(generation)
         return [("said",)] * len(batch)
 
@@ -201,7 +201,7 @@ def test_a_generation_config_file_is_read_and_options_win(
 ) -> None:
     seen: list[Mapping[str, Any]] = []
 
-    def remember(model: Any, template: Any, batch: Any, generation: Mapping[str, Any]) -> list:
+    def remember(model: Any, collator: Any, batch: Any, generation: Mapping[str, Any]) -> list:
         seen.append(generation)
         return [("said",)] * len(batch)
 

@@ -62,6 +62,12 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> Compa
         raise CheckpointError(
             "the run trained no LoRA", where=str(adapter), do="qvft.merge writes the whole model"
         )
+    if ingredients.base.graft is not None or ingredients.base.stored_queries is not None:
+        raise CheckpointError(
+            "its base is no checkpoint as it stands (model.text_branch, model.query_tokens)",
+            where=str(run_dir),
+            do="qvft.merge writes the whole model",
+        )
     names = (CONFIG, WEIGHTS, BRIDGE)
     require_space(folder, sum((adapter / name).stat().st_size for name in names) + SLACK_BYTES)
     for name in names:

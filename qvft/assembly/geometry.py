@@ -7,11 +7,12 @@ from transformers import PretrainedConfig
 from qvft.adapters.freeze import ComponentCount, count_components, mark_trainable, total_count
 from qvft.adapters.lora import add_lora
 from qvft.adapters.targets import resolve_targets
+from qvft.assembly.model import base_of
 from qvft.assembly.training import PhasePlan, phase_plans
 from qvft.checking.findings import Component, Memory, PhaseFindings
 from qvft.models.families import Family, family_of
-from qvft.models.geometry import known_configs, meta_model
-from qvft.models.load import find_base
+from qvft.models.geometry import known_configs, meta_model, question_config
+from qvft.models.query_count import config_with_queries
 from qvft.recipe.schema import Recipe, Tune
 from qvft.training.memory import estimate_memory
 
@@ -21,7 +22,7 @@ FROZEN_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFindings, ...]:
     """What `phase_findings` says of each phase of a geometry, with rows of the greatest length."""
-    family = family_of(config.model_type, wanted=recipe.model.family)
+    family = family_of(config.model_type)
     row_tokens = config.num_query_tokens + recipe.data.max_text_tokens
     phases = []
     for plan in phase_plans(recipe):
@@ -36,12 +37,13 @@ def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFind
 
 def config_of(recipe: Recipe) -> PretrainedConfig:
     """The configuration of the recipe's base; of a known hub id without asking the hub."""
-    known = known_configs()
-    if recipe.model.id in known:
-        return known[recipe.model.id]
-    return find_base(
-        recipe.model.id, revision=recipe.model.revision, family=recipe.model.family
-    ).config
+    model = recipe.model
+    known = known_configs().get(model.id)
+    if known is not None and model.text_branch is not None:
+        known = question_config(known, model.text_branch)
+    if known is None:
+        return base_of(recipe).config
+    return config_with_queries(known, model.query_tokens or known.num_query_tokens)
 
 
 def is_trainable(config: PretrainedConfig) -> bool:

@@ -12,7 +12,7 @@ import torch
 from qvft.adapters.checkpoint import check_base, read_bridge, read_manifest
 from qvft.adapters.lora_weights import LoraWeight, read_lora
 from qvft.assembly.model import DTYPES, base_hash, base_of, run_recipe, versions
-from qvft.models.load import Base, weight_files
+from qvft.models.base import Base, weight_files
 from qvft.recipe.schema import Recipe
 from qvft.weights.stored import main_dtype, stored_dtypes, widest_dtype
 from qvft.weights.write import file_hashes

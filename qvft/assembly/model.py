@@ -18,9 +18,11 @@ from qvft.adapters.lora import PeftModel, add_lora, load_lora
 from qvft.adapters.targets import resolve_targets
 from qvft.data.collate import Collator
 from qvft.data.prompt import PromptTemplate
+from qvft.data.question_reader import QuestionReader
 from qvft.errors import CheckpointError, RecipeError
 from qvft.files import sha256_json
-from qvft.models.load import Base, find_base, gpu_has_bf16, load_model, load_processor, weights_hash
+from qvft.models.base import Base, find_base, weights_hash
+from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.recipe.lock import read_lock, recipe_hash
 from qvft.recipe.schema import Recipe, Tune
 
@@ -68,7 +70,20 @@ def use_threads(threads: int | None) -> None:
 def base_of(recipe: Recipe) -> Base:
     """The recipe's base checkpoint, found but not loaded."""
     model = recipe.model
-    return find_base(model.id, revision=model.revision, family=model.family)
+    if model.text_branch is not None and model.init == "random":
+        raise RecipeError(
+            "random with a text branch",
+            where="model.init",
+            expected="pretrained: the branch is put beside trained weights",
+        )
+    return find_base(
+        model.id,
+        revision=model.revision,
+        family=model.family,
+        text_branch=model.text_branch,
+        query_tokens=model.query_tokens,
+        seed=recipe.run.seed,
+    )
 
 
 def template_of(recipe: Recipe, base: Base, processor: Any) -> PromptTemplate:
@@ -139,8 +154,17 @@ def base_model(
         processor.image_processor,
         recipe.data.max_image_pixels,
         cache={} if recipe.data.cache_images else None,
+        reader=_reader(base, processor),
     )
     return Loaded(base, model, None, processor, template, collator)
+
+
+def _reader(base: Base, processor: Any) -> QuestionReader | None:
+    """What the Q-Former reads, in the families whose Q-Former reads."""
+    if not base.family.reads_question:
+        return None
+    positions = base.config.qformer_config.max_position_embeddings
+    return QuestionReader(processor.qformer_tokenizer, positions)
 
 
 def with_fresh_adapters(loaded: Loaded, recipe: Recipe, tune: Tune) -> Loaded:

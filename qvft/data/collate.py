@@ -14,7 +14,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from qvft.data.images.decoding import decode
+from qvft.data.padding import pad_rows
 from qvft.data.prompt import PromptTemplate
+from qvft.data.question_reader import QuestionReader
 from qvft.data.rows import Row
 from qvft.data.sample import ImageSource
 
@@ -33,18 +35,21 @@ class Collator:
         max_image_pixels: larger images are refused.
         cache: keeps normalised images by name, 12 * height * width bytes each, in this process
             (so it needs a data loader without workers); None keeps none.
+        reader: where the Q-Former reads the prompt, what turns it into the Q-Former's tokens.
 
     Returns of a call, a dict of:
         pixel_values (I, 3, height, width) float32; image_index (B,) long: the image of each row;
         input_ids (B, L) long; attention_mask (B, L) long, from lengths, never from pad ids;
         labels (B, L) long: the token itself at target and stop positions, -100 elsewhere;
-        row_index (B,) long: the row's place in `rows` as numbered by its dataset.
+        row_index (B,) long: the row's place in `rows` as numbered by its dataset;
+        with a reader qformer_input_ids and qformer_attention_mask (B, T) long.
     """
 
     template: PromptTemplate
     image_processor: Any
     max_image_pixels: int
     cache: dict[str, Tensor] | None = None
+    reader: QuestionReader | None = None
 
     def __call__(self, rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
         images: dict[str, int] = {}
@@ -68,7 +73,14 @@ class Collator:
             **batch,
             "labels": labels,
             "row_index": torch.tensor([index for index, _ in rows]),
+            **self.read([self.template.prompt_text(r.kind, r.question) for _, r in rows]),
         }
+
+    def read(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What the Q-Former reads of each prompt; nothing where it reads none."""
+        if self.reader is None:
+            return {}
+        return self.reader.batch([self.reader.ids(prompt) for prompt in prompts])
 
     def pixels(self, sources: Sequence[ImageSource]) -> Tensor:
         """Decoded, resized and normalised images (I, 3, height, width)."""
@@ -90,22 +102,3 @@ class Collator:
 
     def _read(self, sources: Sequence[ImageSource]) -> Tensor:
         return self.normalise([self.decode(source) for source in sources])
-
-
-def pad_rows(
-    rows: Sequence[Sequence[int]], pad_id: int, *, side: str = "right", width: int = 0
-) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask` (B, L) of token rows, padded on one side.
-
-    L is the longest row's length, or `width` where that is more. Training pads on the right,
-    generation on the left. The mask comes from the lengths: OPT's end-of-text token also stands in
-    front of every text, so ids cannot tell padding.
-    """
-    longest = max(width, *(len(row) for row in rows))
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        span = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
-        ids[index, span] = torch.tensor(row, dtype=torch.long)
-        mask[index, span] = 1
-    return {"input_ids": ids, "attention_mask": mask}

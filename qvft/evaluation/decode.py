@@ -1,6 +1,6 @@
-"""From visual prefixes and prompts to generated text.
+"""From encoded images and prompts to generated text.
 
-Shape letters: B rows, L the batch's row length, Q query tokens, D decoder width, T new tokens.
+Shape letters: B rows.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qvft.data.collate import pad_rows
-from qvft.data.prompt import Kind, PromptTemplate
+from qvft.data.collate import Collator
+from qvft.data.padding import pad_rows
+from qvft.data.prompt import Kind
 from qvft.data.sample import Sample
 from qvft.errors import RecipeError
-from qvft.models.blip2 import embed_rows
+from qvft.models.stages import embed_rows
 
 WIDTH_STEP = 8
 """Rows are padded to a multiple of this many tokens, so that a run has few shapes of batches."""
@@ -28,12 +29,21 @@ MOST_WAITING = 8
 
 @dataclass(frozen=True)
 class Prompted:
-    """A row ready to be answered: its number, kind and tokens, and its image's (Q, D) prefix."""
+    """A row ready to be answered.
+
+    Attributes:
+        number: its place among the rows asked.
+        kind: what is asked for.
+        ids: tokens of its prompt, image tokens included.
+        image: what its image's rows share, from `encoding.encoded_images`.
+        prompt: the words of the prompt.
+    """
 
     number: int
     kind: Kind
     ids: tuple[int, ...]
-    prefix: Tensor
+    image: Tensor
+    prompt: str
 
     @property
     def shape(self) -> tuple[Kind, int]:
@@ -75,7 +85,7 @@ class Waiting:
 @torch.no_grad()
 def generate_texts(
     model: PreTrainedModel,
-    template: PromptTemplate,
+    collator: Collator,
     batch: Sequence[Prompted],
     generation: Mapping[str, Any],
 ) -> list[tuple[str, ...]]:
@@ -83,6 +93,7 @@ def generate_texts(
 
     Args:
         model: with its trained weights in place, in evaluation mode.
+        collator: holds the template, and what the Q-Former reads.
         batch: B rows of one shape.
         generation: fields of `transformers.GenerationConfig`. Lengths count new tokens only:
             the image's tokens are not among them.
@@ -94,15 +105,16 @@ def generate_texts(
     Raises:
         RecipeError: transformers refuses a value or combination of the generation settings.
     """
-    place = model.query_tokens.device
+    place, template = model.device, collator.template
     tokenizer = template.tokenizer
     padded = pad_rows(
         [row.ids for row in batch], tokenizer.pad_token_id, side="left", width=batch[0].shape[1]
     )
+    rows = {"input_ids": padded["input_ids"], **collator.read([row.prompt for row in batch])}
     embeds = embed_rows(
         model,
-        padded["input_ids"].to(place),
-        prefix=torch.stack([row.prefix for row in batch]),
+        {key: value.to(place) for key, value in rows.items()},
+        images=torch.stack([row.image for row in batch]),
         image_index=torch.arange(len(batch), device=place),
     )
     helper = {"tokenizer": tokenizer} if "stop_strings" in generation else {}

@@ -1,6 +1,6 @@
-"""From image sources to visual prefixes: decoded in workers, encoded in batches, each image once.
+"""From image sources to what their rows share: decoded in workers, each encoded once.
 
-Shape letters: I images, Q query tokens, D decoder width.
+Shape letters: I images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from qvft.data.collate import Collator
 from qvft.data.sample import ImageSource
 from qvft.errors import ImageError
-from qvft.models.blip2 import encode_images
+from qvft.models.stages import encode_images
 
 Encoded = Tensor | ImageError
 
@@ -29,7 +29,7 @@ def encoded_images(
     batch_size: int,
     workers: int,
 ) -> Iterator[Encoded]:
-    """The visual prefix (Q, D) of each source in order, or why the image cannot be decoded.
+    """What an image's rows share, of each source in order, or why the image cannot be decoded.
 
     Args:
         model: in evaluation mode.
@@ -46,9 +46,9 @@ def encoded_images(
         num_workers=min(workers, len(chunks)),
     )
     for pixels, problems in loader:
-        prefixes = iter(_prefixes(model, pixels))
+        states = iter(_states(model, pixels))
         for problem in problems:
-            yield next(prefixes) if problem is None else problem
+            yield next(states) if problem is None else problem
 
 
 class _Reader:
@@ -73,9 +73,9 @@ class _Reader:
 
 
 @torch.no_grad()
-def _prefixes(model: PreTrainedModel, pixels: Tensor | None) -> list[Tensor]:
-    """One (Q, D) tensor an image, each in memory of its own, so that it can be let go alone."""
+def _states(model: PreTrainedModel, pixels: Tensor | None) -> list[Tensor]:
+    """One tensor an image, each in memory of its own, so that it can be let go alone."""
     if pixels is None:
         return []
-    encoded = encode_images(model, pixels.to(model.query_tokens.device))
-    return [prefix.clone() for prefix in encoded]
+    encoded = encode_images(model, pixels.to(model.device))
+    return [state.clone() for state in encoded]

@@ -41,7 +41,7 @@ def outcomes(
     """The outcome of every row, as batches finish.
 
     Images are decoded in workers and encoded once each, in the order in which rows first name
-    them; the prefix of an image is kept until its last row is answered. Rows of equal shape are
+    them; what they share is kept until the last is answered. Rows of equal shape are
     decoded together.
 
     Args:
@@ -55,7 +55,7 @@ def outcomes(
     waiting = Waiting(batch_size=batch_size)
 
     def answered(batch: Sequence[Prompted]) -> list[Outcome]:
-        texts = generate_texts(model, collator.template, batch, generation[batch[0].kind])
+        texts = generate_texts(model, collator, batch, generation[batch[0].kind])
         return [Outcome(row.number, said) for row, said in zip(batch, texts, strict=True)]
 
     with Progress(console=stderr, transient=True) as progress:
@@ -99,7 +99,7 @@ def _prompted(
     batch_size: int,
     workers: int,
 ) -> Iterator[Prompted | Outcome]:
-    """Each row with its image's prefix, in order; an outcome where the image is unusable."""
+    """Each row with its encoded image, in order; an outcome where the image is unusable."""
     last_use = {sample.id: number for number, sample in enumerate(shown)}
     sources = {sample.id: sample.image for sample in shown}  # in order of first use
     encoded = encoded_images(
@@ -115,4 +115,5 @@ def _prompted(
             yield Outcome(number, error=found)
         else:
             ids = collator.template.encode(row.kind, question=row.question).ids
-            yield Prompted(number, row.kind, ids, found)
+            prompt = collator.template.prompt_text(row.kind, row.question)
+            yield Prompted(number, row.kind, ids, found, prompt)

@@ -5,6 +5,8 @@ Shape letters: I images, B rows, L row length, Q query tokens, P patches, D deco
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from transformers import Blip2ForConditionalGeneration
@@ -39,6 +41,21 @@ def encode_images(model: Blip2ForConditionalGeneration, pixel_values: Tensor) ->
 
 
 def embed_rows(
+    model: Blip2ForConditionalGeneration,
+    rows: Mapping[str, Tensor],
+    *,
+    images: Tensor,
+    image_index: Tensor,
+) -> Tensor:
+    """The decoder's input (B, L, D) of rows of tokens; `images` is what `encode_images` gives.
+
+    Raises:
+        QvftError: as `insert_prefix`.
+    """
+    return insert_prefix(model, rows["input_ids"], prefix=images, image_index=image_index)
+
+
+def insert_prefix(
     model: Blip2ForConditionalGeneration, input_ids: Tensor, *, prefix: Tensor, image_index: Tensor
 ) -> Tensor:
     """The decoder's input (B, L, D): token embeddings, the visual prefix where `<image>` stands.

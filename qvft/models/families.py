@@ -26,6 +26,7 @@ class Family:
         stop_text: what a training target ends in and generation stops on. BLIP-2's OPT decoders
             were taught to end in a newline, not in `</s>`
             (Source: LAVIS, lavis/models/blip2_models/blip2_opt.py, `eos_token_id`).
+        reads_question: its Q-Former reads the prompt beside the image.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Family:
     parts: dict[str, str]
     decoder_layers: str
     stop_text: str
+    reads_question: bool = False
 
     def component(self, parameter: str) -> str:
         """The component that a parameter of the model (or of its LoRA layers) belongs to.
@@ -47,20 +49,31 @@ class Family:
         raise ModelError(f"parameter {parameter} belongs to no part of family {self.name}")
 
 
+_BLIP2_PARTS = {
+    "vision": "vision_model",
+    "qformer": "qformer",
+    "query_tokens": "query_tokens",
+    "language_projection": "language_projection",
+    "decoder": "language_model",
+}
+
 FAMILIES = {
     "blip2": Family(
         name="blip2",
         model_class="Blip2ForConditionalGeneration",
         model_type="blip-2",
-        parts={
-            "vision": "vision_model",
-            "qformer": "qformer",
-            "query_tokens": "query_tokens",
-            "language_projection": "language_projection",
-            "decoder": "language_model",
-        },
+        parts=_BLIP2_PARTS,
         decoder_layers="language_model.model.decoder.layers",
         stop_text="\n",
+    ),
+    "blip2_question": Family(
+        name="blip2_question",
+        model_class="InstructBlipForConditionalGeneration",
+        model_type="instructblip",
+        parts=_BLIP2_PARTS,
+        decoder_layers="language_model.model.decoder.layers",
+        stop_text="\n",
+        reads_question=True,
     ),
 }
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     Blip2Config,
-    Blip2ForConditionalGeneration,
     Blip2QFormerConfig,
     Blip2VisionConfig,
+    InstructBlipConfig,
     OPTConfig,
+    PretrainedConfig,
     T5Config,
 )
 
-from qvft.models.families import COMPONENTS, FAMILIES
+from qvft.models.families import COMPONENTS, family_of
+from qvft.models.question_aware.configuration import question_aware_config
 
 INITIALIZER_RANGE = 0.02
 OPT_VOCABULARY = 50_304
@@ -45,17 +48,30 @@ def known_configs() -> dict[str, Blip2Config]:
     }
 
 
-def meta_model(config: Blip2Config) -> nn.Module:
+def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig | None:
+    """The question-aware geometry of a published base and text branch; None for other branches.
+
+    Rows are those of the branch's words, `[DEC]` and `<image>`.
+    """
+    rows = {"Salesforce/blip2-itm-vit-g": 30_524, "bert-base-uncased": 30_523}
+    if text_branch not in rows:
+        return None
+    return question_aware_config(base, word_rows=rows[text_branch], positions=512, pad_id=0)
+
+
+def meta_model(config: PretrainedConfig) -> nn.Module:
     """The model of a configuration on the meta device: names and shapes, no memory."""
+    model_class = getattr(transformers, family_of(config.model_type).model_class)
     with torch.device("meta"):
-        return Blip2ForConditionalGeneration(config)
+        return model_class(config)
 
 
-def count_parts(config: Blip2Config) -> list[PartCount]:
+def count_parts(config: PretrainedConfig) -> list[PartCount]:
     """Weights of each component of a configuration; tied weights count once."""
     totals = dict.fromkeys(COMPONENTS, 0)
+    family = family_of(config.model_type)
     for name, parameter in meta_model(config).named_parameters():
-        totals[FAMILIES["blip2"].component(name)] += parameter.numel()
+        totals[family.component(name)] += parameter.numel()
     return [PartCount(component, total) for component, total in totals.items()]
 
 

@@ -40,8 +40,19 @@ class Quantize(Section):
 class Model(Section):
     id: str = Field(description="Hub id or local folder; qvft/tiny-blip2 is bundled.")
     revision: str | None = Field(None, description="Hub commit, tag or branch.")
-    family: Literal["auto", "blip2"] = Field(
-        "auto", description="Architecture; auto reads it from the model's config.json."
+    family: Literal["auto", "blip2", "blip2_question"] = Field(
+        "auto",
+        description="Architecture; auto reads it from the model's config.json. blip2_question: "
+        "the Q-Former reads the question.",
+    )
+    text_branch: str | None = Field(
+        None,
+        description="Makes a BLIP-2 checkpoint question-aware: what its Q-Former reads text with. "
+        "A BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g), BERT (bert-base-uncased), or "
+        "fresh.",
+    )
+    query_tokens: int | None = Field(
+        None, ge=1, description="Keep only this many query tokens, the first; null keeps all."
     )
     init: Literal["pretrained", "random"] = Field(
         "pretrained", description="random: the same geometry with fresh weights (pretraining)."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from qvft.models.blip2 import decode_hidden, embed_rows, encode_images, logits_at
+from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_at
 
 IGNORED = -100
 
@@ -21,7 +21,7 @@ class LanguageModelling(nn.Module):
     One module around the whole model, so that DDP sees a single `forward`.
 
     Args:
-        model: a BLIP-2 model, with or without LoRA layers in it.
+        model: of any family, with or without LoRA layers in it.
     """
 
     accepts_loss_kwargs = True
@@ -46,6 +46,7 @@ class LanguageModelling(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor,
+        **further: Tensor,
     ) -> dict[str, Tensor]:
         """Loss of a batch.
 
@@ -56,25 +57,27 @@ class LanguageModelling(nn.Module):
             pixel_values: (I, 3, height, width) normalised.
             image_index: (B,) image of each row.
             input_ids, attention_mask, labels: (B, L); labels are -100 where nothing is learnt.
+            further: what `stages.embed_rows` takes of a row beside its tokens.
 
         Returns:
             `loss_sum` () float32, `count` () long; by row (B,): `row_loss` its mean loss,
             `row_count` its supervised tokens, `exact` bool: greedy decoding would write this
             target, since each of its tokens is the most likely one given those before it.
         """
-        prefix = encode_images(self.model, pixel_values)
-        embeds = embed_rows(self.model, input_ids, prefix=prefix, image_index=image_index)
+        images = encode_images(self.model, pixel_values)
+        rows = {"input_ids": input_ids, **further}
+        embeds = embed_rows(self.model, rows, images=images, image_index=image_index)
         hidden = decode_hidden(self.model, embeds, attention_mask)
         next_labels = labels[:, 1:]
         supervised = next_labels != IGNORED
         logits = logits_at(self.model, hidden[:, :-1], supervised).float()
         targets = next_labels[supervised]
         losses = cross_entropy(logits, targets, reduction="none")
-        rows = supervised.nonzero()[:, 0]
+        of_row = supervised.nonzero()[:, 0]
         per_row = supervised.sum(dim=1).clamp(min=1)
-        row_loss = losses.detach().new_zeros(len(labels)).index_add(0, rows, losses.detach())
+        row_loss = losses.detach().new_zeros(len(labels)).index_add(0, of_row, losses.detach())
         wrong = (logits.detach().argmax(dim=-1) != targets).long()
-        errors = torch.zeros_like(per_row).index_add(0, rows, wrong)
+        errors = torch.zeros_like(per_row).index_add(0, of_row, wrong)
         return {
             "loss_sum": losses.sum(),
             "count": supervised.sum(),

@@ -37,7 +37,7 @@ def parameter_groups(
         inner = name.removeprefix("module.")
         is_head = not inner.startswith(prefix)
         component = "heads" if is_head else family.component(inner.removeprefix(prefix))
-        decays = parameter.dim() >= 2 and component != "query_tokens" and "embed_pos" not in name
+        decays = parameter.dim() >= 2 and component != "query_tokens" and not _is_position(name)
         groups.setdefault((component, decays), []).append(parameter)
     return [
         {
@@ -48,3 +48,7 @@ def parameter_groups(
         }
         for (component, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def _is_position(name: str) -> bool:
+    return "embed_pos" in name or "position_embeddings" in name

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Blip2ForConditionalGeneration
 
 from qvft.data.prompt import PromptTemplate
 from qvft.errors import VerificationError
-from qvft.models.blip2 import decode_hidden, embed_rows, encode_images, logits_at
+from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_at
 from qvft.weights.probes import Probe
 
+_OF_PROMPT = ("input_ids", "attention_mask")
 NEW_TOKENS = 10
 """Tokens that each model writes freely for each probe."""
 
@@ -43,9 +43,7 @@ class Output:
 
 
 @torch.no_grad()
-def toolkit_outputs(
-    model: Blip2ForConditionalGeneration, template: PromptTemplate, probes: Sequence[Probe]
-) -> list[Output]:
+def toolkit_outputs(model: Any, template: PromptTemplate, probes: Sequence[Probe]) -> list[Output]:
     """Outputs of a model that the toolkit loaded, adapters in place, through its own stages."""
     outputs = []
     for probe in probes:
@@ -78,7 +76,7 @@ def toolkit_outputs(
 
 
 @torch.no_grad()
-def toolkit_logits(model: Blip2ForConditionalGeneration, probes: Sequence[Probe]) -> list[Tensor]:
+def toolkit_logits(model: Any, probes: Sequence[Probe]) -> list[Tensor]:
     """The logits alone of `toolkit_outputs`, (L, V) for each probe."""
     return [_logits(model, _embed(model, probe)) for probe in probes]
 
@@ -111,7 +109,8 @@ def plain_outputs(
         inputs = inputs.to(place)
         target = torch.tensor([probe.target_ids], device=place)
         whole = torch.cat([inputs["input_ids"], target], dim=1)
-        logits = model(pixel_values=inputs["pixel_values"], input_ids=whole).logits[0]
+        beside = {key: inputs[key] for key in inputs if key not in _OF_PROMPT}
+        logits = model(**beside, input_ids=whole).logits[0]
         written = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **told)
         new_ids = written[0, inputs["input_ids"].shape[1] :]
         text = processor.batch_decode([new_ids], skip_special_tokens=True)[0].strip()
@@ -120,18 +119,19 @@ def plain_outputs(
     return outputs
 
 
-def _embed(model: Blip2ForConditionalGeneration, probe: Probe) -> Tensor:
+def _embed(model: Any, probe: Probe) -> Tensor:
     """The decoder's input (1, L, D) for prompt and target."""
     place = model.device
+    rows = {"input_ids": torch.tensor([probe.prompt_ids + probe.target_ids]), **probe.read}
     return embed_rows(
         model,
-        torch.tensor([probe.prompt_ids + probe.target_ids], device=place),
-        prefix=encode_images(model, probe.pixel_values.to(place)),
+        {key: value.to(place) for key, value in rows.items()},
+        images=encode_images(model, probe.pixel_values.to(place)),
         image_index=torch.zeros(1, dtype=torch.long, device=place),
     )
 
 
-def _logits(model: Blip2ForConditionalGeneration, embeds: Tensor) -> Tensor:
+def _logits(model: Any, embeds: Tensor) -> Tensor:
     mask = _ones(embeds)
     return logits_at(model, decode_hidden(model, embeds, mask), mask.bool()).float().cpu()
 
@@ -147,6 +147,11 @@ def _check_inputs(probe: Probe, inputs: Any) -> None:
             f"{inputs['input_ids'].shape[1]} tokens that are not the toolkit's "
             f"{len(probe.prompt_ids)}"
         )
+    for key, tokens in probe.read.items():
+        if not torch.equal(inputs[key], tokens):
+            raise VerificationError(
+                f"the written processor makes other {key} of the prompt of {probe.row_id}"
+            )
     if not torch.equal(inputs["pixel_values"], probe.pixel_values):
         raise VerificationError(
             f"the written processor makes other pixels of the image of {probe.row_id}"

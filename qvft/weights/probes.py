@@ -5,8 +5,8 @@ Shape letters: T text tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from PIL import Image
 from torch import Tensor
@@ -29,6 +29,7 @@ class Probe:
         prompt_ids: the toolkit's tokens of image and prompt.
         target_ids: tokens of the target and the stop token.
         pixel_values: (1, 3, height, width), by the toolkit's collator.
+        read: what the Q-Former reads of the prompt, (1, T) each; empty where it reads none.
     """
 
     row_id: str
@@ -37,6 +38,7 @@ class Probe:
     prompt_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
     pixel_values: Tensor
+    read: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def choose_rows(rows: Sequence[Row], count: int = PROBES) -> list[Row]:
@@ -73,10 +75,11 @@ def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
             Probe(
                 row_id=row.id,
                 image=decode(row.sample.image, max_pixels=collator.max_image_pixels),
-                prompt=template.prompt_text(row.kind, row.question),
+                prompt=(prompt := template.prompt_text(row.kind, row.question)),
                 prompt_ids=whole.ids[: whole.target_start],
                 target_ids=whole.ids[whole.target_start :],
                 pixel_values=collator.pixels([row.sample.image]),
+                read=collator.read([prompt]),
             )
         )
     return probes

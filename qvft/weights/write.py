@@ -86,5 +86,6 @@ def write_model(
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """Hex SHA-256 of every file of a folder, by name."""
-    return {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    """Hex SHA-256 of every file of a folder and of folders in it, by path from the folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}

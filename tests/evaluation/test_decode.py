@@ -43,10 +43,17 @@ def rows(recipe_file: Path) -> list[Row]:
 
 def prompted(loaded: Loaded, rows: Sequence[Row]) -> list[Prompted]:
     sources = [row.sample.image for row in rows]
-    prefixes = encoded_images(loaded.model, loaded.collator, sources, batch_size=4, workers=0)
+    images = encoded_images(loaded.model, loaded.collator, sources, batch_size=4, workers=0)
+    template = loaded.template
     return [
-        Prompted(number, row.kind, loaded.template.encode(row.kind, question=row.question).ids, p)
-        for number, (row, p) in enumerate(zip(rows, prefixes, strict=True))
+        Prompted(
+            number,
+            row.kind,
+            template.encode(row.kind, question=row.question).ids,
+            image,
+            template.prompt_text(row.kind, row.question),
+        )
+        for number, (row, image) in enumerate(zip(rows, images, strict=True))
     ]
 
 
@@ -80,7 +87,7 @@ def test_a_batch_is_padded_on_the_left_to_a_multiple_of_eight(
         return generate(**given)
 
     monkeypatch.setattr(loaded.model.language_model, "generate", look)
-    generate_texts(loaded.model, loaded.template, batch, GREEDY)
+    generate_texts(loaded.model, loaded.collator, batch, GREEDY)
     assert seen[0].shape[1] % WIDTH_STEP == 0
     assert seen[0].sum(dim=1).tolist() == [len(row.ids) for row in batch]
     assert (seen[0][:, -1] == 1).all()
@@ -88,7 +95,7 @@ def test_a_batch_is_padded_on_the_left_to_a_multiple_of_eight(
 
 
 def waiting_row(number: int, *, tokens: int, kind: str = "question") -> Prompted:
-    return Prompted(number, kind, (0,) * tokens, torch.zeros(1))
+    return Prompted(number, kind, (0,) * tokens, torch.zeros(1), "")
 
 
 def leave(rows: Sequence[Prompted], *, size: int) -> list[list[int]]:

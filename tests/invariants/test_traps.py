@@ -18,7 +18,7 @@ from qvft.assembly.training import training_work
 from qvft.data.collate import IGNORED
 from qvft.data.rows import training_rows
 from qvft.errors import NonFiniteLossError, PreflightError, QvftError, RecipeError
-from qvft.models.blip2 import embed_rows, encode_images
+from qvft.models.blip2 import encode_images, insert_prefix
 from qvft.models.families import FAMILIES
 from qvft.recipe.load import load_recipe
 from qvft.training.arguments import training_arguments
@@ -51,7 +51,7 @@ def test_trap_1_a_row_without_image_tokens_is_refused(work, batch) -> None:
     text_only = batch["input_ids"].clone()
     text_only[0, 0] = work.loaded.template.tokenizer.bos_token_id
     with pytest.raises(QvftError, match="image would be ignored"):
-        embed_rows(model, text_only, prefix=prefix, image_index=batch["image_index"])
+        insert_prefix(model, text_only, prefix=prefix, image_index=batch["image_index"])
 
 
 def test_trap_1_the_preflight_notices_an_image_that_does_not_matter(work, batch) -> None:

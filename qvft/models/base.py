@@ -1,0 +1,206 @@
+"""From a hub id or folder to a base checkpoint, or to one message that says why there is none."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import transformers
+from transformers import AutoConfig, PretrainedConfig
+
+from qvft.errors import ModelError
+from qvft.files import sha256_file, sha256_json
+from qvft.models.families import FAMILIES, Family, family_of
+from qvft.models.query_count import config_with_queries
+from qvft.models.question_aware.graft import Graft, find_graft
+
+TINY_ID = "qvft/tiny-blip2"
+_TINY_FOLDER = Path(__file__).parent / "tiny_blip2"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base checkpoint that was found.
+
+    Attributes:
+        id: what the user called it.
+        location: what `from_pretrained` is given: a folder, or the hub id.
+        revision: hub revision, None for folders.
+        config: of the model that is loaded.
+        family: its family.
+        graft: where the weights come from two checkpoints, which from which.
+        stored_queries: query tokens that the checkpoint holds, where fewer are wanted.
+    """
+
+    id: str
+    location: str
+    revision: str | None
+    config: PretrainedConfig
+    family: Family
+    graft: Graft | None = None
+    stored_queries: int | None = None
+
+
+def find_base(
+    model_id: str,
+    *,
+    revision: str | None = None,
+    family: str = "auto",
+    text_branch: str | None = None,
+    query_tokens: int | None = None,
+    seed: int = 0,
+) -> Base:
+    """Reads the configuration of a checkpoint and decides its family.
+
+    Args:
+        model_id: folder or hub id; `TINY_ID` is bundled.
+        revision: of a hub id.
+        family: which one is wanted, or `auto`.
+        text_branch: what makes a BLIP-2 checkpoint question-aware, see `find_graft`.
+        query_tokens: keep this many, the first ones; None keeps all.
+        seed: of what no checkpoint holds.
+
+    Raises:
+        ModelError: not there (with what to do offline), no config, or an unknown family.
+    """
+    base = _stored_base(model_id, revision, family if text_branch is None else "auto")
+    if text_branch is not None:
+        base = _grafted(base, family, text_branch, seed)
+    if query_tokens is not None and query_tokens != base.config.num_query_tokens:
+        held = base.config.num_query_tokens
+        config = config_with_queries(base.config, query_tokens)
+        base = replace(base, config=config, stored_queries=held)
+    return base
+
+
+def _grafted(base: Base, family: str, text_branch: str, seed: int) -> Base:
+    if family not in ("auto", "blip2_question"):
+        raise ModelError(
+            f'"{text_branch}"',
+            where="model.text_branch",
+            expected="nothing, unless model.family is blip2_question",
+        )
+    graft = find_graft(
+        base.id,
+        text_branch,
+        base_location=base.location,
+        revision=base.revision,
+        seed=seed,
+    )
+    return replace(base, config=graft.config, family=FAMILIES["blip2_question"], graft=graft)
+
+
+def _stored_base(model_id: str, revision: str | None, family: str) -> Base:
+    """The base of one checkpoint."""
+    location = str(_TINY_FOLDER) if model_id == TINY_ID else model_id
+    is_folder = Path(location).is_dir()
+    if is_folder and not (Path(location) / "config.json").is_file():
+        raise ModelError(
+            "no config.json", where=model_id, expected="a folder that save_pretrained wrote"
+        )
+    try:
+        config = AutoConfig.from_pretrained(
+            location, revision=None if is_folder else revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise not_found(model_id, error) from error
+    if family == "blip2_question" and config.model_type == FAMILIES["blip2"].model_type:
+        raise ModelError(
+            "is not set",
+            where="model.text_branch",
+            expected="a BLIP-2 retrieval checkpoint, BERT, or fresh: its Q-Former reads no text",
+        )
+    found = family_of(config.model_type, wanted=family)
+    if not getattr(config, "use_decoder_only_language_model", True):
+        raise ModelError(
+            f"its decoder is {config.text_config.model_type}, an encoder-decoder",
+            where=model_id,
+            expected="an OPT decoder",
+            do="qvft.check --only model still counts its weights",
+        )
+    if config.text_config.model_type != "opt":
+        raise ModelError(
+            f"its decoder is {config.text_config.model_type}",
+            where=model_id,
+            expected="an OPT decoder",
+        )
+    commit = None if is_folder else _commit(location, revision)
+    return Base(model_id, location, commit, config, found)
+
+
+def _commit(hub_id: str, revision: str | None) -> str | None:
+    """The commit that a hub revision means, as the local cache names its snapshot."""
+    path = transformers.utils.cached_file(hub_id, "config.json", revision=revision)
+    return Path(path).parent.name if path else revision
+
+
+def weight_files(base: Base) -> list[Path]:
+    """The safetensors files of a base, sorted by name; those of a hub id are fetched first.
+
+    Raises:
+        ModelError: there are none.
+    """
+    if base.graft is not None:
+        text = base.graft.text.files if base.graft.text is not None else {}
+        return sorted({*map(Path, base.graft.base.files.values()), *map(Path, text.values())})
+    folder = Path(base.location)
+    files = sorted(folder.glob("*.safetensors") if folder.is_dir() else _hub_files(base))
+    if not files:
+        raise ModelError(
+            "no safetensors weights", where=base.id, expected="a checkpoint in safetensors"
+        )
+    return files
+
+
+def _hub_files(base: Base) -> list[Path]:
+    """A hub checkpoint's weight files in the local cache, downloaded where they are missing."""
+
+    def cached(name: str) -> Path | None:
+        try:
+            path = transformers.utils.cached_file(base.location, name, revision=base.revision)
+        except (OSError, ValueError):
+            return None
+        return Path(path) if path else None
+
+    index = cached("model.safetensors.index.json")
+    if index is None:
+        names = {"model.safetensors"}
+    else:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [path for path in map(cached, names) if path is not None]
+
+
+@functools.lru_cache(maxsize=8)
+def _content_hash(path: Path, _size_bytes: int, _modified_ns: int) -> str:
+    """SHA-256 of a weight file; a process asks several times for files of several GB."""
+    return sha256_file(path)
+
+
+def weights_hash(base: Base) -> str:
+    """Hex SHA-256 that identifies the base's weights, by the content of its safetensors files."""
+    hashes = {}
+    for number, file in enumerate(weight_files(base)):
+        status = file.stat()
+        # Two checkpoints may call their files alike.
+        name = file.name if base.graft is None else f"{number} {file.name}"
+        hashes[name] = _content_hash(file, status.st_size, status.st_mtime_ns)
+    if base.graft is not None:
+        hashes["drawn"] = f"{base.graft.summary()} {base.graft.seed}"
+    return sha256_json(hashes)
+
+
+def not_found(model_id: str, error: Exception) -> ModelError:
+    reason = str(error).strip().split("\n")[0]
+    if Path(model_id).exists():
+        return ModelError(reason, where=model_id, expected="a complete checkpoint folder")
+    if model_id.startswith(("/", ".", "~")) or model_id.count("/") > 1:
+        return ModelError("no such folder", where=f"model.id={model_id}")
+    return ModelError(
+        "neither a folder here nor to be had from the hub or its local cache",
+        where=f"model.id={model_id}",
+        expected="a folder, or a hub id",
+        do=f"where there is a network, run `hf download {model_id}` and copy the folder; "
+        f"{TINY_ID} is bundled and needs none ({reason})",
+    )

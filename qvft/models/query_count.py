@@ -1,0 +1,60 @@
+"""Fewer query tokens than a checkpoint has: how many vectors of an image reach the decoder."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from qvft.errors import ModelError
+
+
+def config_with_queries(config: PretrainedConfig, count: int) -> PretrainedConfig:
+    """A copy of a model's configuration that says `count` query tokens.
+
+    Raises:
+        ModelError: the checkpoint has fewer, or none would be left.
+    """
+    _check(count, config.num_query_tokens)
+    config = copy.deepcopy(config)
+    config.num_query_tokens = count
+    return config
+
+
+def keep_first_queries(model: PreTrainedModel, count: int) -> None:
+    """Cuts a loaded model down, in place, to its first `count` query tokens.
+
+    Weights, their type, device and whether they are trained stay; the configuration follows, so
+    that what is saved loads. Of BLIP-2 and of question-aware models alike.
+
+    Raises:
+        ModelError: the model has fewer, or none would be left.
+    """
+    queries = model.query_tokens
+    _check(count, queries.shape[1])
+    kept = queries.detach()[:, :count].clone()
+    model.query_tokens = nn.Parameter(kept, requires_grad=queries.requires_grad)
+    model.config.num_query_tokens = count
+
+
+def processor_with_queries(processor: Any, count: int) -> Any:
+    """A copy of a processor that puts `count` `<image>` tokens before a text.
+
+    Raises:
+        ModelError: none would be left.
+    """
+    _check(count, processor.num_query_tokens)
+    processor = copy.deepcopy(processor)
+    processor.num_query_tokens = count
+    return processor
+
+
+def _check(count: int, held: int) -> None:
+    if not 1 <= count <= held:
+        raise ModelError(
+            f"{count} of {held} query tokens",
+            where="model.query_tokens",
+            expected=f"a number from 1 to {held}",
+        )

@@ -1,0 +1,61 @@
+"""A question-aware model's configuration and geometry, from BLIP-2's."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from transformers import (
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipQFormerConfig,
+    InstructBlipVisionConfig,
+)
+
+from qvft.models.question_aware.origins import Shapes
+
+_OF_THE_FILE = {"model_type", "transformers_version", "architectures", "dtype"}
+"""Entries of a configuration that say what was written, not what the model is."""
+
+
+def question_aware_config(
+    base: Any, *, word_rows: int, positions: int, pad_id: int
+) -> InstructBlipConfig:
+    """A BLIP-2 configuration as InstructBLIP's, with a text branch of the size given."""
+    qformer = _fields(base.qformer_config, InstructBlipQFormerConfig)
+    qformer.update(vocab_size=word_rows, max_position_embeddings=positions, pad_token_id=pad_id)
+    return InstructBlipConfig(
+        vision_config=_fields(base.vision_config, InstructBlipVisionConfig),
+        qformer_config=qformer,
+        text_config=copy.deepcopy(base.text_config),
+        num_query_tokens=base.num_query_tokens,
+        image_token_index=base.image_token_index,
+        initializer_factor=base.initializer_factor,
+        initializer_range=base.initializer_range,
+    )
+
+
+def model_shapes(config: InstructBlipConfig) -> tuple[Shapes, dict[str, str]]:
+    """Keys and shapes of the model, and its tied keys with the key that holds each tensor."""
+    with torch.device("meta"):
+        model = InstructBlipForConditionalGeneration(config)
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    first: dict[int, str] = {}
+    tied = {}
+    for key, parameter in model.named_parameters(remove_duplicate=False):
+        owner = first.setdefault(id(parameter), key)
+        if owner != key:
+            tied[key] = owner
+    return shapes, tied
+
+
+def _fields(config: Any, wanted: type) -> dict[str, Any]:
+    """The values of a configuration under the names that another class has too."""
+    names = set(wanted().to_dict()) - {
+        "model_type",
+        "transformers_version",
+        "architectures",
+        "dtype",
+    }
+    return {key: value for key, value in config.to_dict().items() if key in names}

@@ -1,0 +1,97 @@
+"""The Q-Former's tokenizer: the text source's, with BLIP-2's `[DEC]`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoProcessor, AutoTokenizer
+
+from qvft.errors import ModelError
+from qvft.models.question_aware.checkpoint import Checkpoint
+
+DECODE_TOKEN = "[DEC]"
+"""What BLIP-2 adds to BERT's vocabulary as its first free id, 30522: the start of a text that the
+Q-Former writes. Questions begin with `[CLS]` and never hold it, but its row is BLIP-2's.
+Source: LAVIS, lavis/models/blip2_models/blip2.py, `init_tokenizer`."""
+
+_PADDED_ROWS = 127
+"""Rows an embedding may have beyond its tokenizer: vocabularies are padded to multiples of 128."""
+
+
+def question_tokenizer(text: Checkpoint, *, word_rows: int, positions: int) -> Any:
+    """The tokenizer of a text source; `[DEC]` is added where no token begins a written text.
+
+    Tokens that were added to it (`<image>`, `[DEC]`) may lie beyond the rows and get drawn ones;
+    words may not.
+
+    Args:
+        text: the text source.
+        word_rows: rows of its word embedding.
+        positions: most tokens of a question.
+
+    Raises:
+        ModelError: it has no tokenizer, one that does not belong to its rows, or no pad token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            text.location, revision=text.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"no tokenizer ({reason})",
+            where=f"model.text_branch={text.id}",
+            expected="the tokenizer's files beside the weights",
+        ) from error
+    ids = highest_id(tokenizer) + 1
+    added = tokenizer.get_added_vocab()
+    rowless = [
+        token
+        for token, number in tokenizer.get_vocab().items()
+        if number >= word_rows and token not in added
+    ]
+    if rowless or ids < word_rows - _PADDED_ROWS:
+        raise ModelError(
+            f"its tokenizer has {ids} tokens, its word embedding {word_rows} rows",
+            where=f"model.text_branch={text.id}",
+            expected="the tokenizer that the checkpoint was trained with",
+        )
+    return prepared(tokenizer, positions=positions)
+
+
+def prepared(tokenizer: Any, *, positions: int) -> Any:
+    """A tokenizer made fit for questions; the one given is the one returned.
+
+    Raises:
+        ModelError: it has no pad token.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ModelError("the Q-Former's tokenizer has no pad token", where="model.text_branch")
+    if tokenizer.bos_token is None:
+        tokenizer.add_special_tokens({"bos_token": DECODE_TOKEN})
+    tokenizer.model_max_length = positions
+    return tokenizer
+
+
+def highest_id(tokenizer: Any) -> int:
+    """The largest id the tokenizer can give, added tokens included."""
+    return max(tokenizer.get_vocab().values())
+
+
+def base_processor(base: Checkpoint) -> Any:
+    """The processor of the BLIP-2 checkpoint.
+
+    Raises:
+        ModelError: it has none.
+    """
+    try:
+        return AutoProcessor.from_pretrained(
+            base.location, revision=base.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"no processor ({reason})",
+            where=f"model.id={base.id}",
+            expected="image processor and tokenizer beside the weights",
+        ) from error

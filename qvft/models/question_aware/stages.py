@@ -1,0 +1,86 @@
+"""A question-aware model's forward pass by stages; what it shares with BLIP-2 is in `blip2.py`.
+
+Shape letters: I images, B rows, T question tokens, Q query tokens, P patches, W ViT width,
+D decoder width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from transformers import InstructBlipForConditionalGeneration
+
+from qvft.models.blip2 import encode_vision, insert_prefix
+
+
+def encode_images(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
+    """What the rows of an image share: ViT features (I, P + 1, W)."""
+    return encode_vision(model, pixel_values)
+
+
+def embed_rows(
+    model: InstructBlipForConditionalGeneration,
+    rows: Mapping[str, Tensor],
+    *,
+    images: Tensor,
+    image_index: Tensor,
+) -> Tensor:
+    """The decoder's input (B, L, D); `rows` holds input_ids and what the Q-Former reads.
+
+    Raises:
+        QvftError: as `blip2.insert_prefix`.
+    """
+    prefix = encode_rows(
+        model,
+        images,
+        image_index=image_index,
+        qformer_input_ids=rows["qformer_input_ids"],
+        qformer_attention_mask=rows["qformer_attention_mask"],
+    )
+    return insert_prefix(
+        model,
+        rows["input_ids"],
+        prefix=prefix,
+        image_index=torch.arange(len(image_index), device=image_index.device),
+    )
+
+
+def encode_rows(
+    model: InstructBlipForConditionalGeneration,
+    features: Tensor,
+    *,
+    image_index: Tensor,
+    qformer_input_ids: Tensor,
+    qformer_attention_mask: Tensor,
+) -> Tensor:
+    """The visual prefix of each row (B, Q, D): Q-Former over queries and question, projection.
+
+    A row whose mask is all zeros has no question: its queries see what BLIP-2's would, since
+    masked positions weigh exactly nothing, and its prefix is BLIP-2's. A batch that is trained on
+    holds at least one column, masked or not (T > 0): the text branch is then part of the graph, as
+    DDP expects of every trained weight in every step.
+
+    Args:
+        features: (I, P + 1, W) from `encode_vision`, each image once.
+        image_index: (B,) which image each row belongs to.
+        qformer_input_ids, qformer_attention_mask: (B, T), padded on the right, since a word's
+            position is its column (transformers' processor, asked to pad prompts on the left, pads
+            questions on the left too and moves every word); T may be 0.
+
+    Source: BLIP-2, arXiv 2301.12597, section 4.3; the stages of
+    `InstructBlipForConditionalGeneration.get_image_features` in transformers.
+    """
+    # transformers casts features for BLIP-2's Q-Former but not for this one.
+    features = features[image_index].to(model.qformer.embeddings.layernorm.weight.dtype)
+    rows, count = len(image_index), model.query_tokens.shape[1]
+    ones = qformer_attention_mask.new_ones(rows, count)
+    attended = model.qformer(
+        input_ids=qformer_input_ids,
+        attention_mask=torch.cat([ones, qformer_attention_mask], dim=1),
+        query_embeds=model.query_tokens.expand(rows, -1, -1),
+        encoder_hidden_states=features,
+        encoder_attention_mask=ones.new_ones(features.shape[:-1]),
+    ).last_hidden_state[:, :count]
+    return model.language_projection(attended.to(model.language_projection.weight.dtype))
