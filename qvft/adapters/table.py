@@ -24,7 +24,7 @@ def component_table(counts: Sequence[ComponentCount], *, title: str) -> Table:
 
 def _cells(row: ComponentCount) -> list[str]:
     return [
-        row.component.replace("_", " "),
+        row.title or row.component,
         millions(row.total),
         millions(row.trainable),
         f"{row.percent:.2f}",

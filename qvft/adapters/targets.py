@@ -41,7 +41,7 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
 
 
 def _decoder_linears(model: nn.Module, family: Family) -> list[tuple[str, nn.Module]]:
-    prefix = family.decoder_layers + "."
+    prefix = family.blocks(model.config) + "."
     return [
         (name, module)
         for name, module in model.named_modules()

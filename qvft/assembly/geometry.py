@@ -10,8 +10,13 @@ from qvft.adapters.targets import resolve_targets
 from qvft.assembly.model import base_of
 from qvft.assembly.training import PhasePlan, phase_plans
 from qvft.checking.findings import Component, Memory, PhaseFindings
-from qvft.models.families import Family, family_of
-from qvft.models.geometry import known_configs, meta_model, question_config
+from qvft.models.families import COMPONENTS, Family, family_of
+from qvft.models.geometry import (
+    known_configs,
+    meta_model,
+    published_qvision,
+    question_config,
+)
 from qvft.models.query_count import config_with_queries
 from qvft.recipe.schema import Recipe, Tune
 from qvft.training.memory import estimate_memory
@@ -23,7 +28,8 @@ FROZEN_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFindings, ...]:
     """What `phase_findings` says of each phase of a geometry, with rows of the greatest length."""
     family = family_of(config.model_type)
-    row_tokens = config.num_query_tokens + recipe.data.max_text_tokens
+    image_tokens = config.num_query_tokens if family.image_tokens else 0
+    row_tokens = image_tokens + recipe.data.max_text_tokens
     phases = []
     for plan in phase_plans(recipe):
         counts, targets = _count(config, family, plan.tune)
@@ -38,6 +44,8 @@ def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFind
 def config_of(recipe: Recipe) -> PretrainedConfig:
     """The configuration of the recipe's base; of a known hub id without asking the hub."""
     model = recipe.model
+    if model.decoder is not None:
+        return published_qvision(model.id, model.decoder) or base_of(recipe).config
     known = known_configs().get(model.id)
     if known is not None and model.text_branch is not None:
         known = question_config(known, model.text_branch)
@@ -113,12 +121,13 @@ def _count(
         targets = resolve_targets(model, family, tune.lora.targets)
         lora = tune.lora
         add_lora(model, targets, r=lora.r, alpha=lora.alpha, dora=lora.dora, rslora=lora.rslora)
-    mark_trainable(model, family, tune.model_dump(exclude={"lora", "decoder_dropout"}))
+    modes = tune.model_dump(include=set(COMPONENTS))
+    mark_trainable(model, family, modes, frozen_share=tune.decoder_frozen)
     return count_components(model, family), tuple(targets)
 
 
 def _component(row: ComponentCount) -> Component:
-    return Component(row.component, row.total, row.trainable, row.percent)
+    return Component(row.component, row.total, row.trainable, row.percent, row.title)
 
 
 def _embedding_weights(text: PretrainedConfig) -> int:

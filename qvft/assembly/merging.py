@@ -18,7 +18,8 @@ from qvft.assembly.model import base_model, base_of, versions
 from qvft.assembly.probing import reference_outputs
 from qvft.files import new_folder, write_json, write_text
 from qvft.log import get_logger
-from qvft.models.load import load_processor
+from qvft.models.load import load_processor, model_class
+from qvft.models.qvision.export import write_code
 from qvft.weights.apply import apply_plan
 from qvft.weights.behaviour import Comparison, compare, require_equal
 from qvft.weights.card import CardFacts, model_card
@@ -106,13 +107,16 @@ def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergeP
     logger.info("%s: %s", ingredients.base.id, plan.counts())
     apply_plan(model, plan)
     processor = load_processor(ingredients.base)
-    stop = processor.tokenizer(ingredients.base.family.stop_text, add_special_tokens=False)
+    stop_text = ingredients.base.family.stop_text
+    stop = processor.tokenizer(stop_text, add_special_tokens=False) if stop_text else None
     config = written_config(
         ingredients.base.config,
         dtype=ingredients.written,
-        stop_ids=[*stop["input_ids"], processor.tokenizer.eos_token_id],
+        stop_ids=[*(stop["input_ids"] if stop else []), processor.tokenizer.eos_token_id],
     )
     write_model(folder, model, processor, config=config, shard_size=shard_size)
+    if not ingredients.base.family.image_tokens:
+        write_code(folder)  # transformers has no class of this family
     del model
     gc.collect()
     return plan
@@ -132,8 +136,9 @@ def _verify_behaviour(
     was_quantized = recipe.model.quantize.scheme != "none"
     trained_on = ask(quantized=True, rounded=None) if was_quantized else None
     logger.info("asking what was written")
-    model_class = getattr(transformers, ingredients.base.family.model_class)
-    model = model_class.from_pretrained(folder, dtype=reference.computed, use_safetensors=True)
+    model = model_class(ingredients.base.family).from_pretrained(
+        folder, dtype=reference.computed, use_safetensors=True
+    )
     said = plain_outputs(
         model.to(reference.place).eval(),
         AutoProcessor.from_pretrained(folder),

@@ -22,6 +22,7 @@ from qvft.data.question_reader import QuestionReader
 from qvft.errors import CheckpointError, RecipeError
 from qvft.files import sha256_json
 from qvft.models.base import Base, find_base, weights_hash
+from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.recipe.lock import read_lock, recipe_hash
 from qvft.recipe.schema import Recipe, Tune
@@ -82,6 +83,7 @@ def base_of(recipe: Recipe) -> Base:
         family=model.family,
         text_branch=model.text_branch,
         query_tokens=model.query_tokens,
+        decoder=model.decoder,
         seed=recipe.run.seed,
     )
 
@@ -91,13 +93,18 @@ def template_of(recipe: Recipe, base: Base, processor: Any) -> PromptTemplate:
     _require_positions(recipe, base)
     return PromptTemplate(
         tokenizer=processor.tokenizer,
-        num_query_tokens=base.config.num_query_tokens,
-        image_token_id=base.config.image_token_index,
+        num_query_tokens=image_tokens(base),
+        image_token_id=base.config.image_token_index if base.family.image_tokens else None,
         stop_text=base.family.stop_text,
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,
         max_text_tokens=recipe.data.max_text_tokens,
     )
+
+
+def image_tokens(base: Base) -> int:
+    """Tokens of a row that stand for its image."""
+    return base.config.num_query_tokens if base.family.image_tokens else 0
 
 
 def _require_positions(recipe: Recipe, base: Base) -> None:
@@ -108,7 +115,7 @@ def _require_positions(recipe: Recipe, base: Base) -> None:
     """
     positions = getattr(base.config.text_config, "max_position_embeddings", None)
     new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
-    needed = base.config.num_query_tokens + recipe.data.max_text_tokens + new
+    needed = image_tokens(base) + recipe.data.max_text_tokens + new
     if positions is not None and needed > positions:
         raise RecipeError(
             f"{needed} positions for image, text and new tokens",
@@ -187,7 +194,7 @@ def with_fresh_adapters(loaded: Loaded, recipe: Recipe, tune: Tune) -> Loaded:
 
 def set_trainable(loaded: Loaded, tune: Tune) -> None:
     """Freezes and unfreezes by component."""
-    modes = tune.model_dump(exclude={"lora", "decoder_dropout"})
+    modes = tune.model_dump(include=set(COMPONENTS))
     if modes["decoder"] == "full" and getattr(loaded.model, "is_quantized", False):
         raise RecipeError(
             "full with a quantised decoder",
@@ -195,7 +202,7 @@ def set_trainable(loaded: Loaded, tune: Tune) -> None:
             expected="lora or frozen",
             do="or set model.quantize.scheme=none",
         )
-    mark_trainable(loaded.model, loaded.base.family, modes)
+    mark_trainable(loaded.model, loaded.base.family, modes, frozen_share=tune.decoder_frozen)
 
 
 def trained_model(

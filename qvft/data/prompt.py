@@ -36,8 +36,8 @@ class PromptTemplate:
     Args:
         tokenizer: the decoder's tokenizer.
         num_query_tokens: how many `<image>` tokens stand in front.
-        image_token_id: id of `<image>`.
-        stop_text: what a target ends in.
+        image_token_id: id of `<image>`; None where there are none.
+        stop_text: what a target ends in; empty for the tokenizer's end token.
         caption: text before a caption.
         question: text before an answer, with `{question}`.
         max_text_tokens: most tokens after the image tokens.
@@ -45,7 +45,7 @@ class PromptTemplate:
 
     tokenizer: Any
     num_query_tokens: int
-    image_token_id: int
+    image_token_id: int | None
     stop_text: str
     caption: str = ""
     question: str = "Question: {question} Answer:"
@@ -64,6 +64,8 @@ class PromptTemplate:
         Raises:
             ModelError: the tokenizer writes the stop text as several tokens.
         """
+        if not self.stop_text:
+            return self.tokenizer.eos_token_id
         ids = self._tokens(self.stop_text)
         if len(ids) != 1:
             raise ModelError(f"the tokenizer writes the stop text as {len(ids)} tokens, not one")
@@ -90,7 +92,8 @@ class PromptTemplate:
         kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
         kept_prompt = prompt[max(0, len(prompt) - (room - len(kept_answer))) :]
         cut = len(prompt) + len(answer) - len(kept_prompt) - len(kept_answer)
-        head = [self.image_token_id] * self.num_query_tokens + [self.tokenizer.bos_token_id]
+        images = [] if self.image_token_id is None else [self.image_token_id]
+        head = [*(images * self.num_query_tokens), self.tokenizer.bos_token_id]
         ids = [*head, *kept_prompt, *kept_answer, *stop]
         return TokenRow(tuple(ids), len(head) + len(kept_prompt), cut)
 

@@ -18,7 +18,7 @@ from qvft.data.padding import pad_rows
 from qvft.data.prompt import Kind
 from qvft.data.sample import Sample
 from qvft.errors import RecipeError
-from qvft.models.stages import embed_rows
+from qvft.models.stages import generate
 
 WIDTH_STEP = 8
 """Rows are padded to a multiple of this many tokens, so that a run has few shapes of batches."""
@@ -110,18 +110,13 @@ def generate_texts(
     padded = pad_rows(
         [row.ids for row in batch], tokenizer.pad_token_id, side="left", width=batch[0].shape[1]
     )
-    rows = {"input_ids": padded["input_ids"], **collator.read([row.prompt for row in batch])}
-    embeds = embed_rows(
-        model,
-        {key: value.to(place) for key, value in rows.items()},
-        images=torch.stack([row.image for row in batch]),
-        image_index=torch.arange(len(batch), device=place),
-    )
+    rows = {**padded, **collator.read([row.prompt for row in batch])}
     helper = {"tokenizer": tokenizer} if "stop_strings" in generation else {}
     try:
-        new_ids = model.language_model.generate(
-            inputs_embeds=embeds,
-            attention_mask=padded["attention_mask"].to(place),
+        new_ids = generate(
+            model,
+            {key: value.to(place) for key, value in rows.items()},
+            images=torch.stack([row.image for row in batch]),
             eos_token_id=[template.stop_id, tokenizer.eos_token_id],
             pad_token_id=tokenizer.pad_token_id,
             **generation,

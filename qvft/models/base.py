@@ -15,6 +15,7 @@ from qvft.files import sha256_file, sha256_json
 from qvft.models.families import FAMILIES, Family, family_of
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
+from qvft.models.qvision.components import components_config
 
 TINY_ID = "qvft/tiny-blip2"
 _TINY_FOLDER = Path(__file__).parent / "tiny_blip2"
@@ -32,6 +33,8 @@ class Base:
         family: its family.
         graft: where the weights come from two checkpoints, which from which.
         stored_queries: query tokens that the checkpoint holds, where fewer are wanted.
+        decoder: the second checkpoint of a model that is made from components, the first being
+            `location`; what neither holds is drawn with `seed`.
     """
 
     id: str
@@ -41,6 +44,8 @@ class Base:
     family: Family
     graft: Graft | None = None
     stored_queries: int | None = None
+    decoder: str | None = None
+    seed: int = 0
 
 
 def find_base(
@@ -50,6 +55,7 @@ def find_base(
     family: str = "auto",
     text_branch: str | None = None,
     query_tokens: int | None = None,
+    decoder: str | None = None,
     seed: int = 0,
 ) -> Base:
     """Reads the configuration of a checkpoint and decides its family.
@@ -60,11 +66,14 @@ def find_base(
         family: which one is wanted, or `auto`.
         text_branch: what makes a BLIP-2 checkpoint question-aware, see `find_graft`.
         query_tokens: keep this many, the first ones; None keeps all.
+        decoder: makes a QVision of the vision model `model_id` and this decoder.
         seed: of what no checkpoint holds.
 
     Raises:
         ModelError: not there (with what to do offline), no config, or an unknown family.
     """
+    if decoder is not None:
+        return _components(model_id, revision, family, decoder, seed)
     base = _stored_base(model_id, revision, family if text_branch is None else "auto")
     if text_branch is not None:
         base = _grafted(base, family, text_branch, seed)
@@ -73,6 +82,17 @@ def find_base(
         config = config_with_queries(base.config, query_tokens)
         base = replace(base, config=config, stored_queries=held)
     return base
+
+
+def _components(model_id: str, revision: str | None, family: str, decoder: str, seed: int) -> Base:
+    if family not in ("auto", "qvision"):
+        raise ModelError(
+            f'"{decoder}"', where="model.decoder", expected="nothing, unless family is qvision"
+        )
+    config = components_config(model_id, decoder, vision_revision=revision)
+    commit = None if Path(model_id).is_dir() else _commit(model_id, revision)
+    found = FAMILIES["qvision"]
+    return Base(model_id, model_id, commit, config, found, decoder=decoder, seed=seed)
 
 
 def _grafted(base: Base, family: str, text_branch: str, seed: int) -> Base:
@@ -120,7 +140,7 @@ def _stored_base(model_id: str, revision: str | None, family: str) -> Base:
             expected="an OPT decoder",
             do="qvft.check --only model still counts its weights",
         )
-    if config.text_config.model_type != "opt":
+    if found.name != "qvision" and config.text_config.model_type != "opt":
         raise ModelError(
             f"its decoder is {config.text_config.model_type}",
             where=model_id,
@@ -145,6 +165,9 @@ def weight_files(base: Base) -> list[Path]:
     if base.graft is not None:
         text = base.graft.text.files if base.graft.text is not None else {}
         return sorted({*map(Path, base.graft.base.files.values()), *map(Path, text.values())})
+    if base.decoder is not None:
+        language = replace(base, location=base.decoder, revision=None, decoder=None)
+        return [*weight_files(replace(base, decoder=None)), *weight_files(language)]
     folder = Path(base.location)
     files = sorted(folder.glob("*.safetensors") if folder.is_dir() else _hub_files(base))
     if not files:
@@ -184,10 +207,13 @@ def weights_hash(base: Base) -> str:
     for number, file in enumerate(weight_files(base)):
         status = file.stat()
         # Two checkpoints may call their files alike.
-        name = file.name if base.graft is None else f"{number} {file.name}"
+        several = base.graft is not None or base.decoder is not None
+        name = f"{number} {file.name}" if several else file.name
         hashes[name] = _content_hash(file, status.st_size, status.st_mtime_ns)
     if base.graft is not None:
         hashes["drawn"] = f"{base.graft.summary()} {base.graft.seed}"
+    if base.decoder is not None:
+        hashes["drawn"] = str(base.seed)
     return sha256_json(hashes)
 
 

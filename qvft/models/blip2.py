@@ -6,6 +6,7 @@ Shape letters: I images, B rows, L row length, Q query tokens, P patches, D deco
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,13 +32,24 @@ def encode_images(model: Blip2ForConditionalGeneration, pixel_values: Tensor) ->
     Source: BLIP-2, arXiv 2301.12597, section 3; the stages of
     `Blip2ForConditionalGeneration.get_image_features` in transformers.
     """
-    features = encode_vision(model, pixel_values)
+    return language_prefix(model, query_states(model, encode_vision(model, pixel_values)))
+
+
+def query_states(model: Blip2ForConditionalGeneration, features: Tensor) -> Tensor:
+    """The queries' outputs (I, Q, width) of ViT features (I, P + 1, width), without text.
+
+    Generation takes them through the language projection, contrast as they are.
+    """
     mask = features.new_ones(features.shape[:-1], dtype=torch.long)
     queries = model.query_tokens.expand(features.shape[0], -1, -1)
-    attended = model.qformer(
+    return model.qformer(
         query_embeds=queries, encoder_hidden_states=features, encoder_attention_mask=mask
     ).last_hidden_state
-    return model.language_projection(attended.to(model.language_projection.weight.dtype))
+
+
+def language_prefix(model: Blip2ForConditionalGeneration, states: Tensor) -> Tensor:
+    """The visual prefix (I, Q, D) of the queries' outputs (I, Q, width)."""
+    return model.language_projection(states.to(model.language_projection.weight.dtype))
 
 
 def embed_rows(
@@ -92,3 +104,26 @@ def decode_hidden(
 def logits_at(model: Blip2ForConditionalGeneration, hidden: Tensor, where: Tensor) -> Tensor:
     """Logits (N, V) at the N positions that are true in `where` (B, L)."""
     return model.language_model.get_output_embeddings()(hidden[where])
+
+
+def generate(
+    model: Blip2ForConditionalGeneration,
+    rows: Mapping[str, Tensor],
+    *,
+    images: Tensor,
+    **settings: Any,
+) -> Any:
+    """As `stages.generate`: the decoder goes on from the embedded rows."""
+    embeds = embed_rows(
+        model, rows, images=images, image_index=torch.arange(len(images), device=images.device)
+    )
+    return generate_after(model, embeds, rows["attention_mask"], **settings)
+
+
+def generate_after(
+    model: Blip2ForConditionalGeneration, embeds: Tensor, attention_mask: Tensor, **settings: Any
+) -> Any:
+    """What the decoder writes after embedded rows (B, L, D); new tokens only."""
+    return model.language_model.generate(
+        inputs_embeds=embeds, attention_mask=attention_mask, **settings
+    )

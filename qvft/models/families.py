@@ -6,7 +6,9 @@ goes through these names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from qvft.errors import ModelError
 
@@ -22,11 +24,15 @@ class Family:
         model_class: name of the transformers class, used unchanged.
         model_type: `model_type` in its config.json.
         parts: component name (see `COMPONENTS`) to parameter-name prefix.
-        decoder_layers: prefix of the decoder's blocks; LoRA targets are looked for below it.
+        decoder_layers: prefix of the decoder's blocks; LoRA targets are looked for below it. Empty
+            where it depends on the decoder: the config's `decoder_blocks` says it then.
         stop_text: what a training target ends in and generation stops on. BLIP-2's OPT decoders
             were taught to end in a newline, not in `</s>`
             (Source: LAVIS, lavis/models/blip2_models/blip2_opt.py, `eos_token_id`).
+            Empty: the tokenizer's end token.
         reads_question: its Q-Former reads the prompt beside the image.
+        image_tokens: its rows begin with `<image>` tokens, one a query.
+        titles: what a table calls a component, where not by its own name.
     """
 
     name: str
@@ -36,6 +42,12 @@ class Family:
     decoder_layers: str
     stop_text: str
     reads_question: bool = False
+    image_tokens: bool = True
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def blocks(self, config: Any) -> str:
+        """Prefix of the decoder's blocks in a model of this configuration."""
+        return self.decoder_layers or config.decoder_blocks
 
     def component(self, parameter: str) -> str:
         """The component that a parameter of the model (or of its LoRA layers) belongs to.
@@ -74,6 +86,17 @@ FAMILIES = {
         decoder_layers="language_model.model.decoder.layers",
         stop_text="\n",
         reads_question=True,
+    ),
+    # The text meets the image inside the Q-Former, so that there is neither prefix nor projection.
+    "qvision": Family(
+        name="qvision",
+        model_class="QVisionForConditionalGeneration",
+        model_type="qvision",
+        parts={"vision": "vision_model", "decoder": "language_model", "qformer": "qformer"},
+        decoder_layers="",
+        stop_text="",
+        image_tokens=False,
+        titles={"vision": "CLIP encoder", "decoder": "GPT-Neo decoder", "qformer": "Q-Former"},
     ),
 }
 

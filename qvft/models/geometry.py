@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import transformers
 from torch import nn
 from transformers import (
     Blip2Config,
@@ -21,14 +20,18 @@ from transformers import (
     T5Config,
 )
 
-from qvft.models.families import COMPONENTS, family_of
+from qvft.models.families import family_of
+from qvft.models.load import model_class
 from qvft.models.question_aware.configuration import question_aware_config
+from qvft.models.qvision.configuration import QVisionConfig
 
 INITIALIZER_RANGE = 0.02
 OPT_VOCABULARY = 50_304
 """OPT's 50,265 tokens and `<image>`, padded to a multiple of 64."""
 OPT_IMAGE_TOKEN = 50_265
 T5_IMAGE_TOKEN = 32_100
+QVISION_CHECKPOINTS = ("openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG")
+"""CLIP, and a GPT-Neo of 24 layers, 1,024 wide."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ def known_configs() -> dict[str, Blip2Config]:
     }
 
 
+def published_qvision(vision: str, decoder: str) -> QVisionConfig | None:
+    """The published QVision's geometry for its two checkpoints; None for others."""
+    return QVisionConfig() if (vision, decoder) == QVISION_CHECKPOINTS else None
+
+
 def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig | None:
     """The question-aware geometry of a published base and text branch; None for other branches.
 
@@ -61,15 +69,14 @@ def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig |
 
 def meta_model(config: PretrainedConfig) -> nn.Module:
     """The model of a configuration on the meta device: names and shapes, no memory."""
-    model_class = getattr(transformers, family_of(config.model_type).model_class)
     with torch.device("meta"):
-        return model_class(config)
+        return model_class(family_of(config.model_type))(config)
 
 
 def count_parts(config: PretrainedConfig) -> list[PartCount]:
     """Weights of each component of a configuration; tied weights count once."""
-    totals = dict.fromkeys(COMPONENTS, 0)
     family = family_of(config.model_type)
+    totals = dict.fromkeys(family.parts, 0)
     for name, parameter in meta_model(config).named_parameters():
         totals[family.component(name)] += parameter.numel()
     return [PartCount(component, total) for component, total in totals.items()]

@@ -17,6 +17,9 @@ from qvft.models.families import Family
 from qvft.models.quantize import quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.build import graft_model, graft_processor
+from qvft.models.qvision.components import from_components
+from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from qvft.models.qvision.processing import processor_from_components
 from qvft.models.tiny import init_tiny
 
 if not sys.stderr.isatty():
@@ -26,6 +29,13 @@ if not sys.stderr.isatty():
 def gpu_has_bf16() -> bool:
     """Whether there is a GPU that computes in bfloat16 itself, rather than emulating it."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def model_class(family: Family) -> Any:
+    """The class of a family: transformers' own, or ours."""
+    if family.name == "qvision":
+        return QVisionForConditionalGeneration
+    return getattr(transformers, family.model_class)
 
 
 def load_model(
@@ -58,6 +68,23 @@ def load_model(
             base.family, quantize, double=double_quantize, compute_dtype=dtype
         )
     place = device or torch.device("cpu")
+    if base.decoder is not None:
+        if quantization is not None:
+            raise ModelError(
+                quantize,
+                where="model.quantize.scheme",
+                expected="none, where model.decoder is set: two checkpoints become one model",
+                do="merge a run of it, then quantise the merged folder",
+            )
+        made = from_components(
+            base.location,
+            base.decoder,
+            seed=base.seed,
+            vision_revision=base.revision,
+            dtype=dtype,
+        )
+        made.config.text_config.dropout = getattr(base.config.text_config, "dropout", 0.0)
+        return _placed(base.family, made, place)
     config = copy.deepcopy(base.config)
     config.num_query_tokens = base.stored_queries or config.num_query_tokens
     if base.graft is not None:
@@ -69,7 +96,14 @@ def load_model(
         model = _stored_model(base, config, dtype, attention, place, quantization)
     if base.stored_queries is not None:
         keep_first_queries(model, base.config.num_query_tokens)
-    _bridge_in_float32(base.family, model)
+    return _placed(base.family, model, place if quantization is None else None)
+
+
+def _placed(family: Family, model: PreTrainedModel, place: torch.device | None) -> PreTrainedModel:
+    """The model in evaluation mode, its bridge in float32; None leaves it where it is."""
+    if place is not None:
+        model = model.to(place)
+    _bridge_in_float32(family, model)
     return model.eval()
 
 
@@ -86,7 +120,7 @@ def _stored_model(
     if quantization is not None:
         extra = {"quantization_config": quantization, "device_map": {"": place}}
     try:
-        model, loading = getattr(transformers, base.family.model_class).from_pretrained(
+        model, loading = model_class(base.family).from_pretrained(
             base.location,
             config=config,
             revision=base.revision,
@@ -102,11 +136,14 @@ def _stored_model(
     return model if extra else model.to(place)
 
 
+_BRIDGE = ("qformer", "query_tokens", "language_projection")
+
+
 def _bridge_in_float32(family: Family, model: PreTrainedModel) -> None:
     """Q-Former, query tokens and projection in float32, trained or not, so that a base and the
     runs made from it are measured in the same arithmetic."""
     for name, parameter in model.named_parameters():
-        if family.component(name) in ("qformer", "query_tokens", "language_projection"):
+        if family.component(name) in _BRIDGE:
             parameter.data = parameter.data.float()
 
 
@@ -116,6 +153,8 @@ def load_processor(base: Base) -> Any:
     Raises:
         ModelError: it is missing, or its image token is not the model's.
     """
+    if base.decoder is not None:
+        return processor_from_components(base.location, base.decoder, vision_revision=base.revision)
     if base.graft is not None:
         processor = graft_processor(base.graft)
         return processor_with_queries(processor, base.config.num_query_tokens)
@@ -123,6 +162,8 @@ def load_processor(base: Base) -> Any:
         processor = AutoProcessor.from_pretrained(base.location, revision=base.revision)
     except (OSError, ValueError) as error:
         raise not_found(base.id, error) from error
+    if not base.family.image_tokens:
+        return processor
     processor.num_query_tokens = base.config.num_query_tokens
     token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
     if token_id != base.config.image_token_index:
@@ -141,8 +182,9 @@ def _fresh_model(base: Base, seed: int, dtype: torch.dtype, attention: str) -> P
         model.set_attn_implementation(attention)
         return model
     set_seed(seed)
-    model_class = getattr(transformers, base.family.model_class)
-    return model_class._from_config(base.config, dtype=dtype, attn_implementation=attention)
+    return model_class(base.family)._from_config(
+        base.config, dtype=dtype, attn_implementation=attention
+    )
 
 
 def _check_loading(model_id: str, loading: dict[str, Any]) -> None:

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from qvft.data.prompt import PromptTemplate
 from qvft.errors import VerificationError
-from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_at
+from qvft.models.stages import (
+    decode_hidden,
+    embed_rows,
+    encode_images,
+    generate,
+    logits_at,
+)
 from qvft.weights.probes import Probe
 
 _OF_PROMPT = ("input_ids", "attention_mask")
@@ -47,12 +53,13 @@ def toolkit_outputs(model: Any, template: PromptTemplate, probes: Sequence[Probe
     """Outputs of a model that the toolkit loaded, adapters in place, through its own stages."""
     outputs = []
     for probe in probes:
-        embeds = _embed(model, probe)
-        length = len(probe.prompt_ids)
-        decoder: Any = model.language_model
-        written = decoder.generate(
-            inputs_embeds=embeds[:, :length],
-            attention_mask=_ones(embeds)[:, :length],
+        place = model.device
+        prompt = torch.tensor([probe.prompt_ids], device=place)
+        rows = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)}
+        written = generate(
+            model,
+            rows | {key: value.to(place) for key, value in probe.read.items()},
+            images=encode_images(model, probe.pixel_values.to(place)),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
             num_beams=1,
@@ -66,7 +73,7 @@ def toolkit_outputs(model: Any, template: PromptTemplate, probes: Sequence[Probe
         outputs.append(
             Output(
                 probe.row_id,
-                _logits(model, embeds),
+                _logits(model, _embed(model, probe)),
                 _until_stop(new_ids, template),
                 tuple(first - second for first, second in best),
                 template.decode(new_ids),

@@ -7,12 +7,21 @@ D decoder width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import InstructBlipForConditionalGeneration
 
-from qvft.models.blip2 import encode_vision, insert_prefix
+from qvft.models.blip2 import (
+    decode_hidden,
+    encode_vision,
+    generate_after,
+    insert_prefix,
+    logits_at,
+)
+
+__all__ = ["decode_hidden", "embed_rows", "encode_images", "encode_rows", "generate", "logits_at"]
 
 
 def encode_images(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
@@ -84,3 +93,17 @@ def encode_rows(
         encoder_attention_mask=ones.new_ones(features.shape[:-1]),
     ).last_hidden_state[:, :count]
     return model.language_projection(attended.to(model.language_projection.weight.dtype))
+
+
+def generate(
+    model: InstructBlipForConditionalGeneration,
+    rows: Mapping[str, Tensor],
+    *,
+    images: Tensor,
+    **settings: Any,
+) -> Any:
+    """As `stages.generate`: the decoder goes on from the embedded rows."""
+    embeds = embed_rows(
+        model, rows, images=images, image_index=torch.arange(len(images), device=images.device)
+    )
+    return generate_after(model, embeds, rows["attention_mask"], **settings)

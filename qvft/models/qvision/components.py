@@ -1,0 +1,197 @@
+"""A QVision model made of a CLIP (or SigLIP) checkpoint and a decoder checkpoint."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from qvft.errors import ModelError
+from qvft.models.qvision.configuration import (
+    DECODER_TYPES,
+    VISION_TYPES,
+    WHOLE_TYPES,
+    QVisionConfig,
+)
+from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+
+MASKS_OF_OLD = re.compile(r"(position_ids|\.attn(\.attention)?\.(masked_)?bias)$")
+"""Position numbers and causal masks, which older checkpoints hold and newer code computes.
+
+Source: the non-persistent buffers `position_ids` of `CLIPVisionEmbeddings` and `bias` of
+`GPTNeoSelfAttention` and `GPT2Attention` in transformers; `masked_bias` is gone from both.
+"""
+
+BESIDE_VISION = re.compile(
+    r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$|logit_bias$)"
+)
+"""What a whole CLIP or SigLIP has beside its vision tower."""
+
+
+def from_components(
+    vision: str,
+    decoder: str,
+    *,
+    seed: int,
+    vision_revision: str | None = None,
+    decoder_revision: str | None = None,
+    whole_vision: bool = True,
+    dtype: torch.dtype = torch.float32,
+    **geometry: Any,
+) -> QVisionForConditionalGeneration:
+    """A model with the tower's and the decoder's weights and a fresh Q-Former, in evaluation mode.
+
+    Args:
+        vision: folder or hub id with safetensors, e.g. `openai/clip-vit-base-patch32`.
+        decoder: folder or hub id of a GPT-Neo, OPT or GPT-2 with its language-model head.
+        seed: for the Q-Former and the projection in front of it; they depend on nothing else.
+        vision_revision, decoder_revision: of hub ids.
+        whole_vision: keeps a CLIP's text tower, as the published counts have it.
+        dtype: of all weights.
+        geometry: fields of `QVisionConfig`, e.g. `num_query_tokens`. The Q-Former's width is the
+            decoder's unless given.
+
+    Raises:
+        ModelError: a checkpoint is not there, is of another kind, has no safetensors, or lacks a
+            weight or has one too many; or the geometry does not fit.
+    """
+    tower = _load_tower(vision, vision_revision, dtype, whole=whole_vision)
+    language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype, DECODER_TYPES)
+    try:
+        config = _config(tower.config, language_model.config, geometry)
+    except ValueError as error:
+        raise ModelError(str(error), where=f"{vision} with {decoder}") from error
+    with torch.random.fork_rng(devices=[]):
+        model = QVisionForConditionalGeneration(config).to(dtype)
+        torch.manual_seed(seed)
+        for part in (model.qformer, model.vision_model.projection):
+            _draw(model, part)
+    model.vision_model.tower.load_state_dict(tower.state_dict())
+    model.language_model.load_state_dict(language_model.state_dict())
+    model.generation_config = _generation_config(language_model)
+    return model.eval()
+
+
+def components_config(
+    vision: str,
+    decoder: str,
+    *,
+    vision_revision: str | None = None,
+    decoder_revision: str | None = None,
+) -> QVisionConfig:
+    """The configuration of a model that `from_components` makes of the same two; no weights.
+
+    Raises:
+        ModelError: a checkpoint is not there or of another kind, or the two do not fit.
+    """
+    tower = _read_config(vision, vision_revision, VISION_TYPES)
+    text = _read_config(decoder, decoder_revision, DECODER_TYPES)
+    try:
+        return _config(tower, text, {})
+    except ValueError as error:
+        raise ModelError(str(error), where=f"{vision} with {decoder}") from error
+
+
+def _config(
+    vision: PretrainedConfig, text: PretrainedConfig, geometry: dict[str, Any]
+) -> QVisionConfig:
+    width = getattr(text, "word_embed_proj_dim", text.hidden_size)
+    return QVisionConfig(
+        vision_config=vision.to_dict(),
+        text_config=text.to_dict(),
+        **{"qformer_hidden_size": width, **geometry},
+    )
+
+
+def _draw(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
+    """Draws the weights of a part anew."""
+    for module in part.modules():
+        for parameter in module.parameters(recurse=False):
+            parameter._is_hf_initialized = False
+        model._init_weights(module)
+
+
+def _generation_config(decoder: PreTrainedModel) -> GenerationConfig:
+    """How the decoder starts and ends a text; one without padding pads with its last token."""
+    found = GenerationConfig.from_model_config(decoder.config)
+    if found.pad_token_id is None:
+        eos = found.eos_token_id
+        found.pad_token_id = eos[0] if isinstance(eos, list) else eos
+    return found
+
+
+def _load_tower(
+    model_id: str, revision: str | None, dtype: torch.dtype, *, whole: bool
+) -> PreTrainedModel:
+    """A CLIP or SigLIP, with or without what stands beside its vision tower."""
+    config = _read_config(model_id, revision, VISION_TYPES)
+    if whole or config.model_type not in WHOLE_TYPES:
+        return _load(AutoModel, model_id, revision, dtype, VISION_TYPES)
+    alone = type(AutoModel.from_config(config.vision_config))
+    return _load(alone, model_id, revision, dtype, VISION_TYPES, surplus=BESIDE_VISION)
+
+
+def _read_config(model_id: str, revision: str | None, known: tuple[str, ...]) -> PretrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(model_id, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unusable(model_id, error) from error
+    if config.model_type not in known:
+        raise ModelError(
+            f'model_type "{config.model_type}"',
+            where=model_id,
+            expected="one of " + ", ".join(known),
+        )
+    return config
+
+
+def _load(
+    auto: Any,
+    model_id: str,
+    revision: str | None,
+    dtype: torch.dtype,
+    known: tuple[str, ...],
+    *,
+    surplus: re.Pattern[str] | None = None,
+) -> PreTrainedModel:
+    """A checkpoint of safetensors whose keys are all accounted for."""
+    _read_config(model_id, revision, known)
+    try:
+        model, loading = auto.from_pretrained(
+            model_id,
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        raise _unusable(model_id, error) from error
+    unexpected = {
+        key
+        for key in loading["unexpected_keys"]
+        if not MASKS_OF_OLD.search(key) and not (surplus and surplus.search(key))
+    }
+    for kind, keys in (
+        ("missing", loading["missing_keys"]),
+        ("unexpected", unexpected),
+        ("ill-sized", {str(key) for key in loading["mismatched_keys"]}),
+    ):
+        if keys:
+            listed = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
+            raise ModelError(f"{len(keys)} {kind} weights: {listed}", where=model_id)
+    return model
+
+
+def _unusable(model_id: str, error: Exception) -> ModelError:
+    reason = str(error).strip().split("\n")[0]
+    return ModelError(reason, where=model_id, expected="a folder or hub id with safetensors")

@@ -1,0 +1,143 @@
+"""The configuration of QVision: a CLIP or SigLIP encoder, a Q-Former of its own, a causal decoder.
+
+This file, `encoder.py`, `qformer.py` and `modeling.py` can be copied beside a model's weights, so
+they import nothing but torch and transformers outside of this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, CLIPConfig, GPTNeoConfig, PretrainedConfig
+
+WHOLE_TYPES = ("clip", "siglip")
+"""Model types that hold a vision and a text tower; only the first is used."""
+VISION_TYPES = (*WHOLE_TYPES, "clip_vision_model", "siglip_vision_model")
+DECODER_BLOCKS = {
+    "gpt_neo": "language_model.transformer.h",
+    "opt": "language_model.model.decoder.layers",
+    "gpt2": "language_model.transformer.h",
+}
+"""Where the blocks of each kind of decoder stand, from the model's root."""
+DECODER_TYPES = tuple(DECODER_BLOCKS)
+
+
+class QVisionConfig(PretrainedConfig):
+    """Geometry of a QVision model; the defaults are the published system.
+
+    Args:
+        vision_config: configuration (or its dict) of one of `VISION_TYPES`. With a whole `clip` or
+            `siglip` the unused text tower stays in the model. Default: CLIP ViT-B/32, whole.
+        text_config: configuration of the decoder, one of `DECODER_TYPES`. Default: GPT-Neo,
+            1024 wide, 24 blocks of which every other attends within 256 tokens, 16 heads.
+        qformer_hidden_size: width of the Q-Former. It has to be the width of the decoder's token
+            embeddings, since the text meets the image there.
+        qformer_num_heads: heads of each of its attentions.
+        qformer_num_blocks: its blocks.
+        qformer_ffn_factor: inner width of its feed-forward layers, in widths.
+        qformer_dropout: dropout of each branch before it is added. The published value is unknown.
+        num_query_tokens: learned query tokens.
+        global_context_token: whether one more learned token goes along with them.
+        initializer_range: standard deviation of fresh weights outside of tower and decoder.
+
+    Raises:
+        ValueError: a type is not among those above, or widths and heads do not fit.
+    """
+
+    model_type = "qvision"
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
+
+    def __init__(
+        self,
+        vision_config: PretrainedConfig | dict[str, Any] | None = None,
+        text_config: PretrainedConfig | dict[str, Any] | None = None,
+        *,
+        qformer_hidden_size: int = 1024,
+        qformer_num_heads: int = 8,
+        qformer_num_blocks: int = 2,
+        qformer_ffn_factor: int = 4,
+        qformer_dropout: float = 0.1,
+        num_query_tokens: int = 64,
+        global_context_token: bool = True,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        self.vision_config = _nested(vision_config, VISION_TYPES) or CLIPConfig()
+        self.text_config = _nested(text_config, DECODER_TYPES) or GPTNeoConfig(
+            hidden_size=1024, num_layers=24, num_heads=16
+        )
+        self.qformer_hidden_size = qformer_hidden_size
+        self.qformer_num_heads = qformer_num_heads
+        self.qformer_num_blocks = qformer_num_blocks
+        self.qformer_ffn_factor = qformer_ffn_factor
+        self.qformer_dropout = qformer_dropout
+        self.num_query_tokens = num_query_tokens
+        self.global_context_token = global_context_token
+        self.initializer_range = initializer_range
+        super().__init__(**kwargs)
+        self._check_widths()
+
+    @property
+    def num_states(self) -> int:
+        """Refined tokens an image becomes: the query tokens and the context token."""
+        return self.num_query_tokens + int(self.global_context_token)
+
+    @property
+    def tower_config(self) -> PretrainedConfig:
+        """The configuration of the vision tower alone."""
+        whole = self.vision_config.model_type in WHOLE_TYPES
+        return self.vision_config.vision_config if whole else self.vision_config
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        tower = self.tower_config
+        height, width = _pair(tower.image_size)
+        patch_height, patch_width = _pair(tower.patch_size)
+        return height // patch_height, width // patch_width
+
+    @property
+    def token_width(self) -> int:
+        """Width of the decoder's token embeddings; OPT-350m's is less than its blocks' width."""
+        return getattr(self.text_config, "word_embed_proj_dim", self.text_config.hidden_size)
+
+    @property
+    def decoder_blocks(self) -> str:
+        """Module name of the decoder's blocks."""
+        return DECODER_BLOCKS[self.text_config.model_type]
+
+    def _check_widths(self) -> None:
+        width = self.qformer_hidden_size
+        if width != self.token_width:
+            raise ValueError(
+                f"qformer_hidden_size is {width}, the decoder's token embeddings are "
+                f"{self.token_width} wide; both have to be the same"
+            )
+        if width % self.qformer_num_heads or width % 4:
+            raise ValueError(
+                f"qformer_hidden_size is {width}; it has to be a multiple of qformer_num_heads "
+                f"({self.qformer_num_heads}) and of 4 (sine and cosine of row and column)"
+            )
+
+
+def _nested(
+    given: PretrainedConfig | dict[str, Any] | None, known: tuple[str, ...]
+) -> PretrainedConfig | None:
+    """A nested configuration as an object."""
+    if isinstance(given, dict):
+        fields = dict(given)
+        model_type = fields.pop("model_type", None)
+        _check_type(model_type, known)
+        return AutoConfig.for_model(model_type, **fields)
+    if given is not None:
+        _check_type(given.model_type, known)
+    return given
+
+
+def _check_type(model_type: str | None, known: tuple[str, ...]) -> None:
+    if model_type not in known:
+        raise ValueError(f'model_type "{model_type}"; expected one of {", ".join(known)}')
+
+
+def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,46 @@
+"""A QVision folder that loads where qvft is not installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from qvft.errors import ModelError
+from qvft.models.qvision import configuration, encoder, modeling, qformer
+from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from qvft.models.qvision.registration import AUTO_MODELS
+
+PACKAGE = "qvft.models.qvision."
+CODE = (configuration, encoder, qformer, modeling)
+
+
+def export_with_code(model: QVisionForConditionalGeneration, folder: Path) -> None:
+    """Writes weights, configuration and the model's code into a new folder.
+
+    There `AutoModel.from_pretrained(folder, trust_remote_code=True)` needs transformers alone. The
+    code is this package's, with imports of one another made relative, as transformers asks of code
+    beside weights.
+
+    Raises:
+        ModelError: the folder holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError("not empty", where=str(folder), expected="a new folder")
+    model.save_pretrained(folder)
+    write_code(folder)
+
+
+def write_code(folder: Path) -> None:
+    """Puts the model's code beside saved weights and names it in their config.json."""
+    for module in CODE:
+        source = Path(module.__file__)
+        text = source.read_text(encoding="utf-8").replace(f"from {PACKAGE}", "from .")
+        (folder / source.name).write_text(text, encoding="utf-8")
+    model_class = f"modeling.{QVisionForConditionalGeneration.__name__}"
+    config_file = folder / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config["auto_map"] = {
+        "AutoConfig": f"configuration.{configuration.QVisionConfig.__name__}",
+        **{auto.__name__: model_class for auto in AUTO_MODELS},
+    }
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

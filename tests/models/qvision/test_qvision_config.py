@@ -1,0 +1,57 @@
+"""Configurations: written and read back, refused where they do not fit."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import AutoConfig, BertConfig, GPTNeoConfig
+
+from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES, QVisionConfig
+
+
+@pytest.mark.parametrize("text", DECODER_TYPES)
+@pytest.mark.parametrize("vision", VISION_TYPES)
+def test_a_configuration_is_written_and_read_back(make_config, tmp_path, vision, text) -> None:
+    config = make_config(vision, text, num_query_tokens=3, global_context_token=False)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert type(loaded) is QVisionConfig
+    written, read = config.to_dict(), loaded.to_dict()
+    assert written.pop("_name_or_path") == ""
+    assert read.pop("_name_or_path") == str(tmp_path)
+    assert read == written
+    assert type(loaded.vision_config) is type(config.vision_config)
+    assert type(loaded.text_config) is type(config.text_config)
+
+
+def test_the_defaults_are_the_published_system() -> None:
+    config = QVisionConfig()
+    assert config.patch_grid == (7, 7)
+    assert config.num_states == 65
+    assert config.qformer_hidden_size // config.qformer_num_heads == 128
+    assert config.text_config.num_heads == 16
+    assert config.text_config.attention_layers == ["global", "local"] * 12
+
+
+def test_the_qformer_is_as_wide_as_the_token_embeddings() -> None:
+    with pytest.raises(ValueError, match="1024.*2048"):
+        QVisionConfig(text_config=GPTNeoConfig())
+
+
+def test_the_width_is_a_multiple_of_the_heads() -> None:
+    with pytest.raises(ValueError, match="multiple of qformer_num_heads"):
+        QVisionConfig(qformer_num_heads=7)
+
+
+@pytest.mark.parametrize("part", ["vision_config", "text_config"])
+def test_another_kind_of_model_is_refused_by_name(part) -> None:
+    with pytest.raises(ValueError, match='"bert"; expected one of'):
+        QVisionConfig(**{part: BertConfig()})
+    with pytest.raises(ValueError, match='"bert"; expected one of'):
+        QVisionConfig(**{part: {"model_type": "bert"}})
+
+
+@pytest.mark.parametrize("text", DECODER_TYPES)
+def test_the_decoders_blocks_stand_where_the_configuration_says(make_model, text) -> None:
+    model = make_model(text=text)
+    blocks = model.get_submodule(model.config.decoder_blocks)
+    assert len(blocks) == model.config.text_config.num_hidden_layers == 2

@@ -1,0 +1,122 @@
+"""The published counts, to the last printed digit and by arithmetic; no weights are made."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig
+
+from qvft.models.qvision.configuration import QVisionConfig
+from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+
+D = 1024
+NEO_BLOCK = 3 * D**2 + (D**2 + D) + (8 * D**2 + 5 * D) + 2 * 2 * D
+EMBEDDINGS, POSITIONS, FINAL_NORM = 50_257 * D, 2_048 * D, 2 * D
+
+
+def meta_model(config: QVisionConfig) -> QVisionForConditionalGeneration:
+    with torch.device("meta"):
+        return QVisionForConditionalGeneration(config)
+
+
+def weights(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def trained(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def printed(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
+def qformer_formula(width: int, blocks: int, factor: int, tokens: int) -> int:
+    attention = 4 * (width**2 + width)
+    feed_forward = 2 * factor * width**2 + factor * width + width
+    norm = 2 * width
+    return (
+        tokens * width
+        + 3 * (width**2 + width)
+        + blocks * (2 * attention + 2 * feed_forward + 4 * norm)
+        + (attention + feed_forward + 2 * norm)
+    )
+
+
+@pytest.fixture(scope="module")
+def published() -> QVisionForConditionalGeneration:
+    return meta_model(QVisionConfig())
+
+
+def test_the_parts_have_their_published_sizes(published) -> None:
+    parts = published.vision_model, published.qformer, published.language_model, published
+    assert [printed(weights(part)) for part in parts] == [
+        "152.06 M",
+        "66.20 M",
+        "355.80 M",
+        "574.06 M",
+    ]
+
+
+def test_the_parts_are_all_there_is(published) -> None:
+    parts = published.vision_model, published.qformer, published.language_model
+    assert sum(map(weights, parts)) == weights(published)
+
+
+def test_the_sizes_follow_from_the_geometry(published) -> None:
+    # CLIP ViT-B/32 as published by OpenAI has 151,277,313 weights, both towers and its scale.
+    assert weights(published.vision_model) == 151_277_313 + 768 * D + D
+    assert weights(published.qformer) == qformer_formula(D, 2, 4, 65) == 66_196_480
+    assert weights(published.language_model) == (
+        EMBEDDINGS + POSITIONS + 24 * NEO_BLOCK + FINAL_NORM
+    )
+
+
+def test_the_top_15_blocks_and_the_tied_embeddings_are_the_published_trained_part() -> None:
+    model = meta_model(QVisionConfig()).requires_grad_(False)
+    decoder = model.language_model
+    for part in (model.qformer, decoder.transformer.h[9:], decoder.transformer.wte):
+        part.requires_grad_(True)
+    assert decoder.lm_head.weight.requires_grad, "the head is the embeddings"
+    assert trained(model.vision_model) == 0
+    assert trained(decoder) == 15 * NEO_BLOCK + EMBEDDINGS == 240_360_448
+    assert printed(trained(decoder)) == "240.36 M"
+    assert f"{100 * trained(decoder) / weights(decoder):.2f} %" == "67.56 %"
+    assert printed(trained(model)) == "306.56 M"
+    assert f"{100 * trained(model) / weights(model):.2f} %" == "53.40 %"
+
+
+def test_nine_blocks_are_the_most_that_half_of_the_decoders_weights_hold() -> None:
+    """Half of 24 blocks would be 12. Half of the weights, counted from the token embeddings
+    upwards and stopped at a whole block, is 9: the published 15 trained ones remain."""
+    half = (EMBEDDINGS + POSITIONS + 24 * NEO_BLOCK + FINAL_NORM) / 2
+    below = EMBEDDINGS + POSITIONS
+    assert below + 9 * NEO_BLOCK <= half < below + 10 * NEO_BLOCK
+
+
+@pytest.mark.parametrize(
+    ("width", "blocks", "factor", "context"), [(32, 1, 2, True), (16, 3, 4, False)]
+)
+def test_any_qformer_has_the_weights_of_the_formula(
+    make_config, width, blocks, factor, context
+) -> None:
+    config = make_config(
+        text="opt" if width == 16 else "gpt_neo",
+        qformer_num_blocks=blocks,
+        qformer_ffn_factor=factor,
+        num_query_tokens=5,
+        global_context_token=context,
+    )
+    assert config.num_states == 5 + context
+    assert weights(meta_model(config).qformer) == qformer_formula(
+        width, blocks, factor, 5 + context
+    )
+
+
+def test_a_vision_model_alone_has_no_text_tower(published) -> None:
+    alone = meta_model(QVisionConfig(vision_config=CLIPVisionConfig())).vision_model
+    clip = published.vision_model.tower
+    beside = clip.text_model, clip.text_projection, clip.visual_projection
+    # One weight more: the logit scale.
+    assert weights(published.vision_model) - weights(alone) == sum(map(weights, beside)) + 1
