@@ -106,6 +106,7 @@ class Component:
     total: int
     trainable: int
     percent: float
+    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,10 @@ def _phase(phase: PhaseFindings) -> Iterator[RenderableType]:
     from qvft.adapters.freeze import ComponentCount
     from qvft.adapters.table import component_table
 
-    counts = [ComponentCount(row.component, row.total, row.trainable) for row in phase.components]
+    counts = [
+        ComponentCount(row.component, row.total, row.trainable, row.title)
+        for row in phase.components
+    ]
     yield component_table(counts, title=f"phase {phase.name}")
     if phase.lora_targets:
         kinds = sorted({name.rpartition(".")[2] for name in phase.lora_targets})

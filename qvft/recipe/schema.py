@@ -40,10 +40,15 @@ class Quantize(Section):
 class Model(Section):
     id: str = Field(description="Hub id or local folder; qvft/tiny-blip2 is bundled.")
     revision: str | None = Field(None, description="Hub commit, tag or branch.")
-    family: Literal["auto", "blip2", "blip2_question"] = Field(
+    family: Literal["auto", "blip2", "blip2_question", "qvision"] = Field(
         "auto",
         description="Architecture; auto reads it from the model's config.json. blip2_question: "
-        "the Q-Former reads the question.",
+        "the Q-Former reads the question. qvision: CLIP, a Q-Former of its own, GPT-Neo.",
+    )
+    decoder: str | None = Field(
+        None,
+        description="qvision from its components: the decoder's checkpoint; id is the vision "
+        "model's then, and the Q-Former is fresh.",
     )
     text_branch: str | None = Field(
         None,
@@ -149,6 +154,14 @@ class Tune(Section):
     query_tokens: Trained = Field("full", description="Query tokens.")
     language_projection: Trained = Field("full", description="Q-Former to decoder projection.")
     decoder: Literal["lora", "frozen", "full"] = Field("lora", description="Language decoder.")
+    decoder_frozen: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="With decoder: full, this share of the decoder's weights stays frozen, counted "
+        "from the embeddings up, in whole blocks. Above 0 of what lies outside the blocks only "
+        "the token embeddings are trained.",
+    )
     decoder_dropout: float = Field(
         0.0,
         ge=0,
@@ -244,6 +257,39 @@ class Phase(Section):
     train: dict[str, Any] = Field(default_factory=dict, description="Keys of train that differ.")
 
 
+class Objectives(Section):
+    lm: float = Field(1.0, ge=0, description="Weight of the language loss on target tokens.")
+    itc: float = Field(
+        0.0, ge=0, description="Weight of image-text contrast. With captions and family blip2."
+    )
+    itm: float = Field(0.0, ge=0, description="Weight of image-text matching, likewise.")
+    itg: float = Field(
+        0.0, ge=0, description="Weight of text generation by the Q-Former itself, likewise."
+    )
+    text_branch: str | None = Field(
+        None,
+        description="What the Q-Former's text branch starts from where itc, itm or itg is trained: "
+        "a BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g); null: fresh weights.",
+    )
+    rerank: int = Field(
+        128, ge=1, description="Retrieval: best candidates by contrast that matching ranks anew."
+    )
+
+    @property
+    def alignment(self) -> dict[str, float]:
+        """The weights above zero of all but the language loss."""
+        weights = {"itc": self.itc, "itm": self.itm, "itg": self.itg}
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Objectives:
+        if not (self.lm > 0 or self.alignment):
+            raise ValueError("one weight at least must be above 0")
+        if self.text_branch is not None and not self.alignment:
+            raise ValueError("text_branch needs itc, itm or itg above 0")
+        return self
+
+
 class Decode(Section):
     max_new_tokens: int = Field(30, ge=1, description="Tokens written at most.")
     num_beams: int = Field(1, ge=1, description="Beams; 1: greedy.")
@@ -276,6 +322,9 @@ class Recipe(Section):
     train: Train = Field(default_factory=Train)
     phases: list[Phase] = Field(
         default_factory=list, description="Phases in order; empty: one, as tune and train say."
+    )
+    objectives: Objectives = Field(
+        default_factory=Objectives, description="What is learnt; lm alone by default."
     )
     eval: Eval = Field(default_factory=Eval)
     run: Run = Field(default_factory=Run)
