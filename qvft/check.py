@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(arguments)
     if given.preview is not None and given.only in ("recipe", "model"):
         parser.error(f"--preview needs the data, which --only {given.only} leaves out")
+    for option, path in (("--json", given.json), ("--preview", given.preview)):
+        if path is not None and (problem := _no_file(path)):
+            parser.error(f"{option} {path}: {problem}")
     return exit_status(
         lambda: check(
             given.recipe,
@@ -40,6 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             preview_file=given.preview,
         )
     )
+
+
+def _no_file(path: Path) -> str | None:
+    """Why a path cannot become a file, so that it is said before hours of reading."""
+    if path.is_dir():
+        return "is a folder; give a file"
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        return f"{above} is a file, not a folder"
+    if not os.access(above, os.W_OK):
+        return f"{above} may not be written to"
+    return None
 
 
 def check(

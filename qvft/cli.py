@@ -14,6 +14,7 @@ COMMANDS = {
     "merge": "merges a run into a plain checkpoint, and proves it",
     "export": "writes a run's checkpoint in another form",
     "predict": "captions images or answers questions about them",
+    "explain": "shows where the queries look, word by word",
     "score": "scores anybody's prediction files as the official evaluators do",
     "bench": "measures prediction here against a loop of single generate calls",
     "convert": "writes any data format as the custom JSONL",

@@ -1,4 +1,4 @@
-"""`python -m qvft.export RUN OUT --to peft`: writes a run's checkpoint in another form."""
+"""`python -m qvft.export RUN OUT --to FORM`: writes a run's checkpoint in another form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="run folder of qvft.train")
     parser.add_argument("out", help="new folder for what is written")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="of the recipe")
-    parser.add_argument("--to", required=True, metavar="FORM", help="peft: what plain PEFT loads")
+    parser.add_argument(
+        "--to",
+        required=True,
+        metavar="FORM",
+        help="peft: what plain PEFT loads; retrieval: a Blip2ForImageTextRetrieval, of a run with "
+        "alignment objectives",
+    )
     parser.add_argument("--json", action="store_true", help="print export.json, not a summary")
     given = parser.parse_intermixed_args(arguments)
     return exit_status(lambda: export(given))
@@ -25,16 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export(given: argparse.Namespace) -> None:
     """Write, load as its users do, compare, summary."""
-    from qvft.assembly.exporting import export_run
+    from qvft.assembly.exporting import export_run, proof_line
 
     content = export_run(Path(given.run), Path(given.out), to=given.to, overrides=given.overrides)
     if given.json:
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return
-
-    from qvft.weights.summary import comparison_line
-
-    stdout.print(f"loaded again: {comparison_line(content['verification'])}", highlight=False)
+    stdout.print(f"loaded again: {proof_line(content)}", highlight=False)
     stdout.print(f"written to {given.out}", highlight=False)
 
 

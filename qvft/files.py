@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,51 +18,37 @@ from typing import Any
 from qvft.errors import DataError, SpaceError
 from qvft.json_mistakes import not_json
 
+_LONGEST_NUMBER = 24
+"""Characters of a number that a message shows: those of any float's shortest form."""
+
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """The content of a JSON file. NaN and Infinity pass: trainers write them into their states.
 
     Raises:
-        DataError: the file is missing, is not UTF-8 or not JSON (with line and column).
+        DataError: the file cannot be read, is not UTF-8 or not JSON (with line and column), has a
+            key twice in one object, is nested too deeply, or holds a number too long to take.
     """
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise not_json(error, path) from error
+    return _content(read_text(path), path)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Pairs (line number from 1, object) of a JSONL file; blank lines are passed over.
 
     Raises:
-        DataError: the file is missing or not UTF-8, or a line is not a JSON object, has a key
-            twice or holds NaN, which Python's `json` writes but JSON does not have.
+        DataError: as `read_json`; or a line is not a JSON object, or holds NaN, which Python's
+            `json` writes but JSON does not have, or a number beyond all floats.
     """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(
-                line, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
-            )
-        except json.JSONDecodeError as error:
-            raise not_json(error, path, line=number) from error
-        except _RepeatedKey as error:
-            raise DataError(
-                f"key `{error}` stands twice",
-                where=where,
-                expected="each key once",
-                do="remove one of the two",
-            ) from error
-        except _NoJsonNumber as error:
-            raise DataError(
-                f"`{error}` is no value of JSON", where=where, do="leave out a key without a value"
-            ) from error
+        row = _content(
+            line, path, line=number, parse_constant=_refuse_constant, parse_float=_finite
+        )
         if not isinstance(row, dict):
             raise DataError(
                 "a list" if isinstance(row, list) else f"a {type(row).__name__}",
-                where=where,
+                where=f"{path}:{number}",
                 expected="a JSON object",
                 do="write each object on a line of its own, without [ and ]",
             )
@@ -70,11 +60,52 @@ class _RepeatedKey(Exception):
 
 
 class _NoJsonNumber(Exception):
-    """NaN, Infinity or -Infinity."""
+    """NaN, Infinity or -Infinity, or what would become one of them."""
+
+
+def _content(text: str, path: Path, *, line: int | None = None, **hooks: Any) -> Any:
+    """The value of a file's text, or of one line of it; `hooks` go to `json.loads`."""
+    where = str(path) if line is None else f"{path}:{line}"
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats, **hooks)
+    except json.JSONDecodeError as error:
+        raise not_json(error, path, line=line) from error
+    except _RepeatedKey as error:
+        raise DataError(
+            f"key `{error}` stands twice",
+            where=where,
+            expected="each key once",
+            do="remove one of the two",
+        ) from error
+    except _NoJsonNumber as error:
+        raise DataError(
+            f"`{error}` is no value of JSON", where=where, do="leave out a key without a value"
+        ) from error
+    except RecursionError as error:
+        raise DataError(
+            "nested too deeply",
+            where=where,
+            expected="a few levels of brackets",
+            do="look for brackets that are not closed",
+        ) from error
+    except ValueError as error:  # what `int` says of more digits than it takes
+        raise DataError(
+            "a number of thousands of digits",
+            where=where,
+            expected="numbers that a computer takes",
+            do="put it in quotes if it is a text",
+        ) from error
 
 
 def _refuse_constant(name: str) -> None:
     raise _NoJsonNumber(name)
+
+
+def _finite(written: str) -> float:
+    value = float(written)
+    if math.isinf(value):
+        raise _NoJsonNumber(written if len(written) <= _LONGEST_NUMBER else "Infinity")
+    return value
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -89,14 +120,20 @@ def read_text(path: Path) -> str:
     """The content of a UTF-8 file, without a byte order mark.
 
     Raises:
-        DataError: the file is missing, a folder, or not UTF-8.
+        DataError: the file is missing, a folder, cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise DataError("no such file", where=str(path)) from error
+        raise DataError("no such file", where=str(path), do="check the path") from error
     except IsADirectoryError as error:
-        raise DataError("a folder", where=str(path), expected="a file") from error
+        raise DataError(
+            "a folder", where=str(path), expected="a file", do="name the file in it"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"cannot be read ({error.strerror or error})", where=str(path), do="check the path"
+        ) from error
     except UnicodeDecodeError as error:
         wide = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
         raise DataError(
@@ -108,11 +145,76 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` in one step: a reader sees the old content or the new, whole."""
+    """Writes `text` to `path` in one step: a reader sees the old content or the new, whole.
+
+    Links are followed and stay. A device, a pipe or the file that stdout goes to has no old
+    content to keep: the text is written after what went there before.
+    """
+    stream = _stream(path)
+    if stream is not None:
+        with open(stream, "w", encoding="utf-8", closefd=isinstance(stream, Path)) as opened:
+            opened.write(text)
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial = _partial(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def require_writable(path: Path) -> None:
+    """Checks, before anything long begins, that `write_text` can write to `path`; leaves nothing.
+
+    Raises:
+        DataError: it cannot.
+    """
+    try:
+        if _stream(path) is not None:  # to open a pipe would wait for its reader
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        target = Path(os.path.realpath(path))
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(_partial(target))  # complains of names that are too long or below a file
+        with tempfile.TemporaryFile(dir=next(one for one in target.parents if one.exists())):
+            pass
+    except OSError as error:
+        raise not_written(error, path) from error
+
+
+def not_written(error: OSError, path: Path) -> DataError:
+    """The error for a place where nothing can be written."""
+    return DataError(
+        f"cannot be written ({error.strerror or error})",
+        where=str(path),
+        do="name a file in a folder that you can write to, with room on its disk",
+    )
+
+
+def _partial(path: Path) -> Path:
+    """The file or folder, beside `path`, that takes its name when it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _stream(path: Path) -> int | Path | None:
+    """What to open for a device, a pipe or the file of stdout or stderr; None for other files.
+
+    Stdout and stderr are opened by their number, so that what they get later stands after it.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed
+            if os.path.samestat(os.fstat(number), found):
+                return number
+    return None if stat.S_ISREG(found.st_mode) else path
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -132,7 +234,7 @@ def new_file(path: Path) -> Iterator[Path]:
             "exists already", where=str(path), do="name a new file; nothing is overwritten"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -152,7 +254,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             "exists already", where=str(path), do="name a new folder; nothing is overwritten"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     partial.mkdir()
     try:
         yield partial

@@ -43,8 +43,9 @@ def exit_status(main: Callable[[], None]) -> int:
     """Runs an entry's body and turns errors made for users into one message and a status.
 
     Returns:
-        0 when `main` returns, 2 on a `UserError`, 1 on any other `QvftError`. Other exceptions
-        are defects and pass through with their traceback.
+        0 when `main` returns, 2 on a `UserError`, 1 on any other `QvftError` or when nobody reads
+        the output any more, 130 on Ctrl-C. Other exceptions are defects and pass through with
+        their traceback.
     """
     setup_logging()
     try:
@@ -53,4 +54,12 @@ def exit_status(main: Callable[[], None]) -> int:
         if is_main_process():
             print(f"qvft: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        if is_main_process():
+            print("\nqvft: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # What is left in the buffer has nowhere to go, at the interpreter's end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0

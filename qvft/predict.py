@@ -51,9 +51,10 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         for line in predict_lines(given.model, rows, fields, **pace):
             print(line, flush=True)
         return
-    finished = predict_to_file(given.model, rows, fields, given.out, resume=given.resume, **pace)
-    before = f", {finished} of them before" if finished else ""
-    stderr.print(f"{len(rows)} rows written to {given.out}{before}")
+    done = predict_to_file(given.model, rows, fields, given.out, resume=given.resume, **pace)
+    before = f", {done.before} of them before" if done.before else ""
+    errors = f", {done.errors} with an error instead of a text" if done.errors else ""
+    stderr.print(f"{done.rows} rows written to {given.out}{before}{errors}", highlight=False)
 
 
 def check_options(given: argparse.Namespace) -> None:
@@ -69,6 +70,13 @@ def check_options(given: argparse.Namespace) -> None:
             )
     if given.resume and given.out is None:
         raise RecipeError("has no --out", where="command line: --resume", do="name the file")
+    if given.question is not None and not given.question.strip():
+        raise DataError("is empty", where="command line: --question")
+    if "" in given.images:
+        raise DataError("an empty name", where="command line", expected="images")
+    inputs = {Path(name).resolve() for name in given.images}
+    if given.out is not None and given.out.resolve() in inputs:
+        raise DataError("is also read", where=f"--out {given.out}", do="name another file")
     if given.out is not None and given.out.is_dir():
         raise DataError("a folder", where=str(given.out), expected="a file to write")
 

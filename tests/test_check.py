@@ -44,12 +44,14 @@ def test_data_is_counted(whole: dict[str, Any]) -> None:
     assert whole["eval"]["name"] == "shapes-test"
 
 
-def test_three_rows_are_shown_with_what_the_loss_sees(whole: dict[str, Any]) -> None:
+def test_three_rows_are_shown_in_tokens(whole: dict[str, Any]) -> None:
     assert len(whole["shown"]) == 3
     assert {shown["kind"] for shown in whole["shown"]} == {"caption", "question"}
     question = next(shown for shown in whole["shown"] if shown["kind"] == "question")
-    assert question["prompt"] == "</s>Question: Which colour is it? Answer:"
-    assert question["supervised"].endswith("\n")
+    assert set(question) == {"id", "kind", "image_tokens", "prompt_tokens", "supervised_tokens"}
+    tokens = (question["image_tokens"], question["prompt_tokens"], question["supervised_tokens"])
+    assert sum(tokens) <= whole["train"]["longest"]
+    assert min(tokens) >= 2
 
 
 def test_each_phase_has_its_table_targets_memory_and_steps(whole: dict[str, Any]) -> None:
@@ -74,12 +76,13 @@ def test_the_preflight_passes_with_recomputed_activations(whole: dict[str, Any])
         assert component in reached
 
 
-def test_the_screen_marks_the_supervised_tokens(
+def test_no_text_of_the_data_stands_on_the_screen(
     recipe_file: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main([str(recipe_file), "--only", "data"]) == 0
     shown = capsys.readouterr().out
-    assert "Answer:« red\\n»" in shown
+    assert "learned" in shown
+    assert "Which colour" not in shown and "Question:" not in shown
     assert "phase" not in shown.replace("phases", "")
 
 
@@ -111,6 +114,9 @@ def test_skipped_images_are_listed_with_their_reason(
     (skipped,) = found["train"]["skipped"]
     assert skipped["id"] == "train3"
     assert "not an image" in skipped["reason"]
+    assert skipped["path"] == str(own_data / "train3.png")
+    assert "replace the file" in skipped["do"]
+    assert any("1 unusable image, left out" in warning for warning in found["warnings"])
     assert found["train"]["images"] == 23
     assert main([str(recipe_file), *arguments]) == 2
 
@@ -131,6 +137,7 @@ def test_all_unreadable_images_are_listed_before_the_check_fails(
     found = json.loads(file.read_text())
     assert [one["id"] for one in found["train"]["skipped"]] == ["train3", "train5", "train7"]
     assert found["checks"] == []
+    assert not any("left out" in warning for warning in found["warnings"])
 
 
 def test_a_changed_copy_of_a_test_image_is_found_in_the_training_data(
@@ -158,7 +165,7 @@ def test_a_changed_copy_of_a_test_image_is_found_in_the_training_data(
     assert overlap["exact"] == []
     assert [(pair["first"], pair["second"]) for pair in overlap["near"]] == [("copy", "new1")]
     assert any(
-        "1 of 1 images of shapes-test are in noise in another size" in warning
+        "1 of 1 images of shapes-test look like one in noise" in warning
         and "copy like new1" in warning
         for warning in found["warnings"]
     )
@@ -190,7 +197,7 @@ def test_contradicting_questions_are_named_by_id_alone(
     )
     assert found["train"]["quality"]["repeats"]["contradictions"] == [["q1", "q2"]]
     (warning,) = [one for one in found["warnings"] if "answered otherwise" in one]
-    assert warning.endswith("first q1, q2")
+    assert "first q1, q2; decide on one answer (all in --json)" in warning
     assert not any("ebra" in one for one in found["warnings"])
     assert "ebra" not in json.dumps(found["train"]["quality"])
 
@@ -210,12 +217,79 @@ def test_answers_and_lengths_of_the_data_are_given(whole: dict[str, Any]) -> Non
 
 def test_rows_that_are_cut_are_counted(recipe_file: Path, tmp_path: Path) -> None:
     found = checked(recipe_file, tmp_path, "--only", "data", "data.max_text_tokens=8")
-    assert found["train"]["cut_rows"] == 48
+    assert found["train"]["cut_rows"] == len(set(found["train"]["cut_ids"])) == 48
     cut = found["train"]["quality"]["cut"]
     assert (cut["question"]["row_share"], cut["caption"]["row_share"]) == (1, 0)
     assert cut["question"]["cut_tokens"] == found["train"]["cut_tokens"]
     assert cut["question"]["tokens"] - cut["question"]["cut_tokens"] == 48 * 6
     assert any("raise data.max_text_tokens" in warning for warning in found["warnings"])
+
+
+def test_the_case_of_letters_in_a_name_is_asked_about(
+    recipe_file: Path, own_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (own_data / "train3.png").rename(own_data / "Train3.PNG")
+    arguments = (f"data.train.path={own_data / 'train.jsonl'}", "--only", "data")
+    found = checked(recipe_file, tmp_path, *arguments, "data.on_bad_image=skip")
+    assert "did you mean Train3.PNG?" in found["train"]["skipped"][0]["do"]
+    assert "Train3.PNG?" in capsys.readouterr().out
+
+
+def test_a_wrong_image_folder_is_named(
+    recipe_file: Path, own_data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for image in own_data.glob("*.png"):
+        image.unlink()
+    path = f"data.train.path={own_data / 'train.jsonl'}"
+    assert main([str(recipe_file), path, "--only", "data"]) == 2
+    says = capsys.readouterr().err
+    assert "24 x no such file" in says
+    assert str(own_data / "train0.png") in says
+    assert "check data.train.path and data.train.images" in says
+
+
+def test_reasons_that_differ_in_a_number_are_one(
+    recipe_file: Path, own_data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for number in range(3):
+        Image.new("RGB", (200 + number, 100)).save(own_data / f"train{number}.png")
+    arguments = [f"data.train.path={own_data / 'train.jsonl'}", "data.max_image_pixels=9000"]
+    assert main([str(recipe_file), "--only", "data", *arguments, "data.on_bad_image=skip"]) == 0
+    shown = capsys.readouterr().out
+    assert "3 x N x N pixels" in shown
+    assert "expected at most 9000 in all" in shown
+
+
+@pytest.mark.parametrize("option", ["--json", "--preview"])
+@pytest.mark.parametrize("place", ["", "file/found"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path, option: str, place: str, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stopped:
+        main(["no_such_recipe.yaml", option, str(tmp_path / place)])
+    assert stopped.value.code == 2
+    says = capsys.readouterr().err
+    assert option in says and ("is a folder" in says or "is a file" in says)
+
+
+def test_questions_about_near_copies_contradict_each_other(
+    recipe_file: Path, own_data: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(7).integers(0, 256, (12, 12), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((128, 128), Image.Resampling.BICUBIC)
+    rows = []
+    for name, answer in (("whole.png", "yes"), ("again.jpg", "no")):
+        image.save(own_data / name)
+        rows.append({"id": name, "image": name, "question": "Any?", "answer": answer})
+    (own_data / "own.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    found = checked(
+        recipe_file, tmp_path, f"data.train.path={own_data / 'own.jsonl'}", "--only", "data"
+    )
+    quality = found["train"]["quality"]
+    assert len(quality["near_duplicates"]) == 1
+    assert len(quality["repeats"]["contradictions"]) == 1
+    assert any("1 pair of images look alike" in warning for warning in found["warnings"])
 
 
 def test_a_folder_that_holds_another_run_is_a_warning(

@@ -17,6 +17,7 @@ from qvft.data.formats import FORMATS, read_samples
 from qvft.data.images.decoding import decode
 from qvft.data.sample import ImageFile, Sample
 from qvft.data.write_jsonl import write_jsonl
+from qvft.errors import DataError
 
 FOLDERS = Path(__file__).resolve().parents[1] / "data_formats"
 
@@ -279,3 +280,94 @@ def test_mistakes_are_one_message(given: list[str], message: str, tmp_path: Path
     assert message in error
     assert (error.count("\n"), "Traceback" in error) == (1, False)
     assert shown(tmp_path) == set()
+
+
+@pytest.mark.parametrize("place", ["/proc/nope/x.jsonl", "file/x.jsonl", "x" * 300])
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_place_that_cannot_be_made_is_one_message(
+    place: str, copied: bool, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "file").write_text("")
+    picture(tmp_path / "a.png")
+    source = rows(tmp_path / "in.jsonl", {"image": "a.png", "caption": "x"})
+    options = ["--copy-images"] if copied else []
+    assert main(["jsonl", source, str(tmp_path / place), *options]) == 2
+    error = capsys.readouterr().err
+    assert f"qvft: {tmp_path / place}: cannot be written" in error
+    assert error.count("\n") == 1
+    assert shown(tmp_path) == {"a.png", "file", "in.jsonl"}
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("format", ["jsonl", "coco_captions"])
+def test_an_image_name_that_no_system_takes_is_one_message(
+    format: str, copied: bool, tmp_path: Path, capsys
+) -> None:
+    name = "x" * 300 + ".png"
+    content: dict[str, Any] = {"image": name, "caption": "x"}
+    if format == "coco_captions":
+        content = {
+            "images": [{"id": 1, "file_name": name}],
+            "annotations": [{"image_id": 1, "caption": "x"}],
+        }
+    source = rows(tmp_path / "in.json", content)
+    options = ["--copy-images"] if copied else []
+    assert main([format, source, str(tmp_path / "out.jsonl"), *options]) == 2
+    error = capsys.readouterr().err
+    assert "(File name too long)" in error
+    assert error.count("\n") == 1
+    assert shown(tmp_path) == {"in.json"}
+
+
+@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"drawn", "hf"}))
+def test_a_source_whose_name_no_system_takes_is_one_message(
+    format: str, tmp_path: Path, capsys
+) -> None:
+    source = str(tmp_path / ("x" * 300))
+    assert main([format, source, str(tmp_path / "out.jsonl"), "--split", "train"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert shown(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            '{"image": "a.png", "question": "?", "answer": ' + "9" * 5000 + "}",
+            "thousands of digits",
+        ),
+        ('{"image": "a.png", "caption": "x", "meta": {"v": 1e999}}', "`1e999` is no value of JSON"),
+        (
+            '{"image": "a.png", "caption": "x", "meta": {"v": ' + "[" * 10**5 + "]" * 10**5 + "}}",
+            "nested too deeply",
+        ),
+    ],
+    ids=["digits", "float", "nested"],
+)
+def test_a_row_that_could_not_be_read_back_is_one_message(
+    row: str, says: str, tmp_path: Path, capsys
+) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "in.jsonl").write_text(row)
+    assert main(["jsonl", str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")]) == 2
+    error = capsys.readouterr().err
+    assert "in.jsonl:1: " in error
+    assert says in error
+    assert error.count("\n") == 1
+    assert shown(tmp_path) == {"a.png", "in.jsonl"}
+
+
+def test_a_sample_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    nested: list = []
+    for _ in range(100_000):
+        nested = [nested]
+    for meta in ({"v": float("nan")}, {"v": float("inf")}, {"v": nested}):
+        with pytest.raises(DataError, match="sample s: cannot be written as JSON"):
+            write_jsonl([Sample("s", ImageFile(tmp_path / "a.png"), meta=meta)], tmp_path / "o")
+        assert shown(tmp_path) == {"a.png"}
+
+
+def test_the_split_is_named_for_a_recipe_and_for_the_command_line(tmp_path: Path, capsys) -> None:
+    assert main(["slake", str(FOLDERS / "slake"), str(tmp_path / "out.jsonl")]) == 2
+    assert "name one with `split` (of qvft.convert: `--split`)." in capsys.readouterr().err

@@ -26,11 +26,14 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["assembly"] = set(MAY_IMPORT)
 ENTRIES = {
-    "train", "eval", "merge", "export", "predict", "check", "score", "convert", "bench", "cli",
+    "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
+    "cli",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"assembly"}
 
 HOMES = {
+    # The glyphs are matplotlib's fonts.
+    "matplotlib": {"evaluation/explanation_chart.py", "data/drawn/glyphs.py"},
     "peft": {"adapters/lora.py"},
     "bitsandbytes": {"models/quantize.py"},
     "datasets": {"data/formats/hf.py", "evaluation/modules/features.py"},

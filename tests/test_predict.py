@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -267,7 +268,10 @@ def test_a_stopped_run_goes_on_where_it_was(
     assert main([*given, "--resume"]) == 0
     assert out.read_text() == whole
     assert sum(counted) == 1
-    assert sorted(path.name for path in tmp_path.glob("rows*")) == ["rows.jsonl"]
+    assert sorted(path.name for path in tmp_path.glob("rows*")) == [
+        "rows.jsonl",
+        "rows.jsonl.settings.json",
+    ]
 
 
 def test_a_finished_file_is_left_as_it_is_by_resume(
@@ -343,7 +347,13 @@ def test_a_hub_id_that_is_not_to_be_had_says_what_to_do(images: Path, capsys) ->
 
 @pytest.mark.parametrize(
     "setting",
-    ["--num_beams=five", "--max_new_tokens=0", "--num_return_sequences=2", "--num_beams=0"],
+    [
+        "--num_beams=five",
+        "--num_beams=-1",
+        "--do_sample=maybe",
+        "--max_new_tokens=0",
+        "--num_return_sequences=2",
+    ],
 )
 def test_a_value_that_transformers_refuses_is_told(
     tiny_run: Path, images: Path, tmp_path: Path, capsys, setting: str
@@ -365,3 +375,74 @@ def test_a_folder_is_no_output_file(tiny_run: Path, images: Path, tmp_path: Path
 
 def test_an_empty_batch_is_refused(tiny_run: Path, images: Path, capsys) -> None:
     assert "expected 1 or more" in refused(capsys, tiny_run, images, "--batch-size", "0")
+
+
+def test_resume_notices_other_weights_at_the_same_place(
+    tiny_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    out = tmp_path / "rows.jsonl"
+    given = [str(run), str(images), "--out", str(out), "--workers=0", "--batch-size=1"]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(1, patch)
+        main(given)
+    settings = tmp_path / "rows.jsonl.settings.json"
+    content = json.loads(settings.read_text())
+    content["settings"]["weights"]["adapter_model.safetensors"] = "0" * 64
+    settings.write_text(json.dumps(content))
+    assert "another weights" in refused(capsys, *given, "--resume")
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_file_that_is_no_output_is_not_touched(
+    tiny_run: Path, images: Path, tmp_path: Path, capsys, resume: list[str]
+) -> None:
+    out = tmp_path / "notes.txt"
+    out.write_text("mine")
+    message = refused(capsys, tiny_run, images, "--out", out, *resume)
+    assert "no notes.txt.settings.json says that it is an output of qvft.predict" in message
+    assert out.read_text() == "mine"
+
+
+def test_an_input_is_no_output(tiny_run: Path, images: Path, capsys) -> None:
+    file = images / "rows.jsonl"
+    file.write_text('{"image": "test0.png"}\n')
+    assert "is also read" in refused(capsys, tiny_run, file, "--out", file)
+
+
+def test_an_output_that_cannot_be_made_is_refused_before_the_model_is_loaded(
+    tiny_run: Path, images: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qvft.assembly.predicting.VisionLanguageModel", None)
+    out = images / "test0.png" / "rows.jsonl"
+    assert "cannot be written" in refused(capsys, tiny_run, images, "--out", out)
+
+
+def test_texts_with_odd_line_ends_and_odd_file_names_are_resumed(
+    tiny_run: Path, images: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(os.fsencode(str(images)) + b"/non\xffutf8.png")
+    shutil.copy(images / "test0.png", odd)
+    file = images / "rows.jsonl"
+    row = {"image": "test1.png", "question": "Is it\u2028red?"}
+    file.write_text(json.dumps(row) + "\n")
+    out = tmp_path / "rows.jsonl"
+    given = [str(tiny_run), str(images), str(file), "--out", str(out), "--workers=0"]
+    assert main(given) == 0
+    whole = out.read_bytes()
+    rows = [json.loads(line) for line in whole.splitlines() if line]
+    assert odd in {row["image"] for row in rows}
+    assert all("text" in row for row in rows)
+    assert main([*given, "--resume"]) == 0
+    assert out.read_bytes() == whole
+
+
+def test_ctrl_c_is_one_line_and_130(
+    tiny_run: Path, images: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predicting, "generate_texts", stop)
+    assert main([str(tiny_run), str(images), "--workers", "0"]) == 130
+    assert capsys.readouterr().err.endswith("qvft: stopped\n")

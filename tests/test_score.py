@@ -182,10 +182,48 @@ def test_an_output_that_cannot_be_written_is_named(
         (tmp_path, "a folder; expected a file"),
         (references, "one of the files that are read"),
         (references / "scores.json", "cannot be written"),
+        (Path("/proc/nope/scores.json"), "cannot be written"),
+        (tmp_path / ("x" * 300), "cannot be written"),
     ]:
         assert main([*captions, "--json", str(path)]) == 2
-        assert f"qvft: {path}: {says}" in capsys.readouterr().err
+        captured = capsys.readouterr()
+        assert f"qvft: {path}: {says}" in captured.err
+        assert (captured.err.count("\n"), captured.out) == (1, "")
     assert references.read_bytes() == before
+
+
+def test_scores_go_to_stdout_after_the_table(captions: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "qvft.score", *captions, "--json", "/dev/stdout"],
+        cwd=PROJECT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    table, _, scored = done.stdout.partition("{")
+    assert "CIDEr" in table
+    assert json.loads("{" + scored)["n"] == 2
+    assert Path("/dev/stdout").is_symlink()
+
+
+def test_what_came_through_a_pipe_has_no_hash(captions: list[str], tmp_path: Path) -> None:
+    predictions = Path(captions[-1]).read_text()
+    out = tmp_path / "out.json"
+    subprocess.run(
+        [sys.executable, "-m", "qvft.score", *captions[:-1], "/dev/stdin", "--json", str(out)],
+        cwd=PROJECT, input=predictions, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    files = json.loads(out.read_text())["files"]
+    assert files["predictions"] == {"path": "/dev/stdin", "sha256": None}
+    assert len(files["references"]["sha256"]) == 64
+
+
+def test_one_image_says_why_its_cider_is_nothing(
+    captions: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write(tmp_path / "results.json", [{"image_id": 1, "caption": "a black dog runs"}])
+    found = scores(tmp_path / "scores.json", *captions)
+    assert (found["n"], found["metrics"]["CIDEr"]) == (1, 0.0)
+    says = "one image only: CIDEr is 0 by its definition"
+    assert [says in note for note in found["notes"]] == [False, True]
+    assert says in capsys.readouterr().out
 
 
 def test_it_starts_without_torch_and_transformers(captions: list[str]) -> None:

@@ -3,6 +3,8 @@
 adapter_config.json, adapter_model.safetensors: plain PEFT loads these (absent without LoRA).
 bridge.safetensors: Q-Former, query tokens, language projection and whatever else was trained,
 under the names the model's own `named_parameters` gives. PEFT would leave the query tokens out.
+alignment.safetensors: the alignment heads, where they were trained. They are no part of the model
+that generates, so that merging and exporting it leave them out.
 manifest.json: what it belongs to and what each key is.
 """
 
@@ -23,9 +25,13 @@ from transformers import PreTrainedModel
 from qvft.adapters.lora import PeftModel, restore_lora, save_lora
 from qvft.errors import CheckpointError
 from qvft.files import write_json
+from qvft.models.alignment.heads import AlignmentHeads
+from qvft.models.alignment.sources import load_heads
 from qvft.models.families import Family
 
 BRIDGE, MANIFEST, LORA = "bridge.safetensors", "manifest.json", "adapter_config.json"
+ALIGNMENT = "alignment.safetensors"
+PREFIX = "alignment_heads."
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,37 @@ class Provenance:
     data_sha256: dict[str, str] = field(default_factory=dict)
     quantized: str = "none"
     versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Alignment heads and what they are rebuilt from.
+
+    Attributes:
+        objectives: that trained them.
+        tokenizer: hub id or folder of the checkpoint whose tokenizer the text branch has.
+        max_text_tokens: tokens of the longest text it reads.
+    """
+
+    heads: AlignmentHeads
+    objectives: tuple[str, ...]
+    tokenizer: str
+    max_text_tokens: int
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the weights, for the manifest."""
+        config = self.heads.config
+        return {
+            "objectives": list(self.objectives),
+            "tokenizer": self.tokenizer,
+            "max_text_tokens": self.max_text_tokens,
+            "vocab_size": config.vocab_size,
+            "pad_id": config.pad_token_id,
+            "positions": config.max_position_embeddings,
+            "embedding_width": self.heads.embedding_width,
+            "text_generation": self.heads.lm_head is not None,
+            "generation_start_id": self.heads.generation_start_id,
+        }
 
 
 def bridge_names(model: PreTrainedModel) -> set[str]:
@@ -59,11 +96,13 @@ def save_checkpoint(
     provenance: Provenance,
     *,
     bridge: Collection[str],
+    alignment: Alignment | None = None,
 ) -> None:
     """Writes the adapter folder; the manifest last, so that a folder with one is whole.
 
     Args:
         bridge: names of the weights beside LoRA that were trained in any phase.
+        alignment: the alignment heads, where there are any.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -76,17 +115,32 @@ def save_checkpoint(
     }
     save_file(state, folder / BRIDGE, metadata={"format": "pt"})
     keys = {
-        name: {
-            "component": family.component(name),
-            "shape": list(tensor.shape),
-            "dtype": str(tensor.dtype).removeprefix("torch."),
-        }
+        name: {"component": family.component(name), **_described(tensor)}
         for name, tensor in sorted(state.items())
     }
+    further = {} if alignment is None else {"alignment": _save_alignment(folder, alignment)}
     # safetensors makes its files readable by their owner alone; a run is often shared
     for path in folder.glob("*.safetensors"):
         path.chmod(0o666 & ~_umask())
-    write_json(folder / MANIFEST, {"format": 1, **vars(provenance), "bridge": keys})
+    write_json(folder / MANIFEST, {"format": 1, **vars(provenance), "bridge": keys, **further})
+
+
+def _save_alignment(folder: Path, alignment: Alignment) -> dict[str, Any]:
+    """Writes the heads; returns their entry of the manifest."""
+    state = {
+        PREFIX + name: tensor.detach().cpu().contiguous()
+        for name, tensor in alignment.heads.state_dict().items()
+    }
+    save_file(state, folder / ALIGNMENT, metadata={"format": "pt"})
+    weights = {name: _described(tensor) for name, tensor in sorted(state.items())}
+    return {**alignment.facts(), "weights": weights}
+
+
+def _described(tensor: torch.Tensor) -> dict[str, Any]:
+    return {
+        "shape": list(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+    }
 
 
 def _umask() -> int:
@@ -138,14 +192,45 @@ def read_bridge(folder: Path, manifest: dict[str, Any]) -> dict[str, torch.Tenso
     Raises:
         CheckpointError: the file is damaged, or keys or shapes are not the manifest's.
     """
-    path = folder / BRIDGE
+    return _read_checked(folder / BRIDGE, manifest["bridge"])
+
+
+def alignment_entry(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the alignment heads: `Alignment.facts` and their `weights`.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    if "alignment" not in manifest:
+        raise CheckpointError(
+            "has no alignment heads",
+            where=str(folder),
+            expected="a run with itc, itm or itg among its objectives",
+        )
+    return manifest["alignment"]
+
+
+def restore_alignment(folder: Path, heads: AlignmentHeads) -> None:
+    """Puts the alignment heads of an adapter folder into heads built for it, in place.
+
+    Raises:
+        CheckpointError: it has none, or their file is damaged.
+        ModelError: a key is missing, unknown or of another shape.
+    """
+    entry = alignment_entry(folder, read_manifest(folder))
+    state = _read_checked(folder / ALIGNMENT, entry["weights"])
+    named = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
+    load_heads(heads, named, source=str(folder / ALIGNMENT))
+
+
+def _read_checked(path: Path, entries: dict[str, Any]) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, framework="pt") as stream:
             state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from error
     shapes = {key: list(tensor.shape) for key, tensor in state.items()}
-    expected = {key: entry["shape"] for key, entry in manifest["bridge"].items()}
+    expected = {key: entry["shape"] for key, entry in entries.items()}
     if shapes != expected:
         differing = sorted(key for key in shapes | expected if shapes.get(key) != expected.get(key))
         raise CheckpointError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -63,7 +64,7 @@ def opened_decoder(model: nn.Module, family: Family, frozen_share: float) -> set
 
     Source: the rule under which the published QVision phases come to 15 of 24 blocks at 50 %.
     """
-    prefix = family.blocks(model.config)
+    prefix = family.blocks(cast(Any, model).config)
     blocks: dict[int, dict[str, int]] = {}
     below, total = 0, 0
     for name, parameter in model.named_parameters():
@@ -76,7 +77,7 @@ def opened_decoder(model: nn.Module, family: Family, frozen_share: float) -> set
             blocks.setdefault(number, {})[name] = size
         elif parameter.dim() > 1:
             below += size
-    words = model.get_input_embeddings().weight
+    words = cast(Any, model).get_input_embeddings().weight
     opened = {name for name, parameter in model.named_parameters() if parameter is words}
     for number in sorted(blocks):
         below += sum(blocks[number].values())
@@ -99,7 +100,7 @@ def count_components(model: nn.Module, family: Family) -> list[ComponentCount]:
             component,
             totals[component],
             trained[component],
-            family.titles.get(component, component.replace("_", " ")),
+            family.title(component, cast(Any, model).config),
         )
         for component in totals
         if totals[component]

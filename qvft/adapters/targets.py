@@ -28,6 +28,12 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
     """
     found = [name for name, _ in _decoder_linears(model, family)]
     known = linear_names(model, family)
+    if not known:
+        raise RecipeError(
+            "lora, but the decoder has no linear layers that it reaches",
+            where="tune.decoder",
+            expected="full or frozen for this decoder",
+        )
     for target in targets:
         if target not in known:
             near = difflib.get_close_matches(target, known, n=1)

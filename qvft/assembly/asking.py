@@ -53,6 +53,7 @@ class VisionLanguageModel:
         batch_size: int = 16,
         workers: int = 0,
         on_bad_image: OnBadImage = "error",
+        seed: int | None = None,
         **generation: Any,
     ) -> Text | list[Text]:
         """A caption of each image: a list for a list, one for a single image.
@@ -62,6 +63,7 @@ class VisionLanguageModel:
             batch_size: images captioned together.
             workers: processes that decode the images; 0 decodes in this one.
             on_bad_image: `error` raises at an image that cannot be decoded, `skip` gives None.
+            seed: of sampling; None takes the model's own, so that the same call says the same.
             generation: fields of `transformers.GenerationConfig` laid over the model's own
                 decoding, e.g. `num_beams=5`. With `num_return_sequences` above 1 each caption
                 becomes a list of that many.
@@ -71,7 +73,7 @@ class VisionLanguageModel:
             RecipeError: a field that is none, or that transformers refuses.
         """
         rows = [_row(source, None) for source in _sources(images)]
-        texts = self._texts(rows, generation, batch_size, workers, on_bad_image)
+        texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
         return texts[0] if isinstance(images, ImageLike) else texts
 
     def answer(
@@ -82,6 +84,7 @@ class VisionLanguageModel:
         batch_size: int = 16,
         workers: int = 0,
         on_bad_image: OnBadImage = "error",
+        seed: int | None = None,
         **generation: Any,
     ) -> Text | list[Text]:
         """The answer to each question about its image; a single one for one image and one question.
@@ -90,7 +93,7 @@ class VisionLanguageModel:
             images: paths or Pillow images.
             questions: one for each image; or one for all images; or any number about one image.
                 However often an image stands in the list, it is encoded once.
-            batch_size, workers, on_bad_image, generation: as in `caption`.
+            batch_size, workers, on_bad_image, seed, generation: as in `caption`.
 
         Raises:
             DataError: as many questions as images were expected.
@@ -105,12 +108,12 @@ class VisionLanguageModel:
         if len(sources) != len(asked):
             raise DataError(
                 f"{len(sources)} images and {len(asked)} questions",
-                expected="one question for each image, one for all, or one image",
+                expected="a question for each image, one question, or one image that is no list",
             )
         if not all(question.strip() for question in asked):
             raise DataError("an empty question")
         rows = [_row(source, text) for source, text in zip(sources, asked, strict=True)]
-        texts = self._texts(rows, generation, batch_size, workers, on_bad_image)
+        texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
         single = isinstance(images, ImageLike) and isinstance(questions, str)
         return texts[0] if single else texts
 
@@ -122,8 +125,7 @@ class VisionLanguageModel:
         batch_size: int,
         workers: int,
     ) -> Iterator[Outcome]:
-        """What comes of each row, as batches finish; sampling starts from the recipe's seed."""
-        torch.manual_seed(self.recipe.run.seed)
+        """What comes of each row, as batches finish."""
         return outcomes(
             self.loaded.model,
             self.loaded.collator,
@@ -140,15 +142,24 @@ class VisionLanguageModel:
         batch_size: int,
         workers: int,
         on_bad_image: OnBadImage,
+        seed: int | None,
     ) -> list[Text]:
         check_fields(fields, "generation: ")
+        if on_bad_image not in ("error", "skip"):
+            raise DataError(f'"{on_bad_image}"', where="on_bad_image", expected="error or skip")
+        if batch_size < 1 or workers < 0:
+            raise DataError(
+                f"batch_size {batch_size}, workers {workers}", expected="at least 1 and 0"
+            )
         texts: list[Text] = [None] * len(rows)
-        for outcome in self.outcomes(rows, fields, batch_size=batch_size, workers=workers):
-            if outcome.error is None:
-                said = outcome.texts
-                texts[outcome.number] = list(said) if len(said) > 1 else said[0]
-            elif on_bad_image == "error":
-                raise outcome.error
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.run.seed if seed is None else seed)
+            for outcome in self.outcomes(rows, fields, batch_size=batch_size, workers=workers):
+                if outcome.error is None:
+                    said = outcome.texts
+                    texts[outcome.number] = list(said) if len(said) > 1 else said[0]
+                elif on_bad_image == "error":
+                    raise outcome.error
         return texts
 
 

@@ -76,7 +76,7 @@ def _check_data(recipe: Recipe, preview_file: Path | None) -> tuple[Findings, To
     if preview_file is not None:
         collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
         preview(preview_file, train.rows, train.stats, collator, name=train.split.name)
-    found = data_found(sides, template)
+    found = data_found(sides, template, recipe)
     stops = recipe.data.on_bad_image == "error"
     return (
         Findings(

@@ -11,7 +11,7 @@ from qvft.checking.findings import LeftOut, Quality, SplitFindings, TextShown
 from qvft.data.prompt import PromptTemplate
 from qvft.data.quality import distributions, spelling
 from qvft.data.quality.contradictions import asked_before, repeats
-from qvft.data.quality.duplicates import Duplicates, content_of_sample, duplicates
+from qvft.data.quality.duplicates import Duplicates, duplicates
 from qvft.data.quality.texts import Text, normal, texts_of
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.data.token_stats import TokenStats, shown_rows, token_stats
@@ -20,8 +20,9 @@ from qvft.recipe.schema import Recipe
 
 EXAMPLES = 3
 LISTED = 3
+ALL = "all in --json"
 CUT_SHARE = 0.01
-"""Warned about where more rows lose something: a few are what the limit is there for."""
+"""Warned about where more rows, or tokens, are lost: a few are what the limit is there for."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,25 @@ def read_sides(recipe: Recipe, template: PromptTemplate) -> list[Side]:
     return sides
 
 
-def data_found(sides: Sequence[Side], template: PromptTemplate) -> DataFound:
-    """Everything that can be said of the splits."""
+def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) -> DataFound:
+    """Everything that can be said of the splits of a recipe."""
     samples = {side.which: side.split.samples for side in sides}
     looks = {name: one for side in sides for name, one in side.split.looks.items()}
-    copies = duplicates(samples["train"], samples.get("eval"), looks)
-    asked: tuple[str, ...] = ()
+    copies = duplicates(
+        samples["train"], samples.get("eval"), looks, max_pixels=recipe.data.max_image_pixels
+    )
+    asked: tuple[tuple[str, str], ...] = ()
     if copies.overlap is not None:
         asked = asked_before(
-            samples["eval"], samples["train"], lambda sample: content_of_sample(sample, looks)
+            samples["eval"],
+            samples["train"],
+            lambda sample: copies.content_of_copies(sample, looks),
         )
     known = {normal(one.text) for one in sides[0].texts if one.kind == "answer"}
     found = [_split_findings(side, template, copies, known=known, asked=asked) for side in sides]
     shown = shown_rows(sides[0].rows, template, count=EXAMPLES)
-    warnings = [warning for one in found for warning in _split_warnings(one)]
+    skips = recipe.data.on_bad_image == "skip"
+    warnings = [warning for one in found for warning in _split_warnings(one, skips=skips)]
     notes: list[str] = []
     if copies.overlap is None:
         warnings.append("data.eval is not set: nothing will be evaluated")
@@ -89,9 +95,11 @@ def data_found(sides: Sequence[Side], template: PromptTemplate) -> DataFound:
         across, notes = _overlap_says(copies, *sides)
         warnings += across
         if asked:
+            pairs = ", ".join(f"{one} as {other}" for one, other in asked[:LISTED])
             warnings.append(
-                f"{len(asked)} questions of {sides[1].split.name} are asked in "
-                f"{sides[0].split.name} too, of the same image, first {', '.join(asked[:LISTED])}"
+                f"{count_of(asked, 'question')} of {sides[1].split.name} asked in "
+                f"{sides[0].split.name} too, of the same image, first {pairs}; take them out, the "
+                f"score would count memory ({ALL})"
             )
     return DataFound(
         train=found[0],
@@ -108,7 +116,7 @@ def _split_findings(
     copies: Duplicates,
     *,
     known: set[str],
-    asked: Sequence[str],
+    asked: Sequence[tuple[str, str]],
 ) -> SplitFindings:
     split, stats, texts = side.split, side.stats, side.texts
     counts = spelling.token_counts(texts, template.tokenizer)
@@ -117,7 +125,7 @@ def _split_findings(
     overlap = None if own else copies.overlap
     said = repeats(
         split.samples,
-        lambda sample: content_of_sample(sample, split.looks),
+        lambda sample: copies.content_of_copies(sample, split.looks),
         texts=split.source.texts,
     )
     return SplitFindings(
@@ -126,13 +134,16 @@ def _split_findings(
         captions=sum(len(sample.captions) for sample in split.samples),
         questions=sum(len(sample.questions) for sample in split.samples),
         rows=stats.rows,
-        skipped=tuple(LeftOut(one.id, one.reason) for one in split.skipped),
+        skipped=tuple(
+            LeftOut(one.id, one.reason, one.name, one.expected, one.do) for one in split.skipped
+        ),
         target_tokens=stats.target_tokens,
         longest=stats.longest,
         longest_id=stats.longest_id,
         cut_rows=stats.cut_rows,
         cut_tokens=stats.cut_tokens,
         sha256=split.sha256,
+        cut_ids=stats.cut_ids,
         quality=Quality(
             exact_duplicates=copies.exact[side.which],
             near_duplicates=tuple(asdict(pair) for pair in copies.near[side.which]),
@@ -150,42 +161,62 @@ def _plain(records: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: asdict(record) for name, record in records.items()}
 
 
-def _split_warnings(found: SplitFindings) -> list[str]:
-    """What a user should act on, in one split."""
+def count_of(found: Sequence[Any], noun: str) -> str:
+    """`1 pair`, `1,200 pairs`."""
+    return f"{len(found):,} {noun}" + ("" if len(found) == 1 else "s")
+
+
+def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
+    """What a user should act on, in one split, and how; `skips`: unusable images are left out."""
     quality, name = found.quality, found.name
     warnings = []
     if found.skipped:
-        warnings.append(f"{name}: {len(found.skipped)} images are unusable and left out")
-    if found.cut_rows > CUT_SHARE * found.rows:
+        fate = "left out" if skips else "training would stop there"
+        what = "replace them" if skips else "replace them, or data.on_bad_image: skip"
+        count = count_of(found.skipped, "unusable image")
+        warnings.append(f"{name}: {count}, {fate}; {what} ({ALL})")
+    if found.cut_rows > CUT_SHARE * found.rows or _loses_tokens(quality):
         warnings.append(
-            f"{name}: {found.cut_rows} rows ({found.cut_rows / found.rows:.1%}) are cut; "
-            "raise data.max_text_tokens"
+            f"{name}: {count_of(found.cut_ids, 'row')} ({found.cut_rows / found.rows:.1%}) cut, "
+            f"{found.cut_tokens:,} tokens; raise data.max_text_tokens or shorten the texts ({ALL})"
         )
     extra = sum(len(group) - 1 for group in quality.exact_duplicates)
     if extra:
         first = ", ".join(quality.exact_duplicates[0][:LISTED])
-        warnings.append(f"{name}: {extra} images are there before, byte by byte; first {first}")
+        warnings.append(
+            f"{name}: images there before, byte by byte: {extra:,}, first {first}; merge their "
+            f"texts under one image ({ALL})"
+        )
     if quality.near_duplicates:
         pair = quality.near_duplicates[0]
         warnings.append(
-            f"{name}: {len(quality.near_duplicates)} pairs of images look like copies of each "
-            f"other, first {pair['first']} and {pair['second']}"
+            f"{name}: {count_of(quality.near_duplicates, 'pair')} of images look alike, first "
+            f"{pair['first']} and {pair['second']}; compare them, and merge the texts of copies "
+            f"under one image ({ALL})"
         )
     opposed = quality.repeats["contradictions"]
     if opposed:
         first = "; ".join(", ".join(group) for group in opposed[:LISTED])
         warnings.append(
-            f"{name}: {len(opposed)} questions are asked again about the same image and answered "
-            f"otherwise, first {first}"
+            f"{name}: {count_of(opposed, 'question')} asked again about the same image and "
+            f"answered otherwise, first {first}; decide on one answer ({ALL})"
         )
-    spelt = quality.spelling
-    if spelt["lost"]:
-        points = ", ".join(one["name"] for one in spelt["lost"][:LISTED])
-        warnings.append(
-            f"{name}: {len(spelt['lost'])} characters in {spelt['lost_rows']} rows are lost by the "
-            f"tokenizer, first {points} in row {spelt['lost'][0]['first_ids'][0]}"
-        )
+    for key, says in (
+        ("lost", "lost by the tokenizer"),
+        ("broken", "control characters or U+FFFD, a sign of damaged texts"),
+    ):
+        if listed := quality.spelling[key]:
+            points = ", ".join(one["name"] for one in listed[:LISTED])
+            rows = quality.spelling[f"{key}_rows"]
+            warnings.append(
+                f"{name}: {count_of(listed, 'character')} in {rows:,} rows: {says}, first {points} "
+                f"in row {listed[0]['ids'][0]}; replace them in the texts ({ALL})"
+            )
     return warnings
+
+
+def _loses_tokens(quality: Quality) -> bool:
+    return any(cut["token_share"] > CUT_SHARE for cut in quality.cut.values())
 
 
 def _overlap_says(copies: Duplicates, train: Side, other: Side) -> tuple[list[str], list[str]]:
@@ -193,18 +224,20 @@ def _overlap_says(copies: Duplicates, train: Side, other: Side) -> tuple[list[st
     overlap = copies.overlap
     assert overlap is not None
     count, name, of = len(other.split.samples), other.split.name, train.split.name
+    advice = f"take them out of one side, or say that only questions are split ({ALL})"
     warnings, notes = [], []
     if overlap.exact:
-        first = ", ".join(overlap.exact[:LISTED])
+        pairs = ", ".join(f"{one.first} as {one.second}" for one in overlap.exact[:LISTED])
         warnings.append(
-            f"{len(overlap.exact)} of {count} images of {name} are also in {of}, first {first}"
+            f"{len(overlap.exact)} of {count} images of {name} are also in {of}, byte by byte, "
+            f"first {pairs}; {advice}"
         )
     if overlap.near:
         pairs = ", ".join(f"{one.first} like {one.second}" for one in overlap.near[:LISTED])
         near = len({one.first for one in overlap.near})
         warnings.append(
-            f"{near} of {count} images of {name} are in {of} in another size, encoding or crop, "
-            f"first {pairs}"
+            f"{near} of {count} images of {name} look like one in {of} (another size, encoding or "
+            f"crop, or two pictures of one thing), first {pairs}; compare them; {advice}"
         )
     if overlap.id_only:
         first = ", ".join(overlap.id_only[:LISTED])

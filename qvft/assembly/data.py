@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from qvft.files import sha256_json
 from qvft.log import get_logger
 from qvft.recipe.schema import Recipe, Source
 
+REASONS = 8
 logger = get_logger("qvft.data")
 
 
@@ -88,7 +90,7 @@ def read_split(recipe: Recipe, which: str) -> Split:
             first,
         )
     if not kept:
-        raise RecipeError("no usable image is left", where=f"data.{which}")
+        raise _no_image(which, skipped)
     return Split(source_name(source), source, kept, skipped, samples_hash(kept))
 
 
@@ -111,12 +113,26 @@ def inspect_split(recipe: Recipe, which: str) -> Split:
         workers=max(1, recipe.data.workers),
     )
     if not kept:
-        reasons = Counter(one.reason for one in skipped).most_common()
-        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-        raise RecipeError(
-            f"no usable image is left ({listed or 'there is no sample'})", where=f"data.{which}"
-        )
+        raise _no_image(which, skipped)
     return Split(source_name(source), source, kept, skipped, samples_hash(kept), looks)
+
+
+def _no_image(which: str, skipped: list[Skipped]) -> RecipeError:
+    """Names the reasons and the first path: mostly the folder is wrong."""
+    where = f"data.{which}"
+    if not skipped:
+        return RecipeError("no usable image is left (there is no sample)", where=where)
+    reasons = Counter(re.sub(r"\d+", "N", one.reason) for one in skipped)
+    listed = [f"{count:,} x {reason}" for reason, count in reasons.most_common(REASONS)]
+    if len(reasons) > REASONS:
+        listed.append(f"... and {len(reasons) - REASONS:,} more reasons")
+    first = skipped[0]
+    name = Path(first.name).absolute() if first.reason == "no such file" else first.name
+    return RecipeError(
+        f"no usable image is left ({'; '.join(listed)}); the first is {name}",
+        where=where,
+        do=f"check {where}.path and {where}.images",
+    )
 
 
 def source_name(source: Source) -> str:

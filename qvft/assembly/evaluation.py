@@ -14,6 +14,7 @@ from qvft.assembly.baselines import base_figures, frequent_answer_predictions
 from qvft.assembly.evaluation_task import Task, prediction_rows
 from qvft.assembly.model import Loaded
 from qvft.assembly.opening import load_opened
+from qvft.assembly.retrieval import GROUP, retrieval_of_run, with_group
 from qvft.assembly.standing import REPORT_FILES, Standing
 from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
@@ -67,6 +68,8 @@ def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Eva
         scores = score(items, metrics=task.groups)
         baselines = {**base_baseline(task), **_baselines(task, loaded)}
         against = compare(items, scores) if compare else None
+        if task.retrieves:
+            scores = with_group(scores, retrieval_of_run(task.opened, loaded, task.split.samples))
         seconds = time.monotonic() - start
         report = _report(task, scores, baselines, against, seconds)
         _write(partial, task, report, items, scores)
@@ -109,7 +112,7 @@ def why_report_is_other(task: Task, standing: Standing) -> str | None:
         return "written by another version of qvft"
     asked = task.asked()
     groups = applicable_groups(asked) if task.groups == "auto" else task.groups
-    if set(report.n_by_group) != set(groups):
+    if set(report.n_by_group) != {*groups, *([GROUP] if task.retrieves else [])}:
         return "other metrics"
     if ("blind" in report.baselines) != task.shows_blind():
         return "other baselines"

@@ -41,7 +41,7 @@ def model_facts(opened: Opened) -> ModelFacts:
         base=recipe.model.id,
         base_revision=base.revision,
         base_weights_sha256=base_hash(recipe, base),
-        adapter_sha256=_trained_files(run / "adapter") if run else {},
+        adapter_sha256=trained_files(run / "adapter") if run else {},
         recipe_sha256=read_manifest(run / "adapter")["recipe_sha256"] if run else None,
         dtype=str(dtype).removeprefix("torch."),
         quantize=recipe.model.quantize.scheme,
@@ -98,6 +98,6 @@ def _content(source: ImageSource) -> str | None:
     return hashlib.sha256(encoded()).hexdigest() if encoded else None
 
 
-def _trained_files(folder: Path) -> dict[str, str]:
+def trained_files(folder: Path) -> dict[str, str]:
     files = sorted(path for pattern in _TRAINED for path in folder.glob(pattern))
     return {path.name: sha256_file(path) for path in files}

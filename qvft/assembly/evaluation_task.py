@@ -12,6 +12,7 @@ from qvft.assembly.evaluation_facts import data_facts, decode_facts, model_facts
 from qvft.assembly.generation import generation_fields
 from qvft.assembly.model import versions
 from qvft.assembly.opening import Opened
+from qvft.assembly.retrieval import GROUP, retrieves
 from qvft.assembly.standing import Standing, facts_of, why_other
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError, RecipeError
@@ -28,6 +29,7 @@ class Task:
     Attributes:
         groups: names of metric groups, or `auto`.
         generation: `GenerationConfig` fields by kind of text.
+        retrieves: whether captions and images are also retrieved by each other.
     """
 
     opened: Opened
@@ -39,6 +41,7 @@ class Task:
     data: DataFacts
     decode: DecodeFacts
     versions: Mapping[str, str]
+    retrieves: bool = False
 
     def why_other(self, standing: Standing) -> str | None:
         """Why an evaluation that stands has other texts than this task; None: it has the same."""
@@ -80,17 +83,42 @@ def prepare(opened: Opened, *, split: Split | None = None) -> Task:
     rows = evaluation_rows(split.samples, texts=split.source.texts)
     if not rows:
         raise DataError("holds no text to evaluate", where="data.eval")
+    wanted = recipe.eval.metrics
     return Task(
         opened,
         split,
         rows,
-        "auto" if recipe.eval.metrics == ["auto"] else recipe.eval.metrics,
+        "auto" if wanted == ["auto"] else [name for name in wanted if name != GROUP],
         generation,
         model_facts(opened),
         data_facts(split),
         decode_facts(opened, generation),
         versions(),
+        _retrieves(opened, rows),
     )
+
+
+def _retrieves(opened: Opened, rows: Sequence[Row]) -> bool:
+    """Whether retrieval is asked for; `auto` asks where there are heads for it and captions.
+
+    Raises:
+        RecipeError: it is named, and one of these is missing.
+    """
+    named = GROUP in opened.recipe.eval.metrics
+    if not named and opened.recipe.eval.metrics != ["auto"]:
+        return False
+    run = opened.home if opened.kind == "run" else None
+    possible = run is not None and retrieves(run / "adapter")
+    if named and not possible:
+        raise RecipeError(
+            f'"{GROUP}" of a model without contrast heads',
+            where="eval.metrics",
+            expected="a run with itc among its objectives",
+        )
+    captioned = any(row.kind == "caption" for row in rows)
+    if named and not captioned:
+        raise RecipeError(f'"{GROUP}" without captions', where="eval.metrics")
+    return possible and captioned
 
 
 def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[PredictionRow]:
@@ -111,11 +139,11 @@ def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[Predictio
 
 def _require_known_metrics(names: Sequence[str]) -> None:
     for name in names:
-        if name not in GROUPS and list(names) != ["auto"]:
+        if name not in (*GROUPS, GROUP) and list(names) != ["auto"]:
             raise RecipeError(
                 f'"{name}"',
                 where="eval.metrics",
-                expected=f"some of {', '.join(GROUPS)}, or auto alone",
+                expected=f"some of {', '.join((*GROUPS, GROUP))}, or auto alone",
             )
         if name.upper() in BY_JAVA:
             BY_JAVA[name.upper()].require_installed()  # before anything is generated

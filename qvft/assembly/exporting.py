@@ -8,21 +8,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from safetensors.torch import load_file
 
-from qvft.adapters.checkpoint import BRIDGE
+from qvft.adapters.checkpoint import BRIDGE, alignment_entry
 from qvft.adapters.lora import load_lora
 from qvft.adapters.lora_weights import CONFIG, WEIGHTS
+from qvft.assembly.alignment import saved_branch
+from qvft.assembly.evaluation_facts import trained_files
 from qvft.assembly.ingredients import Ingredients, origin, read_ingredients
-from qvft.assembly.probing import reference_outputs
+from qvft.assembly.model import trained_model
+from qvft.assembly.probing import place_for, reference_outputs
 from qvft.errors import CheckpointError, UserError, VerificationError
 from qvft.files import new_folder, require_space, write_json, write_text
 from qvft.log import get_logger
+from qvft.models.alignment.retrieval import fill_retrieval
 from qvft.models.load import load_processor
-from qvft.weights.behaviour import Comparison, compare, require_equal
+from qvft.weights.behaviour import compare, require_equal
 from qvft.weights.card import peft_card
 from qvft.weights.outputs import plain_outputs
+from qvft.weights.summary import comparison_line
 from qvft.weights.write import SLACK_BYTES, file_hashes
 
 logger = get_logger("qvft.export")
@@ -44,18 +50,33 @@ def export_run(
         raise UserError(f'"{to}"', where="--to", expected="one of " + ", ".join(EXPORTS))
     ingredients = read_ingredients(run_dir, overrides=overrides)
     with new_folder(out) as folder:
-        comparison = EXPORTS[to](run_dir, folder, ingredients)
+        figures = EXPORTS[to](run_dir, folder, ingredients)
         content = {
             **origin(run_dir, ingredients),
             "form": to,
-            "verification": comparison.figures(),
+            "verification": figures,
             "files": file_hashes(folder),
         }
         write_json(folder / "export.json", content)
     return content
 
 
-def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> Comparison:
+def proof_line(content: Mapping[str, Any]) -> str:
+    """How what was written compares with the run, in one line.
+
+    Args:
+        content: of export.json.
+    """
+    figures = content["verification"]
+    if content["form"] == "peft":
+        return comparison_line(figures)
+    return (
+        f"{figures['weights']:,} weights equal, scores off by at most "
+        f"{figures['largest_difference']:.2g} (allowed {figures['allowed']:.2g})"
+    )
+
+
+def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
     """Files that `peft.PeftModel.from_pretrained` loads, and the bridge beside them."""
     adapter = run_dir / "adapter"
     if not ingredients.lora:
@@ -72,7 +93,13 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> Compa
     require_space(folder, sum((adapter / name).stat().st_size for name in names) + SLACK_BYTES)
     for name in names:
         shutil.copyfile(adapter / name, folder / name)
-    write_text(folder / "README.md", peft_card(ingredients.base.id, ingredients.recipe.name))
+    card = peft_card(
+        ingredients.base.id,
+        ingredients.recipe.name,
+        run_dir,
+        adapter_sha256=trained_files(adapter),
+    )
+    write_text(folder / "README.md", card)
     recipe = ingredients.recipe
     logger.info("asking base and adapter about real samples")
     reference = reference_outputs(
@@ -107,7 +134,43 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> Compa
     assert reference.tolerance is not None
     comparison = compare(reference.outputs, said, reference.tolerance)
     require_equal(comparison, what="the exported adapter", reference="base and adapter")
-    return comparison
+    return comparison.figures()
 
 
-EXPORTS: Mapping[str, Callable[[Path, Path, Ingredients], Comparison]] = {"peft": _export_peft}
+def _export_retrieval(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
+    """A folder of plain `Blip2ForImageTextRetrieval`: ViT, Q-Former and alignment heads."""
+    adapter, recipe = run_dir / "adapter", ingredients.recipe
+    trained = alignment_entry(adapter, ingredients.manifest)["objectives"]
+    for name, what in (("itc", "cosines"), ("itm", "matching scores")):
+        if name not in trained:
+            logger.warning("the run did not train %s: the folder's %s say nothing", name, what)
+    computed = torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32
+    loaded = trained_model(
+        run_dir,
+        recipe,
+        quantized=False,
+        dtype=computed,
+        place=place_for(ingredients.weights * computed.itemsize),
+    )
+    branch = saved_branch(adapter, recipe, loaded)
+    written = fill_retrieval(
+        folder,
+        loaded.model,
+        branch.heads,
+        image_processor=loaded.processor.image_processor,
+        tokenizer=branch.tokenizer,
+        dtype=ingredients.written,
+    )
+    return {
+        "objectives": trained,
+        "weights": written.weights,
+        "left_out": ["language_model", "language_projection", *written.left_out],
+        "largest_difference": written.largest_difference,
+        "allowed": written.allowed,
+    }
+
+
+EXPORTS: Mapping[str, Callable[[Path, Path, Ingredients], dict[str, Any]]] = {
+    "peft": _export_peft,
+    "retrieval": _export_retrieval,
+}

@@ -24,6 +24,7 @@ _REFUSED: dict[str, tuple[str, str | None]] = {
     "max_length": (_OF_IMAGE, "use max_new_tokens"),
     "min_length": (_OF_IMAGE, "use min_new_tokens"),
     "return_dict_in_generate": ("does not fit: what comes out is text", "leave it out"),
+    "prompt_lookup_num_tokens": ("looks texts up in a prompt, which an image is not", None),
     **{name: ("is set by the prompt template", None) for name in _OF_TEMPLATE},
 }
 _SEVERAL = "num_return_sequences"
@@ -119,6 +120,11 @@ def _fields(decode: Decode, where: str, over: Mapping[str, Any]) -> dict[str, An
 
 def _require_valid(fields: Mapping[str, Any], kind: str) -> None:
     """Refuses what transformers refuses without a model, and says which fields have no effect."""
+    beams = fields.get("num_beams", 1)
+    if not isinstance(beams, int) or isinstance(beams, bool) or beams < 1:
+        raise RecipeError(f"{beams}", where="num_beams", expected="a whole number, 1 or more")
+    if not isinstance(fields.get("do_sample", False), bool):
+        raise RecipeError(f"{fields['do_sample']}", where="do_sample", expected="true or false")
     try:
         settings = GenerationConfig(**fields)
         settings.validate()

@@ -13,6 +13,7 @@ import transformers
 from transformers import AutoProcessor
 
 from qvft.assembly.data import source_name
+from qvft.assembly.evaluation_facts import trained_files
 from qvft.assembly.ingredients import Ingredients, origin, read_ingredients
 from qvft.assembly.model import base_model, base_of, versions
 from qvft.assembly.probing import reference_outputs
@@ -70,7 +71,12 @@ def merge_run(
         del base
         gc.collect()
         behaviour, quantized = _verify_behaviour(run_dir, folder, ingredients, plan)
-        write_text(folder / "README.md", model_card(_facts(ingredients, out.name), run_dir))
+        card = model_card(
+            _facts(ingredients, out.name),
+            run_dir,
+            adapter_sha256=trained_files(run_dir / "adapter"),
+        )
+        write_text(folder / "README.md", card)
         content = {
             **origin(run_dir, ingredients),
             "keys": plan.counts(),
@@ -81,6 +87,8 @@ def merge_run(
             },
             "files": file_hashes(folder),
         }
+        if "alignment" in ingredients.manifest:
+            content["left_out"] = "the alignment heads; qvft.export --to retrieval writes them"
         write_json(folder / "merge.json", content)
     return content
 

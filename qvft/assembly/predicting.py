@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from ruamel.yaml import YAML
 
 from qvft.assembly.asking import VisionLanguageModel
+from qvft.assembly.evaluation_facts import trained_files
 from qvft.assembly.generation import check_fields, generation_fields
-from qvft.assembly.opening import open_target
+from qvft.assembly.model import base_of
+from qvft.assembly.opening import Opened, open_target
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.evaluation.prediction_file import PredictionFile, in_order, line_of
+from qvft.models.base import weight_files
 
 
 def field_options(further: Sequence[str]) -> dict[str, Any]:
@@ -54,10 +59,20 @@ def predict_lines(
     """
     opened = open_target(model)
     generation_fields(opened.recipe, fields)  # refused before the weights are loaded
+    torch.manual_seed(opened.recipe.run.seed)
     found = VisionLanguageModel(opened).outcomes(
         rows, fields, batch_size=batch_size, workers=workers
     )
     return (line_of(rows[outcome.number], outcome) for outcome in in_order(found))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a prediction wrote: rows in all, of these before, and errors among the new ones."""
+
+    rows: int
+    before: int
+    errors: int
 
 
 def predict_to_file(
@@ -69,8 +84,8 @@ def predict_to_file(
     resume: bool,
     batch_size: int,
     workers: int,
-) -> int:
-    """Writes `predict_lines` to a file as they come; returns how many rows stood there already.
+) -> Written:
+    """Writes `predict_lines` to a file as they come.
 
     Args:
         resume: go on after the rows that stand in `out`; without it, a finished file is replaced
@@ -82,17 +97,31 @@ def predict_to_file(
     opened = open_target(model)
     settings = {
         "model": str(Path(model).resolve()) if Path(model).exists() else model,
+        "weights": _weights(opened),
         "prompt": opened.recipe.data.prompt.model_dump(),
         "decoding": generation_fields(opened.recipe, fields),
     }
     file = PredictionFile(out, rows, settings)
-    if not resume:
-        file.refuse_unfinished()
-    finished = file.finished_rows() if resume else 0
-    if finished < len(rows):
-        asked = VisionLanguageModel(opened)
-        left = rows[finished:]
-        file.write(
-            asked.outcomes(left, fields, batch_size=batch_size, workers=workers), finished=finished
-        )
-    return finished
+    if resume:
+        finished = file.finished_rows()
+    else:
+        file.refuse_what_would_be_lost()
+        finished = 0
+    file.require_writable()
+    if finished == len(rows):
+        return Written(finished, finished, 0)
+    asked = VisionLanguageModel(opened)
+    torch.manual_seed(opened.recipe.run.seed)
+    found = asked.outcomes(rows[finished:], fields, batch_size=batch_size, workers=workers)
+    return Written(len(rows), finished, file.write(found, finished=finished))
+
+
+def _weights(opened: Opened) -> dict[str, str]:
+    """What tells weights apart, cheaply: the adapter's hashes, sizes and times of the base's files."""
+    found = {}
+    for path in weight_files(base_of(opened.recipe)):
+        status = path.stat()
+        found[path.name] = f"{status.st_size} bytes of {status.st_mtime_ns}"
+    if opened.kind == "run" and opened.home is not None:
+        found |= trained_files(opened.home / "adapter")
+    return found

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from torch import nn
 from transformers import TrainerCallback, set_seed
 
 from qvft.adapters.checkpoint import (
     Provenance,
     bridge_names,
+    restore_alignment,
     restore_checkpoint,
     save_checkpoint,
 )
 from qvft.adapters.freeze import ComponentCount, count_components
+from qvft.assembly.alignment import TextBranch, new_branch, require_alignable
 from qvft.assembly.data import Split, read_split
 from qvft.assembly.model import (
     Loaded,
@@ -29,6 +33,7 @@ from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
 from qvft.recipe.load import resolve_phase
 from qvft.recipe.schema import Phase, Recipe, Train, Tune
+from qvft.training.alignment_objective import LANGUAGE, AlignmentCollator, AlignmentObjective
 from qvft.training.arguments import recompute_activations, training_arguments
 from qvft.training.losses import LanguageModelling
 from qvft.training.optim import parameter_groups
@@ -56,6 +61,7 @@ class TrainingWork:
         train, eval: the data; `eval` is None where the recipe has none.
         plans: the phases.
         provenance: for the manifest.
+        branch: heads of the alignment objectives, where the recipe has any.
         bridge: names of the weights beside LoRA that any phase so far has trained.
     """
 
@@ -65,6 +71,7 @@ class TrainingWork:
     eval: Split | None
     plans: list[PhasePlan]
     provenance: Provenance
+    branch: TextBranch | None = None
     bridge: set[str] = field(default_factory=set)
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
@@ -78,6 +85,8 @@ class TrainingWork:
         Trained weights are float32; a checkpoint holds them three times over.
         """
         largest = max(sum(row.trainable for row in self.counts(plan)) for plan in self.plans)
+        if self.branch is not None:
+            largest += sum(weight.numel() for weight in self.branch.heads.parameters())
         kept = max(plan.train.keep for plan in self.plans)
         return 4 * largest * (3 * (kept + 1) + 1)
 
@@ -104,11 +113,14 @@ class TrainingWork:
             loaded.base.family,
             self.provenance,
             bridge=self.bridge,
+            alignment=self.branch.saved if self.branch is not None else None,
         )
 
     def restore_weights(self, folder: Path) -> None:
         """Reads an adapter folder back into the model."""
         restore_checkpoint(folder, self.loaded.model, self.loaded.handle)
+        if self.branch is not None:
+            restore_alignment(folder, self.branch.heads)
 
     def _set_up(self, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
         loaded, train = self.loaded, plan.train
@@ -119,11 +131,10 @@ class TrainingWork:
         if not rows:
             raise RecipeError("holds no text to train on", where="data.train")
         language = plan.phase.objective == "language"
-        module = (LanguageModelling if language else SceneObjective)(loaded.model)
-        collator = loaded.collator if language else SceneCollator(loaded.collator)
+        module, collator = self._objective(plan, rows)
         callbacks: list[TrainerCallback] = []
         if train.preflight and language:
-            self._preflight(module, rows)
+            self._preflight(module, collator, rows)
             callbacks.append(GradientCheck(loaded.model, loaded.base.family))
         return PhaseSetup(
             name=plan.phase.name,
@@ -149,9 +160,37 @@ class TrainingWork:
             callbacks=callbacks,
         )
 
-    def _preflight(self, module: LanguageModelling, rows: list[Row]) -> None:
+    def _objective(
+        self, plan: PhasePlan, rows: list[Row]
+    ) -> tuple[nn.Module, Callable[[Sequence[tuple[int, Row]]], Any]]:
+        """What a phase learns, around the model, and what builds its batches."""
+        loaded, branch = self.loaded, self.branch
+        if plan.phase.objective == "scene_heads":
+            return SceneObjective(loaded.model), SceneCollator(loaded.collator)
+        if branch is None:
+            return LanguageModelling(loaded.model), loaded.collator
+        if not any(row.kind == "caption" for row in rows):
+            raise RecipeError(
+                "holds no caption",
+                where="data.train",
+                expected="captions, which itc, itm and itg align with their images",
+                do="leave lm alone in objectives, or add captions",
+            )
+        objectives = self.recipe.objectives
+        weights = {LANGUAGE: objectives.lm} if objectives.lm > 0 else {}
+        module = AlignmentObjective(
+            loaded.model,
+            branch.heads,
+            weights={**weights, **objectives.alignment},
+            seed=self.recipe.run.seed,
+        )
+        return module, AlignmentCollator(
+            loaded.collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
+        )
+
+    def _preflight(self, module: nn.Module, collator: Callable, rows: list[Row]) -> None:
         chosen = distinct_first([row.sample.id for row in rows], 4)
-        batch = self.loaded.collator([(index, rows[index]) for index in chosen])
+        batch = collator([(index, rows[index]) for index in chosen])
         place = next(module.parameters()).device
         check_image_matters(module, {key: value.to(place) for key, value in batch.items()})
 
@@ -164,6 +203,7 @@ def training_work(recipe: Recipe) -> TrainingWork:
     """
     plans = phase_plans(recipe)
     base = base_of(recipe)
+    require_alignable(recipe, base)
     train = read_split(recipe, "train")
     # A test split is read by evaluation alone; training reads it only if told to watch it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
@@ -175,7 +215,8 @@ def training_work(recipe: Recipe) -> TrainingWork:
         loaded = with_fresh_adapters(loaded, recipe, with_lora)
     hashes = {split.name: split.sha256 for split in (train, evaluation) if split}
     provenance = provenance_of(recipe, base, hashes)
-    return TrainingWork(recipe, loaded, train, evaluation, plans, provenance)
+    branch = new_branch(recipe, loaded)
+    return TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch)
 
 
 def phase_plans(recipe: Recipe) -> list[PhasePlan]:

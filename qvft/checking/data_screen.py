@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from rich.text import Text
 from qvft.checking.findings import SplitFindings
 
 LISTED = 5
+REASONS = 8
+_NUMBER = re.compile(r"\d+")
 ANSWERS = 5
 _LEAST, _MEDIAN, _P95, _MOST = 0, 3, 5, 6  # places in `data.quality.distributions.SHARES`
 
@@ -38,7 +41,7 @@ def _counts(splits: Sequence[SplitFindings]) -> Table:
     table = _table("data", splits)
     for name in ("images", "captions", "questions", "rows"):
         table.add_row(name, *(f"{getattr(split, name):,}" for split in splits))
-    table.add_row("images skipped", *(f"{len(split.skipped):,}" for split in splits))
+    table.add_row("images unusable", *(f"{len(split.skipped):,}" for split in splits))
     table.add_row(
         "target tokens, least / median / most",
         *("{} / {:g} / {}".format(*split.target_tokens) for split in splits),
@@ -104,6 +107,8 @@ def _images_and_texts(splits: Sequence[SplitFindings]) -> Table:
                 add(title, lambda s, place=place: _common(s, place))
         add("questions whose answer is new", lambda s: _answer(s, _unseen))
     add("characters lost by the tokenizer", lambda s: _characters(s, "lost"))
+    if any(split.quality.spelling["broken"] for split in splits):
+        add("control characters and U+FFFD", lambda s: _characters(s, "broken"))
     add("characters of 3 tokens or more", lambda s: _characters(s, "costly"))
     add("rows in another script than Latin", _other_script)
     return table
@@ -127,7 +132,11 @@ def _asked(split: SplitFindings) -> str:
 
 
 def _repeat(split: SplitFindings, key: str) -> str:
-    return f"{split.quality.repeats[key]:,}"
+    """How many, beside the first of each group where they are in groups."""
+    found = split.quality.repeats[key]
+    return (
+        f"{sum(len(group) - 1 for group in found) if key == 'repeated_questions' else len(found):,}"
+    )
 
 
 def _answer(split: SplitFindings, value: Callable[[Any], str]) -> str:
@@ -164,11 +173,18 @@ def _other_script(split: SplitFindings) -> str:
 
 def _left_out(split: SplitFindings) -> Iterator[Text]:
     """How many images are unusable for each reason, then the first by id."""
-    reasons = Counter(left_out.reason for left_out in split.skipped)
+    reasons = Counter(_NUMBER.sub("N", left_out.reason) for left_out in split.skipped)
     if len(split.skipped) > 1:
-        for reason, count in reasons.most_common():
-            yield Text(f"skipped  {split.name}: {count:,} x {reason}")
+        for reason, count in reasons.most_common(REASONS):
+            yield Text(f"unusable {split.name}: {count:,} x {reason}")
+        if len(reasons) > REASONS:
+            yield Text(f"unusable {split.name}: ... and {len(reasons) - REASONS:,} more reasons")
     for left_out in split.skipped[:LISTED]:
-        yield Text(f"skipped  {split.name}: {left_out.id}: {left_out.reason}")
+        says = [left_out.reason]
+        if left_out.expected:
+            says.append(f"expected {left_out.expected}")
+        if left_out.do:
+            says.append(left_out.do)
+        yield Text(f"unusable {split.name}: {left_out.id}: {'; '.join(says)}")
     if len(split.skipped) > LISTED:
-        yield Text(f"skipped  {split.name}: {len(split.skipped) - LISTED} more (see --json)")
+        yield Text(f"unusable {split.name}: {len(split.skipped) - LISTED:,} more (see --json)")

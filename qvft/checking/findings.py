@@ -23,10 +23,13 @@ class RecipeFindings:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A sample that is skipped, and why."""
+    """A sample that is skipped: its image's path, why, what was expected and what to do."""
 
     id: str
     reason: str
+    path: str = ""
+    expected: str | None = None
+    do: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,10 @@ class Quality:
     Attributes:
         exact_duplicates: groups of sample ids whose images are equal byte by byte.
         near_duplicates: pairs (first, second, difference) of images that look like copies.
-        overlap: exact, near, id_only (images) and questions (of equal images): what is also in the
-            training data; None for the training data.
-        repeats: contradictions, repeated_questions, repeated_captions.
+        overlap: exact and near (pairs of image ids, ours first), id_only (image ids) and questions
+            (pairs of question ids): what is also in the training data; None for the training data.
+        repeats: contradictions and repeated_questions (groups of question ids), repeated_captions
+            (row ids); images that look like copies of each other count as one.
         answers: None where there are no questions.
         lengths: by kind of text: count, and quantiles in words and tokens.
         cut: by kind of row: rows, tokens, and the share that `data.max_text_tokens` cuts.
@@ -59,7 +63,11 @@ class Quality:
 
 @dataclass(frozen=True)
 class SplitFindings:
-    """Counts of one side of the data; lengths in tokens, see `data.token_stats.TokenStats`."""
+    """Counts of one side of the data; lengths in tokens, see `data.token_stats.TokenStats`.
+
+    Attributes:
+        cut_ids: of the rows that lose tokens.
+    """
 
     name: str
     images: int
@@ -74,17 +82,18 @@ class SplitFindings:
     cut_tokens: int
     sha256: str
     quality: Quality
+    cut_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TextShown:
-    """A row decoded; the loss sees `supervised` only."""
+    """What a row consists of, in tokens; the loss sees the supervised ones only."""
 
     id: str
     kind: str
     image_tokens: int
-    prompt: str
-    supervised: str
+    prompt_tokens: int
+    supervised_tokens: int
 
 
 @dataclass(frozen=True)

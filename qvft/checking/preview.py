@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from qvft.files import write_text
 
+CUT_SHOWN = 40
 Role = Literal["start", "prompt", "target", "stop"]
 
 
@@ -53,6 +55,16 @@ class PreviewRow:
     size: tuple[int, int]
     image_tokens: int
     tokens: tuple[Token, ...]
+
+    @property
+    def shown(self) -> Iterator[Token | int]:
+        """The tokens; of a run of cut ones the first CUT_SHOWN, then how many more there are."""
+        for cut, run in groupby(self.tokens, key=lambda token: token.cut):
+            run_tokens = list(run)
+            shown = CUT_SHOWN if cut else len(run_tokens)
+            yield from run_tokens[:shown]
+            if len(run_tokens) > shown:
+                yield len(run_tokens) - shown
 
 
 def write_preview(path: Path, rows: Sequence[PreviewRow], *, title: str, lead: str) -> None:

@@ -32,7 +32,7 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
     if findings.train:
         yield from show_data([s for s in (findings.train, findings.eval) if s])
     if findings.shown:
-        yield Text("rows as the decoder reads them; the loss sees what stands in «»", "bold")
+        yield Text("rows in tokens (--preview shows their texts and images)", "bold")
         yield from (_row(shown) for shown in findings.shown)
     for phase in findings.phases:
         yield from _phase(phase)
@@ -48,14 +48,9 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
 def _row(shown: TextShown) -> Text:
     return Text.assemble(
         (f"{shown.kind} {shown.id}  ", "dim"),
-        (f"<image>×{shown.image_tokens} ", "dim"),
-        _visible(shown.prompt),
-        ("«" + _visible(shown.supervised) + "»", "green"),
+        f"{shown.image_tokens} of the image + {shown.prompt_tokens} read + ",
+        (f"{shown.supervised_tokens} learned", "green"),
     )
-
-
-def _visible(text: str) -> str:
-    return text.replace("\n", "\\n")
 
 
 def _phase(phase: PhaseFindings) -> Iterator[RenderableType]:

@@ -37,6 +37,7 @@ class TokenStats:
         longest: tokens of the longest row, image tokens included; `longest_id` is its id.
         cut_rows, cut_tokens: rows longer than `data.max_text_tokens`, and what they lose.
         most_cut_id: the row that loses most, None where none does.
+        cut_ids: of the rows that lose something.
         cut: the same by kind of row, with shares.
         wrong_image_tokens: rows that do not hold exactly one image token a query.
         unstopped: rows without a supervised token, or whose last one is not the stop token.
@@ -52,30 +53,32 @@ class TokenStats:
     unstopped: tuple[str, ...]
     most_cut_id: str | None = None
     cut: Mapping[str, Cut] = field(default_factory=dict)
+    cut_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A row as a person reads it.
+    """What a row consists of; its texts may be patient data and are left out.
 
     Attributes:
         id: of the row.
         image_tokens: how many stand in front.
-        prompt: decoded tokens without loss, special ones included.
-        supervised: decoded tokens the loss sees, the stop token included.
+        prompt_tokens: further tokens without loss, `</s>` included.
+        supervised_tokens: tokens the loss sees, the stop token included.
     """
 
     id: str
     kind: str
     image_tokens: int
-    prompt: str
-    supervised: str
+    prompt_tokens: int
+    supervised_tokens: int
 
 
 def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
     """Puts every row into the template and measures it; `rows` is not empty."""
     targets: list[int] = []
-    longest, longest_id, cut_rows, cut_tokens = 0, "", 0, 0
+    longest, longest_id, cut_tokens = 0, "", 0
+    cut_ids: list[str] = []
     wrong: list[str] = []
     unstopped: list[str] = []
     most_cut, most_cut_id = 0, None
@@ -85,7 +88,8 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
         targets.append(len(tokens.ids) - tokens.target_start)
         if len(tokens.ids) > longest:
             longest, longest_id = len(tokens.ids), row.id
-        cut_rows += tokens.cut_tokens > 0
+        if tokens.cut_tokens:
+            cut_ids.append(row.id)
         cut_tokens += tokens.cut_tokens
         if tokens.cut_tokens > most_cut:
             most_cut, most_cut_id = tokens.cut_tokens, row.id
@@ -101,12 +105,13 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
         (min(targets), float(median(targets)), max(targets)),
         longest,
         longest_id,
-        cut_rows,
+        len(cut_ids),
         cut_tokens,
         tuple(wrong),
         tuple(unstopped),
         most_cut_id,
         {kind: _cut(lengths) for kind, lengths in kinds.items()},
+        tuple(cut_ids),
     )
 
 
@@ -140,8 +145,5 @@ def encode(row: Row, template: PromptTemplate) -> TokenRow:
 def _shown(row: Row, template: PromptTemplate) -> ShownRow:
     tokens = encode(row, template)
     images = tokens.ids.count(template.image_token_id)
-    decode = template.tokenizer.decode
-    prompt = decode(list(tokens.ids[images : tokens.target_start]))
-    return ShownRow(
-        row.id, row.kind, images, prompt, decode(list(tokens.ids[tokens.target_start :]))
-    )
+    start = tokens.target_start
+    return ShownRow(row.id, row.kind, images, start - images, len(tokens.ids) - start)

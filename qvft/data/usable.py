@@ -18,11 +18,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Skipped:
-    """A sample that was left out: its id, its image's name, and why the image is unusable."""
+    """A sample that was left out: its id, its image's name, and why the image is unusable.
+
+    `expected` and `do` are those of the error.
+    """
 
     id: str
     name: str
     reason: str
+    expected: str | None = None
+    do: str | None = None
 
 
 def usable(
@@ -100,8 +105,8 @@ def _divided(
 ) -> tuple[list[Sample], list[Skipped]]:
     kept = [sample for sample in samples if sample.image.name not in bad]
     skipped = [
-        Skipped(sample.id, sample.image.name, bad[sample.image.name].given)
+        Skipped(sample.id, sample.image.name, error.given, error.expected, error.do)
         for sample in samples
-        if sample.image.name in bad
+        if (error := bad.get(sample.image.name)) is not None
     ]
     return kept, skipped

@@ -31,7 +31,7 @@ def wanted_rows(names: Sequence[str], *, question: str | None = None) -> list[Ro
     rows: list[Row] = []
     for name in names:
         path = Path(name)
-        if path.suffix in (".jsonl", ".json") and path.is_file():
+        if path.suffix.lower() in (".jsonl", ".json") and path.is_file():
             rows.extend(_from_jsonl(path, question))
             continue
         for image in _images(name):
@@ -89,6 +89,8 @@ def _asked(
             raise DataError(f"a question that is a {type(text).__name__}", where=where)
         if not (text or "").strip():
             raise DataError("an empty question", where=where)
+        if any("\ud800" <= character <= "\udfff" for character in text or ""):
+            raise DataError("a question that is not valid Unicode", where=where)
     return asked or [(default, "")]
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 from qvft.data.formats.jsonl import path_problem
 from qvft.data.images.quiet import quiet_pillow
 from qvft.data.sample import ImageFile, ImageSource, Sample
-from qvft.errors import ImageError
-from qvft.files import new_file, new_folder
+from qvft.errors import DataError, ImageError, QvftError
+from qvft.files import new_file, new_folder, not_written
 from qvft.log import get_logger
 
 _log = get_logger(__name__)
@@ -60,11 +60,30 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
         copy_images: copy image files into the folder too, so that it can be moved with `out`.
 
     Raises:
-        DataError: `out` exists, or the folder of images and it would be needed.
-        ImageError: an image that has to be copied cannot be read.
+        DataError: `out` exists, or the folder of images and it would be needed; they cannot be
+            written; or a sample's meta cannot be JSON.
+        ImageError: an image that has to be copied cannot be read, or no system takes its path.
     """
     paths = [None] * len(samples) if copy_images else _paths(samples, folder=out.parent)
     pictures = out.with_name(f"{out.stem}_images")
+    try:
+        images_written = _write(samples, paths, out, pictures)
+    except QvftError:  # some are OSErrors too
+        raise
+    except OSError as error:
+        raise not_written(error, out) from error
+    return Written(
+        len(samples),
+        sum(len(sample.captions) for sample in samples),
+        sum(len(sample.questions) for sample in samples),
+        images_written,
+    )
+
+
+def _write(
+    samples: Sequence[Sample], paths: Sequence[str | None], out: Path, pictures: Path
+) -> int:
+    """Writes the file and the images without a path; returns how many these are."""
     names: set[str] = set()
     with (
         new_file(out) as partial,
@@ -76,13 +95,21 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
                 name = _write_image(sample.image, folder, id=sample.id, taken=names)
                 names.add(name.casefold())
                 path = f"{pictures.name}/{name}"
-            stream.write(json.dumps(_row(sample, path), ensure_ascii=False) + "\n")
-    return Written(
-        len(samples),
-        sum(len(sample.captions) for sample in samples),
-        sum(len(sample.questions) for sample in samples),
-        len(names),
-    )
+            stream.write(_line(sample, path) + "\n")
+    return len(names)
+
+
+def _line(sample: Sample, image: str) -> str:
+    try:
+        return json.dumps(_row(sample, image), ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DataError(
+            f"cannot be written as JSON ({what})",
+            where=f"sample {sample.id}",
+            expected="texts, numbers, lists and objects in its meta",
+            do="correct or remove what is none of these",
+        ) from error
 
 
 def _row(sample: Sample, image: str) -> dict[str, Any]:
@@ -111,10 +138,10 @@ def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
     for image in (sample.image for sample in samples):
         path = None
         if isinstance(image, ImageFile):
+            absent += not _is_there(image)
             above = image.path.parent
             real = followed.setdefault(above, os.path.realpath(above))
             path = Path(os.path.relpath(os.path.join(real, image.path.name), start)).as_posix()
-            absent += not image.path.exists()
             if path in used or not _can_be_written(path):
                 path = None
             else:
@@ -123,6 +150,21 @@ def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
     if absent:
         _log.warning("%d of %d images are not where the data says", absent, len(samples))
     return paths
+
+
+def _is_there(image: ImageFile) -> bool:
+    try:
+        image.path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # a ValueError: a zero character
+        raise ImageError(
+            f"cannot be looked for ({getattr(error, 'strerror', None) or error})",
+            where=image.name,
+            expected="a path that the system takes",
+            do="correct the path",
+        ) from error
+    return True
 
 
 def _can_be_written(path: str) -> bool:
@@ -137,9 +179,9 @@ def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str])
         name = _file_name(id, source.path.suffix, taken)
         try:
             shutil.copyfile(source.path, folder / name)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a ValueError: a zero character
             raise ImageError(
-                f"cannot be copied ({error.strerror or type(error).__name__})",
+                f"cannot be copied ({getattr(error, 'strerror', None) or error})",
                 where=source.name,
                 expected="a file that can be read, and room for its copy",
                 do="check the path and the image folder",

@@ -58,7 +58,8 @@ def outcomes(
         texts = generate_texts(model, collator, batch, generation[batch[0].kind])
         return [Outcome(row.number, said) for row, said in zip(batch, texts, strict=True)]
 
-    with Progress(console=stderr, transient=True) as progress:
+    # Where nobody watches, a bar would fill the log with blank lines.
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(label, total=len(rows))
         for arrival in _prompted(model, collator, rows, shown, batch_size, workers):
             if isinstance(arrival, Outcome):

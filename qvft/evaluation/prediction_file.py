@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.rows import Row
-from qvft.errors import DataError
+from qvft.errors import DataError, FailedError
 from qvft.evaluation.predict import Outcome
 from qvft.files import read_json, write_json
 
-SETTINGS_SUFFIX = ".unfinished.json"
+SETTINGS_SUFFIX = ".settings.json"
 
 
 def in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -40,7 +40,17 @@ def line_of(row: Row, outcome: Outcome) -> str:
         content["text"] = outcome.texts[0]
         if len(outcome.texts) > 1:
             content["texts"] = list(outcome.texts)
-    return json.dumps(content, ensure_ascii=False)
+    line = json.dumps(content, ensure_ascii=False)
+    # A file name need not be Unicode; such a row is escaped instead.
+    return line if _is_unicode(line) else json.dumps(content)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _named(row: Row) -> dict[str, Any]:
@@ -53,26 +63,47 @@ def _named(row: Row) -> dict[str, Any]:
 class PredictionFile:
     """An output file that grows line by line.
 
-    While it is unfinished, `PATH.unfinished.json` beside it says how its rows are made; it is
-    removed with the last row.
+    `PATH.settings.json` beside it says how its rows are made, so that rows of two jobs never mix.
 
     Args:
         path: the JSONL file.
         rows: every row asked for, in order.
-        settings: what makes the texts: model, prompts, decoding. JSON values.
+        settings: what makes the texts: model, weights, prompts, decoding. JSON values.
     """
 
     def __init__(self, path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
-        self.path, self.rows, self.settings = path, rows, dict(settings)
+        self.path, self.rows = path, rows
+        self.settings = json.loads(json.dumps(settings))
         self._beside = path.with_name(path.name + SETTINGS_SUFFIX)
 
-    def refuse_unfinished(self) -> None:
-        """Checks that nothing of a stopped run would be lost.
+    def require_writable(self) -> None:
+        """Checks, before anything long begins, that the file can be made where it is wanted.
 
         Raises:
-            DataError: the file is unfinished.
+            DataError: it cannot.
         """
-        if self._beside.is_file() and self.path.is_file():
+        existed = self.path.exists()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab"):
+                pass
+        except OSError as error:
+            raise DataError(
+                f"cannot be written ({error.strerror})", where=str(self.path), do="name another"
+            ) from error
+        if not existed:
+            self.path.unlink()
+
+    def refuse_what_would_be_lost(self) -> None:
+        """Checks that a file which is about to be replaced is a finished one of ours.
+
+        Raises:
+            DataError: it is unfinished, or holds something else.
+        """
+        if not self.path.is_file() or not self.path.stat().st_size:
+            return
+        before = self._settings_before()
+        if not before["finished"]:
             raise DataError(
                 f"{_lines(self.path)} rows of a run that was stopped",
                 where=str(self.path),
@@ -85,12 +116,19 @@ class PredictionFile:
         Raises:
             DataError: the file holds other rows than those asked for, or rows made otherwise.
         """
-        if not self.path.is_file():
+        if not self.path.is_file() or not self.path.stat().st_size:
             return 0
-        self._require_same_settings()
+        before = self._settings_before()["settings"]
+        for key, value in self.settings.items():
+            if before.get(key) != value:
+                raise DataError(
+                    f"its rows were made with another {key}: {before.get(key)}, not {value}",
+                    where=str(self.path),
+                    do="repeat the settings, or write to another file",
+                )
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        lines = whole.decode("utf-8", errors="replace").splitlines()
+        lines = whole.split(b"\n")[:-1]
         for number, line in enumerate(lines):
             self._require_row(number, line)
         if len(whole) < len(content):
@@ -98,47 +136,59 @@ class PredictionFile:
                 stream.truncate(len(whole))
         return len(lines)
 
-    def _require_same_settings(self) -> None:
-        if not self._beside.is_file():
-            return
-        before = read_json(self._beside)
-        for key, value in json.loads(json.dumps(self.settings)).items():
-            if before.get(key) != value:
-                raise DataError(
-                    f"its rows were made with {key} {before.get(key)}, not {value}",
-                    where=str(self.path),
-                    do="repeat the settings, or write to another file",
-                )
+    def _settings_before(self) -> dict[str, Any]:
+        before = read_json(self._beside) if self._beside.is_file() else None
+        if not isinstance(before, dict) or not {"settings", "finished"} <= before.keys():
+            raise DataError(
+                f"exists, and no {self._beside.name} says that it is an output of qvft.predict",
+                where=str(self.path),
+                do="name another file; what is there would be replaced",
+            )
+        return before
 
-    def _require_row(self, number: int, line: str) -> None:
+    def _require_row(self, number: int, line: bytes) -> None:
         wanted = _named(self.rows[number]) if number < len(self.rows) else None
+        where = f"{self.path}:{number + 1}"
         try:
             content = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError("is not JSON", where=f"{self.path}:{number + 1}") from error
-        named = {k: v for k, v in content.items() if k in ("id", "image", "question")}
+            named = {k: v for k, v in content.items() if k in ("id", "image", "question")}
+        except (ValueError, AttributeError) as error:
+            raise DataError("is no row of a prediction", where=where) from error
         if named != wanted:
             raise DataError(
                 f"is about {named}",
-                where=f"{self.path}:{number + 1}",
+                where=where,
                 expected=f"{wanted}" if wanted else f"only {len(self.rows)} rows",
                 do="name the images and questions as before, or write to another file",
             )
 
-    def write(self, outcomes: Iterable[Outcome], *, finished: int = 0) -> None:
+    def write(self, outcomes: Iterable[Outcome], *, finished: int = 0) -> int:
         """Writes the outcomes of the rows after the first `finished`, each as it comes in order.
 
         With `finished` 0 an earlier file is replaced, once the first outcome is there.
+
+        Returns:
+            How many of them are errors.
+
+        Raises:
+            FailedError: the disk is full or the file has gone; what is written stays.
         """
-        lines = (line_of(self.rows[finished + o.number], o) for o in in_order(outcomes))
-        first = next(lines, None)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._beside, self.settings)
-        with self.path.open("a" if finished else "w", encoding="utf-8") as stream:
-            for line in itertools.chain([] if first is None else [first], lines):
-                stream.write(line + "\n")
-                stream.flush()
-        self._beside.unlink()
+        ordered = in_order(outcomes)
+        first = list(itertools.islice(ordered, 1))
+        errors = 0
+        try:
+            write_json(self._beside, {"finished": False, "settings": self.settings})
+            with self.path.open("a" if finished else "w", encoding="utf-8") as stream:
+                for outcome in itertools.chain(first, ordered):
+                    errors += outcome.error is not None
+                    stream.write(line_of(self.rows[finished + outcome.number], outcome) + "\n")
+                    stream.flush()
+            write_json(self._beside, {"finished": True, "settings": self.settings})
+        except OSError as error:
+            raise FailedError(
+                f"{self.path}: cannot be written ({error.strerror}); go on with --resume"
+            ) from error
+        return errors
 
 
 def _lines(path: Path) -> int:

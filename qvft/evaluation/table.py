@@ -19,6 +19,10 @@ HEADLINE = (
     "CIDEr",
     "Bleu_4",
     "ROUGE_L",
+    "image_to_text_recall_at_1",
+    "text_to_image_recall_at_1",
+    "image_to_text_recall_at_1_reranked",
+    "text_to_image_recall_at_1_reranked",
 )
 PERCENT = "percent"
 

@@ -32,7 +32,7 @@ class Family:
             Empty: the tokenizer's end token.
         reads_question: its Q-Former reads the prompt beside the image.
         image_tokens: its rows begin with `<image>` tokens, one a query.
-        titles: what a table calls a component, where not by its own name.
+        titles: what a table calls a component of a `model_type`, where not by its own name.
     """
 
     name: str
@@ -48,6 +48,14 @@ class Family:
     def blocks(self, config: Any) -> str:
         """Prefix of the decoder's blocks in a model of this configuration."""
         return self.decoder_layers or config.decoder_blocks
+
+    def title(self, component: str, config: Any) -> str:
+        """What a table calls a component of a model of this configuration."""
+        own = {"vision": "vision_config", "decoder": "text_config", "qformer": ""}.get(component)
+        if own is None:
+            return component.replace("_", " ")
+        part = getattr(config, own) if own else config
+        return self.titles.get(part.model_type, component)
 
     def component(self, parameter: str) -> str:
         """The component that a parameter of the model (or of its LoRA layers) belongs to.
@@ -96,7 +104,16 @@ FAMILIES = {
         decoder_layers="",
         stop_text="",
         image_tokens=False,
-        titles={"vision": "CLIP encoder", "decoder": "GPT-Neo decoder", "qformer": "Q-Former"},
+        titles={
+            "clip": "CLIP encoder",
+            "clip_vision_model": "CLIP encoder",
+            "siglip": "SigLIP encoder",
+            "siglip_vision_model": "SigLIP encoder",
+            "gpt_neo": "GPT-Neo decoder",
+            "gpt2": "GPT-2 decoder",
+            "opt": "OPT decoder",
+            "qvision": "Q-Former",
+        },
     ),
 }
 

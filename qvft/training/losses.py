@@ -5,6 +5,8 @@ Shape letters: I images, B rows, L row length, N supervised positions, V vocabul
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -33,9 +35,7 @@ class LanguageModelling(nn.Module):
     def train(self, mode: bool = True) -> LanguageModelling:
         """Training mode, except for parts that are frozen: they stay as evaluation finds them."""
         super().train(mode)
-        for part in (self.model.vision_model, self.model.qformer):
-            if not any(parameter.requires_grad for parameter in part.parameters()):
-                part.eval()
+        rest_frozen_parts(self.model)
         return self
 
     def forward(
@@ -64,24 +64,54 @@ class LanguageModelling(nn.Module):
             `row_count` its supervised tokens, `exact` bool: greedy decoding would write this
             target, since each of its tokens is the most likely one given those before it.
         """
-        images = encode_images(self.model, pixel_values)
-        rows = {"input_ids": input_ids, **further}
-        embeds = embed_rows(self.model, rows, images=images, image_index=image_index)
-        hidden = decode_hidden(self.model, embeds, attention_mask)
-        next_labels = labels[:, 1:]
-        supervised = next_labels != IGNORED
-        logits = logits_at(self.model, hidden[:, :-1], supervised).float()
-        targets = next_labels[supervised]
-        losses = cross_entropy(logits, targets, reduction="none")
-        of_row = supervised.nonzero()[:, 0]
-        per_row = supervised.sum(dim=1).clamp(min=1)
-        row_loss = losses.detach().new_zeros(len(labels)).index_add(0, of_row, losses.detach())
-        wrong = (logits.detach().argmax(dim=-1) != targets).long()
-        errors = torch.zeros_like(per_row).index_add(0, of_row, wrong)
-        return {
-            "loss_sum": losses.sum(),
-            "count": supervised.sum(),
-            "row_loss": row_loss / per_row,
-            "row_count": per_row,
-            "exact": errors == 0,
-        }
+        return language_loss(
+            self.model,
+            {"input_ids": input_ids, **further},
+            images=encode_images(self.model, pixel_values),
+            image_index=image_index,
+            attention_mask=attention_mask,
+            labels=labels,
+        )
+
+
+def rest_frozen_parts(model: PreTrainedModel) -> None:
+    """Puts a ViT or Q-Former of which nothing is trained into evaluation mode."""
+    for part in (model.vision_model, model.qformer):
+        if not any(parameter.requires_grad for parameter in part.parameters()):
+            part.eval()
+
+
+def language_loss(
+    model: PreTrainedModel,
+    rows: Mapping[str, Tensor],
+    *,
+    images: Tensor,
+    image_index: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor,
+) -> dict[str, Tensor]:
+    """What `LanguageModelling.forward` returns, of images that are encoded already.
+
+    Args:
+        rows: as `stages.embed_rows` takes them.
+        images: (I, ...) from `stages.encode_images`.
+    """
+    embeds = embed_rows(model, rows, images=images, image_index=image_index)
+    hidden = decode_hidden(model, embeds, attention_mask)
+    next_labels = labels[:, 1:]
+    supervised = next_labels != IGNORED
+    logits = logits_at(model, hidden[:, :-1], supervised).float()
+    targets = next_labels[supervised]
+    losses = cross_entropy(logits, targets, reduction="none")
+    of_row = supervised.nonzero()[:, 0]
+    per_row = supervised.sum(dim=1).clamp(min=1)
+    row_loss = losses.detach().new_zeros(len(labels)).index_add(0, of_row, losses.detach())
+    wrong = (logits.detach().argmax(dim=-1) != targets).long()
+    errors = torch.zeros_like(per_row).index_add(0, of_row, wrong)
+    return {
+        "loss_sum": losses.sum(),
+        "count": supervised.sum(),
+        "row_loss": row_loss / per_row,
+        "row_count": per_row,
+        "exact": errors == 0,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from transformers import Trainer
 
 from qvft.data.rows import Row
 from qvft.errors import NonFiniteLossError
+from qvft.training.alignment_losses import LossSum, combined_loss
+from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.sampler import GroupedSampler
 
 
@@ -30,7 +32,8 @@ class RowDataset(Dataset):
 
 
 class QFormerTrainer(Trainer):
-    """Trains a module whose forward returns `loss_sum` and `count`.
+    """Trains a module whose forward returns `loss_sum` and `count`, or, as `AlignmentObjective`
+    does in training mode, `losses`: several of these by name.
 
     Args:
         groups: parameter groups for AdamW.
@@ -57,6 +60,9 @@ class QFormerTrainer(Trainer):
         self._restore_weights = restore_weights
         self._row_names = row_names
         self._texts_per_image = texts_per_image
+        self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
+        self._counts: dict[str, Tensor] = {}
+        self._logged: dict[str, Tensor] = {}
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GroupedSampler:
         rows = (train_dataset or self.train_dataset).rows
@@ -71,6 +77,23 @@ class QFormerTrainer(Trainer):
             self.optimizer = cls(self._groups, **options)
         return self.optimizer
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The batches of a step and their supervised tokens, as the Trainer counts them.
+
+        Beside it counts, for `compute_loss`, the items of the alignment objectives.
+        """
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._objective is not None:
+            counts = self._objective.counts(batches)
+            total = torch.tensor(list(counts.values()), device=device)
+            if self.args.average_tokens_across_devices:
+                total = self.accelerator.reduce(total, reduction="sum")
+            # Where nothing is counted the sum is 0 too.
+            self._counts = dict(zip(counts, total.clamp(min=1), strict=True))
+        return batches, items
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -78,25 +101,51 @@ class QFormerTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Sum of the losses over the supervised tokens of all processes and accumulated batches.
+        """Sum of the losses over the items of all processes and accumulated batches.
 
         Raises:
-            NonFiniteLossError: the sum is NaN or infinite; names the step and the samples.
+            NonFiniteLossError: a sum is NaN or infinite; names the step and the samples.
         """
         inputs = dict(inputs)
         row_index = inputs.pop("row_index")
         outputs = model(**inputs)
-        if not torch.isfinite(outputs["loss_sum"]):
-            names = ", ".join(self._row_names(row_index.tolist())[:8])
-            raise NonFiniteLossError(
-                f"the loss is {float(outputs['loss_sum'].detach())} at step "
-                f"{self.state.global_step + 1}; samples: {names}"
-            )
-        count = outputs["count"] if num_items_in_batch is None else num_items_in_batch
-        loss = outputs["loss_sum"] / count
+        if "losses" in outputs:
+            self._require_finite({n: x.total for n, x in outputs["losses"].items()}, row_index)
+            self._note(outputs["losses"])
+            counts = {LANGUAGE: num_items_in_batch, **self._counts}
+            assert self._objective is not None
+            loss = combined_loss(outputs["losses"], self._objective.weights, counts)
+        else:
+            self._require_finite({"": outputs["loss_sum"]}, row_index)
+            count = outputs["count"] if num_items_in_batch is None else num_items_in_batch
+            loss = outputs["loss_sum"] / count
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the Trainer, with each objective's mean since the last line beside the loss."""
+        if "loss" in logs and self._logged:
+            totals = self.accelerator.reduce(torch.stack([*self._logged.values()]), reduction="sum")
+            for name, (total, count) in zip(self._logged, totals.tolist(), strict=True):
+                if count:
+                    logs[f"loss_{name}"] = total / count
+            self._logged = {}
+        super().log(logs, start_time)
+
+    def _note(self, losses: Mapping[str, LossSum]) -> None:
+        for name, loss in losses.items():
+            found = torch.stack([loss.total.detach().float(), loss.count.float()])
+            self._logged[name] = self._logged[name] + found if name in self._logged else found
+
+    def _require_finite(self, totals: Mapping[str, Tensor], row_index: Tensor) -> None:
+        for name, total in totals.items():
+            if not torch.isfinite(total):
+                names = ", ".join(self._row_names(row_index.tolist())[:8])
+                raise NonFiniteLossError(
+                    f"the {name + ' ' if name else ''}loss is {float(total.detach())} at step "
+                    f"{self.state.global_step + 1}; samples: {names}"
+                )
 
     def prediction_step(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ written = model.generate(**inputs, max_new_tokens=30)[:, inputs["input_ids"].sha
 print(processor.batch_decode(written, skip_special_tokens=True)[0].strip())
 ```
 
-The prompts it was trained with: captions `{{ caption }}`, questions `{{ question }}`. It stops on \
-a line break.
+Prompts it was trained with: captions {% if caption %}`{{ caption }}`{% else %}none{% endif %}, \
+questions `{{ question }}`.
 
 ## Training
 
@@ -50,23 +50,7 @@ The decoder was quantised ({{ quantized }}) while its adapters were trained; the
 its unquantised weights here, and merge.json says what that changes.
 
 {% endif %}
-## Measured
-
-{% if reports %}
-{% for report in reports %}
-**{{ report.name }}** (n = {{ report.n }})
-
-| metric | value |
-|---|---|
-{% for name, value in report.metrics %}
-| {{ name }} | {{ "%.4g" | format(value) }} |
-{% endfor %}
-
-{% endfor %}
-{% else %}
-Nothing was measured before merging.
-
-{% endif %}
+{{ measured }}
 merge.json holds the base's revision and hash, library versions, how the merge was verified, and \
 a checksum of each file.
 """
@@ -93,7 +77,24 @@ base.load_state_dict(load_file("FOLDER/bridge.safetensors"), strict=False)
 model = PeftModel.from_pretrained(base, "FOLDER")
 ```
 
+{{ measured }}
 `qvft.merge` writes the same model as one checkpoint.
+"""
+
+_MEASURED = """\
+## Measured
+
+{% for report in reports %}
+**{{ report.name }}** (n = {{ report.n }})
+
+{{ report.table }}
+
+{% endfor %}
+{% if left_out %}
+Left out, because they were measured with other weights than these: {{ left_out | join(", ") }}.
+{% elif not reports %}
+Nothing was measured before this was written.
+{% endif %}
 """
 
 
@@ -122,38 +123,71 @@ class CardFacts:
     qvft_version: str
 
 
-def model_card(facts: CardFacts, run_dir: Path) -> str:
-    """The card as Markdown, with the figures of `run_dir`/eval/*/report.json."""
+def model_card(facts: CardFacts, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:
+    """The card as Markdown, with the figures of `run_dir`/eval/*/report.json.
+
+    Args:
+        adapter_sha256: hashes of the adapter's files by name. A report of other weights, measured
+            before the run was trained on, is named and left out.
+    """
     asked = facts.question.replace("{question}", "What is shown?").rstrip()
-    template = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(_CARD)
-    reports = [read for path in sorted(run_dir.glob("eval/*/report.json")) if (read := _read(path))]
-    return template.render(**vars(facts), prompt=json.dumps(asked), reports=reports)
+    return _render(
+        _CARD,
+        **vars(facts),
+        prompt=json.dumps(asked),
+        measured=_measured(run_dir, adapter_sha256),
+    )
 
 
-def peft_card(base_id: str, name: str) -> str:
-    """The card of an adapter folder, with how to load it."""
-    template = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(_PEFT_CARD)
-    return template.render(base_id=base_id, name=name)
+def peft_card(base_id: str, name: str, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:
+    """The card of an adapter folder, with how to load it; `run_dir` as in `model_card`."""
+    measured = _measured(run_dir, adapter_sha256)
+    return _render(_PEFT_CARD, base_id=base_id, name=name, measured=measured)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Name, n and figures of a report; None for what is not one."""
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(**values)
+
+
+def _measured(run_dir: Path, adapter_sha256: Mapping[str, str]) -> str:
+    found = [
+        (path.parent.name, report)
+        for path in sorted(run_dir.glob("eval/*/report.json"))
+        if (report := _report(path)) is not None
+    ]
+    ours, left_out = [], []
+    for name, report in found:
+        if (report.get("model") or {}).get("adapter_sha256") == dict(adapter_sha256):
+            ours.append({"name": name, "n": report["n"], "table": _table(report)})
+        else:
+            left_out.append(name)
+    return _render(_MEASURED, reports=ours, left_out=left_out)
+
+
+def _report(path: Path) -> dict[str, Any] | None:
+    """The content of a report; None for what is not one."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        metrics = list(_numbers(report["metrics"], ""))
-        return {"name": path.parent.name, "n": report["n"], "metrics": metrics}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return report if {"n", "metrics"} <= report.keys() else None
+    except (OSError, ValueError, AttributeError):
         return None
 
 
-def _numbers(metrics: Mapping[str, Any], lead: str) -> Iterator[tuple[str, float]]:
-    """The plain figures of a report; those of breakdowns, two mappings deep, stay in it."""
-    for name, value in metrics.items():
-        if isinstance(value, bool) or value is None:
-            continue
-        if isinstance(value, int | float):
-            yield f"{lead}{name}", float(value)
-        elif isinstance(value, Mapping) and not lead:
-            yield from _numbers(value, f"{name} ")
+def _table(report: Mapping[str, Any]) -> str:
+    """A report's figures as a Markdown table, each in its unit, baselines beside them."""
+    units, intervals = report.get("units", {}), report.get("intervals", {})
+    baselines = report.get("baselines", {})
+
+    def shown(metric: str, value: float | None) -> str:
+        if value is None:
+            return ""
+        return f"{value:.1f} %" if units.get(metric) == "percent" else f"{value:.3f}"
+
+    names = [name.replace("_", " ") for name in baselines]
+    lines = [["metric", "value", "95 % interval", *names], ["---"] * (3 + len(names))]
+    for metric, value in report["metrics"].items():
+        interval = " to ".join(shown(metric, end) for end in intervals.get(metric) or ())
+        others = [shown(metric, values.get(metric)) for values in baselines.values()]
+        lines.append([metric, shown(metric, value), interval, *others])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

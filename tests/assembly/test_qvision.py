@@ -152,9 +152,7 @@ pixels = processor(images=image, return_tensors="pt")["pixel_values"]
 ids = model.generate(pixel_values=pixels, max_new_tokens=4, do_sample=False)
 print(processor.tokenizer.decode(ids[0], skip_special_tokens=True).strip())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1:] == ([ours] if ours else [])
 

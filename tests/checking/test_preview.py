@@ -58,6 +58,16 @@ def test_tokens_have_their_id_role_and_mark(page: Path) -> None:
     assert "36 tokens, 2 of them learned, 2 cut" in text
 
 
+def test_of_many_cut_tokens_forty_are_shown(tmp_path: Path) -> None:
+    cut = tuple(Token(7, "x", "prompt", cut=True) for _ in range(1240))
+    row = PreviewRow("a", "caption", "", None, (0, 0), 32, (*cut, Token(8, "y", "target")))
+    write_preview(tmp_path / "page.html", [row], title="a split", lead="one row")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count('class="t prompt cut"') == 40
+    assert "... 1,200 more cut" in text
+    assert "33 tokens, 1 of them learned, 1240 cut" in text
+
+
 def test_everything_from_the_data_is_escaped(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text

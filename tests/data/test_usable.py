@@ -33,7 +33,13 @@ def test_skip_keeps_the_rest_in_order_and_lists_what_is_left_out(samples: list[S
         ("s2", "gone.png"),
         ("s3", "bad.png"),
     ]
-    assert skipped[1] == Skipped("s2", samples[2].image.name, "no such file")
+    assert skipped[1] == Skipped(
+        "s2",
+        samples[2].image.name,
+        "no such file",
+        "an image that decodes whole",
+        "replace the file or leave it out (data.on_bad_image: skip)",
+    )
 
 
 def test_skip_may_leave_nothing(samples: list[Sample]) -> None:

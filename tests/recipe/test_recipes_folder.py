@@ -11,14 +11,19 @@ from qvft.recipe.load import load_recipe
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 EXPECTED = {
+    "coco_align",
     "coco_caption",
     "custom_jsonl",
     "medical_vqa",
     "medical_vqa_lora",
+    "medical_vqa_question",
     "product_catalog",
     "quickstart_digits",
+    "qvision_coco",
+    "qvision_coco_lora",
     "tiny_pretrain",
     "vqa_v2",
+    "vqa_v2_question",
 }
 each_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
@@ -77,3 +82,42 @@ def test_custom_jsonl_wants_nothing_but_a_model_and_two_paths() -> None:
     assert recipe.data.train is not None
     assert recipe.data.eval is not None
     assert (recipe.data.train.texts, recipe.data.eval.texts) == ("all", "all")
+
+
+@pytest.mark.parametrize("name", ["medical_vqa", "vqa_v2"])
+def test_the_question_aware_twin_differs_in_name_and_text_branch_alone(name: str) -> None:
+    """So that a comparison of the two runs says what the question in the Q-Former is worth."""
+    plain = load_recipe(FOLDER / f"{name}.yaml").model_dump()
+    aware = load_recipe(FOLDER / f"{name}_question.yaml").model_dump()
+    expected = {
+        "name": f"{name}_question",
+        "model": {
+            **plain["model"],
+            "family": "blip2_question",
+            "text_branch": "Salesforce/blip2-itm-vit-g",
+        },
+    }
+    assert aware == {**plain, **expected}
+
+
+@pytest.mark.parametrize("name", ["medical_vqa_question", "vqa_v2_question"])
+@pytest.mark.parametrize(
+    ("branch", "word_rows"), [("Salesforce/blip2-itm-vit-g", 30_524), ("bert-base-uncased", 30_523)]
+)
+def test_a_question_aware_recipe_counts_its_text_branch(
+    name: str, branch: str, word_rows: int
+) -> None:
+    """What docs/question_aware.md adds up, for a Q-Former of 768 x 12 with an FFN of 3,072."""
+    from qvft.assembly.checking import check_model
+
+    width, inner, layers, positions = 768, 3072, 12, 512
+    ffn = 2 * width * inner + inner + width + 2 * width
+    added = word_rows * width + positions * width + layers * ffn
+    counts = {}
+    for recipe in (name.removesuffix("_question"), name):
+        overrides = [f"model.text_branch={branch}"] if recipe == name else []
+        phase = check_model(load_recipe(FOLDER / f"{recipe}.yaml", overrides)).phases[0]
+        counts[recipe] = {row.component: (row.total, row.trainable) for row in phase.components}
+    plain, aware = counts.values()
+    total = plain["qformer"][0] + added
+    assert aware == {**plain, "qformer": (total, total)}

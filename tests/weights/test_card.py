@@ -24,26 +24,51 @@ FACTS = CardFacts(
 )
 
 
-def test_figures_of_reports_are_in_the_card(tmp_path: Path) -> None:
-    folder = tmp_path / "eval" / "scans-test"
-    folder.mkdir(parents=True)
-    report = {"n": 12, "metrics": {"exact_match": 0.25, "closed_exact_match": 2 / 3}}
-    (folder / "report.json").write_text(json.dumps(report))
-    card = model_card(FACTS, tmp_path)
-    assert "**scans-test** (n = 12)" in card
-    assert "| exact_match | 0.25 |" in card
-    assert "| closed_exact_match | 0.6667 |" in card
+WEIGHTS = {"adapter_model.safetensors": "aa"}
+
+
+def write_report(folder: Path, name: str, weights: dict[str, str]) -> None:
+    report = {
+        "n": 12,
+        "metrics": {"exact_match": 25.0, "CIDEr": 0.9386},
+        "units": {"exact_match": "percent", "CIDEr": "0..10"},
+        "intervals": {"exact_match": [10.0, 40.0]},
+        "baselines": {"blind": {"exact_match": 5.0}},
+        "model": {"adapter_sha256": weights},
+    }
+    (folder / "eval" / name).mkdir(parents=True)
+    (folder / "eval" / name / "report.json").write_text(json.dumps(report))
+
+
+def test_figures_of_reports_are_in_both_cards_with_units_and_baselines(tmp_path: Path) -> None:
+    write_report(tmp_path, "scans-test", WEIGHTS)
+    for card in (
+        model_card(FACTS, tmp_path, adapter_sha256=WEIGHTS),
+        peft_card("base/model", "scans", tmp_path, adapter_sha256=WEIGHTS),
+    ):
+        assert "**scans-test** (n = 12)" in card
+        assert "| metric | value | 95 % interval | blind |" in card
+        assert "| exact_match | 25.0 % | 10.0 % to 40.0 % | 5.0 % |" in card
+        assert "| CIDEr | 0.939 |  |  |" in card
+
+
+def test_figures_of_other_weights_are_left_out_and_named(tmp_path: Path) -> None:
+    write_report(tmp_path, "before", {"adapter_model.safetensors": "bb"})
+    card = model_card(FACTS, tmp_path, adapter_sha256=WEIGHTS)
+    assert "25.0 %" not in card
+    assert "measured with other weights than these: before." in card
 
 
 def test_a_card_without_reports_says_so_and_a_broken_one_does_not_stop_it(tmp_path: Path) -> None:
     folder = tmp_path / "eval" / "x"
     folder.mkdir(parents=True)
     (folder / "report.json").write_text("{")
-    card = model_card(FACTS, tmp_path)
+    card = model_card(FACTS, tmp_path, adapter_sha256=WEIGHTS)
     assert "Nothing was measured" in card
     assert "base/model (revision abc), fine-tuned on scans-train with qvft" in card
     assert "quantised (nf4)" in card
 
 
-def test_the_card_of_an_adapter_names_its_base() -> None:
-    assert 'from_pretrained("base/model"' in peft_card("base/model", "scans")
+def test_the_card_of_an_adapter_names_its_base(tmp_path: Path) -> None:
+    card = peft_card("base/model", "scans", tmp_path, adapter_sha256=WEIGHTS)
+    assert 'from_pretrained("base/model"' in card

@@ -22,7 +22,7 @@ from qvft.data.formats import (
 from qvft.data.formats.fields import nearest
 from qvft.data.formats.gathering import Unique
 from qvft.data.sample import Sample
-from qvft.errors import DataError
+from qvft.errors import DataError, QvftError
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,14 @@ def read_samples(
     if limit is not None and limit < 1:
         raise DataError(f"`limit` is {limit}", expected="at least 1")
     found = FORMATS[format].read(Path(path).expanduser(), **given)
-    samples = list(islice(found, limit))
+    try:
+        samples = list(islice(found, limit))
+    except QvftError:  # some are OSErrors too
+        raise
+    except OSError as error:
+        raise DataError(
+            f"cannot be read ({error.strerror or error})", where=path, do="check the path"
+        ) from error
     if not samples:
         raise DataError(
             "no samples" + (f" of split `{split}`" if split else ""),

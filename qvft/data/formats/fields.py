@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,27 @@ _DO = {  # what to do about a value where a text should be
 }
 
 
+_TAKEN = frozenset(
+    ("answer", "answer_type", "caption", "content_type", "id", "image", "image_id", "image_organ")
+    + ("phrase_type", "qid", "q_lang", "question", "question_id", "question_type")
+)
+"""Keys that mean the same in every format; none is another's misspelling."""
+
+
 def kind(value: Any) -> str:
     """What a value is, in JSON's words: `a list`, `null`."""
+    if _is_no_number(value):
+        return f"{json.dumps(value)}, which is no value of JSON"
     return _JSON_NAMES.get(type(value), f"a {type(value).__name__}")
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _do(value: Any) -> str | None:
+    """What to do about a value where a text should be."""
+    return "leave out a key without a value" if _is_no_number(value) else _DO.get(type(value))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -52,10 +71,25 @@ def field(row: Mapping[str, Any], key: str, *, where: str) -> Any:
         DataError: it is not.
     """
     if key not in row:
-        close = difflib.get_close_matches(key, list(row), n=1, cutoff=0.7)
+        others = [name for name in row if name not in _TAKEN]
+        close = difflib.get_close_matches(key, others, n=1, cutoff=0.7)
         do = f"rename `{close[0]}` to it" if close else "add it"
         raise DataError(f"`{key}` is missing", where=where, do=do)
     return row[key]
+
+
+def string(value: Any, key: str, *, where: str) -> str:
+    """A string as it stands.
+
+    Raises:
+        DataError: another type, or half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise DataError(
+            f"`{key}` is {kind(value)}", where=where, expected="a string", do=_do(value)
+        )
+    valid_unicode(value, key, where=where)
+    return value
 
 
 def text(value: Any, key: str, *, where: str) -> str:
@@ -64,16 +98,11 @@ def text(value: Any, key: str, *, where: str) -> str:
     Raises:
         DataError: another type, nothing but blanks, or half of a surrogate pair.
     """
-    if not isinstance(value, str):
-        raise DataError(
-            f"`{key}` is {kind(value)}", where=where, expected="a string", do=_DO.get(type(value))
-        )
-    stripped = value.strip()
+    stripped = string(value, key, where=where).strip()
     if not stripped:
         raise DataError(
             f"`{key}` is empty", where=where, expected="some text", do="fill it in or remove it"
         )
-    valid_unicode(stripped, key, where=where)
     return stripped
 
 
@@ -81,11 +110,18 @@ def valid_unicode(value: Any, key: str, *, where: str) -> None:
     """Checks that a JSON value can be written as UTF-8.
 
     Raises:
-        DataError: it holds half of a surrogate pair.
+        DataError: it holds half of a surrogate pair, or is nested too deeply.
     """
-    written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     try:
+        written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         written.encode()
+    except RecursionError as error:
+        raise DataError(
+            f"`{key}` is nested too deeply",
+            where=where,
+            expected="a few levels of brackets",
+            do="write less into it",
+        ) from error
     except UnicodeEncodeError as error:
         raise DataError(
             f"`{key}` is not valid Unicode (half of a surrogate pair)",
@@ -101,7 +137,8 @@ def answer(value: Any, key: str, *, where: str) -> str:
     Raises:
         DataError: another type, or empty.
     """
-    return text(json.dumps(value) if isinstance(value, int | float) else value, key, where=where)
+    is_written = isinstance(value, int | float) and not _is_no_number(value)
+    return text(json.dumps(value) if is_written else value, key, where=where)
 
 
 def answers(value: Any, key: str, *, where: str) -> tuple[str, ...]:
@@ -136,11 +173,12 @@ def identifier(value: Any, key: str, *, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
+        decimal = isinstance(value, float) and not _is_no_number(value)
         raise DataError(
-            f"`{key}` is {'a decimal number' if isinstance(value, float) else kind(value)}",
+            f"`{key}` is {'a decimal number' if decimal else kind(value)}",
             where=where,
             expected="a string or a whole number",
-            do=_DO.get(type(value)),
+            do=_do(value),
         )
     return text(value, key, where=where)
 
@@ -188,5 +226,10 @@ def section(content: Any, key: str, *, path: Path) -> Iterator[tuple[str, dict[s
         DataError: the file holds no object, or no list of objects under `key`.
     """
     if not isinstance(content, dict):
-        raise DataError(kind(content), where=str(path), expected=f"an object with `{key}`")
+        raise DataError(
+            kind(content),
+            where=str(path),
+            expected=f"an object with `{key}`",
+            do=f'write {{"{key}": [{{...}}, ...]}}',
+        )
     return records(field(content, key, where=str(path)), where=f"{path}, {key}")

@@ -55,7 +55,12 @@ def no_split(split: str | None, *, where: str, splits: Iterable[str]) -> DataErr
     if not found:
         return DataError("no file of any split", where=where, do="check the path and the format")
     given = "no split is named" if split is None else f"no samples of split `{split}`"
-    return DataError(given, where=where, expected=f"one of the splits: {found}", do="set `split`")
+    return DataError(
+        given,
+        where=where,
+        expected=f"one of the splits: {found}",
+        do="name one with `split` (of qvft.convert: `--split`)",
+    )
 
 
 def existing(path: Path) -> Path:

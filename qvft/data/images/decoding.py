@@ -11,7 +11,7 @@ from qvft.data.images.orientation import settle_exif, turn
 from qvft.data.images.quiet import quiet_libtiff, quiet_pillow
 from qvft.data.images.rgb import to_rgb
 from qvft.data.images.transparency import drawn_box, settle_key, white_outside
-from qvft.data.sample import ImageSource
+from qvft.data.sample import ImageFile, ImageSource
 from qvft.errors import ImageError, UserError
 
 MAX_PIXELS = 64_000_000
@@ -53,6 +53,8 @@ _CONVERT = {
 }
 """By the ending of a name that is no known image: what it probably is."""
 
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1"})
+
 
 def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The first frame of an image as RGB, turned upright as its EXIF says; see `rgb.to_rgb`.
@@ -88,7 +90,9 @@ def _read(source: ImageSource, *, max_pixels: int, reduced: bool) -> Image.Image
     except UserError:
         raise
     except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
-        kind = _CONVERT.get(PurePath(source.name).suffix.lower())
+        kind = _kind_by_bytes(source) or _CONVERT.get(PurePath(source.name).suffix.lower())
+        if isinstance(error, UnidentifiedImageError) and _is_empty(source):
+            raise ImageError("an empty file", where=source.name, do="replace the file") from error
         if kind and isinstance(error, UnidentifiedImageError):
             raise _not_decoded(f"probably a {kind} file", name=source.name) from error
         raise ImageError(
@@ -98,6 +102,29 @@ def _read(source: ImageSource, *, max_pixels: int, reduced: bool) -> Image.Image
             do=_other_case(source.name)
             or "replace the file or leave it out (data.on_bad_image: skip)",
         ) from error
+
+
+def _is_empty(source: ImageSource) -> bool:
+    return isinstance(source, ImageFile) and not source.path.stat().st_size
+
+
+def _kind_by_bytes(source: ImageSource) -> str | None:
+    """What a file that is no known image is, by its first bytes."""
+    if not isinstance(source, ImageFile) or not source.path.is_file():
+        return None
+    try:
+        with source.path.open("rb") as file:
+            head = file.read(256)
+    except OSError:
+        return None
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+        return "HEIC"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "HTML"
+    return "PDF" if head.startswith(b"%PDF") else None
 
 
 def _other_case(name: str) -> str | None:
@@ -146,11 +173,12 @@ def _require_decodable(image: Image.Image, *, name: str, max_pixels: int) -> Non
 
 
 def _not_decoded(kind: str, *, name: str) -> ImageError:
+    page = kind.endswith("HTML file")
     return ImageError(
         kind,
         where=name,
         expected="one of " + ", ".join(sorted(FORMATS)),
-        do="convert it to JPEG or PNG",
+        do="load the image itself, not a web page" if page else "convert it to JPEG or PNG",
     )
 
 

@@ -66,8 +66,8 @@ def _agreement(fixed: np.ndarray, moving: np.ndarray, *, steps: int) -> np.ndarr
     )  # scale and shift across, down
     best = np.full(len(fixed), -1, np.float32)
     for step in range(steps + 1):
-        columns, in_columns = _weights(place[:, :2], grid)
-        rows, in_rows = _weights(place[:, 2:], grid)
+        columns, in_columns = axis_weights(place[:, :2], grid)
+        rows, in_rows = axis_weights(place[:, 2:], grid)
         columns = columns.transpose(0, 2, 1)
         laid = rows @ moving @ columns
         inside = (in_rows[:, :, None] & in_columns[:, None, :]).astype(np.float32)
@@ -88,7 +88,7 @@ def _agreement(fixed: np.ndarray, moving: np.ndarray, *, steps: int) -> np.ndarr
     return best
 
 
-def _weights(place: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def axis_weights(place: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights (N, S, S) that move one axis by scale and shift (N, 2), and what lies inside (N, S).
 
     Source: cubic convolution, Keys 1981, with a = -1/2.

@@ -15,13 +15,13 @@ class Repeats:
 
     Attributes:
         contradictions: groups of question ids: one image, one question, no answer in common.
-        repeated_questions: questions asked before about the same image with an answer in common.
-        repeated_captions: captions that their own image has already.
+        repeated_questions: groups of question ids: one image, one question, answers in common.
+        repeated_captions: row ids of captions that their own image has already.
     """
 
     contradictions: tuple[tuple[str, ...], ...]
-    repeated_questions: int
-    repeated_captions: int
+    repeated_questions: tuple[tuple[str, ...], ...]
+    repeated_captions: tuple[str, ...]
 
 
 def repeats(
@@ -29,7 +29,7 @@ def repeats(
 ) -> Repeats:
     """What is said twice about an image.
 
-    Texts are compared without case, white space and punctuation at their end. A question's several
+    Texts are compared as `texts.normal` leaves them. A question's several
     human answers (VQA v2 has ten) are no contradiction; two questions contradict each other where
     not one answer is common to both.
 
@@ -40,36 +40,42 @@ def repeats(
     """
     asked: dict[tuple[str, str], list[Question]] = {}
     said: set[tuple[str, str]] = set()
-    repeated_captions = 0
+    repeated_captions: list[str] = []
     for sample in samples:
         key = content(sample)
-        for caption in sample.captions if texts != "questions" else ():
-            repeated_captions += (key, normal(caption)) in said
+        for index, caption in enumerate(sample.captions if texts != "questions" else ()):
+            if (key, normal(caption)) in said:
+                repeated_captions.append(f"{sample.id}#caption{index}")
             said.add((key, normal(caption)))
         for question in sample.questions if texts != "captions" else ():
             asked.setdefault((key, normal(question.text)), []).append(question)
     several = [group for group in asked.values() if len(group) > 1]
     opposed = [group for group in several if _contradict(group)]
-    return Repeats(
-        tuple(tuple(question.id for question in group) for group in opposed),
-        sum(len(group) - 1 for group in several if not _contradict(group)),
-        repeated_captions,
-    )
+    agreed = [group for group in several if not _contradict(group)]
+    return Repeats(_ids(opposed), _ids(agreed), tuple(repeated_captions))
 
 
 def asked_before(
     samples: Iterable[Sample], others: Iterable[Sample], content: Callable[[Sample], str]
-) -> tuple[str, ...]:
-    """Ids of questions that `others` ask too, of the same image; compared as in `repeats`."""
-    known = {
-        (content(other), normal(question.text)) for other in others for question in other.questions
-    }
-    return tuple(
-        question.id
-        for sample in samples
-        for question in sample.questions
-        if (content(sample), normal(question.text)) in known
-    )
+) -> tuple[tuple[str, str], ...]:
+    """Ids of questions that `others` ask too, of the same image, each with the other's id."""
+    known: dict[tuple[str, str], str] = {}
+    for other in others:
+        key = content(other)
+        for question in other.questions:
+            known.setdefault((key, normal(question.text)), question.id)
+    found = []
+    for sample in samples:
+        key = content(sample)
+        for question in sample.questions:
+            partner = known.get((key, normal(question.text)))
+            if partner is not None:
+                found.append((question.id, partner))
+    return tuple(found)
+
+
+def _ids(groups: Iterable[list[Question]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(question.id for question in group) for group in groups)
 
 
 def _contradict(group: list[Question]) -> bool:

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from qvft.data.quality.alignment import differences
+from qvft.data.quality.closer import GREY_TINT, MOST_LOCAL, local_difference
 from qvft.data.quality.look import Look
 
 HASH_BITS = 18
 NEAREST = 4
 MOST_DIFFERENCE = 0.15
-GREY_TINT = 6.0
 _BLOCK = 512
 
 
-def near_pairs(looks: Sequence[Look]) -> list[tuple[int, int, float]]:
+def near_pairs(
+    looks: Sequence[Look], closer: Callable[[int], np.ndarray]
+) -> list[tuple[int, int, float]]:
     """Pairs (i, j, difference), i < j, of images that are copies of each other, by place.
 
     The hash finds candidates: for each image the NEAREST nearest among the later ones, if at most
-    HASH_BITS of 64 bits differ. `alignment.differences` decides: at most MOST_DIFFERENCE, and tints
-    that do not speak against it (a grey copy of a coloured image is one, a blue copy of a red one
-    is not). A mirrored image is another image: left and right matter in radiographs and texts.
+    HASH_BITS of 64 bits differ. Of these `alignment.differences` keeps what differs by at most
+    MOST_DIFFERENCE, `closer.local_difference` what differs nowhere by more than MOST_LOCAL (so that
+    pages of one template are told apart), and the tints must not speak against it (a grey copy of a
+    coloured image is one, a blue copy of a red one is not). A mirrored image is another image: left
+    and right matter in radiographs and texts.
 
     The constants come from VQA-RAD (315 radiographs) and the digits of the quickstart (1,797 of
     8 x 8 pixels): docs/data_quality.md has the table. Hashes alone do not tell radiographs apart:
     different ones lie as near as 8 bits, crops of 3 % as far as 22. Their differences after
     alignment do: crops reach 0.14, different radiographs begin at 0.25 and digits at 0.17.
+
+    Args:
+        looks: one an image.
+        closer: gives `closer.closer_view` of an image by its place; called for few images.
 
     Work: 10^10 / 2 comparisons of 64 bits in numpy for 100,000 images, then at most NEAREST
     alignments an image.
@@ -42,7 +50,9 @@ def near_pairs(looks: Sequence[Look]) -> list[tuple[int, int, float]]:
         difference = differences(greys[firsts[part]], greys[seconds[part]])
         for place in np.flatnonzero(difference <= MOST_DIFFERENCE):
             i, j = int(firsts[start + place]), int(seconds[start + place])
-            if _tints_agree(looks[i].tint, looks[j].tint):
+            if not _tints_agree(looks[i].tint, looks[j].tint):
+                continue
+            if local_difference(closer(i), closer(j)) <= MOST_LOCAL:
                 found.append((i, j, round(float(difference[place]), 4)))
     return found
 

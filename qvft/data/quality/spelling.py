@@ -17,19 +17,20 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Character:
-    """A character, how many rows have it, and the ids of the first.
+    """A character, how many rows have it, and their ids.
 
     Attributes:
         character: itself.
         name: as Unicode calls it, with its code point.
         tokens: that it takes alone.
+        ids: of the rows; of costly characters the first LISTED.
     """
 
     character: str
     name: str
     tokens: int
     rows: int
-    first_ids: tuple[str, ...]
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Spelling:
     Attributes:
         lost: characters that become an unknown token or do not come back from decoding.
         costly: characters of COSTLY_TOKENS tokens or more, the most frequent first.
-        lost_rows, costly_rows: rows that have any such character.
+        broken: control characters and U+FFFD, which stands for what was lost before.
+        lost_rows, costly_rows, broken_rows: rows that have any such character.
         other_script_rows: rows with a letter of another script than Latin.
         other_script_tokens_per_character: over their texts; `latin_tokens_per_character` over the
             rest. None where there is no such text.
@@ -47,8 +49,10 @@ class Spelling:
 
     lost: tuple[Character, ...]
     costly: tuple[Character, ...]
+    broken: tuple[Character, ...]
     lost_rows: int
     costly_rows: int
+    broken_rows: int
     other_script_rows: int
     other_script_tokens_per_character: float | None
     latin_tokens_per_character: float | None
@@ -74,26 +78,28 @@ def spelling(texts: Sequence[Text], tokenizer: Any, tokens: dict[str, int]) -> S
         tokens: `token_counts` of the texts.
     """
     rows: Counter[str] = Counter()
-    first_ids: dict[str, list[str]] = {}
     by_row: dict[str, set[str]] = {}
     for one in texts:
         by_row.setdefault(one.row_id, set()).update(one.text)
-    for row_id, characters in by_row.items():
+    for characters in by_row.values():
         rows.update(characters)
-        for character in characters:
-            listed = first_ids.setdefault(character, [])
-            if len(listed) < LISTED:
-                listed.append(row_id)
     # White space is folded before a text is encoded.
     present = sorted(character for character in rows if not character.isspace())
     encoded = dict(zip(present, _encode(tokenizer, present), strict=True))
     lost = {c for c, ids in encoded.items() if _is_lost(c, ids, tokenizer)}
     costly = {c for c, ids in encoded.items() if len(ids) >= COSTLY_TOKENS} - lost
 
-    def described(characters: set[str]) -> tuple[Character, ...]:
+    broken = {c for c in present if c == "\ufffd" or unicodedata.category(c) == "Cc"}
+
+    def described(characters: set[str], *, listed: int | None = None) -> tuple[Character, ...]:
+        ids: dict[str, list[str]] = {character: [] for character in characters}
+        for row_id, held in by_row.items():
+            for character in characters & held:
+                if listed is None or len(ids[character]) < listed:
+                    ids[character].append(row_id)
         ordered = sorted(characters, key=lambda c: (-rows[c], c))
         return tuple(
-            Character(c, _name(c), len(encoded[c]), rows[c], tuple(first_ids[c])) for c in ordered
+            Character(c, _name(c), len(encoded[c]), rows[c], tuple(ids[c])) for c in ordered
         )
 
     foreign = {c for c in present if _is_other_script(c)}
@@ -101,9 +107,11 @@ def spelling(texts: Sequence[Text], tokenizer: Any, tokens: dict[str, int]) -> S
     latin = [one.text for one in texts if foreign.isdisjoint(one.text)]
     return Spelling(
         lost=described(lost),
-        costly=described(costly),
+        costly=described(costly, listed=LISTED),
+        broken=described(broken),
         lost_rows=sum(not lost.isdisjoint(characters) for characters in by_row.values()),
         costly_rows=sum(not costly.isdisjoint(characters) for characters in by_row.values()),
+        broken_rows=sum(not broken.isdisjoint(characters) for characters in by_row.values()),
         other_script_rows=sum(not foreign.isdisjoint(found) for found in by_row.values()),
         other_script_tokens_per_character=_price(other, tokens),
         latin_tokens_per_character=_price(latin, tokens),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Literal
 from qvft.data.sample import Sample
 
 TextKind = Literal["caption", "question", "answer"]
+_STRAIGHT = str.maketrans({**dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("“”„‟", '"')})
+_MEANT = "%‰#&@*/\\†‡§"
 KINDS: tuple[TextKind, ...] = ("caption", "question", "answer")
 
 
@@ -45,9 +48,27 @@ def target_of(answers: Iterable[str]) -> str:
 
 
 def normal(text: str) -> str:
-    """A text without what does not change its meaning: case, white space, punctuation at its end.
+    """A text without what does not change its meaning, for comparisons.
 
-    A text of punctuation alone stays as it is.
+    Gone are differences of case, of white space, of width and ligatures (Unicode NFKC), of curly
+    and straight quotes, and punctuation around the text: `(left)` is `left`. Signs that mean
+    something at an end stay: a dash (`-5`), `%` and the like, a point before a number. A text of
+    punctuation alone stays as it is.
     """
-    folded = " ".join(text.casefold().split())
-    return folded.rstrip(" .,;:!?") or folded
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = " ".join(plain.translate(_STRAIGHT).split())
+    start, end = 0, len(folded)
+    while end and _is_outside(folded[end - 1]):
+        end -= 1
+    while start < end and _is_outside(folded[start]) and not _opens_number(folded, start):
+        start += 1
+    return folded[start:end] or folded
+
+
+def _is_outside(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] in "PZ" and category != "Pd" and character not in _MEANT
+
+
+def _opens_number(text: str, place: int) -> bool:
+    return text[place] in ".," and text[place + 1 : place + 2].isdigit()

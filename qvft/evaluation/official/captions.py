@@ -14,8 +14,9 @@ from qvft.data.formats import fields
 from qvft.errors import DataError
 from qvft.evaluation.metrics.captions import CaptionScores, score_captions
 from qvft.evaluation.metrics.java import BY_JAVA as _BY_JAVA
-from qvft.evaluation.official.reading import identifier, named, read, read_results, words
+from qvft.evaluation.official.reading import identifier, named, read_results, words
 from qvft.evaluation.official.scored import Scored
+from qvft.files import read_json
 
 _DEFINITION = "pycocoevalcap 1.2: BLEU, ROUGE_L and CIDEr (CIDEr-D) of PTB tokens"
 
@@ -66,6 +67,11 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
             f"images without a prediction: {len(scores.without_prediction):,} of {len(known):,}, "
             f"left out: {named(scores.without_prediction)}"
         )
+    if scores.n == 1:
+        notes.append(
+            "one image only: CIDEr is 0 by its definition, which gives no weight to words that "
+            "every image's captions have"
+        )
     return Scored(
         metrics=metrics,
         n=scores.n,
@@ -89,7 +95,7 @@ def read_references(path: Path) -> dict[str, list[str]]:
     Raises:
         DataError: another layout, a broken record, or no caption at all.
     """
-    content = read(path)
+    content = read_json(path)
     captions: dict[str, list[str]] = {}
     listed = isinstance(content, dict) and "images" in content
     if listed:
@@ -104,7 +110,12 @@ def read_references(path: Path) -> dict[str, list[str]]:
             captions[name] = [caption]
     found = {name: texts for name, texts in captions.items() if texts}
     if not found:
-        raise DataError("no captions", where=str(path), expected="some in `annotations`")
+        raise DataError(
+            "no captions",
+            where=str(path),
+            expected="some in `annotations`",
+            do="check that the images listed are those that are described",
+        )
     return found
 
 

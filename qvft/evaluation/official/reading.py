@@ -30,26 +30,6 @@ class Results:
     repeated: tuple[str, ...]
 
 
-def read(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DataError: it cannot be opened, is not UTF-8 or not JSON, is nested too deeply, or holds a
-            number of thousands of digits.
-    """
-    try:
-        return read_json(path)
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(
-            f"cannot be read: {error.strerror or error}", where=str(path), expected="a JSON file"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        what = "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
-        raise DataError(what, where=str(path), expected="a JSON file of records") from error
-
-
 def read_results(path: Path, *, key: str, text_key: str) -> Results:
     """The rows of a results file, a list of objects with an id and a text.
 
@@ -63,7 +43,7 @@ def read_results(path: Path, *, key: str, text_key: str) -> Results:
     """
     texts: dict[str, str] = {}
     repeated = []
-    for where, row in fields.records(read(path), where=str(path)):
+    for where, row in fields.records(read_json(path), where=str(path)):
         name = identifier(row, key, where=where)
         said = words(row, text_key, where=where)
         if name in texts:
@@ -72,7 +52,10 @@ def read_results(path: Path, *, key: str, text_key: str) -> Results:
             texts[name] = said
     if not texts:
         raise DataError(
-            "no predictions", where=str(path), expected=f"rows with `{key}` and `{text_key}`"
+            "no predictions",
+            where=str(path),
+            expected=f"rows with `{key}` and `{text_key}`",
+            do="check that the system wrote its outputs",
         )
     return Results(texts, tuple(repeated))
 
@@ -95,16 +78,7 @@ def words(row: Mapping[str, Any], key: str, *, where: str) -> str:
     Raises:
         DataError: it is missing, no string, or holds half of a surrogate pair.
     """
-    value = fields.field(row, key, where=where)
-    if not isinstance(value, str):
-        raise DataError(f"`{key}` is {fields.kind(value)}", where=where, expected="a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"`{key}` is not valid Unicode", where=where, do="encode it as UTF-8"
-        ) from error
-    return value
+    return fields.string(fields.field(row, key, where=where), key, where=where)
 
 
 def named(ids: Collection[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.errors import DataError
-from qvft.files import sha256_file, write_text
+from qvft.files import not_written, require_writable, sha256_file, write_text
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Scored:
             "counts": self.counts,
             "notes": list(self.notes),
             "files": {
-                name: {"path": str(path), "sha256": sha256_file(path)}
+                # what came through a pipe is gone
+                name: {"path": str(path), "sha256": sha256_file(path) if path.is_file() else None}
                 for name, path in self.files.items()
             },
             "qvft": version("qvft"),
@@ -59,11 +61,17 @@ def require_output(path: Path, inputs: Mapping[str, Path]) -> None:
     """Checks, before anything long begins, that a file may be written to `path`.
 
     Raises:
-        DataError: it is a folder or one of the files that are read.
+        DataError: it is a folder or one of the files that are read, or cannot be written.
     """
+    require_writable(path)
     if path.is_dir():
-        raise DataError("a folder", where=str(path), expected="a file to write the scores to")
-    if path.resolve() in {one.resolve() for one in inputs.values()}:
+        raise DataError(
+            "a folder",
+            where=str(path),
+            expected="a file to write the scores to",
+            do="name a file in it",
+        )
+    if os.path.realpath(path) in map(os.path.realpath, inputs.values()):
         raise DataError(
             "one of the files that are read", where=str(path), do="name another file for the scores"
         )
@@ -83,7 +91,7 @@ def write(path: Path, scored: Scored) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+        raise not_written(error, path) from error
 
 
 def _compact(value: Any) -> str:

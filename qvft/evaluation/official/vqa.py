@@ -16,8 +16,9 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.errors import DataError
 from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
-from qvft.evaluation.official.reading import Results, identifier, named, read, read_results, words
+from qvft.evaluation.official.reading import Results, identifier, named, read_results, words
 from qvft.evaluation.official.scored import Scored
+from qvft.files import read_json
 
 _DEFINITION = "VQA accuracy, the official evaluator's rules of {rules}, in percent"
 _DIGITS = 2
@@ -89,10 +90,15 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
             question that is annotated twice, or no annotation at all.
     """
     found: dict[str, Annotation] = {}
-    for where, row in fields.section(read(path), "annotations", path=path):
+    for where, row in fields.section(read_json(path), "annotations", path=path):
         name = identifier(row, "question_id", where=where)
         if name in found:
-            raise DataError(f"`question_id` {name} is annotated twice", where=where)
+            raise DataError(
+                f"`question_id` {name} is annotated twice",
+                where=where,
+                expected="one annotation a question",
+                do="remove one of the two",
+            )
         given = fields.field(row, "answers", where=where)
         answers = tuple(
             words(one, "answer", where=place)
@@ -100,7 +106,10 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
         )
         if len(answers) < 2:
             raise DataError(
-                f"`answers` has {len(answers)}", where=where, expected="the ten human answers"
+                f"`answers` has {len(answers)}",
+                where=where,
+                expected="the ten human answers",
+                do="add the others, or remove the question from both files",
             )
         found[name] = Annotation(
             answers,
@@ -108,12 +117,17 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
             words(row, "answer_type", where=where),
         )
     if not found:
-        raise DataError("no annotations", where=str(path), expected="some in `annotations`")
+        raise DataError(
+            "no annotations",
+            where=str(path),
+            expected="some in `annotations`",
+            do="check that the file is whole",
+        )
     return found
 
 
 def _question_ids(path: Path) -> set[str]:
-    rows = fields.section(read(path), "questions", path=path)
+    rows = fields.section(read_json(path), "questions", path=path)
     return {identifier(row, "question_id", where=where) for where, row in rows}
 
 

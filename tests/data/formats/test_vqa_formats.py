@@ -145,3 +145,13 @@ def test_pathvqa_reads_tables_as_programs_save_them(content: str, tmp_path: Path
     (tmp_path / "rows.csv").write_bytes(content.encode())
     (one,) = questions("pathvqa", tmp_path / "rows.csv")
     assert (one.text, one.answers) == ("what?", ("a dog, big",))
+
+
+@pytest.mark.parametrize(("number", "said"), [("NaN", "NaN"), ("1e999", "Infinity")])
+def test_an_answer_that_is_no_number_is_refused(number: str, said: str, tmp_path: Path) -> None:
+    """Python's `json` writes NaN for an empty cell of a table."""
+    (tmp_path / "rows.json").write_text(
+        f'[{{"image": "a", "question": "What?", "answer": {number}}}]'
+    )
+    with pytest.raises(DataError, match=f"`answer` is {said}, which is no value of JSON; .* leave"):
+        read_samples("pathvqa", str(tmp_path / "rows.json"))

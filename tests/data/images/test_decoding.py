@@ -54,6 +54,25 @@ def test_awkward_files_have_the_outcomes_listed(shared_data: Path) -> None:
             check(source)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "an empty file"),
+        (b"\n<!DOCTYPE html><html></html>", "probably a HTML file.*not a web page"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "probably a HEIC file"),
+        (b"\0" * 128 + b"DICM" + b"\0" * 8, "probably a DICOM file"),
+        (b"%PDF-1.7", "probably a PDF file"),
+    ],
+)
+def test_files_that_are_no_images_are_told_by_their_first_bytes(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
+    path = tmp_path / "scan.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=says):
+        decode(ImageFile(path))
+
+
 def test_awkward_files_that_fail_say_why(shared_data: Path) -> None:
     causes = {
         "truncated_jpeg.jpg": "image file is truncated",
@@ -135,7 +154,7 @@ def test_an_image_without_pixels_is_an_error() -> None:
 
 def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    causes = {"none.png": "no such file", ".": "a folder", "empty.png": "not an image"}
+    causes = {"none.png": "no such file", ".": "a folder", "empty.png": "an empty file"}
     for name, cause in causes.items():
         with pytest.raises(ImageError, match=cause):
             decode(ImageFile(tmp_path / name))

@@ -38,7 +38,9 @@ def test_copies_are_named_by_sample(tmp_path: Path) -> None:
     assert 0 <= pair.difference < 0.15
     assert [{one.first, one.second} for one in found.near["eval"]] == [{"x", "z"}]
     assert found.overlap is not None
-    assert found.overlap.exact == ("x", "y", "z")
+    partners = [(one.first, one.second, one.difference) for one in found.overlap.exact]
+    assert partners == [("x", "d", 0), ("y", "c", 0), ("z", "a", 0)]
+    assert len({found.content_of_copies(sample, looks) for sample in (*train, *evaluation)}) == 3
     assert found.overlap.near == ()
     assert found.overlap.id_only == ("c",)
     assert found.overlap.found == 3
@@ -62,7 +64,7 @@ def test_images_without_a_look_are_told_by_name(tmp_path: Path) -> None:
     train = [Sample("a", ImageFile(tmp_path / "one")), Sample("b", ImageFile(tmp_path / "two"))]
     found = duplicates(train, [Sample("x", ImageFile(tmp_path / "two"))], {})
     assert found.overlap is not None
-    assert found.overlap.exact == ("x",)
+    assert found.overlap.exact == (NearPair("x", "b", 0),)
 
 
 def test_one_split_has_no_overlap(tmp_path: Path) -> None:

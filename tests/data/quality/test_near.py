@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
+from qvft.data.quality import near
 from qvft.data.quality.alignment import differences
+from qvft.data.quality.closer import closer_view
 from qvft.data.quality.look import SIDE_PX, Look, look, perceptual_hash
-from qvft.data.quality.near import MOST_DIFFERENCE, NEAREST, near_pairs
+from qvft.data.quality.near import MOST_DIFFERENCE, NEAREST
 
 
 class Drawn:
@@ -29,8 +31,14 @@ def scene(seed: int, *, colour: tuple[int, int, int] = (255, 255, 255)) -> Image
     return Image.fromarray((grey[..., None] * np.array(colour)).astype(np.uint8))
 
 
-def seen(image: Image.Image) -> Look:
-    return look(Drawn(), image.convert("RGB"))
+def seen(image: Image.Image) -> tuple[Look, np.ndarray]:
+    image = image.convert("RGB")
+    return look(Drawn(), image), closer_view(image)
+
+
+def near_pairs(images: Sequence[tuple[Look, np.ndarray]]) -> list[tuple[int, int, float]]:
+    looks, views = [one for one, _ in images], [view for _, view in images]
+    return near.near_pairs(looks, views.__getitem__)
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -82,6 +90,55 @@ def test_a_turned_or_inverted_image_is_another_one(
 
 def test_the_same_shape_in_another_colour_is_another_image() -> None:
     assert near_pairs([seen(scene(0, colour=c)) for c in ((220, 60, 60), (60, 60, 220))]) == []
+
+
+def invoice(seed: int) -> Image.Image:
+    """A page of one template; only its numbers are its own."""
+    numbers = np.random.default_rng(seed)
+    page = Image.new("RGB", (600, 800), "white")
+    draw = ImageDraw.Draw(page)
+    draw.rectangle((20, 20, 580, 90), outline="black", width=3)
+    draw.text((200, 40), "INVOICE", fill="black", font_size=28)
+    for line in range(14):
+        text = f"Item {numbers.integers(1000, 9999)}   {numbers.integers(1, 9999)}.00 EUR"
+        draw.text((40, 130 + 45 * line), text, fill="black", font_size=24)
+    return page
+
+
+def slices(depth: int) -> Image.Image:
+    """A cut through soft bodies, at one of several depths."""
+    image = Image.new("L", (256, 256), 0)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((30 - depth, 50 - depth, 226 + depth, 206 + depth), fill=90)
+    draw.ellipse((60 + 2 * depth, 80, 110 + depth, 150 - depth), fill=160)
+    return image.filter(ImageFilter.GaussianBlur(1.5))
+
+
+def dot(x: int, y: int, colour: tuple[int, int, int] = (40, 60, 90)) -> Image.Image:
+    image = Image.new("RGB", (64, 64), (240, 200, 80))
+    ImageDraw.Draw(image).ellipse((x - 8, y - 8, x + 8, y + 8), fill=colour)
+    return image
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        [invoice(seed) for seed in range(8)],
+        [slices(depth) for depth in range(0, 12, 2)],
+        [dot(30, 30), dot(33, 30), dot(30, 33), dot(30, 30, (90, 40, 30))],
+    ],
+    ids=["invoices", "slices", "dots"],
+)
+def test_images_of_one_template_are_no_copies(images: list[Image.Image]) -> None:
+    assert near_pairs([seen(image) for image in images]) == []
+
+
+# A cropped page is not found: its fine print is no more than a texture of 32 pixels.
+@pytest.mark.parametrize("change", [name for name in CHANGES if "off" not in name])
+def test_a_changed_copy_of_a_page_is_found_among_its_template(change: str) -> None:
+    pages = [invoice(seed) for seed in range(4)]
+    looks = [seen(CHANGES[change](pages[1]))] + [seen(page) for page in pages]
+    assert [(i, j) for i, j, _ in near_pairs(looks)] == [(0, 2)]
 
 
 def test_plain_images_are_never_copies_of_each_other() -> None:

@@ -45,7 +45,7 @@ def test_unknown_characters_and_lost_accents_are_named_with_their_rows(
         Text("answer", "r3", "á"),
     ]
     found = looked_at(texts, letters)
-    assert [(one.character, one.rows, one.first_ids) for one in found.lost] == [
+    assert [(one.character, one.rows, one.ids) for one in found.lost] == [
         ("z", 2, ("r2", "r3")),
         ("á", 1, ("r3",)),
     ]
@@ -74,6 +74,17 @@ def test_a_split_in_latin_letters_has_no_other_price(bytewise: Any) -> None:
 def test_special_tokens_in_a_text_are_counted_as_plain_text(bytewise: Any) -> None:
     counts = token_counts([Text("caption", "r1", "</s>")], bytewise)
     assert counts["</s>"] > 1
+
+
+def test_control_characters_and_replacement_characters_are_named(bytewise: Any) -> None:
+    found = looked_at(
+        [Text("caption", "r1", "a\ufffdb"), Text("caption", "r2", "a\x07\n")], bytewise
+    )
+    assert [(one.character, one.ids) for one in found.broken] == [
+        ("\x07", ("r2",)),
+        ("\ufffd", ("r1",)),
+    ]
+    assert found.broken_rows == 2
 
 
 def test_no_text_at_all_is_no_error(bytewise: Any) -> None:

@@ -36,7 +36,7 @@ def test_case_blanks_and_full_stops_make_no_contradiction() -> None:
     result = repeats(
         [sample("s", ("1", "Is it?", ("Yes",)), ("2", "IS IT ?", (" yes. ",)))], lambda one: "x"
     )
-    assert (result.contradictions, result.repeated_questions) == ((), 1)
+    assert (result.contradictions, result.repeated_questions) == ((), (("1", "2"),))
 
 
 def test_ten_human_answers_are_no_contradiction() -> None:
@@ -49,8 +49,8 @@ def test_ten_human_answers_are_no_contradiction() -> None:
 def test_captions_said_again_of_an_image_are_counted() -> None:
     twice = Sample("s", ImageFile(Path("a")), captions=("A dog", "a dog.", "a cat"))
     other = Sample("t", ImageFile(Path("b")), captions=("a dog",))
-    assert repeats([twice, other], lambda one: one.image.name).repeated_captions == 1
-    assert repeats([twice], lambda one: "x", texts="questions").repeated_captions == 0
+    assert repeats([twice, other], lambda one: one.image.name).repeated_captions == ("s#caption1",)
+    assert repeats([twice], lambda one: "x", texts="questions").repeated_captions == ()
 
 
 def test_questions_of_an_equal_image_in_both_splits_are_named() -> None:
@@ -59,12 +59,25 @@ def test_questions_of_an_equal_image_in_both_splits_are_named() -> None:
         sample("t", ("7", "is it", ("no",)), ("8", "What?", ("a",))),
         sample("u", ("9", "Is it?", ("no",)), image="b"),
     ]
-    assert asked_before(evaluation, train, lambda one: one.image.name) == ("7",)
+    assert asked_before(evaluation, train, lambda one: one.image.name) == (("7", "1"),)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [(" A  Dog. ", "a dog"), ("Straße", "strasse"), ("?", "?"), ("", ""), ("1.5", "1.5")],
+    [
+        (" A  Dog. ", "a dog"),
+        ("Straße", "strasse"),
+        ("?", "?"),
+        ("", ""),
+        ("1.5", "1.5"),
+        ("(left)", "left"),
+        ("“Left” ", "left"),
+        ("l’œil", "l'œil"),
+        ("ｌｅｆｔ。", "left"),
+        ("-5", "-5"),
+        ("50 %", "50 %"),
+        (".5", ".5"),
+    ],
 )
 def test_what_does_not_change_a_texts_meaning_is_left_out(text: str, expected: str) -> None:
     assert normal(text) == expected

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qvft.errors import DataError
-from qvft.evaluation.official.reading import named, read, read_results
+from qvft.evaluation.official.reading import named, read_results
 
 GOOD = '{"image_id": 1, "caption": "a"}'
 
@@ -34,7 +34,7 @@ def test_other_keys_are_passed_over(tmp_path: Path) -> None:
         (GOOD + "\n" + GOOD, "not valid JSON"),
         ("{}", "results.json: an object; expected a list of objects"),
         ('"x"', "a string; expected a list"),
-        ("NaN", "a number; expected a list"),
+        ("NaN", "NaN, which is no value of JSON; expected a list"),
         ("null", "null; expected a list"),
         ("[]", "no predictions; expected rows with `image_id` and `caption`"),
         (f"[{GOOD}, []]", "record 1: a list; expected an object"),
@@ -43,15 +43,19 @@ def test_other_keys_are_passed_over(tmp_path: Path) -> None:
         (f'[{GOOD}, {{"image_id": 2, "caption": 3}}]', "record 1: `caption` is a number"),
         (f'[{GOOD}, {{"image_id": 2, "caption": ["a"]}}]', "record 1: `caption` is a list"),
         (f'[{GOOD}, {{"image_id": 2, "caption": null}}]', "record 1: `caption` is null"),
-        (f'[{GOOD}, {{"image_id": 2, "caption": NaN}}]', "record 1: `caption` is a number"),
-        (f'[{GOOD}, {{"image_id": NaN, "caption": "a"}}]', "record 1: `image_id` is a"),
-        (f'[{GOOD}, {{"image_id": 1e999, "caption": "a"}}]', "record 1: `image_id` is a"),
+        (
+            f'[{GOOD}, {{"image_id": 2, "caption": NaN}}]',
+            "`caption` is NaN, which is no value of JSON",
+        ),
+        (f'[{GOOD}, {{"image_id": NaN, "caption": "a"}}]', "`image_id` is NaN, which is no value"),
+        (f'[{GOOD}, {{"image_id": 1e999, "caption": "a"}}]', "`image_id` is Infinity, which is no"),
         (f'[{GOOD}, {{"image_id": 1.5, "caption": "a"}}]', "record 1: `image_id` is a"),
         (f'[{GOOD}, {{"image_id": "", "caption": "a"}}]', "record 1: `image_id` is empty"),
         (f'[{GOOD}, {{"image_id": [1], "caption": "a"}}]', "record 1: `image_id` is a list"),
         (f'[{GOOD}, {{"image_id": 2, "caption": "\\ud800"}}]', "record 1: .* not valid Unicode"),
         (f'[{GOOD}, {{"image_id": "\\ud800", "caption": "a"}}]', "record 1: .* valid Unicode"),
-        ("[" + "9" * 5000 + "]", "a number is too long"),
+        (f'[{GOOD}, {{"image_id": 2, "caption": "a", "caption": "b"}}]', "`caption` stands twice"),
+        ("[" + "9" * 5000 + "]", "a number of thousands of digits"),
         ("[" * 100_000, "nested too deeply|not valid JSON"),
         (b'[{"image_id": 1, "caption": "\xe9"}]', "UTF-8"),
         (GOOD.encode("utf-16"), "UTF-16|not UTF-8"),
@@ -62,12 +66,23 @@ def test_mistakes_are_named(tmp_path: Path, text: str | bytes, says: str) -> Non
         results(tmp_path, text)
 
 
-def test_paths_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("[]")
-    for path in (tmp_path, tmp_path / "absent", tmp_path / "file" / "x", tmp_path / ("x" * 300)):
-        with pytest.raises(DataError) as caught:
-            read(path)
-        assert str(caught.value).startswith(f"{path}: ")
+@pytest.mark.parametrize(
+    "text, do",
+    [
+        (f'[{GOOD}, {{"image_id": 2, "caption": 3}}]', "put it in quotes"),
+        (f'[{GOOD}, {{"image_id": 2, "caption": null}}]', "fill it in or remove it"),
+        (f'[{GOOD}, {{"image_id": 2, "caption": NaN}}]', "leave out a key without a value"),
+        (f'[{GOOD}, {{"image_id": NaN, "caption": "a"}}]', "leave out a key without a value"),
+        (f'[{GOOD}, {{"image_id": 2, "text": "a", "image": 2}}]', "add it"),
+        ('[{"image_idx": 2, "caption": "a"}]', "rename `image_idx` to it"),
+        ("[]", "check that the system wrote its outputs"),
+        ("[" * 100_000 + "]" * 100_000, "look for brackets that are not closed"),
+    ],
+)
+def test_messages_end_with_what_to_do(tmp_path: Path, text: str, do: str) -> None:
+    with pytest.raises(DataError) as caught:
+        results(tmp_path, text)
+    assert str(caught.value).endswith(f"; {do}.")
 
 
 def test_a_long_list_of_ids_is_cut() -> None:

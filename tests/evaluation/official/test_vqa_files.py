@@ -140,8 +140,16 @@ def test_a_broken_annotation_is_named(tmp_path: Path, change: dict, says: str) -
 
 
 def test_a_question_that_is_annotated_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="record 1: `question_id` 11 is annotated twice"):
+    with pytest.raises(DataError, match="record 1: `question_id` 11 is annotated twice; .*remove"):
         scored(tmp_path, rows(RIGHT), annotations=[annotation(11)] * 2)
+
+
+def test_a_key_that_the_format_uses_itself_is_not_offered(tmp_path: Path) -> None:
+    """`question` is the text; renamed to `question_id` it would be lost."""
+    with pytest.raises(DataError, match="`question_id` is missing; add it"):
+        scored(tmp_path, rows(RIGHT), questions=[{"question": "?", "image_id": 1}])
+    with pytest.raises(DataError, match="`question_id` is missing; rename `questionId` to it"):
+        scored(tmp_path, rows(RIGHT), questions=[{"question": "?", "questionId": 11}])
 
 
 def test_no_annotations_are_refused(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def java_command(metric: str, package_files: tuple[str, ...], *, do: str) -> tup
     folder = _package_folder()
     if folder is None:
         missing.append("no package pycocoevalcap")
-        remedies.append("pip install 'qvft[java]'")
+        remedies.append("pip install 'qvft[java]' (in a clone: pip install -e '.[java]')")
     absent = [name for name in package_files if folder and not any(folder.glob(name))]
     if absent:
         missing.append(f"{', '.join(absent)} not in {folder}")

@@ -1,0 +1,81 @@
+"""`python -m qvft.explain MODEL IMAGE [--question Q] --out F.png`: where the queries look.
+
+A figure of the caption or answer, word by word. What such maps are worth for a model is measured by
+`MODEL --faithfulness [--recipe R] [--limit N] [--json F]` (evaluation data, with parts masked) and
+`MODEL --pointing N [--json F]` (N questions about drawn scenes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.log import exit_status, stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Explains or measures; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="qvft.explain", description=__doc__)
+    parser.add_argument("model", help="run folder, model folder or hub id")
+    parser.add_argument("image", nargs="?", help="an image file")
+    parser.add_argument("--question", help="asked about the image; without it, a caption")
+    parser.add_argument("--out", type=Path, metavar="F", help="figure to write: .png, .svg, .pdf")
+    measures = parser.add_mutually_exclusive_group()
+    measures.add_argument("--faithfulness", action="store_true", help="against random masks")
+    measures.add_argument("--pointing", type=int, metavar="N", help="on N drawn questions")
+    parser.add_argument("--recipe", help="for a model that is no run: its evaluation data")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N images of that data")
+    parser.add_argument("--seed", type=int, default=0, help="of random masks and intervals")
+    parser.add_argument("--json", type=Path, metavar="F", help="write what was measured to F")
+    given = parser.parse_intermixed_args(arguments)
+    return exit_status(lambda: explain(given))
+
+
+def explain(given: argparse.Namespace) -> None:
+    """A figure, or one of the two measures."""
+    from qvft.assembly import explaining
+    from qvft.files import write_json
+
+    check_options(given)
+    if given.image is not None:
+        said = explaining.explain_image(
+            given.model, given.image, question=given.question, out=given.out
+        )
+        stdout.print(f"{said}\nwritten to {given.out}", markup=False)
+        return
+    if given.faithfulness:
+        found = explaining.measure_faithfulness(
+            given.model, recipe_path=given.recipe, limit=given.limit, seed=given.seed
+        )
+    else:
+        found = explaining.measure_pointing(given.model, questions=given.pointing, seed=given.seed)
+    stdout.print(found.screen(), markup=False)
+    if given.json is not None:
+        write_json(given.json, {**dataclasses.asdict(found), "verdict": found.verdict})
+
+
+def check_options(given: argparse.Namespace) -> None:
+    """Refuses what does not go together, before a model is looked at; raises `RecipeError`."""
+    from qvft.errors import RecipeError
+
+    measured = given.faithfulness or given.pointing is not None
+    for name, wrong, expected in (
+        ("IMAGE", measured == (given.image is not None), "an image, --faithfulness or --pointing"),
+        ("--out", (given.out is None) != measured, "a figure for an image, none for a measure"),
+        ("--question", measured and given.question is not None, "it with an image"),
+        ("--json", not measured and given.json is not None, "it with a measure"),
+        ("--recipe", bool(given.recipe) and not given.faithfulness, "it with --faithfulness"),
+        ("--limit", given.limit is not None and not given.faithfulness, "it with --faithfulness"),
+        ("--limit", (given.limit or 1) < 1, "1 or more"),
+        ("--pointing", given.pointing is not None and given.pointing < 1, "1 or more"),
+        ("--seed", given.seed < 0, "0 or more"),
+    ):
+        if wrong:
+            raise RecipeError("does not fit", where=f"command line: {name}", expected=expected)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

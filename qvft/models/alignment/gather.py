@@ -1,0 +1,67 @@
+"""Rows of all processes in one tensor, through which gradients find their way back.
+
+Shape letters: R rows of this process, G rows of all processes.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+def is_distributed() -> bool:
+    """Whether there are other processes to gather from."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def row_counts(rows: Tensor) -> list[int]:
+    """Rows of each process, in the order of their ranks."""
+    if not is_distributed():
+        return [len(rows)]
+    mine = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.zeros_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, mine)
+    return [int(count) for count in counts]
+
+
+def first_row(counts: list[int]) -> int:
+    """Where this process's rows begin among all."""
+    return sum(counts[: dist.get_rank()]) if is_distributed() else 0
+
+
+def gathered(rows: Tensor, counts: list[int]) -> Tensor:
+    """The rows of all processes (G, ...) in the order of their ranks; each may have its own number.
+
+    Differentiable: a process's rows receive the sum of what every process's loss asks of them. So
+    the gradients of the processes' losses, summed, are those of the one loss over all rows.
+
+    Args:
+        rows: (R, ...), of the same type and the same further dimensions everywhere.
+        counts: R of each process, from `row_counts`.
+    """
+    return _Gather.apply(rows, counts) if is_distributed() else rows
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather of unequal numbers of rows; backward adds up over processes and takes its own."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, rows: Tensor, counts: list[int]) -> Tensor:
+        ctx.counts = counts
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        ends = list(accumulate(ctx.counts))
+        rank = dist.get_rank()
+        return total[ends[rank] - ctx.counts[rank] : ends[rank]], None

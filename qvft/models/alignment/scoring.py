@@ -1,0 +1,133 @@
+"""Scores of images and texts for retrieval and for classification by prompts.
+
+Shape letters: I images, M texts, N pairs, C classes, P patches, Q query tokens, T text tokens,
+E embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import Blip2ForConditionalGeneration
+
+from qvft.errors import UserError
+from qvft.models.alignment.heads import AlignmentHeads
+from qvft.models.alignment.states import matching_logits
+
+BLOCK_ELEMENTS = 1 << 25
+"""Numbers in one block of similarities by query: 128 MiB in float32."""
+
+
+def similarity(images: Tensor, texts: Tensor, *, block_elements: int = BLOCK_ELEMENTS) -> Tensor:
+    """Cosines (I, M) float32, those of the best query of each image.
+
+    Without blocks, 5,000 images of 32 queries against 25,000 texts would take 16 GB on the way to
+    a matrix of 0.5 GB; a block bounds that. Differentiable, on the device of `images`.
+
+    Args:
+        images: unit vectors (I, Q, E).
+        texts: unit vectors (M, E).
+
+    Source: BLIP-2, arXiv 2301.12597, section 3.2 ("image-text contrastive learning").
+    """
+    count, queries, _ = images.shape
+    at_once = max(1, block_elements // max(1, queries * len(texts)))
+    # 3 digits of bfloat16 would tie what is close.
+    with torch.autocast(images.device.type, enabled=False):
+        blocks = [
+            (images[start : start + at_once] @ texts.T).amax(dim=1)
+            for start in range(0, count, at_once)
+        ]
+    return torch.cat(blocks) if blocks else images.new_zeros(0, len(texts))
+
+
+@torch.no_grad()
+def matching_scores(
+    model: Blip2ForConditionalGeneration,
+    heads: AlignmentHeads,
+    *,
+    features: Tensor,
+    input_ids: Tensor,
+    text_mask: Tensor,
+) -> Tensor:
+    """How much each text belongs to its image (N,) float32: the logit of "belongs".
+
+    The logit alone, not its softmax: re-ranking adds it to the cosine (Source: LAVIS,
+    lavis/models/blip2_models/blip2_qformer.py, `compute_itm`).
+
+    Args:
+        features: (N, P, width) ViT features of each pair's image.
+        input_ids, text_mask: (N, T) each pair's text, padded on the right.
+    """
+    logits = matching_logits(
+        model, heads, features=features, input_ids=input_ids, text_mask=text_mask
+    )
+    return logits[:, 1]
+
+
+def reranked(
+    cosines: Tensor,
+    *,
+    top: int,
+    score: Callable[[Tensor, Tensor], Tensor],
+    batch_size: int,
+) -> Tensor:
+    """Scores (R, K) where each row's `top` best candidates stand first, ordered by matching.
+
+    A candidate among them scores its matching logit plus its cosine. All others stand below the
+    least of them, in the order of their cosines. Give `cosines.T` to rank images for texts.
+
+    Args:
+        cosines: (R, K) from `similarity`.
+        top: candidates that are re-ranked for each row; more than there are means all.
+        score: from row numbers (N,) and candidate numbers (N,) to matching scores (N,).
+        batch_size: pairs that `score` is given at once.
+
+    Source: LAVIS, lavis/models/blip2_models/blip2_qformer.py, `compute_sim_matrix`, which gives
+    the others -100 each and so leaves their order to chance.
+    """
+    best, candidates = cosines.topk(min(top, cosines.shape[1]), dim=1)
+    rows = torch.arange(len(cosines), device=cosines.device)[:, None].expand_as(candidates)
+    pairs = torch.stack([rows, candidates]).flatten(1)
+    parts = [
+        score(rows_now, candidates_now)
+        for rows_now, candidates_now in zip(
+            pairs[0].split(batch_size), pairs[1].split(batch_size), strict=True
+        )
+    ]
+    scored = torch.cat(parts).to(best).reshape(best.shape) + best
+    # Cosines lie in [-1, 1]: 3 below the least of the re-ranked keeps every other under it.
+    below = scored.amin(dim=1, keepdim=True) - 3
+    return (cosines + below).scatter(1, candidates, scored)
+
+
+def class_embeddings(
+    names: Sequence[str], templates: Sequence[str], *, embed: Callable[[list[str]], Tensor]
+) -> Tensor:
+    """Unit vectors (C, E), for each class the direction of the mean over its prompts.
+
+    `similarity` of images with these classifies without training.
+
+    Args:
+        names: the classes.
+        templates: prompts in which `{}` stands once for the class.
+        embed: texts to unit vectors (len(texts), E).
+
+    Raises:
+        UserError: no class or no template, a class twice, or a template without exactly one `{}`.
+
+    Source: CLIP, arXiv 2103.00020, section 3.1.4 (an ensemble over embeddings).
+    """
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"{len(names)} classes", expected="one or more, each once")
+    if not templates:
+        raise UserError("no template", expected="one or more, such as `a photo of {}`")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise UserError(f"template `{template}`", expected="`{}` once, where the class stands")
+    prompts = [template.replace("{}", name) for name in names for template in templates]
+    vectors = embed(prompts)
+    return normalize(vectors.reshape(len(names), len(templates), -1).mean(dim=1), dim=-1)

@@ -1,0 +1,227 @@
+"""Where the weights of the alignment heads come from: a seed, or a BLIP-2 retrieval checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig
+
+from qvft.errors import ModelError
+from qvft.models.alignment.heads import AlignmentHeads, TextFeedForward
+
+SHARED = ("vision_model.", "qformer.", "query_tokens")
+"""Prefixes of retrieval weights that the generation model has of its own."""
+DERIVED = ("embeddings.position_ids",)
+"""Saved by older versions of transformers; the numbers 0, 1, 2, ..."""
+OURS = ("temperature", "lm_head.")
+"""What no retrieval checkpoint has; it keeps its start."""
+_SAME = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "cross_attention_frequency",
+    "encoder_hidden_size",
+)
+
+
+@dataclass(frozen=True)
+class LoadedHeads:
+    """Heads from a checkpoint, and what became of each of its keys.
+
+    Attributes:
+        heads: the heads.
+        taken: its keys that are now in `heads`.
+        left: its keys that the generation model has of its own, or that follow from the rest.
+        fresh: weights of `heads` that it does not have.
+    """
+
+    heads: AlignmentHeads
+    taken: tuple[str, ...]
+    left: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def retrieval_name(name: str) -> str:
+    """What `Blip2ForImageTextRetrieval` calls a weight of `AlignmentHeads`."""
+    return f"qformer.encoder.layer.{name[12:]}" if name.startswith("text_layers.") else name
+
+
+def text_config(
+    model: Blip2ForConditionalGeneration, *, vocab_size: int, pad_id: int, positions: int
+) -> Blip2QFormerConfig:
+    """The model's Q-Former configuration with a text branch.
+
+    Args:
+        vocab_size: size of the text branch's tokenizer.
+        pad_id: its padding token.
+        positions: tokens of the longest text.
+    """
+    config = copy.deepcopy(model.config.qformer_config)
+    config.vocab_size, config.pad_token_id = vocab_size, pad_id
+    config.max_position_embeddings, config.use_qformer_text_input = positions, True
+    return config
+
+
+def fresh_heads(
+    model: Blip2ForConditionalGeneration,
+    *,
+    vocab_size: int,
+    pad_id: int,
+    positions: int,
+    seed: int,
+    text_generation: bool = False,
+    generation_start_id: int | None = None,
+) -> AlignmentHeads:
+    """Heads with weights from a seed, in float32 on the model's device.
+
+    Matrices are normal with the Q-Former's `initializer_range`, biases zero. The text's
+    feed-forward layers start as copies of the queries', whose place beside the same attention they
+    take, as BLIP-2's queries' layers once started as copies of BERT's (Source: LAVIS,
+    lavis/models/blip2_models/blip2_qformer.py, `_query` weights).
+
+    The global random state is left as it was.
+    """
+    config = text_config(model, vocab_size=vocab_size, pad_id=pad_id, positions=positions)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        heads = AlignmentHeads(
+            config,
+            embedding_width=model.config.image_text_hidden_size,
+            text_generation=text_generation,
+            generation_start_id=generation_start_id,
+        )
+        for module in heads.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=config.initializer_range)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        heads.embeddings.word_embeddings.weight[pad_id].zero_()
+        for text_layer, layer in zip(heads.text_layers, model.qformer.encoder.layer, strict=True):
+            _copy_query_half(text_layer, layer)
+    return heads.to(model.query_tokens.device)
+
+
+def _copy_query_half(text_layer: TextFeedForward, layer: nn.Module) -> None:
+    text_layer.intermediate.load_state_dict(layer.intermediate_query.state_dict())
+    text_layer.output.load_state_dict(layer.output_query.state_dict())
+
+
+def heads_from_retrieval(
+    model: Blip2ForConditionalGeneration,
+    *,
+    config: Blip2Config,
+    files: Iterable[Path],
+    source: str,
+    text_generation: bool = False,
+    generation_start_id: int | None = None,
+) -> LoadedHeads:
+    """Heads with the weights of a `Blip2ForImageTextRetrieval` checkpoint, in float32.
+
+    They were trained beside that checkpoint's Q-Former, not beside the generation model's, which
+    went on training: they are a start, not a finished retrieval model.
+
+    Args:
+        config: of the retrieval checkpoint.
+        files: its safetensors files.
+        source: what the user called it, for messages.
+
+    Raises:
+        ModelError: its Q-Former has another geometry than the model's, or a key is missing,
+            unknown or of another shape.
+    """
+    _check_geometry(model.config.qformer_config, config.qformer_config, source)
+    theirs = config.qformer_config
+    qformer = text_config(
+        model,
+        vocab_size=theirs.vocab_size,
+        pad_id=theirs.pad_token_id,
+        positions=theirs.max_position_embeddings,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        heads = AlignmentHeads(
+            qformer,
+            embedding_width=config.image_text_hidden_size,
+            text_generation=text_generation,
+            generation_start_id=generation_start_id,
+        )
+    names = {retrieval_name(name): name for name in heads.state_dict()}
+    own = set(model.state_dict())
+    state, left = _read(files, names, own, source)
+    fresh = tuple(name for name in names.values() if name.startswith(OURS))
+    missing = sorted(set(names) - {retrieval_name(name) for name in (*state, *fresh)})
+    if missing:
+        raise _keys("missing", missing, source)
+    load_heads(heads, {**heads.state_dict(), **state}, source=source)
+    return LoadedHeads(
+        heads.to(model.query_tokens.device),
+        tuple(sorted(retrieval_name(name) for name in state)),
+        tuple(sorted(left)),
+        fresh,
+    )
+
+
+def load_heads(heads: AlignmentHeads, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Puts the weights of `heads.state_dict()`, as they were saved, back in place.
+
+    Raises:
+        ModelError: a key is missing, unknown or of another shape.
+    """
+    own = heads.state_dict()
+    for kind, keys in (("missing", own.keys() - state.keys()), ("unknown", state.keys() - own)):
+        if keys:
+            raise _keys(kind, sorted(keys), source)
+    wrong = sorted(key for key in own if own[key].shape != state[key].shape)
+    if wrong:
+        raise _keys("ill-sized", wrong, source)
+    heads.load_state_dict(dict(state))
+
+
+def _read(
+    files: Iterable[Path], names: Mapping[str, str], own: set[str], source: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The heads' weights by our names, and the keys that are left."""
+    state: dict[str, Tensor] = {}
+    left, unknown = [], []
+    for file in files:
+        with safe_open(file, framework="pt") as stream:
+            for key in stream.keys():  # noqa: SIM118
+                if key in names:
+                    state[names[key]] = stream.get_tensor(key).float()
+                elif key in DERIVED or (key.startswith(SHARED) and key in own):
+                    left.append(key)
+                else:
+                    unknown.append(key)
+    if unknown:
+        raise _keys("unknown", sorted(unknown), source)
+    return state, left
+
+
+def _check_geometry(ours: Blip2QFormerConfig, theirs: Blip2QFormerConfig, source: str) -> None:
+    for key in _SAME:
+        if getattr(ours, key) != getattr(theirs, key):
+            raise ModelError(
+                f"its Q-Former has {key} {getattr(theirs, key)}",
+                where=source,
+                expected=f"{getattr(ours, key)}, as in the generation model",
+                do="take a retrieval checkpoint of the same BLIP-2, or fresh heads",
+            )
+
+
+def _keys(kind: str, keys: list[str], source: str) -> ModelError:
+    listed = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    return ModelError(
+        f"{len(keys)} {kind} weights: {listed}",
+        where=source,
+        expected="the weights of a Blip2ForImageTextRetrieval",
+    )

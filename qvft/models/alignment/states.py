@@ -1,0 +1,190 @@
+"""The shared Q-Former run over queries, over text, and over both under a mask.
+
+Self-attention is shared; only queries read the image; each modality has its own feed-forward
+layers. Everything runs in the Q-Former's own type.
+Shape letters: I images, N rows, P patches, Q query tokens, T text tokens, D Q-Former width,
+E embedding width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, pad
+from torch.utils.checkpoint import checkpoint
+from transformers import Blip2ForConditionalGeneration
+
+from qvft.models.alignment.heads import AlignmentHeads, TextFeedForward
+from qvft.models.alignment.visibility import Kind, visibility
+
+
+def text_states(
+    model: Blip2ForConditionalGeneration,
+    heads: AlignmentHeads,
+    *,
+    input_ids: Tensor,
+    text_mask: Tensor,
+) -> Tensor:
+    """The text's outputs (N, T, D) where it sees no query: the uni-modal mask.
+
+    Args:
+        input_ids, text_mask: (N, T), padded on the right.
+    """
+    seen = visibility("unimodal", queries=0, text_mask=text_mask)
+    return _run(model.qformer, heads, heads.embeddings(input_ids), seen, None, 0)
+
+
+def joint_states(
+    model: Blip2ForConditionalGeneration,
+    heads: AlignmentHeads,
+    *,
+    features: Tensor,
+    input_ids: Tensor,
+    text_mask: Tensor,
+    kind: Kind,
+) -> Tensor:
+    """Outputs (N, Q + T, D) of queries and text together under a mask of `visibility`.
+
+    Args:
+        features: (N, P, width) ViT features of each row's image.
+        input_ids, text_mask: (N, T), padded on the right.
+    """
+    queries = model.query_tokens.expand(len(features), -1, -1)
+    embeds = torch.cat([queries, heads.embeddings(input_ids).to(queries.dtype)], dim=1)
+    seen = visibility(kind, queries=queries.shape[1], text_mask=text_mask)
+    return _run(model.qformer, heads, embeds, seen, features, queries.shape[1])
+
+
+def image_embeddings(heads: AlignmentHeads, states: Tensor) -> Tensor:
+    """Unit vectors (I, Q, E) float32 of the queries' outputs (I, Q, D), one a query."""
+    return normalize(heads.vision_projection(states).float(), dim=-1)
+
+
+def text_embeddings(
+    model: Blip2ForConditionalGeneration,
+    heads: AlignmentHeads,
+    *,
+    input_ids: Tensor,
+    text_mask: Tensor,
+) -> Tensor:
+    """Unit vectors (N, E) float32 of texts (N, T), read at their first token."""
+    states = text_states(model, heads, input_ids=input_ids, text_mask=text_mask)
+    return normalize(heads.text_projection(states[:, 0]).float(), dim=-1)
+
+
+def matching_logits(
+    model: Blip2ForConditionalGeneration,
+    heads: AlignmentHeads,
+    *,
+    features: Tensor,
+    input_ids: Tensor,
+    text_mask: Tensor,
+) -> Tensor:
+    """Logits (N, 2) float32, of "does not belong" and "belongs", for rows of image and text.
+
+    Mean over the queries. Shapes of the arguments as in `joint_states`.
+    """
+    states = joint_states(
+        model,
+        heads,
+        features=features,
+        input_ids=input_ids,
+        text_mask=text_mask,
+        kind="bidirectional",
+    )
+    queries = states[:, : model.query_tokens.shape[1]]
+    return heads.itm_head(queries).float().mean(dim=1)
+
+
+def generation_logits(
+    model: Blip2ForConditionalGeneration,
+    heads: AlignmentHeads,
+    *,
+    features: Tensor,
+    input_ids: Tensor,
+    text_mask: Tensor,
+) -> Tensor:
+    """Logits (N, T, V) of the token after each, from the image and the text up to it.
+
+    `heads` must have its text-generation head. Shapes of the arguments as in `joint_states`.
+    """
+    assert heads.lm_head is not None, "built without text_generation"
+    if heads.generation_start_id is not None:
+        start = input_ids.new_full((len(input_ids), 1), heads.generation_start_id)
+        input_ids = torch.cat([start, input_ids[:, 1:]], dim=1)
+    states = joint_states(
+        model,
+        heads,
+        features=features,
+        input_ids=input_ids,
+        text_mask=text_mask,
+        kind="multimodal_causal",
+    )
+    text = states[:, model.query_tokens.shape[1] :]
+    return heads.lm_head(text, heads.embeddings.word_embeddings.weight)
+
+
+def _run(
+    qformer: nn.Module,
+    heads: AlignmentHeads,
+    embeds: Tensor,
+    seen: Tensor,
+    features: Tensor | None,
+    queries: int,
+) -> Tensor:
+    """Outputs (N, L, D) of embedded input (N, L, D) of which the first `queries` are queries."""
+    if len(embeds) == 0:
+        # Attention cannot take a batch of nothing, but its weights must be in the graph of every
+        # process, where DDP looks for them.
+        seen = seen.new_ones(1, *seen.shape[1:])
+        features = None if features is None else _one_row(features)
+        return _run(qformer, heads, _one_row(embeds), seen, features, queries)[:0]
+    hidden = qformer.dropout(qformer.layernorm(embeds.to(qformer.layernorm.weight.dtype)))
+    if features is not None:
+        features = features.to(hidden.dtype)
+    mask = _attention_mask(qformer, seen[:, None], hidden.dtype)
+    for layer, text_layer in zip(qformer.encoder.layer, heads.text_layers, strict=True):
+        arguments = (layer, text_layer, hidden, mask, features, queries)
+        # The layer's own `__call__`, where transformers checkpoints, lacks the text's half.
+        if getattr(layer, "gradient_checkpointing", False) and layer.training:
+            hidden = checkpoint(_layer, *arguments, use_reentrant=False)
+        else:
+            hidden = _layer(*arguments)
+    return hidden
+
+
+def _layer(
+    layer: nn.Module,
+    text_layer: TextFeedForward,
+    hidden: Tensor,
+    mask: Tensor,
+    features: Tensor | None,
+    queries: int,
+) -> Tensor:
+    """One Q-Former layer over queries and text (N, L, D).
+
+    Source: BLIP-2, arXiv 2301.12597, section 3.1; `Blip2QFormerLayer` of transformers.
+    """
+    attended = layer.attention(hidden, attention_mask=mask)
+    text = text_layer(attended[:, queries:])
+    if queries == 0:
+        return text
+    image = attended[:, :queries]
+    if layer.has_cross_attention:
+        image = layer.crossattention(image, encoder_hidden_states=features)
+    return torch.cat([layer.feed_forward_chunk_query(image), text], dim=1)
+
+
+def _one_row(nothing: Tensor) -> Tensor:
+    """One row of zeros (1, L, D) after no rows (0, L, D), which stay in its graph."""
+    return pad(nothing, (0, 0, 0, 0, 0, 1))
+
+
+def _attention_mask(qformer: nn.Module, seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """`seen` (N, 1, L, L) as the Q-Former's attention kernel takes it: bool, or for the eager one
+    what is added to its scores."""
+    if qformer.config._attn_implementation != "eager":
+        return seen
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
+        ~seen, torch.finfo(dtype).min
+    )

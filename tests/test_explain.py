@@ -1,0 +1,125 @@
+"""`qvft.explain` from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from qvft.explain import main
+
+
+@pytest.fixture(scope="module")
+def question_run(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., Path]) -> Path:
+    """A run whose Q-Former reads the question."""
+    folder = tmp_path_factory.mktemp("runs") / "asked"
+    return make_run(folder, model={"text_branch": "fresh"})
+
+
+@pytest.mark.parametrize("question", [None, "Which $colour$ is it?"])
+def test_a_figure_is_written(
+    drawn_run: Path, shapes: Path, tmp_path: Path, capsys, question: str | None
+) -> None:
+    out = tmp_path / "new" / "figure.png"
+    asked = [] if question is None else ["--question", question]
+    assert main([str(drawn_run), str(shapes / "test0.png"), *asked, "--out", str(out)]) == 0
+    with Image.open(out) as figure:
+        assert figure.format == "PNG"
+        assert figure.width > 1000 and figure.height > 800
+        assert len(figure.convert("RGB").getcolors(1 << 24)) > 200  # maps, not an empty page
+    assert capsys.readouterr().out.splitlines()[-1] == f"written to {out}"
+
+
+def test_the_words_are_those_that_prediction_gives(
+    drawn_run: Path, shapes: Path, tmp_path: Path, capsys
+) -> None:
+    from qvft import load_model
+
+    said = load_model(drawn_run).caption(shapes / "test0.png")
+    out = tmp_path / "figure.svg"
+    assert main([str(drawn_run), str(shapes / "test0.png"), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith(said)
+    assert "<svg" in out.read_text()
+
+
+def test_a_question_aware_model_is_explained(
+    question_run: Path, shapes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "figure.png"
+    given = [str(question_run), str(shapes / "test0.png"), "--question", "Is it red?"]
+    assert main([*given, "--out", str(out)]) == 0
+    assert out.stat().st_size > 0
+
+
+def test_faithfulness_is_measured_on_a_runs_own_data(drawn_run: Path, tmp_path: Path, capsys):
+    out = tmp_path / "found.json"
+    assert main([str(drawn_run), "--faithfulness", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["images"] == 2 and (found["masked_patches"], found["patches"]) == (4, 16)
+    assert found["difference"] == pytest.approx(found["brightest"] - found["random"])
+    assert found["verdict"] in capsys.readouterr().out
+
+
+def test_the_limit_counts_images(tiny_folder: Path, recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    given = [str(tiny_folder), "--faithfulness", "--recipe", str(recipe_file), "--limit", "1"]
+    assert main([*given, "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["images"] == 1 and found["interval"] is None
+    assert found["verdict"].startswith("Too few")
+
+
+def test_pointing_is_measured_on_drawn_scenes(drawn_run: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "found.json"
+    assert main([str(drawn_run), "--pointing", "12", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["n"] == 12 and 0 < found["chance"] < found["chance_any"] < 1
+    assert found["verdict"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["MODEL"],
+        ["MODEL", "IMAGE"],
+        ["MODEL", "IMAGE", "--out", "figure.txt"],
+        ["MODEL", "absent.png", "--out", "figure.png"],
+        ["absent", "IMAGE", "--out", "figure.png"],
+        ["MODEL", "FOLDER", "--out", "figure.png"],
+        ["MODEL", "IMAGE", "--faithfulness"],
+        ["MODEL", "IMAGE", "--out", "figure.png", "--limit", "2"],
+        ["MODEL", "--faithfulness", "--out", "figure.png"],
+        ["MODEL", "--faithfulness", "--limit", "0"],
+        ["MODEL", "--pointing", "0"],
+        ["MODEL", "--pointing", "2", "--recipe", "recipe.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_input_is_told(
+    given: list[str], drawn_run: Path, shapes: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"MODEL": drawn_run, "IMAGE": shapes / "test0.png", "FOLDER": shapes}
+    assert main([str(places.get(item, item)) for item in given]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("qvft: ") == 1 and "Traceback" not in captured.err
+    assert captured.out == "" and not (tmp_path / "figure.png").exists()
+
+
+def test_a_broken_image_is_told(drawn_run: Path, tmp_path: Path, capsys) -> None:
+    image = tmp_path / "broken.png"
+    image.write_bytes(b"no image")
+    assert main([str(drawn_run), str(image), "--out", str(tmp_path / "figure.png")]) == 2
+    assert str(image) in capsys.readouterr().err
+
+
+def test_a_model_that_says_nothing_fails(
+    drawn_run: Path, shapes: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr("qvft.assembly.explaining._said", lambda *given: [""])
+    out = tmp_path / "figure.png"
+    assert main([str(drawn_run), str(shapes / "test0.png"), "--out", str(out)]) == 1
+    assert "no word to explain" in capsys.readouterr().err
