@@ -117,7 +117,7 @@ def predict_to_file(
 
 
 def _weights(opened: Opened) -> dict[str, str]:
-    """What tells weights apart, cheaply: the adapter's hashes, sizes and times of the base's files."""
+    """What tells weights apart, cheaply: hashes of the adapter, sizes and times of the base."""
     found = {}
     for path in weight_files(base_of(opened.recipe)):
         status = path.stat()

@@ -111,7 +111,7 @@ def generate_texts(
         [row.ids for row in batch], tokenizer.pad_token_id, side="left", width=batch[0].shape[1]
     )
     rows = {**padded, **collator.read([row.prompt for row in batch])}
-    helper = {"tokenizer": tokenizer} if "stop_strings" in generation else {}
+    further = {"tokenizer": tokenizer} if "stop_strings" in generation else {}
     try:
         new_ids = generate(
             model,
@@ -120,7 +120,7 @@ def generate_texts(
             eos_token_id=[template.stop_id, tokenizer.eos_token_id],
             pad_token_id=tokenizer.pad_token_id,
             **generation,
-            **helper,
+            **further,
         )
     except (ArithmeticError, TypeError, ValueError) as error:
         # Values and combinations of GenerationConfig are checked by transformers as it generates.
