@@ -101,7 +101,7 @@ def test_a_batch_without_captions_asks_nothing_of_the_heads_and_leaves_none_out(
     module = objective(work).train()
     losses = module(**batch)["losses"]
     for name in ("itc", "itm", "itg"):
-        assert (float(losses[name].total), int(losses[name].count)) == (0.0, 0), name
+        assert (losses[name].total.item(), int(losses[name].count)) == (0.0, 0), name
     module.zero_grad()
     sum(loss.total for loss in losses.values()).backward()
     for name, weight in module.heads.named_parameters():

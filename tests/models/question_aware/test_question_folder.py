@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from qvft.errors import DataError, VerificationError
-from qvft.models.blip2 import decode_hidden, embed_rows, encode_vision, logits_at
+from qvft.models.blip2 import decode_hidden, encode_vision, insert_prefix, logits_at
 from qvft.models.question_aware.folder import verify_folder, write_graft
 from qvft.models.question_aware.graft import Graft, find_graft
 from qvft.models.question_aware.stages import encode_rows
@@ -66,7 +66,7 @@ def staged(
         qformer_input_ids=batch["qformer_input_ids"],
         qformer_attention_mask=batch["qformer_attention_mask"],
     )
-    return embed_rows(model, batch["input_ids"], prefix=prefix, image_index=torch.arange(2))
+    return insert_prefix(model, batch["input_ids"], prefix=prefix, image_index=torch.arange(2))
 
 
 def test_the_processor_loads_with_both_tokenizers(folder: Path, batch) -> None:
