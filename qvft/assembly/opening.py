@@ -67,7 +67,9 @@ def open_target(
         apply_overrides(content, overrides)
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
     if not is_base:
-        content["model"]["quantize"] = {"scheme": "none"}
+        # The recipe's base is made of these; a finished model is whole.
+        content["model"] |= {"text_branch": None, "decoder": None, "query_tokens": None}
+        content["model"] |= {"family": "auto", "quantize": {"scheme": "none"}}
     recipe = parse_recipe(content)
     return Opened(target, "base" if is_base else "model", recipe, home)
 

@@ -65,6 +65,17 @@ def test_a_merged_folder_says_the_same_through_plain_transformers(
     assert said == ours
 
 
+def test_a_merged_folder_is_evaluated_with_the_recipe_it_came_from(
+    recipe_file: Path, question_merged: Path, tmp_path: Path
+) -> None:
+    """The recipe asks for a text branch and fewer query tokens, which the folder already has."""
+    from qvft.eval import main as evaluate
+
+    asked = ["model.text_branch=fresh", "model.query_tokens=4", "eval.blind=false"]
+    given = [str(question_merged), "--recipe", str(recipe_file), *asked]
+    assert evaluate([*given, "data.eval.limit=2", "--out", str(tmp_path / "eval")]) == 0
+
+
 def test_the_question_changes_what_the_queries_bring(recipe_file: Path) -> None:
     """Through the batch that training sees: the same image, another question, another prefix."""
     from qvft.assembly.data import read_split

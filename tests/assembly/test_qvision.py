@@ -133,10 +133,12 @@ def test_a_run_is_evaluated_and_asked(qvision_run: Path, shapes: Path) -> None:
 
 
 def test_a_merged_folder_says_the_same_and_needs_no_qvft(
-    qvision_run: Path, tmp_path: Path, shapes: Path
+    qvision_run: Path, qvision_recipe: Path, tmp_path: Path, shapes: Path
 ) -> None:
     """In a process that cannot import qvft, with the code beside the weights."""
     merge_run(qvision_run, tmp_path / "out")
+    recipe = ["--recipe", str(qvision_recipe), "--out", str(tmp_path / "eval")]
+    assert evaluate([str(tmp_path / "out"), *recipe, "data.eval.limit=1"]) == 0
     ours = load_model(qvision_run).caption(shapes / "test0.png")
     assert load_model(tmp_path / "out").caption(shapes / "test0.png") == ours
     code = f"""
