@@ -77,8 +77,9 @@ def check_options(given: argparse.Namespace) -> None:
     inputs = {Path(name).resolve() for name in given.images}
     if given.out is not None and given.out.resolve() in inputs:
         raise DataError("is also read", where=f"--out {given.out}", do="name another file")
-    if given.out is not None and given.out.is_dir():
-        raise DataError("a folder", where=str(given.out), expected="a file to write")
+    if given.out is not None and given.out.exists() and not given.out.is_file():
+        kind = "a folder" if given.out.is_dir() else "a device"
+        raise DataError(kind, where=str(given.out), expected="a file to write")
 
 
 if __name__ == "__main__":

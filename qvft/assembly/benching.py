@@ -16,7 +16,7 @@ from qvft.assembly.model import Loaded, base_model, base_of, versions
 from qvft.data.images.decoding import decode
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError
-from qvft.evaluation.predict import predict_rows
+from qvft.evaluation.predict import predict_texts
 from qvft.recipe.schema import Recipe
 
 
@@ -124,8 +124,7 @@ def _plain(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
 
 
 def _batched(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
-    texts = [""] * len(rows)
-    for number, text in predict_rows(
+    return predict_texts(
         loaded.model,
         loaded.collator,
         rows,
@@ -133,6 +132,4 @@ def _batched(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
         batch_size=recipe.eval.batch_size,
         workers=recipe.data.workers,
         label="batches",
-    ):
-        texts[number] = text
-    return texts
+    )

@@ -19,7 +19,7 @@ from qvft.evaluation.explanation import FloatArray, explain_texts
 from qvft.evaluation.explanation_chart import FORMATS, explanation_figure, figure_bytes
 from qvft.evaluation.explanation_faithfulness import Faithfulness, faithfulness
 from qvft.evaluation.explanation_pointing import Pointing, asked_rows, pointing
-from qvft.evaluation.predict import predict_rows
+from qvft.evaluation.predict import predict_texts
 from qvft.recipe.schema import Recipe
 
 SCENES_SEED = 2
@@ -132,17 +132,14 @@ def measure_pointing(model: str, *, questions: int, seed: int) -> Pointing:
 
 def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
     """What the model says to each row, decoded as its recipe says."""
-    texts = [""] * len(rows)
-    for number, text in predict_rows(
+    return predict_texts(
         loaded.model,
         loaded.collator,
         rows,
         generation=generation_fields(recipe),
         batch_size=recipe.eval.batch_size,
         workers=0 if len(rows) == 1 else recipe.data.workers,
-    ):
-        texts[number] = text
-    return texts
+    )
 
 
 def _seen(loaded: Loaded, row: Row) -> FloatArray:

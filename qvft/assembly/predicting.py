@@ -18,6 +18,7 @@ from qvft.assembly.opening import Opened, open_target
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.evaluation.prediction_file import PredictionFile, in_order, line_of
+from qvft.files import require_writable
 from qvft.models.base import weight_files
 
 
@@ -107,7 +108,7 @@ def predict_to_file(
     else:
         file.refuse_what_would_be_lost()
         finished = 0
-    file.require_writable()
+    require_writable(out)
     if finished == len(rows):
         return Written(finished, finished, 0)
     asked = VisionLanguageModel(opened)

@@ -92,6 +92,20 @@ def predict_rows(
         yield outcome.number, outcome.texts[0]
 
 
+def predict_texts(
+    model: PreTrainedModel, collator: Collator, rows: Sequence[Row], **settings: Any
+) -> list[str]:
+    """The text of each row, in the order of `rows`; arguments are those of `outcomes`.
+
+    Raises:
+        ImageError: an image is unusable.
+    """
+    texts = [""] * len(rows)
+    for number, text in predict_rows(model, collator, rows, **settings):
+        texts[number] = text
+    return texts
+
+
 def _prompted(
     model: PreTrainedModel,
     collator: Collator,

@@ -76,24 +76,6 @@ class PredictionFile:
         self.settings = json.loads(json.dumps(settings))
         self._beside = path.with_name(path.name + SETTINGS_SUFFIX)
 
-    def require_writable(self) -> None:
-        """Checks, before anything long begins, that the file can be made where it is wanted.
-
-        Raises:
-            DataError: it cannot.
-        """
-        existed = self.path.exists()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab"):
-                pass
-        except OSError as error:
-            raise DataError(
-                f"cannot be written ({error.strerror})", where=str(self.path), do="name another"
-            ) from error
-        if not existed:
-            self.path.unlink()
-
     def refuse_what_would_be_lost(self) -> None:
         """Checks that a file which is about to be replaced is a finished one of ours.
 
