@@ -2,14 +2,16 @@
 
     python docs/studies/question_aware.py --seeds 0 1 2 --out table.json
 
-Drawn scenes, all questions about each, and a visual prefix too short to carry every answer. Two
-arms differ in `model.text_branch` alone: same base, same number of query tokens, steps, data,
-learning rates and seeds. Everything goes through `qvft.train` and `qvft.eval`.
+Drawn scenes of three or four small things, questions about one of them, and a visual prefix too
+short to carry every answer. Two arms differ in `model.text_branch` alone: same base, same number of
+query tokens, steps, data, learning rates and seeds. Everything goes through `qvft.train` and
+`qvft.eval`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -21,27 +23,36 @@ from qvft.eval import main as evaluate
 from qvft.train import main as train
 
 SIZE_PX = 48
-TRAIN, TEST = (11, 1000), (2, 100)
+TRAIN, TEST = (11, 3000), (2, 300)
 """Seed of the drawing and scenes of each split."""
+THINGS = 3
+"""A scene has as many things at least; four is the most that is drawn."""
+ABOUT_ALL = ("How many", "Is there any", "Is anything")
+"""What questions begin with that no single thing answers; they are left out."""
 ARMS = {"blind": [], "aware": ["model.text_branch=fresh"]}
 QUERY_TOKENS = 2
 RATE = 1.0e-3
 
 
 def write_split(folder: Path, name: str, seed: int, count: int) -> Path:
-    """A split as custom JSONL with PNG images: all questions about each scene.
+    """A split as custom JSONL with PNG images: all questions about one thing of each scene.
 
     An item's meta says how many `things` its scene has.
     """
     (folder / name).mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.jsonl"
+    scenes = filter(
+        lambda scene: len(scene.things) >= THINGS,
+        (sample_scene(seed, index) for index in itertools.count()),
+    )
     with path.open("w", encoding="utf-8") as stream:
-        for index in range(count):
-            scene = sample_scene(seed, index)
+        for index, scene in enumerate(itertools.islice(scenes, count)):
             image = f"{name}/{index}.png"
             draw(scene, SIZE_PX).save(folder / image)
             meta = {"things": str(len(scene.things))}
             for question, answer in questions(scene):
+                if question.startswith(ABOUT_ALL):
+                    continue
                 row = {"image": image, "question": question, "answer": answer, "meta": meta}
                 stream.write(json.dumps(row) + "\n")
     return path
@@ -110,7 +121,7 @@ def main() -> int:
     """Runs both arms for every seed and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--queries", type=int, default=QUERY_TOKENS, help="query tokens kept")
     parser.add_argument("--work", type=Path, default=Path("runs/question_aware_study"))
     parser.add_argument("--out", type=Path, default=Path("question_aware.json"))
