@@ -86,6 +86,23 @@ def opened_decoder(model: nn.Module, family: Family, frozen_share: float) -> set
     return opened
 
 
+def count_blocks(model: nn.Module, family: Family) -> tuple[int, int]:
+    """Blocks of the decoder: all, and those with weights of their own that are trained.
+
+    LoRA in a block does not count; the block itself is frozen then.
+    """
+    prefix = family.blocks(cast(Any, model).config) + "."
+    blocks: set[str] = set()
+    trained: set[str] = set()
+    for name, parameter in model.named_parameters():
+        if name.startswith(prefix):
+            number = name.removeprefix(prefix).partition(".")[0]
+            blocks.add(number)
+            if parameter.requires_grad and family.component(name) == "decoder":
+                trained.add(number)
+    return len(blocks), len(trained)
+
+
 def count_components(model: nn.Module, family: Family) -> list[ComponentCount]:
     """One row a component in the family's order, then adapters where there are any."""
     totals = dict.fromkeys([*family.parts, "adapters"], 0)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from qvft.adapters.targets import stored_transposed
 from qvft.errors import CheckpointError
 
 WEIGHTS = "adapter_model.safetensors"
@@ -46,6 +47,9 @@ def add_lora(
         dropout: on the adapters' input.
         dora: weight-decomposed LoRA. rslora: rank-stabilised scale.
         base_id: written into adapter_config.json, so that plain PEFT finds the base.
+
+    Raises:
+        RecipeError: the targets' weights are not all stored the same way round.
     """
     config = LoraConfig(
         r=r,
@@ -54,6 +58,7 @@ def add_lora(
         target_modules=list(targets),
         use_dora=dora,
         use_rslora=rslora,
+        fan_in_fan_out=stored_transposed(model, targets),
         bias="none",
     )
     with _without_renaming_warning():

@@ -24,7 +24,6 @@ _PREFIX = "base_model.model."
 _PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 _UNSUPPORTED = (
     "alpha_pattern",
-    "fan_in_fan_out",
     "layer_replication",
     "lora_bias",
     "modules_to_save",
@@ -44,28 +43,34 @@ class LoraWeight:
         a: (R, I) float32. b: (O, R) float32.
         scale: alpha / R, or alpha / sqrt(R) with rsLoRA.
         magnitude: (O,) float32 with DoRA, otherwise None.
+        transposed: the weight it belongs to is stored (I, O), as GPT-2's are.
     """
 
     a: Tensor
     b: Tensor
     scale: float
     magnitude: Tensor | None
+    transposed: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(O, I) of the weight it belongs to."""
-        return self.b.shape[0], self.a.shape[1]
+        """(O, I) of the weight it belongs to, (I, O) where that is stored transposed."""
+        width_out, width_in = self.b.shape[0], self.a.shape[1]
+        return (width_in, width_out) if self.transposed else (width_out, width_in)
 
     def merged(self, weight: Tensor) -> Tensor:
-        """The weight (O, I) that computes what base weight and adapter compute, in float32.
+        """The weight that computes what base weight and adapter compute, in float32.
+
+        It has the shape of `weight`, which is `shape`.
 
         Source: LoRA, arXiv 2106.09685, section 4.1; DoRA, arXiv 2402.09353, equation 5, where the
         direction W + sBA is scaled row by row to the trained magnitude.
         """
-        merged = weight.float() + self.scale * (self.b @ self.a)
-        if self.magnitude is None:
-            return merged
-        return (self.magnitude / torch.linalg.norm(merged, dim=1)).unsqueeze(1) * merged
+        base = weight.float().T if self.transposed else weight.float()
+        merged = base + self.scale * (self.b @ self.a)
+        if self.magnitude is not None:
+            merged = (self.magnitude / torch.linalg.norm(merged, dim=1)).unsqueeze(1) * merged
+        return merged.T.contiguous() if self.transposed else merged
 
 
 def read_lora(folder: Path) -> dict[str, LoraWeight]:
@@ -127,7 +132,7 @@ def _layer(
         )
     alpha = float(config["lora_alpha"])
     scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
-    return LoraWeight(a, b, scale, magnitude)
+    return LoraWeight(a, b, scale, magnitude, transposed=bool(config.get("fan_in_fan_out")))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -6,13 +6,17 @@ import difflib
 from collections.abc import Sequence
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from qvft.errors import RecipeError
 from qvft.models.families import Family
 
 
 def linear_names(model: nn.Module, family: Family) -> list[str]:
-    """Last name parts of the linear layers in the decoder's blocks, e.g. q_proj, fc1."""
+    """Last name parts of the linear layers in the decoder's blocks, e.g. q_proj, fc1.
+
+    GPT-2's are transformers' `Conv1D`, a linear layer whose weight is stored (in, out).
+    """
     names = {name.rpartition(".")[2] for name, _ in _decoder_linears(model, family)}
     return sorted(names)
 
@@ -46,10 +50,36 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
     return [name for name in found if name.rpartition(".")[2] in targets]
 
 
+def stored_transposed(model: nn.Module, targets: Sequence[str]) -> bool:
+    """Whether the base stores the weights of these layers (in, out), as `Conv1D` does.
+
+    A 4-bit layer stores them (out, in), whatever it was made from. What counts is the layer it was
+    made from, since that is where its adapter is merged.
+
+    Args:
+        targets: full module names, from `resolve_targets`.
+
+    Raises:
+        RecipeError: some are stored one way and some the other; an adapter has one such setting.
+    """
+    turned = [name for name in targets if _is_conv1d(model.get_submodule(name))]
+    if 0 < len(turned) < len(targets):
+        raise RecipeError(
+            f"{len(turned)} of {len(targets)} weights stored (in, out), first that of {turned[0]}",
+            where="tune.lora.targets",
+            expected="layers of one kind",
+        )
+    return bool(turned)
+
+
+def _is_conv1d(layer: nn.Module) -> bool:
+    return isinstance(layer, Conv1D) or getattr(layer, "source_cls", None) is Conv1D
+
+
 def _decoder_linears(model: nn.Module, family: Family) -> list[tuple[str, nn.Module]]:
     prefix = family.blocks(model.config) + "."
     return [
         (name, module)
         for name, module in model.named_modules()
-        if name.startswith(prefix) and isinstance(module, nn.Linear)
+        if name.startswith(prefix) and isinstance(module, nn.Linear | Conv1D)
     ]

@@ -19,7 +19,7 @@ from qvft.models.stages import (
     embed_rows,
     encode_images,
     generate,
-    logits_at,
+    logits_of,
 )
 from qvft.weights.probes import Probe
 
@@ -140,7 +140,7 @@ def _embed(model: Any, probe: Probe) -> Tensor:
 
 def _logits(model: Any, embeds: Tensor) -> Tensor:
     mask = _ones(embeds)
-    return logits_at(model, decode_hidden(model, embeds, mask), mask.bool()).float().cpu()
+    return logits_of(model, decode_hidden(model, embeds, mask)[mask.bool()]).float().cpu()
 
 
 def _ones(embeds: Tensor) -> Tensor:

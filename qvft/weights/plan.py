@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from qvft.adapters.lora_weights import LoraWeight
 from qvft.errors import CheckpointError
@@ -93,7 +94,8 @@ def make_plan(
 
     Raises:
         CheckpointError: a trained weight has no place in the base, is in two places, is of another
-            shape, not finite, or under a tied name.
+            shape, not finite, or under a tied name; an adapter was made for a weight that is
+            stored the other way round.
     """
     state = base.state_dict()
     owners = tied_keys(state)
@@ -107,6 +109,8 @@ def make_plan(
             if action == "lora" and key in owners.values():
                 raise CheckpointError(f"{key} is shared by two layers and has LoRA on one")
             actions[key] = action
+    for key, layer in lora.items():
+        _check_direction(key, layer, base)
     for key, tensor in bridge.items():
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"the trained weight {key} is not finite")
@@ -147,6 +151,17 @@ def _check_place(
         raise CheckpointError(
             f"the {action} weight {key} is {shape}",
             expected=f"{tuple(state[key].shape)}, as in the base",
+        )
+
+
+def _check_direction(key: str, layer: LoraWeight, base: nn.Module) -> None:
+    """A square weight has the right shape either way round, so that the layer's kind is asked."""
+    owner = base.get_submodule(key.rpartition(".")[0])
+    if isinstance(owner, Conv1D) != layer.transposed:
+        stored = "(in, out)" if layer.transposed else "(out, in)"
+        raise CheckpointError(
+            f"the adapter of {key} is for a weight stored {stored}",
+            expected=f"{'(in, out)' if isinstance(owner, Conv1D) else '(out, in)'}, as in the base",
         )
 
 

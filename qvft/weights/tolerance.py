@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 SAFETY = 4.0
 """Allowed multiple of what the random errors did. Two draws agree within a factor of two: on small
@@ -57,13 +58,18 @@ def jitter(
     4-bit weights are left as they are.
     """
     generators: dict[torch.device, torch.Generator] = {}
+    # The terms that a product sums lie along the first dimension of these.
+    transposed = {
+        f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, Conv1D)
+    }
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             continue
         place = parameter.device
         if place not in generators:
             generators[place] = torch.Generator(place).manual_seed(0)
-        share = _summing_error(parameter, computed)
+        stored = parameter.T if name in transposed else parameter
+        share = _summing_error(stored, computed)
         if name.replace(".base_layer.", ".") in rounded:
             # Stochastic rounding has twice the variance of rounding to nearest.
             spread = math.sqrt(2) if written == torch.bfloat16 else 1.0

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from qvft.adapters.freeze import count_components, mark_trainable, total_count
+from qvft.adapters.freeze import count_blocks, count_components, mark_trainable, total_count
 from qvft.adapters.lora import add_lora, lora_targets
 from qvft.adapters.targets import resolve_targets
 from qvft.models.families import FAMILIES
+from qvft.models.geometry import meta_model, published_qvision
 from qvft.models.tiny import QUERY_TOKENS, WIDTH, init_tiny
 
 FAMILY = FAMILIES["blip2"]
@@ -93,3 +94,24 @@ def test_lora_reports_the_layers_it_was_given() -> None:
     )
     handle = add_lora(model, wanted, r=RANK, alpha=8)
     assert sorted(lora_targets(handle)) == sorted(wanted)
+
+
+def test_blocks_with_adapters_alone_are_frozen_and_those_of_a_full_decoder_trained() -> None:
+    model = with_lora()
+    blocks = model.config.text_config.num_hidden_layers
+    mark_trainable(model, FAMILY, USUAL)
+    assert count_blocks(model, FAMILY) == (blocks, 0)
+    model = init_tiny(0)
+    mark_trainable(model, FAMILY, {**USUAL, "decoder": "full"})
+    assert count_blocks(model, FAMILY) == (blocks, blocks)
+
+
+@pytest.mark.parametrize(("share", "trained"), [(0.7, 9), (0.5, 15)])
+def test_the_published_phases_train_so_many_of_24_blocks(share: float, trained: int) -> None:
+    """The counts that follow from the published 240.36 M trained weights at one half frozen."""
+    config = published_qvision("openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG")
+    assert config is not None
+    model, family = meta_model(config), FAMILIES["qvision"]
+    modes = {"vision": "frozen", "qformer": "full", "decoder": "full"}
+    mark_trainable(model, family, modes, frozen_share=share)
+    assert count_blocks(model, family) == (24, trained)
