@@ -55,7 +55,7 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
         raise FailedError("the model says nothing about this image: there is no word to explain")
     figure = explanation_figure(
         explained,
-        _seen(loaded, rows[0]),
+        seen_image(loaded, rows[0]),
         title=f"Asked: {question}" if question is not None else "Caption",
         model=model,
     )
@@ -130,6 +130,14 @@ def measure_pointing(model: str, *, questions: int, seed: int) -> Pointing:
     return found
 
 
+def seen_image(loaded: Loaded, row: Row) -> FloatArray:
+    """The image as the model sees it, resized and perhaps cropped: (height, width, 3) in 0..1."""
+    processor = loaded.collator.image_processor
+    pixels = loaded.collator.pixels([row.sample.image])[0].permute(1, 2, 0).double().numpy()
+    colours = pixels * np.asarray(processor.image_std) + np.asarray(processor.image_mean)
+    return np.clip(colours, 0.0, 1.0)
+
+
 def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
     """What the model says to each row, decoded as its recipe says."""
     return predict_texts(
@@ -140,11 +148,3 @@ def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
         batch_size=recipe.eval.batch_size,
         workers=0 if len(rows) == 1 else recipe.data.workers,
     )
-
-
-def _seen(loaded: Loaded, row: Row) -> FloatArray:
-    """The image as the model sees it, resized and perhaps cropped: (height, width, 3) in 0..1."""
-    processor = loaded.collator.image_processor
-    pixels = loaded.collator.pixels([row.sample.image])[0].permute(1, 2, 0).double().numpy()
-    colours = pixels * np.asarray(processor.image_std) + np.asarray(processor.image_mean)
-    return np.clip(colours, 0.0, 1.0)

@@ -1,12 +1,14 @@
 """Where the queries that a word used look: maps over the image's patches, word by word.
 
-A word's map is the decoder's attention to the visual tokens, at the positions that write the word's
+A word's map is the text's attention to the query tokens, at the positions that write the word's
 tokens, times the Q-Former's cross-attention of those query tokens to the patches. Both are averaged
-over heads and over all layers that have them. What the queries tell each other in the Q-Former, and
-what positions tell each other in the decoder, is not followed: the map is a reading aid, and
+over heads and over all layers that have them; what reads the query tokens is the family's
+(`qvft.models.attention`). What the queries tell each other in the Q-Former, and what positions tell
+each other in the decoder, is not followed: the map is a reading aid, and
 `explanation_faithfulness.py` measures what it is worth.
 
-Shape letters: B rows, L row length, Q query tokens, P patches, S patches a side.
+Shape letters: B rows, L row length, K things that the text reads, Q query tokens, P patches,
+R rows and C columns of patches.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
-from qvft.models.attention import Attention, attend
+from qvft.models.attention import attend
+from qvft.models.attention_weights import Attention
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -34,13 +37,18 @@ class Word:
 
     Attributes:
         text: the word.
-        map: (S, S) attention to each patch, from the top left.
-        on_image: share of the decoder's attention that goes to visual tokens, the rest to words.
+        map: (R, C) attention to each patch, from the top left.
+        used: (Q,) the text's attention to each query token, mean over the word's tokens.
     """
 
     text: str
     map: FloatArray
-    on_image: float
+    used: FloatArray
+
+    @property
+    def on_image(self) -> float:
+        """Share of the text's attention that goes to query tokens at all."""
+        return float(self.used.sum())
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,16 @@ class Explanation:
     Attributes:
         text: the caption or answer, as explained.
         words: its words in order.
-        map: (S, S) the mean over the tokens of all words.
-        queries: (Q, S, S) where each query token looks, whatever the words.
-        used: (Q,) the decoder's attention to each query token, mean over the tokens of all words.
+        map: (R, C) the mean over the tokens of all words.
+        queries: (Q, R, C) where each query token looks, whatever the words.
+        used: (Q,) the text's attention to each query token, mean over the tokens of all words.
         similarity: (Q, Q) cosine between what the Q-Former made of the query tokens.
         on_class_token: share of the queries' attention that goes to the ViT's class token, which
-            has no place in the image and is in no map.
-        decoder_layers, cross_layers: numbers of the layers averaged over, from 0.
+            has no place in the image and is in no map; None where the queries do not see it.
+        reads_words: whether the attention to query tokens competes with that to words, so that
+            `Word.on_image` is not 1.
+        reading, limit: as in `Attention`.
+        text_layers, cross_layers: numbers of the layers averaged over, from 0.
     """
 
     text: str
@@ -65,8 +76,11 @@ class Explanation:
     queries: FloatArray
     used: FloatArray
     similarity: FloatArray
-    on_class_token: float
-    decoder_layers: tuple[int, ...]
+    on_class_token: float | None
+    reads_words: bool
+    reading: str
+    limit: str
+    text_layers: tuple[int, ...]
     cross_layers: tuple[int, ...]
 
 
@@ -94,8 +108,7 @@ def explain_texts(
         where = text_positions(batch["labels"][row])
         ids = batch["input_ids"][row, where].tolist()
         spans = word_spans(template.tokenizer, ids)
-        is_image = batch["input_ids"][row] == template.image_token_id
-        found.append(_explain(attention, row, where, spans, is_image) if spans else None)
+        found.append(_explain(attention, row, where, spans) if spans else None)
     return found
 
 
@@ -127,33 +140,32 @@ def word_spans(tokenizer: Any, ids: Sequence[int]) -> list[tuple[str, slice]]:
 
 
 def _explain(
-    attention: Attention,
-    row: int,
-    where: Tensor,
-    spans: Sequence[tuple[str, slice]],
-    is_image: Tensor,
+    attention: Attention, row: int, where: Tensor, spans: Sequence[tuple[str, slice]]
 ) -> Explanation:
-    decoder = attention.decoder[:, row].mean(dim=0)  # (L, L)
-    cross = attention.cross[:, row].mean(dim=0)  # (Q, P + 1)
-    patches = cross[:, 1:]
-    side = round(patches.shape[1] ** 0.5)
+    text = attention.text[:, row].mean(dim=0)  # (L, K)
+    cross = attention.cross[:, row].mean(dim=0)  # (Q, P), or with a class token (Q, P + 1)
+    patches = cross[:, 1:] if attention.has_class_token else cross
+    is_query = attention.is_query[row]
     # A token is written at the position before it.
-    used = decoder[where - 1][:, is_image]  # (tokens, Q)
-    maps = (used @ patches).view(-1, side, side)
+    used = text[where - 1][:, is_query]  # (tokens, Q)
+    maps = (used @ patches).view(-1, *attention.grid)
     words = tuple(
-        Word(text, _array(maps[span].mean(dim=0)), float(used[span].sum(dim=1).mean()))
-        for text, span in spans
+        Word(word, _array(maps[span].mean(dim=0)), _array(used[span].mean(dim=0)))
+        for word, span in spans
     )
     outputs = normalize(attention.queries[row], dim=-1)
     return Explanation(
-        text=" ".join(text for text, _ in spans),
+        text=" ".join(word for word, _ in spans),
         words=words,
         map=_array(maps.mean(dim=0)),
-        queries=_array(patches.reshape(-1, side, side)),
+        queries=_array(patches.reshape(-1, *attention.grid)),
         used=_array(used.mean(dim=0)),
         similarity=_array(outputs @ outputs.T),
-        on_class_token=float(cross[:, 0].mean()),
-        decoder_layers=attention.decoder_layers,
+        on_class_token=float(cross[:, 0].mean()) if attention.has_class_token else None,
+        reads_words=not bool(is_query.all()),
+        reading=attention.reading,
+        limit=attention.limit,
+        text_layers=attention.text_layers,
         cross_layers=attention.cross_layers,
     )
 

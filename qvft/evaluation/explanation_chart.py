@@ -1,7 +1,4 @@
-"""An explanation as a figure: words, queries, similarity, and how it was made.
-
-Shape letters: Q query tokens, S patches a side.
-"""
+"""An explanation as a figure: words, queries, similarity, and how it was made."""
 
 from __future__ import annotations
 
@@ -53,8 +50,8 @@ def explanation_figure(
     _words(top, explained, image, heights[1], rows=word_rows)
     overview, matrix = bottom.subfigures(1, 2, width_ratios=[7, 4])
     _queries(overview, explained, image, heights[2], rows=query_rows)
-    _similarity(matrix, explained)
-    foot.text(0.02, 0.92, _method(explained, model), va="top", size=8, color="#444", **_PLAIN)
+    _similarity(matrix, explained, heights[2])
+    foot.text(0.02, 0.92, method_text(explained, model), va="top", size=8, color="#444", **_PLAIN)
     return figure
 
 
@@ -66,15 +63,54 @@ def figure_bytes(figure: Figure, form: str) -> bytes:
 
 
 def layers_text(layers: tuple[int, ...]) -> str:
-    """Numbers of layers as people write them: `0 to 11`, or `0, 2, 4`."""
+    """Layers as people write them: `layers 0 to 11`, `layers 0, 2, 4` or `layer 0`."""
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
     if len(layers) > 2 and layers == tuple(range(layers[0], layers[-1] + 1)):
-        return f"{layers[0]} to {layers[-1]}"
-    return ", ".join(map(str, layers))
+        return f"layers {layers[0]} to {layers[-1]}"
+    return "layers " + ", ".join(map(str, layers))
+
+
+def method_text(explained: Explanation, model: str) -> str:
+    """How a figure was made and what to mind when reading it, for people who see only the figure.
+
+    Args:
+        model: what the user called it.
+    """
+    text, cross = layers_text(explained.text_layers), layers_text(explained.cross_layers)
+    said = [
+        f"{model}. A word's map is {explained.reading}, from the places that write the word (mean "
+        f"over heads and {text}), times the Q-Former's cross-attention from those queries to the "
+        f"patches (mean over heads and {cross}). Each map runs from its own least value (dark) to "
+        "its largest (bright)."
+    ]
+    if explained.reads_words:
+        said.append(
+            "In brackets after a word: the share of that attention that goes to the image at all, "
+            "the rest goes to words."
+        )
+    if explained.on_class_token is not None:
+        said.append(
+            "The ViT's class token, which has no place in the image, is left out: "
+            f"{explained.on_class_token:.0%} of the queries' attention goes to it."
+        )
+    if explained.limit:
+        said.append(explained.limit)
+    warning = (
+        "Attention shows what was read, not what decided: --faithfulness measures what such maps "
+        "are worth for a model."
+    )
+    return "\n".join(textwrap.fill(line, 175) for line in (" ".join(said), warning))
+
+
+def printable(text: str) -> str:
+    """A text without control characters, which models of single bytes can write."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def _heading(head: SubFigure, title: str, text: str) -> None:
     asked = textwrap.shorten(title, 130, placeholder=" ...")
-    said = textwrap.shorten(text, 105, placeholder=" ...")
+    said = textwrap.shorten(printable(text), 105, placeholder=" ...")
     head.text(0.02, 0.78, asked, va="center", size=11, color="#444", **_PLAIN)
     head.text(0.02, 0.30, said, va="center", size=14, weight="bold", **_PLAIN)
 
@@ -90,8 +126,10 @@ def _words(
     panels[0].set_title("as the model sees it", size=9, color="#444")
     for panel, word in zip(panels[1:], explained.words, strict=False):
         _heat(panel, word.map, image)
-        name = word.text if len(word.text) <= 16 else f"{word.text[:13]}..."
-        panel.set_title(f"{name}  ({word.on_image:.0%})", size=9, **_PLAIN)
+        name = printable(word.text)
+        name = name if len(name) <= 16 else f"{name[:13]}..."
+        share = f"  ({word.on_image:.0%})" if explained.reads_words else ""
+        panel.set_title(f"{name}{share}", size=9, **_PLAIN)
 
 
 def _queries(
@@ -116,15 +154,17 @@ def _panels(part: SubFigure, rows: int, columns: int, height_in: float) -> list[
     return panels
 
 
-def _similarity(part: SubFigure, explained: Explanation) -> None:
+def _similarity(part: SubFigure, explained: Explanation, height_in: float) -> None:
     _subtitle(part, "Similarity of the queries' outputs")
     panel = part.subplots()
-    part.subplots_adjust(left=0.12, right=0.9, bottom=0.14, top=0.84)
+    part.subplots_adjust(left=0.12, right=0.82, bottom=0.14, top=1 - _TITLE_IN / height_in)
+    panel.set_anchor("N")
     shown = panel.imshow(explained.similarity, vmin=-1, vmax=1, cmap="RdBu_r")
     panel.set_xlabel("query", size=8)
     panel.set_ylabel("query", size=8)
     panel.tick_params(labelsize=7)
-    bar = part.colorbar(shown, ax=panel, shrink=0.9)
+    # As tall as the matrix, which is square however tall its part is.
+    bar = part.colorbar(shown, cax=panel.inset_axes((1.05, 0, 0.05, 1)))
     bar.set_label("cosine", size=8)
     bar.ax.tick_params(labelsize=7)
 
@@ -142,19 +182,3 @@ def _heat(panel: Axes, map_: FloatArray, image: FloatArray) -> None:
 
 def _subtitle(part: SubFigure, text: str) -> None:
     part.suptitle(text, x=0.02, ha="left", size=10, weight="bold")
-
-
-def _method(explained: Explanation, model: str) -> str:
-    decoder, cross = layers_text(explained.decoder_layers), layers_text(explained.cross_layers)
-    lines = [
-        f"{model}. A word's map is the decoder's attention to the visual tokens, from the places "
-        f"that write the word (mean over heads and layers {decoder}), times the Q-Former's "
-        f"cross-attention from those queries to the patches (mean over heads and layers {cross}). "
-        f"Each map runs from its own least value (dark) to its largest (bright). In brackets after "
-        f"a word: the share of the decoder's attention that goes to the image at all. The ViT's "
-        f"class token, which has no place in the image, is left out: "
-        f"{explained.on_class_token:.0%} of the queries' attention goes to it.",
-        "Attention shows what was read, not what decided: --faithfulness measures what such maps "
-        "are worth for a model.",
-    ]
-    return "\n".join(textwrap.fill(line, 175) for line in lines)

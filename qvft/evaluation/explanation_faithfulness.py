@@ -6,7 +6,7 @@ queries used what the map shows, the brightest fifth must cost more.
 
 Source: the deletion test of RISE, Petsiuk et al., arXiv 1806.07421, section 4.1, at one size.
 
-Shape letters: B rows, P patches, S patches a side, L row length.
+Shape letters: B rows, R rows and C columns of patches, L row length.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.evaluation.explanation import FloatArray, explain_texts, target_batch
 from qvft.evaluation.stats import paired_difference
-from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_at
+from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_of
 
 SHARE = 0.2
 """Part of the patches that is masked."""
@@ -163,7 +163,7 @@ def log_probabilities(
     # The last supervised position of a row is its stop token.
     words &= words.flip(1).cumsum(dim=1).flip(1) > 1
     losses = cross_entropy(
-        logits_at(model, hidden[:, :-1], words).float(), following[words], reduction="none"
+        logits_of(model, hidden[:, :-1][words]).float(), following[words], reduction="none"
     )
     sums = losses.new_zeros(len(words)).index_add(0, words.nonzero()[:, 0], losses)
     return -sums.double().cpu().numpy()
@@ -175,23 +175,27 @@ def masked_count(patches: int) -> int:
 
 
 def brightest_patches(map_: FloatArray) -> npt.NDArray[np.bool_]:
-    """(S, S) the brightest fifth of a map (S, S); among equals the first from the top left."""
+    """(R, C) the brightest fifth of a map (R, C); among equals the first from the top left."""
     order = np.argsort(-map_.ravel(), kind="stable")
     return _chosen(map_.shape, order)
 
 
 def random_patches(shape: tuple[int, ...], generator: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """(S, S) a random fifth."""
+    """(R, C) a random fifth."""
     return _chosen(shape, generator.permutation(math.prod(shape)))
 
 
 def mask_patches(pixel_values: Tensor, masks: npt.NDArray[np.bool_]) -> Tensor:
-    """Images (B, 3, height, width) with the patches that are true in `masks` (B, S, S) at zero."""
+    """Images (B, 3, height, width) with the patches that are true in `masks` (B, R, C) at zero.
+
+    Where patches do not divide the image evenly, the last pixels belong to none and stay.
+    """
     height, width = pixel_values.shape[-2:]
     rows, columns = masks.shape[-2:]
     patch_px = (height // rows, width // columns)
     wide = torch.from_numpy(masks).to(pixel_values.device)
     wide = wide.repeat_interleave(patch_px[0], dim=1).repeat_interleave(patch_px[1], dim=2)
+    wide = pad(wide, (0, width - wide.shape[2], 0, height - wide.shape[1]))
     return pixel_values.masked_fill(wide[:, None], 0.0)
 
 

@@ -1,6 +1,6 @@
 """Where maps point on drawn scenes, where the true region of what is asked about is known.
 
-Shape letters: S patches a side.
+Shape letters: R rows and C columns of patches.
 """
 
 from __future__ import annotations
@@ -122,16 +122,20 @@ def thing_region(scene: Scene, thing: Thing, size_px: int) -> npt.NDArray[np.boo
     return (before != after).any(axis=2)
 
 
-def patches_of(region: npt.NDArray[np.bool_], side: int) -> npt.NDArray[np.bool_]:
-    """(S, S) the patches that hold a pixel of a region, which is resized with its image."""
-    patches = np.zeros((side, side), dtype=bool)
+def patches_of(region: npt.NDArray[np.bool_], grid: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """(R, C) the patches that hold a pixel of a region, which is resized with its image.
+
+    Args:
+        grid: R and C.
+    """
+    patches = np.zeros(grid, dtype=bool)
     rows, columns = region.nonzero()
-    patches[rows * side // region.shape[0], columns * side // region.shape[1]] = True
+    patches[rows * grid[0] // region.shape[0], columns * grid[1] // region.shape[1]] = True
     return patches
 
 
 def points_at(map_: FloatArray, patches: npt.NDArray[np.bool_]) -> bool:
-    """Whether the brightest patch of a map (S, S) is among `patches` (S, S)."""
+    """Whether the brightest patch of a map (R, C) is among `patches` (R, C)."""
     return bool(patches.ravel()[int(map_.argmax())])
 
 
@@ -168,8 +172,8 @@ def pointing(
             thing = thing_asked_about(scene, row.question or "")
             if found is None or thing is None:
                 continue
-            side, size_px = len(found.map), row.sample.image.size_px
-            regions = [patches_of(thing_region(scene, one, size_px), side) for one in scene.things]
+            grid, size_px = found.map.shape, row.sample.image.size_px
+            regions = [patches_of(thing_region(scene, one, size_px), grid) for one in scene.things]
             asked, any_thing = regions[scene.things.index(thing)], np.logical_or.reduce(regions)
             hits.append(points_at(found.map, asked))
             chances.append(asked.mean())

@@ -27,7 +27,7 @@ from qvft.evaluation.explanation_pointing import (
     thing_asked_about,
     thing_region,
 )
-from qvft.models.attention import Attention
+from qvft.models.attention_weights import Attention
 
 Q, LENGTH = 12, 16  # of the row `<image>` x 12, `</s>`, " red", " blue", stop
 
@@ -57,7 +57,19 @@ def hand_made(tokens: int) -> Attention:
     decoder[0, 0, length - 3, 1] = 0.25
     outputs = torch.eye(Q)[None] * 3
     outputs[0, 1, :2] = torch.tensor([1.0, 1.0])
-    return Attention(decoder, cross, outputs, (0, 1), (0,))
+    is_query = (torch.arange(length) < Q)[None]
+    return Attention(
+        text=decoder,
+        is_query=is_query,
+        cross=cross,
+        has_class_token=True,
+        grid=(2, 2),
+        queries=outputs,
+        reading="made by hand",
+        limit="",
+        text_layers=(0, 1),
+        cross_layers=(0,),
+    )
 
 
 def test_a_words_map_is_use_of_queries_times_where_they_look(
@@ -79,7 +91,8 @@ def test_a_words_map_is_use_of_queries_times_where_they_look(
     assert found.on_class_token == pytest.approx((10 + 0.2) / 12)
     # Query 1 gave (1, 1), query 0 (3, 0): cosine 1 / sqrt 2; query 2 is at right angles to both.
     assert found.similarity[1, :3] == pytest.approx([2**-0.5, 1, 0])
-    assert (found.decoder_layers, found.cross_layers) == ((0, 1), (0,))
+    assert (found.text_layers, found.cross_layers) == ((0, 1), (0,))
+    assert found.reads_words and found.reading == "made by hand"
 
 
 def test_a_text_without_words_has_no_explanation(loaded: Loaded, rows: list[Row]) -> None:
@@ -141,6 +154,13 @@ def test_masked_patches_are_zero_and_the_others_untouched() -> None:
     assert masked[0, :, 12:24, 24:36].count_nonzero() == 0
     assert masked.sum() == 3 * (48 * 48 - 12 * 12)
     assert pixels.min() == 1
+
+
+def test_pixels_that_no_patch_covers_stay() -> None:
+    """Patches of 5 pixels in an image of 16: the last row and column are cut off by the ViT."""
+    masked = masking.mask_patches(torch.ones(1, 3, 16, 16), np.ones((1, 3, 3), dtype=bool))
+    assert masked[..., :15, :15].count_nonzero() == 0
+    assert masked.sum() == 3 * (16 * 16 - 15 * 15)
 
 
 def test_maps_that_mask_the_same_do_no_better_than_random(
@@ -233,7 +253,8 @@ def test_patches_hold_a_pixel_of_the_region() -> None:
     region[15:17, 40] = True
     expected = np.zeros((4, 4), dtype=bool)
     expected[:2, 2] = True
-    assert (patches_of(region, 4) == expected).all()
+    assert (patches_of(region, (4, 4)) == expected).all()
+    assert patches_of(region, (2, 4)).tolist() == [[False, False, True, False], [False] * 4]
     map_ = np.zeros((4, 4))
     map_[1, 2] = 1
     assert points_at(map_, expected) and not points_at(map_.T, expected)

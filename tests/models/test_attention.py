@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from qvft.errors import ModelError, QvftError
-from qvft.models.attention import attend, attention_kernels, eager_attention
+from qvft.models.attention import attend
+from qvft.models.attention_weights import attention_kernels, eager_attention
 from qvft.models.base import find_base
 from qvft.models.load import load_model
 from qvft.models.stages import decode_hidden, embed_rows, encode_images
@@ -59,20 +60,23 @@ def hidden_states(model, pixels: torch.Tensor) -> torch.Tensor:
 
 def test_shapes_and_layers(model, pixels: torch.Tensor) -> None:
     found = attend(model, pixels, rows_for(model))
-    assert found.decoder.shape == (3, B, LENGTH, LENGTH)
+    assert found.text.shape == (3, B, LENGTH, LENGTH)
     assert found.cross.shape == (3, B, Q, P + 1)
     assert found.queries.shape == (B, Q, 128)
-    assert found.decoder_layers == found.cross_layers == (0, 1, 2)
+    assert (found.grid, found.has_class_token) == ((4, 4), True)
+    first = torch.arange(LENGTH) < Q
+    assert torch.equal(found.is_query, first.expand(B, -1))
+    assert found.text_layers == found.cross_layers == (0, 1, 2)
 
 
 def test_rows_sum_to_one_and_no_position_sees_later_ones(model, pixels: torch.Tensor) -> None:
     found = attend(model, pixels, rows_for(model))
     real = rows_for(model)["attention_mask"].bool()
-    sums = found.decoder.sum(dim=-1)[:, real]
+    sums = found.text.sum(dim=-1)[:, real]
     torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=ROUNDING)
     sums = found.cross.sum(dim=-1)
     torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=ROUNDING)
-    assert found.decoder.triu(1).count_nonzero() == 0
+    assert found.text.triu(1).count_nonzero() == 0
 
 
 def test_without_preferences_attention_is_even(blip2, pixels: torch.Tensor) -> None:
@@ -88,7 +92,7 @@ def test_without_preferences_attention_is_even(blip2, pixels: torch.Tensor) -> N
             module.bias.zero_()
     found = attend(blip2, pixels, rows_for(blip2))
     even = torch.ones(LENGTH, LENGTH).tril() / torch.arange(1, LENGTH + 1).view(-1, 1)
-    torch.testing.assert_close(found.decoder[:, 0], even.expand(3, -1, -1), rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(found.text[:, 0], even.expand(3, -1, -1), rtol=0, atol=ROUNDING)
     torch.testing.assert_close(
         found.cross, torch.full_like(found.cross, 1 / (P + 1)), rtol=0, atol=ROUNDING
     )
@@ -119,7 +123,7 @@ def test_a_short_row_attends_as_it_does_alone(model, pixels: torch.Tensor) -> No
     short = LENGTH - 2
     found = attend(model, pixels[1:], alone)
     torch.testing.assert_close(
-        found.decoder[:, 0], together.decoder[:, 1, :short, :short], rtol=0, atol=ROUNDING
+        found.text[:, 0], together.text[:, 1, :short, :short], rtol=0, atol=ROUNDING
     )
 
 
@@ -161,7 +165,7 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was(model, pixels: torch.Tenso
 
 def test_a_model_without_a_qformer_is_refused(pixels: torch.Tensor) -> None:
     other = SimpleNamespace(config=SimpleNamespace(model_type="blip"))
-    with pytest.raises(ModelError, match="blip-2, instructblip"):
+    with pytest.raises(ModelError, match="blip-2, instructblip, qvision"):
         attend(other, pixels, {})
 
 
@@ -174,6 +178,6 @@ def test_a_quantised_decoder_is_read_and_stays_as_it_is(
     assert stored.dtype == torch.uint8
     before = hidden_states(model, pixels)
     found = attend(model, pixels, rows_for(model))
-    assert found.decoder.shape == (3, B, LENGTH, LENGTH)
+    assert found.text.shape == (3, B, LENGTH, LENGTH)
     assert torch.equal(hidden_states(model, pixels), before)
     assert set(attention_kernels(model).values()) == {"sdpa"}

@@ -1,0 +1,69 @@
+"""Who reads whom where visual tokens stand in front of the text: BLIP-2 and question-aware models.
+
+Shape letters: B rows, L row length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from qvft.models.attention_weights import Attention, eager_attention, over_heads, watched
+from qvft.models.stages import decode_hidden, embed_rows, encode_images
+
+READING = "the decoder's attention to the visual tokens"
+
+
+def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tensor]) -> Attention:
+    """As `attention.attend`: the positions of a row read earlier ones, visual tokens among them."""
+    crossing = {
+        number: layer.crossattention.attention
+        for number, layer in enumerate(model.qformer.encoder.layer)
+        if layer.has_cross_attention
+    }
+    decoding = {
+        number: layer.self_attn
+        for number, layer in enumerate(model.language_model.get_decoder().layers)
+    }
+    cross: dict[int, Tensor] = {}
+    decoder: dict[int, Tensor] = {}
+    states: list[Tensor] = []
+    image_index = torch.arange(len(pixel_values), device=pixel_values.device)
+    with eager_attention(model), ExitStack() as hooks:
+        for modules, kept in ((crossing, cross), (decoding, decoder)):
+            for number, module in modules.items():
+                hooks.enter_context(watched(module, _keep_weights(kept, number)))
+        hooks.enter_context(
+            watched(model.qformer, lambda output: states.append(output.last_hidden_state))
+        )
+        images = encode_images(model, pixel_values)
+        embeds = embed_rows(model, rows, images=images, image_index=image_index)
+        decode_hidden(model, embeds, rows["attention_mask"])
+    crossed = torch.stack(list(cross.values()))
+    side = round((crossed.shape[-1] - 1) ** 0.5)
+    return Attention(
+        text=torch.stack(list(decoder.values())),
+        is_query=rows["input_ids"] == model.config.image_token_id,
+        cross=crossed,
+        has_class_token=True,
+        grid=(side, side),
+        queries=states[0][:, : model.query_tokens.shape[1]].float(),
+        reading=READING,
+        limit="",
+        text_layers=tuple(decoder),
+        cross_layers=tuple(cross),
+    )
+
+
+def _keep_weights(kept: dict[int, Tensor], number: int) -> Callable[[Any], None]:
+    """Keeps an attention module's weights, the second thing it returns."""
+
+    def keep(output: tuple[Tensor, Tensor]) -> None:
+        kept[number] = over_heads(output[1])
+
+    return keep
