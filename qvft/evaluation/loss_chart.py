@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-WIDTH, HEIGHT = 1030, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 104, 12, 28
+_LEFT, _TOP, _BOTTOM = 44, 12, 28
+_MARKS = 20
+"""Room above the plot for the names of phases."""
+_LETTER = 6.7
+"""Width of a letter of 12 pixels, generously."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Name of a chart's class, and its measures in pixels; `right` is left for the last values."""
+
+    name: str
+    width: int
+    height: int
+    right: int
+
+
+WIDE = Size("wide", 1030, 260, 104)
+NARROW = Size("narrow", 360, 240, 92)
 
 
 class Point(Protocol):
-    """A logged step."""
+    """A logged step; steps are counted anew in each phase."""
 
+    @property
+    def phase(self) -> str | None: ...
     @property
     def step(self) -> int: ...
     @property
@@ -21,53 +42,119 @@ class Point(Protocol):
     def eval_loss(self) -> float | None: ...
 
 
-def loss_chart(points: Sequence[Point]) -> str:
-    """An `<svg>` of training and evaluation loss by step, of the values that are finite."""
+class Phase(Protocol):
+    """A phase of training."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def steps(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """A finite loss: the step in its phase, the step counted through all phases, the value."""
+
+    step: int
+    at: int
+    value: float
+
+
+def loss_chart(points: Sequence[Point], phases: Sequence[Phase] = (), *, size: Size = WIDE) -> str:
+    """An `<svg>` of training and evaluation loss by step, of the values that are finite.
+
+    With several phases the steps go on from one to the next, a curve is cut where a phase begins,
+    and a dashed line with its name marks the place.
+
+    Args:
+        points: in the order in which they were logged.
+        phases: in order. Points of none of them begin at step 0.
+    """
+    starts, total = _starts(points, phases)
     curves = {
-        "train": [(p.step, p.loss) for p in points if p.loss is not None],
-        "eval": [(p.step, p.eval_loss) for p in points if p.eval_loss is not None],
+        "train": _cut([(p, p.loss) for p in points], starts),
+        "eval": _cut([(p, p.eval_loss) for p in points], starts),
     }
-    curves = {name: [(s, v) for s, v in c if math.isfinite(v)] for name, c in curves.items()}
-    values = [value for curve in curves.values() for _, value in curve]
-    steps = [step for curve in curves.values() for step, _ in curve]
-    if not values:
+    spots = [spot for pieces in curves.values() for piece in pieces for spot in piece]
+    if not spots:
         return ""
+    values = [spot.value for spot in spots]
+    marks = starts if len(starts) > 1 else {}
+    top = _TOP + (_MARKS if marks else 0)
     low_y, high_y, ticks_y = _axis(min(values), max(values))
-    low_x, high_x, ticks_x = _axis(min(0, *steps), max(steps), whole=True)
-    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+    last_step = max(total, *(spot.at for spot in spots))
+    low_x, high_x, ticks_x = _axis(0, last_step, whole=True)
+    right, bottom = size.width - size.right, size.height - _BOTTOM
 
     def x(step: float) -> float:
         return round(_LEFT + (right - _LEFT) * (step - low_x) / (high_x - low_x), 1)
 
     def y(value: float) -> float:
-        return round(bottom - (bottom - _TOP) * (value - low_y) / (high_y - low_y), 1)
+        return round(bottom - (bottom - top) * (value - low_y) / (high_y - low_y), 1)
 
     parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="Loss by step: {_spoken(curves)}">'
+        f'<svg class="chart {size.name}" viewBox="0 0 {size.width} {size.height}" role="img" '
+        f'aria-label="Loss by step: {_spoken(curves, marks)}">'
     ]
     for tick in ticks_y:
         at = y(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{at}" y2="{at}"/>')
         parts.append(_text("tick", _LEFT - 8, at + 4, f"{tick:g}", anchor="end"))
-    for tick in (tick for tick in ticks_x if tick <= max(steps)):
+    for tick in (tick for tick in ticks_x if tick <= last_step):
         parts.append(_text("tick", x(tick), bottom + 18, f"{tick:g}", anchor="middle"))
     parts.append(_text("tick", right + 34, bottom + 18, "step"))
-    ends = _label_heights({name: y(curve[-1][1]) for name, curve in curves.items() if curve})
-    for name, curve in curves.items():
-        if not curve:
-            continue
-        line = " ".join(f"{x(step)},{y(value)}" for step, value in curve)
-        parts.append(f'<polyline class="line {name}" points="{line}"/>')
-        if name == "eval" or len(curve) == 1:
-            parts += [
-                f'<circle class="dot {name}" cx="{x(step)}" cy="{y(value)}" r="3.5">'
-                f"<title>{name} loss {value:.4g} at step {step}</title></circle>"
-                for step, value in curve
-            ]
-        last = f"{name} {curve[-1][1]:.3g}"
-        parts.append(_text(f"label {name}", x(curve[-1][0]) + 10, ends[name] + 4, last))
+    places = [*(x(start) for start in marks.values()), size.width]
+    for index, (name, start) in enumerate(marks.items()):
+        ends = (places[index], places[index + 1])
+        parts.append(_mark(f"{index + 1} {name}", start, ends, top=top, bottom=bottom))
+    heights = _label_heights({name: y(p[-1][-1].value) for name, p in curves.items() if p})
+    for name, pieces in curves.items():
+        for piece in pieces:
+            line = " ".join(f"{x(spot.at)},{y(spot.value)}" for spot in piece)
+            parts.append(f'<polyline class="line {name}" points="{line}"/>')
+            if name == "eval" or len(piece) == 1:
+                parts += [
+                    f'<circle class="dot {name}" cx="{x(spot.at)}" cy="{y(spot.value)}" r="3.5">'
+                    f"<title>{name} loss {spot.value:.4g} at step {spot.step}</title></circle>"
+                    for spot in piece
+                ]
+        if pieces:
+            last = pieces[-1][-1]
+            said = f"{name} {last.value:.3g}"
+            parts.append(_text(f"label {name}", x(last.at) + 10, heights[name] + 4, said))
     return "".join([*parts, "</svg>"])
+
+
+def _starts(points: Sequence[Point], phases: Sequence[Phase]) -> tuple[dict[str, int], int]:
+    """Steps taken before each phase in which any was taken, and in all of them."""
+    starts: dict[str, int] = {}
+    total = 0
+    for phase in phases:
+        logged = [point.step for point in points if point.phase == phase.name]
+        taken = max([phase.steps or 0, *logged])
+        if taken:
+            starts[phase.name] = total
+            total += taken
+    return starts, total
+
+
+def _cut(curve: Sequence[tuple[Point, float | None]], starts: dict[str, int]) -> list[list[_Spot]]:
+    """The finite values of a curve, in a piece for each phase."""
+    pieces: dict[str | None, list[_Spot]] = {}
+    for point, value in curve:
+        if value is not None and math.isfinite(value):
+            at = starts.get(point.phase or "", 0) + point.step
+            pieces.setdefault(point.phase, []).append(_Spot(point.step, at, value))
+    return list(pieces.values())
+
+
+def _mark(name: str, start: int, ends: tuple[float, float], *, top: int, bottom: int) -> str:
+    """The beginning of a phase: its line, and its name where there is room up to the next."""
+    left, right = ends
+    said = html.escape(name if len(name) * _LETTER < right - left else name.partition(" ")[0])
+    line = f'<line class="phase" x1="{left}" x2="{left}" y1="{top - 10}" y2="{bottom}">'
+    title = f"<title>phase {html.escape(name)} begins after {start} steps</title></line>"
+    return line + title + _text("phase", left + 4, top - 10, said)
 
 
 def _text(classes: str, x: float, y: float, text: str, *, anchor: str = "start") -> str:
@@ -101,9 +188,11 @@ def _label_heights(heights: dict[str, float]) -> dict[str, float]:
     return heights
 
 
-def _spoken(curves: dict[str, list[tuple[int, float]]]) -> str:
-    return ", ".join(
-        f"{name} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}"
-        for name, curve in curves.items()
-        if curve
-    )
+def _spoken(curves: dict[str, list[list[_Spot]]], marks: dict[str, int]) -> str:
+    said = [
+        f"{name} from {pieces[0][0].value:.3g} to {pieces[-1][-1].value:.3g}"
+        for name, pieces in curves.items()
+        if pieces
+    ]
+    said += [f"phase {html.escape(name)} begins at {start}" for name, start in marks.items()]
+    return ", ".join(said)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts, Part
 from qvft.evaluation.report_page import render_page
+from qvft.evaluation.report_phases import PhaseFacts
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores
 from qvft.files import write_json, write_text
@@ -21,7 +22,8 @@ from qvft.files import write_json, write_text
 class LossPoint(Part):
     """A logged step of training; either loss may be absent. NaN and infinity become absent."""
 
-    step: int = Field(description="optimizer step")
+    phase: str | None = Field(None, description="name of the phase; null in older reports")
+    step: int = Field(description="optimizer step, counted anew in each phase")
     loss: float | None = Field(None, description="of training")
     eval_loss: float | None = Field(None, description="of the evaluation data while training")
 
@@ -75,6 +77,9 @@ class Report(Part):
     model: ModelFacts = Field(default=ModelFacts(), description="the model, with hashes")
     data: DataFacts = Field(default=DataFacts(), description="the data, with hashes")
     versions: dict[str, str] = Field(default={}, description="of qvft and its libraries")
+    phases: list[PhaseFacts] = Field(
+        default=[], description="of the training run, in order; empty where no run was evaluated"
+    )
     loss_curve: list[LossPoint] = Field(default=[], description="from the training run")
     wall_seconds: float | None = Field(
         default=None, description="of the evaluation, loading and baselines included"

@@ -15,8 +15,9 @@ from PIL import Image
 from qvft.errors import ImageError
 from qvft.evaluation.breakdowns import item_values
 from qvft.evaluation.comparison import ChangedItem, Comparison
-from qvft.evaluation.loss_chart import loss_chart
+from qvft.evaluation.loss_chart import NARROW, WIDE, loss_chart
 from qvft.evaluation.report_grid import choose_items
+from qvft.evaluation.report_phases import phase_lines
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import MAIN_SCORES, main_score
 from qvft.evaluation.table import column_names, signed
@@ -82,7 +83,12 @@ def render_page(
         headlines=_headlines(report),
         scores=[_score_line(report, name) for name in report.metrics],
         baseline_names={name: _BASELINE_NAMES.get(name, name) for name in report.baselines},
-        chart=Markup(loss_chart(report.loss_curve)) if report.loss_curve else None,
+        phases=phase_lines(report.phases),
+        charts=[
+            Markup(loss_chart(report.loss_curve, report.phases, size=size))
+            for size in (WIDE, NARROW)
+            if report.loss_curve
+        ],
         against=_against(report),
         cards=[
             _card(index, rows[index], per_item[index], changed.get(rows[index].id), image_for)
@@ -243,7 +249,7 @@ def _provenance(report: Report) -> list[tuple[str, dict[str, Any]]]:
         ("Versions", dict(report.versions)),
     ]
     known = [
-        (title, {key: value for key, value in content.items() if value not in (None, {}, "")})
+        (title, {key: value for key, value in content.items() if value not in (None, {}, "", [])})
         for title, content in panels
     ]
     return [(title, content) for title, content in known if content]

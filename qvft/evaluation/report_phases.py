@@ -1,0 +1,151 @@
+"""The phases of a training run: what a report holds of them, and how a page words it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from qvft.evaluation.facts import Part
+
+_TITLES = {"vision": "ViT", "qformer": "Q-Former"}
+_LEARNT = {"lm": "language", "scene_heads": "drawn scenes, under heads"}
+
+
+class PhaseComponent(Part):
+    """A component of the model in a phase."""
+
+    component: str = Field(description="its name in a recipe's `tune`; LoRA is `adapters`")
+    title: str = Field(description="what it is, e.g. `GPT-2 decoder`")
+    weights: int = Field(description="all of its weights")
+    trained: int = Field(description="of these, how many the phase trains")
+
+
+class PhaseFacts(Part):
+    """A phase of the training run; a recipe without `phases` has one."""
+
+    name: str = Field(description="as in the recipe; `train` where it names no phases")
+    objectives: dict[str, float] = Field(
+        description="what is learnt, with its weight in the loss: `lm`, `itc`, `itm`, `itg`, or "
+        "`scene_heads`"
+    )
+    components: list[PhaseComponent] = Field(description="what is trained and what is frozen")
+    decoder_blocks: int = Field(description="blocks of the decoder")
+    decoder_blocks_trained: int = Field(
+        description="of these, how many are trained in full, from the top"
+    )
+    decoder_frozen: float = Field(description="`tune.decoder_frozen`, a share from 0 to 1")
+    learning_rates: dict[str, float] = Field(
+        description="the highest of the schedule, by what is trained"
+    )
+    epochs: float | None = Field(description="passes over the texts asked for; null: `max_steps`")
+    max_steps: int | None = Field(description="optimizer steps asked for; null: `epochs`")
+    batch_size: int = Field(description="texts a device and batch")
+    accumulation: int = Field(description="batches an optimizer step")
+    steps: int | None = Field(
+        description="optimizer steps taken, as far as logged; null where nothing was"
+    )
+    loss: float | None = Field(
+        description="the last training loss logged, mean over the steps since the log before"
+    )
+
+
+def phase_lines(phases: Sequence[PhaseFacts]) -> list[dict[str, Any]]:
+    """For each phase the texts of its row; lists have a line an entry."""
+    numbered = len(phases) > 1
+    return [
+        {
+            "number": number if numbered else None,
+            "name": phase.name,
+            "learns": _learns(phase),
+            "trained": _trained(phase),
+            "frozen": [_part(part) for part in phase.components if not part.trained],
+            "rates": _rates(phase),
+            "length": _length(phase),
+            "rows": _rows(phase),
+            "loss": "\u2013" if phase.loss is None else f"{phase.loss:.3g}",
+        }
+        for number, phase in enumerate(phases, start=1)
+    ]
+
+
+def _learns(phase: PhaseFacts) -> str:
+    if len(phase.objectives) == 1:
+        name = next(iter(phase.objectives))
+        return _LEARNT.get(name, name)
+    return ", ".join(f"{name} {weight:g}" for name, weight in phase.objectives.items())
+
+
+def _trained(phase: PhaseFacts) -> list[str]:
+    """The components that are trained, and the share that this is of all weights."""
+    lines = []
+    for part in phase.components:
+        if not part.trained:
+            continue
+        text = _part(part)
+        if part.component == "decoder" and phase.decoder_blocks_trained < phase.decoder_blocks:
+            blocks = f"{phase.decoder_blocks_trained} of {phase.decoder_blocks} blocks"
+            text += ", " + blocks.replace(" ", "\u00a0")
+        lines.append(text)
+    weights = sum(part.weights for part in phase.components)
+    trained = sum(part.trained for part in phase.components)
+    share = f"{100 * trained / weights:.1f} % of all weights" if weights else ""
+    return [*lines, share]
+
+
+def _part(part: PhaseComponent) -> str:
+    partly = f"{_weights(part.trained)} of " if 0 < part.trained < part.weights else ""
+    return f"{_title(part)} {partly}{_weights(part.weights)}"
+
+
+def _title(part: PhaseComponent) -> str:
+    return _TITLES.get(part.title, part.title)
+
+
+def _weights(count: int) -> str:
+    return f"{count / 1e6:.2f}\u00a0M" if count >= 10_000 else _number(count)
+
+
+def _rates(phase: PhaseFacts) -> list[str]:
+    """The learning rates, the most common one first; one alone goes without names."""
+    titles = {part.component: _title(part) for part in phase.components}
+    rates = phase.learning_rates
+    common = [value for value, _ in Counter(rates.values()).most_common()]
+    if len(common) == 1:
+        return [_rate(common[0])]
+    return [
+        f"{_rate(value)} {', '.join(titles.get(k, k) for k, v in rates.items() if v == value)}"
+        for value in common
+    ]
+
+
+def _rate(value: float) -> str:
+    """2e-5, 1.5e-3, 0.01."""
+    mantissa, _, power = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(power)}" if 0 < value < 0.01 else f"{value:g}"
+
+
+def _length(phase: PhaseFacts) -> list[str]:
+    taken = None if phase.steps is None else _count(phase.steps, "step")
+    if phase.max_steps is not None:
+        if phase.steps is None or phase.steps == phase.max_steps:
+            return [_count(phase.max_steps, "step")]
+        return [f"{_number(phase.steps)} of {_count(phase.max_steps, 'step')}"]
+    assert phase.epochs is not None
+    return [_count(phase.epochs, "epoch"), *([taken] if taken else [])]
+
+
+def _count(number: float, unit: str) -> str:
+    return f"{_number(number)} {unit}" + ("" if number == 1 else "s")
+
+
+def _number(number: float) -> str:
+    return f"{number:,.12g}".replace(",", "\u2009")
+
+
+def _rows(phase: PhaseFacts) -> str:
+    if phase.accumulation == 1:
+        return str(phase.batch_size)
+    return f"{phase.accumulation} \u00d7 {phase.batch_size}"
