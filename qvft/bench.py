@@ -1,16 +1,17 @@
-"""`python -m qvft.bench RECIPE [key.path=value ...] [--json F]`: throughput against the plain loop.
+"""`python -m qvft.bench RECIPE [key.path=value ...] [--json F] [--chart F]`: a recipe's pace, here.
 
-Measures prediction on the recipe's base and evaluation data, here and now: one `generate` call an
-image and text, as transformers' examples do, against qvft's batches, in turn in one process.
+Training: the recipe's texts, one row a text with an image of its own and logits everywhere, as
+plain practice has it, against qvft, and each part alone. Prediction: one `generate` call a text
+against qvft's batches. All in turn in one process, on the same model.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qvft.log import exit_status, stdout
 
@@ -18,36 +19,54 @@ from qvft.log import exit_status, stdout
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.bench", description=__doc__)
-    parser.add_argument("recipe", help="YAML file; its model may be a run's merged folder")
+    parser.add_argument("recipe", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    parser.add_argument("--only", choices=("train", "predict"), help="measure this alone")
     parser.add_argument("--rounds", type=int, default=3, help="the median of this many is taken")
+    parser.add_argument("--steps", type=int, default=8, help="training steps of a round")
     parser.add_argument("--json", type=Path, metavar="F", help="write what was measured to F")
+    parser.add_argument("--chart", type=Path, metavar="F", help="draw training's part: .svg, .png")
     given = parser.parse_intermixed_args(arguments)
     return exit_status(lambda: bench(given))
 
 
 def bench(given: argparse.Namespace) -> None:
-    """Recipe, rounds, ratio, JSON."""
-    from qvft.assembly.benching import bench_prediction
+    """Recipe, rounds, ratios, JSON, chart."""
+    from qvft.assembly.bench_prediction import bench_prediction
+    from qvft.assembly.bench_report import (
+        machine,
+        prediction_lines,
+        save_chart,
+        training_json,
+        training_table,
+    )
+    from qvft.assembly.bench_training import bench_training
     from qvft.errors import RecipeError
     from qvft.files import write_json
     from qvft.recipe.load import load_recipe
 
-    if given.rounds < 1:
-        raise RecipeError(f"{given.rounds}", where="command line: --rounds", expected="1 or more")
-    measured = bench_prediction(
-        load_recipe(given.recipe, given.overrides),
-        rounds=given.rounds,
-    )
-    stdout.print(
-        f"{measured.texts} texts of {measured.images} images, median of {measured.rounds} rounds\n"
-        f"  plain loop  {measured.plain.texts_per_second:10.2f} texts/s\n"
-        f"  qvft        {measured.qvft.texts_per_second:10.2f} texts/s, in batches of "
-        f"{measured.batch_size}\n"
-        f"  ratio       {measured.speedup:10.2f}; {measured.equal_texts} texts are the same"
-    )
+    for name in ("rounds", "steps"):
+        if getattr(given, name) < 1:
+            where = f"command line: --{name}"
+            raise RecipeError(f"{getattr(given, name)}", where=where, expected="1 or more")
+    if given.chart is not None and given.only == "predict":
+        raise RecipeError("--chart", where="command line", expected="training to be measured")
+    recipe = load_recipe(given.recipe, given.overrides)
+    found: dict[str, Any] = {"machine": machine(recipe)}
+    if given.only != "predict":
+        training = bench_training(recipe, rounds=given.rounds, steps=given.steps)
+        stdout.print(training_table(training))
+        found.update(training_json(training))
+        if given.chart is not None:
+            save_chart(training, given.chart)
+    if given.only != "train":
+        prediction = bench_prediction(recipe, rounds=given.rounds)
+        stdout.print(prediction_lines(prediction))
+        found["predict"] = vars(prediction) | {
+            name: vars(getattr(prediction, name)) for name in ("plain", "qvft")
+        }
     if given.json is not None:
-        write_json(given.json, {"predict": dataclasses.asdict(measured)})
+        write_json(given.json, found)
 
 
 if __name__ == "__main__":

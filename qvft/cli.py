@@ -13,11 +13,12 @@ COMMANDS = {
     "eval": "evaluates a run, a merged model or a base, also against another",
     "merge": "merges a run into a plain checkpoint, and proves it",
     "export": "writes a run's checkpoint in another form",
-    "predict": "captions images or answers questions about them",
+    "predict": "captions images, answers questions about them, or sorts them by prompts",
     "explain": "shows where the queries look, word by word",
     "score": "scores anybody's prediction files as the official evaluators do",
-    "bench": "measures prediction here against a loop of single generate calls",
+    "bench": "measures training and prediction here against plain practice",
     "convert": "writes any data format as the custom JSONL",
+    "features": "lists, verifies or prunes the cache of ViT features",
 }
 
 

@@ -2,6 +2,8 @@
 
 Captions or answers for images, folders, globs and JSONL files. MODEL is a run, a merged folder or a
 hub id. Every field of transformers.GenerationConfig is an option: --num_beams 5 --do_sample true.
+With --classes "cat,dog,car" nothing is generated: each image gets the class whose prompts are
+nearest. MODEL is a run that trained itc then.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.log import exit_status, stderr
+
+PROMPT = "a photo of a {}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="run folder, model folder or hub id")
     parser.add_argument("images", nargs="+", help="images, folders, globs, JSONL files")
     parser.add_argument("--question", help="asked about every image; without it, captions")
+    parser.add_argument(
+        "--classes", metavar="A,B,...", help="sort images into these, or a text file, one a line"
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar='"P|P"',
+        help=f"with --classes: texts in which {{}} stands for the class; default: {PROMPT}",
+    )
     parser.add_argument("--out", type=Path, help="JSONL file to write; default: standard output")
     parser.add_argument("--resume", action="store_true", help="go on where --out was stopped")
     parser.add_argument(
@@ -38,20 +50,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
-    from qvft.assembly.generation import read_fields
-    from qvft.assembly.predicting import field_options, predict_lines, predict_to_file
     from qvft.data.wanted import wanted_rows
 
     check_options(given)
-    fields = read_fields(given.generation_config) if given.generation_config else {}
-    fields |= field_options(further)
+    if given.classes is not None:
+        check_options_of_classes(given, further)
+        from qvft.assembly.classifying import Classes, class_lines, classify_to_file, read_names
+
+        asked = Classes(read_names(given.classes), tuple((given.prompts or PROMPT).split("|")))
+        lines_of, write = class_lines, classify_to_file
+    else:
+        from qvft.assembly.generation import read_fields
+        from qvft.assembly.predicting import field_options, predict_lines, predict_to_file
+
+        asked = read_fields(given.generation_config) if given.generation_config else {}
+        asked |= field_options(further)
+        lines_of, write = predict_lines, predict_to_file
     rows = wanted_rows(given.images, question=given.question)
     pace = {"batch_size": given.batch_size, "workers": given.workers}
     if given.out is None:
-        for line in predict_lines(given.model, rows, fields, **pace):
+        for line in lines_of(given.model, rows, asked, **pace):
             print(line, flush=True)
         return
-    done = predict_to_file(given.model, rows, fields, given.out, resume=given.resume, **pace)
+    done = write(given.model, rows, asked, given.out, resume=given.resume, **pace)
     before = f", {done.before} of them before" if done.before else ""
     errors = f", {done.errors} with an error instead of a text" if done.errors else ""
     stderr.print(f"{done.rows} rows written to {given.out}{before}{errors}", highlight=False)
@@ -72,6 +93,8 @@ def check_options(given: argparse.Namespace) -> None:
         raise RecipeError("has no --out", where="command line: --resume", do="name the file")
     if given.question is not None and not given.question.strip():
         raise DataError("is empty", where="command line: --question")
+    if given.prompts is not None and given.classes is None:
+        raise RecipeError("has no --classes", where="command line: --prompts", do="name them")
     if "" in given.images:
         raise DataError("an empty name", where="command line", expected="images")
     inputs = {Path(name).resolve() for name in given.images}
@@ -80,6 +103,23 @@ def check_options(given: argparse.Namespace) -> None:
     if given.out is not None and given.out.exists() and not given.out.is_file():
         kind = "a folder" if given.out.is_dir() else "a device"
         raise DataError(kind, where=str(given.out), expected="a file to write")
+
+
+def check_options_of_classes(given: argparse.Namespace, further: Sequence[str]) -> None:
+    """Refuses what says how to ask or generate; raises `RecipeError`."""
+    from qvft.errors import RecipeError
+
+    senseless = [
+        *(["--question"] if given.question is not None else []),
+        *(["--generation-config"] if given.generation_config is not None else []),
+        *further,
+    ]
+    if senseless:
+        raise RecipeError(
+            f"goes with texts that are generated: {senseless[0]}",
+            where="command line: --classes",
+            do="leave one of them out",
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(recipe_path: str, overrides: Sequence[str]) -> None:
-    """Recipe, data, model, adapters, training, checkpoint."""
+    """Recipe, data, model, adapters, features, training, checkpoint."""
     from qvft.recipe.load import load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
@@ -41,6 +41,7 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
     if is_main_process():
         for plan in work.plans:
             stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
+    work.cache_features()
     run_phases(
         folder,
         work.phase_setups(),

@@ -15,6 +15,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PROJECT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def features_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feature cache for these tests alone."""
+    folder = tmp_path_factory.mktemp("features")
+    os.environ["QVFT_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data, `$QVFT_TEST_DATA` or `../shared/data` from the project's root."""

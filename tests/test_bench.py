@@ -12,7 +12,8 @@ from qvft.bench import main
 
 def test_both_ways_say_the_same_and_the_ratio_is_theirs(recipe_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    given = [str(recipe_file), "data.eval.limit=2", "--rounds", "2", "--json", str(out)]
+    given = [str(recipe_file), "data.eval.limit=2", "--rounds", "2", "--only", "predict"]
+    given += ["--json", str(out)]
     assert main(given) == 0
     found = json.loads(out.read_text())["predict"]
     assert (found["texts"], found["images"], found["rounds"]) == (6, 2, 2)
@@ -23,7 +24,30 @@ def test_both_ways_say_the_same_and_the_ratio_is_theirs(recipe_file: Path, tmp_p
     assert found["speedup"] == pytest.approx(ours["texts_per_second"] / plain["texts_per_second"])
 
 
-@pytest.mark.parametrize("given", [["--rounds", "0"], ["data.eval=null"]])
+@pytest.mark.parametrize("branch", [[], ["model.text_branch=fresh"]], ids=["plain", "question"])
+def test_every_way_of_training_computes_the_same(
+    recipe_file: Path, tmp_path: Path, branch: list[str]
+) -> None:
+    out, chart = tmp_path / "bench.json", tmp_path / "bench.svg"
+    shaped = ["train.batch_size=6", "train.texts_per_image=3", *branch]
+    given = [str(recipe_file), *shaped, "--only", "train", "--rounds", "1", "--steps", "2"]
+    assert main([*given, "--json", str(out), "--chart", str(chart)]) == 0
+    found = json.loads(out.read_text())
+    assert (found["texts"], found["images"], found["batches"]) == (12, 4, 2)
+    # float32 sums of some thousand terms in another order
+    assert found["max_abs_loss_difference"] < 1e-5
+    assert found["max_abs_gradient_difference"] < 1e-4 < found["max_abs_gradient"]
+    plain, ours = found["plain"], found["qvft"]
+    assert found["speedup"] == ours["texts_per_second"] / plain["texts_per_second"]
+    assert plain["texts_per_second"] == pytest.approx(12 / plain["seconds"][0])
+    work = {name: way["flops_per_text"] for name, way in found["parts"].items()}
+    assert plain["flops_per_text"] > work["label_logits"] > work["image_once"] > work["packed"]
+    assert work["packed"] > ours["flops_per_text"] > 0
+    assert found["promised"] == plain["flops_per_text"] / ours["flops_per_text"]
+    assert b"<svg" in chart.read_bytes()
+
+
+@pytest.mark.parametrize("given", [["--rounds", "0"], ["--steps", "0"], ["data.eval=null"]])
 def test_wrong_input_is_told(recipe_file: Path, capsys, given: list[str]) -> None:
     assert main([str(recipe_file), *given]) == 2
     assert capsys.readouterr().err.count("qvft: ") == 1

@@ -27,13 +27,17 @@ MAY_IMPORT = {
 MAY_IMPORT["assembly"] = set(MAY_IMPORT)
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "cli",
+    "cli", "features",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"assembly"}
 
 HOMES = {
     # The glyphs are matplotlib's fonts.
-    "matplotlib": {"evaluation/explanation_chart.py", "data/drawn/glyphs.py"},
+    "matplotlib": {
+        "evaluation/explanation_chart.py",
+        "data/drawn/glyphs.py",
+        "assembly/bench_chart.py",
+    },
     "peft": {"adapters/lora.py"},
     "bitsandbytes": {"models/quantize.py"},
     "datasets": {"data/formats/hf.py", "evaluation/modules/features.py"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import torch
 
 from qvft.assembly.data import read_split
 from qvft.assembly.generation import generation_fields
-from qvft.assembly.model import Loaded, base_model, base_of, versions
+from qvft.assembly.model import Loaded, base_model, base_of
 from qvft.data.images.decoding import decode
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError
@@ -50,9 +49,6 @@ class PredictionPace:
     equal_texts: int
     batch_size: int
     rounds: int
-    threads: int
-    device: str
-    versions: dict[str, str]
 
 
 def bench_prediction(recipe: Recipe, *, rounds: int) -> PredictionPace:
@@ -79,7 +75,6 @@ def bench_prediction(recipe: Recipe, *, rounds: int) -> PredictionPace:
             texts[name], taken = _timed(way, loaded, recipe, rows)
             seconds[name].append(taken)
     plain, ours = (Pace.of(seconds[name], len(rows)) for name in ("plain", "qvft"))
-    place = loaded.model.device
     return PredictionPace(
         plain,
         ours,
@@ -89,9 +84,6 @@ def bench_prediction(recipe: Recipe, *, rounds: int) -> PredictionPace:
         equal_texts=sum(a == b for a, b in zip(texts["plain"], texts["qvft"], strict=True)),
         batch_size=recipe.eval.batch_size,
         rounds=rounds,
-        threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name(place) if place.type == "cuda" else platform.machine(),
-        versions=versions(),
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qvft.assembly.aligned import retrieves
 from qvft.assembly.evaluation import (
     Evaluated,
     evaluate,
     evaluate_again,
+    kept_scores,
     require_replaceable,
     why_report_is_other,
 )
@@ -25,6 +27,8 @@ from qvft.assembly.standing import (
 from qvft.errors import CheckpointError, DataError
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.facts import SettingDifference, setting_differences
+from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.of_model import RETRIEVAL, ZERO_SHOT, groups_kept
 from qvft.evaluation.pairing import Pairing, pair
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores
@@ -41,11 +45,12 @@ _OF_WEIGHTS = ("model.adapter_sha256", "model.base", "model.recipe_sha256")
 
 @dataclass(frozen=True)
 class Other:
-    """B: what was named, its evaluation, and how that came about."""
+    """B: what was named, its evaluation, how that came about, and its items' scores by id."""
 
     name: str
     standing: Standing
     origin: str
+    scores: Mapping[str, Mapping[str, float | str]]
 
 
 def evaluate_against(
@@ -105,8 +110,21 @@ def _compare(
         name=other.name,
         folder=str(other.standing.folder),
         origin=other.origin,
+        others=_groups_of_model(task, rows, other),
         settings=_settings(task, other.standing),
     )
+
+
+def _groups_of_model(
+    task: Task, rows: Sequence[PredictionRow], other: Other
+) -> dict[str, GroupScores]:
+    """B's groups that its texts do not give, by numbers of A's rows."""
+    found = groups_kept(rows, [other.scores.get(row.id, {}) for row in rows])
+    asked = facts_of(task.model, task.data, task.decode, task.versions)["decode"]
+    theirs = facts_read(other.standing.content)["decode"]
+    if asked["classes"] != theirs.get("classes"):
+        found.pop(ZERO_SHOT, None)  # among other classes it is another task
+    return found
 
 
 def _settings(task: Task, other: Standing) -> list[SettingDifference]:
@@ -121,7 +139,7 @@ def _other(task: Task, target: str, *, recipe_path: str | None, overrides: Seque
     named = Path(target)
     if holds_evaluation(named):
         # Read whole, for it may lie where A's report is about to go.
-        return Other(target, read_standing(named), STOOD)
+        return _stood(target, read_standing(named))
     if named.is_dir() and not any((named / name).is_file() for name in (LOCK_NAME, "config.json")):
         raise CheckpointError(
             "neither a run, a model nor an evaluation is in it",
@@ -139,11 +157,18 @@ def _other(task: Task, target: str, *, recipe_path: str | None, overrides: Seque
         reason = asked.why_other(standing)
         if reason is None:
             logger.info("%s: used, weights, data and decoding are those wanted", folder)
-            return Other(target, standing, STOOD)
+            return _stood(target, standing)
         logger.info("%s: not used (%s)", folder, reason)
     # What stands in B's own folder is B's report in its own right; it is not replaced.
     made = evaluate(asked, apart if own.exists() else own)
-    return Other(target, Standing(made.folder, made.rows, made.report.to_json()), MADE)
+    standing = Standing(made.folder, made.rows, made.report.to_json())
+    return replace(_stood(target, standing), origin=MADE)
+
+
+def _stood(name: str, standing: Standing) -> Other:
+    scores = kept_scores(standing.folder)
+    by_id = {row.id: found for row, found in zip(standing.rows, scores, strict=True)}
+    return Other(name, standing, STOOD, by_id)
 
 
 def open_alike(
@@ -172,6 +197,10 @@ def open_alike(
             prompts = {}
     content = opened.recipe.model_dump()
     asked = first.recipe.model_dump()
+    if not retrieves(opened) and asked["eval"]["metrics"] != [RETRIEVAL]:
+        # What B has no heads for is left out of its evaluation, and of the comparison.
+        metrics = [name for name in asked["eval"]["metrics"] if name != RETRIEVAL]
+        asked["eval"] = {**asked["eval"], "metrics": metrics}
     data = {key: value for key, value in asked["data"].items() if key != "train"}
     data = {**data, **prompts, "train": content["data"]["train"]}
     run = {**asked["run"], "dir": content["run"]["dir"]}

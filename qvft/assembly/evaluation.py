@@ -10,25 +10,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from qvft.assembly.aligned import with_heads
 from qvft.assembly.baselines import base_figures, frequent_answer_predictions
+from qvft.assembly.classifying import zero_shot_group
 from qvft.assembly.evaluation_task import Task, prediction_rows
+from qvft.assembly.features import with_features
 from qvft.assembly.model import Loaded
 from qvft.assembly.opening import load_opened
-from qvft.assembly.retrieval import GROUP, retrieval_of_run, with_group
+from qvft.assembly.retrieval import retrieval_group
 from qvft.assembly.standing import REPORT_FILES, Standing
+from qvft.assembly.trained_phases import training_facts
 from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
 from qvft.errors import DataError
 from qvft.evaluation.baselines import DEFINITION
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.decode import blind_images
+from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.of_model import RETRIEVAL, groups_kept, with_groups
 from qvft.evaluation.predict import predict_rows
 from qvft.evaluation.report import Report, write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, applicable_groups, score
-from qvft.files import write_text
+from qvft.files import read_jsonl, write_text
 from qvft.recipe.schema import Recipe
-from qvft.training.metrics_log import read_metrics
 
 BLIND_DEFINITION = (
     "blind: the same model and texts, each shown the image of another sample; what it scores then "
@@ -61,15 +66,16 @@ def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Eva
     """
     start = time.monotonic()
     require_replaceable(folder)
-    loaded = load_opened(task.opened)
+    recipe = task.opened.recipe
+    loaded = with_features(load_opened(task.opened), recipe, task.split.samples)
     with _replacing(folder) as partial:
         answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
         items = prediction_rows(task.rows, answers)
-        scores = score(items, metrics=task.groups)
+        scores = with_groups(
+            score(items, metrics=task.groups), _groups_of_model(task, loaded, items)
+        )
         baselines = {**base_baseline(task), **_baselines(task, loaded)}
         against = compare(items, scores) if compare else None
-        if task.retrieves:
-            scores = with_group(scores, retrieval_of_run(task.opened, loaded, task.split.samples))
         seconds = time.monotonic() - start
         report = _report(task, scores, baselines, against, seconds)
         _write(partial, task, report, items, scores)
@@ -90,7 +96,8 @@ def evaluate_again(task: Task, standing: Standing, *, compare: Compare) -> Evalu
     require_replaceable(standing.folder)
     # As the data is named now: it may have moved since.
     items = prediction_rows(task.rows, [row.prediction for row in standing.rows])
-    scores = score(items, metrics=task.groups)
+    kept = groups_kept(items, kept_scores(standing.folder))
+    scores = with_groups(score(items, metrics=task.groups), kept)
     baselines = {name: figures for name, figures in report.baselines.items() if name != "base"}
     report = report.model_copy(
         update={
@@ -112,11 +119,16 @@ def why_report_is_other(task: Task, standing: Standing) -> str | None:
         return "written by another version of qvft"
     asked = task.asked()
     groups = applicable_groups(asked) if task.groups == "auto" else task.groups
-    if set(report.n_by_group) != {*groups, *([GROUP] if task.retrieves else [])}:
+    if set(report.n_by_group) != {*groups, *task.of_model}:
         return "other metrics"
     if ("blind" in report.baselines) != task.shows_blind():
         return "other baselines"
     return task.why_other(standing)
+
+
+def kept_scores(folder: Path) -> list[dict[str, float | str]]:
+    """The scores of each item of an evaluation that stands, in the order of its rows."""
+    return [row.get("scores") or {} for _, row in read_jsonl(folder / "predictions.jsonl")]
 
 
 def base_baseline(task: Task) -> dict[str, dict[str, float]]:
@@ -210,6 +222,25 @@ def _ask(
     return texts
 
 
+def _groups_of_model(
+    task: Task, loaded: Loaded, items: Sequence[PredictionRow]
+) -> dict[str, GroupScores]:
+    """What the model is asked beside its texts."""
+    if not task.of_model:
+        return {}
+    recipe, aligned = task.opened.recipe, with_heads(task.opened, loaded)
+    sources = [row.sample.image for row in task.rows]
+    pace = {"batch_size": recipe.eval.batch_size, "workers": recipe.data.workers}
+    groups = {}
+    for name in task.of_model:
+        if name == RETRIEVAL:
+            groups[name] = retrieval_group(aligned, items, sources, top=recipe.eval.rerank, **pace)
+        else:
+            assert task.classes is not None
+            groups[name] = zero_shot_group(aligned, items, sources, task.classes, **pace)
+    return groups
+
+
 def _baselines(task: Task, loaded: Loaded) -> dict[str, dict[str, float]]:
     """Metrics of the most frequent answer and of the model shown other images."""
     found: dict[str, dict[str, float]] = {}
@@ -251,22 +282,13 @@ def _report(
         model=task.model,
         data=task.data,
         versions=dict(task.versions),
-        loss_curve=_curve(opened.home if opened.kind == "run" else None),
+        **training_facts(opened),
         wall_seconds=seconds,
     )
 
 
 def _title(task: Task) -> str:
     return f"{Path(task.opened.name).name} on {task.split.name}"
-
-
-def _curve(run: Path | None) -> list[dict[str, float]]:
-    """Loss by step, from the run's metrics."""
-    if run is None:
-        return []
-    kept = ("step", "loss", "eval_loss")
-    rows = [{k: row[k] for k in kept if k in row} for row in read_metrics(run / "metrics.jsonl")]
-    return [row for row in rows if len(row) > 1]
 
 
 def _image_reader(recipe: Recipe, rows: Sequence[Row]) -> Callable:

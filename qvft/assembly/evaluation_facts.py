@@ -70,6 +70,9 @@ def decode_facts(opened: Opened, generation: Mapping[str, Mapping[str, Any]]) ->
         batch_size=recipe.eval.batch_size,
         prompt=recipe.data.prompt.model_dump(),
         max_text_tokens=recipe.data.max_text_tokens,
+        rerank=recipe.eval.rerank,
+        classes=recipe.eval.classes,
+        class_prompts=recipe.eval.class_prompts if recipe.eval.classes else [],
     )
 
 

@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qvft.assembly.aligned import retrieves
+from qvft.assembly.classifying import Classes, rows_of_class
 from qvft.assembly.data import Split, read_split
 from qvft.assembly.evaluation_facts import data_facts, decode_facts, model_facts
 from qvft.assembly.generation import generation_fields
 from qvft.assembly.model import versions
 from qvft.assembly.opening import Opened
-from qvft.assembly.retrieval import GROUP, retrieves
 from qvft.assembly.standing import Standing, facts_of, why_other
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError, RecipeError
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.evaluation.groups import GROUPS
 from qvft.evaluation.metrics.java import BY_JAVA
+from qvft.evaluation.of_model import RETRIEVAL, ZERO_SHOT
 from qvft.evaluation.rows import PredictionRow
+from qvft.log import get_logger
+
+logger = get_logger("qvft.eval")
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Task:
     Attributes:
         groups: names of metric groups, or `auto`.
         generation: `GenerationConfig` fields by kind of text.
-        retrieves: whether captions and images are also retrieved by each other.
+        of_model: groups that the model itself gives beside its texts, of `of_model.OF_MODEL`.
+        classes: what images are sorted into, where that is among them.
     """
 
     opened: Opened
@@ -41,7 +47,8 @@ class Task:
     data: DataFacts
     decode: DecodeFacts
     versions: Mapping[str, str]
-    retrieves: bool = False
+    of_model: tuple[str, ...] = ()
+    classes: Classes | None = None
 
     def why_other(self, standing: Standing) -> str | None:
         """Why an evaluation that stands has other texts than this task; None: it has the same."""
@@ -84,17 +91,20 @@ def prepare(opened: Opened, *, split: Split | None = None) -> Task:
     if not rows:
         raise DataError("holds no text to evaluate", where="data.eval")
     wanted = recipe.eval.metrics
+    classes = _classes(opened, rows)
+    of_model = ([RETRIEVAL] if _retrieves(opened, rows) else []) + ([ZERO_SHOT] if classes else [])
     return Task(
         opened,
         split,
         rows,
-        "auto" if wanted == ["auto"] else [name for name in wanted if name != GROUP],
+        "auto" if wanted == ["auto"] else [name for name in wanted if name != RETRIEVAL],
         generation,
         model_facts(opened),
         data_facts(split),
         decode_facts(opened, generation),
         versions(),
-        _retrieves(opened, rows),
+        tuple(of_model),
+        classes,
     )
 
 
@@ -104,21 +114,41 @@ def _retrieves(opened: Opened, rows: Sequence[Row]) -> bool:
     Raises:
         RecipeError: it is named, and one of these is missing.
     """
-    named = GROUP in opened.recipe.eval.metrics
+    named = RETRIEVAL in opened.recipe.eval.metrics
     if not named and opened.recipe.eval.metrics != ["auto"]:
         return False
-    run = opened.home if opened.kind == "run" else None
-    possible = run is not None and retrieves(run / "adapter")
+    possible = retrieves(opened)
     if named and not possible:
         raise RecipeError(
-            f'"{GROUP}" of a model without contrast heads',
+            f'"{RETRIEVAL}" of a model without contrast heads',
             where="eval.metrics",
             expected="a run with itc among its objectives",
         )
     captioned = any(row.kind == "caption" for row in rows)
     if named and not captioned:
-        raise RecipeError(f'"{GROUP}" without captions', where="eval.metrics")
+        raise RecipeError(f'"{RETRIEVAL}" without captions', where="eval.metrics")
     return possible and captioned
+
+
+def _classes(opened: Opened, rows: Sequence[Row]) -> Classes | None:
+    """What images are to be sorted into; None where that is not asked for, or cannot be.
+
+    Raises:
+        UserError: as `Classes`.
+    """
+    named = opened.recipe.eval.classes
+    if not named:
+        return None
+    classes = Classes(tuple(named), tuple(opened.recipe.eval.class_prompts))
+    reason = None
+    if not retrieves(opened):
+        reason = "not a run with itc among its objectives"
+    elif not rows_of_class(prediction_rows(rows, [""] * len(rows)), classes.names):
+        reason = "no text's reference is one of them"
+    if reason is not None:
+        logger.warning("%s: eval.classes is left out: %s", opened.name, reason)
+        return None
+    return classes
 
 
 def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[PredictionRow]:
@@ -139,11 +169,11 @@ def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[Predictio
 
 def _require_known_metrics(names: Sequence[str]) -> None:
     for name in names:
-        if name not in (*GROUPS, GROUP) and list(names) != ["auto"]:
+        if name not in (*GROUPS, RETRIEVAL) and list(names) != ["auto"]:
             raise RecipeError(
                 f'"{name}"',
                 where="eval.metrics",
-                expected=f"some of {', '.join((*GROUPS, GROUP))}, or auto alone",
+                expected=f"some of {', '.join((*GROUPS, RETRIEVAL))}, or auto alone",
             )
         if name.upper() in BY_JAVA:
             BY_JAVA[name.upper()].require_installed()  # before anything is generated

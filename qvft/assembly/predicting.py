@@ -97,8 +97,7 @@ def predict_to_file(
     """
     opened = open_target(model)
     settings = {
-        "model": str(Path(model).resolve()) if Path(model).exists() else model,
-        "weights": _weights(opened),
+        **identity(model, opened),
         "prompt": opened.recipe.data.prompt.model_dump(),
         "decoding": generation_fields(opened.recipe, fields),
     }
@@ -115,6 +114,16 @@ def predict_to_file(
     torch.manual_seed(opened.recipe.run.seed)
     found = asked.outcomes(rows[finished:], fields, batch_size=batch_size, workers=workers)
     return Written(len(rows), finished, file.write(found, finished=finished))
+
+
+def identity(model: str, opened: Opened) -> dict[str, Any]:
+    """What an output file says of the model it was made with, so that rows of two never mix.
+
+    Args:
+        model: as the user named it.
+    """
+    name = str(Path(model).resolve()) if Path(model).exists() else model
+    return {"model": name, "weights": _weights(opened)}
 
 
 def _weights(opened: Opened) -> dict[str, str]:

@@ -13,7 +13,6 @@ from qvft.checking.findings import Check
 from qvft.data.token_stats import TokenStats
 from qvft.errors import ModelError, PreflightError
 from qvft.training.arguments import recompute_activations, use_bf16
-from qvft.training.losses import LanguageModelling
 from qvft.training.preflight import check_backward, check_image_matters, distinct_first
 
 IMAGES = 4
@@ -48,16 +47,21 @@ def _phase_checks(work: TrainingWork, plan: PhasePlan) -> list[Check]:
     loaded, phase = work.loaded, plan.phase.name
     recompute_activations(loaded.model, plan.train.checkpointing)
     rows = work.rows(plan, work.train, training=True)
-    chosen = distinct_first([row.sample.id for row in rows], IMAGES)
+    module, collator = work.objective(plan, rows)
+    # Heads learn from captions alone.
+    asked = [i for i, row in enumerate(rows) if work.branch is None or row.kind == "caption"]
+    first = distinct_first([rows[index].sample.id for index in asked], IMAGES)
+    chosen = [asked[place] for place in first]
     place = device()
+    if work.branch is not None:
+        work.branch.heads.to(place)
     batch = {
         key: value.to(place)
-        for key, value in loaded.collator([(index, rows[index]) for index in chosen]).items()
+        for key, value in collator([(index, rows[index]) for index in chosen]).items()
     }
-    module = LanguageModelling(loaded.model)
 
     def swap() -> str:
-        if len(batch["pixel_values"]) < 2:
+        if int(batch["image_index"].max()) == 0:
             return "not checked: there is one image only"
         return f"a row's loss moves by {check_image_matters(module, batch):.2g} nats a token"
 

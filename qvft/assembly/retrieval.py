@@ -1,234 +1,157 @@
-"""A run with alignment heads at work: retrieval of a split's captions, classes by prompts.
+"""Retrieval of a split's captions by its images and of its images by their captions.
 
-Shape letters: I images, M texts, Q query tokens, P patches, E embedding width, C classes.
+Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
-from qvft.adapters.checkpoint import read_manifest
-from qvft.assembly.alignment import TextBranch, saved_branch
-from qvft.assembly.model import Loaded, run_recipe, trained_model
-from qvft.assembly.opening import Opened
-from qvft.data.sample import Sample
+from qvft.assembly.aligned import Aligned
+from qvft.data.pixels import pixel_chunks
+from qvft.data.sample import ImageSource
 from qvft.evaluation.groups import GroupScores, Metric
-from qvft.evaluation.metrics.retrieval import (
-    CUTOFFS,
-    DEFINITION,
-    image_ranks,
-    recall,
-    text_ranks,
-)
-from qvft.evaluation.scoring import Scores
-from qvft.evaluation.stats import bootstrap_mean
-from qvft.models.alignment.scoring import class_embeddings, matching_scores, reranked, similarity
-from qvft.models.alignment.states import image_embeddings, text_embeddings
-from qvft.models.alignment.texts import encode_texts
-from qvft.models.blip2 import encode_vision, query_states
+from qvft.evaluation.metrics.retrieval import CUTOFFS, image_ranks, text_ranks
+from qvft.evaluation.of_model import WAYS, recall_metric, recall_name
+from qvft.evaluation.rows import PredictionRow
+from qvft.models.alignment.scoring import best_candidates, matching_scores, reranked, similarity
 
-GROUP = "retrieval"
 PAIRS_AT_ONCE = 256
 """Pairs that matching scores together: their ViT-g features take 370 MB in float32."""
 
 
-@dataclass(frozen=True)
-class Aligned:
-    """A model of a run with its alignment heads, in evaluation mode."""
-
-    loaded: Loaded
-    branch: TextBranch
-
-    @torch.no_grad()
-    def text_vectors(self, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
-        """Unit vectors (M, E) float32."""
-        parts = []
-        for start in range(0, len(texts), batch_size):
-            ids, mask = self.encode(texts[start : start + batch_size])
-            parts.append(
-                text_embeddings(self.loaded.model, self.branch.heads, input_ids=ids, text_mask=mask)
-            )
-        return torch.cat(parts)
-
-    @torch.no_grad()
-    def image_vectors(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors (I, Q, E) float32 and ViT features (I, P, width) of normalised images."""
-        model = self.loaded.model
-        features = encode_vision(model, pixels.to(model.device, model.dtype))
-        return image_embeddings(self.branch.heads, query_states(model, features)), features
-
-    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokens of the text branch and their mask (M, T), on the model's device."""
-        longest = self.branch.saved.max_text_tokens
-        ids, mask = encode_texts(self.branch.tokenizer, texts, max_tokens=longest)
-        return ids.to(self.loaded.model.device), mask.to(self.loaded.model.device)
-
-
-def open_aligned(run_dir: Path | str, overrides: Sequence[str] = ()) -> Aligned:
-    """Loads a finished run with its alignment heads.
-
-    Raises:
-        CheckpointError: no finished run is there, or it trained no heads.
-        UserError: its base, or the checkpoint of its text branch, is not there.
-    """
-    run = Path(run_dir)
-    recipe = run_recipe(run, list(overrides))
-    loaded = trained_model(run, recipe)
-    return Aligned(loaded, saved_branch(run / "adapter", recipe, loaded))
-
-
-def classify(
-    aligned: Aligned, images: Sequence[Image], names: Sequence[str], templates: Sequence[str]
-) -> list[str]:
-    """The class of each image whose prompts are nearest, without training on the classes.
-
-    Args:
-        names: the classes.
-        templates: prompts in which `{}` stands once for the class; the direction of the mean over
-            them is the class'.
-
-    Raises:
-        UserError: as `class_embeddings`.
-    """
-    classes = class_embeddings(names, templates, embed=aligned.text_vectors)
-    vectors, _ = aligned.image_vectors(aligned.loaded.collator.normalise(images))
-    return [names[index] for index in similarity(vectors, classes).argmax(dim=1).tolist()]
-
-
-def retrieves(adapter: Path) -> bool:
-    """Whether the heads of an adapter folder were trained to tell images and texts apart."""
-    return "itc" in read_manifest(adapter).get("alignment", {}).get("objectives", ())
-
-
-def retrieval_of_run(opened: Opened, loaded: Loaded, samples: Sequence[Sample]) -> GroupScores:
-    """As `retrieval_group`, of a run that is loaded without its heads."""
-    assert opened.home is not None
-    branch = saved_branch(opened.home / "adapter", opened.recipe, loaded)
-    recipe = opened.recipe
-    return retrieval_group(
-        Aligned(loaded, branch),
-        samples,
-        top=recipe.objectives.rerank,
-        batch_size=recipe.eval.batch_size,
-    )
-
-
-def with_group(scores: Scores, group: GroupScores) -> Scores:
-    """Scores with the figures of retrieval beside those of the texts."""
-    metrics = group.metrics
-    found = {metric.name: metric.interval for metric in metrics if metric.interval is not None}
-    return replace(
-        scores,
-        n={**scores.n, GROUP: group.n},
-        metrics={**scores.metrics, **{metric.name: metric.value for metric in metrics}},
-        units={**scores.units, **{metric.name: metric.unit for metric in metrics}},
-        definitions={
-            **scores.definitions,
-            **{metric.name: metric.definition for metric in metrics},
-        },
-        intervals={**scores.intervals, **found},
-    )
-
-
 @torch.no_grad()
 def retrieval_group(
-    aligned: Aligned, samples: Sequence[Sample], *, top: int, batch_size: int
+    aligned: Aligned,
+    rows: Sequence[PredictionRow],
+    sources: Sequence[ImageSource],
+    *,
+    top: int,
+    batch_size: int,
+    workers: int,
 ) -> GroupScores:
-    """Recall of captions for images and of images for captions, over all samples with captions.
+    """Recall of captions for images and of images for captions, over all rows of captions.
 
     By contrast alone, and, where matching was trained, with each query's `top` best candidates
     ranked anew by matching.
 
+    Memory: of an image its vectors are kept (Q x E in float32, 32 KB for ViT-g's 32 queries of
+    256), never its ViT features (1.4 MB): for matching, each image is decoded and encoded once
+    more when the pairs that it is a candidate in are scored. That is one ViT pass an image beside
+    `top` Q-Former passes and more. Features of `batch_size` images are held at once, and those of
+    `PAIRS_AT_ONCE` pairs. On the host, up to four matrices (I, M) of float32 and one of bool: 2.1
+    GB for COCO's 5,000 test images and their 25,000 captions.
+
     Args:
+        rows: of the evaluation; those that ask questions have no part in it.
+        sources: each row's image.
         batch_size: images, and texts, encoded together.
+        workers: processes that decode images.
+
+    Raises:
+        ImageError: an image is unusable.
     """
-    kept = [sample for sample in samples if sample.captions]
-    texts = [caption for sample in kept for caption in sample.captions]
-    owners = [place for place, sample in enumerate(kept) for _ in sample.captions]
-    matches = "itm" in aligned.branch.saved.objectives
-    vectors, features = _encoded(aligned, kept, batch_size=batch_size, with_features=matches)
-    cosines = similarity(vectors, aligned.text_vectors(texts, batch_size=batch_size))
-    names = [sample.image.name for sample in kept]
-    metrics = _recalls(cosines, cosines, owners, names, suffix="", how="by cosine (ITC)")
-    if features is not None:
-        score = _matching(aligned, features, texts)
-        rank = {"top": top, "batch_size": PAIRS_AT_ONCE}
-        by_image = reranked(cosines, score=score, **rank)
-        by_text = reranked(cosines.T, score=lambda t, i: score(i, t), **rank)
-        how = f"by cosine (ITC), the {top} best of each ranked anew by matching (ITM)"
-        metrics += _recalls(by_image, by_text.T, owners, names, suffix="_reranked", how=how)
+    chosen = [index for index, row in enumerate(rows) if row.kind == "caption"]
+    images = [sources[index] for index in chosen]
+    texts = [caption for index in chosen for caption in rows[index].references]
+    owners = [place for place, index in enumerate(chosen) for _ in rows[index].references]
+    pace = {"batch_size": batch_size, "workers": workers}
+    vectors = torch.cat([aligned.image_vectors(p) for p in _pixels(aligned, images, **pace)])
+    of_texts = aligned.text_vectors(texts, batch_size=batch_size)
+    cosines = similarity(vectors, of_texts).cpu()
+    ranked = _Ranked(rows, chosen, owners)
+    metrics = ranked.recalls(cosines, cosines, suffix="", how="by cosine (ITC)")
+    if "itm" in aligned.branch.saved.objectives:
+        for_images, for_texts = best_candidates(cosines, top), best_candidates(cosines.T, top)
+        wanted = torch.zeros(cosines.shape, dtype=torch.bool)
+        wanted.scatter_(1, for_images, True)
+        wanted.T.scatter_(1, for_texts, True)
+        matching = _matching(aligned, images, texts, wanted, **pace)
+        metrics += ranked.recalls(
+            reranked(cosines, for_images, matching),
+            reranked(cosines.T, for_texts, matching.T).T,
+            suffix="_reranked",
+            how=f"by cosine (ITC), the {top} best of each ranked anew by matching (ITM)",
+        )
     return GroupScores(len(texts), metrics)
 
 
-def _encoded(
-    aligned: Aligned, samples: Sequence[Sample], *, batch_size: int, with_features: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Vectors (I, Q, E); ViT features (I, P, width) in host memory, as a set of them outgrows a
-    GPU's."""
-    vectors, features = [], []
-    for start in range(0, len(samples), batch_size):
-        sources = [sample.image for sample in samples[start : start + batch_size]]
-        found, patches = aligned.image_vectors(aligned.loaded.collator.pixels(sources))
-        vectors.append(found)
-        if with_features:
-            features.append(patches.cpu())
-    return torch.cat(vectors), torch.cat(features) if with_features else None
+def _pixels(
+    aligned: Aligned, images: Sequence[ImageSource], *, batch_size: int, workers: int
+) -> Iterator[Tensor]:
+    """Normalised images, `batch_size` at a time; raises `ImageError` at one that is unusable."""
+    collator = aligned.loaded.collator
+    for pixels, problems in pixel_chunks(collator, images, size=batch_size, workers=workers):
+        for problem in problems:
+            if problem is not None:
+                raise problem
+        assert pixels is not None
+        yield pixels
 
 
 def _matching(
-    aligned: Aligned, features: Tensor, texts: Sequence[str]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """From numbers of images and of texts (N,) to matching scores (N,)."""
+    aligned: Aligned,
+    images: Sequence[ImageSource],
+    texts: Sequence[str],
+    wanted: Tensor,
+    *,
+    batch_size: int,
+    workers: int,
+) -> Tensor:
+    """Matching scores (I, M) of the pairs that are wanted (I, M) bool; the others mean nothing."""
     input_ids, text_mask = aligned.encode(texts)
     model, heads = aligned.loaded.model, aligned.branch.heads
-
-    def score(images: Tensor, chosen: Tensor) -> Tensor:
-        return matching_scores(
-            model,
-            heads,
-            features=features[images.cpu()].to(model.device),
-            input_ids=input_ids[chosen],
-            text_mask=text_mask[chosen],
-        )
-
-    return score
-
-
-def _recalls(
-    of_images: Tensor,
-    of_texts: Tensor,
-    owners: Sequence[int],
-    names: Sequence[str],
-    *,
-    suffix: str,
-    how: str,
-) -> list[Metric]:
-    """Recalls both ways of scores (I, M), those that rank texts and those that rank images."""
-    to_text, _ = image_ranks(of_images.cpu().numpy(), owners)
-    to_image, _ = text_ranks(of_texts.cpu().numpy(), owners)
-    ways: list[tuple[str, Any, list[str]]] = [
-        ("image_to_text", to_text, list(names)),
-        ("text_to_image", to_image, [names[owner] for owner in owners]),
-    ]
-    metrics = []
-    for way, ranks, clusters in ways:
-        for cutoff in CUTOFFS:
-            interval = bootstrap_mean((ranks < cutoff).astype(float).tolist(), clusters)
-            metrics.append(
-                Metric(
-                    f"{way}_recall_at_{cutoff}{suffix}",
-                    "percent",
-                    f"{DEFINITION.rstrip('.')}; {how}.",
-                    recall(ranks, cutoff),
-                    {},
-                    None if interval is None else (100 * interval[0], 100 * interval[1]),
-                )
+    found = torch.zeros(wanted.shape)
+    start = 0
+    for pixels in _pixels(aligned, images, batch_size=batch_size, workers=workers):
+        features = aligned.features(pixels)
+        pairs = wanted[start : start + len(features)].nonzero()
+        for image, text in (part.T for part in pairs.split(PAIRS_AT_ONCE)):
+            scores = matching_scores(
+                model,
+                heads,
+                features=features[image.to(features.device)],
+                input_ids=input_ids[text.to(input_ids.device)],
+                text_mask=text_mask[text.to(input_ids.device)],
             )
-    return metrics
+            found[start + image, text] = scores.cpu()
+        start += len(features)
+    return found
+
+
+class _Ranked:
+    """Recalls of rankings, image by image.
+
+    Args:
+        rows: of the evaluation.
+        chosen: the row of each image (I,).
+        owners: the image of each text (M,), in order.
+    """
+
+    def __init__(
+        self, rows: Sequence[PredictionRow], chosen: Sequence[int], owners: Sequence[int]
+    ) -> None:
+        self.rows, self.chosen, self.owners = rows, chosen, owners
+
+    def recalls(
+        self, of_images: Tensor, of_texts: Tensor, *, suffix: str, how: str
+    ) -> list[Metric]:
+        """Recalls both ways of scores (I, M): those that rank texts and those that rank images."""
+        to_text, _ = image_ranks(of_images.numpy(), self.owners)
+        to_image, _ = text_ranks(of_texts.numpy(), self.owners)
+        of_image = groupby(zip(self.owners, to_image, strict=True), key=lambda pair: pair[0])
+        ranks = [[int(rank) for _, rank in pairs] for _, pairs in of_image]
+        metrics = []
+        for way, found in zip(WAYS, ([[int(rank)] for rank in to_text], ranks), strict=True):
+            for cutoff in CUTOFFS:
+                items = {
+                    row: sum(rank < cutoff for rank in mine) / len(mine)
+                    for row, mine in zip(self.chosen, found, strict=True)
+                }
+                name = recall_name(way, cutoff, suffix)
+                metrics.append(recall_metric(self.rows, name, items, how=how))
+        return metrics

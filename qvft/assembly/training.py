@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from qvft.adapters.checkpoint import (
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.assembly.alignment import TextBranch, new_branch, require_alignable
 from qvft.assembly.data import Split, read_split
+from qvft.assembly.features import with_features
 from qvft.assembly.model import (
     Loaded,
     base_model,
@@ -29,8 +30,11 @@ from qvft.assembly.model import (
     set_trainable,
     with_fresh_adapters,
 )
+from qvft.data.packing import BUDGET, Packer
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
+from qvft.models.absent import release_vision
+from qvft.models.base import Base
 from qvft.recipe.load import resolve_phase
 from qvft.recipe.schema import Phase, Recipe, Train, Tune
 from qvft.training.alignment_objective import LANGUAGE, AlignmentCollator, AlignmentObjective
@@ -78,6 +82,17 @@ class TrainingWork:
         """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
         set_trainable(self.loaded, plan.tune)
         return count_components(self.loaded.model, self.loaded.base.family)
+
+    def cache_features(self) -> None:
+        """Fills the feature cache and lets the ViT go, where no phase has use for it."""
+        sees = any(p.tune.vision != "frozen" or p.phase.objective != "language" for p in self.plans)
+        if sees or self.recipe.data.features == "off":
+            return
+        splits = [split for split in (self.train, self.eval) if split is not None]
+        samples = [sample for split in splits for sample in split.samples]
+        set_trainable(self.loaded, self.plans[0].tune)
+        self.loaded = with_features(self.loaded, self.recipe, samples)
+        release_vision(self.loaded.model)
 
     def needed_bytes(self) -> int:
         """Room on the disk for the checkpoints kept (weights and AdamW's moments) and the adapter.
@@ -131,7 +146,7 @@ class TrainingWork:
         if not rows:
             raise RecipeError("holds no text to train on", where="data.train")
         language = plan.phase.objective == "language"
-        module, collator = self._objective(plan, rows)
+        module, collator = self.objective(plan, rows)
         callbacks: list[TrainerCallback] = []
         if train.preflight and language:
             self._preflight(module, collator, rows)
@@ -160,15 +175,18 @@ class TrainingWork:
             callbacks=callbacks,
         )
 
-    def _objective(
+    def objective(
         self, plan: PhasePlan, rows: list[Row]
     ) -> tuple[nn.Module, Callable[[Sequence[tuple[int, Row]]], Any]]:
         """What a phase learns, around the model, and what builds its batches."""
         loaded, branch = self.loaded, self.branch
         if plan.phase.objective == "scene_heads":
             return SceneObjective(loaded.model), SceneCollator(loaded.collator)
+        collator = loaded.collator
+        if plan.train.packing:
+            collator = replace(collator, packer=packer_of(loaded.base))
         if branch is None:
-            return LanguageModelling(loaded.model), loaded.collator
+            return LanguageModelling(loaded.model), collator
         if not any(row.kind == "caption" for row in rows):
             raise RecipeError(
                 "holds no caption",
@@ -185,7 +203,7 @@ class TrainingWork:
             seed=self.recipe.run.seed,
         )
         return module, AlignmentCollator(
-            loaded.collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
+            collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
         )
 
     def _preflight(self, module: nn.Module, collator: Callable, rows: list[Row]) -> None:
@@ -193,6 +211,18 @@ class TrainingWork:
         batch = collator([(index, rows[index]) for index in chosen])
         place = next(module.parameters()).device
         check_image_matters(module, {key: value.to(place) for key, value in batch.items()})
+
+
+def packer_of(base: Base) -> Packer:
+    """How rows of this base are packed.
+
+    GPT-Neo has a mask of its own as wide as its positions, which no packed row may exceed; its
+    family shares nothing, and no row alone does.
+    """
+    if base.family.shares_prefix:
+        return Packer(shares=True)
+    positions = getattr(base.config.text_config, "max_position_embeddings", BUDGET)
+    return Packer(shares=False, budget=min(BUDGET, positions))
 
 
 def training_work(recipe: Recipe) -> TrainingWork:

@@ -5,7 +5,7 @@ Shape letters: I images, B rows, L longest row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from qvft.data.images.decoding import decode
+from qvft.data.packing import Packer
 from qvft.data.padding import pad_rows
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
@@ -36,13 +37,17 @@ class Collator:
         cache: keeps normalised images by name, 12 * height * width bytes each, in this process
             (so it needs a data loader without workers); None keeps none.
         reader: where the Q-Former reads the prompt, what turns it into the Q-Former's tokens.
+        packer: lays rows side by side; None: they stand by themselves.
+        features: finds the ViT's features (I, P, W) of images, in place of decoding them.
 
     Returns of a call, a dict of:
-        pixel_values (I, 3, height, width) float32; image_index (B,) long: the image of each row;
+        pixel_values (I, 3, height, width) float32, or features (I, P, W);
+        image_index (B,) long: the image of each row;
         input_ids (B, L) long; attention_mask (B, L) long, from lengths, never from pad ids;
         labels (B, L) long: the token itself at target and stop positions, -100 elsewhere;
         row_index (B,) long: the row's place in `rows` as numbered by its dataset;
-        with a reader qformer_input_ids and qformer_attention_mask (B, T) long.
+        with a reader qformer_input_ids and qformer_attention_mask (B, T) long;
+        with a packer what `packing.packed` returns.
     """
 
     template: PromptTemplate
@@ -50,6 +55,8 @@ class Collator:
     max_image_pixels: int
     cache: dict[str, Tensor] | None = None
     reader: QuestionReader | None = None
+    packer: Packer | None = None
+    features: Callable[[Sequence[ImageSource]], Tensor] | None = None
 
     def __call__(self, rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
         images: dict[str, int] = {}
@@ -62,19 +69,29 @@ class Collator:
             self.template.encode(row.kind, question=row.question, target=row.target)
             for _, row in rows
         ]
-        batch = pad_rows([t.ids for t in tokens], self.template.tokenizer.pad_token_id)
+        ids = [row.ids for row in tokens]
+        batch = pad_rows(ids, self.template.tokenizer.pad_token_id)
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for index, token_row in enumerate(tokens):
             span = slice(token_row.target_start, len(token_row.ids))
             labels[index, span] = batch["input_ids"][index, span]
+        image_index = [images[row.sample.id] for _, row in rows]
+        if self.packer is not None:
+            batch.update(self.packer(ids, image_index))
         return {
-            "pixel_values": self.pixels(sources),
-            "image_index": torch.tensor([images[row.sample.id] for _, row in rows]),
+            **self.seen(sources),
+            "image_index": torch.tensor(image_index),
             **batch,
             "labels": labels,
             "row_index": torch.tensor([index for index, _ in rows]),
             **self.read([self.template.prompt_text(r.kind, r.question) for _, r in rows]),
         }
+
+    def seen(self, sources: Sequence[ImageSource]) -> dict[str, Tensor]:
+        """The images as the model takes them: features where they are at hand, else pixels."""
+        if self.features is not None:
+            return {"features": self.features(sources)}
+        return {"pixel_values": self.pixels(sources)}
 
     def read(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """What the Q-Former reads of each prompt; nothing where it reads none."""

@@ -6,7 +6,7 @@ A is the evaluation at hand, B the other. Every difference is A minus B.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from qvft.evaluation.facts import Part, SettingDifference
-from qvft.evaluation.groups import GROUPS
+from qvft.evaluation.groups import GROUPS, GroupScores
+from qvft.evaluation.of_model import with_groups
 from qvft.evaluation.pairing import Pairing
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, main_metric, score
@@ -25,11 +26,13 @@ METHOD = (
     "b's texts are scored again, by the definitions of this report, on the items that both have. "
     "Interval: 95 % percentiles of 2000 paired bootstrap draws of whole images: a draw takes the "
     "same images for both. BLEU is computed from the summed counts of each draw; the document "
-    "frequencies in CIDEr come from the references and stay those of all compared items."
+    "frequencies in CIDEr come from the references and stay those of all compared items. Recalls "
+    "and accuracy by prompts are those that the two evaluations found, item by item; they are "
+    "left out where one side lacks items, since a recall hangs on every candidate."
 )
 LOWER_IS_BETTER = frozenset({"closed_unparseable"})
-# `all` is no group; METEOR of all items is no mean of theirs, so a difference has no interval.
-NOT_COMPARED = frozenset({"all", "meteor"})
+# METEOR of all items is no mean of theirs, so a difference has no interval.
+NOT_COMPARED = frozenset({"meteor"})
 # Ids named in a report of those that only one side has.
 NAMED_IDS = 20
 
@@ -97,13 +100,20 @@ class Comparison(Part):
 
 
 def compare(
-    rows: Sequence[PredictionRow], scores: Scores, pairing: Pairing, **fields: object
+    rows: Sequence[PredictionRow],
+    scores: Scores,
+    pairing: Pairing,
+    *,
+    others: Mapping[str, GroupScores] | None = None,
+    **fields: object,
 ) -> Comparison:
     """The comparison of A's scored rows with B's texts for the same items.
 
     Args:
         rows: A's, with its predictions. scores: theirs.
         pairing: from `pair`, of the same rows.
+        others: B's groups that its texts do not give (`of_model`), by numbers of A's rows; they are
+            compared where both sides have the same items.
         fields: of `Comparison`, those that scores do not know: `name`, `folder`, `settings`, ...
     """
     mine = [rows[index] for index in pairing.here]
@@ -111,6 +121,8 @@ def compare(
     groups = _groups(scores, mine)
     a = scores if len(mine) == len(rows) else score(mine, metrics=groups)
     b = score(theirs, metrics=groups)
+    if others and not pairing.only_a and not pairing.only_b:
+        b = with_groups(b, others)
     changed = _changed(mine, theirs, a, b)
     metrics = {name: _difference(name, mine, a, b) for name in a.metrics if name in b.metrics}
     return Comparison.model_validate(
@@ -130,9 +142,10 @@ def compare(
 
 
 def _groups(scores: Scores, rows: Sequence[PredictionRow]) -> list[str]:
-    """The groups that A was scored with and of whose kind an item is left."""
+    """The groups of texts that A was scored with and of whose kind an item is left."""
     kinds = {row.kind for row in rows}
-    return [name for name in scores.n if name not in NOT_COMPARED and GROUPS[name][0] in kinds]
+    names = [name for name in scores.n if name in GROUPS and name not in NOT_COMPARED]
+    return [name for name in names if GROUPS[name][0] in kinds]
 
 
 def _difference(name: str, rows: Sequence[PredictionRow], a: Scores, b: Scores) -> MetricDifference:

@@ -5,18 +5,17 @@ Shape letters: I images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
+from qvft.data.pixels import pixel_chunks
 from qvft.data.sample import ImageSource
 from qvft.errors import ImageError
-from qvft.models.stages import encode_images
+from qvft.models.stages import encode_features, encode_images
 
 Encoded = Tensor | ImageError
 
@@ -33,49 +32,26 @@ def encoded_images(
 
     Args:
         model: in evaluation mode.
-        collator: decodes, resizes and normalises.
+        collator: decodes, resizes and normalises, or has features at hand; then every image has
+            been read before.
         sources: each encoded once; an unusable one stops none of the others.
         batch_size: images encoded together.
         workers: processes that decode; 0 decodes in this one.
     """
-    chunks = [sources[start : start + batch_size] for start in range(0, len(sources), batch_size)]
-    loader = DataLoader(
-        chunks,  # type: ignore[arg-type]
-        batch_size=None,
-        collate_fn=_Reader(collator),
-        num_workers=min(workers, len(chunks)),
-    )
-    for pixels, problems in loader:
-        states = iter(_states(model, pixels))
+    if collator.features is not None:
+        for start in range(0, len(sources), batch_size):
+            features = collator.features(sources[start : start + batch_size])
+            yield from _apart(encode_features, model, features)
+        return
+    for pixels, problems in pixel_chunks(collator, sources, size=batch_size, workers=workers):
+        states = iter(() if pixels is None else _apart(encode_images, model, pixels))
         for problem in problems:
             yield next(states) if problem is None else problem
 
 
-class _Reader:
-    """Decodes a chunk of sources; runs in the loader's workers."""
-
-    def __init__(self, collator: Collator) -> None:
-        self.collator = collator
-
-    def __call__(
-        self, sources: Sequence[ImageSource]
-    ) -> tuple[Tensor | None, list[ImageError | None]]:
-        """Pixels (I, 3, height, width) of the usable sources, and for each source its problem."""
-        images: list[Image] = []
-        problems: list[ImageError | None] = []
-        for source in sources:
-            try:
-                images.append(self.collator.decode(source))
-                problems.append(None)
-            except ImageError as error:
-                problems.append(error)
-        return self.collator.normalise(images) if images else None, problems
-
-
 @torch.no_grad()
-def _states(model: PreTrainedModel, pixels: Tensor | None) -> list[Tensor]:
+def _apart(
+    encode: Callable[[PreTrainedModel, Tensor], Tensor], model: PreTrainedModel, seen: Tensor
+) -> list[Tensor]:
     """One tensor an image, each in memory of its own, so that it can be let go alone."""
-    if pixels is None:
-        return []
-    encoded = encode_images(model, pixels.to(model.device))
-    return [state.clone() for state in encoded]
+    return [state.clone() for state in encode(model, seen.to(model.device))]

@@ -64,6 +64,11 @@ class DecodeFacts(Part):
     max_text_tokens: int | None = Field(
         None, description="tokens a prompt may have; longer ones are cut from the left"
     )
+    rerank: int | None = Field(
+        None, description="retrieval: best candidates by contrast that matching ranks anew"
+    )
+    classes: list[str] = Field([], description="classes among which prompts choose")
+    class_prompts: list[str] = Field([], description="the prompts, with `{}` for the class")
 
 
 class SettingDifference(Part):

@@ -77,9 +77,10 @@ class GroupScores:
     outcomes: dict[int, dict[str, str]] = field(default_factory=dict)
 
 
-def _mean_in_percent(
+def mean_in_percent(
     rows: Sequence[PredictionRow], name: str, items: Mapping[int, float], *, definition: str
 ) -> Metric:
+    """The mean of the items' scores, which lie between 0 and 1; items are row numbers."""
     values = list(items.values())
     interval = bootstrap_mean(values, [rows[index].image for index in items])
     scaled = None if interval is None else (100 * interval[0], 100 * interval[1])
@@ -111,7 +112,7 @@ def _captions(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScor
         metrics.append(Metric(name, unit, definition, value, items, interval, corpus))
     matches = {i: exact.exact_match(rows[i].prediction, rows[i].references) for i in chosen}
     metrics.append(
-        _mean_in_percent(rows, "caption_exact_match", matches, definition=exact.DEFINITION)
+        mean_in_percent(rows, "caption_exact_match", matches, definition=exact.DEFINITION)
     )
     return GroupScores(len(chosen), metrics)
 
@@ -141,7 +142,7 @@ def _by_java(name: str) -> Callable[[Sequence[PredictionRow], Sequence[int]], Gr
 
 def _answers(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
     matches = {i: exact.exact_match(rows[i].prediction, rows[i].references) for i in chosen}
-    metric = _mean_in_percent(rows, "exact_match", matches, definition=exact.DEFINITION)
+    metric = mean_in_percent(rows, "exact_match", matches, definition=exact.DEFINITION)
     return GroupScores(len(chosen), [metric])
 
 
@@ -159,9 +160,7 @@ def _vqa(rules: Rules) -> Callable[[Sequence[PredictionRow], Sequence[int]], Gro
         }
         definition = _VQA_DEFINITION.format(rules=rules)
         name = f"vqa_accuracy_{rules}"
-        return GroupScores(
-            len(chosen), [_mean_in_percent(rows, name, items, definition=definition)]
-        )
+        return GroupScores(len(chosen), [mean_in_percent(rows, name, items, definition=definition)])
 
     return group
 
@@ -188,7 +187,7 @@ def _medical(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScore
     return GroupScores(
         len(chosen),
         [
-            _mean_in_percent(rows, name, items[name], definition=definition)
+            mean_in_percent(rows, name, items[name], definition=definition)
             for name, definition in medical.DEFINITIONS.items()
             if items[name]
         ],
@@ -205,7 +204,7 @@ def _llava_med(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupSco
             if correct is not None:
                 items[index] = correct
     name, definition = "closed_accuracy_llava_med", medical.LLAVA_MED_DEFINITION
-    metrics = [_mean_in_percent(rows, name, items, definition=definition)] if items else []
+    metrics = [mean_in_percent(rows, name, items, definition=definition)] if items else []
     return GroupScores(len(items), metrics)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.progress import Progress
@@ -20,11 +20,15 @@ from qvft.log import stderr
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a row: its number and either its texts or why its image is unusable."""
+    """What came of a row: its number and either its texts or why its image is unusable.
+
+    `scores` go with texts that were chosen among classes.
+    """
 
     number: int
     texts: tuple[str, ...] = ()
     error: ImageError | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def outcomes(

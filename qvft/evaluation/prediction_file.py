@@ -31,7 +31,8 @@ def line_of(row: Row, outcome: Outcome) -> str:
     """A row of the output as JSON.
 
     `image`; `id` and `question` where there are any; `text`, or `error` where the image is
-    unusable; `texts` beside `text`, which is the first of them, where several were asked for.
+    unusable; `texts` beside `text`, which is the first of them, where several were asked for;
+    `scores` where it was chosen among classes.
     """
     content: dict[str, Any] = _named(row)
     if outcome.error is not None:
@@ -40,6 +41,8 @@ def line_of(row: Row, outcome: Outcome) -> str:
         content["text"] = outcome.texts[0]
         if len(outcome.texts) > 1:
             content["texts"] = list(outcome.texts)
+        if outcome.scores:
+            content["scores"] = dict(outcome.scores)
     line = json.dumps(content, ensure_ascii=False)
     # A file name need not be Unicode; such a row is escaped instead.
     return line if _is_unicode(line) else json.dumps(content)

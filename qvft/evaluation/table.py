@@ -23,6 +23,7 @@ HEADLINE = (
     "text_to_image_recall_at_1",
     "image_to_text_recall_at_1_reranked",
     "text_to_image_recall_at_1_reranked",
+    "zero_shot_accuracy",
 )
 PERCENT = "percent"
 

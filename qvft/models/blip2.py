@@ -26,13 +26,13 @@ def encode_vision(model: Blip2ForConditionalGeneration, pixel_values: Tensor) ->
         return vision(pixel_values=pixel_values).last_hidden_state
 
 
-def encode_images(model: Blip2ForConditionalGeneration, pixel_values: Tensor) -> Tensor:
-    """The visual prefix (I, Q, D): ViT, Q-Former over the query tokens, language projection.
+def encode_features(model: Blip2ForConditionalGeneration, features: Tensor) -> Tensor:
+    """The visual prefix (I, Q, D) of ViT features: Q-Former over the queries, projection.
 
     Source: BLIP-2, arXiv 2301.12597, section 3; the stages of
     `Blip2ForConditionalGeneration.get_image_features` in transformers.
     """
-    return language_prefix(model, query_states(model, encode_vision(model, pixel_values)))
+    return language_prefix(model, query_states(model, features))
 
 
 def query_states(model: Blip2ForConditionalGeneration, features: Tensor) -> Tensor:
@@ -40,6 +40,7 @@ def query_states(model: Blip2ForConditionalGeneration, features: Tensor) -> Tens
 
     Generation takes them through the language projection, contrast as they are.
     """
+    features = features.to(model.query_tokens.dtype)
     mask = features.new_ones(features.shape[:-1], dtype=torch.long)
     queries = model.query_tokens.expand(features.shape[0], -1, -1)
     return model.qformer(
@@ -59,7 +60,7 @@ def embed_rows(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """The decoder's input (B, L, D) of rows of tokens; `images` is what `encode_images` gives.
+    """The decoder's input (B, L, D) of rows of tokens; `images` is what `encode_features` gives.
 
     Raises:
         QvftError: as `insert_prefix`.
@@ -74,7 +75,7 @@ def insert_prefix(
 
     Args:
         input_ids: (B, L).
-        prefix: (I, Q, D) from `encode_images`.
+        prefix: (I, Q, D) from `encode_features`.
         image_index: (B,) which image each row belongs to.
 
     Raises:
@@ -93,17 +94,19 @@ def insert_prefix(
 
 
 def decode_hidden(
-    model: Blip2ForConditionalGeneration, embeds: Tensor, attention_mask: Tensor
+    model: Blip2ForConditionalGeneration,
+    embeds: Tensor,
+    attention_mask: Tensor,
+    *,
+    position_ids: Tensor | None = None,
 ) -> Tensor:
-    """The decoder's last hidden states (B, L, D) before the language-model head."""
+    """As `stages.decode_hidden`."""
     return model.language_model.get_decoder()(
-        inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False
+        inputs_embeds=embeds,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        use_cache=False,
     ).last_hidden_state
-
-
-def logits_at(model: Blip2ForConditionalGeneration, hidden: Tensor, where: Tensor) -> Tensor:
-    """Logits (N, V) at the N positions that are true in `where` (B, L)."""
-    return model.language_model.get_output_embeddings()(hidden[where])
 
 
 def generate(

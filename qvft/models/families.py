@@ -45,6 +45,14 @@ class Family:
     image_tokens: bool = True
     titles: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether rows of an image begin alike for the decoder, whatever is said of the image.
+
+        Not where the Q-Former reads the question, and not where every word reads the image.
+        """
+        return self.image_tokens and not self.reads_question
+
     def blocks(self, config: Any) -> str:
         """Prefix of the decoder's blocks in a model of this configuration."""
         return self.decoder_layers or config.decoder_blocks

@@ -1,6 +1,7 @@
 """The forward pass by stages, for whichever family: what an image's rows share, what each is.
 
-Shape letters: I images, B rows, L row length, D decoder width, N positions, V vocabulary.
+Shape letters: I images, P patches, W ViT width, B rows, L row length, D decoder width,
+N positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,9 +19,22 @@ from qvft.models.qvision import stages as qvision
 _STAGES: dict[str, Any] = {"blip-2": blip2, "instructblip": question_aware, "qvision": qvision}
 
 
+def encode_vision(model: Any, pixel_values: Tensor) -> Tensor:
+    """(I, P, W) ViT features of normalised images (I, 3, height, width).
+
+    All that a frozen ViT has to do for an image, however often and by whatever it is read.
+    """
+    return _stages(model).encode_vision(model, pixel_values)
+
+
+def encode_features(model: Any, features: Tensor) -> Tensor:
+    """(I, ...) what all rows of an image share, of its ViT features (I, P, W)."""
+    return _stages(model).encode_features(model, features)
+
+
 def encode_images(model: Any, pixel_values: Tensor) -> Tensor:
     """(I, ...) what all rows of an image share, of normalised images (I, 3, height, width)."""
-    return _stages(model).encode_images(model, pixel_values)
+    return encode_features(model, encode_vision(model, pixel_values))
 
 
 def embed_rows(
@@ -31,7 +45,7 @@ def embed_rows(
     Args:
         rows: `input_ids` (B, L) and, where the Q-Former reads the prompt, `qformer_input_ids` and
             `qformer_attention_mask` (B, T).
-        images: (I, ...) from `encode_images`.
+        images: (I, ...) from `encode_features`.
         image_index: (B,) which image each row belongs to.
 
     Raises:
@@ -40,14 +54,22 @@ def embed_rows(
     return _stages(model).embed_rows(model, rows, images=images, image_index=image_index)
 
 
-def decode_hidden(model: Any, embeds: Tensor, attention_mask: Tensor) -> Tensor:
-    """The decoder's last hidden states (B, L, D) before the language-model head."""
-    return _stages(model).decode_hidden(model, embeds, attention_mask)
+def decode_hidden(
+    model: Any, embeds: Tensor, attention_mask: Tensor, *, position_ids: Tensor | None = None
+) -> Tensor:
+    """The decoder's last hidden states (B, L, D) before the language-model head.
+
+    Args:
+        embeds: (B, L, D) from `embed_rows`.
+        attention_mask: (B, L) 1 at tokens; or (B, 1, L, L), what is added to attention's scores.
+        position_ids: (B, L); None: tokens are counted from 0.
+    """
+    return _stages(model).decode_hidden(model, embeds, attention_mask, position_ids=position_ids)
 
 
-def logits_at(model: Any, hidden: Tensor, where: Tensor) -> Tensor:
-    """Logits (N, V) at the N positions that are true in `where` (B, L)."""
-    return _stages(model).logits_at(model, hidden, where)
+def logits_of(model: Any, hidden: Tensor) -> Tensor:
+    """Logits (N, V) of last hidden states (N, D)."""
+    return model.get_output_embeddings()(hidden)
 
 
 def generate(model: Any, rows: Mapping[str, Tensor], *, images: Tensor, **settings: Any) -> Any:
@@ -55,7 +77,7 @@ def generate(model: Any, rows: Mapping[str, Tensor], *, images: Tensor, **settin
 
     Args:
         rows: as in `embed_rows`, padded on the left, with `attention_mask` (B, L).
-        images: (B, ...) from `encode_images`, one a row.
+        images: (B, ...) from `encode_features`, one a row.
         settings: of `generate`.
 
     Returns:

@@ -24,8 +24,8 @@ def recipe_hash(recipe: Recipe) -> str:
     content = recipe.model_dump(exclude={"run": {"dir", "threads"}, "eval": True})
     for key in ("resume", "report_to", "log_steps", "save_steps", "keep"):
         content["train"].pop(key)
-    content["data"].pop("workers")
-    content["data"].pop("cache_images")
+    for key in ("workers", "cache_images", "features", "features_limit_gb"):
+        content["data"].pop(key)
     if not recipe.train.keep_best:
         content["data"].pop("eval")
     return sha256_json(content)

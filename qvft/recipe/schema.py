@@ -6,6 +6,7 @@ here imports torch: a recipe is checked in milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -121,6 +122,19 @@ class Data(Section):
         64_000_000, ge=1, description="Larger images are refused as decompression bombs."
     )
     workers: int = Field(2, ge=0, description="Processes that decode images.")
+    features: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: what a frozen ViT makes of an image is computed once and kept on the "
+        "disk, for all runs and evaluations ($QVFT_CACHE, or ~/.cache/qvft/features).",
+    )
+    features_dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="What features are kept in. auto: what the ViT computes in, exactly. int8 "
+        "takes half of bfloat16's room and rounds; see docs/features.md.",
+    )
+    features_limit_gb: float = Field(
+        100.0, gt=0, description="Features of a recipe's images may take this much, in 10^9 bytes."
+    )
     cache_images: bool = Field(
         False,
         description="Keep normalised images in memory, 12 bytes a pixel at the model's size: "
@@ -142,7 +156,8 @@ class Lora(Section):
         default_factory=lambda: ["q_proj", "v_proj"],
         min_length=1,
         description="Names of the decoder's linear layers: q_proj, k_proj, v_proj, out_proj, fc1, "
-        "fc2. A name that matches none is an error.",
+        "fc2; of GPT-Neo c_fc and c_proj in place of the last two; of GPT-2 c_attn, c_proj, c_fc. "
+        "A name that matches none is an error.",
     )
     dora: bool = Field(False, description="Weight-decomposed LoRA (arXiv 2402.09353).")
     rslora: bool = Field(False, description="Rank-stabilised scale (arXiv 2312.03732).")
@@ -190,6 +205,11 @@ class Train(Section):
         1,
         ge=1,
         description="Texts of an image kept together in a batch; it is encoded once for them.",
+    )
+    packing: bool = Field(
+        True,
+        description="Lay texts side by side instead of padding each to the longest, with what an "
+        "image's texts begin with there once. The gradients are the same.",
     )
     accumulation: int = Field(1, ge=1, description="Batches summed before an optimizer step.")
     lr: LearningRates = Field(default_factory=LearningRates)
@@ -271,15 +291,19 @@ class Objectives(Section):
         description="What the Q-Former's text branch starts from where itc, itm or itg is trained: "
         "a BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g); null: fresh weights.",
     )
-    rerank: int = Field(
-        128, ge=1, description="Retrieval: best candidates by contrast that matching ranks anew."
-    )
 
     @property
     def alignment(self) -> dict[str, float]:
         """The weights above zero of all but the language loss."""
         weights = {"itc": self.itc, "itm": self.itm, "itg": self.itg}
         return {name: weight for name, weight in weights.items() if weight > 0}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rerank_is_no_objective(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and "rerank" in content:
+            raise ValueError('unknown key "objectives.rerank" (it is eval.rerank)')
+        return content
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> Objectives:
@@ -310,6 +334,19 @@ class Eval(Section):
         True, description="Score once more with the images shuffled among the texts."
     )
     grid: int = Field(48, ge=0, description="Images shown in the report.")
+    rerank: int = Field(
+        128, ge=1, description="Retrieval: best candidates by contrast that matching ranks anew."
+    )
+    classes: list[str] = Field(
+        default_factory=list,
+        description="With itc: classes among which prompts choose, scored on the texts whose "
+        "reference is one of them; empty: not asked.",
+    )
+    class_prompts: list[str] = Field(
+        default_factory=lambda: ["a photo of a {}"],
+        min_length=1,
+        description="Prompts of a class, {} where it stands; the mean over them counts.",
+    )
 
 
 class Recipe(Section):

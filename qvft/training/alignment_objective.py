@@ -18,9 +18,14 @@ from qvft.data.rows import Row
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.pairs import Pairs
 from qvft.models.alignment.texts import encode_texts
-from qvft.models.blip2 import encode_vision, language_prefix, query_states
+from qvft.models.blip2 import language_prefix, query_states
 from qvft.training.alignment_losses import LossSum, alignment_losses, item_counts
-from qvft.training.losses import language_loss, rest_frozen_parts
+from qvft.training.losses import (
+    language_loss,
+    leave_frozen_vision,
+    rest_frozen_parts,
+    vision_features,
+)
 
 LANGUAGE = "lm"
 PAIR_KEYS = ("image_ids", "pair_images", "text_ids", "text_mask")
@@ -49,6 +54,7 @@ class AlignmentObjective(nn.Module):
         super().__init__()
         self.model, self.heads = model, heads
         self.weights, self.seed = dict(weights), seed
+        leave_frozen_vision(self, model)
 
     def train(self, mode: bool = True) -> AlignmentObjective:
         """As `LanguageModelling.train`."""
@@ -59,7 +65,6 @@ class AlignmentObjective(nn.Module):
     def forward(
         self,
         *,
-        pixel_values: Tensor,
         image_index: Tensor,
         input_ids: Tensor,
         attention_mask: Tensor,
@@ -68,6 +73,9 @@ class AlignmentObjective(nn.Module):
         pair_images: Tensor,
         text_ids: Tensor,
         text_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        features: Tensor | None = None,
+        **packing: Tensor,
     ) -> dict[str, Any]:
         """Losses of a batch of `AlignmentCollator`.
 
@@ -76,13 +84,13 @@ class AlignmentObjective(nn.Module):
             evaluation mode what `LanguageModelling` returns: the language loss alone, which does
             not depend on what else is in the batch.
         """
-        features = encode_vision(self.model, pixel_values)
+        features = vision_features(self.model, pixel_values, features)
         states = query_states(self.model, features)
         losses: dict[str, LossSum] = {}
         if not self.training or LANGUAGE in self.weights:
             language = language_loss(
                 self.model,
-                {"input_ids": input_ids},
+                {"input_ids": input_ids, **packing},
                 images=language_prefix(self.model, states),
                 image_index=image_index,
                 attention_mask=attention_mask,

@@ -10,11 +10,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_at
+from qvft.models.packed import Packing, hidden_at
+from qvft.models.stages import embed_rows, encode_features, encode_vision, logits_of
 
 IGNORED = -100
+LOGIT_ROWS = 512
+"""Positions whose logits are held at once: with OPT's 50,304 words and what their gradient needs,
+600 KB each in float32."""
 
 
 class LanguageModelling(nn.Module):
@@ -31,6 +37,7 @@ class LanguageModelling(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        leave_frozen_vision(self, model)
 
     def train(self, mode: bool = True) -> LanguageModelling:
         """Training mode, except for parts that are frozen: they stay as evaluation finds them."""
@@ -41,37 +48,61 @@ class LanguageModelling(nn.Module):
     def forward(
         self,
         *,
-        pixel_values: Tensor,
         image_index: Tensor,
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor,
+        pixel_values: Tensor | None = None,
+        features: Tensor | None = None,
         **further: Tensor,
     ) -> dict[str, Tensor]:
         """Loss of a batch.
 
-        Steps: encode each image once, put its prefix into its rows, run the decoder, take logits
-        at the N supervised positions only, sum their cross-entropy in float32.
+        Steps: encode each image once, put its prefix into its rows, run the decoder over them
+        (packed or one by one), take logits at the N supervised positions only, sum their
+        cross-entropy.
 
         Args:
-            pixel_values: (I, 3, height, width) normalised.
             image_index: (B,) image of each row.
             input_ids, attention_mask, labels: (B, L); labels are -100 where nothing is learnt.
-            further: what `stages.embed_rows` takes of a row beside its tokens.
+            pixel_values: (I, 3, height, width) normalised; or
+            features: (I, P, W) what the ViT makes of them.
+            further: what `stages.embed_rows` takes of a row beside its tokens, and what
+                `data.packing.packed` says of them.
 
         Returns:
-            `loss_sum` () float32, `count` () long; by row (B,): `row_loss` its mean loss,
+            `loss_sum` (), float32 at least, `count` () long; by row (B,): `row_loss` its mean loss,
             `row_count` its supervised tokens, `exact` bool: greedy decoding would write this
             target, since each of its tokens is the most likely one given those before it.
         """
         return language_loss(
             self.model,
             {"input_ids": input_ids, **further},
-            images=encode_images(self.model, pixel_values),
+            images=encode_features(self.model, vision_features(self.model, pixel_values, features)),
             image_index=image_index,
             attention_mask=attention_mask,
             labels=labels,
         )
+
+
+def leave_frozen_vision(objective: nn.Module, model: PreTrainedModel) -> None:
+    """Tells DDP not to broadcast a frozen ViT: every process has read it, or has let it go."""
+    vision = model.vision_model
+    if not any(parameter.requires_grad for parameter in vision.parameters()):
+        kept = {id(tensor) for tensor in (*vision.parameters(), *vision.buffers())}
+        named = (*objective.named_parameters(), *objective.named_buffers())
+        names = [name for name, tensor in named if id(tensor) in kept]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, names)
+
+
+def vision_features(
+    model: PreTrainedModel, pixel_values: Tensor | None, features: Tensor | None
+) -> Tensor:
+    """ViT features (I, P, W) of a batch, which has either its images or these themselves."""
+    if features is not None:
+        return features
+    assert pixel_values is not None, "a batch has images or their features"
+    return encode_vision(model, pixel_values)
 
 
 def rest_frozen_parts(model: PreTrainedModel) -> None:
@@ -93,21 +124,21 @@ def language_loss(
     """What `LanguageModelling.forward` returns, of images that are encoded already.
 
     Args:
-        rows: as `stages.embed_rows` takes them.
-        images: (I, ...) from `stages.encode_images`.
+        rows: as `stages.embed_rows` takes them; and their packing, where they have one.
+        images: (I, ...) from `stages.encode_features`.
     """
     embeds = embed_rows(model, rows, images=images, image_index=image_index)
-    hidden = decode_hidden(model, embeds, attention_mask)
     next_labels = labels[:, 1:]
     supervised = next_labels != IGNORED
-    logits = logits_at(model, hidden[:, :-1], supervised).float()
-    targets = next_labels[supervised]
-    losses = cross_entropy(logits, targets, reduction="none")
+    # The last column predicts nothing; positions are asked for among all columns.
+    where = torch.zeros_like(labels, dtype=torch.bool)
+    where[:, :-1] = supervised
+    hidden = hidden_at(model, embeds, attention_mask, where, Packing.of(rows))
+    losses, hits = token_losses(model, hidden, next_labels[supervised])
     of_row = supervised.nonzero()[:, 0]
     per_row = supervised.sum(dim=1).clamp(min=1)
     row_loss = losses.detach().new_zeros(len(labels)).index_add(0, of_row, losses.detach())
-    wrong = (logits.detach().argmax(dim=-1) != targets).long()
-    errors = torch.zeros_like(per_row).index_add(0, of_row, wrong)
+    errors = torch.zeros_like(per_row).index_add(0, of_row, (~hits).long())
     return {
         "loss_sum": losses.sum(),
         "count": supervised.sum(),
@@ -115,3 +146,28 @@ def language_loss(
         "row_count": per_row,
         "exact": errors == 0,
     }
+
+
+def token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (N,) of each target, float32 at least; and (N,) whether it is the likeliest.
+
+    Logits of `LOGIT_ROWS` positions are made at a time and made once more for their gradient, so
+    that no tensor of all positions times the vocabulary is ever held.
+
+    Args:
+        hidden: (N, D) the decoder's last hidden states.
+        targets: (N,) the tokens that follow.
+    """
+    parts = list(zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True))
+    if len(parts) == 1:
+        return _token_losses(model, hidden, targets)
+    found = [checkpoint(_token_losses, model, *part, use_reentrant=False) for part in parts]
+    losses, hits = zip(*found, strict=True)
+    return torch.cat(losses), torch.cat(hits)
+
+
+def _token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logits = logits_of(model, hidden)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    hits = logits.detach().argmax(dim=-1) == targets
+    return cross_entropy(logits, targets, reduction="none"), hits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,13 @@ from transformers import TrainerCallback
 
 from qvft.errors import PreflightError
 from qvft.models.families import Family
+from qvft.training.alignment_losses import combined_loss
+from qvft.training.alignment_objective import AlignmentObjective
+
+HEADS = "heads"
+HEADS_WITHIN = 100
+"""Steps within which every part of the heads must have had a gradient: a batch may hold questions
+alone, or a single caption, which has nothing to be told apart from."""
 
 
 def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
@@ -26,7 +33,7 @@ def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
         PreflightError: no row's loss changed (the image does not reach the decoder), or one is NaN.
     """
     inputs = {key: value for key, value in batch.items() if key != "row_index"}
-    images = len(inputs["pixel_values"])
+    images = int(inputs["image_index"].max()) + 1
     if images < 2:
         return float("nan")
     was_training = module.training
@@ -53,45 +60,104 @@ class GradientCheck(TrainerCallback):
     Weights of one component share their fate (a cut graph, a frozen input under reentrant
     checkpointing), so one non-zero gradient a component is asked for. LoRA's A matrices have none
     at first, since B starts at zero; the component counts as a whole.
+
+    Alignment heads are checked part by part: each must be reached by the first pass, and have a
+    gradient other than zero within `HEADS_WITHIN` steps.
     """
 
     def __init__(self, model: nn.Module, family: Family) -> None:
-        self.model, self.family, self.done = model, family, False
+        self.model, self.family = model, family
+        self.steps, self.seen, self.done = 0, set[str](), False
 
-    def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
-        """Raises PreflightError naming the components without a gradient."""
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:  # noqa: ANN001, ANN003
+        """Raises PreflightError naming the components without a gradient.
+
+        `model` is what the Trainer trains: the objective.
+        """
         if self.done:
             return
-        self.done = True
-        check_gradients(self.model, self.family)
+        self.steps += 1
+        heads = model.heads if isinstance(model, AlignmentObjective) else None
+        if self.steps == 1:
+            check_gradients(self.model, self.family)
+            if heads is not None:
+                _require(part for part, reached in _reached(heads).items() if not reached)
+        waiting = set[str]()
+        if heads is not None:
+            largest = _largest(heads)
+            self.seen |= {part for part, value in largest.items() if value > 0}
+            waiting = largest.keys() - self.seen
+        if waiting and self.steps == HEADS_WITHIN:
+            _require(sorted(waiting), when=f"{self.steps} steps")
+        self.done = not waiting
 
 
-def check_gradients(model: nn.Module, family: Family) -> dict[str, float]:
-    """Largest absolute gradient by trained component.
+def check_gradients(
+    model: nn.Module, family: Family, heads: nn.Module | None = None
+) -> dict[str, float]:
+    """Largest absolute gradient by trained component, that of all `heads` as the last.
+
+    Args:
+        heads: alignment heads; each trained part of them must have a gradient.
 
     Raises:
-        PreflightError: a trained component has none, or only zeros.
+        PreflightError: a trained component, or a part of the heads, has none, or only zeros.
     """
     largest: dict[str, float] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             component = family.component(name)
-            gradient = parameter.grad
-            value = 0.0 if gradient is None else float(gradient.detach().abs().max())
-            largest[component] = max(value, largest.get(component, 0.0))
-    dead = [component for component, value in largest.items() if not value > 0]
-    if dead:
+            largest[component] = max(_size(parameter), largest.get(component, 0.0))
+    of_heads = {} if heads is None else _largest(heads)
+    _require(name for name, value in {**largest, **of_heads}.items() if not value > 0)
+    return {**largest, **({HEADS: max(of_heads.values())} if of_heads else {})}
+
+
+def _largest(heads: nn.Module) -> dict[str, float]:
+    """Largest absolute gradient by trained part of the heads, such as `heads.itm_head`."""
+    largest: dict[str, float] = {}
+    for part, parameter in _parts(heads):
+        largest[part] = max(_size(parameter), largest.get(part, 0.0))
+    return largest
+
+
+def _reached(heads: nn.Module) -> dict[str, bool]:
+    """Whether a backward pass went through any weight of a part, be its gradient zero."""
+    reached: dict[str, bool] = {}
+    for part, parameter in _parts(heads):
+        reached[part] = reached.get(part, False) or parameter.grad is not None
+    return reached
+
+
+def _parts(heads: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [
+        (f"{HEADS}.{name.partition('.')[0]}", parameter)
+        for name, parameter in heads.named_parameters()
+        if parameter.requires_grad
+    ]
+
+
+def _size(parameter: nn.Parameter) -> float:
+    gradient = parameter.grad
+    return 0.0 if gradient is None else float(gradient.detach().abs().max())
+
+
+def _require(dead: Iterable[str], *, when: str = "the first backward pass") -> None:
+    names = ", ".join(dead)
+    if names:
         raise PreflightError(
-            f"after the first backward pass {', '.join(dead)} should be trained but has no "
+            f"after {when} {names} should be trained but has no "
             "gradient: it does not reach the loss; freeze it in tune, or see what cuts it off"
         )
-    return largest
 
 
 def check_backward(
     module: nn.Module, model: nn.Module, family: Family, batch: dict[str, Tensor]
 ) -> dict[str, float]:
     """One backward pass on a batch, whose gradients are dropped again.
+
+    Args:
+        module: the objective, of language alone or with alignment.
 
     Returns:
         As `check_gradients`.
@@ -103,12 +169,20 @@ def check_backward(
     was_training = module.training
     module.train()
     try:
-        outputs = module(**inputs)
-        (outputs["loss_sum"] / outputs["count"]).backward()
-        return check_gradients(model, family)
+        _loss(module, module(**inputs)).backward()
+        heads = module.heads if isinstance(module, AlignmentObjective) else None
+        return check_gradients(model, family, heads)
     finally:
         module.zero_grad(set_to_none=True)
         module.train(was_training)
+
+
+def _loss(module: nn.Module, outputs: Mapping) -> Tensor:
+    """The batch's loss, as the Trainer would divide it if it were all of the step."""
+    if not isinstance(module, AlignmentObjective):
+        return outputs["loss_sum"] / outputs["count"]
+    counts = {name: loss.count.clamp(min=1) for name, loss in outputs["losses"].items()}
+    return combined_loss(outputs["losses"], module.weights, counts)
 
 
 def distinct_first(sample_ids: Sequence[str], count: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,34 +13,26 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, Blip2ForImageTextRetrieval
 
 from qvft.adapters.checkpoint import ALIGNMENT, read_manifest
-from qvft.assembly.retrieval import Aligned, classify, open_aligned, retrieval_group
+from qvft.assembly import retrieval
+from qvft.assembly.aligned import Aligned, open_aligned
+from qvft.assembly.classifying import classify
+from qvft.assembly.evaluation_task import prediction_rows
+from qvft.assembly.retrieval import retrieval_group
 from qvft.data.formats import read_samples
+from qvft.data.rows import evaluation_rows
 from qvft.eval import main as evaluate
+from qvft.evaluation.groups import Metric
 from qvft.evaluation.metrics.retrieval import retrieval_scores
 from qvft.export import main as export
 from qvft.merge import main as merge
+from qvft.models.blip2 import encode_vision
 from qvft.train import main as train
 
+# As tests/assembly/conftest.py has it.
 DRAWN = [
     "data.train={format: drawn, path: 'seed=5,count=40,size=48', texts: captions}",
-    "data.eval={format: drawn, path: 'seed=6,count=8,size=48', name: drawn-eight}",
     "train.save_steps=null",
-    "eval.blind=false",
 ]
-
-
-@pytest.fixture(scope="module")
-def aligned_run(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with contrast and matching that saw each scene several times."""
-    run = tmp_path_factory.mktemp("runs") / "aligned"
-    weights = "objectives={itc: 1.0, itm: 1.0, rerank: 4}"
-    assert train([str(recipe_file), f"run.dir={run}", weights, *DRAWN]) == 0
-    return run
-
-
-@pytest.fixture(scope="module")
-def aligned(aligned_run: Path) -> Aligned:
-    return open_aligned(aligned_run)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +59,15 @@ def plain_scores(folder: Path, images: list[Image.Image], texts: list[str], *, m
 
 def samples():
     return list(read_samples("drawn", "seed=6,count=8,size=48"))
+
+
+def retrieved(aligned: Aligned, *, top: int, batch_size: int = 3) -> dict[str, Metric]:
+    """Recalls over the captions of `samples`, by name."""
+    rows = evaluation_rows(samples())
+    items = prediction_rows(rows, [""] * len(rows))
+    sources = [row.sample.image for row in rows]
+    group = retrieval_group(aligned, items, sources, top=top, batch_size=batch_size, workers=0)
+    return {metric.name: metric for metric in group.metrics}
 
 
 def test_the_report_holds_retrieval_both_ways(aligned_run: Path, tmp_path: Path) -> None:
@@ -107,19 +109,58 @@ def test_figures_are_those_of_plain_transformers_scores(
     texts = [caption for sample in chosen for caption in sample.captions]
     owners = [place for place, sample in enumerate(chosen) for _ in sample.captions]
     cosines = plain_scores(retrieval_folder, images, texts, matching=False)
-    found = {
-        m.name: m.value for m in retrieval_group(aligned, chosen, top=99, batch_size=3).metrics
-    }
+    metrics = retrieved(aligned, top=99)
+    found = {name: metric.value for name, metric in metrics.items()}
     expected = retrieval_scores(cosines.numpy(), owners)
+    # What an image's row keeps: its own hit, and the share of its two captions that hit.
+    hits = (expected.text_ranks < 5).reshape(8, 2).mean(axis=1)
+    assert list(metrics["text_to_image_recall_at_5"].items.values()) == hits.tolist()
+    hits = (expected.image_ranks < 5).astype(float)
+    assert list(metrics["image_to_text_recall_at_5"].items.values()) == hits.tolist()
     for k in (1, 5, 10):
-        assert found[f"image_to_text_recall_at_{k}"] == expected.image_to_text[k]
-        assert found[f"text_to_image_recall_at_{k}"] == expected.text_to_image[k]
+        # The same share of the same queries, up to the last digit of a float64.
+        assert found[f"image_to_text_recall_at_{k}"] == pytest.approx(expected.image_to_text[k])
+        assert found[f"text_to_image_recall_at_{k}"] == pytest.approx(expected.text_to_image[k])
     # Among as many as there are, matching orders all of them.
     both = cosines + plain_scores(retrieval_folder, images, texts, matching=True)
     expected = retrieval_scores(both.numpy(), owners)
     for k in (1, 5, 10):
-        assert found[f"image_to_text_recall_at_{k}_reranked"] == expected.image_to_text[k]
-        assert found[f"text_to_image_recall_at_{k}_reranked"] == expected.text_to_image[k]
+        to_text = found[f"image_to_text_recall_at_{k}_reranked"]
+        to_image = found[f"text_to_image_recall_at_{k}_reranked"]
+        assert to_text == pytest.approx(expected.image_to_text[k])
+        assert to_image == pytest.approx(expected.text_to_image[k])
+
+
+def test_features_are_held_for_a_chunk_of_images_and_each_pair_is_matched_once(
+    aligned: Aligned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    pairs: list[int] = []
+    scores_of = retrieval.matching_scores
+
+    def noted(model: Any, heads: Any, **inputs: Any) -> torch.Tensor:
+        pairs.append(len(inputs["features"]))
+        return scores_of(model, heads, **inputs)
+
+    def features(self: Aligned, pixels: torch.Tensor) -> torch.Tensor:
+        held.append(len(pixels))
+        return encode_vision(self.loaded.model, pixels)
+
+    monkeypatch.setattr(retrieval, "matching_scores", noted)
+    monkeypatch.setattr(Aligned, "features", features)
+    expected = retrieved(aligned, top=99, batch_size=8)
+    texts = sum(len(sample.captions) for sample in samples())
+    # Every image is a candidate of every text and the other way round: one score serves both.
+    assert sum(pairs) == 8 * texts and max(pairs) <= retrieval.PAIRS_AT_ONCE
+    held.clear(), pairs.clear()
+    monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", 5)
+    found = retrieved(aligned, top=99, batch_size=3)
+    # Once for the vectors, once for matching.
+    assert held == [3, 3, 2] * 2
+    assert sum(pairs) == 8 * texts and max(pairs) == 5
+    assert {n: dict(m.items) for n, m in found.items()} == {
+        n: dict(m.items) for n, m in expected.items()
+    }
 
 
 def test_the_exported_folder_scores_as_the_run_does(
@@ -127,7 +168,7 @@ def test_the_exported_folder_scores_as_the_run_does(
 ) -> None:
     images = [sample.image.open() for sample in samples()[:3]]
     texts = ["a circle", "a small red square at the top left"]
-    vectors, _ = aligned.image_vectors(aligned.loaded.collator.normalise(images))
+    vectors = aligned.image_vectors(aligned.loaded.collator.normalise(images))
     ours = (vectors @ aligned.text_vectors(texts).T).amax(dim=1)
     plain = plain_scores(retrieval_folder, images, texts, matching=False)
     # float32, summed in another order.
@@ -148,7 +189,7 @@ def test_classes_are_those_whose_prompts_are_nearest(aligned: Aligned) -> None:
     images = [sample.image.open() for sample in samples()[:4]]
     names = ["circle", "square", "star"]
     found = classify(aligned, images, names, ["a {}", "one {} here"])
-    vectors, _ = aligned.image_vectors(aligned.loaded.collator.normalise(images))
+    vectors = aligned.image_vectors(aligned.loaded.collator.normalise(images))
     prompts = [f"a {name}" for name in names], [f"one {name} here" for name in names]
     means = aligned.text_vectors(prompts[0]) + aligned.text_vectors(prompts[1])
     means = means / means.norm(dim=1, keepdim=True)

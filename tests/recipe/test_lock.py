@@ -54,6 +54,7 @@ def test_a_folder_without_a_lock_is_no_run(tmp_path: Path) -> None:
         {"train": {"log_steps": 1, "report_to": ["tensorboard"], "save_steps": 7, "keep": 9}},
         {"data": {"workers": 0}},
         {"eval": {"batch_size": 1, "grid": 0}},
+        {"eval": {"rerank": 3, "classes": ["a", "b"], "class_prompts": ["{}"]}},
     ],
 )
 def test_what_does_not_shape_the_weights_is_the_same_run(sections: dict) -> None:
@@ -68,6 +69,7 @@ def test_what_does_not_shape_the_weights_is_the_same_run(sections: dict) -> None
         {"data": {"max_text_tokens": 64}},
         {"tune": {"vision": "full"}},
         {"model": {"id": "other"}},
+        {"objectives": {"itc": 0.5}},
     ],
 )
 def test_what_shapes_the_weights_is_another_run(sections: dict) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from qvft.assembly.training import TrainingWork, training_work
+from qvft.data.rows import training_rows
 from qvft.errors import PreflightError
 from qvft.models.families import FAMILIES
+from qvft.recipe.load import load_recipe
+from qvft.training.alignment_objective import AlignmentCollator, AlignmentObjective
 from qvft.training.preflight import (
+    HEADS_WITHIN,
     GradientCheck,
     check_backward,
     check_image_matters,
@@ -84,3 +90,88 @@ def test_only_the_first_backward_pass_is_checked() -> None:
 def test_rows_of_different_images_are_chosen() -> None:
     assert distinct_first(["a", "a", "b", "c", "b", "d"], 3) == [0, 2, 3]
     assert distinct_first(["a", "a"], 3) == [0]
+
+
+@pytest.fixture(scope="module")
+def aligned_work(recipe_file: Path) -> TrainingWork:
+    built = training_work(load_recipe(recipe_file, ["objectives={itc: 0.5, itm: 0.5, itg: 0.25}"]))
+    built.counts(built.plans[0])
+    return built
+
+
+def aligned(work: TrainingWork, *names: str, kind: str = "caption"):
+    """The objective with these parts of it, and a batch of four rows of a kind."""
+    assert work.branch is not None
+    work.branch.heads.train_only([name for name in names if name != "lm"])
+    module = AlignmentObjective(
+        work.loaded.model, work.branch.heads, weights=dict.fromkeys(names, 1.0), seed=0
+    )
+    collator = AlignmentCollator(work.loaded.collator, work.branch.tokenizer, max_text_tokens=32)
+    rows = [row for row in training_rows(work.train.samples) if row.kind == kind][:4]
+    return module, collator(list(enumerate(rows)))
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, head: nn.Module) -> None:
+    """Takes a head's output out of the graph, as a mistake in the forward pass would."""
+    forward = head.forward
+    monkeypatch.setattr(head, "forward", lambda *inputs: forward(*inputs).detach())
+
+
+def test_heads_are_a_component_of_the_objective(aligned_work: TrainingWork) -> None:
+    work = aligned_work
+    module, batch = aligned(work, "lm", "itc", "itm", "itg")
+    largest = check_backward(module, work.loaded.model, BLIP2, batch)
+    assert list(largest)[-1] == "heads" and largest["heads"] > 0
+    assert {"qformer", "query_tokens", "language_projection", "adapters"} < largest.keys()
+    assert all(weight.grad is None for weight in module.parameters())
+
+
+def test_only_what_the_objectives_train_is_asked_for(aligned_work: TrainingWork) -> None:
+    work = aligned_work
+    module, batch = aligned(work, "lm", "itm")
+    assert not module.heads.vision_projection.weight.requires_grad
+    assert "heads" in check_backward(module, work.loaded.model, BLIP2, batch)
+
+
+@pytest.mark.parametrize("part", ["itm_head", "text_projection"])
+def test_a_head_without_gradient_is_named(
+    aligned_work: TrainingWork, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    work = aligned_work
+    module, batch = aligned(work, "lm", "itc", "itm")
+    cut(monkeypatch, getattr(module.heads, part))
+    with pytest.raises(PreflightError, match=rf"heads\.{part} should be trained"):
+        check_backward(module, work.loaded.model, BLIP2, batch)
+
+
+def backward(module: AlignmentObjective, batch: dict[str, Tensor]) -> None:
+    module.train().zero_grad()
+    inputs = {key: value for key, value in batch.items() if key != "row_index"}
+    sum(loss.total for loss in module(**inputs)["losses"].values()).backward()
+
+
+def test_the_first_backward_pass_must_go_through_every_head(
+    aligned_work: TrainingWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, batch = aligned(aligned_work, "lm", "itc", "itm")
+    cut(monkeypatch, module.heads.itm_head)
+    backward(module, batch)
+    check = GradientCheck(module.model, BLIP2)
+    with pytest.raises(PreflightError, match=r"pass heads\.itm_head should"):
+        check.on_pre_optimizer_step(None, None, None, model=module)
+
+
+def test_heads_may_wait_for_captions_but_not_for_ever(aligned_work: TrainingWork) -> None:
+    module, questions = aligned(aligned_work, "lm", "itc", "itm", kind="question")
+    backward(module, questions)
+    check = GradientCheck(module.model, BLIP2)
+    for _ in range(HEADS_WITHIN - 1):
+        check.on_pre_optimizer_step(None, None, None, model=module)
+    with pytest.raises(PreflightError, match=r"heads\.embeddings, heads\.itm_head, "):
+        check.on_pre_optimizer_step(None, None, None, model=module)
+    check = GradientCheck(module.model, BLIP2)
+    check.on_pre_optimizer_step(None, None, None, model=module)
+    assert not check.done
+    backward(module, aligned(aligned_work, "lm", "itc", "itm")[1])
+    check.on_pre_optimizer_step(None, None, None, model=module)
+    assert check.done

@@ -68,40 +68,32 @@ def matching_scores(
     return logits[:, 1]
 
 
-def reranked(
-    cosines: Tensor,
-    *,
-    top: int,
-    score: Callable[[Tensor, Tensor], Tensor],
-    batch_size: int,
-) -> Tensor:
-    """Scores (R, K) where each row's `top` best candidates stand first, ordered by matching.
+def best_candidates(cosines: Tensor, top: int) -> Tensor:
+    """Numbers (R, N) of each row's `top` best candidates among (R, K); all where there are fewer.
 
-    A candidate among them scores its matching logit plus its cosine. All others stand below the
-    least of them, in the order of their cosines. Give `cosines.T` to rank images for texts.
+    Give `cosines.T` to choose images for texts.
+    """
+    return cosines.topk(min(top, cosines.shape[1]), dim=1).indices
+
+
+def reranked(cosines: Tensor, candidates: Tensor, matching: Tensor) -> Tensor:
+    """Scores (R, K) where each row's candidates stand first, ordered by matching.
+
+    A candidate scores its matching logit plus its cosine. All others stand below the least of
+    them, in the order of their cosines. Give transposes to rank images for texts.
 
     Args:
         cosines: (R, K) from `similarity`.
-        top: candidates that are re-ranked for each row; more than there are means all.
-        score: from row numbers (N,) and candidate numbers (N,) to matching scores (N,).
-        batch_size: pairs that `score` is given at once.
+        candidates: (R, N) from `best_candidates`.
+        matching: (R, K) matching scores; read at the candidates alone.
 
     Source: LAVIS, lavis/models/blip2_models/blip2_qformer.py, `compute_sim_matrix`, which gives
     the others -100 each and so leaves their order to chance.
     """
-    best, candidates = cosines.topk(min(top, cosines.shape[1]), dim=1)
-    rows = torch.arange(len(cosines), device=cosines.device)[:, None].expand_as(candidates)
-    pairs = torch.stack([rows, candidates]).flatten(1)
-    parts = [
-        score(rows_now, candidates_now)
-        for rows_now, candidates_now in zip(
-            pairs[0].split(batch_size), pairs[1].split(batch_size), strict=True
-        )
-    ]
-    scored = torch.cat(parts).to(best).reshape(best.shape) + best
+    scored = matching.gather(1, candidates) + cosines.gather(1, candidates)
     # Cosines lie in [-1, 1]: 3 below the least of the re-ranked keeps every other under it.
     below = scored.amin(dim=1, keepdim=True) - 3
-    return (cosines + below).scatter(1, candidates, scored)
+    return (cosines + below).scatter_(1, candidates, scored)
 
 
 def class_embeddings(
@@ -117,17 +109,29 @@ def class_embeddings(
         embed: texts to unit vectors (len(texts), E).
 
     Raises:
-        UserError: no class or no template, a class twice, or a template without exactly one `{}`.
+        UserError: as `check_classes`.
 
     Source: CLIP, arXiv 2103.00020, section 3.1.4 (an ensemble over embeddings).
     """
+    check_classes(names, templates)
+    prompts = [template.replace("{}", name) for name in names for template in templates]
+    vectors = embed(prompts)
+    return normalize(vectors.reshape(len(names), len(templates), -1).mean(dim=1), dim=-1)
+
+
+def check_classes(names: Sequence[str], templates: Sequence[str]) -> None:
+    """Refuses classes that cannot be told apart, before anything is loaded for them.
+
+    Raises:
+        UserError: no class or no template, an empty class or one that stands twice, or a template
+            without exactly one `{}`.
+    """
     if not names or len(set(names)) < len(names):
         raise UserError(f"{len(names)} classes", expected="one or more, each once")
+    if not all(name.strip() for name in names):
+        raise UserError("a class without a name")
     if not templates:
         raise UserError("no template", expected="one or more, such as `a photo of {}`")
     for template in templates:
         if template.count("{}") != 1:
             raise UserError(f"template `{template}`", expected="`{}` once, where the class stands")
-    prompts = [template.replace("{}", name) for name in names for template in templates]
-    vectors = embed(prompts)
-    return normalize(vectors.reshape(len(names), len(templates), -1).mean(dim=1), dim=-1)

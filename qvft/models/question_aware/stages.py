@@ -18,15 +18,21 @@ from qvft.models.blip2 import (
     encode_vision,
     generate_after,
     insert_prefix,
-    logits_at,
 )
 
-__all__ = ["decode_hidden", "embed_rows", "encode_images", "encode_rows", "generate", "logits_at"]
+__all__ = [
+    "decode_hidden",
+    "embed_rows",
+    "encode_features",
+    "encode_rows",
+    "encode_vision",
+    "generate",
+]
 
 
-def encode_images(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
-    """What the rows of an image share: ViT features (I, P + 1, W)."""
-    return encode_vision(model, pixel_values)
+def encode_features(model: InstructBlipForConditionalGeneration, features: Tensor) -> Tensor:
+    """What the rows of an image share: its ViT features (I, P + 1, W) as they are."""
+    return features
 
 
 def embed_rows(

@@ -1,7 +1,7 @@
 """A QVision model's forward pass by stages.
 
-Shape letters: I images, B rows, L row length, Q query tokens, D decoder width, N positions,
-V vocabulary.
+Shape letters: I images, P patches, B rows, L row length, Q query tokens, D decoder width,
+N positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from torch import Tensor
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 
 
-def encode_images(model: QVisionForConditionalGeneration, pixel_values: Tensor) -> Tensor:
-    """Refined query tokens (I, Q, D) of normalised images (I, 3, height, width)."""
-    return model.encode_images(pixel_values)
+def encode_vision(model: QVisionForConditionalGeneration, pixel_values: Tensor) -> Tensor:
+    """Patch features (I, P, D) of normalised images (I, 3, height, width)."""
+    return model.vision_model(pixel_values)
+
+
+def encode_features(model: QVisionForConditionalGeneration, features: Tensor) -> Tensor:
+    """Refined query tokens (I, Q, D) of patch features (I, P, D)."""
+    return model.qformer(features.to(model.qformer.dtype))[0]
 
 
 def embed_rows(
@@ -31,15 +36,16 @@ def embed_rows(
 
 
 def decode_hidden(
-    model: QVisionForConditionalGeneration, embeds: Tensor, attention_mask: Tensor
+    model: QVisionForConditionalGeneration,
+    embeds: Tensor,
+    attention_mask: Tensor,
+    *,
+    position_ids: Tensor | None = None,
 ) -> Tensor:
-    """The decoder's last hidden states (B, L, D)."""
-    return model.decode(embeds, attention_mask, use_cache=False).last_hidden_state
-
-
-def logits_at(model: QVisionForConditionalGeneration, hidden: Tensor, where: Tensor) -> Tensor:
-    """Logits (N, V) at the N positions that are true in `where` (B, L)."""
-    return model.get_output_embeddings()(hidden[where])
+    """As `stages.decode_hidden`."""
+    return model.decode(
+        embeds, attention_mask, position_ids=position_ids, use_cache=False
+    ).last_hidden_state
 
 
 def generate(

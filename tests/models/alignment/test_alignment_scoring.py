@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize
 
 from qvft.errors import UserError
 from qvft.models.alignment.scoring import (
+    best_candidates,
     class_embeddings,
     matching_scores,
     reranked,
@@ -49,25 +49,24 @@ COSINES = torch.tensor([[0.9, 0.8, 0.1, 0.2], [-0.5, 0.3, 0.4, -0.6]])
 MATCHING = torch.tensor([[-4.0, 2.0, 9.0, 9.0], [9.0, 3.0, -9.0, 9.0]])
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_the_best_candidates_are_ordered_by_matching_and_the_rest_follow(batch_size: int) -> None:
-    asked: list[tuple[int, int]] = []
-
-    def score(rows: Tensor, candidates: Tensor) -> Tensor:
-        assert len(rows) <= batch_size
-        asked.extend(zip(rows.tolist(), candidates.tolist(), strict=True))
-        return MATCHING[rows, candidates]
-
-    found = reranked(COSINES, top=2, score=score, batch_size=batch_size)
-    assert sorted(asked) == [(0, 0), (0, 1), (1, 1), (1, 2)]
+def test_the_best_candidates_are_ordered_by_matching_and_the_rest_follow() -> None:
+    candidates = best_candidates(COSINES, 2)
+    assert [sorted(row) for row in candidates.tolist()] == [[0, 1], [1, 2]]
+    found = reranked(COSINES, candidates, MATCHING)
     assert found.argsort(dim=1, descending=True).tolist() == [[1, 0, 3, 2], [1, 2, 0, 3]]
     # Matching logit plus cosine: 2 + 0.8 and -4 + 0.9; 3 + 0.3 and -9 + 0.4.
     assert found[0, :2].tolist() == pytest.approx([-3.1, 2.8])
     assert found[1, 1:3].tolist() == pytest.approx([3.3, -8.6])
 
 
+def test_transposes_rank_the_other_way() -> None:
+    found = reranked(COSINES.T, best_candidates(COSINES.T, 1), MATCHING.T)
+    # The best row of each column keeps its place, whatever matching says of the others.
+    assert found.argmax(dim=1).tolist() == COSINES.argmax(dim=0).tolist()
+
+
 def test_more_than_there_are_means_all() -> None:
-    found = reranked(COSINES, top=50, score=lambda r, c: MATCHING[r, c], batch_size=8)
+    found = reranked(COSINES, best_candidates(COSINES, 50), MATCHING)
     # float32 sums near 10.
     torch.testing.assert_close(found, MATCHING + COSINES, rtol=0, atol=1e-5)
 
@@ -81,7 +80,7 @@ VECTORS = {
 
 
 def test_a_class_is_the_direction_of_its_prompts_mean() -> None:
-    def embed(texts: list[str]) -> Tensor:
+    def embed(texts: list[str]) -> torch.Tensor:
         return torch.tensor([VECTORS[text] for text in texts])
 
     found = class_embeddings(["cat", "dog"], ["a {}", "my {}"], embed=embed)
@@ -95,6 +94,7 @@ def test_a_class_is_the_direction_of_its_prompts_mean() -> None:
     [
         ([], ["a {}"], "0 classes"),
         (["cat", "cat"], ["a {}"], "each once"),
+        (["cat", " "], ["a {}"], "without a name"),
         (["cat"], [], "no template"),
         (["cat"], ["a photo"], "`a photo`"),
         (["cat"], ["{} or {}"], "`{} or {}`"),

@@ -14,10 +14,12 @@ from transformers import (
 )
 
 from qvft.errors import DataError, VerificationError
-from qvft.models.blip2 import decode_hidden, encode_vision, insert_prefix, logits_at
+from qvft.models.blip2 import decode_hidden, encode_vision, insert_prefix
+from qvft.models.stages import logits_of
 from qvft.models.question_aware.folder import verify_folder, write_graft
 from qvft.models.question_aware.graft import Graft, find_graft
 from qvft.models.question_aware.stages import encode_rows
+from qvft.models.stages import logits_of
 
 # The same operations on the same values in another batching: float32 rounding (6e-8) through two
 # layers of each tower, on logits near 1.
@@ -92,7 +94,7 @@ def test_the_stages_give_the_plain_forwards_logits_and_loss(model, batch) -> Non
         plain = model(**batch, labels=labels)
         hidden = decode_hidden(model, staged(model, batch), batch["attention_mask"])
         kept = labels[:, 1:] != -100
-        logits = logits_at(model, hidden[:, :-1], kept)
+        logits = logits_of(model, hidden[:, :-1][kept])
         loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][kept])
     assert torch.allclose(logits, plain.logits[:, :-1][kept], atol=ROUNDING, rtol=0)
     assert abs(float(loss - plain.loss)) <= ROUNDING

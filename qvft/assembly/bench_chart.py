@@ -1,0 +1,40 @@
+"""A training measurement as bars."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from qvft.errors import RecipeError
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def save_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Writes one panel of horizontal bars for each quantity, the first name on top.
+
+    Raises:
+        RecipeError: the path ends in no known format.
+    """
+    form = path.suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        expected = "a file ending in " + ", ".join(f".{name}" for name in FORMATS)
+        raise RecipeError(f"{path}", where="command line: --chart", expected=expected)
+    figure = Figure(figsize=(11, 0.9 + 0.42 * len(names)), dpi=120, layout="constrained")
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, values) in zip(all_axes, panels.items(), strict=True):
+        bars = axes.barh(range(len(names)), values, color="#4a6fa5", height=0.62)
+        bars[0].set_color("#a8a8a8")
+        axes.bar_label(bars, labels=[f" {value:,.4g}" for value in values], size=9)
+        axes.set_title(title, loc="left", size=10)
+        axes.set_yticks(range(len(names)), labels=list(names))
+        axes.set_xlim(0, 1.15 * max(*values, 1e-9))
+        axes.spines[["top", "right"]].set_visible(False)
+    all_axes[0].invert_yaxis()
+    stream = io.BytesIO()
+    figure.savefig(stream, format=form)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(stream.getvalue())

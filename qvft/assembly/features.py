@@ -1,0 +1,125 @@
+"""The feature cache at work: what a frozen ViT gives of a recipe's images, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import PIL.Image
+import torch
+from accelerate import PartialState
+from PIL.Image import Image
+from torch import Tensor
+
+from qvft.assembly.model import Loaded
+from qvft.data.collate import Collator
+from qvft.data.features.content import contents_of
+from qvft.data.features.fill import Encode, fill
+from qvft.data.features.folders import default_cache
+from qvft.data.features.size import require_room
+from qvft.data.features.space import Space, StoredDtype, preprocessing_of, weights_sha256
+from qvft.data.features.store import Cached, open_store
+from qvft.data.sample import ImageSource, Sample
+from qvft.errors import ImageError
+from qvft.log import get_logger
+from qvft.models.stages import encode_vision
+from qvft.recipe.schema import Recipe
+
+logger = get_logger("qvft.features")
+
+EXACT: dict[torch.dtype, StoredDtype] = {torch.bfloat16: "bfloat16"}
+"""What keeps features of a type as they are; float32 everything else."""
+CHUNK = 16
+
+
+def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> Loaded:
+    """The model whose collator takes features from the cache, after what was missing is computed.
+
+    Every process computes its share. Nothing changes where `data.features` is off.
+
+    Raises:
+        RecipeError: they would take more room than `data.features_limit_gb`.
+        SpaceError: the disk has not that much.
+    """
+    if recipe.data.features == "off":
+        return loaded
+    sources = list({sample.image.name: sample.image for sample in samples}.values())
+    encode = partial(_encode, loaded.model)
+    store = open_store(default_cache(), _space(loaded, recipe, encode))
+    workers = recipe.data.workers
+    contents = contents_of(
+        sources, max_pixels=recipe.data.max_image_pixels, threads=max(1, workers)
+    )
+    known = {content for content in contents.values() if not isinstance(content, ImageError)}
+    present = sum(store.key(content) in store for content in known)
+    if present < len(known):
+        missing_bytes = require_room(
+            default_cache(),
+            store.space,
+            len(known),
+            present=present,
+            limit_bytes=round(recipe.data.features_limit_gb * 1e9),
+        )
+        logger.info(
+            "features of %d of %d images are not cached yet: %.3g GB to %s",
+            len(known) - present,
+            len(known),
+            missing_bytes / 1e9,
+            store.folder,
+        )
+    state = PartialState()
+    fill(
+        store,
+        sources,
+        encode,
+        read=partial(_read, loaded.collator),
+        contents=contents,
+        rank=state.process_index,
+        world=state.num_processes,
+        batch_size=CHUNK,
+        workers=workers,
+    )
+    state.wait_for_everyone()
+    store.refresh()
+    return replace(loaded, collator=replace(loaded.collator, features=Cached(store, contents)))
+
+
+def _space(loaded: Loaded, recipe: Recipe, encode: Encode) -> Space:
+    vision = loaded.model.vision_model
+    features = encode(loaded.collator.normalise([_blank()]))
+    stored = recipe.data.features_dtype
+    return Space(
+        vit=recipe.model.id,
+        vit_sha256=weights_sha256(vision.state_dict().items()),
+        preprocessing=preprocessing_of(loaded.collator.image_processor),
+        compute_dtype=str(features.dtype).removeprefix("torch."),
+        stored_dtype=EXACT.get(features.dtype, "float32") if stored == "auto" else stored,
+        patches=features.shape[1],
+        width=features.shape[2],
+        vit_settings={
+            "config": vision.config.to_dict() if hasattr(vision, "config") else {},
+            "attention": recipe.model.attention,
+            "device": loaded.model.device.type,
+        },
+    )
+
+
+def _blank() -> Image:
+    """An image to learn the shape of features from."""
+    return PIL.Image.new("RGB", (16, 16))
+
+
+def _encode(model: Any, pixels: Tensor) -> Tensor:
+    """Features (I, P, W) in the ViT's own type, without autocast, so that whoever asks for them
+    gets the same.
+    """
+    with torch.no_grad():
+        return encode_vision(model, pixels.to(model.device))
+
+
+def _read(collator: Collator, source: ImageSource, view: int) -> Tensor:
+    """Normalised pixels (3, height, width); there is no augmentation, so that view is 0."""
+    assert view == 0
+    return collator.normalise([collator.decode(source)])[0]

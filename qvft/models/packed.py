@@ -1,0 +1,81 @@
+"""A decoder over packed rows: which position sees which, and what each row's tokens come to.
+
+Shape letters: B rows, L row length, R packed rows, K packed row length, D decoder width,
+N positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qvft.models.stages import decode_hidden
+
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where tokens of separate rows stand in packed ones; made by `data.packing.packed`.
+
+    Attributes:
+        source: (R, K) which token of the rows stands there, b * L + l.
+        positions: (R, K) its place in its own row.
+        owner: (R, K) whose it is; -1 at padding.
+        text: (R, K) which row's; -1 where it belongs to all rows of its owner.
+        place: (B, L) where a row's token stands, r * K + k.
+    """
+
+    source: Tensor
+    positions: Tensor
+    owner: Tensor
+    text: Tensor
+    place: Tensor
+
+    @staticmethod
+    def of(batch: Mapping[str, Tensor]) -> Packing | None:
+        """The packing of a batch's rows; None where they stand by themselves."""
+        if "packed_source" not in batch:
+            return None
+        names = ("source", "positions", "owner", "text", "place")
+        return Packing(*(batch[f"packed_{name}"] for name in names))
+
+    def mask(self, dtype: torch.dtype) -> Tensor:
+        """(R, 1, K, K) 0 where a position sees another, the type's least number elsewhere.
+
+        It sees what stands at or before it, of its own owner, and of that what belongs to its own
+        row or to all. Padding sees itself, since a row of a softmax must have something. The mask
+        is of floating point: eager attention adds it, and would add a boolean one as 0 and 1.
+        """
+        width = self.owner.shape[1]
+        earlier = torch.ones(width, width, dtype=torch.bool, device=self.owner.device).tril()
+        same_owner = self.owner[:, :, None] == self.owner[:, None, :]
+        own_text = self.text[:, :, None] == self.text[:, None, :]
+        seen = earlier & same_owner & (own_text | (self.text == NOBODY)[:, None, :])
+        hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return hidden.masked_fill(~seen, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def hidden_at(
+    model: Any, embeds: Tensor, attention_mask: Tensor, where: Tensor, packing: Packing | None
+) -> Tensor:
+    """The decoder's last hidden states (N, D) at the positions that are true in `where` (B, L).
+
+    Args:
+        embeds: (B, L, D) from `stages.embed_rows`.
+        attention_mask: (B, L).
+        packing: None: each row is decoded by itself.
+    """
+    if packing is None:
+        return decode_hidden(model, embeds, attention_mask)[where]
+    hidden = decode_hidden(
+        model,
+        embeds.flatten(0, 1)[packing.source],
+        packing.mask(embeds.dtype),
+        position_ids=packing.positions,
+    )
+    return hidden.flatten(0, 1)[packing.place[where]]
