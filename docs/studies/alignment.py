@@ -1,6 +1,6 @@
 """What contrast and matching add to captioning: `python docs/studies/alignment.py DATA FOLDER`.
 
-DATA is `scenes` (drawn) or `digits` (four real handwritten digits in a square). Writes the images,
+DATA is `scenes` (drawn) or `digits` (three real handwritten digits). Writes the images,
 trains qvft/tiny-blip2 twice for as many steps, evaluates both, the second against the first, and
 ranks the captions once more by the language loss, which is all that the run without alignment can
 rank by.
@@ -39,15 +39,16 @@ data:
   cache_images: true
 tune: {{decoder: frozen}}
 train:
-  max_steps: 800
+  max_steps: {steps}
   batch_size: 48
   warmup: 50
-  lr: {{qformer: 5.0e-4, query_tokens: 5.0e-4, language_projection: 5.0e-4, heads: 1.0e-3}}
+  lr: {{qformer: 1.0e-3, query_tokens: 1.0e-3, language_projection: 1.0e-3, heads: 1.0e-3}}
 eval: {{batch_size: 64, blind: false, caption: {{max_new_tokens: 24}}}}
 run: {{threads: 1}}
 """
 RUNS = {"lm": [], "both": ["objectives={lm: 1.0, itc: 0.5, itm: 0.5}"]}
 TRAIN, HELD_OUT = 8000, 200
+STEPS = 1500
 DIGIT_PX = 64
 
 
@@ -62,18 +63,19 @@ def scenes(seed: int) -> Drawn:
 
 
 def digits(seed: int, folder: Path, split: str) -> Drawn:
-    """Four handwritten digits of a split in a square, with their names in reading order."""
+    """Three handwritten digits of a split, one a quarter of the image, named in reading order."""
     if not folder.exists():
         write_digits(folder)
     singles = list(read_samples("jsonl", str(folder / f"{split}.jsonl")))
     rng = random.Random(seed)
     while True:
-        chosen = rng.choices(singles, k=4)
+        chosen = rng.choices(singles, k=3)
         square = PIL.Image.new("RGB", (2 * DIGIT_PX, 2 * DIGIT_PX))
         for place, one in enumerate(chosen):
             corner = (DIGIT_PX * (place % 2), DIGIT_PX * (place // 2))
             square.paste(one.image.open().convert("RGB"), corner)
-        yield " ".join(one.captions[0].split()[-1] for one in chosen), square
+        names = [one.captions[0].split()[-1] for one in chosen]
+        yield " and ".join(f"a white digit {name}" for name in names), square
 
 
 def write_split(folder: Path, drawn: Drawn, count: int, *, unique: bool) -> None:
@@ -102,7 +104,7 @@ def write_data(data: str, folder: Path) -> None:
         train, held_out = scenes(901), scenes(902)
     write_split(folder / "train", train, TRAIN, unique=False)
     write_split(folder / "eval", held_out, HELD_OUT, unique=True)
-    (folder / "study.yaml").write_text(RECIPE.format(folder=folder))
+    (folder / "study.yaml").write_text(RECIPE.format(folder=folder, steps=STEPS))
 
 
 @torch.no_grad()

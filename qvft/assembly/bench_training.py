@@ -111,11 +111,16 @@ class TrainingBench:
     precision: str
 
 
-def bench_training(recipe: Recipe, *, rounds: int, steps: int) -> TrainingBench:
+def bench_training(
+    recipe: Recipe, *, rounds: int, steps: int, ways: Sequence[str] = tuple(WAYS)
+) -> TrainingBench:
     """Takes `steps` steps in each way and round: the same texts, model and optimizer.
 
     Learning rates are zero, so that all ways and rounds work on the same weights. Images are
     decoded and features made before the clock starts. Activation checkpointing is the recipe's.
+
+    Args:
+        ways: names of those to measure, `plain` and `qvft` among them.
 
     Raises:
         UserError: the recipe, the data or the base is wrong.
@@ -130,15 +135,16 @@ def bench_training(recipe: Recipe, *, rounds: int, steps: int) -> TrainingBench:
     batches = _rows_of_batches(work, plan.train.batch_size, plan.train.texts_per_image, steps)
     bf16 = use_bf16(plan.train.precision)
     bench = _Bench(model, bf16=bf16)
-    laid = {name: _laid_out(work, way, batches) for name, way in WAYS.items()}
+    chosen = {name: way for name, way in WAYS.items() if name in ways}
+    laid = {name: _laid_out(work, way, batches) for name, way in chosen.items()}
     loss, gradient, largest = bench.differences(laid["plain"], laid["qvft"])
     texts = sum(len(rows) for rows in batches)
     labels = sum(int((batch["labels"] != IGNORED).sum()) for batch in laid["plain"])
-    flops = {name: bench.flops(WAYS[name], laid[name]) for name in WAYS}
-    memory = {name: bench.memory(WAYS[name], laid[name]) for name in WAYS}
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    flops = {name: bench.flops(way, laid[name]) for name, way in chosen.items()}
+    memory = {name: bench.memory(way, laid[name]) for name, way in chosen.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in chosen}
     for _ in range(rounds):
-        for name, way in WAYS.items():
+        for name, way in chosen.items():
             seconds[name].append(bench.timed(way, laid[name]))
     paces = {
         name: TrainingPace(
