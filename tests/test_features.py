@@ -139,6 +139,16 @@ def test_prune_leaves_what_is_not_the_caches(cache: Path, capsys: pytest.Capture
     assert {path.name for path in cache.rglob("*") if path.is_file()} == {"notes.txt", "a.png"}
 
 
+def test_prune_removes_what_killed_writers_left(cache: Path, capsys: pytest.CaptureFixture) -> None:
+    then = time.time() - 3601
+    for name in (f".one{RECORDS}.17.partial", f"two{RECORDS}"):
+        (cache / OTHER.id / name).write_bytes(b"x" * 10)
+        os.utime(cache / OTHER.id / name, (then, then))
+    shown = said(capsys, "prune", "--damaged", "--cache", str(cache))
+    assert shown.startswith("freed 20 bytes") and "0 shards, 0 whole spaces, 2 left-over" in shown
+    assert len(list((cache / OTHER.id).iterdir())) == 3  # space.json and a shard
+
+
 def test_prune_of_unused_shards_goes_by_their_last_use(
     cache: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
 from qvft.data.padding import pad_rows
-from qvft.data.prompt import Kind
+from qvft.data.prompt import Kind, PromptTemplate
 from qvft.data.sample import Sample
 from qvft.errors import RecipeError
+from qvft.evaluation.encoding import Encoded
 from qvft.models.stages import generate
 
 WIDTH_STEP = 8
@@ -37,18 +38,25 @@ class Prompted:
         ids: tokens of its prompt, image tokens included.
         image: what its image's rows share, from `encoding.encoded_images`.
         prompt: the words of the prompt.
+        shared: how many of its tokens its image's prefix holds, never all; 0 without a prefix.
     """
 
     number: int
     kind: Kind
     ids: tuple[int, ...]
-    image: Tensor
+    image: Encoded
     prompt: str
+    shared: int = 0
 
     @property
-    def shape(self) -> tuple[Kind, int]:
-        """What rows of one batch have in common: kind, and tokens rounded up to `WIDTH_STEP`."""
-        return self.kind, -(-len(self.ids) // WIDTH_STEP) * WIDTH_STEP
+    def width(self) -> int:
+        """Its tokens rounded up to `WIDTH_STEP`."""
+        return -(-len(self.ids) // WIDTH_STEP) * WIDTH_STEP
+
+    @property
+    def shape(self) -> tuple[Kind, int, bool]:
+        """What rows of one batch have in common: kind, width, and whether a prefix is at hand."""
+        return self.kind, self.width, self.shared > 0
 
 
 class Waiting:
@@ -60,7 +68,7 @@ class Waiting:
 
     def __init__(self, *, batch_size: int) -> None:
         self.batch_size = batch_size
-        self._groups: dict[tuple[Kind, int], list[Prompted]] = {}
+        self._groups: dict[tuple[Kind, int, bool], list[Prompted]] = {}
 
     def add(self, row: Prompted) -> list[Prompted]:
         """The batch that leaves now that `row` has come; empty if none does.
@@ -107,16 +115,17 @@ def generate_texts(
     """
     place, template = model.device, collator.template
     tokenizer = template.tokenizer
-    padded = pad_rows(
-        [row.ids for row in batch], tokenizer.pad_token_id, side="left", width=batch[0].shape[1]
-    )
+    shared = min(row.shared for row in batch)
+    padded = _padded(batch, template, front=shared or int(template.image_token_id is not None))
     rows = {**padded, **collator.read([row.prompt for row in batch])}
-    further = {"tokenizer": tokenizer} if "stop_strings" in generation else {}
+    further: dict[str, Any] = {"tokenizer": tokenizer} if "stop_strings" in generation else {}
+    if shared:
+        further |= {"prefixes": [row.image.prefix for row in batch], "prefix_tokens": shared}
     try:
         new_ids = generate(
             model,
             {key: value.to(place) for key, value in rows.items()},
-            images=torch.stack([row.image for row in batch]),
+            images=torch.stack([row.image.states for row in batch]),
             eos_token_id=[template.stop_id, tokenizer.eos_token_id],
             pad_token_id=tokenizer.pad_token_id,
             **generation,
@@ -131,6 +140,27 @@ def generate_texts(
     texts = [template.decode(row) for row in new_ids.tolist()]
     each = len(texts) // len(batch)
     return [tuple(texts[start : start + each]) for start in range(0, len(texts), each)]
+
+
+def _padded(
+    batch: Sequence[Prompted], template: PromptTemplate, *, front: int
+) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` of a batch, with padding behind `front` tokens of each row.
+
+    Rows of image tokens have some in front even where nothing is shared: transformers 5.23 lets a
+    repetition penalty pass over as many new tokens as there is padding at the left edge.
+    """
+    first = torch.tensor([row.ids[:front] for row in batch], dtype=torch.long)
+    rest = pad_rows(
+        [row.ids[front:] for row in batch],
+        template.tokenizer.pad_token_id,
+        side="left",
+        width=batch[0].width - front,
+    )
+    return {
+        "input_ids": torch.cat([first, rest["input_ids"]], dim=1),
+        "attention_mask": torch.cat([torch.ones_like(first), rest["attention_mask"]], dim=1),
+    }
 
 
 def blind_images(samples: Sequence[Sample], *, seed: int) -> dict[str, Sample]:

@@ -5,7 +5,8 @@ Shape letters: I images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,9 +16,21 @@ from qvft.data.collate import Collator
 from qvft.data.pixels import pixel_chunks
 from qvft.data.sample import ImageSource
 from qvft.errors import ImageError
-from qvft.models.stages import encode_features, encode_images
+from qvft.models.stages import decode_prefix, encode_features, encode_images
 
-Encoded = Tensor | ImageError
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an image's rows share, each in memory of its own, so that it can be let go alone.
+
+    Attributes:
+        states: from `stages.encode_features`.
+        prefix: the decoder's keys and values from `stages.decode_prefix`; None where each row
+            computes its own.
+    """
+
+    states: Tensor
+    prefix: Tensor | None = None
 
 
 def encoded_images(
@@ -27,7 +40,9 @@ def encoded_images(
     *,
     batch_size: int,
     workers: int,
-) -> Iterator[Encoded]:
+    head: Sequence[int] = (),
+    shared: Collection[int] = (),
+) -> Iterator[Encoded | ImageError]:
     """What an image's rows share, of each source in order, or why the image cannot be decoded.
 
     Args:
@@ -37,21 +52,53 @@ def encoded_images(
         sources: each encoded once; an unusable one stops none of the others.
         batch_size: images encoded together.
         workers: processes that decode; 0 decodes in this one.
+        head: tokens that rows begin with, for `stages.decode_prefix`.
+        shared: numbers of the sources that have a prefix decoded.
     """
-    if collator.features is not None:
-        for start in range(0, len(sources), batch_size):
-            features = collator.features(sources[start : start + batch_size])
-            yield from _apart(encode_features, model, features)
-        return
-    for pixels, problems in pixel_chunks(collator, sources, size=batch_size, workers=workers):
-        states = iter(() if pixels is None else _apart(encode_images, model, pixels))
+    number = 0
+    for states, problems in _chunks(model, collator, sources, batch_size, workers):
+        usable = iter(() if states is None else states)
+        sharing = [
+            place in shared
+            for place, problem in enumerate(problems, start=number)
+            if problem is None
+        ]
+        prefixes = _prefixes(model, states, head, sharing)
         for problem in problems:
-            yield next(states) if problem is None else problem
+            if problem is None:
+                yield Encoded(next(usable).clone(), next(prefixes))
+            else:
+                yield problem
+        number += len(problems)
 
 
 @torch.no_grad()
-def _apart(
-    encode: Callable[[PreTrainedModel, Tensor], Tensor], model: PreTrainedModel, seen: Tensor
-) -> list[Tensor]:
-    """One tensor an image, each in memory of its own, so that it can be let go alone."""
-    return [state.clone() for state in encode(model, seen.to(model.device))]
+def _prefixes(
+    model: PreTrainedModel, states: Tensor | None, head: Sequence[int], sharing: Sequence[bool]
+) -> Iterator[Tensor | None]:
+    """The prefix of each image that shares one, decoded together."""
+    if not any(sharing):
+        return iter([None] * len(sharing))
+    found = iter(decode_prefix(model, states[torch.tensor(sharing)], head))
+    return iter([next(found).clone() if shares else None for shares in sharing])
+
+
+def _chunks(
+    model: PreTrainedModel,
+    collator: Collator,
+    sources: Sequence[ImageSource],
+    size: int,
+    workers: int,
+) -> Iterator[tuple[Tensor | None, Sequence[ImageError | None]]]:
+    """States (I, ...) of the usable images of each chunk, and for every image what is wrong."""
+    if collator.features is not None:
+        for start in range(0, len(sources), size):
+            features = collator.features(sources[start : start + size])
+            with torch.no_grad():
+                states = encode_features(model, features.to(model.device))
+            yield states, [None] * len(states)
+        return
+    for pixels, problems in pixel_chunks(collator, sources, size=size, workers=workers):
+        with torch.no_grad():
+            states = None if pixels is None else encode_images(model, pixels.to(model.device))
+        yield states, problems

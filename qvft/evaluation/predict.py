@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from rich.progress import Progress
@@ -13,9 +14,13 @@ from qvft.data.collate import Collator
 from qvft.data.rows import Row
 from qvft.data.sample import Sample
 from qvft.errors import ImageError
-from qvft.evaluation.decode import Prompted, Waiting, generate_texts
+from qvft.evaluation.decode import MOST_WAITING, Prompted, Waiting, generate_texts
 from qvft.evaluation.encoding import Encoded, encoded_images
 from qvft.log import stderr
+from qvft.models.stages import continues_prefix
+
+HEAD_ROWS = 64
+"""Rows that are asked what all begin with; a row that begins otherwise shares less."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ def outcomes(
 
     Images are decoded in workers and encoded once each, in the order in which rows first name
     them; what they share is kept until the last is answered. Rows of equal shape are
-    decoded together.
+    decoded together. An image whose rows stand close together has its keys and values in the
+    decoder computed once for them, see `_near_rows`.
 
     Args:
         images: the sample whose image each row is shown; None: its own.
@@ -65,7 +71,10 @@ def outcomes(
     # Where nobody watches, a bar would fill the log with blank lines.
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(label, total=len(rows))
-        for arrival in _prompted(model, collator, rows, shown, batch_size, workers):
+        within = batch_size * MOST_WAITING
+        if not all(continues_prefix(model, settings) for settings in generation.values()):
+            within = 0
+        for arrival in _prompted(model, collator, rows, shown, batch_size, workers, within):
             if isinstance(arrival, Outcome):
                 done = [arrival]
             else:
@@ -117,15 +126,24 @@ def _prompted(
     shown: Sequence[Sample],
     batch_size: int,
     workers: int,
+    within: int,
 ) -> Iterator[Prompted | Outcome]:
     """Each row with its encoded image, in order; an outcome where the image is unusable."""
     last_use = {sample.id: number for number, sample in enumerate(shown)}
     sources = {sample.id: sample.image for sample in shown}  # in order of first use
+    near = _near_rows(shown, within)
+    head = _head(collator, rows) if near else ()
     encoded = encoded_images(
-        model, collator, list(sources.values()), batch_size=batch_size, workers=workers
+        model,
+        collator,
+        list(sources.values()),
+        batch_size=batch_size,
+        workers=workers,
+        head=head,
+        shared={number for number, sample in enumerate(sources) if sample in near},
     )
     arriving = zip(sources, encoded, strict=True)
-    ready: dict[str, Encoded] = {}
+    ready: dict[str, Encoded | ImageError] = {}
     for number, (row, sample) in enumerate(zip(rows, shown, strict=True)):
         while sample.id not in ready:
             ready.update([next(arriving)])
@@ -135,4 +153,32 @@ def _prompted(
         else:
             ids = collator.template.encode(row.kind, question=row.question).ids
             prompt = collator.template.prompt_text(row.kind, row.question)
-            yield Prompted(number, row.kind, ids, found, prompt)
+            # Something must be left to go through the decoder.
+            shared = 0 if found.prefix is None else _alike(head, ids[:-1])
+            yield Prompted(number, row.kind, ids, found, prompt, shared)
+
+
+def _near_rows(shown: Sequence[Sample], within: int) -> set[str]:
+    """Images of several rows, the last fewer than `within` rows after the first.
+
+    An image of one row has nothing to share: its prefix would be a decoder's pass of its own. One
+    whose rows stand far apart would hold memory (`prefix_cache.keys_values` says how much) for
+    long. So at most `within` images between their first row and their last have a prefix in
+    memory, besides those of one chunk that is encoded ahead and of the rows that wait.
+    """
+    last = {sample.id: number for number, sample in enumerate(shown)}
+    first = {sample.id: number for number, sample in reversed(list(enumerate(shown)))}
+    return {image for image in first if 0 < last[image] - first[image] < within}
+
+
+def _head(collator: Collator, rows: Sequence[Row]) -> tuple[int, ...]:
+    """Tokens that rows begin with: image tokens, `</s>`, and words that all prompts begin with."""
+    asked = rows[:: -(-len(rows) // HEAD_ROWS)]
+    texts = [collator.template.encode(row.kind, question=row.question).ids for row in asked]
+    return reduce(lambda head, ids: head[: _alike(head, ids)], texts)
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two rows begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -5,7 +5,7 @@ Shape letters: I images, B rows, L row length, Q query tokens, P patches, D deco
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Blip2ForConditionalGeneration
 
 from qvft.errors import QvftError
+from qvft.models.prefix_cache import cache_of, copies, goes_on, keys_values
 
 
 def encode_vision(model: Blip2ForConditionalGeneration, pixel_values: Tensor) -> Tensor:
@@ -109,17 +110,44 @@ def decode_hidden(
     ).last_hidden_state
 
 
+def decode_prefix(
+    model: Blip2ForConditionalGeneration, images: Tensor, ids: Sequence[int]
+) -> Tensor:
+    """As `stages.decode_prefix`, from `prefix_cache.keys_values`."""
+    place = images.device
+    embeds = insert_prefix(
+        model,
+        torch.tensor([ids], device=place).expand(len(images), -1),
+        prefix=images,
+        image_index=torch.arange(len(images), device=place),
+    )
+    return keys_values(model.language_model.get_decoder(), embeds)
+
+
+def continues_prefix(model: Blip2ForConditionalGeneration, settings: Mapping[str, Any]) -> bool:
+    """As `stages.continues_prefix`."""
+    return goes_on(model.language_model, settings)
+
+
 def generate(
     model: Blip2ForConditionalGeneration,
     rows: Mapping[str, Tensor],
     *,
     images: Tensor,
+    prefixes: Sequence[Tensor] = (),
+    prefix_tokens: int = 0,
     **settings: Any,
 ) -> Any:
-    """As `stages.generate`: the decoder goes on from the embedded rows."""
+    """As `stages.generate`: the decoder goes on from the embedded rows.
+
+    transformers wants whole rows beside a cache, and leaves out what the cache holds.
+    """
     embeds = embed_rows(
         model, rows, images=images, image_index=torch.arange(len(images), device=images.device)
     )
+    if prefixes:
+        each = copies(model.language_model, settings)
+        settings["past_key_values"] = cache_of(prefixes, tokens=prefix_tokens, copies=each)
     return generate_after(model, embeds, rows["attention_mask"], **settings)
 
 

@@ -6,16 +6,17 @@ N positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from qvft.models import blip2
+from qvft.models.families import family_of
 from qvft.models.question_aware import stages as question_aware
 from qvft.models.qvision import stages as qvision
 
-# By `model_type`; each module has the functions below.
+# By `model_type`; each module has the functions below, those of a prefix where rows share one.
 _STAGES: dict[str, Any] = {"blip-2": blip2, "instructblip": question_aware, "qvision": qvision}
 
 
@@ -72,13 +73,37 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
     return model.get_output_embeddings()(hidden)
 
 
+def decode_prefix(model: Any, images: Tensor, ids: Sequence[int]) -> Tensor:
+    """(I, ...) the decoder's keys and values of what rows begin with, to go on from in `generate`.
+
+    Args:
+        model: of a family that shares a prefix.
+        images: (I, ...) from `encode_features`.
+        ids: the tokens that rows begin with, all image tokens among them.
+    """
+    return _stages(model).decode_prefix(model, images, ids)
+
+
+def continues_prefix(model: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether `generate` can go on from `decode_prefix` and write what it writes without.
+
+    Args:
+        settings: of `generate`.
+    """
+    shares = family_of(model.config.model_type).shares_prefix
+    return shares and _stages(model).continues_prefix(model, settings)
+
+
 def generate(model: Any, rows: Mapping[str, Tensor], *, images: Tensor, **settings: Any) -> Any:
     """What `transformers` generates after each row, without the row itself.
 
     Args:
-        rows: as in `embed_rows`, padded on the left, with `attention_mask` (B, L).
+        rows: as in `embed_rows`, padded on the left or, where they begin with image tokens, behind
+            some of those, with `attention_mask` (B, L).
         images: (B, ...) from `encode_features`, one a row.
-        settings: of `generate`.
+        settings: of `generate`. Where `continues_prefix`, also `prefixes`, B of `decode_prefix`,
+            one a row, and `prefix_tokens`: how many of their tokens count. Rows begin with these,
+            and padding stands behind them.
 
     Returns:
         New tokens (B * num_return_sequences, T), or transformers' output with these as `sequences`

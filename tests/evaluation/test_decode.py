@@ -18,8 +18,9 @@ from qvft.data.sample import ImageFile, Sample
 from qvft.errors import ImageError
 from qvft.evaluation import encoding
 from qvft.evaluation.decode import WIDTH_STEP, Prompted, Waiting, blind_images, generate_texts
-from qvft.evaluation.encoding import encoded_images
+from qvft.evaluation.encoding import Encoded, encoded_images
 from qvft.evaluation.predict import outcomes, predict_rows
+from qvft.models.stages import embed_rows
 from qvft.recipe.load import load_recipe
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "num_beams": 1}
@@ -74,7 +75,7 @@ def test_batched_texts_are_those_of_one_row_at_a_time(loaded: Loaded, rows: list
     assert len(set(alone)) > 1
 
 
-def test_a_batch_is_padded_on_the_left_to_a_multiple_of_eight(
+def test_a_batch_is_padded_behind_its_first_token_to_a_multiple_of_eight(
     loaded: Loaded, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [row for row in prompted(loaded, rows[:3]) if row.kind == "question"]
@@ -90,12 +91,12 @@ def test_a_batch_is_padded_on_the_left_to_a_multiple_of_eight(
     generate_texts(loaded.model, loaded.collator, batch, GREEDY)
     assert seen[0].shape[1] % WIDTH_STEP == 0
     assert seen[0].sum(dim=1).tolist() == [len(row.ids) for row in batch]
-    assert (seen[0][:, -1] == 1).all()
-    assert (seen[0].diff(dim=1) >= 0).all()
+    assert (seen[0][:, 0] == 1).all()
+    assert (seen[0][:, 1:].diff(dim=1) >= 0).all()
 
 
 def waiting_row(number: int, *, tokens: int, kind: str = "question") -> Prompted:
-    return Prompted(number, kind, (0,) * tokens, torch.zeros(1), "")
+    return Prompted(number, kind, (0,) * tokens, Encoded(torch.zeros(1)), "")
 
 
 def leave(rows: Sequence[Prompted], *, size: int) -> list[list[int]]:
@@ -175,6 +176,30 @@ def test_generation_is_that_of_plain_transformers(
         expected.append(said.strip())
     assert texts(loaded, rows[:3], size=2, num_beams=beams) == expected
     assert any(expected)
+
+
+def test_a_repetition_penalty_passes_over_no_new_token(loaded: Loaded, rows: list[Row]) -> None:
+    """Padding counts for nothing; the reference generates after a single row without any."""
+    settings = {"repetition_penalty": 1.5, "min_new_tokens": 6}
+    expected = []
+    for row in prompted(loaded, rows[:3]):
+        ids = torch.tensor([row.ids])
+        with torch.no_grad():
+            embeds = embed_rows(
+                loaded.model,
+                {"input_ids": ids},
+                images=row.image.states[None],
+                image_index=torch.tensor([0]),
+            )
+            new = loaded.model.language_model.generate(
+                inputs_embeds=embeds,
+                attention_mask=torch.ones_like(ids),
+                eos_token_id=[loaded.template.stop_id, loaded.template.tokenizer.eos_token_id],
+                **{**GREEDY, **settings},
+            )
+        expected.append(loaded.template.decode(new[0].tolist()))
+    assert texts(loaded, rows[:3], size=2, **settings) == expected
+    assert texts(loaded, rows[:3], size=2, min_new_tokens=6) != expected
 
 
 def test_generation_stops_at_a_newline(

@@ -17,13 +17,15 @@ from torch.utils.data import DataLoader
 from qvft.data.features.content import Contents, contents_of
 from qvft.data.features.leftovers import remove_leftovers
 from qvft.data.features.shards import Record, write_shards
+from qvft.data.features.size import require_room
 from qvft.data.features.store import Store
 from qvft.data.sample import ImageSource
 from qvft.errors import FailedError, ImageError
 from qvft.log import stderr
 
 Read = Callable[[ImageSource, int], Tensor]
-"""Normalised pixels (3, height, width) of an image's view; raises `ImageError`. Runs in workers."""
+"""Normalised pixels (3, height, width) of an image's view, a function of both alone, so that a pass
+may stop and go on anywhere. Raises `ImageError`. Runs in workers."""
 
 Encode = Callable[[Tensor], Tensor]
 """ViT features (I, P, W) of pixels (I, 3, height, width)."""
@@ -74,6 +76,7 @@ def fill(
     workers: int = 0,
     shard_records: int = SHARD_RECORDS,
     shard_seconds: float = SHARD_SECONDS,
+    limit_bytes: int | None = None,
     label: str = "features",
 ) -> Filled:
     """Computes and stores what `store` lacks of the images, this process's share of it.
@@ -94,17 +97,28 @@ def fill(
         batch_size: images encoded together.
         workers: processes that decode; 0 decodes in this one.
         shard_records, shard_seconds: when a shard is closed.
+        limit_bytes: what the features of these images may take on the disk; None: any.
         label: of the progress bar.
 
     Raises:
+        RecipeError: they would take more; nothing was computed.
+        SpaceError: there is not enough room, before the first is computed or later all the same;
+            what was written stays.
         FailedError: a feature is not finite.
-        SpaceError: the disk is full; what was written before stays.
         DataError: the cache cannot be written to.
     """
     remove_leftovers(store.folder)
     if contents is None:
         contents = contents_of(sources, threads=workers)
     unusable, wanted = _wanted(store, sources, contents, views=views, augmentation=augmentation)
+    require_room(
+        store.folder,
+        store.space,
+        len(wanted) // views,
+        views=views,
+        present=sum(item.key in store for item in wanted),
+        limit_bytes=limit_bytes,
+    )
     starts = range(rank * batch_size, len(wanted), world * batch_size)
     mine = [wanted[start : start + batch_size] for start in starts]
     missing = [[item for item in chunk if item.key not in store] for chunk in mine]

@@ -291,6 +291,20 @@ def test_more_than_the_limit_is_refused_before_it_starts(space: Space, tmp_path:
         require_room(tmp_path, blip2, 113_287, limit_bytes=50_000_000_000)
 
 
+def test_a_pass_over_its_limit_computes_nothing(
+    space: Space, pictures: Path, tmp_path: Path
+) -> None:
+    def never(pixels: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("encoded")
+
+    store, limit = open_store(tmp_path, space), features_bytes(space, IMAGES, views=2)
+    given = {"read": read, "views": 2, "augmentation": {"seed": 1}}
+    with pytest.raises(RecipeError, match="40 images in 2 views each"):
+        fill(store, sources_in(pictures), never, limit_bytes=limit - 1, **given)
+    assert len(open_store(tmp_path, space)) == 0
+    assert fill(store, sources_in(pictures), encode, limit_bytes=limit, **given).written == 80
+
+
 def test_a_disk_without_room_is_refused_before_it_starts(space: Space, tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="free"):
         require_room(tmp_path, space, 10**15)
