@@ -22,7 +22,7 @@ from qvft.data.features.size import require_room
 from qvft.data.features.space import Space, StoredDtype, preprocessing_of, weights_sha256
 from qvft.data.features.store import Cached, open_store
 from qvft.data.sample import ImageSource, Sample
-from qvft.errors import ImageError
+from qvft.errors import ImageError, RecipeError, SpaceError
 from qvft.log import get_logger
 from qvft.models.stages import encode_vision
 from qvft.recipe.schema import Recipe
@@ -37,11 +37,8 @@ CHUNK = 16
 def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> Loaded:
     """The model whose collator takes features from the cache, after what was missing is computed.
 
-    Every process computes its share. Nothing changes where `data.features` is off.
-
-    Raises:
-        RecipeError: they would take more room than `data.features_limit_gb`.
-        SpaceError: the disk has not that much.
+    Every process computes its share. Nothing changes where `data.features` is off, and, with a
+    warning, where features would take more than `data.features_limit_gb` or the disk has.
     """
     if recipe.data.features == "off":
         return loaded
@@ -54,14 +51,19 @@ def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> 
     )
     known = {content for content in contents.values() if not isinstance(content, ImageError)}
     present = sum(store.key(content) in store for content in known)
+    state = PartialState()
     if present < len(known):
-        missing_bytes = require_room(
-            default_cache(),
-            store.space,
-            len(known),
-            present=present,
-            limit_bytes=round(recipe.data.features_limit_gb * 1e9),
-        )
+        try:
+            missing_bytes = require_room(
+                default_cache(),
+                store.space,
+                len(known),
+                present=present,
+                limit_bytes=round(recipe.data.features_limit_gb * 1e9),
+            )
+        except (RecipeError, SpaceError) as error:
+            logger.warning("features are not cached, the ViT runs in every step: %s", error)
+            return loaded
         logger.info(
             "features of %d of %d images are not cached yet: %.3g GB to %s",
             len(known) - present,
@@ -69,7 +71,7 @@ def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> 
             missing_bytes / 1e9,
             store.folder,
         )
-    state = PartialState()
+    state.wait_for_everyone()  # all have looked before any fills the disk, and decided alike
     fill(
         store,
         sources,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,22 @@ from qvft.assembly.model import base_model, base_of, versions
 from qvft.assembly.probing import reference_outputs
 from qvft.files import new_folder, write_json, write_text
 from qvft.log import get_logger
+from qvft.models.geometry import meta_model
 from qvft.models.load import load_processor, model_class
+from qvft.models.question_aware.checkpoint import open_checkpoint
 from qvft.models.qvision.export import write_code
-from qvft.weights.apply import apply_plan
+from qvft.weights.base_weights import stored_weights
 from qvft.weights.behaviour import Comparison, compare, require_equal
 from qvft.weights.card import CardFacts, model_card
 from qvft.weights.outputs import plain_outputs
 from qvft.weights.plan import MergePlan, make_plan
+from qvft.weights.shards import write_shards
 from qvft.weights.verify import verify_weights
 from qvft.weights.write import (
     check_shard_size,
     file_hashes,
     require_room,
-    write_model,
+    write_settings,
     written_config,
 )
 
@@ -66,9 +70,7 @@ def merge_run(
         require_room(out.parent, ingredients.weights, ingredients.written)
         plan = _write(folder, ingredients, shard_size=shard_size)
         logger.info("written; comparing every weight with the plan")
-        base = _plain_base(ingredients)
-        weights = verify_weights(folder, base, plan)
-        del base
+        weights = verify_weights(folder, _base_weights(ingredients)[1], plan)
         gc.collect()
         behaviour, quantized = _verify_behaviour(run_dir, folder, ingredients, plan)
         card = model_card(
@@ -93,39 +95,61 @@ def merge_run(
     return content
 
 
-def _plain_base(ingredients: Ingredients) -> transformers.PreTrainedModel:
-    """The unquantised base on the CPU, every weight exactly as it is stored."""
-    return base_model(
-        ingredients.recipe,
-        base_of(ingredients.recipe),
+def _base_weights(
+    ingredients: Ingredients,
+) -> tuple[transformers.PreTrainedModel, Mapping[str, torch.Tensor]]:
+    """The unquantised base, and its weights by key exactly as they are stored.
+
+    Where one checkpoint holds them all under the model's own names, the model is on the meta
+    device and each weight is read from its file when it is asked for. Loaded as a whole are models
+    whose weights lie in no such checkpoint: drawn by `model.init: random`, put together from a
+    base and a text branch or from components, cut by `model.query_tokens`, or stored as another
+    version of transformers named them.
+    """
+    recipe, base = ingredients.recipe, ingredients.base
+    whole = base.graft is None and base.decoder is None and base.stored_queries is None
+    if whole and recipe.model.init != "random":
+        model = meta_model(copy.deepcopy(base.config))
+        checkpoint = open_checkpoint(
+            base.id, where="model.id", location=base.location, revision=base.revision
+        )
+        weights = stored_weights(checkpoint, model)
+        if weights is not None:
+            return model, weights
+    loaded = base_model(
+        recipe,
+        base_of(recipe),
         quantized=False,
         dtype=ingredients.stored,
         place=torch.device("cpu"),
     ).model
+    return loaded, loaded.state_dict()
 
 
 def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergePlan:
-    model = _plain_base(ingredients)
+    base = ingredients.base
+    model, weights = _base_weights(ingredients)
     plan = make_plan(
         model,
         bridge=ingredients.bridge,
         lora=ingredients.lora,
         dtype=ingredients.written,
     )
-    logger.info("%s: %s", ingredients.base.id, plan.counts())
-    apply_plan(model, plan)
-    processor = load_processor(ingredients.base)
-    stop_text = ingredients.base.family.stop_text
+    logger.info("%s: %s", base.id, plan.counts())
+    processor = load_processor(base)
+    stop_text = base.family.stop_text
     stop = processor.tokenizer(stop_text, add_special_tokens=False) if stop_text else None
     config = written_config(
-        ingredients.base.config,
+        base.config,
+        model_class=base.family.model_class,
         dtype=ingredients.written,
         stop_ids=[*(stop["input_ids"] if stop else []), processor.tokenizer.eos_token_id],
     )
-    write_model(folder, model, processor, config=config, shard_size=shard_size)
-    if not ingredients.base.family.image_tokens:
+    write_shards(folder, weights, plan, parameters=model.num_parameters(), shard_size=shard_size)
+    write_settings(folder, processor, config=config)
+    if not base.family.image_tokens:
         write_code(folder)  # transformers has no class of this family
-    del model
+    del model, weights
     gc.collect()
     return plan
 

@@ -92,7 +92,8 @@ class TrainingWork:
         samples = [sample for split in splits for sample in split.samples]
         set_trainable(self.loaded, self.plans[0].tune)
         self.loaded = with_features(self.loaded, self.recipe, samples)
-        release_vision(self.loaded.model)
+        if self.loaded.collator.features is not None:
+            release_vision(self.loaded.model)
 
     def needed_bytes(self) -> int:
         """Room on the disk for the checkpoints kept (weights and AdamW's moments) and the adapter.

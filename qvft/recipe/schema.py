@@ -133,7 +133,10 @@ class Data(Section):
         "takes half of bfloat16's room and rounds; see docs/features.md.",
     )
     features_limit_gb: float = Field(
-        100.0, gt=0, description="Features of a recipe's images may take this much, in 10^9 bytes."
+        100.0,
+        gt=0,
+        description="Features of a recipe's images may take this much, in 10^9 bytes; above it, or "
+        "where the disk has less, the ViT runs in every step.",
     )
     cache_images: bool = Field(
         False,

@@ -29,6 +29,7 @@ class MergePlan:
         bridge: trained weights that replace the base's.
         lora: adapters by the weight they are added to.
         dtypes: key to the type it is written in.
+        shapes: key to its shape.
     """
 
     actions: Mapping[str, str]
@@ -36,6 +37,7 @@ class MergePlan:
     bridge: Mapping[str, Tensor]
     lora: Mapping[str, LoraWeight]
     dtypes: Mapping[str, torch.dtype]
+    shapes: Mapping[str, tuple[int, ...]]
 
     def value(self, key: str, base: Tensor) -> Tensor:
         """What the merged checkpoint holds under `key`, given the base's tensor.
@@ -54,7 +56,7 @@ class MergePlan:
         trained = action in ("bridge", "lora")
         dtype = self.dtypes[key]
         rounded = round_weight(exact, dtype, key=key) if trained else exact.to(dtype)
-        if rounded.is_floating_point() and not bool(torch.isfinite(rounded).all()):
+        if rounded.is_floating_point() and not _is_finite(rounded):
             raise CheckpointError(
                 f"{key} has weights that {_name(self.dtypes[key])} cannot hold",
                 where="--dtype",
@@ -69,6 +71,14 @@ class MergePlan:
             for key, dtype in self.dtypes.items()
             if self.actions[key] in ("bridge", "lora")
             or (dtype.is_floating_point and torch.finfo(dtype).eps > torch.finfo(stored).eps)
+        }
+
+    def outline(self) -> dict[str, Tensor]:
+        """Every weight that is written, on the meta device: names, types and shapes, no memory."""
+        return {
+            key: torch.empty(self.shapes[key], dtype=dtype, device="meta")
+            for key, dtype in self.dtypes.items()
+            if self.actions[key] != "tied"
         }
 
     def counts(self) -> dict[str, int]:
@@ -87,6 +97,7 @@ def make_plan(
     """Decides what happens to each weight of `base`, an unquantised model without adapters.
 
     Args:
+        base: may be on the meta device; no weight of it is read.
         bridge: trained weights by their names in the base.
         lora: adapters by the base's weight they belong to.
         dtype: what floating weights are written in. Parts that transformers keeps in float32 when
@@ -98,7 +109,7 @@ def make_plan(
             stored the other way round.
     """
     state = base.state_dict()
-    owners = tied_keys(state)
+    owners = tied_keys(base)
     actions = {key: "tied" if key in owners else "untouched" for key in state}
     for action, shapes in (
         ("bridge", {key: tuple(tensor.shape) for key, tensor in bridge.items()}),
@@ -112,24 +123,26 @@ def make_plan(
     for key, layer in lora.items():
         _check_direction(key, layer, base)
     for key, tensor in bridge.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not _is_finite(tensor):
             raise CheckpointError(f"the trained weight {key} is not finite")
     kept = frozenset(getattr(base, "_keep_in_fp32_modules", None) or ())
     dtypes = {
         key: _written_dtype(key, tensor.dtype, dtype, kept=kept) for key, tensor in state.items()
     }
-    return MergePlan(actions, owners, dict(bridge), dict(lora), dtypes)
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    return MergePlan(actions, owners, dict(bridge), dict(lora), dtypes, shapes)
 
 
-def tied_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Keys whose tensor is another key's too, each with the first such key.
+def tied_keys(model: nn.Module) -> dict[str, str]:
+    """Keys of a model's state whose weight is another key's too, each with the first such key.
 
     OPT's `lm_head` is its token embedding; only one of them is stored.
     """
-    first: dict[tuple[int, torch.Size], str] = {}
+    first: dict[int, str] = {}
     owners: dict[str, str] = {}
-    for key, tensor in state.items():
-        owner = first.setdefault((tensor.data_ptr(), tensor.shape), key)
+    # The very parameters, since on the meta device all weights lie at address 0.
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        owner = first.setdefault(id(tensor), key)
         if owner != key:
             owners[key] = owner
     return owners
@@ -172,6 +185,11 @@ def _written_dtype(
         return own
     spared = wanted == torch.float16 and not kept.isdisjoint(key.split("."))
     return torch.float32 if spared else wanted
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all weights are finite; makes no tensor as large as theirs, as `isfinite` does."""
+    return not tensor.numel() or all(bool(torch.isfinite(end)) for end in tensor.aminmax())
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from qvft.errors import VerificationError
 from qvft.weights.plan import MergePlan
 
 
-def verify_weights(folder: Path, base: nn.Module, plan: MergePlan) -> dict[str, int]:
+def verify_weights(folder: Path, base: Mapping[str, Tensor], plan: MergePlan) -> dict[str, int]:
     """Checks that what lies in `folder` is what `plan` makes of `base`, bit by bit.
 
     Untouched weights must be the base's cast to the written type, trained ones the checkpoint's
@@ -23,7 +22,7 @@ def verify_weights(folder: Path, base: nn.Module, plan: MergePlan) -> dict[str, 
 
     Args:
         folder: holds the safetensors files.
-        base: the unquantised base, loaded anew.
+        base: the unquantised base's weights by key, read anew; one is in memory at a time.
 
     Returns:
         `keys` that were compared and `weights` in them.
@@ -31,7 +30,6 @@ def verify_weights(folder: Path, base: nn.Module, plan: MergePlan) -> dict[str, 
     Raises:
         VerificationError: a key is missing or surplus, or differs in type, shape or any bit.
     """
-    state = base.state_dict()
     owner_of = {key: plan.owners.get(key, key) for key in plan.actions}
     found: set[str] = set()
     weights = 0
@@ -39,7 +37,7 @@ def verify_weights(folder: Path, base: nn.Module, plan: MergePlan) -> dict[str, 
         if key not in owner_of:
             raise VerificationError(f"{key} was written and is not in the base")
         owner = owner_of[key]
-        expected = plan.value(owner, state[owner])
+        expected = plan.value(owner, base[owner])
         if written.dtype != expected.dtype or written.shape != expected.shape:
             raise VerificationError(
                 f"{key} was written as {written.dtype} {tuple(written.shape)}, expected "
@@ -61,8 +59,8 @@ def verify_weights(folder: Path, base: nn.Module, plan: MergePlan) -> dict[str, 
 
 def written_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of all safetensors files in a folder, one in memory at a time."""
-    with ExitStack() as stack:
-        for path in sorted(folder.glob("*.safetensors")):
-            stream = stack.enter_context(safe_open(path, framework="pt"))
+    for path in sorted(folder.glob("*.safetensors")):
+        # Read rather than mapped: pages of a mapped file count as this process's memory.
+        with safe_open(path, framework="pt", backend="pread") as stream:
             for key in stream.keys():  # noqa: SIM118
                 yield key, stream.get_tensor(key)

@@ -1,4 +1,4 @@
-"""Writing a model as a plain checkpoint folder."""
+"""What a plain checkpoint folder holds beside its weights, and the room it takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig
 
 from qvft.errors import UserError
 from qvft.files import require_space, sha256_file
@@ -40,14 +40,15 @@ def require_room(out: Path, weights: int, dtype: torch.dtype) -> None:
 
 
 def written_config(
-    base: PretrainedConfig, *, dtype: torch.dtype, stop_ids: list[int]
+    base: PretrainedConfig, *, model_class: str, dtype: torch.dtype, stop_ids: list[int]
 ) -> PretrainedConfig:
-    """The base's configuration with the written type and the tokens that `generate` stops on.
+    """The base's configuration with the written class, type and tokens that `generate` stops on.
 
     `Blip2ForConditionalGeneration.generate` hands over to its decoder, which stops on what
     `text_config` says; the generation_config.json of the folder does not reach it.
     """
     config = copy.deepcopy(base)
+    config.architectures = [model_class]
     config.dtype = dtype
     for part in config.sub_configs:
         getattr(config, part).dtype = dtype
@@ -55,34 +56,20 @@ def written_config(
     return config
 
 
-def write_model(
-    folder: Path,
-    model: PreTrainedModel,
-    processor: Any,
-    *,
-    config: PretrainedConfig,
-    shard_size: str,
-) -> None:
-    """Writes safetensors shards, config.json, generation_config.json and the processor.
+def write_settings(folder: Path, processor: Any, *, config: PretrainedConfig) -> None:
+    """Writes all that lies beside the weights: config.json, generation_config.json, the processor.
 
     Args:
-        config: from `written_config`; stands instead of the model's own, which may have been
-            altered for training.
+        config: from `written_config`, with the model's class in `architectures`.
     """
-    config.architectures = [type(model).__name__]
     text = config.text_config
-    model.generation_config = GenerationConfig(
+    GenerationConfig(
         bos_token_id=text.bos_token_id,
         eos_token_id=text.eos_token_id,
         pad_token_id=text.pad_token_id,
-    )
-    model.save_pretrained(folder, max_shard_size=shard_size)
+    ).save_pretrained(folder)
     config.save_pretrained(folder)
     processor.save_pretrained(folder)
-    # safetensors makes its files readable by their owner alone; a server is often somebody else
-    mode = (folder / "config.json").stat().st_mode
-    for path in folder.glob("*.safetensors"):
-        path.chmod(mode)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

@@ -114,12 +114,15 @@ def test_another_vit_has_features_of_its_own(
     assert len(list(cache.glob("*/space.json"))) == 2
 
 
-def test_a_limit_is_kept_to(recipe_file: Path, tmp_path: Path, cache: Path, capsys) -> None:
-    given = [str(recipe_file), f"run.dir={tmp_path / 'run'}", "data.features_limit_gb=1e-6"]
-    assert train(given) == 2
-    said = capsys.readouterr().err
-    assert "data.features" in said and "24 images" in said
-    assert not (tmp_path / "run" / "adapter").exists()
+def test_a_limit_is_kept_to_and_the_vit_stays(
+    recipe_file: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = built(recipe_file, "data.features_limit_gb=1e-6")
+    work.cache_features()
+    assert "the features of 24 images take" in caplog.text
+    assert work.loaded.collator.features is None
+    assert float(next(work.loaded.model.vision_model.parameters()).abs().max()) > 0
+    assert not list(cache.glob("*/*.features"))
 
 
 @pytest.mark.parametrize("stored", ["bfloat16", "int8"])

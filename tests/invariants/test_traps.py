@@ -19,8 +19,8 @@ from qvft.data.collate import IGNORED
 from qvft.data.rows import training_rows
 from qvft.errors import NonFiniteLossError, PreflightError, QvftError, RecipeError
 from qvft.models.blip2 import insert_prefix
-from qvft.models.stages import encode_images
 from qvft.models.families import FAMILIES
+from qvft.models.stages import encode_images
 from qvft.recipe.load import load_recipe
 from qvft.training.arguments import training_arguments
 from qvft.training.losses import LanguageModelling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-import qvft.weights.apply
 from qvft.adapters.lora import without_adapters
 from qvft.assembly.merging import merge_run
 from qvft.assembly.model import trained_model
@@ -23,6 +23,7 @@ from qvft.recipe.lock import read_lock
 from qvft.weights.outputs import plain_outputs, toolkit_logits
 from qvft.weights.plan import MergePlan
 from qvft.weights.probes import make_probes
+from qvft.weights.shards import write_shards
 from qvft.weights.tolerance import logit_errors
 
 FEW = {"data": {"eval": {"format": "drawn", "path": "seed=2,count=2", "texts": "captions"}}}
@@ -112,7 +113,23 @@ def test_saving_loading_and_saving_again_gives_the_same_bytes(merged: Path, tmp_
         assert sha256_file(tmp_path / name) == sha256_file(merged / name), name
 
 
-def test_merging_twice_gives_the_same_bytes(drawn_run: Path, merged: Path, tmp_path: Path) -> None:
+def test_a_base_read_weight_by_weight_and_one_loaded_whole_are_written_alike(
+    drawn_run: Path, merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = json.loads((merged / "merge.json").read_text())
+    # `merged` was read weight by weight; without a checkpoint that fits, the base is loaded.
+    monkeypatch.setattr("qvft.assembly.merging.stored_weights", lambda checkpoint, model: None)
+    content = merge_run(drawn_run, tmp_path / "model")
+    assert content["files"] == record["files"]
+
+
+def test_merging_twice_gives_the_same_bytes_and_loads_no_base_to_write_them(
+    drawn_run: Path, merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the base was loaded")
+
+    monkeypatch.setattr("qvft.assembly.merging.base_model", refuse)
     content = merge_run(drawn_run, tmp_path / "model")
     assert content["files"] == json.loads((merged / "merge.json").read_text())["files"]
 
@@ -157,13 +174,16 @@ def test_a_model_with_something_left_out_fails_and_is_not_left_behind(
 
 def test_a_weight_changed_after_the_plan_fails(make_run, tmp_path: Path, monkeypatch) -> None:
     run = make_run(tmp_path / "run", **FEW)
-    apply = qvft.weights.apply.apply_plan
 
-    def apply_badly(model, plan) -> None:
-        apply(model, plan)
-        model.vision_model.post_layernorm.bias.data[0] += 1e-6
+    def write_badly(folder: Path, *given, **options) -> None:
+        write_shards(folder, *given, **options)
+        with (folder / "model.safetensors").open("r+b") as stream:
+            stream.seek(-1, io.SEEK_END)  # the last weight's sign, by the file's order of names
+            last = stream.read(1)[0]
+            stream.seek(-1, io.SEEK_END)
+            stream.write(bytes([last ^ 0x80]))
 
-    monkeypatch.setattr("qvft.assembly.merging.apply_plan", apply_badly)
+    monkeypatch.setattr("qvft.assembly.merging.write_shards", write_badly)
     with pytest.raises(VerificationError, match=r"1 of \d+ weights of vision_model.post_layernorm"):
         merge_run(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -8,7 +8,6 @@ from torch import nn
 
 from qvft.adapters.lora_weights import LoraWeight
 from qvft.errors import CheckpointError
-from qvft.weights.apply import apply_plan
 from qvft.weights.plan import make_plan
 
 
@@ -53,7 +52,8 @@ def test_every_key_has_one_fate() -> None:
     [
         ({"odd.bias": torch.zeros(3)}, {}, "odd.bias has no place"),
         ({"layer.bias": torch.zeros(2)}, {}, r"is \(2,\); expected \(3,\)"),
-        ({"layer.bias": torch.full((3,), float("nan"))}, {}, "not finite"),
+        ({"layer.bias": torch.tensor([0, float("nan"), 0])}, {}, "not finite"),
+        ({"layer.bias": torch.tensor([0, 0, -float("inf")])}, {}, "not finite"),
         ({"head.weight": torch.zeros(4, 2)}, {}, "tied and bridge"),
         ({"layer.weight": torch.zeros(3, 2)}, {"layer.weight": lora()}, "bridge and lora"),
         ({}, {"embed.weight": lora(rows=4)}, "shared by two layers"),
@@ -69,28 +69,44 @@ def test_a_merged_weight_is_rounded_once() -> None:
     model = Model()
     # bfloat16 has 1 and 1 + 2^-7 and nothing between: the sum is nearer to the second, though the
     # base alone would have been rounded to the first.
-    with torch.no_grad():
-        model.layer.weight.fill_(1 + 2**-8)
+    weight = torch.full((3, 2), 1 + 2**-8)
     made = plan(model, layers={"layer.weight": lora(b=2**-9)}, dtype=torch.bfloat16)
-    apply_plan(model, made)
-    assert model.layer.weight.dtype == torch.bfloat16
-    assert set(model.layer.weight.flatten().tolist()) == {1 + 2**-7}
+    merged = made.value("layer.weight", weight)
+    assert merged.dtype == torch.bfloat16
+    assert set(merged.flatten().tolist()) == {1 + 2**-7}
 
 
-def test_applying_keeps_tied_weights_tied_and_counters_whole() -> None:
+def test_a_tied_weight_is_written_once_and_a_counter_stays_whole() -> None:
     model = Model()
     embedding = torch.ones(4, 2)
-    apply_plan(model, plan(model, bridge={"embed.weight": embedding}, dtype=torch.float16))
-    assert model.head.weight is model.embed.weight
-    assert torch.equal(model.head.weight, embedding.half())
-    assert model.counter.tolist() == [70_000]
+    made = plan(model, bridge={"embed.weight": embedding}, dtype=torch.float16)
+    assert set(made.outline()) == set(model.state_dict()) - {"head.weight"}
+    assert torch.equal(made.value("embed.weight", model.embed.weight), embedding.half())
+    assert made.value("counter", model.counter).tolist() == [70_000]
 
 
 def test_untouched_weights_keep_their_bits() -> None:
-    model = Model()
-    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    apply_plan(model, plan(model))
-    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+    state = Model().state_dict()
+    made = plan(Model())
+    assert all(torch.equal(made.value(key, state[key]), state[key]) for key in made.outline())
+
+
+def test_a_model_without_memory_has_the_same_plan() -> None:
+    layers, bridge = {"layer.weight": lora()}, {"layer.bias": torch.zeros(3)}
+    with torch.device("meta"):
+        skeleton = Model()
+    assert all(tensor.is_meta for tensor in skeleton.state_dict().values())
+    made = plan(skeleton, bridge=bridge, layers=layers, dtype=torch.bfloat16)
+    assert made == plan(Model(), bridge=bridge, layers=layers, dtype=torch.bfloat16)
+    described = {key: (one.dtype, one.shape) for key, one in made.outline().items()}
+    assert described == {
+        "embed.weight": (torch.bfloat16, (4, 2)),
+        "layer.weight": (torch.bfloat16, (3, 2)),
+        "layer.bias": (torch.bfloat16, (3,)),
+        "qformer.weight": (torch.bfloat16, (2, 2)),
+        "qformer.bias": (torch.bfloat16, (2,)),
+        "counter": (torch.int64, (1,)),
+    }
 
 
 def test_parts_that_transformers_keeps_in_float32_are_written_so_beside_float16() -> None:
@@ -102,10 +118,12 @@ def test_parts_that_transformers_keeps_in_float32_are_written_so_beside_float16(
 
 
 def test_a_weight_too_large_for_the_type_is_refused() -> None:
-    model = Model()
-    made = plan(model, bridge={"layer.bias": torch.full((3,), 1e5)}, dtype=torch.float16)
-    with pytest.raises(CheckpointError, match="float16 cannot hold"):
-        apply_plan(model, made)
+    bias = torch.zeros(3)
+    for large in (1e5, -1e5):
+        trained = {"layer.bias": torch.tensor([0, large, 0])}
+        made = plan(Model(), bridge=trained, dtype=torch.float16)
+        with pytest.raises(CheckpointError, match="float16 cannot hold"):
+            made.value("layer.bias", bias)
 
 
 def test_only_what_changes_is_rounded_unless_the_type_narrows() -> None:

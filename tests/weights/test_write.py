@@ -29,9 +29,10 @@ def test_more_weights_than_the_disk_holds_are_refused(tmp_path: Path) -> None:
         require_room(tmp_path, 10**15, torch.bfloat16)
 
 
-def test_the_configuration_says_type_and_stop_tokens_and_leaves_the_bases_alone() -> None:
+def test_the_configuration_says_class_type_and_stop_tokens_and_leaves_the_bases_alone() -> None:
     base = tiny_config()
-    config = written_config(base, dtype=torch.bfloat16, stop_ids=[7, 2])
+    config = written_config(base, model_class="Blip2", dtype=torch.bfloat16, stop_ids=[7, 2])
+    assert config.architectures == ["Blip2"]
     assert config.text_config.eos_token_id == [7, 2]
     assert {config.dtype, config.text_config.dtype} == {torch.bfloat16}
     assert base.text_config.eos_token_id == 2

@@ -44,10 +44,10 @@ def require_room(
     if limit_bytes is not None and whole > limit_bytes:
         seen = f" in {views} views each" if views > 1 else ""
         raise RecipeError(
-            f"the features of {images} images{seen} take {whole / 1e9:.2f} GB "
+            f"the features of {images} images{seen} take {whole / 1e9:.3g} GB "
             f"({space.record_bytes} bytes each, {space.stored_dtype})",
             where="data.features",
-            expected=f"at most {limit_bytes / 1e9:.2f} GB",
+            expected=f"at most {limit_bytes / 1e9:.3g} GB",
             do="raise the limit, keep them in fewer bytes, or turn the cache off",
         )
     missing = whole - features_bytes(space, present)

@@ -15,7 +15,6 @@ from transformers import (
 
 from qvft.errors import DataError, VerificationError
 from qvft.models.blip2 import decode_hidden, encode_vision, insert_prefix
-from qvft.models.stages import logits_of
 from qvft.models.question_aware.folder import verify_folder, write_graft
 from qvft.models.question_aware.graft import Graft, find_graft
 from qvft.models.question_aware.stages import encode_rows

@@ -1,0 +1,74 @@
+"""Carrying a plan out, from the base's weights to the shards of a checkpoint folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from torch import Tensor
+
+from qvft.files import write_text
+from qvft.weights.plan import MergePlan
+from qvft.weights.tensor_file import write_tensor_file
+
+_PATTERN, _INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
+
+
+@torch.no_grad()
+def write_shards(
+    folder: Path,
+    base: Mapping[str, Tensor],
+    plan: MergePlan,
+    *,
+    parameters: int,
+    shard_size: str,
+) -> None:
+    """Writes the merged weights: the files `save_pretrained` of the merged model would write.
+
+    Memory holds one weight, in the type it is stored in and in float32, beside the trained ones.
+
+    Args:
+        base: the unquantised base's weights by key; each is looked up once.
+        parameters: of the model, tied ones counted once, for the index.
+        shard_size: largest file, unless a single weight is larger.
+
+    Raises:
+        CheckpointError: a weight is too large for the type it is written in.
+    """
+    outline = plan.outline()
+    outline = {key: outline[key] for key in sorted(outline, key=_place)}
+    split = split_torch_state_dict_into_shards(
+        outline, filename_pattern=_PATTERN, max_shard_size=shard_size
+    )
+    for name, keys in split.filename_to_tensors.items():
+        write_tensor_file(
+            folder / name,
+            {key: outline[key] for key in keys},
+            lambda key: plan.value(key, base[key]),
+        )
+    if split.is_sharded:
+        index = {
+            "metadata": {"total_parameters": parameters, **split.metadata},
+            "weight_map": split.tensor_to_filename,
+        }
+        write_text(folder / _INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _place(key: str) -> list[tuple[int | str, ...]]:
+    """Sorts keys by their parts, numbers in them by size, so that layer 2 comes before layer 10.
+
+    Source: `dot_natural_key` in transformers, core_model_loading.py, the order in which
+    `save_pretrained` fills the shards of a model that was loaded.
+    """
+    places: list[tuple[int | str, ...]] = []
+    for part in key.split("."):
+        text = part.rstrip("0123456789")
+        number = part[len(text) :]
+        if not text:
+            places.append((0, int(number)))
+        else:
+            places.append((1, text, int(number)) if number else (1, text))
+    return places
