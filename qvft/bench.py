@@ -52,6 +52,8 @@ def bench(given: argparse.Namespace) -> None:
     if given.chart is not None and given.only == "predict":
         raise RecipeError("--chart", where="command line", expected="training to be measured")
     recipe = load_recipe(given.recipe, given.overrides)
+    if given.only != "train" and recipe.data.eval is None:
+        raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
     found: dict[str, Any] = {"machine": machine(recipe)}
     if given.only != "predict":
         training = bench_training(recipe, rounds=given.rounds, steps=given.steps)
