@@ -38,7 +38,7 @@ from qvft.models.tiny import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_processor
 
 SIDE_PX, PATCH_PX, QUERIES = 224, 14, 32
 IMAGES = 64
-SPREAD = 0.05
+SPREAD = 0.02
 
 
 def scaled_config() -> Blip2Config:
@@ -92,7 +92,10 @@ def scaled_config() -> Blip2Config:
 def write_model(folder: Path) -> None:
     """The model with its processor, as a checkpoint is laid out."""
     torch.manual_seed(0)
-    Blip2ForConditionalGeneration(scaled_config()).save_pretrained(folder)
+    model = Blip2ForConditionalGeneration(scaled_config())
+    # Zeros, as the class has them, make the first LayerNorm's gradients a million times too large.
+    torch.nn.init.normal_(model.query_tokens, std=SPREAD)
+    model.save_pretrained(folder)
     processor = tiny_processor(vocabulary_texts())
     processor.num_query_tokens = QUERIES
     processor.image_processor.size = {"height": SIDE_PX, "width": SIDE_PX}

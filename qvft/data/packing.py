@@ -11,13 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BUDGET = 512
-"""Tokens a packed row is filled to, where no image alone needs more.
-
-Attention to positions that a mask rules out is work for nothing and grows with a packed row's
-length. At 512 it is a thirtieth of what OPT-2.7B does for a token (4 * 512 * 2,560 operations
-against 24 * 2,560^2), and what padding is left is a few tokens a row.
-"""
 NOBODY = -1
 KEYS = ("source", "positions", "owner", "text", "place")
 
@@ -33,7 +26,7 @@ class Packer:
     """
 
     shares: bool
-    budget: int = BUDGET
+    budget: int
 
     def __call__(self, rows: Sequence[Sequence[int]], images: Sequence[int]) -> dict[str, Tensor]:
         """What `packed` returns of rows of tokens, each with the image it is about."""
@@ -41,7 +34,7 @@ class Packer:
 
 
 def packed(
-    rows: Sequence[Sequence[int]], owners: Sequence[int], *, budget: int = BUDGET
+    rows: Sequence[Sequence[int]], owners: Sequence[int], *, budget: int
 ) -> dict[str, Tensor]:
     """Where each token of separate rows stands when they are packed.
 
@@ -53,7 +46,7 @@ def packed(
     Args:
         rows: token ids.
         owners: for each row whose it is; rows share a beginning only with rows of their owner.
-        budget: tokens of a packed row; a longer group stands alone and sets the width.
+        budget: tokens of a packed row; where a group is longer, all are as wide as the longest.
 
     Returns, all long:
         packed_source (R, K): which token stands there, b * L + l; 0 at padding.

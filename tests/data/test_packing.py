@@ -13,7 +13,7 @@ from qvft.models.packed import Packing
 
 
 def test_what_rows_of_an_owner_begin_with_stands_once() -> None:
-    layout = packed([[7, 7, 1, 2], [7, 7, 1, 3, 4], [7, 7, 1]], [0, 0, 0])
+    layout = packed([[7, 7, 1, 2], [7, 7, 1, 3, 4], [7, 7, 1]], [0, 0, 0], budget=9)
     assert layout["packed_source"].tolist() == [[0, 1, 2, 3, 8, 9]]
     assert layout["packed_positions"].tolist() == [[0, 1, 2, 3, 3, 4]]
     assert layout["packed_text"].tolist() == [[-1, -1, -1, 0, 1, 1]]
@@ -21,7 +21,7 @@ def test_what_rows_of_an_owner_begin_with_stands_once() -> None:
 
 
 def test_equal_beginnings_of_two_owners_stay_apart() -> None:
-    layout = packed([[7, 7, 1], [7, 7, 2]], [0, 1])
+    layout = packed([[7, 7, 1], [7, 7, 2]], [0, 1], budget=6)
     assert layout["packed_source"].tolist() == [[0, 1, 2, 3, 4, 5]]
     assert layout["packed_positions"].tolist() == [[0, 1, 2, 0, 1, 2]]
     assert layout["packed_owner"].tolist() == [[0, 0, 0, 1, 1, 1]]

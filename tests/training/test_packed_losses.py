@@ -45,7 +45,7 @@ def batches(
     """The same rows by themselves and packed."""
     rows = rows_of(work.train.samples, images)
     found = []
-    for packer in (None, Packer(shares)):
+    for packer in (None, Packer(shares, budget=100)):
         batch = replace(work.loaded.collator, packer=packer)(rows)
         batch.pop("row_index")
         found.append({**batch, "pixel_values": batch["pixel_values"].to(dtype)})
@@ -154,7 +154,7 @@ def test_a_quantised_decoder_packs_too(build: Callable[..., TrainingWork]) -> No
 
 
 def test_packing_can_be_left_out(build: Callable[..., TrainingWork]) -> None:
-    assert collator_of(build()).packer == Packer(shares=True)
+    assert collator_of(build()).packer == Packer(shares=True, budget=25)  # 128 wide
     assert collator_of(build("train.packing=false")).packer is None
 
 
