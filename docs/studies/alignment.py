@@ -37,12 +37,17 @@ data:
   eval: {{path: "{folder}/eval/data.jsonl", name: heldout}}
   workers: 0
   cache_images: true
-tune: {{decoder: frozen}}
+tune: {{lora: {{r: 16, alpha: 32, targets: [q_proj, k_proj, v_proj, out_proj, fc1, fc2]}}}}
 train:
   max_steps: {steps}
   batch_size: 48
   warmup: 50
-  lr: {{qformer: 1.0e-3, query_tokens: 1.0e-3, language_projection: 1.0e-3, heads: 1.0e-3}}
+  lr:
+    qformer: 1.0e-3
+    query_tokens: 1.0e-3
+    language_projection: 1.0e-3
+    adapters: 1.0e-3
+    heads: 1.0e-3
 eval: {{batch_size: 64, blind: false, caption: {{max_new_tokens: 24}}}}
 run: {{threads: 1}}
 """

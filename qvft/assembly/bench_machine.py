@@ -1,0 +1,66 @@
+"""What a machine has, for measurements: memory that a step takes, operations a second."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+MATMUL_SIDE = {"cpu": 1024, "cuda": 8192}
+"""Side of the square matrices whose product tells what the machine can do."""
+SAMPLE_S = 0.002
+
+
+@contextlib.contextmanager
+def resident_peak() -> Iterator[Callable[[], int]]:
+    """Measures this process's memory while the context lasts, where there is no GPU to ask.
+
+    Yields a function that tells, afterwards, the most bytes resident above those at the start. What
+    was freed is given back to the system beforehand. It is sampled every 2 ms: a shorter peak may
+    be missed. Linux alone tells it; elsewhere it is 0.
+    """
+    if not os.path.exists("/proc/self/statm"):
+        yield lambda: 0
+        return
+    ctypes.CDLL(None).malloc_trim(0)
+    start = highest = _resident()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(SAMPLE_S):
+            highest = max(highest, _resident())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: highest - start
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", "rb") as stream:
+        return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def matmul_rate(place: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a product of two large square matrices, the best of ten."""
+    side = MATMUL_SIDE[place.type]
+    a, b = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(10):
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+        start = time.perf_counter()
+        a @ b
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
