@@ -22,7 +22,7 @@ from qvft.data.features.size import require_room
 from qvft.data.features.space import Space, StoredDtype, preprocessing_of, weights_sha256
 from qvft.data.features.store import Cached, open_store
 from qvft.data.sample import ImageSource, Sample
-from qvft.errors import ImageError, RecipeError, SpaceError
+from qvft.errors import DataError, ImageError, RecipeError, SpaceError, UserError
 from qvft.log import get_logger
 from qvft.models.stages import encode_vision
 from qvft.recipe.schema import Recipe
@@ -38,13 +38,17 @@ def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> 
     """The model whose collator takes features from the cache, after what was missing is computed.
 
     Every process computes its share. Nothing changes where `data.features` is off, and, with a
-    warning, where features would take more than `data.features_limit_gb` or the disk has.
+    warning, where features would take more than `data.features_limit_gb` or the disk has, or
+    where the cache cannot be written to.
     """
     if recipe.data.features == "off":
         return loaded
     sources = list({sample.image.name: sample.image for sample in samples}.values())
     encode = partial(_encode, loaded.model)
-    store = open_store(default_cache(), _space(loaded, recipe, encode))
+    try:
+        store = open_store(default_cache(), _space(loaded, recipe, encode))
+    except DataError as error:
+        return _without(loaded, error)
     workers = recipe.data.workers
     contents = contents_of(
         sources, max_pixels=recipe.data.max_image_pixels, threads=max(1, workers)
@@ -62,8 +66,7 @@ def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> 
                 limit_bytes=round(recipe.data.features_limit_gb * 1e9),
             )
         except (RecipeError, SpaceError) as error:
-            logger.warning("features are not cached, the ViT runs in every step: %s", error)
-            return loaded
+            return _without(loaded, error)
         logger.info(
             "features of %d of %d images are not cached yet: %.3g GB to %s",
             len(known) - present,
@@ -86,6 +89,12 @@ def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> 
     state.wait_for_everyone()
     store.refresh()
     return replace(loaded, collator=replace(loaded.collator, features=Cached(store, contents)))
+
+
+def _without(loaded: Loaded, error: UserError) -> Loaded:
+    """The model as it was: nothing is lost without the cache but time."""
+    logger.warning("features are not cached, the ViT runs in every step: %s", error)
+    return loaded
 
 
 def _space(loaded: Loaded, recipe: Recipe, encode: Encode) -> Space:

@@ -125,6 +125,16 @@ def test_a_limit_is_kept_to_and_the_vit_stays(
     assert not list(cache.glob("*/*.features"))
 
 
+def test_a_cache_that_cannot_be_written_is_done_without(
+    recipe_file: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.write_text("a file stands where the folder should be")
+    work = built(recipe_file)
+    work.cache_features()
+    assert "the ViT runs in every step" in caplog.text
+    assert work.loaded.collator.features is None
+
+
 @pytest.mark.parametrize("stored", ["bfloat16", "int8"])
 def test_rounded_features_train_too(
     recipe_file: Path, tmp_path: Path, cache: Path, stored: str
