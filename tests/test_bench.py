@@ -30,18 +30,24 @@ def test_every_way_of_training_computes_the_same(
 ) -> None:
     out, chart = tmp_path / "bench.json", tmp_path / "bench.svg"
     shaped = ["train.batch_size=6", "train.texts_per_image=3", *branch]
-    given = [str(recipe_file), *shaped, "--only", "train", "--rounds", "1", "--steps", "2"]
+    given = [str(recipe_file), *shaped, "--only", "train", "--rounds", "1", "--steps", "1"]
     assert main([*given, "--json", str(out), "--chart", str(chart)]) == 0
     found = json.loads(out.read_text())
-    assert (found["texts"], found["images"], found["batches"]) == (12, 4, 2)
+    assert (found["texts"], found["images"], found["batches"]) == (6, 2, 1)
     # float32 sums of some thousand terms in another order
     assert found["max_abs_loss_difference"] < 1e-5
     assert found["max_abs_gradient_difference"] < 1e-4 < found["max_abs_gradient"]
     plain, ours = found["plain"], found["qvft"]
     assert found["speedup"] == ours["texts_per_second"] / plain["texts_per_second"]
-    assert plain["texts_per_second"] == pytest.approx(12 / plain["seconds"][0])
+    assert plain["texts_per_second"] == pytest.approx(6 / plain["seconds"][0])
     work = {name: way["flops_per_text"] for name, way in found["parts"].items()}
-    assert plain["flops_per_text"] > work["label_logits"] > work["image_once"] > work["packed"]
+    assert plain["flops_per_text"] > work["label_logits"] > work["image_once"]
+    if (
+        branch
+    ):  # nothing is shared, and in rows of a fifth of the width nothing is laid side by side
+        assert work["image_once"] == work["packed"]
+    else:
+        assert work["image_once"] > work["packed"]
     assert work["packed"] > ours["flops_per_text"] > 0
     assert found["promised"] == plain["flops_per_text"] / ours["flops_per_text"]
     assert b"<svg" in chart.read_bytes()
