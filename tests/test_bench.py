@@ -24,7 +24,13 @@ def test_both_ways_say_the_same_and_the_ratio_is_theirs(recipe_file: Path, tmp_p
     assert found["speedup"] == pytest.approx(ours["texts_per_second"] / plain["texts_per_second"])
 
 
-@pytest.mark.parametrize("branch", [[], ["model.text_branch=fresh"]], ids=["plain", "question"])
+@pytest.mark.parametrize(
+    "branch",
+    [
+        pytest.param([], id="plain"),
+        pytest.param(["model.text_branch=fresh"], id="question", marks=pytest.mark.slow),
+    ],
+)
 def test_every_way_of_training_computes_the_same(
     recipe_file: Path, tmp_path: Path, branch: list[str]
 ) -> None:

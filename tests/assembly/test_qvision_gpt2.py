@@ -90,6 +90,7 @@ def logits(loaded: Loaded, run: Path) -> list[torch.Tensor]:
     return toolkit_logits(loaded.model, make_probes(loaded.collator, rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_of_one_step_merges_to_a_model_with_its_logits(
     recipe: Path, tmp_path: Path, kind: str
@@ -153,6 +154,7 @@ def test_the_component_table_counts_the_adapters(
     assert len(rows) == 1 and rows[0].count(str(count)) == 2
 
 
+@pytest.mark.slow
 def test_a_four_bit_decoder_takes_adapters_that_merge_into_the_base_it_was_made_from(
     recipe: Path, tmp_path: Path
 ) -> None:
