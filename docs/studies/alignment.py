@@ -1,122 +1,108 @@
-"""What contrast and matching add to captioning: `python docs/studies/alignment.py DATA FOLDER`.
+"""What contrast and matching add to captioning.
 
-DATA is `scenes` (drawn) or `digits` (three real handwritten digits). Writes the images,
-trains qvft/tiny-blip2 twice for as many steps, evaluates both, the second against the first, and
-ranks the captions once more by the language loss, which is all that the run without alignment can
-rank by.
+    python docs/studies/alignment.py digits FOLDER [--seeds 0 1 2] [--out alignment.json]
+
+DATA is `scenes` (drawn) or `digits` (three real handwritten digits an image). First a base is made
+that BLIP-2 resembles, one whose Q-Former has read texts: qvft/tiny-blip2, trained on drawn scenes
+with all objectives, merged, its text half exported. From there two arms differ in `objectives`
+alone. Each arm's captions are scored, and its captions and images are ranked for each other in two
+ways: by contrast and matching, where the arm without them has the base's own text half, and by the
+language loss, one decoder pass for each pair.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import random
+import statistics
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import PIL.Image
 import torch
-from PIL.Image import Image
+from alignment_data import write_data
 
+from qvft.assembly.aligned import Aligned, open_aligned
+from qvft.assembly.alignment import new_branch
 from qvft.assembly.model import run_recipe, trained_model
-from qvft.data.digits import write_digits
+from qvft.assembly.retrieval import retrieval_group
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
 from qvft.data.sample import Sample
 from qvft.eval import main as evaluate
 from qvft.evaluation.metrics.retrieval import retrieval_scores
+from qvft.evaluation.rows import PredictionRow
+from qvft.export import main as export
+from qvft.merge import main as merge
 from qvft.models.stages import encode_images
 from qvft.train import main as train
 from qvft.training.losses import language_loss
 
-RECIPE = """
-name: study
-model: {{id: qvft/tiny-blip2}}
-data:
-  train: {{path: "{folder}/train/data.jsonl", name: train}}
-  eval: {{path: "{folder}/eval/data.jsonl", name: heldout}}
-  workers: 0
-  cache_images: true
-tune: {{lora: {{r: 16, alpha: 32, targets: [q_proj, k_proj, v_proj, out_proj, fc1, fc2]}}}}
-train:
-  max_steps: {steps}
-  batch_size: 48
-  warmup: 50
-  lr:
-    qformer: 1.0e-3
-    query_tokens: 1.0e-3
-    language_projection: 1.0e-3
-    adapters: 1.0e-3
-    heads: 1.0e-3
-eval: {{batch_size: 64, blind: false, caption: {{max_new_tokens: 24}}}}
-run: {{threads: 1}}
-"""
-RUNS = {"lm": [], "both": ["objectives={lm: 1.0, itc: 0.5, itm: 0.5}"]}
-TRAIN, HELD_OUT = 8000, 200
-STEPS = 1500
-DIGIT_PX = 64
+RATE = 1.0e-3
+PARTS = ("qformer", "query_tokens", "language_projection", "adapters", "heads")
+WEIGHTS = {"lm": 1.0, "itc": 0.5, "itm": 0.5}
+BASE_DATA = "seed=903,count=30000,size=48"
+TOP = 128
+"""Candidates by contrast that matching ranks anew, as `eval.rerank` has it."""
 
 
-Drawn = Iterator[tuple[str, Image]]
-"""Captions with their images, without end."""
+def recipe(
+    name: str, model: str, train_data: dict[str, Any], *, steps: int, batch: int
+) -> dict[str, Any]:
+    """What the base's training and the arms have in common."""
+    targets = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+    return {
+        "name": name,
+        "model": {"id": model},
+        "data": {"train": train_data, "workers": 0},
+        "tune": {"lora": {"r": 16, "alpha": 32, "targets": targets}},
+        "train": {
+            "max_steps": steps,
+            "batch_size": batch,
+            "warmup": 0.05,
+            "log_steps": 25,
+            "save_steps": 500,
+            "resume": "auto",
+            "lr": dict.fromkeys(PARTS, RATE),
+        },
+        "run": {"threads": 1},
+    }
 
 
-def scenes(seed: int) -> Drawn:
-    """Drawn scenes with the longer of their captions."""
-    for sample in read_samples("drawn", f"seed={seed},count=100000,size=48"):
-        yield max(sample.captions, key=len), sample.image.open()
+def checked(status: int) -> None:
+    """Ends the study where one of its commands failed."""
+    if status:
+        raise SystemExit(status)
 
 
-def digits(seed: int, folder: Path, split: str) -> Drawn:
-    """Three handwritten digits of a split, one a quarter of the image, named in reading order."""
-    if not folder.exists():
-        write_digits(folder)
-    singles = list(read_samples("jsonl", str(folder / f"{split}.jsonl")))
-    rng = random.Random(seed)
-    while True:
-        chosen = rng.choices(singles, k=3)
-        square = PIL.Image.new("RGB", (2 * DIGIT_PX, 2 * DIGIT_PX))
-        for place, one in enumerate(chosen):
-            corner = (DIGIT_PX * (place % 2), DIGIT_PX * (place // 2))
-            square.paste(one.image.open().convert("RGB"), corner)
-        names = [one.captions[0].split()[-1] for one in chosen]
-        yield " and ".join(f"a white digit {name}" for name in names), square
+def made_base(folder: Path, steps: int) -> tuple[Path, Path]:
+    """The merged base and its text half, made unless they are there."""
+    merged, retrieval = folder / "base_merged", folder / "base_retrieval"
+    run, file = folder / "base", folder / "base.yaml"
+    drawn = {"format": "drawn", "path": BASE_DATA, "texts": "captions"}
+    content = recipe("base", "qvft/tiny-blip2", drawn, steps=steps, batch=64)
+    file.write_text(json.dumps({**content, "objectives": WEIGHTS}) + "\n", encoding="utf-8")
+    if not merged.exists():
+        checked(train([str(file), f"run.dir={run}"]))
+        checked(merge([str(run), str(merged)]))
+    if not retrieval.exists():
+        checked(export([str(run), str(retrieval), "--to", "retrieval"]))
+    return merged, retrieval
 
 
-def write_split(folder: Path, drawn: Drawn, count: int, *, unique: bool) -> None:
-    """Writes `count` of them as custom JSONL; `unique` passes over captions that are taken."""
-    folder.mkdir(parents=True)
-    taken: set[str] = set()
-    lines: list[str] = []
-    for caption, image in drawn:
-        if unique and caption in taken:
-            continue
-        taken.add(caption)
-        name = f"{len(lines)}.png"
-        image.save(folder / name)
-        lines.append(json.dumps({"image": name, "captions": [caption]}))
-        if len(lines) == count:
-            break
-    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
-
-
-def write_data(data: str, folder: Path) -> None:
-    """Training and held-out images and the recipe."""
-    if data == "digits":
-        train = digits(901, folder / "singles", "train")
-        held_out = digits(902, folder / "singles", "test")
-    else:
-        train, held_out = scenes(901), scenes(902)
-    write_split(folder / "train", train, TRAIN, unique=False)
-    write_split(folder / "eval", held_out, HELD_OUT, unique=True)
-    (folder / "study.yaml").write_text(RECIPE.format(folder=folder, steps=STEPS))
+def by_heads(aligned: Aligned, samples: list[Sample]) -> dict[str, float]:
+    """Recalls at 1 by contrast, and with matching after it."""
+    rows = [PredictionRow(s.id, s.id, "caption", None, "", tuple(s.captions)) for s in samples]
+    sources = [sample.image for sample in samples]
+    found = retrieval_group(aligned, rows, sources, top=TOP, batch_size=64, workers=0)
+    at_one = [metric for metric in found.metrics if "_at_10" not in metric.name]
+    return {metric.name: metric.value for metric in at_one if "_at_1" in metric.name}
 
 
 @torch.no_grad()
-def by_language_loss(run: Path, samples: list[Sample]) -> torch.Tensor:
-    """(I, M) minus the mean loss of a token of each caption, given each image."""
-    loaded = trained_model(run, run_recipe(run, []))
-    rows = evaluation_rows(samples, texts="captions")
+def by_language_loss(aligned: Aligned, samples: list[Sample]) -> dict[str, float]:
+    """Recalls at 1 by minus the mean loss of a token of each caption, given each image."""
+    loaded, rows = aligned.loaded, evaluation_rows(samples, texts="captions")
     batch = loaded.collator(list(enumerate(rows)))
     images = encode_images(loaded.model, batch["pixel_values"])
     scores = []
@@ -130,29 +116,76 @@ def by_language_loss(run: Path, samples: list[Sample]) -> torch.Tensor:
             labels=batch["labels"],
         )
         scores.append(-found["row_loss"])
-    return torch.stack(scores)
+    ranked = retrieval_scores(torch.stack(scores).numpy(), range(len(samples)))
+    return {"image_to_text": ranked.image_to_text[1], "text_to_image": ranked.text_to_image[1]}
 
 
-def main(data: str, folder: Path) -> None:
-    """Prints a line a run and figure."""
-    if not (folder / "study.yaml").exists():
-        write_data(data, folder)
+def run_arm(folder: Path, name: str, seed: int, objectives: dict[str, Any]) -> dict[str, Any]:
+    """Trains, evaluates and ranks; what is there already is not made again."""
+    run, out = folder / f"{name}-{seed}", folder / f"{name}-{seed}.json"
+    if out.is_file():
+        return json.loads(out.read_text(encoding="utf-8"))
+    given = [str(folder / "study.yaml"), f"run.dir={run}", f"run.seed={seed}"]
+    wanted = objectives if name == "both" else {"lm": objectives["lm"]}
+    checked(train([*given, f"objectives={json.dumps(wanted)}"]))
+    against = [] if name == "lm" else ["--against", str(folder / f"lm-{seed}/eval/heldout")]
+    checked(evaluate([str(run), *against]))
+    report = json.loads((run / "eval/heldout/report.json").read_text(encoding="utf-8"))
     samples = list(read_samples("jsonl", str(folder / "eval" / "data.jsonl")))
-    for name, overrides in RUNS.items():
-        run, recipe = folder / name, str(folder / "study.yaml")
-        report = run / "eval" / "heldout"
-        if not report.exists():
-            train([recipe, f"run.dir={run}", *overrides])
-            against = [] if name == "lm" else ["--against", str(folder / "lm/eval/heldout")]
-            evaluate([str(run), *against])
-        found = json.loads((report / "report.json").read_text())
-        for metric in ("CIDEr", *(m for m in found["metrics"] if "_at_1" in m)):
-            print(name, metric, found["metrics"][metric], found["intervals"].get(metric))
-        if name != "lm":
-            print("against lm:", found["against"]["metrics"]["CIDEr"])
-        ranked = retrieval_scores(by_language_loss(run, samples).numpy(), range(len(samples)))
-        print(name, "by language loss", ranked.image_to_text, ranked.text_to_image)
+    aligned = opened(run, objectives, trained=name == "both")
+    row: dict[str, Any] = {
+        "CIDEr": [report["metrics"]["CIDEr"], *report["intervals"]["CIDEr"]],
+        "heads": by_heads(aligned, samples),
+        "language_loss": by_language_loss(aligned, samples),
+    }
+    if name != "lm":
+        row["against_lm"] = report["against"]["metrics"]["CIDEr"]
+    out.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    return row
+
+
+def opened(run: Path, objectives: dict[str, Any], *, trained: bool) -> Aligned:
+    """A run with its own heads, or with the base's where it trained none."""
+    if trained:
+        return open_aligned(run)
+    read = run_recipe(run, [f"objectives={json.dumps(objectives)}"])
+    loaded = trained_model(run, read)
+    branch = new_branch(read, loaded)
+    assert branch is not None
+    branch.heads.eval()
+    return Aligned(loaded, branch)
+
+
+def main() -> int:
+    """Runs both arms for every seed and prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", choices=("digits", "scenes"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--base-steps", type=int, default=2000)
+    parser.add_argument("--base", type=Path, help="folder of an earlier study, whose base to take")
+    parser.add_argument("--out", type=Path, default=Path("alignment.json"))
+    given = parser.parse_args()
+    folder = given.folder.resolve()
+    write_data(given.data, folder)
+    merged, retrieval = made_base((given.base or given.folder).resolve(), given.base_steps)
+    source = {"path": str(folder / "train/data.jsonl"), "name": "train"}
+    content = recipe("study", str(merged), source, steps=given.steps, batch=48)
+    content["data"]["eval"] = {"path": str(folder / "eval/data.jsonl"), "name": "heldout"}
+    content["eval"] = {"batch_size": 64, "blind": False, "caption": {"max_new_tokens": 24}}
+    (folder / "study.yaml").write_text(json.dumps(content) + "\n", encoding="utf-8")
+    objectives = {**WEIGHTS, "text_branch": str(retrieval)}
+    table: dict[str, dict[int, Any]] = {"lm": {}, "both": {}}
+    for seed in given.seeds:
+        for arm, found in table.items():
+            found[seed] = run_arm(folder, arm, seed, objectives)
+            print(arm, seed, json.dumps(found[seed]), flush=True)
+    for arm, found in table.items():
+        print(arm, "mean CIDEr", statistics.mean(row["CIDEr"][0] for row in found.values()))
+    given.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]).resolve())
+    sys.exit(main())
