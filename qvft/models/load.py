@@ -14,7 +14,7 @@ from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel, set_s
 from qvft.errors import ModelError
 from qvft.models.base import TINY_ID, Base, not_found
 from qvft.models.families import Family
-from qvft.models.quantize import quantization_config
+from qvft.models.quantize import keep_layout, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.build import graft_model, graft_processor
 from qvft.models.qvision.components import from_components
@@ -104,6 +104,7 @@ def _placed(family: Family, model: PreTrainedModel, place: torch.device | None) 
     if place is not None:
         model = model.to(place)
     _bridge_in_float32(family, model)
+    keep_layout(model)
     return model.eval()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from torch import nn
 from transformers import BitsAndBytesConfig
 
@@ -30,6 +31,18 @@ def quantization_config(
         bnb_4bit_compute_dtype=compute_dtype,
         llm_int8_skip_modules=[*spared, "lm_head"],
     )
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Has 4-bit weights on a CPU stay as they were quantised, in place.
+
+    At the first pass in evaluation mode on a processor with AVX-512 for bfloat16, bitsandbytes
+    lays them out anew for a product that rounds to bfloat16 and has no gradient, so that training
+    after it fails. Source: bitsandbytes 0.50, nn/modules.py, `Linear4bit.forward`.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def element_count(parameter: nn.Parameter) -> int:

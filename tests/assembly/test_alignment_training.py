@@ -110,8 +110,9 @@ def test_two_processes_equal_one(recipe_file: Path, tmp_path: Path) -> None:
             # As in tests/invariants/test_processes.py: a step of Adam moves a weight by about the
             # learning rate, 1e-3, whatever its gradient's size; a gradient near zero may differ
             # in sign. Two such steps at most.
+            # Keys' biases move by nothing else, since softmax takes no notice of them.
             difference = (alone[key] - both[key]).abs()
-            assert difference.median() < 1e-6, key
+            assert difference.median() < 1e-6 or key.endswith("key.bias"), key
             assert difference.max() < 4.1e-3, key
 
 
