@@ -16,8 +16,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart]'
 	@touch $(READY)
 
+# A process a core, of one thread each: they would be in each other's way with more.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 quickstart: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/quickstart.sh
