@@ -25,6 +25,7 @@ _ALIGNMENT: Mapping[str, type] = {
     "pad_id": int,
     "positions": int,
     "embedding_width": int,
+    "text_generation": bool,
     "weights": dict,
 }
 
@@ -63,7 +64,7 @@ def require_form(manifest: Any, *, where: str) -> None:
 def _require_kinds(content: Mapping[str, Any], kinds: Mapping[str, type], *, where: str) -> None:
     for key, kind in kinds.items():
         value = content.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if type(value) is not kind:
             given = f"`{key}` is {type(value).__name__}" if key in content else f"no `{key}`"
             raise CheckpointError(
                 given, where=where, expected=f"{kind.__name__}", do="copy the folder again"
