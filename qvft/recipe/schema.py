@@ -78,6 +78,11 @@ class Source(Section):
     name: str | None = Field(None, description="What reports call it; null: from the path.")
     split: str | None = Field(None, description="Which split, where the format has several.")
     images: str | None = Field(None, description="Image folder, where it lies apart.")
+    allow_outside: bool = Field(
+        False,
+        description="Images may lie outside the image folder (that of path, or images): rows with "
+        "../, absolute paths, links that lead elsewhere. For data you trust.",
+    )
     questions: str | None = Field(None, description="VQA v2: question file, where it lies apart.")
     annotations: str | None = Field(
         None, description="VQA v2: annotation file, where it lies apart."
