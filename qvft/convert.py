@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--columns", nargs="+", action="extend", metavar="KEY=COLUMN", help="of hf: image=picture"
     )
     parser.add_argument(
+        "--allow-outside", action="store_true", help="images may lie outside PATH's image folder"
+    )
+    parser.add_argument(
         "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
     )
     given = parser.parse_intermixed_args(arguments)
@@ -36,7 +39,7 @@ def convert(given: argparse.Namespace) -> None:
     from qvft.data.formats import read_samples
     from qvft.data.write_jsonl import write_jsonl
 
-    options = ("split", "images", "questions", "annotations", "limit")
+    options = ("split", "images", "questions", "annotations", "limit", "allow_outside")
     samples = read_samples(
         given.format,
         given.path,

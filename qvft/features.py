@@ -56,7 +56,6 @@ def act(given: argparse.Namespace) -> None:
 
 def show(cache: Path) -> None:
     """A table of the spaces."""
-    from rich.markup import escape
     from rich.table import Table
 
     from qvft.data.features.listing import listed
@@ -67,7 +66,7 @@ def show(cache: Path) -> None:
         for one in found:
             space = one.space
             facts = (
-                (escape(space.vit), escape(_pixels(space.preprocessing)), space.stored_dtype,
+                (space.vit, _pixels(space.preprocessing), space.stored_dtype,
                  f"{space.patches} x {space.width}")
                 if space
                 else ("space.json is damaged", "", "", "")

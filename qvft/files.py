@@ -219,7 +219,15 @@ def _stream(path: Path) -> int | Path | None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes `content` as indented JSON, in one step."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(content, indent=2) + "\n")
+
+
+def json_text(content: Any, *, indent: int | None = None) -> str:
+    """`content` as JSON that UTF-8 can write: characters as they are, but all of them escaped
+    where a file's name holds half of a surrogate pair, as names that are not UTF-8 do."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    whole = text.encode(errors="replace").decode() == text
+    return text if whole else json.dumps(content, indent=indent)
 
 
 @contextlib.contextmanager

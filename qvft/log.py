@@ -4,16 +4,47 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from qvft.errors import QvftError, UserError
 
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters but tab and line break, what turns the direction of writing, half pairs."""
+
+
+def shown(text: str) -> str:
+    """A text for a terminal: what a terminal would obey instead of showing is spelt out.
+
+    Captions, ids and file names come from strangers, and an escape sequence can rewrite the screen.
+    The spelling is JSON's, so that JSON stays the same JSON.
+    """
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class PlainConsole(Console):
+    """A console that takes no text for markup and sends a terminal no character that it obeys.
+
+    In tables such characters are left out, since widths are known by then. What rich itself sends
+    (colours, the cursor of a progress bar) passes.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else _UNSEEN.sub("", text), style, control)
+
+
 _WIDTH = None if sys.stdout.isatty() else 120
-stdout = Console(soft_wrap=True, width=_WIDTH)
-stderr = Console(stderr=True, soft_wrap=True, width=_WIDTH)
+stdout = PlainConsole(soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
+stderr = PlainConsole(stderr=True, soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
 
 
 def is_main_process() -> bool:
@@ -29,10 +60,17 @@ def get_logger(name: str) -> logging.Logger:
     return logger
 
 
+class _Lines(logging.Formatter):
+    """One line a record, whatever names stand in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return shown(super().formatMessage(record)).replace("\n", "\\n")
+
+
 def setup_logging() -> None:
     """Sends qvft's log to stderr, one line a record. Entries call it once."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_Lines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root = logging.getLogger("qvft")
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
@@ -52,7 +90,7 @@ def exit_status(main: Callable[[], None]) -> int:
         main()
     except QvftError as error:
         if is_main_process():
-            print(f"qvft: {error}", file=sys.stderr)
+            print(f"qvft: {shown(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         if is_main_process():

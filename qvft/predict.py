@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvft.log import exit_status, stderr
+from qvft.log import exit_status, shown, stderr
 
 PROMPT = "a photo of a {}"
 
@@ -70,7 +70,7 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     pace = {"batch_size": given.batch_size, "workers": given.workers}
     if given.out is None:
         for line in lines_of(given.model, rows, asked, **pace):
-            print(line, flush=True)
+            print(shown(line), flush=True)
         return
     done = write(given.model, rows, asked, given.out, resume=given.resume, **pace)
     before = f", {done.before} of them before" if done.before else ""

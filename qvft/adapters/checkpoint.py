@@ -5,7 +5,7 @@ bridge.safetensors: Q-Former, query tokens, language projection and whatever els
 under the names the model's own `named_parameters` gives. PEFT would leave the query tokens out.
 alignment.safetensors: the alignment heads, where they were trained. They are no part of the model
 that generates, so that merging and exporting it leave them out.
-manifest.json: what it belongs to and what each key is.
+manifest.json: what it belongs to, what each key is, and the hashes of the other files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from qvft.adapters.fingerprints import fingerprints, require_untouched
 from qvft.adapters.lora import PeftModel, restore_lora, save_lora
+from qvft.adapters.manifest_fields import FORMAT, require_form
 from qvft.errors import CheckpointError
 from qvft.files import write_json
 from qvft.models.alignment.heads import AlignmentHeads
@@ -122,7 +124,8 @@ def save_checkpoint(
     # safetensors makes its files readable by their owner alone; a run is often shared
     for path in folder.glob("*.safetensors"):
         path.chmod(0o666 & ~_umask())
-    write_json(folder / MANIFEST, {"format": 1, **vars(provenance), "bridge": keys, **further})
+    written = {"bridge": keys, **further, "files": fingerprints(folder)}
+    write_json(folder / MANIFEST, {"format": FORMAT, **vars(provenance), **written})
 
 
 def _save_alignment(folder: Path, alignment: Alignment) -> dict[str, Any]:
@@ -154,7 +157,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an adapter folder.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is none, it is damaged, or of a later version.
     """
     path = folder / MANIFEST
     try:
@@ -163,11 +166,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"no {MANIFEST}", where=str(folder), expected="an adapter folder of qvft.train"
         ) from error
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"damaged: {error.msg}", where=str(path)) from error
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != 1:
-        raise CheckpointError(f"format {found}", where=str(path), expected="format 1")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or str(error)
+        raise CheckpointError(f"damaged: {reason}", where=str(path)) from error
+    require_form(manifest, where=str(path))
     return manifest
 
 
@@ -190,7 +192,8 @@ def read_bridge(folder: Path, manifest: dict[str, Any]) -> dict[str, torch.Tenso
     """The tensors of `bridge.safetensors`, checked against the manifest.
 
     Raises:
-        CheckpointError: the file is damaged, or keys or shapes are not the manifest's.
+        CheckpointError: the file is damaged, keys, shapes or types are not the manifest's, or a
+            weight is not finite.
     """
     return _read_checked(folder / BRIDGE, manifest["bridge"])
 
@@ -217,8 +220,9 @@ def restore_alignment(folder: Path, heads: AlignmentHeads) -> None:
         CheckpointError: it has none, or their file is damaged.
         ModelError: a key is missing, unknown or of another shape.
     """
-    entry = alignment_entry(folder, read_manifest(folder))
-    state = _read_checked(folder / ALIGNMENT, entry["weights"])
+    manifest = read_manifest(folder)
+    state = _read_checked(folder / ALIGNMENT, alignment_entry(folder, manifest)["weights"])
+    require_untouched(folder, manifest)
     named = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
     load_heads(heads, named, source=str(folder / ALIGNMENT))
 
@@ -229,13 +233,16 @@ def _read_checked(path: Path, entries: dict[str, Any]) -> dict[str, torch.Tensor
             state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from error
-    shapes = {key: list(tensor.shape) for key, tensor in state.items()}
-    expected = {key: entry["shape"] for key, entry in entries.items()}
-    if shapes != expected:
-        differing = sorted(key for key in shapes | expected if shapes.get(key) != expected.get(key))
+    found = {key: _described(tensor) for key, tensor in state.items()}
+    expected = {key: {"shape": one["shape"], "dtype": one["dtype"]} for key, one in entries.items()}
+    if found != expected:
+        differing = sorted(key for key in found | expected if found.get(key) != expected.get(key))
         raise CheckpointError(
             f"{len(differing)} keys differ from the manifest, first {differing[0]}", where=str(path)
         )
+    for key, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{key} is not finite", where=str(path))
     return state
 
 
@@ -243,11 +250,13 @@ def restore_checkpoint(folder: Path, model: PreTrainedModel, handle: PeftModel |
     """Puts an adapter folder's weights into a model built for it, in place.
 
     Raises:
-        CheckpointError: a key has no place in the model, or its shape differs.
+        CheckpointError: a file is damaged, a key has no place in the model, or its shape differs.
     """
-    state = read_bridge(folder, read_manifest(folder))
+    manifest = read_manifest(folder)
+    state = read_bridge(folder, manifest)
     if (folder / LORA).is_file() != (handle is not None):
         raise CheckpointError("LoRA weights on one side only", where=str(folder))
+    require_untouched(folder, manifest)
     if handle is not None:
         restore_lora(handle, folder)
     parameters = dict(model.named_parameters())

@@ -14,10 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from qvft.adapters.lora_config import WEIGHTS, require_fitting_lora
 from qvft.adapters.targets import stored_transposed
 from qvft.errors import CheckpointError
-
-WEIGHTS = "adapter_model.safetensors"
 
 
 @contextlib.contextmanager
@@ -84,9 +83,11 @@ def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) 
     """Puts the LoRA layers saved in `folder` into `model`, in place.
 
     Raises:
-        CheckpointError: the files are damaged or do not fit the model.
+        CheckpointError: the files are damaged, are not as qvft.train writes them, or do not fit
+            the model.
     """
     _require_weights(folder)
+    require_fitting_lora(folder)
     try:
         with _without_renaming_warning():
             return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)

@@ -6,7 +6,6 @@ Shape letters: O output width, I input width, R rank.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from qvft.adapters.lora_config import CONFIG, WEIGHTS, read_lora_config
 from qvft.errors import CheckpointError
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
-_UNSUPPORTED = (
-    "alpha_pattern",
-    "layer_replication",
-    "lora_bias",
-    "modules_to_save",
-    "rank_pattern",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_qalora",
-)
-"""Settings of `peft.LoraConfig` that change the arithmetic and that qvft never writes."""
-
 
 @dataclass(frozen=True)
 class LoraWeight:
@@ -84,7 +71,7 @@ def read_lora(folder: Path) -> dict[str, LoraWeight]:
     """
     if not (folder / CONFIG).is_file():
         return {}
-    config = _read_config(folder / CONFIG)
+    config = read_lora_config(folder)
     path = folder / WEIGHTS
     try:
         tensors = load_file(path)
@@ -134,19 +121,3 @@ def _layer(
     scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
     return LoraWeight(a, b, scale, magnitude, transposed=bool(config.get("fan_in_fan_out")))
 
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        found = {"peft_type": config["peft_type"], "bias": config["bias"]}
-        int(config["r"]), float(config["lora_alpha"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"damaged: {error}", where=str(path)) from error
-    odd = [key for key in _UNSUPPORTED if config.get(key)]
-    if found != {"peft_type": "LORA", "bias": "none"} or odd:
-        raise CheckpointError(
-            f"an adapter with {', '.join(odd) or found}",
-            where=str(path),
-            expected="LoRA, DoRA or rsLoRA as qvft.train writes it",
-        )
-    return config

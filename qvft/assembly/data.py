@@ -57,6 +57,7 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         questions=source.questions,
         annotations=source.annotations,
         columns=source.columns or None,
+        allow_outside=source.allow_outside,
         limit=source.limit,
     )
 

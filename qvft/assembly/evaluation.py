@@ -32,7 +32,7 @@ from qvft.evaluation.predict import predict_rows
 from qvft.evaluation.report import Report, write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, applicable_groups, score
-from qvft.files import read_jsonl, write_text
+from qvft.files import json_text, read_jsonl, write_text
 from qvft.recipe.schema import Recipe
 
 BLIND_DEFINITION = (
@@ -164,7 +164,7 @@ def _write(
     write_text(
         partial / "predictions.jsonl",
         "".join(
-            json.dumps(row_to_json(item, values), ensure_ascii=False) + "\n"
+            json_text(row_to_json(item, values)) + "\n"
             for item, values in zip(items, scores.per_item, strict=True)
         ),
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from qvft.adapters.checkpoint import check_base, read_bridge, read_manifest
+from qvft.adapters.fingerprints import require_untouched
 from qvft.adapters.lora_weights import LoraWeight, read_lora
 from qvft.assembly.model import DTYPES, base_hash, base_of, run_recipe, versions
 from qvft.models.base import Base, weight_files
@@ -49,6 +50,7 @@ def read_ingredients(
     adapter = run_dir / "adapter"
     manifest = read_manifest(adapter)
     bridge, lora = read_bridge(adapter, manifest), read_lora(adapter)
+    require_untouched(adapter, manifest)
     base = base_of(recipe)
     check_base(manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
     fresh = recipe.model.init == "random"

@@ -173,7 +173,7 @@ def _verify_behaviour(
     )
     said = plain_outputs(
         model.to(reference.place).eval(),
-        AutoProcessor.from_pretrained(folder),
+        AutoProcessor.from_pretrained(folder, trust_remote_code=False),
         reference.template,
         reference.probes,
     )

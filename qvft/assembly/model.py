@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from qvft.adapters.checkpoint import LORA, Provenance, check_base, read_manifest, restore_checkpoint
+from qvft.adapters.fingerprints import require_untouched
 from qvft.adapters.freeze import mark_trainable
 from qvft.adapters.lora import PeftModel, add_lora, load_lora
 from qvft.adapters.targets import resolve_targets
@@ -217,10 +218,12 @@ def trained_model(
     """The model of a run: its base with the trained weights in place, in evaluation mode.
 
     Raises:
-        CheckpointError: no finished adapter, or the base is not the one it was trained on.
+        CheckpointError: no finished adapter, a damaged one, or the base is not the one it was
+            trained on.
     """
     folder = adapter or run_dir / "adapter"
     manifest = read_manifest(folder)
+    require_untouched(folder, manifest)
     base = base_of(recipe)
     check_base(manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
     loaded = base_model(recipe, base, quantized=quantized, dtype=dtype, place=place)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml import YAML
 
 from qvft.assembly.asking import VisionLanguageModel
 from qvft.assembly.evaluation_facts import trained_files
@@ -20,6 +19,7 @@ from qvft.errors import RecipeError
 from qvft.evaluation.prediction_file import PredictionFile, in_order, line_of
 from qvft.files import require_writable
 from qvft.models.base import weight_files
+from qvft.recipe.yaml_text import yaml_override_value
 
 
 def field_options(further: Sequence[str]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def field_options(further: Sequence[str]) -> dict[str, Any]:
             value = next(items, "")
         if value == "":
             raise RecipeError("has no value", where=item)
-        fields[name.replace("-", "_")] = YAML(typ="safe", pure=True).load(value)
+        fields[name.replace("-", "_")] = yaml_override_value(value, where=item)
     check_fields(fields, "command line: --")
     return fields
 

@@ -85,7 +85,8 @@ def write_preview(path: Path, rows: Sequence[PreviewRow], *, title: str, lead: s
     )
     environment.filters["data_uri"] = _data_uri
     page = environment.get_template("preview.html.j2")
-    write_text(path, page.render(rows=rows, title=title, lead=lead))
+    text = page.render(rows=rows, title=title, lead=lead)
+    write_text(path, text.encode(errors="replace").decode())  # half pairs, in names of files
 
 
 def _data_uri(png: bytes) -> str:

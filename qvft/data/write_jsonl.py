@@ -72,6 +72,14 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
         raise
     except OSError as error:
         raise not_written(error, out) from error
+    outside = sum(path is not None and path.startswith("../") for path in paths)
+    if outside:
+        _log.warning(
+            "%d of %d images lie outside the folder of %s: `allow_outside: true` reads them",
+            outside,
+            len(samples),
+            out,
+        )
     return Written(
         len(samples),
         sum(len(sample.captions) for sample in samples),

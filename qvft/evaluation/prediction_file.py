@@ -11,7 +11,7 @@ from typing import Any
 from qvft.data.rows import Row
 from qvft.errors import DataError, FailedError
 from qvft.evaluation.predict import Outcome
-from qvft.files import read_json, write_json
+from qvft.files import json_text, read_json, write_json
 
 SETTINGS_SUFFIX = ".settings.json"
 
@@ -43,17 +43,7 @@ def line_of(row: Row, outcome: Outcome) -> str:
             content["texts"] = list(outcome.texts)
         if outcome.scores:
             content["scores"] = dict(outcome.scores)
-    line = json.dumps(content, ensure_ascii=False)
-    # A file name need not be Unicode; such a row is escaped instead.
-    return line if _is_unicode(line) else json.dumps(content)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return json_text(content)
 
 
 def _named(row: Row) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def render_page(
     changed = {item.id: item for item in report.against.changed} if report.against else {}
     moves = {i: changed[row.id].change for i, row in enumerate(rows) if row.id in changed}
     shown = choose_items(rows, per_item, grid, moves)
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         report=report,
         headlines=_headlines(report),
         scores=[_score_line(report, name) for name in report.metrics],
@@ -97,6 +97,7 @@ def render_page(
         total=len(rows),
         provenance=_provenance(report),
     )
+    return page.encode(errors="replace").decode()  # half of a surrogate pair, in a file's name
 
 
 def label(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers import AutoConfig, PretrainedConfig
 from qvft.errors import ModelError
 from qvft.files import sha256_file, sha256_json
 from qvft.models.families import FAMILIES, Family, family_of
+from qvft.models.inert import INDEX, require_inert, shard_names
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
 from qvft.models.qvision.components import components_config
@@ -124,8 +124,11 @@ def _stored_base(model_id: str, revision: str | None, family: str) -> Base:
         config = AutoConfig.from_pretrained(
             location, revision=None if is_folder else revision, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged config.json makes configurations raise nearly anything
         raise not_found(model_id, error) from error
+    require_inert(config, where=model_id)
+    if is_folder and (Path(location) / INDEX).is_file():
+        shard_names(Path(location) / INDEX)
     if family == "blip2_question" and config.model_type == FAMILIES["blip2"].model_type:
         raise ModelError(
             "is not set",
@@ -187,11 +190,8 @@ def _hub_files(base: Base) -> list[Path]:
             return None
         return Path(path) if path else None
 
-    index = cached("model.safetensors.index.json")
-    if index is None:
-        names = {"model.safetensors"}
-    else:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    index = cached(INDEX)
+    names = ["model.safetensors"] if index is None else shard_names(index)
     return [path for path in map(cached, names) if path is not None]
 
 

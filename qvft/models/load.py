@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel, set_seed
 
 from qvft.errors import ModelError
@@ -131,7 +132,7 @@ def _stored_model(
             output_loading_info=True,
             **extra,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise not_found(base.id, error) from error
     _check_loading(base.id, loading)
     return model if extra else model.to(place)
@@ -160,8 +161,10 @@ def load_processor(base: Base) -> Any:
         processor = graft_processor(base.graft)
         return processor_with_queries(processor, base.config.num_query_tokens)
     try:
-        processor = AutoProcessor.from_pretrained(base.location, revision=base.revision)
-    except (OSError, ValueError) as error:
+        processor = AutoProcessor.from_pretrained(
+            base.location, revision=base.revision, trust_remote_code=False
+        )
+    except Exception as error:  # damaged files make tokenizers raise nearly anything
         raise not_found(base.id, error) from error
     if not base.family.image_tokens:
         return processor

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from qvft.errors import RecipeError
 from qvft.recipe.schema import Phase, Recipe, Train, Tune
+from qvft.recipe.yaml_text import yaml_file_value, yaml_override_value
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -52,18 +51,16 @@ def resolve_phase(recipe: Recipe, phase: Phase, *, where: str = "recipe") -> tup
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping a YAML 1.2 file holds. Raises RecipeError with file and line."""
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise RecipeError(
             "no such recipe file", where=str(path), do="recipes/ holds one recipe per outcome"
         ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"not UTF-8 at byte {error.start}", where=str(path)) from error
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
-        raise RecipeError(f"not valid YAML: {problem}", where=line) from error
+    except (OSError, ValueError) as error:  # a ValueError: a zero character
+        raise RecipeError(f"cannot be read ({error})", where=str(path)) from error
+    content = yaml_file_value(text, where=str(path))
     if not isinstance(content, dict):
         raise RecipeError(
             f"holds a {type(content).__name__}", where=str(path), expected="a mapping"
@@ -95,10 +92,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise RecipeError(
             f'"{override}"', where="command line", expected="key.path=value, e.g. train.epochs=3"
         )
-    try:
-        value = YAML(typ="safe", pure=True).load(text) if text else None
-    except YAMLError:
-        value = text
+    value = yaml_override_value(text, where=f"command line: {key_path.strip()}")
     *parents, last = key_path.strip().split(".")
     node = content
     for parent in parents:

@@ -26,6 +26,8 @@ def recipe_hash(recipe: Recipe) -> str:
         content["train"].pop(key)
     for key in ("workers", "cache_images", "features", "features_limit_gb"):
         content["data"].pop(key)
+    for split in ("train", "eval"):
+        (content["data"][split] or {}).pop("allow_outside", None)
     if not recipe.train.keep_best:
         content["data"].pop("eval")
     return sha256_json(content)

@@ -78,6 +78,11 @@ class Source(Section):
     name: str | None = Field(None, description="What reports call it; null: from the path.")
     split: str | None = Field(None, description="Which split, where the format has several.")
     images: str | None = Field(None, description="Image folder, where it lies apart.")
+    allow_outside: bool = Field(
+        False,
+        description="Images may lie outside the image folder (that of path, or images): rows with "
+        "../, absolute paths, links that lead elsewhere. For data you trust.",
+    )
     questions: str | None = Field(None, description="VQA v2: question file, where it lies apart.")
     annotations: str | None = Field(
         None, description="VQA v2: annotation file, where it lies apart."
@@ -119,7 +124,8 @@ class Data(Section):
         "error", description="A missing or broken image: stop, or leave it out, counted and listed."
     )
     max_image_pixels: int = Field(
-        64_000_000, ge=1, description="Larger images are refused as decompression bombs."
+        64_000_000, ge=1, description="Larger images are refused as decompression bombs, and so "
+        "are files of more than 8 bytes for each of these pixels and 16 MiB."
     )
     workers: int = Field(2, ge=0, description="Processes that decode images.")
     features: Literal["auto", "off"] = Field(

@@ -15,6 +15,7 @@ from qvft.data.rows import Row
 from qvft.errors import NonFiniteLossError
 from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
+from qvft.training.plain_states import require_plain_states
 from qvft.training.sampler import GroupedSampler
 
 
@@ -173,6 +174,7 @@ class QFormerTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
+        require_plain_states(Path(resume_from_checkpoint))
         self._restore_weights(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:

@@ -10,17 +10,19 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from qvft.weights.card_text import inline_code, plain, quoted, yaml_value
+
 _CARD = """\
 ---
 library_name: transformers
 pipeline_tag: image-text-to-text
-base_model: {{ base_id }}
+base_model: {{ base_id | yaml }}
 tags: [blip-2, qvft]
 ---
-# {{ name }}
+# {{ name | plain }}
 
-{{ base_id }}{% if base_revision %} (revision {{ base_revision }}){% endif %}, fine-tuned \
-{%- if data %} on {{ data | join(", ") }}{% endif %} with qvft {{ qvft_version }} and merged \
+{{ base_id | plain }}{% if base_revision %} (revision {{ base_revision | plain }}){% endif %}, fine-tuned \
+{%- if data %} on {{ data | join(", ") | plain }}{% endif %} with qvft {{ qvft_version }} and merged \
 into one checkpoint of plain transformers classes ({{ dtype }}).
 
 ## Use
@@ -30,20 +32,20 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, {{ model_class }}
 
-processor = AutoProcessor.from_pretrained("{{ folder }}")
-model = {{ model_class }}.from_pretrained("{{ folder }}", dtype=torch.{{ dtype }})
+processor = AutoProcessor.from_pretrained({{ folder | quoted }})
+model = {{ model_class }}.from_pretrained({{ folder | quoted }}, dtype=torch.{{ dtype }})
 inputs = processor(Image.open("IMAGE").convert("RGB"), {{ prompt }}, return_tensors="pt")
 inputs = inputs.to(model.device, model.dtype)
 written = model.generate(**inputs, max_new_tokens=30)[:, inputs["input_ids"].shape[1] :]
 print(processor.batch_decode(written, skip_special_tokens=True)[0].strip())
 ```
 
-Prompts it was trained with: captions {% if caption %}`{{ caption }}`{% else %}none{% endif %}, \
-questions `{{ question }}`.
+Prompts it was trained with: captions {% if caption %}`{{ caption | code }}`{% else %}none{% endif %}, \
+questions `{{ question | code }}`.
 
 ## Training
 
-Recipe `{{ name }}` (hash `{{ recipe_sha256[:12] }}`). Trained: {{ trained | join(", ") }}.
+Recipe `{{ name | code }}` (hash `{{ recipe_sha256[:12] }}`). Trained: {{ trained | join(", ") }}.
 
 {% if quantized != "none" %}
 The decoder was quantised ({{ quantized }}) while its adapters were trained; they are merged into \
@@ -58,12 +60,12 @@ a checksum of each file.
 _PEFT_CARD = """\
 ---
 library_name: peft
-base_model: {{ base_id }}
+base_model: {{ base_id | yaml }}
 tags: [blip-2, qvft, lora]
 ---
-# {{ name }}, adapter
+# {{ name | plain }}, adapter
 
-LoRA weights for {{ base_id }}, and beside them `bridge.safetensors` with the Q-Former, the query \
+LoRA weights for {{ base_id | plain }}, and beside them `bridge.safetensors` with the Q-Former, the query \
 tokens and the language projection, which were trained with them: without it the model is another.
 
 ```python
@@ -72,7 +74,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import Blip2ForConditionalGeneration
 
-base = Blip2ForConditionalGeneration.from_pretrained("{{ base_id }}", dtype=torch.float32)
+base = Blip2ForConditionalGeneration.from_pretrained({{ base_id | quoted }}, dtype=torch.float32)
 base.load_state_dict(load_file("FOLDER/bridge.safetensors"), strict=False)
 model = PeftModel.from_pretrained(base, "FOLDER")
 ```
@@ -85,13 +87,13 @@ _MEASURED = """\
 ## Measured
 
 {% for report in reports %}
-**{{ report.name }}** (n = {{ report.n }})
+**{{ report.name | plain }}** (n = {{ report.n | plain }})
 
 {{ report.table }}
 
 {% endfor %}
 {% if left_out %}
-Left out, because they were measured with other weights than these: {{ left_out | join(", ") }}.
+Left out, because they were measured with other weights than these: {{ left_out | join(", ") | plain }}.
 {% elif not reports %}
 Nothing was measured before this was written.
 {% endif %}
@@ -147,6 +149,9 @@ def peft_card(base_id: str, name: str, run_dir: Path, *, adapter_sha256: Mapping
 
 def _render(template: str, **values: Any) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "plain": plain, "code": inline_code, "quoted": quoted, "yaml": yaml_value
+    }  # fmt: skip
     return environment.from_string(template).render(**values)
 
 
@@ -184,10 +189,10 @@ def _table(report: Mapping[str, Any]) -> str:
             return ""
         return f"{value:.1f} %" if units.get(metric) == "percent" else f"{value:.3f}"
 
-    names = [name.replace("_", " ") for name in baselines]
+    names = [plain(name.replace("_", " ")) for name in baselines]
     lines = [["metric", "value", "95 % interval", *names], ["---"] * (3 + len(names))]
     for metric, value in report["metrics"].items():
         interval = " to ".join(shown(metric, end) for end in intervals.get(metric) or ())
         others = [shown(metric, values.get(metric)) for values in baselines.values()]
-        lines.append([metric, shown(metric, value), interval, *others])
+        lines.append([plain(metric), shown(metric, value), interval, *others])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

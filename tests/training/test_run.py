@@ -140,10 +140,10 @@ KEEP_BEST = [
 def foreign_eval(shapes: Path, tmp_path_factory) -> str:
     """Evaluation data whose words never stand in the training data: training unlearns them."""
     caption = "seven small triangles between nine large letters"
-    rows = [{"image": str(shapes / f"test{i}.png"), "caption": caption} for i in range(2)]
+    rows = [{"image": f"test{i}.png", "caption": caption} for i in range(2)]
     path = tmp_path_factory.mktemp("foreign") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return f"data.eval.path={path}"
+    return f"data.eval={{path: '{path}', images: '{shapes}', name: shapes-test}}"
 
 
 @pytest.fixture(scope="module")

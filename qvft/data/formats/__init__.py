@@ -34,14 +34,16 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    "jsonl": Format(jsonl.read, ("split", "images")),
-    "coco_captions": Format(coco_captions.read, ("split", "images")),
-    "karpathy": Format(karpathy.read, ("split", "images")),
-    "vqa_v2": Format(vqa_v2.read, ("split", "questions", "annotations", "images")),
-    "vqa_rad": Format(vqa_rad.read, ("split", "images")),
-    "slake": Format(slake.read, ("split", "images")),
-    "pathvqa": Format(pathvqa.read, ("split", "images")),
-    "hf": Format(hf.read, ("split", "columns")),
+    "jsonl": Format(jsonl.read, ("split", "images", "allow_outside")),
+    "coco_captions": Format(coco_captions.read, ("split", "images", "allow_outside")),
+    "karpathy": Format(karpathy.read, ("split", "images", "allow_outside")),
+    "vqa_v2": Format(
+        vqa_v2.read, ("split", "questions", "annotations", "images", "allow_outside")
+    ),
+    "vqa_rad": Format(vqa_rad.read, ("split", "images", "allow_outside")),
+    "slake": Format(slake.read, ("split", "images", "allow_outside")),
+    "pathvqa": Format(pathvqa.read, ("split", "images", "allow_outside")),
+    "hf": Format(hf.read, ("split", "columns", "allow_outside")),
     "drawn": Format(drawn.read, ("split",)),
 }
 
@@ -55,6 +57,7 @@ def read_samples(
     questions: str | None = None,
     annotations: str | None = None,
     columns: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
     limit: int | None = None,
 ) -> list[Sample]:
     """The samples of a split, in the source's order; no image is decoded.
@@ -67,6 +70,7 @@ def read_samples(
         questions: VQA v2's question file, where it lies apart.
         annotations: VQA v2's annotation file, where it lies apart.
         columns: column names, for `hf`.
+        allow_outside: images may lie outside the image folder (that of `path`, or `images`).
         limit: this many images only, from the first on.
 
     Raises:
@@ -85,6 +89,7 @@ def read_samples(
     }
     given |= {"split": split} if split is not None else {}
     given |= {"columns": columns} if columns else {}
+    given |= {"allow_outside": True} if allow_outside else {}
     for option in given:
         if option not in FORMATS[format].options:
             raise DataError(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Gathered, Unique, existing, folder, no_split
-from qvft.data.sample import ImageFile, Sample
+from qvft.data.formats.inside import Inside
+from qvft.data.sample import Sample
 from qvft.errors import DataError
 from qvft.files import read_json
 from qvft.log import get_logger
@@ -15,13 +16,20 @@ from qvft.log import get_logger
 _log = get_logger(__name__)
 
 
-def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+def read(
+    path: Path,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    allow_outside: bool = False,
+) -> Iterator[Sample]:
     """Samples in the file's image order; images without a caption are left out and counted.
 
     Args:
         path: the JSON file, or a folder with `annotations/captions_{split}.json` and `{split}/`.
         split: `train2014`, `val2017`, ...; of a single file it is only a label.
         images: the image folder; None: `{split}/` of the folder, or beside a single file.
+        allow_outside: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, an id is used twice, or an annotation's `image_id` is no
@@ -36,7 +44,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
             raise no_split(
                 split, where=str(path), splits=[name.stem[len("captions_") :] for name in known]
             )
-    folder(pictures, what="the images")
+    inside = Inside(folder(pictures, what="the images"), allow_outside=allow_outside)
     content = read_json(file)
     found: dict[str, Gathered] = {}
     image_ids, annotation_ids = Unique("id"), Unique("id")
@@ -44,8 +52,8 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         name = fields.identifier(fields.field(row, "id", where=where), "id", where=where)
         image_ids.add(name, where=where)
         written = fields.field(row, "file_name", where=where)
-        image = ImageFile(pictures / fields.text(written, "file_name", where=where))
-        found[name] = Gathered(name, image)
+        file_name = fields.text(written, "file_name", where=where)
+        found[name] = Gathered(name, inside.file(pictures / file_name, where=where))
     for where, row in fields.section(content, "annotations", path=file):
         if "id" in row:
             annotation_ids.add(fields.identifier(row["id"], "id", where=where), where=where)

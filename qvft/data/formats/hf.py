@@ -15,6 +15,7 @@ from PIL import Image
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Gathered, Unique, no_split
+from qvft.data.formats.inside import Inside
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError, ImageError
 
@@ -47,7 +48,11 @@ class RowImage:
 
 
 def read(
-    path: Path, *, split: str | None = None, columns: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
 ) -> Iterator[Sample]:
     """Samples in the order in which their images first appear; rows of an equal image are one.
 
@@ -60,6 +65,7 @@ def read(
         columns: from `image`, `caption`, `captions`, `question`, `answer`, `answers`, `id`,
             `answer_type`, `question_type` to column names; see `columns.resolve`. An `id` is the
             question's where a row has one, otherwise the sample's; without, rows are numbered.
+        allow_outside: paths in a table may lead out of its folder (of a Hub id: out of the cache).
 
     Raises:
         DataError: nothing to read at `path`, no such split or column, or a broken row.
@@ -79,10 +85,24 @@ def read(
             expected="images, their bytes, or paths",
             do="set `columns.image`",
         ) from error
-    yield from _samples(dataset.select_columns(sorted(set(found.values()))), found, path=path)
+    inside = Inside(*_homes(path), allow_outside=allow_outside)
+    rows = dataset.select_columns(sorted(set(found.values())))
+    yield from _samples(rows, found, path=path, inside=inside)
 
 
-def _samples(dataset: Dataset, found: Mapping[str, str], *, path: Path) -> Iterator[Sample]:
+def _homes(path: Path) -> list[Path]:
+    """Where images that have files of their own may lie; those of a Hub id are in its caches."""
+    if path.exists():
+        return [path if path.is_dir() else path.parent]
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return [Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)]
+
+
+def _samples(
+    dataset: Dataset, found: Mapping[str, str], *, path: Path, inside: Inside
+) -> Iterator[Sample]:
     column = found["image"]
     images = dataset.select_columns([column])
     gathered: dict[str, Gathered] = {}
@@ -103,7 +123,7 @@ def _samples(dataset: Dataset, found: Mapping[str, str], *, path: Path) -> Itera
         else:
             base = path if path.is_dir() else path.parent
             key = str(base / cell["path"])
-            image = ImageFile(Path(key))
+            image = inside.file(Path(key), where=where)
         one = gathered.setdefault(key, Gathered(str(number) if asked else name, image))
         one.captions.extend(table.captions(row, found, where=where))
         if asked:

@@ -11,6 +11,7 @@ from typing import Any
 
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Unique, no_split
+from qvft.data.formats.inside import Inside
 from qvft.data.sample import ImageFile, Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_jsonl
@@ -42,7 +43,13 @@ class _Image:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+def read(
+    path: Path,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    allow_outside: bool = False,
+) -> Iterator[Sample]:
     """Samples of a JSONL file in the order in which their images first appear.
 
     Lines of the same image are merged. `id` and `meta` of a line with `question` belong to the
@@ -54,11 +61,14 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         path: the file, or a folder that holds `{split}.jsonl`.
         split: which file of a folder; of a single file it is only a label.
         images: folder that image paths are relative to; None: the file's own.
+        allow_outside: images may lie outside that folder.
 
     Raises:
         DataError: with file and line, for whatever a line does wrong.
     """
     file = _file(path, split=split)
+    home = images or file.parent
+    inside = Inside(home, allow_outside=allow_outside)
     found: dict[str, _Image] = {}
     for number, row in read_jsonl(file):
         where = f"{file}:{number}"
@@ -72,7 +82,8 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
                 expected="a path from the file's folder, e.g. img/1.png",
                 do=do,
             )
-        place = _place(images or file.parent, written.replace("\\", "/"))
+        place = _place(home, written.replace("\\", "/"))
+        inside.file(place, where=where)
         _add(found.setdefault(str(place), _Image(place, written, where)), row, where=where)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
     for image in found.values():

@@ -7,11 +7,18 @@ from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Unique, existing, folder, no_split
-from qvft.data.sample import ImageFile, Sample
+from qvft.data.formats.inside import Inside
+from qvft.data.sample import Sample
 from qvft.files import read_json
 
 
-def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+def read(
+    path: Path,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    allow_outside: bool = False,
+) -> Iterator[Sample]:
     """Samples of one split or several, in the file's order.
 
     A sample's id is `cocoid` where there is one (what COCO's evaluator calls `image_id`),
@@ -22,11 +29,13 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         split: `train`, `restval`, `val` or `test`; `train+restval` takes both.
         images: the image folder, which `filepath` (COCO's `val2014`) and `filename` are relative
             to; None: the file's own.
+        allow_outside: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, an id is used twice, or there is no such split.
     """
     pictures = folder(images or existing(path).parent, what="the images")
+    inside = Inside(pictures, allow_outside=allow_outside)
     wanted = {part.strip() for part in split.split("+")} if split else set()
     seen: set[str] = set()
     ids = Unique("id")
@@ -47,7 +56,8 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         ):
             raw = fields.field(sentence, "raw", where=place)
             captions.append(fields.text(raw, "raw", where=place))
-        yield Sample(name, ImageFile(pictures / below / file), tuple(captions))
+        image = inside.file(pictures / below / file, where=where)
+        yield Sample(name, image, tuple(captions))
     if not wanted or wanted - seen:
         missing = "+".join(sorted(wanted - seen)) or None
         raise no_split(missing, where=str(path), splits=seen)

@@ -12,7 +12,8 @@ from typing import Any
 
 from qvft.data.formats import fields, hf
 from qvft.data.formats.gathering import Gathered, existing, folder, no_split
-from qvft.data.sample import ImageFile, Question, Sample
+from qvft.data.formats.inside import Inside
+from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_json, read_jsonl, read_text
 
@@ -21,7 +22,13 @@ _SUFFIXES = (".jpg", ".png", ".jpeg")
 _KEYS = ("image", "question", "answer")
 
 
-def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+def read(
+    path: Path,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    allow_outside: bool = False,
+) -> Iterator[Sample]:
     """Samples of a split; each question's meta has `answer_type`.
 
     The data gives no types: as in the literature, an answer `yes` or `no` makes a question
@@ -33,6 +40,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         split: `train`, `validation` (`val`) or `test`.
         images: the image folder of rows; None: `images/{split}` or `images` beside the file, or
             the file's own folder. `image` may lack its suffix (the original's `train_0001`).
+        allow_outside: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, there is no such split, or there are pickles only.
@@ -40,9 +48,9 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
     file = _rows_file(path, split=split)
     if file is None:
         columns = {key: key for key in _KEYS} | {"id": ""}
-        samples = hf.read(path, split=split, columns=columns)
+        samples = hf.read(path, split=split, columns=columns, allow_outside=allow_outside)
     else:
-        samples = _from_rows(file, split=split, images=images)
+        samples = _from_rows(file, split=split, images=images, allow_outside=allow_outside)
     for sample in samples:
         yield replace(sample, questions=tuple(map(_typed, sample.questions)))
 
@@ -78,7 +86,9 @@ def _stems(split: str | None) -> tuple[str, ...]:
     return next((stems for stems in _STEMS.values() if split in stems), ())
 
 
-def _from_rows(file: Path, *, split: str | None, images: Path | None) -> Iterator[Sample]:
+def _from_rows(
+    file: Path, *, split: str | None, images: Path | None, allow_outside: bool
+) -> Iterator[Sample]:
     if file.suffix not in _READERS:
         raise DataError(
             f"a `{file.suffix}` file",
@@ -87,6 +97,7 @@ def _from_rows(file: Path, *, split: str | None, images: Path | None) -> Iterato
             do="save it as one of these",
         )
     pictures = folder(images or _pictures(file.parent, split=split), what="the images")
+    inside = Inside(pictures, allow_outside=allow_outside)
     present = {entry.name for entry in os.scandir(pictures)}
     found: dict[str, Gathered] = {}
     for number, (where, row) in enumerate(_READERS[file.suffix](file)):
@@ -96,7 +107,8 @@ def _from_rows(file: Path, *, split: str | None, images: Path | None) -> Iterato
         )
         reply = fields.answer(fields.field(row, "answer", where=where), "answer", where=where)
         names = [name, *(name + suffix for suffix in _SUFFIXES)]
-        image = ImageFile(pictures / next((one for one in names if one in present), name))
+        file_name = next((one for one in names if one in present), name)
+        image = inside.file(pictures / file_name, where=where)
         found.setdefault(name, Gathered(Path(name).stem, image)).questions.append(
             Question(str(number), words, (reply,))
         )

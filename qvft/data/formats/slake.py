@@ -7,7 +7,8 @@ from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Gathered, Unique, existing, folder, no_split
-from qvft.data.sample import ImageFile, Question, Sample
+from qvft.data.formats.inside import Inside
+from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_json
 
@@ -20,7 +21,13 @@ _TEXT_KEYS = ("img_name", "question", "answer_type", "content_type", "location",
 _LANGUAGES = ("en", "zh", "all")
 
 
-def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+def read(
+    path: Path,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    allow_outside: bool = False,
+) -> Iterator[Sample]:
     """Samples with their questions in English, or in the language that the split names.
 
     A question's meta has `answer_type` (`closed` or `open`), `content_type` and `language`, a
@@ -31,6 +38,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         split: `train`, `validation` (`val`) or `test`; `test:zh` takes the Chinese questions,
             `test:all` both languages.
         images: the image folder; None: `imgs` beside the file.
+        allow_outside: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, a `qid` is used twice, or there is no such split.
@@ -45,6 +53,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         )
     file = _file(path, split=name or None)
     pictures = folder(images or file.parent / "imgs", what="the images")
+    inside = Inside(pictures, allow_outside=allow_outside)
     found: dict[str, Gathered] = {}
     ids = Unique("qid")
     for record, row in fields.records(read_json(file), where=str(file)):
@@ -69,7 +78,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
             str(written),
             Gathered(
                 written.parent.name or written.stem,
-                ImageFile(pictures / written),
+                inside.file(pictures / written, where=where),
                 meta={key: texts[key] for key in ("location", "modality")},
             ),
         )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
-from qvft.data.sample import ImageFile, Question, Sample
+from qvft.data.formats.inside import Inside
+from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_json
 
@@ -30,7 +31,13 @@ _TEXT_KEYS = (
 _MISSPELT = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
 
 
-def read(path: Path, *, split: str | None = None, images: Path | None = None) -> Iterator[Sample]:
+def read(
+    path: Path,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    allow_outside: bool = False,
+) -> Iterator[Sample]:
     """Samples of the official train or test questions; 314 images in all are asked about.
 
     A question's meta has `answer_type` (`closed` or `open`), `question_type` (the first of those
@@ -42,6 +49,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
         path: the folder, or the JSON file.
         split: `train` or `test`, told by `phrase_type`.
         images: the image folder; None: `VQA_RAD Image Folder` beside the file.
+        allow_outside: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, a `qid` is used twice, or there is no such split.
@@ -51,6 +59,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
     if split not in _SPLITS.values():
         raise no_split(split, where=str(file), splits=set(_SPLITS.values()))
     pictures = folder(images or file.parent / _IMAGES, what="the images")
+    inside = Inside(pictures, allow_outside=allow_outside)
     found: dict[str, Gathered] = {}
     ids = Unique("qid")
     for record, row in fields.records(content, where=str(file)):
@@ -84,7 +93,7 @@ def read(path: Path, *, split: str | None = None, images: Path | None = None) ->
             name,
             Gathered(
                 Path(name).stem,
-                ImageFile(pictures / name),
+                inside.file(pictures / name, where=where),
                 meta={"organ": texts["image_organ"].upper()},
             ),
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
+from qvft.data.formats.inside import Inside
 from qvft.data.sample import ImageFile, Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_json
@@ -26,6 +27,7 @@ def read(
     questions: Path | None = None,
     annotations: Path | None = None,
     images: Path | None = None,
+    allow_outside: bool = False,
 ) -> Iterator[Sample]:
     """Samples in the order in which images are first asked about, all human answers kept.
 
@@ -37,6 +39,7 @@ def read(
         annotations: the annotations file.
         images: the image folder; None: `train2014/` and so on in `path` if it is there, otherwise
             `path`. Names are `COCO_train2014_000000000042.jpg` or `000000000042.jpg`, or `.png`.
+        allow_outside: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, an id is used twice, a question has no annotation or an
@@ -56,6 +59,7 @@ def read(
             do="use train or val: the answers of VQA v2's test questions are not published",
         )
     pictures = _pictures(path, subset=subset, images=images)
+    inside = Inside(pictures, allow_outside=allow_outside)
     present = {entry.name for entry in os.scandir(pictures)}
     answered = _annotations(annotations)
     found: dict[str, Gathered] = {}
@@ -76,7 +80,8 @@ def read(
             )
         answers, meta = answered.pop(question_id)
         name = _image_name(image, subset=subset, present=present)
-        found.setdefault(image, Gathered(image, ImageFile(pictures / name))).questions.append(
+        file = inside.file(pictures / name, where=where)
+        found.setdefault(image, Gathered(image, file)).questions.append(
             Question(question_id, words, answers, meta)
         )
     for question_id in answered:

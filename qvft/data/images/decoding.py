@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 
 from PIL import Image, UnidentifiedImageError
 
+from qvft.data.images.opening import foreign_format, open_source
 from qvft.data.images.orientation import settle_exif, turn
 from qvft.data.images.quiet import quiet_libtiff, quiet_pillow
 from qvft.data.images.rgb import to_rgb
@@ -63,6 +64,7 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         source: where the pixels come from.
         max_pixels: larger images (width x height) are refused before they are decoded, icons
             right after: Pillow decodes them on opening. Its own limit of 89 million holds beside.
+            Files beyond 8 bytes for each, and 16 MiB, are not opened.
 
     Raises:
         ImageError: the file is missing, empty, truncated, broken, without pixels, too large or of
@@ -82,7 +84,10 @@ def check(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> None:
 
 def _read(source: ImageSource, *, max_pixels: int, reduced: bool) -> Image.Image:
     try:
-        with quiet_pillow(), source.open() as image:
+        with (
+            quiet_pillow(),
+            open_source(source, formats=FORMATS, max_pixels=max_pixels) as image,
+        ):
             _require_decodable(image, name=source.name, max_pixels=max_pixels)
             if reduced:
                 image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
@@ -95,6 +100,9 @@ def _read(source: ImageSource, *, max_pixels: int, reduced: bool) -> Image.Image
             raise ImageError("an empty file", where=source.name, do="replace the file") from error
         if kind and isinstance(error, UnidentifiedImageError):
             raise _not_decoded(f"probably a {kind} file", name=source.name) from error
+        foreign = foreign_format(_head(source), FORMATS)
+        if foreign and isinstance(error, UnidentifiedImageError):
+            raise _not_decoded(f"a file of format {foreign}", name=source.name) from error
         raise ImageError(
             _cause(error),
             where=source.name,
@@ -110,13 +118,7 @@ def _is_empty(source: ImageSource) -> bool:
 
 def _kind_by_bytes(source: ImageSource) -> str | None:
     """What a file that is no known image is, by its first bytes."""
-    if not isinstance(source, ImageFile) or not source.path.is_file():
-        return None
-    try:
-        with source.path.open("rb") as file:
-            head = file.read(256)
-    except OSError:
-        return None
+    head = _head(source)
     if head[128:132] == b"DICM":
         return "DICOM"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
@@ -125,6 +127,17 @@ def _kind_by_bytes(source: ImageSource) -> str | None:
     if text.startswith((b"<!doctype html", b"<html")):
         return "HTML"
     return "PDF" if head.startswith(b"%PDF") else None
+
+
+def _head(source: ImageSource) -> bytes:
+    """The first bytes of a source's file; empty where it has none or it cannot be read."""
+    if not isinstance(source, ImageFile) or not source.path.is_file():
+        return b""
+    try:
+        with source.path.open("rb") as file:
+            return file.read(256)
+    except OSError:
+        return b""
 
 
 def _other_case(name: str) -> str | None:

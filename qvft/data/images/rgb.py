@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from PIL import Image
 
@@ -45,19 +47,51 @@ def _stretched(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "I" and tags and tags.get(_SAMPLE_FORMAT_TAG, _UNSIGNED) == _UNSIGNED:
         values = values.view(np.uint32)  # Pillow holds 32 bits as signed
-    shown = values if values.dtype.kind in "iu" else values[np.isfinite(values)]
     key = image.info.get("transparency")
-    if isinstance(key, int):
-        shown = shown[shown != key]
-    low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 0.0)
-    narrow = values.dtype.itemsize == 2  # then a table of all values is quicker than all pixels
-    levels = np.arange(2**16) if narrow else values
+    hidden = key if isinstance(key, int) else None
+    low, high = _range(values, hidden)
+    inverted = tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE  # Pillow inverts files of 8 bits only
+    if values.dtype.itemsize == 2:  # then a table of all values is quicker than all pixels
+        table = _grey(np.arange(2**16), low, high, inverted=inverted, hidden=hidden)
+        return Image.fromarray(table[values])
+    grey = np.empty(values.shape, np.uint8)
+    for rows in _bands(values):
+        grey[rows] = _grey(values[rows], low, high, inverted=inverted, hidden=hidden)
+    return Image.fromarray(grey)
+
+
+def _bands(values: np.ndarray) -> Iterator[slice]:
+    """Slices of rows, a million pixels each: arithmetic on all at once takes ten times the image's
+    memory."""
+    height, width = values.shape
+    step = max(1, 2**20 // max(width, 1))
+    return (slice(start, start + step) for start in range(0, height, step))
+
+
+def _range(values: np.ndarray, hidden: int | None) -> tuple[float, float]:
+    """The smallest and largest value shown; (0, 0) where there is none."""
+    ends: list[float] = []
+    for rows in _bands(values):
+        shown = values[rows]
+        if shown.dtype.kind == "f":
+            shown = shown[np.isfinite(shown)]
+        if hidden is not None:
+            shown = shown[shown != hidden]
+        if shown.size:
+            ends += [float(shown.min()), float(shown.max())]
+    return (min(ends), max(ends)) if ends else (0.0, 0.0)
+
+
+def _grey(
+    levels: np.ndarray, low: float, high: float, *, inverted: bool, hidden: int | None
+) -> np.ndarray:
+    """Levels as 8 bits, `low` to `high` stretched over 0 to 255, what is hidden white."""
     scaled = np.clip(levels, low, high, dtype=np.float64)
     scaled -= low
     scaled /= max(high - low, np.finfo(np.float64).tiny)
-    if tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE:  # Pillow inverts files of 8 bits only
+    if inverted:
         scaled = 1.0 - scaled
-    grey = np.rint(np.nan_to_num(scaled) * 255).astype(np.uint8)
-    if isinstance(key, int):
-        grey[levels == key] = 255
-    return Image.fromarray(grey[values] if narrow else grey)
+    grey: np.ndarray = np.rint(np.nan_to_num(scaled) * 255).astype(np.uint8)
+    if hidden is not None:
+        grey[levels == hidden] = 255
+    return grey

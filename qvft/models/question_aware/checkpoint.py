@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.files import read_json
+from qvft.models.inert import INDEX, require_inert, shard_names
 
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "checkpoint.pth")
 
 
@@ -71,8 +71,9 @@ def open_checkpoint(
         )
     try:
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged config.json makes configurations raise nearly anything
         raise _not_found(model_id, where, error) from error
+    require_inert(config, where=f"{where}={model_id}")
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for path in _weight_files(model_id, place, where=where, revision=revision):
@@ -88,14 +89,8 @@ def open_checkpoint(
 
 def _weight_files(model_id: str, place: str, *, where: str, revision: str | None) -> list[Path]:
     """The files that the index names, or the single file; strays beside them are not read."""
-    index = _file(place, _INDEX, revision)
-    if index is not None:
-        content = read_json(index)
-        if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
-            raise ModelError("has no weight_map", where=str(index))
-        names = sorted(set(content["weight_map"].values()))
-    else:
-        names = [_SINGLE]
+    index = _file(place, INDEX, revision)
+    names = [_SINGLE] if index is None else shard_names(index)
     paths = {name: _file(place, name, revision) for name in names}
     absent = [name for name, path in paths.items() if path is None]
     if absent:

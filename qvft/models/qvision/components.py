@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -17,6 +18,7 @@ from transformers import (
 )
 
 from qvft.errors import ModelError
+from qvft.models.inert import require_inert
 from qvft.models.qvision.configuration import (
     DECODER_TYPES,
     VISION_TYPES,
@@ -144,8 +146,9 @@ def _load_tower(
 def _read_config(model_id: str, revision: str | None, known: tuple[str, ...]) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(model_id, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged config.json makes configurations raise nearly anything
         raise _unusable(model_id, error) from error
+    require_inert(config, where=model_id)
     if config.model_type not in known:
         raise ModelError(
             f'model_type "{config.model_type}"',
@@ -172,9 +175,10 @@ def _load(
             revision=revision,
             dtype=dtype,
             use_safetensors=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _unusable(model_id, error) from error
     unexpected = {
         key

@@ -38,14 +38,16 @@ def processor_from_components(
         ModelError: the image processor or the tokenizer is not there, or the first is of a model
             that is not among `IMAGE_PROCESSORS`.
     """
-    kind = _read(AutoConfig, vision, vision_revision).model_type
+    kind = _read(AutoConfig, vision, vision_revision, trust_remote_code=False).model_type
     if kind not in IMAGE_PROCESSORS:
         raise ModelError(
             f'model_type "{kind}"', where=vision, expected="one of " + ", ".join(IMAGE_PROCESSORS)
         )
     images = _read(IMAGE_PROCESSORS[kind], vision, vision_revision)
     # As an argument: a side that is set later is not saved.
-    tokenizer = _read(AutoTokenizer, decoder, decoder_revision, padding_side="left")
+    tokenizer = _read(
+        AutoTokenizer, decoder, decoder_revision, padding_side="left", trust_remote_code=False
+    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return CLIPProcessor(images, tokenizer)
@@ -54,6 +56,6 @@ def processor_from_components(
 def _read(auto: Any, model_id: str, revision: str | None, **options: Any) -> Any:
     try:
         return auto.from_pretrained(model_id, revision=revision, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files make tokenizers raise nearly anything
         reason = str(error).strip().split("\n")[0]
         raise ModelError(reason, where=model_id, expected="a complete checkpoint") from error

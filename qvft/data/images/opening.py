@@ -1,0 +1,76 @@
+"""Opening an image source: plain files of a bounded size, by the readers of known formats alone."""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Collection
+
+from PIL import Image
+
+from qvft.data.sample import ImageFile, ImageSource
+from qvft.errors import ImageError
+
+BYTES_A_PIXEL = 8
+"""Four channels of 16 bits: what an image takes in a file that is not compressed at all."""
+BESIDE_PIXELS = 16 * 2**20
+"""Room in a file for profiles, EXIF and texts."""
+
+
+def open_source(
+    source: ImageSource, *, formats: Collection[str], max_pixels: int
+) -> Image.Image:
+    """The undecoded image.
+
+    Some of Pillow's readers take a whole file into memory when they open it, and others wait for
+    ever at a pipe. A file may have 8 bytes for each of `max_pixels`, and 16 MiB.
+
+    Args:
+        formats: whose readers may see a file; sources that open themselves see to that.
+        max_pixels: see `decoding.decode`.
+
+    Raises:
+        ImageError: a device, a pipe or a file beyond the limit.
+    """
+    limit = BYTES_A_PIXEL * max_pixels + BESIDE_PIXELS
+    if isinstance(source, ImageFile):
+        status = source.path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise ImageError("a device or a pipe", where=source.name, expected="a file")
+        _require_size(status.st_size, limit, name=source.name)
+        return _identified(source.path, formats)
+    encoded = getattr(source, "encoded", None)
+    if encoded is None:
+        return source.open()
+    content = encoded()
+    _require_size(len(content), limit, name=source.name)
+    return _identified(io.BytesIO(content), formats)
+
+
+def _identified(file: object, formats: Collection[str]) -> Image.Image:
+    Image.init()
+    readers = [name for name in Image.ID if name in formats]  # in Pillow's order
+    return Image.open(file, formats=readers)  # type: ignore[arg-type]
+
+
+def foreign_format(head: bytes, formats: Collection[str]) -> str | None:
+    """What Pillow would take a file for that begins so, if it is none of `formats`.
+
+    Its readers look at 16 bytes to tell; none of them reads on here.
+    """
+    Image.init()
+    for name, (_, accepts) in Image.OPEN.items():
+        if name not in formats and accepts is not None and accepts(head[:16]) is True:
+            return name
+    return None
+
+
+def _require_size(size: int, limit: int, *, name: str) -> None:
+    if size > limit:
+        raise ImageError(
+            f"a file of {size:,} bytes",
+            where=name,
+            expected=f"at most {limit:,} (8 for each of data.max_image_pixels, and 16 MiB)",
+            do="make it smaller or raise the limit",
+        )
+

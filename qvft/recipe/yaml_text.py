@@ -1,0 +1,111 @@
+"""YAML 1.2 as plain values: what JSON has, of a bounded size, and nothing that refers to itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from qvft.errors import RecipeError
+
+MAX_CHARACTERS = 1_000_000
+MAX_VALUES = 100_000
+"""Values in all, those behind an alias counted at each place: nine lines of aliases to aliases
+would stand for a thousand million."""
+MAX_DEPTH = 50
+
+
+def yaml_file_value(text: str, *, where: str) -> Any:
+    """The value of a YAML text.
+
+    Args:
+        where: the file, for messages.
+
+    Raises:
+        RecipeError: it is not YAML (with the line), or holds what is no plain value.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise RecipeError(
+            f"{len(text):,} characters", where=where, expected=f"at most {MAX_CHARACTERS:,}"
+        )
+    try:
+        value = _parsed(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{where}:{mark.line + 1}" if mark else where
+        problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
+        raise RecipeError(f"not valid YAML: {problem}", where=line) from error
+    except RecursionError as error:
+        raise RecipeError("nested too deeply", where=where) from error
+    except Exception as error:  # broken dates, tags and numbers raise nearly anything
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise RecipeError(f"not valid YAML: {reason}", where=where) from error
+    return plain_value(value, where=where)
+
+
+def yaml_override_value(text: str, *, where: str) -> Any:
+    """The value of an override or option; what is not YAML is a text.
+
+    Raises:
+        RecipeError: it holds what is no plain value.
+    """
+    try:
+        value = _parsed(text) if text else None
+    except RecursionError as error:
+        raise RecipeError("nested too deeply", where=where) from error
+    except Exception:  # as above; `run.dir=2001-99-99` names a folder
+        value = text
+    return plain_value(value, where=where)
+
+
+def _parsed(text: str) -> Any:
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def plain_value(value: Any, *, where: str) -> Any:
+    """`value`, which holds only what JSON has.
+
+    Raises:
+        RecipeError: a date, bytes, a set, NaN, a key that is no text, a text that no file can
+            hold, too many values or too many levels; the message names the key path.
+    """
+    left = MAX_VALUES
+
+    def look(one: Any, path: str, depth: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > MAX_DEPTH:
+            given = f"over {MAX_VALUES:,} values" if left < 0 else f"over {MAX_DEPTH} levels"
+            raise RecipeError(f"stands for {given}", where=where, do="look at its aliases (*)")
+        problem = _problem(one)
+        if problem:
+            raise RecipeError(f"{path or 'the value'} {problem}", where=where)
+        if isinstance(one, dict):
+            for key, inner in one.items():
+                problem = _problem(key) if isinstance(key, str) else "is no text"
+                if problem:
+                    raise RecipeError(f"the key {str(key)[:80]!r} {problem}", where=where)
+                look(inner, f"{path}.{key}" if path else key, depth + 1)
+        elif isinstance(one, list):
+            for place, inner in enumerate(one):
+                look(inner, f"{path}.{place}", depth + 1)
+
+    look(value, "", 0)
+    return value
+
+
+def _problem(value: Any) -> str | None:
+    """What is wrong with a single value, None if nothing is."""
+    if isinstance(value, str):
+        if "\0" in value or value.encode(errors="replace").decode() != value:
+            return "has a zero character or half of a surrogate pair"
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"is {value}, which is no number"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "is a number of more than 64 bits"
+    if value is None or type(value) in (bool, int, float, dict, list):
+        return None
+    return f"is a {type(value).__name__}; put it in quotes if it is a text"

@@ -1,0 +1,34 @@
+"""Names and prompts as they may stand in a model card: in its text, its code, its front matter."""
+
+from __future__ import annotations
+
+import json
+import re
+
+_ACTED_ON = re.compile(r"[\\`<>\[\]|&]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+_SIMPLE = re.compile(r"[A-Za-z][\w./-]*")
+
+
+def plain(value: object) -> str:
+    """A text that Markdown shows as it is: no links, tags, cells or code of its own."""
+    return _ACTED_ON.sub(r"\\\g<0>", _one_line(value)).replace("\\<", "&lt;")
+
+
+def inline_code(value: object) -> str:
+    """A text to stand between backticks."""
+    return _one_line(value).replace("`", "'")
+
+
+def quoted(value: object) -> str:
+    """A text as a string of Python."""
+    return json.dumps(str(value))
+
+
+def yaml_value(value: object) -> str:
+    """A text as a value of YAML, quoted where it is more than a name."""
+    return str(value) if _SIMPLE.fullmatch(str(value)) else json.dumps(str(value))
+
+
+def _one_line(value: object) -> str:
+    return _UNPRINTABLE.sub(" ", str(value))
