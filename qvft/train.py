@@ -29,7 +29,7 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
     from qvft.adapters.table import component_table
     from qvft.assembly.training import training_work
     from qvft.files import require_space
-    from qvft.training.run import check_folder, claim_folder, is_finished, run_phases
+    from qvft.training.run import check_folder, claimed_folder, is_finished, run_phases
 
     folder = check_folder(recipe)
     if is_finished(folder):
@@ -37,17 +37,17 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
         return
     work = training_work(recipe)
     require_space(folder, work.needed_bytes())
-    claim_folder(recipe)
-    if is_main_process():
-        for plan in work.plans:
-            stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
-    work.cache_features()
-    run_phases(
-        folder,
-        work.phase_setups(),
-        save_weights=work.save_weights,
-        restore_weights=work.restore_weights,
-    )
+    with claimed_folder(recipe):
+        if is_main_process():
+            for plan in work.plans:
+                stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
+        work.cache_features()
+        run_phases(
+            folder,
+            work.phase_setups(),
+            save_weights=work.save_weights,
+            restore_weights=work.restore_weights,
+        )
     logger.info("adapter written to %s", folder / "adapter")
 
 

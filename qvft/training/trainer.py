@@ -12,9 +12,11 @@ from torch.utils.data import Dataset
 from transformers import Trainer
 
 from qvft.data.rows import Row
+from qvft.disk import saving
 from qvft.errors import NonFiniteLossError
 from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
+from qvft.training.checkpoints import STATE, NewCheckpoint
 from qvft.training.sampler import GroupedSampler
 
 
@@ -63,6 +65,7 @@ class QFormerTrainer(Trainer):
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
+        self._staging: Path | None = None
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GroupedSampler:
         rows = (train_dataset or self.train_dataset).rows
@@ -165,6 +168,40 @@ class QFormerTrainer(Trainer):
             [outputs["row_loss"], outputs["row_count"].float(), outputs["exact"].float()], dim=1
         )
         return loss.detach(), rows, inputs["labels"][:, :1]
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the Trainer, in a folder of its own that takes the checkpoint's name when it is whole.
+
+        Raises:
+            FailedError: it could not be written; those before it are untouched.
+        """
+        new = NewCheckpoint(Path(self.args.output_dir), self.state.global_step)
+        best = self.state.best_model_checkpoint
+        with saving(new.path, kept="those before it are whole; go on with train.resume=auto"):
+            if self.args.should_save:
+                new.begin()
+            self.accelerator.wait_for_everyone()
+            self._staging = new.staging
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            if self.state.best_model_checkpoint != best:
+                # One that a signal asked for is no candidate: the run would end otherwise without.
+                self.state.best_model_checkpoint = str(new.path) if self._scheduled() else best
+            self.accelerator.wait_for_everyone()  # each has written its random state
+            if self.args.should_save:
+                self.state.save_to_json(str(new.staging / new.path.name / STATE))
+                new.finish(keep=self.args.save_total_limit, best=self.state.best_model_checkpoint)
+            self.accelerator.wait_for_everyone()
+
+    def _scheduled(self) -> bool:
+        """Whether the recipe, not a signal, asks for a checkpoint at this step."""
+        step = self.state.global_step
+        return step % self.state.save_steps == 0 or step >= self.state.max_steps
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:
