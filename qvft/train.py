@@ -28,13 +28,14 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
 
     from qvft.adapters.table import component_table
     from qvft.assembly.training import training_work
-    from qvft.files import require_space
+    from qvft.files import require_space, require_writable
     from qvft.training.run import check_folder, claimed_folder, is_finished, run_phases
 
     folder = check_folder(recipe)
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)
         return
+    require_writable(folder / "metrics.jsonl")
     work = training_work(recipe)
     require_space(folder, work.needed_bytes())
     with claimed_folder(recipe):
