@@ -116,9 +116,9 @@ def test_other_errors_are_not_the_disks(error: Exception) -> None:
 
 
 def test_a_failed_save_says_what_is_safe_and_defects_pass(tmp_path: Path) -> None:
-    with pytest.raises(FailedError, match=r"x: cannot be written \(No such .*\); all is well\."):
-        with saving(tmp_path / "x", kept="all is well"):
-            (tmp_path / "gone" / "x").write_text("")
+    says = pytest.raises(FailedError, match=r"x: cannot be written \(No such .*\); all is well\.")
+    with says, saving(tmp_path / "x", kept="all is well"):
+        (tmp_path / "gone" / "x").write_text("")
     with pytest.raises(KeyError), saving(tmp_path, kept=""):
         raise KeyError
     with pytest.raises(UserError), saving(tmp_path, kept=""):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from qvft.data.rows import Row
@@ -72,6 +72,14 @@ class QFormerTrainer(Trainer):
         return GroupedSampler(
             [row.sample.id for row in rows], group_size=self._texts_per_image, seed=self.args.seed
         )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As the Trainer; its workers' seeds are not drawn from the random state of training."""
+        return _with_own_seeds(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As the Trainer, see `get_train_dataloader`."""
+        return _with_own_seeds(super().get_eval_dataloader(eval_dataset))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
@@ -214,6 +222,18 @@ class QFormerTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self._restore_weights(Path(self.state.best_model_checkpoint))
+
+
+def _with_own_seeds(loader: DataLoader) -> DataLoader:
+    """The loader, drawing seeds for workers, which need none, from a generator of its own.
+
+    One that keeps its workers draws when it is first iterated over, and a resumed run iterates for
+    the first time later than one that was never stopped: their dropout would differ.
+    """
+    inner = getattr(loader, "base_dataloader", loader)  # accelerate's have torch's inside
+    if inner.generator is None:
+        inner.generator = torch.Generator()
+    return loader
 
 
 def row_means(prediction: Any) -> dict[str, float]:

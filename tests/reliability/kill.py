@@ -1,4 +1,4 @@
-"""Kills the programs at random moments, starts them again, and compares with nobody disturbing them.
+"""Kills the programs at random moments, starts them again, and compares with an undisturbed run.
 
     python tests/reliability/kill.py [--kills 100] [--seed 0] [--stages train,cache] [--json F]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SOON_S = 0.03
-"""A kill that waits for a file comes within so many seconds after it: saves here take 5 to 30 ms."""
+"""A kill that waits for a file comes within so many seconds after it: a save takes 5 to 30 ms."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def started(program: Callable[[], int], log: Path) -> int:
         opened = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, 1)
         os.dup2(opened, 2)
-        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         status = program()
     except BaseException:
         traceback.print_exc()
