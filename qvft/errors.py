@@ -66,12 +66,29 @@ class SpaceError(UserError, OSError):
     """There is not enough room on the disk for what is about to be written."""
 
 
+class BusyError(UserError, OSError):
+    """Another process is writing to the same place."""
+
+
 class MissingToolError(UserError, OSError):
     """Something was asked for that needs a program or file that is not installed."""
 
 
 class FailedError(QvftError, RuntimeError):
     """The work was understood but did not succeed."""
+
+
+class StoppedError(FailedError):
+    """A signal stopped the work after it was made safe; the message says how to go on.
+
+    Args:
+        message: what was stopped, and how to go on.
+        signal: number of the signal; an entry exits with 128 more.
+    """
+
+    def __init__(self, message: str, *, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class PreflightError(FailedError):

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from qvft.disk import folder_to_disk, name_whole, not_written, to_disk
 from qvft.errors import DataError, SpaceError
 from qvft.json_mistakes import not_json
+from qvft.locks import beside
 
 _LONGEST_NUMBER = 24
 """Characters of a number that a message shows: those of any float's shortest form."""
@@ -159,8 +161,11 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
-        partial.write_text(text, encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            to_disk(stream)
         os.replace(partial, path)
+        folder_to_disk(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -185,15 +190,6 @@ def require_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise not_written(error, path) from error
-
-
-def not_written(error: OSError, path: Path) -> DataError:
-    """The error for a place where nothing can be written."""
-    return DataError(
-        f"cannot be written ({error.strerror or error})",
-        where=str(path),
-        do="name a file in a folder that you can write to, with room on its disk",
-    )
 
 
 def _partial(path: Path) -> Path:
@@ -245,7 +241,7 @@ def new_file(path: Path) -> Iterator[Path]:
     partial = _partial(path)
     try:
         yield partial
-        os.replace(partial, path)
+        name_whole(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -255,22 +251,23 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yields a fresh folder that takes the name `path` only if the block ends without an error.
 
     Raises:
-        DataError: `path` exists and is not an empty folder: outputs are never overwritten.
+        DataError: `path` exists and is not an empty folder (outputs are never overwritten), or
+            cannot be written.
+        BusyError: another process is writing it.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DataError(
-            "exists already", where=str(path), do="name a new folder; nothing is overwritten"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    partial.mkdir()
-    try:
-        yield partial
-        if path.exists():
-            path.rmdir()
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with beside(path):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise DataError(
+                "exists already", where=str(path), do="name a new folder; nothing is overwritten"
+            )
+        partial = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        partial.mkdir()
+        try:
+            yield partial
+            name_whole(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:

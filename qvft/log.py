@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from signal import SIG_DFL, SIGINT, SIGTERM, getsignal, raise_signal, signal
+from types import FrameType
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from qvft.errors import QvftError, UserError
+from qvft.disk import disk_failure
+from qvft.errors import QvftError, StoppedError, UserError
 
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -63,7 +68,7 @@ def get_logger(name: str) -> logging.Logger:
 class _Lines(logging.Formatter):
     """One line a record, whatever names stand in it."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+    def formatMessage(self, record: logging.LogRecord) -> str:
         return shown(super().formatMessage(record)).replace("\n", "\\n")
 
 
@@ -77,27 +82,71 @@ def setup_logging() -> None:
     root.propagate = False
 
 
-def exit_status(main: Callable[[], None]) -> int:
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which unwinds as Ctrl-C does, so that files are closed and half-written ones go."""
+
+
+def exit_status(main: Callable[[], None], *, when_stopped: str = "") -> int:
     """Runs an entry's body and turns errors made for users into one message and a status.
 
+    Args:
+        main: the body.
+        when_stopped: what to do after Ctrl-C or SIGTERM.
+
     Returns:
-        0 when `main` returns, 2 on a `UserError`, 1 on any other `QvftError` or when nobody reads
-        the output any more, 130 on Ctrl-C. Other exceptions are defects and pass through with
-        their traceback.
+        0 when `main` returns, 2 on a `UserError`, 1 on any other `QvftError`, when the disk fails
+        or is full, or when nobody reads the output any more, 130 on Ctrl-C, 143 on SIGTERM. Other
+        exceptions are defects and pass through with their traceback.
     """
     setup_logging()
     try:
-        main()
+        with _terminable():
+            main()
+    except StoppedError as error:
+        _say(f"qvft: {error}")
+        return 128 + error.signal
     except QvftError as error:
-        if is_main_process():
-            print(f"qvft: {shown(str(error))}", file=sys.stderr)
+        _say(f"qvft: {error}")
         return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        if is_main_process():
-            print("\nqvft: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        _say("\nqvft: stopped" + (f"; {when_stopped}" if when_stopped else ""))
+        return 128 + (SIGTERM if isinstance(error, Terminated) else SIGINT)
     except BrokenPipeError:
         # What is left in the buffer has nowhere to go, at the interpreter's end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        said = disk_failure(error)
+        if said is None:
+            raise
+        where = getattr(error, "filename", None) or "the disk"
+        _say(f"qvft: {where}: cannot be written or read ({said}).")
+        return 1
     return 0
+
+
+def _say(text: str) -> None:
+    if is_main_process():
+        print(shown(text), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Raises `Terminated` on SIGTERM, unless somebody else handles it or gets it."""
+    owner = os.getpid()
+    here = threading.current_thread() is threading.main_thread()
+    if not here or getsignal(SIGTERM) is not SIG_DFL:
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a forked worker
+            signal(number, SIG_DFL)
+            raise_signal(number)
+        raise Terminated
+
+    signal(SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal(SIGTERM, SIG_DFL)

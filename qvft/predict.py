@@ -45,12 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16, help="rows decoded together")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode images")
     given, further = parser.parse_known_args(arguments)
-    return exit_status(lambda: predict(given, further))
+    again = "go on with --resume" if given.out is not None else ""
+    return exit_status(lambda: predict(given, further), when_stopped=again)
 
 
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
     from qvft.data.wanted import wanted_rows
+    from qvft.locks import beside
 
     check_options(given)
     if given.classes is not None:
@@ -72,7 +74,8 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         for line in lines_of(given.model, rows, asked, **pace):
             print(shown(line), flush=True)
         return
-    done = write(given.model, rows, asked, given.out, resume=given.resume, **pace)
+    with beside(given.out):
+        done = write(given.model, rows, asked, given.out, resume=given.resume, **pace)
     before = f", {done.before} of them before" if done.before else ""
     errors = f", {done.errors} with an error instead of a text" if done.errors else ""
     stderr.print(f"{done.rows} rows written to {given.out}{before}{errors}", highlight=False)

@@ -17,7 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     given = parser.parse_args(arguments)
-    return exit_status(lambda: train(given.recipe, given.overrides))
+    return exit_status(
+        lambda: train(given.recipe, given.overrides),
+        when_stopped="what is written is whole; go on with train.resume=auto",
+    )
 
 
 def train(recipe_path: str, overrides: Sequence[str]) -> None:
@@ -28,26 +31,27 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
 
     from qvft.adapters.table import component_table
     from qvft.assembly.training import training_work
-    from qvft.files import require_space
-    from qvft.training.run import check_folder, claim_folder, is_finished, run_phases
+    from qvft.files import require_space, require_writable
+    from qvft.training.run import check_folder, claimed_folder, is_finished, run_phases
 
     folder = check_folder(recipe)
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)
         return
+    require_writable(folder / "metrics.jsonl")
     work = training_work(recipe)
     require_space(folder, work.needed_bytes())
-    claim_folder(recipe)
-    if is_main_process():
-        for plan in work.plans:
-            stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
-    work.cache_features()
-    run_phases(
-        folder,
-        work.phase_setups(),
-        save_weights=work.save_weights,
-        restore_weights=work.restore_weights,
-    )
+    with claimed_folder(recipe):
+        if is_main_process():
+            for plan in work.plans:
+                stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
+        work.cache_features()
+        run_phases(
+            folder,
+            work.phase_setups(),
+            save_weights=work.save_weights,
+            restore_weights=work.restore_weights,
+        )
     logger.info("adapter written to %s", folder / "adapter")
 
 

@@ -286,6 +286,27 @@ def test_a_finished_file_is_left_as_it_is_by_resume(
     assert out.read_text() == whole
 
 
+def test_rows_made_otherwise_are_never_vouched_for(
+    tiny_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between the new settings and the first new row leaves no row of the old settings."""
+    import qvft.evaluation.prediction_file as file
+
+    out = tmp_path / "rows.jsonl"
+    given = [str(tiny_run), str(images), "--out", str(out), "--workers=0"]
+    assert main(given) == 0
+    write = file.write_json
+
+    def write_and_die(path: Path, content: Any) -> None:
+        write(path, content)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(file, "write_json", write_and_die)
+        main([*given, "--num_beams", "2"])
+    assert out.read_text() == ""
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [(["--question", "Is it red?"], "is about"), (["--num_beams", "2"], "decoding")],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from qvft.assembly.standing import REPORT_FILES, Standing
 from qvft.assembly.trained_phases import training_facts
 from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
+from qvft.disk import replaced_folder
 from qvft.errors import DataError
 from qvft.evaluation.baselines import DEFINITION
 from qvft.evaluation.comparison import Comparison
@@ -33,6 +33,7 @@ from qvft.evaluation.report import Report, write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, applicable_groups, score
 from qvft.files import json_text, read_jsonl, write_text
+from qvft.locks import beside
 from qvft.recipe.schema import Recipe
 
 BLIND_DEFINITION = (
@@ -143,19 +144,13 @@ def base_baseline(task: Task) -> dict[str, dict[str, float]]:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder beside `folder` that takes its place if the block ends without an error."""
-    folder = folder.resolve()
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    # Moved aside first, so that a report is there whole whenever this is cut short.
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():
-        folder.rename(replaced)
-    partial.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+    """A fresh folder that takes the place of `folder` if the block ends without an error.
+
+    Raises:
+        BusyError: another process evaluates there.
+    """
+    with beside(folder), replaced_folder(folder) as partial:
+        yield partial
 
 
 def _write(

@@ -18,8 +18,9 @@ from PIL import Image
 from qvft.data.formats.jsonl import path_problem
 from qvft.data.images.quiet import quiet_pillow
 from qvft.data.sample import ImageFile, ImageSource, Sample
+from qvft.disk import not_written
 from qvft.errors import DataError, ImageError, QvftError
-from qvft.files import new_file, new_folder, not_written
+from qvft.files import new_file, new_folder
 from qvft.log import get_logger
 
 _log = get_logger(__name__)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.rows import Row
+from qvft.disk import to_disk
 from qvft.errors import DataError, FailedError
 from qvft.evaluation.predict import Outcome
 from qvft.files import json_text, read_json, write_json
@@ -152,12 +153,17 @@ class PredictionFile:
         first = list(itertools.islice(ordered, 1))
         errors = 0
         try:
+            if not finished:
+                # Emptied first: settings beside rows that were made otherwise would vouch for them.
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.open("w").close()
             write_json(self._beside, {"finished": False, "settings": self.settings})
-            with self.path.open("a" if finished else "w", encoding="utf-8") as stream:
+            with self.path.open("a", encoding="utf-8") as stream:
                 for outcome in itertools.chain(first, ordered):
                     errors += outcome.error is not None
                     stream.write(line_of(self.rows[finished + outcome.number], outcome) + "\n")
                     stream.flush()
+                to_disk(stream)
             write_json(self._beside, {"finished": True, "settings": self.settings})
         except OSError as error:
             raise FailedError(

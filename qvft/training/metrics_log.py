@@ -8,7 +8,10 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from qvft.disk import saving, to_disk
 from qvft.files import write_text
+
+_KEPT = "the checkpoints are whole; go on with train.resume=auto"
 
 
 class MetricsLog(TrainerCallback):
@@ -30,7 +33,8 @@ class MetricsLog(TrainerCallback):
             for row in read_metrics(self.path)
             if row["phase"] != self.phase or row["step"] <= state.global_step
         ]
-        write_text(self.path, "".join(kept))
+        with saving(self.path, kept=_KEPT):
+            write_text(self.path, "".join(kept))
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # noqa: ANN001, ANN003
         """Appends one line."""
@@ -42,8 +46,9 @@ class MetricsLog(TrainerCallback):
             "seconds": round(time.monotonic() - self.start, 2),
             **{key: value for key, value in logs.items() if key != "epoch"},
         }
-        with self.path.open("a") as stream:
+        with saving(self.path, kept=_KEPT), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
+            to_disk(stream)  # before the checkpoint that goes on after it
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -55,3 +60,14 @@ def read_metrics(path: Path) -> list[dict]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.strip() and line.endswith("\n")]
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cuts off a last line without its end, so that other programs can read the file too."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with path.open("r+b") as stream:
+            stream.truncate(len(whole))

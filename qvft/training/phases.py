@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 
 from qvft.data.rows import Row
 from qvft.files import read_json, write_json
+from qvft.training.checkpoints import STATE, whole_checkpoints
 from qvft.training.metrics_log import MetricsLog
 from qvft.training.trainer import QFormerTrainer, RowDataset, row_means
 
@@ -73,13 +74,9 @@ def build_trainer(
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint of a phase, None where there is none.
-
-    The trainer writes its state last, so a folder without it was cut off while it was written.
-    """
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return str(newest) if newest else None
+    """The newest whole checkpoint of a phase, None where there is none."""
+    whole = whole_checkpoints(folder)
+    return str(whole[-1]) if whole else None
 
 
 def final_checkpoint(folder: Path, *, best: bool) -> Path | None:
@@ -95,11 +92,28 @@ def final_checkpoint(folder: Path, *, best: bool) -> Path | None:
     last = last_checkpoint(folder)
     if last is None:
         return None
-    state = read_json(Path(last) / "trainer_state.json")
+    state = read_json(Path(last) / STATE)
     if not state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
         return None
     # By its name: the run folder may have been moved.
     return folder / Path((best and state["best_model_checkpoint"]) or last).name
+
+
+def follow_move(folder: Path) -> None:
+    """Lets the last checkpoint name the best one where it lies now.
+
+    The Trainer notes a whole path, and forgets the best checkpoint of a run folder that has been
+    moved or copied, so that the run would end otherwise than it was going to.
+    """
+    last = last_checkpoint(folder)
+    if last is None:
+        return
+    state = read_json(Path(last) / STATE)
+    noted = state.get("best_model_checkpoint")
+    if noted is not None and Path(noted).parent != folder:
+        write_json(
+            Path(last) / STATE, {**state, "best_model_checkpoint": str(folder / Path(noted).name)}
+        )
 
 
 def mark_done(folder: Path) -> None:

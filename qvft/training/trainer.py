@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from qvft.data.rows import Row
+from qvft.disk import saving
 from qvft.errors import NonFiniteLossError
 from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
+from qvft.training.checkpoints import STATE, NewCheckpoint
 from qvft.training.plain_states import require_plain_states
 from qvft.training.sampler import GroupedSampler
 
@@ -64,12 +66,21 @@ class QFormerTrainer(Trainer):
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
+        self._staging: Path | None = None
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GroupedSampler:
         rows = (train_dataset or self.train_dataset).rows
         return GroupedSampler(
             [row.sample.id for row in rows], group_size=self._texts_per_image, seed=self.args.seed
         )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As the Trainer; its workers' seeds are not drawn from the random state of training."""
+        return _with_own_seeds(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As the Trainer, see `get_train_dataloader`."""
+        return _with_own_seeds(super().get_eval_dataloader(eval_dataset))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
@@ -167,6 +178,40 @@ class QFormerTrainer(Trainer):
         )
         return loss.detach(), rows, inputs["labels"][:, :1]
 
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the Trainer, in a folder of its own that takes the checkpoint's name when it is whole.
+
+        Raises:
+            FailedError: it could not be written; those before it are untouched.
+        """
+        new = NewCheckpoint(Path(self.args.output_dir), self.state.global_step)
+        best = self.state.best_model_checkpoint
+        with saving(new.path, kept="those before it are whole; go on with train.resume=auto"):
+            if self.args.should_save:
+                new.begin()
+            self.accelerator.wait_for_everyone()
+            self._staging = new.staging
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            if self.state.best_model_checkpoint != best:
+                # One that a signal asked for is no candidate: the run would end otherwise without.
+                self.state.best_model_checkpoint = str(new.path) if self._scheduled() else best
+            self.accelerator.wait_for_everyone()  # each has written its random state
+            if self.args.should_save:
+                self.state.save_to_json(str(new.staging / new.path.name / STATE))
+                new.finish(keep=self.args.save_total_limit, best=self.state.best_model_checkpoint)
+            self.accelerator.wait_for_everyone()
+
+    def _scheduled(self) -> bool:
+        """Whether the recipe, not a signal, asks for a checkpoint at this step."""
+        step = self.state.global_step
+        return step % self.state.save_steps == 0 or step >= self.state.max_steps
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:
             self._save_weights(Path(output_dir or self.args.output_dir))
@@ -179,6 +224,18 @@ class QFormerTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self._restore_weights(Path(self.state.best_model_checkpoint))
+
+
+def _with_own_seeds(loader: DataLoader) -> DataLoader:
+    """The loader, drawing seeds for workers, which need none, from a generator of its own.
+
+    One that keeps its workers draws when it is first iterated over, and a resumed run iterates for
+    the first time later than one that was never stopped: their dropout would differ.
+    """
+    inner = getattr(loader, "base_dataloader", loader)  # accelerate's have torch's inside
+    if inner.generator is None:
+        inner.generator = torch.Generator()
+    return loader
 
 
 def row_means(prediction: Any) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-from qvft.training.metrics_log import MetricsLog, read_metrics
+from qvft.training.metrics_log import MetricsLog, drop_torn_line, read_metrics
 
 
 def state(step: int, *, main: bool = True) -> SimpleNamespace:
@@ -51,3 +51,13 @@ def test_a_line_that_a_killed_process_left_unfinished_is_passed_over(tmp_path: P
     MetricsLog(path, "train").on_train_begin(None, state(2), None)
     write(path, 3)
     assert steps(path) == [("train", 1), ("train", 2), ("train", 3)]
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    write(path, 1, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"phase": "tr')
+    drop_torn_line(path)
+    assert path.read_bytes() == whole
+    drop_torn_line(tmp_path / "absent.jsonl")

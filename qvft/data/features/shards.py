@@ -24,8 +24,9 @@ from qvft.data.features.codec import from_record, to_record
 from qvft.data.features.folders import INDEX, RECORDS
 from qvft.data.features.index import PRUNE, Index, index_json
 from qvft.data.features.space import Space
+from qvft.disk import not_written
 from qvft.errors import DataError, QvftError, SpaceError
-from qvft.files import new_file, not_written
+from qvft.files import new_file
 
 Record = tuple[bytes, Tensor]
 
@@ -73,13 +74,9 @@ def new_shard(folder: Path, space: Space, name: str) -> Iterator[Growing]:
         with new_file(folder / f"{name}{RECORDS}") as partial, partial.open("xb") as file:
             shard = Growing(space, file)
             yield shard
-            _to_disk(file)
-        _folder_to_disk(folder)
         text = json.dumps(index_json(shard.index(name)))
         with new_file(folder / f"{name}{INDEX}") as partial, partial.open("xb") as file:
             file.write(text.encode())
-            _to_disk(file)
-        _folder_to_disk(folder)
     except QvftError:
         raise
     except OSError as error:
@@ -197,20 +194,3 @@ def _used_now(path: Path) -> None:
         os.utime(path)
     except OSError:  # a cache that may only be read
         return
-
-
-def _to_disk(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _folder_to_disk(folder: Path) -> None:
-    """Makes the names in a folder outlast a loss of power, where the system lets a folder be."""
-    try:
-        opened = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

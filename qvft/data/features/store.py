@@ -19,8 +19,9 @@ from qvft.data.features.key import features_key
 from qvft.data.features.shards import Shard
 from qvft.data.features.space import Space, space_json
 from qvft.data.sample import ImageSource
+from qvft.disk import not_written
 from qvft.errors import DataError, ImageError
-from qvft.files import not_written, write_json
+from qvft.files import write_json
 from qvft.log import get_logger
 
 logger = get_logger(__name__)

@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from qvft.disk import not_written
 from qvft.errors import DataError
-from qvft.files import not_written, require_writable, sha256_file, write_text
+from qvft.files import require_writable, sha256_file, write_text
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""One writer at a time: a lock that the kernel lets go when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from qvft.disk import not_written
+from qvft.errors import BusyError
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Holds a folder, which is made if need be, by a lock file in it; raises as `_held`."""
+    with _held(folder / LOCK, folder):
+        yield
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[None]:
+    """Holds a file or folder that is to be written by a lock file beside it; raises as `_held`."""
+    path = Path(os.path.realpath(path))
+    with _held(path.with_name(f".{path.name}{LOCK}"), path):
+        yield
+
+
+@contextlib.contextmanager
+def _held(file: Path, subject: Path) -> Iterator[None]:
+    """Holds a lock file, and removes it afterwards.
+
+    A file left by a process that was killed holds nobody up, nor does a copy of one. Children of
+    this process do not inherit the lock, so that none outlives it.
+
+    Raises:
+        BusyError: another process holds it.
+        DataError: the folder cannot be written to.
+    """
+    lock = FileLock(file, timeout=0, thread_local=False)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise BusyError(
+            f"another process is writing here{_holder(file)}",
+            where=str(subject),
+            do="wait until it has ended, stop it, or choose another place",
+        ) from error
+    except OSError as error:
+        raise not_written(error, subject) from error
+    try:
+        with contextlib.suppress(OSError):  # only said to others; a full disk is noticed later
+            file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        # While it is held: who has opened it meanwhile finds it gone and opens a new one.
+        with contextlib.suppress(OSError):
+            file.unlink()
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    try:
+        pid, host = file.read_text(encoding="utf-8").splitlines()[:2]
+    except (OSError, ValueError):
+        return ""
+    return f" (process {pid} on {host})"

@@ -1,0 +1,114 @@
+"""A run with everything that has a state, cut after any step, ends byte by byte as undisturbed.
+
+Two phases, accumulation over batches that do not divide an epoch, dropout in LoRA and decoder,
+decoding workers, evaluation with its best checkpoint and early stopping.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qvft.files import sha256_file
+from qvft.train import main
+from qvft.training.metrics_log import read_metrics
+
+# 72 texts: 18 batches of 4, 9 steps of 2 batches an epoch.
+STATEFUL = [
+    "tune.lora={r: 4, alpha: 8, dropout: 0.1}",
+    "tune.decoder_dropout=0.1",
+    "train.batch_size=4",
+    "train.accumulation=2",
+    "train.eval_steps=1",
+    "train.save_steps=1",
+    "train.keep=20",
+    "train.keep_best=true",
+    "train.early_stopping=2",
+    "train.max_steps=20",
+    "train.schedule=constant",
+    "train.warmup=0",
+    "train.lr={qformer: 0.1, query_tokens: 0.1, language_projection: 0.1, adapters: 0.1}",
+    "data.workers=1",
+    "phases="
+    + json.dumps(
+        [
+            {"name": "first", "tune": {"decoder": "frozen"}, "train": {"max_steps": 2}},
+            {"name": "second"},
+        ]
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def foreign_eval(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Evaluation data whose words never stand in the training data: training unlearns them."""
+    caption = "seven small triangles between nine large letters"
+    rows = [{"image": str(shapes / f"test{i}.png"), "caption": caption} for i in range(2)]
+    path = tmp_path_factory.mktemp("foreign") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"data.eval.path={path}"
+
+
+def train(recipe: Path, folder: Path, data: str) -> Path:
+    given = [f"run.dir={folder}", "train.resume=auto", data]
+    assert main([str(recipe), *given, *STATEFUL]) == 0
+    return folder
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that a run leaves and that must not depend on stops, but for paths and times."""
+    timed = {"seconds", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
+    rows = [
+        {key: value for key, value in row.items() if key not in timed}
+        for row in read_metrics(run / "metrics.jsonl")
+        if "train_runtime" not in row
+    ]
+    return {
+        "adapter": {path.name: sha256_file(path) for path in (run / "adapter").iterdir()},
+        "metrics": rows,
+        "hidden": [path.name for path in run.rglob(".*")],
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(recipe_file: Path, foreign_eval: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(recipe_file, tmp_path_factory.mktemp("whole") / "run", foreign_eval)
+
+
+def cut(run: Path, folder: Path, phase: int, step: int) -> Path:
+    """A copy of a run, in another place, as it was after a step of a phase."""
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "adapter")
+    for index in range(phase, 2):
+        place = folder / "checkpoints" / f"{index}"
+        (place / "done.json").unlink(missing_ok=True)
+        shutil.rmtree(place / "weights", ignore_errors=True)
+        for path in place.glob("checkpoint-*"):
+            if index > phase or int(path.name.rpartition("-")[2]) > step:
+                shutil.rmtree(path)
+    return folder
+
+
+def test_the_undisturbed_run_stops_early(whole: Path) -> None:
+    steps = [row["step"] for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
+    assert 3 <= max(steps) < 20
+    assert steps == [1, 2, *range(1, max(steps) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("phase", "step"), [(0, 1), (1, 2), pytest.param(0, 2, marks=pytest.mark.slow)]
+)
+def test_a_run_cut_after_any_step_and_moved_ends_as_undisturbed(
+    phase: int, step: int, whole: Path, recipe_file: Path, foreign_eval: str, tmp_path: Path
+) -> None:
+    moved = cut(whole, tmp_path / "moved", phase, step)
+    expected = outcome(whole)
+    shutil.move(whole, tmp_path / "away")  # the best checkpoint is not to be found there
+    try:
+        assert outcome(train(recipe_file, moved, foreign_eval)) == expected
+    finally:
+        shutil.move(tmp_path / "away", whole)
