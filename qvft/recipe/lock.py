@@ -18,11 +18,12 @@ LOCK_NAME = "recipe.lock.yaml"
 def recipe_hash(recipe: Recipe) -> str:
     """Hex SHA-256 over all that shapes the trained weights.
 
-    Left out: where the run lies, whether it resumes, how it is logged, and how it is evaluated
-    (unless evaluation chooses the checkpoint); changing these does not make it another run.
+    Left out: where the run lies, whether it resumes, how it is logged, how it is evaluated (unless
+    evaluation chooses the checkpoint), and what is done about spikes: a run that one stopped goes
+    on without it. Changing these does not make it another run.
     """
     content = recipe.model_dump(exclude={"run": {"dir", "threads"}, "eval": True})
-    for key in ("resume", "report_to", "log_steps", "save_steps", "keep"):
+    for key in ("resume", "report_to", "log_steps", "save_steps", "keep", "spike"):
         content["train"].pop(key)
     for key in ("workers", "cache_images", "features", "features_limit_gb"):
         content["data"].pop(key)
