@@ -5,7 +5,7 @@ bridge.safetensors: Q-Former, query tokens, language projection and whatever els
 under the names the model's own `named_parameters` gives. PEFT would leave the query tokens out.
 alignment.safetensors: the alignment heads, where they were trained. They are no part of the model
 that generates, so that merging and exporting it leave them out.
-manifest.json: what it belongs to and what each key is.
+manifest.json: what it belongs to, what each key is, and the hashes of the other files.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from qvft.adapters.fingerprints import fingerprints
 from qvft.adapters.lora import PeftModel, restore_lora, save_lora
 from qvft.errors import CheckpointError, NonFiniteWeightsError
 from qvft.files import write_json
@@ -126,7 +127,8 @@ def save_checkpoint(
     # safetensors makes its files readable by their owner alone; a run is often shared
     for path in folder.glob("*.safetensors"):
         path.chmod(0o666 & ~_umask())
-    write_json(folder / MANIFEST, {"format": 1, **vars(provenance), "bridge": keys, **further})
+    written = {"bridge": keys, **further, "files": fingerprints(folder)}
+    write_json(folder / MANIFEST, {"format": 1, **vars(provenance), **written})
 
 
 def _require_finite(

@@ -7,7 +7,7 @@ memory runs out the step begins anew, its batches taken in parts.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -126,11 +126,10 @@ class RecoveringTrainer(Trainer):
         if not halvings:
             yield batch, True
             return
-        rows, indices = self.train_dataset.rows, batch["row_index"].tolist()
-        parts = parts_of([rows[index].sample.id for index in indices], halvings=halvings)
+        rows = [self.train_dataset[index] for index in batch["row_index"].tolist()]
+        parts = parts_of([row.sample.id for _, row in rows], halvings=halvings)
         for number, part in enumerate(parts, start=1):
-            chosen = [(indices[place], rows[indices[place]]) for place in part]
-            yield self.data_collator(chosen), number == len(parts)
+            yield self.data_collator([rows[place] for place in part]), number == len(parts)
 
     def _halve(self, batch: dict[str, Tensor], error: BaseException) -> None:
         """Has batches taken in parts half as large from now on.
@@ -203,7 +202,11 @@ class RecoveringTrainer(Trainer):
             for part, _ in self._parts(batch):
                 one = find_non_finite(self.model, self._prepare_inputs(part), self._loss_of)
                 found.extend([one] if one else [])
-        return gather_object([(one.what, self._row_names(one.rows)) for one in found])
+        return gather_object([(one.what, self._names(one.rows)) for one in found])
+
+    def _names(self, rows: Iterable[int]) -> list[str]:
+        """Sample ids of rows; a negative number is no row but fills a process's batch."""
+        return self._row_names([row for row in rows if row >= 0])
 
     def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Any]]:
         with self.compute_loss_context_manager():
@@ -215,7 +218,7 @@ class RecoveringTrainer(Trainer):
         """Notes a spike and drops its gradients, so that the optimizer finds nothing to do."""
         step, policy = self.state.global_step + 1, self._spikes.policy
         rows = [row for batch in self._step.batches for row in batch["row_index"].tolist()]
-        samples = gather_object(self._row_names(rows))
+        samples = gather_object(self._names(rows))
         facts = {"loss": loss, "limit": limit, "policy": policy, "samples": samples}
         if self.is_world_process_zero():
             self._note_event(step, {"spike": facts})

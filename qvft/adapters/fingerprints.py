@@ -1,0 +1,58 @@
+"""What the files of an adapter folder held when they were written, so that damage is noticed.
+
+The hashes stand in the manifest as `files: {name: SHA-256}`. They guard against flipped bits, torn
+copies and files of two runs put together, not against someone who rewrites the manifest too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qvft.errors import CheckpointError
+from qvft.files import sha256_file
+
+READ = (
+    "adapter_config.json", "adapter_model.safetensors", "bridge.safetensors",
+    "alignment.safetensors",
+)  # fmt: skip
+"""The files beside the manifest that loading an adapter reads; no other is ever opened."""
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """SHA-256 by name of those of `READ` that are there."""
+    return {name: sha256_file(folder / name) for name in READ if (folder / name).is_file()}
+
+
+def require_untouched(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Checks that an adapter folder's files are those that its manifest was written for.
+
+    A manifest of an earlier version has no hashes; then nothing is said.
+
+    Raises:
+        CheckpointError: a file is missing, is one too many, or holds something else.
+    """
+    if "files" not in manifest:
+        return
+    expected = manifest["files"]
+    for name in READ:
+        path = folder / name
+        if not path.is_file():
+            if name in expected:
+                raise CheckpointError(f"no {name}", where=str(folder), do=_COPY)
+        elif name not in expected:
+            raise CheckpointError(
+                f"{name} is there and the manifest does not know it",
+                where=str(folder),
+                do="remove it: it is of another run",
+            )
+        elif sha256_file(path) != expected[name]:
+            raise CheckpointError(
+                "is not what was written: its hash is not the manifest's",
+                where=str(path),
+                do=_COPY,
+            )
+
+
+_COPY = "copy the whole folder again from where it was trained, or train again"
