@@ -16,7 +16,7 @@ from qvft.assembly.standing import Standing, read_standing
 from qvft.checking.run_findings import RunFindings, Verified, compared
 from qvft.data.sample import Sample
 from qvft.errors import CheckpointError, UserError
-from qvft.recipe.lock import recipe_hash
+from qvft.recipe.lock import LOCK_NAME, lock_hash
 from qvft.recipe.schema import Recipe
 
 _Read = Callable[[str], list[Sample]]
@@ -42,7 +42,7 @@ def check_run(folder: Path) -> RunFindings:
     return RunFindings(
         run=str(folder),
         verified=(
-            compared("recipe.lock.yaml", manifest["recipe_sha256"], recipe_hash(recipe)),
+            compared(LOCK_NAME, manifest["recipe_sha256"], lock_hash(folder)),
             *_files(folder / "adapter", manifest),
             _base(recipe, manifest),
             *_data(recipe, manifest, samples),
