@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+
+from qvft.assembly.pinned import pinned
+from qvft.errors import ModelError
+from qvft.recipe.load import load_recipe
+from qvft.recipe.lock import write_lock
 
 SECRETS = {
     "HF_TOKEN": "hf_PlantedInTheEnvironment0123456789",
@@ -30,17 +34,11 @@ def hub(tmp_path: Path, tiny_folder: Path) -> Path:
     return home
 
 
-def run(hub: Path, hash_seed: str, *arguments: str) -> str:
+def run(hash_seed: str, *arguments: str, **environment: str) -> str:
     """Output of a process of its own, which draws the order of its sets anew."""
-    environment = {
-        **os.environ,
-        **SECRETS,
-        "HF_HUB_CACHE": str(hub.parent),
-        "PYTHONHASHSEED": hash_seed,
-    }
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
-        env=environment,
+        env={**os.environ, **SECRETS, "PYTHONHASHSEED": hash_seed, **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -49,23 +47,7 @@ def run(hub: Path, hash_seed: str, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_lock_runs_again_to_the_same_bytes_and_no_file_holds_a_secret(
-    hub: Path, recipe_file: Path, tmp_path: Path
-) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    steps = ["train.max_steps=3", "train.save_steps=2"]
-    said = run(
-        hub, "1", "qvft.train", str(recipe_file), f"model.id={HUB_ID}", f"run.dir={one}", *steps
-    )
-    lock = one / "recipe.lock.yaml"
-    assert YAML(typ="safe").load(lock.read_text())["model"]["revision"] == FIRST
-
-    # The hub goes on; the lock does not.
-    (hub / "snapshots" / LATER).mkdir()
-    (hub / "refs" / "main").write_text(LATER)
-    said += run(hub, "2", "qvft.train", str(lock), f"run.dir={two}")
-    said += run(hub, "2", "qvft.eval", str(two))
-
+def assert_same_adapter(one: Path, two: Path) -> None:
     written = {path.name for path in (one / "adapter").iterdir()}
     assert written == {
         "adapter_config.json", "adapter_model.safetensors", "bridge.safetensors", "manifest.json",
@@ -74,11 +56,68 @@ def test_a_lock_runs_again_to_the_same_bytes_and_no_file_holds_a_secret(
         # Bit-equal: the same operations in the same order, on one thread.
         assert (one / "adapter" / name).read_bytes() == (two / "adapter" / name).read_bytes(), name
 
-    files = [path for folder in (one, two) for path in folder.rglob("*") if path.is_file()]
+
+def assert_no_secret(said: str, *folders: Path) -> None:
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 15
     for name, value in SECRETS.items():
         assert value not in said
         assert [path for path in files if value.encode() in path.read_bytes()] == [], name
+
+
+def test_a_lock_runs_again_to_the_same_bytes_and_no_file_holds_a_secret(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    said = run("7", "qvft.train", str(tiny_run / "recipe.lock.yaml"), f"run.dir={again}")
+    assert_same_adapter(tiny_run, again)
+    assert_no_secret(said, again)
+
+
+@pytest.mark.slow
+def test_a_lock_keeps_the_commit_that_a_hub_id_meant(
+    hub: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    cache = {"HF_HUB_CACHE": str(hub.parent)}
+    steps = [f"model.id={HUB_ID}", "train.max_steps=3", "train.save_steps=2"]
+    said = run("1", "qvft.train", str(recipe_file), f"run.dir={one}", *steps, **cache)
+    move_on(hub)
+    lock = one / "recipe.lock.yaml"
+    said += run("2", "qvft.train", str(lock), f"run.dir={two}", **cache)
+    said += run("2", "qvft.eval", str(two), **cache)
+    assert_same_adapter(one, two)
+    assert_no_secret(said, one, two)
+
+
+def move_on(hub: Path) -> None:
+    """The hub's main branch becomes another commit, of which nothing is at hand."""
+    (hub / "snapshots" / LATER).mkdir()
+    (hub / "refs" / "main").write_text(LATER)
+
+
+def test_a_hub_id_is_pinned_to_its_commit_and_a_run_that_goes_on_keeps_it(
+    hub: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub.parent))
+    folder = tmp_path / "run"
+    recipe = load_recipe(recipe_file, [f"model.id={HUB_ID}", f"run.dir={folder}"])
+    first = pinned(recipe)
+    assert first.model.revision == FIRST
+    write_lock(first, folder)
+    move_on(hub)
+    with pytest.raises(ModelError):  # without progress the hub's own word counts
+        pinned(recipe)
+    checkpoint = folder / "checkpoints" / "0" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    assert pinned(recipe) == first
+    assert pinned(first) == first
+
+
+def test_a_folder_has_no_commit(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    assert pinned(recipe) == recipe
 
 
 def test_a_token_in_train_arguments_is_refused_before_anything_is_written(

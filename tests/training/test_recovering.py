@@ -102,6 +102,7 @@ def test_weights_that_are_not_finite_are_not_written(recipe_file: Path, tmp_path
     assert (tmp_path / "adapter" / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_evaluation_loss_that_is_not_finite_names_its_samples(
     recipe_file: Path,
     tmp_path: Path,
@@ -151,7 +152,7 @@ def spiking(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_spike_is_left_out_and_a_resumed_run_does_the_same(
     spiking: int, recipe_file: Path, tmp_path: Path
 ) -> None:
-    skip = [*SPIKES, "train.spike.policy=skip"]
+    skip = [*SPIKES, "train.spike.policy=skip", "train.save_steps=1", "train.keep=9"]
     whole = tmp_path / "whole"
     assert started(recipe_file, whole, *skip) == 0
     ((step, spike),) = events(whole, "spike")
@@ -160,6 +161,10 @@ def test_a_spike_is_left_out_and_a_resumed_run_does_the_same(
     assert len(spike["samples"]) == 8
     rates = [rate for _, rate in events(whole, "learning_rate")]
     assert rates[0] == 0 and rates[1:] == sorted(set(rates[1:]), reverse=True)  # goes on
+    checkpoints = whole / "checkpoints" / "0"
+    assert_nothing_moved(
+        checkpoints / f"checkpoint-{SPIKE_STEP - 1}", checkpoints / f"checkpoint-{SPIKE_STEP}"
+    )
 
     # From step 4: the four losses before it are what the limit of step 7 is made of.
     resumed = cut_back(whole, tmp_path / "resumed", 4)
@@ -168,15 +173,8 @@ def test_a_spike_is_left_out_and_a_resumed_run_does_the_same(
     assert contents(resumed) == contents(whole)
 
 
-def test_a_skipped_step_leaves_weights_and_moments_alone(
-    spiking: int, recipe_file: Path, tmp_path: Path
-) -> None:
-    overrides = [*SPIKES, "train.spike.policy=skip", "train.save_steps=1", "train.keep=9"]
-    assert started(recipe_file, tmp_path, *overrides) == 0
-    before, after = (
-        tmp_path / "checkpoints" / "0" / f"checkpoint-{step}"
-        for step in (SPIKE_STEP - 1, SPIKE_STEP)
-    )
+def assert_nothing_moved(before: Path, after: Path) -> None:
+    """Weights and the optimizer's moments of two checkpoints are equal."""
     for file in FILES:
         assert (before / file).read_bytes() == (after / file).read_bytes()
     first, second = (torch.load(one / "optimizer.pt", weights_only=True) for one in (before, after))
@@ -184,6 +182,7 @@ def test_a_skipped_step_leaves_weights_and_moments_alone(
         assert all(torch.equal(second["state"][number][key], value) for key, value in state.items())
 
 
+@pytest.mark.slow
 def test_a_spike_stops_the_run_and_skipping_takes_it_on(
     spiking: int, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,7 +277,7 @@ def trained(recipe_file: Path, tmp_path: Path) -> Callable[[], tuple[QFormerTrai
     return train
 
 
-@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("backward", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_halved_batch_gives_the_gradients_of_the_whole(
     trained: Callable[[], tuple[QFormerTrainer, Gradients]],
     monkeypatch: pytest.MonkeyPatch,
@@ -318,6 +317,7 @@ def test_halving_is_said_and_a_resumed_run_keeps_it(
     assert contents(resumed) == contents(whole)
 
 
+@pytest.mark.slow
 def test_a_single_row_that_does_not_fit_ends_the_run(
     recipe_file: Path,
     tmp_path: Path,
