@@ -1,4 +1,7 @@
-"""`python -m qvft.check RECIPE [key.path=value ...]`: everything short of the first step."""
+"""`python -m qvft.check RECIPE [key.path=value ...]`: everything short of the first step.
+
+`python -m qvft.check RUN`: whether a finished run still is what its hashes say.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from qvft.log import exit_status, stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks; returns the exit status, 1 where a preflight check has failed."""
+    """Checks; returns the exit status, 1 where a check has failed."""
     parser = argparse.ArgumentParser(prog="qvft.check", description=__doc__)
-    parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml")
+    parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml, or a run folder")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument(
         "--only",
@@ -32,9 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(arguments)
     if given.preview is not None and given.only in ("recipe", "model"):
         parser.error(f"--preview needs the data, which --only {given.only} leaves out")
+    is_run = Path(given.recipe).is_dir()
+    if is_run and (given.overrides or given.only or given.preview):
+        parser.error("a run is checked as it is; overrides, --only and --preview are for recipes")
     for option, path in (("--json", given.json), ("--preview", given.preview)):
         if path is not None and (problem := _no_file(path)):
             parser.error(f"{option} {path}: {problem}")
+    if is_run:
+        return exit_status(lambda: verify(Path(given.recipe), given.json))
     return exit_status(
         lambda: check(
             given.recipe,
@@ -44,6 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             preview_file=given.preview,
         )
     )
+
+
+def verify(run: Path, json_file: Path | None) -> None:
+    """Findings on a run, screen, JSON."""
+    from qvft.assembly.checking_run import check_run
+    from qvft.checking.run_screen import show_run
+
+    findings = check_run(run)
+    show_run(findings, stdout)
+    if json_file is not None:
+        from qvft.files import write_json
+
+        write_json(json_file, dataclasses.asdict(findings))
+    findings.raise_if_failed()
 
 
 def _no_file(path: Path) -> str | None:

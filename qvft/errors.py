@@ -96,7 +96,20 @@ class PreflightError(FailedError):
 
 
 class NonFiniteLossError(FailedError):
-    """The loss became NaN or infinite; the message names the step and the samples."""
+    """The loss or its gradient became NaN or infinite; the message names the step, the samples and
+    where it first appears."""
+
+
+class LossSpikeError(FailedError):
+    """The loss of a step lies far above those before it, and the recipe says to stop there."""
+
+
+class MemoryRanOutError(FailedError, MemoryError):
+    """A batch does not fit into memory and cannot be taken in parts."""
+
+
+class NonFiniteWeightsError(FailedError):
+    """Weights that are NaN or infinite were about to be written."""
 
 
 class VerificationError(FailedError):

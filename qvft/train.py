@@ -30,10 +30,12 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
     recipe = load_recipe(recipe_path, overrides)
 
     from qvft.adapters.table import component_table
+    from qvft.assembly.pinned import pinned
     from qvft.assembly.training import training_work
     from qvft.files import require_space, require_writable
     from qvft.training.run import check_folder, claimed_folder, is_finished, run_phases
 
+    recipe = pinned(recipe)
     folder = check_folder(recipe)
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)

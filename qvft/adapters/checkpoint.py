@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from qvft.adapters.fingerprints import fingerprints, require_untouched
 from qvft.adapters.lora import PeftModel, restore_lora, save_lora
 from qvft.adapters.manifest_fields import FORMAT, require_form
-from qvft.errors import CheckpointError
+from qvft.errors import CheckpointError, NonFiniteWeightsError
 from qvft.files import write_json
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.sources import load_heads
@@ -105,7 +105,11 @@ def save_checkpoint(
     Args:
         bridge: names of the weights beside LoRA that were trained in any phase.
         alignment: the alignment heads, where there are any.
+
+    Raises:
+        NonFiniteWeightsError: a weight is NaN or infinite; nothing was written.
     """
+    _require_finite(model, bridge, alignment)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     if handle is not None:
@@ -126,6 +130,23 @@ def save_checkpoint(
         path.chmod(0o666 & ~_umask())
     written = {"bridge": keys, **further, "files": fingerprints(folder)}
     write_json(folder / MANIFEST, {"format": FORMAT, **vars(provenance), **written})
+
+
+def _require_finite(
+    model: PreTrainedModel, bridge: Collection[str], alignment: Alignment | None
+) -> None:
+    named = [
+        (name, weight)
+        for name, weight in model.named_parameters()
+        if name in bridge or ".lora_" in name
+    ]
+    heads = [] if alignment is None else list(alignment.heads.named_parameters(prefix="heads"))
+    bad = [name for name, weight in named + heads if not torch.isfinite(weight).all()]
+    if bad:
+        raise NonFiniteWeightsError(
+            f"{len(bad)} trained weights are NaN or infinite, first {bad[0]}: they are not "
+            "written, and what was written before stays; train with a lower train.lr"
+        )
 
 
 def _save_alignment(folder: Path, alignment: Alignment) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from qvft.adapters.lora_config import WEIGHTS, require_fitting_lora
 from qvft.adapters.targets import stored_transposed
 from qvft.errors import CheckpointError
+from qvft.files import read_json, write_json
 
 
 @contextlib.contextmanager
@@ -74,9 +75,15 @@ def lora_targets(handle: PeftModel) -> tuple[str, ...]:
 
 
 def save_lora(handle: PeftModel, folder: Path) -> None:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub."""
+    """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub.
+
+    PEFT keeps the layers' names in a set, whose order changes from process to process.
+    """
     handle.save_pretrained(str(folder), save_embedding_layers=False, safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)
+    config = read_json(folder / "adapter_config.json")
+    ordered = {"target_modules": sorted(config["target_modules"])}
+    write_json(folder / "adapter_config.json", {**config, **ordered})
 
 
 def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:

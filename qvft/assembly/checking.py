@@ -10,6 +10,7 @@ from qvft.adapters.lora import lora_targets
 from qvft.assembly.checking_data import data_found, read_sides
 from qvft.assembly.geometry import config_of, geometry_phases, is_trainable, phase_findings
 from qvft.assembly.model import base_of, template_of
+from qvft.assembly.pinned import pinned
 from qvft.assembly.preflight import preflight_checks
 from qvft.assembly.previewing import preview
 from qvft.assembly.training import PhasePlan, TrainingWork, training_work
@@ -94,7 +95,7 @@ def _check_data(recipe: Recipe, preview_file: Path | None) -> tuple[Findings, To
 
 def _folder_warnings(recipe: Recipe) -> list[str]:
     try:
-        check_folder(recipe)
+        check_folder(pinned(recipe))
     except CheckpointError as error:
         return [str(error)]
     return []

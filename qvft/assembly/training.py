@@ -44,6 +44,7 @@ from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
 from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
 from qvft.training.scene_objective import SceneCollator, SceneObjective
+from qvft.training.spikes import SpikeRule
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ class TrainingWork:
             texts_per_image=train.texts_per_image,
             early_stopping=train.early_stopping,
             callbacks=callbacks,
+            spikes=SpikeRule(**train.spike.model_dump()),
         )
 
     def objective(

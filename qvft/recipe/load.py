@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from qvft.errors import RecipeError
 from qvft.recipe.schema import Phase, Recipe, Train, Tune
+from qvft.recipe.secrets import refuse_secrets
 from qvft.recipe.yaml_text import yaml_file_value, yaml_override_value
 
 
@@ -31,6 +32,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     """Checks a mapping and its phases. Raises RecipeError naming key path and nearest name."""
+    refuse_secrets(content, where=where)
     recipe = _validate(Recipe, content, where)
     seen: set[str] = set()
     for index, phase in enumerate(recipe.phases):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
 from qvft.errors import CheckpointError
 from qvft.files import sha256_json, write_text
-from qvft.recipe.load import load_recipe
+from qvft.recipe.load import load_recipe, read_yaml
 from qvft.recipe.schema import Recipe
 
 LOCK_NAME = "recipe.lock.yaml"
@@ -18,18 +21,33 @@ LOCK_NAME = "recipe.lock.yaml"
 def recipe_hash(recipe: Recipe) -> str:
     """Hex SHA-256 over all that shapes the trained weights.
 
-    Left out: where the run lies, whether it resumes, how it is logged, and how it is evaluated
-    (unless evaluation chooses the checkpoint); changing these does not make it another run.
+    Left out: where the run lies, whether it resumes, how it is logged, how it is evaluated (unless
+    evaluation chooses the checkpoint), and what is done about spikes: a run that one stopped goes
+    on without it. Changing these does not make it another run.
     """
-    content = recipe.model_dump(exclude={"run": {"dir", "threads"}, "eval": True})
-    for key in ("resume", "report_to", "log_steps", "save_steps", "keep"):
-        content["train"].pop(key)
+    return _hash(recipe.model_dump())
+
+
+def lock_hash(run_dir: Path) -> str:
+    """The `recipe_hash` that a run folder's recipe had when its lock was written.
+
+    A later version knows further keys, with defaults; this is over those that stand in the file.
+    """
+    return _hash(read_yaml(run_dir / LOCK_NAME))
+
+
+def _hash(recipe: Mapping[str, Any]) -> str:
+    content = copy.deepcopy({key: value for key, value in recipe.items() if key != "eval"})
+    for key in ("dir", "threads"):
+        content["run"].pop(key, None)
+    for key in ("resume", "report_to", "log_steps", "save_steps", "keep", "spike"):
+        content["train"].pop(key, None)
     for key in ("workers", "cache_images", "features", "features_limit_gb"):
-        content["data"].pop(key)
+        content["data"].pop(key, None)
     for split in ("train", "eval"):
-        (content["data"][split] or {}).pop("allow_outside", None)
-    if not recipe.train.keep_best:
-        content["data"].pop("eval")
+        (content["data"].get(split) or {}).pop("allow_outside", None)
+    if not content["train"].get("keep_best"):
+        content["data"].pop("eval", None)
     return sha256_json(content)
 
 

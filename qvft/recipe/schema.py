@@ -206,6 +206,24 @@ class LearningRates(Section):
     heads: float = Field(1e-3, ge=0, description="Heads of an auxiliary objective.")
 
 
+class Spike(Section):
+    policy: Literal["off", "skip", "stop"] = Field(
+        "off",
+        description="What is done about a step whose loss is a spike. skip: its gradients are "
+        "dropped, the schedule goes on. stop: training ends before it.",
+    )
+    window: int = Field(
+        64, ge=8, description="Steps looked back on; spikes are told once half of them are known."
+    )
+    deviations: float = Field(
+        8.0,
+        gt=0,
+        description="A spike lies above their median by more than this many standard deviations, "
+        "estimated from their median absolute deviation, and",
+    )
+    factor: float = Field(1.5, ge=1, description="above this many times their median.")
+
+
 class Train(Section):
     epochs: float = Field(1.0, gt=0, description="Passes over the texts.")
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; -1: what epochs come to.")
@@ -234,6 +252,7 @@ class Train(Section):
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="Learning rates after the warm-up; cosine and linear end at zero."
     )
+    spike: Spike = Field(default_factory=Spike)
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="Autocast; auto: bf16 where a GPU has it, otherwise fp32."
     )

@@ -56,6 +56,11 @@ class AlignmentObjective(nn.Module):
         self.weights, self.seed = dict(weights), seed
         leave_frozen_vision(self, model)
 
+    @property
+    def adds_over_rows(self) -> bool:
+        """Whether a batch's sums are those of its parts: negatives come from the whole batch."""
+        return not {"itc", "itm"} & self.weights.keys()
+
     def train(self, mode: bool = True) -> AlignmentObjective:
         """As `LanguageModelling.train`."""
         super().train(mode)

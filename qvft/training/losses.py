@@ -33,6 +33,7 @@ class LanguageModelling(nn.Module):
     """
 
     accepts_loss_kwargs = True
+    adds_over_rows = True  # a batch's sums are those of its parts
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()

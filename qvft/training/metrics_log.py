@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -38,14 +40,14 @@ class MetricsLog(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # noqa: ANN001, ANN003
         """Appends one line."""
-        if not state.is_world_process_zero or not logs:
-            return
-        row = {
-            "phase": self.phase,
-            "step": state.global_step,
-            "seconds": round(time.monotonic() - self.start, 2),
-            **{key: value for key, value in logs.items() if key != "epoch"},
-        }
+        if state.is_world_process_zero and logs:
+            facts = {key: value for key, value in logs.items() if key != "epoch"}
+            self.note(state.global_step, facts)
+
+    def note(self, step: int, facts: Mapping[str, Any]) -> None:
+        """Appends what happened at a step; for the main process to call."""
+        seconds = round(time.monotonic() - self.start, 2)
+        row = {"phase": self.phase, "step": step, "seconds": seconds, **facts}
         with saving(self.path, kept=_KEPT), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
             to_disk(stream)  # before the checkpoint that goes on after it

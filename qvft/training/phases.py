@@ -14,7 +14,8 @@ from qvft.data.rows import Row
 from qvft.files import read_json, write_json
 from qvft.training.checkpoints import STATE, whole_checkpoints
 from qvft.training.metrics_log import MetricsLog
-from qvft.training.trainer import QFormerTrainer, RowDataset, row_means
+from qvft.training.spikes import SpikeRule
+from qvft.training.trainer import QFormerTrainer, RowDataset
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class PhaseSetup:
         texts_per_image: rows of an image that stay together in a batch.
         early_stopping: evaluations without a lower loss before it stops, or None.
         callbacks: further callbacks.
+        spikes: which losses are spikes; None: none is looked for.
     """
 
     name: str
@@ -43,6 +45,7 @@ class PhaseSetup:
     early_stopping: int | None
     texts_per_image: int
     callbacks: Sequence[TrainerCallback]
+    spikes: SpikeRule | None = None
 
 
 def build_trainer(
@@ -53,7 +56,8 @@ def build_trainer(
     metrics_file: Path,
 ) -> QFormerTrainer:
     """The trainer of a phase."""
-    callbacks: list[TrainerCallback] = [MetricsLog(metrics_file, setup.name), *setup.callbacks]
+    log = MetricsLog(metrics_file, setup.name)
+    callbacks: list[TrainerCallback] = [log, *setup.callbacks]
     if setup.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(setup.early_stopping))
     rows = setup.train_rows
@@ -63,13 +67,14 @@ def build_trainer(
         data_collator=setup.collator,
         train_dataset=RowDataset(rows),
         eval_dataset=RowDataset(setup.eval_rows) if setup.eval_rows else None,
-        compute_metrics=row_means,
         callbacks=callbacks,
         groups=setup.groups,
         save_weights=save_weights,
         restore_weights=restore_weights,
         row_names=lambda indices: [rows[index].id for index in indices],
         texts_per_image=setup.texts_per_image,
+        spikes=setup.spikes,
+        note=log.note,
     )
 
 

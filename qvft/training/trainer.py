@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy import isfinite
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer
 
 from qvft.data.rows import Row
 from qvft.disk import saving
@@ -18,7 +18,9 @@ from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.checkpoints import STATE, NewCheckpoint
 from qvft.training.plain_states import require_plain_states
+from qvft.training.recovering import RecoveringTrainer
 from qvft.training.sampler import GroupedSampler
+from qvft.training.step_errors import some_of
 
 
 class RowDataset(Dataset):
@@ -34,7 +36,7 @@ class RowDataset(Dataset):
         return index, self.rows[index]
 
 
-class QFormerTrainer(Trainer):
+class QFormerTrainer(RecoveringTrainer):
     """Trains a module whose forward returns `loss_sum` and `count`, or, as `AlignmentObjective`
     does in training mode, `losses`: several of these by name.
 
@@ -42,9 +44,8 @@ class QFormerTrainer(Trainer):
         groups: parameter groups for AdamW.
         save_weights: writes the trained weights into a folder.
         restore_weights: reads them back from one.
-        row_names: sample ids by row index; a non-finite loss names them.
         texts_per_image: rows of an image that stay together.
-        further arguments: as `transformers.Trainer`.
+        further arguments: as `RecoveringTrainer`.
     """
 
     def __init__(
@@ -53,15 +54,13 @@ class QFormerTrainer(Trainer):
         groups: list[dict[str, Any]],
         save_weights: Callable[[Path], None],
         restore_weights: Callable[[Path], None],
-        row_names: Callable[[Sequence[int]], list[str]],
         texts_per_image: int = 1,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, compute_metrics=self._row_means, **kwargs)
         self._groups = groups
         self._save_weights = save_weights
         self._restore_weights = restore_weights
-        self._row_names = row_names
         self._texts_per_image = texts_per_image
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
@@ -113,22 +112,14 @@ class QFormerTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Sum of the losses over the items of all processes and accumulated batches.
-
-        Raises:
-            NonFiniteLossError: a sum is NaN or infinite; names the step and the samples.
-        """
-        inputs = dict(inputs)
-        row_index = inputs.pop("row_index")
-        outputs = model(**inputs)
+        """Sum of the losses over the items of all processes and accumulated batches."""
+        outputs = model(**{key: value for key, value in inputs.items() if key != "row_index"})
         if "losses" in outputs:
-            self._require_finite({n: x.total for n, x in outputs["losses"].items()}, row_index)
             self._note(outputs["losses"])
             counts = {LANGUAGE: num_items_in_batch, **self._counts}
             assert self._objective is not None
             loss = combined_loss(outputs["losses"], self._objective.weights, counts)
         else:
-            self._require_finite({"": outputs["loss_sum"]}, row_index)
             count = outputs["count"] if num_items_in_batch is None else num_items_in_batch
             loss = outputs["loss_sum"] / count
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
@@ -150,14 +141,20 @@ class QFormerTrainer(Trainer):
             found = torch.stack([loss.total.detach().float(), loss.count.float()])
             self._logged[name] = self._logged[name] + found if name in self._logged else found
 
-    def _require_finite(self, totals: Mapping[str, Tensor], row_index: Tensor) -> None:
-        for name, total in totals.items():
-            if not torch.isfinite(total):
-                names = ", ".join(self._row_names(row_index.tolist())[:8])
-                raise NonFiniteLossError(
-                    f"the {name + ' ' if name else ''}loss is {float(total.detach())} at step "
-                    f"{self.state.global_step + 1}; samples: {names}"
-                )
+    def _row_means(self, prediction: Any) -> dict[str, float]:
+        """`row_means`, of losses that are all finite.
+
+        Raises:
+            NonFiniteLossError: one is not; every process has all of them and says so alike.
+        """
+        bad = (~isfinite(prediction.predictions[:, 0])).nonzero()[0]
+        if len(bad):
+            names = [self.eval_dataset.rows[row].id for row in bad.tolist()]
+            raise NonFiniteLossError(
+                f"the loss of {len(bad)} evaluation rows is not finite at step "
+                f"{self.state.global_step}; samples: {some_of(names)}"
+            )
+        return row_means(prediction)
 
     def prediction_step(
         self,

@@ -1,0 +1,76 @@
+"""No secret stands in a recipe: lock files, manifests and reports repeat what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from qvft.errors import RecipeError
+
+_SECRET_KEY = re.compile(r"(^|_)(token|password|passwd|secret|api_key|apikey|secret_key)$", re.I)
+_SECRET_VARIABLE = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY|SECRET_KEY)$")
+_SHORTEST = 8
+"""Characters of a variable's value that is looked for; shorter ones stand in words by chance."""
+
+_FORMS = (
+    ("a user and a password before the host", re.compile(r"://[^/\s@]*:[^/\s@]+@")),
+    (
+        "a key in its query",
+        re.compile(r"[?&][\w-]*(token|sig|signature|secret|password|api_?key|credential)=", re.I),
+    ),
+    ("a Hugging Face token", re.compile(r"\bhf_[A-Za-z0-9]{20,}")),
+    ("an AWS key", re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b")),
+    ("a GitHub token", re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}")),
+    ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
+)
+"""What gives a secret away. Source: the prefixes that the services publish for scanners."""
+
+
+def refuse_secrets(content: Mapping[str, Any], *, where: str) -> None:
+    """Checks that a recipe repeats no secret, neither by its form nor from the environment.
+
+    The message names the key path, never the value.
+
+    Raises:
+        RecipeError: it does.
+    """
+    known = {
+        name: value
+        for name, value in os.environ.items()
+        if _SECRET_VARIABLE.search(name) and len(value) >= _SHORTEST
+    }
+    for path, text in _texts(content, ()):
+        found = _found(path, text, known)
+        if found is not None:
+            raise RecipeError(
+                f"holds {found}",
+                where=f"{where}: {'.'.join(path)}",
+                expected="no secret: recipe.lock.yaml and reports repeat a recipe",
+                do="leave it in the environment (HF_TOKEN, WANDB_API_KEY, AWS_...), where the "
+                "libraries look for it",
+            )
+
+
+def _found(path: Sequence[str], text: str, known: Mapping[str, str]) -> str | None:
+    """What kind of secret a text is, None for none."""
+    if text and any(_SECRET_KEY.search(key) for key in path):
+        return "a secret by its name"
+    for name, value in known.items():
+        if value in text:
+            return f"the value of the environment variable {name}"
+    return next((kind for kind, form in _FORMS if form.search(text)), None)
+
+
+def _texts(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text in nested mappings and lists, keys too, with its key path."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield path, str(key)
+            yield from _texts(inner, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _texts(inner, (*path, str(number)))
+    elif isinstance(value, str):
+        yield path, value

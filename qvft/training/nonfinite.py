@@ -1,0 +1,128 @@
+"""Where NaN or infinity first appears: in a batch, a weight, an output or a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qvft.errors import ModelError
+from qvft.models.families import family_of
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """What was found in a batch.
+
+    Attributes:
+        what: in words, with component and name.
+        rows: numbers of the rows that it concerns; all of the batch where they cannot be told
+            apart.
+    """
+
+    what: str
+    rows: tuple[int, ...]
+
+
+def find_non_finite(
+    objective: nn.Module,
+    batch: Mapping[str, Tensor],
+    loss_of: Callable[[Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Any]]],
+) -> NonFinite | None:
+    """The first value of a batch's pass that is not finite; None: all of them are.
+
+    Goes through the batch once more, forwards and backwards, with hooks: modules in the order in
+    which they end, so that the innermost comes first; weights in the order in which they get their
+    gradients. Gradients are dropped again.
+
+    Args:
+        objective: around the model.
+        loss_of: the loss of a batch and what the objective returned.
+    """
+    rows = tuple(batch["row_index"].tolist())
+    given = [f"the batch's {name}" for name, tensor in batch.items() if not _finite(tensor)]
+    weights = [name for name, weight in objective.named_parameters() if not _finite(weight)]
+    outputs: list[str] = []
+    gradients: list[str] = []
+    objective.zero_grad()
+    with ExitStack() as hooks:
+        for handle in _hooked(objective, outputs, gradients):
+            hooks.callback(handle.remove)
+        # Whatever was found already: with several processes the others wait in here.
+        loss, returned = loss_of(batch)
+        loss.backward()
+    objective.zero_grad()
+    if given:
+        return NonFinite(given[0], rows)
+    if weights:
+        return NonFinite(f"the weights of {named(objective, weights[0])}", rows)
+    if outputs:
+        what = f"what {named(objective, outputs[0])} puts out"
+        return NonFinite(what, _concerned(returned, rows))
+    if gradients:
+        return NonFinite(f"the gradient of {named(objective, gradients[0])}", rows)
+    return None if _finite(loss) else NonFinite("the loss itself", _concerned(returned, rows))
+
+
+def named(objective: nn.Module, name: str) -> str:
+    """A module or parameter of an objective with the component that it belongs to."""
+    part, _, inner = name.partition(".")
+    if part != "model" or not inner:
+        return name
+    try:
+        component = family_of(objective.model.config.model_type).component(inner)
+    except ModelError:  # a module around several components
+        return inner
+    return inner if component == inner else f"{inner} ({component})"
+
+
+def _hooked(
+    objective: nn.Module, outputs: list[str], gradients: list[str]
+) -> Iterator[torch.utils.hooks.RemovableHandle]:
+    def look(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not outputs and not all(map(_finite, _tensors(output))):
+            outputs.append(name)
+
+    def look_back(name: str, parameter: nn.Parameter) -> None:
+        if not gradients and not _finite(parameter.grad):
+            gradients.append(name)
+
+    for name, module in objective.named_modules():
+        if name:
+            yield module.register_forward_hook(partial(look, name))
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            yield parameter.register_post_accumulate_grad_hook(partial(look_back, name))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _tensors(inner)
+    elif isinstance(value, tuple | list):
+        for inner in value:
+            yield from _tensors(inner)
+
+
+def _finite(tensor: Tensor | None) -> bool:
+    if tensor is None or not tensor.is_floating_point():
+        return True
+    return bool(torch.isfinite(tensor).all())
+
+
+def _concerned(returned: Mapping[str, Any], rows: tuple[int, ...]) -> tuple[int, ...]:
+    """The rows whose own loss is not finite, where the objective says so of some."""
+    losses = returned.get("row_loss")
+    if losses is None:
+        return rows
+    pairs = zip(rows, losses.tolist(), strict=True)
+    bad = tuple(row for row, loss in pairs if not isfinite(loss))
+    return bad or rows

@@ -1,0 +1,61 @@
+"""What is said of a step that cannot be taken. Samples are named by their ids alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+from qvft.errors import MemoryRanOutError, NonFiniteLossError
+
+_NAMED = 8
+"""Samples that a message names; metrics.jsonl has them all."""
+
+
+def some_of(samples: Sequence[str]) -> str:
+    """The first of the samples, and how many more there are."""
+    further = len(samples) - _NAMED
+    return ", ".join(samples[:_NAMED]) + (f" and {further} more" if further > 0 else "")
+
+
+def non_finite_loss(
+    loss: float, norm: float, *, step: int, found: Sequence[tuple[str, list[str]]]
+) -> NonFiniteLossError:
+    """The error for a step whose loss or gradient is NaN or infinite.
+
+    Args:
+        norm: the gradient's.
+        found: what is not finite, with the samples that it concerns, from the first on.
+    """
+    what = f"the norm of the gradient is {norm}" if isfinite(loss) else f"the loss is {loss}"
+    if not found:
+        return NonFiniteLossError(
+            f"{what} at step {step}, but a second pass over its samples is finite: dropout, or "
+            "sums in another order, brought it about; no weight has moved by it, and checkpoints "
+            "written before stay"
+        )
+    first, samples = found[0]
+    return NonFiniteLossError(
+        f"{what} at step {step}; samples: {some_of(samples)}; first in {first}; no weight has "
+        "moved by it, and checkpoints written before stay; look at these samples, or train with a "
+        "lower train.lr, a longer train.warmup or precision: fp32"
+    )
+
+
+def cannot_halve(reason: str, *, step: int, rows: int, accumulation: int) -> MemoryRanOutError:
+    """The error for a batch that does not fit and cannot be halved here.
+
+    Args:
+        rows: that the largest part of a batch has now.
+        accumulation: parts of a step.
+    """
+    start = f"memory ran out at step {step} with {rows} texts at once"
+    if rows < 2:
+        return MemoryRanOutError(
+            f"{start}; train.checkpointing=true, model.quantize.scheme=nf4 or a lower "
+            "data.max_text_tokens need less"
+        )
+    return MemoryRanOutError(
+        f"{start}, and they cannot be halved on the way: {reason}; set "
+        f"train.batch_size={rows // 2} train.accumulation={2 * accumulation}, or "
+        "train.checkpointing=true"
+    )
