@@ -22,6 +22,7 @@ from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.models.stages import encode_vision
 from qvft.recipe.schema import Recipe
+from qvft.training.activations import lean_activations
 from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.losses import LanguageModelling
 from qvft.training.sampler import GroupedSampler
@@ -223,8 +224,9 @@ class _Bench:
             return outputs["loss_sum"] / outputs["count"]
 
     def step(self, way: Way, batch: Mapping[str, Tensor]) -> None:
-        """Forward, backward, optimizer."""
-        self.loss(way, batch).backward()
+        """Forward, backward, optimizer; plain practice keeps what PEFT keeps."""
+        with lean_activations(self.model, active=self.bf16 and not way.own_forward):
+            self.loss(way, batch).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 

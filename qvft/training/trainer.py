@@ -13,6 +13,7 @@ from transformers import Trainer
 
 from qvft.data.rows import Row
 from qvft.errors import NonFiniteLossError
+from qvft.training.activations import lean_activations
 from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.sampler import GroupedSampler
@@ -69,6 +70,11 @@ class QFormerTrainer(Trainer):
         return GroupedSampler(
             [row.sample.id for row in rows], group_size=self._texts_per_image, seed=self.args.seed
         )
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer, with lean activations where it computes under autocast."""
+        with lean_activations(self.model, active=self.args.bf16):
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
