@@ -5,10 +5,11 @@ Shape letters: I images, B rows, L row length, P patches, W ViT width.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,10 +21,12 @@ from qvft.assembly.training import TrainingWork, packer_of, training_work
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
+from qvft.models.flex import use_flex, uses_flex
 from qvft.models.stages import encode_vision
 from qvft.recipe.schema import Recipe
 from qvft.training.activations import lean_activations
 from qvft.training.arguments import recompute_activations, use_bf16
+from qvft.training.compiling import compile_blocks
 from qvft.training.losses import LanguageModelling
 from qvft.training.sampler import GroupedSampler
 
@@ -111,7 +114,8 @@ def bench_training(
     """Takes `steps` steps in each way and round: the same texts, model and optimizer.
 
     Learning rates are zero, so that all ways and rounds work on the same weights. Images are
-    decoded and features made before the clock starts. Activation checkpointing is the recipe's.
+    decoded and features made before the clock starts. Activation checkpointing is the recipe's; so
+    are compiled blocks and flex attention, but for plain practice, which has neither.
 
     Args:
         ways: names of those to measure, `plain` and `qvft` among them.
@@ -126,6 +130,7 @@ def bench_training(
     work.counts(plan)
     model = work.loaded.model
     recompute_activations(model, plan.train.checkpointing)
+    compile_blocks(model, work.loaded.base.family, plan.train.compile)
     batches = _rows_of_batches(work, plan.train.batch_size, plan.train.texts_per_image, steps)
     bf16 = use_bf16(plan.train.precision)
     bench = _Bench(model, bf16=bf16)
@@ -225,7 +230,8 @@ class _Bench:
 
     def step(self, way: Way, batch: Mapping[str, Tensor]) -> None:
         """Forward, backward, optimizer; plain practice keeps what PEFT keeps."""
-        with lean_activations(self.model, active=self.bf16 and not way.own_forward):
+        lean = lean_activations(self.model, active=self.bf16 and not way.own_forward)
+        with lean, self._as_they_come() if way.own_forward else contextlib.nullcontext():
             self.loss(way, batch).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -241,7 +247,7 @@ class _Bench:
 
     def flops(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
         """Operations of a step on each batch, as torch counts them."""
-        with FlopCounterMode(display=False) as counter:
+        with self._as_they_come(), FlopCounterMode(display=False) as counter:
             for batch in batches:
                 self.loss(way, batch).backward()
         self.optimizer.zero_grad()
@@ -269,8 +275,10 @@ class _Bench:
         for batches in zip(first, second, strict=True):
             found: list[tuple[Tensor, dict[str, Tensor]]] = []
             for name, batch in zip(("plain", "qvft"), batches, strict=True):
-                value = self.loss(WAYS[name], batch)
-                value.backward()
+                plain = self._as_they_come() if name == "plain" else contextlib.nullcontext()
+                with plain:
+                    value = self.loss(WAYS[name], batch)
+                    value.backward()
                 found.append((value.detach(), self._gradients()))
                 self.optimizer.zero_grad()
             (one, ones), (other, others) = found
@@ -284,6 +292,21 @@ class _Bench:
     def _gradients(self) -> dict[str, Tensor]:
         named = self.model.named_parameters()
         return {n: p.grad.detach().clone() for n, p in named if p.grad is not None}
+
+    @contextlib.contextmanager
+    def _as_they_come(self) -> Iterator[None]:
+        """Context in which blocks run as transformers has them: not compiled, without flex.
+
+        Plain practice has neither, and operations are counted of what is neither."""
+        flex = uses_flex(self.model)
+        if flex:
+            self.model.language_model.set_attn_implementation("sdpa")
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            if flex:
+                use_flex(self.model)
 
     def _wait(self) -> None:
         if self.place.type == "cuda":

@@ -148,7 +148,7 @@ def base_model(
     model = load_model(
         base,
         dtype=dtype or DTYPES.get(recipe.model.dtype, auto),
-        attention=recipe.model.attention,
+        attention=recipe.model.kernel,
         quantize=scheme,
         double_quantize=recipe.model.quantize.double,
         device=place or device(),

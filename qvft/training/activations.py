@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -33,22 +33,29 @@ def lean_activations(model: nn.Module, *, active: bool) -> Iterator[None]:
     norms = [module for module in model.modules() if _is_frozen_in_bfloat16(module)]
     with inputs_uncast(model):
         for norm in norms:
-            norm.forward = _in_own_type(norm)
+            norm.__class__ = NormInOwnType
         try:
             yield
         finally:
             for norm in norms:
-                del norm.forward
+                norm.__class__ = nn.LayerNorm
+
+
+class NormInOwnType(nn.LayerNorm):
+    """A norm that is left out of autocast where its input has the type of its weights.
+
+    A class rather than a wrapped `forward` for each norm, so that compiled blocks share their code.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `nn.LayerNorm`."""
+        if x.dtype != self.weight.dtype:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)
 
 
 def _is_frozen_in_bfloat16(module: nn.Module) -> bool:
-    if not isinstance(module, nn.LayerNorm) or module.weight is None:
+    if type(module) is not nn.LayerNorm or module.weight is None:
         return False
     return module.weight.dtype == torch.bfloat16 and not module.weight.requires_grad
-
-
-def _in_own_type(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
-    """The norm's forward, outside of autocast wherever the input has the type of its weights."""
-    plain = norm.forward
-    quiet = torch.autocast(norm.weight.device.type, enabled=False)(plain)
-    return lambda x: quiet(x) if x.dtype == norm.weight.dtype else plain(x)
