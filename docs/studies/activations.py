@@ -26,10 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import BitsAndBytesConfig, OPTConfig, OPTForCausalLM
-from transformers.integrations import replace_with_bnb_linear
+from transformers import OPTConfig, OPTForCausalLM
 
 from qvft.adapters.lora import add_lora
+from qvft.models.families import FAMILIES
+from qvft.models.quantize import quantization_config, quantize_in_place
 from qvft.training.activations import lean_activations
 
 LAYERS = 32
@@ -75,7 +76,10 @@ def decoder(
     )
     model = OPTForCausalLM._from_config(config, dtype=torch.bfloat16)
     if nf4:
-        model = _in_nf4(model)
+        family = FAMILIES["blip2"]
+        quantize_in_place(
+            model, quantization_config(family, "nf4", double=True, compute_dtype=torch.bfloat16)
+        )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     names = [n for n, _ in model.named_modules() if n.rpartition(".")[2] in targets]
@@ -84,23 +88,6 @@ def decoder(
         if ".lora_B" in name:  # zero at first, where A has no gradient
             nn.init.normal_(parameter, std=0.02)
     return model.train()
-
-
-def _in_nf4(model: nn.Module) -> nn.Module:
-    state = model.state_dict()
-    config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-    )
-    quantised = replace_with_bnb_linear(
-        model, modules_to_not_convert=["lm_head"], quantization_config=config
-    )
-    for name, module in quantised.named_modules():
-        if type(module).__name__ == "Linear4bit":
-            weight = state[f"{name}.weight"]
-            module.weight = type(module.weight)(weight, requires_grad=False, quant_type="nf4")
-            module.bias = nn.Parameter(state[f"{name}.bias"], requires_grad=False)
-            module.compute_dtype = torch.bfloat16
-    return quantised.to("cpu")
 
 
 @contextlib.contextmanager

@@ -51,11 +51,14 @@ class PredictionPace:
     rounds: int
 
 
-def bench_prediction(recipe: Recipe, *, rounds: int) -> PredictionPace:
+def bench_prediction(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -> PredictionPace:
     """Answers the recipe's evaluation data with its base, plainly and in batches, in turn.
 
     Both decode images from their files, with the same settings, on the same weights. The first
     row is answered once beforehand, so that neither pays for what is set up once.
+
+    Args:
+        given: the model, where it is at hand already.
 
     Raises:
         UserError: the recipe, the data or the base is wrong.
@@ -64,7 +67,7 @@ def bench_prediction(recipe: Recipe, *, rounds: int) -> PredictionPace:
     rows = evaluation_rows(split.samples, texts=split.source.texts)
     if not rows:
         raise DataError("holds no text to predict", where="data.eval")
-    loaded = base_model(recipe, base_of(recipe))
+    loaded = given or base_model(recipe, base_of(recipe))
     loaded.model.eval()
     _plain(loaded, recipe, rows[:1])
     _batched(loaded, recipe, rows[:1])

@@ -154,6 +154,11 @@ def base_model(
         device=place or device(),
         random_seed=random_seed,
     )
+    return with_tools(recipe, base, model)
+
+
+def with_tools(recipe: Recipe, base: Base, model: PreTrainedModel) -> Loaded:
+    """A base's model with its processor, prompt template and collator."""
     processor = load_processor(base)
     template = template_of(recipe, base, processor)
     collator = Collator(

@@ -233,8 +233,11 @@ def packer_of(base: Base) -> Packer:
     return Packer(shares=base.family.shares_prefix, budget=budget)
 
 
-def training_work(recipe: Recipe) -> TrainingWork:
+def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWork:
     """Reads the data, loads the model and puts adapters into it.
+
+    Args:
+        given: the recipe's base model, where it is at hand already; it gets the adapters.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
@@ -248,7 +251,7 @@ def training_work(recipe: Recipe) -> TrainingWork:
     watched = any(plan.train.eval_steps is not None for plan in plans)
     evaluation = read_split(recipe, "eval") if watched else None
     set_seed(recipe.run.seed)
-    loaded = base_model(recipe, base)
+    loaded = given or base_model(recipe, base)
     with_lora = next((plan.tune for plan in plans if plan.tune.decoder == "lora"), None)
     if with_lora is not None:
         loaded = with_fresh_adapters(loaded, recipe, with_lora)
