@@ -106,14 +106,18 @@ def _plain(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
     """Processor and `Blip2ForConditionalGeneration.generate`, one row after the other."""
     generation, template = generation_fields(recipe), loaded.template
     stop = [template.stop_id, template.tokenizer.eos_token_id]
+    # transformers' own forward expects one type throughout; the bridge is float32 here.
+    types = {p.dtype for p in loaded.model.parameters() if p.is_floating_point()}
+    mixed = torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=len(types) > 1)
     texts = []
     for row in rows:
         image = decode(row.sample.image, max_pixels=recipe.data.max_image_pixels)
         prompt = template.prompt_text(row.kind, row.question)
         inputs = loaded.processor(images=image, text=prompt, return_tensors="pt")
-        ids = loaded.model.generate(
-            **inputs.to(loaded.model.device), **generation[row.kind], eos_token_id=stop
-        )
+        with mixed:
+            ids = loaded.model.generate(
+                **inputs.to(loaded.model.device), **generation[row.kind], eos_token_id=stop
+            )
         texts.append(template.decode(ids[0, inputs["input_ids"].shape[1] :].tolist()))
     return texts
 
