@@ -8,11 +8,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from qvft.adapters.lora import add_lora
 from qvft.assembly.training import training_work
 from qvft.recipe.load import load_recipe
+from qvft.train import main
 from qvft.training.activations import NormInOwnType, lean_activations
 from qvft.training.arguments import recompute_activations
 from qvft.training.losses import LanguageModelling
@@ -162,3 +164,24 @@ def leaves_of(loss: Tensor) -> set[Tensor]:
             found.add(node.variable)
         waiting += [after for after, _ in node.next_functions]
     return found
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+def test_training_under_autocast_is_lean(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpointing: bool
+) -> None:
+    seen: list[tuple[set[bool], set[bool]]] = []
+    forward = LanguageModelling.forward
+
+    def watching(self: LanguageModelling, **batch: Tensor) -> dict[str, Tensor]:
+        decoder = self.model.language_model
+        casts = {m.cast_input_dtype_enabled for m in decoder.modules() if isinstance(m, LoraLayer)}
+        norms = [m for m in decoder.modules() if isinstance(m, nn.LayerNorm)]
+        seen.append((casts, {isinstance(norm, NormInOwnType) for norm in norms}))
+        return forward(self, **batch)
+
+    monkeypatch.setattr(LanguageModelling, "forward", watching)
+    given = ["model.dtype=bfloat16", "train.precision=bf16", "train.max_steps=2"]
+    given.append(f"train.checkpointing={str(checkpointing).lower()}")
+    assert main([str(recipe_file), f"run.dir={tmp_path}", *given]) == 0
+    assert seen[-2:] == [({False}, {True})] * 2
