@@ -1,6 +1,6 @@
 """What a token costs in activations, counted from the tensors that autograd keeps.
 
-    python docs/studies/activations.py [--width 2560] [--tokens 64] [--out activations.json]
+    python docs/studies/activations.py [--width 2560] [--tokens 24] [--out activations.json]
 
 One and two blocks of OPT at the width of OPT-2.7B, random bfloat16 weights, float32 LoRA, bfloat16
 autocast on a CPU. `torch.autograd.graph.saved_tensors_hooks` sees every tensor that is kept for the
@@ -74,7 +74,16 @@ def decoder(
         max_position_embeddings=512,
         dropout=decoder_dropout,
     )
-    model = OPTForCausalLM._from_config(config, dtype=torch.bfloat16)
+    with torch.device("meta"):
+        model = OPTForCausalLM._from_config(config, dtype=torch.bfloat16)
+    model.to_empty(device="cpu")
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            nn.init.constant_(parameter, float("norm.weight" in name))
+        else:  # drawing all of a wide layer's weights would take most of the time
+            noise = 0.02 * torch.randn(min(parameter.numel(), 2**16))
+            times = -(-parameter.numel() // noise.numel())
+            parameter.data.copy_(noise.repeat(times)[: parameter.numel()].view_as(parameter))
     if nf4:
         family = FAMILIES["blip2"]
         quantize_in_place(
@@ -137,7 +146,7 @@ def main() -> int:
     """Counts and writes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--width", type=int, default=2560)
-    parser.add_argument("--tokens", type=int, default=60)
+    parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("activations.json"))
     given = parser.parse_args()
     found = []

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 PANELS = {
-    "texts": "texts an image (60 texts a step)",
+    "texts": "texts an image (30 texts a step)",
     "length": "words of a text (5 texts an image, 20 a step)",
 }
 WAYS = {"plain": "#a8a8a8", "qvft": "#4a6fa5"}

@@ -33,7 +33,8 @@ def require_flex(config: PretrainedConfig, place: torch.device) -> None:
     decoder = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text), None)
     if not getattr(decoder, "_supports_flex_attn", False):
         raise RecipeError(
-            f"flex with a {text.model_type} decoder, for which transformers has none",
+            f"flex in a {config.model_type} model with a {text.model_type} decoder, for which "
+            "transformers has none",
             where=WHERE,
             expected="an OPT decoder",
             do="leave it at sdpa",

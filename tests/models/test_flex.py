@@ -15,6 +15,7 @@ from qvft.data.packing import Packer, packed
 from qvft.errors import RecipeError
 from qvft.models.flex import KERNEL, block_mask, require_flex, use_flex, uses_flex
 from qvft.models.packed import NOBODY, Packing
+from qvft.models.qvision.configuration import QVisionConfig
 from qvft.recipe.load import load_recipe
 from qvft.recipe.schema import Model
 from qvft.train import main
@@ -91,9 +92,9 @@ def test_training_on_a_cpu_is_refused_before_anything_begins(
 
 @pytest.mark.parametrize("text", [GPTNeoConfig(), GPT2Config()], ids=lambda text: text.model_type)
 def test_decoders_without_it_are_named(text: PretrainedConfig) -> None:
-    config = PretrainedConfig()
+    config = QVisionConfig()
     config.text_config = text
-    with pytest.raises(RecipeError, match=f"flex with a {text.model_type} decoder"):
+    with pytest.raises(RecipeError, match=f"in a qvision model with a {text.model_type} decoder"):
         require_flex(config, torch.device("cuda"))
 
 
