@@ -35,6 +35,7 @@ def bench(given: argparse.Namespace) -> None:
     from qvft.assembly.bench_prediction import bench_prediction
     from qvft.assembly.bench_report import (
         machine,
+        prediction_json,
         prediction_lines,
         save_chart,
         training_json,
@@ -64,9 +65,7 @@ def bench(given: argparse.Namespace) -> None:
     if given.only != "train":
         prediction = bench_prediction(recipe, rounds=given.rounds)
         stdout.print(prediction_lines(prediction))
-        found["predict"] = vars(prediction) | {
-            name: vars(getattr(prediction, name)) for name in ("plain", "qvft")
-        }
+        found["predict"] = prediction_json(prediction)
     if given.json is not None:
         write_json(given.json, found)
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import peft
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from qvft.adapters.lora_config import WEIGHTS, require_fitting_lora
@@ -138,3 +141,17 @@ def _misfit(folder: Path, error: Exception) -> CheckpointError:
 def without_adapters(handle: PeftModel):  # noqa: ANN201 - PEFT's context manager has no public type
     """Context in which the model computes as the base does."""
     return handle.disable_adapter()
+
+
+def inputs_uncast(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Context in which LoRA layers take their input in the type it comes in, for autocast.
+
+    PEFT makes it the adapter's float32 first, and autocast makes that bfloat16 again: each layer
+    keeps a copy of its own for the backward pass, with dropout one in float32. Left alone, autocast
+    casts the adapter's small weights instead, and the input is kept once for all that read it.
+
+    DoRA measures the adapted weight's rows in the input's type, so its layers still cast.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    plain = not any(layer.lora_variant for layer in layers)
+    return disable_input_dtype_casting(model, active=plain)

@@ -51,11 +51,14 @@ class PredictionPace:
     rounds: int
 
 
-def bench_prediction(recipe: Recipe, *, rounds: int) -> PredictionPace:
+def bench_prediction(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -> PredictionPace:
     """Answers the recipe's evaluation data with its base, plainly and in batches, in turn.
 
     Both decode images from their files, with the same settings, on the same weights. The first
     row is answered once beforehand, so that neither pays for what is set up once.
+
+    Args:
+        given: the model, where it is at hand already.
 
     Raises:
         UserError: the recipe, the data or the base is wrong.
@@ -64,7 +67,7 @@ def bench_prediction(recipe: Recipe, *, rounds: int) -> PredictionPace:
     rows = evaluation_rows(split.samples, texts=split.source.texts)
     if not rows:
         raise DataError("holds no text to predict", where="data.eval")
-    loaded = base_model(recipe, base_of(recipe))
+    loaded = given or base_model(recipe, base_of(recipe))
     loaded.model.eval()
     _plain(loaded, recipe, rows[:1])
     _batched(loaded, recipe, rows[:1])
@@ -103,14 +106,18 @@ def _plain(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
     """Processor and `Blip2ForConditionalGeneration.generate`, one row after the other."""
     generation, template = generation_fields(recipe), loaded.template
     stop = [template.stop_id, template.tokenizer.eos_token_id]
+    # transformers' own forward expects one type throughout; the bridge is float32 here.
+    types = {p.dtype for p in loaded.model.parameters() if p.is_floating_point()}
+    mixed = torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=len(types) > 1)
     texts = []
     for row in rows:
         image = decode(row.sample.image, max_pixels=recipe.data.max_image_pixels)
         prompt = template.prompt_text(row.kind, row.question)
         inputs = loaded.processor(images=image, text=prompt, return_tensors="pt")
-        ids = loaded.model.generate(
-            **inputs.to(loaded.model.device), **generation[row.kind], eos_token_id=stop
-        )
+        with mixed:
+            ids = loaded.model.generate(
+                **inputs.to(loaded.model.device), **generation[row.kind], eos_token_id=stop
+            )
         texts.append(template.decode(ids[0, inputs["input_ids"].shape[1] :].tolist()))
     return texts
 

@@ -70,6 +70,11 @@ def training_table(bench: TrainingBench) -> Table:
     return table
 
 
+def prediction_json(pace: PredictionPace) -> dict[str, Any]:
+    """Both ways and their ratio."""
+    return vars(pace) | {name: dict(vars(getattr(pace, name))) for name in ("plain", "qvft")}
+
+
 def prediction_lines(pace: PredictionPace) -> str:
     """Both ways and their ratio."""
     return (

@@ -5,55 +5,25 @@ Shape letters: I images, B rows, L row length, P patches, W ViT width.
 
 from __future__ import annotations
 
-import gc
 import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
-from qvft.assembly.bench_machine import matmul_rate, resident_peak
-from qvft.assembly.training import TrainingWork, packer_of, training_work
+from qvft.assembly.bench_machine import matmul_rate
+from qvft.assembly.bench_steps import WAYS, Steps, Way
+from qvft.assembly.training import PhasePlan, TrainingWork, packer_of, training_work
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
+from qvft.models.absent import release_vision
 from qvft.models.stages import encode_vision
 from qvft.recipe.schema import Recipe
 from qvft.training.arguments import recompute_activations, use_bf16
-from qvft.training.losses import LanguageModelling
+from qvft.training.compiling import compile_blocks
 from qvft.training.sampler import GroupedSampler
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to lay out the same texts.
-
-    Attributes:
-        image_once: an image is encoded once for its rows, rather than once a row.
-        packed: rows are packed, rather than padded to the longest.
-        cached: the ViT's features are at hand.
-        own_forward: the model's own `forward` with logits at every position, in place of logits
-            at supervised positions.
-    """
-
-    image_once: bool = True
-    packed: bool = True
-    cached: bool = True
-    own_forward: bool = False
-
-
-WAYS = {
-    "plain": Way(image_once=False, packed=False, cached=False, own_forward=True),
-    "label_logits": Way(image_once=False, packed=False, cached=False),
-    "image_once": Way(packed=False, cached=False),
-    "packed": Way(cached=False),
-    "cached": Way(packed=False),
-    "qvft": Way(),
-}
-"""Plain practice, the parts one after the other and each beside it, everything."""
 
 
 @dataclass(frozen=True)
@@ -107,27 +77,34 @@ class TrainingBench:
 def bench_training(
     recipe: Recipe, *, rounds: int, steps: int, ways: Sequence[str] = tuple(WAYS)
 ) -> TrainingBench:
+    """As `bench_work`, of what a recipe says.
+
+    Raises:
+        UserError: the recipe, the data or the base is wrong.
+    """
+    return bench_work(training_work(recipe), rounds=rounds, steps=steps, ways=ways)
+
+
+def bench_work(
+    work: TrainingWork, *, rounds: int, steps: int, ways: Sequence[str] = tuple(WAYS)
+) -> TrainingBench:
     """Takes `steps` steps in each way and round: the same texts, model and optimizer.
 
     Learning rates are zero, so that all ways and rounds work on the same weights. Images are
-    decoded and features made before the clock starts. Activation checkpointing is the recipe's.
+    decoded and features made before the clock starts. Activation checkpointing is the recipe's; so
+    are compiled blocks and flex attention, but for plain practice, which has neither.
 
     Args:
         ways: names of those to measure, `plain` and `qvft` among them.
 
     Raises:
-        UserError: the recipe, the data or the base is wrong.
+        RecipeError: no phase has the language loss.
     """
-    work = training_work(recipe)
-    plan = next((p for p in work.plans if p.phase.objective == "language"), None)
-    if plan is None:
-        raise RecipeError("has no phase with the language loss", where="phases")
-    work.counts(plan)
+    plan = _prepared(work)
     model = work.loaded.model
-    recompute_activations(model, plan.train.checkpointing)
     batches = _rows_of_batches(work, plan.train.batch_size, plan.train.texts_per_image, steps)
     bf16 = use_bf16(plan.train.precision)
-    bench = _Bench(model, bf16=bf16)
+    bench = Steps(model, bf16=bf16)
     chosen = {name: way for name, way in WAYS.items() if name in ways}
     laid = {name: _laid_out(work, way, batches) for name, way in chosen.items()}
     loss, gradient, largest = bench.differences(laid["plain"], laid["qvft"])
@@ -169,6 +146,34 @@ def bench_training(
     )
 
 
+def training_memory(work: TrainingWork, *, steps: int) -> int:
+    """Bytes on the device while a recipe trains with cached features: weights, states, a step.
+
+    The ViT is let go, as training does, and cannot be run afterwards. Without a GPU it is what a
+    step takes above what is held before it.
+    """
+    plan = _prepared(work)
+    model = work.loaded.model
+    batches = _rows_of_batches(work, plan.train.batch_size, plan.train.texts_per_image, steps)
+    laid = _laid_out(work, WAYS["qvft"], batches)
+    release_vision(model)
+    step = Steps(model, bf16=use_bf16(plan.train.precision)).memory(WAYS["qvft"], laid)
+    held = torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else 0
+    return held + step
+
+
+def _prepared(work: TrainingWork) -> PhasePlan:
+    """The first phase with the language loss, the model as it wants it."""
+    plan = next((p for p in work.plans if p.phase.objective == "language"), None)
+    if plan is None:
+        raise RecipeError("has no phase with the language loss", where="phases")
+    work.counts(plan)
+    model = work.loaded.model
+    recompute_activations(model, plan.train.checkpointing)
+    compile_blocks(model, work.loaded.base.family, plan.train.compile)
+    return plan
+
+
 def _rows_of_batches(
     work: TrainingWork, batch_size: int, texts_per_image: int, steps: int
 ) -> list[list[tuple[int, Row]]]:
@@ -200,89 +205,3 @@ def _laid_out(
             batch["image_index"] = torch.arange(len(rows), device=place)
         found.append(batch)
     return found
-
-
-class _Bench:
-    """Steps on one model, in whichever way."""
-
-    def __init__(self, model: nn.Module, *, bf16: bool) -> None:
-        self.model, self.bf16 = model, bf16
-        self.place = model.device
-        self.objective = LanguageModelling(model).train()
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=0.0)
-        self.objective.zero_grad()
-
-    def loss(self, way: Way, batch: Mapping[str, Tensor]) -> Tensor:
-        """Mean loss of a batch's supervised tokens."""
-        with torch.autocast(self.place.type, dtype=torch.bfloat16, enabled=self.bf16):
-            if way.own_forward:
-                inputs = {k: v for k, v in batch.items() if k != "image_index"}
-                return self.model(**inputs).loss
-            outputs = self.objective(**batch)
-            return outputs["loss_sum"] / outputs["count"]
-
-    def step(self, way: Way, batch: Mapping[str, Tensor]) -> None:
-        """Forward, backward, optimizer."""
-        self.loss(way, batch).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def timed(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
-        """Seconds of a step on each batch."""
-        self._wait()
-        start = time.perf_counter()
-        for batch in batches:
-            self.step(way, batch)
-        self._wait()
-        return time.perf_counter() - start
-
-    def flops(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
-        """Operations of a step on each batch, as torch counts them."""
-        with FlopCounterMode(display=False) as counter:
-            for batch in batches:
-                self.loss(way, batch).backward()
-        self.optimizer.zero_grad()
-        return float(counter.get_total_flops())
-
-    def memory(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> int:
-        """Bytes that the largest step takes above what is held between steps."""
-        self.step(way, batches[0])
-        gc.collect()
-        if self.place.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.place)
-            before = torch.cuda.memory_allocated(self.place)
-            self.timed(way, batches)
-            return torch.cuda.max_memory_allocated(self.place) - before
-        with resident_peak() as peak:
-            self.timed(way, batches)
-        return peak()
-
-    def differences(
-        self, first: Sequence[Mapping[str, Tensor]], second: Sequence[Mapping[str, Tensor]]
-    ) -> tuple[float, float, float]:
-        """Largest differences of loss and of gradient, plain against qvft; largest gradient."""
-        loss, gradient, largest = 0.0, 0.0, 0.0
-        self.objective.eval()
-        for batches in zip(first, second, strict=True):
-            found: list[tuple[Tensor, dict[str, Tensor]]] = []
-            for name, batch in zip(("plain", "qvft"), batches, strict=True):
-                value = self.loss(WAYS[name], batch)
-                value.backward()
-                found.append((value.detach(), self._gradients()))
-                self.optimizer.zero_grad()
-            (one, ones), (other, others) = found
-            loss = max(loss, float((one - other).abs()))
-            for name, value in ones.items():
-                gradient = max(gradient, float((value - others[name]).abs().max()))
-                largest = max(largest, float(value.abs().max()))
-        self.objective.train()
-        return loss, gradient, largest
-
-    def _gradients(self) -> dict[str, Tensor]:
-        named = self.model.named_parameters()
-        return {n: p.grad.detach().clone() for n, p in named if p.grad is not None}
-
-    def _wait(self) -> None:
-        if self.place.type == "cuda":
-            torch.cuda.synchronize(self.place)

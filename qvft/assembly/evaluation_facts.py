@@ -45,7 +45,7 @@ def model_facts(opened: Opened) -> ModelFacts:
         recipe_sha256=read_manifest(run / "adapter")["recipe_sha256"] if run else None,
         dtype=str(dtype).removeprefix("torch."),
         quantize=recipe.model.quantize.scheme,
-        attention=recipe.model.attention,
+        attention=recipe.model.kernel,
         device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
     )
 

@@ -111,7 +111,7 @@ def _space(loaded: Loaded, recipe: Recipe, encode: Encode) -> Space:
         width=features.shape[2],
         vit_settings={
             "config": vision.config.to_dict() if hasattr(vision, "config") else {},
-            "attention": recipe.model.attention,
+            "attention": recipe.model.kernel,
             "device": loaded.model.device.type,
         },
     )

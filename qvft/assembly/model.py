@@ -149,12 +149,17 @@ def base_model(
     model = load_model(
         base,
         dtype=dtype or DTYPES.get(recipe.model.dtype, auto),
-        attention=recipe.model.attention,
+        attention=recipe.model.kernel,
         quantize=scheme,
         double_quantize=recipe.model.quantize.double,
         device=place or device(),
         random_seed=random_seed,
     )
+    return with_tools(recipe, base, model)
+
+
+def with_tools(recipe: Recipe, base: Base, model: PreTrainedModel) -> Loaded:
+    """A base's model with its processor, prompt template and collator."""
     processor = load_processor(base)
     template = template_of(recipe, base, processor)
     collator = Collator(

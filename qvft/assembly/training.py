@@ -26,6 +26,7 @@ from qvft.assembly.model import (
     Loaded,
     base_model,
     base_of,
+    device,
     provenance_of,
     set_trainable,
     with_fresh_adapters,
@@ -35,10 +36,12 @@ from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
 from qvft.models.absent import release_vision
 from qvft.models.base import Base
+from qvft.models.flex import require_flex, use_flex
 from qvft.recipe.load import resolve_phase
 from qvft.recipe.schema import Phase, Recipe, Train, Tune
 from qvft.training.alignment_objective import LANGUAGE, AlignmentCollator, AlignmentObjective
 from qvft.training.arguments import recompute_activations, training_arguments
+from qvft.training.compiling import compile_blocks, require_compiler
 from qvft.training.losses import LanguageModelling
 from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
@@ -153,6 +156,7 @@ class TrainingWork:
         if train.preflight and language:
             self._preflight(module, collator, rows)
             callbacks.append(GradientCheck(loaded.model, loaded.base.family))
+        compile_blocks(loaded.model, loaded.base.family, train.compile)
         return PhaseSetup(
             name=plan.phase.name,
             module=module,
@@ -231,8 +235,11 @@ def packer_of(base: Base) -> Packer:
     return Packer(shares=base.family.shares_prefix, budget=budget)
 
 
-def training_work(recipe: Recipe) -> TrainingWork:
+def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWork:
     """Reads the data, loads the model and puts adapters into it.
+
+    Args:
+        given: the recipe's base model, where it is at hand already; it gets the adapters.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
@@ -240,19 +247,30 @@ def training_work(recipe: Recipe) -> TrainingWork:
     plans = phase_plans(recipe)
     base = base_of(recipe)
     require_alignable(recipe, base)
+    _require_kernels(recipe, base, plans)
     train = read_split(recipe, "train")
     # A test split is read by evaluation alone; training reads it only if told to watch it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
     evaluation = read_split(recipe, "eval") if watched else None
     set_seed(recipe.run.seed)
-    loaded = base_model(recipe, base)
+    loaded = given or base_model(recipe, base)
     with_lora = next((plan.tune for plan in plans if plan.tune.decoder == "lora"), None)
     if with_lora is not None:
         loaded = with_fresh_adapters(loaded, recipe, with_lora)
+    if recipe.model.attention == "flex":
+        use_flex(loaded.model)
     hashes = {split.name: split.sha256 for split in (train, evaluation) if split}
     provenance = provenance_of(recipe, base, hashes)
     branch = new_branch(recipe, loaded)
     return TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch)
+
+
+def _require_kernels(recipe: Recipe, base: Base, plans: Sequence[PhasePlan]) -> None:
+    """Checks that what the recipe would compile can be compiled here."""
+    if recipe.model.attention == "flex":
+        require_flex(base.config, device())
+    if any(plan.train.compile for plan in plans):
+        require_compiler(device())
 
 
 def phase_plans(recipe: Recipe) -> list[PhasePlan]:

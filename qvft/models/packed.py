@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qvft.models.flex import block_mask, uses_flex
 from qvft.models.stages import decode_hidden
 
 NOBODY = -1
@@ -72,10 +73,14 @@ def hidden_at(
     """
     if packing is None:
         return decode_hidden(model, embeds, attention_mask)[where]
+    if uses_flex(model):
+        mask: Any = block_mask(packing.owner, packing.text, NOBODY)
+    else:
+        mask = packing.mask(embeds.dtype)
     hidden = decode_hidden(
         model,
         embeds.flatten(0, 1)[packing.source],
-        packing.mask(embeds.dtype),
+        mask,
         position_ids=packing.positions,
     )
     return hidden.flatten(0, 1)[packing.place[where]]

@@ -68,8 +68,17 @@ class Model(Section):
         description="Type of frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. Trained "
         "weights are always float32.",
     )
-    attention: Literal["sdpa", "eager"] = Field("sdpa", description="Attention kernel.")
+    attention: Literal["sdpa", "eager", "flex"] = Field(
+        "sdpa",
+        description="Attention kernel. flex: sdpa, but the decoder is trained with flex attention, "
+        "which leaves out blocks of a packed row that do not see each other; on a GPU, for OPT.",
+    )
     quantize: Quantize = Field(default_factory=Quantize)
+
+    @property
+    def kernel(self) -> str:
+        """The attention kernel of everything but the decoder while it is trained."""
+        return "sdpa" if self.attention == "flex" else self.attention
 
 
 class Source(Section):
@@ -257,6 +266,11 @@ class Train(Section):
         "auto", description="Autocast; auto: bf16 where a GPU has it, otherwise fp32."
     )
     checkpointing: bool = Field(False, description="Recompute activations; less memory, slower.")
+    compile: bool = Field(
+        False,
+        description="torch.compile the decoder's blocks, once for all lengths. The first steps "
+        "wait for it; needs a C++ compiler on a CPU, Triton on a GPU.",
+    )
     eval_steps: int | None = Field(None, ge=1, description="Evaluate the loss every N steps.")
     save_steps: int | None = Field(None, ge=1, description="Checkpoint every N steps.")
     keep: int = Field(2, ge=1, description="Checkpoints kept, the best one among them.")

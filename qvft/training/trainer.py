@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from qvft.data.rows import Row
 from qvft.disk import saving
 from qvft.errors import NonFiniteLossError
+from qvft.training.activations import lean_activations
 from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.checkpoints import STATE, NewCheckpoint
@@ -80,6 +81,11 @@ class QFormerTrainer(RecoveringTrainer):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """As the Trainer, see `get_train_dataloader`."""
         return _with_own_seeds(super().get_eval_dataloader(eval_dataset))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer, with lean activations where it computes under autocast."""
+        with lean_activations(self.model, active=self.args.bf16):
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""

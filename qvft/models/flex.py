@@ -1,0 +1,75 @@
+"""Flex attention for packed rows: blocks that do not see each other are not computed.
+
+Shape letters: R packed rows, K packed row length.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
+
+from qvft.errors import RecipeError
+
+KERNEL = "flex_attention"
+WHERE = "model.attention"
+
+
+def require_flex(config: PretrainedConfig, place: torch.device) -> None:
+    """Checks that a decoder can be trained with flex attention here.
+
+    Args:
+        config: the model's; its decoder's is `text_config`.
+        place: where it is trained.
+
+    Raises:
+        RecipeError: transformers has no flex attention for this decoder, or torch no backward pass
+            of it for this device.
+    """
+    text = config.text_config
+    decoder = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text), None)
+    if not getattr(decoder, "_supports_flex_attn", False):
+        raise RecipeError(
+            f"flex in a {config.model_type} model with a {text.model_type} decoder, for which "
+            "transformers has none",
+            where=WHERE,
+            expected="an OPT decoder",
+            do="leave it at sdpa",
+        )
+    if place.type == "cpu":
+        raise RecipeError(
+            "flex on a CPU, for which torch has no backward pass of it",
+            where=WHERE,
+            expected="a GPU",
+            do="leave it at sdpa, which gives the same losses and gradients",
+        )
+
+
+def use_flex(model: Any) -> None:
+    """Has the decoder attend with flex attention from now on; the rest of the model does not."""
+    model.language_model.set_attn_implementation(KERNEL)
+
+
+def uses_flex(model: Any) -> bool:
+    """Whether the decoder attends with flex attention."""
+    return model.language_model.config._attn_implementation == KERNEL
+
+
+def block_mask(owner: Tensor, text: Tensor, nobody: int) -> BlockMask:
+    """Who sees whom in packed rows, as `Packing.mask` has it, by blocks of 128.
+
+    Args:
+        owner, text: (R, K) of a `Packing`.
+        nobody: what stands in `text` where a position belongs to all rows of its owner.
+    """
+
+    def sees(row: Tensor, head: Tensor, reader: Tensor, read: Tensor) -> Tensor:
+        same_owner = owner[row, reader] == owner[row, read]
+        own_text = text[row, reader] == text[row, read]
+        return (read <= reader) & same_owner & (own_text | (text[row, read] == nobody))
+
+    rows, width = owner.shape
+    return create_block_mask(sees, rows, None, width, width, device=owner.device)
