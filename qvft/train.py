@@ -17,7 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     given = parser.parse_args(arguments)
-    return exit_status(lambda: train(given.recipe, given.overrides))
+    return exit_status(
+        lambda: train(given.recipe, given.overrides),
+        many_processes=True,
+    )
 
 
 def train(recipe_path: str, overrides: Sequence[str]) -> None:

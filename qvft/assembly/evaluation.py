@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from accelerate import PartialState
 
 from qvft.assembly.aligned import with_heads
 from qvft.assembly.baselines import base_figures, frequent_answer_predictions
@@ -28,11 +31,12 @@ from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.decode import blind_images
 from qvft.evaluation.groups import GroupScores
 from qvft.evaluation.of_model import RETRIEVAL, groups_kept, with_groups
-from qvft.evaluation.predict import predict_rows
 from qvft.evaluation.report import Report, write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, applicable_groups, score
+from qvft.evaluation.shares import predict_shared
 from qvft.files import read_jsonl, write_text
+from qvft.log import is_main_process
 from qvft.recipe.schema import Recipe
 
 BLIND_DEFINITION = (
@@ -143,7 +147,17 @@ def base_baseline(task: Task) -> dict[str, dict[str, float]]:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder beside `folder` that takes its place if the block ends without an error."""
+    """A fresh folder beside `folder` that takes its place if the block ends without an error.
+
+    Under several processes that is the main one's; the others' goes as it came.
+    """
+    state = PartialState()
+    state.wait_for_everyone()  # all have looked at what stands there
+    if not is_main_process():
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        state.wait_for_everyone()
+        return
     folder = folder.resolve()
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -156,11 +170,14 @@ def _replacing(folder: Path) -> Iterator[Path]:
         folder.rename(replaced)
     partial.rename(folder)
     shutil.rmtree(replaced, ignore_errors=True)
+    state.wait_for_everyone()  # all find it whole
 
 
 def _write(
     partial: Path, task: Task, report: Report, items: Sequence[PredictionRow], scores: Scores
 ) -> None:
+    if not is_main_process():
+        return
     write_text(
         partial / "predictions.jsonl",
         "".join(
@@ -203,7 +220,7 @@ def _ask(
         images = [swapped[row.sample.id] for row in task.rows]
     texts = [""] * len(task.rows)
     stream = stream_to.open("w", encoding="utf-8") if stream_to else None
-    for index, text in predict_rows(
+    for index, text in predict_shared(
         loaded.model,
         loaded.collator,
         task.rows,

@@ -8,18 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer
 
-from qvft.data.rows import Row
+from qvft.data.rows import FILLER, Row
 from qvft.errors import NonFiniteLossError
 from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
+from qvft.training.filling import Filled
 from qvft.training.sampler import GroupedSampler
 
 
 class RowDataset(Dataset):
-    """Numbered rows: item i is (i, rows[i]), so that a batch can name its rows."""
+    """Numbered rows: item i is (i, rows[i]), so that a batch can name its rows.
+
+    `FILLER` is a row of no text; the first stands for it.
+    """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -28,7 +32,7 @@ class RowDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[int, Row]:
-        return index, self.rows[index]
+        return index, self.rows[0 if index == FILLER else index]
 
 
 class QFormerTrainer(Trainer):
@@ -64,11 +68,15 @@ class QFormerTrainer(Trainer):
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GroupedSampler:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         rows = (train_dataset or self.train_dataset).rows
-        return GroupedSampler(
+        order = GroupedSampler(
             [row.sample.id for row in rows], group_size=self._texts_per_image, seed=self.args.seed
         )
+        processes = self.args.world_size
+        if processes == 1:
+            return order
+        return Filled(order, multiple=self.args.train_batch_size * processes)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
@@ -141,7 +149,8 @@ class QFormerTrainer(Trainer):
     def _require_finite(self, totals: Mapping[str, Tensor], row_index: Tensor) -> None:
         for name, total in totals.items():
             if not torch.isfinite(total):
-                names = ", ".join(self._row_names(row_index.tolist())[:8])
+                numbers = [number for number in row_index.tolist() if number != FILLER]
+                names = ", ".join(self._row_names(numbers)[:8])
                 raise NonFiniteLossError(
                     f"the {name + ' ' if name else ''}loss is {float(total.detach())} at step "
                     f"{self.state.global_step + 1}; samples: {names}"
