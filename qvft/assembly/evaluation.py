@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import PartialState
-
 from qvft.assembly.aligned import with_heads
 from qvft.assembly.baselines import base_figures, frequent_answer_predictions
 from qvft.assembly.classifying import zero_shot_group
@@ -37,6 +35,7 @@ from qvft.evaluation.scoring import Scores, applicable_groups, score
 from qvft.evaluation.shares import predict_shared
 from qvft.files import read_jsonl, write_text
 from qvft.log import is_main_process
+from qvft.models.processes import processes
 from qvft.recipe.schema import Recipe
 
 BLIND_DEFINITION = (
@@ -151,7 +150,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
     Under several processes that is the main one's; the others' goes as it came.
     """
-    state = PartialState()
+    state = processes()
     state.wait_for_everyone()  # all have looked at what stands there
     if not is_main_process():
         with tempfile.TemporaryDirectory() as scratch:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch.distributed as dist
-from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
@@ -14,6 +12,10 @@ from qvft.data.rows import Row
 from qvft.data.sample import Sample
 from qvft.errors import ImageError
 from qvft.evaluation.predict import predict_rows
+from qvft.log import get_logger
+from qvft.models.processes import from_all, processes
+
+logger = get_logger("qvft.eval")
 
 
 def predict_shared(
@@ -31,10 +33,11 @@ def predict_shared(
     Raises:
         ImageError: an image is unusable, whichever process has met it.
     """
-    state = PartialState()
+    state = processes()
     if state.num_processes == 1:
         yield from predict_rows(model, collator, rows, images, **settings)
         return
+    logger.info("%d rows are shared by %d processes", len(rows), state.num_processes)
     shown = images if images is not None else [row.sample for row in rows]
     mine = share(
         [sample.id for sample in shown], rank=state.process_index, world=state.num_processes
@@ -53,9 +56,8 @@ def predict_shared(
             yield answers[-1]
     except ImageError as error:
         problem = error  # told to the others, which would wait for this process's answers
-    gathered: list[Any] = [None] * state.num_processes
-    dist.all_gather_object(gathered, (answers, problem))
-    for found, error in gathered:
+    gathered = from_all((answers, problem))
+    for _, error in gathered:
         if error is not None:
             raise error
     for rank, (found, _) in enumerate(gathered):
