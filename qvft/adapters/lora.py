@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import peft
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from qvft.adapters.targets import stored_transposed
 from qvft.errors import CheckpointError
+from qvft.models.sharded import whole
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -74,9 +76,29 @@ def lora_targets(handle: PeftModel) -> tuple[str, ...]:
     return tuple(names)
 
 
-def save_lora(handle: PeftModel, folder: Path) -> None:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub."""
-    handle.save_pretrained(str(folder), save_embedding_layers=False, safe_serialization=True)
+def lora_state(handle: PeftModel) -> dict[str, Tensor]:
+    """The adapters' weights as the model names them, whole; all processes that hold parts ask."""
+    return {
+        name: whole(tensor.detach())
+        for name, tensor in handle.state_dict().items()
+        if ".lora_" in name
+    }
+
+
+def save_lora(
+    handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | None = None
+) -> None:
+    """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub.
+
+    Args:
+        state: from `lora_state`, where it has been asked for already.
+    """
+    handle.save_pretrained(
+        str(folder),
+        state_dict=dict(lora_state(handle) if state is None else state),
+        save_embedding_layers=False,
+        safe_serialization=True,
+    )
     (folder / "README.md").unlink(missing_ok=True)
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
@@ -44,6 +45,7 @@ from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
 from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
 from qvft.training.scene_objective import SceneCollator, SceneObjective
+from qvft.training.sharding import asked_to_shard, shard
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class TrainingWork:
         plans: the phases.
         provenance: for the manifest.
         branch: heads of the alignment objectives, where the recipe has any.
+        sharded: each process holds a part of every weight.
         bridge: names of the weights beside LoRA that any phase so far has trained.
     """
 
@@ -76,6 +79,7 @@ class TrainingWork:
     plans: list[PhasePlan]
     provenance: Provenance
     branch: TextBranch | None = None
+    sharded: bool = False
     bridge: set[str] = field(default_factory=set)
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
@@ -148,6 +152,8 @@ class TrainingWork:
             raise RecipeError("holds no text to train on", where="data.train")
         language = plan.phase.objective == "language"
         module, collator = self.objective(plan, rows)
+        if self.sharded:
+            shard(module, loaded.model, loaded.base.family)
         callbacks: list[TrainerCallback] = []
         if train.preflight and language:
             self._preflight(module, collator, rows)
@@ -236,6 +242,9 @@ def training_work(recipe: Recipe) -> TrainingWork:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
     """
     plans = phase_plans(recipe)
+    sharded = asked_to_shard()
+    if sharded:
+        _require_shardable(recipe)
     base = base_of(recipe)
     require_alignable(recipe, base)
     train = read_split(recipe, "train")
@@ -243,14 +252,33 @@ def training_work(recipe: Recipe) -> TrainingWork:
     watched = any(plan.train.eval_steps is not None for plan in plans)
     evaluation = read_split(recipe, "eval") if watched else None
     set_seed(recipe.run.seed)
-    loaded = base_model(recipe, base)
+    # What is about to be cut does not go to the GPU whole.
+    loaded = base_model(recipe, base, place=torch.device("cpu") if sharded else None)
     with_lora = next((plan.tune for plan in plans if plan.tune.decoder == "lora"), None)
     if with_lora is not None:
         loaded = with_fresh_adapters(loaded, recipe, with_lora)
     hashes = {split.name: split.sha256 for split in (train, evaluation) if split}
     provenance = provenance_of(recipe, base, hashes)
     branch = new_branch(recipe, loaded)
-    return TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch)
+    return TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch, sharded)
+
+
+def _require_shardable(recipe: Recipe) -> None:
+    """Raises RecipeError where weights cannot be sharded."""
+    if len(recipe.phases) > 1:
+        raise RecipeError(
+            f"{len(recipe.phases)} phases under FSDP",
+            where="phases",
+            expected="one: weights are cut once, by what is trained",
+            do="use DDP (recipes/accelerate/ddp.yaml), or a run for each phase",
+        )
+    if recipe.model.quantize.scheme != "none":
+        raise RecipeError(
+            f"{recipe.model.quantize.scheme} under FSDP",
+            where="model.quantize.scheme",
+            expected="none: 4-bit weights lose their constants when they are cut",
+            do="use DDP (recipes/accelerate/ddp.yaml); a 4-bit decoder is an eighth of its size",
+        )
 
 
 def phase_plans(recipe: Recipe) -> list[PhasePlan]:

@@ -76,7 +76,7 @@ def run_phases(
         folder: the run folder.
         setups: for each phase a function from its checkpoint folder to its setup; called when the
             phase begins, since it freezes and unfreezes the model.
-        save_weights, restore_weights: of all that is trained.
+        save_weights, restore_weights: of all that is trained; called in all processes.
 
     A phase that ended in an earlier start is not repeated: its weights are read back. One that was
     cut short goes on from its last checkpoint.
@@ -98,9 +98,9 @@ def run_phases(
             restore_weights(final)
         else:
             trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-        if trainer.is_world_process_zero() and index + 1 < len(setups):
+        if index + 1 < len(setups):
             save_weights(checkpoints / "weights")
-            mark_done(checkpoints)
+            if trainer.is_world_process_zero():
+                mark_done(checkpoints)
         trainer.accelerator.wait_for_everyone()
-    if is_main_process():
-        save_weights(folder / "adapter")
+    save_weights(folder / "adapter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from qvft.data.rows import FILLER, Row
 from qvft.errors import NonFiniteLossError
+from qvft.models.sharded import is_sharded
 from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.filling import Filled
 from qvft.training.sampler import GroupedSampler
+from qvft.training.sharding import lay_out_state, whole_state
 
 
 class RowDataset(Dataset):
@@ -64,6 +68,12 @@ class QFormerTrainer(Trainer):
         self._restore_weights = restore_weights
         self._row_names = row_names
         self._texts_per_image = texts_per_image
+        self._sharded = is_sharded(self.model)
+        if self._sharded:
+            # It is wrapped already; in evaluation mode Accelerate adds nothing but autocast.
+            self.accelerator.prepare_model = partial(
+                self.accelerator.prepare_model, evaluation_mode=True
+            )
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
@@ -175,9 +185,26 @@ class QFormerTrainer(Trainer):
         )
         return loss.detach(), rows, inputs["labels"][:, :1]
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the trained weights; all processes call it, since each may hold a part."""
+        self._save(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self._save_weights(Path(output_dir or self.args.output_dir))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        optimizer = whole_state(self.optimizer)
         if self.args.should_save:
-            self._save_weights(Path(output_dir or self.args.output_dir))
+            torch.save(optimizer, Path(output_dir, OPTIMIZER_NAME))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._sharded:
+            lay_out_state(self.optimizer)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
