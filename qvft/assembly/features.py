@@ -132,7 +132,7 @@ def _space(loaded: Loaded, recipe: Recipe, encode: Encode) -> Space:
         vit_settings={
             "config": vision.config.to_dict() if hasattr(vision, "config") else {},
             "attention": recipe.model.attention,
-            "device": loaded.model.device.type,
+            "device": _place(loaded.model).type,
         },
     )
 
@@ -147,7 +147,12 @@ def _encode(model: Any, pixels: Tensor) -> Tensor:
     gets the same.
     """
     with torch.no_grad():
-        return encode_vision(model, pixels.to(model.device))
+        return encode_vision(model, pixels.to(_place(model)))
+
+
+def _place(model: Any) -> torch.device:
+    """Where the ViT is; the rest of the model may wait elsewhere."""
+    return next(model.vision_model.parameters()).device
 
 
 def _read(collator: Collator, source: ImageSource, view: int) -> Tensor:

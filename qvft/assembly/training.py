@@ -27,6 +27,7 @@ from qvft.assembly.model import (
     Loaded,
     base_model,
     base_of,
+    device,
     provenance_of,
     set_trainable,
     with_fresh_adapters,
@@ -95,6 +96,8 @@ class TrainingWork:
         splits = [split for split in (self.train, self.eval) if split is not None]
         samples = [sample for split in splits for sample in split.samples]
         set_trainable(self.loaded, self.plans[0].tune)
+        if self.sharded:  # it waits to be cut, in the CPU's memory
+            self.loaded.model.vision_model.to(device())
         self.loaded = with_features(self.loaded, self.recipe, samples)
         if self.loaded.collator.features is not None:
             release_vision(self.loaded.model)
@@ -271,6 +274,13 @@ def _require_shardable(recipe: Recipe) -> None:
             where="phases",
             expected="one: weights are cut once, by what is trained",
             do="use DDP (recipes/accelerate/ddp.yaml), or a run for each phase",
+        )
+    if recipe.objectives.alignment:
+        raise RecipeError(
+            f"{', '.join(recipe.objectives.alignment)} under FSDP",
+            where="objectives",
+            expected="lm alone: the temperature of contrast is a single number, which cannot be cut",
+            do="use DDP (recipes/accelerate/ddp.yaml)",
         )
     if recipe.model.quantize.scheme != "none":
         raise RecipeError(

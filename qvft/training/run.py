@@ -18,6 +18,7 @@ from qvft.training.phases import (
     last_checkpoint,
     mark_done,
 )
+from qvft.training.texts_a_step import require_same_step, without_cutting
 
 
 def check_folder(recipe: Recipe) -> Path:
@@ -31,7 +32,8 @@ def check_folder(recipe: Recipe) -> Path:
         return folder
     if not has_progress(folder):
         return folder  # an attempt that ended before its first checkpoint holds nothing to lose
-    if recipe_hash(read_lock(folder)) != recipe_hash(recipe):
+    before = read_lock(folder)
+    if recipe_hash(without_cutting(before)) != recipe_hash(without_cutting(recipe)):
         raise CheckpointError(
             "holds another recipe's run",
             where=str(folder),
@@ -43,6 +45,7 @@ def check_folder(recipe: Recipe) -> Path:
             where=str(folder),
             do="go on with train.resume=auto, or choose another folder with run.dir=PATH",
         )
+    require_same_step(folder, before, recipe)
     return folder
 
 
