@@ -1,5 +1,7 @@
 """`python -m qvft.eval RUN [--against OTHER] [key.path=value ...]`: evaluates a domain checkpoint.
 
+`accelerate launch -m qvft.eval` does the same on several processes, each of which answers a share.
+
 RUN is a run folder; a merged folder or a base is evaluated with --recipe RECIPE. OTHER is a run, a
 merged folder, a base, or the folder of an earlier evaluation; it is compared item by item.
 """
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvft.log import exit_status, stdout
+from qvft.log import exit_status, is_main_process, stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluation of RUN or OTHER that stands is used again where nothing has changed",
     )
     given = parser.parse_intermixed_args(arguments)
-    return exit_status(lambda: evaluate_target(given))
+    return exit_status(lambda: evaluate_target(given), many_processes=True)
 
 
 def evaluate_target(given: argparse.Namespace) -> None:
@@ -51,6 +53,8 @@ def evaluate_target(given: argparse.Namespace) -> None:
         result = evaluate_against(
             task, folder, given.against, recipe_path=given.recipe, overrides=given.overrides
         )
+    if not is_main_process():
+        return
     report = result.report.to_json()
     stdout.print(score_table(report))
     if report["against"] is not None:

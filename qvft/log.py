@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from signal import SIG_DFL, SIGINT, SIGTERM, getsignal, raise_signal, signal
 from types import FrameType
@@ -47,6 +48,9 @@ class PlainConsole(Console):
             yield Segment(text if control else _UNSEEN.sub("", text), style, control)
 
 
+OTHERS_WAIT = 3.0
+"""Seconds that a process leaves the launcher to end it, which looks for failed ones ten times a
+second, before it says what was wrong."""
 _WIDTH = None if sys.stdout.isatty() else 120
 stdout = PlainConsole(soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
 stderr = PlainConsole(stderr=True, soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
@@ -86,12 +90,31 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which unwinds as Ctrl-C does, so that files are closed and half-written ones go."""
 
 
-def exit_status(main: Callable[[], None], *, when_stopped: str = "") -> int:
+def _require_one_process() -> None:
+    """Raises UserError where a launcher has started several."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise UserError(
+            f"{processes} processes",
+            where="accelerate launch",
+            expected="one process: only training and evaluation share their work among several",
+            do="start it with python -m",
+        )
+
+
+def exit_status(
+    main: Callable[[], None], *, when_stopped: str = "", many_processes: bool = False
+) -> int:
     """Runs an entry's body and turns errors made for users into one message and a status.
+
+    Under `accelerate launch` the main process says what is wrong. Another one does so if the main
+    process does not: it waits a little for the launcher to end it.
 
     Args:
         main: the body.
         when_stopped: what to do after Ctrl-C or SIGTERM.
+        many_processes: whether several processes share the work; where they do not, starting
+            several is a mistake.
 
     Returns:
         0 when `main` returns, 2 on a `UserError`, 1 on any other `QvftError`, when the disk fails
@@ -101,12 +124,19 @@ def exit_status(main: Callable[[], None], *, when_stopped: str = "") -> int:
     setup_logging()
     try:
         with _terminable():
+            if not many_processes:
+                _require_one_process()
             main()
     except StoppedError as error:
         _say(f"qvft: {error}")
         return 128 + error.signal
     except QvftError as error:
-        _say(f"qvft: {error}")
+        if is_main_process():
+            _say(f"qvft: {error}")
+        else:
+            time.sleep(OTHERS_WAIT)
+            said = shown(f"qvft, process {os.environ['RANK']}: {error}")
+            print(said, file=sys.stderr, flush=True)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt as error:
         _say("\nqvft: stopped" + (f"; {when_stopped}" if when_stopped else ""))

@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status(
         lambda: train(given.recipe, given.overrides),
         when_stopped="what is written is whole; go on with train.resume=auto",
+        many_processes=True,
     )
 
 

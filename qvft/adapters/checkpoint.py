@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,15 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from qvft.adapters.fingerprints import fingerprints, require_untouched
-from qvft.adapters.lora import PeftModel, restore_lora, save_lora
+from qvft.adapters.lora import PeftModel, lora_state, restore_lora, save_lora
 from qvft.adapters.manifest_fields import FORMAT, require_form
 from qvft.errors import CheckpointError, NonFiniteWeightsError
 from qvft.files import write_json
+from qvft.log import is_main_process
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.sources import load_heads
 from qvft.models.families import Family
+from qvft.models.sharded import copy_into, whole
 
 BRIDGE, MANIFEST, LORA = "bridge.safetensors", "manifest.json", "adapter_config.json"
 ALIGNMENT = "alignment.safetensors"
@@ -102,6 +104,9 @@ def save_checkpoint(
 ) -> None:
     """Writes the adapter folder; the manifest last, so that a folder with one is whole.
 
+    The main process writes. Where weights are sharded all processes must call it, since each holds
+    a part of them.
+
     Args:
         bridge: names of the weights beside LoRA that were trained in any phase.
         alignment: the alignment heads, where there are any.
@@ -109,22 +114,26 @@ def save_checkpoint(
     Raises:
         NonFiniteWeightsError: a weight is NaN or infinite; nothing was written.
     """
-    _require_finite(model, bridge, alignment)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    if handle is not None:
-        save_lora(handle, folder)
+    lora = {} if handle is None else lora_state(handle)
+    heads = {} if alignment is None else _heads_state(alignment)
     state = {
-        name: parameter.detach().cpu().contiguous()
+        name: whole(parameter.detach()).cpu().contiguous()
         for name, parameter in model.named_parameters()
         if name in bridge
     }
+    _require_finite({**lora, **heads, **state})
+    if not is_main_process():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if handle is not None:
+        save_lora(handle, folder, lora)
     save_file(state, folder / BRIDGE, metadata={"format": "pt"})
     keys = {
         name: {"component": family.component(name), **_described(tensor)}
         for name, tensor in sorted(state.items())
     }
-    further = {} if alignment is None else {"alignment": _save_alignment(folder, alignment)}
+    further = {} if alignment is None else {"alignment": _save_alignment(folder, alignment, heads)}
     # safetensors makes its files readable by their owner alone; a run is often shared
     for path in folder.glob("*.safetensors"):
         path.chmod(0o666 & ~_umask())
@@ -132,16 +141,8 @@ def save_checkpoint(
     write_json(folder / MANIFEST, {"format": FORMAT, **vars(provenance), **written})
 
 
-def _require_finite(
-    model: PreTrainedModel, bridge: Collection[str], alignment: Alignment | None
-) -> None:
-    named = [
-        (name, weight)
-        for name, weight in model.named_parameters()
-        if name in bridge or ".lora_" in name
-    ]
-    heads = [] if alignment is None else list(alignment.heads.named_parameters(prefix="heads"))
-    bad = [name for name, weight in named + heads if not torch.isfinite(weight).all()]
+def _require_finite(state: Mapping[str, torch.Tensor]) -> None:
+    bad = [name for name, weight in state.items() if not torch.isfinite(weight).all()]
     if bad:
         raise NonFiniteWeightsError(
             f"{len(bad)} trained weights are NaN or infinite, first {bad[0]}: they are not "
@@ -149,12 +150,17 @@ def _require_finite(
         )
 
 
-def _save_alignment(folder: Path, alignment: Alignment) -> dict[str, Any]:
-    """Writes the heads; returns their entry of the manifest."""
-    state = {
-        PREFIX + name: tensor.detach().cpu().contiguous()
+def _heads_state(alignment: Alignment) -> dict[str, torch.Tensor]:
+    return {
+        PREFIX + name: whole(tensor.detach()).cpu().contiguous()
         for name, tensor in alignment.heads.state_dict().items()
     }
+
+
+def _save_alignment(
+    folder: Path, alignment: Alignment, state: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    """Writes the heads; returns their entry of the manifest."""
     save_file(state, folder / ALIGNMENT, metadata={"format": "pt"})
     weights = {name: _described(tensor) for name, tensor in sorted(state.items())}
     return {**alignment.facts(), "weights": weights}
@@ -287,5 +293,4 @@ def restore_checkpoint(folder: Path, model: PreTrainedModel, handle: PeftModel |
             raise CheckpointError(
                 f"{name} {tuple(tensor.shape)} has no place in the model", where=str(folder)
             )
-        with torch.no_grad():
-            target.copy_(tensor)
+        copy_into(target, tensor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from peft.helpers import disable_input_dtype_casting
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qvft.adapters.lora_config import WEIGHTS, require_fitting_lora
 from qvft.adapters.targets import stored_transposed
 from qvft.errors import CheckpointError
 from qvft.files import read_json, write_json
+from qvft.models.sharded import whole
 
 
 @contextlib.contextmanager
@@ -77,12 +78,29 @@ def lora_targets(handle: PeftModel) -> tuple[str, ...]:
     return tuple(names)
 
 
-def save_lora(handle: PeftModel, folder: Path) -> None:
+def lora_state(handle: PeftModel) -> dict[str, Tensor]:
+    """The adapters' weights as the model names them, whole; all processes that hold parts ask."""
+    return {
+        name: whole(tensor.detach())
+        for name, tensor in handle.state_dict().items()
+        if ".lora_" in name
+    }
+
+
+def save_lora(handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub.
 
     PEFT keeps the layers' names in a set, whose order changes from process to process.
+
+    Args:
+        state: from `lora_state`, where it has been asked for already.
     """
-    handle.save_pretrained(str(folder), save_embedding_layers=False, safe_serialization=True)
+    handle.save_pretrained(
+        str(folder),
+        state_dict=dict(lora_state(handle) if state is None else state),
+        save_embedding_layers=False,
+        safe_serialization=True,
+    )
     (folder / "README.md").unlink(missing_ok=True)
     config = read_json(folder / "adapter_config.json")
     ordered = {"target_modules": sorted(config["target_modules"])}

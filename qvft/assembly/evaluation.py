@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,12 +29,14 @@ from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.decode import blind_images
 from qvft.evaluation.groups import GroupScores
 from qvft.evaluation.of_model import RETRIEVAL, groups_kept, with_groups
-from qvft.evaluation.predict import predict_rows
 from qvft.evaluation.report import Report, write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, applicable_groups, score
+from qvft.evaluation.shares import predict_shared
 from qvft.files import json_text, read_jsonl, write_text
 from qvft.locks import beside
+from qvft.log import is_main_process
+from qvft.models.processes import processes
 from qvft.recipe.schema import Recipe
 
 BLIND_DEFINITION = (
@@ -146,16 +149,27 @@ def base_baseline(task: Task) -> dict[str, dict[str, float]]:
 def _replacing(folder: Path) -> Iterator[Path]:
     """A fresh folder that takes the place of `folder` if the block ends without an error.
 
+    Under several processes that is the main one's; the others' goes as it came.
+
     Raises:
         BusyError: another process evaluates there.
     """
-    with beside(folder), replaced_folder(folder) as partial:
-        yield partial
+    state = processes()
+    state.wait_for_everyone()  # all have looked at what stands there
+    if is_main_process():
+        with beside(folder), replaced_folder(folder) as partial:
+            yield partial
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+    state.wait_for_everyone()  # all find it whole
 
 
 def _write(
     partial: Path, task: Task, report: Report, items: Sequence[PredictionRow], scores: Scores
 ) -> None:
+    if not is_main_process():
+        return
     write_text(
         partial / "predictions.jsonl",
         "".join(
@@ -198,7 +212,7 @@ def _ask(
         images = [swapped[row.sample.id] for row in task.rows]
     texts = [""] * len(task.rows)
     stream = stream_to.open("w", encoding="utf-8") if stream_to else None
-    for index, text in predict_rows(
+    for index, text in predict_shared(
         loaded.model,
         loaded.collator,
         task.rows,

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import PIL.Image
 import torch
-from accelerate import PartialState
 from PIL.Image import Image
 from torch import Tensor
 
 from qvft.assembly.model import Loaded
 from qvft.data.collate import Collator
-from qvft.data.features.content import contents_of
+from qvft.data.features.content import Contents, contents_of
 from qvft.data.features.fill import Encode, fill
 from qvft.data.features.folders import default_cache
 from qvft.data.features.size import require_room
 from qvft.data.features.space import Space, StoredDtype, preprocessing_of, weights_sha256
-from qvft.data.features.store import Cached, open_store
+from qvft.data.features.store import Cached, Store, open_store
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import DataError, ImageError, RecipeError, SpaceError, UserError
 from qvft.log import get_logger
+from qvft.models.processes import from_all, processes
 from qvft.models.stages import encode_vision
 from qvft.recipe.schema import Recipe
 
@@ -45,50 +46,69 @@ def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> 
         return loaded
     sources = list({sample.image.name: sample.image for sample in samples}.values())
     encode = partial(_encode, loaded.model)
+    workers = recipe.data.workers
+    store: Store | None = None
+    contents: Contents = {}
+    known: set[str] = set()
+    problem: UserError | None = None
     try:
         store = open_store(default_cache(), _space(loaded, recipe, encode))
-    except DataError as error:
-        return _without(loaded, error)
-    workers = recipe.data.workers
-    contents = contents_of(
-        sources, max_pixels=recipe.data.max_image_pixels, threads=max(1, workers)
-    )
-    known = {content for content in contents.values() if not isinstance(content, ImageError)}
-    present = sum(store.key(content) in store for content in known)
-    state = PartialState()
-    if present < len(known):
-        try:
-            missing_bytes = require_room(
-                default_cache(),
-                store.space,
-                len(known),
-                present=present,
-                limit_bytes=round(recipe.data.features_limit_gb * 1e9),
-            )
-        except (RecipeError, SpaceError) as error:
-            return _without(loaded, error)
-        logger.info(
-            "features of %d of %d images are not cached yet: %.3g GB to %s",
-            len(known) - present,
-            len(known),
-            missing_bytes / 1e9,
-            store.folder,
+        contents = contents_of(
+            sources, max_pixels=recipe.data.max_image_pixels, threads=max(1, workers)
         )
-    state.wait_for_everyone()  # all have looked before any fills the disk, and decided alike
-    fill(
-        store,
-        sources,
-        encode,
-        read=partial(_read, loaded.collator),
-        contents=contents,
-        rank=state.process_index,
-        world=state.num_processes,
-        batch_size=CHUNK,
-        workers=workers,
-    )
-    state.wait_for_everyone()
-    store.refresh()
+        known = {content for content in contents.values() if not isinstance(content, ImageError)}
+        _require_room(store, known, recipe)
+    except (DataError, RecipeError, SpaceError) as error:
+        problem = error
+    # All have looked before any fills the disk; what one host has no room for, none caches.
+    refused = next((error for error in from_all(problem) if error is not None), None)
+    if refused is not None:
+        return _without(loaded, refused)
+    assert store is not None
+    state = processes()
+    # Every process computes its share of all. Where hosts do not see each other's files, what is
+    # missing then is computed by the processes of each host.
+    for rank, world in (
+        (state.process_index, state.num_processes),
+        (state.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+    ):
+        fill(
+            store,
+            sources,
+            encode,
+            read=partial(_read, loaded.collator),
+            contents=contents,
+            rank=rank,
+            world=world,
+            batch_size=CHUNK,
+            workers=workers,
+        )
+        state.wait_for_everyone()
+        store.refresh()
+        if all(from_all(all(store.key(content) in store for content in known))):
+            break
     return replace(loaded, collator=replace(loaded.collator, features=Cached(store, contents)))
+
+
+def _require_room(store: Store, known: Collection[str], recipe: Recipe) -> None:
+    """Checks that what is missing fits the limit and the disk, and says how much it is."""
+    present = sum(store.key(content) in store for content in known)
+    if present == len(known):
+        return
+    missing_bytes = require_room(
+        default_cache(),
+        store.space,
+        len(known),
+        present=present,
+        limit_bytes=round(recipe.data.features_limit_gb * 1e9),
+    )
+    logger.info(
+        "features of %d of %d images are not cached yet: %.3g GB to %s",
+        len(known) - present,
+        len(known),
+        missing_bytes / 1e9,
+        store.folder,
+    )
 
 
 def _without(loaded: Loaded, error: UserError) -> Loaded:
@@ -112,7 +132,7 @@ def _space(loaded: Loaded, recipe: Recipe, encode: Encode) -> Space:
         vit_settings={
             "config": vision.config.to_dict() if hasattr(vision, "config") else {},
             "attention": recipe.model.kernel,
-            "device": loaded.model.device.type,
+            "device": _place(loaded.model).type,
         },
     )
 
@@ -127,7 +147,12 @@ def _encode(model: Any, pixels: Tensor) -> Tensor:
     gets the same.
     """
     with torch.no_grad():
-        return encode_vision(model, pixels.to(model.device))
+        return encode_vision(model, pixels.to(_place(model)))
+
+
+def _place(model: Any) -> torch.device:
+    """Where the ViT is; the rest of the model may wait elsewhere."""
+    return next(model.vision_model.parameters()).device
 
 
 def _read(collator: Collator, source: ImageSource, view: int) -> Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
@@ -47,6 +48,7 @@ from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
 from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
 from qvft.training.scene_objective import SceneCollator, SceneObjective
+from qvft.training.sharding import asked_to_shard, shard
 from qvft.training.spikes import SpikeRule
 
 
@@ -70,6 +72,7 @@ class TrainingWork:
         plans: the phases.
         provenance: for the manifest.
         branch: heads of the alignment objectives, where the recipe has any.
+        sharded: each process holds a part of every weight.
         bridge: names of the weights beside LoRA that any phase so far has trained.
     """
 
@@ -80,6 +83,7 @@ class TrainingWork:
     plans: list[PhasePlan]
     provenance: Provenance
     branch: TextBranch | None = None
+    sharded: bool = False
     bridge: set[str] = field(default_factory=set)
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
@@ -95,6 +99,8 @@ class TrainingWork:
         splits = [split for split in (self.train, self.eval) if split is not None]
         samples = [sample for split in splits for sample in split.samples]
         set_trainable(self.loaded, self.plans[0].tune)
+        if self.sharded:  # it waits to be cut, in the CPU's memory
+            self.loaded.model.vision_model.to(device())
         self.loaded = with_features(self.loaded, self.recipe, samples)
         if self.loaded.collator.features is not None:
             release_vision(self.loaded.model)
@@ -152,6 +158,8 @@ class TrainingWork:
             raise RecipeError("holds no text to train on", where="data.train")
         language = plan.phase.objective == "language"
         module, collator = self.objective(plan, rows)
+        if self.sharded:
+            shard(module, loaded.model, loaded.base.family)
         callbacks: list[TrainerCallback] = []
         if train.preflight and language:
             self._preflight(module, collator, rows)
@@ -245,6 +253,9 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
     """
     plans = phase_plans(recipe)
+    sharded = asked_to_shard()
+    if sharded:
+        _require_shardable(recipe)
     base = base_of(recipe)
     require_alignable(recipe, base)
     _require_kernels(recipe, base, plans)
@@ -253,7 +264,9 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
     watched = any(plan.train.eval_steps is not None for plan in plans)
     evaluation = read_split(recipe, "eval") if watched else None
     set_seed(recipe.run.seed)
-    loaded = given or base_model(recipe, base)
+    # What is about to be cut does not go to the GPU whole.
+    place = torch.device("cpu") if sharded else None
+    loaded = given or base_model(recipe, base, place=place)
     with_lora = next((plan.tune for plan in plans if plan.tune.decoder == "lora"), None)
     if with_lora is not None:
         loaded = with_fresh_adapters(loaded, recipe, with_lora)
@@ -262,7 +275,32 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
     hashes = {split.name: split.sha256 for split in (train, evaluation) if split}
     provenance = provenance_of(recipe, base, hashes)
     branch = new_branch(recipe, loaded)
-    return TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch)
+    return TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch, sharded)
+
+
+def _require_shardable(recipe: Recipe) -> None:
+    """Raises RecipeError where weights cannot be sharded."""
+    if len(recipe.phases) > 1:
+        raise RecipeError(
+            f"{len(recipe.phases)} phases under FSDP",
+            where="phases",
+            expected="one: weights are cut once, by what is trained",
+            do="use DDP (recipes/accelerate/ddp.yaml), or a run for each phase",
+        )
+    if recipe.objectives.alignment:
+        raise RecipeError(
+            f"{', '.join(recipe.objectives.alignment)} under FSDP",
+            where="objectives",
+            expected="lm alone: the temperature of contrast is a single number, which cannot be cut",
+            do="use DDP (recipes/accelerate/ddp.yaml)",
+        )
+    if recipe.model.quantize.scheme != "none":
+        raise RecipeError(
+            f"{recipe.model.quantize.scheme} under FSDP",
+            where="model.quantize.scheme",
+            expected="none: 4-bit weights lose their constants when they are cut",
+            do="use DDP (recipes/accelerate/ddp.yaml); a 4-bit decoder is an eighth of its size",
+        )
 
 
 def _require_kernels(recipe: Recipe, base: Base, plans: Sequence[PhasePlan]) -> None:

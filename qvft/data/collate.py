@@ -18,7 +18,7 @@ from qvft.data.packing import Packer
 from qvft.data.padding import pad_rows
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
-from qvft.data.rows import Row
+from qvft.data.rows import FILLER, Row
 from qvft.data.sample import ImageSource
 
 IGNORED = -100
@@ -44,7 +44,8 @@ class Collator:
         pixel_values (I, 3, height, width) float32, or features (I, P, W);
         image_index (B,) long: the image of each row;
         input_ids (B, L) long; attention_mask (B, L) long, from lengths, never from pad ids;
-        labels (B, L) long: the token itself at target and stop positions, -100 elsewhere;
+        labels (B, L) long: the token itself at target and stop positions, -100 elsewhere and in
+            rows that only fill the batch up;
         row_index (B,) long: the row's place in `rows` as numbered by its dataset;
         with a reader qformer_input_ids and qformer_attention_mask (B, T) long;
         with a packer what `packing.packed` returns.
@@ -73,6 +74,8 @@ class Collator:
         batch = pad_rows(ids, self.template.tokenizer.pad_token_id)
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for index, token_row in enumerate(tokens):
+            if rows[index][0] == FILLER:
+                continue
             span = slice(token_row.target_start, len(token_row.ids))
             labels[index, span] = batch["input_ids"][index, span]
         image_index = [images[row.sample.id] for _, row in rows]

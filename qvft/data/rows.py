@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from qvft.data.prompt import Kind
 from qvft.data.sample import Sample
 
+FILLER = -1
+"""Number of a row that only fills a batch up: nothing is learnt from it, and it counts nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration
 
 from qvft.data.collate import Collator
-from qvft.data.rows import Row
+from qvft.data.rows import FILLER, Row
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.pairs import Pairs
 from qvft.models.alignment.texts import encode_texts
@@ -149,7 +149,11 @@ class AlignmentCollator:
         samples: dict[int, str] = {}
         for place, (_, row) in zip(batch["image_index"].tolist(), rows, strict=True):
             samples[place] = row.sample.id
-        captions = [place for place, (_, row) in enumerate(rows) if row.kind == "caption"]
+        captions = [
+            place
+            for place, (number, row) in enumerate(rows)
+            if row.kind == "caption" and number != FILLER
+        ]
         texts = [rows[place][1].target for place in captions]
         empty = torch.zeros(0, 1, dtype=torch.long)
         text_ids, text_mask = empty, empty

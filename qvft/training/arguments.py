@@ -77,7 +77,6 @@ def training_arguments(
         RecipeError: `train.arguments` names an unknown field, or one that has a key of its own.
     """
     _check_further(train["arguments"])
-    _refuse_sharding()
     on_gpu = torch.cuda.is_available()
     evaluates = has_eval and train["eval_steps"] is not None
     saves = train["save_steps"] or (train["eval_steps"] if train["keep_best"] else None)
@@ -149,25 +148,6 @@ def recompute_activations(model: PreTrainedModel, wanted: bool) -> None:
         return
     disable = getattr(model, "activation_checkpointing_disable", None)
     (disable or model.gradient_checkpointing_disable)()
-
-
-def _refuse_sharding() -> None:
-    """FSDP and DeepSpeed cut weights apart, which saving and the gradient check do not follow yet.
-
-    Raises:
-        RecipeError: the launcher asks for one of them.
-    """
-    for name, variable in (
-        ("FSDP", "ACCELERATE_USE_FSDP"),
-        ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED"),
-    ):
-        if os.environ.get(variable, "false").lower() in ("true", "1"):
-            raise RecipeError(
-                f"asks for {name}",
-                where="accelerate launch",
-                expected="one process a GPU (DDP)",
-                do="choose multi-GPU without sharding in accelerate config",
-            )
 
 
 def _check_further(further: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from qvft.errors import PreflightError
 from qvft.models.families import Family
+from qvft.models.sharded import whole
 from qvft.training.alignment_losses import combined_loss
 from qvft.training.alignment_objective import AlignmentObjective
 
@@ -139,7 +140,7 @@ def _parts(heads: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 def _size(parameter: nn.Parameter) -> float:
     gradient = parameter.grad
-    return 0.0 if gradient is None else float(gradient.detach().abs().max())
+    return 0.0 if gradient is None else float(whole(gradient.detach()).abs().max())
 
 
 def _require(dead: Iterable[str], *, when: str = "the first backward pass") -> None:

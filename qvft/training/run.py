@@ -25,6 +25,7 @@ from qvft.training.phases import (
     mark_done,
 )
 from qvft.training.stopping import StopAtStep, requests_noted
+from qvft.training.texts_a_step import require_same_step, without_cutting
 
 
 def check_folder(recipe: Recipe) -> Path:
@@ -46,7 +47,8 @@ def _require_ours(recipe: Recipe, folder: Path) -> Path:
         return folder
     if not has_progress(folder):
         return folder  # an attempt that ended before its first checkpoint holds nothing to lose
-    if recipe_hash(read_lock(folder)) != recipe_hash(recipe):
+    before = read_lock(folder)
+    if recipe_hash(without_cutting(before)) != recipe_hash(without_cutting(recipe)):
         raise CheckpointError(
             "holds another recipe's run",
             where=str(folder),
@@ -58,6 +60,7 @@ def _require_ours(recipe: Recipe, folder: Path) -> Path:
             where=str(folder),
             do="go on with train.resume=auto, or choose another folder with run.dir=PATH",
         )
+    require_same_step(folder, before, recipe)
     return folder
 
 
@@ -106,7 +109,7 @@ def run_phases(
         folder: the run folder.
         setups: for each phase a function from its checkpoint folder to its setup; called when the
             phase begins, since it freezes and unfreezes the model.
-        save_weights, restore_weights: of all that is trained.
+        save_weights, restore_weights: of all that is trained; called in all processes.
 
     A phase that ended in an earlier start is not repeated: its weights are read back. One that was
     cut short goes on from its last checkpoint.
@@ -138,20 +141,23 @@ def run_phases(
                 trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
             if trainer.is_world_process_zero():
                 clear(checkpoints)
-                if index + 1 < len(setups):
-                    _write(checkpoints / "weights", save_weights)
+            if index + 1 < len(setups):
+                _write(checkpoints / "weights", save_weights)
+                if trainer.is_world_process_zero():
                     mark_done(checkpoints)
             trainer.accelerator.wait_for_everyone()
-        if is_main_process():
-            _write(folder / "adapter", save_weights)
+        _write(folder / "adapter", save_weights)
 
 
 def _write(folder: Path, save_weights: Callable[[Path], None]) -> None:
-    """Writes an adapter folder whole, or leaves the one that is there.
+    """Writes an adapter folder whole, or leaves the one that is there; all processes call it.
 
     Raises:
         FailedError: it could not be written.
     """
+    if not is_main_process():
+        save_weights(folder)  # gives its parts of the weights and writes nothing
+        return
     kept = "the checkpoints are whole; go on with train.resume=auto"
     with saving(folder, kept=kept), replaced_folder(folder) as partial:
         save_weights(partial)

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy import isfinite
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from qvft.data.rows import Row
+from qvft.data.rows import FILLER, Row
 from qvft.disk import saving
 from qvft.errors import NonFiniteLossError
+from qvft.models.sharded import is_sharded
 from qvft.training.activations import lean_activations
 from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.checkpoints import STATE, NewCheckpoint
+from qvft.training.filling import Filled
 from qvft.training.plain_states import require_plain_states
 from qvft.training.recovering import RecoveringTrainer
 from qvft.training.sampler import GroupedSampler
+from qvft.training.sharding import lay_out_state, whole_state
 from qvft.training.step_errors import some_of
 
 
 class RowDataset(Dataset):
-    """Numbered rows: item i is (i, rows[i]), so that a batch can name its rows."""
+    """Numbered rows: item i is (i, rows[i]), so that a batch can name its rows.
+
+    `FILLER` is a row of no text; the first stands for it.
+    """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -34,7 +42,7 @@ class RowDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[int, Row]:
-        return index, self.rows[index]
+        return index, self.rows[0 if index == FILLER else index]
 
 
 class QFormerTrainer(RecoveringTrainer):
@@ -63,16 +71,26 @@ class QFormerTrainer(RecoveringTrainer):
         self._save_weights = save_weights
         self._restore_weights = restore_weights
         self._texts_per_image = texts_per_image
+        self._sharded = is_sharded(self.model)
+        if self._sharded:
+            # It is wrapped already; in evaluation mode Accelerate adds nothing but autocast.
+            self.accelerator.prepare_model = partial(
+                self.accelerator.prepare_model, evaluation_mode=True
+            )
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
         self._staging: Path | None = None
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GroupedSampler:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         rows = (train_dataset or self.train_dataset).rows
-        return GroupedSampler(
+        order = GroupedSampler(
             [row.sample.id for row in rows], group_size=self._texts_per_image, seed=self.args.seed
         )
+        processes = self.args.world_size
+        if processes == 1:
+            return order
+        return Filled(order, multiple=self.args.train_batch_size * processes)
 
     def get_train_dataloader(self) -> DataLoader:
         """As the Trainer; its workers' seeds are not drawn from the random state of training."""
@@ -215,9 +233,26 @@ class QFormerTrainer(RecoveringTrainer):
         step = self.state.global_step
         return step % self.state.save_steps == 0 or step >= self.state.max_steps
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the trained weights; all processes call it, since each may hold a part."""
+        self._save(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self._save_weights(Path(output_dir or self.args.output_dir))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        optimizer = whole_state(self.optimizer)
         if self.args.should_save:
-            self._save_weights(Path(output_dir or self.args.output_dir))
+            torch.save(optimizer, Path(output_dir, OPTIMIZER_NAME))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._sharded:
+            lay_out_state(self.optimizer)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None

@@ -1,0 +1,49 @@
+"""Weights of which each process holds a part: seen whole, and laid out again.
+
+Whoever asks for the whole of a tensor asks in all processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether processes hold parts of a module's weights."""
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all of one of which this process holds a part."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that all processes hold whole, laid out as `like` is."""
+    if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
+        return tensor
+    place = tensor.to(device=like.device, dtype=like.dtype)
+    # Every process has read the same file, so that nothing need be sent.
+    return distribute_tensor(place, like.device_mesh, like.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def copy_into(parameter: Tensor, tensor: Tensor) -> None:
+    """Puts the values of a whole tensor into a parameter, sharded or not."""
+    parameter.copy_(laid_out_as(parameter, tensor))
+
+
+def accept_whole_states(module: nn.Module) -> None:
+    """Lets `load_state_dict` of a sharded module take whole tensors."""
+
+    def lay_out(one: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        for name, parameter in one.named_parameters(recurse=False):
+            if prefix + name in state:
+                state[prefix + name] = laid_out_as(parameter, state[prefix + name])
+
+    for one in module.modules():
+        one.register_load_state_dict_pre_hook(lay_out)

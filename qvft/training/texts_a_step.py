@@ -1,0 +1,66 @@
+"""A run may go on under another number of processes, if its steps still take as many texts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from qvft.errors import CheckpointError
+from qvft.recipe.load import resolve_phase
+from qvft.recipe.schema import Phase, Recipe
+
+
+def without_cutting(recipe: Recipe) -> Recipe:
+    """The recipe but for how a step's texts are cut into batches, to compare it with another."""
+    train = recipe.train.model_copy(update={"batch_size": 1, "accumulation": 1})
+    return recipe.model_copy(update={"train": train})
+
+
+def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
+    """Checks that a run goes on with steps of as many texts as it has taken so far.
+
+    A step takes batch size x accumulation x processes; under that, gradients and the place in the
+    data are the same however it is cut.
+
+    Args:
+        folder: the run folder.
+        before: the recipe it holds.
+        now: the recipe it is to go on with.
+
+    Raises:
+        CheckpointError: steps would take another number of texts.
+    """
+    processes = processes_of(folder)
+    if processes is None:
+        return
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    phases = now.phases or [Phase(name="train")]
+    for phase in phases:
+        was, will = _cut(before, phase, processes), _cut(now, phase, started)
+        if was[0] != will[0]:
+            raise CheckpointError(
+                f"{will[0]} texts a step ({will[1]}) where the run took {was[0]} ({was[1]})",
+                where=str(folder),
+                expected=f"{was[0]} texts a step",
+                do="start as many processes, or set train.batch_size or train.accumulation",
+            )
+
+
+def processes_of(folder: Path) -> int | None:
+    """Processes that wrote a run's newest checkpoint; None where it has none."""
+    states = list(folder.glob("checkpoints/*/checkpoint-*/trainer_state.json"))
+    if not states:
+        return None
+    newest = max(states, key=lambda path: path.stat().st_mtime).parent
+    # The Trainer leaves one of these a process where there are several.
+    return max(1, len(list(newest.glob("rng_state_*.pth"))))
+
+
+def _cut(recipe: Recipe, phase: Phase, processes: int) -> tuple[int, str]:
+    """Texts a step, and how they are cut."""
+    _, train = resolve_phase(recipe, phase)
+    texts = train.batch_size * train.accumulation * processes
+    return texts, (
+        f"batch {train.batch_size} x accumulation {train.accumulation} x {processes} "
+        f"process{'' if processes == 1 else 'es'}"
+    )
