@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from qvft.assembly.bench_machine import matmul_rate, resident_peak
-from qvft.assembly.training import TrainingWork, packer_of, training_work
+from qvft.assembly.training import PhasePlan, TrainingWork, packer_of, training_work
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
@@ -125,7 +125,7 @@ def bench_training(
     work.counts(plan)
     model = work.loaded.model
     recompute_activations(model, plan.train.checkpointing)
-    batches = _rows_of_batches(work, plan.train.batch_size, plan.train.texts_per_image, steps)
+    batches = _rows_of_batches(work, plan, steps)
     bf16 = use_bf16(plan.train.precision)
     bench = _Bench(model, bf16=bf16)
     chosen = {name: way for name, way in WAYS.items() if name in ways}
@@ -170,14 +170,19 @@ def bench_training(
 
 
 def _rows_of_batches(
-    work: TrainingWork, batch_size: int, texts_per_image: int, steps: int
+    work: TrainingWork, plan: PhasePlan, steps: int
 ) -> list[list[tuple[int, Row]]]:
     """The first batches of an epoch; fewer than `steps` where the data has no more."""
-    rows = work.rows(work.plans[0], work.train, training=True)
-    names = [row.sample.id for row in rows]
-    order = list(GroupedSampler(names, group_size=texts_per_image, seed=work.recipe.run.seed))
-    chunks = [order[at : at + batch_size] for at in range(0, len(order), batch_size)][:steps]
-    return [[(index, rows[index]) for index in chunk] for chunk in chunks]
+    rows, train = work.rows(plan, work.train, training=True), plan.train
+    by_tokens = work.token_batches(plan)
+    if by_tokens is None:
+        names, seed = [row.sample.id for row in rows], work.recipe.run.seed
+        order = list(GroupedSampler(names, group_size=train.texts_per_image, seed=seed))
+        starts = range(0, len(order), train.batch_size)
+        chunks = [order[at : at + train.batch_size] for at in starts]
+    else:
+        chunks = list(by_tokens)
+    return [[(index, rows[index]) for index in chunk] for chunk in chunks[:steps]]
 
 
 @torch.no_grad()

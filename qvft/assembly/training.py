@@ -20,6 +20,7 @@ from qvft.adapters.checkpoint import (
 )
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.assembly.alignment import TextBranch, new_branch, require_alignable
+from qvft.assembly.batches import require_texts, token_batches
 from qvft.assembly.data import Split, read_split
 from qvft.assembly.features import with_features
 from qvft.assembly.model import (
@@ -44,6 +45,7 @@ from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
 from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
 from qvft.training.scene_objective import SceneCollator, SceneObjective
+from qvft.training.token_batches import TokenBatchSampler
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class TrainingWork:
         provenance: for the manifest.
         branch: heads of the alignment objectives, where the recipe has any.
         bridge: names of the weights beside LoRA that any phase so far has trained.
+        batches: batches by tokens, by phase, once they were asked for.
     """
 
     recipe: Recipe
@@ -77,6 +80,7 @@ class TrainingWork:
     provenance: Provenance
     branch: TextBranch | None = None
     bridge: set[str] = field(default_factory=set)
+    batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
         """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
@@ -114,6 +118,25 @@ class TrainingWork:
             return evaluation_rows(split.samples, texts="captions")
         expand = training_rows if training else evaluation_rows
         return expand(split.samples, texts=split.source.texts)
+
+    def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
+        """A phase's batches by tokens; None where it has them by texts.
+
+        Raises:
+            RecipeError: the phase cannot have such batches.
+        """
+        name = plan.phase.name
+        if name not in self.batches:
+            rows = self.rows(plan, self.train, training=True)
+            self.batches[name] = token_batches(
+                plan.train,
+                rows,
+                self.loaded.template,
+                shares=self.loaded.base.family.shares_prefix,
+                seed=self.recipe.run.seed,
+                phase=name,
+            )
+        return self.batches[name]
 
     def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
         """For each phase a function that prepares the model and sets the phase up."""
@@ -174,6 +197,7 @@ class TrainingWork:
             texts_per_image=train.texts_per_image,
             early_stopping=train.early_stopping,
             callbacks=callbacks,
+            batches=self.token_batches(plan),
         )
 
     def objective(
@@ -250,7 +274,10 @@ def training_work(recipe: Recipe) -> TrainingWork:
     hashes = {split.name: split.sha256 for split in (train, evaluation) if split}
     provenance = provenance_of(recipe, base, hashes)
     branch = new_branch(recipe, loaded)
-    return TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch)
+    work = TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch)
+    for plan in plans:
+        work.token_batches(plan)  # so that it is said before anything long begins
+    return work
 
 
 def phase_plans(recipe: Recipe) -> list[PhasePlan]:
@@ -258,10 +285,12 @@ def phase_plans(recipe: Recipe) -> list[PhasePlan]:
 
     Raises:
         RecipeError: one phase has LoRA on the decoder and another trains it in full, or two have
-            different LoRA settings: the layers are made once.
+            different LoRA settings: the layers are made once. Or one counts tokens of no text.
     """
     phases = recipe.phases or [Phase(name="train")]
     plans = [PhasePlan(phase, *resolve_phase(recipe, phase)) for phase in phases]
+    for plan in plans:
+        require_texts(plan.phase, plan.train)
     modes = {plan.tune.decoder for plan in plans}
     loras = [plan.tune.lora for plan in plans if plan.tune.decoder == "lora"]
     if {"lora", "full"} <= modes or any(lora != loras[0] for lora in loras):

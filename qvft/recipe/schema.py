@@ -204,6 +204,13 @@ class Train(Section):
     epochs: float = Field(1.0, gt=0, description="Passes over the texts.")
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; -1: what epochs come to.")
     batch_size: int = Field(8, ge=1, description="Texts a device and step.")
+    batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="In place of batch_size, which then counts for evaluation while training "
+        "alone: tokens that the decoder has a device and step at most, as they are packed. Every "
+        "batch has about as many of them, and as many to learn; see docs/batches.md.",
+    )
     texts_per_image: int = Field(
         1,
         ge=1,
@@ -264,6 +271,12 @@ class Train(Section):
                 raise ValueError("with keep_best, save_steps must be a multiple of eval_steps")
         if self.early_stopping is not None and not self.keep_best:
             raise ValueError("early_stopping needs keep_best")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_are_counted_as_packed(self) -> Train:
+        if self.batch_tokens is not None and not self.packing:
+            raise ValueError("batch_tokens needs packing: padded rows have no such number")
         return self
 
 

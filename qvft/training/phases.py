@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 from qvft.data.rows import Row
 from qvft.files import read_json, write_json
 from qvft.training.metrics_log import MetricsLog
+from qvft.training.token_batches import TokenBatchSampler
 from qvft.training.trainer import QFormerTrainer, RowDataset, row_means
 
 
@@ -28,6 +29,7 @@ class PhaseSetup:
         train_rows, eval_rows: its data; no eval rows, no evaluation.
         collator: rows to batch.
         texts_per_image: rows of an image that stay together in a batch.
+        batches: batches by tokens, in place of the arguments' number of rows.
         early_stopping: evaluations without a lower loss before it stops, or None.
         callbacks: further callbacks.
     """
@@ -42,6 +44,7 @@ class PhaseSetup:
     early_stopping: int | None
     texts_per_image: int
     callbacks: Sequence[TrainerCallback]
+    batches: TokenBatchSampler | None = None
 
 
 def build_trainer(
@@ -69,6 +72,7 @@ def build_trainer(
         restore_weights=restore_weights,
         row_names=lambda indices: [rows[index].id for index in indices],
         texts_per_image=setup.texts_per_image,
+        batches=setup.batches,
     )
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-from transformers import Trainer
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainerCallback
 
 from qvft.data.rows import Row
 from qvft.errors import NonFiniteLossError
 from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.sampler import GroupedSampler
+from qvft.training.token_batches import TokenBatchSampler
 
 
 class RowDataset(Dataset):
@@ -31,6 +32,26 @@ class RowDataset(Dataset):
         return index, self.rows[index]
 
 
+class EpochOrder(TrainerCallback):
+    """Tells what orders the rows which epoch begins.
+
+    transformers and accelerate reach a sampler through some of their wrappers only: not in one of
+    several processes that goes on in the middle of an epoch.
+
+    Args:
+        order: finds it; None where nothing is ordered yet.
+    """
+
+    def __init__(self, order: Callable[[], GroupedSampler | TokenBatchSampler | None]) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
+        """`state.epoch` is what has been trained so far, in epochs."""
+        order = self.order()
+        if order is not None:
+            order.set_epoch(int(state.epoch))
+
+
 class QFormerTrainer(Trainer):
     """Trains a module whose forward returns `loss_sum` and `count`, or, as `AlignmentObjective`
     does in training mode, `losses`: several of these by name.
@@ -41,6 +62,7 @@ class QFormerTrainer(Trainer):
         restore_weights: reads them back from one.
         row_names: sample ids by row index; a non-finite loss names them.
         texts_per_image: rows of an image that stay together.
+        batches: batches by tokens; None: as many rows as the arguments say.
         further arguments: as `transformers.Trainer`.
     """
 
@@ -52,6 +74,7 @@ class QFormerTrainer(Trainer):
         restore_weights: Callable[[Path], None],
         row_names: Callable[[Sequence[int]], list[str]],
         texts_per_image: int = 1,
+        batches: TokenBatchSampler | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -59,16 +82,38 @@ class QFormerTrainer(Trainer):
         self._save_weights = save_weights
         self._restore_weights = restore_weights
         self._row_names = row_names
-        self._texts_per_image = texts_per_image
+        self._texts_per_image, self._batches = texts_per_image, batches
+        self._order: GroupedSampler | TokenBatchSampler | None = batches
+        self.add_callback(EpochOrder(lambda: self._order))
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GroupedSampler:
         rows = (train_dataset or self.train_dataset).rows
-        return GroupedSampler(
+        self._order = GroupedSampler(
             [row.sample.id for row in rows], group_size=self._texts_per_image, seed=self.args.seed
         )
+        return self._order
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The Trainer's own, or one over batches by tokens, which it has no way to be given.
+
+        accelerate gives process i of n every n-th batch from the i-th on.
+        """
+        if self._batches is None:
+            return super().get_train_dataloader()
+        arguments = self.args
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=self._batches,
+            collate_fn=self.data_collator,
+            num_workers=arguments.dataloader_num_workers,
+            pin_memory=arguments.dataloader_pin_memory,
+            persistent_workers=arguments.dataloader_persistent_workers,
+            prefetch_factor=arguments.dataloader_prefetch_factor,
+        )
+        return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
