@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qvft.assembly.model import Loaded
 from qvft.data.collate import Collator
-from qvft.data.features.content import contents_of
+from qvft.data.features.content import Contents, contents_of
 from qvft.data.features.fill import Encode, fill
 from qvft.data.features.folders import default_cache
 from qvft.data.features.size import require_room
@@ -34,16 +34,29 @@ EXACT: dict[torch.dtype, StoredDtype] = {torch.bfloat16: "bfloat16"}
 CHUNK = 16
 
 
-def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> Loaded:
+def with_features(
+    loaded: Loaded,
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    *,
+    augmented: Sequence[Sample] = (),
+) -> Loaded:
     """The model whose collator takes features from the cache, after what was missing is computed.
 
     Every process computes its share. Nothing changes where `data.features` is off, and, with a
     warning, where features would take more than `data.features_limit_gb` or the disk has, or
     where the cache cannot be written to.
+
+    Args:
+        samples: whose images are seen as they are.
+        augmented: whose images are seen in `data.views` augmented views too.
     """
     if recipe.data.features == "off":
         return loaded
-    sources = list({sample.image.name: sample.image for sample in samples}.values())
+    views, augmentation = recipe.data.views + 1, loaded.collator.augmentation
+    identity = augmentation.identity if augmentation is not None else None
+    in_views = {s.image.name: s.image for s in augmented} if identity is not None else {}
+    named = {s.image.name: s.image for s in (*augmented, *samples)}
     encode = partial(_encode, loaded.model)
     try:
         store = open_store(default_cache(), _space(loaded, recipe, encode))
@@ -51,44 +64,60 @@ def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> 
         return _without(loaded, error)
     workers = recipe.data.workers
     contents = contents_of(
-        sources, max_pixels=recipe.data.max_image_pixels, threads=max(1, workers)
+        list(named.values()), max_pixels=recipe.data.max_image_pixels, threads=max(1, workers)
     )
-    known = {content for content in contents.values() if not isinstance(content, ImageError)}
-    present = sum(store.key(content) in store for content in known)
+    seen = _contents(contents, in_views)
+    plain = _contents(contents, named) - seen
+    as_they_are = [source for name, source in named.items() if contents[name] not in seen]
+    keys = [store.key(content) for content in plain | seen]
+    keys += [store.key(c, view=v, augmentation=identity) for c in seen for v in range(1, views)]
+    present = sum(key in store for key in keys)
     state = PartialState()
-    if present < len(known):
+    if present < len(keys):
         try:
             missing_bytes = require_room(
                 default_cache(),
                 store.space,
-                len(known),
+                len(seen),
+                views=views if seen else 1,
+                plain=len(plain),
                 present=present,
                 limit_bytes=round(recipe.data.features_limit_gb * 1e9),
             )
         except (RecipeError, SpaceError) as error:
             return _without(loaded, error)
         logger.info(
-            "features of %d of %d images are not cached yet: %.3g GB to %s",
-            len(known) - present,
-            len(known),
+            "features of %d of %d images%s are not cached yet: %.3g GB to %s",
+            len(keys) - present,
+            len(keys),
+            " and views" if seen else "",
             missing_bytes / 1e9,
             store.folder,
         )
     state.wait_for_everyone()  # all have looked before any fills the disk, and decided alike
-    fill(
-        store,
-        sources,
-        encode,
-        read=partial(_read, loaded.collator),
-        contents=contents,
-        rank=state.process_index,
-        world=state.num_processes,
-        batch_size=CHUNK,
-        workers=workers,
-    )
+    for sources, count in ((as_they_are, 1), (list(in_views.values()), views)):
+        fill(
+            store,
+            sources,
+            encode,
+            read=partial(_read, loaded.collator),
+            contents=contents,
+            views=count,
+            augmentation=identity,
+            rank=state.process_index,
+            world=state.num_processes,
+            batch_size=CHUNK,
+            workers=workers,
+        )
     state.wait_for_everyone()
     store.refresh()
-    return replace(loaded, collator=replace(loaded.collator, features=Cached(store, contents)))
+    cached = Cached(store, contents, augmentation=identity)
+    return replace(loaded, collator=replace(loaded.collator, features=cached))
+
+
+def _contents(contents: Contents, names: Iterable[str]) -> set[str]:
+    """The contents of the images of these names that can be read."""
+    return {c for name in names if not isinstance(c := contents[name], ImageError)}
 
 
 def _without(loaded: Loaded, error: UserError) -> Loaded:
@@ -131,6 +160,5 @@ def _encode(model: Any, pixels: Tensor) -> Tensor:
 
 
 def _read(collator: Collator, source: ImageSource, view: int) -> Tensor:
-    """Normalised pixels (3, height, width); there is no augmentation, so that view is 0."""
-    assert view == 0
-    return collator.normalise([collator.decode(source)])[0]
+    """Normalised pixels (3, height, width) of a view."""
+    return collator.normalise([collator.decode(source, view)])[0]

@@ -20,7 +20,7 @@ from qvft.adapters.checkpoint import (
 )
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.assembly.alignment import TextBranch, new_branch, require_alignable
-from qvft.assembly.batches import require_texts, token_batches
+from qvft.assembly.batches import require_texts, token_batches, view_draw
 from qvft.assembly.data import Split, read_split
 from qvft.assembly.features import with_features
 from qvft.assembly.model import (
@@ -92,10 +92,9 @@ class TrainingWork:
         sees = any(p.tune.vision != "frozen" or p.phase.objective != "language" for p in self.plans)
         if sees or self.recipe.data.features == "off":
             return
-        splits = [split for split in (self.train, self.eval) if split is not None]
-        samples = [sample for split in splits for sample in split.samples]
+        watched = self.eval.samples if self.eval is not None else []
         set_trainable(self.loaded, self.plans[0].tune)
-        self.loaded = with_features(self.loaded, self.recipe, samples)
+        self.loaded = with_features(self.loaded, self.recipe, watched, augmented=self.train.samples)
         if self.loaded.collator.features is not None:
             release_vision(self.loaded.model)
 
@@ -198,6 +197,7 @@ class TrainingWork:
             early_stopping=train.early_stopping,
             callbacks=callbacks,
             batches=self.token_batches(plan),
+            views=view_draw(self.recipe),
         )
 
     def objective(
@@ -290,7 +290,7 @@ def phase_plans(recipe: Recipe) -> list[PhasePlan]:
     phases = recipe.phases or [Phase(name="train")]
     plans = [PhasePlan(phase, *resolve_phase(recipe, phase)) for phase in phases]
     for plan in plans:
-        require_texts(plan.phase, plan.train)
+        require_texts(recipe, plan.phase, plan.train)
     modes = {plan.tune.decoder for plan in plans}
     loras = [plan.tune.lora for plan in plans if plan.tune.decoder == "lora"]
     if {"lora", "full"} <= modes or any(lora != loras[0] for lora in loras):

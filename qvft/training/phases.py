@@ -15,6 +15,7 @@ from qvft.files import read_json, write_json
 from qvft.training.metrics_log import MetricsLog
 from qvft.training.token_batches import TokenBatchSampler
 from qvft.training.trainer import QFormerTrainer, RowDataset, row_means
+from qvft.training.views import ViewDraw
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class PhaseSetup:
         collator: rows to batch.
         texts_per_image: rows of an image that stay together in a batch.
         batches: batches by tokens, in place of the arguments' number of rows.
+        views: draws the views of the training images; None: they are seen as they are.
         early_stopping: evaluations without a lower loss before it stops, or None.
         callbacks: further callbacks.
     """
@@ -45,6 +47,7 @@ class PhaseSetup:
     texts_per_image: int
     callbacks: Sequence[TrainerCallback]
     batches: TokenBatchSampler | None = None
+    views: ViewDraw | None = None
 
 
 def build_trainer(
@@ -63,7 +66,7 @@ def build_trainer(
         model=setup.module,
         args=setup.arguments,
         data_collator=setup.collator,
-        train_dataset=RowDataset(rows),
+        train_dataset=RowDataset(rows, setup.views),
         eval_dataset=RowDataset(setup.eval_rows) if setup.eval_rows else None,
         compute_metrics=row_means,
         callbacks=callbacks,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
 from qvft.data.rows import Row
@@ -17,19 +18,29 @@ from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.sampler import GroupedSampler
 from qvft.training.token_batches import TokenBatchSampler
+from qvft.training.views import EpochNumbers, ViewDraw
 
 
 class RowDataset(Dataset):
-    """Numbered rows: item i is (i, rows[i]), so that a batch can name its rows."""
+    """Numbered rows: item i is (i, rows[i]), so that a batch can name its rows.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
+    Args:
+        rows: of a split.
+        views: draws the view of a row's image; item e * rows + i is row i in epoch e then.
+    """
+
+    def __init__(self, rows: Sequence[Row], views: ViewDraw | None = None) -> None:
+        self.rows, self.views = rows, views
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[int, Row]:
-        return index, self.rows[index]
+    def __getitem__(self, number: int) -> tuple[int, Row]:
+        epoch, index = divmod(number, len(self.rows))
+        row = self.rows[index]
+        if self.views is None:
+            return index, row
+        return index, replace(row, view=self.views(epoch, row.sample.id))
 
 
 class EpochOrder(TrainerCallback):
@@ -42,7 +53,9 @@ class EpochOrder(TrainerCallback):
         order: finds it; None where nothing is ordered yet.
     """
 
-    def __init__(self, order: Callable[[], GroupedSampler | TokenBatchSampler | None]) -> None:
+    def __init__(
+        self, order: Callable[[], GroupedSampler | TokenBatchSampler | EpochNumbers | None]
+    ) -> None:
         self.order = order
 
     def on_epoch_begin(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
@@ -83,17 +96,23 @@ class QFormerTrainer(Trainer):
         self._restore_weights = restore_weights
         self._row_names = row_names
         self._texts_per_image, self._batches = texts_per_image, batches
-        self._order: GroupedSampler | TokenBatchSampler | None = batches
+        self._order: GroupedSampler | TokenBatchSampler | EpochNumbers | None = None
         self.add_callback(EpochOrder(lambda: self._order))
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GroupedSampler:
-        rows = (train_dataset or self.train_dataset).rows
-        self._order = GroupedSampler(
-            [row.sample.id for row in rows], group_size=self._texts_per_image, seed=self.args.seed
-        )
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        dataset = train_dataset or self.train_dataset
+        names = [row.sample.id for row in dataset.rows]
+        grouped = GroupedSampler(names, group_size=self._texts_per_image, seed=self.args.seed)
+        return self._ordered(grouped, dataset)
+
+    def _ordered(self, order: GroupedSampler | TokenBatchSampler, dataset: Dataset) -> Sampler:
+        """The order as the dataset is asked by it; its epoch follows the training's."""
+        self._order = order
+        if dataset.views is not None:
+            self._order = EpochNumbers(order, len(dataset))
         return self._order
 
     def get_train_dataloader(self) -> DataLoader:
@@ -106,7 +125,7 @@ class QFormerTrainer(Trainer):
         arguments = self.args
         loader = DataLoader(
             self.train_dataset,
-            batch_sampler=self._batches,
+            batch_sampler=self._ordered(self._batches, self.train_dataset),
             collate_fn=self.data_collator,
             num_workers=arguments.dataloader_num_workers,
             pin_memory=arguments.dataloader_pin_memory,
