@@ -102,7 +102,7 @@ def bench_work(
     """
     plan = _prepared(work)
     model = work.loaded.model
-    batches = _rows_of_batches(work, plan.train.batch_size, plan.train.texts_per_image, steps)
+    batches = _rows_of_batches(work, plan, steps)
     bf16 = use_bf16(plan.train.precision)
     bench = Steps(model, bf16=bf16)
     chosen = {name: way for name, way in WAYS.items() if name in ways}
@@ -154,7 +154,7 @@ def training_memory(work: TrainingWork, *, steps: int) -> int:
     """
     plan = _prepared(work)
     model = work.loaded.model
-    batches = _rows_of_batches(work, plan.train.batch_size, plan.train.texts_per_image, steps)
+    batches = _rows_of_batches(work, plan, steps)
     laid = _laid_out(work, WAYS["qvft"], batches)
     release_vision(model)
     step = Steps(model, bf16=use_bf16(plan.train.precision)).memory(WAYS["qvft"], laid)
@@ -175,14 +175,19 @@ def _prepared(work: TrainingWork) -> PhasePlan:
 
 
 def _rows_of_batches(
-    work: TrainingWork, batch_size: int, texts_per_image: int, steps: int
+    work: TrainingWork, plan: PhasePlan, steps: int
 ) -> list[list[tuple[int, Row]]]:
     """The first batches of an epoch; fewer than `steps` where the data has no more."""
-    rows = work.rows(work.plans[0], work.train, training=True)
-    names = [row.sample.id for row in rows]
-    order = list(GroupedSampler(names, group_size=texts_per_image, seed=work.recipe.run.seed))
-    chunks = [order[at : at + batch_size] for at in range(0, len(order), batch_size)][:steps]
-    return [[(index, rows[index]) for index in chunk] for chunk in chunks]
+    rows, train = work.rows(plan, work.train, training=True), plan.train
+    by_tokens = work.token_batches(plan)
+    if by_tokens is None:
+        names, seed = [row.sample.id for row in rows], work.recipe.run.seed
+        order = list(GroupedSampler(names, group_size=train.texts_per_image, seed=seed))
+        starts = range(0, len(order), train.batch_size)
+        chunks = [order[at : at + train.batch_size] for at in starts]
+    else:
+        chunks = list(by_tokens)
+    return [[(index, rows[index]) for index in chunk] for chunk in chunks[:steps]]
 
 
 @torch.no_grad()

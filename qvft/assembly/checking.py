@@ -103,7 +103,8 @@ def _folder_warnings(recipe: Recipe) -> list[str]:
 
 def _phase(work: TrainingWork, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:
     rows = work.rows(plan, work.train, training=True)
-    batches = math.ceil(len(rows) / plan.train.batch_size)
+    by_tokens = work.token_batches(plan)
+    batches = math.ceil(len(rows) / plan.train.batch_size) if by_tokens is None else len(by_tokens)
     steps = math.ceil(plan.train.epochs * math.ceil(batches / plan.train.accumulation))
     targets: tuple[str, ...] = ()
     if work.loaded.handle is not None and plan.tune.decoder == "lora":

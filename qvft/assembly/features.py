@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,14 +15,15 @@ from torch import Tensor
 
 from qvft.assembly.model import Loaded
 from qvft.data.collate import Collator
-from qvft.data.features.content import Contents, contents_of
+from qvft.data.features.content import contents_of
 from qvft.data.features.fill import Encode, fill
 from qvft.data.features.folders import default_cache
+from qvft.data.features.needs import Needs
 from qvft.data.features.size import require_room
 from qvft.data.features.space import Space, StoredDtype, preprocessing_of, weights_sha256
 from qvft.data.features.store import Cached, Store, open_store
 from qvft.data.sample import ImageSource, Sample
-from qvft.errors import DataError, ImageError, RecipeError, SpaceError, UserError
+from qvft.errors import DataError, RecipeError, SpaceError, UserError
 from qvft.log import get_logger
 from qvft.models.processes import from_all, processes
 from qvft.models.stages import encode_vision
@@ -35,29 +36,31 @@ EXACT: dict[torch.dtype, StoredDtype] = {torch.bfloat16: "bfloat16"}
 CHUNK = 16
 
 
-def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> Loaded:
+def with_features(
+    loaded: Loaded,
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    *,
+    augmented: Sequence[Sample] = (),
+) -> Loaded:
     """The model whose collator takes features from the cache, after what was missing is computed.
 
     Every process computes its share. Nothing changes where `data.features` is off, and, with a
     warning, where features would take more than `data.features_limit_gb` or the disk has, or
     where the cache cannot be written to.
+
+    Args:
+        samples: whose images are seen as they are.
+        augmented: whose images are seen in `data.views` augmented views too.
     """
     if recipe.data.features == "off":
         return loaded
-    sources = list({sample.image.name: sample.image for sample in samples}.values())
-    encode = partial(_encode, loaded.model)
-    workers = recipe.data.workers
     store: Store | None = None
-    contents: Contents = {}
-    known: set[str] = set()
     problem: UserError | None = None
     try:
-        store = open_store(default_cache(), _space(loaded, recipe, encode))
-        contents = contents_of(
-            sources, max_pixels=recipe.data.max_image_pixels, threads=max(1, workers)
-        )
-        known = {content for content in contents.values() if not isinstance(content, ImageError)}
-        _require_room(store, known, recipe)
+        store = open_store(default_cache(), _space(loaded, recipe, partial(_encode, loaded.model)))
+        needs = _needs(loaded, recipe, samples, augmented)
+        _require_room(store, needs, recipe)
     except (DataError, RecipeError, SpaceError) as error:
         problem = error
     # All have looked before any fills the disk; what one host has no room for, none caches.
@@ -65,47 +68,77 @@ def with_features(loaded: Loaded, recipe: Recipe, samples: Sequence[Sample]) -> 
     if refused is not None:
         return _without(loaded, refused)
     assert store is not None
+    _fill(store, needs, loaded, workers=recipe.data.workers)
+    cached = Cached(store, needs.contents, augmentation=needs.augmentation)
+    return replace(loaded, collator=replace(loaded.collator, features=cached))
+
+
+def _needs(
+    loaded: Loaded, recipe: Recipe, samples: Sequence[Sample], augmented: Sequence[Sample]
+) -> Needs:
+    augmentation = loaded.collator.augmentation
+    named = {s.image.name: s.image for s in (*augmented, *samples)}
+    contents = contents_of(
+        list(named.values()),
+        max_pixels=recipe.data.max_image_pixels,
+        threads=max(1, recipe.data.workers),
+    )
+    if augmentation is None:
+        return Needs(contents, named, {}, 1, None)
+    in_views = {s.image.name: s.image for s in augmented}
+    return Needs(contents, named, in_views, recipe.data.views + 1, augmentation.identity)
+
+
+def _fill(store: Store, needs: Needs, loaded: Loaded, *, workers: int) -> None:
+    """Every process computes its share of all. Where hosts do not see each other's files, what is
+    missing then is computed by the processes of each host.
+    """
     state = processes()
-    # Every process computes its share of all. Where hosts do not see each other's files, what is
-    # missing then is computed by the processes of each host.
     for rank, world in (
         (state.process_index, state.num_processes),
         (state.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
     ):
-        fill(
-            store,
-            sources,
-            encode,
-            read=partial(_read, loaded.collator),
-            contents=contents,
-            rank=rank,
-            world=world,
-            batch_size=CHUNK,
-            workers=workers,
-        )
+        for sources, views in needs.groups():
+            fill(
+                store,
+                sources,
+                partial(_encode, loaded.model),
+                read=partial(_read, loaded.collator),
+                contents=needs.contents,
+                views=views,
+                augmentation=needs.augmentation,
+                rank=rank,
+                world=world,
+                batch_size=CHUNK,
+                workers=workers,
+            )
         state.wait_for_everyone()
         store.refresh()
-        if all(from_all(all(store.key(content) in store for content in known))):
+        if all(from_all(all(key in store for key in needs.keys(store)))):
             break
-    return replace(loaded, collator=replace(loaded.collator, features=Cached(store, contents)))
 
 
-def _require_room(store: Store, known: Collection[str], recipe: Recipe) -> None:
+def _require_room(store: Store, needs: Needs, recipe: Recipe) -> None:
     """Checks that what is missing fits the limit and the disk, and says how much it is."""
-    present = sum(store.key(content) in store for content in known)
-    if present == len(known):
+    keys = needs.keys(store)
+    present = sum(key in store for key in keys)
+    if present == len(keys):
         return
+    seen = needs.seen()
     missing_bytes = require_room(
         default_cache(),
         store.space,
-        len(known),
+        len(seen),
+        views=needs.views if seen else 1,
+        plain=len(needs.plain()),
         present=present,
         limit_bytes=round(recipe.data.features_limit_gb * 1e9),
     )
     logger.info(
-        "features of %d of %d images are not cached yet: %.3g GB to %s",
-        len(known) - present,
-        len(known),
+        "features of %d of %d images%s are not cached yet: %.3g GB to %s",
+        len(keys) - present,
+        len(keys),
+        " and views" if seen else "",
         missing_bytes / 1e9,
         store.folder,
     )
@@ -156,6 +189,5 @@ def _place(model: Any) -> torch.device:
 
 
 def _read(collator: Collator, source: ImageSource, view: int) -> Tensor:
-    """Normalised pixels (3, height, width); there is no augmentation, so that view is 0."""
-    assert view == 0
-    return collator.normalise([collator.decode(source)])[0]
+    """Normalised pixels (3, height, width) of a view."""
+    return collator.normalise([collator.decode(source, view)])[0]

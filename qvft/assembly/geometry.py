@@ -86,16 +86,19 @@ def phase_findings(
             frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
             quantized=quantized,
             embedding_weights=_embedding_weights(text),
-            rows=train.batch_size,
-            row_tokens=row_tokens,
+            rows=1 if train.batch_tokens else train.batch_size,
+            row_tokens=train.batch_tokens or row_tokens,
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
             checkpointing=train.checkpointing,
             dropout=tune.lora.dropout > 0 or tune.decoder_dropout > 0,
         )
         memory.append(Memory(device, **vars(estimate), total=estimate.total))
+    batch = f"{train.batch_size} rows of {row_tokens} tokens"
+    if train.batch_tokens:
+        batch = f"{train.batch_tokens} tokens"
     assumes = (
-        f"assumes {train.batch_size} rows of {row_tokens} tokens a step, AdamW in float32, "
+        f"assumes {batch} a step, AdamW in float32, "
         + ("recomputed activations, " if train.checkpointing else "")
         + ("a decoder in 4 bits, " if quantized else "")
         + "and leaves out the allocator and the Q-Former's activations"

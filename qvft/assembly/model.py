@@ -18,6 +18,7 @@ from qvft.adapters.freeze import mark_trainable
 from qvft.adapters.lora import PeftModel, add_lora, load_lora
 from qvft.adapters.targets import resolve_targets
 from qvft.data.collate import Collator
+from qvft.data.images.augmentation import Augmentation
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.errors import CheckpointError, RecipeError
@@ -168,8 +169,14 @@ def with_tools(recipe: Recipe, base: Base, model: PreTrainedModel) -> Loaded:
         recipe.data.max_image_pixels,
         cache={} if recipe.data.cache_images else None,
         reader=_reader(base, processor),
+        augmentation=augmentation_of(recipe),
     )
     return Loaded(base, model, None, processor, template, collator)
+
+
+def augmentation_of(recipe: Recipe) -> Augmentation | None:
+    """What makes the views of training images; None where there are none."""
+    return Augmentation(**recipe.data.augment.model_dump()) if recipe.data.views else None
 
 
 def _reader(base: Base, processor: Any) -> QuestionReader | None:

@@ -97,6 +97,7 @@ def _facts(
         epochs=None if train.max_steps > 0 else train.epochs,
         max_steps=train.max_steps if train.max_steps > 0 else None,
         batch_size=train.batch_size,
+        batch_tokens=train.batch_tokens,
         accumulation=train.accumulation,
         steps=max((row["step"] for row in rows), default=None),
         loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,

@@ -21,6 +21,7 @@ from qvft.adapters.checkpoint import (
 )
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.assembly.alignment import TextBranch, new_branch, require_alignable
+from qvft.assembly.batches import require_texts, token_batches, view_draw
 from qvft.assembly.data import Split, read_split
 from qvft.assembly.features import with_features
 from qvft.assembly.model import (
@@ -50,6 +51,7 @@ from qvft.training.preflight import GradientCheck, check_image_matters, distinct
 from qvft.training.scene_objective import SceneCollator, SceneObjective
 from qvft.training.sharding import asked_to_shard, shard
 from qvft.training.spikes import SpikeRule
+from qvft.training.token_batches import TokenBatchSampler
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class TrainingWork:
         branch: heads of the alignment objectives, where the recipe has any.
         sharded: each process holds a part of every weight.
         bridge: names of the weights beside LoRA that any phase so far has trained.
+        batches: batches by tokens, by phase, once they were asked for.
     """
 
     recipe: Recipe
@@ -85,6 +88,7 @@ class TrainingWork:
     branch: TextBranch | None = None
     sharded: bool = False
     bridge: set[str] = field(default_factory=set)
+    batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
         """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
@@ -96,12 +100,11 @@ class TrainingWork:
         sees = any(p.tune.vision != "frozen" or p.phase.objective != "language" for p in self.plans)
         if sees or self.recipe.data.features == "off":
             return
-        splits = [split for split in (self.train, self.eval) if split is not None]
-        samples = [sample for split in splits for sample in split.samples]
+        watched = self.eval.samples if self.eval is not None else []
         set_trainable(self.loaded, self.plans[0].tune)
         if self.sharded:  # it waits to be cut, in the CPU's memory
             self.loaded.model.vision_model.to(device())
-        self.loaded = with_features(self.loaded, self.recipe, samples)
+        self.loaded = with_features(self.loaded, self.recipe, watched, augmented=self.train.samples)
         if self.loaded.collator.features is not None:
             release_vision(self.loaded.model)
 
@@ -124,6 +127,25 @@ class TrainingWork:
             return evaluation_rows(split.samples, texts="captions")
         expand = training_rows if training else evaluation_rows
         return expand(split.samples, texts=split.source.texts)
+
+    def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
+        """A phase's batches by tokens; None where it has them by texts.
+
+        Raises:
+            RecipeError: the phase cannot have such batches.
+        """
+        name = plan.phase.name
+        if name not in self.batches:
+            rows = self.rows(plan, self.train, training=True)
+            self.batches[name] = token_batches(
+                plan.train,
+                rows,
+                self.loaded.template,
+                shares=self.loaded.base.family.shares_prefix,
+                seed=self.recipe.run.seed,
+                phase=name,
+            )
+        return self.batches[name]
 
     def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
         """For each phase a function that prepares the model and sets the phase up."""
@@ -188,6 +210,8 @@ class TrainingWork:
             early_stopping=train.early_stopping,
             callbacks=callbacks,
             spikes=SpikeRule(**train.spike.model_dump()),
+            batches=self.token_batches(plan),
+            views=view_draw(self.recipe),
         )
 
     def objective(
@@ -275,7 +299,10 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
     hashes = {split.name: split.sha256 for split in (train, evaluation) if split}
     provenance = provenance_of(recipe, base, hashes)
     branch = new_branch(recipe, loaded)
-    return TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch, sharded)
+    work = TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch, sharded)
+    for plan in plans:
+        work.token_batches(plan)  # so that it is said before anything long begins
+    return work
 
 
 def _require_shardable(recipe: Recipe) -> None:
@@ -291,7 +318,7 @@ def _require_shardable(recipe: Recipe) -> None:
         raise RecipeError(
             f"{', '.join(recipe.objectives.alignment)} under FSDP",
             where="objectives",
-            expected="lm alone: the temperature of contrast is a single number, which cannot be cut",
+            expected="lm alone: the temperature of contrast is one number, which cannot be cut",
             do="use DDP (recipes/accelerate/ddp.yaml)",
         )
     if recipe.model.quantize.scheme != "none":
@@ -316,10 +343,12 @@ def phase_plans(recipe: Recipe) -> list[PhasePlan]:
 
     Raises:
         RecipeError: one phase has LoRA on the decoder and another trains it in full, or two have
-            different LoRA settings: the layers are made once.
+            different LoRA settings: the layers are made once. Or one counts tokens of no text.
     """
     phases = recipe.phases or [Phase(name="train")]
     plans = [PhasePlan(phase, *resolve_phase(recipe, phase)) for phase in phases]
+    for plan in plans:
+        require_texts(recipe, plan.phase, plan.train)
     modes = {plan.tune.decoder for plan in plans}
     loras = [plan.tune.lora for plan in plans if plan.tune.decoder == "lora"]
     if {"lora", "full"} <= modes or any(lora != loras[0] for lora in loras):

@@ -11,14 +11,17 @@ from qvft.errors import ImageError, PreflightError
 
 @dataclass(frozen=True)
 class RecipeFindings:
-    """What the recipe says in one glance. `rows_per_step` is of one process."""
+    """What the recipe says in one glance. `rows_per_step` is of one process and a phase; where a
+    phase counts tokens, `tokens_per_step` has the most that it may take, and `rows_per_step` None.
+    """
 
     name: str
     model: str
     run_dir: str
     quantize: str
     phases: tuple[str, ...]
-    rows_per_step: tuple[int, ...]
+    rows_per_step: tuple[int | None, ...]
+    tokens_per_step: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)

@@ -17,5 +17,12 @@ def recipe_findings(recipe: Recipe) -> RecipeFindings:
         run_dir=recipe.run_dir,
         quantize=recipe.model.quantize.scheme,
         phases=tuple(phase.name for phase in phases),
-        rows_per_step=tuple(train.batch_size * train.accumulation for train in trains),
+        rows_per_step=tuple(
+            None if train.batch_tokens else train.batch_size * train.accumulation
+            for train in trains
+        ),
+        tokens_per_step=tuple(
+            train.batch_tokens * train.accumulation if train.batch_tokens else None
+            for train in trains
+        ),
     )

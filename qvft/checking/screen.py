@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qvft.checking.data_screen import show_data
-from qvft.checking.findings import Check, Findings, PhaseFindings, TextShown
+from qvft.checking.findings import Check, Findings, PhaseFindings, RecipeFindings, TextShown
 
 
 def show(findings: Findings, console: Console) -> None:
@@ -26,7 +26,7 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
         ("decoder weights", recipe.quantize),
         ("run folder", recipe.run_dir),
         ("phases", ", ".join(recipe.phases)),
-        ("rows an optimizer step", ", ".join(map(str, recipe.rows_per_step)) + " a process"),
+        ("rows an optimizer step", ", ".join(_steps(recipe)) + " a process"),
     ):
         yield Text.assemble((f"{name:<24}", "bold"), value)
     if findings.train:
@@ -43,6 +43,12 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
         yield Text.assemble(("note     ", "bold"), note)
     for warning in findings.warnings:
         yield Text.assemble(("warning  ", "bold yellow"), warning)
+
+
+def _steps(recipe: RecipeFindings) -> Iterator[str]:
+    """By phase the rows of a step, or the tokens that it may have."""
+    for rows, tokens in zip(recipe.rows_per_step, recipe.tokens_per_step, strict=True):
+        yield f"{rows}" if tokens is None else f"up to {tokens:,} tokens"
 
 
 def _row(shown: TextShown) -> Text:

@@ -13,6 +13,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from qvft.data.images.augmentation import Augmentation
 from qvft.data.images.decoding import decode
 from qvft.data.packing import Packer
 from qvft.data.padding import pad_rows
@@ -34,11 +35,13 @@ class Collator:
         template: turns texts into token rows.
         image_processor: the checkpoint's own; resizes and normalises.
         max_image_pixels: larger images are refused.
-        cache: keeps normalised images by name, 12 * height * width bytes each, in this process
-            (so it needs a data loader without workers); None keeps none.
+        cache: keeps normalised images by name and view, 12 * height * width bytes each, in this
+            process (so it needs a data loader without workers); None keeps none.
         reader: where the Q-Former reads the prompt, what turns it into the Q-Former's tokens.
         packer: lays rows side by side; None: they stand by themselves.
-        features: finds the ViT's features (I, P, W) of images, in place of decoding them.
+        features: finds the ViT's features (I, P, W) of images in one view each, in place of
+            decoding them.
+        augmentation: makes the views above 0, which training rows may ask for.
 
     Returns of a call, a dict of:
         pixel_values (I, 3, height, width) float32, or features (I, P, W);
@@ -54,18 +57,20 @@ class Collator:
     template: PromptTemplate
     image_processor: Any
     max_image_pixels: int
-    cache: dict[str, Tensor] | None = None
+    cache: dict[tuple[str, int], Tensor] | None = None
     reader: QuestionReader | None = None
     packer: Packer | None = None
-    features: Callable[[Sequence[ImageSource]], Tensor] | None = None
+    features: Callable[[Sequence[ImageSource], Sequence[int]], Tensor] | None = None
+    augmentation: Augmentation | None = None
 
     def __call__(self, rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
-        images: dict[str, int] = {}
+        images: dict[tuple[str, int], int] = {}
         sources: list[ImageSource] = []
         for _, row in rows:
-            if row.sample.id not in images:
-                images[row.sample.id] = len(sources)
+            if (row.sample.id, row.view) not in images:
+                images[row.sample.id, row.view] = len(sources)
                 sources.append(row.sample.image)
+        views = [view for _, view in images]
         tokens = [
             self.template.encode(row.kind, question=row.question, target=row.target)
             for _, row in rows
@@ -78,11 +83,11 @@ class Collator:
                 continue
             span = slice(token_row.target_start, len(token_row.ids))
             labels[index, span] = batch["input_ids"][index, span]
-        image_index = [images[row.sample.id] for _, row in rows]
+        image_index = [images[row.sample.id, row.view] for _, row in rows]
         if self.packer is not None:
             batch.update(self.packer(ids, image_index))
         return {
-            **self.seen(sources),
+            **self.seen(sources, views),
             "image_index": torch.tensor(image_index),
             **batch,
             "labels": labels,
@@ -90,11 +95,11 @@ class Collator:
             **self.read([self.template.prompt_text(r.kind, r.question) for _, r in rows]),
         }
 
-    def seen(self, sources: Sequence[ImageSource]) -> dict[str, Tensor]:
-        """The images as the model takes them: features where they are at hand, else pixels."""
+    def seen(self, sources: Sequence[ImageSource], views: Sequence[int]) -> dict[str, Tensor]:
+        """A view of each image as the model takes it: features where at hand, else pixels."""
         if self.features is not None:
-            return {"features": self.features(sources)}
-        return {"pixel_values": self.pixels(sources)}
+            return {"features": self.features(sources, views)}
+        return {"pixel_values": self.pixels(sources, views)}
 
     def read(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """What the Q-Former reads of each prompt; nothing where it reads none."""
@@ -102,23 +107,28 @@ class Collator:
             return {}
         return self.reader.batch([self.reader.ids(prompt) for prompt in prompts])
 
-    def pixels(self, sources: Sequence[ImageSource]) -> Tensor:
-        """Decoded, resized and normalised images (I, 3, height, width)."""
+    def pixels(self, sources: Sequence[ImageSource], views: Sequence[int] = ()) -> Tensor:
+        """Decoded, resized and normalised images (I, 3, height, width), or a view of each."""
+        seen = list(zip(sources, views or [0] * len(sources), strict=True))
         if self.cache is None:
-            return self._read(sources)
-        new = [source for source in sources if source.name not in self.cache]
+            return self._read(seen)
+        new = [(source, view) for source, view in seen if (source.name, view) not in self.cache]
         if new:
-            names = [source.name for source in new]
+            names = [(source.name, view) for source, view in new]
             self.cache.update(zip(names, self._read(new), strict=True))
-        return torch.stack([self.cache[source.name] for source in sources])
+        return torch.stack([self.cache[source.name, view] for source, view in seen])
 
-    def decode(self, source: ImageSource) -> Image:
-        """The image as upright RGB; raises `ImageError` as `decoding.decode`."""
-        return decode(source, max_pixels=self.max_image_pixels)
+    def decode(self, source: ImageSource, view: int = 0) -> Image:
+        """The image as upright RGB, or a view of it; raises `ImageError` as `decoding.decode`."""
+        image = decode(source, max_pixels=self.max_image_pixels)
+        if view == 0:
+            return image
+        assert self.augmentation is not None, "a view above 0 is an augmentation's"
+        return self.augmentation(image, view)
 
     def normalise(self, images: Sequence[Image]) -> Tensor:
         """Resized and normalised images (I, 3, height, width)."""
         return self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
 
-    def _read(self, sources: Sequence[ImageSource]) -> Tensor:
-        return self.normalise([self.decode(source) for source in sources])
+    def _read(self, seen: Sequence[tuple[ImageSource, int]]) -> Tensor:
+        return self.normalise([self.decode(source, view) for source, view in seen])

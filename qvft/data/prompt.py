@@ -82,10 +82,28 @@ class PromptTemplate:
         """
         prompt_text = self.prompt_text(kind, question)
         prompt = self._tokens(prompt_text)
-        answer: list[int] = []
+        answer = None
         if target is not None:
-            lead = " " if prompt_text else ""
-            answer = self._tokens(lead + " ".join(target.split()))
+            answer = self._tokens(_answer_text(prompt_text, target))
+        return self._row(prompt, answer)
+
+    def encode_all(self, texts: Sequence[tuple[Kind, str | None, str]]) -> list[TokenRow]:
+        """What `encode` gives of each (kind, question, target), in half the time.
+
+        The tokenizer takes a list in one call; prompts that recur are read once.
+        """
+        prompts = [self.prompt_text(kind, question) for kind, question, _ in texts]
+        different = list(dict.fromkeys(prompts))
+        ids = dict(zip(different, self._all_tokens(different), strict=True))
+        written = zip(prompts, texts, strict=True)
+        answers = self._all_tokens(
+            [_answer_text(prompt, target) for prompt, (*_, target) in written]
+        )
+        return [self._row(ids[p], answer) for p, answer in zip(prompts, answers, strict=True)]
+
+    def _row(self, prompt: Sequence[int], target: Sequence[int] | None) -> TokenRow:
+        """A row of the tokens of its prompt and of its target."""
+        answer = target or []
         stop = [self.stop_id] if target is not None else []
         room = self.max_text_tokens - 1 - len(stop)
         # At least half the room is the prompt's: an answer without its question teaches nothing.
@@ -111,3 +129,16 @@ class PromptTemplate:
         return self.tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
+
+    def _all_tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """`_tokens` of each text."""
+        if not texts:
+            return []
+        return self.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+
+
+def _answer_text(prompt: str, target: str) -> str:
+    """A target as it stands behind its prompt."""
+    return (" " if prompt else "") + " ".join(target.split())

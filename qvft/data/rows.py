@@ -25,6 +25,7 @@ class Row:
         target: the text that training supervises.
         references: every accepted text, as given.
         meta: what breakdowns may group by.
+        view: of the image; 0 is the image as it is, and all that evaluation sees.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Row:
     target: str
     references: tuple[str, ...]
     meta: dict[str, str]
+    view: int = 0
 
 
 def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:

@@ -43,6 +43,11 @@ class PhaseFacts(Part):
     epochs: float | None = Field(description="passes over the texts asked for; null: `max_steps`")
     max_steps: int | None = Field(description="optimizer steps asked for; null: `epochs`")
     batch_size: int = Field(description="texts a device and batch")
+    batch_tokens: int | None = Field(
+        None,
+        description="tokens of the decoder a device and batch at most, in place of `batch_size`; "
+        "null: texts were counted",
+    )
     accumulation: int = Field(description="batches an optimizer step")
     steps: int | None = Field(
         description="optimizer steps taken, as far as logged; null where nothing was"
@@ -146,6 +151,7 @@ def _number(number: float) -> str:
 
 
 def _rows(phase: PhaseFacts) -> str:
-    if phase.accumulation == 1:
-        return str(phase.batch_size)
-    return f"{phase.accumulation} \u00d7 {phase.batch_size}"
+    batch = str(phase.batch_size)
+    if phase.batch_tokens is not None:
+        batch = _count(phase.batch_tokens, "token")
+    return batch if phase.accumulation == 1 else f"{phase.accumulation} \u00d7 {batch}"

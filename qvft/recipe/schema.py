@@ -6,18 +6,15 @@ here imports torch: a recipe is checked in milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from qvft.recipe.augment import Augment
+from qvft.recipe.objectives import Objectives
+from qvft.recipe.section import Section
 
 Trained = Literal["frozen", "full"]
-
-
-class Section(BaseModel):
-    """A frozen, strictly typed part of a recipe; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class Run(Section):
@@ -155,6 +152,14 @@ class Data(Section):
         description="Features of a recipe's images may take this much, in 10^9 bytes; above it, or "
         "where the disk has less, the ViT runs in every step.",
     )
+    views: int = Field(
+        0,
+        ge=0,
+        description="Augmented views of each training image; an epoch shows an image as it is or "
+        "in one of them. They are cached beside it, each in as much room. Evaluation sees images "
+        "as they are.",
+    )
+    augment: Augment = Field(default_factory=Augment, description="How views differ.")
     cache_images: bool = Field(
         False,
         description="Keep normalised images in memory, 12 bytes a pixel at the model's size: "
@@ -165,6 +170,12 @@ class Data(Section):
     def _cache_is_in_this_process(self) -> Data:
         if self.cache_images and self.workers:
             raise ValueError("cache_images needs workers: 0, since workers share no memory")
+        return self
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> Data:
+        if self.views and not self.augment.changes:
+            raise ValueError("views need an augmentation: augment.crop below 1, for example")
         return self
 
 
@@ -239,6 +250,13 @@ class Train(Section):
     epochs: float = Field(1.0, gt=0, description="Passes over the texts.")
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; -1: what epochs come to.")
     batch_size: int = Field(8, ge=1, description="Texts a device and step.")
+    batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="In place of batch_size, which then counts for evaluation while training "
+        "alone: tokens that the decoder has a device and step at most, as they are packed. Every "
+        "batch has about as many of them, and as many to learn; see docs/batches.md.",
+    )
     texts_per_image: int = Field(
         1,
         ge=1,
@@ -307,6 +325,12 @@ class Train(Section):
             raise ValueError("early_stopping needs keep_best")
         return self
 
+    @model_validator(mode="after")
+    def _tokens_are_counted_as_packed(self) -> Train:
+        if self.batch_tokens is not None and not self.packing:
+            raise ValueError("batch_tokens needs packing: padded rows have no such number")
+        return self
+
 
 class Phase(Section):
     """A part of training with its own optimizer and schedule; sections override the recipe's."""
@@ -319,43 +343,6 @@ class Phase(Section):
     )
     tune: dict[str, Any] = Field(default_factory=dict, description="Keys of tune that differ.")
     train: dict[str, Any] = Field(default_factory=dict, description="Keys of train that differ.")
-
-
-class Objectives(Section):
-    lm: float = Field(1.0, ge=0, description="Weight of the language loss on target tokens.")
-    itc: float = Field(
-        0.0, ge=0, description="Weight of image-text contrast. With captions and family blip2."
-    )
-    itm: float = Field(0.0, ge=0, description="Weight of image-text matching, likewise.")
-    itg: float = Field(
-        0.0, ge=0, description="Weight of text generation by the Q-Former itself, likewise."
-    )
-    text_branch: str | None = Field(
-        None,
-        description="What the Q-Former's text branch starts from where itc, itm or itg is trained: "
-        "a BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g); null: fresh weights.",
-    )
-
-    @property
-    def alignment(self) -> dict[str, float]:
-        """The weights above zero of all but the language loss."""
-        weights = {"itc": self.itc, "itm": self.itm, "itg": self.itg}
-        return {name: weight for name, weight in weights.items() if weight > 0}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rerank_is_no_objective(cls, content: Any) -> Any:
-        if isinstance(content, Mapping) and "rerank" in content:
-            raise ValueError('unknown key "objectives.rerank" (it is eval.rerank)')
-        return content
-
-    @model_validator(mode="after")
-    def _something_is_trained(self) -> Objectives:
-        if not (self.lm > 0 or self.alignment):
-            raise ValueError("one weight at least must be above 0")
-        if self.text_branch is not None and not self.alignment:
-            raise ValueError("text_branch needs itc, itm or itg above 0")
-        return self
 
 
 class Decode(Section):

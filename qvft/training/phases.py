@@ -14,8 +14,11 @@ from qvft.data.rows import Row
 from qvft.files import read_json, write_json
 from qvft.training.checkpoints import STATE, whole_checkpoints
 from qvft.training.metrics_log import MetricsLog
+from qvft.training.numbered_rows import RowDataset
 from qvft.training.spikes import SpikeRule
-from qvft.training.trainer import QFormerTrainer, RowDataset
+from qvft.training.token_batches import TokenBatchSampler
+from qvft.training.trainer import QFormerTrainer
+from qvft.training.views import ViewDraw
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class PhaseSetup:
         train_rows, eval_rows: its data; no eval rows, no evaluation.
         collator: rows to batch.
         texts_per_image: rows of an image that stay together in a batch.
+        batches: batches by tokens, in place of the arguments' number of rows.
+        views: draws the views of the training images; None: they are seen as they are.
         early_stopping: evaluations without a lower loss before it stops, or None.
         callbacks: further callbacks.
         spikes: which losses are spikes; None: none is looked for.
@@ -46,6 +51,8 @@ class PhaseSetup:
     texts_per_image: int
     callbacks: Sequence[TrainerCallback]
     spikes: SpikeRule | None = None
+    batches: TokenBatchSampler | None = None
+    views: ViewDraw | None = None
 
 
 def build_trainer(
@@ -65,7 +72,7 @@ def build_trainer(
         model=setup.module,
         args=setup.arguments,
         data_collator=setup.collator,
-        train_dataset=RowDataset(rows),
+        train_dataset=RowDataset(rows, setup.views),
         eval_dataset=RowDataset(setup.eval_rows) if setup.eval_rows else None,
         callbacks=callbacks,
         groups=setup.groups,
@@ -75,6 +82,7 @@ def build_trainer(
         texts_per_image=setup.texts_per_image,
         spikes=setup.spikes,
         note=log.note,
+        batches=setup.batches,
     )
 
 

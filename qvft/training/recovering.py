@@ -126,7 +126,9 @@ class RecoveringTrainer(Trainer):
         if not halvings:
             yield batch, True
             return
-        rows = [self.train_dataset[index] for index in batch["row_index"].tolist()]
+        # As this epoch sees them.
+        first = int(self.state.epoch or 0) * len(self.train_dataset)
+        rows = [self.train_dataset[first + index] for index in batch["row_index"].tolist()]
         parts = parts_of([row.sample.id for _, row in rows], halvings=halvings)
         for number, part in enumerate(parts, start=1):
             yield self.data_collator([rows[place] for place in part]), number == len(parts)

@@ -1,11 +1,17 @@
-"""The order of rows in an epoch."""
+"""The order of rows in an epoch.
+
+Shape letters: N rows, I images, G groups.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+INT64_MIN = -(2**63)
 
 
 class GroupedSampler(Sampler[int]):
@@ -22,10 +28,7 @@ class GroupedSampler(Sampler[int]):
     """
 
     def __init__(self, sample_ids: Sequence[str], *, group_size: int, seed: int) -> None:
-        self._by_image: dict[str, list[int]] = {}
-        for index, sample_id in enumerate(sample_ids):
-            self._by_image.setdefault(sample_id, []).append(index)
-        self._length = len(sample_ids)
+        self._images = Images(sample_ids)
         self._group_size, self._seed, self._epoch = group_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -33,17 +36,82 @@ class GroupedSampler(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._images.rows)
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        groups: list[list[int]] = []
-        for rows in self._by_image.values():
-            order = torch.randperm(len(rows), generator=generator).tolist()
-            shuffled = [rows[i] for i in order]
-            groups.extend(
-                shuffled[i : i + self._group_size]
-                for i in range(0, len(shuffled), self._group_size)
-            )
-        for index in torch.randperm(len(groups), generator=generator).tolist():
-            yield from groups[index]
+        generator = epoch_generator(self._seed, self._epoch)
+        rows, starts, sizes = self._images.groups(self._group_size, generator)
+        order = torch.randperm(len(starts), generator=generator).numpy()
+        yield from rows[spans(starts[order], sizes[order])].tolist()
+
+
+class Images:
+    """Rows by image, to be shuffled and cut into groups anew each epoch.
+
+    Attributes:
+        rows: (N,) row numbers, image after image in the order in which the images first come.
+        starts, counts: (I,) where each image's rows begin in `rows`, and how many they are.
+    """
+
+    def __init__(self, sample_ids: Sequence[str]) -> None:
+        numbers: dict[str, int] = {}
+        of_row = np.array([numbers.setdefault(name, len(numbers)) for name in sample_ids], np.int64)
+        self.rows = np.argsort(of_row, kind="stable")
+        self.counts = np.bincount(of_row, minlength=len(numbers))
+        self.starts = np.cumsum(self.counts) - self.counts
+
+    def groups(
+        self, size: int, generator: torch.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shuffled rows (N,), and where each group begins and how many it has, (G,) both."""
+        rows = self._shuffled(generator)
+        cut = -(-self.counts // size)
+        image = np.repeat(np.arange(len(cut)), cut)
+        place = spans(np.zeros_like(cut), cut)
+        starts = self.starts[image] + place * size
+        return rows, starts, np.minimum(size, self.counts[image] - place * size)
+
+    def _shuffled(self, generator: torch.Generator) -> np.ndarray:
+        """The rows, each image's in the order that `torch.randperm` would give them in turn.
+
+        That is a Fisher-Yates shuffle: place i of n changes with place i + draw % (n - i), one
+        draw of 32 bits for each place but the last. All images take their i-th step at once.
+
+        Source: aten/src/ATen/native/TensorFactories.cpp, `randperm_cpu`; a test holds it.
+        """
+        rows = self.rows.copy()
+        steps = np.maximum(self.counts - 1, 0)
+        draws = _draws(int(steps.sum()), generator)
+        first = np.cumsum(steps) - steps
+        by_length = np.argsort(-steps, kind="stable")
+        alive = np.cumsum(np.bincount(steps)[::-1])[::-1]
+        for step in range(int(steps.max(initial=0))):
+            images = by_length[: alive[step + 1]]
+            here = self.starts[images] + step
+            there = here + draws[first[images] + step] % (self.counts[images] - step)
+            rows[here], rows[there] = rows[there], rows[here]
+        return rows
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """The random numbers of an epoch."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+
+
+def spans(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The numbers from each start on, as many as its size says, one span behind the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
+
+
+def _draws(count: int, generator: torch.Generator) -> np.ndarray:
+    """The next numbers of 32 bits, as int64; the generator gives 64 bits as two of these."""
+    pairs = torch.empty(count // 2, dtype=torch.int64)
+    pairs.random_(INT64_MIN, None, generator=generator)
+    halves = pairs.numpy().view(np.uint64)
+    both = np.stack([halves >> np.uint64(32), halves & np.uint64(0xFFFFFFFF)], axis=1)
+    draws = both.reshape(-1).astype(np.int64)
+    if count % 2:
+        # The last draw of all chooses between two places, as that of a permutation of two does.
+        draws = np.append(draws, int(torch.randperm(2, generator=generator)[0]))
+    return draws

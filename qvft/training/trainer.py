@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from qvft.data.rows import FILLER, Row
 from qvft.disk import saving
 from qvft.errors import NonFiniteLossError
 from qvft.models.sharded import is_sharded
@@ -22,27 +21,14 @@ from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.checkpoints import STATE, NewCheckpoint
 from qvft.training.filling import Filled
+from qvft.training.numbered_rows import EpochOrder
 from qvft.training.plain_states import require_plain_states
 from qvft.training.recovering import RecoveringTrainer
 from qvft.training.sampler import GroupedSampler
 from qvft.training.sharding import lay_out_state, whole_state
 from qvft.training.step_errors import some_of
-
-
-class RowDataset(Dataset):
-    """Numbered rows: item i is (i, rows[i]), so that a batch can name its rows.
-
-    `FILLER` is a row of no text; the first stands for it.
-    """
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[int, Row]:
-        return index, self.rows[0 if index == FILLER else index]
+from qvft.training.token_batches import TokenBatchSampler
+from qvft.training.views import EpochNumbers
 
 
 class QFormerTrainer(RecoveringTrainer):
@@ -54,6 +40,7 @@ class QFormerTrainer(RecoveringTrainer):
         save_weights: writes the trained weights into a folder.
         restore_weights: reads them back from one.
         texts_per_image: rows of an image that stay together.
+        batches: batches by tokens; None: as many rows as the arguments say.
         further arguments: as `RecoveringTrainer`.
     """
 
@@ -64,13 +51,16 @@ class QFormerTrainer(RecoveringTrainer):
         save_weights: Callable[[Path], None],
         restore_weights: Callable[[Path], None],
         texts_per_image: int = 1,
+        batches: TokenBatchSampler | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, compute_metrics=self._row_means, **kwargs)
         self._groups = groups
         self._save_weights = save_weights
         self._restore_weights = restore_weights
-        self._texts_per_image = texts_per_image
+        self._texts_per_image, self._batches = texts_per_image, batches
+        self._order: Any = None
+        self.add_callback(EpochOrder(lambda: self._order))
         self._sharded = is_sharded(self.model)
         if self._sharded:
             # It is wrapped already; in evaluation mode Accelerate adds nothing but autocast.
@@ -82,19 +72,39 @@ class QFormerTrainer(RecoveringTrainer):
         self._logged: dict[str, Tensor] = {}
         self._staging: Path | None = None
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        rows = (train_dataset or self.train_dataset).rows
-        order = GroupedSampler(
-            [row.sample.id for row in rows], group_size=self._texts_per_image, seed=self.args.seed
-        )
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        dataset = train_dataset or self.train_dataset
+        names = [row.sample.id for row in dataset.rows]
+        order: Any = GroupedSampler(names, group_size=self._texts_per_image, seed=self.args.seed)
         processes = self.args.world_size
-        if processes == 1:
-            return order
-        return Filled(order, multiple=self.args.train_batch_size * processes)
+        if processes > 1:
+            order = Filled(order, multiple=self.args.train_batch_size * processes)
+        return self._ordered(order, dataset)
+
+    def _ordered(self, order: Any, dataset: Dataset) -> Sampler:
+        """The order as the dataset is asked by it; its epoch follows the training's."""
+        self._order = order if dataset.views is None else EpochNumbers(order, len(dataset))
+        return self._order
 
     def get_train_dataloader(self) -> DataLoader:
-        """As the Trainer; its workers' seeds are not drawn from the random state of training."""
-        return _with_own_seeds(super().get_train_dataloader())
+        """The Trainer's own, or one over batches by tokens, which it has no way to be given.
+
+        accelerate gives process i of n every n-th batch from the i-th on. Workers' seeds are not
+        drawn from the random state of training.
+        """
+        if self._batches is None:
+            return _with_own_seeds(super().get_train_dataloader())
+        arguments = self.args
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=self._ordered(self._batches, self.train_dataset),
+            collate_fn=self.data_collator,
+            num_workers=arguments.dataloader_num_workers,
+            pin_memory=arguments.dataloader_pin_memory,
+            persistent_workers=arguments.dataloader_persistent_workers,
+            prefetch_factor=arguments.dataloader_prefetch_factor,
+        )
+        return _with_own_seeds(self.accelerator.prepare(loader))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """As the Trainer, see `get_train_dataloader`."""

@@ -142,3 +142,18 @@ def test_a_long_answer_leaves_half_the_room_to_its_question(tokenizer: Any) -> N
     assert row.target_start - head == min(len(asked.ids) - head, (40 - 2) // 2)
     assert len(row.ids) == QUERY_TOKENS + 40
     assert row.ids[-1] == short.stop_id
+
+
+def test_many_texts_at_once_are_the_rows_of_each(tokenizer: Any) -> None:
+    made = template(tokenizer, caption="", max_text_tokens=24)
+    long = "Is it " + "very " * 40 + "red?"
+    texts = [
+        ("caption", None, "a cat"),
+        ("question", "How many?", " two\n or <image> </s> "),
+        ("question", "How many?", "one " * 40),
+        ("question", long, "yes"),
+    ]
+    expected = [made.encode(kind, question=asked, target=said) for kind, asked, said in texts]
+    assert made.encode_all(texts) == expected
+    assert [row.cut_tokens > 0 for row in expected] == [False, False, True, True]
+    assert made.encode_all([]) == []

@@ -140,4 +140,6 @@ def test_one_process_speaks_and_leaves_files(pair: Pair) -> None:
     assert said.count("rows are shared by 2 processes") == 2, "as they are, and blind"
     for one in ("shared", "phases", "aligned"):
         assert said.count(f"adapter written to {pair.two / one / 'adapter'}") == 1
-    assert {path.name for path in pair.two.iterdir()} == {path.name for path in pair.one.iterdir()} | {"said"}
+    assert {path.name for path in pair.two.iterdir()} == {
+        path.name for path in pair.one.iterdir()
+    } | {"said"}

@@ -18,7 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import trials
 
-COUNTS = {"recipes": 10_000, "jsonl": 5_000, "json_files": 5_000, "images": 5_000, "adapters": 2_000}
+COUNTS = {
+    "recipes": 10_000,
+    "jsonl": 5_000,
+    "json_files": 5_000,
+    "images": 5_000,
+    "adapters": 2_000,
+}
 
 
 def main() -> int:

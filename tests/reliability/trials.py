@@ -309,5 +309,3 @@ def failing(trial: str, path: Path) -> Any:
         kept = path.with_name(path.name + ".kept")
         shutil.copyfile(path, kept)
         raise AssertionError(f"{trial}: {type(error).__name__}: {error} (input: {kept})") from error
-
-

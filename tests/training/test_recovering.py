@@ -23,9 +23,10 @@ from qvft.training.alignment_objective import AlignmentObjective
 from qvft.training.arguments import training_arguments
 from qvft.training.losses import LanguageModelling
 from qvft.training.metrics_log import read_metrics
+from qvft.training.numbered_rows import RowDataset
 from qvft.training.optim import parameter_groups
 from qvft.training.sampler import GroupedSampler
-from qvft.training.trainer import QFormerTrainer, RowDataset
+from qvft.training.trainer import QFormerTrainer
 
 FILES = ("adapter_model.safetensors", "bridge.safetensors")
 SPIKE_STEP = 7

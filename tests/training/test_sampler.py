@@ -1,5 +1,7 @@
 """The order of rows: every row once, an image's rows in groups, the same for the same seed."""
 
+import random
+
 import pytest
 
 from qvft.training.sampler import GroupedSampler
@@ -55,3 +57,31 @@ def test_the_order_leaves_the_global_random_state_alone() -> None:
     state = torch.get_rng_state()
     order(2)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def one_by_one(ids: list[str], group_size: int, seed: int, epoch: int) -> list[int]:
+    """The order in its plainest form: a permutation an image, one of the groups."""
+    import torch
+
+    by_image: dict[str, list[int]] = {}
+    for index, name in enumerate(ids):
+        by_image.setdefault(name, []).append(index)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    groups = []
+    for rows in by_image.values():
+        shuffled = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
+        groups += [shuffled[i : i + group_size] for i in range(0, len(rows), group_size)]
+    order = torch.randperm(len(groups), generator=generator).tolist()
+    return [row for index in order for row in groups[index]]
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 5])
+def test_all_images_at_once_are_ordered_like_one_after_the_other(group_size: int) -> None:
+    """Checkpoints of earlier versions go on in the order that they began with."""
+    rows = random.Random(group_size)
+    for seed in range(20):
+        # Odd and even numbers of draws; images of one row, and of all.
+        ids = [f"{rows.randrange(seed + 1)}" for _ in range(rows.randrange(1, 60))]
+        sampler = GroupedSampler(ids, group_size=group_size, seed=seed)
+        sampler.set_epoch(seed % 3)
+        assert list(sampler) == one_by_one(ids, group_size, seed, seed % 3)

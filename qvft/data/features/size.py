@@ -23,6 +23,7 @@ def require_room(
     images: int,
     *,
     views: int = 1,
+    plain: int = 0,
     present: int = 0,
     limit_bytes: int | None = None,
 ) -> int:
@@ -33,6 +34,7 @@ def require_room(
         space: whose features.
         images: of different content.
         views: of each image.
+        plain: further images, of which one view is wanted.
         present: records of these that are there already; they count for the limit alone.
         limit_bytes: what the features of these images may take together; None: any.
 
@@ -40,15 +42,19 @@ def require_room(
         RecipeError: they would take more than the limit.
         SpaceError: the disk has not that much room.
     """
-    whole = features_bytes(space, images, views=views)
+    whole = features_bytes(space, images, views=views) + features_bytes(space, plain)
     if limit_bytes is not None and whole > limit_bytes:
         seen = f" in {views} views each" if views > 1 else ""
+        if plain and views > 1:
+            seen = f", {images} of them in {views} views each,"
         raise RecipeError(
-            f"the features of {images} images{seen} take {whole / 1e9:.3g} GB "
+            f"the features of {images + plain} images{seen} take {whole / 1e9:.3g} GB "
             f"({space.record_bytes} bytes each, {space.stored_dtype})",
             where="data.features",
             expected=f"at most {limit_bytes / 1e9:.3g} GB",
-            do="raise the limit, keep them in fewer bytes, or turn the cache off",
+            do="raise the limit, keep them in fewer bytes"
+            + (", have fewer views" if views > 1 else "")
+            + ", or turn the cache off",
         )
     missing = whole - features_bytes(space, present)
     require_space(cache, missing)

@@ -122,18 +122,18 @@ class Cached:
     ) -> None:
         self.store, self.contents, self.augmentation = store, contents, augmentation
 
-    def __call__(self, sources: Sequence[ImageSource], *, view: int = 0) -> Tensor:
-        """Features (I, P, W) of images.
+    def __call__(self, sources: Sequence[ImageSource], views: Sequence[int] = ()) -> Tensor:
+        """Features (I, P, W) of images as they are, or in one view each.
 
         Raises:
             ImageError: an image cannot be read, or its features were never computed.
             DataError: features are damaged.
         """
-        return self.store.stacked(list(self._keys(sources, view)))
+        return self.store.stacked(list(self._keys(sources, views or [0] * len(sources))))
 
-    def _keys(self, sources: Sequence[ImageSource], view: int) -> Iterator[bytes]:
-        augmentation = self.augmentation if view else None
-        for source in sources:
+    def _keys(self, sources: Sequence[ImageSource], views: Sequence[int]) -> Iterator[bytes]:
+        for source, view in zip(sources, views, strict=True):
+            augmentation = self.augmentation if view else None
             content = self.contents.get(source.name)
             if isinstance(content, ImageError):
                 raise content

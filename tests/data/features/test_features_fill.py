@@ -134,11 +134,11 @@ def test_views_are_kept_apart_and_the_plain_one_is_shared(
     cached = Cached(store, done.contents, augmentation={"seed": 1})
     for view in range(3):
         expected = encode(read(sources[0], view)[None])
-        assert torch.equal(cached(sources, view=view), expected)
+        assert torch.equal(cached(sources, [view]), expected)
     other = Cached(store, done.contents, augmentation={"seed": 2})
     assert torch.equal(other(sources), cached(sources))
     with pytest.raises(ImageError, match="view 1"):
-        other(sources, view=1)
+        other(sources, [1])
 
 
 def test_features_that_are_no_numbers_are_refused_by_name(

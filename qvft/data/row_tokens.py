@@ -1,0 +1,51 @@
+"""What the rows of a split come to in tokens, so that batches can be planned.
+
+Shape letters: N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row
+
+AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class RowTokens:
+    """Lengths of rows.
+
+    Attributes:
+        prefix: tokens that all rows of an image begin with and that the decoder sees once for
+            them: the visual prefix and `</s>`; 0 where every row stands whole.
+        own: (N,) the further tokens of each row.
+        labels: (N,) of these, how many the loss sees.
+    """
+
+    prefix: int
+    own: np.ndarray
+    labels: np.ndarray
+
+
+def row_tokens(rows: Sequence[Row], template: PromptTemplate, *, shares: bool) -> RowTokens:
+    """Puts every row into the template and measures it.
+
+    Args:
+        rows: with their targets.
+        template: as training has it.
+        shares: rows of an image begin alike for the decoder, as `packing.Packer.shares`.
+    """
+    lengths, labels = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+    for start in range(0, len(rows), AT_ONCE):
+        texts = [(row.kind, row.question, row.target) for row in rows[start : start + AT_ONCE]]
+        for place, tokens in enumerate(template.encode_all(texts), start):
+            lengths[place] = len(tokens.ids)
+            labels[place] = len(tokens.ids) - tokens.target_start
+    images = template.num_query_tokens if template.image_token_id is not None else 0
+    prefix = images + 1 if shares else 0
+    return RowTokens(prefix, lengths - prefix, labels)

@@ -1,0 +1,47 @@
+"""What a recipe may say of what is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from qvft.recipe.section import Section
+
+
+class Objectives(Section):
+    lm: float = Field(1.0, ge=0, description="Weight of the language loss on target tokens.")
+    itc: float = Field(
+        0.0, ge=0, description="Weight of image-text contrast. With captions and family blip2."
+    )
+    itm: float = Field(0.0, ge=0, description="Weight of image-text matching, likewise.")
+    itg: float = Field(
+        0.0, ge=0, description="Weight of text generation by the Q-Former itself, likewise."
+    )
+    text_branch: str | None = Field(
+        None,
+        description="What the Q-Former's text branch starts from where itc, itm or itg is trained: "
+        "a BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g); null: fresh weights.",
+    )
+
+    @property
+    def alignment(self) -> dict[str, float]:
+        """The weights above zero of all but the language loss."""
+        weights = {"itc": self.itc, "itm": self.itm, "itg": self.itg}
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rerank_is_no_objective(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and "rerank" in content:
+            raise ValueError('unknown key "objectives.rerank" (it is eval.rerank)')
+        return content
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Objectives:
+        if not (self.lm > 0 or self.alignment):
+            raise ValueError("one weight at least must be above 0")
+        if self.text_branch is not None and not self.alignment:
+            raise ValueError("text_branch needs itc, itm or itg above 0")
+        return self
