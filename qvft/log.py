@@ -63,7 +63,7 @@ def get_logger(name: str) -> logging.Logger:
 class _Lines(logging.Formatter):
     """One line a record, whatever names stand in it."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+    def formatMessage(self, record: logging.LogRecord) -> str:
         return shown(super().formatMessage(record)).replace("\n", "\\n")
 
 

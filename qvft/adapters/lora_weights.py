@@ -22,6 +22,7 @@ from qvft.errors import CheckpointError
 _PREFIX = "base_model.model."
 _PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 
+
 @dataclass(frozen=True)
 class LoraWeight:
     """One LoRA layer.
@@ -120,4 +121,3 @@ def _layer(
     alpha = float(config["lora_alpha"])
     scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
     return LoraWeight(a, b, scale, magnitude, transposed=bool(config.get("fan_in_fan_out")))
-

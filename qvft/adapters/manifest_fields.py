@@ -77,6 +77,4 @@ def _require_entries(entries: Mapping[str, Any], *, where: str) -> None:
         shape = entry.get("shape") if isinstance(entry, dict) else None
         whole = isinstance(shape, list) and all(type(size) is int for size in shape)
         if not whole or not isinstance(entry.get("dtype"), str):
-            raise CheckpointError(
-                f"the entry of {name[:80]} has no shape and dtype", where=where
-            )
+            raise CheckpointError(f"the entry of {name[:80]} has no shape and dtype", where=where)

@@ -124,8 +124,10 @@ class Data(Section):
         "error", description="A missing or broken image: stop, or leave it out, counted and listed."
     )
     max_image_pixels: int = Field(
-        64_000_000, ge=1, description="Larger images are refused as decompression bombs, and so "
-        "are files of more than 8 bytes for each of these pixels and 16 MiB."
+        64_000_000,
+        ge=1,
+        description="Larger images are refused as decompression bombs, and so "
+        "are files of more than 8 bytes for each of these pixels and 16 MiB.",
     )
     workers: int = Field(2, ge=0, description="Processes that decode images.")
     features: Literal["auto", "off"] = Field(

@@ -6,7 +6,9 @@ import json
 import re
 
 _ACTED_ON = re.compile(r"[\\`<>\[\]|&]")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"
+)
 _SIMPLE = re.compile(r"[A-Za-z][\w./-]*")
 
 

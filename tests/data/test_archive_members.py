@@ -27,7 +27,19 @@ def test_a_folder_is_no_file() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/passwd", "../a", "a/../../b", "..", "", ".", "c:/a", "a\\..\\b", "a\0b", "a\nb", "\x1b[1m"],
+    [
+        "/etc/passwd",
+        "../a",
+        "a/../../b",
+        "..",
+        "",
+        ".",
+        "c:/a",
+        "a\\..\\b",
+        "a\0b",
+        "a\nb",
+        "\x1b[1m",
+    ],
 )
 def test_a_name_that_leads_out_or_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(DataError, match="a.tar: a member is called"):

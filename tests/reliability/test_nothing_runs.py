@@ -137,9 +137,7 @@ def test_a_pickle_instead_of_safetensors_is_refused(base: Path, marker: Path) ->
 
 
 @pytest.mark.parametrize("shard", ["pytorch_model.bin", "../base/pytorch_model.bin", "/etc/x"])
-def test_an_index_names_safetensors_of_its_own_folder(
-    base: Path, marker: Path, shard: str
-) -> None:
+def test_an_index_names_safetensors_of_its_own_folder(base: Path, marker: Path, shard: str) -> None:
     torch.save(Trap(marker), base / "pytorch_model.bin")
     index = {"metadata": {}, "weight_map": {"query_tokens": shard}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))

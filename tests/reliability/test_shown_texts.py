@@ -29,7 +29,7 @@ from qvft.weights.card import CardFacts, model_card, peft_card
 
 HOSTILE = (
     "<script>alert(1)</script>",
-    "\" onmouseover=\"alert(1)\" x='",
+    '" onmouseover="alert(1)" x=\'',
     "'><img src=x onerror=alert(1)>",
     "javascript:alert(1)",
     "</style></title></textarea><!--",

@@ -37,9 +37,7 @@ FORMATS: Mapping[str, Format] = {
     "jsonl": Format(jsonl.read, ("split", "images", "allow_outside")),
     "coco_captions": Format(coco_captions.read, ("split", "images", "allow_outside")),
     "karpathy": Format(karpathy.read, ("split", "images", "allow_outside")),
-    "vqa_v2": Format(
-        vqa_v2.read, ("split", "questions", "annotations", "images", "allow_outside")
-    ),
+    "vqa_v2": Format(vqa_v2.read, ("split", "questions", "annotations", "images", "allow_outside")),
     "vqa_rad": Format(vqa_rad.read, ("split", "images", "allow_outside")),
     "slake": Format(slake.read, ("split", "images", "allow_outside")),
     "pathvqa": Format(pathvqa.read, ("split", "images", "allow_outside")),

@@ -10,7 +10,7 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
 from qvft.data.formats.inside import Inside
-from qvft.data.sample import ImageFile, Question, Sample
+from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_json
 

@@ -17,9 +17,7 @@ BESIDE_PIXELS = 16 * 2**20
 """Room in a file for profiles, EXIF and texts."""
 
 
-def open_source(
-    source: ImageSource, *, formats: Collection[str], max_pixels: int
-) -> Image.Image:
+def open_source(source: ImageSource, *, formats: Collection[str], max_pixels: int) -> Image.Image:
     """The undecoded image.
 
     Some of Pillow's readers take a whole file into memory when they open it, and others wait for
@@ -73,4 +71,3 @@ def _require_size(size: int, limit: int, *, name: str) -> None:
             expected=f"at most {limit:,} (8 for each of data.max_image_pixels, and 16 MiB)",
             do="make it smaller or raise the limit",
         )
-

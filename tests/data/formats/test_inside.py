@@ -43,7 +43,15 @@ def test_paths_that_end_inside_pass(root: Path, written: str) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["../secret.png", "/etc/passwd", "out.png", "up/secret.png", "deep/../../secret.png", "..", "up"],
+    [
+        "../secret.png",
+        "/etc/passwd",
+        "out.png",
+        "up/secret.png",
+        "deep/../../secret.png",
+        "..",
+        "up",
+    ],
 )
 def test_paths_that_lead_out_name_the_row_and_the_key(root: Path, written: str) -> None:
     with pytest.raises(DataError, match=r"^x:1: the image .* lies outside .*`allow_outside: true`"):
