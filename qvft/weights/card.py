@@ -21,8 +21,10 @@ tags: [blip-2, qvft]
 ---
 # {{ name | plain }}
 
-{{ base_id | plain }}{% if base_revision %} (revision {{ base_revision | plain }}){% endif %}, fine-tuned \
-{%- if data %} on {{ data | join(", ") | plain }}{% endif %} with qvft {{ qvft_version }} and merged \
+{{ base_id | plain }}{% if base_revision %} (revision {{ base_revision | plain }}){% endif %}, \
+fine-tuned \
+{%- if data %} on {{ data | join(", ") | plain }}{% endif %} with qvft \
+{{ qvft_version }} and merged \
 into one checkpoint of plain transformers classes ({{ dtype }}).
 
 ## Use
@@ -40,7 +42,8 @@ written = model.generate(**inputs, max_new_tokens=30)[:, inputs["input_ids"].sha
 print(processor.batch_decode(written, skip_special_tokens=True)[0].strip())
 ```
 
-Prompts it was trained with: captions {% if caption %}`{{ caption | code }}`{% else %}none{% endif %}, \
+Prompts it was trained with: captions \
+{% if caption %}`{{ caption | code }}`{% else %}none{% endif %}, \
 questions `{{ question | code }}`.
 
 ## Training
@@ -65,7 +68,8 @@ tags: [blip-2, qvft, lora]
 ---
 # {{ name | plain }}, adapter
 
-LoRA weights for {{ base_id | plain }}, and beside them `bridge.safetensors` with the Q-Former, the query \
+LoRA weights for {{ base_id | plain }}, \
+and beside them `bridge.safetensors` with the Q-Former, the query \
 tokens and the language projection, which were trained with them: without it the model is another.
 
 ```python
@@ -93,7 +97,8 @@ _MEASURED = """\
 
 {% endfor %}
 {% if left_out %}
-Left out, because they were measured with other weights than these: {{ left_out | join(", ") | plain }}.
+Left out, because they were measured with other weights than these: \
+{{ left_out | join(", ") | plain }}.
 {% elif not reports %}
 Nothing was measured before this was written.
 {% endif %}

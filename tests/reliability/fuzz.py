@@ -1,8 +1,8 @@
 """`python tests/reliability/fuzz.py [--seed N] [--count KIND=N ...]`: the long run of the trials.
 
 Prints how many inputs of each kind were accepted and refused, and stops at the first defect, naming
-the trial and keeping its input. The same seed gives the same inputs. The suite runs some hundreds of
-each (`test_trials.py`).
+the trial and keeping its input. The same seed gives the same inputs. The suite runs some hundreds
+of each (`test_trials.py`).
 """
 
 from __future__ import annotations

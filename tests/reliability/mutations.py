@@ -17,9 +17,11 @@ ODD_VALUES: tuple[Any, ...] = (
     {}, {"a": {"b": {}}}, {"": None}, {"__class__": 1},
 )  # fmt: skip
 ODD_TEXTS = (
-    b"!!python/object/apply:os.system ['true']", b"!!binary x", b"!!set {a, b}", b"&a [*a]", b"*b",
+    b"!!python/object/apply:os.system ['true']",
+    b"!!binary x", b"!!set {a, b}", b"&a [*a]", b"*b",
     b"2001-99-99", b"2001-01-01", b"0o17", b"0x_", b"12:30:45", b"<<: *x", b"? [a]\n: b", b"- - -",
-    b"{[{[", b"]" * 5, b"'", b'"', b"\t", b"\r", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"%YAML 9.9\n",
+    b"{[{[", b"]" * 5, b"'", b'"', b"\t", b"\r", b"\0", b"\xff\xfe", b"\xef\xbb\xbf",
+    b"%YAML 9.9\n",
     b"---\n", b"...\n", b"|9\n", b"a: b: c", b"\xf0\x9f\x98\x80", b".nan", b"-.inf", b"1" * 5000,
     b"[" * 3000, b"\xc2\x85", b"\xe2\x80\xa8", b"~", b"=", b"@", b"`", b"!", b"!<", b"%",
 )  # fmt: skip

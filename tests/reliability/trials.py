@@ -1,4 +1,4 @@
-"""What is tried on damaged input, a function for each kind: it counts ends and fails on a defect."""
+"""What is tried on damaged input, a function for each kind: it counts ends, a defect fails."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def recipes(count: int, *, seed: int, work: Path) -> Counter[str]:
 def one_recipe(path: Path, overrides: list[str], work: Path, *, thoroughly: bool) -> str:
     if thoroughly:
         screen = io.StringIO()
-        with contextlib.redirect_stderr(screen):
-            with contextlib.suppress(SystemExit):  # argparse, of an override that is an option
-                assert check.main([str(path), *overrides, "--only", "recipe"]) in (0, 2)
+        # SystemExit is argparse's, of an override that looks like an option.
+        with contextlib.redirect_stderr(screen), contextlib.suppress(SystemExit):
+            assert check.main([str(path), *overrides, "--only", "recipe"]) in (0, 2)
         assert "Traceback" not in screen.getvalue()
     try:
         recipe = load_recipe(path, overrides)
