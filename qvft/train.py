@@ -45,6 +45,8 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
     work = training_work(recipe)
     require_space(folder, work.needed_bytes())
     with claimed_folder(recipe):
+        if is_finished(folder):  # by another process, meanwhile
+            return
         if is_main_process():
             for plan in work.plans:
                 stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))

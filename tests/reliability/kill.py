@@ -66,8 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _import_all()
     with tempfile.TemporaryDirectory() as work:
         counts = killed(Path(work), names, kills=given.kills, seed=given.seed)
-    for name, counted in counts.items():
-        print(name, asdict(counted), flush=True)
     if given.json:
         content = {"seed": given.seed, **{name: asdict(one) for name, one in counts.items()}}
         given.json.write_text(json.dumps(content, indent=2) + "\n")
@@ -117,7 +115,7 @@ def _rounds(
             counted.differing += 1
             keys = [key for key in expected | found if expected.get(key) != found.get(key)]
             counted.notes.append(f"round {counted.rounds}: {keys}")
-        print(f"{stage.name}: {counted.kills} kills, {counted.rounds} rounds", flush=True)
+        print(stage.name, asdict(counted), flush=True)
     return counted
 
 

@@ -87,6 +87,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(
     assert steps(run) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_signal_gets_its_checkpoint_where_the_recipe_wants_none(
     during: During, recipe_file: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -112,7 +113,11 @@ def test_a_checkpoint_for_a_signal_is_no_candidate_for_the_best(
     )
 
 
-@pytest.mark.parametrize(("apart", "status"), [(0.0, 130), (60.0, 143)], ids=["later", "at once"])
+@pytest.mark.parametrize(
+    ("apart", "status"),
+    [(0.0, 130), pytest.param(60.0, 143, marks=pytest.mark.slow)],
+    ids=["later", "at once"],
+)
 def test_a_second_signal_ends_a_run_at_once_unless_it_is_the_first_passed_on(
     apart: float, status: int, during: During, recipe_file: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -127,6 +132,7 @@ def test_a_second_signal_ends_a_run_at_once_unless_it_is_the_first_passed_on(
     assert (tmp_path / "run/checkpoints/0/checkpoint-1").exists() == (status == 143)
 
 
+@pytest.mark.slow
 def test_handlers_are_as_before_afterwards(recipe_file: Path, tmp_path: Path) -> None:
     before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
     assert train(recipe_file, tmp_path / "run", "train.max_steps=1") == 0
