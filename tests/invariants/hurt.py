@@ -29,5 +29,5 @@ def hurt(self: QFormerTrainer, model: Any, inputs: Any, *args: Any, **kwargs: An
     return factor * found
 
 
-QFormerTrainer.compute_loss = hurt  # type: ignore[method-assign]
+QFormerTrainer.compute_loss = hurt
 sys.exit(main(sys.argv[2:]))
