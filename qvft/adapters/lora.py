@@ -85,9 +85,7 @@ def lora_state(handle: PeftModel) -> dict[str, Tensor]:
     }
 
 
-def save_lora(
-    handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | None = None
-) -> None:
+def save_lora(handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub.
 
     Args:
