@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qvft.errors import FailedError, StoppedError, UserError
+from qvft import log
+from qvft.errors import DataError, FailedError, StoppedError, UserError
 from qvft.files import new_folder
 from qvft.log import exit_status
 
@@ -55,3 +56,30 @@ def test_sigterm_takes_half_written_things_away(tmp_path: Path, capsys) -> None:
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().err.strip() == "qvft: stopped"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.fixture
+def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(log, "OTHERS_WAIT", 0.0)
+
+
+def fail() -> None:
+    raise DataError("broken", where="rows.jsonl:3")
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_another_process_says_what_is_wrong_and_which_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert log.exit_status(fail, many_processes=True) == 2
+    assert capsys.readouterr().err == "qvft, process 1: rows.jsonl:3: broken.\n"
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_a_program_for_one_process_refuses_two(capsys: pytest.CaptureFixture[str]) -> None:
+    begun = []
+    assert log.exit_status(lambda: begun.append(1)) == 2
+    assert begun == []
+    assert "2 processes; expected one process" in capsys.readouterr().err

@@ -318,7 +318,7 @@ def _require_shardable(recipe: Recipe) -> None:
         raise RecipeError(
             f"{', '.join(recipe.objectives.alignment)} under FSDP",
             where="objectives",
-            expected="lm alone: the temperature of contrast is one number, which cannot be cut",
+            expected="lm alone: contrast's temperature is a single number, which cannot be cut",
             do="use DDP (recipes/accelerate/ddp.yaml)",
         )
     if recipe.model.quantize.scheme != "none":

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from qvft.errors import RecipeError
 from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
+from qvft.training.sharding import asked_to_shard
 
 logger = get_logger("qvft.train")
 
@@ -74,9 +75,11 @@ def training_arguments(
         has_eval: whether there is evaluation data.
 
     Raises:
-        RecipeError: `train.arguments` names an unknown field, or one that has a key of its own.
+        RecipeError: `train.arguments` names an unknown field, or one that has a key of its own;
+            or the launcher asks for a way of sharding that is refused.
     """
     _check_further(train["arguments"])
+    asked_to_shard()
     on_gpu = torch.cuda.is_available()
     evaluates = has_eval and train["eval_steps"] is not None
     saves = train["save_steps"] or (train["eval_steps"] if train["keep_best"] else None)

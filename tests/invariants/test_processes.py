@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from qvft.data.features.folders import shard_names, space_folders
@@ -36,6 +38,20 @@ phases:
   - {name: both, train: {max_steps: 3, eval_steps: 3}}
 """
 ALIGNMENT = "objectives: {itc: 0.5, itm: 0.5, itg: 0.5}\n"
+SHARDING = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+# AdamW whose moments count, with an epsilon so large that a gradient near zero moves little.
+SMOOTH = ["train.arguments.optim=adamw_torch", "train.arguments.adam_epsilon=0.01"]
+# Each recipe: what is added to the text, what is changed, and what the launcher of two says.
+RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
+    "shared": ("", ["train.texts_per_image=3"], {}),
+    "phases": (PHASES, ["data.features=off"], {}),
+    "aligned": (ALIGNMENT, [], {}),
+    "sharded": ("", ["data.features=off", "train.save_steps=3", *SMOOTH], SHARDING),
+    "checkpointed": ("", ["train.checkpointing=true", "train.eval_steps=4"], SHARDING),
+}
+
+Program = tuple[str, list[str], dict[str, str]]
+"""Its name, its arguments, and variables of the environment that a launcher would set."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +62,13 @@ class Pair:
     two: Path
 
 
-def launched(programs: Sequence[tuple[str, list[str]]], cache: Path, **further: str) -> str:
+def launched(programs: Sequence[Program], cache: Path) -> str:
     """Runs programs under two processes; returns what they said."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
     command += [str(Path(__file__).with_name("entries.py")), json.dumps(programs)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "QVFT_CACHE": str(cache), **further}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "QVFT_CACHE": str(cache)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -60,22 +76,20 @@ def launched(programs: Sequence[tuple[str, list[str]]], cache: Path, **further: 
 @pytest.fixture(scope="module")
 def pair(recipe_file: Path, drawn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     root = tmp_path_factory.mktemp("processes")
-    recipes = {"shared": (recipe_file.read_text(), ["train.texts_per_image=3"])}
-    recipes["phases"] = (recipe_file.read_text() + PHASES, ["data.features=off"])
-    recipes["aligned"] = (recipe_file.read_text() + ALIGNMENT, [])
 
-    def programs(side: Path, batch: int) -> list[tuple[str, list[str]]]:
-        found = []
-        for name, (text, changes) in recipes.items():
-            (root / f"{name}.yaml").write_text(text)
-            given = [str(root / f"{name}.yaml"), f"run.dir={side / name}", *PLAIN, *UNEVEN]
-            found.append(("train", [*given, f"train.batch_size={batch}", *changes]))
+    def programs(side: Path, batch: int) -> list[Program]:
         asked = ["data.eval.path=seed=2,count=7", "--out", str(side / "report")]
         # Evaluation first: it joins the processes by itself.
-        return [("eval", [str(drawn_run), *asked]), *found]
+        found: list[Program] = [("eval", [str(drawn_run), *asked], {})]
+        for name, (text, changes, variables) in RECIPES.items():
+            recipe = root / f"{name}.yaml"
+            recipe.write_text(recipe_file.read_text() + text)
+            given = [str(recipe), f"run.dir={side / name}", *PLAIN, *UNEVEN]
+            found.append(("train", [*given, f"train.batch_size={batch}", *changes], variables))
+        return found
 
     mains: dict[str, Callable] = {"train": train, "eval": evaluate}
-    for program, arguments in programs(root / "one", 14):
+    for program, arguments, _ in programs(root / "one", 14):
         assert mains[program](arguments) == 0
     said = launched(programs(root / "two", 7), root / "cache")
     (root / "two" / "said").write_text(said)
@@ -86,7 +100,7 @@ def metrics(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["shared", "phases", "aligned"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_two_processes_end_with_the_weights_of_one(pair: Pair, name: str) -> None:
     files = sorted(path.name for path in (pair.one / name / "adapter").glob("*.safetensors"))
     assert {"bridge.safetensors", "adapter_model.safetensors"} <= set(files)
@@ -100,7 +114,7 @@ def test_two_processes_end_with_the_weights_of_one(pair: Pair, name: str) -> Non
             assert (alone[key] - both[key]).abs().max() < 1e-6, key
 
 
-@pytest.mark.parametrize("name", ["shared", "phases", "aligned"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_two_processes_log_the_losses_of_one_once(pair: Pair, name: str) -> None:
     alone, both = metrics(pair.one / name), metrics(pair.two / name)
     assert [row["step"] for row in alone] == [row["step"] for row in both]
@@ -138,8 +152,43 @@ def test_one_process_speaks_and_leaves_files(pair: Pair) -> None:
     assert said.count("phase bridge") == 1
     assert said.count("report: ") == 1
     assert said.count("rows are shared by 2 processes") == 2, "as they are, and blind"
-    for one in ("shared", "phases", "aligned"):
+    for one in RECIPES:
         assert said.count(f"adapter written to {pair.two / one / 'adapter'}") == 1
-    assert {path.name for path in pair.two.iterdir()} == {
-        path.name for path in pair.one.iterdir()
-    } | {"said"}
+    names = {path.name for path in pair.two.iterdir()}
+    assert names == {path.name for path in pair.one.iterdir()} | {"said"}
+
+
+def test_a_sharded_run_goes_on_under_one_process(
+    pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(pair.two / "sharded", tmp_path / "sharded"))
+    shutil.rmtree(run / "adapter")
+    shutil.rmtree(run / "checkpoints" / "0" / "checkpoint-6")
+    changes = [*PLAIN, *UNEVEN, *RECIPES["sharded"][1], "train.resume=auto", f"run.dir={run}"]
+    recipe = str(pair.one.parent / "sharded.yaml")
+
+    assert train([recipe, *changes, "train.batch_size=7"]) == 2
+    assert "7 texts a step" in capsys.readouterr().err
+
+    assert train([recipe, *changes, "train.batch_size=7", "train.accumulation=2"]) == 0
+    alone = load_file(pair.one / "sharded" / "adapter" / "bridge.safetensors")
+    resumed = load_file(run / "adapter" / "bridge.safetensors")
+    for key in alone:
+        # As above.
+        assert (alone[key] - resumed[key]).abs().max() < 1e-6, key
+
+
+def test_a_sharded_checkpoint_has_the_files_and_moments_of_a_whole_one(pair: Pair) -> None:
+    checkpoint = Path("sharded", "checkpoints", "0", "checkpoint-3")
+    alone, both = pair.one / checkpoint, pair.two / checkpoint
+    random_states = {"rng_state.pth", "rng_state_0.pth", "rng_state_1.pth"}
+    found = [{path.name for path in one.iterdir()} - random_states for one in (alone, both)]
+    assert found[0] == found[1]
+    manifests = [json.loads((one / "manifest.json").read_text()) for one in (alone, both)]
+    assert manifests[0]["bridge"] == manifests[1]["bridge"]
+    whole, gathered = (torch.load(one / "optimizer.pt", weights_only=True) for one in (alone, both))
+    assert whole["state"].keys() == gathered["state"].keys() != set()
+    for number, moments in whole["state"].items():
+        for name, value in moments.items():
+            # Moments of gradients no larger than 1, whose float32 sums were taken in another order.
+            assert (value - gathered["state"][number][name]).abs().max() < 1e-6, name
