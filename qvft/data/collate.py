@@ -39,7 +39,7 @@ class Collator:
             process (so it needs a data loader without workers); None keeps none.
         reader: where the Q-Former reads the prompt, what turns it into the Q-Former's tokens.
         packer: lays rows side by side; None: they stand by themselves.
-        features: finds the ViT's features (I, P, W) of images in one view each, in place of
+        features: finds the ViT's features (I, P, W) of images, and of their views, in place of
             decoding them.
         augmentation: makes the views above 0, which training rows may ask for.
 
@@ -60,7 +60,7 @@ class Collator:
     cache: dict[tuple[str, int], Tensor] | None = None
     reader: QuestionReader | None = None
     packer: Packer | None = None
-    features: Callable[[Sequence[ImageSource], Sequence[int]], Tensor] | None = None
+    features: Callable[..., Tensor] | None = None
     augmentation: Augmentation | None = None
 
     def __call__(self, rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:

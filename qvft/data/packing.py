@@ -95,6 +95,20 @@ def _common(rows: Sequence[Sequence[int]], members: Sequence[int]) -> int:
 
 
 def _filled(lengths: dict[int, int], capacity: int) -> list[list[int]]:
+    """Owners by packed row: in as few rows as the first fit of the longest first finds, and in
+    these evenly, so that rows are as wide as they need be and little padding is left.
+    """
+    fitted = _first_fit(lengths, capacity)
+    even: list[list[int]] = [[] for _ in fitted]
+    taken = [0] * len(fitted)
+    for owner in sorted(lengths, key=lambda owner: -lengths[owner]):
+        emptiest = taken.index(min(taken))
+        even[emptiest].append(owner)
+        taken[emptiest] += lengths[owner]
+    return even if max(taken) <= capacity else fitted
+
+
+def _first_fit(lengths: dict[int, int], capacity: int) -> list[list[int]]:
     """Owners by packed row: the longest first, each into the first row that has room."""
     bins: list[list[int]] = []
     room: list[int] = []

@@ -128,6 +128,7 @@ def test_evaluation_sees_images_as_they_are(
     assert encoded == [1, 4]  # four images are those trained on
 
 
+@pytest.mark.slow  # the features themselves are compared above, to the bit
 def test_a_run_with_cached_views_is_the_run_that_makes_them(
     recipe_file: Path, tmp_path: Path, cache: Path
 ) -> None:

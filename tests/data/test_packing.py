@@ -34,6 +34,21 @@ def test_rows_are_filled_to_the_budget() -> None:
     assert int((layout["packed_owner"] == -1).sum()) == 0
 
 
+def test_rows_are_no_wider_than_their_number_asks() -> None:
+    """Two rows of ten tokens, where one full row and one half empty would have room for them."""
+    rows = [[index] * 5 for index in range(4)]
+    layout = packed(rows, range(4), budget=16)
+    assert layout["packed_source"].shape == (2, 10)
+
+
+def test_rows_that_cannot_be_even_keep_to_the_budget() -> None:
+    """Longest first into the emptiest gives 3 + 2 + 2 and 3 + 2, a row wider than the budget."""
+    rows = [[index] * length for index, length in enumerate((3, 3, 2, 2, 2))]
+    layout = packed(rows, range(5), budget=6)
+    assert layout["packed_source"].shape == (2, 6)
+    assert int((layout["packed_owner"] == -1).sum()) == 0
+
+
 def test_a_group_above_the_budget_stands_whole() -> None:
     layout = packed([[1, 2, 3, 4], [1, 2, 5, 6], [9]], [0, 0, 1], budget=3)
     assert layout["packed_source"].shape == (1, 6) or layout["packed_source"].shape == (2, 6)

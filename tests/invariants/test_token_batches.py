@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 from qvft.train import main
@@ -23,6 +24,7 @@ GIVEN = [
 ]
 
 
+@pytest.mark.slow  # tests of the sampler hold how accelerate divides its batches
 def test_two_processes_equal_one(recipe_file: Path, tmp_path: Path) -> None:
     """Two batches of a step are one process's in turn, or one of each process."""
     one, two = tmp_path / "one", tmp_path / "two"
