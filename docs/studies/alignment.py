@@ -40,7 +40,7 @@ from qvft.training.losses import language_loss
 
 RATE = 1.0e-3
 PARTS = ("qformer", "query_tokens", "language_projection", "adapters", "heads")
-WEIGHTS = {"lm": 1.0, "itc": 0.5, "itm": 0.5}
+BASE_WEIGHTS = {"lm": 1.0, "itc": 0.5, "itm": 0.5}
 BASE_DATA = "seed=903,count=30000,size=48"
 TOP = 128
 """Candidates by contrast that matching ranks anew, as `eval.rerank` has it."""
@@ -81,7 +81,7 @@ def made_base(folder: Path, steps: int) -> tuple[Path, Path]:
     run, file = folder / "base", folder / "base.yaml"
     drawn = {"format": "drawn", "path": BASE_DATA, "texts": "captions"}
     content = recipe("base", "qvft/tiny-blip2", drawn, steps=steps, batch=64)
-    file.write_text(json.dumps({**content, "objectives": WEIGHTS}) + "\n", encoding="utf-8")
+    file.write_text(json.dumps({**content, "objectives": BASE_WEIGHTS}) + "\n", encoding="utf-8")
     if not merged.exists():
         checked(train([str(file), f"run.dir={run}"]))
         checked(merge([str(run), str(merged)]))
@@ -123,22 +123,23 @@ def by_language_loss(aligned: Aligned, samples: list[Sample]) -> dict[str, float
 def run_arm(folder: Path, name: str, seed: int, objectives: dict[str, Any]) -> dict[str, Any]:
     """Trains, evaluates and ranks; what is there already is not made again."""
     run, out = folder / f"{name}-{seed}", folder / f"{name}-{seed}.json"
+    alone = name == "lm"
     if out.is_file():
         return json.loads(out.read_text(encoding="utf-8"))
     given = [str(folder / "study.yaml"), f"run.dir={run}", f"run.seed={seed}"]
-    wanted = objectives if name == "both" else {"lm": objectives["lm"]}
+    wanted = {"lm": objectives["lm"]} if alone else objectives
     checked(train([*given, f"objectives={json.dumps(wanted)}"]))
-    against = [] if name == "lm" else ["--against", str(folder / f"lm-{seed}/eval/heldout")]
+    against = [] if alone else ["--against", str(folder / f"lm-{seed}/eval/heldout")]
     checked(evaluate([str(run), *against]))
     report = json.loads((run / "eval/heldout/report.json").read_text(encoding="utf-8"))
     samples = list(read_samples("jsonl", str(folder / "eval" / "data.jsonl")))
-    aligned = opened(run, objectives, trained=name == "both")
+    aligned = opened(run, objectives, trained=not alone)
     row: dict[str, Any] = {
         "CIDEr": [report["metrics"]["CIDEr"], *report["intervals"]["CIDEr"]],
         "heads": by_heads(aligned, samples),
         "language_loss": by_language_loss(aligned, samples),
     }
-    if name != "lm":
+    if not alone:
         row["against_lm"] = report["against"]["metrics"]["CIDEr"]
     out.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
     return row
@@ -163,6 +164,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--weight", type=float, default=0.1, help="of contrast and of matching")
     parser.add_argument("--base-steps", type=int, default=2000)
     parser.add_argument("--base", type=Path, help="folder of an earlier study, whose base to take")
     parser.add_argument("--out", type=Path, default=Path("alignment.json"))
@@ -175,8 +177,9 @@ def main() -> int:
     content["data"]["eval"] = {"path": str(folder / "eval/data.jsonl"), "name": "heldout"}
     content["eval"] = {"batch_size": 64, "blind": False, "caption": {"max_new_tokens": 24}}
     (folder / "study.yaml").write_text(json.dumps(content) + "\n", encoding="utf-8")
-    objectives = {**WEIGHTS, "text_branch": str(retrieval)}
-    table: dict[str, dict[int, Any]] = {"lm": {}, "both": {}}
+    weights = {"lm": 1.0, "itc": given.weight, "itm": given.weight}
+    objectives = {**weights, "text_branch": str(retrieval)}
+    table: dict[str, dict[int, Any]] = {"lm": {}, f"both-{given.weight}": {}}
     for seed in given.seeds:
         for arm, found in table.items():
             found[seed] = run_arm(folder, arm, seed, objectives)

@@ -2,9 +2,11 @@
 
     python docs/studies/sharing.py FOLDER [--seeds 0 1 2] [--out sharing.json]
 
-The quickstart's recipe on its handwritten digits, as many texts seen and steps taken: once with
-the texts of an image spread over the batches, one a row, padded, with the ViT live; once with
-the four texts of an image together and everything shared. Same seeds, evaluated alike.
+The quickstart's recipe on its handwritten digits, as many texts seen and steps taken, with the
+same seeds and evaluated alike. `separate`: the texts of an image spread over the batches, one a
+row, padded, the ViT live. `packed`: the same texts in the same batches, packed, features cached.
+`pairs` and `shared`: two, and all four, texts of an image together, everything shared, so that a
+batch has a half and a quarter of the images.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from qvft.train import main as train
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart_digits.yaml"
 ARMS = {
     "separate": ["train.texts_per_image=1", "train.packing=false", "data.features=off"],
+    "packed": ["train.texts_per_image=1"],
+    "pairs": ["train.texts_per_image=2"],
     "shared": ["train.texts_per_image=4"],
 }
 METRICS = ("open_exact_match", "closed_accuracy", "caption_exact_match", "CIDEr")
@@ -49,7 +53,7 @@ def run_arm(folder: Path, arm: str, seed: int, epochs: float) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Runs both arms for every seed and writes the figures."""
+    """Runs every arm for every seed and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
