@@ -274,7 +274,7 @@ def test_a_failure_of_the_other_model_leaves_the_report_as_it_was(
     def fails(*_: Any, **__: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(evaluation, "predict_rows", fails)
+    monkeypatch.setattr(evaluation, "predict_shared", fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         main([str(a), "--against", str(b), *PLAIN, "eval.answer.max_new_tokens=3"])
     assert content(a / "eval" / "shapes-test") == before

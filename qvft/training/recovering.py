@@ -20,6 +20,7 @@ from transformers import Trainer
 
 from qvft.errors import LossSpikeError
 from qvft.log import get_logger
+from qvft.models.sharded import whole
 from qvft.training.halving import is_out_of_memory, parts_of
 from qvft.training.nonfinite import NonFinite, find_non_finite
 from qvft.training.recovery_state import RecoveryState
@@ -193,7 +194,7 @@ class RecoveringTrainer(Trainer):
     def _agreed(self, norm: Tensor | float | None) -> tuple[float, float]:
         """The step's loss over all processes and its gradient's norm, the same in every process."""
         loss = torch.stack(self._step.losses).sum().detach().float()
-        size = torch.as_tensor(0.0 if norm is None else norm).to(loss)
+        size = whole(torch.as_tensor(0.0 if norm is None else norm)).to(loss)
         both: Tensor = self.accelerator.reduce(torch.stack([loss, size]), reduction="mean")
         return tuple(both.tolist())
 

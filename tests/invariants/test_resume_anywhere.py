@@ -50,7 +50,7 @@ def foreign_eval(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     rows = [{"image": str(shapes / f"test{i}.png"), "caption": caption} for i in range(2)]
     path = tmp_path_factory.mktemp("foreign") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return f"data.eval.path={path}"
+    return f"data.eval={json.dumps({'path': str(path), 'allow_outside': True})}"
 
 
 def train(recipe: Path, folder: Path, data: str) -> Path:

@@ -27,6 +27,14 @@ FILES = ("bridge.safetensors", "adapter_model.safetensors", "adapter_config.json
 During = Callable[[int, Callable[[], None]], None]
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_ends_a_program() -> Iterator[None]:
+    """As it does in a terminal; pytest-xdist has its workers ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def during(monkeypatch: pytest.MonkeyPatch) -> During:
     """A function that has something happen in the middle of a step, once."""
