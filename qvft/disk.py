@@ -143,7 +143,7 @@ def disk_failure(error: BaseException) -> str | None:
     if type(error).__name__ == "SafetensorError":  # to import it would bring torch along
         said = re.search(r"\(os error (\d+)\)", str(error))
         number = int(said[1]) if said else None
-    if number in _OF_THE_DISK:
+    if number is not None and number in _OF_THE_DISK:
         return os.strerror(number)
     if isinstance(error, RuntimeError) and re.search(_OF_TORCH, str(error)):
         return "torch wrote a part of a file; the disk may be full"

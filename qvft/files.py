@@ -161,9 +161,9 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            to_disk(stream)
+        with partial.open("w", encoding="utf-8") as opened:
+            opened.write(text)
+            to_disk(opened)
         os.replace(partial, path)
         folder_to_disk(path.parent)
     except BaseException:

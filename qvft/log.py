@@ -135,8 +135,8 @@ def exit_status(
             _say(f"qvft: {error}")
         else:
             time.sleep(OTHERS_WAIT)
-            said = shown(f"qvft, process {os.environ['RANK']}: {error}")
-            print(said, file=sys.stderr, flush=True)
+            told = shown(f"qvft, process {os.environ['RANK']}: {error}")
+            print(told, file=sys.stderr, flush=True)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt as error:
         _say("\nqvft: stopped" + (f"; {when_stopped}" if when_stopped else ""))

@@ -274,6 +274,21 @@ def test_a_stopped_run_goes_on_where_it_was(
     ]
 
 
+def test_resume_finishes_a_file_that_lacks_its_mark_alone(
+    tiny_run: Path, images: Path, tmp_path: Path
+) -> None:
+    """A run may be killed between its last row and the mark."""
+    out = tmp_path / "rows.jsonl"
+    given = [str(tiny_run), str(images), "--out", str(out), "--workers", "0"]
+    assert main(given) == 0
+    beside = tmp_path / "rows.jsonl.settings.json"
+    settings = beside.read_text()
+    rows = out.read_text()
+    beside.write_text(settings.replace('"finished": true', '"finished": false'))
+    assert main([*given, "--resume"]) == 0
+    assert (beside.read_text(), out.read_text()) == (settings, rows)
+
+
 def test_a_finished_file_is_left_as_it_is_by_resume(
     tiny_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

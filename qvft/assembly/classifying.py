@@ -136,6 +136,7 @@ def classify_to_file(
         file.refuse_what_would_be_lost()
     require_writable(out)
     if finished == len(rows):
+        file.mark_finished()
         return Written(finished, finished, 0)
     aligned = with_heads(opened, load_opened(opened))
     outcomes = _outcomes(aligned, rows[finished:], classes, batch_size=batch_size, workers=workers)

@@ -109,6 +109,7 @@ def predict_to_file(
         finished = 0
     require_writable(out)
     if finished == len(rows):
+        file.mark_finished()
         return Written(finished, finished, 0)
     asked = VisionLanguageModel(opened)
     torch.manual_seed(opened.recipe.run.seed)

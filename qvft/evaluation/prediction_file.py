@@ -164,12 +164,18 @@ class PredictionFile:
                     stream.write(line_of(self.rows[finished + outcome.number], outcome) + "\n")
                     stream.flush()
                 to_disk(stream)
-            write_json(self._beside, {"finished": True, "settings": self.settings})
+            self.mark_finished()
         except OSError as error:
             raise FailedError(
                 f"{self.path}: cannot be written ({error.strerror}); go on with --resume"
             ) from error
         return errors
+
+    def mark_finished(self) -> None:
+        """Notes that the file holds every row; a run that was killed before it did so has none
+        left to write.
+        """
+        write_json(self._beside, {"finished": True, "settings": self.settings})
 
 
 def _lines(path: Path) -> int:
