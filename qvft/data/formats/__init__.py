@@ -12,16 +12,19 @@ from qvft.data.formats import (
     coco_captions,
     drawn,
     hf,
+    hf_stream,
     jsonl,
     karpathy,
     pathvqa,
     slake,
+    tar,
     vqa_rad,
     vqa_v2,
 )
 from qvft.data.formats.fields import nearest
 from qvft.data.formats.gathering import Unique
 from qvft.data.sample import Sample
+from qvft.data.stream import Stream
 from qvft.errors import DataError, QvftError
 
 
@@ -42,8 +45,12 @@ FORMATS: Mapping[str, Format] = {
     "slake": Format(slake.read, ("split", "images", "allow_outside")),
     "pathvqa": Format(pathvqa.read, ("split", "images", "allow_outside")),
     "hf": Format(hf.read, ("split", "columns", "allow_outside")),
+    "tar": Format(tar.read, ()),
     "drawn": Format(drawn.read, ("split",)),
 }
+
+STREAMS: Mapping[str, Callable[..., Stream]] = {"tar": tar.stream, "hf": hf_stream.stream}
+"""What can be passed over instead of listed."""
 
 
 def read_samples(
@@ -115,6 +122,29 @@ def read_samples(
         )
     _require_unique(samples, where=path)
     return samples
+
+
+def open_stream(
+    format: str,
+    path: str,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Stream:
+    """Data that is passed over; arguments as `read_samples`.
+
+    Raises:
+        DataError: a format that is only listed, or nothing to read.
+    """
+    if format not in STREAMS:
+        raise DataError(
+            f"format {format} is streamed",
+            where=path,
+            expected="one of " + ", ".join(STREAMS),
+            do="remove `stream`, or pack the data as tar shards",
+        )
+    options = {"split": split, "columns": columns} if format == "hf" else {}
+    return STREAMS[format](Path(path).expanduser(), **options)
 
 
 def _require_unique(samples: list[Sample], *, where: str) -> None:
