@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,7 +45,7 @@ FORMATS: Mapping[str, Format] = {
     "slake": Format(slake.read, ("split", "images", "allow_outside")),
     "pathvqa": Format(pathvqa.read, ("split", "images", "allow_outside")),
     "hf": Format(hf.read, ("split", "columns", "allow_outside")),
-    "tar": Format(tar.read, ()),
+    "tar": Format(tar.read, ("split",)),
     "drawn": Format(drawn.read, ("split",)),
 }
 
@@ -95,13 +95,7 @@ def read_samples(
     given |= {"split": split} if split is not None else {}
     given |= {"columns": columns} if columns else {}
     given |= {"allow_outside": True} if allow_outside else {}
-    for option in given:
-        if option not in FORMATS[format].options:
-            raise DataError(
-                f"`{option}` is set for format {format}",
-                expected="only " + ", ".join(FORMATS[format].options),
-                do=f"remove `{option}`",
-            )
+    _require_options(format, given)
     if limit is not None and limit < 1:
         raise DataError(f"`limit` is {limit}", expected="at least 1")
     found = FORMATS[format].read(Path(path).expanduser(), **given)
@@ -110,9 +104,7 @@ def read_samples(
     except QvftError:  # some are OSErrors too
         raise
     except OSError as error:
-        raise DataError(
-            f"cannot be read ({error.strerror or error})", where=path, do="check the path"
-        ) from error
+        raise _unreadable(error, path) from error
     if not samples:
         raise DataError(
             "no samples" + (f" of split `{split}`" if split else ""),
@@ -143,8 +135,30 @@ def open_stream(
             expected="one of " + ", ".join(STREAMS),
             do="remove `stream`, or pack the data as tar shards",
         )
-    options = {"split": split, "columns": columns} if format == "hf" else {}
-    return STREAMS[format](Path(path).expanduser(), **options)
+    options = {"split": split, "columns": columns}
+    given = {key: value for key, value in options.items() if value is not None}
+    _require_options(format, given)
+    try:
+        return STREAMS[format](Path(path).expanduser(), **given)
+    except QvftError:  # some are OSErrors too
+        raise
+    except OSError as error:
+        raise _unreadable(error, path) from error
+
+
+def _require_options(format: str, given: Iterable[str]) -> None:
+    taken = FORMATS[format].options
+    for option in given:
+        if option not in taken:
+            raise DataError(
+                f"`{option}` is set for format {format}",
+                expected="only " + ", ".join(taken),
+                do=f"remove `{option}`",
+            )
+
+
+def _unreadable(error: OSError, path: str) -> DataError:
+    return DataError(f"cannot be read ({error.strerror or error})", where=path, do="check the path")
 
 
 def _require_unique(samples: list[Sample], *, where: str) -> None:

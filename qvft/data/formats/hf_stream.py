@@ -68,8 +68,10 @@ class DatasetStream:
 
         dataset = self.dataset
         if part.shuffled:
-            dataset = dataset.shuffle(seed=part.seed, buffer_size=_MIXED)
-            dataset.set_epoch(part.number)
+            seed = part.seed * 1_000_003 + part.number
+            # Of ten shards at once it would sleep for five seconds at the end of each pass, so that
+            # their threads can end.
+            dataset = dataset.shuffle(seed=seed, buffer_size=_MIXED, max_buffer_input_shards=1)
         mine = split_dataset_by_node(dataset, rank=part.rank, world_size=part.world)
         for number, row in enumerate(mine):
             try:

@@ -95,10 +95,10 @@ def read(
 
 
 def record(row: Mapping[str, Any], image: ImageSource, *, name: str, where: str) -> Sample:
-    """The sample of an object that has a line's fields but `image`, which is at hand.
+    """The sample of an object that has a line's fields, and whose image is at hand.
 
     Args:
-        row: with a line's fields.
+        row: with a line's fields; `image`, where it was before, is read past.
         image: where its pixels come from.
         name: what it is called; an `id` that names the image is kept in its meta.
         where: it was found, for messages.
@@ -106,7 +106,7 @@ def record(row: Mapping[str, Any], image: ImageSource, *, name: str, where: str)
     Raises:
         DataError: as of a line.
     """
-    fields.known_keys(row, [key for key in ROW_KEYS if key != "image"], where=where)
+    fields.known_keys(row, ROW_KEYS, where=where)
     one = _Image(Path(), name, where)
     _add(one, row, where=where)
     own = one.id or one.caption_id

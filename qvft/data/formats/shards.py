@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvft.data.formats.gathering import no_split
 from qvft.errors import DataError
 
 MOST_SHARDS = 1_000_000
@@ -15,14 +16,23 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _EXPECTED = "a .tar file, a folder of them, train-{000000..000099}.tar or train-*.tar"
 
 
-def shard_files(path: Path) -> list[Path]:
+def shard_files(path: Path, *, split: str | None = None) -> list[Path]:
     """The shards in the order of their names, all of them there.
+
+    Args:
+        path: what means them.
+        split: of a folder, those that are called so or `SPLIT-...`; otherwise only a label.
 
     Raises:
         DataError: there is none, one of a range is missing, or a range is absurd.
     """
     if path.is_dir():
         found = sorted(path.glob("*.tar"))
+        if split is not None:
+            splits = {shard.stem.partition("-")[0] for shard in found}
+            found = [shard for shard in found if shard.stem.partition("-")[0] == split]
+            if splits and not found:
+                raise no_split(split, where=str(path), splits=splits)
     elif _RANGE.search(str(path)):
         found = [Path(name) for name in _spelt_out(str(path))]
     elif any(mark in str(path) for mark in "*?["):

@@ -112,19 +112,22 @@ class TarShards:
             return error
 
 
-def stream(path: Path) -> TarShards:
+def stream(path: Path, *, split: str | None = None) -> TarShards:
     """The shards that `path` means; see `shards.shard_files`, whose errors it raises."""
-    shards = shard_files(path)
+    shards = shard_files(path, split=split)
     return TarShards(tuple(shards), tuple(shard_names(shards)))
 
 
-def read(path: Path) -> Iterator[Sample]:
+def read(path: Path, *, split: str | None = None) -> Iterator[Sample]:
     """The samples of all shards in order.
+
+    Args:
+        path, split: as `shards.shard_files`.
 
     Raises:
         DataError: no shard, or whatever is wrong with a record; it names shard and member.
     """
-    for found in stream(path).samples(Part(0, 0, 0, 1, shuffled=False)):
+    for found in stream(path, split=split).samples(Part(0, 0, 0, 1, shuffled=False)):
         if isinstance(found, DataError):
             raise found
         yield found
@@ -161,19 +164,15 @@ def _records(shard: Path) -> Iterator[_Record]:
                 _add(record, ending.lower(), (name, member.offset_data, member.size), shard)
             _require_end(file, archive.offset)
     except _BROKEN as error:
-        if isinstance(error, DataError):
-            problem = error
-        else:
-            problem = DataError(
-                f"cannot be read as a tar ({str(error) or type(error).__name__})",
-                where=str(shard) if record is None else f"{shard}, after {record.key}",
-                expected="a whole tar that is not compressed",
-                do="pack it again, or unpack the compression (gzip -d)",
-            )
-        if record is not None and record.problem is None:
-            yield record
-        yield _Record("", problem=problem)
-        return
+        # The last record may lack members that stood behind the break.
+        place = str(shard) if record is None else f"{shard}, from {record.key} on"
+        problem = DataError(
+            f"cannot be read as a tar ({str(error) or type(error).__name__})",
+            where=place,
+            expected="a whole tar that is not compressed",
+            do="pack it again, or unpack the compression (gzip -d)",
+        )
+        record = _Record("", problem=problem)
     if record is not None:
         yield record
 

@@ -33,13 +33,14 @@ def names(path: Path, part: Part) -> list[str]:
 def test_a_record_is_a_line_of_the_custom_jsonl_without_its_image(tmp_path: Path) -> None:
     row = {
         "id": 7,
+        "image": "1.png",
         "captions": ["a red picture"],
         "questions": [{"question": "Is it red?", "answers": ["yes"], "meta": {"kind": "colour"}}],
         "meta": {"organ": "none"},
     }
     write_tar(tmp_path / "a.tar", {"x/1.png": RED, "x/1.json": json.dumps(row).encode()})
     (tmp_path / "1.png").write_bytes(RED)
-    (tmp_path / "a.jsonl").write_text(json.dumps({**row, "image": "1.png"}))
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
     (packed,) = read_samples("tar", str(tmp_path / "a.tar"))
     (plain,) = read_samples("jsonl", str(tmp_path / "a.jsonl"))
     assert packed.id == "a/x/1"
@@ -86,8 +87,8 @@ def test_a_shard_that_is_cut_off_gives_its_records_and_one_problem(tmp_path: Pat
     third = content.index(b"002.png")
     shard.write_bytes(content[: third + 700])
     assert names(tmp_path, Part(0, 0, 0, 1)) == ["train-0/000", "train-0/001"]
-    (cut,) = [one for one in problems(tmp_path) if "cannot be read as a tar" in one]
-    assert "train-0.tar, after" in cut
+    (cut,) = problems(tmp_path)
+    assert "train-0.tar, from 002 on: cannot be read as a tar" in cut
 
 
 def test_a_broken_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
@@ -97,7 +98,8 @@ def test_a_broken_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
     third = content.index(b"002.png")
     content[third : third + 4] = b"\xff\xff\xff\xff"
     shard.write_bytes(content)
-    assert "broken header" in problems(tmp_path)[0]
+    (broken,) = problems(tmp_path)
+    assert "train-0.tar, from 001 on: cannot be read as a tar (a broken header" in broken
 
 
 def test_a_shard_without_its_end_is_a_problem(tmp_path: Path) -> None:
@@ -134,11 +136,19 @@ def test_an_image_is_read_where_it_lies(tmp_path: Path) -> None:
     ("path", "count"),
     [("", 3), ("train-{0..2}.tar", 3), ("train-{1..2}.tar", 2), ("train-[01].tar", 2)],
 )
-def test_a_path_means_a_folder_a_range_or_a_pattern(
-    tmp_path: Path, path: str, count: int
-) -> None:
+def test_a_path_means_a_folder_a_range_or_a_pattern(tmp_path: Path, path: str, count: int) -> None:
     write_shards(tmp_path, [1, 1, 1])
     assert len(stream(tmp_path / path).shards) == count
+
+
+def test_a_split_of_a_folder_is_the_beginning_of_its_shards_names(tmp_path: Path) -> None:
+    write_shards(tmp_path, [2, 1])
+    write_tar(tmp_path / "val.tar", {"1.png": RED, "1.txt": b"a red picture"})
+    assert len(read_samples("tar", str(tmp_path), split="train")) == 3
+    (of_val,) = read_samples("tar", str(tmp_path), split="val")
+    assert of_val.id == "val/1"
+    with pytest.raises(DataError, match="one of the splits: train, val"):
+        read_samples("tar", str(tmp_path), split="test")
 
 
 def test_a_range_keeps_its_zeros_and_misses_no_shard(tmp_path: Path) -> None:
