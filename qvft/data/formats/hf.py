@@ -174,7 +174,7 @@ def split_of(loaded: Mapping[str, Any], split: str | None, *, where: str) -> Any
         DataError: there is none of that name, or several and none is named.
     """
     for name in (split, _ALIASES.get(split or "")):
-        if name in loaded:
+        if name is not None and name in loaded:
             return loaded[name]
     if split is None and len(loaded) == 1:
         return next(iter(loaded.values()))

@@ -8,7 +8,6 @@ records holds places and texts alone.
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from qvft.data.archive_members import tar_member
 from qvft.data.formats import fields, jsonl
 from qvft.data.formats.shards import shard_files, shard_names
+from qvft.data.formats.tar_members import Member, members
 from qvft.data.sample import Sample
 from qvft.data.stream import Part
 from qvft.errors import DataError, ImageError
@@ -28,8 +27,6 @@ from qvft.files import json_object, sha256_json
 IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 TEXTS = frozenset({"json", "txt"})
 _TEXT_KEYS = ("captions", "questions", "question")
-_BLOCK = 512
-_BROKEN = (tarfile.TarError, OSError, ValueError, EOFError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +57,11 @@ class TarImage:
 
 @dataclass
 class _Record:
-    """The members of a key: their names and places by the ending."""
+    """The members of a key by their endings; texts are read before the next record is asked for."""
 
     key: str
-    members: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    file: BinaryIO | None
+    members: dict[str, Member] = field(default_factory=dict)
     problem: DataError | None = None
 
 
@@ -134,63 +132,56 @@ def read(path: Path, *, split: str | None = None) -> Iterator[Sample]:
 
 
 def _records(shard: Path) -> Iterator[_Record]:
-    """Members of equal key that follow one another; a shard that breaks off ends with a problem."""
+    """Members of equal key that follow one another.
+
+    Where a member is refused or the shard breaks off, the record before may lack members: it is
+    one problem with it.
+    """
+    try:
+        file = shard.open("rb")
+    except OSError as error:
+        yield _Record("", None, problem=DataError(error.strerror or str(error), where=str(shard)))
+        return
     record: _Record | None = None
     seen: set[str] = set()
-    try:
-        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # tarfile would keep them all
-                try:
-                    name = tar_member(member, where=str(shard))
-                except DataError as error:
-                    if record is not None:
-                        yield record
-                    record = None
-                    yield _Record("", problem=error)
-                    continue
-                if name is None:
-                    continue
-                folder, _, base = name.rpartition("/")
-                stem, _, ending = base.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if record is None or record.key != key:
-                    if record is not None:
-                        yield record
-                    record = _Record(key)
-                    if key in seen:
-                        record.problem = _twice(key, shard)
-                    seen.add(key)
-                _add(record, ending.lower(), (name, member.offset_data, member.size), shard)
-            _require_end(file, archive.offset)
-    except _BROKEN as error:
-        # The last record may lack members that stood behind the break.
-        place = str(shard) if record is None else f"{shard}, from {record.key} on"
-        problem = DataError(
-            f"cannot be read as a tar ({str(error) or type(error).__name__})",
-            where=place,
-            expected="a whole tar that is not compressed",
-            do="pack it again, or unpack the compression (gzip -d)",
-        )
-        record = _Record("", problem=problem)
-    if record is not None:
-        yield record
+    with file:
+        for member in members(file, where=str(shard)):
+            if isinstance(member, DataError):
+                record = None
+                yield _Record("", file, problem=member)
+                continue
+            key, ending = _key(member.name)
+            if record is None or record.key != key:
+                if record is not None:
+                    yield record
+                record = _Record(key, file)
+                if key in seen:
+                    record.problem = _twice(key, shard)
+                seen.add(key)
+            _add(record, ending, member, shard)
+        if record is not None:
+            yield record
 
 
-def _add(record: _Record, ending: str, place: tuple[str, int, int], shard: Path) -> None:
-    name = place[0]
+def _key(name: str) -> tuple[str, str]:
+    """`a/b`, `jpg` of `a/b.jpg`: up to the first dot behind the last /, and what follows it."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, ending = base.partition(".")
+    return f"{folder}{slash}{stem}", ending.lower()
+
+
+def _add(record: _Record, ending: str, member: Member, shard: Path) -> None:
+    where = f"{shard}, {record.key}"
     if ending in record.members:
-        record.problem = DataError(
-            f"two members end in .{ending}", where=f"{shard}, {record.key}", do="leave one out"
-        )
+        record.problem = DataError(f"two members end in .{ending}", where=where, do="leave one out")
     elif ending not in IMAGES | TEXTS:
         record.problem = record.problem or DataError(
-            f"the member {name!r}",
-            where=f"{shard}, {record.key}",
+            f"the member {member.name!r}",
+            where=where,
             expected="KEY.jpg (or another image), KEY.json, KEY.txt, the key without a dot",
             do="pack these alone",
         )
-    record.members[ending] = place
+    record.members[ending] = member
 
 
 def _twice(key: str, shard: Path) -> DataError:
@@ -200,14 +191,6 @@ def _twice(key: str, shard: Path) -> DataError:
         expected="members of a key side by side, each key once in a shard",
         do="sort the members by name (tar --sort=name)",
     )
-
-
-def _require_end(file: BinaryIO, offset: int) -> None:
-    """tarfile takes any broken header for the end, and all after it would be lost silently."""
-    file.seek(offset)
-    block = file.read(_BLOCK)
-    if len(block) < _BLOCK or block.strip(b"\0"):
-        raise tarfile.ReadError("a broken header, or cut off at the end")
 
 
 def _sample(record: _Record, shard: Path, shard_name: str) -> Sample:
@@ -223,10 +206,9 @@ def _sample(record: _Record, shard: Path, shard_name: str) -> Sample:
             do="pack texts and image side by side, under one key",
         )
     row = _texts(record, shard, where=where)
-    name, start, size = record.members[images[0]]
-    return jsonl.record(
-        row, TarImage(shard, name, start, size), name=f"{shard_name}/{record.key}", where=where
-    )
+    packed = record.members[images[0]]
+    image = TarImage(shard, packed.name, packed.start, packed.size)
+    return jsonl.record(row, image, name=f"{shard_name}/{record.key}", where=where)
 
 
 def _texts(record: _Record, shard: Path, *, where: str) -> dict:
@@ -240,8 +222,8 @@ def _texts(record: _Record, shard: Path, *, where: str) -> dict:
         )
     row: dict = {}
     if "json" in record.members:
-        name = record.members["json"][0]
-        row = json_object(_text(record, "json", shard), where=f"{shard}, {name}")
+        place = f"{shard}, {record.members['json'].name}"
+        row = json_object(_text(record, "json", shard), where=place)
     if "txt" not in record.members:
         return row
     if any(key in row for key in _TEXT_KEYS):
@@ -255,13 +237,16 @@ def _texts(record: _Record, shard: Path, *, where: str) -> dict:
 
 
 def _text(record: _Record, ending: str, shard: Path) -> str:
-    name, start, size = record.members[ending]
-    with shard.open("rb") as file:
-        file.seek(start)
-        content = file.read(size)
+    member = record.members[ending]
+    assert record.file is not None, "a record of members has its shard open"
+    record.file.seek(member.start)
+    content = record.file.read(member.size)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"not UTF-8 at byte {error.start}", where=f"{shard}, {name}", expected="UTF-8"
+            f"not UTF-8 at byte {error.start}",
+            where=f"{shard}, {member.name}",
+            expected="UTF-8",
+            do="save the text again as UTF-8",
         ) from error

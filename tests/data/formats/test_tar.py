@@ -88,7 +88,7 @@ def test_a_shard_that_is_cut_off_gives_its_records_and_one_problem(tmp_path: Pat
     shard.write_bytes(content[: third + 700])
     assert names(tmp_path, Part(0, 0, 0, 1)) == ["train-0/000", "train-0/001"]
     (cut,) = problems(tmp_path)
-    assert "train-0.tar, from 002 on: cannot be read as a tar" in cut
+    assert "train-0.tar, behind '002.png': cannot be read as a tar" in cut
 
 
 def test_a_broken_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_broken_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
     content[third : third + 4] = b"\xff\xff\xff\xff"
     shard.write_bytes(content)
     (broken,) = problems(tmp_path)
-    assert "train-0.tar, from 001 on: cannot be read as a tar (a broken header" in broken
+    assert "train-0.tar, behind '001.json': cannot be read as a tar (a broken header" in broken
 
 
 def test_a_shard_without_its_end_is_a_problem(tmp_path: Path) -> None:
