@@ -176,7 +176,8 @@ def source_name(source: Source) -> str:
     path = Path(source.path or source.format)
     stem = path.stem if path.suffix else path.name
     parts = [part for part in (stem or source.format, source.split) if part]
-    return "-".join(parts).replace(" ", "_").replace(",", "_").replace("=", "")
+    plain = re.sub(r"[{}*?\[\]=]", "", "-".join(parts))  # of ranges and patterns of shards
+    return plain.replace(" ", "_").replace(",", "_")
 
 
 def samples_hash(samples: list[Sample]) -> str:
