@@ -44,17 +44,29 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        row = _content(
-            line, path, line=number, parse_constant=_refuse_constant, parse_float=_finite
-        )
-        if not isinstance(row, dict):
-            raise DataError(
-                "a list" if isinstance(row, list) else f"a {type(row).__name__}",
-                where=f"{path}:{number}",
-                expected="a JSON object",
-                do="write each object on a line of its own, without [ and ]",
-            )
+        row = _object(line, path, line=number)
         yield number, row
+
+
+def json_object(text: str, *, where: str) -> dict[str, Any]:
+    """The JSON object that a text is, as strictly read as a line of JSONL.
+
+    Raises:
+        DataError: as `read_jsonl`; `where` takes the place of the file.
+    """
+    return _object(text, Path(where))
+
+
+def _object(text: str, path: Path, *, line: int | None = None) -> dict[str, Any]:
+    row = _content(text, path, line=line, parse_constant=_refuse_constant, parse_float=_finite)
+    if isinstance(row, dict):
+        return row
+    raise DataError(
+        "a list" if isinstance(row, list) else f"a {type(row).__name__}",
+        where=str(path) if line is None else f"{path}:{line}",
+        expected="a JSON object",
+        do="write each object on a line of its own, without [ and ]" if line is not None else None,
+    )
 
 
 class _RepeatedKey(Exception):

@@ -43,7 +43,11 @@ HOMES = {
     "peft": {"adapters/lora.py"},
     "bitsandbytes": {"models/quantize.py"},
     "filelock": {"locks.py"},
-    "datasets": {"data/formats/hf.py", "evaluation/modules/features.py"},
+    "datasets": {
+        "data/formats/hf.py",
+        "data/formats/hf_stream.py",
+        "evaluation/modules/features.py",
+    },
     "evaluate": {
         f"evaluation/modules/{name}.py"
         for name in (

@@ -45,6 +45,9 @@ def frequent_answer_predictions(recipe: Recipe, rows: Sequence[Row]) -> list[str
     asked = [row for row in rows if row.kind == "question"]
     if not asked or recipe.data.train is None:
         return None
+    if recipe.data.train.stream:
+        logger.warning("no most-frequent-answer baseline: the training data is a stream")
+        return None
     try:
         samples = read_texts(recipe, "train")
     except UserError as error:

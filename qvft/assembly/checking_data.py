@@ -106,8 +106,17 @@ def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) 
         eval=found[1] if len(found) > 1 else None,
         shown=tuple(TextShown(**asdict(row)) for row in shown),
         warnings=tuple(warnings),
-        notes=tuple(notes),
+        notes=(*_stream_says(sides[0].split), *notes),
     )
+
+
+def _stream_says(split: Split) -> list[str]:
+    if split.stream is None:
+        return []
+    read = count_of([*split.samples, *split.skipped], "record")
+    return [
+        f"{split.name} is a stream: its first {read} were read, and nothing is known of the rest"
+    ]
 
 
 def _split_findings(

@@ -13,6 +13,7 @@ from qvft.assembly.data import read_split, read_texts, samples_hash, source_name
 from qvft.assembly.evaluation_facts import images_hash, trained_files
 from qvft.assembly.model import base_hash, base_of, run_recipe, versions
 from qvft.assembly.standing import Standing, read_standing
+from qvft.assembly.streaming import is_streamed, stream_of
 from qvft.checking.run_findings import RunFindings, Verified, compared
 from qvft.data.sample import Sample
 from qvft.errors import CheckpointError, UserError
@@ -94,7 +95,10 @@ def _data(recipe: Recipe, manifest: Mapping[str, Any], samples: _Read) -> Iterat
             yield compared(what, recorded, None, detail="the recipe names no such data")
             continue
         try:
-            yield compared(what, recorded, samples_hash(samples(names[name])))
+            which = names[name]
+            streamed = is_streamed(recipe, which)
+            now = stream_of(recipe).sha256 if streamed else samples_hash(samples(which))
+            yield compared(what, recorded, now)
         except UserError as error:
             yield compared(what, recorded, None, detail=error.given)
 

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qvft.assembly.streaming import CHECKED, HEAD, is_streamed, stream_head, stream_of
 from qvft.data.formats import read_samples
 from qvft.data.quality.look import Look
 from qvft.data.sample import Sample
+from qvft.data.stream import Stream
 from qvft.data.usable import Skipped, looked_at, usable
-from qvft.errors import RecipeError
+from qvft.errors import DataError, RecipeError
 from qvft.files import sha256_json
 from qvft.log import get_logger
 from qvft.recipe.schema import Recipe, Source
@@ -26,7 +28,8 @@ logger = get_logger("qvft.data")
 class Split:
     """A split as read: its usable samples, what was left out, and a hash of its texts.
 
-    `looks` has the images in small by name, where `inspect_split` has read it.
+    `looks` has the images in small by name, where `inspect_split` has read it. Of a `stream`,
+    `samples` are the first few, and the hash is the stream's own.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Split:
     skipped: list[Skipped]
     sha256: str
     looks: Mapping[str, Look] = field(default_factory=dict)
+    stream: Stream | None = None
 
 
 def read_texts(recipe: Recipe, which: str) -> list[Sample]:
@@ -69,6 +73,8 @@ def read_split(recipe: Recipe, which: str) -> Split:
         RecipeError, DataError: as `read_texts`, or no image is usable.
         ImageError: an image is unusable and `data.on_bad_image` is `error`.
     """
+    if is_streamed(recipe, which):
+        return _streamed(recipe)
     samples = read_texts(recipe, which)
     source = getattr(recipe.data, which)
     if source.format == "drawn":
@@ -103,7 +109,11 @@ def inspect_split(recipe: Recipe, which: str) -> Split:
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
     """
-    samples = read_texts(recipe, which)
+    if is_streamed(recipe, which):
+        stream = stream_of(recipe)
+        samples, broken = stream_head(stream, CHECKED, seed=recipe.run.seed)
+    else:
+        stream, samples, broken = None, read_texts(recipe, which), []
     source = getattr(recipe.data, which)
     if source.format == "drawn":
         return Split(source_name(source), source, samples, [], samples_hash(samples))
@@ -113,9 +123,32 @@ def inspect_split(recipe: Recipe, which: str) -> Split:
         max_pixels=recipe.data.max_image_pixels,
         workers=max(1, recipe.data.workers),
     )
+    skipped = broken + skipped
     if not kept:
         raise _no_image(which, skipped)
-    return Split(source_name(source), source, kept, skipped, samples_hash(kept), looks)
+    sha256 = samples_hash(kept) if stream is None else stream.sha256
+    return Split(source_name(source), source, kept, skipped, sha256, looks, stream)
+
+
+def _streamed(recipe: Recipe) -> Split:
+    """The stream of the training data and its first usable samples.
+
+    Raises:
+        DataError: none of the first is usable, or one is not and `data.on_bad_image` is `error`.
+    """
+    stream = stream_of(recipe)
+    samples, broken = stream_head(stream, HEAD, seed=recipe.run.seed)
+    if broken and recipe.data.on_bad_image == "error":
+        first = broken[0]
+        raise DataError(first.reason, where=first.name, expected=first.expected, do=first.do)
+    kept, skipped = usable(
+        samples, on_error=recipe.data.on_bad_image, max_pixels=recipe.data.max_image_pixels
+    )
+    if not kept:
+        raise _no_image("train", broken + skipped)
+    source = recipe.data.train
+    assert source is not None, "what is streamed is named"
+    return Split(source_name(source), source, kept, [], stream.sha256, stream=stream)
 
 
 def _no_image(which: str, skipped: list[Skipped]) -> RecipeError:
@@ -143,7 +176,8 @@ def source_name(source: Source) -> str:
     path = Path(source.path or source.format)
     stem = path.stem if path.suffix else path.name
     parts = [part for part in (stem or source.format, source.split) if part]
-    return "-".join(parts).replace(" ", "_").replace(",", "_").replace("=", "")
+    plain = re.sub(r"[{}*?\[\]=]", "", "-".join(parts))  # of ranges and patterns of shards
+    return plain.replace(" ", "_").replace(",", "_")
 
 
 def samples_hash(samples: list[Sample]) -> str:

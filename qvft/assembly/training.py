@@ -33,9 +33,12 @@ from qvft.assembly.model import (
     set_trainable,
     with_fresh_adapters,
 )
+from qvft.assembly.streaming import streamed_batches
+from qvft.data.left_out import StreamCollator
 from qvft.data.packing import Packer
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
+from qvft.log import get_logger
 from qvft.models.absent import release_vision
 from qvft.models.base import Base
 from qvft.models.flex import require_flex, use_flex
@@ -52,6 +55,8 @@ from qvft.training.scene_objective import SceneCollator, SceneObjective
 from qvft.training.sharding import asked_to_shard, shard
 from qvft.training.spikes import SpikeRule
 from qvft.training.token_batches import TokenBatchSampler
+
+logger = get_logger("qvft.train")
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class TrainingWork:
     Attributes:
         recipe: what it was built from.
         loaded: the model, with LoRA layers where any phase wants them.
-        train, eval: the data; `eval` is None where the recipe has none.
+        train, eval: the data, of a stream its first samples; `eval` is None where there is none.
         plans: the phases.
         provenance: for the manifest.
         branch: heads of the alignment objectives, where the recipe has any.
@@ -99,6 +104,9 @@ class TrainingWork:
         """Fills the feature cache and lets the ViT go, where no phase has use for it."""
         sees = any(p.tune.vision != "frozen" or p.phase.objective != "language" for p in self.plans)
         if sees or self.recipe.data.features == "off":
+            return
+        if self.train.stream is not None:
+            logger.info("a stream's features are not cached: the ViT runs in every step")
             return
         watched = self.eval.samples if self.eval is not None else []
         set_trainable(self.loaded, self.plans[0].tune)
@@ -187,6 +195,12 @@ class TrainingWork:
             self._preflight(module, collator, rows)
             callbacks.append(GradientCheck(loaded.model, loaded.base.family))
         compile_blocks(loaded.model, loaded.base.family, train.compile)
+        views, stream = view_draw(self.recipe), None
+        if self.train.stream is not None:
+            stream = streamed_batches(
+                self.train.stream, self.recipe, train, loaded.collator, views=views
+            )
+            collator = StreamCollator(collator, loaded.collator.decode)
         return PhaseSetup(
             name=plan.phase.name,
             module=module,
@@ -211,7 +225,8 @@ class TrainingWork:
             callbacks=callbacks,
             spikes=SpikeRule(**train.spike.model_dump()),
             batches=self.token_batches(plan),
-            views=view_draw(self.recipe),
+            views=views,
+            stream=stream,
         )
 
     def objective(

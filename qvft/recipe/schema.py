@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from qvft.recipe.augment import Augment
 from qvft.recipe.objectives import Objectives
 from qvft.recipe.section import Section
+from qvft.recipe.streaming import require_streamable
 
 Trained = Literal["frozen", "full"]
 
@@ -99,6 +100,16 @@ class Source(Section):
     limit: int | None = Field(None, ge=1, description="Read this many images only.")
     texts: Literal["all", "captions", "questions"] = Field(
         "all", description="Which texts of the images to use."
+    )
+    stream: bool = Field(
+        False,
+        description="Training data alone, of format tar or hf: pass over it instead of listing it, "
+        "for data larger than memory. Needs train.max_steps; see docs/formats.md.",
+    )
+    shuffle_buffer: int = Field(
+        10_000,
+        ge=1,
+        description="With stream: groups of texts that are held, from which the next is drawn.",
     )
 
 
@@ -396,6 +407,11 @@ class Recipe(Section):
     )
     eval: Eval = Field(default_factory=Eval)
     run: Run = Field(default_factory=Run)
+
+    @model_validator(mode="after")
+    def _streamed_data_fits(self) -> Recipe:
+        require_streamable(self)
+        return self
 
     @model_validator(mode="after")
     def _evaluation_has_data(self) -> Recipe:

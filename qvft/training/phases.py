@@ -16,6 +16,7 @@ from qvft.training.checkpoints import STATE, whole_checkpoints
 from qvft.training.metrics_log import MetricsLog
 from qvft.training.numbered_rows import RowDataset
 from qvft.training.spikes import SpikeRule
+from qvft.training.streamed_batches import StreamedBatches
 from qvft.training.token_batches import TokenBatchSampler
 from qvft.training.trainer import QFormerTrainer
 from qvft.training.views import ViewDraw
@@ -35,6 +36,7 @@ class PhaseSetup:
         texts_per_image: rows of an image that stay together in a batch.
         batches: batches by tokens, in place of the arguments' number of rows.
         views: draws the views of the training images; None: they are seen as they are.
+        stream: batches of a stream, in place of those of `train_rows`.
         early_stopping: evaluations without a lower loss before it stops, or None.
         callbacks: further callbacks.
         spikes: which losses are spikes; None: none is looked for.
@@ -53,6 +55,7 @@ class PhaseSetup:
     spikes: SpikeRule | None = None
     batches: TokenBatchSampler | None = None
     views: ViewDraw | None = None
+    stream: StreamedBatches | None = None
 
 
 def build_trainer(
@@ -67,22 +70,24 @@ def build_trainer(
     callbacks: list[TrainerCallback] = [log, *setup.callbacks]
     if setup.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(setup.early_stopping))
-    rows = setup.train_rows
+    stream, rows = setup.stream, RowDataset(setup.train_rows, setup.views)
+    seen = rows if stream is None else stream.rows
     return QFormerTrainer(
         model=setup.module,
         args=setup.arguments,
         data_collator=setup.collator,
-        train_dataset=RowDataset(rows, setup.views),
+        train_dataset=seen,
         eval_dataset=RowDataset(setup.eval_rows) if setup.eval_rows else None,
         callbacks=callbacks,
         groups=setup.groups,
         save_weights=save_weights,
         restore_weights=restore_weights,
-        row_names=lambda indices: [rows[index].id for index in indices],
+        row_names=lambda indices: [seen[index][1].id for index in indices],
         texts_per_image=setup.texts_per_image,
         spikes=setup.spikes,
         note=log.note,
         batches=setup.batches,
+        stream=stream,
     )
 
 

@@ -28,12 +28,20 @@ def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
         now: the recipe it is to go on with.
 
     Raises:
-        CheckpointError: steps would take another number of texts.
+        CheckpointError: steps would take another number of texts, or a stream would be divided
+            among another number of processes.
     """
     processes = processes_of(folder)
     if processes is None:
         return
     started = int(os.environ.get("WORLD_SIZE", "1"))
+    if now.data.train is not None and now.data.train.stream and started != processes:
+        raise CheckpointError(
+            f"{started} process{'' if started == 1 else 'es'} would divide the stream otherwise",
+            where=str(folder),
+            expected=f"{processes}, as the run began",
+            do=f"start {processes}",
+        )
     phases = now.phases or [Phase(name="train")]
     for phase in phases:
         was, will = _cut(before, phase, processes), _cut(now, phase, started)

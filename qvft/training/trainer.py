@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from numpy import isfinite
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -27,6 +28,7 @@ from qvft.training.recovering import RecoveringTrainer
 from qvft.training.sampler import GroupedSampler
 from qvft.training.sharding import lay_out_state, whole_state
 from qvft.training.step_errors import some_of
+from qvft.training.streamed_batches import Handed, StreamedBatches
 from qvft.training.token_batches import TokenBatchSampler
 from qvft.training.views import EpochNumbers
 
@@ -41,6 +43,7 @@ class QFormerTrainer(RecoveringTrainer):
         restore_weights: reads them back from one.
         texts_per_image: rows of an image that stay together.
         batches: batches by tokens; None: as many rows as the arguments say.
+        stream: this process's batches of a stream, in place of those of `train_dataset`.
         further arguments: as `RecoveringTrainer`.
     """
 
@@ -52,6 +55,7 @@ class QFormerTrainer(RecoveringTrainer):
         restore_weights: Callable[[Path], None],
         texts_per_image: int = 1,
         batches: TokenBatchSampler | None = None,
+        stream: StreamedBatches | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, compute_metrics=self._row_means, **kwargs)
@@ -59,6 +63,7 @@ class QFormerTrainer(RecoveringTrainer):
         self._save_weights = save_weights
         self._restore_weights = restore_weights
         self._texts_per_image, self._batches = texts_per_image, batches
+        self._stream = stream
         self._order: Any = None
         self.add_callback(EpochOrder(lambda: self._order))
         self._sharded = is_sharded(self.model)
@@ -92,19 +97,36 @@ class QFormerTrainer(RecoveringTrainer):
         accelerate gives process i of n every n-th batch from the i-th on. Workers' seeds are not
         drawn from the random state of training.
         """
+        if self._stream is not None:
+            ahead = self.args.dataloader_num_workers * (self.args.dataloader_prefetch_factor or 2)
+            batches = ahead + self.args.gradient_accumulation_steps + 2
+            self._stream.keep(batches * self._stream.batch_size)
+            # As of one process: it is divided already.
+            return _with_own_seeds(
+                prepare_data_loader(
+                    self._loader(Handed(), self._stream),
+                    self.args.device,
+                    num_processes=1,
+                    process_index=0,
+                    put_on_device=True,
+                )
+            )
         if self._batches is None:
             return _with_own_seeds(super().get_train_dataloader())
+        order = self._ordered(self._batches, self.train_dataset)
+        return _with_own_seeds(self.accelerator.prepare(self._loader(self.train_dataset, order)))
+
+    def _loader(self, dataset: Dataset, batches: Any) -> DataLoader:
         arguments = self.args
-        loader = DataLoader(
-            self.train_dataset,
-            batch_sampler=self._ordered(self._batches, self.train_dataset),
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=arguments.dataloader_num_workers,
             pin_memory=arguments.dataloader_pin_memory,
             persistent_workers=arguments.dataloader_persistent_workers,
             prefetch_factor=arguments.dataloader_prefetch_factor,
         )
-        return _with_own_seeds(self.accelerator.prepare(loader))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """As the Trainer, see `get_train_dataloader`."""
@@ -130,6 +152,9 @@ class QFormerTrainer(RecoveringTrainer):
         Beside it counts, for `compute_loss`, the items of the alignment objectives.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._stream is not None:
+            for batch in batches:
+                self._stream.judge(batch["row_index"])
         if self._objective is not None:
             counts = self._objective.counts(batches)
             total = torch.tensor(list(counts.values()), device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,12 @@ def field_names(schema: dict[str, Any]) -> set[str]:
 
 
 def test_every_format_has_its_folder() -> None:
-    assert len(FOLDERS) == 9
+    assert len(FOLDERS) == 10
     assert {folder.name for folder in FOLDERS} == set(FORMATS)
 
 
-def test_the_folders_hold_117_bad_files() -> None:
-    assert sum(len(load(folder / "bad" / "expected.json")) for folder in FOLDERS) == 117
+def test_the_folders_hold_135_bad_files() -> None:
+    assert sum(len(load(folder / "bad" / "expected.json")) for folder in FOLDERS) == 135
 
 
 @each_format
@@ -182,6 +183,13 @@ def test_sample_fits_the_schema(folder: Path) -> None:
     if folder.name == "drawn":
         assert re.fullmatch(schema["pattern"], load(folder / "read.json")["good"]["path"])
         return
+    if folder.name == "tar":
+        for shard in (folder / "sample").iterdir():
+            with tarfile.open(shard) as archive:
+                for name in (one for one in archive.getnames() if one.endswith(".json")):
+                    value = json.load(archive.extractfile(name))  # type: ignore[arg-type]
+                    assert_fits(value, schema, place=name)
+        return
     for path in paths[folder.name]:
         if path.endswith(".jsonl"):
             lines = (folder / path).read_text(encoding="utf-8").splitlines()
@@ -193,8 +201,9 @@ def test_sample_fits_the_schema(folder: Path) -> None:
             assert_fits(value, schema, place=path)
 
 
-def test_jsonl_schema_has_the_keys_that_are_read() -> None:
-    row = load(ROOT / "jsonl" / "schema.json")["properties"]
+@pytest.mark.parametrize("name", ["jsonl", "tar"])
+def test_jsonl_schema_has_the_keys_that_are_read(name: str) -> None:
+    row = load(ROOT / name / "schema.json")["properties"]
     assert set(row) == set(ROW_KEYS)
     assert set(row["questions"]["items"]["properties"]) == set(QUESTION_KEYS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,16 +12,19 @@ from qvft.data.formats import (
     coco_captions,
     drawn,
     hf,
+    hf_stream,
     jsonl,
     karpathy,
     pathvqa,
     slake,
+    tar,
     vqa_rad,
     vqa_v2,
 )
 from qvft.data.formats.fields import nearest
 from qvft.data.formats.gathering import Unique
 from qvft.data.sample import Sample
+from qvft.data.stream import Stream
 from qvft.errors import DataError, QvftError
 
 
@@ -42,8 +45,12 @@ FORMATS: Mapping[str, Format] = {
     "slake": Format(slake.read, ("split", "images", "allow_outside")),
     "pathvqa": Format(pathvqa.read, ("split", "images", "allow_outside")),
     "hf": Format(hf.read, ("split", "columns", "allow_outside")),
+    "tar": Format(tar.read, ("split",)),
     "drawn": Format(drawn.read, ("split",)),
 }
+
+STREAMS: Mapping[str, Callable[..., Stream]] = {"tar": tar.stream, "hf": hf_stream.stream}
+"""What can be passed over instead of listed."""
 
 
 def read_samples(
@@ -88,13 +95,7 @@ def read_samples(
     given |= {"split": split} if split is not None else {}
     given |= {"columns": columns} if columns else {}
     given |= {"allow_outside": True} if allow_outside else {}
-    for option in given:
-        if option not in FORMATS[format].options:
-            raise DataError(
-                f"`{option}` is set for format {format}",
-                expected="only " + ", ".join(FORMATS[format].options),
-                do=f"remove `{option}`",
-            )
+    _require_options(format, given)
     if limit is not None and limit < 1:
         raise DataError(f"`limit` is {limit}", expected="at least 1")
     found = FORMATS[format].read(Path(path).expanduser(), **given)
@@ -103,9 +104,7 @@ def read_samples(
     except QvftError:  # some are OSErrors too
         raise
     except OSError as error:
-        raise DataError(
-            f"cannot be read ({error.strerror or error})", where=path, do="check the path"
-        ) from error
+        raise _unreadable(error, path) from error
     if not samples:
         raise DataError(
             "no samples" + (f" of split `{split}`" if split else ""),
@@ -115,6 +114,51 @@ def read_samples(
         )
     _require_unique(samples, where=path)
     return samples
+
+
+def open_stream(
+    format: str,
+    path: str,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Stream:
+    """Data that is passed over; arguments as `read_samples`.
+
+    Raises:
+        DataError: a format that is only listed, or nothing to read.
+    """
+    if format not in STREAMS:
+        raise DataError(
+            f"format {format} is streamed",
+            where=path,
+            expected="one of " + ", ".join(STREAMS),
+            do="remove `stream`, or pack the data as tar shards",
+        )
+    options = {"split": split, "columns": columns}
+    given = {key: value for key, value in options.items() if value is not None}
+    _require_options(format, given)
+    try:
+        return STREAMS[format](Path(path).expanduser(), **given)
+    except QvftError:  # some are OSErrors too
+        raise
+    except OSError as error:
+        raise _unreadable(error, path) from error
+
+
+def _require_options(format: str, given: Iterable[str]) -> None:
+    taken = FORMATS[format].options
+    for option in given:
+        if option not in taken:
+            raise DataError(
+                f"`{option}` is set for format {format}",
+                expected="only " + ", ".join(taken),
+                do=f"remove `{option}`",
+            )
+
+
+def _unreadable(error: OSError, path: str) -> DataError:
+    return DataError(f"cannot be read ({error.strerror or error})", where=path, do="check the path")
 
 
 def _require_unique(samples: list[Sample], *, where: str) -> None:

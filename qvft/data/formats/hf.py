@@ -70,14 +70,24 @@ def read(
     Raises:
         DataError: nothing to read at `path`, no such split or column, or a broken row.
     """
+    dataset = _open(str(path), split=split)
+    found = table.resolve(columns or {}, dataset.column_names, where=str(path))
+    dataset = undecoded(dataset, found["image"], where=str(path))
+    inside = Inside(*_homes(path), allow_outside=allow_outside)
+    rows = dataset.select_columns(sorted(set(found.values())))
+    yield from _samples(rows, found, path=path, inside=inside)
+
+
+def undecoded(dataset: Any, column: str, *, where: str) -> Any:
+    """The dataset, listed or streamed, with images as bytes or paths.
+
+    Raises:
+        DataError: the column holds nothing of the kind.
+    """
     import datasets
 
-    dataset = _open(str(path), split=split)
-    where = str(path)
-    found = table.resolve(columns or {}, dataset.column_names, where=where)
-    column = found["image"]
     try:
-        dataset = dataset.cast_column(column, datasets.Image(decode=False))
+        return dataset.cast_column(column, datasets.Image(decode=False))
     except (NotImplementedError, TypeError, ValueError) as error:
         raise DataError(
             f"column `{column}` is {dataset.features[column]}",
@@ -85,9 +95,6 @@ def read(
             expected="images, their bytes, or paths",
             do="set `columns.image`",
         ) from error
-    inside = Inside(*_homes(path), allow_outside=allow_outside)
-    rows = dataset.select_columns(sorted(set(found.values())))
-    yield from _samples(rows, found, path=path, inside=inside)
 
 
 def _homes(path: Path) -> list[Path]:
@@ -157,12 +164,21 @@ def _open(path: str, *, split: str | None) -> Dataset:
         if split is None or loaded.split is None:
             return loaded
         loaded = {str(loaded.split): loaded}
+    return split_of(loaded, split, where=path)
+
+
+def split_of(loaded: Mapping[str, Any], split: str | None, *, where: str) -> Any:
+    """The split that is asked for, or the only one.
+
+    Raises:
+        DataError: there is none of that name, or several and none is named.
+    """
     for name in (split, _ALIASES.get(split or "")):
-        if name in loaded:
+        if name is not None and name in loaded:
             return loaded[name]
     if split is None and len(loaded) == 1:
         return next(iter(loaded.values()))
-    raise no_split(split, where=path, splits=loaded)
+    raise no_split(split, where=where, splits=loaded)
 
 
 def _load_file(path: Path) -> Dataset:
@@ -196,10 +212,15 @@ def _load_folder(path: Path) -> Any:
     )
 
 
+def is_hub_id(path: str) -> bool:
+    """Whether it is written as `owner/name` or `owner/name:config`."""
+    return _HUB_ID.fullmatch(path) is not None
+
+
 def _load_hub(path: str, *, split: str | None) -> Any:
     import datasets
 
-    if not _HUB_ID.fullmatch(path):
+    if not is_hub_id(path):
         raise DataError("no such file or folder", where=path, do="check the path")
     name, _, config = path.partition(":")
     try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields
 from qvft.data.formats.gathering import Unique, no_split
 from qvft.data.formats.inside import Inside
-from qvft.data.sample import ImageFile, Question, Sample
+from qvft.data.sample import ImageFile, ImageSource, Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_jsonl
 
@@ -89,16 +89,41 @@ def read(
     for image in found.values():
         name = image.id or image.caption_id or image.written
         sample_ids.add(name, where=image.where)
-        questions = []
-        for n, (where, question) in enumerate(image.questions, start=1):
-            asked = Question(
-                question.id or f"{name}#{n}", question.text, question.answers, question.meta
-            )
+        for where, asked in _named(image, name):
             question_ids.add(asked.id, where=where)
-            questions.append(asked)
-        yield Sample(
-            name, ImageFile(image.path), tuple(image.captions), tuple(questions), image.meta
-        )
+        yield _sample(image, name, ImageFile(image.path))
+
+
+def record(row: Mapping[str, Any], image: ImageSource, *, name: str, where: str) -> Sample:
+    """The sample of an object that has a line's fields, and whose image is at hand.
+
+    Args:
+        row: with a line's fields; `image`, where it was before, is read past.
+        image: where its pixels come from.
+        name: what it is called; an `id` that names the image is kept in its meta.
+        where: it was found, for messages.
+
+    Raises:
+        DataError: as of a line.
+    """
+    fields.known_keys(row, ROW_KEYS, where=where)
+    one = _Image(Path(), name, where)
+    _add(one, row, where=where)
+    own = one.id or one.caption_id
+    if own is not None:
+        one.meta.setdefault("id", own)
+    return _sample(one, name, image)
+
+
+def _sample(image: _Image, name: str, source: ImageSource) -> Sample:
+    questions = tuple(asked for _, asked in _named(image, name))
+    return Sample(name, source, tuple(image.captions), questions, image.meta)
+
+
+def _named(image: _Image, name: str) -> Iterator[tuple[str, Question]]:
+    """Its questions with where they stand; those without an id are called by their place."""
+    for n, (where, asked) in enumerate(image.questions, start=1):
+        yield where, replace(asked, id=asked.id or f"{name}#{n}")
 
 
 def path_problem(written: str) -> tuple[str, str] | None:

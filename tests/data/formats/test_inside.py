@@ -138,7 +138,8 @@ def test_paths_in_a_table_stay_in_its_folder(root: Path, datasets_cache: Path) -
 
 def test_every_format_with_image_files_takes_the_key() -> None:
     assert {name for name, one in FORMATS.items() if "allow_outside" not in one.options} == {
-        "drawn"
+        "drawn",
+        "tar",
     }
 
 

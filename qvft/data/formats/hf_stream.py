@@ -1,0 +1,157 @@
+"""Hugging Face datasets as streams: parquet files and Hub ids, rows as they come.
+
+Rows carry their images' bytes. Equal images of several rows are not brought together, as `hf.read`
+does: nobody has seen all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from qvft.data.formats import columns as table
+from qvft.data.formats import fields, hf
+from qvft.data.sample import Sample
+from qvft.data.stream import Part
+from qvft.errors import DataError
+from qvft.files import sha256_json
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
+
+_NAME = 32
+"""Hexadecimal digits of an image's hash that a sample is called by."""
+_MIXED = 100
+"""Rows that `datasets` mixes; what the recipe asks for is held behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBytes:
+    """An image file in memory."""
+
+    content: bytes
+    name: str
+
+    def encoded(self) -> bytes:
+        """The image file."""
+        return self.content
+
+    def open(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.content))
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetStream:
+    """A streamed split, to be passed over again and again.
+
+    Attributes:
+        dataset: with images as bytes.
+        found: the column of each key.
+        where: it comes from.
+        files: names and sizes of its files, as far as they lie here.
+    """
+
+    dataset: IterableDataset
+    found: Mapping[str, str]
+    where: str
+    files: tuple[tuple[str, int], ...]
+
+    def samples(self, part: Part) -> Iterator[Sample | DataError]:
+        """As `Stream.samples`; a sample is called by a hash of its image."""
+        from datasets.distributed import split_dataset_by_node
+
+        dataset = self.dataset
+        if part.shuffled:
+            seed = part.seed * 1_000_003 + part.number
+            # Of ten shards at once it would sleep for five seconds at the end of each pass, so that
+            # their threads can end.
+            dataset = dataset.shuffle(seed=seed, buffer_size=_MIXED, max_buffer_input_shards=1)
+        mine = split_dataset_by_node(dataset, rank=part.rank, world_size=part.world)
+        for number, row in enumerate(mine):
+            try:
+                yield self._sample(row, number)
+            except DataError as error:
+                yield error
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 over path, columns and the names and sizes of local files."""
+        return sha256_json([self.where, dict(self.found), self.files])
+
+    def _sample(self, row: Mapping[str, Any], number: int) -> Sample:
+        found, where = self.found, f"{self.where}, row {number} of a pass"
+        cell = row[found["image"]]
+        if not cell or not cell["bytes"]:
+            raise DataError(
+                f"`{found['image']}` holds no bytes",
+                where=where,
+                expected="images inside the rows",
+                do="list them with stream: false, or pack them as tar shards",
+            )
+        name = hashlib.sha256(cell["bytes"]).hexdigest()[:_NAME]
+        asked_id = f"{name}#1"
+        if "id" in found:
+            asked_id = fields.identifier(row[found["id"]], found["id"], where=where)
+            where = f"{where} ({found['id']} {asked_id})"
+        asked = table.question(row, found, id=asked_id, where=where)
+        return Sample(
+            name,
+            ImageBytes(bytes(cell["bytes"]), where),
+            tuple(table.captions(row, found, where=where)),
+            (asked,) if asked else (),
+        )
+
+
+def stream(
+    path: Path, *, split: str | None = None, columns: Mapping[str, str] | None = None
+) -> DatasetStream:
+    """A parquet file, a folder of them, or a split of a Hub id, read as it comes.
+
+    Raises:
+        DataError: nothing to read at `path`, or no such split or column.
+    """
+    where = str(path)
+    dataset, files = _open(path, split=split)
+    names = dataset.column_names or list(dataset.features or next(iter(dataset), {}))
+    found = table.resolve(columns or {}, names, where=where)
+    dataset = dataset.select_columns(sorted(set(found.values())))
+    return DatasetStream(hf.undecoded(dataset, found["image"], where=where), found, where, files)
+
+
+def _open(path: Path, *, split: str | None) -> tuple[Any, tuple[tuple[str, int], ...]]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if path.exists() and (not files or files[0].suffix != ".parquet"):
+        raise DataError(
+            "no .parquet file",
+            where=str(path),
+            expected="parquet, or a Hub id, where a dataset is streamed",
+            do="leave stream out, or pack the data as tar shards (format: tar)",
+        )
+    if not path.exists() and not hf.is_hub_id(str(path)):
+        raise DataError("no such file or folder", where=str(path), do="check the path")
+    sizes = tuple((file.name, file.stat().st_size) for file in files if file.exists())
+    try:
+        if path.is_file():  # a split is only a label for it
+            return datasets.load_dataset(
+                "parquet", data_files=str(path), split="train", streaming=True
+            ), sizes
+        if path.exists():
+            loaded = datasets.load_dataset("parquet", data_dir=str(path), streaming=True)
+        else:
+            name, _, config = str(path).partition(":")
+            loaded = datasets.load_dataset(name, config or None, streaming=True)
+    except (DatasetsError, OSError, ValueError) as error:
+        summary = str(error).strip().split("\n")[0]
+        raise DataError(
+            f"`datasets` cannot stream it: {summary or type(error).__name__}", where=str(path)
+        ) from error
+    return hf.split_of(loaded, split, where=str(path)), sizes

@@ -1,0 +1,76 @@
+"""Which tar shards a path means: a file, a folder, `train-{000000..000099}.tar`, `train-*.tar`."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.data.formats.gathering import no_split
+from qvft.errors import DataError
+
+MOST_SHARDS = 1_000_000
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_EXPECTED = "a .tar file, a folder of them, train-{000000..000099}.tar or train-*.tar"
+
+
+def shard_files(path: Path, *, split: str | None = None) -> list[Path]:
+    """The shards in the order of their names, all of them there.
+
+    Args:
+        path: what means them.
+        split: of a folder, those that are called so or `SPLIT-...`; otherwise only a label.
+
+    Raises:
+        DataError: there is none, one of a range is missing, or a range is absurd.
+    """
+    if path.is_dir():
+        found = sorted(path.glob("*.tar"))
+        if split is not None:
+            splits = {shard.stem.partition("-")[0] for shard in found}
+            found = [shard for shard in found if shard.stem.partition("-")[0] == split]
+            if splits and not found:
+                raise no_split(split, where=str(path), splits=splits)
+    elif _RANGE.search(str(path)):
+        found = [Path(name) for name in _spelt_out(str(path))]
+    elif any(mark in str(path) for mark in "*?["):
+        found = [Path(name) for name in sorted(glob.glob(str(path)))]
+    else:
+        found = [path]
+    if not found:
+        raise DataError("no .tar file", where=str(path), expected=_EXPECTED, do="check the path")
+    for shard in found:
+        if not shard.is_file():
+            raise DataError(
+                "no such file", where=str(shard), expected=_EXPECTED, do="check the path"
+            )
+    return found
+
+
+def shard_names(shards: Sequence[Path]) -> list[str]:
+    """What the samples of each shard are called by: its path without `.tar`, from the folder that
+    all of them lie in.
+    """
+    home = os.path.commonpath([os.path.dirname(shard) or "." for shard in shards])
+    return [Path(os.path.relpath(shard, home)).with_suffix("").as_posix() for shard in shards]
+
+
+def _spelt_out(path: str) -> list[str]:
+    """The names of a range, or of several in one path."""
+    found = _RANGE.search(path)
+    if found is None:
+        return [path]
+    first, last = int(found[1]), int(found[2])
+    if not 0 <= last - first < MOST_SHARDS:
+        raise DataError(
+            f"the range {found[0]}",
+            where=path,
+            expected=f"from a number up to a larger one, {MOST_SHARDS:,} shards at most",
+            do="correct the range",
+        )
+    rest = _spelt_out(path[found.end() :])
+    before = path[: found.start()]
+    numbers = (str(number).zfill(len(found[1])) for number in range(first, last + 1))
+    return [f"{before}{number}{end}" for number in numbers for end in rest]

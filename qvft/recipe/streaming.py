@@ -1,0 +1,46 @@
+"""What does not go with training data that is passed over instead of listed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+STREAMED = ("tar", "hf")
+
+
+def require_streamable(recipe: Any) -> None:
+    """Raises ValueError, of which pydantic makes an error, where a recipe asks a stream for more
+    than can be known of it.
+
+    Args:
+        recipe: a `schema.Recipe`, which is made of what this file checks.
+    """
+    data = recipe.data
+    if data.eval is not None and data.eval.stream:
+        raise ValueError("data.eval.stream: evaluation lists its data; remove the key")
+    source = data.train
+    if source is None or not source.stream:
+        return
+    if source.format not in STREAMED:
+        raise ValueError(
+            f"data.train.stream: format {source.format} is listed; streamed are "
+            f"{' and '.join(STREAMED)}"
+        )
+    if source.limit is not None:
+        raise ValueError("data.train.limit has no use for a stream; set train.max_steps")
+    if data.cache_images:
+        raise ValueError("data.cache_images would keep all images of the stream; remove it")
+    settings = [("train", {}), *((f"phases.{one.name}.train", one.train) for one in recipe.phases)]
+    for where, changes in settings[1:] or settings:
+        train = {**recipe.train.model_dump(include={"max_steps", "batch_tokens"}), **changes}
+        if (train["max_steps"] or 0) < 1:
+            raise ValueError(
+                f"{where}.max_steps is not set, and nobody knows how long a stream is; set it"
+            )
+        if train["batch_tokens"] is not None:
+            raise ValueError(
+                f"{where}.batch_tokens plans an epoch from all of its texts, which a stream has "
+                "not read; set batch_size"
+            )
+    for phase in recipe.phases:
+        if phase.objective != "language":
+            raise ValueError(f"phases.{phase.name}.objective {phase.objective} takes no stream")
