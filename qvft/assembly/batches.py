@@ -10,7 +10,8 @@ from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.log import get_logger
-from qvft.recipe.schema import Phase, Recipe, Train
+from qvft.recipe.schema import Phase, Recipe
+from qvft.recipe.train import Train
 from qvft.training.token_batches import TokenBatchSampler
 from qvft.training.views import ViewDraw
 

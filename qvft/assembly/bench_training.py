@@ -14,7 +14,8 @@ from torch import Tensor
 
 from qvft.assembly.bench_machine import matmul_rate
 from qvft.assembly.bench_steps import WAYS, Steps, Way
-from qvft.assembly.training import PhasePlan, TrainingWork, packer_of, training_work
+from qvft.assembly.plans import PhasePlan
+from qvft.assembly.training import TrainingWork, packer_of, training_work
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError

@@ -11,9 +11,10 @@ from qvft.assembly.checking_data import data_found, read_sides
 from qvft.assembly.geometry import config_of, geometry_phases, is_trainable, phase_findings
 from qvft.assembly.model import base_of, template_of
 from qvft.assembly.pinned import pinned
+from qvft.assembly.plans import PhasePlan
 from qvft.assembly.preflight import preflight_checks
 from qvft.assembly.previewing import preview
-from qvft.assembly.training import PhasePlan, TrainingWork, training_work
+from qvft.assembly.training import TrainingWork, training_work
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.recipe import recipe_findings
 from qvft.data.collate import Collator

@@ -18,7 +18,8 @@ from qvft.data.usable import Skipped, looked_at, usable
 from qvft.errors import DataError, RecipeError
 from qvft.files import sha256_json
 from qvft.log import get_logger
-from qvft.recipe.schema import Recipe, Source
+from qvft.recipe.data import Source
+from qvft.recipe.schema import Recipe
 
 REASONS = 8
 logger = get_logger("qvft.data")

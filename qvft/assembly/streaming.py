@@ -11,7 +11,8 @@ from qvft.data.sample import Sample
 from qvft.data.stream import Part, Stream
 from qvft.data.usable import Skipped
 from qvft.errors import DataError, RecipeError
-from qvft.recipe.schema import Recipe, Train
+from qvft.recipe.schema import Recipe
+from qvft.recipe.train import Train
 from qvft.training.streamed_batches import StreamedBatches
 from qvft.training.views import ViewDraw
 

@@ -17,7 +17,7 @@ from qvft.adapters.lora import add_lora
 from qvft.adapters.targets import resolve_targets
 from qvft.assembly.model import base_of
 from qvft.assembly.opening import Opened
-from qvft.assembly.training import PhasePlan, phase_plans
+from qvft.assembly.plans import PhasePlan, phase_plans
 from qvft.evaluation.report import LossPoint
 from qvft.evaluation.report_phases import PhaseComponent, PhaseFacts
 from qvft.models.families import COMPONENTS

@@ -21,7 +21,7 @@ from qvft.adapters.checkpoint import (
 )
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.assembly.alignment import TextBranch, new_branch, require_alignable
-from qvft.assembly.batches import require_texts, token_batches, view_draw
+from qvft.assembly.batches import token_batches, view_draw
 from qvft.assembly.data import Split, read_split
 from qvft.assembly.features import with_features
 from qvft.assembly.model import (
@@ -33,6 +33,7 @@ from qvft.assembly.model import (
     set_trainable,
     with_fresh_adapters,
 )
+from qvft.assembly.plans import PhasePlan, phase_plans, require_kernels, require_shardable
 from qvft.assembly.streaming import streamed_batches
 from qvft.data.left_out import StreamCollator
 from qvft.data.packing import Packer
@@ -41,12 +42,11 @@ from qvft.errors import RecipeError
 from qvft.log import get_logger
 from qvft.models.absent import release_vision
 from qvft.models.base import Base
-from qvft.models.flex import require_flex, use_flex
-from qvft.recipe.load import resolve_phase
-from qvft.recipe.schema import Phase, Recipe, Train, Tune
+from qvft.models.flex import use_flex
+from qvft.recipe.schema import Recipe
 from qvft.training.alignment_objective import LANGUAGE, AlignmentCollator, AlignmentObjective
 from qvft.training.arguments import recompute_activations, training_arguments
-from qvft.training.compiling import compile_blocks, require_compiler
+from qvft.training.compiling import compile_blocks
 from qvft.training.losses import LanguageModelling
 from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
@@ -57,15 +57,6 @@ from qvft.training.spikes import SpikeRule
 from qvft.training.token_batches import TokenBatchSampler
 
 logger = get_logger("qvft.train")
-
-
-@dataclass(frozen=True)
-class PhasePlan:
-    """A phase with the sections that hold in it."""
-
-    phase: Phase
-    tune: Tune
-    train: Train
 
 
 @dataclass
@@ -294,10 +285,10 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
     plans = phase_plans(recipe)
     sharded = asked_to_shard()
     if sharded:
-        _require_shardable(recipe)
+        require_shardable(recipe)
     base = base_of(recipe)
     require_alignable(recipe, base)
-    _require_kernels(recipe, base, plans)
+    require_kernels(recipe, base, plans)
     train = read_split(recipe, "train")
     # A test split is read by evaluation alone; training reads it only if told to watch it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
@@ -318,56 +309,3 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
     for plan in plans:
         work.token_batches(plan)  # so that it is said before anything long begins
     return work
-
-
-def _require_shardable(recipe: Recipe) -> None:
-    """Raises RecipeError where weights cannot be sharded."""
-    if len(recipe.phases) > 1:
-        raise RecipeError(
-            f"{len(recipe.phases)} phases under FSDP",
-            where="phases",
-            expected="one: weights are cut once, by what is trained",
-            do="use DDP (recipes/accelerate/ddp.yaml), or a run for each phase",
-        )
-    if recipe.objectives.alignment:
-        raise RecipeError(
-            f"{', '.join(recipe.objectives.alignment)} under FSDP",
-            where="objectives",
-            expected="lm alone: contrast's temperature is a single number, which cannot be cut",
-            do="use DDP (recipes/accelerate/ddp.yaml)",
-        )
-    if recipe.model.quantize.scheme != "none":
-        raise RecipeError(
-            f"{recipe.model.quantize.scheme} under FSDP",
-            where="model.quantize.scheme",
-            expected="none: 4-bit weights lose their constants when they are cut",
-            do="use DDP (recipes/accelerate/ddp.yaml); a 4-bit decoder is an eighth of its size",
-        )
-
-
-def _require_kernels(recipe: Recipe, base: Base, plans: Sequence[PhasePlan]) -> None:
-    """Checks that what the recipe would compile can be compiled here."""
-    if recipe.model.attention == "flex":
-        require_flex(base.config, device())
-    if any(plan.train.compile for plan in plans):
-        require_compiler(device())
-
-
-def phase_plans(recipe: Recipe) -> list[PhasePlan]:
-    """The recipe's phases; one called `train` where it names none.
-
-    Raises:
-        RecipeError: one phase has LoRA on the decoder and another trains it in full, or two have
-            different LoRA settings: the layers are made once. Or one counts tokens of no text.
-    """
-    phases = recipe.phases or [Phase(name="train")]
-    plans = [PhasePlan(phase, *resolve_phase(recipe, phase)) for phase in phases]
-    for plan in plans:
-        require_texts(recipe, plan.phase, plan.train)
-    modes = {plan.tune.decoder for plan in plans}
-    loras = [plan.tune.lora for plan in plans if plan.tune.decoder == "lora"]
-    if {"lora", "full"} <= modes or any(lora != loras[0] for lora in loras):
-        raise RecipeError(
-            "phases disagree on the decoder's LoRA layers, which are made once", where="phases"
-        )
-    return plans

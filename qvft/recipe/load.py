@@ -10,8 +10,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from qvft.errors import RecipeError
-from qvft.recipe.schema import Phase, Recipe, Train, Tune
+from qvft.recipe.schema import Phase, Recipe, Tune
 from qvft.recipe.secrets import refuse_secrets
+from qvft.recipe.train import Train
 from qvft.recipe.yaml_text import yaml_file_value, yaml_override_value
 
 

@@ -13,7 +13,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from qvft.files import write_text
-from qvft.recipe.schema import Recipe, Section
+from qvft.recipe.schema import Recipe
+from qvft.recipe.section import Section
 
 SCHEMA_FILE, REFERENCE_FILE = "recipes/recipe.schema.json", "docs/recipe_reference.md"
 

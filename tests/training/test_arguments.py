@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments, get_scheduler
 
 from qvft.errors import RecipeError
-from qvft.recipe.schema import Train
+from qvft.recipe.train import Train
 from qvft.training.arguments import training_arguments, use_bf16
 
 

@@ -10,7 +10,7 @@ from qvft.adapters.lora import add_lora
 from qvft.adapters.targets import resolve_targets
 from qvft.models.families import FAMILIES
 from qvft.models.tiny import init_tiny
-from qvft.recipe.schema import LearningRates
+from qvft.recipe.train import LearningRates
 from qvft.training.losses import LanguageModelling
 from qvft.training.optim import parameter_groups
 
