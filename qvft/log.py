@@ -84,6 +84,9 @@ def setup_logging() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     root.propagate = False
+    # On some processors it advises at every start to fetch a kernel for a way of computing that
+    # `models.quantize.keep_layout` does not take.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class Terminated(KeyboardInterrupt):

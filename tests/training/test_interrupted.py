@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -119,6 +120,21 @@ def test_a_checkpoint_for_a_signal_is_no_candidate_for_the_best(
         3,
         "checkpoint-2",
     )
+
+
+def test_a_signal_to_all_of_a_runs_processes_ends_it_with_a_checkpoint(
+    during: During, recipe_file: Path, tmp_path: Path
+) -> None:
+    def to_all() -> None:
+        workers = multiprocessing.active_children()
+        assert len(workers) == 2
+        # From another process: a worker takes its main process's own for an orderly end.
+        pids = [os.getpid(), *(worker.pid for worker in workers)]
+        subprocess.run(["kill", "-TERM", *map(str, pids)], check=True)
+
+    during(3, to_all)
+    assert train(recipe_file, tmp_path / "run", "data.workers=2", "data.features=off") == 143
+    assert (tmp_path / "run/checkpoints/0/checkpoint-3" / STATE).is_file()
 
 
 @pytest.mark.parametrize(
