@@ -163,7 +163,7 @@ def main() -> int:
     parser.add_argument("data", choices=("digits", "scenes"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--weight", type=float, default=0.1, help="of contrast and of matching")
     parser.add_argument("--base-steps", type=int, default=2000)
     parser.add_argument("--base", type=Path, help="folder of an earlier study, whose base to take")
