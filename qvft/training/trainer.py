@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from qvft.training.alignment_losses import LossSum, combined_loss
 from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
 from qvft.training.checkpoints import STATE, NewCheckpoint
 from qvft.training.filling import Filled
+from qvft.training.loader_workers import with_own_seeds
 from qvft.training.numbered_rows import EpochOrder
 from qvft.training.plain_states import require_plain_states
 from qvft.training.recovering import RecoveringTrainer
@@ -103,7 +103,7 @@ class QFormerTrainer(RecoveringTrainer):
             batches = ahead + self.args.gradient_accumulation_steps + 2
             self._stream.keep(batches * self._stream.batch_size)
             # As of one process: it is divided already.
-            return _with_own_seeds(
+            return with_own_seeds(
                 prepare_data_loader(
                     self._loader(Handed(), self._stream),
                     self.args.device,
@@ -113,9 +113,9 @@ class QFormerTrainer(RecoveringTrainer):
                 )
             )
         if self._batches is None:
-            return _with_own_seeds(super().get_train_dataloader())
+            return with_own_seeds(super().get_train_dataloader())
         order = self._ordered(self._batches, self.train_dataset)
-        return _with_own_seeds(self.accelerator.prepare(self._loader(self.train_dataset, order)))
+        return with_own_seeds(self.accelerator.prepare(self._loader(self.train_dataset, order)))
 
     def _loader(self, dataset: Dataset, batches: Any) -> DataLoader:
         arguments = self.args
@@ -131,7 +131,7 @@ class QFormerTrainer(RecoveringTrainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """As the Trainer, see `get_train_dataloader`."""
-        return _with_own_seeds(super().get_eval_dataloader(eval_dataset))
+        return with_own_seeds(super().get_eval_dataloader(eval_dataset))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer, with lean activations where it computes under autocast."""
@@ -298,29 +298,6 @@ class QFormerTrainer(RecoveringTrainer):
 
     def _load_best_model(self) -> None:
         self._restore_weights(Path(self.state.best_model_checkpoint))
-
-
-def _with_own_seeds(loader: DataLoader) -> DataLoader:
-    """The loader, drawing seeds for workers, which need none, from a generator of its own.
-
-    One that keeps its workers draws when it is first iterated over, and a resumed run iterates for
-    the first time later than one that was never stopped: their dropout would differ.
-
-    Its workers are deaf to SIGTERM: whoever stops a job often sends it to all of its processes, and
-    without its workers the main one could not end the step it is in.
-    """
-    inner = getattr(loader, "base_dataloader", loader)  # accelerate's have torch's inside
-    if inner.generator is None:
-        inner.generator = torch.Generator()
-    inner.worker_init_fn = partial(_deaf_to_sigterm, inner.worker_init_fn)
-    return loader
-
-
-def _deaf_to_sigterm(then: Callable[[int], None] | None, worker: int) -> None:
-    """Begins a worker; one whose main process is gone ends by itself."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if then is not None:
-        then(worker)
 
 
 def row_means(prediction: Any) -> dict[str, float]:
