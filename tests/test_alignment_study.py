@@ -25,7 +25,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     data = sys.modules["alignment_data"]
     monkeypatch.setattr(data, "TRAIN", 6)
     monkeypatch.setattr(data, "HELD_OUT", 4)
-    monkeypatch.setattr(module, "BASE_DATA", "seed=903,count=4,size=48")
+    monkeypatch.setattr(data, "BASE", 4)
     return module
 
 

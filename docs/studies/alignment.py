@@ -3,11 +3,11 @@
     python docs/studies/alignment.py digits FOLDER [--seeds 0 1 2] [--out alignment.json]
 
 DATA is `scenes` (drawn) or `digits` (three real handwritten digits an image). First a base is made
-that BLIP-2 resembles, one whose Q-Former has read texts: qvft/tiny-blip2, trained on drawn scenes
-with all objectives, merged, its text half exported. From there two arms differ in `objectives`
-alone. Each arm's captions are scored, and its captions and images are ranked for each other in two
-ways: by contrast and matching, where the arm without them has the base's own text half, and by the
-language loss, one decoder pass for each pair.
+that BLIP-2 resembles, one whose Q-Former has read texts: qvft/tiny-blip2, trained with all
+objectives on the other data of the two, merged, its text half exported. From there two arms differ
+in `objectives` alone. Each arm's captions are scored, and its captions and images are ranked for
+each other in two ways: by contrast and matching, where the arm without them has the base's own text
+half, and by the language loss, one decoder pass for each pair.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alignment_data import write_data
+from alignment_data import base_data, write_data
 
 from qvft.assembly.aligned import Aligned, open_aligned
 from qvft.assembly.alignment import new_branch
@@ -41,7 +41,8 @@ from qvft.training.losses import language_loss
 RATE = 1.0e-3
 PARTS = ("qformer", "query_tokens", "language_projection", "adapters", "heads")
 BASE_WEIGHTS = {"lm": 1.0, "itc": 0.5, "itm": 0.5}
-BASE_DATA = "seed=903,count=30000,size=48"
+OTHER = {"digits": "scenes", "scenes": "digits"}
+"""What the base of a study has read about."""
 TOP = 128
 """Candidates by contrast that matching ranks anew, as `eval.rerank` has it."""
 
@@ -75,12 +76,11 @@ def checked(status: int) -> None:
         raise SystemExit(status)
 
 
-def made_base(folder: Path, steps: int) -> tuple[Path, Path]:
-    """The merged base and its text half, made unless they are there."""
+def made_base(folder: Path, data: str, steps: int) -> tuple[Path, Path]:
+    """The merged base and its text half, trained on `data`; made unless they are there."""
     merged, retrieval = folder / "base_merged", folder / "base_retrieval"
     run, file = folder / "base", folder / "base.yaml"
-    drawn = {"format": "drawn", "path": BASE_DATA, "texts": "captions"}
-    content = recipe("base", "qvft/tiny-blip2", drawn, steps=steps, batch=64)
+    content = recipe("base", "qvft/tiny-blip2", base_data(data, folder), steps=steps, batch=64)
     file.write_text(json.dumps({**content, "objectives": BASE_WEIGHTS}) + "\n", encoding="utf-8")
     if not merged.exists():
         checked(train([str(file), f"run.dir={run}"]))
@@ -171,7 +171,9 @@ def main() -> int:
     given = parser.parse_args()
     folder = given.folder.resolve()
     write_data(given.data, folder)
-    merged, retrieval = made_base((given.base or given.folder).resolve(), given.base_steps)
+    merged, retrieval = made_base(
+        (given.base or given.folder).resolve(), OTHER[given.data], given.base_steps
+    )
     source = {"path": str(folder / "train/data.jsonl"), "name": "train"}
     content = recipe("study", str(merged), source, steps=given.steps, batch=48)
     content["data"]["eval"] = {"path": str(folder / "eval/data.jsonl"), "name": "heldout"}

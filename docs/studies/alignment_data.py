@@ -13,7 +13,7 @@ from PIL.Image import Image
 from qvft.data.digits import write_digits
 from qvft.data.formats import read_samples
 
-TRAIN, HELD_OUT = 8000, 200
+TRAIN, HELD_OUT, BASE = 8000, 200, 30_000
 DIGIT_PX = 64
 
 Drawn = Iterator[tuple[str, Image]]
@@ -31,6 +31,16 @@ def write_data(data: str, folder: Path) -> None:
         train, held_out = scenes(901), scenes(902)
     write_split(folder / "train", train, TRAIN, unique=False)
     write_split(folder / "eval", held_out, HELD_OUT, unique=True)
+
+
+def base_data(data: str, folder: Path) -> dict[str, str]:
+    """The section of a recipe with what a base reads; digits are written unless they are there."""
+    if data == "scenes":
+        return {"format": "drawn", "path": f"seed=903,count={BASE},size=48", "texts": "captions"}
+    target = folder / "base_data"
+    if not (target / "data.jsonl").is_file():
+        write_split(target, digits(903, folder / "singles", "train"), BASE, unique=False)
+    return {"path": str(target / "data.jsonl"), "texts": "captions"}
 
 
 def scenes(seed: int) -> Drawn:
