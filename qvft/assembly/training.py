@@ -55,6 +55,7 @@ from qvft.training.scene_objective import SceneCollator, SceneObjective
 from qvft.training.sharding import asked_to_shard, shard
 from qvft.training.spikes import SpikeRule
 from qvft.training.token_batches import TokenBatchSampler
+from qvft.training.zero import zero_stage
 
 logger = get_logger("qvft.train")
 
@@ -283,6 +284,7 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
     """
     plans = phase_plans(recipe)
+    zero_stage()  # so that it is said before anything long begins
     sharded = asked_to_shard()
     if sharded:
         require_shardable(recipe)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
+DEEPSPEED = "QVFT_USES_DEEPSPEED"
+"""Set to `true` in the environment where the launcher asked for DeepSpeed."""
+
 
 def processes() -> PartialState:
     """Accelerate's state, which joins the processes when it is first asked for.
 
     Without a GPU it does so only if it is told that there is none; by itself it would take each
-    process for the only one.
+    process for the only one. That the launcher asks for DeepSpeed is not for Accelerate to see,
+    which would join by it, and take the step out of the Trainer's hands.
     """
+    asked = os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+    if asked is not None:
+        os.environ[DEEPSPEED] = asked.lower()
     return PartialState(cpu=not torch.cuda.is_available())
 
 

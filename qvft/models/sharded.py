@@ -22,6 +22,15 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def gradient(parameter: nn.Parameter) -> Tensor | None:
+    """A weight's gradient after the backward pass, whole; None: it has none."""
+    if parameter.grad is not None:
+        return whole(parameter.grad.detach())
+    # DeepSpeed deals gradients out as they are there, and puts this method on its weights.
+    gathered = getattr(parameter, "get_full_hp_grad", None)
+    return None if gathered is None else gathered()
+
+
 def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
     """This process's part of a tensor that all processes hold whole, laid out as `like` is."""
     if not isinstance(like, DTensor) or isinstance(tensor, DTensor):

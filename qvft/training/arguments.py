@@ -17,6 +17,7 @@ from qvft.errors import RecipeError
 from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
 from qvft.training.sharding import asked_to_shard
+from qvft.training.zero import zero_stage
 
 logger = get_logger("qvft.train")
 
@@ -80,6 +81,7 @@ def training_arguments(
     """
     _check_further(train["arguments"])
     asked_to_shard()
+    zero_stage()
     on_gpu = torch.cuda.is_available()
     evaluates = has_eval and train["eval_steps"] is not None
     saves = train["save_steps"] or (train["eval_steps"] if train["keep_best"] else None)

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from qvft.errors import PreflightError
 from qvft.models.families import Family
-from qvft.models.sharded import whole
+from qvft.models.sharded import gradient
 from qvft.training.alignment_losses import combined_loss
 from qvft.training.alignment_objective import AlignmentObjective
 
@@ -126,7 +126,7 @@ def _reached(heads: nn.Module) -> dict[str, bool]:
     """Whether a backward pass went through any weight of a part, be its gradient zero."""
     reached: dict[str, bool] = {}
     for part, parameter in _parts(heads):
-        reached[part] = reached.get(part, False) or parameter.grad is not None
+        reached[part] = reached.get(part, False) or gradient(parameter) is not None
     return reached
 
 
@@ -139,8 +139,8 @@ def _parts(heads: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def _size(parameter: nn.Parameter) -> float:
-    gradient = parameter.grad
-    return 0.0 if gradient is None else float(whole(gradient.detach()).abs().max())
+    found = gradient(parameter)
+    return 0.0 if found is None else float(found.abs().max())
 
 
 def _require(dead: Iterable[str], *, when: str = "the first backward pass") -> None:

@@ -37,16 +37,9 @@ def asked_to_shard() -> bool:
     They would wrap the model their own way.
 
     Raises:
-        RecipeError: it asks for DeepSpeed, for the first version of FSDP, or for weights that rest
-            in the CPU's memory.
+        RecipeError: it asks for the first version of FSDP, or for weights that rest in the CPU's
+            memory.
     """
-    if _is_set("ACCELERATE_USE_DEEPSPEED"):
-        raise RecipeError(
-            "asks for DeepSpeed",
-            where="accelerate launch",
-            expected="DDP, or FSDP, which shards weights and optimizer as ZeRO's third stage does",
-            do="use recipes/accelerate/fsdp.yaml",
-        )
     if not _is_set(_ASKED):
         return _is_set(_TAKEN)
     if os.environ.get("FSDP_VERSION", "1") != "2":

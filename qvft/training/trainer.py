@@ -32,6 +32,7 @@ from qvft.training.step_errors import some_of
 from qvft.training.streamed_batches import Handed, StreamedBatches
 from qvft.training.token_batches import TokenBatchSampler
 from qvft.training.views import EpochNumbers
+from qvft.training.zero import Zero, zero_stage
 
 
 class QFormerTrainer(RecoveringTrainer):
@@ -73,6 +74,7 @@ class QFormerTrainer(RecoveringTrainer):
             self.accelerator.prepare_model = partial(
                 self.accelerator.prepare_model, evaluation_mode=True
             )
+        self._zero: Zero | None = None
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
@@ -135,14 +137,23 @@ class QFormerTrainer(RecoveringTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer, with lean activations where it computes under autocast."""
-        with lean_activations(self.model, active=self.args.bf16):
-            return super().train(*args, **kwargs)
+        try:
+            with lean_activations(self.model, active=self.args.bf16):
+                return super().train(*args, **kwargs)
+        finally:
+            if self._zero is not None:
+                self._zero.close()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
         if self.optimizer is None:
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = cls(self._groups, **options)
+            if stage := zero_stage():
+                clip = self.args.max_grad_norm
+                self._zero = Zero(self.model, self.optimizer, stage=stage, clip=clip)
+                self._zero.take_over(self.accelerator)
+                self.optimizer = self._zero.optimizer
         return self.optimizer
 
     def get_batch_samples(
@@ -277,7 +288,7 @@ class QFormerTrainer(RecoveringTrainer):
         self._save_weights(Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self._sharded:
+        if not self._sharded and self._zero is None:
             super()._save_optimizer_and_scheduler(output_dir)
             return
         optimizer = whole_state(self.optimizer)
@@ -289,6 +300,11 @@ class QFormerTrainer(RecoveringTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._sharded:
             lay_out_state(self.optimizer)
+
+    def _leave_out(self, model: nn.Module, loss: float, limit: float) -> None:
+        super()._leave_out(model, loss, limit)
+        if self._zero is not None:
+            self._zero.leave_out()
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None

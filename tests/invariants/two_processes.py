@@ -1,0 +1,45 @@
+"""Programs under two processes, and recipes that end alike under one and under two."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Plain gradient descent: what differs between one process and two is the order in which sums are
+# taken, and it does not pass that through the sign of a gradient near zero, as Adam's first steps
+# do. Rates are such that weights move by much more than the tolerance below.
+PLAIN = [
+    *("train.arguments.optim=sgd", "train.schedule=constant", "train.warmup=0"),
+    *(
+        f"train.lr.{part}=0.05"
+        for part in ("qformer", "query_tokens", "language_projection", "adapters", "heads")
+    ),
+]
+# 72 texts: five batches of 14, and one of 2 that leaves the second process without any.
+UNEVEN = ["train.max_steps=-1", "train.epochs=1", "train.save_steps=null"]
+# AdamW whose moments count, with an epsilon so large that a gradient near zero moves little.
+SMOOTH = ["train.arguments.optim=adamw_torch", "train.arguments.adam_epsilon=0.01"]
+PHASES = """
+phases:
+  - {name: bridge, tune: {decoder: frozen}, train: {max_steps: 2}}
+  - {name: both, train: {max_steps: 3, eval_steps: 3}}
+"""
+ALIGNMENT = "objectives: {itc: 0.5, itm: 0.5, itg: 0.5}\n"
+
+Program = tuple[str, list[str], dict[str, str]]
+"""Its name, its arguments, and variables of the environment that a launcher would set."""
+
+
+def launched(programs: Sequence[Program], cache: Path) -> str:
+    """Runs programs under two processes; returns what they said."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
+    command += [str(Path(__file__).with_name("entries.py")), json.dumps(programs)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "QVFT_CACHE": str(cache)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
