@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qvft.assembly.asking import VisionLanguageModel, load_model
+    from qvft.assembly.asking.vision_language_model import VisionLanguageModel, load_model
 
 __all__ = ["VisionLanguageModel", "load_model"]
 
@@ -17,6 +17,6 @@ def __getattr__(name: str) -> Any:
     """Imports what is public when it is asked for, since it brings torch along."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from qvft.assembly import asking
+    from qvft.assembly.asking import vision_language_model
 
-    return getattr(asking, name)
+    return getattr(vision_language_model, name)

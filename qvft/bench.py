@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def bench(given: argparse.Namespace) -> None:
     """Recipe, rounds, ratios, JSON, chart."""
-    from qvft.assembly.bench_prediction import bench_prediction
-    from qvft.assembly.bench_report import (
+    from qvft.assembly.bench.prediction import bench_prediction
+    from qvft.assembly.bench.report import (
         machine,
         prediction_json,
         prediction_lines,
@@ -41,7 +41,7 @@ def bench(given: argparse.Namespace) -> None:
         training_json,
         training_table,
     )
-    from qvft.assembly.bench_training import bench_training
+    from qvft.assembly.bench.training import bench_training
     from qvft.errors import RecipeError
     from qvft.files import write_json
     from qvft.recipe.load import load_recipe

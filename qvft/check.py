@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def verify(run: Path, json_file: Path | None) -> None:
     """Findings on a run, screen, JSON."""
-    from qvft.assembly.checking_run import check_run
+    from qvft.assembly.checking.run import check_run
     from qvft.checking.run_screen import show_run
 
     findings = check_run(run)
@@ -100,7 +100,7 @@ def check(
     if only == "recipe":
         findings = Findings(recipe=recipe_findings(recipe))
     else:
-        from qvft.assembly.checking import check_all, check_data, check_model
+        from qvft.assembly.checking.recipe import check_all, check_data, check_model
 
         if only == "model":
             findings = check_model(recipe)

@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate_target(given: argparse.Namespace) -> None:
     """Model, data, predictions, scores, comparison, report."""
-    from qvft.assembly.comparing import evaluate_against
+    from qvft.assembly.asking.opening import open_target, require_eval_data
     from qvft.assembly.data import source_name
-    from qvft.assembly.evaluation import evaluate, require_replaceable
-    from qvft.assembly.evaluation_task import output_folder, prepare
-    from qvft.assembly.opening import open_target, require_eval_data
+    from qvft.assembly.evaluating.comparing import evaluate_against
+    from qvft.assembly.evaluating.evaluation import evaluate, require_replaceable
+    from qvft.assembly.evaluating.task import output_folder, prepare
     from qvft.evaluation.table import difference_table, score_table
 
     opened = open_target(given.run, recipe_path=given.recipe, overrides=given.overrides)

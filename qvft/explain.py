@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def explain(given: argparse.Namespace) -> None:
     """A figure, or one of the two measures."""
-    from qvft.assembly import explaining
+    from qvft.assembly.asking import explaining
     from qvft.files import write_json
 
     check_options(given)

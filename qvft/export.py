@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export(given: argparse.Namespace) -> None:
     """Write, load as its users do, compare, summary."""
-    from qvft.assembly.exporting import export_run, proof_line
+    from qvft.assembly.exporting.forms import export_run, proof_line
 
     content = export_run(Path(given.run), Path(given.out), to=given.to, overrides=given.overrides)
     if given.json:

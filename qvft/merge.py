@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def merge(given: argparse.Namespace) -> None:
     """Plan, apply, write, verify, summary."""
-    from qvft.assembly.merging import merge_run
+    from qvft.assembly.exporting.merging import merge_run
 
     content = merge_run(
         Path(given.run),

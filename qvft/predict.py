@@ -57,13 +57,18 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     check_options(given)
     if given.classes is not None:
         check_options_of_classes(given, further)
-        from qvft.assembly.classifying import Classes, class_lines, classify_to_file, read_names
+        from qvft.assembly.alignment.classifying import (
+            Classes,
+            class_lines,
+            classify_to_file,
+            read_names,
+        )
 
         asked = Classes(read_names(given.classes), tuple((given.prompts or PROMPT).split("|")))
         lines_of, write = class_lines, classify_to_file
     else:
-        from qvft.assembly.generation import read_fields
-        from qvft.assembly.predicting import field_options, predict_lines, predict_to_file
+        from qvft.assembly.asking.generation import read_fields
+        from qvft.assembly.asking.predicting import field_options, predict_lines, predict_to_file
 
         asked = read_fields(given.generation_config) if given.generation_config else {}
         asked |= field_options(further)

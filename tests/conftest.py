@@ -179,7 +179,7 @@ def drawn_run(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., 
 @pytest.fixture(scope="session")
 def merged(tmp_path_factory: pytest.TempPathFactory, drawn_run: Path) -> Path:
     """The folder that merging `drawn_run` in float32 wrote."""
-    from qvft.assembly.merging import merge_run
+    from qvft.assembly.exporting.merging import merge_run
 
     out = tmp_path_factory.mktemp("merged") / "model"
     merge_run(drawn_run, out)

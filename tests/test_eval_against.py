@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qvft.assembly import evaluation
+from qvft.assembly.evaluating import evaluation
 from qvft.eval import main
 from qvft.recipe.load import load_recipe
 

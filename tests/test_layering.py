@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ HOMES = {
     "matplotlib": {
         "evaluation/explanation_chart.py",
         "data/drawn/glyphs.py",
-        "assembly/bench_chart.py",
+        "assembly/bench/chart.py",
     },
     "peft": {"adapters/lora.py"},
     "bitsandbytes": {"models/quantize.py"},
@@ -88,6 +89,15 @@ def test_imports_go_one_way(path: Path) -> None:
     allowed = MAY_IMPORT.get(own, ENTRY_MAY_IMPORT) | {own}
     used = {name.split(".")[1] for name in imports(path) if name.startswith("qvft.")}
     assert used <= allowed, f"{own} imports {sorted(used - allowed)}"
+
+
+def test_rooms_of_assembly_import_one_way() -> None:
+    below: dict[str, set[str]] = {}
+    for path in (path for path in FILES if room(path) == "assembly"):
+        own = path.relative_to(PACKAGE / "assembly").with_suffix("").parts[0]
+        used = {name.split(".")[2] for name in imports(path) if name.startswith("qvft.assembly.")}
+        below.setdefault(own, set()).update(used - {own})
+    assert len(list(TopologicalSorter(below).static_order())) > 10  # raises CycleError
 
 
 @pytest.mark.parametrize("library", HOMES)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import qvft.evaluation.predict as predicting
-from qvft.assembly.predicting import field_options
+from qvft.assembly.asking.predicting import field_options
 from qvft.errors import RecipeError
 from qvft.evaluation.encoding import encode_images
 from qvft.predict import main
@@ -449,7 +449,7 @@ def test_an_input_is_no_output(tiny_run: Path, images: Path, capsys) -> None:
 def test_an_output_that_cannot_be_made_is_refused_before_the_model_is_loaded(
     tiny_run: Path, images: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qvft.assembly.predicting.VisionLanguageModel", None)
+    monkeypatch.setattr("qvft.assembly.asking.predicting.VisionLanguageModel", None)
     out = images / "test0.png" / "rows.jsonl"
     assert "cannot be written" in refused(capsys, tiny_run, images, "--out", out)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from qvft.assembly.opening import open_target
+from qvft.assembly.asking.opening import open_target
 from qvft.models.base import find_base
 from qvft.models.load import load_model
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from scaled_model import SIDE_PX, write_model
 
-from qvft.assembly.bench_training import bench_training
+from qvft.assembly.bench.training import bench_training
 from qvft.data.drawn import draw, sample_scene
 from qvft.data.features.index import Index, index_json
 from qvft.data.features.size import features_bytes

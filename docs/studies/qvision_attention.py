@@ -16,7 +16,7 @@ import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from qvft.assembly.opening import load_opened, open_target
+from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
 from qvft.evaluation.explanation import FloatArray, explain_texts

@@ -20,7 +20,7 @@ from qvft.adapters.checkpoint import (
     save_checkpoint,
 )
 from qvft.adapters.freeze import ComponentCount, count_components
-from qvft.assembly.alignment import TextBranch, new_branch, require_alignable
+from qvft.assembly.alignment.heads import TextBranch, new_branch, require_alignable
 from qvft.assembly.batches import token_batches, view_draw
 from qvft.assembly.data import Split, read_split
 from qvft.assembly.features import with_features

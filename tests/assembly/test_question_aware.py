@@ -11,7 +11,7 @@ import torch
 from transformers import AutoProcessor, InstructBlipForConditionalGeneration
 
 from qvft import load_model
-from qvft.assembly.merging import merge_run
+from qvft.assembly.exporting.merging import merge_run
 from qvft.assembly.model import base_model, base_of
 from qvft.errors import ModelError, RecipeError
 from qvft.recipe.load import load_recipe

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPModel, GPTNeoConfig, GPT
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from qvft import load_model
-from qvft.assembly.merging import merge_run
+from qvft.assembly.exporting.merging import merge_run
 from qvft.assembly.training import packer_of, training_work
 from qvft.check import main as check
 from qvft.eval import main as evaluate

@@ -19,10 +19,10 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from qvft.adapters.lora import without_adapters
-from qvft.assembly.merging import merge_run
+from qvft.assembly.asking.opening import load_opened, open_target
+from qvft.assembly.exporting.merging import merge_run
+from qvft.assembly.exporting.probing import probe_rows
 from qvft.assembly.model import Loaded
-from qvft.assembly.opening import load_opened, open_target
-from qvft.assembly.probing import probe_rows
 from qvft.check import main as check
 from qvft.train import main as train
 from qvft.weights.outputs import toolkit_logits

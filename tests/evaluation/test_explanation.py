@@ -12,8 +12,8 @@ import torch
 
 import qvft.evaluation.explanation as explanation
 import qvft.evaluation.explanation_faithfulness as masking
+from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.assembly.model import Loaded
-from qvft.assembly.opening import load_opened, open_target
 from qvft.data.drawn import Scene, Thing, draw, questions, sample_scene
 from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows

@@ -35,9 +35,9 @@ import torch
 from geometry import ADAPTED, GEOMETRIES, TEXTS, geometry, model_on, write_base, write_data
 from table import markdown
 
-from qvft.assembly.bench_prediction import bench_prediction
-from qvft.assembly.bench_report import machine, prediction_json, training_json
-from qvft.assembly.bench_training import bench_work, training_memory
+from qvft.assembly.bench.prediction import bench_prediction
+from qvft.assembly.bench.report import machine, prediction_json, training_json
+from qvft.assembly.bench.training import bench_work, training_memory
 from qvft.assembly.model import Loaded, base_of, device, with_tools
 from qvft.assembly.training import TrainingWork, training_work
 from qvft.files import write_json

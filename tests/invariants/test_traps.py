@@ -169,7 +169,7 @@ def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
 
 
 def test_trap_12_max_length_is_refused(recipe_file: Path) -> None:
-    from qvft.assembly.generation import generation_fields
+    from qvft.assembly.asking.generation import generation_fields
 
     recipe = load_recipe(recipe_file, ["eval.answer.arguments={max_length: 20}"])
     with pytest.raises(RecipeError, match="max_new_tokens"):

@@ -148,9 +148,9 @@ def _in_child(work: Path) -> Path:
 
 
 def _import_all() -> None:
-    import qvft.assembly.evaluation
-    import qvft.assembly.merging
-    import qvft.assembly.predicting
+    import qvft.assembly.asking.predicting
+    import qvft.assembly.evaluating.evaluation
+    import qvft.assembly.exporting.merging
     import qvft.assembly.training
     import qvft.training.run  # noqa: F401
 

@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from qvft.adapters.lora import load_lora
+from qvft.assembly.exporting.probing import probe_rows
 from qvft.assembly.model import trained_model
-from qvft.assembly.probing import probe_rows
 from qvft.recipe.lock import read_lock
 from qvft.weights.outputs import plain_outputs, toolkit_outputs
 from qvft.weights.probes import make_probes

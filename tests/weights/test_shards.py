@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Blip2ForConditionalGeneration, PreTrainedModel
 
 import qvft.weights.verify
-from qvft.assembly.ingredients import Ingredients, read_ingredients
+from qvft.assembly.exporting.ingredients import Ingredients, read_ingredients
 from qvft.models.geometry import meta_model
 from qvft.models.question_aware.checkpoint import open_checkpoint
 from qvft.models.tiny import tiny_config

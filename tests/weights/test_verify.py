@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qvft.assembly.ingredients import read_ingredients
+from qvft.assembly.exporting.ingredients import read_ingredients
 from qvft.assembly.model import base_model, base_of
 from qvft.errors import VerificationError
 from qvft.weights.plan import make_plan

@@ -1,0 +1,1 @@
+"""What `qvft.bench` measures and says: this recipe beside plain practice."""

@@ -1,0 +1,1 @@
+"""What `qvft.check` finds in a recipe or a run before anything is trained."""

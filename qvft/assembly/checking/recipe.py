@@ -1,0 +1,121 @@
+"""From a recipe to everything that can be said before the first step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from qvft.adapters.lora import lora_targets
+from qvft.assembly.checking.data import data_found, read_sides
+from qvft.assembly.checking.geometry import config_of, geometry_phases, is_trainable, phase_findings
+from qvft.assembly.checking.preflight import preflight_checks
+from qvft.assembly.checking.previewing import preview
+from qvft.assembly.model import base_of, template_of
+from qvft.assembly.pinned import pinned
+from qvft.assembly.plans import PhasePlan
+from qvft.assembly.training import TrainingWork, training_work
+from qvft.checking.findings import Findings, PhaseFindings
+from qvft.checking.recipe import recipe_findings
+from qvft.data.collate import Collator
+from qvft.data.token_stats import TokenStats
+from qvft.errors import CheckpointError
+from qvft.models.load import load_processor
+from qvft.recipe.schema import Recipe
+from qvft.training.run import check_folder
+
+
+def check_all(recipe: Recipe, preview_file: Path | None = None) -> Findings:
+    """Data, weights and preflight; the data alone where training would stop at unusable images.
+
+    Args:
+        recipe: what to check.
+        preview_file: where to write the HTML preview, if at all.
+
+    Raises:
+        UserError: whatever else training would raise before its first step.
+    """
+    found, stats = _check_data(recipe, preview_file)
+    if found.unusable:
+        return found
+    work = training_work(recipe)
+    return replace(
+        found,
+        phases=tuple(_phase(work, plan, row_tokens=stats.longest) for plan in work.plans),
+        checks=preflight_checks(work, stats),
+        warnings=(*found.warnings, *_folder_warnings(recipe)),
+    )
+
+
+def check_data(recipe: Recipe, preview_file: Path | None = None) -> Findings:
+    """The data alone; of the model only the processor is read. Arguments as `check_all`."""
+    return _check_data(recipe, preview_file)[0]
+
+
+def check_model(recipe: Recipe) -> Findings:
+    """The component table and the memory alone; neither data nor weights are read."""
+    config = config_of(recipe)
+    warnings = []
+    if not is_trainable(config):
+        warnings.append(
+            f"the decoder of {recipe.model.id} is an encoder-decoder: its weights are counted, but "
+            "qvft trains OPT decoders only"
+        )
+    return Findings(
+        recipe=recipe_findings(recipe),
+        phases=geometry_phases(recipe, config),
+        warnings=tuple(warnings),
+    )
+
+
+def _check_data(recipe: Recipe, preview_file: Path | None) -> tuple[Findings, TokenStats]:
+    """The findings about the data, and the training rows in tokens."""
+    base = base_of(recipe)
+    processor = load_processor(base)
+    template = template_of(recipe, base, processor)
+    sides = read_sides(recipe, template)
+    train = sides[0]
+    if preview_file is not None:
+        collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
+        preview(preview_file, train.rows, train.stats, collator, name=train.split.name)
+    found = data_found(sides, template, recipe)
+    stops = recipe.data.on_bad_image == "error"
+    return (
+        Findings(
+            recipe=recipe_findings(recipe),
+            train=found.train,
+            eval=found.eval,
+            shown=found.shown,
+            warnings=found.warnings,
+            notes=found.notes,
+            unusable=sum(len(side.split.skipped) for side in sides) if stops else 0,
+        ),
+        train.stats,
+    )
+
+
+def _folder_warnings(recipe: Recipe) -> list[str]:
+    try:
+        check_folder(pinned(recipe))
+    except CheckpointError as error:
+        return [str(error)]
+    return []
+
+
+def _phase(work: TrainingWork, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:
+    rows = work.rows(plan, work.train, training=True)
+    by_tokens = work.token_batches(plan)
+    batches = math.ceil(len(rows) / plan.train.batch_size) if by_tokens is None else len(by_tokens)
+    steps = math.ceil(plan.train.epochs * math.ceil(batches / plan.train.accumulation))
+    targets: tuple[str, ...] = ()
+    if work.loaded.handle is not None and plan.tune.decoder == "lora":
+        targets = lora_targets(work.loaded.handle)
+    return phase_findings(
+        work.recipe,
+        plan,
+        work.counts(plan),
+        work.loaded.base.config,
+        lora_targets=targets,
+        row_tokens=row_tokens,
+        steps=plan.train.max_steps if plan.train.max_steps > 0 else steps,
+    )

@@ -1,0 +1,1 @@
+"""What `qvft.eval` does: predictions, scores, comparison and report of a model."""

@@ -1,0 +1,306 @@
+"""From a run or model to predictions, scores and a report on disk."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from qvft.assembly.alignment.aligned import with_heads
+from qvft.assembly.alignment.classifying import zero_shot_group
+from qvft.assembly.alignment.retrieval import retrieval_group
+from qvft.assembly.asking.opening import load_opened
+from qvft.assembly.evaluating.baselines import base_figures, frequent_answer_predictions
+from qvft.assembly.evaluating.standing import REPORT_FILES, Standing
+from qvft.assembly.evaluating.task import Task, prediction_rows
+from qvft.assembly.evaluating.trained_phases import training_facts
+from qvft.assembly.features import with_features
+from qvft.assembly.model import Loaded
+from qvft.data.images.decoding import decode as decode_image
+from qvft.data.rows import Row
+from qvft.disk import replaced_folder
+from qvft.errors import DataError
+from qvft.evaluation.baselines import DEFINITION
+from qvft.evaluation.comparison import Comparison
+from qvft.evaluation.decode import blind_images
+from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.of_model import RETRIEVAL, groups_kept, with_groups
+from qvft.evaluation.report import Report, write_report
+from qvft.evaluation.rows import PredictionRow, row_to_json
+from qvft.evaluation.scoring import Scores, applicable_groups, score
+from qvft.evaluation.shares import predict_shared
+from qvft.files import json_text, read_jsonl, write_text
+from qvft.locks import beside
+from qvft.log import is_main_process
+from qvft.models.processes import processes
+from qvft.recipe.schema import Recipe
+
+BLIND_DEFINITION = (
+    "blind: the same model and texts, each shown the image of another sample; what it scores then "
+    "owes nothing to the image."
+)
+
+Compare = Callable[[Sequence[PredictionRow], Scores], Comparison]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation wrote and found."""
+
+    folder: Path
+    report: Report
+    rows: list[PredictionRow]
+
+
+def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Evaluated:
+    """Generates, scores, compares with baselines and writes the report.
+
+    Args:
+        task: from `prepare`.
+        folder: where `predictions.jsonl`, `report.json` and `report.html` go; an earlier report
+            there is replaced once the new one is whole.
+        compare: what the scored rows are compared with.
+
+    Raises:
+        UserError: the folder holds something else, or the checkpoint is wrong.
+    """
+    start = time.monotonic()
+    require_replaceable(folder)
+    recipe = task.opened.recipe
+    loaded = with_features(load_opened(task.opened), recipe, task.split.samples)
+    with _replacing(folder) as partial:
+        answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
+        items = prediction_rows(task.rows, answers)
+        scores = with_groups(
+            score(items, metrics=task.groups), _groups_of_model(task, loaded, items)
+        )
+        baselines = {**base_baseline(task), **_baselines(task, loaded)}
+        against = compare(items, scores) if compare else None
+        seconds = time.monotonic() - start
+        report = _report(task, scores, baselines, against, seconds)
+        _write(partial, task, report, items, scores)
+    return Evaluated(folder, report, items)
+
+
+def evaluate_again(task: Task, standing: Standing, *, compare: Compare) -> Evaluated:
+    """Adds a comparison to a report that stands; nothing is generated.
+
+    Args:
+        task: what `standing` is an evaluation of, as `Task.why_other` found.
+
+    Raises:
+        UserError: the folder holds something else than a report.
+    """
+    report = standing.report()
+    assert report is not None, "asked before whether it can be used"
+    require_replaceable(standing.folder)
+    # As the data is named now: it may have moved since.
+    items = prediction_rows(task.rows, [row.prediction for row in standing.rows])
+    kept = groups_kept(items, kept_scores(standing.folder))
+    scores = with_groups(score(items, metrics=task.groups), kept)
+    baselines = {name: figures for name, figures in report.baselines.items() if name != "base"}
+    report = report.model_copy(
+        update={
+            "title": _title(task),
+            "model": report.model.model_copy(update={"name": task.opened.name}),
+            "baselines": {**base_baseline(task), **baselines},
+            "against": compare(items, scores),
+        }
+    )
+    with _replacing(standing.folder) as partial:
+        _write(partial, task, report, items, scores)
+    return Evaluated(standing.folder, report, items)
+
+
+def why_report_is_other(task: Task, standing: Standing) -> str | None:
+    """Why a whole report, not only its texts, has to be made again; None: it has not."""
+    report = standing.report()
+    if report is None:
+        return "written by another version of qvft"
+    asked = task.asked()
+    groups = applicable_groups(asked) if task.groups == "auto" else task.groups
+    if set(report.n_by_group) != {*groups, *task.of_model}:
+        return "other metrics"
+    if ("blind" in report.baselines) != task.shows_blind():
+        return "other baselines"
+    return task.why_other(standing)
+
+
+def kept_scores(folder: Path) -> list[dict[str, float | str]]:
+    """The scores of each item of an evaluation that stands, in the order of its rows."""
+    return [row.get("scores") or {} for _, row in read_jsonl(folder / "predictions.jsonl")]
+
+
+def base_baseline(task: Task) -> dict[str, dict[str, float]]:
+    """The figures of a run's base under `base`, where it was evaluated in the same way."""
+    opened = task.opened
+    if opened.kind != "run" or opened.home is None:
+        return {}
+    folder = opened.home / "eval-base" / task.split.name
+    base = base_figures(folder, task.split.sha256, task.decode.model_dump(mode="json"))
+    return {} if base is None else {"base": base}
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of `folder` if the block ends without an error.
+
+    Under several processes that is the main one's; the others' goes as it came.
+
+    Raises:
+        BusyError: another process evaluates there.
+    """
+    state = processes()
+    state.wait_for_everyone()  # all have looked at what stands there
+    if is_main_process():
+        with beside(folder), replaced_folder(folder) as partial:
+            yield partial
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+    state.wait_for_everyone()  # all find it whole
+
+
+def _write(
+    partial: Path, task: Task, report: Report, items: Sequence[PredictionRow], scores: Scores
+) -> None:
+    if not is_main_process():
+        return
+    write_text(
+        partial / "predictions.jsonl",
+        "".join(
+            json_text(row_to_json(item, values)) + "\n"
+            for item, values in zip(items, scores.per_item, strict=True)
+        ),
+    )
+    recipe = task.opened.recipe
+    write_report(
+        partial,
+        report,
+        items,
+        scores.per_item,
+        image_for=_image_reader(recipe, task.rows),
+        grid=recipe.eval.grid,
+    )
+
+
+def require_replaceable(folder: Path) -> None:
+    """The folder may be absent, empty, or hold an earlier report and nothing else."""
+    if not folder.exists():
+        return
+    foreign = {path.name for path in folder.iterdir()} - REPORT_FILES if folder.is_dir() else {""}
+    if foreign:
+        raise DataError(
+            "holds other files than a report" if folder.is_dir() else "is a file",
+            where=str(folder),
+            do="name a new folder with --out; what is there would be replaced",
+        )
+
+
+def _ask(
+    loaded: Loaded, task: Task, *, label: str, blind: bool = False, stream_to: Path | None = None
+) -> list[str]:
+    """The model's text for each row, streamed to a file as batches finish."""
+    recipe = task.opened.recipe
+    images = [row.sample for row in task.rows]
+    if blind:
+        swapped = blind_images(task.split.samples, seed=recipe.run.seed)
+        images = [swapped[row.sample.id] for row in task.rows]
+    texts = [""] * len(task.rows)
+    stream = stream_to.open("w", encoding="utf-8") if stream_to else None
+    for index, text in predict_shared(
+        loaded.model,
+        loaded.collator,
+        task.rows,
+        images,
+        generation=task.generation,
+        batch_size=recipe.eval.batch_size,
+        workers=recipe.data.workers,
+        label=label,
+    ):
+        texts[index] = text
+        if stream:
+            stream.write(json.dumps({"id": task.rows[index].id, "prediction": text}) + "\n")
+            stream.flush()
+    if stream:
+        stream.close()
+    return texts
+
+
+def _groups_of_model(
+    task: Task, loaded: Loaded, items: Sequence[PredictionRow]
+) -> dict[str, GroupScores]:
+    """What the model is asked beside its texts."""
+    if not task.of_model:
+        return {}
+    recipe, aligned = task.opened.recipe, with_heads(task.opened, loaded)
+    sources = [row.sample.image for row in task.rows]
+    pace = {"batch_size": recipe.eval.batch_size, "workers": recipe.data.workers}
+    groups = {}
+    for name in task.of_model:
+        if name == RETRIEVAL:
+            groups[name] = retrieval_group(aligned, items, sources, top=recipe.eval.rerank, **pace)
+        else:
+            assert task.classes is not None
+            groups[name] = zero_shot_group(aligned, items, sources, task.classes, **pace)
+    return groups
+
+
+def _baselines(task: Task, loaded: Loaded) -> dict[str, dict[str, float]]:
+    """Metrics of the most frequent answer and of the model shown other images."""
+    found: dict[str, dict[str, float]] = {}
+    frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
+    if frequent is not None:
+        asked = [row for row in task.rows if row.kind == "question"]
+        wanted = (
+            task.groups if task.groups == "auto" else [g for g in task.groups if g != "captions"]
+        )
+        found["most_frequent_answer"] = score(
+            prediction_rows(asked, frequent), metrics=wanted
+        ).metrics
+    if task.shows_blind():
+        texts = _ask(loaded, task, label="blind", blind=True)
+        found["blind"] = score(prediction_rows(task.rows, texts), metrics=task.groups).metrics
+    return found
+
+
+def _report(
+    task: Task,
+    scores: Scores,
+    baselines: dict[str, dict[str, float]],
+    against: Comparison | None,
+    seconds: float,
+) -> Report:
+    split, opened = task.split, task.opened
+    return Report.from_scores(
+        scores,
+        title=_title(task),
+        baselines=baselines,
+        against=against,
+        definitions={"most_frequent_answer": DEFINITION, "blind": BLIND_DEFINITION},
+        counts={
+            "images_read": len(split.samples) + len(split.skipped),
+            "images_skipped": len(split.skipped),
+        },
+        skipped=[{"id": item.id, "reason": item.reason} for item in split.skipped],
+        decode=task.decode,
+        model=task.model,
+        data=task.data,
+        versions=dict(task.versions),
+        **training_facts(opened),
+        wall_seconds=seconds,
+    )
+
+
+def _title(task: Task) -> str:
+    return f"{Path(task.opened.name).name} on {task.split.name}"
+
+
+def _image_reader(recipe: Recipe, rows: Sequence[Row]) -> Callable:
+    """A function from an image's name to its pixels."""
+    sources = {row.sample.image.name: row.sample.image for row in rows}
+    return lambda name: decode_image(sources[name], max_pixels=recipe.data.max_image_pixels)

@@ -1,0 +1,211 @@
+"""From a run to a merged checkpoint that has proven itself."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoProcessor
+
+from qvft.assembly.data import source_name
+from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingredients
+from qvft.assembly.exporting.probing import reference_outputs
+from qvft.assembly.hashes import trained_files
+from qvft.assembly.model import base_model, base_of, versions
+from qvft.files import new_folder, write_json, write_text
+from qvft.log import get_logger
+from qvft.models.geometry import meta_model
+from qvft.models.load import load_processor, model_class
+from qvft.models.question_aware.checkpoint import open_checkpoint
+from qvft.models.qvision.export import write_code
+from qvft.weights.base_weights import stored_weights
+from qvft.weights.behaviour import Comparison, compare, require_equal
+from qvft.weights.card import CardFacts, model_card
+from qvft.weights.outputs import plain_outputs
+from qvft.weights.plan import MergePlan, make_plan
+from qvft.weights.shards import write_shards
+from qvft.weights.verify import verify_weights
+from qvft.weights.write import (
+    check_shard_size,
+    file_hashes,
+    require_room,
+    write_settings,
+    written_config,
+)
+
+logger = get_logger("qvft.merge")
+
+
+def merge_run(
+    run_dir: Path,
+    out: Path,
+    *,
+    dtype: str | None = None,
+    shard_size: str = "5GB",
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Merges a run's checkpoint into its unquantised base; `out` appears if all of it is proven.
+
+    Args:
+        dtype: of the written weights; None: the one most of the base's weights are stored in.
+        shard_size: largest file.
+        overrides: of the run's recipe, e.g. where the data lies now.
+
+    Returns:
+        The content of merge.json.
+
+    Raises:
+        UserError: the run, the base or the adapter does not fit, `out` exists, the disk is full.
+        VerificationError: what was written is not, or does not behave like, base and adapter.
+    """
+    check_shard_size(shard_size)
+    with new_folder(out) as folder:
+        ingredients = read_ingredients(run_dir, dtype=dtype, overrides=overrides)
+        require_room(out.parent, ingredients.weights, ingredients.written)
+        plan = _write(folder, ingredients, shard_size=shard_size)
+        logger.info("written; comparing every weight with the plan")
+        weights = verify_weights(folder, _base_weights(ingredients)[1], plan)
+        gc.collect()
+        behaviour, quantized = _verify_behaviour(run_dir, folder, ingredients, plan)
+        card = model_card(
+            _facts(ingredients, out.name),
+            run_dir,
+            adapter_sha256=trained_files(run_dir / "adapter"),
+        )
+        write_text(folder / "README.md", card)
+        content = {
+            **origin(run_dir, ingredients),
+            "keys": plan.counts(),
+            "verification": {
+                "weights": weights,
+                "behaviour": behaviour.figures(),
+                "quantized": quantized.figures() if quantized else None,
+            },
+            "files": file_hashes(folder),
+        }
+        if "alignment" in ingredients.manifest:
+            content["left_out"] = "the alignment heads; qvft.export --to retrieval writes them"
+        write_json(folder / "merge.json", content)
+    return content
+
+
+def _base_weights(
+    ingredients: Ingredients,
+) -> tuple[transformers.PreTrainedModel, Mapping[str, torch.Tensor]]:
+    """The unquantised base, and its weights by key exactly as they are stored.
+
+    Where one checkpoint holds them all under the model's own names, the model is on the meta
+    device and each weight is read from its file when it is asked for. Loaded as a whole are models
+    whose weights lie in no such checkpoint: drawn by `model.init: random`, put together from a
+    base and a text branch or from components, cut by `model.query_tokens`, or stored as another
+    version of transformers named them.
+    """
+    recipe, base = ingredients.recipe, ingredients.base
+    whole = base.graft is None and base.decoder is None and base.stored_queries is None
+    if whole and recipe.model.init != "random":
+        model = meta_model(copy.deepcopy(base.config))
+        checkpoint = open_checkpoint(
+            base.id, where="model.id", location=base.location, revision=base.revision
+        )
+        weights = stored_weights(checkpoint, model)
+        if weights is not None:
+            return model, weights
+    loaded = base_model(
+        recipe,
+        base_of(recipe),
+        quantized=False,
+        dtype=ingredients.stored,
+        place=torch.device("cpu"),
+    ).model
+    return loaded, loaded.state_dict()
+
+
+def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergePlan:
+    base = ingredients.base
+    model, weights = _base_weights(ingredients)
+    plan = make_plan(
+        model,
+        bridge=ingredients.bridge,
+        lora=ingredients.lora,
+        dtype=ingredients.written,
+    )
+    logger.info("%s: %s", base.id, plan.counts())
+    processor = load_processor(base)
+    stop_text = base.family.stop_text
+    stop = processor.tokenizer(stop_text, add_special_tokens=False) if stop_text else None
+    config = written_config(
+        base.config,
+        model_class=base.family.model_class,
+        dtype=ingredients.written,
+        stop_ids=[*(stop["input_ids"] if stop else []), processor.tokenizer.eos_token_id],
+    )
+    write_shards(folder, weights, plan, parameters=model.num_parameters(), shard_size=shard_size)
+    write_settings(folder, processor, config=config)
+    if not base.family.image_tokens:
+        write_code(folder)  # transformers has no class of this family
+    del model, weights
+    gc.collect()
+    return plan
+
+
+def _verify_behaviour(
+    run_dir: Path, folder: Path, ingredients: Ingredients, plan: MergePlan
+) -> tuple[Comparison, Comparison | None]:
+    """Compares with the unquantised reference, and with the quantised one where there was one.
+
+    One model is in memory at a time.
+    """
+    recipe, written = ingredients.recipe, ingredients.written
+    logger.info("asking base and adapter about real samples")
+    ask = partial(reference_outputs, run_dir, recipe, weights=ingredients.weights, written=written)
+    reference = ask(quantized=False, rounded=plan.rounded(ingredients.stored))
+    was_quantized = recipe.model.quantize.scheme != "none"
+    trained_on = ask(quantized=True, rounded=None) if was_quantized else None
+    logger.info("asking what was written")
+    model = model_class(ingredients.base.family).from_pretrained(
+        folder, dtype=reference.computed, use_safetensors=True
+    )
+    said = plain_outputs(
+        model.to(reference.place).eval(),
+        AutoProcessor.from_pretrained(folder, trust_remote_code=False),
+        reference.template,
+        reference.probes,
+    )
+    del model
+    gc.collect()
+    assert reference.tolerance is not None
+    behaviour = compare(reference.outputs, said, reference.tolerance)
+    require_equal(behaviour, what="the merged model", reference="base and adapter")
+    if trained_on is None:
+        return behaviour, None
+    return behaviour, compare(trained_on.outputs, said, reference.tolerance)
+
+
+def _facts(ingredients: Ingredients, folder: str) -> CardFacts:
+    recipe, manifest = ingredients.recipe, ingredients.manifest
+    parts = sorted({entry["component"] for entry in manifest["bridge"].values()})
+    trained = [part.replace("_", " ") for part in parts]
+    if ingredients.lora:
+        rank = next(iter(ingredients.lora.values())).a.shape[0]
+        trained.append(f"LoRA of rank {rank} on {len(ingredients.lora)} decoder layers")
+    return CardFacts(
+        name=recipe.name,
+        folder=folder,
+        base_id=ingredients.base.id,
+        base_revision=ingredients.base.revision,
+        model_class=ingredients.base.family.model_class,
+        dtype=str(ingredients.written).removeprefix("torch."),
+        data=[source_name(recipe.data.train)] if recipe.data.train else [],
+        trained=trained,
+        caption=recipe.data.prompt.caption,
+        question=recipe.data.prompt.question,
+        recipe_sha256=manifest["recipe_sha256"],
+        quantized=recipe.model.quantize.scheme,
+        qvft_version=versions().get("qvft", "unknown"),
+    )

@@ -1,0 +1,45 @@
+"""Hashes of what a run has trained and of what it is asked about."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.data.formats.drawn import DrawnImage
+from qvft.data.sample import ImageFile, ImageSource, Sample
+from qvft.files import sha256_file
+
+# Files of an adapter folder that shape what the model says; its manifest holds the run's path.
+_TRAINED = ("*.safetensors", "adapter_config.json")
+
+
+def trained_files(folder: Path) -> dict[str, str]:
+    """Hex SHA-256 of each trained file of an adapter folder, by name."""
+    files = sorted(path for pattern in _TRAINED for path in folder.glob(pattern))
+    return {path.name: sha256_file(path) for path in files}
+
+
+def images_hash(samples: Sequence[Sample]) -> str | None:
+    """Hex SHA-256 over the content of the samples' images; None where one's is not at hand."""
+    digest = hashlib.sha256()
+    known: dict[str, str | None] = {}
+    for sample in samples:
+        source = sample.image
+        if source.name not in known:
+            known[source.name] = _content(source)
+        content = known[source.name]
+        if content is None:
+            return None
+        digest.update(content.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _content(source: ImageSource) -> str | None:
+    """What determines an image's pixels: a hash of its bytes, or a drawn scene's numbers."""
+    if isinstance(source, ImageFile):
+        return sha256_file(source.path)
+    if isinstance(source, DrawnImage):
+        return source.name
+    encoded = getattr(source, "encoded", None)  # an image inside a dataset
+    return hashlib.sha256(encoded()).hexdigest() if encoded else None
