@@ -10,6 +10,7 @@ pickles, and are read by as many processes as wrote them.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import warnings
@@ -207,8 +208,11 @@ class ZeroOptimizer(torch.optim.Optimizer):
             groups.append({**group, "params": list(numbers)})
             self._link(weights, part)
             for number, weight in zip(numbers, weights, strict=True):
+                # Each with a count of its own: a shared one would count once for each weight.
                 entry = {
-                    name: weight.get_full_hp_param(name) if _is_moment(name, value) else value
+                    name: weight.get_full_hp_param(name)
+                    if _is_moment(name, value)
+                    else copy.deepcopy(value)
                     for name, value in self.state.get(part, {}).items()
                 }
                 states.update({number: entry} if entry else {})

@@ -356,11 +356,10 @@ def test_trap_11_an_accelerate_config_cannot_ask_for_float16(
     assert (arguments.fp16, arguments.bf16) == (False, False)
 
 
-@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_deepspeed_and_the_first_fsdp_are_refused(
-    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+def test_the_first_fsdp_is_refused(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, "true")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     train = load_recipe(recipe_file).train.model_dump()
     with pytest.raises(RecipeError, match="recipes/accelerate/fsdp.yaml"):
         training_arguments(train, output_dir=tmp_path, seed=0, workers=0, has_eval=False)

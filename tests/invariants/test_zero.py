@@ -36,7 +36,7 @@ RECIPES: dict[str, tuple[str, list[str], int]] = {
     "adamw": ("", ["train.save_steps=3", *SMOOTH], 2),
     "clipped": ("", ["train.clip=0.01", "train.eval_steps=4"], 1),
     "phases": (PHASES, ["data.features=off"], 1),
-    "aligned": (ALIGNMENT, SMOOTH, 2),
+    "aligned": (ALIGNMENT, [], 2),
     "nf4": ("", ["model.quantize.scheme=nf4", "train.texts_per_image=3"], 2),
 }
 
@@ -90,7 +90,10 @@ def test_two_processes_end_with_the_weights_and_losses_of_one(pair: Pair, name: 
     for alone, both in zip(*rows, strict=True):
         assert alone.keys() == both.keys()
         for key in named & alone.keys():
-            assert both[key] == pytest.approx(alone[key], rel=1e-5), key
+            # Of the norm torch sums squares in float32, where a large table's round to 1.4e-5 of
+            # it; DeepSpeed sums them in float64.
+            rounding = 1e-4 if key == "grad_norm" else 1e-5
+            assert both[key] == pytest.approx(alone[key], rel=rounding), key
 
 
 def test_a_checkpoint_has_the_moments_of_one_process(pair: Pair) -> None:
@@ -150,6 +153,6 @@ def test_a_spike_moves_no_weight(recipe_file: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_both(recipe_file: Path, tmp_path: Path) -> None:
     done = hurt("nan", recipe_file, tmp_path)
     assert done.returncode != 0
-    assert done.stderr.count("the loss is nan at step 7; samples: train") == 1
+    assert done.stderr.count("qvft: the loss is nan at step 7; samples: train") == 1
     checkpoints = (tmp_path / "checkpoints" / "0").glob("checkpoint-*")
     assert sorted(path.name for path in checkpoints) == ["checkpoint-4", "checkpoint-6"]

@@ -30,8 +30,10 @@ def test_the_files_for_accelerate_are_read_by_it() -> None:
     assert {name: one.distributed_type.value for name, one in read.items()} == {
         "ddp": "MULTI_GPU",
         "fsdp": "FSDP",
+        "zero": "DEEPSPEED",
     }
     assert read["fsdp"].fsdp_config["fsdp_version"] == 2
+    assert read["zero"].deepspeed_config["zero_stage"] == 2
 
 
 def test_fsdp_is_noticed_once_and_hidden_from_accelerate(launcher: pytest.MonkeyPatch) -> None:
@@ -48,7 +50,6 @@ def test_fsdp_is_noticed_once_and_hidden_from_accelerate(launcher: pytest.Monkey
     [
         ({**FSDP, "FSDP_VERSION": "1"}, "FSDP 1"),
         ({**FSDP, "FSDP_OFFLOAD_PARAMS": "true"}, "CPU's memory"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
     ],
 )
 def test_other_ways_of_sharding_are_refused(
