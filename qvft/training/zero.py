@@ -64,7 +64,7 @@ def zero_stage() -> int:
         raise RecipeError(
             "asks for ZeRO, but DeepSpeed is not installed",
             where="accelerate launch",
-            do="run pip install --no-build-isolation deepspeed, or use recipes/accelerate/ddp.yaml",
+            do="run pip install 'qvft[zero]', or use recipes/accelerate/ddp.yaml",
         )
     return int(stage)
 

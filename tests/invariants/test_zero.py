@@ -20,7 +20,7 @@ from qvft.training.metrics_log import read_metrics
 
 pytestmark = pytest.mark.skipif(
     find_spec("deepspeed") is None,
-    reason="DeepSpeed is not installed (pip install --no-build-isolation deepspeed)",
+    reason="DeepSpeed is not installed (pip install 'qvft[zero]')",
 )
 HURT = Path(__file__).with_name("hurt.py")
 STEP = 7
