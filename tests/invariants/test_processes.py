@@ -47,6 +47,9 @@ RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "phases": (PHASES, ["data.features=off"], {}),
     "aligned": (ALIGNMENT, [], {}),
     "sharded": ("", ["data.features=off", "train.save_steps=3", *SMOOTH], SHARDING),
+    "quantized": ("", ["model.quantize.scheme=nf4", "train.save_steps=3", *SMOOTH], SHARDING),
+    "aligned_parts": (ALIGNMENT, ["train.accumulation=2", "train.save_steps=2", *SMOOTH], SHARDING),
+    "phases_parts": (PHASES, [], SHARDING),
     "checkpointed": ("", ["train.checkpointing=true", "train.eval_steps=4"], SHARDING),
 }
 
