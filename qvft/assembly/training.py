@@ -52,7 +52,7 @@ from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
 from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
 from qvft.training.scene_objective import SceneCollator, SceneObjective
-from qvft.training.sharding import asked_to_shard, shard
+from qvft.training.sharding import asked_to_shard, shard, without_autocast
 from qvft.training.spikes import SpikeRule
 from qvft.training.token_batches import TokenBatchSampler
 from qvft.training.zero import zero_stage
@@ -74,6 +74,7 @@ class TrainingWork:
         sharded: each process holds a part of every weight.
         bridge: names of the weights beside LoRA that any phase so far has trained.
         batches: batches by tokens, by phase, once they were asked for.
+        cut: the objective whose weights are cut among processes, once they are.
     """
 
     recipe: Recipe
@@ -86,6 +87,7 @@ class TrainingWork:
     sharded: bool = False
     bridge: set[str] = field(default_factory=set)
     batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
+    cut: nn.Module | None = None
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
         """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
@@ -172,7 +174,7 @@ class TrainingWork:
 
     def _set_up(self, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
         loaded, train = self.loaded, plan.train
-        set_trainable(loaded, plan.tune)
+        self._set_trainable(plan)
         self.bridge |= bridge_names(loaded.model)
         recompute_activations(loaded.model, train.checkpointing)
         rows = self.rows(plan, self.train, training=True)
@@ -181,7 +183,7 @@ class TrainingWork:
         language = plan.phase.objective == "language"
         module, collator = self.objective(plan, rows)
         if self.sharded:
-            shard(module, loaded.model, loaded.base.family)
+            module = self._cut(module)
         callbacks: list[TrainerCallback] = []
         if train.preflight and language:
             self._preflight(module, collator, rows)
@@ -220,6 +222,20 @@ class TrainingWork:
             views=views,
             stream=stream,
         )
+
+    def _set_trainable(self, plan: PhasePlan) -> None:
+        if self.sharded and self.cut is None:
+            # What is trained in any phase is float32 before it is cut.
+            for each in self.plans:
+                set_trainable(self.loaded, each.tune)
+        set_trainable(self.loaded, plan.tune)
+
+    def _cut(self, module: nn.Module) -> nn.Module:
+        """The objective with its weights cut; the first phase's serves all of them."""
+        if self.cut is None:
+            shard(module, self.loaded.model, self.loaded.base.family)
+            self.cut = module
+        return without_autocast(self.cut)
 
     def objective(
         self, plan: PhasePlan, rows: list[Row]

@@ -46,6 +46,25 @@ def keep_layout(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def rest_in_plain_weights(model: nn.Module, place: torch.device) -> None:
+    """Has 4-bit weights lie in plain parameters, which can be cut among processes, in place.
+
+    A `Params4bit` carries what its numbers are scaled by, and loses it when it is cut. Its layer
+    has that too and, where the weight it computes with has none, puts it beside it again: it was
+    made so for weights that FSDP gathers. What scales them stays whole on the layer: with double
+    quantisation 1 byte for 32 of packed weights, without 4.
+    Source: bitsandbytes 0.50, nn/modules.py, `fix_4bit_weight_quant_state_from_module`.
+
+    Args:
+        place: where the layers will compute.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.quant_state = module.weight.quant_state
+            module.quant_state.to(place)
+            module.weight = nn.Parameter(module.weight.data, requires_grad=False)
+
+
 def quantize_in_place(model: PreTrainedModel, config: BitsAndBytesConfig) -> None:
     """Makes of the weights that a model holds what loading makes of a checkpoint's.
 
@@ -76,4 +95,7 @@ def quantize_in_place(model: PreTrainedModel, config: BitsAndBytesConfig) -> Non
 def element_count(parameter: nn.Parameter) -> int:
     """Weights a parameter stands for; a 4-bit parameter stores two in a byte."""
     state = getattr(parameter, "quant_state", None)
-    return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
+    if state is not None:
+        return int(torch.Size(state.shape).numel())
+    # Bytes are what `rest_in_plain_weights` leaves.
+    return parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -44,6 +45,41 @@ def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
 def copy_into(parameter: Tensor, tensor: Tensor) -> None:
     """Puts the values of a whole tensor into a parameter, sharded or not."""
     parameter.copy_(laid_out_as(parameter, tensor))
+
+
+def hold_numbers(module: nn.Module, mesh: DeviceMesh) -> set[nn.Parameter]:
+    """Makes parameters without a dimension, which cannot be cut, the same number in all processes.
+
+    What computes with one asks `number` for it.
+
+    Returns:
+        These parameters, in the place of those that were there.
+    """
+    held = set()
+    for one in module.modules():
+        for name, parameter in list(one.named_parameters(recurse=False)):
+            if parameter.dim() == 0:
+                value = parameter.detach().to(mesh.device_type)
+                same = distribute_tensor(value, mesh, [Replicate()], src_data_rank=None)
+                setattr(one, name, nn.Parameter(same, requires_grad=parameter.requires_grad))
+                held.add(getattr(one, name))
+    return held
+
+
+def number(parameter: Tensor) -> Tensor:
+    """A parameter without a dimension, as what this process computes takes it.
+
+    The gradient that comes back is the mean over the processes, as that of parts is. All of them
+    must take part in the backward pass.
+    """
+    if not isinstance(parameter, DTensor):
+        return parameter
+    mesh, mine = parameter.device_mesh, parameter.to_local()
+    if mine.requires_grad:
+        mine.register_hook(
+            lambda asked: DTensor.from_local(asked, mesh, [Partial()]).full_tensor() / mesh.size()
+        )
+    return mine
 
 
 def accept_whole_states(module: nn.Module) -> None:

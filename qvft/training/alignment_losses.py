@@ -34,6 +34,7 @@ from qvft.models.alignment.states import (
     matching_logits,
     text_embeddings,
 )
+from qvft.models.sharded import number
 
 OBJECTIVES = ("itc", "itm", "itg")
 LABEL_SMOOTHING = 0.1
@@ -162,7 +163,8 @@ def _similarities(
     all_images, all_texts = gathered(images, world.images), gathered(texts, world.texts)
     of_images = similarity(images, all_texts)[pairs.image_index]
     of_texts = similarity(all_images, texts).T[:, world.pairs.image_index]
-    return of_images / heads.temperature, of_texts / heads.temperature
+    temperature = number(heads.temperature)
+    return of_images / temperature, of_texts / temperature
 
 
 def _matching_loss(

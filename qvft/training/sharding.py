@@ -13,10 +13,12 @@ goes on under any number of processes, sharded or not.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -25,7 +27,8 @@ from transformers import PreTrainedModel
 from qvft.errors import RecipeError
 from qvft.models.families import Family
 from qvft.models.processes import processes
-from qvft.models.sharded import accept_whole_states, laid_out_as, whole
+from qvft.models.quantize import rest_in_plain_weights
+from qvft.models.sharded import accept_whole_states, hold_numbers, laid_out_as, whole
 
 _ASKED = "ACCELERATE_USE_FSDP"
 _TAKEN = "QVFT_SHARDS_WEIGHTS"
@@ -68,19 +71,30 @@ def shard(objective: nn.Module, model: PreTrainedModel, family: Family) -> None:
     Q-Former, projection, heads), which is needed all the way, for a whole pass, forward or
     backward. A ViT whose weights were let go has nothing to cut.
 
+    What is trained may change afterwards, in `requires_grad`, not in type.
+
     Args:
         objective: the module whose `forward` is a step.
-        model: in it, with LoRA layers and flags of what is trained in their final state.
+        model: in it, with LoRA layers; weights that are trained at any time are float32.
     """
+    # A block returns a view of a result; nobody, here or in transformers, adds to it in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     place = processes().device
     mesh = init_device_mesh(place.type, (dist.get_world_size(),))
+    rest_in_plain_weights(model, place)
     ignored = {one for one in objective.parameters() if not one.is_contiguous()}
+    ignored |= hold_numbers(objective, mesh)
     for block in _blocks(model, family):
         fully_shard(block, mesh=mesh, ignored_params=ignored)
     # Cut again after each forward pass, the last of an evaluation too: whoever looks at the weights
     # between two steps must find parts.
     fully_shard(objective, mesh=mesh, ignored_params=ignored, reshard_after_forward=True)
     accept_whole_states(objective)
+
+
+def without_autocast(objective: nn.Module) -> nn.Module:
+    """The objective without what the Trainer of an earlier phase has put around its `forward`."""
+    return extract_model_from_parallel(objective, keep_fp32_wrapper=False)
 
 
 def _blocks(model: PreTrainedModel, family: Family) -> list[nn.Module]:
@@ -111,7 +125,8 @@ def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
     """Cuts the state of an optimizer, loaded whole, as its weights are cut."""
     for parameter, entry in optimizer.state.items():
         for name, value in entry.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
+            # AdamW's own counter has no dimension, as some parameters have none.
+            if name != "step" and isinstance(value, Tensor) and value.shape == parameter.shape:
                 entry[name] = laid_out_as(parameter, value)
 
 

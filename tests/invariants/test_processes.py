@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tar_shards import write_shards
 from two_processes import ALIGNMENT, PHASES, PLAIN, SMOOTH, UNEVEN, Program, launched
 
 from qvft.data.features.folders import shard_names, space_folders
@@ -26,7 +27,19 @@ RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "aligned": (ALIGNMENT, [], {}),
     "sharded": ("", ["data.features=off", "train.save_steps=3", *SMOOTH], SHARDING),
     "checkpointed": ("", ["train.checkpointing=true", "train.eval_steps=4"], SHARDING),
+    "sharded_nf4": (
+        PHASES,
+        ["model.quantize.scheme=nf4", "train.checkpointing=true", "train.save_steps=2", *SMOOTH],
+        SHARDING,
+    ),
+    "sharded_aligned": (
+        ALIGNMENT,
+        ["train.accumulation=2", "train.save_steps=2", *SMOOTH],
+        SHARDING,
+    ),
 }
+# One process divides a stream otherwise than two, so that two are compared with two.
+STREAMED = {"stream": {}, "sharded_stream": SHARDING}
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,18 @@ class Pair:
 
     one: Path
     two: Path
+
+
+def streamed(recipe_file: Path, root: Path) -> list[Program]:
+    """Trains on a stream of three shards, 36 texts, over more than a pass."""
+    write_shards(root / "shards", [4, 3, 5])
+    source = f"{{format: tar, path: '{root / 'shards'}', stream: true, shuffle_buffer: 9}}"
+    changes = [f"data.train={source}", "train.max_steps=5", "train.save_steps=null", *PLAIN]
+    given = [str(recipe_file), *changes, "train.batch_size=4"]
+    return [
+        ("train", [*given, f"run.dir={root / 'two' / name}"], variables)
+        for name, variables in STREAMED.items()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +80,8 @@ def pair(recipe_file: Path, drawn_run: Path, tmp_path_factory: pytest.TempPathFa
     mains: dict[str, Callable] = {"train": train, "eval": evaluate}
     for program, arguments, _ in programs(root / "one", 14):
         assert mains[program](arguments) == 0
-    said = launched(programs(root / "two", 7), root / "cache")
+    streams = streamed(recipe_file, root)
+    said = launched([*programs(root / "two", 7), *streams], root / "cache")
     (root / "two" / "said").write_text(said)
     return Pair(root / "one", root / "two")
 
@@ -64,18 +90,26 @@ def metrics(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_two_processes_end_with_the_weights_of_one(pair: Pair, name: str) -> None:
-    files = sorted(path.name for path in (pair.one / name / "adapter").glob("*.safetensors"))
+def assert_same_weights(first: Path, second: Path) -> None:
+    """Compares the weights of two runs."""
+    files = sorted(path.name for path in (first / "adapter").glob("*.safetensors"))
     assert {"bridge.safetensors", "adapter_model.safetensors"} <= set(files)
     for file in files:
-        alone = load_file(pair.one / name / "adapter" / file)
-        both = load_file(pair.two / name / "adapter" / file)
-        assert alone.keys() == both.keys()
-        for key in alone:
+        expected, found = (load_file(run / "adapter" / file) for run in (first, second))
+        assert expected.keys() == found.keys()
+        for key in expected:
             # Float32 sums in another order differ by 1e-6 of a gradient's size, gradients are
             # clipped to a norm of 1, and six steps of 0.05 add up.
-            assert (alone[key] - both[key]).abs().max() < 1e-6, key
+            assert (expected[key] - found[key]).abs().max() < 1e-6, key
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_processes_end_with_the_weights_of_one(pair: Pair, name: str) -> None:
+    assert_same_weights(pair.one / name, pair.two / name)
+
+
+def test_a_sharded_stream_ends_with_the_weights_of_one_that_is_not(pair: Pair) -> None:
+    assert_same_weights(pair.two / "stream", pair.two / "sharded_stream")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -113,37 +147,53 @@ def test_two_processes_write_the_predictions_of_one(pair: Pair) -> None:
 
 def test_one_process_speaks_and_leaves_files(pair: Pair) -> None:
     said = (pair.two / "said").read_text()
-    assert said.count("phase bridge") == 1
+    assert said.count("phase bridge") == 2, "of two recipes"
     assert said.count("report: ") == 1
     assert said.count("rows are shared by 2 processes") == 2, "as they are, and blind"
     for one in RECIPES:
         assert said.count(f"adapter written to {pair.two / one / 'adapter'}") == 1
     names = {path.name for path in pair.two.iterdir()}
-    assert names == {path.name for path in pair.one.iterdir()} | {"said"}
+    assert names == {path.name for path in pair.one.iterdir()} | {"said", *STREAMED}
 
 
+HALVES = ["train.batch_size=7", "train.accumulation=2"]
+
+
+# Its last checkpoint goes. Negatives come from a batch, which may not be taken in halves.
+@pytest.mark.parametrize(
+    ("name", "last", "one"),
+    [
+        ("sharded", "0/checkpoint-6", HALVES),
+        ("sharded_nf4", "1/checkpoint-3", HALVES),
+        ("sharded_aligned", "0/checkpoint-3", ["train.batch_size=14"]),
+    ],
+)
 def test_a_sharded_run_goes_on_under_one_process(
-    pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: Pair,
+    name: str,
+    last: str,
+    one: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = Path(shutil.copytree(pair.two / "sharded", tmp_path / "sharded"))
+    run = Path(shutil.copytree(pair.two / name, tmp_path / name))
     shutil.rmtree(run / "adapter")
-    shutil.rmtree(run / "checkpoints" / "0" / "checkpoint-6")
-    changes = [*PLAIN, *UNEVEN, *RECIPES["sharded"][1], "train.resume=auto", f"run.dir={run}"]
-    recipe = str(pair.one.parent / "sharded.yaml")
+    shutil.rmtree(run / "checkpoints" / last)
+    changes = [*PLAIN, *UNEVEN, *RECIPES[name][1], "train.resume=auto", f"run.dir={run}"]
+    recipe = str(pair.one.parent / f"{name}.yaml")
 
-    assert train([recipe, *changes, "train.batch_size=7"]) == 2
+    assert train([recipe, *changes, "train.batch_size=7", "train.accumulation=1"]) == 2
     assert "7 texts a step" in capsys.readouterr().err
 
-    assert train([recipe, *changes, "train.batch_size=7", "train.accumulation=2"]) == 0
-    alone = load_file(pair.one / "sharded" / "adapter" / "bridge.safetensors")
-    resumed = load_file(run / "adapter" / "bridge.safetensors")
-    for key in alone:
-        # As above.
-        assert (alone[key] - resumed[key]).abs().max() < 1e-6, key
+    assert train([recipe, *changes, *one]) == 0
+    assert_same_weights(pair.one / name, run)
 
 
-def test_a_sharded_checkpoint_has_the_files_and_moments_of_a_whole_one(pair: Pair) -> None:
-    checkpoint = Path("sharded", "checkpoints", "0", "checkpoint-3")
+@pytest.mark.parametrize(("name", "step"), [("sharded", 3), ("sharded_aligned", 2)])
+def test_a_sharded_checkpoint_has_the_files_and_moments_of_a_whole_one(
+    pair: Pair, name: str, step: int
+) -> None:
+    checkpoint = Path(name, "checkpoints", "0", f"checkpoint-{step}")
     alone, both = pair.one / checkpoint, pair.two / checkpoint
     random_states = {"rng_state.pth", "rng_state_0.pth", "rng_state_1.pth"}
     found = [{path.name for path in one.iterdir()} - random_states for one in (alone, both)]
@@ -153,6 +203,8 @@ def test_a_sharded_checkpoint_has_the_files_and_moments_of_a_whole_one(pair: Pai
     whole, gathered = (torch.load(one / "optimizer.pt", weights_only=True) for one in (alone, both))
     assert whole["state"].keys() == gathered["state"].keys() != set()
     for number, moments in whole["state"].items():
-        for name, value in moments.items():
+        for moment, value in moments.items():
             # Moments of gradients no larger than 1, whose float32 sums were taken in another order.
-            assert (value - gathered["state"][number][name]).abs().max() < 1e-6, name
+            found = gathered["state"][number][moment]
+            assert value.shape == found.shape
+            assert (value - found).abs().max() < 1e-6, moment
