@@ -48,9 +48,9 @@ class PlainConsole(Console):
             yield Segment(text if control else _UNSEEN.sub("", text), style, control)
 
 
-OTHERS_WAIT = 3.0
-"""Seconds that a process leaves the launcher to end it, which looks for failed ones ten times a
-second, before it says what was wrong."""
+OTHERS_WAIT = 10.0
+"""Seconds that a process leaves the launcher to end it before it says what was wrong. The launcher
+looks for failed ones ten times a second, but one takes seconds to leave on a busy machine."""
 _WIDTH = None if sys.stdout.isatty() else 120
 stdout = PlainConsole(soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
 stderr = PlainConsole(stderr=True, soft_wrap=True, width=_WIDTH, markup=False, emoji=False)

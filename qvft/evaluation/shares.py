@@ -1,9 +1,9 @@
-"""Rows asked by several processes: each answers its share, and each ends up with all answers."""
+"""Work of several processes: each does its share, and each ends up with all that was found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
@@ -16,6 +16,9 @@ from qvft.log import get_logger
 from qvft.models.processes import from_all, processes
 
 logger = get_logger("qvft.eval")
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 def predict_shared(
@@ -56,13 +59,50 @@ def predict_shared(
             yield answers[-1]
     except ImageError as error:
         problem = error  # told to the others, which would wait for this process's answers
-    gathered = from_all((answers, problem))
+    for rank, found in enumerate(_from_all(answers, problem)):
+        if rank != state.process_index:
+            yield from found
+
+
+def chunks_shared(
+    items: Sequence[Item],
+    work: Callable[[Sequence[Sequence[Item]]], Iterable[Found]],
+    *,
+    size: int,
+) -> list[Found]:
+    """What `work` finds of each chunk of the items, in order, in every process.
+
+    A process works on every n-th chunk. Chunks are those of one process, so that what is found of
+    them is the same to the last bit.
+
+    Args:
+        work: finds something of each of a process's chunks, in order. It is sent to the others, so
+            that tensors should be on the CPU and no views.
+        size: items of a chunk; the last may have fewer.
+
+    Raises:
+        ImageError: as `work`, whichever process has met it.
+    """
+    state = processes()
+    world = state.num_processes
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    found: list[Found] = []
+    problem: ImageError | None = None
+    try:
+        found = list(work(chunks[state.process_index :: world]))
+    except ImageError as error:
+        problem = error  # told to the others, which would wait for what this process finds
+    gathered = _from_all(found, problem)
+    return [gathered[number % world][number // world] for number in range(len(chunks))]
+
+
+def _from_all(mine: list[Found], problem: ImageError | None) -> list[list[Found]]:
+    """What each process found, by rank; raises what one of them met."""
+    gathered = from_all((mine, problem))
     for _, error in gathered:
         if error is not None:
             raise error
-    for rank, (found, _) in enumerate(gathered):
-        if rank != state.process_index:
-            yield from found
+    return [found for found, _ in gathered]
 
 
 def share(image_ids: Sequence[str], *, rank: int, world: int) -> list[int]:

@@ -25,7 +25,7 @@ from qvft.training.halving import is_out_of_memory, parts_of
 from qvft.training.nonfinite import NonFinite, find_non_finite
 from qvft.training.recovery_state import RecoveryState
 from qvft.training.spikes import SpikeRule
-from qvft.training.step_errors import cannot_halve, non_finite_loss, some_of
+from qvft.training.step_errors import cannot_halve, non_finite_loss, settings_of, some_of
 
 logger = get_logger("qvft.train")
 
@@ -45,6 +45,7 @@ class RecoveringTrainer(Trainer):
     Args:
         row_names: sample ids by row index.
         spikes: which losses are spikes, and what is done about them; None: nothing.
+        batch_tokens: of a batch at most; None: batches are counted in texts.
         note: writes down what happened at a step; None: nobody wants to know.
         further arguments: as `transformers.Trainer`.
     """
@@ -54,6 +55,7 @@ class RecoveringTrainer(Trainer):
         *args: Any,
         row_names: Callable[[Sequence[int]], list[str]],
         spikes: SpikeRule | None = None,
+        batch_tokens: int | None = None,
         note: Callable[[int, Mapping[str, Any]], None] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -61,6 +63,7 @@ class RecoveringTrainer(Trainer):
         self.add_callback(RecoveryState())
         self._row_names = row_names
         self._spikes = spikes or SpikeRule("off", window=64, deviations=8.0, factor=1.5)
+        self._batch_tokens = batch_tokens
         self._note_event = note or (lambda step, facts: None)
         self._step = Step()
 
@@ -140,34 +143,40 @@ class RecoveringTrainer(Trainer):
         Raises:
             MemoryRanOutError: they cannot be.
         """
-        halvings = self.recovery.halvings
-        largest = -(-self.args.per_device_train_batch_size // 2**halvings)
-        accumulation = self.args.gradient_accumulation_steps * 2**halvings
+        parts = 2**self.recovery.halvings
+        smaller = self._sizes(2 * parts)
         reason = None
         if self.accelerator.num_processes > 1:
             reason = "the other processes wait for this one's gradients"
         elif not getattr(self.model, "adds_over_rows", False):
             reason = "what a row is to learn depends on the other rows of its batch"
-        elif len(batch["row_index"]) <= 2**halvings:
+        elif len(batch["row_index"]) <= parts:
             reason = "a single row does not fit"
         if reason is not None:
+            rows = -(-len(batch["row_index"]) // parts)
             step = self.state.global_step + 1
-            stop = cannot_halve(reason, step=step, rows=largest, accumulation=accumulation)
+            stop = cannot_halve(reason, step=step, rows=rows, instead=smaller)
             if not self.is_world_process_zero():
                 logger.error("%s", stop)  # the main process has nothing to say of it
             raise stop from error
         self.recovery.halvings += 1
-        sizes = {"batch_size": -(-largest // 2), "accumulation": 2 * accumulation}
-        self._note_event(self.state.global_step + 1, {"out_of_memory": sizes})
+        self._note_event(self.state.global_step + 1, {"out_of_memory": smaller})
         logger.warning(
-            "memory ran out at step %d: batches of %d texts are taken in parts of %d at most from "
-            "now on; the gradients are the same. To have it so from the start: "
-            "train.batch_size=%d train.accumulation=%d",
+            "memory ran out at step %d with a batch of %d texts: batches are taken in %d parts "
+            "from now on; the gradients are the same. To have it so from the start: %s",
             self.state.global_step + 1,
-            self.args.per_device_train_batch_size,
-            sizes["batch_size"],
-            *sizes.values(),
+            len(batch["row_index"]),
+            2 * parts,
+            settings_of(smaller),
         )
+
+    def _sizes(self, parts: int) -> dict[str, int]:
+        """The keys of `train` with which batches would be as large as such parts of them are."""
+        size = {"batch_size": self.args.per_device_train_batch_size}
+        if self._batch_tokens is not None:
+            size = {"batch_tokens": self._batch_tokens}
+        shares = {key: -(-whole // parts) for key, whole in size.items()}
+        return {**shares, "accumulation": self.args.gradient_accumulation_steps * parts}
 
     def _get_grad_norm(
         self, model: nn.Module, grad_norm: Tensor | float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from qvft.errors import MemoryRanOutError, NonFiniteLossError
@@ -41,12 +41,19 @@ def non_finite_loss(
     )
 
 
-def cannot_halve(reason: str, *, step: int, rows: int, accumulation: int) -> MemoryRanOutError:
+def settings_of(sizes: Mapping[str, int]) -> str:
+    """Keys of `train` as a command line has them: `train.batch_size=4 train.accumulation=2`."""
+    return " ".join(f"train.{key}={value}" for key, value in sizes.items())
+
+
+def cannot_halve(
+    reason: str, *, step: int, rows: int, instead: Mapping[str, int]
+) -> MemoryRanOutError:
     """The error for a batch that does not fit and cannot be halved here.
 
     Args:
-        rows: that the largest part of a batch has now.
-        accumulation: parts of a step.
+        rows: that the largest part of the batch has now.
+        instead: keys of `train` with which a step is cut into batches half as large.
     """
     start = f"memory ran out at step {step} with {rows} texts at once"
     if rows < 2:
@@ -56,6 +63,5 @@ def cannot_halve(reason: str, *, step: int, rows: int, accumulation: int) -> Mem
         )
     return MemoryRanOutError(
         f"{start}, and they cannot be halved on the way: {reason}; set "
-        f"train.batch_size={rows // 2} train.accumulation={2 * accumulation}, or "
-        "train.checkpointing=true"
+        f"{settings_of(instead)}, or train.checkpointing=true"
     )

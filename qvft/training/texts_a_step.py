@@ -19,8 +19,9 @@ def without_cutting(recipe: Recipe) -> Recipe:
 def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
     """Checks that a run goes on with steps of as many texts as it has taken so far.
 
-    A step takes batch size x accumulation x processes; under that, gradients and the place in the
-    data are the same however it is cut.
+    A step takes batch size x accumulation x processes, or, where batches are counted in tokens, the
+    batches of accumulation x processes; under that, gradients and the place in the data are the
+    same however it is cut.
 
     Args:
         folder: the run folder.
@@ -46,11 +47,14 @@ def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
     for phase in phases:
         was, will = _cut(before, phase, processes), _cut(now, phase, started)
         if was[0] != will[0]:
+            _, train = resolve_phase(now, phase)
+            by_tokens = train.batch_tokens is not None
+            unit, keys = ("batches", "") if by_tokens else ("texts", "train.batch_size or ")
             raise CheckpointError(
-                f"{will[0]} texts a step ({will[1]}) where the run took {was[0]} ({was[1]})",
+                f"{will[0]} {unit} a step ({will[1]}) where the run took {was[0]} ({was[1]})",
                 where=str(folder),
-                expected=f"{was[0]} texts a step",
-                do="start as many processes, or set train.batch_size or train.accumulation",
+                expected=f"{was[0]} {unit} a step",
+                do=f"start as many processes, or set {keys}train.accumulation",
             )
 
 
@@ -65,10 +69,10 @@ def processes_of(folder: Path) -> int | None:
 
 
 def _cut(recipe: Recipe, phase: Phase, processes: int) -> tuple[int, str]:
-    """Texts a step, and how they are cut."""
+    """Texts a step, or batches where they are counted in tokens, and how they are cut."""
     _, train = resolve_phase(recipe, phase)
-    texts = train.batch_size * train.accumulation * processes
-    return texts, (
-        f"batch {train.batch_size} x accumulation {train.accumulation} x {processes} "
-        f"process{'' if processes == 1 else 'es'}"
-    )
+    batches = train.accumulation * processes
+    cut = f"accumulation {train.accumulation} x {processes} process{'' if processes == 1 else 'es'}"
+    if train.batch_tokens is not None:
+        return batches, cut
+    return train.batch_size * batches, f"batch {train.batch_size} x {cut}"

@@ -60,7 +60,8 @@ class QFormerTrainer(RecoveringTrainer):
         stream: StreamedBatches | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, compute_metrics=self._row_means, **kwargs)
+        budget = batches.budget if batches is not None else None
+        super().__init__(*args, compute_metrics=self._row_means, batch_tokens=budget, **kwargs)
         self._groups = groups
         self._save_weights = save_weights
         self._restore_weights = restore_weights

@@ -6,13 +6,19 @@ from pathlib import Path
 
 import torch
 
+from qvft.assembly.alignment.aligned import open_aligned
 from qvft.assembly.data import read_texts
 from qvft.assembly.model import Loaded
 from qvft.data.rows import evaluation_rows
 from qvft.eval import main as evaluate
-from qvft.files import read_jsonl
+from qvft.files import read_json, read_jsonl
+from qvft.models.alignment.scoring import matching_scores, similarity
 from qvft.recipe.schema import Recipe
 from qvft.training.losses import LanguageModelling
+from qvft.training.metrics_log import read_metrics
+
+Scores = dict[str, list[list[float]]]
+"""By name a score of each image with each text."""
 
 
 def row_losses(loaded: Loaded, recipe: Recipe) -> dict[str, float]:
@@ -30,3 +36,38 @@ def texts(run: Path) -> dict[str, str]:
     assert evaluate([str(run)]) == 0
     (predictions,) = run.glob("eval/*/predictions.jsonl")
     return {row["id"]: row["prediction"] for _, row in read_jsonl(predictions)}
+
+
+def recalls(run: Path) -> dict[str, float]:
+    """What the report of `texts` says of retrieval, in percent."""
+    (report,) = run.glob("eval/*/report.json")
+    metrics = read_json(report)["metrics"]
+    return {name: value for name, value in metrics.items() if "_recall_at_" in name}
+
+
+def losses_of_step(run: Path, step: int) -> dict[str, float]:
+    """The losses of a run that were logged at a step, by name."""
+    rows = (row for row in read_metrics(run / "metrics.jsonl") if row["step"] == step)
+    return {name: value for name, value in next(rows).items() if name.startswith("loss")}
+
+
+@torch.no_grad()
+def alignment(run: Path, recipe: Recipe) -> Scores:
+    """Cosines and matching scores of each evaluation image (I) and every caption (M)."""
+    aligned, samples = open_aligned(run), read_texts(recipe, "eval")
+    captions = [caption for sample in samples for caption in sample.captions]
+    collator = aligned.loaded.collator
+    pixels = collator.normalise([collator.decode(sample.image) for sample in samples])
+    cosines = similarity(aligned.image_vectors(pixels), aligned.text_vectors(captions))
+    input_ids, text_mask = aligned.encode(captions)
+    matching = [
+        matching_scores(
+            aligned.loaded.model,
+            aligned.branch.heads,
+            features=features.expand(len(captions), -1, -1),
+            input_ids=input_ids,
+            text_mask=text_mask,
+        ).tolist()
+        for features in aligned.features(pixels)
+    ]
+    return {"cosines": cosines.tolist(), "matching": matching}

@@ -343,6 +343,33 @@ def test_a_batch_whose_rows_depend_on_each_other_is_not_halved(
     assert "set train.batch_size=4 train.accumulation=2" in capsys.readouterr().err
 
 
+BY_TOKENS = ["train.batch_tokens=401", "train.max_steps=1", "train.preflight=false"]
+SMALLER = {"batch_tokens": 201, "accumulation": 2}
+
+
+def test_where_batches_are_counted_in_tokens_halving_names_half_of_these(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = narrow(monkeypatch, 8)
+    assert started(recipe_file, tmp_path, *BY_TOKENS) == 0
+    assert 8 < seen[0] <= 16  # of its 24 texts some are in the first batch
+    assert events(tmp_path, "out_of_memory") == [(1, SMALLER)]
+
+
+def test_where_batches_are_counted_in_tokens_a_smaller_number_of_them_is_what_helps(
+    recipe_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen = narrow(monkeypatch, 8)
+    monkeypatch.setattr(LanguageModelling, "adds_over_rows", False)
+    assert started(recipe_file, tmp_path, *BY_TOKENS) == 1
+    said = capsys.readouterr().err
+    assert f"memory ran out at step 1 with {seen[0]} texts at once" in said
+    assert "set train.batch_tokens=201 train.accumulation=2, or train.checkpointing=true" in said
+
+
 @pytest.mark.parametrize(
     ("weights", "adds"), [({"lm": 1.0, "itg": 1.0}, True), ({"lm": 1.0, "itc": 1.0}, False)]
 )

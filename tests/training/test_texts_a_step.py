@@ -53,3 +53,19 @@ def test_other_texts_a_step_are_refused_with_both_products(
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(CheckpointError, match="24 texts a step .* took 16 .*2 processes"):
         require_same_step(tmp_path, recipe, recipe)
+
+
+def test_batches_by_tokens_are_counted_and_texts_are_not(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(tmp_path, 2)
+    before = load_recipe(recipe_file, ["train.batch_tokens=100"])
+    for changes, world in (["train.batch_size=3"], 2), (["train.accumulation=2"], 1):
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+        now = load_recipe(recipe_file, ["train.batch_tokens=100", *changes])
+        require_same_step(tmp_path, before, now)
+    # As many texts, were they counted: 8 a batch, of two processes.
+    changes = ["train.batch_tokens=100", "train.batch_size=4", "train.accumulation=2"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CheckpointError, match="4 batches a step .* took 2 .*1 x 2 processes"):
+        require_same_step(tmp_path, before, load_recipe(recipe_file, changes))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from qvft.evaluation.of_model import zero_shot_metric
 from qvft.evaluation.predict import Outcome
 from qvft.evaluation.prediction_file import PredictionFile, line_of
 from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.shares import chunks_shared
 from qvft.files import require_writable
 from qvft.models.alignment.scoring import check_classes, class_embeddings, similarity
 
@@ -152,7 +154,7 @@ def zero_shot_group(
     batch_size: int,
     workers: int,
 ) -> GroupScores:
-    """Accuracy over the rows whose reference is one of the classes.
+    """Accuracy over the rows whose reference is one of the classes; each process sorts a share.
 
     Args:
         sources: each row's image.
@@ -162,9 +164,17 @@ def zero_shot_group(
     """
     right = rows_of_class(rows, classes.names)
     images = {sources[index].name: sources[index] for index in right}
-    found = _scores(aligned, list(images.values()), classes, batch_size=batch_size, workers=workers)
+
+    def scores_of(
+        chunks: Sequence[Sequence[ImageSource]],
+    ) -> Iterator[list[Mapping[str, float] | ImageError]]:
+        sources = list(chain(*chunks))
+        arriving = _scores(aligned, sources, classes, batch_size=batch_size, workers=workers)
+        return (list(islice(arriving, len(chunk))) for chunk in chunks)
+
+    found = chunks_shared(list(images.values()), scores_of, size=batch_size)
     nearest: dict[str, str] = {}
-    for name, scores in zip(images, found, strict=True):
+    for name, scores in zip(images, chain(*found), strict=True):
         if isinstance(scores, ImageError):
             raise scores
         nearest[name] = _best(scores)

@@ -6,7 +6,7 @@ Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from qvft.evaluation.groups import GroupScores, Metric
 from qvft.evaluation.metrics.retrieval import CUTOFFS, image_ranks, text_ranks
 from qvft.evaluation.of_model import WAYS, recall_metric, recall_name
 from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.shares import chunks_shared
 from qvft.models.alignment.scoring import best_candidates, matching_scores, reranked, similarity
 
 PAIRS_AT_ONCE = 256
@@ -35,6 +36,8 @@ def retrieval_group(
     workers: int,
 ) -> GroupScores:
     """Recall of captions for images and of images for captions, over all rows of captions.
+
+    Under several processes each encodes and matches its share, and all have the figures.
 
     By contrast alone, and, where matching was trained, with each query's `top` best candidates
     ranked anew by matching.
@@ -60,9 +63,10 @@ def retrieval_group(
     texts = [caption for index in chosen for caption in rows[index].references]
     owners = [place for place, index in enumerate(chosen) for _ in rows[index].references]
     pace = {"batch_size": batch_size, "workers": workers}
-    vectors = torch.cat([aligned.image_vectors(p) for p in _pixels(aligned, images, **pace)])
-    of_texts = aligned.text_vectors(texts, batch_size=batch_size)
-    cosines = similarity(vectors, of_texts).cpu()
+    cosines = similarity(
+        _image_vectors(aligned, images, **pace),
+        _text_vectors(aligned, texts, batch_size=batch_size),
+    ).cpu()
     ranked = _Ranked(rows, chosen, owners)
     metrics = ranked.recalls(cosines, cosines, suffix="", how="by cosine (ITC)")
     if "itm" in aligned.branch.saved.objectives:
@@ -78,6 +82,30 @@ def retrieval_group(
             how=f"by cosine (ITC), the {top} best of each ranked anew by matching (ITM)",
         )
     return GroupScores(len(texts), metrics)
+
+
+def _image_vectors(
+    aligned: Aligned, images: Sequence[ImageSource], *, batch_size: int, workers: int
+) -> Tensor:
+    """(I, Q, E), each image encoded by one process."""
+
+    def encode(chunks: Sequence[Sequence[ImageSource]]) -> Iterator[Tensor]:
+        sources = list(chain(*chunks))
+        for pixels in _pixels(aligned, sources, batch_size=batch_size, workers=workers):
+            yield aligned.image_vectors(pixels).cpu()
+
+    found = chunks_shared(images, encode, size=batch_size)
+    return torch.cat(found).to(aligned.loaded.model.device)
+
+
+def _text_vectors(aligned: Aligned, texts: Sequence[str], *, batch_size: int) -> Tensor:
+    """(M, E), each text encoded by one process."""
+
+    def encode(chunks: Sequence[Sequence[str]]) -> Iterator[Tensor]:
+        return (aligned.text_vectors(chunk, batch_size=batch_size).cpu() for chunk in chunks)
+
+    found = chunks_shared(texts, encode, size=batch_size)
+    return torch.cat(found).to(aligned.loaded.model.device)
 
 
 def _pixels(
@@ -103,24 +131,36 @@ def _matching(
     workers: int,
 ) -> Tensor:
     """Matching scores (I, M) of the pairs that are wanted (I, M) bool; the others mean nothing."""
-    input_ids, text_mask = aligned.encode(texts)
-    model, heads = aligned.loaded.model, aligned.branch.heads
+    encoded = aligned.encode(texts)
+
+    def match(chunks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        sources = [images[number] for number in chain(*chunks)]
+        arriving = _pixels(aligned, sources, batch_size=batch_size, workers=workers)
+        for numbers, pixels in zip(chunks, arriving, strict=True):
+            pairs = wanted[list(numbers)].nonzero()
+            yield _of_pairs(aligned, aligned.features(pixels), encoded, pairs)
+
     found = torch.zeros(wanted.shape)
-    start = 0
-    for pixels in _pixels(aligned, images, batch_size=batch_size, workers=workers):
-        features = aligned.features(pixels)
-        pairs = wanted[start : start + len(features)].nonzero()
-        for image, text in (part.T for part in pairs.split(PAIRS_AT_ONCE)):
-            scores = matching_scores(
-                model,
-                heads,
-                features=features[image.to(features.device)],
-                input_ids=input_ids[text.to(input_ids.device)],
-                text_mask=text_mask[text.to(input_ids.device)],
-            )
-            found[start + image, text] = scores.cpu()
-        start += len(features)
+    found[wanted] = torch.cat(chunks_shared(range(len(images)), match, size=batch_size))
     return found
+
+
+def _of_pairs(
+    aligned: Aligned, features: Tensor, encoded: tuple[Tensor, Tensor], pairs: Tensor
+) -> Tensor:
+    """Matching scores (N,) on the CPU of pairs (N, 2), numbers of an image and a text."""
+    input_ids, text_mask = encoded
+    found = [
+        matching_scores(
+            aligned.loaded.model,
+            aligned.branch.heads,
+            features=features[image.to(features.device)],
+            input_ids=input_ids[text.to(input_ids.device)],
+            text_mask=text_mask[text.to(input_ids.device)],
+        ).cpu()
+        for image, text in (part.T for part in pairs.split(PAIRS_AT_ONCE))
+    ]
+    return torch.cat(found)
 
 
 class _Ranked:

@@ -26,6 +26,7 @@ from qvft.models.alignment.states import (
     matching_logits,
     text_embeddings,
 )
+from qvft.models.alignment.texts import MAX_TOKENS
 from qvft.models.blip2 import query_states
 
 SLACK_BYTES = 16_000_000
@@ -118,7 +119,8 @@ def write_retrieval(
     Args:
         model, heads: in evaluation mode.
         image_processor: the generation model's.
-        tokenizer: of the text branch; it is copied, pads on the right and gains `<image>`.
+        tokenizer: of the text branch; it is copied, pads on the right, cuts where `encode_texts`
+            does (with `truncation=True`), and gains `<image>`.
 
     Raises:
         DataError: `out` is there already.
@@ -153,6 +155,8 @@ def fill_retrieval(
     require_space(folder, sum(t.numel() * t.element_size() for t in state.values()) + SLACK_BYTES)
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.padding_side = "right"
+    longest = min(MAX_TOKENS, heads.config.max_position_embeddings)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     processor = Blip2Processor(
         image_processor, tokenizer, num_query_tokens=model.query_tokens.shape[1]
     )
