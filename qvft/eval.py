@@ -40,7 +40,7 @@ def evaluate_target(given: argparse.Namespace) -> None:
     from qvft.assembly.evaluating.comparing import evaluate_against
     from qvft.assembly.evaluating.evaluation import evaluate, require_replaceable
     from qvft.assembly.evaluating.task import output_folder, prepare
-    from qvft.evaluation.table import difference_table, score_table
+    from qvft.evaluation.report.table import difference_table, score_table
 
     opened = open_target(given.run, recipe_path=given.recipe, overrides=given.overrides)
     source = require_eval_data(opened)

@@ -32,7 +32,7 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
 
     from qvft.adapters.table import component_table
     from qvft.assembly.pinned import pinned
-    from qvft.assembly.training import training_work
+    from qvft.assembly.training.work import training_work
     from qvft.files import require_space, require_writable
     from qvft.training.run import check_folder, claimed_folder, is_finished, run_phases
 

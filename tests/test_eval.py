@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qvft.assembly.training import training_work
+from qvft.assembly.training.work import training_work
 from qvft.errors import DataError
 from qvft.eval import main
 from qvft.recipe.load import load_recipe

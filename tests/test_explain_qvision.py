@@ -31,9 +31,9 @@ from qvft import load_model
 from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
-from qvft.evaluation.explanation import explain_texts, target_batch
-from qvft.evaluation.explanation_chart import method_text
-from qvft.evaluation.explanation_faithfulness import faithfulness
+from qvft.evaluation.explanation.chart import method_text
+from qvft.evaluation.explanation.faithfulness import faithfulness
+from qvft.evaluation.explanation.maps import explain_texts, target_batch
 from qvft.explain import main
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.processing import processor_from_components

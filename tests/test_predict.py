@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import qvft.evaluation.predict as predicting
+import qvft.evaluation.prediction.predict as predicting
 from qvft.assembly.asking.predicting import field_options
 from qvft.errors import RecipeError
-from qvft.evaluation.encoding import encode_images
+from qvft.evaluation.prediction.encoding import encode_images
 from qvft.predict import main
 
 Ask = Callable[..., list[dict[str, Any]]]
@@ -172,7 +172,7 @@ def test_an_image_is_encoded_once_however_many_questions_it_has(
         encoded.append(len(pixels))
         return encode_images(model, pixels)
 
-    monkeypatch.setattr("qvft.evaluation.encoding.encode_images", counting)
+    monkeypatch.setattr("qvft.evaluation.prediction.encoding.encode_images", counting)
     file = images / "rows.jsonl"
     texts = [f"Is it {colour}?" for colour in ("red", "green", "blue", "a colour that I know")]
     asked = [(f"test{number}.png", text) for text in texts for number in range(3)]
@@ -305,7 +305,7 @@ def test_rows_made_otherwise_are_never_vouched_for(
     tiny_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill between the new settings and the first new row leaves no row of the old settings."""
-    import qvft.evaluation.prediction_file as file
+    import qvft.evaluation.prediction.file as file
 
     out = tmp_path / "rows.jsonl"
     given = [str(tiny_run), str(images), "--out", str(out), "--workers=0"]

@@ -36,7 +36,7 @@ from qvft.export import main as export
 from qvft.merge import main as merge
 from qvft.models.stages import encode_images
 from qvft.train import main as train
-from qvft.training.losses import language_loss
+from qvft.training.objectives.language import language_loss
 
 RATE = 1.0e-3
 PARTS = ("qformer", "query_tokens", "language_projection", "adapters", "heads")

@@ -30,8 +30,8 @@ from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row, training_rows
 from qvft.models.load import load_processor
 from qvft.recipe.load import load_recipe
-from qvft.training.sampler import GroupedSampler
-from qvft.training.token_batches import TokenBatchSampler
+from qvft.training.batches.by_tokens import TokenBatchSampler
+from qvft.training.batches.sampler import GroupedSampler
 
 PROCESSES, EPOCHS = (1, 2, 8), 3
 

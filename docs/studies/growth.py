@@ -30,7 +30,7 @@ from qvft.data.features.size import features_bytes
 from qvft.data.features.space import Space
 from qvft.data.features.store import open_store
 from qvft.recipe.load import parse_recipe
-from qvft.training.sampler import GroupedSampler
+from qvft.training.batches.sampler import GroupedSampler
 
 WORDS = ("a", "red", "circle", "at", "the", "top", "left", "and", "blue", "square", "near", "it")
 TEXTS, LENGTHS, IMAGES = (1, 2, 5, 10, 30), (8, 16, 32, 64, 128, 256), (100, 1_000, 10_000, 100_000)

@@ -27,7 +27,7 @@ from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe
 from qvft.recipe.schema import Recipe
 from qvft.train import main as train
-from qvft.training.losses import LanguageModelling
+from qvft.training.objectives.language import LanguageModelling
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart_digits.yaml"
 ARMS = {"exact": "auto", "int8": "int8"}

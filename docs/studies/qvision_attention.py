@@ -19,7 +19,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
-from qvft.evaluation.explanation import FloatArray, explain_texts
+from qvft.evaluation.explanation.maps import FloatArray, explain_texts
 from qvft.models.base import TINY_ID, find_base
 from qvft.models.load import load_model, load_processor
 from qvft.train import main as train

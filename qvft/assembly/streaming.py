@@ -13,8 +13,8 @@ from qvft.data.usable import Skipped
 from qvft.errors import DataError, RecipeError
 from qvft.recipe.schema import Recipe
 from qvft.recipe.train import Train
-from qvft.training.streamed_batches import StreamedBatches
-from qvft.training.views import ViewDraw
+from qvft.training.batches.streamed import StreamedBatches
+from qvft.training.batches.views import ViewDraw
 
 HEAD = 64
 """Records read before training, for what is checked before the first step."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.errors import DataError
-from qvft.evaluation.table import comparison_table
+from qvft.evaluation.report.table import comparison_table
 from qvft.files import read_json
 from qvft.log import exit_status, stdout
 

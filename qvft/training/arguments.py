@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from qvft.errors import RecipeError
 from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
-from qvft.training.sharding import asked_to_shard
-from qvft.training.zero import zero_stage
+from qvft.training.processes.sharding import asked_to_shard
+from qvft.training.processes.zero import zero_stage
 
 logger = get_logger("qvft.train")
 

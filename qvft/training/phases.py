@@ -12,14 +12,14 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 
 from qvft.data.rows import Row
 from qvft.files import read_json, write_json
+from qvft.training.batches.by_tokens import TokenBatchSampler
+from qvft.training.batches.numbered_rows import RowDataset
+from qvft.training.batches.streamed import StreamedBatches
+from qvft.training.batches.views import ViewDraw
 from qvft.training.checkpoints import STATE, whole_checkpoints
 from qvft.training.metrics_log import MetricsLog
-from qvft.training.numbered_rows import RowDataset
-from qvft.training.spikes import SpikeRule
-from qvft.training.streamed_batches import StreamedBatches
-from qvft.training.token_batches import TokenBatchSampler
+from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.trainer import QFormerTrainer
-from qvft.training.views import ViewDraw
 
 
 @dataclass(frozen=True)

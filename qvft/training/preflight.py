@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 from qvft.errors import PreflightError
 from qvft.models.families import Family
 from qvft.models.sharded import gradient
-from qvft.training.alignment_losses import combined_loss
-from qvft.training.alignment_objective import AlignmentObjective
+from qvft.training.objectives.alignment import AlignmentObjective
+from qvft.training.objectives.alignment_losses import combined_loss
 
 HEADS = "heads"
 HEADS_WITHIN = 100

@@ -24,8 +24,8 @@ from qvft.training.phases import (
     last_checkpoint,
     mark_done,
 )
+from qvft.training.processes.texts_a_step import require_same_step, without_cutting
 from qvft.training.stopping import StopAtStep, requests_noted
-from qvft.training.texts_a_step import require_same_step, without_cutting
 
 
 def check_folder(recipe: Recipe) -> Path:

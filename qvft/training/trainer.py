@@ -18,21 +18,21 @@ from qvft.disk import saving
 from qvft.errors import NonFiniteLossError
 from qvft.models.sharded import is_sharded
 from qvft.training.activations import lean_activations
-from qvft.training.alignment_losses import LossSum, combined_loss
-from qvft.training.alignment_objective import LANGUAGE, AlignmentObjective
+from qvft.training.batches.by_tokens import TokenBatchSampler
+from qvft.training.batches.filling import Filled
+from qvft.training.batches.loader_workers import with_own_seeds
+from qvft.training.batches.numbered_rows import EpochOrder
+from qvft.training.batches.sampler import GroupedSampler
+from qvft.training.batches.streamed import Handed, StreamedBatches
+from qvft.training.batches.views import EpochNumbers
 from qvft.training.checkpoints import STATE, NewCheckpoint
-from qvft.training.filling import Filled
-from qvft.training.loader_workers import with_own_seeds
-from qvft.training.numbered_rows import EpochOrder
+from qvft.training.objectives.alignment import LANGUAGE, AlignmentObjective
+from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.plain_states import require_plain_states
-from qvft.training.recovering import RecoveringTrainer
-from qvft.training.sampler import GroupedSampler
-from qvft.training.sharding import lay_out_state, whole_state
-from qvft.training.step_errors import some_of
-from qvft.training.streamed_batches import Handed, StreamedBatches
-from qvft.training.token_batches import TokenBatchSampler
-from qvft.training.views import EpochNumbers
-from qvft.training.zero import Zero, zero_stage
+from qvft.training.processes.sharding import lay_out_state, whole_state
+from qvft.training.processes.zero import Zero, zero_stage
+from qvft.training.recovery.recovering import RecoveringTrainer
+from qvft.training.recovery.step_errors import some_of
 
 
 class QFormerTrainer(RecoveringTrainer):

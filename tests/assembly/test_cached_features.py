@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from qvft.assembly import features as module
-from qvft.assembly.training import TrainingWork, training_work
+from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.errors import ModelError
 from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from qvft.assembly import features as module
-from qvft.assembly.training import TrainingWork, training_work
+from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.eval import main as evaluate

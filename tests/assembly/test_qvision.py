@@ -15,12 +15,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from qvft import load_model
 from qvft.assembly.exporting.merging import merge_run
-from qvft.assembly.training import packer_of, training_work
+from qvft.assembly.training.work import packer_of, training_work
 from qvft.check import main as check
 from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train
-from qvft.training.losses import LanguageModelling
+from qvft.training.objectives.language import LanguageModelling
 
 SIDE = 32
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from qvft.adapters.freeze import mark_trainable
 from qvft.assembly.model import base_model, base_of, set_trainable, with_fresh_adapters
-from qvft.assembly.training import training_work
+from qvft.assembly.training.work import training_work
 from qvft.data.collate import IGNORED
 from qvft.data.rows import training_rows
 from qvft.errors import NonFiniteLossError, PreflightError, QvftError, RecipeError
@@ -23,7 +23,7 @@ from qvft.models.families import FAMILIES
 from qvft.models.stages import encode_images
 from qvft.recipe.load import load_recipe
 from qvft.training.arguments import training_arguments
-from qvft.training.losses import LanguageModelling
+from qvft.training.objectives.language import LanguageModelling
 from qvft.training.preflight import check_gradients, check_image_matters
 
 BLIP2 = FAMILIES["blip2"]

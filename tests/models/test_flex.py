@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPTNeoConfig, OPTConfig, PretrainedConfig
 
-from qvft.assembly.training import TrainingWork, training_work
+from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.data.packing import Packer, packed
 from qvft.errors import RecipeError
 from qvft.models.flex import KERNEL, block_mask, require_flex, use_flex, uses_flex
@@ -19,7 +19,7 @@ from qvft.models.qvision.configuration import QVisionConfig
 from qvft.recipe.load import load_recipe
 from qvft.recipe.schema import Model
 from qvft.train import main
-from qvft.training.losses import LanguageModelling
+from qvft.training.objectives.language import LanguageModelling
 
 
 def test_who_sees_whom_is_what_the_float_mask_says() -> None:

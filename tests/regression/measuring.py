@@ -14,8 +14,8 @@ from qvft.eval import main as evaluate
 from qvft.files import read_json, read_jsonl
 from qvft.models.alignment.scoring import matching_scores, similarity
 from qvft.recipe.schema import Recipe
-from qvft.training.losses import LanguageModelling
 from qvft.training.metrics_log import read_metrics
+from qvft.training.objectives.language import LanguageModelling
 
 Scores = dict[str, list[list[float]]]
 """By name a score of each image with each text."""

@@ -151,7 +151,7 @@ def _import_all() -> None:
     import qvft.assembly.asking.predicting
     import qvft.assembly.evaluating.evaluation
     import qvft.assembly.exporting.merging
-    import qvft.assembly.training
+    import qvft.assembly.training.work
     import qvft.training.run  # noqa: F401
 
 

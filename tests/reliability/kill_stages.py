@@ -132,7 +132,7 @@ def _cache(recipe: Path, folder: Path) -> int:
     import os
 
     import qvft.assembly.features as features
-    from qvft.assembly.training import training_work
+    from qvft.assembly.training.work import training_work
     from qvft.log import exit_status
     from qvft.recipe.load import load_recipe
 

@@ -12,12 +12,12 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from qvft.adapters.lora import add_lora
-from qvft.assembly.training import training_work
+from qvft.assembly.training.work import training_work
 from qvft.recipe.load import load_recipe
 from qvft.train import main
 from qvft.training.activations import NormInOwnType, lean_activations
 from qvft.training.arguments import recompute_activations
-from qvft.training.losses import LanguageModelling
+from qvft.training.objectives.language import LanguageModelling
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "studies" / "activations.py"
 WIDTH, RANK, HEADS, TOKENS = 64, 16, 4, 12

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from qvft.assembly.training import training_work
+from qvft.assembly.training.work import training_work
 from qvft.errors import RecipeError
 from qvft.recipe.load import load_recipe
 from qvft.train import main

@@ -11,7 +11,7 @@ from qvft.adapters.targets import resolve_targets
 from qvft.models.families import FAMILIES
 from qvft.models.tiny import init_tiny
 from qvft.recipe.train import LearningRates
-from qvft.training.losses import LanguageModelling
+from qvft.training.objectives.language import LanguageModelling
 from qvft.training.optim import parameter_groups
 
 FAMILY = FAMILIES["blip2"]

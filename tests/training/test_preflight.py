@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qvft.assembly.training import TrainingWork, training_work
+from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.data.rows import training_rows
 from qvft.errors import PreflightError
 from qvft.models.families import FAMILIES
 from qvft.recipe.load import load_recipe
-from qvft.training.alignment_objective import AlignmentCollator, AlignmentObjective
+from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective
 from qvft.training.preflight import (
     HEADS_WITHIN,
     GradientCheck,

@@ -24,10 +24,10 @@ from qvft.errors import DataError, ImageError
 from qvft.evaluation.answers import normalise_answer
 from qvft.evaluation.groups import GroupScores
 from qvft.evaluation.of_model import zero_shot_metric
-from qvft.evaluation.predict import Outcome
-from qvft.evaluation.prediction_file import PredictionFile, line_of
+from qvft.evaluation.prediction.file import PredictionFile, line_of
+from qvft.evaluation.prediction.predict import Outcome
+from qvft.evaluation.prediction.shares import chunks_shared
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.shares import chunks_shared
 from qvft.files import require_writable
 from qvft.models.alignment.scoring import check_classes, class_embeddings, similarity
 

@@ -17,8 +17,8 @@ from qvft.data.sample import ImageSource
 from qvft.evaluation.groups import GroupScores, Metric
 from qvft.evaluation.metrics.retrieval import CUTOFFS, image_ranks, text_ranks
 from qvft.evaluation.of_model import WAYS, recall_metric, recall_name
+from qvft.evaluation.prediction.shares import chunks_shared
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.shares import chunks_shared
 from qvft.models.alignment.scoring import best_candidates, matching_scores, reranked, similarity
 
 PAIRS_AT_ONCE = 256

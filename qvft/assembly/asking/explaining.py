@@ -15,11 +15,11 @@ from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.wanted import wanted_rows
 from qvft.errors import DataError, FailedError, RecipeError
-from qvft.evaluation.explanation import FloatArray, explain_texts
-from qvft.evaluation.explanation_chart import FORMATS, explanation_figure, figure_bytes
-from qvft.evaluation.explanation_faithfulness import Faithfulness, faithfulness
-from qvft.evaluation.explanation_pointing import Pointing, asked_rows, pointing
-from qvft.evaluation.predict import predict_texts
+from qvft.evaluation.explanation.chart import FORMATS, explanation_figure, figure_bytes
+from qvft.evaluation.explanation.faithfulness import Faithfulness, faithfulness
+from qvft.evaluation.explanation.maps import FloatArray, explain_texts
+from qvft.evaluation.explanation.pointing import Pointing, asked_rows, pointing
+from qvft.evaluation.prediction.predict import predict_texts
 from qvft.recipe.schema import Recipe
 
 SCENES_SEED = 2

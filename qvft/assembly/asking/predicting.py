@@ -16,7 +16,7 @@ from qvft.assembly.hashes import trained_files
 from qvft.assembly.model import base_of
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
-from qvft.evaluation.prediction_file import PredictionFile, in_order, line_of
+from qvft.evaluation.prediction.file import PredictionFile, in_order, line_of
 from qvft.files import require_writable
 from qvft.models.base import weight_files
 from qvft.recipe.yaml_text import yaml_override_value

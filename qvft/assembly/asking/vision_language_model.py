@@ -15,7 +15,7 @@ from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
 from qvft.errors import DataError
-from qvft.evaluation.predict import Outcome, outcomes
+from qvft.evaluation.prediction.predict import Outcome, outcomes
 
 ImageLike = str | Path | Image
 Text = str | list[str] | None

@@ -15,7 +15,7 @@ from qvft.assembly.model import Loaded, base_model, base_of
 from qvft.data.images.decoding import decode
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError
-from qvft.evaluation.predict import predict_texts
+from qvft.evaluation.prediction.predict import predict_texts
 from qvft.recipe.schema import Recipe
 
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from qvft.assembly.bench.machine import resident_peak
 from qvft.models.flex import use_flex, uses_flex
 from qvft.training.activations import lean_activations
-from qvft.training.losses import LanguageModelling
+from qvft.training.objectives.language import LanguageModelling
 
 
 @dataclass(frozen=True)

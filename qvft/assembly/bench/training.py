@@ -14,8 +14,8 @@ from torch import Tensor
 
 from qvft.assembly.bench.machine import matmul_rate
 from qvft.assembly.bench.steps import WAYS, Steps, Way
-from qvft.assembly.plans import PhasePlan
-from qvft.assembly.training import TrainingWork, packer_of, training_work
+from qvft.assembly.training.plans import PhasePlan
+from qvft.assembly.training.work import TrainingWork, packer_of, training_work
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
@@ -23,8 +23,8 @@ from qvft.models.absent import release_vision
 from qvft.models.stages import encode_vision
 from qvft.recipe.schema import Recipe
 from qvft.training.arguments import recompute_activations, use_bf16
+from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.compiling import compile_blocks
-from qvft.training.sampler import GroupedSampler
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from qvft.adapters.freeze import ComponentCount, count_components, mark_trainabl
 from qvft.adapters.lora import add_lora
 from qvft.adapters.targets import resolve_targets
 from qvft.assembly.model import base_of
-from qvft.assembly.plans import PhasePlan, phase_plans
+from qvft.assembly.training.plans import PhasePlan, phase_plans
 from qvft.checking.findings import Component, Memory, PhaseFindings
 from qvft.models.families import COMPONENTS, Family, family_of
 from qvft.models.geometry import (

@@ -8,8 +8,8 @@ import torch
 
 from qvft.adapters.lora import lora_targets
 from qvft.assembly.model import device
-from qvft.assembly.plans import PhasePlan
-from qvft.assembly.training import TrainingWork
+from qvft.assembly.training.plans import PhasePlan
+from qvft.assembly.training.work import TrainingWork
 from qvft.checking.findings import Check
 from qvft.data.token_stats import TokenStats
 from qvft.errors import ModelError, PreflightError

@@ -13,8 +13,8 @@ from qvft.assembly.checking.preflight import preflight_checks
 from qvft.assembly.checking.previewing import preview
 from qvft.assembly.model import base_of, template_of
 from qvft.assembly.pinned import pinned
-from qvft.assembly.plans import PhasePlan
-from qvft.assembly.training import TrainingWork, training_work
+from qvft.assembly.training.plans import PhasePlan
+from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.recipe import recipe_findings
 from qvft.data.collate import Collator

@@ -26,13 +26,14 @@ from qvft.disk import replaced_folder
 from qvft.errors import DataError
 from qvft.evaluation.baselines import DEFINITION
 from qvft.evaluation.comparison import Comparison
-from qvft.evaluation.decode import blind_images
 from qvft.evaluation.groups import GroupScores
 from qvft.evaluation.of_model import RETRIEVAL, groups_kept, with_groups
-from qvft.evaluation.report import Report, write_report
+from qvft.evaluation.prediction.decode import blind_images
+from qvft.evaluation.prediction.shares import predict_shared
+from qvft.evaluation.report.report import Report
+from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, applicable_groups, score
-from qvft.evaluation.shares import predict_shared
 from qvft.files import json_text, read_jsonl, write_text
 from qvft.locks import beside
 from qvft.log import is_main_process

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from qvft.errors import DataError
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts, setting_differences
 from qvft.evaluation.pairing import differing_parts
-from qvft.evaluation.report import Report
+from qvft.evaluation.report.report import Report
 from qvft.evaluation.rows import PredictionRow, row_of_json
 from qvft.files import read_json, read_jsonl
 

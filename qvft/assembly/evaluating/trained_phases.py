@@ -17,9 +17,9 @@ from qvft.adapters.lora import add_lora
 from qvft.adapters.targets import resolve_targets
 from qvft.assembly.asking.opening import Opened
 from qvft.assembly.model import base_of
-from qvft.assembly.plans import PhasePlan, phase_plans
-from qvft.evaluation.report import LossPoint
-from qvft.evaluation.report_phases import PhaseComponent, PhaseFacts
+from qvft.assembly.training.plans import PhasePlan, phase_plans
+from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
+from qvft.evaluation.report.report import LossPoint
 from qvft.models.families import COMPONENTS
 from qvft.models.geometry import meta_model
 from qvft.recipe.lock import read_lock

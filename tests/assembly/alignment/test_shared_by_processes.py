@@ -16,8 +16,8 @@ from qvft.assembly.alignment.retrieval import retrieval_group
 from qvft.assembly.evaluating.task import prediction_rows
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
-from qvft.evaluation import shares
 from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.prediction import shares
 
 WORLD = 2
 PACE = {"batch_size": 3, "workers": 0}

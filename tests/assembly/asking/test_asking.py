@@ -54,7 +54,7 @@ def test_pillow_images_are_read_as_files_are(
 def test_many_questions_about_one_image_encode_it_once(
     model: qvft.VisionLanguageModel, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qvft.evaluation import encoding
+    from qvft.evaluation.prediction import encoding
 
     encode, encoded = encoding.encode_images, []
     monkeypatch.setattr(

@@ -1,0 +1,329 @@
+"""From a recipe to a training run: its data, its model, its phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, set_seed
+
+from qvft.adapters.checkpoint import (
+    Provenance,
+    bridge_names,
+    restore_alignment,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from qvft.adapters.freeze import ComponentCount, count_components
+from qvft.assembly.alignment.heads import TextBranch, new_branch, require_alignable
+from qvft.assembly.data import Split, read_split
+from qvft.assembly.features import with_features
+from qvft.assembly.model import (
+    Loaded,
+    base_model,
+    base_of,
+    device,
+    provenance_of,
+    set_trainable,
+    with_fresh_adapters,
+)
+from qvft.assembly.streaming import streamed_batches
+from qvft.assembly.training.batches import token_batches, view_draw
+from qvft.assembly.training.plans import PhasePlan, phase_plans, require_kernels, require_shardable
+from qvft.data.left_out import StreamCollator
+from qvft.data.packing import Packer
+from qvft.data.rows import Row, evaluation_rows, training_rows
+from qvft.errors import RecipeError
+from qvft.log import get_logger
+from qvft.models.absent import release_vision
+from qvft.models.base import Base
+from qvft.models.flex import use_flex
+from qvft.recipe.schema import Recipe
+from qvft.training.arguments import recompute_activations, training_arguments
+from qvft.training.batches.by_tokens import TokenBatchSampler
+from qvft.training.compiling import compile_blocks
+from qvft.training.objectives.alignment import LANGUAGE, AlignmentCollator, AlignmentObjective
+from qvft.training.objectives.language import LanguageModelling
+from qvft.training.objectives.scenes import SceneCollator, SceneObjective
+from qvft.training.optim import parameter_groups
+from qvft.training.phases import PhaseSetup
+from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
+from qvft.training.processes.sharding import asked_to_shard, shard, without_autocast
+from qvft.training.processes.zero import zero_stage
+from qvft.training.recovery.spikes import SpikeRule
+
+logger = get_logger("qvft.train")
+
+
+@dataclass
+class TrainingWork:
+    """Everything a training run works on.
+
+    Attributes:
+        recipe: what it was built from.
+        loaded: the model, with LoRA layers where any phase wants them.
+        train, eval: the data, of a stream its first samples; `eval` is None where there is none.
+        plans: the phases.
+        provenance: for the manifest.
+        branch: heads of the alignment objectives, where the recipe has any.
+        sharded: each process holds a part of every weight.
+        bridge: names of the weights beside LoRA that any phase so far has trained.
+        batches: batches by tokens, by phase, once they were asked for.
+        cut: the objective whose weights are cut among processes, once they are.
+    """
+
+    recipe: Recipe
+    loaded: Loaded
+    train: Split
+    eval: Split | None
+    plans: list[PhasePlan]
+    provenance: Provenance
+    branch: TextBranch | None = None
+    sharded: bool = False
+    bridge: set[str] = field(default_factory=set)
+    batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
+    cut: nn.Module | None = None
+
+    def counts(self, plan: PhasePlan) -> list[ComponentCount]:
+        """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
+        set_trainable(self.loaded, plan.tune)
+        return count_components(self.loaded.model, self.loaded.base.family)
+
+    def cache_features(self) -> None:
+        """Fills the feature cache and lets the ViT go, where no phase has use for it."""
+        sees = any(p.tune.vision != "frozen" or p.phase.objective != "language" for p in self.plans)
+        if sees or self.recipe.data.features == "off":
+            return
+        if self.train.stream is not None:
+            logger.info("a stream's features are not cached: the ViT runs in every step")
+            return
+        watched = self.eval.samples if self.eval is not None else []
+        set_trainable(self.loaded, self.plans[0].tune)
+        if self.sharded:  # it waits to be cut, in the CPU's memory
+            self.loaded.model.vision_model.to(device())
+        self.loaded = with_features(self.loaded, self.recipe, watched, augmented=self.train.samples)
+        if self.loaded.collator.features is not None:
+            release_vision(self.loaded.model)
+
+    def needed_bytes(self) -> int:
+        """Room on the disk for the checkpoints kept (weights and AdamW's moments) and the adapter.
+
+        Trained weights are float32; a checkpoint holds them three times over.
+        """
+        largest = max(sum(row.trainable for row in self.counts(plan)) for plan in self.plans)
+        if self.branch is not None:
+            largest += sum(weight.numel() for weight in self.branch.heads.parameters())
+        kept = max(plan.train.keep for plan in self.plans)
+        return 4 * largest * (3 * (kept + 1) + 1)
+
+    def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
+        """The rows a phase sees of a split: its texts, or one a picture for the scene heads."""
+        if split is None:
+            return []
+        if plan.phase.objective == "scene_heads":
+            return evaluation_rows(split.samples, texts="captions")
+        expand = training_rows if training else evaluation_rows
+        return expand(split.samples, texts=split.source.texts)
+
+    def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
+        """A phase's batches by tokens; None where it has them by texts.
+
+        Raises:
+            RecipeError: the phase cannot have such batches.
+        """
+        name = plan.phase.name
+        if name not in self.batches:
+            rows = self.rows(plan, self.train, training=True)
+            self.batches[name] = token_batches(
+                plan.train,
+                rows,
+                self.loaded.template,
+                shares=self.loaded.base.family.shares_prefix,
+                seed=self.recipe.run.seed,
+                phase=name,
+            )
+        return self.batches[name]
+
+    def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
+        """For each phase a function that prepares the model and sets the phase up."""
+        return [partial(self._set_up, plan) for plan in self.plans]
+
+    def save_weights(self, folder: Path) -> None:
+        """Writes all that was trained so far as an adapter folder."""
+        loaded = self.loaded
+        save_checkpoint(
+            folder,
+            loaded.model,
+            loaded.handle,
+            loaded.base.family,
+            self.provenance,
+            bridge=self.bridge,
+            alignment=self.branch.saved if self.branch is not None else None,
+        )
+
+    def restore_weights(self, folder: Path) -> None:
+        """Reads an adapter folder back into the model."""
+        restore_checkpoint(folder, self.loaded.model, self.loaded.handle)
+        if self.branch is not None:
+            restore_alignment(folder, self.branch.heads)
+
+    def _set_up(self, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
+        loaded, train = self.loaded, plan.train
+        self._set_trainable(plan)
+        self.bridge |= bridge_names(loaded.model)
+        recompute_activations(loaded.model, train.checkpointing)
+        rows = self.rows(plan, self.train, training=True)
+        if not rows:
+            raise RecipeError("holds no text to train on", where="data.train")
+        language = plan.phase.objective == "language"
+        module, collator = self.objective(plan, rows)
+        if self.sharded:
+            module = self._cut(module)
+        callbacks: list[TrainerCallback] = []
+        if train.preflight and language:
+            self._preflight(module, collator, rows)
+            callbacks.append(GradientCheck(loaded.model, loaded.base.family))
+        compile_blocks(loaded.model, loaded.base.family, train.compile)
+        views, stream = view_draw(self.recipe), None
+        if self.train.stream is not None:
+            stream = streamed_batches(
+                self.train.stream, self.recipe, train, loaded.collator, views=views
+            )
+            collator = StreamCollator(collator, loaded.collator.decode)
+        return PhaseSetup(
+            name=plan.phase.name,
+            module=module,
+            arguments=training_arguments(
+                train.model_dump(),
+                output_dir=checkpoints,
+                seed=self.recipe.run.seed,
+                workers=self.recipe.data.workers,
+                has_eval=self.eval is not None,
+            ),
+            groups=parameter_groups(
+                module,
+                loaded.base.family,
+                train.lr.model_dump(),
+                weight_decay=train.weight_decay,
+            ),
+            train_rows=rows,
+            eval_rows=self.rows(plan, self.eval, training=False) or None,
+            collator=collator,
+            texts_per_image=train.texts_per_image,
+            early_stopping=train.early_stopping,
+            callbacks=callbacks,
+            spikes=SpikeRule(**train.spike.model_dump()),
+            batches=self.token_batches(plan),
+            views=views,
+            stream=stream,
+        )
+
+    def _set_trainable(self, plan: PhasePlan) -> None:
+        if self.sharded and self.cut is None:
+            # What is trained in any phase is float32 before it is cut.
+            for each in self.plans:
+                set_trainable(self.loaded, each.tune)
+        set_trainable(self.loaded, plan.tune)
+
+    def _cut(self, module: nn.Module) -> nn.Module:
+        """The objective with its weights cut; the first phase's serves all of them."""
+        if self.cut is None:
+            shard(module, self.loaded.model, self.loaded.base.family)
+            self.cut = module
+        return without_autocast(self.cut)
+
+    def objective(
+        self, plan: PhasePlan, rows: list[Row]
+    ) -> tuple[nn.Module, Callable[[Sequence[tuple[int, Row]]], Any]]:
+        """What a phase learns, around the model, and what builds its batches."""
+        loaded, branch = self.loaded, self.branch
+        if plan.phase.objective == "scene_heads":
+            return SceneObjective(loaded.model), SceneCollator(loaded.collator)
+        collator = loaded.collator
+        if plan.train.packing:
+            collator = replace(collator, packer=packer_of(loaded.base))
+        if branch is None:
+            return LanguageModelling(loaded.model), collator
+        if not any(row.kind == "caption" for row in rows):
+            raise RecipeError(
+                "holds no caption",
+                where="data.train",
+                expected="captions, which itc, itm and itg align with their images",
+                do="leave lm alone in objectives, or add captions",
+            )
+        objectives = self.recipe.objectives
+        weights = {LANGUAGE: objectives.lm} if objectives.lm > 0 else {}
+        module = AlignmentObjective(
+            loaded.model,
+            branch.heads,
+            weights={**weights, **objectives.alignment},
+            seed=self.recipe.run.seed,
+        )
+        return module, AlignmentCollator(
+            collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
+        )
+
+    def _preflight(self, module: nn.Module, collator: Callable, rows: list[Row]) -> None:
+        chosen = distinct_first([row.sample.id for row in rows], 4)
+        batch = collator([(index, rows[index]) for index in chosen])
+        place = next(module.parameters()).device
+        check_image_matters(module, {key: value.to(place) for key, value in batch.items()})
+
+
+def packer_of(base: Base) -> Packer:
+    """How rows of this base are packed.
+
+    Attention to positions that a mask rules out is work for nothing: K / (6 D) of what a decoder
+    of width D does for a token in a row of K. A fifth of the width, 512 for OPT-2.7B, makes it a
+    thirtieth. GPT-Neo has a mask of its own, which no packed row may exceed; its family shares
+    nothing, and no row alone does.
+    """
+    text = base.config.text_config
+    budget = max(1, text.hidden_size // 5)
+    if not base.family.shares_prefix:
+        budget = min(budget, text.max_position_embeddings)
+    return Packer(shares=base.family.shares_prefix, budget=budget)
+
+
+def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWork:
+    """Reads the data, loads the model and puts adapters into it.
+
+    Args:
+        given: the recipe's base model, where it is at hand already; it gets the adapters.
+
+    Raises:
+        UserError: whatever is wrong with the recipe, the data or the base checkpoint.
+    """
+    plans = phase_plans(recipe)
+    zero_stage()  # so that it is said before anything long begins
+    sharded = asked_to_shard()
+    if sharded:
+        require_shardable(recipe)
+    base = base_of(recipe)
+    require_alignable(recipe, base)
+    require_kernels(recipe, base, plans)
+    train = read_split(recipe, "train")
+    # A test split is read by evaluation alone; training reads it only if told to watch it.
+    watched = any(plan.train.eval_steps is not None for plan in plans)
+    evaluation = read_split(recipe, "eval") if watched else None
+    set_seed(recipe.run.seed)
+    # What is about to be cut does not go to the GPU whole.
+    place = torch.device("cpu") if sharded else None
+    loaded = given or base_model(recipe, base, place=place)
+    with_lora = next((plan.tune for plan in plans if plan.tune.decoder == "lora"), None)
+    if with_lora is not None:
+        loaded = with_fresh_adapters(loaded, recipe, with_lora)
+    if recipe.model.attention == "flex":
+        use_flex(loaded.model)
+    hashes = {split.name: split.sha256 for split in (train, evaluation) if split}
+    provenance = provenance_of(recipe, base, hashes)
+    branch = new_branch(recipe, loaded)
+    work = TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch, sharded)
+    for plan in plans:
+        work.token_batches(plan)  # so that it is said before anything long begins
+    return work

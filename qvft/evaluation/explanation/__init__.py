@@ -1,0 +1,1 @@
+"""Where queries look, and what that is worth."""

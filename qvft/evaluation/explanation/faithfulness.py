@@ -1,0 +1,219 @@
+"""What a map is worth: how much less likely the text becomes when what it points at is masked.
+
+A fifth of the patches is set to zero after normalisation, which is the mean colour that the image
+processor subtracts: once the brightest fifth of the map, and several times a random fifth. If the
+queries used what the map shows, the brightest fifth must cost more.
+
+Source: the deletion test of RISE, Petsiuk et al., arXiv 1806.07421, section 4.1, at one size.
+
+Shape letters: B rows, R rows and C columns of patches, L row length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+from transformers import PreTrainedModel
+
+from qvft.data.collate import IGNORED, Collator
+from qvft.data.rows import Row
+from qvft.evaluation.explanation.maps import FloatArray, explain_texts, target_batch
+from qvft.evaluation.stats import paired_difference
+from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_of
+
+SHARE = 0.2
+"""Part of the patches that is masked."""
+DRAWS = 5
+"""Random masks for each text."""
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How much log-probability the model's own texts lose, in nats a text.
+
+    Attributes:
+        brightest: mean loss when the brightest fifth is masked.
+        random: mean loss when a random fifth is, over all draws.
+        difference: brightest minus random. interval: its 95 %, paired, drawn by image; None with
+            fewer than two images.
+        n: texts. images: images. without_words: rows left out, the model said nothing.
+        masked_patches, patches: patches masked, and patches.
+        draws: random masks a text. seed: of the draws.
+    """
+
+    brightest: float
+    random: float
+    difference: float
+    interval: tuple[float, float] | None
+    n: int
+    images: int
+    without_words: int
+    masked_patches: int
+    patches: int
+    draws: int
+    seed: int
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says, in plain words."""
+        if self.interval is None:
+            return "Too few images to say whether the maps do better than random."
+        low, high = self.interval
+        if low > 0:
+            return "The maps do better than random: masking where they point costs more."
+        if high < 0:
+            return "The maps do worse than random: masking where they point costs less."
+        return "The maps do no better than random: masking where they point costs no more."
+
+    def screen(self) -> str:
+        """The figures with their verdict, as lines."""
+        between = f" ({self.interval[0]:+.3f} to {self.interval[1]:+.3f})" if self.interval else ""
+        return "\n".join(
+            [
+                f"{self.n} texts of {self.images} images; {self.masked_patches} of {self.patches} "
+                f"patches masked; loss of log-probability in nats a text",
+                f"  brightest   {self.brightest:8.3f}",
+                f"  random      {self.random:8.3f}, mean of {self.draws} draws a text",
+                f"  difference  {self.difference:+8.3f}{between}",
+                self.verdict,
+            ]
+        )
+
+
+def faithfulness(
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Sequence[Row],
+    texts: Sequence[str],
+    *,
+    batch_size: int,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Faithfulness | None:
+    """Measures maps by masking; None if no text has a word.
+
+    Args:
+        rows: captions and questions with their images.
+        texts: what the model said to each.
+        batch_size: rows computed together.
+        draws: random masks for each row.
+        seed: of the draws; each row's depend on it and on the row's number alone.
+    """
+    bright: list[float] = []
+    random: list[float] = []
+    clusters: list[str] = []
+    patches = 0
+    for start in range(0, len(rows), batch_size):
+        chunk, said = rows[start : start + batch_size], texts[start : start + batch_size]
+        found = explain_texts(model, collator, chunk, said)
+        maps = {number: item.map for number, item in enumerate(found) if item is not None}
+        if not maps:
+            continue
+        patches = next(iter(maps.values())).size
+        aimed, worded = [chunk[n] for n in maps], [said[n] for n in maps]
+        batch = target_batch(collator, aimed, worded, place=model.device)
+        bright.extend(_losses(model, batch, [[brightest_patches(m)] for m in maps.values()]))
+        drawn = []
+        for number, map_ in maps.items():
+            generator = np.random.default_rng((seed, start + number))
+            drawn.append([random_patches(map_.shape, generator) for _ in range(draws)])
+        random.extend(_losses(model, batch, drawn))
+        clusters.extend(row.sample.id for row in aimed)
+    if not clusters:
+        return None
+    paired = paired_difference(bright, random, clusters=clusters, seed=seed)
+    return Faithfulness(
+        brightest=float(np.mean(bright)),
+        random=float(np.mean(random)),
+        difference=paired.difference,
+        interval=paired.interval,
+        n=len(clusters),
+        images=len(set(clusters)),
+        without_words=len(rows) - len(clusters),
+        masked_patches=masked_count(patches),
+        patches=patches,
+        draws=draws,
+        seed=seed,
+    )
+
+
+@torch.no_grad()
+def log_probabilities(
+    model: PreTrainedModel, pixel_values: Tensor, batch: dict[str, Tensor]
+) -> FloatArray:
+    """(B,) log-probability of each row's target without its stop token, in nats.
+
+    Args:
+        pixel_values: (B, 3, height, width), one image a row.
+        batch: from `explanation.target_batch`.
+    """
+    image_index = torch.arange(len(pixel_values), device=pixel_values.device)
+    images = encode_images(model, pixel_values)
+    embeds = embed_rows(model, batch, images=images, image_index=image_index)
+    hidden = decode_hidden(model, embeds, batch["attention_mask"])
+    following = batch["labels"][:, 1:]
+    words = following != IGNORED
+    # The last supervised position of a row is its stop token.
+    words &= words.flip(1).cumsum(dim=1).flip(1) > 1
+    losses = cross_entropy(
+        logits_of(model, hidden[:, :-1][words]).float(), following[words], reduction="none"
+    )
+    sums = losses.new_zeros(len(words)).index_add(0, words.nonzero()[:, 0], losses)
+    return -sums.double().cpu().numpy()
+
+
+def masked_count(patches: int) -> int:
+    """How many patches a fifth are, rounded up."""
+    return math.ceil(SHARE * patches)
+
+
+def brightest_patches(map_: FloatArray) -> npt.NDArray[np.bool_]:
+    """(R, C) the brightest fifth of a map (R, C); among equals the first from the top left."""
+    order = np.argsort(-map_.ravel(), kind="stable")
+    return _chosen(map_.shape, order)
+
+
+def random_patches(shape: tuple[int, ...], generator: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """(R, C) a random fifth."""
+    return _chosen(shape, generator.permutation(math.prod(shape)))
+
+
+def mask_patches(pixel_values: Tensor, masks: npt.NDArray[np.bool_]) -> Tensor:
+    """Images (B, 3, height, width) with the patches that are true in `masks` (B, R, C) at zero.
+
+    Where patches do not divide the image evenly, the last pixels belong to none and stay.
+    """
+    height, width = pixel_values.shape[-2:]
+    rows, columns = masks.shape[-2:]
+    patch_px = (height // rows, width // columns)
+    wide = torch.from_numpy(masks).to(pixel_values.device)
+    wide = wide.repeat_interleave(patch_px[0], dim=1).repeat_interleave(patch_px[1], dim=2)
+    wide = pad(wide, (0, width - wide.shape[2], 0, height - wide.shape[1]))
+    return pixel_values.masked_fill(wide[:, None], 0.0)
+
+
+def _losses(
+    model: PreTrainedModel,
+    batch: dict[str, Tensor],
+    masks: Sequence[Sequence[npt.NDArray[np.bool_]]],
+) -> FloatArray:
+    """(B,) log-probability that each row loses, mean over its masks; every row has as many."""
+    whole = log_probabilities(model, batch["pixel_values"], batch)
+    kept = [
+        log_probabilities(model, mask_patches(batch["pixel_values"], np.stack(draw)), batch)
+        for draw in zip(*masks, strict=True)
+    ]
+    return whole - np.mean(kept, axis=0)
+
+
+def _chosen(shape: tuple[int, ...], order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(math.prod(shape), dtype=bool)
+    mask[order[: masked_count(mask.size)]] = True
+    return mask.reshape(shape)

@@ -1,0 +1,265 @@
+"""`report.html` from a report: what the template is given, and its rendering."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from qvft.errors import ImageError
+from qvft.evaluation.breakdowns import item_values
+from qvft.evaluation.comparison import ChangedItem, Comparison
+from qvft.evaluation.report.grid import choose_items
+from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
+from qvft.evaluation.report.phases import phase_lines
+from qvft.evaluation.report.table import column_names, signed
+from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.scoring import MAIN_SCORES, main_score
+
+if TYPE_CHECKING:
+    from qvft.evaluation.report.report import Report
+
+THUMBNAIL_PIXELS = 160
+_JPEG_QUALITY = 82
+
+_BASELINE_NAMES = {
+    "base": "base model",
+    "most_frequent_answer": "most frequent answer",
+    "blind": "blind (images shuffled)",
+}
+_HEADLINES = (
+    "accuracy", "closed_accuracy", "open_exact_match", "vqa_accuracy_2017", "vqa_accuracy_2021",
+    "CIDEr", "Bleu_4", "ROUGE_L", "exact_match", "caption_exact_match",
+)  # fmt: skip
+_MOST_HEADLINES = 4
+_CLOSED_AND_OPEN = ("closed_accuracy", "open_token_recall")
+# Scores written on an item's card: those of the first line of which it has any.
+_CARD_SCORES = (
+    ("vqa_accuracy_2017", "vqa_accuracy_2021"),
+    ("closed_accuracy", "open_token_f1"),
+    ("CIDEr", "ROUGE_L"),
+    ("exact_match",),
+)
+_LABELS = {f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)} | {
+    "ROUGE_L": "ROUGE-L", "open_bleu_1": "open BLEU-1", "open_token_f1": "open token F1",
+    "vqa_accuracy_2017": "VQA accuracy (2017)", "vqa_accuracy_2021": "VQA accuracy (2021)",
+    "closed_accuracy_llava_med": "closed accuracy (LLaVA-Med)",
+}  # fmt: skip
+
+
+def render_page(
+    report: Report,
+    rows: Sequence[PredictionRow],
+    per_item: Sequence[Mapping[str, float | str]],
+    *,
+    image_for: Callable[[str], Image.Image] | None,
+    grid: int,
+) -> str:
+    """The whole page, with styles, script and pictures inside; all text is escaped."""
+    environment = Environment(
+        loader=PackageLoader("qvft.evaluation.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = format_number
+    environment.filters["value"] = format_value
+    environment.filters["label"] = label
+    environment.filters["label_setting"] = lambda path: path.replace("_", " ").replace(".", ": ")
+    environment.filters["signed"] = signed
+    environment.globals["extra_means"] = extra_means
+    changed = {item.id: item for item in report.against.changed} if report.against else {}
+    moves = {i: changed[row.id].change for i, row in enumerate(rows) if row.id in changed}
+    shown = choose_items(rows, per_item, grid, moves)
+    page = environment.get_template("report.html.j2").render(
+        report=report,
+        headlines=_headlines(report),
+        scores=[_score_line(report, name) for name in report.metrics],
+        baseline_names={name: _BASELINE_NAMES.get(name, name) for name in report.baselines},
+        phases=phase_lines(report.phases),
+        charts=[
+            Markup(loss_chart(report.loss_curve, report.phases, size=size))
+            for size in (WIDE, NARROW)
+            if report.loss_curve
+        ],
+        against=_against(report),
+        cards=[
+            _card(index, rows[index], per_item[index], changed.get(rows[index].id), image_for)
+            for index in shown
+        ],
+        total=len(rows),
+        provenance=_provenance(report),
+    )
+    return page.encode(errors="replace").decode()  # half of a surrogate pair, in a file's name
+
+
+def label(name: str) -> str:
+    """A metric's or key's name as people write it."""
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def extra_means(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The means shown beside the exact match: main scores that differ from it somewhere, and
+    closed and open scores where a value has both (not beside CIDEr, where kinds are compared)."""
+    names = [
+        name
+        for name in MAIN_SCORES
+        if name != "exact_match"
+        and any(name in e and abs(e[name] - e["exact_match"]) > 0.05 for e in entries)
+    ]
+    both = any(all(name in e for name in _CLOSED_AND_OPEN) for e in entries)
+    return [*names, *_CLOSED_AND_OPEN] if both and "CIDEr" not in names else names
+
+
+def _headlines(report: Report) -> list[str]:
+    found = [name for name in _HEADLINES if name in report.metrics]
+    telling = [name for name in found if name not in ("exact_match", "caption_exact_match")]
+    return (telling or found)[:_MOST_HEADLINES]
+
+
+def format_number(value: Any, unit: str = "") -> str:
+    """A value as its scale wants it: percent to 0.1, other scales to 0.001, counts whole."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if unit == "percent":
+        return f"{value:.1f}"
+    if unit or not float(value).is_integer():
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    return f"{int(value):,}".replace(",", "\u2009")
+
+
+def format_value(value: Any) -> str:
+    """A setting as text: nested mappings and lists in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {format_value(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(format_value, value))
+    return "\u2013" if value is None else str(value)
+
+
+def _score_line(report: Report, name: str) -> dict[str, Any]:
+    """A row of the score table; positions are in percent of the strip's width."""
+    unit = report.units.get(name, "")
+    value, interval = report.metrics[name], report.intervals.get(name)
+    others = {b: values[name] for b, values in report.baselines.items() if name in values}
+    seen = [value, *(interval or ()), *others.values()]
+    top = {"percent": 100.0, "0..1": 1.0}.get(unit) or max(1.0, math.ceil(max(seen) * 2) / 2)
+    place = {key: 100 * min(max(other / top, 0), 1) for key, other in others.items()}
+    return {
+        "name": name,
+        "unit": unit,
+        "value": value,
+        "interval": interval,
+        "others": others,
+        "at": 100 * min(max(value / top, 0), 1),
+        "band": interval and [100 * min(max(end / top, 0), 1) for end in interval],
+        "places": place,
+        "top": top,
+    }
+
+
+def _card(
+    index: int,
+    row: PredictionRow,
+    scores: Mapping[str, float | str],
+    change: ChangedItem | None,
+    image_for: Callable[[str], Image.Image] | None,
+) -> dict[str, Any]:
+    picture, problem = None, None
+    if image_for is not None:
+        try:
+            picture = thumbnail(image_for(row.image))
+        except (ImageError, OSError):
+            problem = "the image could not be read"
+    lines = ({name: scores[name] for name in line if name in scores} for line in _CARD_SCORES)
+    return {
+        "index": index,
+        "row": row,
+        "references": list(dict.fromkeys(row.references)),
+        "main": main_score(scores),
+        # A short caption that equals its reference has a CIDEr below 10.
+        "right": main_score(scores) >= 0.999 or scores.get("caption_exact_match") == 1,
+        "scores": next((found for found in lines if found), {}),
+        "parsed": scores.get("parsed", ""),
+        "picture": picture,
+        "problem": problem,
+        "change": change,
+        "values": {key: list(values) for key, values in item_values(row).items()},
+    }
+
+
+def _against(report: Report) -> dict[str, Any] | None:
+    """What the comparison's section shows."""
+    found = report.against
+    if found is None:
+        return None
+    names = column_names(report.model.name or "this model", found.name)
+    return {
+        "comparison": found,
+        "here": names[0],
+        "there": names[1],
+        "lines": [_difference_line(found, name) for name in found.metrics],
+    }
+
+
+def _difference_line(comparison: Comparison, name: str) -> dict[str, Any]:
+    """A row of the comparison's table; the strip's middle is 0, its ends 1.1 of the largest end."""
+    metric, unit = comparison.metrics[name], comparison.units.get(name, "")
+    ends = metric.interval or (metric.difference, metric.difference)
+    # One scale for a unit, so that strips of a unit can be compared by eye.
+    reach = 1.1 * max(
+        abs(end)
+        for other, values in comparison.metrics.items()
+        if comparison.units.get(other, "") == unit
+        for end in (values.difference, *(values.interval or ()))
+    )
+    at = [50 + 50 * value / (reach or 1.0) for value in (metric.difference, *ends)]
+    gain = -metric.difference if metric.lower_is_better else metric.difference
+    verdict = {None: "one image", False: "no clear difference"}.get(metric.excludes_zero)
+    return {
+        "name": name,
+        "unit": unit,
+        "metric": metric,
+        "at": at[0],
+        "band": (at[1], at[2]) if metric.interval else None,
+        "verdict": verdict or ("better" if gain > 0 else "worse"),
+        "reach": reach,
+    }
+
+
+def _provenance(report: Report) -> list[tuple[str, dict[str, Any]]]:
+    """Title and content of each panel on where the figures come from, without what is not known."""
+    decode, model = report.decode.model_dump(), report.model.model_dump()
+    prompts = decode.pop("prompt").items()
+    decode |= {f"{kind}_prompt": text.replace("\n", "\\n") or "(none)" for kind, text in prompts}
+    model["adapter_sha256"] = "\n".join(
+        f"{file} {value}" for file, value in report.model.adapter_sha256.items()
+    )
+    panels: list[tuple[str, dict[str, Any]]] = [
+        ("Decoding", decode),
+        ("Model", model),
+        ("Data", report.data.model_dump()),
+        ("Counts", dict(report.counts)),
+        ("Versions", dict(report.versions)),
+    ]
+    known = [
+        (title, {key: value for key, value in content.items() if value not in (None, {}, "", [])})
+        for title, content in panels
+    ]
+    return [(title, content) for title, content in known if content]
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A `data:` address of the image as JPEG, its longer side at most 160 pixels."""
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,0 +1,102 @@
+"""The report of an evaluation as it stands in `report.json`, typed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from qvft.evaluation.comparison import Comparison
+from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts, Part
+from qvft.evaluation.report.phases import PhaseFacts
+from qvft.evaluation.scoring import Scores
+
+
+class LossPoint(Part):
+    """A logged step of training; either loss may be absent. NaN and infinity become absent."""
+
+    phase: str | None = Field(None, description="name of the phase; null in older reports")
+    step: int = Field(description="optimizer step, counted anew in each phase")
+    loss: float | None = Field(None, description="of training")
+    eval_loss: float | None = Field(None, description="of the evaluation data while training")
+
+    @field_validator("loss", "eval_loss")
+    @classmethod
+    def _finite(cls, value: float | None) -> float | None:
+        return value if value is not None and math.isfinite(value) else None
+
+
+class Skipped(Part):
+    """An item that was not scored, and why."""
+
+    id: str = Field(description="the sample's")
+    reason: str = Field(description="what is wrong with its image")
+
+
+class Report(Part):
+    """What `report.json` holds. Percentages are 0 to 100; `units` states each metric's scale."""
+
+    title: str = Field(description="what was evaluated on what, e.g. `vqa_rad test`")
+    n: int = Field(description="items scored")
+    n_by_group: dict[str, int] = Field(default={}, description="items by group of metrics")
+    metrics: dict[str, float] = Field(description="value by name")
+    intervals: dict[str, tuple[float, float]] = Field(
+        default={}, description="95 % bootstrap interval by name, whole images drawn"
+    )
+    units: dict[str, str] = Field(default={}, description="`percent`, `0..1` or `0..10` by name")
+    definitions: dict[str, str] = Field(
+        default={}, description="name/version and a sentence, by name of metric or baseline"
+    )
+    baselines: dict[str, dict[str, float]] = Field(
+        default={},
+        description="metrics of `base`, `most_frequent_answer`, `blind` (images shuffled)",
+    )
+    against: Comparison | None = Field(
+        default=None, description="paired comparison with another evaluation (`--against`)"
+    )
+    breakdowns: dict[str, list[dict[str, Any]]] = Field(
+        default={},
+        description="by key, an entry a value: `value`, `n`, `exact_match` with its `interval`, "
+        "and the means of other scores where items have them; an item with several values counts "
+        "under each",
+    )
+    counts: dict[str, float] = Field(
+        default={},
+        description="images read and skipped; predictions, empty and different ones, share of the "
+        "most common one (percent), unparseable yes/no answers",
+    )
+    skipped: list[Skipped] = Field(default=[], description="items left out, with the reason")
+    decode: DecodeFacts = Field(default=DecodeFacts(), description="how the model was asked")
+    model: ModelFacts = Field(default=ModelFacts(), description="the model, with hashes")
+    data: DataFacts = Field(default=DataFacts(), description="the data, with hashes")
+    versions: dict[str, str] = Field(default={}, description="of qvft and its libraries")
+    phases: list[PhaseFacts] = Field(
+        default=[], description="of the training run, in order; empty where no run was evaluated"
+    )
+    loss_curve: list[LossPoint] = Field(default=[], description="from the training run")
+    wall_seconds: float | None = Field(
+        default=None, description="of the evaluation, loading and baselines included"
+    )
+
+    @classmethod
+    def from_scores(cls, scores: Scores, **fields: Any) -> Report:
+        """A report of `scores`; `fields` are the fields that scores do not know.
+
+        `counts` given here joins the scores' own; so does `definitions`.
+        """
+        return cls(
+            n=scores.n["all"],
+            n_by_group={name: n for name, n in scores.n.items() if name != "all"},
+            metrics=scores.metrics,
+            intervals=scores.intervals,
+            units=scores.units,
+            definitions={**scores.definitions, **fields.pop("definitions", {})},
+            breakdowns=scores.breakdowns,
+            counts={**fields.pop("counts", {}), **scores.counts},
+            **fields,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values, in the order of the fields."""
+        return self.model_dump(mode="json")

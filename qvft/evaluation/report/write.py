@@ -1,0 +1,37 @@
+"""`report.json`, and `report.html`, one file on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from qvft.evaluation.report.page import render_page
+from qvft.evaluation.report.report import Report
+from qvft.evaluation.rows import PredictionRow
+from qvft.files import write_json, write_text
+
+
+def write_report(
+    folder: Path,
+    report: Report,
+    rows: Sequence[PredictionRow],
+    per_item: Sequence[Mapping[str, float | str]],
+    *,
+    image_for: Callable[[str], Image.Image] | None = None,
+    grid: int = 24,
+) -> None:
+    """Writes `report.json` and `report.html` into `folder`.
+
+    Args:
+        rows: what was predicted, for the grid of images.
+        per_item: the rows' scores, parallel to them.
+        image_for: the decoded picture of an image's name; None leaves pictures out. It is called
+            only for the items of the grid, and may raise `ImageError`.
+        grid: items shown at most: the lowest scores, unparseable answers, items that changed
+            against the other run, and a spread of all.
+    """
+    write_json(folder / "report.json", report.to_json())
+    page = render_page(report, rows, per_item, image_for=image_for, grid=grid)
+    write_text(folder / "report.html", page)

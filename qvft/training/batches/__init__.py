@@ -1,0 +1,1 @@
+"""Which rows a step sees, and in which order."""

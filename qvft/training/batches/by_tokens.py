@@ -1,0 +1,168 @@
+"""Batches up to a number of tokens, with as many tokens to learn in each.
+
+Shape letters: N rows, G groups, S batches of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from qvft.data.row_tokens import RowTokens
+from qvft.errors import RecipeError
+from qvft.training.batches.sampler import Images, epoch_generator, spans
+
+
+class TokenBatchSampler(Sampler[list[int]]):
+    """An epoch's rows in batches of at most `budget` tokens that are alike.
+
+    Rows of an image stand together in groups, cut anew each epoch as `GroupedSampler` cuts them.
+    The number of batches is the same in every epoch, and known before the first: as few as keep
+    every batch within the budget, however the groups fall. Groups are then dealt to the batches
+    in rounds, the longest first, so that all batches have texts of all lengths; within a round,
+    the batch that has least to learn so far gets the group that teaches most. Every row comes once
+    an epoch. The batches follow from seed and epoch alone.
+
+    Batch number i is process i % n's of n. Since the number of batches is a multiple of the
+    processes times the accumulated batches, all steps of an epoch have equally many.
+
+    Args:
+        sample_ids: the image of each row.
+        tokens: lengths of the rows.
+        budget: tokens a batch has at most. Counted are those of every text, and those that the
+            rows of a group share once; a packed batch may come to fewer, where questions begin
+            with the same words.
+        group_size: rows of an image that stay together.
+        processes: between which batches are divided.
+        accumulation: batches of a process summed before a step.
+        seed: of the order.
+
+    Raises:
+        RecipeError: a group alone is longer than the budget, or the rows are too few for every
+            process to have a batch.
+    """
+
+    def __init__(
+        self,
+        sample_ids: Sequence[str],
+        tokens: RowTokens,
+        *,
+        budget: int,
+        group_size: int,
+        processes: int,
+        accumulation: int,
+        seed: int,
+    ) -> None:
+        self.budget = budget
+        self._images, self._tokens = Images(sample_ids), tokens
+        self._group_size, self._seed, self._epoch = group_size, seed, 0
+        longest = self._longest_groups()
+        _require_room(longest, budget)
+        self.total_tokens = int(tokens.own.sum()) + tokens.prefix * len(longest)
+        self._count = _batch_count(
+            longest,
+            self.total_tokens,
+            budget=budget,
+            multiples=(processes * accumulation, processes),
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose batches come next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = epoch_generator(self._seed, self._epoch)
+        rows, starts, sizes = self._images.groups(self._group_size, generator)
+        costs = self._tokens.prefix + np.add.reduceat(self._tokens.own[rows], starts)
+        labels = np.add.reduceat(self._tokens.labels[rows], starts)
+        for groups in _dealt(costs, labels, self._count, generator):
+            yield rows[spans(starts[groups], sizes[groups])].tolist()
+
+    def _longest_groups(self) -> np.ndarray:
+        """(G,) what each group may come to at most, the longest first.
+
+        An image's groups hold its longest rows at worst, all of them in each.
+        """
+        images, size = self._images, self._group_size
+        own = self._tokens.own[images.rows]
+        image = np.repeat(np.arange(len(images.counts)), images.counts)
+        longest_first = own[np.lexsort((-own, image))]
+        inside = np.arange(len(own)) - images.starts[image] < size
+        at_most = np.bincount(image[inside], longest_first[inside], len(images.counts))
+        of_groups = np.repeat(at_most.astype(np.int64), -(-images.counts // size))
+        return np.sort(of_groups + self._tokens.prefix)[::-1]
+
+
+def _require_room(longest: np.ndarray, budget: int) -> None:
+    if longest[0] > budget:
+        raise RecipeError(
+            f"{budget} tokens, but the longest texts of an image that are kept together take "
+            f"{longest[0]}",
+            where="train.batch_tokens",
+            expected=f"{longest[0]} at least",
+            do="raise it, or lower train.texts_per_image or data.max_text_tokens",
+        )
+
+
+def _batch_count(
+    longest: np.ndarray, total: int, *, budget: int, multiples: tuple[int, int]
+) -> int:
+    """The least number of batches that no deal can overfill, a multiple of the first of
+    `multiples` where there are groups enough, of the second otherwise.
+
+    A batch has one group of each round, so at most the longest of each: `longest[::S]` added up.
+    That of a round is at most the mean of the round before, hence also `total / S` and the longest
+    of all.
+    """
+    groups = len(longest)
+
+    def fits(count: int) -> bool:
+        worst = min(longest[::count].sum(), total / count + longest[0])
+        return bool(worst <= budget)
+
+    for multiple in multiples:
+        low, high = 1, groups // multiple
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(middle * multiple) else (middle + 1, high)
+        if high and fits(high * multiple):
+            return high * multiple
+    raise RecipeError(
+        f"{budget} tokens, of which the training texts make {groups} batches at most (texts of an "
+        f"image kept together count as one)",
+        where="train.batch_tokens",
+        expected=f"a multiple of {multiples[1]} batches, one for every process",
+        do="raise it, use fewer processes, or lower train.texts_per_image",
+    )
+
+
+def _dealt(
+    costs: np.ndarray, labels: np.ndarray, count: int, generator: torch.Generator
+) -> Iterator[np.ndarray]:
+    """The groups of each batch; costs and labels are (G,), `count` is S, at most G."""
+
+    def shuffled(length: int) -> np.ndarray:
+        return torch.randperm(length, generator=generator).numpy()
+
+    order = shuffled(len(costs))
+    order = order[np.argsort(-costs[order], kind="stable")]
+    rounds = -(-len(order) // count)
+    table = np.full(rounds * count, -1)
+    table[: len(order)] = order
+    table = table.reshape(rounds, count)
+    taught = np.zeros(count, np.int64)
+    for line, groups in enumerate(table):
+        teaches = np.where(groups >= 0, labels[groups], 0)
+        most_first = np.argsort(-teaches, kind="stable")
+        batches = np.argsort(taught, kind="stable")
+        table[line, batches] = groups[most_first]
+        taught[batches] += teaches[most_first]
+    for batch in shuffled(count):
+        groups = table[:, batch]
+        yield groups[groups >= 0]

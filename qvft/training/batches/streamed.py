@@ -1,0 +1,167 @@
+"""Batches drawn from a stream, pass after pass without an end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from random import Random
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from qvft.data.left_out import left_out_number
+from qvft.data.rows import FILLER, Row
+from qvft.data.sample import ImageSource
+from qvft.data.stream import Part, Stream, buffered, row_groups
+from qvft.errors import DataError, ImageError
+from qvft.log import get_logger
+from qvft.training.batches.views import ViewDraw
+
+logger = get_logger("qvft.data")
+NAMED = 100
+"""Records left out that are logged one by one; then every thousandth."""
+
+
+class StreamedBatches(Sampler[list[tuple[int, Row]]]):
+    """One process's batches of numbered rows, the same from the beginning each time.
+
+    They are read in the main process: records of tar shards hold places of images, which workers
+    read and decode. So the order depends neither on workers nor on where a run was stopped, and
+    batches that it has had are passed over without an image being decoded.
+
+    Args:
+        stream: the data.
+        batch_size: rows a batch.
+        group_size: rows of a sample that stay together.
+        buffer: groups that the next is drawn from.
+        seed: of all order.
+        rank, world: which part of each pass.
+        texts: which of a sample's texts.
+        on_bad: whether a broken record or image stops training or is left out.
+        check: raises the `ImageError` of an image that does not decode.
+        views: draws the view of a row's image.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        batch_size: int,
+        group_size: int,
+        buffer: int,
+        seed: int,
+        rank: int,
+        world: int,
+        texts: str,
+        on_bad: Literal["error", "skip"],
+        check: Callable[[ImageSource], Any],
+        views: ViewDraw | None = None,
+    ) -> None:
+        self.stream, self.batch_size, self.check = stream, batch_size, check
+        self.rows = RecentRows()
+        self.left_out = 0
+        self._group_size, self._buffer, self._texts = group_size, buffer, texts
+        self._seed, self._rank, self._world = seed, rank, world
+        self._on_bad, self._views = on_bad, views
+
+    def keep(self, rows: int) -> None:
+        """Remembers this many rows behind the newest: those of batches on their way."""
+        self.rows.most = rows
+
+    def __iter__(self) -> Iterator[list[tuple[int, Row]]]:
+        batch: list[tuple[int, Row]] = []
+        for number, row in enumerate(self._endless()):
+            batch.append((number, row))
+            if len(batch) == self.batch_size:
+                self.rows.add(batch)
+                yield batch
+                batch = []
+
+    def judge(self, row_index: Tensor) -> None:
+        """Looks at what a batch says of its rows' images.
+
+        Raises:
+            ImageError: one did not decode, and `on_bad` is `error`.
+        """
+        found = (left_out_number(index) for index in row_index.tolist())
+        sources = {self.rows[number][1].sample.image for number in found if number is not None}
+        for source in sorted(sources, key=lambda one: one.name):
+            try:
+                self.check(source)
+            except ImageError as error:
+                self._leave_out(error)
+            else:  # a file system that failed for a moment
+                self._leave_out(ImageError("decodes now, but did not before", where=source.name))
+
+    def _endless(self) -> Iterator[Row]:
+        for number in count():
+            any_row = False
+            for row in self._one_pass(number):
+                any_row = True
+                yield row
+            if not any_row:
+                raise DataError(
+                    f"a pass over the stream gives process {self._rank} of {self._world} no text",
+                    where="data.train",
+                    expected="usable records, more than processes",
+                    do="check data.train.path and data.train.texts",
+                )
+
+    def _one_pass(self, number: int) -> Iterator[Row]:
+        # A string's digest seeds it, which is the same everywhere.
+        rng = Random(f"{self._seed} {number} {self._rank} {self._world}")
+        for group in buffered(self._groups(number, rng), self._buffer, rng):
+            for row in group:
+                view = 0 if self._views is None else self._views(number, row.sample.id)
+                yield replace(row, view=view)
+
+    def _groups(self, number: int, rng: Random) -> Iterator[list[Row]]:
+        for found in self.stream.samples(Part(number, self._seed, self._rank, self._world)):
+            if isinstance(found, DataError):
+                self._leave_out(found)
+            else:
+                yield from row_groups(found, self._group_size, rng, texts=self._texts)
+
+    def _leave_out(self, error: DataError) -> None:
+        if self._on_bad == "error":
+            raise error
+        self.left_out += 1
+        if self.left_out <= NAMED or not self.left_out % 1000:
+            logger.warning(
+                "left out, %d so far (data.on_bad_image: skip): %s", self.left_out, error
+            )
+
+
+class RecentRows(Dataset):
+    """The rows of the batches on their way, by number, as the Trainer asks for them again.
+
+    A row that was left out is asked for by its number below `FILLER`, and is a filler.
+    """
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._rows: dict[int, Row] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Row]:
+        number = left_out_number(index)
+        if number is not None:
+            return FILLER, self._rows[number]
+        return index, self._rows[index]
+
+    def add(self, batch: list[tuple[int, Row]]) -> None:
+        """Takes a batch in and lets the oldest go."""
+        self._rows.update(batch)
+        while len(self._rows) > max(self.most, len(batch)):
+            del self._rows[next(iter(self._rows))]
+
+
+class Handed(Dataset):
+    """The data set of a loader whose batches hold the rows themselves."""
+
+    def __getitem__(self, item: tuple[int, Row]) -> tuple[int, Row]:
+        return item

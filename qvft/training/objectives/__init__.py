@@ -1,0 +1,1 @@
+"""From a batch to what is to be made small."""

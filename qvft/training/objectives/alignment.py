@@ -1,0 +1,175 @@
+"""The language loss with alignment beside it: one pass of ViT and queries serves both.
+
+Shape letters: I images, B rows, N pairs of an image and a caption, L row length, T text tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Blip2ForConditionalGeneration
+
+from qvft.data.collate import Collator
+from qvft.data.rows import FILLER, Row
+from qvft.models.alignment.heads import AlignmentHeads
+from qvft.models.alignment.pairs import Pairs
+from qvft.models.alignment.texts import encode_texts
+from qvft.models.blip2 import language_prefix, query_states
+from qvft.training.objectives.alignment_losses import LossSum, alignment_losses, item_counts
+from qvft.training.objectives.language import (
+    language_loss,
+    leave_frozen_vision,
+    rest_frozen_parts,
+    vision_features,
+)
+
+LANGUAGE = "lm"
+PAIR_KEYS = ("image_ids", "pair_images", "text_ids", "text_mask")
+
+
+class AlignmentObjective(nn.Module):
+    """The weighted sum of the language loss and of contrast, matching and text generation.
+
+    Args:
+        model: a BLIP-2 model, with or without LoRA layers in it.
+        heads: its alignment heads.
+        weights: above zero, by name: `lm`, `itc`, `itm`, `itg`.
+        seed: of the draws of hard negatives.
+    """
+
+    accepts_loss_kwargs = True
+
+    def __init__(
+        self,
+        model: Blip2ForConditionalGeneration,
+        heads: AlignmentHeads,
+        *,
+        weights: Mapping[str, float],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.heads = model, heads
+        self.weights, self.seed = dict(weights), seed
+        leave_frozen_vision(self, model)
+
+    @property
+    def adds_over_rows(self) -> bool:
+        """Whether a batch's sums are those of its parts: negatives come from the whole batch."""
+        return not {"itc", "itm"} & self.weights.keys()
+
+    def train(self, mode: bool = True) -> AlignmentObjective:
+        """As `LanguageModelling.train`."""
+        super().train(mode)
+        rest_frozen_parts(self.model)
+        return self
+
+    def forward(
+        self,
+        *,
+        image_index: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        image_ids: Tensor,
+        pair_images: Tensor,
+        text_ids: Tensor,
+        text_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        features: Tensor | None = None,
+        **packing: Tensor,
+    ) -> dict[str, Any]:
+        """Losses of a batch of `AlignmentCollator`.
+
+        Returns:
+            In training mode `losses`: by name (sum (), count ()), of every weight's objective. In
+            evaluation mode what `LanguageModelling` returns: the language loss alone, which does
+            not depend on what else is in the batch.
+        """
+        features = vision_features(self.model, pixel_values, features)
+        states = query_states(self.model, features)
+        losses: dict[str, LossSum] = {}
+        if not self.training or LANGUAGE in self.weights:
+            language = language_loss(
+                self.model,
+                {"input_ids": input_ids, **packing},
+                images=language_prefix(self.model, states),
+                image_index=image_index,
+                attention_mask=attention_mask,
+                labels=labels,
+            )
+            if not self.training:
+                return language
+            losses[LANGUAGE] = LossSum(language["loss_sum"], language["count"])
+        aligned = alignment_losses(
+            self.model,
+            self.heads,
+            Pairs(image_ids, pair_images, text_ids, text_mask),
+            features=features,
+            states=states,
+            objectives=[name for name in self.weights if name != LANGUAGE],
+            seed=self.seed,
+        )
+        return {"losses": {**losses, **aligned}}
+
+    def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, int]:
+        """Items that each alignment objective will count in these batches of this process."""
+        total = {name: 0 for name in self.weights if name != LANGUAGE}
+        for batch in batches:
+            pairs = Pairs(*(batch[key] for key in PAIR_KEYS))
+            for name, count in item_counts(pairs, list(total)).items():
+                total[name] += count
+        return total
+
+
+class AlignmentCollator:
+    """Adds to a language batch its captions as the Q-Former's text branch reads them.
+
+    Questions are no description of their image and have no part in alignment.
+
+    Args:
+        collator: builds the language batch.
+        tokenizer: of the text branch.
+        max_text_tokens: longer captions are cut.
+
+    Returns of a call: what `collator` returns, and image_ids (I,) long, the same number for the
+    same image in every process; pair_images (N,) long: the image of each caption; text_ids,
+    text_mask (N, T) long.
+    """
+
+    def __init__(self, collator: Collator, tokenizer: Any, *, max_text_tokens: int) -> None:
+        self.collator, self.tokenizer = collator, tokenizer
+        self.max_text_tokens = max_text_tokens
+
+    def __call__(self, rows: Sequence[tuple[int, Row]]) -> dict[str, Any]:
+        batch = self.collator(rows)
+        samples: dict[int, str] = {}
+        for place, (_, row) in zip(batch["image_index"].tolist(), rows, strict=True):
+            samples[place] = row.sample.id
+        captions = [
+            place
+            for place, (number, row) in enumerate(rows)
+            if row.kind == "caption" and number != FILLER
+        ]
+        texts = [rows[place][1].target for place in captions]
+        empty = torch.zeros(0, 1, dtype=torch.long)
+        text_ids, text_mask = empty, empty
+        if texts:
+            text_ids, text_mask = encode_texts(
+                self.tokenizer, texts, max_tokens=self.max_text_tokens
+            )
+        return {
+            **batch,
+            "image_ids": torch.tensor([image_id(samples[place]) for place in sorted(samples)]),
+            "pair_images": batch["image_index"][torch.tensor(captions, dtype=torch.long)],
+            "text_ids": text_ids,
+            "text_mask": text_mask,
+        }
+
+
+def image_id(sample_id: str) -> int:
+    """63 bits of the id's SHA-256: Python's own hash differs between processes."""
+    return int.from_bytes(hashlib.sha256(sample_id.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,1 @@
+"""What several processes share of a model and of a step."""

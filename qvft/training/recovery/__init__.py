@@ -1,0 +1,1 @@
+"""Steps that cannot be taken as they are."""
