@@ -15,7 +15,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from qvft import load_model
 from qvft.assembly.exporting.merging import merge_run
-from qvft.assembly.training.work import packer_of, training_work
+from qvft.assembly.training.objective import packer_of
+from qvft.assembly.training.work import training_work
 from qvft.check import main as check
 from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe

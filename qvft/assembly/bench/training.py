@@ -14,8 +14,9 @@ from torch import Tensor
 
 from qvft.assembly.bench.machine import matmul_rate
 from qvft.assembly.bench.steps import WAYS, Steps, Way
+from qvft.assembly.training.objective import packer_of
 from qvft.assembly.training.plans import PhasePlan
-from qvft.assembly.training.work import TrainingWork, packer_of, training_work
+from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -34,22 +33,18 @@ from qvft.assembly.model import (
 )
 from qvft.assembly.streaming import streamed_batches
 from qvft.assembly.training.batches import token_batches, view_draw
+from qvft.assembly.training.objective import Collate, objective_of
 from qvft.assembly.training.plans import PhasePlan, phase_plans, require_kernels, require_shardable
 from qvft.data.left_out import StreamCollator
-from qvft.data.packing import Packer
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
 from qvft.log import get_logger
 from qvft.models.absent import release_vision
-from qvft.models.base import Base
 from qvft.models.flex import use_flex
 from qvft.recipe.schema import Recipe
 from qvft.training.arguments import recompute_activations, training_arguments
 from qvft.training.batches.by_tokens import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
-from qvft.training.objectives.alignment import LANGUAGE, AlignmentCollator, AlignmentObjective
-from qvft.training.objectives.language import LanguageModelling
-from qvft.training.objectives.scenes import SceneCollator, SceneObjective
 from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
 from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
@@ -237,57 +232,15 @@ class TrainingWork:
             self.cut = module
         return without_autocast(self.cut)
 
-    def objective(
-        self, plan: PhasePlan, rows: list[Row]
-    ) -> tuple[nn.Module, Callable[[Sequence[tuple[int, Row]]], Any]]:
+    def objective(self, plan: PhasePlan, rows: list[Row]) -> tuple[nn.Module, Collate]:
         """What a phase learns, around the model, and what builds its batches."""
-        loaded, branch = self.loaded, self.branch
-        if plan.phase.objective == "scene_heads":
-            return SceneObjective(loaded.model), SceneCollator(loaded.collator)
-        collator = loaded.collator
-        if plan.train.packing:
-            collator = replace(collator, packer=packer_of(loaded.base))
-        if branch is None:
-            return LanguageModelling(loaded.model), collator
-        if not any(row.kind == "caption" for row in rows):
-            raise RecipeError(
-                "holds no caption",
-                where="data.train",
-                expected="captions, which itc, itm and itg align with their images",
-                do="leave lm alone in objectives, or add captions",
-            )
-        objectives = self.recipe.objectives
-        weights = {LANGUAGE: objectives.lm} if objectives.lm > 0 else {}
-        module = AlignmentObjective(
-            loaded.model,
-            branch.heads,
-            weights={**weights, **objectives.alignment},
-            seed=self.recipe.run.seed,
-        )
-        return module, AlignmentCollator(
-            collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
-        )
+        return objective_of(self.recipe, self.loaded, self.branch, plan, rows)
 
     def _preflight(self, module: nn.Module, collator: Callable, rows: list[Row]) -> None:
         chosen = distinct_first([row.sample.id for row in rows], 4)
         batch = collator([(index, rows[index]) for index in chosen])
         place = next(module.parameters()).device
         check_image_matters(module, {key: value.to(place) for key, value in batch.items()})
-
-
-def packer_of(base: Base) -> Packer:
-    """How rows of this base are packed.
-
-    Attention to positions that a mask rules out is work for nothing: K / (6 D) of what a decoder
-    of width D does for a token in a row of K. A fifth of the width, 512 for OPT-2.7B, makes it a
-    thirtieth. GPT-Neo has a mask of its own, which no packed row may exceed; its family shares
-    nothing, and no row alone does.
-    """
-    text = base.config.text_config
-    budget = max(1, text.hidden_size // 5)
-    if not base.family.shares_prefix:
-        budget = min(budget, text.max_position_embeddings)
-    return Packer(shares=base.family.shares_prefix, budget=budget)
 
 
 def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWork:
