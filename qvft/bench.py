@@ -43,7 +43,7 @@ def bench(given: argparse.Namespace) -> None:
     )
     from qvft.assembly.bench.training import bench_training
     from qvft.errors import RecipeError
-    from qvft.files import write_json
+    from qvft.json_files import write_json
     from qvft.recipe.load import load_recipe
 
     for name in ("rounds", "steps"):

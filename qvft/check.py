@@ -62,7 +62,7 @@ def verify(run: Path, json_file: Path | None) -> None:
     findings = check_run(run)
     show_run(findings, stdout)
     if json_file is not None:
-        from qvft.files import write_json
+        from qvft.json_files import write_json
 
         write_json(json_file, dataclasses.asdict(findings))
     findings.raise_if_failed()
@@ -108,7 +108,7 @@ def check(
             findings = (check_data if only == "data" else check_all)(recipe, preview_file)
     show(findings, stdout)
     if json_file is not None:
-        from qvft.files import write_json
+        from qvft.json_files import write_json
 
         write_json(json_file, dataclasses.asdict(findings))
     if preview_file is not None:

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def explain(given: argparse.Namespace) -> None:
     """A figure, or one of the two measures."""
     from qvft.assembly.asking import explaining
-    from qvft.files import write_json
+    from qvft.json_files import write_json
 
     check_options(given)
     if given.image is not None:

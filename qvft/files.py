@@ -5,129 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
-import math
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from qvft.disk import folder_to_disk, name_whole, not_written, to_disk
 from qvft.errors import DataError, SpaceError
-from qvft.json_mistakes import not_json
 from qvft.locks import beside
-
-_LONGEST_NUMBER = 24
-"""Characters of a number that a message shows: those of any float's shortest form."""
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. NaN and Infinity pass: trainers write them into their states.
-
-    Raises:
-        DataError: the file cannot be read, is not UTF-8 or not JSON (with line and column), has a
-            key twice in one object, is nested too deeply, or holds a number too long to take.
-    """
-    return _content(read_text(path), path)
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Pairs (line number from 1, object) of a JSONL file; blank lines are passed over.
-
-    Raises:
-        DataError: as `read_json`; or a line is not a JSON object, or holds NaN, which Python's
-            `json` writes but JSON does not have, or a number beyond all floats.
-    """
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = _object(line, path, line=number)
-        yield number, row
-
-
-def json_object(text: str, *, where: str) -> dict[str, Any]:
-    """The JSON object that a text is, as strictly read as a line of JSONL.
-
-    Raises:
-        DataError: as `read_jsonl`; `where` takes the place of the file.
-    """
-    return _object(text, Path(where))
-
-
-def _object(text: str, path: Path, *, line: int | None = None) -> dict[str, Any]:
-    row = _content(text, path, line=line, parse_constant=_refuse_constant, parse_float=_finite)
-    if isinstance(row, dict):
-        return row
-    raise DataError(
-        "a list" if isinstance(row, list) else f"a {type(row).__name__}",
-        where=str(path) if line is None else f"{path}:{line}",
-        expected="a JSON object",
-        do="write each object on a line of its own, without [ and ]" if line is not None else None,
-    )
-
-
-class _RepeatedKey(Exception):
-    """A JSON object has a key twice; `json` would keep the last silently."""
-
-
-class _NoJsonNumber(Exception):
-    """NaN, Infinity or -Infinity, or what would become one of them."""
-
-
-def _content(text: str, path: Path, *, line: int | None = None, **hooks: Any) -> Any:
-    """The value of a file's text, or of one line of it; `hooks` go to `json.loads`."""
-    where = str(path) if line is None else f"{path}:{line}"
-    try:
-        return json.loads(text, object_pairs_hook=_without_repeats, **hooks)
-    except json.JSONDecodeError as error:
-        raise not_json(error, path, line=line) from error
-    except _RepeatedKey as error:
-        raise DataError(
-            f"key `{error}` stands twice",
-            where=where,
-            expected="each key once",
-            do="remove one of the two",
-        ) from error
-    except _NoJsonNumber as error:
-        raise DataError(
-            f"`{error}` is no value of JSON", where=where, do="leave out a key without a value"
-        ) from error
-    except RecursionError as error:
-        raise DataError(
-            "nested too deeply",
-            where=where,
-            expected="a few levels of brackets",
-            do="look for brackets that are not closed",
-        ) from error
-    except ValueError as error:  # what `int` says of more digits than it takes
-        raise DataError(
-            "a number of thousands of digits",
-            where=where,
-            expected="numbers that a computer takes",
-            do="put it in quotes if it is a text",
-        ) from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise _NoJsonNumber(name)
-
-
-def _finite(written: str) -> float:
-    value = float(written)
-    if math.isinf(value):
-        raise _NoJsonNumber(written if len(written) <= _LONGEST_NUMBER else "Infinity")
-    return value
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKey(next(key for key in keys if keys.count(key) > 1))
-    return row
 
 
 def read_text(path: Path) -> str:
@@ -225,19 +112,6 @@ def _stream(path: Path) -> int | Path | None:
     return None if stat.S_ISREG(found.st_mode) else path
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as indented JSON, in one step."""
-    write_text(path, json_text(content, indent=2) + "\n")
-
-
-def json_text(content: Any, *, indent: int | None = None) -> str:
-    """`content` as JSON that UTF-8 can write: characters as they are, but all of them escaped
-    where a file's name holds half of a surrogate pair, as names that are not UTF-8 do."""
-    text = json.dumps(content, indent=indent, ensure_ascii=False)
-    whole = text.encode(errors="replace").decode() == text
-    return text if whole else json.dumps(content, indent=indent)
-
-
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yields a path beside `path`; what is written there takes its name if no error ends the block.
@@ -306,9 +180,3 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def sha256_json(content: Any) -> str:
-    """Hex SHA-256 of `content` as canonical JSON (sorted keys, no blanks)."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()

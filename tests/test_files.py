@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from qvft.errors import DataError
-from qvft.files import read_json, read_jsonl, require_writable, write_text
+from qvft.files import require_writable, write_text
+from qvft.json_files import read_json, read_jsonl
 
 NESTED = "[" * 100_000 + "]" * 100_000
 DIGITS = "9" * 5000

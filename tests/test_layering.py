@@ -10,14 +10,15 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "qvft"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-ROOTS = {"errors", "log", "files", "json_mistakes", "disk", "locks"}
+ROOTS = {"errors", "log", "files", "json_files", "json_mistakes", "disk", "locks"}
 MAY_IMPORT = {
     "errors": set(),
     "log": {"errors", "disk"},
     "json_mistakes": {"errors"},
     "disk": {"errors"},
     "locks": {"errors", "disk"},
-    "files": {"errors", "json_mistakes", "disk", "locks"},
+    "files": {"errors", "disk", "locks"},
+    "json_files": {"errors", "json_mistakes", "files"},
     "recipe": ROOTS,
     "data": ROOTS | {"recipe"},
     "models": ROOTS | {"recipe"},

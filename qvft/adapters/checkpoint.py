@@ -26,7 +26,7 @@ from qvft.adapters.fingerprints import fingerprints, require_untouched
 from qvft.adapters.lora import PeftModel, lora_state, restore_lora, save_lora
 from qvft.adapters.manifest_fields import FORMAT, require_form
 from qvft.errors import CheckpointError, NonFiniteWeightsError
-from qvft.files import write_json
+from qvft.json_files import write_json
 from qvft.log import is_main_process
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.sources import load_heads

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from qvft.adapters.lora_config import WEIGHTS, require_fitting_lora
 from qvft.adapters.targets import stored_transposed
 from qvft.errors import CheckpointError
-from qvft.files import read_json, write_json
+from qvft.json_files import read_json, write_json
 from qvft.models.sharded import whole
 
 

@@ -16,7 +16,7 @@ from qvft.data.sample import Sample
 from qvft.data.stream import Stream
 from qvft.data.usable import Skipped, looked_at, usable
 from qvft.errors import DataError, RecipeError
-from qvft.files import sha256_json
+from qvft.json_files import sha256_json
 from qvft.log import get_logger
 from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe

@@ -22,7 +22,7 @@ from qvft.data.images.augmentation import Augmentation
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.errors import CheckpointError, RecipeError
-from qvft.files import sha256_json
+from qvft.json_files import sha256_json
 from qvft.models.base import Base, find_base, weights_hash
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor

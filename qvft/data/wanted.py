@@ -11,7 +11,7 @@ from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError
-from qvft.files import read_jsonl
+from qvft.json_files import read_jsonl
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from qvft.errors import DataError
 from qvft.evaluation.report.table import comparison_table
-from qvft.files import read_json
+from qvft.json_files import read_json
 from qvft.log import exit_status, stdout
 
 

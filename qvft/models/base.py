@@ -10,7 +10,8 @@ import transformers
 from transformers import AutoConfig, PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.files import sha256_file, sha256_json
+from qvft.files import sha256_file
+from qvft.json_files import sha256_json
 from qvft.models.families import FAMILIES, Family, family_of
 from qvft.models.inert import INDEX, require_inert, shard_names
 from qvft.models.query_count import config_with_queries

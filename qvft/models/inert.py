@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.files import read_json
+from qvft.json_files import read_json
 
 INDEX = "model.safetensors.index.json"
 _KERNELS = ("_attn_implementation_internal", "_experts_implementation_internal")

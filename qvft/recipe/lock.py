@@ -11,7 +11,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from qvft.errors import CheckpointError
-from qvft.files import sha256_json, write_text
+from qvft.files import write_text
+from qvft.json_files import sha256_json
 from qvft.recipe.load import load_recipe, read_yaml
 from qvft.recipe.schema import Recipe
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from qvft.data.rows import Row
-from qvft.files import read_json, write_json
+from qvft.json_files import read_json, write_json
 from qvft.training.batches.by_tokens import TokenBatchSampler
 from qvft.training.batches.numbered_rows import RowDataset
 from qvft.training.batches.streamed import StreamedBatches

@@ -8,34 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from numpy import isfinite
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from qvft.disk import saving
 from qvft.errors import NonFiniteLossError
 from qvft.models.sharded import is_sharded
 from qvft.training.activations import lean_activations
-from qvft.training.batches.by_tokens import TokenBatchSampler
-from qvft.training.batches.filling import Filled
-from qvft.training.batches.loader_workers import with_own_seeds
-from qvft.training.batches.numbered_rows import EpochOrder
-from qvft.training.batches.sampler import GroupedSampler
-from qvft.training.batches.streamed import Handed, StreamedBatches
-from qvft.training.batches.views import EpochNumbers
+from qvft.training.batches.loading import LoadingTrainer
 from qvft.training.checkpoints import STATE, NewCheckpoint
 from qvft.training.objectives.alignment import LANGUAGE, AlignmentObjective
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.plain_states import require_plain_states
 from qvft.training.processes.sharding import lay_out_state, whole_state
 from qvft.training.processes.zero import Zero, zero_stage
-from qvft.training.recovery.recovering import RecoveringTrainer
 from qvft.training.recovery.step_errors import some_of
 
 
-class QFormerTrainer(RecoveringTrainer):
+class QFormerTrainer(LoadingTrainer):
     """Trains a module whose forward returns `loss_sum` and `count`, or, as `AlignmentObjective`
     does in training mode, `losses`: several of these by name.
 
@@ -43,10 +34,7 @@ class QFormerTrainer(RecoveringTrainer):
         groups: parameter groups for AdamW.
         save_weights: writes the trained weights into a folder.
         restore_weights: reads them back from one.
-        texts_per_image: rows of an image that stay together.
-        batches: batches by tokens; None: as many rows as the arguments say.
-        stream: this process's batches of a stream, in place of those of `train_dataset`.
-        further arguments: as `RecoveringTrainer`.
+        further arguments: as `LoadingTrainer`.
     """
 
     def __init__(
@@ -55,20 +43,12 @@ class QFormerTrainer(RecoveringTrainer):
         groups: list[dict[str, Any]],
         save_weights: Callable[[Path], None],
         restore_weights: Callable[[Path], None],
-        texts_per_image: int = 1,
-        batches: TokenBatchSampler | None = None,
-        stream: StreamedBatches | None = None,
         **kwargs: Any,
     ) -> None:
-        budget = batches.budget if batches is not None else None
-        super().__init__(*args, compute_metrics=self._row_means, batch_tokens=budget, **kwargs)
+        super().__init__(*args, compute_metrics=self._row_means, **kwargs)
         self._groups = groups
         self._save_weights = save_weights
         self._restore_weights = restore_weights
-        self._texts_per_image, self._batches = texts_per_image, batches
-        self._stream = stream
-        self._order: Any = None
-        self.add_callback(EpochOrder(lambda: self._order))
         self._sharded = is_sharded(self.model)
         if self._sharded:
             # It is wrapped already; in evaluation mode Accelerate adds nothing but autocast.
@@ -80,61 +60,6 @@ class QFormerTrainer(RecoveringTrainer):
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
         self._staging: Path | None = None
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset = train_dataset or self.train_dataset
-        names = [row.sample.id for row in dataset.rows]
-        order: Any = GroupedSampler(names, group_size=self._texts_per_image, seed=self.args.seed)
-        processes = self.args.world_size
-        if processes > 1:
-            order = Filled(order, multiple=self.args.train_batch_size * processes)
-        return self._ordered(order, dataset)
-
-    def _ordered(self, order: Any, dataset: Dataset) -> Sampler:
-        """The order as the dataset is asked by it; its epoch follows the training's."""
-        self._order = order if dataset.views is None else EpochNumbers(order, len(dataset))
-        return self._order
-
-    def get_train_dataloader(self) -> DataLoader:
-        """The Trainer's own, or one over batches by tokens, which it has no way to be given.
-
-        accelerate gives process i of n every n-th batch from the i-th on. Workers' seeds are not
-        drawn from the random state of training.
-        """
-        if self._stream is not None:
-            ahead = self.args.dataloader_num_workers * (self.args.dataloader_prefetch_factor or 2)
-            batches = ahead + self.args.gradient_accumulation_steps + 2
-            self._stream.keep(batches * self._stream.batch_size)
-            # As of one process: it is divided already.
-            return with_own_seeds(
-                prepare_data_loader(
-                    self._loader(Handed(), self._stream),
-                    self.args.device,
-                    num_processes=1,
-                    process_index=0,
-                    put_on_device=True,
-                )
-            )
-        if self._batches is None:
-            return with_own_seeds(super().get_train_dataloader())
-        order = self._ordered(self._batches, self.train_dataset)
-        return with_own_seeds(self.accelerator.prepare(self._loader(self.train_dataset, order)))
-
-    def _loader(self, dataset: Dataset, batches: Any) -> DataLoader:
-        arguments = self.args
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=self.data_collator,
-            num_workers=arguments.dataloader_num_workers,
-            pin_memory=arguments.dataloader_pin_memory,
-            persistent_workers=arguments.dataloader_persistent_workers,
-            prefetch_factor=arguments.dataloader_prefetch_factor,
-        )
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As the Trainer, see `get_train_dataloader`."""
-        return with_own_seeds(super().get_eval_dataloader(eval_dataset))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer, with lean activations where it computes under autocast."""
@@ -165,9 +90,6 @@ class QFormerTrainer(RecoveringTrainer):
         Beside it counts, for `compute_loss`, the items of the alignment objectives.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self._stream is not None:
-            for batch in batches:
-                self._stream.judge(batch["row_index"])
         if self._objective is not None:
             counts = self._objective.counts(batches)
             total = torch.tensor(list(counts.values()), device=device)

@@ -23,7 +23,8 @@ from transformers import AddedToken, Blip2Config, Blip2Processor, GPT2Tokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from qvft.data.drawn import vocabulary_texts
-from qvft.files import new_folder, require_space, write_json
+from qvft.files import new_folder, require_space
+from qvft.json_files import write_json
 from qvft.models.geometry import INITIALIZER_RANGE, OPT_IMAGE_TOKEN, known_configs, meta_model
 from qvft.models.tiny import IMAGE_TOKEN, tiny_tokenizer
 

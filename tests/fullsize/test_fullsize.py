@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from qvft.files import write_json
+from qvft.json_files import write_json
 
 PROJECT = Path(__file__).resolve().parents[2]
 MEMORY_MAX_BYTES = 24_000_000_000

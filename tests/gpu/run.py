@@ -40,7 +40,7 @@ from qvft.assembly.bench.report import machine, prediction_json, training_json
 from qvft.assembly.bench.training import bench_work, training_memory
 from qvft.assembly.model import Loaded, base_of, device, with_tools
 from qvft.assembly.training.work import TrainingWork, training_work
-from qvft.files import write_json
+from qvft.json_files import write_json
 from qvft.models.flex import require_flex, use_flex
 from qvft.models.quantize import quantization_config, quantize_in_place
 from qvft.recipe.load import parse_recipe

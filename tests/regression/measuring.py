@@ -11,7 +11,7 @@ from qvft.assembly.data import read_texts
 from qvft.assembly.model import Loaded
 from qvft.data.rows import evaluation_rows
 from qvft.eval import main as evaluate
-from qvft.files import read_json, read_jsonl
+from qvft.json_files import read_json, read_jsonl
 from qvft.models.alignment.scoring import matching_scores, similarity
 from qvft.recipe.schema import Recipe
 from qvft.training.metrics_log import read_metrics

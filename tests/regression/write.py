@@ -14,7 +14,7 @@ from pathlib import Path
 from measuring import row_losses, texts
 
 from qvft.assembly.model import base_model, base_of, run_recipe, trained_model
-from qvft.files import write_json
+from qvft.json_files import write_json
 from qvft.train import main as train
 
 # Prompts that the bundled model has never seen, so that base and checkpoint say different things.

@@ -15,7 +15,7 @@ from measuring import Scores, alignment, losses_of_step, recalls, row_losses, te
 from small_base import write_small_base
 
 from qvft.assembly.model import base_model, base_of, run_recipe, trained_model
-from qvft.files import write_json
+from qvft.json_files import write_json
 from qvft.train import main as train
 
 # A checkpoint lies three steps before the end, at a learning rate that still moves weights.

@@ -25,7 +25,7 @@ from qvft.evaluation.report.report import LossPoint, Report, Skipped
 from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import score
-from qvft.files import json_text
+from qvft.json_files import json_text
 from qvft.weights.card import CardFacts, model_card, peft_card
 
 HOSTILE = (

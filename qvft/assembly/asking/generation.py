@@ -10,7 +10,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from qvft.errors import RecipeError
-from qvft.files import read_json
+from qvft.json_files import read_json
 from qvft.log import get_logger
 from qvft.recipe.schema import Decode, Recipe
 

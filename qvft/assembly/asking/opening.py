@@ -9,7 +9,7 @@ from typing import Any
 
 from qvft.assembly.model import Loaded, base_model, base_of, run_recipe, trained_model
 from qvft.errors import CheckpointError, RecipeError
-from qvft.files import read_json
+from qvft.json_files import read_json
 from qvft.recipe.data import Source
 from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
 from qvft.recipe.lock import LOCK_NAME

@@ -34,7 +34,8 @@ from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, applicable_groups, score
-from qvft.files import json_text, read_jsonl, write_text
+from qvft.files import write_text
+from qvft.json_files import json_text, read_jsonl
 from qvft.locks import beside
 from qvft.log import is_main_process
 from qvft.models.processes import processes

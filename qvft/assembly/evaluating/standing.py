@@ -14,7 +14,7 @@ from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts, setting_di
 from qvft.evaluation.pairing import differing_parts
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.rows import PredictionRow, row_of_json
-from qvft.files import read_json, read_jsonl
+from qvft.json_files import read_json, read_jsonl
 
 REPORT_FILES = {"predictions.jsonl", "report.json", "report.html"}
 

@@ -21,7 +21,8 @@ from qvft.assembly.exporting.probing import place_for, reference_outputs
 from qvft.assembly.hashes import trained_files
 from qvft.assembly.model import trained_model
 from qvft.errors import CheckpointError, UserError, VerificationError
-from qvft.files import new_folder, require_space, write_json, write_text
+from qvft.files import new_folder, require_space, write_text
+from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.alignment.retrieval import fill_retrieval
 from qvft.models.load import load_processor

@@ -18,7 +18,8 @@ from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingred
 from qvft.assembly.exporting.probing import reference_outputs
 from qvft.assembly.hashes import trained_files
 from qvft.assembly.model import base_model, base_of, versions
-from qvft.files import new_folder, write_json, write_text
+from qvft.files import new_folder, write_text
+from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.geometry import meta_model
 from qvft.models.load import load_processor, model_class

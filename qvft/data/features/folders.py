@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qvft.data.features.space import Space, space_of
 from qvft.errors import DataError
-from qvft.files import read_json
+from qvft.json_files import read_json
 
 SPACE_FILE = "space.json"
 RECORDS, INDEX = ".features", ".index.json"

@@ -10,7 +10,7 @@ from typing import Any
 from qvft.data.features.folders import INDEX, RECORDS
 from qvft.data.features.key import KEY_BYTES
 from qvft.errors import DataError
-from qvft.files import read_json
+from qvft.json_files import read_json
 
 PRUNE = "run `python -m qvft.features prune --damaged` and fill the cache again"
 

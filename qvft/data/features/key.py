@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qvft.data.features.space import Space
-from qvft.files import sha256_json
+from qvft.json_files import sha256_json
 
 KEY_BYTES = 32
 

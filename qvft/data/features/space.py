@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from qvft.errors import DataError
-from qvft.files import sha256_json
+from qvft.json_files import sha256_json
 
 if TYPE_CHECKING:
     from torch import Tensor

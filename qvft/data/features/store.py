@@ -21,7 +21,7 @@ from qvft.data.features.space import Space, space_json
 from qvft.data.sample import ImageSource
 from qvft.disk import not_written
 from qvft.errors import DataError, ImageError
-from qvft.files import write_json
+from qvft.json_files import write_json
 from qvft.log import get_logger
 
 logger = get_logger(__name__)

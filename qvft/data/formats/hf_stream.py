@@ -20,7 +20,7 @@ from qvft.data.formats import fields, hf
 from qvft.data.sample import Sample
 from qvft.data.stream import Part
 from qvft.errors import DataError
-from qvft.files import sha256_json
+from qvft.json_files import sha256_json
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

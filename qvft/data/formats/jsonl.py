@@ -14,7 +14,7 @@ from qvft.data.formats.gathering import Unique, no_split
 from qvft.data.formats.inside import Inside
 from qvft.data.sample import ImageFile, ImageSource, Question, Sample
 from qvft.errors import DataError
-from qvft.files import read_jsonl
+from qvft.json_files import read_jsonl
 
 ROW_KEYS = (
     "id", "image", "captions", "questions", "caption", "question", "answer", "answers", "meta",

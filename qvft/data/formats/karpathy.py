@@ -9,7 +9,7 @@ from qvft.data.formats import fields
 from qvft.data.formats.gathering import Unique, existing, folder, no_split
 from qvft.data.formats.inside import Inside
 from qvft.data.sample import Sample
-from qvft.files import read_json
+from qvft.json_files import read_json
 
 
 def read(

@@ -15,7 +15,8 @@ from qvft.data.formats.gathering import Gathered, existing, folder, no_split
 from qvft.data.formats.inside import Inside
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
-from qvft.files import read_json, read_jsonl, read_text
+from qvft.files import read_text
+from qvft.json_files import read_json, read_jsonl
 
 _STEMS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _SUFFIXES = (".jpg", ".png", ".jpeg")

@@ -10,7 +10,7 @@ from qvft.data.formats.gathering import Gathered, Unique, existing, folder, no_s
 from qvft.data.formats.inside import Inside
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
-from qvft.files import read_json
+from qvft.json_files import read_json
 
 _STEMS = {
     "train": ("train",),

@@ -22,7 +22,7 @@ from qvft.data.formats.tar_members import Member, members
 from qvft.data.sample import Sample
 from qvft.data.stream import Part
 from qvft.errors import DataError, ImageError
-from qvft.files import json_object, sha256_json
+from qvft.json_files import json_object, sha256_json
 
 IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 TEXTS = frozenset({"json", "txt"})

@@ -12,7 +12,7 @@ from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
 from qvft.data.formats.inside import Inside
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
-from qvft.files import read_json
+from qvft.json_files import read_json
 
 _QUESTIONS = "v2_OpenEnded_mscoco_{}_questions.json"
 _ANNOTATIONS = "v2_mscoco_{}_annotations.json"

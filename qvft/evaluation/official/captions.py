@@ -16,7 +16,7 @@ from qvft.evaluation.metrics.captions import CaptionScores, score_captions
 from qvft.evaluation.metrics.java import BY_JAVA as _BY_JAVA
 from qvft.evaluation.official.reading import identifier, named, read_results, words
 from qvft.evaluation.official.scored import Scored
-from qvft.files import read_json
+from qvft.json_files import read_json
 
 _DEFINITION = "pycocoevalcap 1.2: BLEU, ROUGE_L and CIDEr (CIDEr-D) of PTB tokens"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from qvft.data.formats import fields
 from qvft.errors import DataError
-from qvft.files import read_json
+from qvft.json_files import read_json
 
 _NAMED = 5
 

@@ -18,7 +18,7 @@ from qvft.errors import DataError
 from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
 from qvft.evaluation.official.reading import Results, identifier, named, read_results, words
 from qvft.evaluation.official.scored import Scored
-from qvft.files import read_json
+from qvft.json_files import read_json
 
 _DEFINITION = "VQA accuracy, the official evaluator's rules of {rules}, in percent"
 _DIGITS = 2

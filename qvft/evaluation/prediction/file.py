@@ -12,7 +12,7 @@ from qvft.data.rows import Row
 from qvft.disk import to_disk
 from qvft.errors import DataError, FailedError
 from qvft.evaluation.prediction.predict import Outcome
-from qvft.files import json_text, read_json, write_json
+from qvft.json_files import json_text, read_json, write_json
 
 SETTINGS_SUFFIX = ".settings.json"
 

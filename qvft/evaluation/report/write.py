@@ -10,7 +10,8 @@ from PIL import Image
 from qvft.evaluation.report.page import render_page
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.rows import PredictionRow
-from qvft.files import write_json, write_text
+from qvft.files import write_text
+from qvft.json_files import write_json
 
 
 def write_report(

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from qvft.data.row_tokens import RowTokens
 from qvft.errors import RecipeError
 from qvft.training.batches.by_tokens import TokenBatchSampler
+from qvft.training.batches.numbered_rows import EpochOrder
 from qvft.training.batches.sampler import GroupedSampler
-from qvft.training.trainer import EpochOrder
 
 PREFIX = 33
 
