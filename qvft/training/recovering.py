@@ -21,6 +21,7 @@ from transformers import Trainer
 from qvft.errors import LossSpikeError
 from qvft.log import get_logger
 from qvft.models.sharded import whole
+from qvft.training.exchange import average_gradients, exchanges_afterwards, largest_of_all
 from qvft.training.halving import is_out_of_memory, parts_of
 from qvft.training.nonfinite import NonFinite, find_non_finite
 from qvft.training.recovery_state import RecoveryState
@@ -96,6 +97,9 @@ class RecoveringTrainer(Trainer):
             model.zero_grad()
             self._step.losses.clear()
             clear_device_cache(garbage_collection=True)
+        if exchanges_afterwards(model) and self.accelerator.sync_gradients:
+            average_gradients(model)
+            self._halve_as_others()
         return self._step.losses[-1]
 
     def _take_rest(self, model: nn.Module) -> bool:
@@ -116,7 +120,8 @@ class RecoveringTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for part, is_last in self._parts(batch):
             # Processes exchange gradients once a batch at most.
-            wait = contextlib.nullcontext() if is_last else self.accelerator.no_sync(model)
+            exchanged = is_last and not exchanges_afterwards(model)
+            wait = contextlib.nullcontext() if exchanged else self.accelerator.no_sync(model)
             with wait:
                 total = total + super().training_step(model, part, self._step.items)
         return total
@@ -144,7 +149,7 @@ class RecoveringTrainer(Trainer):
         largest = -(-self.args.per_device_train_batch_size // 2**halvings)
         accumulation = self.args.gradient_accumulation_steps * 2**halvings
         reason = None
-        if self.accelerator.num_processes > 1:
+        if self.accelerator.num_processes > 1 and not exchanges_afterwards(self.model_wrapped):
             reason = "the other processes wait for this one's gradients"
         elif not getattr(self.model, "adds_over_rows", False):
             reason = "what a row is to learn depends on the other rows of its batch"
@@ -157,7 +162,23 @@ class RecoveringTrainer(Trainer):
                 logger.error("%s", stop)  # the main process has nothing to say of it
             raise stop from error
         self.recovery.halvings += 1
-        sizes = {"batch_size": -(-largest // 2), "accumulation": 2 * accumulation}
+        self._say_halved()
+
+    def _halve_as_others(self) -> None:
+        """Has batches taken in parts as small as those of the process with the least memory."""
+        most = largest_of_all(self.recovery.halvings, self.args.device)
+        if most > self.recovery.halvings:
+            self.recovery.halvings = most
+            self._say_halved()
+
+    def _say_halved(self) -> None:
+        if not self.is_world_process_zero():
+            return
+        parts = 2**self.recovery.halvings
+        sizes = {
+            "batch_size": -(-self.args.per_device_train_batch_size // parts),
+            "accumulation": self.args.gradient_accumulation_steps * parts,
+        }
         self._note_event(self.state.global_step + 1, {"out_of_memory": sizes})
         logger.warning(
             "memory ran out at step %d: batches of %d texts are taken in parts of %d at most from "
