@@ -1,6 +1,6 @@
-"""Trains with something wrong in the second process: `hurt.py nan|memory|forward|spike ROWS RECIPE ...`.
+"""Trains with something wrong in the second process: `hurt.py KIND ROWS RECIPE ...`.
 
-Memory is there for ROWS rows at once.
+Kinds: nan, spike, memory (there is some for ROWS rows at once), forward (there is none).
 """
 
 from __future__ import annotations

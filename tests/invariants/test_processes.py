@@ -24,10 +24,12 @@ from qvft.train import main as train
 # Plain gradient descent: what differs between one process and two is the order in which sums are
 # taken, and it does not pass that through the sign of a gradient near zero, as Adam's first steps
 # do. Rates are such that weights move by much more than the tolerance below.
-PARTS = ("qformer", "query_tokens", "language_projection", "adapters", "heads")
 PLAIN = [
     *("train.arguments.optim=sgd", "train.schedule=constant", "train.warmup=0"),
-    *(f"train.lr.{part}=0.05" for part in PARTS),
+    *(
+        f"train.lr.{part}=0.05"
+        for part in ("qformer", "query_tokens", "language_projection", "adapters", "heads")
+    ),
 ]
 # 72 texts: five batches of 14, and one of 2 that leaves the second process without any.
 UNEVEN = ["train.max_steps=-1", "train.epochs=1", "train.save_steps=null"]
@@ -37,13 +39,13 @@ phases:
   - {name: both, train: {max_steps: 3, eval_steps: 3}}
 """
 ALIGNMENT = "objectives: {itc: 0.5, itm: 0.5, itg: 0.5}\n"
+# Text generation counts less: the norm of its gradients, those of 150,000 word embeddings, has an
+# error of 7e-6 of its size in float32, and another one where two processes add up halves.
+ALIGNMENT_PARTS = "objectives: {itc: 0.5, itm: 0.5, itg: 0.05}\n"
 SHARDING = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 # AdamW whose moments count, with an epsilon so large that a gradient near zero moves little.
 SMOOTH = ["train.arguments.optim=adamw_torch", "train.arguments.adam_epsilon=0.01"]
 NF4 = ["model.quantize.scheme=nf4", "train.checkpointing=true"]
-# The norm that gradients are clipped by has an error of 7e-6 of its size: float32 squares of the
-# 150,000 word embeddings of the heads, added up.
-SLOW = [f"train.lr.{part}=0.01" for part in PARTS]
 # Each recipe: what is added to the text, what is changed, and what the launcher of two says.
 RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "shared": ("", ["train.texts_per_image=3"], {}),
@@ -52,8 +54,8 @@ RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "sharded": ("", ["data.features=off", "train.save_steps=3", *SMOOTH], SHARDING),
     "checkpointed": ("", ["train.checkpointing=true", "train.eval_steps=4"], SHARDING),
     "sharded_nf4": (
-        PHASES + ALIGNMENT,
-        [*NF4, "train.accumulation=2", "train.save_steps=2", *SMOOTH, *SLOW],
+        PHASES + ALIGNMENT_PARTS,
+        [*NF4, "train.accumulation=2", "train.save_steps=2"],
         SHARDING,
     ),
 }
@@ -221,14 +223,9 @@ def test_a_sharded_run_goes_on_under_one_process(
     assert_same_weights(pair.one / name, run)
 
 
-@pytest.mark.parametrize(
-    ("name", "checkpoint"), [("sharded", "0/checkpoint-3"), ("sharded_nf4", "1/checkpoint-2")]
-)
-def test_a_sharded_checkpoint_has_the_files_and_moments_of_a_whole_one(
-    pair: Pair, name: str, checkpoint: str
-) -> None:
-    place = Path(name, "checkpoints", checkpoint)
-    alone, both = pair.one / place, pair.two / place
+def test_a_sharded_checkpoint_has_the_files_and_moments_of_a_whole_one(pair: Pair) -> None:
+    checkpoint = Path("sharded", "checkpoints", "0", "checkpoint-3")
+    alone, both = pair.one / checkpoint, pair.two / checkpoint
     random_states = {"rng_state.pth", "rng_state_0.pth", "rng_state_1.pth"}
     found = [{path.name for path in one.iterdir()} - random_states for one in (alone, both)]
     assert found[0] == found[1]
