@@ -119,6 +119,8 @@ def training_arguments(
         "label_names": ["labels"],
         "seed": seed,
         "ddp_find_unused_parameters": False,
+        # They are constants, and nothing may be sent within a pass (processes/exchange.py).
+        "ddp_broadcast_buffers": False,
         "disable_tqdm": not sys.stderr.isatty(),
         "restore_callback_states_from_checkpoint": True,
     }

@@ -19,7 +19,11 @@ from qvft.data.features.index import read_index
 from qvft.eval import main as evaluate
 from qvft.train import main as train
 
+# Text generation counts less: the norm of its gradients, those of 150,000 word embeddings, has an
+# error of 7e-6 of its size in float32, and another one where two processes add up halves.
+ALIGNMENT_PARTS = "objectives: {itc: 0.5, itm: 0.5, itg: 0.05}\n"
 SHARDING = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+NF4 = ["model.quantize.scheme=nf4", "train.checkpointing=true"]
 # Each recipe: what is added to the text, what is changed, and what the launcher of two says.
 RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "shared": ("", ["train.texts_per_image=3"], {}),
@@ -28,13 +32,8 @@ RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "sharded": ("", ["data.features=off", "train.save_steps=3", *SMOOTH], SHARDING),
     "checkpointed": ("", ["train.checkpointing=true", "train.eval_steps=4"], SHARDING),
     "sharded_nf4": (
-        PHASES,
-        ["model.quantize.scheme=nf4", "train.checkpointing=true", "train.save_steps=2", *SMOOTH],
-        SHARDING,
-    ),
-    "sharded_aligned": (
-        ALIGNMENT,
-        ["train.accumulation=2", "train.save_steps=2", *SMOOTH],
+        PHASES + ALIGNMENT_PARTS,
+        [*NF4, "train.accumulation=2", "train.save_steps=2"],
         SHARDING,
     ),
 }
@@ -51,10 +50,10 @@ class Pair:
 
 
 def streamed(recipe_file: Path, root: Path) -> list[Program]:
-    """Trains on a stream of three shards, 36 texts, over more than a pass."""
-    write_shards(root / "shards", [4, 3, 5])
+    """Trains on a stream of three shards, 15 texts, over more than a pass."""
+    write_shards(root / "shards", [2, 1, 2])
     source = f"{{format: tar, path: '{root / 'shards'}', stream: true, shuffle_buffer: 9}}"
-    changes = [f"data.train={source}", "train.max_steps=5", "train.save_steps=null", *PLAIN]
+    changes = [f"data.train={source}", "train.max_steps=3", "train.save_steps=null", *PLAIN]
     given = [str(recipe_file), *changes, "train.batch_size=4"]
     return [
         ("train", [*given, f"run.dir={root / 'two' / name}"], variables)
@@ -164,8 +163,7 @@ HALVES = ["train.batch_size=7", "train.accumulation=2"]
     ("name", "last", "one"),
     [
         ("sharded", "0/checkpoint-6", HALVES),
-        ("sharded_nf4", "1/checkpoint-3", HALVES),
-        ("sharded_aligned", "0/checkpoint-3", ["train.batch_size=14"]),
+        ("sharded_nf4", "1/checkpoint-3", ["train.batch_size=14"]),
     ],
 )
 def test_a_sharded_run_goes_on_under_one_process(
@@ -189,11 +187,8 @@ def test_a_sharded_run_goes_on_under_one_process(
     assert_same_weights(pair.one / name, run)
 
 
-@pytest.mark.parametrize(("name", "step"), [("sharded", 3), ("sharded_aligned", 2)])
-def test_a_sharded_checkpoint_has_the_files_and_moments_of_a_whole_one(
-    pair: Pair, name: str, step: int
-) -> None:
-    checkpoint = Path(name, "checkpoints", "0", f"checkpoint-{step}")
+def test_a_sharded_checkpoint_has_the_files_and_moments_of_a_whole_one(pair: Pair) -> None:
+    checkpoint = Path("sharded", "checkpoints", "0", "checkpoint-3")
     alone, both = pair.one / checkpoint, pair.two / checkpoint
     random_states = {"rng_state.pth", "rng_state_0.pth", "rng_state_1.pth"}
     found = [{path.name for path in one.iterdir()} - random_states for one in (alone, both)]

@@ -1,4 +1,4 @@
-"""4-bit weights made in memory are those that loading makes."""
+"""4-bit weights made in memory are those that loading makes, and lie where they can be cut."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from bitsandbytes.nn import Linear4bit
 
 from qvft.models.base import find_base
 from qvft.models.load import load_model
-from qvft.models.quantize import quantization_config, quantize_in_place
+from qvft.models.quantize import (
+    element_count,
+    quantization_config,
+    quantize_in_place,
+    rest_in_plain_weights,
+)
 
 
 @pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
@@ -33,3 +38,15 @@ def test_weights_in_memory_become_what_loading_makes_of_them(
         inside = x[:, : layer.in_features]
         assert torch.equal(found[name](inside), layer(inside)), name
     assert made.is_loaded_in_4bit and not made.qformer.training
+
+
+def test_plain_weights_are_bytes_that_count_as_what_they_were(tiny_folder: Path) -> None:
+    model = load_model(find_base(str(tiny_folder)), dtype=torch.float32, quantize="nf4")
+    layers = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
+    before = [element_count(layer.weight) for layer in layers]
+    rest_in_plain_weights(model, torch.device("meta"))
+    for layer, count in zip(layers, before, strict=True):
+        assert type(layer.weight) is torch.nn.Parameter and layer.weight.device.type == "cpu"
+        assert element_count(layer.weight) == count == layer.in_features * layer.out_features
+        scales = (layer.quant_state.absmax, layer.quant_state.state2.absmax)
+        assert {one.device.type for one in scales} == {"meta"}, "they wait where it will compute"

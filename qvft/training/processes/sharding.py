@@ -77,7 +77,7 @@ def shard(objective: nn.Module, model: PreTrainedModel, family: Family) -> None:
         objective: the module whose `forward` is a step.
         model: in it, with LoRA layers; weights that are trained at any time are float32.
     """
-    # A block returns a view of a result; nobody, here or in transformers, adds to it in place.
+    # A block returns a view of what it computed, which nothing changes in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     place = processes().device
     mesh = init_device_mesh(place.type, (dist.get_world_size(),))

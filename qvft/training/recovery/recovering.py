@@ -21,6 +21,11 @@ from transformers import Trainer
 from qvft.errors import LossSpikeError
 from qvft.log import get_logger
 from qvft.models.sharded import whole
+from qvft.training.processes.exchange import (
+    average_gradients,
+    exchanges_afterwards,
+    largest_of_all,
+)
 from qvft.training.recovery.halving import is_out_of_memory, parts_of
 from qvft.training.recovery.nonfinite import NonFinite, find_non_finite
 from qvft.training.recovery.spikes import SpikeRule
@@ -99,6 +104,9 @@ class RecoveringTrainer(Trainer):
             model.zero_grad()
             self._step.losses.clear()
             clear_device_cache(garbage_collection=True)
+        if exchanges_afterwards(model) and self.accelerator.sync_gradients:
+            average_gradients(model)
+            self._halve_as_others()
         return self._step.losses[-1]
 
     def _take_rest(self, model: nn.Module) -> bool:
@@ -119,7 +127,8 @@ class RecoveringTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for part, is_last in self._parts(batch):
             # Processes exchange gradients once a batch at most.
-            wait = contextlib.nullcontext() if is_last else self.accelerator.no_sync(model)
+            exchanged = is_last and not exchanges_afterwards(model)
+            wait = contextlib.nullcontext() if exchanged else self.accelerator.no_sync(model)
             with wait:
                 total = total + super().training_step(model, part, self._step.items)
         return total
@@ -146,7 +155,7 @@ class RecoveringTrainer(Trainer):
         parts = 2**self.recovery.halvings
         smaller = self._sizes(2 * parts)
         reason = None
-        if self.accelerator.num_processes > 1:
+        if self.accelerator.num_processes > 1 and not exchanges_afterwards(self.model_wrapped):
             reason = "the other processes wait for this one's gradients"
         elif not getattr(self.model, "adds_over_rows", False):
             reason = "what a row is to learn depends on the other rows of its batch"
@@ -160,14 +169,28 @@ class RecoveringTrainer(Trainer):
                 logger.error("%s", stop)  # the main process has nothing to say of it
             raise stop from error
         self.recovery.halvings += 1
-        self._note_event(self.state.global_step + 1, {"out_of_memory": smaller})
+        self._say_halved(len(batch["row_index"]))
+
+    def _halve_as_others(self) -> None:
+        """Has batches taken in parts as small as those of the process with the least memory."""
+        most = largest_of_all(self.recovery.halvings, self.args.device)
+        if most > self.recovery.halvings:
+            self.recovery.halvings = most
+            self._say_halved(len(self._step.batches[-1]["row_index"]))
+
+    def _say_halved(self, rows: int) -> None:
+        if not self.is_world_process_zero():
+            return
+        parts = 2**self.recovery.halvings
+        sizes = self._sizes(parts)
+        self._note_event(self.state.global_step + 1, {"out_of_memory": sizes})
         logger.warning(
             "memory ran out at step %d with a batch of %d texts: batches are taken in %d parts "
             "from now on; the gradients are the same. To have it so from the start: %s",
             self.state.global_step + 1,
-            len(batch["row_index"]),
-            2 * parts,
-            settings_of(smaller),
+            rows,
+            parts,
+            settings_of(sizes),
         )
 
     def _sizes(self, parts: int) -> dict[str, int]:

@@ -170,11 +170,13 @@ def test_what_a_later_phase_trains_is_cut_as_float32_and_by_the_same_module(
     work.sharded = True
     decoder = work.loaded.model.language_model
     group(1)
-    first, second = (setup(tmp_path) for setup in work.phase_setups())
+    set_up_first, set_up_second = work.phase_setups()
+    first = set_up_first(tmp_path)
+    assert not any(weight.requires_grad for weight in decoder.parameters())
+    assert {weight.dtype for weight in decoder.parameters()} == {torch.float32}
+    second = set_up_second(tmp_path)
     assert first.module is second.module
-    for weight in decoder.parameters():
-        assert isinstance(weight, DTensor) and weight.requires_grad
-        assert weight.dtype == torch.float32
+    assert all(isinstance(one, DTensor) and one.requires_grad for one in decoder.parameters())
     asked = [sum(len(one["params"]) for one in setup.groups) for setup in (first, second)]
     assert asked[1] - asked[0] == len(list(decoder.parameters()))
 
