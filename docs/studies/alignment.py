@@ -80,9 +80,10 @@ def made_base(folder: Path, data: str, steps: int) -> tuple[Path, Path]:
     """The merged base and its text half, trained on `data`; made unless they are there."""
     merged, retrieval = folder / "base_merged", folder / "base_retrieval"
     run, file = folder / "base", folder / "base.yaml"
-    content = recipe("base", "qvft/tiny-blip2", base_data(data, folder), steps=steps, batch=64)
-    file.write_text(json.dumps({**content, "objectives": BASE_WEIGHTS}) + "\n", encoding="utf-8")
     if not merged.exists():
+        content = recipe("base", "qvft/tiny-blip2", base_data(data, folder), steps=steps, batch=64)
+        content["objectives"] = BASE_WEIGHTS
+        file.write_text(json.dumps(content) + "\n", encoding="utf-8")
         checked(train([str(file), f"run.dir={run}"]))
         checked(merge([str(run), str(merged)]))
     if not retrieval.exists():
