@@ -12,16 +12,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tar_shards import write_shards
-from two_processes import ALIGNMENT, PHASES, PLAIN, SMOOTH, UNEVEN, Program, launched
+from two_processes import (
+    ALIGNMENT,
+    ALIGNMENT_PARTS,
+    PHASES,
+    PLAIN,
+    SMOOTH,
+    UNEVEN,
+    Program,
+    launched,
+)
 
 from qvft.data.features.folders import shard_names, space_folders
 from qvft.data.features.index import read_index
 from qvft.eval import main as evaluate
 from qvft.train import main as train
 
-# Text generation counts less: the norm of its gradients, those of 150,000 word embeddings, has an
-# error of 7e-6 of its size in float32, and another one where two processes add up halves.
-ALIGNMENT_PARTS = "objectives: {itc: 0.5, itm: 0.5, itg: 0.05}\n"
 SHARDING = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 NF4 = ["model.quantize.scheme=nf4", "train.checkpointing=true"]
 # Each recipe: what is added to the text, what is changed, and what the launcher of two says.

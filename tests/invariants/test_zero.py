@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from two_processes import ALIGNMENT, PHASES, PLAIN, SMOOTH, UNEVEN, Program, launched
+from two_processes import ALIGNMENT_PARTS, PHASES, PLAIN, SMOOTH, UNEVEN, Program, launched
 
 from qvft.train import main as train
 from qvft.training.metrics_log import read_metrics
@@ -36,7 +36,7 @@ RECIPES: dict[str, tuple[str, list[str], int]] = {
     "adamw": ("", ["train.save_steps=3", *SMOOTH], 2),
     "clipped": ("", ["train.clip=0.01", "train.eval_steps=4"], 1),
     "phases": (PHASES, ["data.features=off"], 1),
-    "aligned": (ALIGNMENT, [], 2),
+    "aligned": (ALIGNMENT_PARTS, [], 2),
     "nf4": ("", ["model.quantize.scheme=nf4", "train.texts_per_image=3"], 2),
 }
 
@@ -135,7 +135,7 @@ def hurt(kind: str, recipe: Path, folder: Path) -> subprocess.CompletedProcess[s
     """Trains in two processes, of which the second has something wrong in step `STEP`."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-    command += [str(HURT), kind, str(recipe), f"run.dir={folder}", "train.batch_size=4"]
+    command += [str(HURT), kind, "0", str(recipe), f"run.dir={folder}", "train.batch_size=4"]
     command += ["train.max_steps=9", "train.spike={policy: skip, window: 8}"]
     environment = {**os.environ, **zero(2), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

@@ -4,6 +4,7 @@ DDP exchanges them within the backward pass. A process whose memory runs out the
 waiting for what it cannot give any more. Exchanged afterwards, a process may begin its part of a
 step anew by itself, while the others wait for its gradients. What a transfer could have hidden
 behind is little: the Q-Former, most of what is trained beside adapters, has its gradients last.
+Where a decoder is trained in full it is much, and DDP exchanges as it does.
 """
 
 from __future__ import annotations
@@ -21,10 +22,18 @@ AT_ONCE = 2**23
 
 
 def exchanges_afterwards(model: nn.Module) -> bool:
-    """Whether a wrapped objective's processes have nothing to say to each other within a pass."""
+    """Whether a wrapped objective's processes have nothing to say to each other within a pass.
+
+    They have where a row is learnt with others, and where most weights are trained.
+    """
     if not isinstance(model, DistributedDataParallel):
         return False
-    return getattr(model.module, "adds_over_rows", False)
+    return getattr(model.module, "adds_over_rows", False) and not _mostly_trained(model.module)
+
+
+def _mostly_trained(module: nn.Module) -> bool:
+    trained = sum(one.numel() for one in module.parameters() if one.requires_grad)
+    return 2 * trained > sum(one.numel() for one in module.parameters())
 
 
 @torch.no_grad()

@@ -42,11 +42,12 @@ def test_gradients_are_averaged_in_pieces(
 
 
 class Objective(nn.Linear):
-    """A module that says whether its batches can be taken in parts."""
+    """A module that says whether its batches can be taken in parts, two thirds of it frozen."""
 
-    def __init__(self, adds: bool) -> None:
+    def __init__(self, adds: bool, *, frozen: bool = True) -> None:
         super().__init__(2, 2)
         self.adds_over_rows = adds
+        self.weight.requires_grad_(not frozen)
 
 
 def test_only_what_is_silent_within_a_pass_is_exchanged_afterwards(alone_of_two: None) -> None:
@@ -54,3 +55,5 @@ def test_only_what_is_silent_within_a_pass_is_exchanged_afterwards(alone_of_two:
     assert exchanges_afterwards(DistributedDataParallel(Objective(adds=True)))
     # Contrast gathers texts of all processes, and its pass cannot be taken anew by one.
     assert not exchanges_afterwards(DistributedDataParallel(Objective(adds=False)))
+    # So many gradients are sent while others are computed.
+    assert not exchanges_afterwards(DistributedDataParallel(Objective(adds=True, frozen=False)))
