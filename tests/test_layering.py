@@ -44,6 +44,7 @@ HOMES = {
     },
     "peft": {"adapters/lora.py"},
     "bitsandbytes": {"models/quantize.py"},
+    "deepspeed": {"training/processes/zero.py"},
     "filelock": {"locks.py"},
     "datasets": {
         "data/formats/hf.py",
