@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from two_processes import HURT_STEP, HURT_STEPS, PLAIN, hurt
 
 from qvft.train import main
 from qvft.training.metrics_log import read_metrics
 
-HURT = Path(__file__).with_name("hurt.py")
-STEP = 7
-STEPS = ["train.max_steps=9", "train.spike={policy: skip, window: 8}"]
-
-
-# As in test_processes.py: what differs is the order of float32 sums.
-PLAIN = ["train.arguments.optim=sgd", "train.schedule=constant", "train.warmup=0"]
-PLAIN += [f"train.lr.{one}=0.05" for one in ("qformer", "query_tokens", "language_projection")]
-
-
-def two(
-    kind: str, recipe: Path, folder: Path, *changes: str, rows: int = 0
-) -> subprocess.CompletedProcess[str]:
-    """Trains in two processes, of which the second has something wrong in step `STEP`."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-    command += [str(HURT), kind, str(rows), str(recipe), f"run.dir={folder}", *changes]
-    command += ["train.batch_size=4", *STEPS]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_both(recipe_file: Path, tmp_path: Path) -> None:
-    done = two("nan", recipe_file, tmp_path)
+    done = hurt("nan", recipe_file, tmp_path)
     assert done.returncode != 0
     # The main process says it, though its own samples are sound.
     assert done.stderr.count("the loss is nan at step 7; samples: train") == 1
@@ -47,11 +24,11 @@ def test_a_loss_that_is_not_finite_stops_both(recipe_file: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_spike_is_left_out_by_both(recipe_file: Path, tmp_path: Path) -> None:
-    done = two("spike", recipe_file, tmp_path)
+    done = hurt("spike", recipe_file, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = read_metrics(tmp_path / "metrics.jsonl")
     ((step, spike),) = [(row["step"], row["spike"]) for row in rows if "spike" in row]
-    assert step == STEP
+    assert step == HURT_STEP
     assert len(spike["samples"]) == 8  # of both processes
     assert (tmp_path / "adapter" / "manifest.json").is_file()
 
@@ -60,15 +37,15 @@ def test_a_spike_is_left_out_by_both(recipe_file: Path, tmp_path: Path) -> None:
 def test_memory_that_ran_out_in_one_halves_the_batches_of_both(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    done = two("memory", recipe_file, tmp_path / "two", *PLAIN, rows=2)
+    done = hurt("memory", recipe_file, tmp_path / "two", *PLAIN, rows=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("memory ran out at step 7") == 1
     assert "with a batch of 4 texts: batches are taken in 2 parts" in done.stderr
     rows = read_metrics(tmp_path / "two" / "metrics.jsonl")
     events = [(row["step"], row["out_of_memory"]) for row in rows if "out_of_memory" in row]
-    assert events == [(STEP, {"batch_size": 2, "accumulation": 2})]
+    assert events == [(HURT_STEP, {"batch_size": 2, "accumulation": 2})]
 
-    one = ["train.batch_size=8", *STEPS, *PLAIN, f"run.dir={tmp_path / 'one'}"]
+    one = ["train.batch_size=8", *HURT_STEPS, *PLAIN, f"run.dir={tmp_path / 'one'}"]
     assert main([str(recipe_file), *one]) == 0
     for file in ("bridge.safetensors", "adapter_model.safetensors"):
         alone, both = (load_file(tmp_path / run / "adapter" / file) for run in ("one", "two"))
@@ -99,6 +76,6 @@ def test_memory_that_cannot_be_found_is_said_and_ends_both(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    done = two(kind, recipe_file, tmp_path)
+    done = hurt(kind, recipe_file, tmp_path)
     assert done.returncode != 0
     assert "memory ran out at step 7" in done.stderr and said in done.stderr

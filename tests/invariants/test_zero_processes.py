@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from two_processes import ALIGNMENT_PARTS, PHASES, PLAIN, SMOOTH, UNEVEN, Program, launched
+from two_processes import (
+    ALIGNMENT_PARTS,
+    HURT_STEP,
+    PHASES,
+    PLAIN,
+    SMOOTH,
+    UNEVEN,
+    Program,
+    hurt,
+    launched,
+    under_two,
+)
 
 from qvft.train import main as train
 from qvft.training.metrics_log import read_metrics
@@ -22,8 +31,6 @@ pytestmark = pytest.mark.skipif(
     find_spec("deepspeed") is None,
     reason="DeepSpeed is not installed (pip install 'qvft[zero]')",
 )
-HURT = Path(__file__).with_name("hurt.py")
-STEP = 7
 
 
 def zero(stage: int) -> dict[str, str]:
@@ -123,36 +130,35 @@ def test_a_run_goes_on_with_zero_and_without(pair: Pair, tmp_path: Path) -> None
 
 
 def test_batches_may_be_summed_up(pair: Pair, tmp_path: Path) -> None:
-    given = [*pair.given("adamw"), f"run.dir={tmp_path}", "train.batch_size=4"]
-    given += ["train.accumulation=2", "train.max_steps=3"]
-    alone = [*given[:-3], "train.batch_size=16", "train.max_steps=3", f"run.dir={tmp_path}/one"]
-    assert train(alone) == 0
-    launched([("train", [*given, f"run.dir={tmp_path}/two"], zero(2))], tmp_path / "cache")
+    given = [*pair.given("adamw"), "train.max_steps=3"]
+    assert train([*given, "train.batch_size=16", f"run.dir={tmp_path}/one"]) == 0
+    parts = [*given, "train.batch_size=4", "train.accumulation=2", f"run.dir={tmp_path}/two"]
+    launched([("train", parts, zero(2))], tmp_path / "cache")
     require_equal(weights(tmp_path / "one"), weights(tmp_path / "two"))
 
 
-def hurt(kind: str, recipe: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Trains in two processes, of which the second has something wrong in step `STEP`."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-    command += [str(HURT), kind, "0", str(recipe), f"run.dir={folder}", "train.batch_size=4"]
-    command += ["train.max_steps=9", "train.spike={policy: skip, window: 8}"]
-    environment = {**os.environ, **zero(2), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
 def test_a_spike_moves_no_weight(recipe_file: Path, tmp_path: Path) -> None:
-    done = hurt("spike", recipe_file, tmp_path)
+    done = hurt("spike", recipe_file, tmp_path, **zero(2))
     assert done.returncode == 0, done.stderr[-3000:]
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    assert [row["step"] for row in rows if "spike" in row] == [STEP]
+    assert [row["step"] for row in rows if "spike" in row] == [HURT_STEP]
     optimizer = torch.load(tmp_path / "checkpoints/0/checkpoint-8/optimizer.pt", weights_only=True)
     assert {entry["step"].item() for entry in optimizer["state"].values()} == {7}
 
 
 def test_a_loss_that_is_not_finite_stops_both(recipe_file: Path, tmp_path: Path) -> None:
-    done = hurt("nan", recipe_file, tmp_path)
+    done = hurt("nan", recipe_file, tmp_path, **zero(2))
     assert done.returncode != 0
     assert done.stderr.count("qvft: the loss is nan at step 7; samples: train") == 1
     checkpoints = (tmp_path / "checkpoints" / "0").glob("checkpoint-*")
     assert sorted(path.name for path in checkpoints) == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_each_process_holds_half_of_the_moments(recipe_file: Path, tmp_path: Path) -> None:
+    done = under_two("dealt.py", [str(recipe_file), f"run.dir={tmp_path}"], **zero(2))
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"moments')]
+    assert len(rows) == 6  # two processes save three checkpoints
+    for row in rows:
+        # Each group of weights is filled up to a multiple of its alignment.
+        assert row["moments"] == pytest.approx(row["weights"], rel=1e-3)

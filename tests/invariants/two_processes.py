@@ -37,12 +37,31 @@ Program = tuple[str, list[str], dict[str, str]]
 """Its name, its arguments, and variables of the environment that a launcher would set."""
 
 
-def launched(programs: Sequence[Program], cache: Path) -> str:
-    """Runs programs under two processes; returns what they said."""
+HURT_STEP = 7
+HURT_STEPS = ["train.max_steps=9", "train.spike={policy: skip, window: 8}"]
+
+
+def under_two(
+    script: str, arguments: Sequence[str], **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a script of this folder under two processes of the CPU."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-    command += [str(Path(__file__).with_name("entries.py")), json.dumps(programs)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "QVFT_CACHE": str(cache)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    command += [str(Path(__file__).with_name(script)), *arguments]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def hurt(
+    kind: str, recipe: Path, folder: Path, *changes: str, rows: int = 0, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Trains with something wrong in step `HURT_STEP` of the second process, see hurt.py."""
+    given = [f"run.dir={folder}", *changes, "train.batch_size=4", *HURT_STEPS]
+    return under_two("hurt.py", [kind, str(rows), str(recipe), *given], **variables)
+
+
+def launched(programs: Sequence[Program], cache: Path) -> str:
+    """Runs programs under two processes; returns what they said."""
+    done = under_two("entries.py", [json.dumps(programs)], QVFT_CACHE=str(cache))
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Blip2ForConditionalGeneration
 
 from qvft.data.collate import Collator
@@ -20,18 +20,14 @@ from qvft.models.alignment.pairs import Pairs
 from qvft.models.alignment.texts import encode_texts
 from qvft.models.blip2 import language_prefix, query_states
 from qvft.training.objectives.alignment_losses import LossSum, alignment_losses, item_counts
-from qvft.training.objectives.language import (
-    language_loss,
-    leave_frozen_vision,
-    rest_frozen_parts,
-    vision_features,
-)
+from qvft.training.objectives.language import language_loss, vision_features
+from qvft.training.objectives.objective import Objective
 
 LANGUAGE = "lm"
 PAIR_KEYS = ("image_ids", "pair_images", "text_ids", "text_mask")
 
 
-class AlignmentObjective(nn.Module):
+class AlignmentObjective(Objective):
     """The weighted sum of the language loss and of contrast, matching and text generation.
 
     Args:
@@ -41,8 +37,6 @@ class AlignmentObjective(nn.Module):
         seed: of the draws of hard negatives.
     """
 
-    accepts_loss_kwargs = True
-
     def __init__(
         self,
         model: Blip2ForConditionalGeneration,
@@ -51,21 +45,14 @@ class AlignmentObjective(nn.Module):
         weights: Mapping[str, float],
         seed: int,
     ) -> None:
-        super().__init__()
-        self.model, self.heads = model, heads
+        super().__init__(model)
+        self.heads = heads
         self.weights, self.seed = dict(weights), seed
-        leave_frozen_vision(self, model)
 
     @property
     def adds_over_rows(self) -> bool:
         """Whether a batch's sums are those of its parts: negatives come from the whole batch."""
         return not {"itc", "itm"} & self.weights.keys()
-
-    def train(self, mode: bool = True) -> AlignmentObjective:
-        """As `LanguageModelling.train`."""
-        super().train(mode)
-        rest_frozen_parts(self.model)
-        return self
 
     def forward(
         self,

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from qvft.models.packed import Packing, hidden_at
 from qvft.models.stages import embed_rows, encode_features, encode_vision, logits_of
+from qvft.training.objectives.objective import Objective
 
 IGNORED = -100
 LOGIT_ROWS = 512
@@ -23,7 +23,7 @@ LOGIT_ROWS = 512
 600 KB each in float32."""
 
 
-class LanguageModelling(nn.Module):
+class LanguageModelling(Objective):
     """Next-token loss of the supervised tokens given image and prompt.
 
     One module around the whole model, so that DDP sees a single `forward`.
@@ -32,19 +32,7 @@ class LanguageModelling(nn.Module):
         model: of any family, with or without LoRA layers in it.
     """
 
-    accepts_loss_kwargs = True
     adds_over_rows = True  # a batch's sums are those of its parts
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-        leave_frozen_vision(self, model)
-
-    def train(self, mode: bool = True) -> LanguageModelling:
-        """Training mode, except for parts that are frozen: they stay as evaluation finds them."""
-        super().train(mode)
-        rest_frozen_parts(self.model)
-        return self
 
     def forward(
         self,
@@ -86,16 +74,6 @@ class LanguageModelling(nn.Module):
         )
 
 
-def leave_frozen_vision(objective: nn.Module, model: PreTrainedModel) -> None:
-    """Tells DDP not to broadcast a frozen ViT: every process has read it, or has let it go."""
-    vision = model.vision_model
-    if not any(parameter.requires_grad for parameter in vision.parameters()):
-        kept = {id(tensor) for tensor in (*vision.parameters(), *vision.buffers())}
-        named = (*objective.named_parameters(), *objective.named_buffers())
-        names = [name for name, tensor in named if id(tensor) in kept]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, names)
-
-
 def vision_features(
     model: PreTrainedModel, pixel_values: Tensor | None, features: Tensor | None
 ) -> Tensor:
@@ -104,13 +82,6 @@ def vision_features(
         return features
     assert pixel_values is not None, "a batch has images or their features"
     return encode_vision(model, pixel_values)
-
-
-def rest_frozen_parts(model: PreTrainedModel) -> None:
-    """Puts a ViT or Q-Former of which nothing is trained into evaluation mode."""
-    for part in (model.vision_model, model.qformer):
-        if not any(parameter.requires_grad for parameter in part.parameters()):
-            part.eval()
 
 
 def language_loss(
