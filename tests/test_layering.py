@@ -62,6 +62,7 @@ HOMES = {
             "vqa_accuracy",
             "medical_vqa",
             "llava_med",
+            "multimedeval",
             "retrieval",
         )
     },
