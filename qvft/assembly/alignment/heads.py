@@ -125,8 +125,10 @@ def _fresh(
 
 
 def _stored(
-    recipe: Recipe, loaded: Loaded, _tokenizer: Any, *, text_generation: bool
+    recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
 ) -> AlignmentHeads:
+    """Heads of the text branch's checkpoint, whose text generation begins with the tokenizer's
+    begin-of-text token where it has one: BLIP-2's [DEC], in the place of [CLS]."""
     assert recipe.objectives.text_branch is not None
     base = find_base(recipe.objectives.text_branch)
     found = heads_from_retrieval(
@@ -135,6 +137,7 @@ def _stored(
         files=weight_files(base),
         source=base.id,
         text_generation=text_generation,
+        generation_start_id=tokenizer.bos_token_id,
     )
     logger.info(
         "text branch: %d weights from %s, of which %d are left to the model's own; fresh: %s",

@@ -214,6 +214,8 @@ def test_alignment_starts_from_a_retrieval_checkpoint(
     texts = ["a circle", "two squares"]
     found = open_aligned(run).branch.tokenizer(texts)["input_ids"]
     assert found == open_aligned(aligned_run).branch.tokenizer(texts)["input_ids"]
+    # What text generation begins with: this tokenizer puts it in front of every text anyway.
+    assert {ids[0] for ids in found} == {entry["generation_start_id"]}
 
 
 def test_merging_leaves_the_heads_out(aligned_run: Path, tmp_path: Path) -> None:
