@@ -87,7 +87,7 @@ def test_a_text_of_which_nothing_is_left_stops_both(
     given = [str(recipe_file), f"data.train.path={file}", f"run.dir={tmp_path / 'run'}", CLEAN]
     assert program(given) == 2
     said = capsys.readouterr().err
-    assert "cleaning leaves nothing of 1 texts, first test0#caption0" in said
+    assert "cleaning leaves nothing of 1 text: test0#caption0" in said
     assert "Traceback" not in said
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from qvft.data.blip_text import TextForm, clean_caption, clean_question, cleaned
-from qvft.data.rows import Row
+from qvft.data.rows import Row, training_rows
+from qvft.data.sample import Sample
+from qvft.data.stream import Part, Stream
 from qvft.errors import DataError
 
 LISTED = 3
@@ -50,15 +52,51 @@ def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> Non
     """
     if form == "as_written":
         return
-    empty = [row.id for row in rows if not cleaned(row.kind, _text(row), form).strip()]
+    empty = [
+        row.id or row.sample.id for row in rows if not cleaned(row.kind, _text(row), form).strip()
+    ]
     if empty:
         first = ", ".join(empty[:LISTED]) + (", ..." if len(empty) > LISTED else "")
         raise DataError(
-            f"cleaning leaves nothing of {len(empty):,} texts, first {first}",
+            f"cleaning leaves nothing of {len(empty):,} text{'s' * (len(empty) > 1)}: {first}",
             where=where,
             expected='texts of more than .!"()*#:;~ and blanks',
             do="replace them, or data.text: as_written",
         )
+
+
+@dataclass(frozen=True)
+class TextsLeft:
+    """A stream in which a sample whose texts cleaning empties is a broken record.
+
+    Attributes:
+        stream: the stream as it is read.
+        texts: which of a sample's texts are trained on.
+        form: how they are read.
+    """
+
+    stream: Stream
+    texts: str
+    form: TextForm
+
+    @property
+    def sha256(self) -> str:
+        """The stream's own."""
+        return self.stream.sha256
+
+    def samples(self, part: Part) -> Iterator[Sample | DataError]:
+        """As `Stream.samples`."""
+        for found in self.stream.samples(part):
+            if self.form == "as_written" or isinstance(found, DataError):
+                yield found
+                continue
+            try:
+                rows = training_rows([found], texts=self.texts)
+                require_text_left(rows, self.form, where=found.id)
+            except DataError as error:
+                yield error
+            else:
+                yield found
 
 
 def _text(row: Row) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qvft.data.blip_text import MAX_WORDS, clean_caption, clean_question
-from qvft.data.cleaned import Cleaned, cleaned_rows, require_text_left
+from qvft.data.cleaned import Cleaned, TextsLeft, cleaned_rows, require_text_left
 from qvft.data.rows import Row
-from qvft.data.sample import ImageFile, Sample
+from qvft.data.sample import ImageFile, Question, Sample
+from qvft.data.stream import Part
 from qvft.errors import DataError
 
 
@@ -72,9 +74,31 @@ def test_changed_rows_are_counted_and_answers_are_not() -> None:
     assert cleaned_rows(ROWS, "as_written") == Cleaned(0, ())
 
 
+class Listed:
+    """A stream of a few samples, one of them broken."""
+
+    sha256 = "0"
+
+    def samples(self, part: Part) -> Iterator[Sample | DataError]:
+        image = ImageFile(Path("x.png"))
+        yield Sample("1", image, captions=("A dog.",))
+        yield Sample("2", image, captions=("a cat", "..."))
+        yield DataError("broken", where="3")
+        yield Sample("4", image, questions=(Question("q", "?!", ("...",)),))
+
+
+def test_a_streamed_text_of_which_nothing_is_left_is_a_broken_record() -> None:
+    part = Part(0, 0, 0, 1)
+    found = list(TextsLeft(Listed(), "all", "blip2").samples(part))
+    assert [isinstance(one, DataError) for one in found] == [False, True, True, False]
+    assert [one.where for one in found if isinstance(one, DataError)] == ["2", "3"]
+    kept = list(TextsLeft(Listed(), "all", "as_written").samples(part))
+    assert [isinstance(one, DataError) for one in kept] == [False, False, True, False]
+
+
 def test_a_text_of_which_nothing_is_left_is_refused() -> None:
     rows = [*ROWS, row(7, caption="..."), row(8, question="!")]
-    with pytest.raises(DataError, match=r"nothing of 2 texts, first 7, 8"):
+    with pytest.raises(DataError, match=r"nothing of 2 texts: 7, 8"):
         require_text_left(rows, "blip2", where="data.train")
     require_text_left(ROWS, "blip2", where="data.train")
     require_text_left(rows, "as_written", where="data.train")

@@ -25,6 +25,7 @@ from qvft.data.sample import ImageFile, Sample
 from qvft.files import sha256_file
 from qvft.models.base import find_base
 from qvft.models.stages import decode_hidden, embed_rows, encode_images, encode_vision, logits_of
+from qvft.predict import main as predict
 from qvft.training.objectives.language import IGNORED, LanguageModelling, token_losses
 
 PROMPTS = ("with_prompt", "no_prompt")
@@ -236,6 +237,16 @@ def test_captions_of_every_setting(reference: Reference, which: str) -> None:
         found[name] = model.caption(reference.images, **decoding(settings[name]))
         wanted[name] = expected_texts(record)
     assert found == wanted
+
+
+def test_the_program_writes_lavis_captions(reference: Reference, tmp_path: Path) -> None:
+    setting, out = "beam5_length_penalty_-1", tmp_path / "rows.jsonl"
+    fields = decoding(reference.expected["settings"][setting])
+    options = [part for name, value in fields.items() for part in (f"--{name}", str(value))]
+    given = [reference.name, *reference.images, "--out", str(out), "--workers", "0", *options]
+    assert predict(given) == 0
+    texts = [json.loads(line)["text"] for line in out.read_text().splitlines()]
+    assert texts == expected_texts(reference.expected["captions"]["no prompt"][setting])
 
 
 @pytest.mark.parametrize("which", PROMPTS)

@@ -9,7 +9,7 @@ from typing import Any
 from qvft.assembly.data import Split, inspect_split
 from qvft.checking.findings import LeftOut, Quality, SplitFindings, TextShown
 from qvft.data.blip_text import MAX_WORDS, TextForm, cleaned
-from qvft.data.cleaned import cleaned_rows, require_text_left
+from qvft.data.cleaned import cleaned_rows
 from qvft.data.prompt import PromptTemplate
 from qvft.data.quality import distributions, spelling
 from qvft.data.quality.contradictions import asked_before, repeats
@@ -64,8 +64,7 @@ def read_sides(recipe: Recipe, template: PromptTemplate) -> list[Side]:
     """The training data and, where the recipe has any, the evaluation data.
 
     Raises:
-        RecipeError, DataError: as `inspect_split`, or a split holds no text, or one of which
-            cleaning leaves nothing.
+        RecipeError, DataError: as `inspect_split`, or a split holds no text.
     """
     sides = []
     for which in ("train", "eval") if recipe.data.eval else ("train",):
@@ -75,7 +74,6 @@ def read_sides(recipe: Recipe, template: PromptTemplate) -> list[Side]:
         if not rows:
             purpose = "train" if which == "train" else "evaluate"
             raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
-        require_text_left(rows, recipe.data.text, where=f"data.{which}")
         sides.append(Side(which, split, rows, token_stats(rows, template), template.text))
     return sides
 

@@ -15,7 +15,6 @@ from qvft.assembly.data import Split, read_split
 from qvft.assembly.evaluating.facts import data_facts, decode_facts, model_facts
 from qvft.assembly.evaluating.standing import Standing, facts_of, why_other
 from qvft.assembly.model import versions
-from qvft.data.cleaned import require_text_left
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError, RecipeError
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
@@ -91,8 +90,6 @@ def prepare(opened: Opened, *, split: Split | None = None) -> Task:
     rows = evaluation_rows(split.samples, texts=split.source.texts)
     if not rows:
         raise DataError("holds no text to evaluate", where="data.eval")
-    asked = [row for row in rows if row.kind == "question"]
-    require_text_left(asked, recipe.data.text, where="data.eval")
     wanted = recipe.eval.metrics
     classes = _classes(opened, rows)
     of_model = ([RETRIEVAL] if _retrieves(opened, rows) else []) + ([ZERO_SHOT] if classes else [])

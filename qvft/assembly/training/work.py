@@ -35,7 +35,6 @@ from qvft.assembly.streaming import streamed_batches
 from qvft.assembly.training.batches import token_batches, view_draw
 from qvft.assembly.training.objective import Collate, objective_of
 from qvft.assembly.training.plans import PhasePlan, phase_plans, require_kernels, require_shardable
-from qvft.data.cleaned import require_text_left
 from qvft.data.left_out import StreamCollator
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
@@ -124,10 +123,7 @@ class TrainingWork:
         if plan.phase.objective == "scene_heads":
             return evaluation_rows(split.samples, texts="captions")
         expand = training_rows if training else evaluation_rows
-        rows = expand(split.samples, texts=split.source.texts)
-        where = "data.train" if training else "data.eval"
-        require_text_left(rows, self.recipe.data.text, where=where)
-        return rows
+        return expand(split.samples, texts=split.source.texts)
 
     def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
         """A phase's batches by tokens; None where it has them by texts.
