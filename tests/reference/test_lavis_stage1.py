@@ -6,6 +6,7 @@ a recipe names. docs/lavis.md says where qvft has another number on purpose.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from transformers import (
 import qvft.training.objectives.alignment_losses as losses_module
 from qvft.adapters.checkpoint import Alignment
 from qvft.assembly.alignment.aligned import Aligned
-from qvft.assembly.alignment.heads import TextBranch, new_branch
+from qvft.assembly.alignment.heads import TextBranch, generation_start, new_branch
 from qvft.assembly.model import base_model, base_of
 from qvft.models.alignment.scoring import best_candidates, matching_scores, reranked, similarity
 from qvft.models.alignment.states import (
@@ -390,7 +391,11 @@ def test_text_generation_token_by_token(batch: Batch) -> None:
 
 
 def test_text_generation_starts_with_lavis_token(reference: Reference, aligned: Aligned) -> None:
-    assert aligned.branch.heads.generation_start_id == reference.expected["dec_id"]
+    start = reference.expected["dec_id"]
+    assert aligned.branch.heads.generation_start_id == start
+    tokenizer = copy.deepcopy(aligned.branch.tokenizer)
+    tokenizer.bos_token = None  # where the word is there, but nothing says what it is for
+    assert generation_start(tokenizer) == start
 
 
 NAMES = {
