@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from qvft.data.formats.jsonl import path_problem
+from qvft.data.formats.image_path import path_problem
 from qvft.data.images.quiet import quiet_pillow
 from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.disk import not_written

@@ -53,7 +53,7 @@ def read(
         image_ids.add(name, where=where)
         written = fields.field(row, "file_name", where=where)
         file_name = fields.text(written, "file_name", where=where)
-        found[name] = Gathered(name, inside.file(pictures / file_name, where=where))
+        found[name] = Gathered(name, inside.image(file_name, "file_name", where=where))
     for where, row in fields.section(content, "annotations", path=file):
         if "id" in row:
             annotation_ids.add(fields.identifier(row["id"], "id", where=where), where=where)

@@ -128,9 +128,8 @@ def _samples(
             key = hashlib.sha256(cell["bytes"]).hexdigest()
             image: RowImage | ImageFile = RowImage(images, column, number, where)
         else:
-            base = path if path.is_dir() else path.parent
-            key = str(base / cell["path"])
-            image = inside.file(Path(key), where=where)
+            image = inside.image(cell["path"], column, where=where)
+            key = image.name
         one = gathered.setdefault(key, Gathered(str(number) if asked else name, image))
         one.captions.extend(table.captions(row, found, where=where))
         if asked:

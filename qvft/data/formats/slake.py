@@ -73,12 +73,12 @@ def read(
             "content_type": texts["content_type"],
             "language": spoken,
         }
-        written = Path(texts["img_name"])
+        written = Path(texts["img_name"].replace("\\", "/"))
         image = found.setdefault(
             str(written),
             Gathered(
                 written.parent.name or written.stem,
-                inside.file(pictures / written, where=where),
+                inside.image(texts["img_name"], "img_name", where=where),
                 meta={key: texts[key] for key in ("location", "modality")},
             ),
         )
