@@ -14,6 +14,7 @@ from PIL import Image
 
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields
+from qvft.data.formats.class_labels import with_class_names
 from qvft.data.formats.gathering import Gathered, Unique, no_split
 from qvft.data.formats.inside import Inside
 from qvft.data.sample import ImageFile, Sample
@@ -114,9 +115,10 @@ def _samples(
     images = dataset.select_columns([column])
     gathered: dict[str, Gathered] = {}
     ids = Unique(found.get("id", "id"))
-    for number, row in enumerate(dataset):
+    features, texts = dataset.features, set(found.values()) - {column}
+    for number, written in enumerate(dataset):
         where = f"{path}, row {number}"
-        cell = row[column]
+        row, cell = with_class_names(written, features, texts, where=where), written[column]
         if not cell or not (cell["bytes"] or cell["path"]):
             raise DataError(f"`{column}` is empty", where=where, expected="an image")
         name = str(number)
