@@ -59,6 +59,8 @@ def evaluate_target(given: argparse.Namespace) -> None:
     stdout.print(score_table(report))
     if report["against"] is not None:
         stdout.print(difference_table(report))
+    for warning in report["warnings"]:
+        stdout.print(f"warning  {warning}")
     stdout.print(f"report: {result.folder / 'report.html'}")
 
 

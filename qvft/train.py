@@ -32,12 +32,14 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
 
     from qvft.adapters.table import component_table
     from qvft.assembly.pinned import pinned
+    from qvft.assembly.recorded_data import require_same_data
     from qvft.assembly.training.work import training_work
     from qvft.files import require_space, require_writable
     from qvft.training.run import check_folder, claimed_folder, is_finished, run_phases
 
     recipe = pinned(recipe)
     folder = check_folder(recipe)
+    require_same_data(recipe, folder)
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)
         return
@@ -48,6 +50,8 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
         if is_finished(folder):  # by another process, meanwhile
             return
         if is_main_process():
+            for warning in work.warnings():
+                logger.warning("%s", warning)
             for plan in work.plans:
                 stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
         work.cache_features()

@@ -70,6 +70,7 @@ class SplitFindings:
 
     Attributes:
         cut_ids: of the rows that lose tokens.
+        cut_prompts, cut_targets: rows whose prompt, and whose target, loses tokens.
     """
 
     name: str
@@ -86,6 +87,8 @@ class SplitFindings:
     sha256: str
     quality: Quality
     cut_ids: tuple[str, ...] = ()
+    cut_prompts: int = 0
+    cut_targets: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,18 @@ class TokenRow:
     Attributes:
         ids: all tokens, image tokens first.
         target_start: index of the first supervised token; `len(ids)` where there is no target.
-        cut_tokens: tokens left out because the text was too long.
+        cut_prompt, cut_target: tokens left out of each because the row was too long.
     """
 
     ids: tuple[int, ...]
     target_start: int
-    cut_tokens: int = 0
+    cut_prompt: int = 0
+    cut_target: int = 0
+
+    @property
+    def cut_tokens(self) -> int:
+        """Tokens left out because the row was too long."""
+        return self.cut_prompt + self.cut_target
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,14 @@ class PromptTemplate:
     max_text_tokens: int = 128
 
     def prompt_text(self, kind: Kind, question: str | None = None) -> str:
-        """The words before the target, without a blank at the end: the target brings its own."""
+        """The words before the target, without blanks at the end: the target brings its own.
+
+        A line break at the end stays, and the target then follows it directly.
+        """
         if kind == "caption":
-            return self.caption.rstrip()
-        return self.question.replace("{question}", " ".join((question or "").split())).rstrip()
+            return self.caption.rstrip(" ")
+        asked = " ".join((question or "").split())
+        return self.question.replace("{question}", asked).rstrip(" ")
 
     @property
     def stop_id(self) -> int:
@@ -87,7 +97,7 @@ class PromptTemplate:
             answer = self._tokens(_answer_text(prompt_text, target))
         return self._row(prompt, answer)
 
-    def encode_all(self, texts: Sequence[tuple[Kind, str | None, str]]) -> list[TokenRow]:
+    def encode_all(self, texts: Sequence[tuple[Kind, str | None, str | None]]) -> list[TokenRow]:
         """What `encode` gives of each (kind, question, target), in half the time.
 
         The tokenizer takes a list in one call; prompts that recur are read once.
@@ -95,11 +105,15 @@ class PromptTemplate:
         prompts = [self.prompt_text(kind, question) for kind, question, _ in texts]
         different = list(dict.fromkeys(prompts))
         ids = dict(zip(different, self._all_tokens(different), strict=True))
-        written = zip(prompts, texts, strict=True)
-        answers = self._all_tokens(
-            [_answer_text(prompt, target) for prompt, (*_, target) in written]
-        )
-        return [self._row(ids[p], answer) for p, answer in zip(prompts, answers, strict=True)]
+        written = [
+            None if target is None else _answer_text(prompt, target)
+            for prompt, (*_, target) in zip(prompts, texts, strict=True)
+        ]
+        answers = iter(self._all_tokens([text for text in written if text is not None]))
+        return [
+            self._row(ids[prompt], None if text is None else next(answers))
+            for prompt, text in zip(prompts, written, strict=True)
+        ]
 
     def _row(self, prompt: Sequence[int], target: Sequence[int] | None) -> TokenRow:
         """A row of the tokens of its prompt and of its target."""
@@ -109,11 +123,15 @@ class PromptTemplate:
         # At least half the room is the prompt's: an answer without its question teaches nothing.
         kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
         kept_prompt = prompt[max(0, len(prompt) - (room - len(kept_answer))) :]
-        cut = len(prompt) + len(answer) - len(kept_prompt) - len(kept_answer)
         images = [] if self.image_token_id is None else [self.image_token_id]
         head = [*(images * self.num_query_tokens), self.tokenizer.bos_token_id]
         ids = [*head, *kept_prompt, *kept_answer, *stop]
-        return TokenRow(tuple(ids), len(head) + len(kept_prompt), cut)
+        return TokenRow(
+            tuple(ids),
+            len(head) + len(kept_prompt),
+            cut_prompt=len(prompt) - len(kept_prompt),
+            cut_target=len(answer) - len(kept_answer),
+        )
 
     def decode(self, new_ids: Sequence[int]) -> str:
         """The text of generated tokens, up to the first stop token."""
@@ -141,4 +159,5 @@ class PromptTemplate:
 
 def _answer_text(prompt: str, target: str) -> str:
     """A target as it stands behind its prompt."""
-    return (" " if prompt else "") + " ".join(target.split())
+    apart = prompt and not prompt[-1].isspace()
+    return (" " if apart else "") + " ".join(target.split())

@@ -11,12 +11,15 @@ from PIL.Image import Image
 
 from qvft.assembly.asking.generation import check_fields, generation_fields
 from qvft.assembly.asking.opening import Opened, load_opened, open_target
+from qvft.data.cut import cut_rows
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
 from qvft.errors import DataError
 from qvft.evaluation.prediction.predict import Outcome, outcomes
+from qvft.log import get_logger
 
+logger = get_logger("qvft.predict")
 ImageLike = str | Path | Image
 Text = str | list[str] | None
 OnBadImage = Literal["error", "skip"]
@@ -125,7 +128,10 @@ class VisionLanguageModel:
         batch_size: int,
         workers: int,
     ) -> Iterator[Outcome]:
-        """What comes of each row, as batches finish."""
+        """What comes of each row, as batches finish; prompts that are cut are counted first."""
+        template = self.loaded.template
+        for sentence in cut_rows(rows, template, asked=True).warning(template.max_text_tokens):
+            logger.warning("%s", sentence)
         return outcomes(
             self.loaded.model,
             self.loaded.collator,

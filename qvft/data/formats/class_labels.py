@@ -9,7 +9,11 @@ from qvft.errors import DataError
 
 
 def with_class_names(
-    row: Mapping[str, Any], features: Mapping[str, Any] | None, columns: Iterable[str], *, where: str
+    row: Mapping[str, Any],
+    features: Mapping[str, Any] | None,
+    columns: Iterable[str],
+    *,
+    where: str,
 ) -> dict[str, Any]:
     """The row with the names of its `ClassLabel`s, also of those inside lists and objects.
 

@@ -16,6 +16,7 @@ from qvft.data.formats import columns as table
 from qvft.data.formats import fields
 from qvft.data.formats.class_labels import with_class_names
 from qvft.data.formats.gathering import Gathered, Unique, no_split
+from qvft.data.formats.image_folder import count_images_without_row
 from qvft.data.formats.inside import Inside
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError, ImageError
@@ -202,7 +203,11 @@ def _load_folder(path: Path) -> Any:
     if any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
         return datasets.load_from_disk(str(path))
     if any(file for name in _METADATA for file in path.rglob(name)):
-        return datasets.load_dataset("imagefolder", data_dir=str(path), drop_labels=True)
+        loaded = datasets.load_dataset("imagefolder", data_dir=str(path), drop_labels=True)
+        splits = [split for split in loaded.values() if "image" in split.column_names]
+        paths = (name for split in splits for name in _paths(split, where=str(path)))
+        count_images_without_row(path, paths)
+        return loaded
     if any(path.rglob("*.parquet")):
         return datasets.load_dataset("parquet", data_dir=str(path))
     raise DataError(
@@ -211,6 +216,13 @@ def _load_folder(path: Path) -> Any:
         expected="one of these in the folder",
         do="for texts in JSONL use format jsonl",
     )
+
+
+def _paths(split: Any, *, where: str) -> Iterator[str]:
+    """The image files that the rows of a split name."""
+    for row in undecoded(split, "image", where=where).select_columns(["image"]):
+        if row["image"] and row["image"]["path"]:
+            yield row["image"]["path"]
 
 
 def is_hub_id(path: str) -> bool:
