@@ -34,7 +34,7 @@ def training_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> lis
     """
     return [
         *_one_text(rows, lambda row: (row.target,), noun="targets"),
-        *_few_images(images, "training on"),
+        *_few_images(images, "learnt from"),
         *prompts_repeated(rows, prompt),
     ]
 
@@ -43,7 +43,7 @@ def evaluation_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> l
     """What should be known of evaluation data before figures are read; as `training_doubts`."""
     return [
         *_one_text(rows, lambda row: row.references, noun="references"),
-        *_few_images(images, "figures from"),
+        *_few_images(images, "measured on"),
         *prompts_repeated(rows, prompt),
     ]
 
@@ -110,7 +110,7 @@ def _few_images(images: int, what: str) -> list[str]:
     if images >= FEW_IMAGES:
         return []
     count = "1 image" if images == 1 else f"{images} images"
-    return [f"{count}: {what} fewer than {FEW_IMAGES} says nothing about others"]
+    return [f"{count}: what is {what} fewer than {FEW_IMAGES} may hold for these alone"]
 
 
 def _plain(text: str) -> str:

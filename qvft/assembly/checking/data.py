@@ -205,7 +205,8 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
         warnings.append(
             f"{name}: {count_of(found.cut_ids, 'row')} ({found.cut_rows / found.rows:.1%}) cut, "
             f"{found.cut_tokens:,} tokens, of {found.cut_prompts:,} prompts and "
-            f"{found.cut_targets:,} targets; raise data.max_text_tokens or shorten the texts ({ALL})"
+            f"{found.cut_targets:,} targets; raise data.max_text_tokens or shorten the texts "
+            f"({ALL})"
         )
     extra = sum(len(group) - 1 for group in quality.exact_duplicates)
     if extra:
