@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qvft.assembly.streaming import CHECKED, HEAD, is_streamed, stream_head, stream_of
 from qvft.data.formats import read_samples
+from qvft.data.images.decoding import ABSENT
 from qvft.data.quality.look import Look
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream
@@ -170,7 +171,7 @@ def _no_image(which: str, skipped: list[Skipped]) -> RecipeError:
     if len(reasons) > REASONS:
         listed.append(f"... and {len(reasons) - REASONS:,} more reasons")
     first = skipped[0]
-    name = Path(first.name).absolute() if first.reason == "no such file" else first.name
+    name = Path(first.name).absolute() if first.reason == ABSENT else first.name
     return RecipeError(
         f"no usable image is left ({'; '.join(listed)}); the first is {name}",
         where=where,
