@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from qvft.files import expanded
 from qvft.log import exit_status, get_logger, is_main_process, stdout
 
 logger = get_logger("qvft.train")
@@ -14,7 +15,7 @@ logger = get_logger("qvft.train")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.train", description=__doc__)
-    parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml")
+    parser.add_argument("recipe", type=expanded, help="YAML file, e.g. recipes/custom_jsonl.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     given = parser.parse_args(arguments)
     return exit_status(

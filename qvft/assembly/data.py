@@ -97,11 +97,13 @@ def read_split(recipe: Recipe, which: str) -> Split:
     if skipped:
         first = ", ".join(item.id for item in skipped[:5])
         logger.warning(
-            "data.%s: %d of %d images are left out (data.on_bad_image: skip), first %s",
+            "data.%s: %d of %d images are left out (data.on_bad_image: skip), first %s (%s: %s)",
             which,
             len(skipped),
             len(samples),
             first,
+            skipped[0].name,
+            skipped[0].reason,
         )
     if not kept:
         raise _no_image(which, skipped)
