@@ -152,3 +152,39 @@ def test_images_and_questions_that_share_ids_can_be_evaluated_and_compared(
     assert report["against"]["n"] == 4
     assert "3 images" not in str(report["warnings"])
     assert any("2 images" in warning for warning in report["warnings"])  # kept with the report
+
+
+def test_captions_that_the_text_branch_does_not_see_whole_are_counted(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qvft.assembly.training.work import training_work
+    from qvft.recipe.load import load_recipe
+
+    captions = [{"caption": "a red circle " * 20}, {"caption": "a red circle"}]
+    data = write(tmp_path / "data", *captions)
+    recipe = load_recipe(recipe_file, [f"data.train.path={data}", "objectives={itc: 1.0}"])
+    said = training_work(recipe).warnings()
+    message = (
+        "rows: the text branch of itc, itm and itg reads 32 tokens: it does not see the end of"
+    )
+    assert f"{message} 1 of 2 captions" in said
+
+
+def test_prompts_that_the_qformer_does_not_see_whole_are_counted(
+    recipe_file: Path, degenerate: Path
+) -> None:
+    from dataclasses import replace
+
+    from qvft.assembly.doubts import evaluation_warnings
+    from qvft.assembly.training.work import training_work
+    from qvft.data.question_reader import QuestionReader
+    from qvft.data.rows import evaluation_rows
+    from qvft.recipe.load import load_recipe
+
+    work = training_work(load_recipe(recipe_file, [f"data.train.path={degenerate}"]))
+    collator = work.loaded.collator
+    reader = QuestionReader(collator.template.tokenizer, 12)
+    rows = evaluation_rows(work.train.samples)
+    said = evaluation_warnings(work.train, rows, replace(collator, reader=reader))
+    message = "rows: the Q-Former reads 12 tokens: it does not see the beginning of 1 of 3 prompts"
+    assert message in said

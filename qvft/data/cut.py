@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
@@ -62,3 +63,14 @@ def cut_rows(rows: Sequence[Row], template: PromptTemplate, *, asked: bool = Fal
             if first is None and one.cut_prompt + whole.cut_target:
                 first = row.id or row.sample.image.name
     return CutRows(len(rows), prompts, targets, tokens, first)
+
+
+def too_long(texts: Sequence[str], tokenizer: Any, limit: int) -> int:
+    """How many of the texts have more than `limit` tokens, the tokenizer's own marks counted."""
+    lengths: dict[str, int] = {}
+    different = list(dict.fromkeys(texts))
+    for start in range(0, len(different), AT_ONCE):
+        some = different[start : start + AT_ONCE]
+        ids = tokenizer(some, split_special_tokens=True, verbose=False)["input_ids"]
+        lengths |= {text: len(tokens) for text, tokens in zip(some, ids, strict=True)}
+    return sum(lengths[text] > limit for text in texts)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qvft.data.cut import cut_rows
+from qvft.data.cut import cut_rows, too_long
 from qvft.data.drawn import vocabulary_texts
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
@@ -56,3 +56,15 @@ def test_as_a_model_is_asked_no_target_takes_the_prompts_room(template: PromptTe
 def test_nothing_is_said_where_nothing_is_cut(template: PromptTemplate) -> None:
     assert cut_rows([row("a", "How many?", "two")], template).warning(24) == []
     assert cut_rows([], template).warning(24) == []
+
+
+def test_texts_that_are_too_long_for_a_reader_are_counted_each_time(
+    template: PromptTemplate,
+) -> None:
+    texts = ["one two", "one", "one two", "one two three"]
+    lengths = [len(template.tokenizer(text)["input_ids"]) for text in texts]
+    assert too_long(texts, template.tokenizer, min(lengths)) == sum(
+        length > min(lengths) for length in lengths
+    )
+    assert too_long(texts, template.tokenizer, max(lengths)) == 0
+    assert too_long([], template.tokenizer, 1) == 0

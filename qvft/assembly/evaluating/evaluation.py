@@ -14,7 +14,7 @@ from qvft.assembly.alignment.aligned import with_heads
 from qvft.assembly.alignment.classifying import zero_shot_group
 from qvft.assembly.alignment.retrieval import retrieval_group
 from qvft.assembly.asking.opening import load_opened
-from qvft.assembly.doubts import cut_counts, evaluation_warnings
+from qvft.assembly.doubts import alignment_warnings, cut_counts, evaluation_warnings
 from qvft.assembly.evaluating.baselines import base_figures, frequent_answer_predictions
 from qvft.assembly.evaluating.standing import REPORT_FILES, Standing
 from qvft.assembly.evaluating.task import Task, prediction_rows
@@ -78,7 +78,7 @@ def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Eva
     require_replaceable(folder)
     recipe = task.opened.recipe
     loaded = with_features(load_opened(task.opened), recipe, task.split.samples)
-    warnings = evaluation_warnings(task.split, task.rows, loaded.template)
+    warnings = evaluation_warnings(task.split, task.rows, loaded.collator)
     if is_main_process():
         for text in warnings:
             logger.warning("%s", text)
@@ -87,7 +87,7 @@ def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Eva
         answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
         items = prediction_rows(task.rows, answers)
         scores = with_groups(
-            score(items, metrics=task.groups), _groups_of_model(task, loaded, items)
+            score(items, metrics=task.groups), _groups_of_model(task, loaded, items, warnings)
         )
         baselines = {**base_baseline(task), **_baselines(task, loaded)}
         against = compare(items, scores) if compare else None
@@ -95,7 +95,7 @@ def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Eva
         report = _report(task, scores, baselines, against, seconds)
         report = report.model_copy(
             update={
-                "warnings": [*warnings, *prediction_doubts(answers)],
+                "warnings": [*task.split.remarks, *warnings, *prediction_doubts(answers)],
                 "counts": {**counts, **report.counts},
             }
         )
@@ -249,9 +249,9 @@ def _ask(
 
 
 def _groups_of_model(
-    task: Task, loaded: Loaded, items: Sequence[PredictionRow]
+    task: Task, loaded: Loaded, items: Sequence[PredictionRow], said: list[str]
 ) -> dict[str, GroupScores]:
-    """What the model is asked beside its texts."""
+    """What the model is asked beside its texts; `said` gets what should be known of it."""
     if not task.of_model:
         return {}
     recipe, aligned = task.opened.recipe, with_heads(task.opened, loaded)
@@ -260,6 +260,10 @@ def _groups_of_model(
     groups = {}
     for name in task.of_model:
         if name == RETRIEVAL:
+            captions = [
+                text for row in task.rows if row.kind == "caption" for text in row.references
+            ]
+            said += alignment_warnings(task.split, captions, aligned.branch)
             groups[name] = retrieval_group(aligned, items, sources, top=recipe.eval.rerank, **pace)
         else:
             assert task.classes is not None

@@ -22,7 +22,7 @@ from qvft.adapters.checkpoint import (
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.assembly.alignment.heads import TextBranch, new_branch, require_alignable
 from qvft.assembly.data import Split, read_split
-from qvft.assembly.doubts import training_warnings
+from qvft.assembly.doubts import alignment_warnings, evaluation_warnings, training_warnings
 from qvft.assembly.features import with_features
 from qvft.assembly.model import (
     Loaded,
@@ -161,20 +161,18 @@ class TrainingWork:
 
     def warnings(self) -> list[str]:
         """What should be known of the data and of the length of training before it begins."""
-        found = [
-            sentence
-            for split in (self.train, self.eval)
-            if split is not None
-            for sentence in training_warnings(
-                split,
-                training_rows(split.samples, texts=split.source.texts),
-                self.loaded.template,
-            )
-        ]
-        return [
-            *found,
-            *(text for p in self.plans for text in few_steps(p.phase.name, self.steps(p))),
-        ]
+        split, collator = self.train, self.loaded.collator
+        rows = training_rows(split.samples, texts=split.source.texts)
+        found = training_warnings(split, rows, collator)
+        if self.branch is not None:
+            captions = [row.target for row in rows if row.kind == "caption"]
+            found += alignment_warnings(split, captions, self.branch)
+        if self.eval is not None:
+            asked = evaluation_rows(self.eval.samples, texts=self.eval.source.texts)
+            found += evaluation_warnings(self.eval, asked, collator)
+        for plan in self.plans:
+            found += few_steps(plan.phase.name, self.steps(plan))
+        return found
 
     def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
         """For each phase a function that prepares the model and sets the phase up."""
