@@ -17,7 +17,6 @@ from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.recipe import recipe_findings
 from qvft.data.collate import Collator
-from qvft.data.doubts import few_steps
 from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
 from qvft.models.load import load_processor
@@ -45,7 +44,7 @@ def check_all(recipe: Recipe, preview_file: Path | None = None) -> Findings:
         checks=preflight_checks(work, stats),
         warnings=(
             *found.warnings,
-            *(text for p in work.plans for text in few_steps(p.phase.name, work.steps(p))),
+            *work.further_warnings(),
             *_folder_warnings(recipe),
         ),
     )

@@ -164,12 +164,18 @@ class TrainingWork:
         split, collator = self.train, self.loaded.collator
         rows = training_rows(split.samples, texts=split.source.texts)
         found = training_warnings(split, rows, collator)
-        if self.branch is not None:
-            captions = [row.target for row in rows if row.kind == "caption"]
-            found += alignment_warnings(split, captions, self.branch)
         if self.eval is not None:
             asked = evaluation_rows(self.eval.samples, texts=self.eval.source.texts)
             found += evaluation_warnings(self.eval, asked, collator)
+        return [*found, *self.further_warnings()]
+
+    def further_warnings(self) -> list[str]:
+        """Those that hang on the phases and objectives, not on the data alone."""
+        found: list[str] = []
+        if self.branch is not None:
+            rows = training_rows(self.train.samples, texts=self.train.source.texts)
+            captions = [row.target for row in rows if row.kind == "caption"]
+            found += alignment_warnings(self.train, captions, self.branch)
         for plan in self.plans:
             found += few_steps(plan.phase.name, self.steps(plan))
         return found
