@@ -35,6 +35,7 @@ def training_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> lis
     return [
         *_one_text(rows, lambda row: (row.target,), noun="targets"),
         *_few_images(images, "learnt from"),
+        *_without_text(rows, images),
         *prompts_repeated(rows, prompt),
     ]
 
@@ -44,6 +45,7 @@ def evaluation_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> l
     return [
         *_one_text(rows, lambda row: row.references, noun="references"),
         *_few_images(images, "measured on"),
+        *_without_text(rows, images),
         *prompts_repeated(rows, prompt),
     ]
 
@@ -111,6 +113,13 @@ def _few_images(images: int, what: str) -> list[str]:
         return []
     count = "1 image" if images == 1 else f"{images} images"
     return [f"{count}: what is {what} fewer than {FEW_IMAGES} may hold for these alone"]
+
+
+def _without_text(rows: Sequence[Row], images: int) -> list[str]:
+    used = len({row.sample.id for row in rows})
+    if used >= images:
+        return []
+    return [f"{images - used:,} of {images:,} images have no text of the kind that is used"]
 
 
 def _plain(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qvft.data.formats.image_path import image_path
+from qvft.data.formats.image_path import image_path, path_problem
 from qvft.data.images.listing import images_among
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
@@ -140,6 +140,9 @@ def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:
         image = content.get("image")
         if not isinstance(image, str) or not image:
             raise DataError('no "image"', where=where, expected="a path")
+        if problem := path_problem(image):
+            given, do = problem
+            raise DataError(f"`image` {given}", where=where, expected="a path", do=do)
         file = image_path(path.parent, image)
         for text, text_id in _asked(content, question, where=where):
             yield where, _row(file, text, row_id=text_id)

@@ -65,23 +65,32 @@ def test_a_few_captions_may_begin_so_of_themselves() -> None:
 
 
 def test_one_answer_for_all_texts_is_said_of_each_kind() -> None:
-    found = rows(captions=["one", "two"], asked=[("a?", "Yes"), ("b?", "yes ")])
-    (said,) = training_doubts(found, images=10, prompt=Prompt())
+    captions = [str(n) for n in range(10)]
+    found = rows(captions=captions, asked=[("a?", "Yes"), ("b?", "yes ")])
+    (said,) = training_doubts(found, images=12, prompt=Prompt())
     assert said.startswith("all 2 questions have one and the same text as their targets")
-    assert training_doubts(rows(asked=[("a?", "yes")]), images=10, prompt=Prompt()) == []
+    once = rows(captions=captions, asked=[("a?", "yes")])
+    assert training_doubts(once, images=11, prompt=Prompt()) == []
 
 
 def test_references_that_are_all_equal_are_said_and_others_not() -> None:
-    same = evaluation_rows(samples(["one", "one"], []))
-    (said,) = evaluation_doubts(same, images=10, prompt=Prompt())
+    same = samples(["one"] * 10, [])
+    (said,) = evaluation_doubts(evaluation_rows(same), images=10, prompt=Prompt())
     assert "as their references" in said
-    several = [Sample("x", ImageFile(Path("a.png")), ("one", "two")), *samples(["one"], [])]
-    assert evaluation_doubts(evaluation_rows(several), images=10, prompt=Prompt()) == []
+    several = [*same, Sample("x", ImageFile(Path("a.png")), ("one", "two"))]
+    assert evaluation_doubts(evaluation_rows(several), images=11, prompt=Prompt()) == []
+
+
+def test_images_without_a_text_are_counted() -> None:
+    found = rows(captions=[str(n) for n in range(10)])
+    (said,) = training_doubts(found, images=12, prompt=Prompt())
+    assert said == "2 of 12 images have no text of the kind that is used"
 
 
 @pytest.mark.parametrize(("images", "count"), [(1, "1 image: "), (3, "3 images: "), (10, None)])
 def test_few_images_are_said(images: int, count: str | None) -> None:
-    said = training_doubts(rows(captions=["one", "two"]), images=images, prompt=Prompt())
+    captions = [str(n) for n in range(images)]
+    said = training_doubts(rows(captions=captions), images=images, prompt=Prompt())
     assert [text[: len(count or "")] for text in said] == ([count] if count else [])
 
 

@@ -91,6 +91,7 @@ def test_a_name_that_matches_nothing_is_an_error(folder: Path, name: str) -> Non
     [
         ({"question": "What?"}, 'no "image"'),
         ({"image": 3}, 'no "image"'),
+        ({"image": "https://example.org/a.png"}, "`image` is a URL; .*; download it"),
         ({"image": "a.png", "question": 7}, "a question that is a int"),
         ({"image": "a.png", "question": " "}, "an empty question"),
         ({"image": "a.png", "questions": "What?"}, "questions that are a str"),

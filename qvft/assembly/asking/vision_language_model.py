@@ -17,6 +17,7 @@ from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
 from qvft.errors import DataError
 from qvft.evaluation.prediction.predict import Outcome, outcomes
+from qvft.files import given_path
 from qvft.log import get_logger
 
 logger = get_logger("qvft.predict")
@@ -172,7 +173,7 @@ class VisionLanguageModel:
 def _sources(images: ImageLike | Iterable[ImageLike]) -> list[ImageSource]:
     listed = [images] if isinstance(images, ImageLike) else images
     return [
-        ImageInMemory(image) if isinstance(image, Image) else ImageFile(Path(image))
+        ImageInMemory(image) if isinstance(image, Image) else ImageFile(given_path(str(image)))
         for image in listed
     ]
 
