@@ -10,22 +10,24 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.bench", description=__doc__)
-    parser.add_argument("recipe", help="YAML file")
+    parser.add_argument("recipe", type=expanded, help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument("--only", choices=("train", "predict"), help="measure this alone")
     parser.add_argument("--rounds", type=int, default=3, help="the median of this many is taken")
     parser.add_argument("--steps", type=int, default=8, help="training steps of a round")
-    parser.add_argument("--json", type=Path, metavar="F", help="write what was measured to F")
-    parser.add_argument("--chart", type=Path, metavar="F", help="draw training's part: .svg, .png")
+    parser.add_argument("--json", type=given_path, metavar="F", help="write what was measured to F")
+    parser.add_argument(
+        "--chart", type=given_path, metavar="F", help="draw training's part: .svg, .png"
+    )
     given = parser.parse_intermixed_args(arguments)
     return exit_status(lambda: bench(given))
 

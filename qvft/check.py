@@ -12,23 +12,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks; returns the exit status, 1 where a check has failed."""
     parser = argparse.ArgumentParser(prog="qvft.check", description=__doc__)
-    parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml, or a run folder")
+    parser.add_argument(
+        "recipe", type=expanded, help="YAML file, e.g. recipes/custom_jsonl.yaml, or a run folder"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument(
         "--only",
         choices=("recipe", "data", "model"),
         help="recipe: read the recipe alone; data: no weights; model: neither data nor weights",
     )
-    parser.add_argument("--json", type=Path, metavar="F", help="write what was found to F")
+    parser.add_argument("--json", type=given_path, metavar="F", help="write what was found to F")
     parser.add_argument(
         "--preview",
-        type=Path,
+        type=given_path,
         metavar="F.html",
         help="write twenty training rows as the model sees them: image, prompt, learned tokens",
     )

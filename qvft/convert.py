@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
 
 
@@ -14,12 +14,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Converts; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.convert", description=__doc__)
     parser.add_argument("format", help="what PATH is, e.g. vqa_rad; see docs/formats.md")
-    parser.add_argument("path", help="file, folder or what else the format reads")
-    parser.add_argument("out", type=Path, help="new file; image paths are relative to its folder")
+    parser.add_argument("path", type=expanded, help="file, folder or what else the format reads")
+    parser.add_argument(
+        "out", type=given_path, help="new file; image paths are relative to its folder"
+    )
     parser.add_argument("--split", help="which split, where there are several")
-    parser.add_argument("--images", metavar="DIR", help="the images, where they lie apart")
-    parser.add_argument("--questions", metavar="F", help="questions file of vqa_v2")
-    parser.add_argument("--annotations", metavar="F", help="annotations file of vqa_v2")
+    parser.add_argument(
+        "--images", type=expanded, metavar="DIR", help="the images, where they lie apart"
+    )
+    parser.add_argument("--questions", type=expanded, metavar="F", help="questions file of vqa_v2")
+    parser.add_argument(
+        "--annotations", type=expanded, metavar="F", help="annotations file of vqa_v2"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument(
         "--columns", nargs="+", action="extend", metavar="KEY=COLUMN", help="of hf: image=picture"
@@ -46,7 +52,7 @@ def convert(given: argparse.Namespace) -> None:
         columns=dict(pair.partition("=")[::2] for pair in given.columns or ()),
         **{name: getattr(given, name) for name in options},
     )
-    done = write_jsonl(samples, given.out.expanduser(), copy_images=given.copy_images)
+    done = write_jsonl(samples, given.out, copy_images=given.copy_images)
     counts = f"{done.images} images, {done.captions} captions, {done.questions} questions"
     copied = f" ({done.images_written} images written beside it)" if done.images_written else ""
     stdout.print(f"{counts} written to {given.out}{copied}", highlight=False, markup=False)

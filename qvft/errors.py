@@ -7,6 +7,11 @@ Each class has the fitting built-in as second base, so that callers may catch ei
 
 from __future__ import annotations
 
+import re
+
+_STOP = re.compile(r"(?<=[\w)\]}\"'`?!])[.;]+$")
+"""The stop of a sentence; the dots of `..` and of a folder called `.` are none."""
+
 
 class QvftError(Exception):
     """Root of all errors that qvft raises on purpose."""
@@ -38,7 +43,7 @@ class UserError(QvftError):
             parts.append(f"expected {expected}")
         if do:
             parts.append(do)
-        text = "; ".join(part.rstrip(".;") for part in parts)
+        text = "; ".join(_STOP.sub("", part) for part in parts)
         super().__init__(text if text.endswith("?") else text + ".")
 
 

@@ -11,20 +11,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from qvft.files import expanded, given_path
 from qvft.log import exit_status, is_main_process, stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.eval", description=__doc__)
-    parser.add_argument("run", help="run folder, merged model folder or hub id")
+    parser.add_argument("run", type=expanded, help="run folder, merged model folder or hub id")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
-    parser.add_argument("--recipe", help="for a model that is no run: data, prompts, decoding")
-    parser.add_argument("--out", type=Path, help="folder of the report; default: beside the model")
+    parser.add_argument(
+        "--recipe", type=expanded, help="for a model that is no run: data, prompts, decoding"
+    )
+    parser.add_argument(
+        "--out", type=given_path, help="folder of the report; default: beside the model"
+    )
     parser.add_argument(
         "--against",
+        type=expanded,
         metavar="OTHER",
         help="run, model, or folder of an evaluation to compare with on the same items; an "
         "evaluation of RUN or OTHER that stands is used again where nothing has changed",
@@ -59,6 +64,8 @@ def evaluate_target(given: argparse.Namespace) -> None:
     stdout.print(score_table(report))
     if report["against"] is not None:
         stdout.print(difference_table(report))
+    for warning in report["warnings"]:
+        stdout.print(f"warning  {warning}")
     stdout.print(f"report: {result.folder / 'report.html'}")
 
 

@@ -11,25 +11,29 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Explains or measures; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.explain", description=__doc__)
-    parser.add_argument("model", help="run folder, model folder or hub id")
-    parser.add_argument("image", nargs="?", help="an image file")
+    parser.add_argument("model", type=expanded, help="run folder, model folder or hub id")
+    parser.add_argument("image", type=expanded, nargs="?", help="an image file")
     parser.add_argument("--question", help="asked about the image; without it, a caption")
-    parser.add_argument("--out", type=Path, metavar="F", help="figure to write: .png, .svg, .pdf")
+    parser.add_argument(
+        "--out", type=given_path, metavar="F", help="figure to write: .png, .svg, .pdf"
+    )
     measures = parser.add_mutually_exclusive_group()
     measures.add_argument("--faithfulness", action="store_true", help="against random masks")
     measures.add_argument("--pointing", type=int, metavar="N", help="on N drawn questions")
-    parser.add_argument("--recipe", help="for a model that is no run: its evaluation data")
+    parser.add_argument(
+        "--recipe", type=expanded, help="for a model that is no run: its evaluation data"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only N images of that data")
     parser.add_argument("--seed", type=int, default=0, help="of random masks and intervals")
-    parser.add_argument("--json", type=Path, metavar="F", help="write what was measured to F")
+    parser.add_argument("--json", type=given_path, metavar="F", help="write what was measured to F")
     given = parser.parse_intermixed_args(arguments)
     return exit_status(lambda: explain(given))
 

@@ -8,14 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvft.files import expanded
 from qvft.log import exit_status, stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.export", description=__doc__)
-    parser.add_argument("run", help="run folder of qvft.train")
-    parser.add_argument("out", help="new folder for what is written")
+    parser.add_argument("run", type=expanded, help="run folder of qvft.train")
+    parser.add_argument("out", type=expanded, help="new folder for what is written")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="of the recipe")
     parser.add_argument(
         "--to",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvft.files import given_path
 from qvft.log import exit_status, stderr, stdout
 
 _SHOWN_ID, _SHOWN_DAMAGED = 12, 20
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for one in options.values():
         one.add_argument(
             "--cache",
-            type=Path,
+            type=given_path,
             metavar="DIR",
             help="default: $QVFT_CACHE or ~/.cache/qvft/features",
         )
@@ -45,7 +46,7 @@ def act(given: argparse.Namespace) -> None:
     """Finds the cache and does what was asked."""
     from qvft.data.features.folders import default_cache
 
-    cache = given.cache.expanduser() if given.cache else default_cache()
+    cache = given.cache or default_cache()
     if given.action == "list":
         show(cache)
     elif given.action == "verify":

@@ -16,6 +16,36 @@ from qvft.disk import folder_to_disk, name_whole, not_written, to_disk
 from qvft.errors import DataError, SpaceError
 from qvft.locks import beside
 
+_NO_TEXT = {
+    b"PK\x03\x04": "a zip archive (or an Excel or Word file)",
+    b"PK\x05\x06": "an empty zip archive",
+    b"\x1f\x8b": "a gzip file",
+    b"BZh9": "a bzip2 file",
+    b"\xfd7zXZ\x00": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"PAR1": "a parquet file",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
+}
+"""Beginnings of files that are taken for text by mistake, and what they are."""
+
+
+def expanded(path: str) -> str:
+    """A path as a user gives it, with `~` for the home folder, or `~name` for somebody else's.
+
+    The one rule for recipe keys and command lines. `$NAME` stays as it stands: a shell has replaced
+    it already where one was meant to, and a recipe means the same in every shell.
+    """
+    return os.path.expanduser(path)
+
+
+def given_path(path: str) -> Path:
+    """As `expanded`; the type of an argument that is a path."""
+    return Path(expanded(path))
+
 
 def read_text(path: Path) -> str:
     """The content of a UTF-8 file, without a byte order mark.
@@ -24,7 +54,7 @@ def read_text(path: Path) -> str:
         DataError: the file is missing, a folder, cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path), do="check the path") from error
     except IsADirectoryError as error:
@@ -36,6 +66,7 @@ def read_text(path: Path) -> str:
             f"cannot be read ({error.strerror or error})", where=str(path), do="check the path"
         ) from error
     except UnicodeDecodeError as error:
+        _require_text(error.object, path)
         wide = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
         raise DataError(
             "UTF-16" if wide else f"not UTF-8 at byte {error.start}",
@@ -43,6 +74,20 @@ def read_text(path: Path) -> str:
             expected="UTF-8",
             do="save it again as UTF-8 (in Excel: `CSV UTF-8`)",
         ) from error
+    if text.startswith("PK"):  # a short archive may happen to be UTF-8
+        _require_text(text[:4].encode(), path)
+    return text
+
+
+def _require_text(content: bytes, path: Path) -> None:
+    kind = next((kind for head, kind in _NO_TEXT.items() if content.startswith(head)), None)
+    if kind is not None:
+        raise DataError(
+            f"{kind}, not text",
+            where=str(path),
+            expected="a text file in UTF-8",
+            do="unpack it or export it as text, and name that file",
+        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -69,6 +69,20 @@ def get_logger(name: str) -> logging.Logger:
     return logger
 
 
+@contextlib.contextmanager
+def heard(name: str) -> Iterator[list[str]]:
+    """Yields a list that gets what the loggers below `name` warn of while the block runs."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+
+
 class _Lines(logging.Formatter):
     """One line a record, whatever names stand in it."""
 

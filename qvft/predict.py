@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvft.files import expanded, given_path
 from qvft.log import exit_status, shown, stderr
 
 PROMPT = "a photo of a {}"
@@ -26,21 +27,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", help="run folder, model folder or hub id")
-    parser.add_argument("images", nargs="+", help="images, folders, globs, JSONL files")
+    parser.add_argument("model", type=expanded, help="run folder, model folder or hub id")
+    parser.add_argument(
+        "images", type=expanded, nargs="+", help="images, folders, globs, JSONL files"
+    )
     parser.add_argument("--question", help="asked about every image; without it, captions")
     parser.add_argument(
-        "--classes", metavar="A,B,...", help="sort images into these, or a text file, one a line"
+        "--classes",
+        type=expanded,
+        metavar="A,B,...",
+        help="sort images into these, or a text file, one a line",
     )
     parser.add_argument(
         "--prompts",
         metavar='"P|P"',
         help=f"with --classes: texts in which {{}} stands for the class; default: {PROMPT}",
     )
-    parser.add_argument("--out", type=Path, help="JSONL file to write; default: standard output")
+    parser.add_argument(
+        "--out", type=given_path, help="JSONL file to write; default: standard output"
+    )
     parser.add_argument("--resume", action="store_true", help="go on where --out was stopped")
     parser.add_argument(
-        "--generation-config", type=Path, metavar="F", help="a generation_config.json; options win"
+        "--generation-config",
+        type=given_path,
+        metavar="F",
+        help="a generation_config.json; options win",
     )
     parser.add_argument("--batch-size", type=int, default=16, help="rows decoded together")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode images")

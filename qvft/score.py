@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from qvft.files import given_path
 from qvft.log import exit_status, stdout
 
 FILES = {
@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for task, files in FILES.items():
         options = tasks.add_parser(task)
         for name, holds in files.items():
-            options.add_argument(f"--{name}", type=Path, required=True, metavar="F", help=holds)
+            options.add_argument(
+                f"--{name}", type=given_path, required=True, metavar="F", help=holds
+            )
         if task == "caption":
             options.add_argument(
                 "--metrics", nargs="+", default=[], type=str.upper, choices=("METEOR", "SPICE"),
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # fmt: skip
         if task == "vqa":
             options.add_argument("--rules", choices=("2017", "2021"), default="2017")
-        options.add_argument("--json", type=Path, metavar="F", help="write all scores to F")
+        options.add_argument("--json", type=given_path, metavar="F", help="write all scores to F")
     given = parser.parse_args(arguments)
     return exit_status(lambda: score(given))
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from qvft.files import expanded
 from qvft.log import exit_status, get_logger, is_main_process, stdout
 
 logger = get_logger("qvft.train")
@@ -14,7 +15,7 @@ logger = get_logger("qvft.train")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.train", description=__doc__)
-    parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml")
+    parser.add_argument("recipe", type=expanded, help="YAML file, e.g. recipes/custom_jsonl.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     given = parser.parse_args(arguments)
     return exit_status(
@@ -32,12 +33,14 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
 
     from qvft.adapters.table import component_table
     from qvft.assembly.pinned import pinned
+    from qvft.assembly.recorded_data import require_same_data
     from qvft.assembly.training.work import training_work
     from qvft.files import require_space, require_writable
     from qvft.training.run import check_folder, claimed_folder, is_finished, run_phases
 
     recipe = pinned(recipe)
     folder = check_folder(recipe)
+    require_same_data(recipe, folder)
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)
         return
@@ -48,6 +51,8 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
         if is_finished(folder):  # by another process, meanwhile
             return
         if is_main_process():
+            for warning in work.warnings():
+                logger.warning("%s", warning)
             for plan in work.plans:
                 stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
         work.cache_features()

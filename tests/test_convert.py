@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -184,6 +186,7 @@ def test_texts_ids_and_meta_are_kept_as_they_are(tmp_path: Path) -> None:
         ],
         "meta": {"n": 3, "f": 0.1, "none": None, "yes": True, "list": [1, {"a": []}], "ключ": "ж"},
     }
+    picture(tmp_path / "a.png")
     source = rows(tmp_path / "in.jsonl", row)
     out = tmp_path / "out.jsonl"
     assert main(["jsonl", source, str(out)]) == 0
@@ -241,18 +244,37 @@ def test_a_stopped_conversion_leaves_nothing(tmp_path: Path, monkeypatch) -> Non
     assert shown(tmp_path) == set()
 
 
-def test_absent_images_are_counted_and_the_texts_converted(
-    tmp_path: Path, shared_data: Path, capsys
+def test_absent_images_are_counted_and_named_and_the_texts_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = shared_data / "vqa_v2"
-    named = [f"--{one}={folder / f'test_{one}.json'}" for one in ("questions", "annotations")]
+    picture(tmp_path / "a.png")
+    given = [{"image": f"{name}.png", "caption": "x"} for name in ("gone", "a", "lost")]
+    source = rows(tmp_path / "in.jsonl", *given)
     out = tmp_path / "out.jsonl"
-    assert main(["vqa_v2", str(folder), str(out), *named]) == 0
-    printed = capsys.readouterr()
-    assert printed.out.startswith("2878 images, 0 captions, 2962 questions written")
-    assert "2878 of 2878 images are not where the data says" in printed.err
-    asked = [question for sample in written(out) for question in sample.questions]
-    assert (len(asked), {len(one.answers) for one in asked}) == (2962, {10})
+    assert main(["jsonl", source, str(out)]) == 0
+    assert (
+        f"images that are not where the data says: 2 of 3, first {tmp_path / 'gone.png'}"
+        in capsys.readouterr().err
+    )
+    assert len(written(out)) == 3
+
+
+def test_data_without_any_of_its_images_is_refused_and_the_first_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], datasets_cache: Path
+) -> None:
+    table = pa.table({"image": [f"img/{n}.png" for n in range(24)], "text": ["x"] * 24})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    coco = {
+        "images": [{"id": 1, "file_name": "img/0.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "caption": "x"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    for format, name, count in (("hf", "rows.parquet", 24), ("coco_captions", "coco.json", 1)):
+        assert main([format, str(tmp_path / name), str(tmp_path / "out.jsonl")]) == 2
+        said = capsys.readouterr().err
+        first = tmp_path / "img" / "0.png"
+        assert f"{first}: no such file, nor any other of {count} images" in said
+        assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_limit_and_columns_are_passed_on(tmp_path: Path) -> None:

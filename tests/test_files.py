@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from qvft.errors import DataError
-from qvft.files import require_writable, write_text
+from qvft.files import expanded, read_text, require_writable, write_text
 from qvft.json_files import read_json, read_jsonl
 
 NESTED = "[" * 100_000 + "]" * 100_000
@@ -136,3 +138,40 @@ def test_paths_that_cannot_be_read_are_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_json(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"PK\x05\x06" + bytes(18), "an empty zip archive"),
+        (gzip.compress(b"{}"), "a gzip file"),
+        (b"PAR1\xff\xfe", "a parquet file"),
+    ],
+)
+def test_what_is_no_text_is_called_what_it_is(content: bytes, kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{file}: {kind}, not text; .*unpack it"):
+        read_text(file)
+
+
+def test_a_zip_of_data_is_not_taken_for_an_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train.jsonl", '{"image": "a.png", "caption": "c"}\n' * 40)
+    with pytest.raises(DataError, match="a zip archive .or an Excel or Word file., not text"):
+        read_text(file)
+
+
+def test_a_file_in_another_encoding_is_still_called_so(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"PARis caf\xe9")
+    with pytest.raises(DataError, match="not UTF-8 at byte 9"):
+        read_text(tmp_path / "a.txt")
+
+
+def test_a_path_is_expanded_by_its_home_folder_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("DATA", "/data")
+    assert expanded("~/a") == "/home/ann/a"
+    for path in ("$DATA/a", "a/~/b", "seed=1", "owner/name", ""):
+        assert expanded(path) == path

@@ -48,6 +48,7 @@ class Provenance:
     family: str
     recipe_sha256: str
     data_sha256: dict[str, str] = field(default_factory=dict)
+    images_sha256: dict[str, str] = field(default_factory=dict)
     quantized: str = "none"
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from qvft.assembly.streaming import CHECKED, HEAD, is_streamed, stream_head, stream_of
 from qvft.data.cleaned import require_text_left
 from qvft.data.formats import read_samples
+from qvft.data.images.decoding import ABSENT
 from qvft.data.quality.look import Look
 from qvft.data.rows import training_rows
 from qvft.data.sample import Sample
@@ -19,11 +20,13 @@ from qvft.data.stream import Stream
 from qvft.data.usable import Skipped, looked_at, usable
 from qvft.errors import DataError, RecipeError
 from qvft.json_files import sha256_json
-from qvft.log import get_logger
+from qvft.log import get_logger, heard
 from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
 
 REASONS = 8
+FORMATS = "qvft.data.formats"
+"""Name of the loggers by which formats say what they leave out."""
 logger = get_logger("qvft.data")
 
 
@@ -32,7 +35,8 @@ class Split:
     """A split as read: its usable samples, what was left out, and a hash of its texts.
 
     `looks` has the images in small by name, where `inspect_split` has read it. Of a `stream`,
-    `samples` are the first few, and the hash is the stream's own.
+    `samples` are the first few, and the hash is the stream's own. `remarks` say what the format
+    has left out.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Split:
     sha256: str
     looks: Mapping[str, Look] = field(default_factory=dict)
     stream: Stream | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def read_texts(recipe: Recipe, which: str) -> list[Sample]:
@@ -84,7 +89,8 @@ def read_split(recipe: Recipe, which: str) -> Split:
     """
     if is_streamed(recipe, which):
         return _streamed(recipe)
-    samples = read_texts(recipe, which)
+    with heard(FORMATS) as remarks:
+        samples = read_texts(recipe, which)
     source = getattr(recipe.data, which)
     if source.format == "drawn":
         # There are no files that could be broken, and drawing them all twice takes its time.
@@ -99,15 +105,18 @@ def read_split(recipe: Recipe, which: str) -> Split:
     if skipped:
         first = ", ".join(item.id for item in skipped[:5])
         logger.warning(
-            "data.%s: %d of %d images are left out (data.on_bad_image: skip), first %s",
+            "data.%s: %d of %d images are left out (data.on_bad_image: skip), first %s (%s: %s)",
             which,
             len(skipped),
             len(samples),
             first,
+            skipped[0].name,
+            skipped[0].reason,
         )
     if not kept:
         raise _no_image(which, skipped)
-    return Split(source_name(source), source, kept, skipped, samples_hash(kept))
+    name, sha256 = source_name(source), samples_hash(kept)
+    return Split(name, source, kept, skipped, sha256, remarks=tuple(remarks))
 
 
 def inspect_split(recipe: Recipe, which: str) -> Split:
@@ -118,11 +127,12 @@ def inspect_split(recipe: Recipe, which: str) -> Split:
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
     """
-    if is_streamed(recipe, which):
-        stream = stream_of(recipe)
-        samples, broken = stream_head(stream, CHECKED, seed=recipe.run.seed)
-    else:
-        stream, samples, broken = None, read_texts(recipe, which), []
+    with heard(FORMATS) as remarks:
+        if is_streamed(recipe, which):
+            stream = stream_of(recipe)
+            samples, broken = stream_head(stream, CHECKED, seed=recipe.run.seed)
+        else:
+            stream, samples, broken = None, read_texts(recipe, which), []
     source = getattr(recipe.data, which)
     if source.format == "drawn":
         return Split(source_name(source), source, samples, [], samples_hash(samples))
@@ -136,7 +146,8 @@ def inspect_split(recipe: Recipe, which: str) -> Split:
     if not kept:
         raise _no_image(which, skipped)
     sha256 = samples_hash(kept) if stream is None else stream.sha256
-    return Split(source_name(source), source, kept, skipped, sha256, looks, stream)
+    name = source_name(source)
+    return Split(name, source, kept, skipped, sha256, looks, stream, tuple(remarks))
 
 
 def _streamed(recipe: Recipe) -> Split:
@@ -170,7 +181,7 @@ def _no_image(which: str, skipped: list[Skipped]) -> RecipeError:
     if len(reasons) > REASONS:
         listed.append(f"... and {len(reasons) - REASONS:,} more reasons")
     first = skipped[0]
-    name = Path(first.name).absolute() if first.reason == "no such file" else first.name
+    name = Path(first.name).absolute() if first.reason == ABSENT else first.name
     return RecipeError(
         f"no usable image is left ({'; '.join(listed)}); the first is {name}",
         where=where,

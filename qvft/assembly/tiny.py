@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.data.drawn import vocabulary_texts
-from qvft.files import new_folder
+from qvft.files import given_path, new_folder
 from qvft.log import exit_status
 from qvft.models.tiny import tiny_config, tiny_processor
 
@@ -30,7 +30,7 @@ def write_geometry(folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the folder; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.assembly.tiny", description=__doc__)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=given_path)
     given = parser.parse_args(arguments)
     return exit_status(lambda: write_geometry(given.out))
 

@@ -54,6 +54,11 @@ def _counts(splits: Sequence[SplitFindings]) -> Table:
         "rows cut by data.max_text_tokens",
         *(f"{split.cut_rows:,} ({split.cut_tokens:,} tokens)" for split in splits),
     )
+    if any(split.cut_rows for split in splits):
+        table.add_row(
+            "  prompts cut / targets cut",
+            *(f"{split.cut_prompts:,} / {split.cut_targets:,}" for split in splits),
+        )
     if any(split.cleaned_rows for split in splits):
         table.add_row(
             "rows changed by data.text: blip2", *(f"{split.cleaned_rows:,}" for split in splits)

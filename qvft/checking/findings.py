@@ -70,6 +70,7 @@ class SplitFindings:
 
     Attributes:
         cut_ids: of the rows that lose tokens.
+        cut_prompts, cut_targets: rows whose prompt, and whose target, loses tokens.
         cleaned_rows: rows whose caption or question `data.text: blip2` changes.
         shortened_ids: of those that lose words by it.
     """
@@ -90,6 +91,8 @@ class SplitFindings:
     cut_ids: tuple[str, ...] = ()
     cleaned_rows: int = 0
     shortened_ids: tuple[str, ...] = ()
+    cut_prompts: int = 0
+    cut_targets: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from qvft.errors import DataError
-from qvft.files import new_folder
+from qvft.files import given_path, new_folder
 from qvft.log import exit_status
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -87,7 +87,7 @@ def _row(index: int, digit: int) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the dataset; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.data.digits", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder to write, e.g. data/digits")
+    parser.add_argument("out", type=given_path, help="folder to write, e.g. data/digits")
     given = parser.parse_args(arguments)
 
     def write() -> None:

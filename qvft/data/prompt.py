@@ -20,12 +20,18 @@ class TokenRow:
     Attributes:
         ids: all tokens, image tokens first.
         target_start: index of the first supervised token; `len(ids)` where there is no target.
-        cut_tokens: tokens left out because the text was too long.
+        cut_prompt, cut_target: tokens left out of each because the row was too long.
     """
 
     ids: tuple[int, ...]
     target_start: int
-    cut_tokens: int = 0
+    cut_prompt: int = 0
+    cut_target: int = 0
+
+    @property
+    def cut_tokens(self) -> int:
+        """Tokens left out because the row was too long."""
+        return self.cut_prompt + self.cut_target
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,16 @@ class PromptTemplate:
         return cleaned(kind, text, self.text)
 
     def prompt_text(self, kind: Kind, question: str | None = None) -> str:
-        """The words before the target, without a blank at the end: the target brings its own."""
+        """The words before the target, without blanks at the end: the target brings its own.
+
+        A line break at the end stays, and the target then follows it directly.
+        """
         if kind == "caption":
-            return self.caption.rstrip()
+            return self.caption.rstrip(" ")
         asked = self.cleaned("question", question or "")
         if self.text == "as_written":
             asked = " ".join(asked.split())
-        return self.question.replace("{question}", asked).rstrip()
+        return self.question.replace("{question}", asked).rstrip(" ")
 
     @property
     def stop_id(self) -> int:
@@ -95,7 +104,7 @@ class PromptTemplate:
             answer = self._tokens(self._answer_text(kind, prompt_text, target))
         return self._row(prompt, answer)
 
-    def encode_all(self, texts: Sequence[tuple[Kind, str | None, str]]) -> list[TokenRow]:
+    def encode_all(self, texts: Sequence[tuple[Kind, str | None, str | None]]) -> list[TokenRow]:
         """What `encode` gives of each (kind, question, target), in half the time.
 
         The tokenizer takes a list in one call; prompts that recur are read once.
@@ -103,11 +112,15 @@ class PromptTemplate:
         prompts = [self.prompt_text(kind, question) for kind, question, _ in texts]
         different = list(dict.fromkeys(prompts))
         ids = dict(zip(different, self._all_tokens(different), strict=True))
-        written = zip(prompts, texts, strict=True)
-        answers = self._all_tokens(
-            [self._answer_text(kind, prompt, target) for prompt, (kind, _, target) in written]
-        )
-        return [self._row(ids[p], answer) for p, answer in zip(prompts, answers, strict=True)]
+        written = [
+            None if target is None else self._answer_text(kind, prompt, target)
+            for prompt, (kind, _, target) in zip(prompts, texts, strict=True)
+        ]
+        answers = iter(self._all_tokens([text for text in written if text is not None]))
+        return [
+            self._row(ids[prompt], None if text is None else next(answers))
+            for prompt, text in zip(prompts, written, strict=True)
+        ]
 
     def _row(self, prompt: Sequence[int], target: Sequence[int] | None) -> TokenRow:
         """A row of the tokens of its prompt and of its target."""
@@ -117,11 +130,15 @@ class PromptTemplate:
         # At least half the room is the prompt's: an answer without its question teaches nothing.
         kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
         kept_prompt = prompt[max(0, len(prompt) - (room - len(kept_answer))) :]
-        cut = len(prompt) + len(answer) - len(kept_prompt) - len(kept_answer)
         images = [] if self.image_token_id is None else [self.image_token_id]
         head = [*(images * self.num_query_tokens), self.tokenizer.bos_token_id]
         ids = [*head, *kept_prompt, *kept_answer, *stop]
-        return TokenRow(tuple(ids), len(head) + len(kept_prompt), cut)
+        return TokenRow(
+            tuple(ids),
+            len(head) + len(kept_prompt),
+            cut_prompt=len(prompt) - len(kept_prompt),
+            cut_target=len(answer) - len(kept_answer),
+        )
 
     def decode(self, new_ids: Sequence[int]) -> str:
         """The text of generated tokens, up to the first stop token."""
@@ -133,7 +150,8 @@ class PromptTemplate:
     def _answer_text(self, kind: Kind, prompt: str, target: str) -> str:
         """A target as it stands behind its prompt."""
         text = self.cleaned(kind, target) if kind == "caption" else target
-        return (" " if prompt else "") + " ".join(text.split())
+        apart = prompt and not prompt[-1].isspace()
+        return (" " if apart else "") + " ".join(text.split())
 
     def _tokens(self, text: str) -> list[int]:
         """Tokens of plain text: a text that says `<image>` or `</s>` gets no special token."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from qvft.data.prompt import Kind
 from qvft.data.sample import Sample
+from qvft.errors import DataError
 
 FILLER = -1
 """Number of a row that only fills a batch up: nothing is learnt from it, and it counts nothing."""
@@ -53,16 +54,42 @@ def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]
 
 
 def evaluation_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
-    """One row an image for its captions (all are references) and one a question."""
+    """One row an image for its captions (all are references) and one a question.
+
+    A row of captions has the image's id, a question its own. Where an image and a question are
+    called the same (both 1 to n, say), every row of captions is called `ID#captions`.
+
+    Raises:
+        DataError: two rows would have the same id even so.
+    """
+    listed = list(samples)
+    captioned = [one for one in listed if one.captions and texts != "questions"]
+    asked = {question.id for one in listed for question in one.questions if texts != "captions"}
+    suffix = "#captions" if any(one.id in asked for one in captioned) else ""
     rows: list[Row] = []
-    for sample in samples:
+    for sample in listed:
         meta = {key: str(value) for key, value in sample.meta.items()}
         if texts != "questions" and sample.captions:
             references = sample.captions
-            rows.append(Row(sample.id, sample, "caption", None, references[0], references, meta))
+            name = sample.id + suffix
+            rows.append(Row(name, sample, "caption", None, references[0], references, meta))
         if texts != "captions":
             rows.extend(_question_rows(sample, meta))
+    _require_unique(rows)
     return rows
+
+
+def _require_unique(rows: Iterable[Row]) -> None:
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen:
+            raise DataError(
+                f"two texts are called {row.id}",
+                where=row.sample.image.name,
+                expected="a different id for each question, and for captions `ID#captions`",
+                do="rename one of them",
+            )
+        seen.add(row.id)
 
 
 def _question_rows(sample: Sample, meta: dict[str, str]) -> Iterable[Row]:

@@ -38,6 +38,7 @@ class TokenStats:
         cut_rows, cut_tokens: rows longer than `data.max_text_tokens`, and what they lose.
         most_cut_id: the row that loses most, None where none does.
         cut_ids: of the rows that lose something.
+        cut_prompts, cut_targets: rows whose prompt, and whose target, loses something.
         cut: the same by kind of row, with shares.
         wrong_image_tokens: rows that do not hold exactly one image token a query.
         unstopped: rows without a supervised token, or whose last one is not the stop token.
@@ -54,6 +55,8 @@ class TokenStats:
     most_cut_id: str | None = None
     cut: Mapping[str, Cut] = field(default_factory=dict)
     cut_ids: tuple[str, ...] = ()
+    cut_prompts: int = 0
+    cut_targets: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class ShownRow:
 def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
     """Puts every row into the template and measures it; `rows` is not empty."""
     targets: list[int] = []
-    longest, longest_id, cut_tokens = 0, "", 0
+    longest, longest_id = 0, ""
+    cut_tokens = cut_prompts = cut_targets = 0
     cut_ids: list[str] = []
     wrong: list[str] = []
     unstopped: list[str] = []
@@ -91,6 +95,8 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
         if tokens.cut_tokens:
             cut_ids.append(row.id)
         cut_tokens += tokens.cut_tokens
+        cut_prompts += tokens.cut_prompt > 0
+        cut_targets += tokens.cut_target > 0
         if tokens.cut_tokens > most_cut:
             most_cut, most_cut_id = tokens.cut_tokens, row.id
         # Beside the image's tokens, `</s>` and stop are no text.
@@ -112,6 +118,8 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
         most_cut_id,
         {kind: _cut(lengths) for kind, lengths in kinds.items()},
         tuple(cut_ids),
+        cut_prompts,
+        cut_targets,
     )
 
 

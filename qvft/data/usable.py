@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeVar
 
-from qvft.data.images.decoding import MAX_PIXELS, check, decode
+from qvft.data.images.decoding import ABSENT, MAX_PIXELS, check, decode
 from qvft.data.quality.look import Look, look
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import ImageError
@@ -56,11 +57,14 @@ def usable(
     if bad and on_error == "error":
         first = next(iter(bad.values()))
         count = len({sample.image.name for sample in samples})
+        absent = len(bad) == count and all(one.given == ABSENT for one in bad.values())
         raise ImageError(
             f"{first.given} ({len(bad)} of {count} images are unusable)",
-            where=first.where,
-            expected=first.expected,
-            do=first.do,
+            where=str(Path(first.where or "").absolute()) if absent else first.where,
+            expected="images where the data says" if absent else first.expected,
+            do="check the paths in the data, and the image folder (`images` beside `path`)"
+            if absent
+            else first.do,
         ) from first
     return _divided(samples, bad)
 

@@ -3,87 +3,170 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qvft.data.formats.image_path import image_path, path_problem
+from qvft.data.images.listing import images_among
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
+from qvft.log import get_logger
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+_LISTS = (".jsonl", ".json")
+_log = get_logger(__name__)
 
 
 def wanted_rows(names: Sequence[str], *, question: str | None = None) -> list[Row]:
-    """One row an image and question, in the order named.
+    """One row per image and question, in the order named.
+
+    What is left out, and images that are missing, are counted in a warning that names the first.
 
     Args:
-        names: image files, folders (their images, sorted, folders below too), globs, and JSONL
-            files whose rows have `image` (relative to the file) and perhaps `question` or
-            `questions`. An `id` of a row or question becomes the id of its row here.
+        names: image files, folders (the images in them and in folders below, sorted), globs, and
+            JSONL files whose rows have `image` (relative to the file) and perhaps `question` or
+            `questions`. The `id` of a row with `question`, or of a row without questions, becomes
+            the id of its row here; a question in `questions` has its own `id`, or `ID#N` as the
+            N-th of row ID, as in the jsonl format.
         question: asked about every image that brings none; None asks for captions.
 
     Raises:
-        DataError: a name matches nothing, or a JSONL row has no image or an empty question.
+        DataError: a name matches nothing, a JSONL row has no image or an empty question, two
+            different rows have the same id, or no image is there.
     """
     rows: list[Row] = []
+    ids: dict[str, tuple[Row, str]] = {}
+    repeated: list[str] = []
     for name in names:
         path = Path(name)
-        if path.suffix.lower() in (".jsonl", ".json") and path.is_file():
-            rows.extend(_from_jsonl(path, question))
+        if path.suffix.lower() in _LISTS and path.is_file():
+            for where, row in _from_jsonl(path, question):
+                if row.id and _said_before(row, where, ids):
+                    repeated.append(row.id)
+                else:
+                    rows.append(row)
             continue
-        for image in _images(name):
-            rows.append(_row(image, question))
+        rows += [_row(image, question) for image in _images(name)]
+    if repeated:
+        _log.warning(
+            "rows with the id, image and question of an earlier one, asked once: %d, first %s",
+            len(repeated),
+            repeated[0],
+        )
+    _require_images(rows)
     return rows
+
+
+def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
+    """Whether a row with this id has asked the same of the same image; notes the id."""
+    before, place = ids.setdefault(row.id, (row, where))
+    if before is row:
+        return False
+    if (before.sample, before.question) != (row.sample, row.question):
+        raise DataError(
+            f"`id` {row.id} is used twice",
+            where=where,
+            expected=f"an id other than that of {place}",
+            do="give each row its own id, or none",
+        )
+    return True
+
+
+def _require_images(rows: Sequence[Row]) -> None:
+    """Counts images that are not there; raises DataError if none is."""
+    paths = [Path(name) for name in dict.fromkeys(row.sample.image.name for row in rows)]
+    missing = [path for path in paths if not path.exists()]
+    if paths and len(missing) == len(paths):
+        raise DataError(
+            f"no such file, nor any other of {len(paths)} images",
+            where=str(missing[0].absolute()),
+            expected="images where the JSONL says, relative to its folder",
+            do="check the paths in `image`",
+        )
+    if missing:
+        _log.warning(
+            "images that are not there: %d of %d, first %s; their rows get an error",
+            len(missing),
+            len(paths),
+            missing[0],
+        )
 
 
 def _images(name: str) -> list[Path]:
     path = Path(name)
+    if path.is_file():
+        return [path]
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-    elif path.is_file():
-        found = [path]
+        matches = sorted(path.rglob("*"))
     else:
-        found = sorted(Path(match) for match in glob.glob(name, recursive=True))
+        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
+    found, others = images_among(matches)
     if not found:
-        raise DataError(
-            "matches no image",
-            where=name,
-            expected="an image, a folder of images, a glob or a JSONL file",
+        raise _no_image(name, matches, others)
+    if others:
+        _log.warning(
+            "%s: files that are no images and are left out: %d, first %s",
+            name,
+            len(others),
+            others[0],
         )
     return found
 
 
-def _from_jsonl(path: Path, question: str | None) -> list[Row]:
-    rows: list[Row] = []
+def _no_image(name: str, matches: Sequence[Path], others: Sequence[Path]) -> DataError:
+    """The error for a name without an image; it says what is there instead."""
+    do = None
+    if others:
+        do = f"files that are no images: {len(others)}, first {others[0]}"
+        if others[0].suffix.lower() in _LISTS:
+            do = f"name {others[0]} itself"
+    elif matches and not Path(name).is_dir():
+        do = f"it matches folders alone, first {matches[0]}: name a folder, or its files with /*"
+    return DataError(
+        "matches no image",
+        where=name,
+        expected="an image, a folder of images, a glob of images or a JSONL file",
+        do=do,
+    )
+
+
+def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:
+    """Rows with where they stand."""
     for number, content in read_jsonl(path):
         where = f"{path}:{number}"
         image = content.get("image")
         if not isinstance(image, str) or not image:
             raise DataError('no "image"', where=where, expected="a path")
-        own_id = _id_of(content, where=where)
+        if problem := path_problem(image):
+            given, do = problem
+            raise DataError(f"`image` {given}", where=where, expected="a path", do=do)
+        file = image_path(path.parent, image)
         for text, text_id in _asked(content, question, where=where):
-            rows.append(_row(path.parent / image, text, row_id=text_id or own_id))
-    return rows
+            yield where, _row(file, text, row_id=text_id)
 
 
 def _asked(
     content: Mapping[str, Any], default: str | None, *, where: str
-) -> list[tuple[str | None, str]]:
-    """The questions of a JSONL row with their own ids; `default` where it brings none."""
+) -> Iterable[tuple[str | None, str]]:
+    """The questions of a JSONL row with their ids; `default` where it brings none."""
+    own_id = _id_of(content, where=where)
     listed = content.get("questions") or []
     if not isinstance(listed, list):
         raise DataError(
             f"questions that are a {type(listed).__name__}", where=where, expected="a list"
         )
-    asked: list[tuple[Any, str]] = [
-        (item.get("question"), _id_of(item, where=where)) if isinstance(item, dict) else (item, "")
-        for item in listed
-    ]
+    asked: list[tuple[Any, str]] = []
+    for number, item in enumerate(listed, start=1):
+        numbered = f"{own_id}#{number}" if own_id else ""
+        if isinstance(item, dict):
+            asked.append((item.get("question"), _id_of(item, where=where) or numbered))
+        else:
+            asked.append((item, numbered))
     if content.get("question") is not None:
-        asked.append((content["question"], ""))
+        asked.append((content["question"], own_id))
     for text, _ in asked:
         if not isinstance(text, str | None):
             raise DataError(f"a question that is a {type(text).__name__}", where=where)
@@ -91,7 +174,7 @@ def _asked(
             raise DataError("an empty question", where=where)
         if any("\ud800" <= character <= "\udfff" for character in text or ""):
             raise DataError("a question that is not valid Unicode", where=where)
-    return asked or [(default, "")]
+    return asked or [(default, own_id)]
 
 
 def _id_of(content: Mapping[str, Any], *, where: str) -> str:

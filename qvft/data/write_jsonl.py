@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from qvft.data.formats.jsonl import path_problem
+from qvft.data.formats.image_path import path_problem
 from qvft.data.images.quiet import quiet_pillow
 from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.disk import not_written
@@ -63,7 +63,8 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
     Raises:
         DataError: `out` exists, or the folder of images and it would be needed; they cannot be
             written; or a sample's meta cannot be JSON.
-        ImageError: an image that has to be copied cannot be read, or no system takes its path.
+        ImageError: no image is where the data says, an image that has to be copied cannot be read,
+            or no system takes its path.
     """
     paths = [None] * len(samples) if copy_images else _paths(samples, folder=out.parent)
     pictures = out.with_name(f"{out.stem}_images")
@@ -143,11 +144,11 @@ def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
     followed: dict[Path, str] = {}
     used: set[str] = set()
     paths: list[str | None] = []
-    absent = 0
+    absent: list[Path] = []
     for image in (sample.image for sample in samples):
         path = None
         if isinstance(image, ImageFile):
-            absent += not _is_there(image)
+            absent += [] if _is_there(image) else [image.path]
             above = image.path.parent
             real = followed.setdefault(above, os.path.realpath(above))
             path = Path(os.path.relpath(os.path.join(real, image.path.name), start)).as_posix()
@@ -156,8 +157,21 @@ def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
             else:
                 used.add(path)
         paths.append(path)
+    if absent and len(absent) == len(samples):
+        raise ImageError(
+            f"no such file, nor any other of {len(samples)} images",
+            where=str(absent[0].absolute()),
+            expected="images where the data says",
+            do="check the paths in the data; where the format takes it, name the image folder with "
+            "--images",
+        )
     if absent:
-        _log.warning("%d of %d images are not where the data says", absent, len(samples))
+        _log.warning(
+            "images that are not where the data says: %d of %d, first %s",
+            len(absent),
+            len(samples),
+            absent[0].absolute(),
+        )
     return paths
 
 

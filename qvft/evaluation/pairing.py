@@ -44,7 +44,12 @@ def pair(rows: Sequence[PredictionRow], others: Sequence[PredictionRow], *, wher
     found = {row.id: row for row in others}
     if len(found) < len(others):
         twice = next(key for key, times in Counter(r.id for r in others).items() if times > 1)
-        raise DataError(f"item {twice!r} stands twice", where=where, expected="each id once")
+        raise DataError(
+            f"item {twice!r} stands twice",
+            where=where,
+            expected="each id once",
+            do="evaluate it again",
+        )
     here = [index for index, row in enumerate(rows) if row.id in found]
     differing = {
         rows[index].id: parts

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from qvft.errors import DataError
 from qvft.evaluation.report.table import comparison_table
+from qvft.files import given_path
 from qvft.json_files import read_json
 from qvft.log import exit_status, stdout
 
@@ -38,8 +38,8 @@ def read_reports(named: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise DataError(
                 f'"{item}"', where="command line", expected="NAME=FOLDER, each name once"
             )
-        found = sorted(Path(folder).glob("report.json")) or sorted(
-            Path(folder).glob("*/report.json")
+        found = sorted(given_path(folder).glob("report.json")) or sorted(
+            given_path(folder).glob("*/report.json")
         )
         if len(found) != 1:
             raise DataError(f"{len(found)} reports", where=folder, expected="exactly one")

@@ -7,22 +7,24 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from qvft.recipe.augment import Augment
-from qvft.recipe.section import Section
+from qvft.recipe.section import PathText, Section
 
 
 class Source(Section):
     format: str = Field("jsonl", description="Name of a format; see docs/formats.md.")
-    path: str | None = Field(None, description="File or folder the format reads.")
+    path: PathText | None = Field(None, description="File or folder the format reads.")
     name: str | None = Field(None, description="What reports call it; null: from the path.")
     split: str | None = Field(None, description="Which split, where the format has several.")
-    images: str | None = Field(None, description="Image folder, where it lies apart.")
+    images: PathText | None = Field(None, description="Image folder, where it lies apart.")
     allow_outside: bool = Field(
         False,
         description="Images may lie outside the image folder (that of path, or images): rows with "
         "../, absolute paths, links that lead elsewhere. For data you trust.",
     )
-    questions: str | None = Field(None, description="VQA v2: question file, where it lies apart.")
-    annotations: str | None = Field(
+    questions: PathText | None = Field(
+        None, description="VQA v2: question file, where it lies apart."
+    )
+    annotations: PathText | None = Field(
         None, description="VQA v2: annotation file, where it lies apart."
     )
     columns: dict[str, str] = Field(

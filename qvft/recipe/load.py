@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from qvft.errors import RecipeError
+from qvft.files import given_path
 from qvft.recipe.schema import Phase, Recipe, Tune
 from qvft.recipe.secrets import refuse_secrets
 from qvft.recipe.train import Train
@@ -26,7 +27,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key.
     """
-    content = read_yaml(Path(path))
+    content = read_yaml(given_path(str(path)))
     apply_overrides(content, overrides)
     return parse_recipe(content, where=str(path))
 

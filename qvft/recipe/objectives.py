@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from qvft.recipe.section import Section
+from qvft.recipe.section import PathText, Section
 
 
 class Objectives(Section):
@@ -19,7 +19,7 @@ class Objectives(Section):
     itg: float = Field(
         0.0, ge=0, description="Weight of text generation by the Q-Former itself, likewise."
     )
-    text_branch: str | None = Field(
+    text_branch: PathText | None = Field(
         None,
         description="What the Q-Former's text branch starts from where itc, itm or itg is trained: "
         "a BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g); null: fresh weights.",

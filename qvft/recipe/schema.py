@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from qvft.recipe.data import Data
 from qvft.recipe.objectives import Objectives
-from qvft.recipe.section import Section
+from qvft.recipe.section import PathText, Section
 from qvft.recipe.streaming import require_streamable
 from qvft.recipe.train import Train
 
@@ -20,7 +20,7 @@ Trained = Literal["frozen", "full"]
 
 
 class Run(Section):
-    dir: str | None = Field(None, description="Run folder; null means runs/NAME.")
+    dir: PathText | None = Field(None, description="Run folder; null means runs/NAME.")
     seed: int = Field(0, ge=0, description="Seed of weights, data order and dropout.")
     threads: int | None = Field(
         None,
@@ -38,19 +38,19 @@ class Quantize(Section):
 
 
 class Model(Section):
-    id: str = Field(description="Hub id or local folder; qvft/tiny-blip2 is bundled.")
+    id: PathText = Field(description="Hub id or local folder; qvft/tiny-blip2 is bundled.")
     revision: str | None = Field(None, description="Hub commit, tag or branch.")
     family: Literal["auto", "blip2", "blip2_question", "qvision"] = Field(
         "auto",
         description="Architecture; auto reads it from the model's config.json. blip2_question: "
         "the Q-Former reads the question. qvision: CLIP, a Q-Former of its own, GPT-Neo.",
     )
-    decoder: str | None = Field(
+    decoder: PathText | None = Field(
         None,
         description="qvision from its components: the decoder's checkpoint; id is the vision "
         "model's then, and the Q-Former is fresh.",
     )
-    text_branch: str | None = Field(
+    text_branch: PathText | None = Field(
         None,
         description="Makes a BLIP-2 checkpoint question-aware: what its Q-Former reads text with. "
         "A BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g), BERT (bert-base-uncased), or "

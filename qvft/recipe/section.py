@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from qvft.files import expanded
+
+PathText = Annotated[str, AfterValidator(expanded)]
+"""A path, or what may be one: `~` is the home folder."""
 
 
 class Section(BaseModel):

@@ -46,7 +46,10 @@ def yaml_file_value(text: str, *, where: str) -> Any:
 
 
 def yaml_override_value(text: str, *, where: str) -> Any:
-    """The value of an override or option; what is not YAML is a text.
+    """The value of an override or option; what is not YAML is a text, whole.
+
+    A command line has no comments: a text with ` #` in it is not cut there. Nor does a text without
+    quotes lose the blanks at its ends.
 
     Raises:
         RecipeError: it holds what is no plain value.
@@ -57,7 +60,19 @@ def yaml_override_value(text: str, *, where: str) -> Any:
         raise RecipeError("nested too deeply", where=where) from error
     except Exception:  # as above; `run.dir=2001-99-99` names a folder
         value = text
+    else:
+        if isinstance(value, str) and value == text.strip() or _has_comment(text):
+            value = text
     return plain_value(value, where=where)
+
+
+def _has_comment(text: str) -> bool:
+    """Whether YAML takes the end of a text that it can parse for a comment."""
+    if "#" not in text:
+        return False
+    tokens = YAML(typ="safe", pure=True).scan(text)
+    spans = [(token.start_mark.index, token.end_mark.index) for token in tokens]
+    return "#" in text[max((end for start, end in spans if start < end), default=0) :]
 
 
 def _parsed(text: str) -> Any:

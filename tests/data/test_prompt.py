@@ -178,3 +178,32 @@ def test_captions_and_questions_are_cleaned_and_answers_are_not(
     several = [("caption", None, "A Cat. Red!"), ("question", "Is it  3.5\tcm?", "Yes. 3.5")]
     assert one.encode_all(several)[1] == row
     assert one.encode_all(several)[0] == one.encode("caption", target="A Cat. Red!")
+
+
+@pytest.mark.parametrize(
+    ("caption", "written"),
+    [
+        ("a photo of  ", "a photo of a cat\n"),
+        ("Describe:\n", "Describe:\na cat\n"),
+        (" ", "a cat\n"),
+    ],
+)
+def test_blanks_at_a_prompts_end_meet_the_targets_and_line_breaks_stay(
+    tokenizer: Any, caption: str, written: str
+) -> None:
+    row = template(tokenizer, caption=caption).encode("caption", target="a cat")
+    assert "".join(split(tokenizer, row)) == written
+
+
+def test_a_question_template_keeps_what_follows_its_last_word(tokenizer: Any) -> None:
+    made = template(tokenizer, question="Q: {question}\n\n")
+    assert made.prompt_text("question", "Is it?") == "Q: Is it?\n\n"
+
+
+def test_what_is_cut_of_prompt_and_target_is_told_apart(tokenizer: Any) -> None:
+    long = " ".join(f"w{n}" for n in range(200))
+    made = template(tokenizer, max_text_tokens=24)
+    asked = made.encode("question", question=long, target="yes")
+    captioned = made.encode("caption", target=long)
+    assert asked.cut_prompt > 0 == asked.cut_target
+    assert captioned.cut_target > 0 == captioned.cut_prompt

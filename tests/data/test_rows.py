@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from qvft.data.rows import evaluation_rows, training_rows
 from qvft.data.sample import ImageFile, Question, Sample
+from qvft.errors import DataError
 
 SAMPLE = Sample(
     "s",
@@ -59,3 +62,24 @@ def test_row_ids_are_unique_within_a_split() -> None:
     other = Sample("t", SAMPLE.image, captions=("one",))
     ids = [row.id for row in training_rows([SAMPLE, other])]
     assert len(ids) == len(set(ids))
+
+
+def numbered(count: int) -> list[Sample]:
+    """Images 1 to n beside questions 1 to n, as many datasets have them."""
+    return [
+        Sample(str(n), SAMPLE.image, ("a caption",), (Question(str(n), "Which?", ("a",)),))
+        for n in range(1, count + 1)
+    ]
+
+
+def test_images_and_questions_with_the_same_ids_give_rows_of_different_ids() -> None:
+    ids = [row.id for row in evaluation_rows(numbered(2))]
+    assert ids == ["1#captions", "1", "2#captions", "2"]
+    assert [row.id for row in evaluation_rows(numbered(1))] == ids[:2]  # as `limit` leaves it
+    assert [row.id for row in evaluation_rows(numbered(2), texts="captions")] == ["1", "2"]
+
+
+def test_ids_that_cannot_be_told_apart_are_refused() -> None:
+    asked = Question("1#captions", "Which?", ("a",))
+    with pytest.raises(DataError, match="two texts are called 1#captions"):
+        evaluation_rows([*numbered(1), Sample("x", SAMPLE.image, questions=(asked,))])

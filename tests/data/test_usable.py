@@ -75,3 +75,9 @@ def test_all_images_of_vqa_rad_decode(shared_data: Path) -> None:
     files = sorted((shared_data / "vqa_rad" / "VQA_RAD Image Folder").glob("*.jpg"))
     kept, skipped = usable([Sample(file.stem, ImageFile(file)) for file in files], on_error="skip")
     assert (len(kept), skipped) == (315, [])
+
+
+def test_images_that_are_all_absent_name_where_the_first_was_looked_for(tmp_path: Path) -> None:
+    absent = [Sample(str(n), ImageFile(tmp_path / f"{n}.png")) for n in range(3)]
+    with pytest.raises(ImageError, match=f"^{tmp_path}/0.png: no such file .3 of 3 .*`images`"):
+        usable(absent, on_error="error")

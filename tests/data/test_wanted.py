@@ -1,4 +1,4 @@
-"""From names on the command line to images and questions; no image is opened."""
+"""From names on the command line to images and questions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from qvft.data.rows import Row
 from qvft.data.wanted import wanted_rows
@@ -90,6 +91,7 @@ def test_a_name_that_matches_nothing_is_an_error(folder: Path, name: str) -> Non
     [
         ({"question": "What?"}, 'no "image"'),
         ({"image": 3}, 'no "image"'),
+        ({"image": "https://example.org/a.png"}, "`image` is a URL; .*; download it"),
         ({"image": "a.png", "question": 7}, "a question that is a int"),
         ({"image": "a.png", "question": " "}, "an empty question"),
         ({"image": "a.png", "questions": "What?"}, "questions that are a str"),
@@ -101,3 +103,77 @@ def test_a_wrong_jsonl_row_is_named_by_its_line(
 ) -> None:
     with pytest.raises(DataError, match=f"rows.jsonl:2: {message}"):
         wanted_rows([jsonl(folder, {"image": "a.png"}, row)])
+
+
+def test_images_of_unknown_ending_are_taken_and_other_files_counted(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.apng", "b.pgm", "c.jfif", "d.weird", "e"):
+        kind = {"a.apng": "PNG", "b.pgm": "PPM"}.get(name, "JPEG")
+        Image.new("L", (4, 4)).save(tmp_path / name, kind)
+    for name in ("notes.txt", "page.html"):
+        (tmp_path / name).write_text("words")
+    (tmp_path / "drawing.psd").write_bytes(b"8BPS\0\1" + bytes(40))
+    (tmp_path / "below").mkdir()
+    for name in (str(tmp_path), str(tmp_path / "*")):
+        said.clear()
+        rows = wanted_rows([name])
+        assert named(tmp_path, rows) == ["a.apng", "b.pgm", "c.jfif", "d.weird", "e"]
+        first = tmp_path / "drawing.psd"
+        assert said.messages == [
+            f"{name}: files that are no images and are left out: 3, first {first}"
+        ]
+
+
+def test_a_glob_of_folders_alone_says_so(folder: Path) -> None:
+    with pytest.raises(DataError, match=f"folders alone, first {folder}/below: name a folder"):
+        wanted_rows([str(folder / "b*w")])
+
+
+def test_a_folder_with_a_list_alone_says_to_name_the_list(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, {"image": "x.png"})
+    with pytest.raises(DataError, match=f"matches no image; .*; name {path} itself"):
+        wanted_rows([str(tmp_path)])
+
+
+def test_questions_without_an_id_are_numbered_as_the_jsonl_format_does(folder: Path) -> None:
+    row = {
+        "id": "r",
+        "image": "a.png",
+        "questions": ["One?", {"id": 7, "question": "Two?"}, {"question": "Three?"}],
+        "question": "Own?",
+    }
+    rows = wanted_rows([jsonl(folder, row, {"image": "a.png", "questions": ["No id?"]})])
+    assert [one.id for one in rows] == ["r#1", "7", "r#3", "r", ""]
+
+
+def test_an_id_of_two_different_rows_is_refused_and_a_repeated_row_asked_once(
+    folder: Path, said: pytest.LogCaptureFixture
+) -> None:
+    same = {"id": "x", "image": "a.png", "caption": "one"}
+    rows = wanted_rows([jsonl(folder, same, {**same, "caption": "two"})])
+    assert [one.id for one in rows] == ["x"]
+    assert "asked once: 1, first x" in said.text
+    for other in ({**same, "image": "b.JPG"}, {**same, "question": "Why?"}):
+        path = jsonl(folder, same, other)
+        with pytest.raises(DataError, match=f":2: `id` x is used twice; .*{path}:1"):
+            wanted_rows([path])
+
+
+def test_missing_images_are_counted_and_an_error_if_all_are(
+    folder: Path, said: pytest.LogCaptureFixture
+) -> None:
+    absent = {"image": "absent.png"}
+    rows = wanted_rows([jsonl(folder, absent, {"image": "a.png"})])
+    assert len(rows) == 2
+    assert said.messages == [
+        f"images that are not there: 1 of 2, first {folder}/absent.png; their rows get an error"
+    ]
+    with pytest.raises(DataError, match=f"^{folder}/absent.png: no such file, nor any other of 1"):
+        wanted_rows([jsonl(folder, absent, {**absent, "question": "What?"})])
+
+
+def test_names_that_windows_and_label_tools_write_are_found(folder: Path) -> None:
+    (folder / "d e.png").touch()
+    path = jsonl(folder, {"image": "below\\c.webp"}, {"image": "d%20e.png"})
+    assert named(folder, wanted_rows([path])) == ["below/c.webp", "d e.png"]

@@ -55,3 +55,31 @@ def test_an_override_is_held_to_the_same_rules() -> None:
     assert yaml_override_value("", where="x") is None
     with pytest.raises(RecipeError, match="command line: a: the value is nan"):
         yaml_override_value(".nan", where="command line: a")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a photo of ",
+        "a photo of # 3",
+        "#1",
+        "5 # steps",
+        "[1, 2] # two",
+        "{a: 1}  # x",
+        "a\n",
+        "null # x",
+    ],
+)
+def test_an_override_keeps_what_follows_its_last_word(text: str) -> None:
+    assert yaml_override_value(text, where="command line: a") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("'a # b '", "a # b "), ('"#1"', "#1"), ("a#b", "a#b"), ("[a#b, '# c']", ["a#b", "# c"]),
+        ("{a: b}", {"a": "b"}), (" 5 ", 5), ("[1, 2] ", [1, 2]), ("null", None), ("  ", None),
+    ],
+)  # fmt: skip
+def test_quotes_and_values_that_are_no_texts_are_read_as_yaml(text: str, value: object) -> None:
+    assert yaml_override_value(text, where="command line: a") == value

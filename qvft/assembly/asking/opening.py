@@ -9,6 +9,7 @@ from typing import Any
 
 from qvft.assembly.model import Loaded, base_model, base_of, run_recipe, trained_model
 from qvft.errors import CheckpointError, RecipeError
+from qvft.files import expanded
 from qvft.json_files import read_json
 from qvft.recipe.data import Source
 from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
@@ -45,6 +46,7 @@ def open_target(
     Raises:
         CheckpointError: a folder that is neither a run nor a model, or a recipe given for a run.
     """
+    target = expanded(target)
     folder = Path(target)
     if (folder / LOCK_NAME).is_file():
         if recipe_path is not None:

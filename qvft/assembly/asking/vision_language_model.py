@@ -12,12 +12,16 @@ from PIL.Image import Image
 from qvft.assembly.asking.generation import check_fields, generation_fields
 from qvft.assembly.asking.opening import Opened, load_opened, open_target
 from qvft.data.cleaned import require_text_left
+from qvft.data.cut import cut_rows
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
 from qvft.errors import DataError
 from qvft.evaluation.prediction.predict import Outcome, outcomes
+from qvft.files import given_path
+from qvft.log import get_logger
 
+logger = get_logger("qvft.predict")
 ImageLike = str | Path | Image
 Text = str | list[str] | None
 OnBadImage = Literal["error", "skip"]
@@ -126,13 +130,16 @@ class VisionLanguageModel:
         batch_size: int,
         workers: int,
     ) -> Iterator[Outcome]:
-        """What comes of each row, as batches finish.
+        """What comes of each row, as batches finish; prompts that are cut are counted first.
 
         Raises:
             DataError: cleaning leaves nothing of a question.
         """
         asked = [row for row in rows if row.kind == "question"]
         require_text_left(asked, self.recipe.data.text, where="questions")
+        template = self.loaded.template
+        for sentence in cut_rows(rows, template, asked=True).warning(template.max_text_tokens):
+            logger.warning("%s", sentence)
         return outcomes(
             self.loaded.model,
             self.loaded.collator,
@@ -173,7 +180,7 @@ class VisionLanguageModel:
 def _sources(images: ImageLike | Iterable[ImageLike]) -> list[ImageSource]:
     listed = [images] if isinstance(images, ImageLike) else images
     return [
-        ImageInMemory(image) if isinstance(image, Image) else ImageFile(Path(image))
+        ImageInMemory(image) if isinstance(image, Image) else ImageFile(given_path(str(image)))
         for image in listed
     ]
 

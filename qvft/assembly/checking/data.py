@@ -10,6 +10,7 @@ from qvft.assembly.data import Split, inspect_split
 from qvft.checking.findings import LeftOut, Quality, SplitFindings, TextShown
 from qvft.data.blip_text import MAX_WORDS, TextForm, cleaned
 from qvft.data.cleaned import cleaned_rows
+from qvft.data.doubts import evaluation_doubts, training_doubts
 from qvft.data.prompt import PromptTemplate
 from qvft.data.quality import distributions, spelling
 from qvft.data.quality.contradictions import asked_before, repeats
@@ -96,7 +97,15 @@ def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) 
     found = [_split_findings(side, template, copies, known=known, asked=asked) for side in sides]
     shown = shown_rows(sides[0].rows, template, count=EXAMPLES)
     skips = recipe.data.on_bad_image == "skip"
-    warnings = [warning for one in found for warning in _split_warnings(one, skips=skips)]
+    warnings = [
+        warning
+        for side, one in zip(sides, found, strict=True)
+        for warning in (
+            *side.split.remarks,
+            *_split_warnings(one, skips=skips),
+            *_doubts(side, template),
+        )
+    ]
     notes: list[str] = []
     if copies.overlap is None:
         warnings.append("data.eval is not set: nothing will be evaluated")
@@ -117,6 +126,12 @@ def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) 
         warnings=tuple(warnings),
         notes=(*_stream_says(sides[0].split), *notes),
     )
+
+
+def _doubts(side: Side, template: PromptTemplate) -> list[str]:
+    doubts = training_doubts if side.which == "train" else evaluation_doubts
+    found = doubts(side.rows, images=len(side.split.samples), prompt=template)
+    return [f"{side.split.name}: {doubt}" for doubt in found]
 
 
 def _stream_says(split: Split) -> list[str]:
@@ -161,6 +176,8 @@ def _split_findings(
         longest_id=stats.longest_id,
         cut_rows=stats.cut_rows,
         cut_tokens=stats.cut_tokens,
+        cut_prompts=stats.cut_prompts,
+        cut_targets=stats.cut_targets,
         sha256=split.sha256,
         cut_ids=stats.cut_ids,
         cleaned_rows=changed.rows,
@@ -199,7 +216,9 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
     if found.cut_rows > CUT_SHARE * found.rows or _loses_tokens(quality):
         warnings.append(
             f"{name}: {count_of(found.cut_ids, 'row')} ({found.cut_rows / found.rows:.1%}) cut, "
-            f"{found.cut_tokens:,} tokens; raise data.max_text_tokens or shorten the texts ({ALL})"
+            f"{found.cut_tokens:,} tokens, of {found.cut_prompts:,} prompts and "
+            f"{found.cut_targets:,} targets; raise data.max_text_tokens or shorten the texts "
+            f"({ALL})"
         )
     if found.shortened_ids:
         count = count_of(found.shortened_ids, "row")

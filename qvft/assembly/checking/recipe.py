@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +42,11 @@ def check_all(recipe: Recipe, preview_file: Path | None = None) -> Findings:
         found,
         phases=tuple(_phase(work, plan, row_tokens=stats.longest) for plan in work.plans),
         checks=preflight_checks(work, stats),
-        warnings=(*found.warnings, *_folder_warnings(recipe)),
+        warnings=(
+            *found.warnings,
+            *work.further_warnings(),
+            *_folder_warnings(recipe),
+        ),
     )
 
 
@@ -103,10 +106,6 @@ def _folder_warnings(recipe: Recipe) -> list[str]:
 
 
 def _phase(work: TrainingWork, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:
-    rows = work.rows(plan, work.train, training=True)
-    by_tokens = work.token_batches(plan)
-    batches = math.ceil(len(rows) / plan.train.batch_size) if by_tokens is None else len(by_tokens)
-    steps = math.ceil(plan.train.epochs * math.ceil(batches / plan.train.accumulation))
     targets: tuple[str, ...] = ()
     if work.loaded.handle is not None and plan.tune.decoder == "lora":
         targets = lora_targets(work.loaded.handle)
@@ -117,5 +116,5 @@ def _phase(work: TrainingWork, plan: PhasePlan, *, row_tokens: int) -> PhaseFind
         work.loaded.base.config,
         lora_targets=targets,
         row_tokens=row_tokens,
-        steps=plan.train.max_steps if plan.train.max_steps > 0 else steps,
+        steps=work.steps(plan),
     )

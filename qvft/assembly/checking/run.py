@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from qvft.adapters.checkpoint import read_bridge, read_manifest
 from qvft.adapters.fingerprints import READ, fingerprints
-from qvft.assembly.data import read_split, read_texts, samples_hash, source_name
+from qvft.assembly.data import samples_hash, source_name
 from qvft.assembly.evaluating.standing import Standing, read_standing
 from qvft.assembly.hashes import images_hash, trained_files
 from qvft.assembly.model import base_hash, base_of, run_recipe, versions
-from qvft.assembly.streaming import is_streamed, stream_of
+from qvft.assembly.recorded_data import Read, manifest_folder, reader, recorded_data
 from qvft.checking.run_findings import RunFindings, Verified, compared
-from qvft.data.sample import Sample
 from qvft.errors import CheckpointError, UserError
-from qvft.recipe.lock import LOCK_NAME, lock_hash
+from qvft.recipe.lock import LOCK_NAME, lock_hash, read_lock
 from qvft.recipe.schema import Recipe
-
-_Read = Callable[[str], list[Sample]]
 
 
 def check_run(folder: Path) -> RunFindings:
-    """Holds files, base, data, recipe and reports of a finished run against what was recorded.
+    """Holds files, base, data, recipe and reports of a run against what was recorded.
+
+    Of a run that has not finished it is the newest checkpoint that is looked at.
 
     Raises:
-        CheckpointError: it is no folder of a run, or of one that has not finished.
+        CheckpointError: it is no folder of a run, or of one that has no checkpoint.
     """
-    recipe = run_recipe(folder, [])
-    manifest = read_manifest(folder / "adapter")
-
-    @cache
-    def samples(which: str) -> list[Sample]:
-        if recipe.data.on_bad_image == "skip":  # which ones are left out shows when they are read
-            return read_split(recipe, which).samples
-        return read_texts(recipe, which)
-
+    newest = manifest_folder(folder)
+    if newest is None or newest == folder / "adapter":
+        recipe, newest = run_recipe(folder, []), folder / "adapter"
+    else:
+        recipe = read_lock(folder)
+    manifest = read_manifest(newest)
+    samples = reader(recipe)
     now = versions()
     then = manifest.get("versions", {})
+    finished = newest == folder / "adapter"
     return RunFindings(
         run=str(folder),
         verified=(
             compared(LOCK_NAME, manifest["recipe_sha256"], lock_hash(folder)),
-            *_files(folder / "adapter", manifest),
+            *_files(newest, manifest, name=newest.relative_to(folder).as_posix()),
             _base(recipe, manifest),
             *_data(recipe, manifest, samples),
-            *_reports(folder, recipe, manifest, samples),
+            *(_reports(folder, recipe, manifest, samples) if finished else ()),
         ),
         versions={
             name: (version, now[name])
@@ -57,15 +54,15 @@ def check_run(folder: Path) -> RunFindings:
     )
 
 
-def _files(adapter: Path, manifest: Mapping[str, Any]) -> Iterator[Verified]:
+def _files(adapter: Path, manifest: Mapping[str, Any], *, name: str) -> Iterator[Verified]:
     """The files of the adapter folder by their hashes, and the bridge by its keys."""
     recorded, found = manifest.get("files"), fingerprints(adapter)
-    for name in READ:
-        if recorded is not None and name in found and name not in recorded:
-            yield Verified(f"adapter/{name}", "differs", None, found[name], "not of this run")
-        elif name in found or name in (recorded or {}):
-            yield compared(f"adapter/{name}", (recorded or {}).get(name), found.get(name))
-    what = f"adapter: {len(manifest['bridge'])} weights beside LoRA"
+    for file in READ:
+        if recorded is not None and file in found and file not in recorded:
+            yield Verified(f"{name}/{file}", "differs", None, found[file], "not of this run")
+        elif file in found or file in (recorded or {}):
+            yield compared(f"{name}/{file}", (recorded or {}).get(file), found.get(file))
+    what = f"{name}: {len(manifest['bridge'])} weights beside LoRA"
     try:
         read_bridge(adapter, dict(manifest))
     except CheckpointError as error:
@@ -82,29 +79,14 @@ def _base(recipe: Recipe, manifest: Mapping[str, Any]) -> Verified:
         return compared(what, recorded, None, detail=error.given)
 
 
-def _data(recipe: Recipe, manifest: Mapping[str, Any], samples: _Read) -> Iterator[Verified]:
-    """The texts that training read, by the names that it gave them."""
-    names = {
-        source_name(source): which
-        for which, source in (("eval", recipe.data.eval), ("train", recipe.data.train))
-        if source is not None
-    }
-    for name, recorded in manifest["data_sha256"].items():
-        what = f"data {name}"
-        if name not in names:
-            yield compared(what, recorded, None, detail="the recipe names no such data")
-            continue
-        try:
-            which = names[name]
-            streamed = is_streamed(recipe, which)
-            now = stream_of(recipe).sha256 if streamed else samples_hash(samples(which))
-            yield compared(what, recorded, now)
-        except UserError as error:
-            yield compared(what, recorded, None, detail=error.given)
+def _data(recipe: Recipe, manifest: Mapping[str, Any], samples: Read) -> Iterator[Verified]:
+    """The texts and images that training read."""
+    for one in recorded_data(recipe, manifest, samples):
+        yield compared(one.what, one.recorded, one.found, detail=one.problem)
 
 
 def _reports(
-    folder: Path, recipe: Recipe, manifest: Mapping[str, Any], samples: _Read
+    folder: Path, recipe: Recipe, manifest: Mapping[str, Any], samples: Read
 ) -> Iterator[Verified]:
     trained = trained_files(folder / "adapter")
     for path in sorted(folder.glob("eval/*/report.json")):
@@ -124,7 +106,7 @@ def _reports(
 
 
 def _report_data(
-    what: str, standing: Standing, recipe: Recipe, samples: _Read
+    what: str, standing: Standing, recipe: Recipe, samples: Read
 ) -> Iterator[Verified]:
     """The texts and images of an evaluation, where they are the recipe's own."""
     data = standing.content.get("data") or {}

@@ -14,12 +14,14 @@ from qvft.assembly.alignment.aligned import with_heads
 from qvft.assembly.alignment.classifying import zero_shot_group
 from qvft.assembly.alignment.retrieval import retrieval_group
 from qvft.assembly.asking.opening import load_opened
+from qvft.assembly.doubts import alignment_warnings, cut_counts, evaluation_warnings
 from qvft.assembly.evaluating.baselines import base_figures, frequent_answer_predictions
 from qvft.assembly.evaluating.standing import REPORT_FILES, Standing
 from qvft.assembly.evaluating.task import Task, prediction_rows
 from qvft.assembly.evaluating.trained_phases import training_facts
 from qvft.assembly.features import with_features
 from qvft.assembly.model import Loaded
+from qvft.data.doubts import prediction_doubts
 from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
 from qvft.disk import replaced_folder
@@ -37,7 +39,7 @@ from qvft.evaluation.scoring import Scores, applicable_groups, score
 from qvft.files import write_text
 from qvft.json_files import json_text, read_jsonl
 from qvft.locks import beside
-from qvft.log import is_main_process
+from qvft.log import get_logger, is_main_process
 from qvft.models.processes import processes
 from qvft.recipe.schema import Recipe
 
@@ -45,6 +47,8 @@ BLIND_DEFINITION = (
     "blind: the same model and texts, each shown the image of another sample; what it scores then "
     "owes nothing to the image."
 )
+
+logger = get_logger("qvft.eval")
 
 Compare = Callable[[Sequence[PredictionRow], Scores], Comparison]
 
@@ -74,16 +78,27 @@ def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Eva
     require_replaceable(folder)
     recipe = task.opened.recipe
     loaded = with_features(load_opened(task.opened), recipe, task.split.samples)
+    warnings = evaluation_warnings(task.split, task.rows, loaded.collator)
+    if is_main_process():
+        for text in warnings:
+            logger.warning("%s", text)
+    counts = cut_counts(task.rows, loaded.template)
     with _replacing(folder) as partial:
         answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
         items = prediction_rows(task.rows, answers)
         scores = with_groups(
-            score(items, metrics=task.groups), _groups_of_model(task, loaded, items)
+            score(items, metrics=task.groups), _groups_of_model(task, loaded, items, warnings)
         )
         baselines = {**base_baseline(task), **_baselines(task, loaded)}
         against = compare(items, scores) if compare else None
         seconds = time.monotonic() - start
         report = _report(task, scores, baselines, against, seconds)
+        report = report.model_copy(
+            update={
+                "warnings": [*task.split.remarks, *warnings, *prediction_doubts(answers)],
+                "counts": {**counts, **report.counts},
+            }
+        )
         _write(partial, task, report, items, scores)
     return Evaluated(folder, report, items)
 
@@ -234,9 +249,9 @@ def _ask(
 
 
 def _groups_of_model(
-    task: Task, loaded: Loaded, items: Sequence[PredictionRow]
+    task: Task, loaded: Loaded, items: Sequence[PredictionRow], said: list[str]
 ) -> dict[str, GroupScores]:
-    """What the model is asked beside its texts."""
+    """What the model is asked beside its texts; `said` gets what should be known of it."""
     if not task.of_model:
         return {}
     recipe, aligned = task.opened.recipe, with_heads(task.opened, loaded)
@@ -245,6 +260,10 @@ def _groups_of_model(
     groups = {}
     for name in task.of_model:
         if name == RETRIEVAL:
+            captions = [
+                text for row in task.rows if row.kind == "caption" for text in row.references
+            ]
+            said += alignment_warnings(task.split, captions, aligned.branch)
             groups[name] = retrieval_group(aligned, items, sources, top=recipe.eval.rerank, **pace)
         else:
             assert task.classes is not None

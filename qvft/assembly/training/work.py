@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from qvft.adapters.checkpoint import (
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.assembly.alignment.heads import TextBranch, new_branch, require_alignable
 from qvft.assembly.data import Split, read_split
+from qvft.assembly.doubts import alignment_warnings, evaluation_warnings, training_warnings
 from qvft.assembly.features import with_features
 from qvft.assembly.model import (
     Loaded,
@@ -31,10 +33,12 @@ from qvft.assembly.model import (
     set_trainable,
     with_fresh_adapters,
 )
+from qvft.assembly.recorded_data import data_hashes, image_hashes
 from qvft.assembly.streaming import streamed_batches
 from qvft.assembly.training.batches import token_batches, view_draw
 from qvft.assembly.training.objective import Collate, objective_of
 from qvft.assembly.training.plans import PhasePlan, phase_plans, require_kernels, require_shardable
+from qvft.data.doubts import few_steps
 from qvft.data.left_out import StreamCollator
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
@@ -143,6 +147,38 @@ class TrainingWork:
                 phase=name,
             )
         return self.batches[name]
+
+    def steps(self, plan: PhasePlan) -> int:
+        """Optimizer steps of a phase on one process."""
+        if plan.train.max_steps > 0:
+            return plan.train.max_steps
+        by_tokens = self.token_batches(plan)
+        rows = self.rows(plan, self.train, training=True)
+        count = (
+            math.ceil(len(rows) / plan.train.batch_size) if by_tokens is None else len(by_tokens)
+        )
+        return math.ceil(plan.train.epochs * math.ceil(count / plan.train.accumulation))
+
+    def warnings(self) -> list[str]:
+        """What should be known of the data and of the length of training before it begins."""
+        split, collator = self.train, self.loaded.collator
+        rows = training_rows(split.samples, texts=split.source.texts)
+        found = training_warnings(split, rows, collator)
+        if self.eval is not None:
+            asked = evaluation_rows(self.eval.samples, texts=self.eval.source.texts)
+            found += evaluation_warnings(self.eval, asked, collator)
+        return [*found, *self.further_warnings()]
+
+    def further_warnings(self) -> list[str]:
+        """Those that hang on the phases and objectives, not on the data alone."""
+        found: list[str] = []
+        if self.branch is not None:
+            rows = training_rows(self.train.samples, texts=self.train.source.texts)
+            captions = [row.target for row in rows if row.kind == "caption"]
+            found += alignment_warnings(self.train, captions, self.branch)
+        for plan in self.plans:
+            found += few_steps(plan.phase.name, self.steps(plan))
+        return found
 
     def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
         """For each phase a function that prepares the model and sets the phase up."""
@@ -264,6 +300,9 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
     # A test split is read by evaluation alone; training reads it only if told to watch it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
     evaluation = read_split(recipe, "eval") if watched else None
+    for which, split, purpose in (("train", train, "train"), ("eval", evaluation, "evaluate")):
+        if split is not None and not training_rows(split.samples, texts=split.source.texts):
+            raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
     set_seed(recipe.run.seed)
     # What is about to be cut does not go to the GPU whole.
     place = torch.device("cpu") if sharded else None
@@ -273,8 +312,10 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
         loaded = with_fresh_adapters(loaded, recipe, with_lora)
     if recipe.model.attention == "flex":
         use_flex(loaded.model)
-    hashes = {split.name: split.sha256 for split in (train, evaluation) if split}
-    provenance = provenance_of(recipe, base, hashes)
+    splits = {"train": train, "eval": evaluation}
+    provenance = replace(
+        provenance_of(recipe, base, data_hashes(splits)), images_sha256=image_hashes(splits)
+    )
     branch = new_branch(recipe, loaded)
     work = TrainingWork(recipe, loaded, train, evaluation, plans, provenance, branch, sharded)
     for plan in plans:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qvft.data.features.space import Space, space_of
 from qvft.errors import DataError
+from qvft.files import given_path
 from qvft.json_files import read_json
 
 SPACE_FILE = "space.json"
@@ -20,7 +21,7 @@ RECORDS, INDEX = ".features", ".index.json"
 def default_cache() -> Path:
     """`$QVFT_CACHE`, or `~/.cache/qvft/features`."""
     given = os.environ.get("QVFT_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "qvft" / "features"
+    return given_path(given) if given else Path.home() / ".cache" / "qvft" / "features"
 
 
 def space_folders(cache: Path) -> Iterator[Path]:

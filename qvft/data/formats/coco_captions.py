@@ -53,7 +53,7 @@ def read(
         image_ids.add(name, where=where)
         written = fields.field(row, "file_name", where=where)
         file_name = fields.text(written, "file_name", where=where)
-        found[name] = Gathered(name, inside.file(pictures / file_name, where=where))
+        found[name] = Gathered(name, inside.image(file_name, "file_name", where=where))
     for where, row in fields.section(content, "annotations", path=file):
         if "id" in row:
             annotation_ids.add(fields.identifier(row["id"], "id", where=where), where=where)
@@ -68,7 +68,13 @@ def read(
             )
         caption = fields.field(row, "caption", where=where)
         found[name].captions.append(fields.text(caption, "caption", where=where))
-    without = sum(not gathered.captions for gathered in found.values())
+    without = [gathered.id for gathered in found.values() if not gathered.captions]
     if without:
-        _log.warning("%s: %d of %d images have no caption", file, without, len(found))
+        _log.warning(
+            "%s: %d of %d images have no caption and are left out, first %s",
+            file,
+            len(without),
+            len(found),
+            without[0],
+        )
     yield from (gathered.sample() for gathered in found.values() if gathered.captions)

@@ -14,7 +14,9 @@ from PIL import Image
 
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields
+from qvft.data.formats.class_labels import with_class_names
 from qvft.data.formats.gathering import Gathered, Unique, no_split
+from qvft.data.formats.image_folder import count_images_without_row
 from qvft.data.formats.inside import Inside
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError, ImageError
@@ -114,9 +116,10 @@ def _samples(
     images = dataset.select_columns([column])
     gathered: dict[str, Gathered] = {}
     ids = Unique(found.get("id", "id"))
-    for number, row in enumerate(dataset):
+    features, texts = dataset.features, set(found.values()) - {column}
+    for number, written in enumerate(dataset):
         where = f"{path}, row {number}"
-        cell = row[column]
+        row, cell = with_class_names(written, features, texts, where=where), written[column]
         if not cell or not (cell["bytes"] or cell["path"]):
             raise DataError(f"`{column}` is empty", where=where, expected="an image")
         name = str(number)
@@ -128,9 +131,8 @@ def _samples(
             key = hashlib.sha256(cell["bytes"]).hexdigest()
             image: RowImage | ImageFile = RowImage(images, column, number, where)
         else:
-            base = path if path.is_dir() else path.parent
-            key = str(base / cell["path"])
-            image = inside.file(Path(key), where=where)
+            image = inside.image(cell["path"], column, where=where)
+            key = image.name
         one = gathered.setdefault(key, Gathered(str(number) if asked else name, image))
         one.captions.extend(table.captions(row, found, where=where))
         if asked:
@@ -201,7 +203,11 @@ def _load_folder(path: Path) -> Any:
     if any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
         return datasets.load_from_disk(str(path))
     if any(file for name in _METADATA for file in path.rglob(name)):
-        return datasets.load_dataset("imagefolder", data_dir=str(path), drop_labels=True)
+        loaded = datasets.load_dataset("imagefolder", data_dir=str(path), drop_labels=True)
+        splits = [split for split in loaded.values() if "image" in split.column_names]
+        paths = (name for split in splits for name in _paths(split, where=str(path)))
+        count_images_without_row(path, paths)
+        return loaded
     if any(path.rglob("*.parquet")):
         return datasets.load_dataset("parquet", data_dir=str(path))
     raise DataError(
@@ -210,6 +216,13 @@ def _load_folder(path: Path) -> Any:
         expected="one of these in the folder",
         do="for texts in JSONL use format jsonl",
     )
+
+
+def _paths(split: Any, *, where: str) -> Iterator[str]:
+    """The image files that the rows of a split name."""
+    for row in undecoded(split, "image", where=where).select_columns(["image"]):
+        if row["image"] and row["image"]["path"]:
+            yield row["image"]["path"]
 
 
 def is_hub_id(path: str) -> bool:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields, hf
+from qvft.data.formats.class_labels import with_class_names
 from qvft.data.sample import Sample
 from qvft.data.stream import Part
 from qvft.errors import DataError
@@ -87,6 +88,8 @@ class DatasetStream:
     def _sample(self, row: Mapping[str, Any], number: int) -> Sample:
         found, where = self.found, f"{self.where}, row {number} of a pass"
         cell = row[found["image"]]
+        texts = set(found.values()) - {found["image"]}
+        row = with_class_names(row, self.dataset.features, texts, where=where)
         if not cell or not cell["bytes"]:
             raise DataError(
                 f"`{found['image']}` holds no bytes",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvft.data.formats.image_path import image_path, path_problem
 from qvft.data.sample import ImageFile
 from qvft.errors import DataError
 
@@ -27,8 +28,24 @@ class Inside:
         self._allow_outside = allow_outside
         self._real: dict[str, str] = {}
 
+    def image(self, written: str, key: str, *, where: str) -> ImageFile:
+        """The image that a row's value of `key` means, see `image_path`.
+
+        Raises:
+            DataError: it is a URL or another value that is no path, or as `file`.
+        """
+        if problem := path_problem(written):
+            given, do = problem
+            raise DataError(
+                f"`{key}` {given}",
+                where=where,
+                expected="a path from the image folder, e.g. img/1.png",
+                do=do,
+            )
+        return self.file(image_path(self._folders[0], written), where=where)
+
     def file(self, path: Path, *, where: str) -> ImageFile:
-        """The image at a path that a row gives, joined to its folder.
+        """The image at a path, joined to its folder.
 
         Raises:
             DataError: it lies outside, or no system takes such a path.
@@ -46,7 +63,7 @@ class Inside:
         real = self._followed(path)
         if not any(real.startswith(root) for root in self._roots):
             raise DataError(
-                f"the image {str(path)!r} lies outside {self._folders[0]}",
+                f"the image {str(path)!r} lies outside {self._folders[0].absolute()}",
                 where=where,
                 expected="images in this folder, also where links lead",
                 do="name their own folder with `images`, or, where you trust the data, set "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,8 +23,6 @@ _LIST_HINTS = {
     "captions": 'write ["..."], or use `caption` for a single one',
     "questions": 'write [{"question": "...", "answers": ["..."]}]',
 }
-_CONTROL = re.compile(r"[\x00-\x1f]")
-_DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 
 
 @dataclass
@@ -74,16 +70,7 @@ def read(
         where = f"{file}:{number}"
         fields.known_keys(row, ROW_KEYS, where=where)
         written = fields.text(fields.field(row, "image", where=where), "image", where=where)
-        if problem := path_problem(written):
-            given, do = problem
-            raise DataError(
-                f"`image` {given}",
-                where=where,
-                expected="a path from the file's folder, e.g. img/1.png",
-                do=do,
-            )
-        place = _place(home, written.replace("\\", "/"))
-        inside.file(place, where=where)
+        place = inside.image(written, "image", where=where).path
         _add(found.setdefault(str(place), _Image(place, written, where)), row, where=where)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
     for image in found.values():
@@ -124,31 +111,6 @@ def _named(image: _Image, name: str) -> Iterator[tuple[str, Question]]:
     """Its questions with where they stand; those without an id are called by their place."""
     for n, (where, asked) in enumerate(image.questions, start=1):
         yield where, replace(asked, id=asked.id or f"{name}#{n}")
-
-
-def path_problem(written: str) -> tuple[str, str] | None:
-    """What is wrong with an image path as a line gives it and what to do, None if nothing is.
-
-    Backslashes are no problem: they separate folders, as on Windows.
-    """
-    if "://" in written:
-        return "is a URL", "download it"
-    if written.startswith("data:"):
-        return "holds the image itself", "write it to a file"
-    if _CONTROL.search(written):  # "img\new.png" holds a line break
-        return "has a control character, as a backslash makes it", "write / between folders"
-    if _DRIVE.match(written) and os.name != "nt":
-        return "is a path of a Windows drive", "put the images beside the file"
-    return None
-
-
-def _place(folder: Path, written: str) -> Path:
-    """An image's path; the same for every way to write it, since lines are merged by it.
-
-    Steps out of a folder that is a link lead out of the folder itself, as the system takes them.
-    """
-    base = os.path.realpath(folder) if ".." in written else folder
-    return Path(os.path.normpath(os.path.join(base, written)))
 
 
 def _file(path: Path, *, split: str | None) -> Path:

@@ -56,7 +56,7 @@ def read(
         ):
             raw = fields.field(sentence, "raw", where=place)
             captions.append(fields.text(raw, "raw", where=place))
-        image = inside.file(pictures / below / file, where=where)
+        image = inside.image(f"{below}/{file}" if below else file, "filename", where=where)
         yield Sample(name, image, tuple(captions))
     if not wanted or wanted - seen:
         missing = "+".join(sorted(wanted - seen)) or None

@@ -109,7 +109,7 @@ def _from_rows(
         reply = fields.answer(fields.field(row, "answer", where=where), "answer", where=where)
         names = [name, *(name + suffix for suffix in _SUFFIXES)]
         file_name = next((one for one in names if one in present), name)
-        image = inside.file(pictures / file_name, where=where)
+        image = inside.image(file_name, "image", where=where)
         found.setdefault(name, Gathered(Path(name).stem, image)).questions.append(
             Question(str(number), words, (reply,))
         )

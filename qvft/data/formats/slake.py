@@ -11,6 +11,7 @@ from qvft.data.formats.inside import Inside
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
+from qvft.log import get_logger
 
 _STEMS = {
     "train": ("train",),
@@ -18,6 +19,7 @@ _STEMS = {
     "test": ("test",),
 }
 _TEXT_KEYS = ("img_name", "question", "answer_type", "content_type", "location", "modality")
+_log = get_logger(__name__)
 _LANGUAGES = ("en", "zh", "all")
 
 
@@ -56,11 +58,13 @@ def read(
     inside = Inside(pictures, allow_outside=allow_outside)
     found: dict[str, Gathered] = {}
     ids = Unique("qid")
+    others = 0
     for record, row in fields.records(read_json(file), where=str(file)):
         qid = fields.identifier(fields.field(row, "qid", where=record), "qid", where=record)
         where = f"{file}, qid {qid}"
         spoken = fields.text(fields.field(row, "q_lang", where=where), "q_lang", where=where)
         if language not in ("all", spoken):
+            others += 1
             continue
         ids.add(qid, where=record)
         texts = {
@@ -73,16 +77,18 @@ def read(
             "content_type": texts["content_type"],
             "language": spoken,
         }
-        written = Path(texts["img_name"])
+        written = Path(texts["img_name"].replace("\\", "/"))
         image = found.setdefault(
             str(written),
             Gathered(
                 written.parent.name or written.stem,
-                inside.file(pictures / written, where=where),
+                inside.image(texts["img_name"], "img_name", where=where),
                 meta={key: texts[key] for key in ("location", "modality")},
             ),
         )
         image.questions.append(Question(qid, texts["question"], (reply,), meta))
+    if others:
+        _log.info("%s: %d questions are in another language than %s", file, others, language)
     yield from (gathered.sample() for gathered in found.values())
 
 

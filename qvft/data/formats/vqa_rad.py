@@ -93,7 +93,7 @@ def read(
             name,
             Gathered(
                 Path(name).stem,
-                inside.file(pictures / name, where=where),
+                inside.image(name, "image_name", where=where),
                 meta={"organ": texts["image_organ"].upper()},
             ),
         )

@@ -80,7 +80,7 @@ def read(
             )
         answers, meta = answered.pop(question_id)
         name = _image_name(image, subset=subset, present=present)
-        file = inside.file(pictures / name, where=where)
+        file = inside.image(name, "image_id", where=where)
         found.setdefault(image, Gathered(image, file)).questions.append(
             Question(question_id, words, answers, meta)
         )

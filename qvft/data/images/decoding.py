@@ -18,6 +18,9 @@ from qvft.errors import ImageError, UserError
 MAX_PIXELS = 64_000_000
 """Largest width x height decoded unless told otherwise: 192 MB of RGB."""
 
+ABSENT = "no such file"
+"""What an error says of an image whose path leads nowhere."""
+
 FORMATS = frozenset(
     {
         "AVIF",
@@ -198,7 +201,7 @@ def _not_decoded(kind: str, *, name: str) -> ImageError:
 def _cause(error: Exception) -> str:
     """What went wrong, in words that do not repeat the path."""
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        return ABSENT
     if isinstance(error, IsADirectoryError):
         return "a folder"
     if isinstance(error, PermissionError):

@@ -63,9 +63,13 @@ class Report(Part):
     )
     counts: dict[str, float] = Field(
         default={},
-        description="images read and skipped; predictions, empty and different ones, share of the "
+        description="images read and skipped; prompts that `data.max_text_tokens` cut, and targets "
+        "that it would cut in training; predictions, empty and different ones, share of the "
         "most common one (percent), yes/no answers that do not open with yes or no (`unparseable`) "
         "and those that hold both words or neither anywhere (`undecided`)",
+    )
+    warnings: list[str] = Field(
+        default=[], description="what should be known before the figures are read, in sentences"
     )
     skipped: list[Skipped] = Field(default=[], description="items left out, with the reason")
     decode: DecodeFacts = Field(default=DecodeFacts(), description="how the model was asked")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from pathlib import Path
 
@@ -197,3 +198,18 @@ def test_unknown_keys_and_columns_name_the_nearest() -> None:
 )
 def test_defaults_and_named_columns(given: dict, present: str, found: dict) -> None:
     assert columns.resolve(given, present.split(), where="d") == found
+
+
+def test_images_without_a_row_are_counted_and_named(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    for name in ("train/a.png", "train/b.png", "train/below/c.jfif", "test/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name, "PNG")
+    for split, name in (("train", "a.png"), ("test", "d.png")):
+        row = {"file_name": name, "text": "a square"}
+        (tmp_path / split / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    assert len(read_samples("hf", str(tmp_path), split="train")) == 1
+    assert said.messages == [
+        f"{tmp_path}: images without a row in the metadata, left out: 2 of 4, first train/b.png"
+    ]

@@ -1,0 +1,76 @@
+"""Which rows `data.max_text_tokens` cuts, so that every program can say how many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row
+
+AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class CutRows:
+    """Rows that lose tokens.
+
+    Attributes:
+        rows: all there are.
+        prompts: those whose prompt loses its beginning.
+        targets: those whose target loses its end.
+        tokens: lost in all.
+        first: id of the first that loses any, else its image's name; None where none does.
+    """
+
+    rows: int
+    prompts: int
+    targets: int
+    tokens: int
+    first: str | None
+
+    def warning(self, limit: int) -> list[str]:
+        """The sentence that a user reads of it; nothing where nothing is cut."""
+        if self.first is None:
+            return []
+        return [
+            f"of {self.rows:,} texts data.max_text_tokens ({limit}) cuts {self.prompts:,} prompts "
+            f"(at their beginning) and {self.targets:,} targets (at their end), {self.tokens:,} "
+            f"tokens in all, first {self.first}; raise it or shorten the texts"
+        ]
+
+
+def cut_rows(rows: Sequence[Row], template: PromptTemplate, *, asked: bool = False) -> CutRows:
+    """Puts every row into the template and counts what it cuts.
+
+    Args:
+        asked: prompts are counted as a model is asked, without a target beside them, which leaves
+            them more room; otherwise as it is trained.
+    """
+    prompts = targets = tokens = 0
+    first = None
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        trained = template.encode_all([(row.kind, row.question, row.target) for row in some])
+        shown = trained
+        if asked:
+            shown = template.encode_all([(row.kind, row.question, None) for row in some])
+        for row, one, whole in zip(some, shown, trained, strict=True):
+            prompts += one.cut_prompt > 0
+            targets += whole.cut_target > 0
+            tokens += one.cut_prompt + whole.cut_target
+            if first is None and one.cut_prompt + whole.cut_target:
+                first = row.id or row.sample.image.name
+    return CutRows(len(rows), prompts, targets, tokens, first)
+
+
+def too_long(texts: Sequence[str], tokenizer: Any, limit: int) -> int:
+    """How many of the texts have more than `limit` tokens, the tokenizer's own marks counted."""
+    lengths: dict[str, int] = {}
+    different = list(dict.fromkeys(texts))
+    for start in range(0, len(different), AT_ONCE):
+        some = different[start : start + AT_ONCE]
+        ids = tokenizer(some, split_special_tokens=True, verbose=False)["input_ids"]
+        lengths |= {text: len(tokens) for text, tokens in zip(some, ids, strict=True)}
+    return sum(lengths[text] > limit for text in texts)

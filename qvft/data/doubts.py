@@ -1,0 +1,142 @@
+"""What makes data worthless though nothing in it is broken, as sentences for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from qvft.data.rows import Row
+
+FEW_IMAGES = 10
+"""Below it whatever is learnt or measured holds for these images alone."""
+FEW_STEPS = 10
+"""Below it AdamW's averages (beta2 0.999) have hardly seen a gradient, and a warm-up no end."""
+OFTEN = 0.01
+"""Share of texts that begin as the prompt does; some captions do so of themselves."""
+
+
+class Prompts(Protocol):
+    """The words before a caption, and those around a `{question}`."""
+
+    @property
+    def caption(self) -> str: ...
+
+    @property
+    def question(self) -> str: ...
+
+
+def training_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> list[str]:
+    """What should be known of training data before it is trained on.
+
+    Args:
+        images: in the split.
+        prompt: `data.prompt`, or a template made of it.
+    """
+    return [
+        *_one_text(rows, lambda row: (row.target,), noun="targets"),
+        *_few_images(images, "learnt from"),
+        *_without_text(rows, images),
+        *prompts_repeated(rows, prompt),
+    ]
+
+
+def evaluation_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> list[str]:
+    """What should be known of evaluation data before figures are read; as `training_doubts`."""
+    return [
+        *_one_text(rows, lambda row: row.references, noun="references"),
+        *_few_images(images, "measured on"),
+        *_without_text(rows, images),
+        *prompts_repeated(rows, prompt),
+    ]
+
+
+def prediction_doubts(texts: Sequence[str]) -> list[str]:
+    """What should be known of a model's texts before their scores are read."""
+    if len(texts) < 2 or len({_plain(text) for text in texts}) > 1:
+        return []
+    said = "empty" if not _plain(texts[0]) else "the same text"
+    return [f"all {len(texts):,} predictions are {said}: the model pays no heed to what is asked"]
+
+
+def few_steps(phase: str, steps: int) -> list[str]:
+    """A phase whose length says that something is set wrongly."""
+    if steps >= FEW_STEPS:
+        return []
+    count = "1 optimizer step" if steps == 1 else f"{steps} optimizer steps"
+    return [
+        f"phase {phase}: {count} in all; raise train.epochs or train.max_steps, or lower "
+        "train.batch_size or train.accumulation"
+    ]
+
+
+def prompts_repeated(rows: Sequence[Row], prompt: Prompts) -> list[str]:
+    """Texts that bring the words which the prompt puts beside them already."""
+    captions = [row.target for row in rows if row.kind == "caption"]
+    asked = [row for row in rows if row.kind == "question"]
+    questions = [row.question or "" for row in asked]
+    answers = [row.target for row in asked]
+    before, _, after = prompt.question.partition("{question}")
+    checks = [
+        ("captions", captions, "begin", prompt.caption, "caption"),
+        ("questions", questions, "begin", before, "question"),
+        ("questions", questions, "end", after, "question"),
+        ("answers", answers, "begin", after, "question"),
+    ]
+    found = []
+    for noun, texts, place, words, key in checks:
+        count = _count(texts, words, _begins if place == "begin" else _ends)
+        if count > OFTEN * len(texts):
+            found.append(
+                f"{count:,} of {len(texts):,} {noun} {place} with {words.strip()!r}, which "
+                f"data.prompt.{key} writes too, so that the model reads it twice; take it out of "
+                "the texts or of the recipe"
+            )
+    return found
+
+
+def _one_text(
+    rows: Sequence[Row], texts: Callable[[Row], Sequence[str]], *, noun: str
+) -> list[str]:
+    found = []
+    for kind in ("caption", "question"):
+        chosen = [row for row in rows if row.kind == kind]
+        if len(chosen) > 1 and len({_plain(text) for row in chosen for text in texts(row)}) == 1:
+            found.append(
+                f"all {len(chosen):,} {kind}s have one and the same text as their {noun}: there "
+                "is nothing to tell apart"
+            )
+    return found
+
+
+def _few_images(images: int, what: str) -> list[str]:
+    if images >= FEW_IMAGES:
+        return []
+    count = "1 image" if images == 1 else f"{images} images"
+    return [f"{count}: what is {what} fewer than {FEW_IMAGES} may hold for these alone"]
+
+
+def _without_text(rows: Sequence[Row], images: int) -> list[str]:
+    used = len({row.sample.id for row in rows})
+    if used >= images:
+        return []
+    return [f"{images - used:,} of {images:,} images have no text of the kind that is used"]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _count(texts: Sequence[str], words: str, test: Callable[[str, str], bool]) -> int:
+    part = _plain(words)
+    return sum(test(_plain(text), part) for text in texts) if part else 0
+
+
+def _begins(text: str, part: str) -> bool:
+    """Whether whole words of `text` are `part`, from the first on."""
+    rest = text.removeprefix(part)
+    return rest != text and not (part[-1].isalnum() and rest[:1].isalnum())
+
+
+def _ends(text: str, part: str) -> bool:
+    rest = text.removesuffix(part)
+    return rest != text and not (part[0].isalnum() and rest[-1:].isalnum())

@@ -1,0 +1,53 @@
+"""Names of classes in place of their numbers, in rows of a Hugging Face dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qvft.errors import DataError
+
+
+def with_class_names(
+    row: Mapping[str, Any],
+    features: Mapping[str, Any] | None,
+    columns: Iterable[str],
+    *,
+    where: str,
+) -> dict[str, Any]:
+    """The row with the names of its `ClassLabel`s, also of those inside lists and objects.
+
+    Args:
+        row: as `datasets` gives it.
+        features: the dataset's; None where a stream does not know them, which then has no classes.
+        columns: the columns to look at.
+
+    Raises:
+        DataError: a number that is no class, such as -1, which `datasets` writes for "no label".
+    """
+    named = dict(row)
+    for column in columns:
+        if features is not None and column in features:
+            named[column] = _named(row[column], features[column], f"`{column}`", where)
+    return named
+
+
+def _named(value: Any, feature: Any, column: str, where: str) -> Any:
+    if value is None:
+        return None
+    if isinstance(feature, dict):
+        return {key: _named(value.get(key), one, column, where) for key, one in feature.items()}
+    items = getattr(feature, "feature", None)  # of a list
+    if items is not None and isinstance(value, list):
+        return [_named(one, items, column, where) for one in value]
+    if not hasattr(feature, "int2str") or isinstance(value, str):
+        return value
+    names = feature.names
+    if not 0 <= value < len(names):
+        raise DataError(
+            f"{column} is class {value}",
+            where=where,
+            expected=f"a class from 0 to {len(names) - 1}",
+            do="leave out rows without a class",
+        )
+    return names[value]
