@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # fmt: skip
         if task == "medical":
             options.add_argument(
-                "--candidates", type=Path, metavar="F",
+                "--candidates", type=given_path, metavar="F",
                 help="answers that LLaVA-Med's open accuracy chooses from",
             )  # fmt: skip
         if task == "vqa":
