@@ -37,22 +37,24 @@ SYMBOLS = {
     "\u00bd": "1/2", "\u00bc": "1/4", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3",
 }  # fmt: skip
 
-# Abbreviations that keep their full stop, in any case and only when capitalised. Those that may
-# end a sentence keep it before a single letter too (`etc.x`), where the others make one word.
+# Abbreviations that keep their full stop, in any case and only as written. Those that may end a
+# sentence keep it before a single letter too (`etc.x`), where the others make one word.
 _CLOSING_ABBREVIATIONS = (
     "al ala apr ariz assn aug bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est "
     "etc ext feb fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon "
-    "mont neb nev nov oct okla penn plc pte pty rd rt sep sept seq sq sr sys tel tenn thu thurs "
+    "mont neb nev nov oct okla penn ph\\.d plc rd rt sep sept seq sq sr sys tel tenn thu thurs "
     "tue tues univ va vt wed wis wisc wyo"
 )
 _ABBREVIATIONS = (
     "adj adm adv alex assoc asst atty ave brig capt cf cie cmdr col comdr cpl dept det dr drs elec "
-    "ens ft gen gov govs hon insp invt jos lieut lt maj messrs mfg mlle mme mr mrs ms msgr mt mtg "
+    "ens ft gen gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt "
     "natl pfc ph pres prof profs pvt rep reps rev sen sens sfc sgt spc st ste supt treas vs wm"
 )
-_CAPITALISED = (
-    "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash ARK AZ DEL ILL LA MASS MISS ORE PA TEX WASH"
+_CLOSING_AS_WRITTEN = (
+    "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash ARK AZ DEL ILL LA MASS MISS ORE PA TEX WASH "
+    "Pte pte Pty pty"
 )
+_AS_WRITTEN = "Mfg mfg Mtg mtg"
 # Abbreviations that keep their full stop only before a number.
 _BEFORE_NUMBER = "art ca fig figs no nos op pp prop"
 
@@ -190,8 +192,8 @@ _TABLE: list[tuple[str, Callable[[str], list[str]]]] = [
     # abbreviations
     (rf"[A-Za-z](?:\.[A-Za-z])+\.|[A-Za-z]\.(?!{_END}+(?:{_OPENERS}){_END})", _as_it_is),
     (
-        rf"(?:(?i:ph\.d|{_words(_ABBREVIATIONS + ' ' + _CLOSING_ABBREVIATIONS)})"
-        rf"|{_words(_CAPITALISED)})\.",
+        rf"(?:(?i:{_words(_ABBREVIATIONS + ' ' + _CLOSING_ABBREVIATIONS)})"
+        rf"|{_words(_CLOSING_AS_WRITTEN + ' ' + _AS_WRITTEN)})\.",
         _as_it_is,
     ),
     (rf"(?i:{_words(_BEFORE_NUMBER)})\.(?=(?:{_END}|\u3001)?{_D})", _as_it_is),
@@ -206,7 +208,10 @@ _TABLE: list[tuple[str, Callable[[str], list[str]]]] = [
         rf"[^{_NOT}\u00a0(){{}}.]+>?",
         _as_it_is,
     ),
-    (rf"((?i:{_words(_CLOSING_ABBREVIATIONS)})\.)(?s:..)", _as_it_is),
+    (
+        rf"((?:(?i:{_words(_CLOSING_ABBREVIATIONS)})|{_words(_CLOSING_AS_WRITTEN)})\.)(?s:..)",
+        _as_it_is,
+    ),
     (_ASCII_COMPOUND, _hyphenless),
     (rf"(?i:https?)://{_url_tail('(){}')}", _as_it_is),
     (
