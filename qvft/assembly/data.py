@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qvft.assembly.streaming import CHECKED, HEAD, is_streamed, stream_head, stream_of
+from qvft.data.cleaned import require_text_left
 from qvft.data.formats import read_samples
 from qvft.data.quality.look import Look
+from qvft.data.rows import training_rows
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream
 from qvft.data.usable import Skipped, looked_at, usable
@@ -47,14 +49,14 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
 
     Raises:
         RecipeError: the recipe names no such data, or no path.
-        DataError: what it names cannot be read.
+        DataError: what it names cannot be read, or cleaning leaves nothing of a text.
     """
     source: Source | None = getattr(recipe.data, which)
     if source is None or (source.path is None and source.format != "drawn"):
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
         )
-    return read_samples(
+    samples = read_samples(
         source.format,
         source.path or "",
         split=source.split,
@@ -65,6 +67,12 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         allow_outside=source.allow_outside,
         limit=source.limit,
     )
+    if recipe.data.text != "as_written":
+        rows = training_rows(samples, texts=source.texts)
+        # Evaluation compares with captions as they are written.
+        read = [row for row in rows if which == "train" or row.kind == "question"]
+        require_text_left(read, recipe.data.text, where=f"data.{which}")
+    return samples
 
 
 def read_split(recipe: Recipe, which: str) -> Split:

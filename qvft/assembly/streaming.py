@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from itertools import islice
 
+from qvft.data.cleaned import TextsLeft
 from qvft.data.collate import Collator
 from qvft.data.formats import open_stream
 from qvft.data.sample import Sample
@@ -43,9 +44,10 @@ def stream_of(recipe: Recipe) -> Stream:
     for key in ("images", "questions", "annotations", "allow_outside"):
         if getattr(source, key):
             raise RecipeError("has no use for a stream", where=f"data.train.{key}", do="remove it")
-    return open_stream(
+    stream = open_stream(
         source.format, source.path, split=source.split, columns=source.columns or None
     )
+    return TextsLeft(stream, source.texts, recipe.data.text)
 
 
 def stream_head(stream: Stream, count: int, *, seed: int) -> tuple[list[Sample], list[Skipped]]:

@@ -54,6 +54,10 @@ def _counts(splits: Sequence[SplitFindings]) -> Table:
         "rows cut by data.max_text_tokens",
         *(f"{split.cut_rows:,} ({split.cut_tokens:,} tokens)" for split in splits),
     )
+    if any(split.cleaned_rows for split in splits):
+        table.add_row(
+            "rows changed by data.text: blip2", *(f"{split.cleaned_rows:,}" for split in splits)
+        )
     for kind in ("caption", "question"):
         if any(split.cut_rows and kind in split.quality.cut for split in splits):
             table.add_row(

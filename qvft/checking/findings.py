@@ -70,6 +70,8 @@ class SplitFindings:
 
     Attributes:
         cut_ids: of the rows that lose tokens.
+        cleaned_rows: rows whose caption or question `data.text: blip2` changes.
+        shortened_ids: of those that lose words by it.
     """
 
     name: str
@@ -86,6 +88,8 @@ class SplitFindings:
     sha256: str
     quality: Quality
     cut_ids: tuple[str, ...] = ()
+    cleaned_rows: int = 0
+    shortened_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

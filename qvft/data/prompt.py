@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from qvft.data.blip_text import Kind, TextForm, cleaned
 from qvft.errors import ModelError
-
-Kind = Literal["caption", "question"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class PromptTemplate:
         caption: text before a caption.
         question: text before an answer, with `{question}`.
         max_text_tokens: most tokens after the image tokens.
+        text: `blip2` cleans captions and questions as BLIP-2's program does; answers never.
     """
 
     tokenizer: Any
@@ -50,12 +50,20 @@ class PromptTemplate:
     caption: str = ""
     question: str = "Question: {question} Answer:"
     max_text_tokens: int = 128
+    text: TextForm = "as_written"
+
+    def cleaned(self, kind: Kind, text: str) -> str:
+        """A caption or a question as the model reads it."""
+        return cleaned(kind, text, self.text)
 
     def prompt_text(self, kind: Kind, question: str | None = None) -> str:
         """The words before the target, without a blank at the end: the target brings its own."""
         if kind == "caption":
             return self.caption.rstrip()
-        return self.question.replace("{question}", " ".join((question or "").split())).rstrip()
+        asked = self.cleaned("question", question or "")
+        if self.text == "as_written":
+            asked = " ".join(asked.split())
+        return self.question.replace("{question}", asked).rstrip()
 
     @property
     def stop_id(self) -> int:
@@ -84,7 +92,7 @@ class PromptTemplate:
         prompt = self._tokens(prompt_text)
         answer = None
         if target is not None:
-            answer = self._tokens(_answer_text(prompt_text, target))
+            answer = self._tokens(self._answer_text(kind, prompt_text, target))
         return self._row(prompt, answer)
 
     def encode_all(self, texts: Sequence[tuple[Kind, str | None, str]]) -> list[TokenRow]:
@@ -97,7 +105,7 @@ class PromptTemplate:
         ids = dict(zip(different, self._all_tokens(different), strict=True))
         written = zip(prompts, texts, strict=True)
         answers = self._all_tokens(
-            [_answer_text(prompt, target) for prompt, (*_, target) in written]
+            [self._answer_text(kind, prompt, target) for prompt, (kind, _, target) in written]
         )
         return [self._row(ids[p], answer) for p, answer in zip(prompts, answers, strict=True)]
 
@@ -122,6 +130,11 @@ class PromptTemplate:
             ids = ids[: ids.index(self.stop_id)]
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
+    def _answer_text(self, kind: Kind, prompt: str, target: str) -> str:
+        """A target as it stands behind its prompt."""
+        text = self.cleaned(kind, target) if kind == "caption" else target
+        return (" " if prompt else "") + " ".join(text.split())
+
     def _tokens(self, text: str) -> list[int]:
         """Tokens of plain text: a text that says `<image>` or `</s>` gets no special token."""
         if not text:
@@ -137,8 +150,3 @@ class PromptTemplate:
         return self.tokenizer(
             list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
-
-
-def _answer_text(prompt: str, target: str) -> str:
-    """A target as it stands behind its prompt."""
-    return (" " if prompt else "") + " ".join(target.split())

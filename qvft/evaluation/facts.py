@@ -61,6 +61,9 @@ class DecodeFacts(Part):
     prompt: dict[str, str] = Field(
         {}, description="text before a caption, and before an answer with `{question}`"
     )
+    text: str = Field(
+        "as_written", description="captions and questions `as_written`, or cleaned as `blip2` does"
+    )
     max_text_tokens: int | None = Field(
         None, description="tokens a prompt may have; longer ones are cut from the left"
     )

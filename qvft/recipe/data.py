@@ -62,6 +62,12 @@ class Data(Section):
     train: Source | None = Field(None, description="What is trained on.")
     eval: Source | None = Field(None, description="What is evaluated on; never trained on.")
     prompt: Prompt = Field(default_factory=Prompt)
+    text: Literal["as_written", "blip2"] = Field(
+        "as_written",
+        description="What the model reads of captions and questions. blip2: in lower case, without "
+        ".!\"()*#:;~, the first 50 words, as BLIP-2's own program prepares them. Answers, and the "
+        "references of metrics, stay as written.",
+    )
     max_text_tokens: int = Field(
         128,
         ge=8,

@@ -45,6 +45,10 @@ print(processor.batch_decode(written, skip_special_tokens=True)[0].strip())
 Prompts it was trained with: captions \
 {% if caption %}`{{ caption | code }}`{% else %}none{% endif %}, \
 questions `{{ question | code }}`.
+{% if cleaned %}
+Questions, and the captions it was trained on, were cleaned as BLIP-2's own program does \
+(lower case, without `.!"()*#:;~`, 50 words): clean a question so before you ask it.
+{% endif %}
 
 ## Training
 
@@ -112,7 +116,7 @@ class CardFacts:
     Attributes:
         name: the recipe's. folder: what the checkpoint is called.
         data: names of the data trained on. trained: names of the components trained.
-        caption, question: prompts.
+        caption, question: prompts. cleaned: whether `data.text` is `blip2`.
     """
 
     name: str
@@ -128,6 +132,7 @@ class CardFacts:
     recipe_sha256: str
     quantized: str
     qvft_version: str
+    cleaned: bool = False
 
 
 def model_card(facts: CardFacts, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:

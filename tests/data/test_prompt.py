@@ -157,3 +157,24 @@ def test_many_texts_at_once_are_the_rows_of_each(tokenizer: Any) -> None:
     assert made.encode_all(texts) == expected
     assert [row.cut_tokens > 0 for row in expected] == [False, False, True, True]
     assert made.encode_all([]) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "caption", "question", "answer"),
+    [
+        ("as_written", " A Cat. Red!\n", "Question: Is it  3.5\tcm? Answer:", " Yes. 3.5\n"),
+        ("blip2", " a cat red\n", "Question: is it  35\tcm? Answer:", " Yes. 3.5\n"),
+    ],
+)
+def test_captions_and_questions_are_cleaned_and_answers_are_not(
+    tokenizer: Any, form: str, caption: str, question: str, answer: str
+) -> None:
+    one = template(tokenizer, text=form)
+    if form == "as_written":  # white space is folded
+        question = " ".join(question.split())
+    assert split(tokenizer, one.encode("caption", target="A Cat. Red!")) == ("a photo of", caption)
+    row = one.encode("question", question="Is it  3.5\tcm?", target="Yes. 3.5")
+    assert split(tokenizer, row) == (question, answer)
+    several = [("caption", None, "A Cat. Red!"), ("question", "Is it  3.5\tcm?", "Yes. 3.5")]
+    assert one.encode_all(several)[1] == row
+    assert one.encode_all(several)[0] == one.encode("caption", target="A Cat. Red!")

@@ -111,6 +111,17 @@ def _tokenizer(recipe: Recipe, loaded: Loaded) -> Any:
     return load_processor(find_base(recipe.objectives.text_branch)).tokenizer
 
 
+def generation_start(tokenizer: Any) -> int | None:
+    """What a checkpoint's text generation begins with, in the place of [CLS]: the tokenizer's
+    begin-of-text token, which BLIP-2 has made of [DEC]. None leaves what texts begin with.
+
+    Source: LAVIS, lavis/models/blip2_models/blip2.py, `init_tokenizer`.
+    """
+    if tokenizer.bos_token_id is not None:
+        return tokenizer.bos_token_id
+    return tokenizer.get_vocab().get("[DEC]")
+
+
 def _fresh(
     recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
 ) -> AlignmentHeads:
@@ -125,8 +136,9 @@ def _fresh(
 
 
 def _stored(
-    recipe: Recipe, loaded: Loaded, _tokenizer: Any, *, text_generation: bool
+    recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
 ) -> AlignmentHeads:
+    """Heads of the text branch's checkpoint."""
     assert recipe.objectives.text_branch is not None
     base = find_base(recipe.objectives.text_branch)
     found = heads_from_retrieval(
@@ -135,6 +147,7 @@ def _stored(
         files=weight_files(base),
         source=base.id,
         text_generation=text_generation,
+        generation_start_id=generation_start(tokenizer),
     )
     logger.info(
         "text branch: %d weights from %s, of which %d are left to the model's own; fresh: %s",

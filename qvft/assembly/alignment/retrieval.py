@@ -60,7 +60,12 @@ def retrieval_group(
     """
     chosen = [index for index, row in enumerate(rows) if row.kind == "caption"]
     images = [sources[index] for index in chosen]
-    texts = [caption for index in chosen for caption in rows[index].references]
+    template = aligned.loaded.template
+    texts = [
+        template.cleaned("caption", caption)
+        for index in chosen
+        for caption in rows[index].references
+    ]
     owners = [place for place, index in enumerate(chosen) for _ in rows[index].references]
     pace = {"batch_size": batch_size, "workers": workers}
     cosines = similarity(

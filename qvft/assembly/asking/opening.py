@@ -90,7 +90,7 @@ def _asked_as(home: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
     merged = read_json(path)
-    data = {key: merged[key] for key in ("prompt", "max_text_tokens") if key in merged}
+    data = {key: merged[key] for key in ("prompt", "text", "max_text_tokens") if key in merged}
     return {"data": data, "eval": merged.get("decode", {})}
 
 

@@ -99,6 +99,7 @@ def predict_to_file(
     settings = {
         **identity(model, opened),
         "prompt": opened.recipe.data.prompt.model_dump(),
+        "text": opened.recipe.data.text,
         "decoding": generation_fields(opened.recipe, fields),
     }
     file = PredictionFile(out, rows, settings)

@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from qvft.assembly.asking.generation import check_fields, generation_fields
 from qvft.assembly.asking.opening import Opened, load_opened, open_target
+from qvft.data.cleaned import require_text_left
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
@@ -125,7 +126,13 @@ class VisionLanguageModel:
         batch_size: int,
         workers: int,
     ) -> Iterator[Outcome]:
-        """What comes of each row, as batches finish."""
+        """What comes of each row, as batches finish.
+
+        Raises:
+            DataError: cleaning leaves nothing of a question.
+        """
+        asked = [row for row in rows if row.kind == "question"]
+        require_text_left(asked, self.recipe.data.text, where="questions")
         return outcomes(
             self.loaded.model,
             self.loaded.collator,

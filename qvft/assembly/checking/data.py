@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from qvft.assembly.data import Split, inspect_split
 from qvft.checking.findings import LeftOut, Quality, SplitFindings, TextShown
+from qvft.data.blip_text import MAX_WORDS, TextForm, cleaned
+from qvft.data.cleaned import cleaned_rows
 from qvft.data.prompt import PromptTemplate
 from qvft.data.quality import distributions, spelling
 from qvft.data.quality.contradictions import asked_before, repeats
@@ -27,17 +29,24 @@ CUT_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Side:
-    """A split, its rows as they are used, and what they come to in tokens."""
+    """A split, its rows as they are used, what they come to in tokens, and how texts are read."""
 
     which: str
     split: Split
     rows: list[Row]
     stats: TokenStats
+    form: TextForm = "as_written"
 
     @property
     def texts(self) -> list[Text]:
         """Its texts as training would supervise them."""
-        return list(texts_of(self.split.samples, texts=self.split.source.texts))
+        found = texts_of(self.split.samples, texts=self.split.source.texts)
+        return [
+            one
+            if one.kind == "answer"
+            else replace(one, text=cleaned(one.kind, one.text, self.form))
+            for one in found
+        ]
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def read_sides(recipe: Recipe, template: PromptTemplate) -> list[Side]:
         if not rows:
             purpose = "train" if which == "train" else "evaluate"
             raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
-        sides.append(Side(which, split, rows, token_stats(rows, template)))
+        sides.append(Side(which, split, rows, token_stats(rows, template), template.text))
     return sides
 
 
@@ -128,6 +137,7 @@ def _split_findings(
     asked: Sequence[tuple[str, str]],
 ) -> SplitFindings:
     split, stats, texts = side.split, side.stats, side.texts
+    changed = cleaned_rows(side.rows, side.form)
     counts = spelling.token_counts(texts, template.tokenizer)
     own = side.which == "train"
     answers = distributions.answers(texts, known=None if own else known)
@@ -153,6 +163,8 @@ def _split_findings(
         cut_tokens=stats.cut_tokens,
         sha256=split.sha256,
         cut_ids=stats.cut_ids,
+        cleaned_rows=changed.rows,
+        shortened_ids=changed.shortened_ids,
         quality=Quality(
             exact_duplicates=copies.exact[side.which],
             near_duplicates=tuple(asdict(pair) for pair in copies.near[side.which]),
@@ -188,6 +200,12 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
         warnings.append(
             f"{name}: {count_of(found.cut_ids, 'row')} ({found.cut_rows / found.rows:.1%}) cut, "
             f"{found.cut_tokens:,} tokens; raise data.max_text_tokens or shorten the texts ({ALL})"
+        )
+    if found.shortened_ids:
+        count = count_of(found.shortened_ids, "row")
+        warnings.append(
+            f"{name}: data.text: blip2 cuts {count} after {MAX_WORDS} words, first "
+            f"{found.shortened_ids[0]}; shorten the texts ({ALL})"
         )
     extra = sum(len(group) - 1 for group in quality.exact_duplicates)
     if extra:

@@ -38,6 +38,8 @@ def preview(
         f"{len(chosen)} of {len(rows):,} rows, spread over the split, with its extremes first: the "
         "image after preprocessing, then the tokens the decoder gets."
     )
+    if collator.template.text == "blip2":
+        lead += " Captions and questions are cleaned as data.text: blip2 says."
     shown = [_shown(row, why, collator) for row, why in chosen]
     write_preview(path, shown, title=f"{name} as the model sees it", lead=lead)
 

@@ -187,7 +187,7 @@ def open_alike(
         UserError: as `open_target`.
     """
     opened = open_target(target)
-    prompts = opened.recipe.data.model_dump(include={"prompt", "max_text_tokens"})
+    prompts = opened.recipe.data.model_dump(include={"prompt", "text", "max_text_tokens"})
     if opened.kind != "run":
         trained_with = opened.home is not None and (opened.home / "merge.json").is_file()
         if recipe_path is None and first.kind == "run" and first.home is not None:

@@ -62,6 +62,7 @@ def decode_facts(opened: Opened, generation: Mapping[str, Mapping[str, Any]]) ->
         questions=dict(generation["question"]),
         batch_size=recipe.eval.batch_size,
         prompt=recipe.data.prompt.model_dump(),
+        text=recipe.data.text,
         max_text_tokens=recipe.data.max_text_tokens,
         rerank=recipe.eval.rerank,
         classes=recipe.eval.classes,

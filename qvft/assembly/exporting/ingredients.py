@@ -85,6 +85,7 @@ def origin(run_dir: Path, ingredients: Ingredients) -> dict[str, Any]:
         "adapter": file_hashes(run_dir / "adapter"),
         "quantized": recipe.model.quantize.scheme,
         "prompt": recipe.data.prompt.model_dump(),
+        "text": recipe.data.text,
         "max_text_tokens": recipe.data.max_text_tokens,
         "decode": recipe.eval.model_dump(include={"caption", "answer"}),
         "dtype": str(ingredients.written).removeprefix("torch."),

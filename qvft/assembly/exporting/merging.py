@@ -206,6 +206,7 @@ def _facts(ingredients: Ingredients, folder: str) -> CardFacts:
         trained=trained,
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,
+        cleaned=recipe.data.text == "blip2",
         recipe_sha256=manifest["recipe_sha256"],
         quantized=recipe.model.quantize.scheme,
         qvft_version=versions().get("qvft", "unknown"),

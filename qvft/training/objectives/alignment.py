@@ -141,7 +141,8 @@ class AlignmentCollator:
             for place, (number, row) in enumerate(rows)
             if row.kind == "caption" and number != FILLER
         ]
-        texts = [rows[place][1].target for place in captions]
+        template = self.collator.template
+        texts = [template.cleaned("caption", rows[place][1].target) for place in captions]
         empty = torch.zeros(0, 1, dtype=torch.long)
         text_ids, text_mask = empty, empty
         if texts:

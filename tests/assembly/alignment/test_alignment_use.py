@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from qvft.assembly.alignment.aligned import Aligned, open_aligned
 from qvft.assembly.alignment.classifying import classify
 from qvft.assembly.alignment.retrieval import retrieval_group
 from qvft.assembly.evaluating.task import prediction_rows
+from qvft.data.blip_text import clean_caption
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
 from qvft.eval import main as evaluate
@@ -68,6 +70,24 @@ def retrieved(aligned: Aligned, *, top: int, batch_size: int = 3) -> dict[str, M
     sources = [row.sample.image for row in rows]
     group = retrieval_group(aligned, items, sources, top=top, batch_size=batch_size, workers=0)
     return {metric.name: metric for metric in group.metrics}
+
+
+def test_captions_are_looked_for_as_they_are_cleaned(
+    aligned: Aligned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    vectors = retrieval._text_vectors
+
+    def reading(aligned: Aligned, texts: list[str], *, batch_size: int) -> torch.Tensor:
+        read.extend(texts)
+        return vectors(aligned, texts, batch_size=batch_size)
+
+    monkeypatch.setattr(retrieval, "_text_vectors", reading)
+    template = replace(aligned.loaded.template, text="blip2")
+    retrieved(replace(aligned, loaded=replace(aligned.loaded, template=template)), top=2)
+    captions = [caption for sample in samples() for caption in sample.captions]
+    assert read == [clean_caption(caption) for caption in captions]
+    assert read != captions
 
 
 def test_the_report_holds_retrieval_both_ways(aligned_run: Path, tmp_path: Path) -> None:
@@ -214,6 +234,8 @@ def test_alignment_starts_from_a_retrieval_checkpoint(
     texts = ["a circle", "two squares"]
     found = open_aligned(run).branch.tokenizer(texts)["input_ids"]
     assert found == open_aligned(aligned_run).branch.tokenizer(texts)["input_ids"]
+    # What text generation begins with: this tokenizer puts it in front of every text anyway.
+    assert {ids[0] for ids in found} == {entry["generation_start_id"]}
 
 
 def test_merging_leaves_the_heads_out(aligned_run: Path, tmp_path: Path) -> None:

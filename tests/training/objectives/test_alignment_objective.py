@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_captions_are_paired_with_their_images_and_questions_are_not(
     expected = encode_texts(work.loaded.processor.tokenizer, texts)
     assert torch.equal(batch["text_ids"], expected[0])
     assert torch.equal(batch["text_mask"], expected[1])
+
+
+def test_captions_are_aligned_as_they_are_cleaned(
+    work: TrainingWork, rows: list[Row], collator: AlignmentCollator
+) -> None:
+    template = replace(work.loaded.template, text="blip2")
+    cleaning = AlignmentCollator(
+        replace(work.loaded.collator, template=template), collator.tokenizer, max_text_tokens=32
+    )
+    loud = [(0, replace(rows[0], target=f"{rows[0].target.upper()} (!)"))]
+    found, expected = cleaning(loud), collator([(0, rows[0])])
+    assert torch.equal(found["text_ids"], expected["text_ids"])
+    assert torch.equal(found["input_ids"], expected["input_ids"])
+    assert not torch.equal(collator(loud)["text_ids"], expected["text_ids"])
 
 
 def test_an_image_has_one_number_of_63_bits() -> None:

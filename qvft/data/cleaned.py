@@ -1,0 +1,104 @@
+"""What cleaning does to the texts of a split (`data.text: blip2`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from qvft.data.blip_text import TextForm, clean_caption, clean_question, cleaned
+from qvft.data.rows import Row, training_rows
+from qvft.data.sample import Sample
+from qvft.data.stream import Part, Stream
+from qvft.errors import DataError
+
+LISTED = 3
+_ALL_WORDS = sys.maxsize
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Rows whose caption or question is another after cleaning.
+
+    Attributes:
+        rows: how many.
+        shortened_ids: of those that lose words, since they have more than `MAX_WORDS`.
+    """
+
+    rows: int
+    shortened_ids: tuple[str, ...]
+
+
+def cleaned_rows(rows: Iterable[Row], form: TextForm) -> Cleaned:
+    """What is changed in the rows; differences of white space alone do not count."""
+    changed, shortened = 0, []
+    if form == "as_written":
+        return Cleaned(0, ())
+    for row in rows:
+        text = _text(row)
+        kept = cleaned(row.kind, text, form)
+        changed += kept.split() != text.split()
+        clean = clean_caption if row.kind == "caption" else clean_question
+        if clean(text, max_words=_ALL_WORDS) != kept:
+            shortened.append(row.id)
+    return Cleaned(changed, tuple(shortened))
+
+
+def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> None:
+    """Refuses captions and questions of which cleaning leaves nothing.
+
+    Raises:
+        DataError: there are some.
+    """
+    if form == "as_written":
+        return
+    empty = [
+        row.id or row.sample.id for row in rows if not cleaned(row.kind, _text(row), form).strip()
+    ]
+    if empty:
+        first = ", ".join(empty[:LISTED]) + (", ..." if len(empty) > LISTED else "")
+        raise DataError(
+            f"cleaning leaves nothing of {len(empty):,} text{'s' * (len(empty) > 1)}: {first}",
+            where=where,
+            expected='texts of more than .!"()*#:;~ and blanks',
+            do="replace them, or data.text: as_written",
+        )
+
+
+@dataclass(frozen=True)
+class TextsLeft:
+    """A stream in which a sample whose texts cleaning empties is a broken record.
+
+    Attributes:
+        stream: the stream as it is read.
+        texts: which of a sample's texts are trained on.
+        form: how they are read.
+    """
+
+    stream: Stream
+    texts: str
+    form: TextForm
+
+    @property
+    def sha256(self) -> str:
+        """The stream's own."""
+        return self.stream.sha256
+
+    def samples(self, part: Part) -> Iterator[Sample | DataError]:
+        """As `Stream.samples`."""
+        for found in self.stream.samples(part):
+            if self.form == "as_written" or isinstance(found, DataError):
+                yield found
+                continue
+            try:
+                rows = training_rows([found], texts=self.texts)
+                require_text_left(rows, self.form, where=found.id)
+            except DataError as error:
+                yield error
+            else:
+                yield found
+
+
+def _text(row: Row) -> str:
+    """What is cleaned of a row: its caption or its question, never an answer."""
+    return row.target if row.kind == "caption" else row.question or ""
