@@ -1,20 +1,19 @@
 """The classes of characters that the Penn Treebank lexer tells apart: a table, and `shape`.
 
-The lexer's tables are those of the Unicode of its day, with some marks more. So they are written
-out here and do not follow the Unicode of the Python that runs: letters that came later, and vowel
-signs of Khmer, Burmese, Sinhala, Kannada, Odia and other scripts, are `UNKNOWN` to it.
+The lexer knows the letters of the Unicode of its day and some of the marks. So they are written out
+here and do not follow the Unicode of the Python that runs: letters that came later, and the vowel
+signs of Burmese, Kannada, Khmer, Odia, Sinhala and other scripts, are `UNKNOWN`.
 
-Source: each class is a set of characters that PTBTokenizer 3.4.1 treated alike in 138 contexts, with
-every character of the basic plane in each; `tests/evaluation/metrics/test_tokenize_java.py`
-compares the table with the program.
+Source: each class is a set of characters that PTBTokenizer 3.4.1 treated alike in 138 contexts,
+where every character of the basic plane was put into each.
+`tests/evaluation/metrics/test_tokenize_java.py` compares the table with the program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-# One character stands for all of its class. Letters, and the dotted and dotless I, the long s and
-# the Kelvin sign among them, count in words; the latter match `i`, `s`, `k` where case is ignored.
+# One character stands for all of its class.
 LETTER, MARK, DIGIT, SYMBOL = "\u00e9", "\u0301", "\u0660", "\u00a7"
 SUPERSCRIPT, SUBSCRIPT, UNKNOWN, ASTRAL, BLANK = "\u00b2", "\u2082", "\x00", "\x01", "\u2002"
 
@@ -70,7 +69,7 @@ _DIGITS = (
 _SYMBOLS = (
     "a1 a5-a9 ac ae-b1 b4 b6-b8 bf d7 f7 37e 387 589 5be 5c0 5c3 5c6 5f3-5f4 600-603 606-60c 614 "
     "61b 61e-61f 66a 66d 6d4 700-70d 7f6-7f8 964-965 e3f e4f 1fbd 2016-2017 2020-2023 2030-2038 "
-    "203b 203e-2042 207a-207e 208a-208e 20a4 2100-2101 2103-2106 2108-2109 2114 2116-2118 "
+    "203b 203e-2042 207c-207e 208c-208e 20a4 2100-2101 2103-2106 2108-2109 2114 2116-2118 "
     "211e-2123 2125 2127 2129 212e 213a-213b 2140-2144 214a-214d 214f 2155-215e 2190-2bff 3002 "
     "3012 30fb ff01-ff0f ff1a-ff20 ff3b-ff40 ff5b-ff65 ffe0-ffe1 ffe5-ffe6"
 )

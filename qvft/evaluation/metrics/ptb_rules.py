@@ -64,8 +64,8 @@ _FILE_ENDINGS = (
     "ppt ps py sql tar txt wav x xml zip"
 )
 
-# Words that open a sentence, with a capital and then in any case: a single letter before one of them
-# loses its full stop.
+# Words that open a sentence, a capital and then letters of any case: a single letter before one of
+# them loses its full stop.
 _SENTENCE_OPENERS = (
     "A About According Additionally After An As At But Earlier He Her Here However If In It Last "
     "Many More Mr. Ms. Now Once One Other Our She Since So Some Such That The Their Then There "
@@ -91,9 +91,7 @@ _COMPOUND = rf"{_PART}(?:[-_\u2010]{_PART})*"
 _WORD = rf"{_L}{_LD}*(?:[.!?]{_L}{_LD}*)*"
 _CLITIC = r"(?:[msdMSD]|(?i:re|ve|ll))"
 _ACRONYM = r"[A-Za-z](?:\.[A-Za-z])+"
-_ASCII_COMPOUND = (
-    rf"[A-Za-z0-9][A-Za-z0-9.,\u00ad]*(?:-(?:{_ACRONYM}\.|[A-Za-z0-9\u00ad]+))+"
-)
+_ASCII_COMPOUND = rf"[A-Za-z0-9][A-Za-z0-9.,\u00ad]*(?:-(?:{_ACRONYM}\.|[A-Za-z0-9\u00ad]+))+"
 _INITIALS = r"[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+"
 _QUOTES = "`\u2018\u2019\u201c-\u201e\u2039\u203a"
 _FACE = "[-^x=~<>']"
@@ -145,9 +143,7 @@ def _words(words: str) -> str:
     return "|".join(words.split())
 
 
-_OPENERS = "|".join(
-    rf"{word[0]}(?i:{re.escape(word[1:])})" for word in _SENTENCE_OPENERS.split()
-)
+_OPENERS = "|".join(rf"{word[0]}(?i:{re.escape(word[1:])})" for word in _SENTENCE_OPENERS.split())
 
 _TABLE: list[tuple[str, Callable[[str], list[str]]]] = [
     (rf"{_BLANKS}+", _written()),

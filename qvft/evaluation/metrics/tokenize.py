@@ -20,7 +20,6 @@ nlp.stanford.edu/software/tokenizer.html, release 3.4.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from itertools import chain
 
 from qvft.evaluation.metrics.ptb_characters import ASTRAL, DIGIT, LETTER, MARK, UNKNOWN, shape
@@ -77,11 +76,6 @@ def _pieces(text: str) -> list[str]:
         else:
             pieces.append(chunk)
     return pieces
-
-
-def tokenize_all(texts: Iterable[str]) -> list[list[str]]:
-    """`tokenize` of every text, in order."""
-    return [tokenize(text) for text in texts]
 
 
 def ptb_tokens(text: str) -> list[str]:
