@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from qvft.evaluation.letters import composed
 from qvft.evaluation.metrics.exact import exact_match
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.stats import bootstrap_mean
@@ -115,7 +116,7 @@ def _entry(
 
 def count_outputs(rows: Sequence[PredictionRow], per_item: PerItem) -> dict[str, float]:
     """How many outputs are empty, different, unparseable; how large the largest share is."""
-    texts = Counter(row.prediction.strip() for row in rows)
+    texts = Counter(composed(row.prediction).strip() for row in rows)
     found = [scores.get("parsed_anywhere") for scores in per_item]
     most = max(texts.values(), default=0)
     return {

@@ -29,11 +29,13 @@ from qvft.evaluation.stats import (
 TEN_ANSWERS = 10
 
 _CAPTION_DEFINITION = (
-    "{name}/coco-caption-1.2: as pycocoevalcap 1.2 computes it, on its PTB tokens, {range}."
+    "{name}/coco-caption-1.2: as pycocoevalcap 1.2 computes it, on its PTB tokens of composed "
+    "text (Unicode NFC), {range}."
 )
 _VQA_DEFINITION = (
-    "vqa_accuracy_{rules}/v1: as the official VQA evaluator computes it under its rules of "
-    "{rules}; each of ten human answers is left out in turn, three matches among the others do."
+    "vqa_accuracy_{rules}/v2: as the official VQA evaluator computes it under its rules of "
+    "{rules}, on composed text (Unicode NFC); each of ten human answers is left out in turn, "
+    "three matches among the others do."
 )
 
 

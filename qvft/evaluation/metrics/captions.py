@@ -9,11 +9,12 @@ from itertools import chain
 import numpy as np
 
 from qvft.errors import DataError
+from qvft.evaluation.letters import composed
 from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.cider import cider_d
 from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, mean
 from qvft.evaluation.metrics.rouge import rouge_l
-from qvft.evaluation.metrics.tokenize import tokenize_all
+from qvft.evaluation.metrics.tokenize import tokenize
 
 NAMES = (*(f"Bleu_{order}" for order in range(1, ORDERS + 1)), "ROUGE_L", "CIDEr")
 
@@ -46,7 +47,7 @@ class CaptionScores:
 def score_captions(
     references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
 ) -> CaptionScores:
-    """BLEU-1 to 4, ROUGE_L and CIDEr(-D) of raw captions, tokenised here.
+    """BLEU-1 to 4, ROUGE_L and CIDEr(-D) of raw captions, composed and tokenised here.
 
     Args:
         references: one or more captions an id.
@@ -64,8 +65,8 @@ def score_captions(
             do="score the split that the predictions were made on",
         )
     return score_tokens(
-        {key: tokenize_all(references[key]) for key in ids},
-        dict(zip(ids, tokenize_all(predictions.values()), strict=True)),
+        {key: [tokenize(composed(text)) for text in references[key]] for key in ids},
+        {key: tokenize(composed(text)) for key, text in predictions.items()},
         without_prediction=tuple(key for key in references if key not in predictions),
     )
 

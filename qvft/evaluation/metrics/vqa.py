@@ -3,7 +3,7 @@
 The rules differ in what is normalised. 2017 always normalises the prediction fully and the human
 answers by punctuation only, and these only if they are not all equal. 2021 normalises both fully
 if the human answers are not all equal, and compares raw strings otherwise. Papers of the BLIP
-family report 2017.
+family report 2017. All texts are composed (Unicode NFC) first, which the evaluator does not do.
 
 Source: Antol et al. 2015, section 3; github.com/GT-Vision-Lab/VQA, PythonEvaluationTools,
 commits a4f1afd5 (2017) and a013f004 (2021).
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from qvft.evaluation.letters import composed
 from qvft.evaluation.metrics.vqa_text import spell_and_drop_articles, strip_punctuation
 
 Rules = Literal["2017", "2021"]
@@ -38,9 +39,10 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, rules: Rules = "201
     if len(answers) < 2:
         raise ValueError(f"{len(answers)} answers; VQA accuracy needs at least two, VQA v2 has ten")
     try:
-        given, humans = _NORMALISERS[rules](prediction, answers)
+        normalise = _NORMALISERS[rules]
     except KeyError as error:
         raise ValueError(f"rules {rules!r}; expected one of {', '.join(_NORMALISERS)}") from error
+    given, humans = normalise(composed(prediction), [composed(answer) for answer in answers])
     matches = sum(answer == given for answer in humans)
     scores = [
         min(1.0, (matches - (answer == given)) / ENOUGH_MATCHES) for answer in humans

@@ -18,7 +18,7 @@ from qvft.evaluation.official.reading import identifier, named, read_results, wo
 from qvft.evaluation.official.scored import Scored
 from qvft.json_files import read_json
 
-_DEFINITION = "pycocoevalcap 1.2: BLEU, ROUGE_L and CIDEr (CIDEr-D) of PTB tokens"
+_DEFINITION = "pycocoevalcap 1.2: BLEU, ROUGE_L and CIDEr (CIDEr-D) of PTB tokens of composed text"
 
 
 def score_caption_files(references: Path, predictions: Path, *, also: Sequence[str] = ()) -> Scored:

@@ -20,7 +20,9 @@ from qvft.evaluation.official.reading import Results, identifier, named, read_re
 from qvft.evaluation.official.scored import Scored
 from qvft.json_files import read_json
 
-_DEFINITION = "VQA accuracy, the official evaluator's rules of {rules}, in percent"
+_DEFINITION = (
+    "VQA accuracy, the official evaluator's rules of {rules}, on composed text, in percent"
+)
 _DIGITS = 2
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from qvft.errors import DataError
 from qvft.evaluation.metrics.captions import NAMES, score_captions, score_tokens
+from qvft.evaluation.metrics.tokenize import tokenize
 
 # The official scripts and this module add the same doubles in another order.
 ROUNDING = 1e-12
@@ -68,6 +69,41 @@ def test_equals_aac_metrics_published_scores(shared_data: Path) -> None:
     assert list(scores.per_item["CIDEr"].values()) == pytest.approx(
         case["CIDEr_per_item"], abs=1e-4
     )
+
+
+def awkward(shared_data: Path) -> tuple[dict[str, list[str]], dict[str, str], dict]:
+    """References and predictions of 200 images by id, and the toolkit's scores of them."""
+    folder = shared_data / "reference" / "captions"
+    annotations = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
+    results = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
+    known: dict[str, list[str]] = {str(image["id"]): [] for image in annotations["images"]}
+    for row in annotations["annotations"]:
+        known[str(row["image_id"])].append(row["caption"])
+    said = {str(row["image_id"]): row["caption"] for row in results}
+    expected = json.loads((folder / "expected.json").read_text())
+    return known, {key: said[key] for key in known}, expected
+
+
+def test_tokens_of_awkward_captions_equal_the_toolkits(shared_data: Path) -> None:
+    known, said, _ = awkward(shared_data)
+    file = shared_data / "reference" / "captions" / "tokens.json"
+    official = json.loads(file.read_text(encoding="utf-8"))
+    assert {
+        "references": {
+            key: [" ".join(tokenize(text)) for text in texts] for key, texts in known.items()
+        },
+        "predictions": {key: " ".join(tokenize(text)) for key, text in said.items()},
+    } == official
+
+
+def test_corpus_and_images_equal_the_toolkit_on_awkward_captions(shared_data: Path) -> None:
+    known, said, expected = awkward(shared_data)
+    scores = score_captions(known, said)
+    assert scores.n == len(expected["images"]) == 200
+    for name in NAMES:
+        assert scores.corpus[name] == pytest.approx(expected["totals"][name], abs=ROUNDING)
+        images = {key: image[name] for key, image in expected["images"].items()}
+        assert scores.per_item[name] == pytest.approx(images, abs=ROUNDING)
 
 
 def test_bleu_by_hand() -> None:

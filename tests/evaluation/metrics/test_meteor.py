@@ -43,6 +43,31 @@ def test_corpus_and_items_equal_the_toolkit_on_real_captions(jar: None, shared_d
     assert list(items.values()) == pytest.approx(per_item["METEOR"], abs=EXACT)
 
 
+def test_corpus_and_images_equal_the_toolkit_on_awkward_captions(
+    jar: None, shared_data: Path
+) -> None:
+    folder = shared_data / "reference" / "captions"
+    annotations = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
+    results = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
+    expected = json.loads((folder / "expected.json").read_text())
+    known: dict[str, list[str]] = {str(image["id"]): [] for image in annotations["images"]}
+    for row in annotations["annotations"]:
+        known[str(row["image_id"])].append(row["caption"])
+    said = {str(row["image_id"]): row["caption"] for row in results}
+    corpus, items = meteor(known, {key: said[key] for key in known})
+    assert corpus == pytest.approx(expected["totals"]["METEOR"], abs=EXACT)
+    assert items == pytest.approx(
+        {key: image["METEOR"] for key, image in expected["images"].items()}, abs=EXACT
+    )
+
+
+def test_a_letter_is_the_same_composed_and_decomposed(jar: None) -> None:
+    references = {"x": ["l'\u00e9glise ferm\u00e9e"]}
+    composed = meteor(references, {"x": "l'\u00e9glise ferm\u00e9e"})
+    assert composed == meteor(references, {"x": "l'e\u0301glise ferme\u0301e"})
+    assert composed[0] == 1.0
+
+
 def test_equals_nlg_evals_published_score_in_any_locale(
     jar: None, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

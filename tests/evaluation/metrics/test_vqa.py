@@ -41,6 +41,15 @@ def test_matches_among_ten_answers(matches: int, expected: float) -> None:
     assert vqa_accuracy("red", answers) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("rules", ["2017", "2021"])
+@pytest.mark.parametrize("others", ["caf\u00e9", "bar"])
+def test_a_letter_is_the_same_composed_and_decomposed(rules: Rules, others: str) -> None:
+    answers = ["cafe\u0301"] * 5 + ["caf\u00e9"] * 4 + [others]
+    assert vqa_accuracy("caf\u00e9", answers, rules=rules) == 1
+    assert vqa_accuracy("cafe\u0301", answers, rules=rules) == 1
+    assert vqa_accuracy("cafe", answers, rules=rules) == 0
+
+
 def test_2017_cannot_match_a_human_number_word() -> None:
     answers = ["one"] * 9 + ["two"]
     assert vqa_accuracy("one", answers, rules="2017") == 0

@@ -16,10 +16,13 @@ from contextlib import contextmanager
 from typing import IO
 
 from qvft.errors import DataError, FailedError
+from qvft.evaluation.letters import composed
 from qvft.evaluation.metrics.java.official import java_command
 from qvft.evaluation.metrics.tokenize import tokenize
 
-DEFINITION = "METEOR/1.5: the official jar with `-l en -norm`, on PTB tokens, from 0 to 1."
+DEFINITION = (
+    "METEOR/1.5: the official jar with `-l en -norm`, on PTB tokens of composed text, from 0 to 1."
+)
 
 _JAR = "meteor/meteor-1.5.jar"
 _PARAPHRASES = "meteor/data/paraphrase-en.gz"
@@ -33,7 +36,7 @@ _SECONDS_AN_ITEM = 0.5
 def meteor(
     references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
 ) -> tuple[float, dict[str, float]]:
-    """METEOR of raw captions, tokenised here: of all items together, and of each.
+    """METEOR of raw captions, composed and tokenised here: of all items together, and of each.
 
     An empty prediction scores 0, and its references still count in the corpus score.
 
@@ -67,7 +70,10 @@ def command() -> list[str]:
 def _score_line(references: Sequence[str] | None, prediction: str, *, key: str) -> str:
     if not references:
         raise DataError(f"no references for {key!r}", expected="references for every predicted id")
-    texts = [" ".join(tokenize(text)).replace(_SEPARATOR, "") for text in (*references, prediction)]
+    texts = [
+        " ".join(tokenize(composed(text))).replace(_SEPARATOR, "")
+        for text in (*references, prediction)
+    ]
     return f" {_SEPARATOR} ".join(["SCORE", *texts])
 
 

@@ -17,10 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qvft.errors import DataError, FailedError
+from qvft.evaluation.letters import composed
 from qvft.evaluation.metrics.java.official import java_command
 from qvft.evaluation.metrics.tokenize import tokenize
 
-DEFINITION = "SPICE/1.0: the official jar, on PTB tokens; F-score of scene graphs, from 0 to 1."
+DEFINITION = (
+    "SPICE/1.0: the official jar, on PTB tokens of composed text; F-score of scene graphs, "
+    "from 0 to 1."
+)
 
 _JAR = "spice/spice-1.0.jar"
 _PARSER = (
@@ -62,8 +66,8 @@ def spice(
     items = [
         {
             "image_id": key,
-            "test": " ".join(tokenize(predictions[key])),
-            "refs": [" ".join(tokenize(text)) for text in references[key]],
+            "test": " ".join(tokenize(composed(predictions[key]))),
+            "refs": [" ".join(tokenize(composed(text))) for text in references[key]],
         }
         for key in predictions
     ]
