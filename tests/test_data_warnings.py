@@ -54,7 +54,7 @@ def test_training_says_what_is_cut_and_what_is_worth_little(
     assert "rows: of 3 texts data.max_text_tokens (16) cuts 1 prompts" in err
     assert "rows: all 3 questions have one and the same text as their targets" in err
     assert "rows: 3 images: what is learnt from fewer than 10" in err
-    assert "phase train: 1 optimizer step in all" in err
+    assert "train: 1 optimizer step in all" in err
 
 
 def test_the_check_says_it_too(recipe_file: Path, degenerate: Path, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_check_says_it_too(recipe_file: Path, degenerate: Path, tmp_path: Pa
     said = "\n".join(found["warnings"])
     assert "all 3 questions have one and the same text" in said
     assert "3 images: what is learnt from fewer than 10" in said
-    assert "phase train: 1 optimizer step in all" in said
+    assert "train: 1 optimizer step in all" in said
     assert (found["train"]["cut_prompts"], found["train"]["cut_targets"]) == (1, 0)
 
 

@@ -169,4 +169,5 @@ def _compared(
 def _places(source: Source) -> list[str]:
     """What a user finds the data by."""
     given = (source.path, source.questions, source.annotations)
-    return [place for place in given if place is not None] or [source.format]
+    split = f", split {source.split}" if source.split else ""
+    return [place + split for place in given if place is not None] or [source.format]

@@ -64,7 +64,7 @@ def few_steps(phase: str, steps: int) -> list[str]:
         return []
     count = "1 optimizer step" if steps == 1 else f"{steps} optimizer steps"
     return [
-        f"phase {phase}: {count} in all; raise train.epochs or train.max_steps, or lower "
+        f"{phase}: {count} in all; raise train.epochs or train.max_steps, or lower "
         "train.batch_size or train.accumulation"
     ]
 

@@ -101,5 +101,5 @@ def test_predictions_that_are_all_equal_are_said() -> None:
 
 
 def test_a_phase_of_few_steps_is_said() -> None:
-    assert few_steps("main", 1)[0].startswith("phase main: 1 optimizer step in all; raise")
+    assert few_steps("main", 1)[0].startswith("main: 1 optimizer step in all; raise")
     assert few_steps("main", FEW_STEPS) == []
