@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from qvft.errors import RecipeError
 from qvft.recipe.schema import Phase, Recipe, Tune
 from qvft.recipe.secrets import refuse_secrets
-from qvft.recipe.train import Train
+from qvft.recipe.train import Train, one_rate_for_all
 from qvft.recipe.yaml_text import yaml_file_value, yaml_override_value
 
 
@@ -40,8 +40,23 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
         if phase.name in seen:
             raise RecipeError(f'two phases are called "{phase.name}"', where=f"{where}: phases")
         seen.add(phase.name)
-        resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
+        tune, _ = resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
+        _require_trained(recipe, phase, tune, where=f"{where}: phases.{index}.tune")
+    if not recipe.phases:
+        _require_trained(recipe, Phase(name="train"), recipe.tune, where=f"{where}: tune")
     return recipe
+
+
+def _require_trained(recipe: Recipe, phase: Phase, tune: Tune, *, where: str) -> None:
+    """Raises RecipeError for a phase in which nothing would be trained."""
+    has_heads = phase.objective != "language" or bool(recipe.objectives.alignment)
+    parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
+    if not has_heads and all(getattr(tune, part) == "frozen" for part in parts):
+        raise RecipeError(
+            f"{', '.join(parts)} are all frozen: nothing would be trained",
+            where=where,
+            do="set tune.decoder=lora or tune.qformer=full, for example",
+        )
 
 
 def resolve_phase(recipe: Recipe, phase: Phase, *, where: str = "recipe") -> tuple[Tune, Train]:
@@ -98,10 +113,24 @@ def _apply(content: dict[str, Any], override: str) -> None:
     value = yaml_override_value(text, where=f"command line: {key_path.strip()}")
     *parents, last = key_path.strip().split(".")
     node = content
-    for parent in parents:
+    for depth, parent in enumerate(parents, start=1):
         child = node.get(parent)
-        node[parent] = node = dict(child) if isinstance(child, Mapping) else {}
+        if parents[:depth] == ["train", "lr"]:
+            child = one_rate_for_all(child)
+        if child is not None and not isinstance(child, Mapping):
+            raise RecipeError(
+                f"{'.'.join(parents[:depth])} is {_shown(child)}, which has no keys",
+                where=f"command line: {key_path.strip()}",
+                do=f"set {'.'.join(parents[:depth])} as a whole",
+            )
+        node[parent] = node = dict(child or {})
     node[last] = value
+
+
+def _shown(value: Any) -> str:
+    """A value as a message repeats it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _validate(model: type[BaseModel], content: Mapping[str, Any], where: str) -> Any:
@@ -123,9 +152,21 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     if item["type"] == "missing":
         return f'key "{dotted}" is missing'
     message = item["msg"].removeprefix("Value error, ")
+    if item["type"] in ("model_type", "dict_type"):
+        return f"{dotted}={_shown(item['input'])}: {_keys_of(model, path)}"
     if item["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message
-    return f"{dotted}={item['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{dotted}={_shown(item['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:
+    """What stands at `path` in place of a single value."""
+    try:
+        known = list(_section(model, path).model_fields)
+    except (KeyError, StopIteration):  # a mapping of free keys
+        return "expected a mapping, {key: value}"
+    dotted = ".".join(str(part) for part in path)
+    return f"expected its keys, e.g. {dotted}.{known[0]}=...; they are {', '.join(known)}"
 
 
 def _section(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:

@@ -26,6 +26,8 @@ them can be overridden on the command line as `key.path=value`; values are YAML.
 a value of another type is an error that names the key path. `recipes/recipe.schema.json` gives
 editors the same.
 """
+BEYOND_USE = 1_000_000
+"""A bound from here on only catches slips, and is not worth reading."""
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -98,10 +100,15 @@ def _type(described: dict[str, Any], *, section: bool) -> str:
         return ", ".join(f"`{value}`" for value in described["enum"])
     kind = str(described.get("type"))
     if kind == "array":
-        return f"list of {_type(described['items'], section=section)}s"
-    if section and kind != "null":
+        item, comma, bounds = _type(described["items"], section=section).partition(" ")
+        return f"list of {item}s{comma}{bounds}"
+    if section and kind not in ("null", "number"):
         return "section"
-    said = [f"{sign} {described[name]:g}" for name, sign in _BOUNDS.items() if name in described]
+    said = [
+        f"{sign} {described[name]:g}"
+        for name, sign in _BOUNDS.items()
+        if name in described and abs(described[name]) < BEYOND_USE
+    ]
     return {"object": "mapping"}.get(kind, kind) + (f" {', '.join(said)}" if said else "")
 
 

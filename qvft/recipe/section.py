@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
     """A frozen, strictly typed part of a recipe; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+Text = Annotated[str, Field(min_length=1)]
+"""A text that says something: `null` leaves a key out, an empty text is a slip."""
+MOST_STEPS = 2**31 - 1
+"""Of whatever is counted in steps or texts: more than any run has, and a number that fits."""
+MOST_SEED = 2**32 - 1
+"""Source: numpy.random.seed, which transformers' set_seed calls."""
