@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvft.errors import DataError
+from qvft.files import require_writable
 from qvft.log import exit_status, stdout
 
 
@@ -39,8 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if is_run and (given.overrides or given.only or given.preview):
         parser.error("a run is checked as it is; overrides, --only and --preview are for recipes")
     for option, path in (("--json", given.json), ("--preview", given.preview)):
-        if path is not None and (problem := _no_file(path)):
-            parser.error(f"{option} {path}: {problem}")
+        try:
+            if path is not None:
+                require_writable(path)
+        except DataError as error:
+            parser.error(f"{option}: {error}")
     if is_run:
         return exit_status(lambda: verify(Path(given.recipe), given.json))
     return exit_status(
@@ -66,18 +70,6 @@ def verify(run: Path, json_file: Path | None) -> None:
 
         write_json(json_file, dataclasses.asdict(findings))
     findings.raise_if_failed()
-
-
-def _no_file(path: Path) -> str | None:
-    """Why a path cannot become a file, so that it is said before hours of reading."""
-    if path.is_dir():
-        return "is a folder; give a file"
-    above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not above.is_dir():
-        return f"{above} is a file, not a folder"
-    if not os.access(above, os.W_OK):
-        return f"{above} may not be written to"
-    return None
 
 
 def check(

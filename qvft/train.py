@@ -41,6 +41,7 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)
         return
+    require_writable(folder, folder=True)
     require_writable(folder / "metrics.jsonl")
     work = training_work(recipe)
     require_space(folder, work.needed_bytes())

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,13 @@ from qvft.assembly.alignment.classifying import zero_shot_group
 from qvft.assembly.alignment.retrieval import retrieval_group
 from qvft.assembly.asking.opening import load_opened
 from qvft.assembly.evaluating.baselines import base_figures, frequent_answer_predictions
-from qvft.assembly.evaluating.standing import REPORT_FILES, Standing
+from qvft.assembly.evaluating.place import (
+    evaluations_called,
+    free_name,
+    place_of,
+    require_replaceable,
+)
+from qvft.assembly.evaluating.standing import Standing
 from qvft.assembly.evaluating.task import Task, prediction_rows
 from qvft.assembly.evaluating.trained_phases import training_facts
 from qvft.assembly.features import with_features
@@ -23,21 +29,20 @@ from qvft.assembly.model import Loaded
 from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
 from qvft.disk import replaced_folder
-from qvft.errors import DataError
 from qvft.evaluation.baselines import DEFINITION
 from qvft.evaluation.comparison import Comparison
-from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.groups import GROUPS, GroupScores
 from qvft.evaluation.of_model import RETRIEVAL, groups_kept, with_groups
 from qvft.evaluation.prediction.decode import blind_images
 from qvft.evaluation.prediction.shares import predict_shared
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
-from qvft.evaluation.scoring import Scores, applicable_groups, score
+from qvft.evaluation.scoring import Scores, score
 from qvft.files import write_text
 from qvft.json_files import json_text, read_jsonl
 from qvft.locks import beside
-from qvft.log import is_main_process
+from qvft.log import get_logger, is_main_process
 from qvft.models.processes import processes
 from qvft.recipe.schema import Recipe
 
@@ -45,6 +50,8 @@ BLIND_DEFINITION = (
     "blind: the same model and texts, each shown the image of another sample; what it scores then "
     "owes nothing to the image."
 )
+
+logger = get_logger("qvft.eval")
 
 Compare = Callable[[Sequence[PredictionRow], Scores], Comparison]
 
@@ -58,14 +65,17 @@ class Evaluated:
     rows: list[PredictionRow]
 
 
-def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Evaluated:
+def evaluate(
+    task: Task, folder: Path, *, compare: Compare | None = None, overwrite: bool = False
+) -> Evaluated:
     """Generates, scores, compares with baselines and writes the report.
 
     Args:
         task: from `prepare`.
-        folder: where `predictions.jsonl`, `report.json` and `report.html` go; an earlier report
-            there is replaced once the new one is whole.
+        folder: from `place_of`: where `predictions.jsonl`, `report.json` and `report.html` go; an
+            earlier report there is replaced once the new one is whole.
         compare: what the scored rows are compared with.
+        overwrite: as `place_of`.
 
     Raises:
         UserError: the folder holds something else, or the checkpoint is wrong.
@@ -75,17 +85,34 @@ def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Eva
     recipe = task.opened.recipe
     loaded = with_features(load_opened(task.opened), recipe, task.split.samples)
     with _replacing(folder) as partial:
+        if not overwrite and is_main_process():
+            place_of(task, folder, named=True)  # another process may have been faster
         answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
         items = prediction_rows(task.rows, answers)
-        scores = with_groups(
-            score(items, metrics=task.groups), _groups_of_model(task, loaded, items)
-        )
-        baselines = {**base_baseline(task), **_baselines(task, loaded)}
-        against = compare(items, scores) if compare else None
-        seconds = time.monotonic() - start
-        report = _report(task, scores, baselines, against, seconds)
-        _write(partial, task, report, items, scores)
+        with _kept_whatever_follows(items, folder):
+            scores = with_groups(
+                score(items, metrics=task.groups), _groups_of_model(task, loaded, items)
+            )
+            baselines = {**base_baseline(task), **_baselines(task, loaded)}
+            against = compare(items, scores) if compare else None
+            seconds = time.monotonic() - start
+            report = _report(task, scores, baselines, against, seconds)
+            _write(partial, task, report, items, scores)
     return Evaluated(folder, report, items)
+
+
+@contextmanager
+def _kept_whatever_follows(items: Sequence[PredictionRow], folder: Path) -> Iterator[None]:
+    """Writes predictions beside `folder` if what follows fails: they took the time."""
+    try:
+        yield
+    except BaseException:
+        if is_main_process():
+            path = free_name(folder.with_name(f"{folder.name}.unscored.jsonl"))
+            with suppress(OSError):
+                write_text(path, "".join(json_text(row_to_json(row, {})) + "\n" for row in items))
+                logger.error("the %d predictions that were made are kept in %s", len(items), path)
+        raise
 
 
 def evaluate_again(task: Task, standing: Standing, *, compare: Compare) -> Evaluated:
@@ -123,9 +150,7 @@ def why_report_is_other(task: Task, standing: Standing) -> str | None:
     report = standing.report()
     if report is None:
         return "written by another version of qvft"
-    asked = task.asked()
-    groups = applicable_groups(asked) if task.groups == "auto" else task.groups
-    if set(report.n_by_group) != {*groups, *task.of_model}:
+    if set(report.n_by_group) != set(task.group_names()):
         return "other metrics"
     if ("blind" in report.baselines) != task.shows_blind():
         return "other baselines"
@@ -142,8 +167,8 @@ def base_baseline(task: Task) -> dict[str, dict[str, float]]:
     opened = task.opened
     if opened.kind != "run" or opened.home is None:
         return {}
-    folder = opened.home / "eval-base" / task.split.name
-    base = base_figures(folder, task.split.sha256, task.decode.model_dump(mode="json"))
+    folders = list(evaluations_called(opened.home / "eval-base" / task.split.name))
+    base = base_figures(folders, task.split.sha256, task.decode.model_dump(mode="json"))
     return {} if base is None else {"base": base}
 
 
@@ -188,19 +213,6 @@ def _write(
         image_for=_image_reader(recipe, task.rows),
         grid=recipe.eval.grid,
     )
-
-
-def require_replaceable(folder: Path) -> None:
-    """The folder may be absent, empty, or hold an earlier report and nothing else."""
-    if not folder.exists():
-        return
-    foreign = {path.name for path in folder.iterdir()} - REPORT_FILES if folder.is_dir() else {""}
-    if foreign:
-        raise DataError(
-            "holds other files than a report" if folder.is_dir() else "is a file",
-            where=str(folder),
-            do="name a new folder with --out; what is there would be replaced",
-        )
 
 
 def _ask(
@@ -258,9 +270,9 @@ def _baselines(task: Task, loaded: Loaded) -> dict[str, dict[str, float]]:
     frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
     if frequent is not None:
         asked = [row for row in task.rows if row.kind == "question"]
-        wanted = (
-            task.groups if task.groups == "auto" else [g for g in task.groups if g != "captions"]
-        )
+        wanted = task.groups
+        if wanted != "auto":
+            wanted = [name for name in wanted if GROUPS[name][0] == "question"]
         found["most_frequent_answer"] = score(
             prediction_rows(asked, frequent), metrics=wanted
         ).metrics
