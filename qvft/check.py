@@ -81,7 +81,8 @@ def check(
     preview_file: Path | None,
 ) -> None:
     """Recipe, findings, screen, JSON, preview."""
-    from qvft.recipe.load import load_recipe
+    from qvft.recipe.idle import named_in_file
+    from qvft.recipe.load import idle_keys, load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
 
@@ -98,6 +99,8 @@ def check(
             findings = check_model(recipe)
         else:
             findings = (check_data if only == "data" else check_all)(recipe, preview_file)
+    idle = tuple(named_in_file(recipe, idle_keys(recipe)))
+    findings = dataclasses.replace(findings, warnings=(*idle, *findings.warnings))
     show(findings, stdout)
     if json_file is not None:
         from qvft.json_files import write_json

@@ -49,7 +49,9 @@ def evaluate_target(given: argparse.Namespace) -> None:
     from qvft.assembly.evaluating.task import output_folder, prepare
     from qvft.evaluation.report.table import difference_table, score_table
 
-    opened = open_target(given.run, recipe_path=given.recipe, overrides=given.overrides)
+    opened = open_target(
+        given.run, recipe_path=given.recipe, overrides=given.overrides, program="eval"
+    )
     source = require_eval_data(opened)
     folder = given.out or output_folder(opened, source_name(source))
     require_replaceable(folder)

@@ -84,10 +84,10 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
     """
     if os.path.exists(path) and path.is_dir() != folder:
         raise DataError(
-            "is a file" if folder else "is a folder",
+            "a file" if folder else "a folder",
             where=str(path),
             expected="a folder to write to" if folder else "a file to write",
-            do="name another one" if folder else "name a file in it",
+            do="name another one" if folder else "this is a folder: name a file in it",
         )
     try:
         if _stream(path) is not None:  # to open a pipe would wait for its reader

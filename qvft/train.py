@@ -26,9 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(recipe_path: str, overrides: Sequence[str]) -> None:
     """Recipe, data, model, adapters, features, training, checkpoint."""
-    from qvft.recipe.load import load_recipe
+    from qvft.recipe.idle import named_in_file
+    from qvft.recipe.load import idle_keys, load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
+    for line in named_in_file(recipe, idle_keys(recipe)):
+        logger.warning("%s: %s", recipe_path, line)
 
     from qvft.adapters.table import component_table
     from qvft.assembly.pinned import pinned

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from qvft.errors import RecipeError
+from qvft.recipe.idle import idle_sections, refuse_idle
 from qvft.recipe.schema import Phase, Recipe, Tune
 from qvft.recipe.secrets import refuse_secrets
 from qvft.recipe.train import Train, one_rate_for_all
@@ -24,11 +25,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: values are read as YAML, so `train.epochs=3`, `run.dir=null`, `a=[x, y]` work.
 
     Raises:
-        RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key.
+        RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key, an override
+            that would have no effect.
     """
     content = read_yaml(Path(path))
     apply_overrides(content, overrides)
-    return parse_recipe(content, where=str(path))
+    recipe = parse_recipe(content, where=str(path))
+    refuse_idle(recipe, idle_keys(recipe), overrides)
+    return recipe
+
+
+def idle_keys(recipe: Recipe) -> dict[str, str]:
+    """Keys and sections of a recipe that have no effect beside the others, with the reason."""
+    phases = recipe.phases or [Phase(name="train")]
+    return idle_sections(recipe, [resolve_phase(recipe, phase) for phase in phases])
 
 
 def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
@@ -106,22 +116,50 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
 
 def _apply(content: dict[str, Any], override: str) -> None:
     key_path, equals, text = override.partition("=")
-    if not equals or not key_path.strip():
+    key_path = key_path.strip()
+    if not equals or not key_path:
         raise RecipeError(
             f'"{override}"', where="command line", expected="key.path=value, e.g. train.epochs=3"
         )
-    value = yaml_override_value(text, where=f"command line: {key_path.strip()}")
-    *parents, last = key_path.strip().split(".")
+    where = f"command line: {key_path}"
+    value = yaml_override_value(text, where=where)
+    first, *rest = key_path.split(".")
+    if first != "phases" or not rest:
+        _lay_over(content, [first, *rest], value, where=where)
+        return
+    phases = content.get("phases")
+    count = len(phases) if isinstance(phases, list) else 0
+    if not isinstance(phases, list) or not rest[0].isdecimal() or int(rest[0]) >= count:
+        raise RecipeError(
+            f"the recipe has {count} phases",
+            where=where,
+            expected="phases.N.KEY=value with N from 0" if count else "a recipe with phases",
+        )
+    changed = list(phases)
+    number = int(rest[0])
+    if len(rest) == 1:
+        changed[number] = value
+    else:
+        phase = changed[number]
+        changed[number] = dict(phase) if isinstance(phase, Mapping) else {}
+        _lay_over(changed[number], rest[1:], value, where=where)
+    content["phases"] = changed
+
+
+def _lay_over(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:
+    """Sets a key of nested mappings in place; inner mappings are copied, missing ones made."""
+    *parents, last = path
     node = content
     for depth, parent in enumerate(parents, start=1):
         child = node.get(parent)
         if parents[:depth] == ["train", "lr"]:
             child = one_rate_for_all(child)
         if child is not None and not isinstance(child, Mapping):
+            section = ".".join(parents[:depth])
             raise RecipeError(
-                f"{'.'.join(parents[:depth])} is {_shown(child)}, which has no keys",
-                where=f"command line: {key_path.strip()}",
-                do=f"set {'.'.join(parents[:depth])} as a whole",
+                f"{section} is {_shown(child)}, which has no keys",
+                where=where,
+                do=f"set {section} as a whole",
             )
         node[parent] = node = dict(child or {})
     node[last] = value

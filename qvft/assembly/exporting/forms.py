@@ -49,7 +49,7 @@ def export_run(
     """
     if to not in EXPORTS:
         raise UserError(f'"{to}"', where="--to", expected="one of " + ", ".join(EXPORTS))
-    ingredients = read_ingredients(run_dir, overrides=overrides)
+    ingredients = read_ingredients(run_dir, overrides=overrides, program="export")
     with new_folder(out) as folder:
         figures = EXPORTS[to](run_dir, folder, ingredients)
         content = {

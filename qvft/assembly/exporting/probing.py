@@ -90,9 +90,9 @@ def require_rows(recipe: Recipe, base: Base) -> list[Row]:
         UserError: the recipe has no data, it cannot be read, or it has no text that a plain
             processor can be asked about; the message says that a proof needs some.
     """
-    which = "eval" if recipe.data.eval else "train"
+    which = _asked_about(recipe)
     try:
-        rows = probe_rows(recipe, which)
+        rows = probe_rows(recipe)
     except UserError as error:
         raise type(error)(
             f"{error.given} (what is written is proven on a few samples of the run's data)",
@@ -113,8 +113,13 @@ def require_rows(recipe: Recipe, base: Base) -> list[Row]:
     return rows
 
 
-def probe_rows(recipe: Recipe, which: str) -> list[Row]:
-    """Rows of the recipe's data, `eval` or `train`, that written forms are asked about."""
+def _asked_about(recipe: Recipe) -> str:
+    return "eval" if recipe.data.eval else "train"
+
+
+def probe_rows(recipe: Recipe) -> list[Row]:
+    """Rows of the recipe's eval data, or of its training data where it has none."""
+    which = _asked_about(recipe)
     source = getattr(recipe.data, which)
     if source is not None:
         limit = min(source.limit or IMAGES_READ, IMAGES_READ)

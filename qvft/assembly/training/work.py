@@ -42,7 +42,11 @@ from qvft.log import get_logger
 from qvft.models.absent import release_vision
 from qvft.models.flex import use_flex
 from qvft.recipe.schema import Recipe
-from qvft.training.arguments import recompute_activations, training_arguments
+from qvft.training.arguments import (
+    check_arguments,
+    recompute_activations,
+    training_arguments,
+)
 from qvft.training.batches.by_tokens import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.optim import parameter_groups
@@ -253,6 +257,8 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
     """
     plans = phase_plans(recipe)
+    for plan in plans:
+        check_arguments(plan.train.model_dump())  # so that it is said before anything is loaded
     zero_stage()  # so that it is said before anything long begins
     sharded = asked_to_shard()
     if sharded:
