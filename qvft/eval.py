@@ -72,6 +72,8 @@ def evaluate_target(given: argparse.Namespace) -> None:
         return
     report = result.report.to_json()
     stdout.print(score_table(report))
+    for sentence in report["verdict"]:
+        stdout.print(sentence, highlight=False)
     if report["against"] is not None:
         stdout.print(difference_table(report))
     stdout.print(f"report: {result.folder / 'report.html'}")

@@ -61,6 +61,8 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
             save_weights=work.save_weights,
             restore_weights=work.restore_weights,
         )
+        for sentence in work.look_at_queries():
+            logger.warning(sentence)
     logger.info("adapter written to %s", folder / "adapter")
 
 

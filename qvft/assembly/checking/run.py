@@ -17,6 +17,7 @@ from qvft.assembly.streaming import is_streamed, stream_of
 from qvft.checking.run_findings import RunFindings, Verified, compared
 from qvft.data.sample import Sample
 from qvft.errors import CheckpointError, UserError
+from qvft.evaluation.report.verdict import collapse
 from qvft.recipe.lock import LOCK_NAME, lock_hash
 from qvft.recipe.schema import Recipe
 
@@ -54,7 +55,19 @@ def check_run(folder: Path) -> RunFindings:
             for name, version in then.items()
             if name in now and now[name] != version
         },
+        warnings=tuple(_warnings(folder)),
     )
+
+
+def _warnings(folder: Path) -> Iterator[str]:
+    """What the reports say of query tokens that have become one."""
+    for path in sorted(folder.glob("eval/*/report.json")):
+        try:
+            similarity = read_standing(path.parent).content.get("query_similarity")
+        except UserError:
+            continue  # it is among what differs
+        if isinstance(similarity, float):
+            yield from (f"eval/{path.parent.name}: {sentence}" for sentence in collapse(similarity))
 
 
 def _files(adapter: Path, manifest: Mapping[str, Any]) -> Iterator[Verified]:

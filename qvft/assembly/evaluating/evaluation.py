@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qvft.assembly.alignment.aligned import with_heads
 from qvft.assembly.alignment.classifying import zero_shot_group
@@ -26,6 +27,7 @@ from qvft.assembly.evaluating.task import Task, prediction_rows
 from qvft.assembly.evaluating.trained_phases import training_facts
 from qvft.assembly.features import with_features
 from qvft.assembly.model import Loaded
+from qvft.assembly.queries import query_similarity
 from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
 from qvft.disk import replaced_folder
@@ -36,6 +38,7 @@ from qvft.evaluation.of_model import RETRIEVAL, groups_kept, with_groups
 from qvft.evaluation.prediction.decode import blind_images
 from qvft.evaluation.prediction.shares import predict_shared
 from qvft.evaluation.report.report import Report
+from qvft.evaluation.report.verdict import verdicts
 from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, score
@@ -46,6 +49,7 @@ from qvft.log import get_logger, is_main_process
 from qvft.models.processes import processes
 from qvft.recipe.schema import Recipe
 
+FREQUENT, BLIND = "most_frequent_answer", "blind"
 BLIND_DEFINITION = (
     "blind: the same model and texts, each shown the image of another sample; what it scores then "
     "owes nothing to the image."
@@ -93,10 +97,24 @@ def evaluate(
             scores = with_groups(
                 score(items, metrics=task.groups), _groups_of_model(task, loaded, items)
             )
-            baselines = {**base_baseline(task), **_baselines(task, loaded)}
-            against = compare(items, scores) if compare else None
-            seconds = time.monotonic() - start
-            report = _report(task, scores, baselines, against, seconds)
+            baselines = _baselines(task, loaded)
+            similarity = query_similarity(loaded, task.split.samples)
+            said = verdicts(
+                items,
+                scores,
+                blind=baselines.get(BLIND),
+                frequent=baselines.get(FREQUENT),
+                query_similarity=similarity,
+            )
+            report = _report(
+                task,
+                scores,
+                {**base_baseline(task), **{name: one.metrics for name, one in baselines.items()}},
+                compare(items, scores) if compare else None,
+                verdict=said,
+                query_similarity=similarity,
+                wall_seconds=time.monotonic() - start,
+            )
             _write(partial, task, report, items, scores)
     return Evaluated(folder, report, items)
 
@@ -264,21 +282,19 @@ def _groups_of_model(
     return groups
 
 
-def _baselines(task: Task, loaded: Loaded) -> dict[str, dict[str, float]]:
-    """Metrics of the most frequent answer and of the model shown other images."""
-    found: dict[str, dict[str, float]] = {}
+def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
+    """Scores of the most frequent answers and of the model shown other images."""
+    found: dict[str, Scores] = {}
     frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
     if frequent is not None:
         asked = [row for row in task.rows if row.kind == "question"]
         wanted = task.groups
         if wanted != "auto":
             wanted = [name for name in wanted if GROUPS[name][0] == "question"]
-        found["most_frequent_answer"] = score(
-            prediction_rows(asked, frequent), metrics=wanted
-        ).metrics
+        found[FREQUENT] = score(prediction_rows(asked, frequent), metrics=wanted)
     if task.shows_blind():
         texts = _ask(loaded, task, label="blind", blind=True)
-        found["blind"] = score(prediction_rows(task.rows, texts), metrics=task.groups).metrics
+        found[BLIND] = score(prediction_rows(task.rows, texts), metrics=task.groups)
     return found
 
 
@@ -287,15 +303,16 @@ def _report(
     scores: Scores,
     baselines: dict[str, dict[str, float]],
     against: Comparison | None,
-    seconds: float,
+    **fields: Any,
 ) -> Report:
+    """The report; `fields` are those of `Report` that are told of this evaluation alone."""
     split, opened = task.split, task.opened
     return Report.from_scores(
         scores,
         title=_title(task),
         baselines=baselines,
         against=against,
-        definitions={"most_frequent_answer": DEFINITION, "blind": BLIND_DEFINITION},
+        definitions={FREQUENT: DEFINITION, BLIND: BLIND_DEFINITION},
         counts={
             "images_read": len(split.samples) + len(split.skipped),
             "images_skipped": len(split.skipped),
@@ -306,7 +323,7 @@ def _report(
         data=task.data,
         versions=dict(task.versions),
         **training_facts(opened),
-        wall_seconds=seconds,
+        **fields,
     )
 
 

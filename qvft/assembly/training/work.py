@@ -31,6 +31,7 @@ from qvft.assembly.model import (
     set_trainable,
     with_fresh_adapters,
 )
+from qvft.assembly.queries import query_similarity
 from qvft.assembly.streaming import streamed_batches
 from qvft.assembly.training.batches import token_batches, view_draw
 from qvft.assembly.training.objective import Collate, objective_of
@@ -38,7 +39,8 @@ from qvft.assembly.training.plans import PhasePlan, phase_plans, require_kernels
 from qvft.data.left_out import StreamCollator
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
-from qvft.log import get_logger
+from qvft.evaluation.report.verdict import collapse
+from qvft.log import get_logger, is_main_process
 from qvft.models.absent import release_vision
 from qvft.models.flex import use_flex
 from qvft.recipe.schema import Recipe
@@ -164,6 +166,16 @@ class TrainingWork:
             bridge=self.bridge,
             alignment=self.branch.saved if self.branch is not None else None,
         )
+
+    def look_at_queries(self) -> list[str]:
+        """A warning where training has made the query tokens one, on a few training images.
+
+        Not looked at where weights are cut among processes, which would all have to take part.
+        """
+        if self.sharded or zero_stage() or not is_main_process():
+            return []
+        similarity = query_similarity(self.loaded, self.train.samples)
+        return [] if similarity is None else collapse(similarity)
 
     def restore_weights(self, folder: Path) -> None:
         """Reads an adapter folder back into the model."""
