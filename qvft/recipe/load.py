@@ -204,7 +204,8 @@ def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:
     except (KeyError, StopIteration):  # a mapping of free keys
         return "expected a mapping, {key: value}"
     dotted = ".".join(str(part) for part in path)
-    return f"expected its keys, e.g. {dotted}.{known[0]}=...; they are {', '.join(known)}"
+    one = "one number, or " if model is Recipe and dotted == "train.lr" else ""
+    return f"expected {one}its keys, e.g. {dotted}.{known[0]}=...; they are {', '.join(known)}"
 
 
 def _section(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:

@@ -19,6 +19,7 @@ from qvft.assembly.evaluating.baselines import base_figures, frequent_answer_pre
 from qvft.assembly.evaluating.place import (
     evaluations_called,
     free_name,
+    name_lost_comparison,
     place_of,
     require_replaceable,
 )
@@ -91,6 +92,8 @@ def evaluate(
     with _replacing(folder) as partial:
         if not overwrite and is_main_process():
             place_of(task, folder, named=True)  # another process may have been faster
+        if compare is None and is_main_process():
+            name_lost_comparison(folder)
         answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
         items = prediction_rows(task.rows, answers)
         with _kept_whatever_follows(items, folder):

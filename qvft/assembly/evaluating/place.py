@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from qvft.assembly.evaluating.task import Task
 from qvft.errors import DataError
 from qvft.evaluation.facts import SettingDifference, setting_differences
 from qvft.files import require_writable
-from qvft.log import get_logger
+from qvft.log import get_logger, is_main_process
 
 logger = get_logger("qvft.eval")
 
@@ -78,8 +79,26 @@ def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = 
             do="name a new folder with --out, or replace this one with --overwrite",
         )
     beside = _beside(task, plain)
-    logger.warning("%s holds another evaluation (%s); this one goes to %s", plain, reason, beside)
+    if is_main_process():
+        logger.warning(
+            "%s holds another evaluation (%s); this one goes to %s", plain, reason, beside
+        )
     return beside
+
+
+def name_lost_comparison(folder: Path) -> None:
+    """Says which comparison stands in a report that is about to be replaced by one without."""
+    if not holds_evaluation(folder):
+        return
+    with suppress(DataError):
+        against = read_standing(folder).content.get("against")
+        if against:
+            logger.warning(
+                "%s: the comparison with %s is not made again; --against %s does that",
+                folder,
+                against["name"],
+                against["name"],
+            )
 
 
 def why_another(task: Task, folder: Path) -> str | None:
@@ -97,11 +116,11 @@ def why_another(task: Task, folder: Path) -> str | None:
         f"{item.setting}: {_cut(item.b)}, not {_cut(item.a)}" for item in _differing(task, standing)
     ]
     if not said and standing.content["n"] != len(task.rows):
-        said.append(f"{standing.content['n']} texts of the same images, not {len(task.rows)}")
-    elif lost := _lost_groups(task, standing):
-        said.append(f"other metrics: {', '.join(lost)}")
-    if _loses_blind(task, standing):
-        said.append("other baselines: blind")
+        said = [f"{standing.content['n']} texts of the same images, not {len(task.rows)}"]
+    if not said and (lost := _lost_groups(task, standing)):
+        said = [f"other metrics: {', '.join(lost)}"]
+    if not said and _loses_blind(task, standing):
+        said = ["other baselines: blind"]
     more = f", and {len(said) - 3} more" if len(said) > 3 else ""
     return "; ".join(said[:3]) + more or None
 
@@ -150,13 +169,13 @@ def _ending(task: Task, plain: Path) -> str:
             name = rest.replace("captions.", "caption.").replace("questions.", "answer.")
             plain_value = isinstance(item.a, bool | int | float | str) and len(str(item.a)) <= 12
             words.append(f"{name}={item.a}" if plain_value else name)
-    if not words and standing.content["n"] != len(task.rows):
-        words.append(f"texts={task.split.source.texts}")
-    elif _lost_groups(task, standing):
-        words.append("metrics=" + "-".join(task.group_names()))
-    if _loses_blind(task, standing):
-        words.append("blind=false")
-    return "-".join(words) or "again"
+    if words:
+        return "-".join(words)
+    if standing.content["n"] != len(task.rows):
+        return f"texts={task.split.source.texts}"
+    if _lost_groups(task, standing):
+        return "metrics=" + "-".join(task.group_names())
+    return "blind=false" if _loses_blind(task, standing) else "again"
 
 
 def _data_word(task: Task, standing: Standing) -> str:
