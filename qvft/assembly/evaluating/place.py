@@ -163,14 +163,19 @@ def _ending(task: Task, plain: Path) -> str:
     words = []
     if any(item.setting.startswith("data.") for item in differing):
         words.append(_data_word(task, standing))
-    for item in differing:
+    # First what both have: length_penalty comes with beams.
+    for item in sorted(differing, key=lambda one: one.b is None):
         part, _, rest = item.setting.partition(".")
         if part != "data":
             name = rest.replace("captions.", "caption.").replace("questions.", "answer.")
             plain_value = isinstance(item.a, bool | int | float | str) and len(str(item.a)) <= 12
             words.append(f"{name}={item.a}" if plain_value else name)
     if words:
-        return "-".join(words)
+        fitting = [words[0]]
+        for word in words[1:]:
+            if len("-".join([*fitting, word])) <= _LONGEST_ENDING:
+                fitting.append(word)
+        return "-".join(fitting)
     if standing.content["n"] != len(task.rows):
         return f"texts={task.split.source.texts}"
     if _lost_groups(task, standing):

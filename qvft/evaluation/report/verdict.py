@@ -99,8 +99,8 @@ def _of_answers(
     if found is None:
         return []
     name, paired, here, there = found
-    better = paired.interval is not None and paired.interval[0] > 0
-    how = "better" if better else "no better, measurably,"
+    low, high = paired.interval or (0.0, 0.0)
+    how = "better" if low > 0 else "worse" if high < 0 else "no better, measurably,"
     begins = f"It answers {how} than always giving the most frequent training answer"
     interval = _with_interval(paired, scores.units[name])
     return [f"{begins}: {_words(name)} is {here} against {there}, a difference of {interval}."]

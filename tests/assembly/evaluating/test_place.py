@@ -75,6 +75,7 @@ def test_two_files_of_one_name_have_a_folder_each(
     [
         (["data.eval.limit=1"], "shapes-test-limit=1"),
         (["eval.answer.max_new_tokens=2"], "shapes-test-answer.max_new_tokens=2"),
+        (["eval.answer.num_beams=2"], "shapes-test-answer.num_beams=2"),
         (["data.prompt.question=Q {question}"], "shapes-test-prompt.question=Q_question"),
         (["model.attention=eager"], "shapes-test-attention=eager"),
         (["eval.metrics=[captions]"], "shapes-test-metrics=captions"),

@@ -74,6 +74,8 @@ def test_the_most_frequent_answer_is_a_bar_to_pass() -> None:
     assert said.startswith("It answers better than always giving the most frequent training answer")
     (said,) = verdicts(mine, scored(mine), frequent=scored(mine))
     assert said.startswith("It answers no better, measurably, than always giving")
+    (said,) = verdicts(frequent, scored(frequent), frequent=scored(mine))
+    assert said.startswith("It answers worse than always giving")
 
 
 def test_nothing_compared_nothing_said() -> None:
