@@ -34,17 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def bench(given: argparse.Namespace) -> None:
     """Recipe, rounds, ratios, JSON, chart."""
-    from qvft.assembly.bench.prediction import bench_prediction
-    from qvft.assembly.bench.report import (
-        machine,
-        prediction_json,
-        prediction_lines,
-        save_chart,
-        training_json,
-        training_table,
-    )
-    from qvft.assembly.bench.training import bench_training
     from qvft.errors import RecipeError
+    from qvft.files import require_writable
     from qvft.json_files import write_json
     from qvft.recipe.load import load_recipe
 
@@ -55,6 +46,24 @@ def bench(given: argparse.Namespace) -> None:
     if given.chart is not None and given.only == "predict":
         raise RecipeError("--chart", where="command line", expected="training to be measured")
     recipe = load_recipe(given.recipe, given.overrides)
+    for path in (given.json, given.chart):
+        if path is not None:
+            require_writable(path)
+
+    from qvft.assembly.bench.chart import require_format
+    from qvft.assembly.bench.prediction import bench_prediction
+    from qvft.assembly.bench.report import (
+        machine,
+        prediction_json,
+        prediction_lines,
+        save_chart,
+        training_json,
+        training_table,
+    )
+    from qvft.assembly.bench.training import bench_training
+
+    if given.chart is not None:
+        require_format(given.chart)
     if given.only != "train" and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
     found: dict[str, Any] = {"machine": machine(recipe)}

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvft.files import expanded, given_path
+from qvft.errors import DataError
+from qvft.files import expanded, given_path, require_writable
 from qvft.log import exit_status, stdout
 
 
@@ -42,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if is_run and (given.overrides or given.only or given.preview):
         parser.error("a run is checked as it is; overrides, --only and --preview are for recipes")
     for option, path in (("--json", given.json), ("--preview", given.preview)):
-        if path is not None and (problem := _no_file(path)):
-            parser.error(f"{option} {path}: {problem}")
+        try:
+            if path is not None:
+                require_writable(path)
+        except DataError as error:
+            parser.error(f"{option}: {error}")
     if is_run:
         return exit_status(lambda: verify(Path(given.recipe), given.json))
     return exit_status(
@@ -71,18 +74,6 @@ def verify(run: Path, json_file: Path | None) -> None:
     findings.raise_if_failed()
 
 
-def _no_file(path: Path) -> str | None:
-    """Why a path cannot become a file, so that it is said before hours of reading."""
-    if path.is_dir():
-        return "is a folder; give a file"
-    above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not above.is_dir():
-        return f"{above} is a file, not a folder"
-    if not os.access(above, os.W_OK):
-        return f"{above} may not be written to"
-    return None
-
-
 def check(
     recipe_path: str,
     overrides: Sequence[str],
@@ -92,7 +83,8 @@ def check(
     preview_file: Path | None,
 ) -> None:
     """Recipe, findings, screen, JSON, preview."""
-    from qvft.recipe.load import load_recipe
+    from qvft.recipe.idle import named_in_file
+    from qvft.recipe.load import idle_keys, load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
 
@@ -109,6 +101,8 @@ def check(
             findings = check_model(recipe)
         else:
             findings = (check_data if only == "data" else check_all)(recipe, preview_file)
+    idle = tuple(named_in_file(recipe, idle_keys(recipe)))
+    findings = dataclasses.replace(findings, warnings=(*idle, *findings.warnings))
     show(findings, stdout)
     if json_file is not None:
         from qvft.json_files import write_json

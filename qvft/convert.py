@@ -42,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def convert(given: argparse.Namespace) -> None:
     """Read, write, one line of summary."""
+    from qvft.files import require_new
+
+    require_new(given.out.expanduser())
+
     from qvft.data.formats import read_samples
     from qvft.data.write_jsonl import write_jsonl
 

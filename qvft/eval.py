@@ -28,6 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=given_path, help="folder of the report; default: beside the model"
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an evaluation of other data or settings that stands in that folder; without "
+        "it, this one gets a folder beside it",
+    )
+    parser.add_argument(
         "--against",
         type=expanded,
         metavar="OTHER",
@@ -43,25 +49,36 @@ def evaluate_target(given: argparse.Namespace) -> None:
     from qvft.assembly.asking.opening import open_target, require_eval_data
     from qvft.assembly.data import source_name
     from qvft.assembly.evaluating.comparing import evaluate_against
-    from qvft.assembly.evaluating.evaluation import evaluate, require_replaceable
+    from qvft.assembly.evaluating.evaluation import evaluate
+    from qvft.assembly.evaluating.place import place_of, require_replaceable
     from qvft.assembly.evaluating.task import output_folder, prepare
     from qvft.evaluation.report.table import difference_table, score_table
 
-    opened = open_target(given.run, recipe_path=given.recipe, overrides=given.overrides)
+    opened = open_target(
+        given.run, recipe_path=given.recipe, overrides=given.overrides, program="eval"
+    )
     source = require_eval_data(opened)
     folder = given.out or output_folder(opened, source_name(source))
     require_replaceable(folder)
     task = prepare(opened)
+    folder = place_of(task, folder, named=given.out is not None, overwrite=given.overwrite)
     if given.against is None:
-        result = evaluate(task, folder)
+        result = evaluate(task, folder, overwrite=given.overwrite)
     else:
         result = evaluate_against(
-            task, folder, given.against, recipe_path=given.recipe, overrides=given.overrides
+            task,
+            folder,
+            given.against,
+            recipe_path=given.recipe,
+            overrides=given.overrides,
+            overwrite=given.overwrite,
         )
     if not is_main_process():
         return
     report = result.report.to_json()
     stdout.print(score_table(report))
+    for sentence in report["verdict"]:
+        stdout.print(sentence, highlight=False)
     if report["against"] is not None:
         stdout.print(difference_table(report))
     for warning in report["warnings"]:

@@ -40,10 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def explain(given: argparse.Namespace) -> None:
     """A figure, or one of the two measures."""
-    from qvft.assembly.asking import explaining
+    from qvft.files import require_writable
     from qvft.json_files import write_json
 
     check_options(given)
+    for path in (given.out, given.json):
+        if path is not None:
+            require_writable(path)
+
+    from qvft.assembly.asking import explaining
+
     if given.image is not None:
         said = explaining.explain_image(
             given.model, given.image, question=given.question, out=given.out

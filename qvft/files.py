@@ -116,12 +116,24 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def require_writable(path: Path) -> None:
-    """Checks, before anything long begins, that `write_text` can write to `path`; leaves nothing.
+def require_writable(path: Path, *, folder: bool = False) -> None:
+    """Checks, before anything long begins, that `path` can be written; leaves nothing.
+
+    Every program asks here what it can know of its outputs.
+
+    Args:
+        folder: what is written is a folder, not a file as `write_text` writes it.
 
     Raises:
-        DataError: it cannot.
+        DataError: it cannot, or a folder stands where a file is meant, or the other way round.
     """
+    if os.path.exists(path) and path.is_dir() != folder:
+        raise DataError(
+            "a file" if folder else "a folder",
+            where=str(path),
+            expected="a folder to write to" if folder else "a file to write",
+            do="name another one" if folder else "this is a folder: name a file in it",
+        )
     try:
         if _stream(path) is not None:  # to open a pipe would wait for its reader
             if not os.access(path, os.W_OK):
@@ -133,7 +145,25 @@ def require_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=next(one for one in target.parents if one.exists())):
             pass
     except OSError as error:
+        above = next((one for one in path.parents if one.is_file()), None)
+        if isinstance(error, NotADirectoryError) and above is not None:
+            error = NotADirectoryError(errno.ENOTDIR, f"{above} is a file, not a folder")
         raise not_written(error, path) from error
+
+
+def require_new(path: Path, *, folder: bool = False) -> None:
+    """As `require_writable`, of an output that may not exist yet; an empty folder may.
+
+    Raises:
+        DataError: it exists, or cannot be written.
+    """
+    kind = "folder" if folder else "file"
+    empty = folder and os.path.isdir(path) and not any(path.iterdir())
+    if os.path.lexists(path) and not empty:
+        raise DataError(
+            "exists already", where=str(path), do=f"name a new {kind}; nothing is overwritten"
+        )
+    require_writable(path, folder=folder)
 
 
 def _partial(path: Path) -> Path:
@@ -164,10 +194,7 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         DataError: `path` exists: outputs are never overwritten.
     """
-    if path.exists():
-        raise DataError(
-            "exists already", where=str(path), do="name a new file; nothing is overwritten"
-        )
+    require_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
@@ -187,10 +214,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         BusyError: another process is writing it.
     """
     with beside(path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise DataError(
-                "exists already", where=str(path), do="name a new folder; nothing is overwritten"
-            )
+        require_new(path, folder=True)
         partial = path.with_name(f".{path.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         partial.mkdir()

@@ -100,6 +100,7 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
 def check_options(given: argparse.Namespace) -> None:
     """Refuses what can be refused before an image or model is looked at; raises `UserError`."""
     from qvft.errors import DataError, RecipeError
+    from qvft.files import require_writable
 
     for name, least in (("batch_size", 1), ("workers", 0)):
         if getattr(given, name) < least:
@@ -119,9 +120,10 @@ def check_options(given: argparse.Namespace) -> None:
     inputs = {Path(name).resolve() for name in given.images}
     if given.out is not None and given.out.resolve() in inputs:
         raise DataError("is also read", where=f"--out {given.out}", do="name another file")
-    if given.out is not None and given.out.exists() and not given.out.is_file():
-        kind = "a folder" if given.out.is_dir() else "a device"
-        raise DataError(kind, where=str(given.out), expected="a file to write")
+    if given.out is not None:
+        require_writable(given.out)
+        if given.out.exists() and not given.out.is_file():
+            raise DataError("a device", where=str(given.out), expected="a file to write")
 
 
 def check_options_of_classes(given: argparse.Namespace, further: Sequence[str]) -> None:

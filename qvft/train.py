@@ -27,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(recipe_path: str, overrides: Sequence[str]) -> None:
     """Recipe, data, model, adapters, features, training, checkpoint."""
-    from qvft.recipe.load import load_recipe
+    from qvft.recipe.idle import named_in_file
+    from qvft.recipe.load import idle_keys, load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
+    for line in named_in_file(recipe, idle_keys(recipe)):
+        logger.warning("%s: %s", recipe_path, line)
 
     from qvft.adapters.table import component_table
     from qvft.assembly.pinned import pinned
@@ -44,6 +47,7 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)
         return
+    require_writable(folder, folder=True)
     require_writable(folder / "metrics.jsonl")
     work = training_work(recipe)
     require_space(folder, work.needed_bytes())
@@ -62,6 +66,8 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
             save_weights=work.save_weights,
             restore_weights=work.restore_weights,
         )
+        for sentence in work.look_at_queries():
+            logger.warning(sentence)
     logger.info("adapter written to %s", folder / "adapter")
 
 

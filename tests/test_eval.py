@@ -111,14 +111,6 @@ def test_a_merged_folder_needs_no_recipe_where_data_is_named(
     assert read(out)[0]["n"] == 3
 
 
-def test_an_earlier_report_is_replaced(tiny_run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "report"
-    for limit in (2, 1):
-        arguments = ["--out", str(out), *PREDICTED, f"data.eval.limit={limit}"]
-        assert main([str(tiny_run), *arguments]) == 0
-    assert read(out)[0]["n"] == 3
-
-
 def test_a_folder_with_anything_else_in_it_is_left_alone(tiny_run: Path, tmp_path, capsys) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     assert main([str(tiny_run), "--out", str(tmp_path)]) == 2

@@ -166,8 +166,8 @@ def test_the_base_is_compared_where_its_evaluation_belongs(a: Path, recipe_file:
 def test_a_report_may_be_compared_with_the_one_it_replaces(a: Path) -> None:
     folder = a / "eval" / "shapes-test"
     before = texts(folder)
-    changed = "eval.caption.max_new_tokens=1"
-    assert main([str(a), "--against", str(folder), *PLAIN, changed]) == 0
+    changed = ["eval.caption.max_new_tokens=1", "--overwrite"]
+    assert main([str(a), "--against", str(folder), *PLAIN, *changed]) == 0
     after, against = texts(folder), read(folder)["against"]
     assert {item["id"]: item["prediction_b"] for item in against["changed"]} == {
         key: before[key] for key in before if before[key] != after[key]

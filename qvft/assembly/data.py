@@ -21,7 +21,7 @@ from qvft.data.usable import Skipped, looked_at, usable
 from qvft.errors import DataError, RecipeError
 from qvft.json_files import sha256_json
 from qvft.log import get_logger, heard
-from qvft.recipe.data import Source
+from qvft.recipe.data import LONGEST_NAME, Source, folder_name_problem
 from qvft.recipe.schema import Recipe
 
 REASONS = 8
@@ -190,14 +190,25 @@ def _no_image(which: str, skipped: list[Skipped]) -> RecipeError:
 
 
 def source_name(source: Source) -> str:
-    """What a report calls a split: DATASET-SPLIT."""
+    """What a report and its folder call a split: DATASET-SPLIT."""
     if source.name:
         return source.name
     path = Path(source.path or source.format)
     stem = path.stem if path.suffix else path.name
+    if stem == "..":
+        stem = path.resolve().name
     parts = [part for part in (stem or source.format, source.split) if part]
     plain = re.sub(r"[{}*?\[\]=]", "", "-".join(parts))  # of ranges and patterns of shards
-    return plain.replace(" ", "_").replace(",", "_")
+    return _one_folder(re.sub(r"[\s,/\\\x00-\x1f\x7f]", "_", plain)) or source.format
+
+
+def _one_folder(name: str) -> str:
+    """A name as one folder may have it; of a long one the beginning, and a hash of all of it."""
+    name = name.strip(". ")
+    if not name or folder_name_problem(name) is None:
+        return name
+    digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME // 2]}-{digest}"
 
 
 def samples_hash(samples: list[Sample]) -> str:

@@ -44,11 +44,13 @@ class RunFindings:
 
     Attributes:
         versions: (then, now) by library, of those that are another version now.
+        warnings: what the run's reports say that a user should act on.
     """
 
     run: str
     verified: tuple[Verified, ...]
     versions: Mapping[str, tuple[str, str]]
+    warnings: tuple[str, ...] = ()
 
     def raise_if_failed(self) -> None:
         """Ends the check of a run that does not hold what it says.

@@ -22,6 +22,8 @@ def show_run(findings: RunFindings, console: Console) -> None:
         state = Text(one.state, _STYLES.get(one.state, "bold red"))
         table.add_row(one.what, state, _short(one.recorded), _short(one.found), one.detail)
     console.print(table)
+    for warning in findings.warnings:
+        console.print(Text.assemble(("warning  ", "bold yellow"), warning))
     for name, (then, now) in findings.versions.items():
         console.print(Text.assemble(("note     ", "bold"), f"{name} was {then}, is {now} here"))
 

@@ -43,6 +43,7 @@ class DataFacts(Part):
 
     format: str | None = Field(None, description="name of the format")
     name: str | None = Field(None, description="what the split is called, DATASET-SPLIT")
+    path: str | None = Field(None, description="file or folder it was read from, as it was named")
     images: int | None = Field(None, description="images used")
     sha256: str | None = Field(
         None, description="hash over ids, image names, captions, questions and answers"

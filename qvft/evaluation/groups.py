@@ -164,13 +164,6 @@ def _answers(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScore
 
 def _vqa(rules: Rules) -> Group:
     def group(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
-        for index in chosen:
-            if len(rows[index].references) != TEN_ANSWERS:
-                raise DataError(
-                    f"question {rows[index].id!r} has {len(rows[index].references)} answers",
-                    expected=f"{TEN_ANSWERS} human answers for VQA accuracy",
-                    do="use the metrics `answers` instead",
-                )
         items = {
             i: vqa_accuracy(rows[i].prediction, rows[i].references, rules=rules) for i in chosen
         }
@@ -245,3 +238,33 @@ GROUPS: dict[str, tuple[Literal["caption", "question"], Group]] = {
     "vqa_2017": ("question", _vqa("2017")),
     "vqa_2021": ("question", _vqa("2021")),
 }
+
+
+def misfit(rows: Sequence[PredictionRow], name: str) -> DataError | None:
+    """Why a group of metrics cannot score these items; None: it can.
+
+    Args:
+        rows: their predictions are not looked at, so that it is known before any is made.
+        name: of `GROUPS`.
+    """
+    kind, _ = GROUPS[name]
+    chosen = [row for row in rows if row.kind == kind]
+    if not chosen:
+        return DataError(
+            f"metrics {name!r} for data without {kind}s", do="name other metrics, or auto"
+        )
+    if name.startswith("vqa_"):
+        other = next((row for row in chosen if len(row.references) != TEN_ANSWERS), None)
+        if other is not None:
+            return DataError(
+                f"metrics {name!r}: question {other.id!r} has {len(other.references)} answers",
+                expected=f"{TEN_ANSWERS} human answers for VQA accuracy",
+                do="use the metrics `answers` instead",
+            )
+    if name == "llava_med" and not any(
+        medical.answer_type(row.references, row.meta) == "closed" for row in chosen
+    ):
+        return DataError(
+            f"metrics {name!r} for data without closed questions", do="name other metrics, or auto"
+        )
+    return None

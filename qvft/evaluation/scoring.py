@@ -8,7 +8,7 @@ from typing import Literal
 
 from qvft.errors import DataError
 from qvft.evaluation.breakdowns import Breakdowns, break_down, count_outputs
-from qvft.evaluation.groups import GROUPS, TEN_ANSWERS, CorpusCounts, GroupScores
+from qvft.evaluation.groups import GROUPS, TEN_ANSWERS, CorpusCounts, GroupScores, misfit
 from qvft.evaluation.rows import PredictionRow
 
 # An item's main score: the first of these that it has, over its highest value.
@@ -100,13 +100,11 @@ def main_score(scores: Mapping[str, float | str]) -> float:
 def _score_group(rows: Sequence[PredictionRow], name: str) -> GroupScores:
     if name not in GROUPS:
         raise DataError(f"metrics {name!r}", expected=f"some of {', '.join(GROUPS)}, or auto")
+    problem = misfit(rows, name)
+    if problem is not None:
+        raise problem
     kind, function = GROUPS[name]
-    chosen = [index for index, row in enumerate(rows) if row.kind == kind]
-    if not chosen:
-        raise DataError(
-            f"metrics {name!r} for data without {kind}s", do="name other metrics, or auto"
-        )
-    return function(rows, chosen)
+    return function(rows, [index for index, row in enumerate(rows) if row.kind == kind])
 
 
 def _add(scores: Scores, name: str, group: GroupScores) -> None:

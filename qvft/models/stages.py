@@ -33,6 +33,15 @@ def encode_features(model: Any, features: Tensor) -> Tensor:
     return _stages(model).encode_features(model, features)
 
 
+def query_states(model: Any, features: Tensor) -> Tensor:
+    """(I, Q, width) what the query tokens become, of ViT features (I, P, W) and no question.
+
+    Of a family without such a step it is what `encode_features` gives.
+    """
+    family = _stages(model)
+    return getattr(family, "query_states", family.encode_features)(model, features)
+
+
 def encode_images(model: Any, pixel_values: Tensor) -> Tensor:
     """(I, ...) what all rows of an image share, of normalised images (I, 3, height, width)."""
     return encode_features(model, encode_vision(model, pixel_values))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from qvft.recipe.section import Section
+from qvft.recipe.section import MOST_SEED, Section
 
 
 class Augment(Section):
@@ -12,7 +12,7 @@ class Augment(Section):
 
     crop: float = Field(
         0.85,
-        gt=0,
+        ge=0.01,
         le=1,
         description="A view is a random part of the image, of its own shape, that has this share "
         "of its area at least; 1: all of it. Wrong where things at the border count.",
@@ -29,7 +29,10 @@ class Augment(Section):
         "left or right.",
     )
     seed: int = Field(
-        0, ge=0, description="Seed of the views; runs of any run.seed share them in the cache."
+        0,
+        ge=0,
+        le=MOST_SEED,
+        description="Seed of the views; runs of any run.seed share them in the cache.",
     )
 
     @property

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from qvft.recipe.augment import Augment
-from qvft.recipe.section import PathText, Section
+from qvft.recipe.section import MOST_STEPS, PathText, Section, Text
 
 
 class Source(Section):
-    format: str = Field("jsonl", description="Name of a format; see docs/formats.md.")
+    format: Text = Field("jsonl", description="Name of a format; see docs/formats.md.")
     path: PathText | None = Field(None, description="File or folder the format reads.")
-    name: str | None = Field(None, description="What reports call it; null: from the path.")
-    split: str | None = Field(None, description="Which split, where the format has several.")
+    name: Text | None = Field(
+        None,
+        description="What reports and their folders call it, at most 100 characters and without "
+        "/ and \\; null: from the path.",
+    )
+    split: Text | None = Field(None, description="Which split, where the format has several.")
     images: PathText | None = Field(None, description="Image folder, where it lies apart.")
     allow_outside: bool = Field(
         False,
@@ -27,7 +31,7 @@ class Source(Section):
     annotations: PathText | None = Field(
         None, description="VQA v2: annotation file, where it lies apart."
     )
-    columns: dict[str, str] = Field(
+    columns: dict[Text, Text] = Field(
         default_factory=dict, description="Column names of a Hugging Face dataset."
     )
     limit: int | None = Field(None, ge=1, description="Read this many images only.")
@@ -42,8 +46,34 @@ class Source(Section):
     shuffle_buffer: int = Field(
         10_000,
         ge=1,
+        le=MOST_STEPS,
         description="With stream: groups of texts that are held, from which the next is drawn.",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str | None) -> str | None:
+        if name is not None and (problem := folder_name_problem(name)):
+            raise ValueError(f"{name[:40]!r} {problem}; a folder is called after it")
+        return name
+
+
+LONGEST_NAME = 100
+"""Characters of a name that a folder gets, of at most four bytes each where 255 have room beside
+an ending; and longer ones help nobody."""
+
+
+def folder_name_problem(name: str) -> str | None:
+    """Why a name cannot be that of one folder on any system; None: it can."""
+    if len(name) > LONGEST_NAME or len(name.encode(errors="replace")) > 2 * LONGEST_NAME:
+        return f"has {len(name)} characters, at most {LONGEST_NAME} are allowed"
+    if set(name) & set("/\\"):
+        return "holds a / or \\"
+    if name.strip(". ") != name.strip() or name != name.strip():
+        return "begins or ends with a dot or blank"
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        return "holds a control character"
+    return None
 
 
 class Prompt(Section):
@@ -53,11 +83,12 @@ class Prompt(Section):
         description="Text before an answer, with {question}; no loss on it.",
     )
 
-    @model_validator(mode="after")
-    def _question_is_asked(self) -> Prompt:
-        if "{question}" not in self.question:
-            raise ValueError("question must contain {question}")
-        return self
+    @field_validator("question")
+    @classmethod
+    def _question_is_asked(cls, question: str) -> str:
+        if "{question}" not in question:
+            raise ValueError(f"{question!r} must contain {{question}}")
+        return question
 
 
 class Data(Section):
@@ -73,6 +104,7 @@ class Data(Section):
     max_text_tokens: int = Field(
         128,
         ge=8,
+        le=1_000_000,
         description="Prompt and target tokens a row may have; longer prompts are cut "
         "from the left, targets at the end, and both are counted.",
     )
@@ -85,7 +117,7 @@ class Data(Section):
         description="Larger images are refused as decompression bombs, and so "
         "are files of more than 8 bytes for each of these pixels and 16 MiB.",
     )
-    workers: int = Field(2, ge=0, description="Processes that decode images.")
+    workers: int = Field(2, ge=0, le=512, description="Processes that decode images.")
     features: Literal["auto", "off"] = Field(
         "auto",
         description="auto: what a frozen ViT makes of an image is computed once and kept on the "
@@ -99,12 +131,14 @@ class Data(Section):
     features_limit_gb: float = Field(
         100.0,
         gt=0,
+        le=1_000_000,
         description="Features of a recipe's images may take this much, in 10^9 bytes; above it, or "
         "where the disk has less, the ViT runs in every step.",
     )
     views: int = Field(
         0,
         ge=0,
+        le=1000,
         description="Augmented views of each training image; an epoch shows an image as it is or "
         "in one of them. They are cached beside it, each in as much room. Evaluation sees images "
         "as they are.",

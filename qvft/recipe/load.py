@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from qvft.errors import RecipeError
 from qvft.files import given_path
+from qvft.recipe.idle import idle_sections, refuse_idle
 from qvft.recipe.schema import Phase, Recipe, Tune
 from qvft.recipe.secrets import refuse_secrets
-from qvft.recipe.train import Train
+from qvft.recipe.train import Train, one_rate_for_all
 from qvft.recipe.yaml_text import yaml_file_value, yaml_override_value
 
 
@@ -25,11 +26,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: values are read as YAML, so `train.epochs=3`, `run.dir=null`, `a=[x, y]` work.
 
     Raises:
-        RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key.
+        RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key, an override
+            that would have no effect.
     """
     content = read_yaml(given_path(str(path)))
     apply_overrides(content, overrides)
-    return parse_recipe(content, where=str(path))
+    recipe = parse_recipe(content, where=str(path))
+    refuse_idle(recipe, idle_keys(recipe), overrides)
+    return recipe
+
+
+def idle_keys(recipe: Recipe) -> dict[str, str]:
+    """Keys and sections of a recipe that have no effect beside the others, with the reason."""
+    phases = recipe.phases or [Phase(name="train")]
+    return idle_sections(recipe, [resolve_phase(recipe, phase) for phase in phases])
 
 
 def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
@@ -41,8 +51,23 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
         if phase.name in seen:
             raise RecipeError(f'two phases are called "{phase.name}"', where=f"{where}: phases")
         seen.add(phase.name)
-        resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
+        tune, _ = resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
+        _require_trained(recipe, phase, tune, where=f"{where}: phases.{index}.tune")
+    if not recipe.phases:
+        _require_trained(recipe, Phase(name="train"), recipe.tune, where=f"{where}: tune")
     return recipe
+
+
+def _require_trained(recipe: Recipe, phase: Phase, tune: Tune, *, where: str) -> None:
+    """Raises RecipeError for a phase in which nothing would be trained."""
+    has_heads = phase.objective != "language" or bool(recipe.objectives.alignment)
+    parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
+    if not has_heads and all(getattr(tune, part) == "frozen" for part in parts):
+        raise RecipeError(
+            f"{', '.join(parts)} are all frozen: nothing would be trained",
+            where=where,
+            do="set tune.decoder=lora or tune.qformer=full, for example",
+        )
 
 
 def resolve_phase(recipe: Recipe, phase: Phase, *, where: str = "recipe") -> tuple[Tune, Train]:
@@ -92,17 +117,59 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
 
 def _apply(content: dict[str, Any], override: str) -> None:
     key_path, equals, text = override.partition("=")
-    if not equals or not key_path.strip():
+    key_path = key_path.strip()
+    if not equals or not key_path:
         raise RecipeError(
             f'"{override}"', where="command line", expected="key.path=value, e.g. train.epochs=3"
         )
-    value = yaml_override_value(text, where=f"command line: {key_path.strip()}")
-    *parents, last = key_path.strip().split(".")
+    where = f"command line: {key_path}"
+    value = yaml_override_value(text, where=where)
+    first, *rest = key_path.split(".")
+    if first != "phases" or not rest:
+        _lay_over(content, [first, *rest], value, where=where)
+        return
+    phases = content.get("phases")
+    count = len(phases) if isinstance(phases, list) else 0
+    if not isinstance(phases, list) or not rest[0].isdecimal() or int(rest[0]) >= count:
+        raise RecipeError(
+            f"the recipe has {count} phases",
+            where=where,
+            expected="phases.N.KEY=value with N from 0" if count else "a recipe with phases",
+        )
+    changed = list(phases)
+    number = int(rest[0])
+    if len(rest) == 1:
+        changed[number] = value
+    else:
+        phase = changed[number]
+        changed[number] = dict(phase) if isinstance(phase, Mapping) else {}
+        _lay_over(changed[number], rest[1:], value, where=where)
+    content["phases"] = changed
+
+
+def _lay_over(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:
+    """Sets a key of nested mappings in place; inner mappings are copied, missing ones made."""
+    *parents, last = path
     node = content
-    for parent in parents:
+    for depth, parent in enumerate(parents, start=1):
         child = node.get(parent)
-        node[parent] = node = dict(child) if isinstance(child, Mapping) else {}
+        if parents[:depth] == ["train", "lr"]:
+            child = one_rate_for_all(child)
+        if child is not None and not isinstance(child, Mapping):
+            section = ".".join(parents[:depth])
+            raise RecipeError(
+                f"{section} is {_shown(child)}, which has no keys",
+                where=where,
+                do=f"set {section} as a whole",
+            )
+        node[parent] = node = dict(child or {})
     node[last] = value
+
+
+def _shown(value: Any) -> str:
+    """A value as a message repeats it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _validate(model: type[BaseModel], content: Mapping[str, Any], where: str) -> Any:
@@ -124,9 +191,22 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     if item["type"] == "missing":
         return f'key "{dotted}" is missing'
     message = item["msg"].removeprefix("Value error, ")
+    if item["type"] in ("model_type", "dict_type"):
+        return f"{dotted}={_shown(item['input'])}: {_keys_of(model, path)}"
     if item["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message
-    return f"{dotted}={item['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{dotted}={_shown(item['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:
+    """What stands at `path` in place of a single value."""
+    try:
+        known = list(_section(model, path).model_fields)
+    except (KeyError, StopIteration):  # a mapping of free keys
+        return "expected a mapping, {key: value}"
+    dotted = ".".join(str(part) for part in path)
+    one = "one number, or " if model is Recipe and dotted == "train.lr" else ""
+    return f"expected {one}its keys, e.g. {dotted}.{known[0]}=...; they are {', '.join(known)}"
 
 
 def _section(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:

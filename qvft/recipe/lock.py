@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,48 @@ def lock_hash(run_dir: Path) -> str:
     return _hash(read_yaml(run_dir / LOCK_NAME))
 
 
+def shaping_differences(there: Recipe, here: Recipe) -> list[tuple[str, Any, Any]]:
+    """Keys that shape the trained weights and differ: (key path, value there, value here).
+
+    Paths are compared as paths: `./x`, `x` and their absolute path are one. Of phases each is
+    compared by its number.
+    """
+    one, other = (dict(_leaves(_shaping(recipe.model_dump()))) for recipe in (there, here))
+    return [
+        (key, one.get(key), other.get(key))
+        for key in [*one, *(key for key in other if key not in one)]
+        if _comparable(key, one.get(key)) != _comparable(key, other.get(key))
+    ]
+
+
+_PATHS = {"id", "decoder", "text_branch", "path", "images", "questions", "annotations"}
+"""Last parts of the keys that may hold a path."""
+
+
+def _comparable(key: str, value: Any) -> Any:
+    if isinstance(value, str) and key.split(".")[-1] in _PATHS and key.split(".")[0] != "tune":
+        return os.path.abspath(os.path.expanduser(value)) if "://" not in value else value
+    return value
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(key path, value) of nested mappings, and of the mappings in the list of phases."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
+    elif path == "phases" and value:
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}.{number}")
+    else:
+        yield path, value
+
+
 def _hash(recipe: Mapping[str, Any]) -> str:
+    return sha256_json(_shaping(recipe))
+
+
+def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe's content shapes the trained weights."""
     content = copy.deepcopy({key: value for key, value in recipe.items() if key != "eval"})
     for key in ("dir", "threads"):
         content["run"].pop(key, None)
@@ -49,7 +91,7 @@ def _hash(recipe: Mapping[str, Any]) -> str:
         (content["data"].get(split) or {}).pop("allow_outside", None)
     if not content["train"].get("keep_best"):
         content["data"].pop("eval", None)
-    return sha256_json(content)
+    return content
 
 
 def write_lock(recipe: Recipe, run_dir: Path) -> None:

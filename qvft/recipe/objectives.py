@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from qvft.recipe.section import PathText, Section
 
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+
 
 class Objectives(Section):
-    lm: float = Field(1.0, ge=0, description="Weight of the language loss on target tokens.")
-    itc: float = Field(
-        0.0, ge=0, description="Weight of image-text contrast. With captions and family blip2."
+    lm: Weight = Field(1.0, description="Weight of the language loss on target tokens.")
+    itc: Weight = Field(
+        0.0, description="Weight of image-text contrast. With captions and family blip2."
     )
-    itm: float = Field(0.0, ge=0, description="Weight of image-text matching, likewise.")
-    itg: float = Field(
-        0.0, ge=0, description="Weight of text generation by the Q-Former itself, likewise."
+    itm: Weight = Field(0.0, description="Weight of image-text matching, likewise.")
+    itg: Weight = Field(
+        0.0, description="Weight of text generation by the Q-Former itself, likewise."
     )
     text_branch: PathText | None = Field(
         None,

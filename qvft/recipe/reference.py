@@ -22,10 +22,14 @@ _OPENING = """\
 # Recipe reference
 
 Every key a recipe may have, written by `python -m qvft.recipe.reference` from the schema. Any of
-them can be overridden on the command line as `key.path=value`; values are YAML. An unknown key or
-a value of another type is an error that names the key path. `recipes/recipe.schema.json` gives
-editors the same.
+them can be overridden on the command line as `key.path=value` (in a phase:
+`phases.0.train.epochs=3`); values are YAML. An unknown key, a value of another type, or one that
+could only fail later is an error that names the key path. No key is ignored: an override that the
+program does not read, or that another key switches off, is refused, and such keys in a file are
+named in a warning. `recipes/recipe.schema.json` gives editors the same.
 """
+BEYOND_USE = 1_000_000
+"""A bound from here on only catches slips, and is not worth reading."""
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -98,10 +102,15 @@ def _type(described: dict[str, Any], *, section: bool) -> str:
         return ", ".join(f"`{value}`" for value in described["enum"])
     kind = str(described.get("type"))
     if kind == "array":
-        return f"list of {_type(described['items'], section=section)}s"
-    if section and kind != "null":
+        item, comma, bounds = _type(described["items"], section=section).partition(" ")
+        return f"list of {item}s{comma}{bounds}"
+    if section and kind not in ("null", "number"):
         return "section"
-    said = [f"{sign} {described[name]:g}" for name, sign in _BOUNDS.items() if name in described]
+    said = [
+        f"{sign} {described[name]:g}"
+        for name, sign in _BOUNDS.items()
+        if name in described and abs(described[name]) < BEYOND_USE
+    ]
     return {"object": "mapping"}.get(kind, kind) + (f" {', '.join(said)}" if said else "")
 
 

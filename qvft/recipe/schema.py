@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from qvft.recipe.data import Data
+from qvft.recipe.data import LONGEST_NAME, Data, folder_name_problem
 from qvft.recipe.objectives import Objectives
-from qvft.recipe.section import PathText, Section
+from qvft.recipe.section import MOST_SEED, PathText, Section, Text
 from qvft.recipe.streaming import require_streamable
 from qvft.recipe.train import Train
 
@@ -21,10 +21,13 @@ Trained = Literal["frozen", "full"]
 
 class Run(Section):
     dir: PathText | None = Field(None, description="Run folder; null means runs/NAME.")
-    seed: int = Field(0, ge=0, description="Seed of weights, data order and dropout.")
+    seed: int = Field(
+        0, ge=0, le=MOST_SEED, description="Seed of weights, data order and dropout; below 2^32."
+    )
     threads: int | None = Field(
         None,
         ge=1,
+        le=512,
         description="CPU threads a process; null: the cores divided by the processes "
         "on this host. Without a GPU only: accelerate launch would leave one.",
     )
@@ -39,7 +42,7 @@ class Quantize(Section):
 
 class Model(Section):
     id: PathText = Field(description="Hub id or local folder; qvft/tiny-blip2 is bundled.")
-    revision: str | None = Field(None, description="Hub commit, tag or branch.")
+    revision: Text | None = Field(None, description="Hub commit, tag or branch.")
     family: Literal["auto", "blip2", "blip2_question", "qvision"] = Field(
         "auto",
         description="Architecture; auto reads it from the model's config.json. blip2_question: "
@@ -57,7 +60,10 @@ class Model(Section):
         "fresh.",
     )
     query_tokens: int | None = Field(
-        None, ge=1, description="Keep only this many query tokens, the first; null keeps all."
+        None,
+        ge=1,
+        le=100_000,
+        description="Keep only this many query tokens, the first; null keeps all.",
     )
     init: Literal["pretrained", "random"] = Field(
         "pretrained", description="random: the same geometry with fresh weights (pretraining)."
@@ -81,10 +87,12 @@ class Model(Section):
 
 
 class Lora(Section):
-    r: int = Field(16, ge=1, description="Rank.")
-    alpha: int = Field(32, ge=1, description="Scale is alpha / r (alpha / sqrt(r) with rslora).")
+    r: int = Field(16, ge=1, le=65_536, description="Rank.")
+    alpha: int = Field(
+        32, ge=1, le=1_000_000, description="Scale is alpha / r (alpha / sqrt(r) with rslora)."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
-    targets: list[str] = Field(
+    targets: list[Text] = Field(
         default_factory=lambda: ["q_proj", "v_proj"],
         min_length=1,
         description="Names of the decoder's linear layers: q_proj, k_proj, v_proj, out_proj, fc1, "
@@ -122,7 +130,9 @@ class Tune(Section):
 class Phase(Section):
     """A part of training with its own optimizer and schedule; sections override the recipe's."""
 
-    name: str = Field(pattern=r"^[a-z0-9_-]+$", description="Name of the phase.")
+    name: str = Field(
+        pattern=r"^[a-z0-9_-]+$", max_length=LONGEST_NAME, description="Name of the phase."
+    )
     objective: Literal["language", "scene_heads"] = Field(
         "language",
         description="language: loss on target tokens. scene_heads: supervised heads on "
@@ -133,44 +143,59 @@ class Phase(Section):
 
 
 class Decode(Section):
-    max_new_tokens: int = Field(30, ge=1, description="Tokens written at most.")
-    num_beams: int = Field(1, ge=1, description="Beams; 1: greedy.")
-    length_penalty: float = Field(1.0, description="Exponent on length in beam search.")
+    max_new_tokens: int = Field(30, ge=1, le=1_000_000, description="Tokens written at most.")
+    num_beams: int = Field(1, ge=1, le=1000, description="Beams; 1: greedy.")
+    length_penalty: float = Field(
+        1.0, ge=-20, le=20, description="Exponent on length in beam search."
+    )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Any further field of transformers.GenerationConfig."
     )
 
 
 class Eval(Section):
-    batch_size: int = Field(16, ge=1, description="Texts decoded together.")
+    batch_size: int = Field(16, ge=1, le=1_000_000, description="Texts decoded together.")
     caption: Decode = Field(default_factory=Decode)
     answer: Decode = Field(default_factory=lambda: Decode(max_new_tokens=10))
-    metrics: list[str] = Field(
+    metrics: list[Text] = Field(
         default_factory=lambda: ["auto"], min_length=1, description="Groups of metrics; see docs."
     )
     blind: bool = Field(
         True, description="Score once more with the images shuffled among the texts."
     )
-    grid: int = Field(48, ge=0, description="Images shown in the report.")
+    grid: int = Field(48, ge=0, le=1_000_000, description="Images shown in the report.")
     rerank: int = Field(
-        128, ge=1, description="Retrieval: best candidates by contrast that matching ranks anew."
+        128,
+        ge=1,
+        le=1_000_000,
+        description="Retrieval: best candidates by contrast that matching ranks anew.",
     )
-    classes: list[str] = Field(
+    classes: list[Text] = Field(
         default_factory=list,
         description="With itc: classes among which prompts choose, scored on the texts whose "
         "reference is one of them; empty: not asked.",
     )
-    class_prompts: list[str] = Field(
+    class_prompts: list[Text] = Field(
         default_factory=lambda: ["a photo of a {}"],
         min_length=1,
         description="Prompts of a class, {} where it stands; the mean over them counts.",
     )
 
+    @field_validator("class_prompts")
+    @classmethod
+    def _prompts_have_a_place(cls, prompts: list[str]) -> list[str]:
+        for prompt in prompts:
+            if prompt.count("{}") != 1:
+                raise ValueError(f"{prompt!r} must contain {{}} once, where the class stands")
+        return prompts
+
 
 class Recipe(Section):
     """A whole recipe, validated; nothing changes it afterwards."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Names the run folder.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_.-]+$", max_length=LONGEST_NAME, description="Names the run folder."
+    )
     model: Model
     data: Data = Field(default_factory=Data)
     tune: Tune = Field(default_factory=Tune)
@@ -183,6 +208,13 @@ class Recipe(Section):
     )
     eval: Eval = Field(default_factory=Eval)
     run: Run = Field(default_factory=Run)
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if problem := folder_name_problem(name):
+            raise ValueError(f"{name!r} {problem}; the run folder is called after it")
+        return name
 
     @model_validator(mode="after")
     def _streamed_data_fits(self) -> Recipe:

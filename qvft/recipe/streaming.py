@@ -15,8 +15,11 @@ def require_streamable(recipe: Any) -> None:
         recipe: a `schema.Recipe`, which is made of what this file checks.
     """
     data = recipe.data
-    if data.eval is not None and data.eval.stream:
-        raise ValueError("data.eval.stream: evaluation lists its data; remove the key")
+    for key in ("stream", "shuffle_buffer"):
+        if data.eval is not None and key in data.eval.model_fields_set:
+            default = type(data.eval).model_fields[key].default
+            if getattr(data.eval, key) != default:
+                raise ValueError(f"data.eval.{key}: evaluation lists its data; remove the key")
     source = data.train
     if source is None or not source.stream:
         return

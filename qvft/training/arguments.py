@@ -57,7 +57,37 @@ _OURS = {
     "logging_nan_inf_filter": None,
     "fsdp": None,
     "deepspeed": None,
+    "local_rank": None,
+    "use_cpu": None,
 }
+
+_ORDER = "texts come in the order of run.seed and train.texts_per_image"
+_METRICS = "evaluation while training has metrics of its own, which need neither"
+_PROGRAM = "it is for scripts that read it themselves"
+# Fields that would change nothing here, and why.
+_IDLE = {
+    "data_seed": _ORDER,
+    "train_sampling_strategy": _ORDER,
+    "group_by_length": _ORDER,
+    "length_column_name": _ORDER,
+    "include_for_metrics": _METRICS,
+    "batch_eval_metrics": _METRICS,
+    "eval_do_concat_batches": _METRICS,
+    "bf16_full_eval": "evaluation while training computes as training does, see train.precision",
+    "fp16_full_eval": "evaluation while training computes as training does, see train.precision",
+    "auto_find_batch_size": "a batch that does not fit into memory is taken in parts",
+    "activation_checkpointing": "train.checkpointing is asked",
+    "activation_checkpointing_kwargs": "train.checkpointing is asked",
+    "fsdp_config": "accelerate launch says how weights are cut, see docs/scaling.md",
+    "do_train": _PROGRAM,
+    "do_eval": f"{_PROGRAM}; set train.eval_steps",
+    "do_predict": _PROGRAM,
+    "resume_from_checkpoint": "train.resume is asked",
+}
+# Fields that are read where batches are numbers of texts alone.
+_OF_TEXT_BATCHES = (
+    "dataloader_drop_last", "dataloader_multiprocessing_context", "dataloader_in_order",
+)  # fmt: skip
 
 # Transformers' "constant" ignores the warm-up.
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -76,10 +106,10 @@ def training_arguments(
         has_eval: whether there is evaluation data.
 
     Raises:
-        RecipeError: `train.arguments` names an unknown field, or one that has a key of its own;
-            or the launcher asks for a way of sharding that is refused.
+        RecipeError: as `check_arguments`; or the launcher asks for a way of sharding that is
+            refused.
     """
-    _check_further(train["arguments"])
+    check_arguments(train)
     asked_to_shard()
     zero_stage()
     on_gpu = torch.cuda.is_available()
@@ -157,9 +187,26 @@ def recompute_activations(model: PreTrainedModel, wanted: bool) -> None:
     (disable or model.gradient_checkpointing_disable)()
 
 
-def _check_further(further: Mapping[str, Any]) -> None:
+def check_arguments(train: Mapping[str, Any]) -> None:
+    """Checks the names in `train.arguments`.
+
+    Args:
+        train: the recipe's `train` section as a mapping.
+
+    Raises:
+        RecipeError: an unknown field, one that has a key of its own, or one without effect.
+    """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    for key in further:
+    for key in train["arguments"]:
+        reason = _IDLE.get(key)
+        if train["batch_tokens"] is not None and key in _OF_TEXT_BATCHES:
+            reason = "train.batch_tokens deals the batches"
+        if reason is not None:
+            raise RecipeError(
+                f"would have no effect: {reason}",
+                where=f"train.arguments.{key}",
+                do="leave it out",
+            )
         where = f"train.arguments.{key}"
         if key in _OURS:
             instead = _OURS[key]

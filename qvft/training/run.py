@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from qvft.adapters.checkpoint import MANIFEST
 from qvft.disk import not_written, replaced_folder, saving
 from qvft.errors import CheckpointError
 from qvft.locks import LOCK, inside
 from qvft.log import is_main_process
-from qvft.recipe.lock import LOCK_NAME, read_lock, recipe_hash, write_lock
+from qvft.recipe.lock import LOCK_NAME, read_lock, shaping_differences, write_lock
 from qvft.recipe.schema import Recipe
 from qvft.training.checkpoints import STATE, clear
 from qvft.training.metrics_log import drop_torn_line
@@ -48,9 +49,15 @@ def _require_ours(recipe: Recipe, folder: Path) -> Path:
     if not has_progress(folder):
         return folder  # an attempt that ended before its first checkpoint holds nothing to lose
     before = read_lock(folder)
-    if recipe_hash(without_cutting(before)) != recipe_hash(without_cutting(recipe)):
+    differing = shaping_differences(without_cutting(before), without_cutting(recipe))
+    if differing:
+        said = [
+            f"{key} is {_shown(there)} there and {_shown(here)} here"
+            for key, there, here in differing
+        ]
+        more = f"; and {len(said) - NAMED_KEYS} more keys" if len(said) > NAMED_KEYS else ""
         raise CheckpointError(
-            "holds another recipe's run",
+            f"holds another recipe's run: {'; '.join(said[:NAMED_KEYS])}{more}",
             where=str(folder),
             do="choose another folder with run.dir=PATH, or remove this one",
         )
@@ -62,6 +69,14 @@ def _require_ours(recipe: Recipe, folder: Path) -> Path:
         )
     require_same_step(folder, before, recipe)
     return folder
+
+
+NAMED_KEYS = 5
+
+
+def _shown(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def has_progress(folder: Path) -> bool:

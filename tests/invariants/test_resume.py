@@ -66,7 +66,8 @@ def test_run_folder_of_another_recipe_is_refused(
 ) -> None:
     status = main([str(recipe_file), f"run.dir={tiny_run}", "train.max_steps=7"])
     assert status == 2
-    assert "another recipe's run" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "another recipe's run: train.max_steps is 6 there and 7 here" in said
 
 
 def test_a_checkpoint_cut_off_while_written_falls_back_to_the_one_before(

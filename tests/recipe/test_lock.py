@@ -1,12 +1,19 @@
 """The resolved recipe of a run, and when two recipes are the same run."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from qvft.errors import CheckpointError
 from qvft.recipe.load import load_recipe, parse_recipe
-from qvft.recipe.lock import LOCK_NAME, read_lock, recipe_hash, write_lock
+from qvft.recipe.lock import (
+    LOCK_NAME,
+    read_lock,
+    recipe_hash,
+    shaping_differences,
+    write_lock,
+)
 
 RECIPE = {
     "name": "x",
@@ -74,3 +81,30 @@ def test_what_does_not_shape_the_weights_is_the_same_run(sections: dict) -> None
 )
 def test_what_shapes_the_weights_is_another_run(sections: dict) -> None:
     assert changed(**sections) != changed()
+
+
+def test_what_makes_it_another_run_is_named_with_both_values() -> None:
+    there = parse_recipe(RECIPE)
+    here = parse_recipe(
+        {
+            **RECIPE,
+            "train": {"lr": {"qformer": 1e-6}, "epochs": 0.5, "save_steps": 9},
+            "phases": [{"name": "a", "train": {"epochs": 3}}, {"name": "b"}],
+        }
+    )
+    assert shaping_differences(there, there) == []
+    found = {key: (one, other) for key, one, other in shaping_differences(there, here)}
+    assert found["train.lr.qformer"] == (1e-7, 1e-6)
+    assert found["phases.0.train.epochs"] == (2, 3)
+    assert found["phases.1.name"] == (None, "b")
+    assert "train.save_steps" not in found  # how often a run is saved makes it no other
+
+
+@pytest.mark.parametrize("written", ["./no", "no/", ".//no", "{cwd}/no"])
+def test_paths_are_compared_as_paths(written: str) -> None:
+    path = written.format(cwd=os.getcwd())
+    data = {**RECIPE["data"], "train": {"path": path}}
+    assert shaping_differences(parse_recipe(RECIPE), parse_recipe({**RECIPE, "data": data})) == []
+    other = {**RECIPE["data"], "train": {"path": f"{path}2"}}
+    differing = shaping_differences(parse_recipe(RECIPE), parse_recipe({**RECIPE, "data": other}))
+    assert [key for key, *_ in differing] == ["data.train.path"]

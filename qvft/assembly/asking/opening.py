@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,15 @@ from qvft.assembly.model import Loaded, base_model, base_of, run_recipe, trained
 from qvft.errors import CheckpointError, RecipeError
 from qvft.files import expanded
 from qvft.json_files import read_json
+from qvft.models.base import TINY_ID
 from qvft.recipe.data import Source
 from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
 from qvft.recipe.lock import LOCK_NAME
+from qvft.recipe.readers import OF_A_MODEL, OF_A_RUN, refuse_ignored
 from qvft.recipe.schema import Recipe
+
+LISTED = 5
+"""Folders that a message names."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,11 @@ class Opened:
 
 
 def open_target(
-    target: str, *, recipe_path: str | None = None, overrides: Sequence[str] = ()
+    target: str,
+    *,
+    recipe_path: str | None = None,
+    overrides: Sequence[str] = (),
+    program: str | None = None,
 ) -> Opened:
     """Finds out what `target` is; loads no weights.
 
@@ -42,18 +52,24 @@ def open_target(
         target: run folder, model folder or hub id.
         recipe_path: for a model: the recipe with data, prompts and decoding.
         overrides: laid over the recipe, or over the defaults where there is none.
+        program: of `recipe.readers.IGNORED`; keys that it does not read are refused. None: the
+            overrides were meant for another model, and are taken as far as they fit.
 
     Raises:
         CheckpointError: a folder that is neither a run nor a model, or a recipe given for a run.
+        RecipeError: an override that `program` does not read.
     """
     target = expanded(target)
     folder = Path(target)
+    refused = overrides if program is not None else ()
     if (folder / LOCK_NAME).is_file():
         if recipe_path is not None:
             raise CheckpointError(
                 "is a run, which has its own recipe", where=target, do="leave --recipe out"
             )
+        refuse_ignored(refused, program or "eval", also=OF_A_RUN)
         return Opened(target, "run", run_recipe(folder, list(overrides)), folder)
+    _require_there(target)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(
             "neither recipe.lock.yaml nor config.json is in it",
@@ -68,6 +84,7 @@ def open_target(
     else:
         content = {"name": "predict", "model": {}, **_asked_as(home)}
         apply_overrides(content, overrides)
+    refuse_ignored(refused, program or "eval", also={} if is_base else OF_A_MODEL)
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
     if not is_base:
         # The recipe's base is made of these; a finished model is whole.
@@ -75,6 +92,34 @@ def open_target(
         content["model"] |= {"family": "auto", "quantize": {"scheme": "none"}}
     recipe = parse_recipe(content)
     return Opened(target, "base" if is_base else "model", recipe, home)
+
+
+def _require_there(target: str) -> None:
+    """Checks that what can only be meant as a folder is one; anything else may be a hub id.
+
+    Raises:
+        CheckpointError: it is not there, or is a file.
+    """
+    folder = Path(target).expanduser()
+    if target == TINY_ID or folder.is_dir():
+        return
+    if folder.is_file():
+        raise CheckpointError("is a file", where=target, expected="a run folder or a model folder")
+    beside = sorted(
+        path.name
+        for name in (LOCK_NAME, "config.json")
+        for path in (one.parent for one in folder.parent.glob(f"*/{name}"))
+    )
+    is_path = target.startswith(("/", ".", "~")) or target.count("/") > 1 or target.endswith("/")
+    near = difflib.get_close_matches(folder.name, beside, n=1)
+    if is_path or (beside and "/" in target) or near:
+        listed = f"{folder.parent} holds {', '.join(beside[:LISTED])}" if beside else None
+        raise CheckpointError(
+            "no such folder",
+            where=target,
+            expected="a run folder or a model folder",
+            do=f'did you mean "{folder.parent / near[0]}"?' if near else listed,
+        )
 
 
 def load_opened(opened: Opened) -> Loaded:
@@ -108,6 +153,13 @@ def require_eval_data(opened: Opened) -> Source:
         RecipeError: a model was named without a recipe, or the recipe has no evaluation data.
     """
     source = opened.recipe.data.eval
+    if source is None and opened.kind == "model" and opened.home is None:
+        raise RecipeError(
+            "is no folder here, and taken for a hub id no recipe says what to evaluate it on",
+            where=opened.name,
+            do="check the path; for a hub id, give a recipe with --recipe, or add "
+            "data.eval.path=YOUR_DATA",
+        )
     if source is None:
         raise RecipeError(
             "is not set",

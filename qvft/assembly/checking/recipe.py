@@ -10,6 +10,11 @@ from qvft.assembly.checking.data import data_found, read_sides
 from qvft.assembly.checking.geometry import config_of, geometry_phases, is_trainable, phase_findings
 from qvft.assembly.checking.preflight import preflight_checks
 from qvft.assembly.checking.previewing import preview
+from qvft.assembly.evaluating.task import (
+    prediction_rows,
+    require_fitting_metrics,
+    require_known_metrics,
+)
 from qvft.assembly.model import base_of, template_of
 from qvft.assembly.pinned import pinned
 from qvft.assembly.training.plans import PhasePlan
@@ -19,6 +24,7 @@ from qvft.checking.recipe import recipe_findings
 from qvft.data.collate import Collator
 from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
+from qvft.files import require_writable
 from qvft.models.load import load_processor
 from qvft.recipe.schema import Recipe
 from qvft.training.run import check_folder
@@ -34,6 +40,7 @@ def check_all(recipe: Recipe, preview_file: Path | None = None) -> Findings:
     Raises:
         UserError: whatever else training would raise before its first step.
     """
+    require_writable(Path(recipe.run_dir), folder=True)
     found, stats = _check_data(recipe, preview_file)
     if found.unusable:
         return found
@@ -76,8 +83,12 @@ def _check_data(recipe: Recipe, preview_file: Path | None) -> tuple[Findings, To
     base = base_of(recipe)
     processor = load_processor(base)
     template = template_of(recipe, base, processor)
+    require_known_metrics(recipe.eval.metrics)
     sides = read_sides(recipe, template)
     train = sides[0]
+    if len(sides) > 1:
+        asked = prediction_rows(sides[1].rows, [""] * len(sides[1].rows))
+        require_fitting_metrics(recipe.eval.metrics, asked)
     if preview_file is not None:
         collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
         preview(preview_file, train.rows, train.stats, collator, name=train.split.name)

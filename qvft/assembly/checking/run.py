@@ -15,6 +15,7 @@ from qvft.assembly.model import base_hash, base_of, run_recipe, versions
 from qvft.assembly.recorded_data import Read, manifest_folder, reader, recorded_data
 from qvft.checking.run_findings import RunFindings, Verified, compared
 from qvft.errors import CheckpointError, UserError
+from qvft.evaluation.report.verdict import collapse
 from qvft.recipe.lock import LOCK_NAME, lock_hash, read_lock
 from qvft.recipe.schema import Recipe
 
@@ -51,7 +52,19 @@ def check_run(folder: Path) -> RunFindings:
             for name, version in then.items()
             if name in now and now[name] != version
         },
+        warnings=tuple(_warnings(folder)),
     )
+
+
+def _warnings(folder: Path) -> Iterator[str]:
+    """What the reports say of query tokens that have become one."""
+    for path in sorted(folder.glob("eval/*/report.json")):
+        try:
+            similarity = read_standing(path.parent).content.get("query_similarity")
+        except UserError:
+            continue  # it is among what differs
+        if isinstance(similarity, float):
+            yield from (f"eval/{path.parent.name}: {sentence}" for sentence in collapse(similarity))
 
 
 def _files(adapter: Path, manifest: Mapping[str, Any], *, name: str) -> Iterator[Verified]:

@@ -19,22 +19,20 @@ logger = get_logger("qvft.eval")
 
 
 def base_figures(
-    folder: Path, data_sha256: str, decode: Mapping[str, Any]
+    folders: Sequence[Path], data_sha256: str, decode: Mapping[str, Any]
 ) -> dict[str, float] | None:
     """The base model's metrics from an evaluation of the same data, decoded in the same way.
 
-    None where there is no such report, or where it was made otherwise (which is logged).
+    None where none of the folders has such a report; if one was made otherwise, it is logged.
     """
-    path = folder / "report.json"
-    if not path.is_file():
-        return None
-    report = json.loads(path.read_text(encoding="utf-8"))
-    if report["data"]["sha256"] != data_sha256 or report["decode"] != json.loads(
-        json.dumps(decode)
-    ):
-        logger.warning("%s: other data or decoding; the base's figures are left out", path)
-        return None
-    return report["metrics"]
+    asked = json.loads(json.dumps(decode))
+    for folder in folders:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if report["data"]["sha256"] == data_sha256 and report["decode"] == asked:
+            return report["metrics"]
+    if folders:
+        logger.warning("%s: other data or decoding; the base's figures are left out", folders[0])
+    return None
 
 
 def frequent_answer_predictions(recipe: Recipe, rows: Sequence[Row]) -> list[str] | None:

@@ -13,9 +13,9 @@ from qvft.assembly.evaluating.evaluation import (
     evaluate,
     evaluate_again,
     kept_scores,
-    require_replaceable,
     why_report_is_other,
 )
+from qvft.assembly.evaluating.place import evaluations_called, place_of, require_replaceable
 from qvft.assembly.evaluating.standing import (
     Standing,
     facts_of,
@@ -60,6 +60,7 @@ def evaluate_against(
     *,
     recipe_path: str | None = None,
     overrides: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> Evaluated:
     """Evaluates A, or takes its report that stands, and compares it with B item by item.
 
@@ -68,10 +69,11 @@ def evaluate_against(
 
     Args:
         task: A, from `prepare`.
-        folder: where A's report goes, or stands: it is used again if weights, data, decoding and
-            versions are those it was made with.
+        folder: from `place_of`: where A's report goes, or stands: it is used again if weights,
+            data, decoding and versions are those it was made with.
         target: B: the folder of an evaluation, a run, a model folder or a hub id.
         recipe_path, overrides: what A was opened with, for a B that is no run.
+        overwrite: as `place_of`, for A.
 
     Raises:
         UserError: B is nothing that can be compared, or its items are others.
@@ -93,7 +95,7 @@ def evaluate_against(
             logger.info("%s: used again; weights, data and decoding are the same", folder)
             return evaluate_again(task, standing, compare=comparison)
         logger.info("%s: evaluated again (%s)", folder, reason)
-    return evaluate(task, folder, compare=comparison)
+    return evaluate(task, folder, compare=comparison, overwrite=overwrite)
 
 
 def _compare(
@@ -150,7 +152,7 @@ def _other(task: Task, target: str, *, recipe_path: str | None, overrides: Seque
     asked = prepare(opened, split=task.split)
     own = output_folder(opened, task.split.name)
     apart = own.parent.with_name(f"{own.parent.name}-against") / own.name
-    for folder in (own, apart):
+    for folder in (*evaluations_called(own), *evaluations_called(apart)):
         standing = _readable(folder)
         if standing is None:
             continue
@@ -160,7 +162,7 @@ def _other(task: Task, target: str, *, recipe_path: str | None, overrides: Seque
             return _stood(target, standing)
         logger.info("%s: not used (%s)", folder, reason)
     # What stands in B's own folder is B's report in its own right; it is not replaced.
-    made = evaluate(asked, apart if own.exists() else own)
+    made = evaluate(asked, place_of(asked, apart if own.exists() else own))
     standing = Standing(made.folder, made.rows, made.report.to_json())
     return replace(_stood(target, standing), origin=MADE)
 

@@ -6,9 +6,10 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qvft.assembly.alignment.aligned import with_heads
 from qvft.assembly.alignment.classifying import zero_shot_group
@@ -16,26 +17,34 @@ from qvft.assembly.alignment.retrieval import retrieval_group
 from qvft.assembly.asking.opening import load_opened
 from qvft.assembly.doubts import alignment_warnings, cut_counts, evaluation_warnings
 from qvft.assembly.evaluating.baselines import base_figures, frequent_answer_predictions
-from qvft.assembly.evaluating.standing import REPORT_FILES, Standing
+from qvft.assembly.evaluating.place import (
+    evaluations_called,
+    free_name,
+    name_lost_comparison,
+    place_of,
+    require_replaceable,
+)
+from qvft.assembly.evaluating.standing import Standing
 from qvft.assembly.evaluating.task import Task, prediction_rows
 from qvft.assembly.evaluating.trained_phases import training_facts
 from qvft.assembly.features import with_features
 from qvft.assembly.model import Loaded
+from qvft.assembly.queries import query_similarity
 from qvft.data.doubts import prediction_doubts
 from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
 from qvft.disk import replaced_folder
-from qvft.errors import DataError
 from qvft.evaluation.baselines import DEFINITION
 from qvft.evaluation.comparison import Comparison
-from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.groups import GROUPS, GroupScores
 from qvft.evaluation.of_model import RETRIEVAL, groups_kept, with_groups
 from qvft.evaluation.prediction.decode import blind_images
 from qvft.evaluation.prediction.shares import predict_shared
 from qvft.evaluation.report.report import Report
+from qvft.evaluation.report.verdict import verdicts
 from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
-from qvft.evaluation.scoring import Scores, applicable_groups, score
+from qvft.evaluation.scoring import Scores, score
 from qvft.files import write_text
 from qvft.json_files import json_text, read_jsonl
 from qvft.locks import beside
@@ -43,6 +52,7 @@ from qvft.log import get_logger, is_main_process
 from qvft.models.processes import processes
 from qvft.recipe.schema import Recipe
 
+FREQUENT, BLIND = "most_frequent_answer", "blind"
 BLIND_DEFINITION = (
     "blind: the same model and texts, each shown the image of another sample; what it scores then "
     "owes nothing to the image."
@@ -62,14 +72,17 @@ class Evaluated:
     rows: list[PredictionRow]
 
 
-def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Evaluated:
+def evaluate(
+    task: Task, folder: Path, *, compare: Compare | None = None, overwrite: bool = False
+) -> Evaluated:
     """Generates, scores, compares with baselines and writes the report.
 
     Args:
         task: from `prepare`.
-        folder: where `predictions.jsonl`, `report.json` and `report.html` go; an earlier report
-            there is replaced once the new one is whole.
+        folder: from `place_of`: where `predictions.jsonl`, `report.json` and `report.html` go; an
+            earlier report there is replaced once the new one is whole.
         compare: what the scored rows are compared with.
+        overwrite: as `place_of`.
 
     Raises:
         UserError: the folder holds something else, or the checkpoint is wrong.
@@ -84,23 +97,56 @@ def evaluate(task: Task, folder: Path, *, compare: Compare | None = None) -> Eva
             logger.warning("%s", text)
     counts = cut_counts(task.rows, loaded.template)
     with _replacing(folder) as partial:
+        if not overwrite and is_main_process():
+            place_of(task, folder, named=True)  # another process may have been faster
+        if compare is None and is_main_process():
+            name_lost_comparison(folder)
         answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
         items = prediction_rows(task.rows, answers)
-        scores = with_groups(
-            score(items, metrics=task.groups), _groups_of_model(task, loaded, items, warnings)
-        )
-        baselines = {**base_baseline(task), **_baselines(task, loaded)}
-        against = compare(items, scores) if compare else None
-        seconds = time.monotonic() - start
-        report = _report(task, scores, baselines, against, seconds)
-        report = report.model_copy(
-            update={
-                "warnings": [*task.split.remarks, *warnings, *prediction_doubts(answers)],
-                "counts": {**counts, **report.counts},
-            }
-        )
-        _write(partial, task, report, items, scores)
+        with _kept_whatever_follows(items, folder):
+            scores = with_groups(
+                score(items, metrics=task.groups), _groups_of_model(task, loaded, items, warnings)
+            )
+            baselines = _baselines(task, loaded)
+            similarity = query_similarity(loaded, task.split.samples)
+            said = verdicts(
+                items,
+                scores,
+                blind=baselines.get(BLIND),
+                frequent=baselines.get(FREQUENT),
+                query_similarity=similarity,
+            )
+            report = _report(
+                task,
+                scores,
+                {**base_baseline(task), **{name: one.metrics for name, one in baselines.items()}},
+                compare(items, scores) if compare else None,
+                verdict=said,
+                query_similarity=similarity,
+                wall_seconds=time.monotonic() - start,
+            )
+            report = report.model_copy(
+                update={
+                    "warnings": [*task.split.remarks, *warnings, *prediction_doubts(answers)],
+                    "counts": {**counts, **report.counts},
+                }
+            )
+            _write(partial, task, report, items, scores)
     return Evaluated(folder, report, items)
+
+
+@contextmanager
+def _kept_whatever_follows(items: Sequence[PredictionRow], folder: Path) -> Iterator[None]:
+    """Writes predictions beside `folder` if what follows fails: they took the time."""
+    try:
+        yield
+    except BaseException:
+        if is_main_process():
+            path = free_name(folder.with_name(f"{folder.name}.unscored.jsonl"))
+            with suppress(OSError):
+                write_text(path, "".join(json_text(row_to_json(row, {})) + "\n" for row in items))
+                logger.error("the %d predictions that were made are kept in %s", len(items), path)
+        raise
 
 
 def evaluate_again(task: Task, standing: Standing, *, compare: Compare) -> Evaluated:
@@ -138,9 +184,7 @@ def why_report_is_other(task: Task, standing: Standing) -> str | None:
     report = standing.report()
     if report is None:
         return "written by another version of qvft"
-    asked = task.asked()
-    groups = applicable_groups(asked) if task.groups == "auto" else task.groups
-    if set(report.n_by_group) != {*groups, *task.of_model}:
+    if set(report.n_by_group) != set(task.group_names()):
         return "other metrics"
     if ("blind" in report.baselines) != task.shows_blind():
         return "other baselines"
@@ -157,8 +201,8 @@ def base_baseline(task: Task) -> dict[str, dict[str, float]]:
     opened = task.opened
     if opened.kind != "run" or opened.home is None:
         return {}
-    folder = opened.home / "eval-base" / task.split.name
-    base = base_figures(folder, task.split.sha256, task.decode.model_dump(mode="json"))
+    folders = list(evaluations_called(opened.home / "eval-base" / task.split.name))
+    base = base_figures(folders, task.split.sha256, task.decode.model_dump(mode="json"))
     return {} if base is None else {"base": base}
 
 
@@ -203,19 +247,6 @@ def _write(
         image_for=_image_reader(recipe, task.rows),
         grid=recipe.eval.grid,
     )
-
-
-def require_replaceable(folder: Path) -> None:
-    """The folder may be absent, empty, or hold an earlier report and nothing else."""
-    if not folder.exists():
-        return
-    foreign = {path.name for path in folder.iterdir()} - REPORT_FILES if folder.is_dir() else {""}
-    if foreign:
-        raise DataError(
-            "holds other files than a report" if folder.is_dir() else "is a file",
-            where=str(folder),
-            do="name a new folder with --out; what is there would be replaced",
-        )
 
 
 def _ask(
@@ -271,21 +302,19 @@ def _groups_of_model(
     return groups
 
 
-def _baselines(task: Task, loaded: Loaded) -> dict[str, dict[str, float]]:
-    """Metrics of the most frequent answer and of the model shown other images."""
-    found: dict[str, dict[str, float]] = {}
+def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
+    """Scores of the most frequent answers and of the model shown other images."""
+    found: dict[str, Scores] = {}
     frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
     if frequent is not None:
         asked = [row for row in task.rows if row.kind == "question"]
-        wanted = (
-            task.groups if task.groups == "auto" else [g for g in task.groups if g != "captions"]
-        )
-        found["most_frequent_answer"] = score(
-            prediction_rows(asked, frequent), metrics=wanted
-        ).metrics
+        wanted = task.groups
+        if wanted != "auto":
+            wanted = [name for name in wanted if GROUPS[name][0] == "question"]
+        found[FREQUENT] = score(prediction_rows(asked, frequent), metrics=wanted)
     if task.shows_blind():
         texts = _ask(loaded, task, label="blind", blind=True)
-        found["blind"] = score(prediction_rows(task.rows, texts), metrics=task.groups).metrics
+        found[BLIND] = score(prediction_rows(task.rows, texts), metrics=task.groups)
     return found
 
 
@@ -294,15 +323,16 @@ def _report(
     scores: Scores,
     baselines: dict[str, dict[str, float]],
     against: Comparison | None,
-    seconds: float,
+    **fields: Any,
 ) -> Report:
+    """The report; `fields` are those of `Report` that are told of this evaluation alone."""
     split, opened = task.split, task.opened
     return Report.from_scores(
         scores,
         title=_title(task),
         baselines=baselines,
         against=against,
-        definitions={"most_frequent_answer": DEFINITION, "blind": BLIND_DEFINITION},
+        definitions={FREQUENT: DEFINITION, BLIND: BLIND_DEFINITION},
         counts={
             "images_read": len(split.samples) + len(split.skipped),
             "images_skipped": len(split.skipped),
@@ -313,7 +343,7 @@ def _report(
         data=task.data,
         versions=dict(task.versions),
         **training_facts(opened),
-        wall_seconds=seconds,
+        **fields,
     )
 
 

@@ -48,6 +48,7 @@ def data_facts(split: Split) -> DataFacts:
     return DataFacts(
         format=split.source.format,
         name=split.name,
+        path=split.source.path,
         images=len(split.samples),
         sha256=split.sha256,
         images_sha256=images_hash(split.samples),

@@ -18,8 +18,10 @@ from qvft.json_files import read_json, read_jsonl
 
 REPORT_FILES = {"predictions.jsonl", "report.json", "report.html"}
 
-# What may differ though the evaluation is the same: what the user called it, where it ran.
+# What may differ though the evaluation is the same: what the user called the model, where it ran,
+# and where the data lay.
 _BESIDE_THE_POINT = {"name", "kind", "device"}
+_OF_A_PLACE = {"path"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def facts_of(
     """What two evaluations have in common if their texts are the same, as JSON values."""
     return {
         "model": model.model_dump(mode="json", exclude=_BESIDE_THE_POINT),
-        "data": data.model_dump(mode="json"),
+        "data": data.model_dump(mode="json", exclude=_OF_A_PLACE),
         "decode": decode.model_dump(mode="json"),
         "versions": dict(versions),
     }
@@ -79,6 +81,7 @@ def facts_read(content: Mapping[str, Any]) -> dict[str, Any]:
     """The same of a `report.json`."""
     found = {part: dict(content.get(part) or {}) for part in ("model", "data", "decode")}
     found["model"] = {k: v for k, v in found["model"].items() if k not in _BESIDE_THE_POINT}
+    found["data"] = {k: v for k, v in found["data"].items() if k not in _OF_A_PLACE}
     return {**found, "versions": dict(content.get("versions") or {})}
 
 

@@ -18,10 +18,11 @@ from qvft.assembly.model import versions
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError, RecipeError
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
-from qvft.evaluation.groups import GROUPS
+from qvft.evaluation.groups import GROUPS, misfit
 from qvft.evaluation.metrics.java import BY_JAVA
 from qvft.evaluation.of_model import RETRIEVAL, ZERO_SHOT
 from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.scoring import applicable_groups
 from qvft.log import get_logger
 
 logger = get_logger("qvft.eval")
@@ -59,6 +60,11 @@ class Task:
         """The rows, without predictions."""
         return prediction_rows(self.rows, [""] * len(self.rows))
 
+    def group_names(self) -> list[str]:
+        """The groups of metrics that the report will have, those of the model itself last."""
+        groups = applicable_groups(self.asked()) if self.groups == "auto" else self.groups
+        return [*groups, *self.of_model]
+
     def shows_blind(self) -> bool:
         """Whether the model is asked once more with the images shuffled."""
         return self.opened.recipe.eval.blind and len(self.split.samples) > 1
@@ -84,13 +90,14 @@ def prepare(opened: Opened, *, split: Split | None = None) -> Task:
         UserError: the recipe, the data or the checkpoint is wrong.
     """
     recipe = opened.recipe
-    _require_known_metrics(recipe.eval.metrics)
+    require_known_metrics(recipe.eval.metrics)
     generation = generation_fields(recipe)
     split = split or read_split(recipe, "eval")
     rows = evaluation_rows(split.samples, texts=split.source.texts)
     if not rows:
         raise DataError("holds no text to evaluate", where="data.eval")
     wanted = recipe.eval.metrics
+    require_fitting_metrics(wanted, prediction_rows(rows, [""] * len(rows)))
     classes = _classes(opened, rows)
     of_model = ([RETRIEVAL] if _retrieves(opened, rows) else []) + ([ZERO_SHOT] if classes else [])
     return Task(
@@ -167,7 +174,26 @@ def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[Predictio
     ]
 
 
-def _require_known_metrics(names: Sequence[str]) -> None:
+def require_fitting_metrics(names: Sequence[str], asked: Sequence[PredictionRow]) -> None:
+    """Checks that the data has what each group of metrics scores.
+
+    Raises:
+        RecipeError: it has not; the message names the group, and the item that it cannot score.
+    """
+    for name in names:
+        problem = misfit(asked, name) if name in GROUPS else None
+        if problem is not None:
+            raise RecipeError(
+                problem.given, where="eval.metrics", expected=problem.expected, do=problem.do
+            )
+
+
+def require_known_metrics(names: Sequence[str]) -> None:
+    """Checks the names in `eval.metrics`, and that programs are there which some need.
+
+    Raises:
+        UserError: an unknown group, or a program is missing.
+    """
     for name in names:
         if name not in (*GROUPS, RETRIEVAL) and list(names) != ["auto"]:
             raise RecipeError(

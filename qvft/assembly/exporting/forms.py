@@ -17,7 +17,7 @@ from qvft.adapters.lora import load_lora
 from qvft.adapters.lora_weights import CONFIG, WEIGHTS
 from qvft.assembly.alignment.heads import saved_branch
 from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingredients
-from qvft.assembly.exporting.probing import place_for, reference_outputs
+from qvft.assembly.exporting.probing import place_for, reference_outputs, require_rows
 from qvft.assembly.hashes import trained_files
 from qvft.assembly.model import trained_model
 from qvft.errors import CheckpointError, UserError, VerificationError
@@ -49,7 +49,7 @@ def export_run(
     """
     if to not in EXPORTS:
         raise UserError(f'"{to}"', where="--to", expected="one of " + ", ".join(EXPORTS))
-    ingredients = read_ingredients(run_dir, overrides=overrides)
+    ingredients = read_ingredients(run_dir, overrides=overrides, program="export")
     with new_folder(out) as folder:
         figures = EXPORTS[to](run_dir, folder, ingredients)
         content = {
@@ -91,6 +91,8 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
             do="qvft.merge writes the whole model",
         )
     names = (CONFIG, WEIGHTS, BRIDGE)
+    recipe = ingredients.recipe
+    rows = require_rows(recipe, ingredients.base)
     require_space(folder, sum((adapter / name).stat().st_size for name in names) + SLACK_BYTES)
     for name in names:
         shutil.copyfile(adapter / name, folder / name)
@@ -101,11 +103,11 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
         adapter_sha256=trained_files(adapter),
     )
     write_text(folder / "README.md", card)
-    recipe = ingredients.recipe
     logger.info("asking base and adapter about real samples")
     reference = reference_outputs(
         run_dir,
         recipe,
+        rows=rows,
         weights=ingredients.weights,
         quantized=False,
         rounded=(),

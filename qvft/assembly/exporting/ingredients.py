@@ -14,6 +14,7 @@ from qvft.adapters.fingerprints import require_untouched
 from qvft.adapters.lora_weights import LoraWeight, read_lora
 from qvft.assembly.model import DTYPES, base_hash, base_of, run_recipe, versions
 from qvft.models.base import Base, weight_files
+from qvft.recipe.readers import refuse_ignored
 from qvft.recipe.schema import Recipe
 from qvft.weights.stored import main_dtype, stored_dtypes, widest_dtype
 from qvft.weights.write import file_hashes
@@ -39,13 +40,19 @@ class Ingredients:
 
 
 def read_ingredients(
-    run_dir: Path, *, dtype: str | None = None, overrides: Sequence[str] = ()
+    run_dir: Path,
+    *,
+    dtype: str | None = None,
+    overrides: Sequence[str] = (),
+    program: str = "merge",
 ) -> Ingredients:
     """Reads a run's recipe, manifest and trained weights, and finds its base; loads no model.
 
     Raises:
-        UserError: no run, a damaged adapter, or another base than it was trained on.
+        UserError: no run, a damaged adapter, another base than it was trained on, or an override
+            that `program` does not read.
     """
+    refuse_ignored(overrides, program)
     recipe = run_recipe(run_dir, list(overrides))
     adapter = run_dir / "adapter"
     manifest = read_manifest(adapter)

@@ -15,9 +15,10 @@ from transformers import AutoProcessor
 
 from qvft.assembly.data import source_name
 from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingredients
-from qvft.assembly.exporting.probing import reference_outputs
+from qvft.assembly.exporting.probing import reference_outputs, require_rows
 from qvft.assembly.hashes import trained_files
 from qvft.assembly.model import base_model, base_of, versions
+from qvft.data.rows import Row
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
@@ -69,11 +70,12 @@ def merge_run(
     with new_folder(out) as folder:
         ingredients = read_ingredients(run_dir, dtype=dtype, overrides=overrides)
         require_room(out.parent, ingredients.weights, ingredients.written)
+        rows = require_rows(ingredients.recipe, ingredients.base)
         plan = _write(folder, ingredients, shard_size=shard_size)
         logger.info("written; comparing every weight with the plan")
         weights = verify_weights(folder, _base_weights(ingredients)[1], plan)
         gc.collect()
-        behaviour, quantized = _verify_behaviour(run_dir, folder, ingredients, plan)
+        behaviour, quantized = _verify_behaviour(run_dir, folder, ingredients, plan, rows)
         card = model_card(
             _facts(ingredients, out.name),
             run_dir,
@@ -156,7 +158,7 @@ def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergeP
 
 
 def _verify_behaviour(
-    run_dir: Path, folder: Path, ingredients: Ingredients, plan: MergePlan
+    run_dir: Path, folder: Path, ingredients: Ingredients, plan: MergePlan, rows: Sequence[Row]
 ) -> tuple[Comparison, Comparison | None]:
     """Compares with the unquantised reference, and with the quantised one where there was one.
 
@@ -164,7 +166,14 @@ def _verify_behaviour(
     """
     recipe, written = ingredients.recipe, ingredients.written
     logger.info("asking base and adapter about real samples")
-    ask = partial(reference_outputs, run_dir, recipe, weights=ingredients.weights, written=written)
+    ask = partial(
+        reference_outputs,
+        run_dir,
+        recipe,
+        rows=rows,
+        weights=ingredients.weights,
+        written=written,
+    )
     reference = ask(quantized=False, rounded=plan.rounded(ingredients.stored))
     was_quantized = recipe.model.quantize.scheme != "none"
     trained_on = ask(quantized=True, rounded=None) if was_quantized else None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from qvft.assembly.data import read_split
-from qvft.assembly.model import trained_model
+from qvft.assembly.model import template_of, trained_model
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row, evaluation_rows
-from qvft.errors import RecipeError
+from qvft.errors import RecipeError, UserError
+from qvft.models.base import Base
+from qvft.models.load import load_processor
 from qvft.recipe.schema import Recipe
 from qvft.weights.outputs import Output, toolkit_logits, toolkit_outputs
 from qvft.weights.probes import Probe, choose_rows, make_probes
@@ -45,6 +47,7 @@ def reference_outputs(
     run_dir: Path,
     recipe: Recipe,
     *,
+    rows: Sequence[Row],
     weights: int,
     quantized: bool,
     rounded: Collection[str] | None,
@@ -56,25 +59,18 @@ def reference_outputs(
     says `model.dtype: bfloat16`, for hosts that cannot hold four bytes a weight.
 
     Args:
+        rows: from `require_rows`.
         weights: of the base, to find a place that holds them.
         quantized: whether the decoder is quantised as in training.
         rounded: names of the weights that writing rounds to `written`; None measures no tolerance.
-
-    Raises:
-        RecipeError: the recipe's data has no text that a plain processor can be asked about.
     """
     computed = torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32
     place = place_for(weights * computed.itemsize)
-    rows = probe_rows(recipe)
     loaded = trained_model(run_dir, recipe, quantized=quantized, dtype=computed, place=place)
     for parameter in loaded.model.parameters():
         if parameter.is_floating_point() and computed != torch.float32:
             parameter.data = parameter.data.to(computed)
     probes = make_probes(loaded.collator, rows)
-    if not probes:
-        raise RecipeError(
-            "every text is longer than data.max_text_tokens", where="data.eval", expected="a text"
-        )
     model, template = loaded.model, loaded.template
     outputs = toolkit_outputs(model, template, probes)
     tolerance = None
@@ -87,9 +83,43 @@ def reference_outputs(
     return Reference(probes, outputs, tolerance, template, computed, place)
 
 
+def require_rows(recipe: Recipe, base: Base) -> list[Row]:
+    """What a written form will be asked about, known before anything is written.
+
+    Raises:
+        UserError: the recipe has no data, it cannot be read, or it has no text that a plain
+            processor can be asked about; the message says that a proof needs some.
+    """
+    which = _asked_about(recipe)
+    try:
+        rows = probe_rows(recipe)
+    except UserError as error:
+        raise type(error)(
+            f"{error.given} (what is written is proven on a few samples of the run's data)",
+            where=error.where,
+            expected=error.expected,
+            do=f"name where the data lies now with data.{which}.path=YOUR_DATA",
+        ) from error
+    template = template_of(recipe, base, load_processor(base))
+    if all(
+        template.encode(row.kind, question=row.question, target=row.target).cut_tokens
+        for row in rows
+    ):
+        raise RecipeError(
+            "holds no text that is not cut, which a proof needs",
+            where=f"data.{which}",
+            expected="a text within data.max_text_tokens",
+        )
+    return rows
+
+
+def _asked_about(recipe: Recipe) -> str:
+    return "eval" if recipe.data.eval else "train"
+
+
 def probe_rows(recipe: Recipe) -> list[Row]:
     """Rows of the recipe's eval data, or of its training data where it has none."""
-    which = "eval" if recipe.data.eval else "train"
+    which = _asked_about(recipe)
     source = getattr(recipe.data, which)
     if source is not None:
         limit = min(source.limit or IMAGES_READ, IMAGES_READ)

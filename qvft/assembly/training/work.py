@@ -33,6 +33,7 @@ from qvft.assembly.model import (
     set_trainable,
     with_fresh_adapters,
 )
+from qvft.assembly.queries import query_similarity
 from qvft.assembly.recorded_data import data_hashes, image_hashes
 from qvft.assembly.streaming import streamed_batches
 from qvft.assembly.training.batches import token_batches, view_draw
@@ -42,11 +43,16 @@ from qvft.data.doubts import few_steps
 from qvft.data.left_out import StreamCollator
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
-from qvft.log import get_logger
+from qvft.evaluation.report.verdict import collapse
+from qvft.log import get_logger, is_main_process
 from qvft.models.absent import release_vision
 from qvft.models.flex import use_flex
 from qvft.recipe.schema import Recipe
-from qvft.training.arguments import recompute_activations, training_arguments
+from qvft.training.arguments import (
+    check_arguments,
+    recompute_activations,
+    training_arguments,
+)
 from qvft.training.batches.by_tokens import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.optim import parameter_groups
@@ -197,6 +203,16 @@ class TrainingWork:
             alignment=self.branch.saved if self.branch is not None else None,
         )
 
+    def look_at_queries(self) -> list[str]:
+        """A warning where training has made the query tokens one, on a few training images.
+
+        Not looked at where weights are cut among processes, which would all have to take part.
+        """
+        if self.sharded or zero_stage() or not is_main_process():
+            return []
+        similarity = query_similarity(self.loaded, self.train.samples)
+        return [] if similarity is None else collapse(similarity)
+
     def restore_weights(self, folder: Path) -> None:
         """Reads an adapter folder back into the model."""
         restore_checkpoint(folder, self.loaded.model, self.loaded.handle)
@@ -289,6 +305,8 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
     """
     plans = phase_plans(recipe)
+    for plan in plans:
+        check_arguments(plan.train.model_dump())  # so that it is said before anything is loaded
     zero_stage()  # so that it is said before anything long begins
     sharded = asked_to_shard()
     if sharded:

@@ -79,13 +79,6 @@ def require_output(path: Path, inputs: Mapping[str, Path]) -> None:
         DataError: it is a folder or one of the files that are read, or cannot be written.
     """
     require_writable(path)
-    if path.is_dir():
-        raise DataError(
-            "a folder",
-            where=str(path),
-            expected="a file to write the scores to",
-            do="name a file in it",
-        )
     if os.path.realpath(path) in map(os.path.realpath, inputs.values()):
         raise DataError(
             "one of the files that are read", where=str(path), do="name another file for the scores"

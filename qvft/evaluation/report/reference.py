@@ -35,6 +35,13 @@ Written by `python -m qvft.evaluation.report.reference` from the classes in `qvf
 `qvft.eval` leaves three files: `report.html` for reading (one file, nothing is loaded from
 elsewhere), `report.json` with the same figures, and `predictions.jsonl` with every item.
 
+`verdict` says in plain sentences what the figures come to: whether the model uses the image (it
+scores higher with the right images than with shuffled ones), whether it beats the most frequent
+training answer, and whether its query tokens have become one (`query_similarity` near 1). A
+difference counts if its paired 95 % interval does not hold 0. The sentences are printed by
+`qvft.eval` and stand at the top of `report.html`; `qvft.check RUN` repeats the one about query
+tokens.
+
 ## How to read a comparison
 
 ```

@@ -52,6 +52,16 @@ class Report(Part):
         default={},
         description="metrics of `base`, `most_frequent_answer`, `blind` (images shuffled)",
     )
+    verdict: list[str] = Field(
+        default=[],
+        description="in plain sentences: whether the model uses the image, whether it beats the "
+        "most frequent answer, whether its query tokens have become one",
+    )
+    query_similarity: float | None = Field(
+        default=None,
+        description="mean cosine between what the Q-Former makes of two query tokens, on 8 images; "
+        "1: they have become one",
+    )
     against: Comparison | None = Field(
         default=None, description="paired comparison with another evaluation (`--against`)"
     )

@@ -27,6 +27,7 @@ __all__ = [
     "encode_rows",
     "encode_vision",
     "generate",
+    "query_states",
 ]
 
 
@@ -87,18 +88,34 @@ def encode_rows(
     Source: BLIP-2, arXiv 2301.12597, section 4.3; the stages of
     `InstructBlipForConditionalGeneration.get_image_features` in transformers.
     """
+    attended = _attended(model, features[image_index], qformer_input_ids, qformer_attention_mask)
+    return model.language_projection(attended.to(model.language_projection.weight.dtype))
+
+
+def query_states(model: InstructBlipForConditionalGeneration, features: Tensor) -> Tensor:
+    """The queries' outputs (I, Q, width) of ViT features (I, P + 1, W), without a question."""
+    nothing = torch.zeros(len(features), 0, dtype=torch.long, device=features.device)
+    return _attended(model, features, nothing, nothing)
+
+
+def _attended(
+    model: InstructBlipForConditionalGeneration,
+    features: Tensor,
+    qformer_input_ids: Tensor,
+    qformer_attention_mask: Tensor,
+) -> Tensor:
+    """The queries' outputs (B, Q, width) of each row's features (B, P + 1, W) and question."""
     # transformers casts features for BLIP-2's Q-Former but not for this one.
-    features = features[image_index].to(model.qformer.embeddings.layernorm.weight.dtype)
-    rows, count = len(image_index), model.query_tokens.shape[1]
+    features = features.to(model.qformer.embeddings.layernorm.weight.dtype)
+    rows, count = len(features), model.query_tokens.shape[1]
     ones = qformer_attention_mask.new_ones(rows, count)
-    attended = model.qformer(
+    return model.qformer(
         input_ids=qformer_input_ids,
         attention_mask=torch.cat([ones, qformer_attention_mask], dim=1),
         query_embeds=model.query_tokens.expand(rows, -1, -1),
         encoder_hidden_states=features,
         encoder_attention_mask=ones.new_ones(features.shape[:-1]),
     ).last_hidden_state[:, :count]
-    return model.language_projection(attended.to(model.language_projection.weight.dtype))
 
 
 def generate(

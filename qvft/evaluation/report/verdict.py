@@ -1,0 +1,140 @@
+"""What an evaluation comes to, in plain sentences: whether the model uses the image, whether it
+beats the most frequent answer, and whether its query tokens still differ.
+
+A difference counts if its paired 95 % interval, over whole images, does not hold 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from qvft.evaluation.report.table import figure, signed
+from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.scoring import MAIN_SCORES, Scores
+from qvft.evaluation.stats import PairedDifference, paired_difference
+
+COLLAPSED = 0.995
+"""A mean cosine of 1 but for half a hundredth. Of the bundled model it is 0.77 to 0.92, depending
+on the images."""
+FEW_IMAGES = 100
+"""Below this a model that uses the image a little may not show it: the interval of a share of one
+in two is then 10 points or more to either side."""
+
+_TRY = (
+    "Try higher learning rates (train.lr), more epochs or tune.vision=full, and look whether the "
+    "texts can be told without the image"
+)
+
+
+def verdicts(
+    rows: Sequence[PredictionRow],
+    scores: Scores,
+    *,
+    blind: Scores | None = None,
+    frequent: Scores | None = None,
+    query_similarity: float | None = None,
+) -> list[str]:
+    """The sentences; none where nothing was compared.
+
+    Args:
+        rows: of the evaluation. scores: theirs.
+        blind: scores of the same rows with the images shuffled among the texts.
+        frequent: scores of the most frequent answers to the questions among the rows, in order.
+        query_similarity: mean cosine between what the query tokens become.
+    """
+    said = []
+    for kind in ("question", "caption"):
+        chosen = [index for index, row in enumerate(rows) if row.kind == kind]
+        images = [rows[index].image for index in chosen]
+        mine = [scores.per_item[index] for index in chosen]
+        if blind is not None:
+            theirs = [blind.per_item[index] for index in chosen]
+            said += _of_the_image(kind, scores, mine, theirs, images)
+        if frequent is not None and kind == "question":
+            said += _of_answers(scores, mine, frequent.per_item, images)
+    return [*said, *([] if query_similarity is None else collapse(query_similarity))]
+
+
+def collapse(query_similarity: float) -> list[str]:
+    """A sentence where the query tokens have become one."""
+    if query_similarity < COLLAPSED:
+        return []
+    return [
+        "The query tokens have collapsed onto one another: what the Q-Former makes of them has a "
+        f"mean cosine of {query_similarity:.3f}, so that all of them say the same of an image. Try "
+        "lower learning rates for qformer and query_tokens (train.lr), a longer train.warmup, or "
+        "tune.query_tokens=frozen."
+    ]
+
+
+def _of_the_image(
+    kind: str,
+    scores: Scores,
+    mine: Sequence[Mapping[str, float | str]],
+    theirs: Sequence[Mapping[str, float | str]],
+    images: Sequence[str],
+) -> list[str]:
+    found = _compared(scores, mine, theirs, images)
+    if found is None:
+        return []
+    name, paired, here, there = found
+    numbers = (
+        f"{_words(name)} is {here} with the right images and {there} with the images shuffled; "
+        f"the difference is {_with_interval(paired, scores.units[name])}"
+    )
+    if paired.interval is not None and paired.interval[0] > 0:
+        return [f"The model uses the image for {kind}s: {numbers}."]
+    count = len(set(images))
+    few = f" {count} images tell little: evaluate on more." if count < FEW_IMAGES else ""
+    return [f"This model does not use the image measurably for {kind}s: {numbers}. {_TRY}.{few}"]
+
+
+def _of_answers(
+    scores: Scores,
+    mine: Sequence[Mapping[str, float | str]],
+    theirs: Sequence[Mapping[str, float | str]],
+    images: Sequence[str],
+) -> list[str]:
+    found = _compared(scores, mine, theirs, images)
+    if found is None:
+        return []
+    name, paired, here, there = found
+    low, high = paired.interval or (0.0, 0.0)
+    how = "better" if low > 0 else "worse" if high < 0 else "no better, measurably,"
+    begins = f"It answers {how} than always giving the most frequent training answer"
+    interval = _with_interval(paired, scores.units[name])
+    return [f"{begins}: {_words(name)} is {here} against {there}, a difference of {interval}."]
+
+
+def _compared(
+    scores: Scores,
+    mine: Sequence[Mapping[str, float | str]],
+    theirs: Sequence[Mapping[str, float | str]],
+    images: Sequence[str],
+) -> tuple[str, PairedDifference, str, str] | None:
+    """The most telling metric of the items, its difference in the metric's unit, and both values.
+
+    None where no item has one on both sides, or there is only one image.
+    """
+    for name in MAIN_SCORES:
+        chosen = [i for i in range(len(mine)) if name in mine[i] and name in theirs[i]]
+        if not chosen or len(chosen) != sum(name in item for item in mine):
+            continue
+        factor = 100 if scores.units[name] == "percent" else 1
+        a, b = ([factor * float(side[index][name]) for index in chosen] for side in (mine, theirs))
+        paired = paired_difference(a, b, clusters=[images[index] for index in chosen])
+        if paired.interval is None:
+            return None
+        values = (figure(sum(side) / len(side), scores.units[name]) for side in (a, b))
+        here, there = values
+        return name, paired, here, there
+    return None
+
+
+def _with_interval(paired: PairedDifference, unit: str) -> str:
+    ends = " to ".join(signed(end, unit) for end in paired.interval or ())
+    return f"{signed(paired.difference, unit)} (95 % interval {ends})"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

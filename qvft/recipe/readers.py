@@ -1,0 +1,132 @@
+"""Which program reads which key: an override that the program at hand would ignore is refused.
+
+Training, `qvft.check` and `qvft.bench` take a recipe whole: what they do not use themselves they
+keep for those that do. The others are given a recipe that was trained with, and changing what only
+training reads would change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from qvft.errors import RecipeError
+from qvft.recipe.yaml_text import yaml_override_value
+
+_TRAINED = "it shaped the training, which is over"
+_OF_VIEWS = "views are for training; evaluation sees images as they are"
+_OF_TRAINING_DATA = "it says how training goes through its data"
+_NOT_ASKED = "no report is made"
+
+READ: Mapping[str, tuple[str, ...]] = {
+    "eval": (
+        "name", "model",
+        "data.train.format", "data.train.path", "data.train.split", "data.train.images",
+        "data.train.allow_outside", "data.train.questions", "data.train.annotations",
+        "data.train.columns", "data.train.limit", "data.train.stream",
+        "data.eval", "data.prompt", "data.max_text_tokens", "data.on_bad_image",
+        "data.max_image_pixels", "data.workers", "data.features", "data.features_dtype",
+        "data.features_limit_gb", "data.cache_images", "eval", "run",
+    ),
+    "merge": (
+        "name", "model", "data.train", "data.eval", "data.prompt", "data.max_text_tokens",
+        "data.on_bad_image", "data.max_image_pixels", "data.workers", "data.cache_images",
+        "eval.caption", "eval.answer", "run.seed", "run.threads",
+    ),
+}  # fmt: skip
+"""Keys that a program reads, by its name; a section stands for all of its keys. The most frequent
+answer, beside which an evaluation puts a model's, is counted in the training data."""
+
+IGNORED: Mapping[str, Mapping[str, str]] = {
+    "eval": {
+        "data.train.name": _OF_TRAINING_DATA,
+        "data.train.texts": _OF_TRAINING_DATA,
+        "data.train.shuffle_buffer": _OF_TRAINING_DATA,
+        "data.views": _OF_VIEWS,
+        "data.augment": _OF_VIEWS,
+        "tune": _TRAINED,
+        "train": _TRAINED,
+        "phases": _TRAINED,
+        "objectives": _TRAINED,
+    },
+    "merge": {
+        "data.features": "features are not cached here",
+        "data.features_dtype": "features are not cached here",
+        "data.features_limit_gb": "features are not cached here",
+        "data.views": _OF_VIEWS,
+        "data.augment": _OF_VIEWS,
+        "tune": _TRAINED,
+        "train": _TRAINED,
+        "phases": _TRAINED,
+        "objectives": _TRAINED,
+        "eval.batch_size": _NOT_ASKED,
+        "eval.metrics": _NOT_ASKED,
+        "eval.blind": _NOT_ASKED,
+        "eval.grid": _NOT_ASKED,
+        "eval.rerank": _NOT_ASKED,
+        "eval.classes": _NOT_ASKED,
+        "eval.class_prompts": _NOT_ASKED,
+        "run.dir": "the folder to write is named on the command line",
+    },
+}
+"""Keys that a program does not read, with the reason."""
+
+AS = {"export": "merge"}
+"""Programs that read what another one reads."""
+
+OF_A_RUN: Mapping[str, str] = {
+    "name": "a run is where it is; --out names another folder for the report",
+    "run.dir": "a run is where it is; --out names another folder for the report",
+}
+"""What evaluating a run ignores as well."""
+
+OF_A_MODEL: Mapping[str, str] = dict.fromkeys(
+    ("model.family", "model.decoder", "model.text_branch", "model.query_tokens", "model.init",
+     "model.quantize"),
+    "it is for the base that a recipe trains; a finished model is taken whole",
+)  # fmt: skip
+"""What evaluating a model ignores as well that is not the base of its recipe."""
+
+
+def refuse_ignored(
+    overrides: Iterable[str], program: str, *, also: Mapping[str, str] | None = None
+) -> None:
+    """Checks that a program reads the keys it is given.
+
+    What is switched off (`null`, `false`) may be given all the same: a recipe whose data is gone
+    may need it to be valid.
+
+    Args:
+        overrides: `key.path=value`.
+        program: of `IGNORED`, or of `AS`.
+        also: further keys that it ignores, with the reason.
+
+    Raises:
+        RecipeError: it does not read one; the message says why.
+    """
+    ignored = {**IGNORED[AS.get(program, program)], **(also or {})}
+    for override in overrides:
+        key, _, text = override.partition("=")
+        key = key.strip()
+        reason = next((ignored[one] for one in ignored if covers(one, key)), None)
+        if reason is None:
+            continue
+        value = yaml_override_value(text, where=f"command line: {key}")
+        if value is not None and value is not False:
+            raise RecipeError(
+                f"qvft.{program} does not read it: {reason}",
+                where=f"command line: {key}",
+                do="leave it out",
+            )
+
+
+def covers(section: str, key: str) -> bool:
+    """Whether `section` is `key`, or a section that holds it."""
+    return key == section or key.startswith(f"{section}.")
+
+
+def unplaced(keys: Sequence[str], program: str) -> list[str]:
+    """Keys of which the tables do not say whether a program reads them, or say both."""
+    tables = (READ[program], tuple(IGNORED[program]))
+    return [
+        key for key in keys if sum(any(covers(one, key) for one in table) for table in tables) != 1
+    ]
