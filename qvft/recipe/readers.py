@@ -28,8 +28,9 @@ READ: Mapping[str, tuple[str, ...]] = {
         "data.features_limit_gb", "data.cache_images", "eval", "run",
     ),
     "merge": (
-        "name", "model", "data.train", "data.eval", "data.prompt", "data.text", "data.max_text_tokens",
-        "data.on_bad_image", "data.max_image_pixels", "data.workers", "data.cache_images",
+        "name", "model", "data.train", "data.eval", "data.prompt", "data.text",
+        "data.max_text_tokens", "data.on_bad_image", "data.max_image_pixels", "data.workers",
+        "data.cache_images",
         "eval.caption", "eval.answer", "run.seed", "run.threads",
     ),
 }  # fmt: skip
