@@ -10,7 +10,7 @@ Oddities are kept, because official scores depend on them:
 - brackets become `-lrb-` and the like before lower-casing, so the toolkit's own list (`-LRB-`)
   never removes them; runs such as `?!` or `!!` are tokens that are not on the list either;
 - characters that the lexer does not know vanish and separate words, among them emoji, zero-width
-  joiners and the vowel signs of Burmese, Kannada, Khmer, Odia and Sinhala;
+  joiners and the vowel signs of Burmese, Kannada, Khmer, Odia, Sinhala and Tibetan;
 - text without blanks, as in Chinese, Japanese and Thai, is one token.
 
 Source: github.com/salaniz/pycocoevalcap 1.2, tokenizer/ptbtokenizer.py; PTBTokenizer of
