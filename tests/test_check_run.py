@@ -172,3 +172,18 @@ def test_no_run_and_an_unfinished_one_are_the_users_mistake(
     with pytest.raises(SystemExit) as refused:
         main([str(run), "train.epochs=2"])
     assert refused.value.code == 2
+
+
+def test_an_evaluation_of_another_file_of_the_same_name_is_no_failure(
+    run: Path, checked: Callable[[int], dict[str, str]], shapes: Path, tmp_path: Path
+) -> None:
+    """It stands beside the recipe's own, and has as many images."""
+    from qvft.eval import main as evaluate
+
+    other = Path(shutil.copytree(shapes, tmp_path / "other"))
+    rows = (other / "test.jsonl").read_text().replace("a red picture", "a picture in red")
+    (other / "test.jsonl").write_text(rows)
+    assert evaluate([str(run), f"data.eval.path={other / 'test.jsonl'}"]) == 0
+    states = checked(0)
+    assert states["eval/shapes-test: data"] == "ok"
+    assert states["eval/shapes-test-other: data"] == "not recorded"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,18 @@ def _report_data(
         detail = f"{data.get('images')} images were asked about, the recipe's data has {len(asked)}"
         yield Verified(f"{what}: data", "not recorded", recorded, None, detail)
         return
-    yield compared(f"{what}: data", recorded, samples_hash(asked))
+    found, path = samples_hash(asked), data.get("path")
+    if recorded != found and path is not None and not _same_path(path, source.path):
+        detail = f"another file of that name, {path}"
+        yield Verified(f"{what}: data", "not recorded", recorded, None, detail)
+        return
+    yield compared(f"{what}: data", recorded, found)
     if images is not None:
         try:
             yield compared(f"{what}: images", images, images_hash(asked))
         except OSError as error:
             yield compared(f"{what}: images", images, None, detail=error.strerror or str(error))
+
+
+def _same_path(one: str, other: str | None) -> bool:
+    return other is not None and os.path.abspath(one) == os.path.abspath(other)

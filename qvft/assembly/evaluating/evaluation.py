@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,9 @@ from qvft.assembly.alignment.retrieval import retrieval_group
 from qvft.assembly.asking.opening import load_opened
 from qvft.assembly.doubts import alignment_warnings, cut_counts, evaluation_warnings
 from qvft.assembly.evaluating.baselines import base_figures, frequent_answer_predictions
+from qvft.assembly.evaluating.keeping import kept_whatever_follows, replacing
 from qvft.assembly.evaluating.place import (
     evaluations_called,
-    free_name,
     name_lost_comparison,
     place_of,
     require_replaceable,
@@ -33,7 +31,6 @@ from qvft.assembly.queries import query_similarity
 from qvft.data.doubts import prediction_doubts
 from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
-from qvft.disk import replaced_folder
 from qvft.evaluation.baselines import DEFINITION
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.groups import GROUPS, GroupScores
@@ -47,9 +44,7 @@ from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, score
 from qvft.files import write_text
 from qvft.json_files import json_text, read_jsonl
-from qvft.locks import beside
 from qvft.log import get_logger, is_main_process
-from qvft.models.processes import processes
 from qvft.recipe.schema import Recipe
 
 FREQUENT, BLIND = "most_frequent_answer", "blind"
@@ -96,14 +91,14 @@ def evaluate(
         for text in warnings:
             logger.warning("%s", text)
     counts = cut_counts(task.rows, loaded.template)
-    with _replacing(folder) as partial:
+    with replacing(folder) as partial:
         if not overwrite and is_main_process():
             place_of(task, folder, named=True)  # another process may have been faster
         if compare is None and is_main_process():
             name_lost_comparison(folder)
         answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
         items = prediction_rows(task.rows, answers)
-        with _kept_whatever_follows(items, folder):
+        with kept_whatever_follows(items, folder):
             scores = with_groups(
                 score(items, metrics=task.groups), _groups_of_model(task, loaded, items, warnings)
             )
@@ -135,20 +130,6 @@ def evaluate(
     return Evaluated(folder, report, items)
 
 
-@contextmanager
-def _kept_whatever_follows(items: Sequence[PredictionRow], folder: Path) -> Iterator[None]:
-    """Writes predictions beside `folder` if what follows fails: they took the time."""
-    try:
-        yield
-    except BaseException:
-        if is_main_process():
-            path = free_name(folder.with_name(f"{folder.name}.unscored.jsonl"))
-            with suppress(OSError):
-                write_text(path, "".join(json_text(row_to_json(row, {})) + "\n" for row in items))
-                logger.error("the %d predictions that were made are kept in %s", len(items), path)
-        raise
-
-
 def evaluate_again(task: Task, standing: Standing, *, compare: Compare) -> Evaluated:
     """Adds a comparison to a report that stands; nothing is generated.
 
@@ -174,7 +155,7 @@ def evaluate_again(task: Task, standing: Standing, *, compare: Compare) -> Evalu
             "against": compare(items, scores),
         }
     )
-    with _replacing(standing.folder) as partial:
+    with replacing(standing.folder) as partial:
         _write(partial, task, report, items, scores)
     return Evaluated(standing.folder, report, items)
 
@@ -204,26 +185,6 @@ def base_baseline(task: Task) -> dict[str, dict[str, float]]:
     folders = list(evaluations_called(opened.home / "eval-base" / task.split.name))
     base = base_figures(folders, task.split.sha256, task.decode.model_dump(mode="json"))
     return {} if base is None else {"base": base}
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of `folder` if the block ends without an error.
-
-    Under several processes that is the main one's; the others' goes as it came.
-
-    Raises:
-        BusyError: another process evaluates there.
-    """
-    state = processes()
-    state.wait_for_everyone()  # all have looked at what stands there
-    if is_main_process():
-        with beside(folder), replaced_folder(folder) as partial:
-            yield partial
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            yield Path(scratch)
-    state.wait_for_everyone()  # all find it whole
 
 
 def _write(
