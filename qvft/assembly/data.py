@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qvft.assembly.streaming import CHECKED, HEAD, is_streamed, stream_head, stream_of
@@ -54,7 +54,7 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
         )
-    return read_samples(
+    samples = read_samples(
         source.format,
         source.path or "",
         split=source.split,
@@ -65,6 +65,10 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         allow_outside=source.allow_outside,
         limit=source.limit,
     )
+    if source.captions_per_image is None:
+        return samples
+    first = slice(source.captions_per_image)
+    return [replace(sample, captions=sample.captions[first]) for sample in samples]
 
 
 def read_split(recipe: Recipe, which: str) -> Split:

@@ -101,6 +101,7 @@ def template_of(recipe: Recipe, base: Base, processor: Any) -> PromptTemplate:
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,
         max_text_tokens=recipe.data.max_text_tokens,
+        marked=base.family.marked,
     )
 
 

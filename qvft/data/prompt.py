@@ -1,11 +1,12 @@
 """The one template that training, evaluation and prediction put texts into.
 
 A row of tokens is: `<image>` times Q, `</s>`, prompt, target, stop. The loss sees target and stop.
+A marked row is what the tokenizer makes of `<START> prompt target <END>`, blanks included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,6 +42,8 @@ class PromptTemplate:
         caption: text before a caption.
         question: text before an answer, with `{question}`.
         max_text_tokens: most tokens after the image tokens.
+        marked: texts stand between the tokenizer's first and last token with a blank inside each,
+            and a row that is too long loses its end, the last token too.
     """
 
     tokenizer: Any
@@ -50,12 +53,18 @@ class PromptTemplate:
     caption: str = ""
     question: str = "Question: {question} Answer:"
     max_text_tokens: int = 128
+    marked: bool = False
 
     def prompt_text(self, kind: Kind, question: str | None = None) -> str:
         """The words before the target, without a blank at the end: the target brings its own."""
         if kind == "caption":
             return self.caption.rstrip()
         return self.question.replace("{question}", " ".join((question or "").split())).rstrip()
+
+    def written_prompt(self, kind: Kind, question: str | None = None) -> str:
+        """The prompt as a plain processor has to be given it."""
+        words = self.prompt_text(kind, question)
+        return self.tokenizer.bos_token + self._before(words) if self.marked else words
 
     @property
     def stop_id(self) -> int:
@@ -77,14 +86,14 @@ class PromptTemplate:
         """Tokens of a row, with its target where one is given.
 
         A prompt that is too long loses tokens from its left, after `</s>`; a target that is too
-        long loses them at its end, before the stop token. Targets have their white space folded,
-        since the stop token must not stand inside.
+        long loses them at its end, before the stop token (in a marked row with it). Targets have
+        their white space folded, since the stop token must not stand inside.
         """
         prompt_text = self.prompt_text(kind, question)
-        prompt = self._tokens(prompt_text)
+        prompt = self._tokens(self._before(prompt_text))
         answer = None
         if target is not None:
-            answer = self._tokens(_answer_text(prompt_text, target))
+            answer = self._tokens(self._answer(prompt_text, target))
         return self._row(prompt, answer)
 
     def encode_all(self, texts: Sequence[tuple[Kind, str | None, str]]) -> list[TokenRow]:
@@ -94,10 +103,10 @@ class PromptTemplate:
         """
         prompts = [self.prompt_text(kind, question) for kind, question, _ in texts]
         different = list(dict.fromkeys(prompts))
-        ids = dict(zip(different, self._all_tokens(different), strict=True))
+        ids = dict(zip(different, self._all_tokens(map(self._before, different)), strict=True))
         written = zip(prompts, texts, strict=True)
         answers = self._all_tokens(
-            [_answer_text(prompt, target) for prompt, (*_, target) in written]
+            [self._answer(prompt, target) for prompt, (*_, target) in written]
         )
         return [self._row(ids[p], answer) for p, answer in zip(prompts, answers, strict=True)]
 
@@ -105,6 +114,8 @@ class PromptTemplate:
         """A row of the tokens of its prompt and of its target."""
         answer = target or []
         stop = [self.stop_id] if target is not None else []
+        if self.marked:
+            answer, stop = [*answer, *stop], []
         room = self.max_text_tokens - 1 - len(stop)
         # At least half the room is the prompt's: an answer without its question teaches nothing.
         kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
@@ -122,6 +133,17 @@ class PromptTemplate:
             ids = ids[: ids.index(self.stop_id)]
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
+    def _before(self, prompt: str) -> str:
+        """A prompt as it stands behind the first token."""
+        return f" {prompt}" if self.marked and prompt else prompt
+
+    def _answer(self, prompt: str, target: str) -> str:
+        """A target as it stands behind its prompt and before the stop token."""
+        words = " ".join(target.split())
+        if self.marked:
+            return f" {words} "
+        return f" {words}" if prompt else words
+
     def _tokens(self, text: str) -> list[int]:
         """Tokens of plain text: a text that says `<image>` or `</s>` gets no special token."""
         if not text:
@@ -130,15 +152,11 @@ class PromptTemplate:
             text, add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
 
-    def _all_tokens(self, texts: Sequence[str]) -> list[list[int]]:
+    def _all_tokens(self, texts: Iterable[str]) -> list[list[int]]:
         """`_tokens` of each text."""
-        if not texts:
+        given = list(texts)
+        if not given:
             return []
         return self.tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+            given, add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
-
-
-def _answer_text(prompt: str, target: str) -> str:
-    """A target as it stands behind its prompt."""
-    return (" " if prompt else "") + " ".join(target.split())

@@ -32,6 +32,11 @@ class Source(Section):
     texts: Literal["all", "captions", "questions"] = Field(
         "all", description="Which texts of the images to use."
     )
+    captions_per_image: int | None = Field(
+        None,
+        ge=1,
+        description="Use so many captions of an image at most, the first ones; null: all.",
+    )
     stream: bool = Field(
         False,
         description="Training data alone, of format tar or hf: pass over it instead of listing it, "

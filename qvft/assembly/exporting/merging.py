@@ -24,7 +24,7 @@ from qvft.log import get_logger
 from qvft.models.geometry import meta_model
 from qvft.models.load import load_processor, model_class
 from qvft.models.question_aware.checkpoint import open_checkpoint
-from qvft.models.qvision.export import write_code
+from qvft.models.qvision.model_code import write_code
 from qvft.weights.base_weights import stored_weights
 from qvft.weights.behaviour import Comparison, compare, require_equal
 from qvft.weights.card import CardFacts, model_card
