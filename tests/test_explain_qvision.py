@@ -1,4 +1,4 @@
-"""`qvft.explain` for QVision, whose text reads the query tokens inside the Q-Former."""
+"""`qvft.explain` for QVision, whose text reads the visual tokens behind the decoder."""
 
 from __future__ import annotations
 
@@ -190,8 +190,8 @@ def test_a_words_map_is_what_the_place_before_it_reads_times_where_that_looks(ru
         np.testing.assert_allclose(explained.words[0].map, expected, rtol=0, atol=1e-6)
 
 
-def test_the_words_of_a_prompt_move_no_map(folder: Path) -> None:
-    """A position reads by its own token, so that questions of any length give the same maps."""
+def test_the_words_of_a_prompt_move_a_map(folder: Path) -> None:
+    """The decoder has read them before a word reads the visual tokens."""
     loaded = load_opened(open_target(str(folder)))
     rows = evaluation_rows(read_samples("drawn", "seed=5,count=1,size=32"), texts="questions")
     short, long = (
@@ -199,10 +199,12 @@ def test_the_words_of_a_prompt_move_no_map(folder: Path) -> None:
         max(rows, key=lambda r: len(r.question)),
     )
     assert len(long.question) > len(short.question)
-    found = explain_texts(loaded.model, loaded.collator, [short, long], ["red circle"] * 2)
-    for one, other in zip(*(item.words for item in found), strict=True):
+    asked = [short, long, short]
+    found = explain_texts(loaded.model, loaded.collator, asked, ["red circle"] * 3)
+    for one, other, again in zip(*(item.words for item in found), strict=True):
         assert one.map.shape == (4, 4)
-        np.testing.assert_allclose(one.map, other.map, rtol=0, atol=1e-6)  # rounding, as above
+        np.testing.assert_allclose(one.map, again.map, rtol=0, atol=1e-6)  # rounding, as above
+        assert np.abs(one.used - other.used).max() > 1e-4  # shares of seven queries
         # Every share of the text's attention lies on a query, every query's on a patch.
         assert one.on_image == pytest.approx(1, abs=1e-5)
         assert one.map.sum() == pytest.approx(1, abs=1e-5)
@@ -217,7 +219,7 @@ def test_a_model_that_does_not_use_its_image_is_seen_through(folder: Path) -> No
     texts = ["red"] * 4
     used = faithfulness(loaded.model, loaded.collator, rows, texts, batch_size=4)
     assert used.brightest != 0
-    out = loaded.model.qformer.text_reader.attention.out_proj
+    out = loaded.model.qformer.decoder_cross_attn.out_proj
     torch.nn.init.zeros_(out.weight)
     found = faithfulness(loaded.model, loaded.collator, rows, texts, batch_size=4)
     assert (found.brightest, found.random) == (0, 0)
@@ -231,10 +233,10 @@ def test_the_figure_names_what_was_multiplied(run: Path, drawn_run: Path) -> Non
         loaded = load_opened(open_target(str(name)))
         (found,) = explain_texts(loaded.model, loaded.collator, rows, ["red"])
         said[name] = " ".join(method_text(found, "MODEL").split())
-    assert "the text's cross-attention to the query tokens, in the Q-Former" in said[run]
+    assert "the text's attention to the visual tokens, behind the decoder" in said[run]
     assert "(mean over heads and layer 0)" in said[run]
     assert "(mean over heads and layers 0, 1)" in said[run]
-    assert "not on the words before" in said[run]
+    assert "depends on the image and on these words" in said[run]
     assert "class token" not in said[run] and "In brackets" not in said[run]
     assert "the decoder's attention to the visual tokens" in said[drawn_run]
     assert "(mean over heads and layers 0 to 2)" in said[drawn_run]

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qvft.assembly.streaming import CHECKED, HEAD, is_streamed, stream_head, stream_of
@@ -72,6 +72,9 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         allow_outside=source.allow_outside,
         limit=source.limit,
     )
+    if source.captions_per_image is not None:
+        kept = slice(source.captions_per_image)
+        samples = [replace(sample, captions=sample.captions[kept]) for sample in samples]
     if recipe.data.text != "as_written":
         rows = training_rows(samples, texts=source.texts)
         # Evaluation compares with captions as they are written.

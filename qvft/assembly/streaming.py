@@ -41,7 +41,13 @@ def stream_of(recipe: Recipe) -> Stream:
         raise RecipeError(
             "is not set", where="data.train.path", do="add data.train.path=YOUR_SHARDS"
         )
-    for key in ("images", "questions", "annotations", "allow_outside"):
+    for key in (
+        "images",
+        "questions",
+        "annotations",
+        "allow_outside",
+        "captions_per_image",
+    ):
         if getattr(source, key):
             raise RecipeError("has no use for a stream", where=f"data.train.{key}", do="remove it")
     stream = open_stream(

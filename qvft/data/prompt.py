@@ -1,11 +1,12 @@
 """The one template that training, evaluation and prediction put texts into.
 
 A row of tokens is: `<image>` times Q, `</s>`, prompt, target, stop. The loss sees target and stop.
+A marked row is what the tokenizer makes of `<START> prompt target <END>`, blanks included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,8 @@ class PromptTemplate:
         question: text before an answer, with `{question}`.
         max_text_tokens: most tokens after the image tokens.
         text: `blip2` cleans captions and questions as BLIP-2's program does; answers never.
+        marked: texts stand between the tokenizer's first and last token with a blank inside each,
+            and a row that is too long loses its end, the last token too.
     """
 
     tokenizer: Any
@@ -57,6 +60,7 @@ class PromptTemplate:
     question: str = "Question: {question} Answer:"
     max_text_tokens: int = 128
     text: TextForm = "as_written"
+    marked: bool = False
 
     def cleaned(self, kind: Kind, text: str) -> str:
         """A caption or a question as the model reads it."""
@@ -73,6 +77,11 @@ class PromptTemplate:
         if self.text == "as_written":
             asked = " ".join(asked.split())
         return self.question.replace("{question}", asked).rstrip(" ")
+
+    def written_prompt(self, kind: Kind, question: str | None = None) -> str:
+        """The prompt as a plain processor has to be given it."""
+        words = self.prompt_text(kind, question)
+        return self.tokenizer.bos_token + self._before(words) if self.marked else words
 
     @property
     def stop_id(self) -> int:
@@ -94,11 +103,11 @@ class PromptTemplate:
         """Tokens of a row, with its target where one is given.
 
         A prompt that is too long loses tokens from its left, after `</s>`; a target that is too
-        long loses them at its end, before the stop token. Targets have their white space folded,
-        since the stop token must not stand inside.
+        long loses them at its end, before the stop token (in a marked row with it). Targets have
+        their white space folded, since the stop token must not stand inside.
         """
         prompt_text = self.prompt_text(kind, question)
-        prompt = self._tokens(prompt_text)
+        prompt = self._tokens(self._before(prompt_text))
         answer = None
         if target is not None:
             answer = self._tokens(self._answer_text(kind, prompt_text, target))
@@ -111,7 +120,7 @@ class PromptTemplate:
         """
         prompts = [self.prompt_text(kind, question) for kind, question, _ in texts]
         different = list(dict.fromkeys(prompts))
-        ids = dict(zip(different, self._all_tokens(different), strict=True))
+        ids = dict(zip(different, self._all_tokens(map(self._before, different)), strict=True))
         written = [
             None if target is None else self._answer_text(kind, prompt, target)
             for prompt, (kind, _, target) in zip(prompts, texts, strict=True)
@@ -126,6 +135,8 @@ class PromptTemplate:
         """A row of the tokens of its prompt and of its target."""
         answer = target or []
         stop = [self.stop_id] if target is not None else []
+        if self.marked:
+            answer, stop = [*answer, *stop], []
         room = self.max_text_tokens - 1 - len(stop)
         # At least half the room is the prompt's: an answer without its question teaches nothing.
         kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
@@ -147,11 +158,18 @@ class PromptTemplate:
             ids = ids[: ids.index(self.stop_id)]
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
+    def _before(self, prompt: str) -> str:
+        """A prompt as it stands behind the first token."""
+        return f" {prompt}" if self.marked and prompt else prompt
+
     def _answer_text(self, kind: Kind, prompt: str, target: str) -> str:
-        """A target as it stands behind its prompt."""
+        """A target as it stands behind its prompt and before the stop token."""
         text = self.cleaned(kind, target) if kind == "caption" else target
+        words = " ".join(text.split())
+        if self.marked:
+            return f" {words} "
         apart = prompt and not prompt[-1].isspace()
-        return (" " if apart else "") + " ".join(text.split())
+        return (" " if apart else "") + words
 
     def _tokens(self, text: str) -> list[int]:
         """Tokens of plain text: a text that says `<image>` or `</s>` gets no special token."""
@@ -161,10 +179,11 @@ class PromptTemplate:
             text, add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
 
-    def _all_tokens(self, texts: Sequence[str]) -> list[list[int]]:
+    def _all_tokens(self, texts: Iterable[str]) -> list[list[int]]:
         """`_tokens` of each text."""
-        if not texts:
+        given = list(texts)
+        if not given:
             return []
         return self.tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+            given, add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]

@@ -17,6 +17,7 @@ from qvft.models.inert import INDEX, require_inert, shard_names
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
 from qvft.models.qvision.components import components_config
+from qvft.models.qvision.published import is_published, published_config, published_files
 
 TINY_ID = "qvft/tiny-blip2"
 _TINY_FOLDER = Path(__file__).parent / "tiny_blip2"
@@ -36,6 +37,7 @@ class Base:
         stored_queries: query tokens that the checkpoint holds, where fewer are wanted.
         decoder: the second checkpoint of a model that is made from components, the first being
             `location`; what neither holds is drawn with `seed`.
+        published: it is a QVision in the layout it was published in.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Base:
     stored_queries: int | None = None
     decoder: str | None = None
     seed: int = 0
+    published: bool = False
 
 
 def find_base(
@@ -75,6 +78,8 @@ def find_base(
     """
     if decoder is not None:
         return _components(model_id, revision, family, decoder, seed)
+    if model_id != TINY_ID and is_published(model_id, revision):
+        return _published(model_id, revision, family)
     base = _stored_base(model_id, revision, family if text_branch is None else "auto")
     if text_branch is not None:
         base = _grafted(base, family, text_branch, seed)
@@ -94,6 +99,15 @@ def _components(model_id: str, revision: str | None, family: str, decoder: str, 
     commit = None if Path(model_id).is_dir() else _commit(model_id, revision)
     found = FAMILIES["qvision"]
     return Base(model_id, model_id, commit, config, found, decoder=decoder, seed=seed)
+
+
+def _published(model_id: str, revision: str | None, family: str) -> Base:
+    """A QVision in the layout it was published in."""
+    found = family_of("qvision", wanted=family)
+    is_folder = Path(model_id).is_dir()
+    config = published_config(model_id, revision)
+    commit = None if is_folder else _commit(model_id, revision)
+    return Base(model_id, model_id, commit, config, found, published=True)
 
 
 def _grafted(base: Base, family: str, text_branch: str, seed: int) -> Base:
@@ -169,6 +183,8 @@ def weight_files(base: Base) -> list[Path]:
     if base.graft is not None:
         text = base.graft.text.files if base.graft.text is not None else {}
         return sorted({*map(Path, base.graft.base.files.values()), *map(Path, text.values())})
+    if base.published:
+        return sorted(published_files(base.location, base.revision).values())
     if base.decoder is not None:
         language = replace(base, location=base.decoder, revision=None, decoder=None)
         return [*weight_files(replace(base, decoder=None)), *weight_files(language)]
@@ -214,7 +230,7 @@ def weights_hash(base: Base) -> str:
     if base.graft is not None:
         hashes["drawn"] = f"{base.graft.summary()} {base.graft.seed}"
     if base.decoder is not None:
-        hashes["drawn"] = str(base.seed)
+        hashes["drawn"] = f"Q-Former and marks {base.seed}"
     return sha256_json(hashes)
 
 

@@ -32,6 +32,7 @@ class Family:
             Empty: the tokenizer's end token.
         reads_question: its Q-Former reads the prompt beside the image.
         image_tokens: its rows begin with `<image>` tokens, one a query.
+        marked: a text stands between the tokenizer's first and last token with a blank inside each.
         titles: what a table calls a component of a `model_type`, where not by its own name.
     """
 
@@ -43,13 +44,15 @@ class Family:
     stop_text: str
     reads_question: bool = False
     image_tokens: bool = True
+    marked: bool = False
     titles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shares_prefix(self) -> bool:
         """Whether rows of an image begin alike for the decoder, whatever is said of the image.
 
-        Not where the Q-Former reads the question, and not where every word reads the image.
+        Not where the Q-Former reads the question, and not where the text meets the image behind
+        the decoder: rows share visual tokens there, of which the decoder sees nothing.
         """
         return self.image_tokens and not self.reads_question
 
@@ -103,7 +106,7 @@ FAMILIES = {
         stop_text="\n",
         reads_question=True,
     ),
-    # The text meets the image inside the Q-Former, so that there is neither prefix nor projection.
+    # The text meets the image behind the decoder, so that there is neither prefix nor projection.
     "qvision": Family(
         name="qvision",
         model_class="QVisionForConditionalGeneration",
@@ -112,6 +115,7 @@ FAMILIES = {
         decoder_layers="",
         stop_text="",
         image_tokens=False,
+        marked=True,
         titles={
             "clip": "CLIP encoder",
             "clip_vision_model": "CLIP encoder",

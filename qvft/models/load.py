@@ -21,6 +21,8 @@ from qvft.models.question_aware.build import graft_model, graft_processor
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import processor_from_components
+from qvft.models.qvision.published import published_processor
+from qvft.models.qvision.published_weights import read_published
 from qvft.models.tiny import init_tiny
 
 if not sys.stderr.isatty():
@@ -119,11 +121,14 @@ def _stored_model(
 ) -> PreTrainedModel:
     """The model of one checkpoint, with every key accounted for."""
     extra: dict[str, Any] = {}
+    location: str | None = base.location
+    if base.published:
+        location, extra = None, {"state_dict": read_published(base.location, config, base.revision)}
     if quantization is not None:
-        extra = {"quantization_config": quantization, "device_map": {"": place}}
+        extra |= {"quantization_config": quantization, "device_map": {"": place}}
     try:
         model, loading = model_class(base.family).from_pretrained(
-            base.location,
+            location,
             config=config,
             revision=base.revision,
             dtype=dtype,
@@ -135,7 +140,7 @@ def _stored_model(
     except (OSError, ValueError, SafetensorError) as error:
         raise not_found(base.id, error) from error
     _check_loading(base.id, loading)
-    return model if extra else model.to(place)
+    return model if quantization is not None else model.to(place)
 
 
 _BRIDGE = ("qformer", "query_tokens", "language_projection")
@@ -157,6 +162,8 @@ def load_processor(base: Base) -> Any:
     """
     if base.decoder is not None:
         return processor_from_components(base.location, base.decoder, vision_revision=base.revision)
+    if base.published:
+        return published_processor(base.location, base.revision)
     if base.graft is not None:
         processor = graft_processor(base.graft)
         return processor_with_queries(processor, base.config.num_query_tokens)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qvft.models.flex import block_mask, uses_flex
-from qvft.models.stages import decode_hidden
+from qvft.models.stages import decode_hidden, read_images
 
 NOBODY = -1
 
@@ -62,25 +62,41 @@ class Packing:
 
 
 def hidden_at(
-    model: Any, embeds: Tensor, attention_mask: Tensor, where: Tensor, packing: Packing | None
+    model: Any,
+    embeds: Tensor,
+    attention_mask: Tensor,
+    where: Tensor,
+    packing: Packing | None,
+    *,
+    images: Tensor,
+    image_index: Tensor,
 ) -> Tensor:
-    """The decoder's last hidden states (N, D) at the positions that are true in `where` (B, L).
+    """What the language-model head is given (N, D) at the positions true in `where` (B, L).
 
     Args:
         embeds: (B, L, D) from `stages.embed_rows`.
         attention_mask: (B, L).
         packing: None: each row is decoded by itself.
+        images: (I, ...) from `stages.encode_features`.
+        image_index: (B,) which image each row belongs to.
     """
     if packing is None:
-        return decode_hidden(model, embeds, attention_mask)[where]
+        hidden = decode_hidden(model, embeds, attention_mask)[where]
+    else:
+        hidden = _decoded_packed(model, embeds, packing).flatten(0, 1)[packing.place[where]]
+    row = where.nonzero()[:, 0]
+    return read_images(model, hidden, row=row, images=images, image_index=image_index)
+
+
+def _decoded_packed(model: Any, embeds: Tensor, packing: Packing) -> Tensor:
+    """The decoder's last hidden states (R, K, D) of packed rows."""
     if uses_flex(model):
         mask: Any = block_mask(packing.owner, packing.text, NOBODY)
     else:
         mask = packing.mask(embeds.dtype)
-    hidden = decode_hidden(
+    return decode_hidden(
         model,
         embeds.flatten(0, 1)[packing.source],
         mask,
         position_ids=packing.positions,
     )
-    return hidden.flatten(0, 1)[packing.place[where]]

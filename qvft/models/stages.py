@@ -16,7 +16,8 @@ from qvft.models.families import family_of
 from qvft.models.question_aware import stages as question_aware
 from qvft.models.qvision import stages as qvision
 
-# By `model_type`; each module has the functions below, those of a prefix where rows share one.
+# By `model_type`; each module has the functions below, those of a prefix where rows share one, and
+# `read_images` where the text meets its image behind the decoder.
 _STAGES: dict[str, Any] = {"blip-2": blip2, "instructblip": question_aware, "qvision": qvision}
 
 
@@ -77,8 +78,26 @@ def decode_hidden(
     return _stages(model).decode_hidden(model, embeds, attention_mask, position_ids=position_ids)
 
 
+def read_images(
+    model: Any, hidden: Tensor, *, row: Tensor, images: Tensor, image_index: Tensor
+) -> Tensor:
+    """(N, D) what the language-model head is given, of the decoder's last hidden states (N, D).
+
+    Where a family's text meets its image before or within the decoder these are the same.
+
+    Args:
+        row: (N,) which row each belongs to, in ascending order.
+        images: (I, ...) from `encode_features`.
+        image_index: (B,) which image each row belongs to.
+    """
+    read = getattr(_stages(model), "read_images", None)
+    if read is None:
+        return hidden
+    return read(model, hidden, row=row, images=images, image_index=image_index)
+
+
 def logits_of(model: Any, hidden: Tensor) -> Tensor:
-    """Logits (N, V) of last hidden states (N, D)."""
+    """Logits (N, V) of hidden states (N, D) from `read_images`."""
     return model.get_output_embeddings()(hidden)
 
 

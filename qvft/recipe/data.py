@@ -38,6 +38,12 @@ class Source(Section):
     texts: Literal["all", "captions", "questions"] = Field(
         "all", description="Which texts of the images to use."
     )
+    captions_per_image: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_STEPS,
+        description="Use at most this many captions per image, the first ones; null: all.",
+    )
     stream: bool = Field(
         False,
         description="Training data alone, of format tar or hf: pass over it instead of listing it, "
@@ -116,6 +122,11 @@ class Data(Section):
         ge=1,
         description="Larger images are refused as decompression bombs, and so "
         "are files of more than 8 bytes for each of these pixels and 16 MiB.",
+    )
+    preprocessing: Literal["checkpoint", "plain"] = Field(
+        "checkpoint",
+        description="checkpoint: pixels as its image processor makes them. plain: resized without "
+        "keeping the shape, values from 0 to 1, as QVision's published notebook has it.",
     )
     workers: int = Field(2, ge=0, le=512, description="Processes that decode images.")
     features: Literal["auto", "off"] = Field(

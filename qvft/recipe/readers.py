@@ -24,13 +24,13 @@ READ: Mapping[str, tuple[str, ...]] = {
         "data.train.allow_outside", "data.train.questions", "data.train.annotations",
         "data.train.columns", "data.train.limit", "data.train.stream",
         "data.eval", "data.prompt", "data.text", "data.max_text_tokens", "data.on_bad_image",
-        "data.max_image_pixels", "data.workers", "data.features", "data.features_dtype",
+        "data.max_image_pixels", "data.preprocessing", "data.workers", "data.features", "data.features_dtype",
         "data.features_limit_gb", "data.cache_images", "eval", "run",
     ),
     "merge": (
         "name", "model", "data.train", "data.eval", "data.prompt", "data.text",
-        "data.max_text_tokens", "data.on_bad_image", "data.max_image_pixels", "data.workers",
-        "data.cache_images",
+        "data.max_text_tokens", "data.on_bad_image", "data.max_image_pixels",
+        "data.preprocessing", "data.workers", "data.cache_images",
         "eval.caption", "eval.answer", "run.seed", "run.threads",
     ),
 }  # fmt: skip
@@ -41,6 +41,7 @@ IGNORED: Mapping[str, Mapping[str, str]] = {
     "eval": {
         "data.train.name": _OF_TRAINING_DATA,
         "data.train.texts": _OF_TRAINING_DATA,
+        "data.train.captions_per_image": _OF_TRAINING_DATA,
         "data.train.shuffle_buffer": _OF_TRAINING_DATA,
         "data.views": _OF_VIEWS,
         "data.augment": _OF_VIEWS,

@@ -113,9 +113,9 @@ class Tune(Section):
         0.0,
         ge=0,
         lt=1,
-        description="With decoder: full, this share of the decoder's weights stays frozen, counted "
-        "from the embeddings up, in whole blocks. Above 0 of what lies outside the blocks only "
-        "the token embeddings are trained.",
+        description="With decoder: full, this share of the decoder's blocks stays frozen, from the "
+        "bottom, rounded down to whole blocks. Above 0 position embeddings stay frozen too; token "
+        "embeddings, which the head shares, and the last norm are trained.",
     )
     decoder_dropout: float = Field(
         0.0,

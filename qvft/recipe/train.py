@@ -110,6 +110,9 @@ class Train(Section):
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="Learning rates after the warm-up; cosine and linear end at zero."
     )
+    min_lr_rate: float = Field(
+        0.0, ge=0, lt=1, description="Cosine ends at this share of each rate instead of at zero."
+    )
     spike: Spike = Field(default_factory=Spike)
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="Autocast; auto: bf16 where a GPU has it, otherwise fp32."
@@ -175,6 +178,14 @@ class Train(Section):
                 raise ValueError("with keep_best, save_steps must be a multiple of eval_steps")
         if self.early_stopping is not None and not self.keep_best:
             raise ValueError("early_stopping needs keep_best")
+        return self
+
+    @model_validator(mode="after")
+    def _cosine_alone_ends_above_zero(self) -> Train:
+        if self.min_lr_rate and self.schedule != "cosine":
+            raise ValueError("min_lr_rate needs schedule: cosine")
+        if self.min_lr_rate and "lr_scheduler_kwargs" in self.arguments:
+            raise ValueError("min_lr_rate and arguments.lr_scheduler_kwargs exclude each other")
         return self
 
     @model_validator(mode="after")

@@ -154,6 +154,9 @@ def training_arguments(
         "disable_tqdm": not sys.stderr.isatty(),
         "restore_callback_states_from_checkpoint": True,
     }
+    if train["min_lr_rate"]:
+        values["lr_scheduler_type"] = "cosine_with_min_lr"
+        values["lr_scheduler_kwargs"] = {"min_lr_rate": train["min_lr_rate"]}
     # An `accelerate config` of the machine must not overrule the recipe.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if values["bf16"] else "no"
     arguments = TrainingArguments(**{**values, **train["arguments"]})

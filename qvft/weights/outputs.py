@@ -20,6 +20,7 @@ from qvft.models.stages import (
     encode_images,
     generate,
     logits_of,
+    read_images,
 )
 from qvft.weights.probes import Probe
 
@@ -73,7 +74,7 @@ def toolkit_outputs(model: Any, template: PromptTemplate, probes: Sequence[Probe
         outputs.append(
             Output(
                 probe.row_id,
-                _logits(model, _embed(model, probe)),
+                _logits(model, probe),
                 _until_stop(new_ids, template),
                 tuple(first - second for first, second in best),
                 template.decode(new_ids),
@@ -85,7 +86,7 @@ def toolkit_outputs(model: Any, template: PromptTemplate, probes: Sequence[Probe
 @torch.no_grad()
 def toolkit_logits(model: Any, probes: Sequence[Probe]) -> list[Tensor]:
     """The logits alone of `toolkit_outputs`, (L, V) for each probe."""
-    return [_logits(model, _embed(model, probe)) for probe in probes]
+    return [_logits(model, probe) for probe in probes]
 
 
 @torch.no_grad()
@@ -126,25 +127,23 @@ def plain_outputs(
     return outputs
 
 
-def _embed(model: Any, probe: Probe) -> Tensor:
-    """The decoder's input (1, L, D) for prompt and target."""
+def _logits(model: Any, probe: Probe) -> Tensor:
+    """Logits (L, V) at every position of prompt and target."""
     place = model.device
     rows = {"input_ids": torch.tensor([probe.prompt_ids + probe.target_ids]), **probe.read}
-    return embed_rows(
+    images = encode_images(model, probe.pixel_values.to(place))
+    image_index = torch.zeros(1, dtype=torch.long, device=place)
+    embeds = embed_rows(
         model,
         {key: value.to(place) for key, value in rows.items()},
-        images=encode_images(model, probe.pixel_values.to(place)),
-        image_index=torch.zeros(1, dtype=torch.long, device=place),
+        images=images,
+        image_index=image_index,
     )
-
-
-def _logits(model: Any, embeds: Tensor) -> Tensor:
-    mask = _ones(embeds)
-    return logits_of(model, decode_hidden(model, embeds, mask)[mask.bool()]).float().cpu()
-
-
-def _ones(embeds: Tensor) -> Tensor:
-    return torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+    mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=place)
+    hidden = decode_hidden(model, embeds, mask)[0]
+    row = torch.zeros(len(hidden), dtype=torch.long, device=place)
+    read = read_images(model, hidden, row=row, images=images, image_index=image_index)
+    return logits_of(model, read).float().cpu()
 
 
 def _check_inputs(probe: Probe, inputs: Any) -> None:

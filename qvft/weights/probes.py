@@ -25,7 +25,8 @@ class Probe:
 
     Attributes:
         row_id: the row's id.
-        image: the decoded image. prompt: the words before the target.
+        image: the decoded image. prompt: what stands before the target, as a plain processor takes
+            it.
         prompt_ids: the toolkit's tokens of image and prompt.
         target_ids: tokens of the target and the stop token.
         pixel_values: (1, 3, height, width), by the toolkit's collator.
@@ -75,11 +76,11 @@ def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
             Probe(
                 row_id=row.id,
                 image=decode(row.sample.image, max_pixels=collator.max_image_pixels),
-                prompt=(prompt := template.prompt_text(row.kind, row.question)),
+                prompt=template.written_prompt(row.kind, row.question),
                 prompt_ids=whole.ids[: whole.target_start],
                 target_ids=whole.ids[whole.target_start :],
                 pixel_values=collator.pixels([row.sample.image]),
-                read=collator.read([prompt]),
+                read=collator.read([template.prompt_text(row.kind, row.question)]),
             )
         )
     return probes

@@ -106,12 +106,33 @@ def test_blocks_with_adapters_alone_are_frozen_and_those_of_a_full_decoder_train
     assert count_blocks(model, FAMILY) == (blocks, blocks)
 
 
-@pytest.mark.parametrize(("share", "trained"), [(0.7, 9), (0.5, 15)])
-def test_the_published_phases_train_so_many_of_24_blocks(share: float, trained: int) -> None:
-    """The counts that follow from the published 240.36 M trained weights at one half frozen."""
+@pytest.mark.parametrize(
+    ("share", "blocks", "weights"), [(0.7, 8, 152_212_480), (0.4, 15, 240_364_544)]
+)
+def test_the_published_phases_train_so_many_of_24_blocks(
+    share: float, blocks: int, weights: int
+) -> None:
+    """240.36 M is published for the second phase; the first has seven blocks less of 12,593,152."""
     config = published_qvision("openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG")
     assert config is not None
     model, family = meta_model(config), FAMILIES["qvision"]
     modes = {"vision": "frozen", "qformer": "full", "decoder": "full"}
     mark_trainable(model, family, modes, frozen_share=share)
-    assert count_blocks(model, family) == (24, trained)
+    assert count_blocks(model, family) == (24, blocks)
+    decoder = next(row for row in count_components(model, family) if row.component == "decoder")
+    assert (decoder.total, decoder.trainable) == (355_800_064, weights)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert "language_model.transformer.wte.weight" in trained
+    assert "language_model.transformer.wpe.weight" not in trained
+    assert "language_model.transformer.ln_f.weight" in trained
+
+
+def test_a_share_is_rounded_down_to_whole_blocks_of_any_decoder() -> None:
+    """The bundled OPT has three blocks: 0.65 of them are one, and positions go with it."""
+    model = init_tiny(0)
+    mark_trainable(model, FAMILY, {**USUAL, "decoder": "full"}, frozen_share=0.65)
+    assert count_blocks(model, FAMILY) == (3, 2)
+    decoder = model.language_model.model.decoder
+    assert not decoder.embed_positions.weight.requires_grad
+    assert decoder.embed_tokens.weight.requires_grad
+    assert decoder.final_layer_norm.weight.requires_grad

@@ -15,7 +15,7 @@ from qvft.assembly.evaluating.task import (
     require_fitting_metrics,
     require_known_metrics,
 )
-from qvft.assembly.model import base_of, template_of
+from qvft.assembly.model import base_of, processor_of, template_of
 from qvft.assembly.pinned import pinned
 from qvft.assembly.training.plans import PhasePlan
 from qvft.assembly.training.work import TrainingWork, training_work
@@ -25,7 +25,6 @@ from qvft.data.collate import Collator
 from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
 from qvft.files import require_writable
-from qvft.models.load import load_processor
 from qvft.recipe.schema import Recipe
 from qvft.training.run import check_folder
 
@@ -81,7 +80,7 @@ def check_model(recipe: Recipe) -> Findings:
 def _check_data(recipe: Recipe, preview_file: Path | None) -> tuple[Findings, TokenStats]:
     """The findings about the data, and the training rows in tokens."""
     base = base_of(recipe)
-    processor = load_processor(base)
+    processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
     require_known_metrics(recipe.eval.metrics)
     sides = read_sides(recipe, template)

@@ -18,14 +18,14 @@ from qvft.adapters.lora_weights import CONFIG, WEIGHTS
 from qvft.assembly.alignment.heads import saved_branch
 from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingredients
 from qvft.assembly.exporting.probing import place_for, reference_outputs, require_rows
+from qvft.assembly.exporting.published import export_published
 from qvft.assembly.hashes import trained_files
-from qvft.assembly.model import trained_model
+from qvft.assembly.model import processor_of, trained_model
 from qvft.errors import CheckpointError, UserError, VerificationError
 from qvft.files import new_folder, require_space, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.alignment.retrieval import fill_retrieval
-from qvft.models.load import load_processor
 from qvft.weights.behaviour import compare, require_equal
 from qvft.weights.card import peft_card
 from qvft.weights.outputs import plain_outputs
@@ -69,7 +69,7 @@ def proof_line(content: Mapping[str, Any]) -> str:
         content: of export.json.
     """
     figures = content["verification"]
-    if content["form"] == "peft":
+    if content["form"] in ("peft", "qvision"):
         return comparison_line(figures)
     return (
         f"{figures['weights']:,} weights equal, scores off by at most "
@@ -89,6 +89,12 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
             "its base is no checkpoint as it stands (model.text_branch, model.query_tokens)",
             where=str(run_dir),
             do="qvft.merge writes the whole model",
+        )
+    if not hasattr(transformers, ingredients.base.family.model_class):
+        raise CheckpointError(
+            f"transformers has no {ingredients.base.family.model_class}, which PEFT would need",
+            where=str(run_dir),
+            do="qvft.merge or --to qvision writes the whole model",
         )
     names = (CONFIG, WEIGHTS, BRIDGE)
     recipe = ingredients.recipe
@@ -127,7 +133,7 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
     tokenizer = reference.template.tokenizer
     said = plain_outputs(
         handle.eval(),
-        load_processor(base),
+        processor_of(recipe, base),
         reference.template,
         reference.probes,
         stop_ids=[reference.template.stop_id, tokenizer.eos_token_id],
@@ -175,5 +181,6 @@ def _export_retrieval(run_dir: Path, folder: Path, ingredients: Ingredients) -> 
 
 EXPORTS: Mapping[str, Callable[[Path, Path, Ingredients], dict[str, Any]]] = {
     "peft": _export_peft,
+    "qvision": export_published,
     "retrieval": _export_retrieval,
 }

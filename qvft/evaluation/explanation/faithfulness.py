@@ -26,7 +26,7 @@ from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts, target_batch
 from qvft.evaluation.stats import paired_difference
-from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_of
+from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_of, read_images
 
 SHARE = 0.2
 """Part of the patches that is masked."""
@@ -162,9 +162,14 @@ def log_probabilities(
     words = following != IGNORED
     # The last supervised position of a row is its stop token.
     words &= words.flip(1).cumsum(dim=1).flip(1) > 1
-    losses = cross_entropy(
-        logits_of(model, hidden[:, :-1][words]).float(), following[words], reduction="none"
+    read = read_images(
+        model,
+        hidden[:, :-1][words],
+        row=words.nonzero()[:, 0],
+        images=images,
+        image_index=image_index,
     )
+    losses = cross_entropy(logits_of(model, read).float(), following[words], reduction="none")
     sums = losses.new_zeros(len(words)).index_add(0, words.nonzero()[:, 0], losses)
     return -sums.double().cpu().numpy()
 

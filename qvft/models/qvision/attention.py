@@ -1,48 +1,40 @@
-"""Who reads whom in a QVision model: the text the query tokens, these the patches.
+"""Who reads whom in a QVision model: the text the visual tokens, these the patches.
 
-Both stand in the Q-Former, whose attention hands its weights out on request, so that no kernel is
-switched. The text reads once, before the decoder, and nothing but query tokens.
-
-Shape letters: B rows.
+Both are attention of the Q-Former, which hands its weights out on request, so that no kernel is
+switched. The text reads once, after the decoder, and nothing but visual tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from qvft.models.attention_weights import Attention, over_heads, watched
+from qvft.models.attention_weights import Attention, over_heads
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
-from qvft.models.stages import embed_rows, encode_images
+from qvft.models.stages import encode_vision
 
-READING = "the text's cross-attention to the query tokens, in the Q-Former"
+READING = "the text's attention to the visual tokens, behind the decoder"
 LIMIT = (
-    "The text reads the query tokens before it goes into the decoder, so that a map depends on the "
-    "image and on the token at the place that writes, not on the words before that."
+    "The decoder has read the words before when a word reads the visual tokens, so that a map "
+    "depends on the image and on these words."
 )
 
 
 def attend(
     model: QVisionForConditionalGeneration, pixel_values: Tensor, rows: Mapping[str, Tensor]
 ) -> Attention:
-    """As `attention.attend`: every position of a row reads the query tokens, wherever it stands."""
-    seen: list[tuple[Tensor, tuple[Tensor, ...]]] = []
-    read: list[tuple[Tensor, Tensor]] = []
-    qformer = model.qformer
-    with (
-        _asked_for_weights(qformer),
-        _asked_for_weights(qformer.text_reader),
-        watched(qformer, seen.append),
-        watched(qformer.text_reader, read.append),
-    ):
-        images = encode_images(model, pixel_values)
-        image_index = torch.arange(len(images), device=images.device)
-        embed_rows(model, rows, images=images, image_index=image_index)
-    (states, looks), (_, text) = seen[0], read[0]
+    """As `attention.attend`: every position of a row reads the visual tokens of its image."""
+    features = encode_vision(model, pixel_values).to(model.qformer.dtype)
+    states, looks = model.qformer(features, output_attentions=True)
+    text = model(
+        input_ids=rows["input_ids"],
+        attention_mask=rows["attention_mask"],
+        visual_tokens=states,
+        output_attentions=True,
+        use_cache=False,
+    ).text_attention
     return Attention(
         text=over_heads(text)[None],
         is_query=torch.ones(text.shape[0], text.shape[-1], dtype=torch.bool, device=text.device),
@@ -55,17 +47,3 @@ def attend(
         text_layers=(0,),
         cross_layers=tuple(range(len(looks))),
     )
-
-
-@contextmanager
-def _asked_for_weights(module: nn.Module) -> Iterator[None]:
-    """Calls a module with `output_attentions`, whoever calls it."""
-
-    def ask(module: nn.Module, inputs: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return inputs, {**options, "output_attentions": True}
-
-    handle = module.register_forward_pre_hook(ask, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -12,7 +12,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -26,6 +25,7 @@ from qvft.models.qvision.configuration import (
     QVisionConfig,
 )
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from qvft.models.qvision.processing import marked_tokenizer
 
 MASKS_OF_OLD = re.compile(r"(position_ids|\.attn(\.attention)?\.(masked_)?bias)$")
 """Position numbers and causal masks, which older checkpoints hold and newer code computes.
@@ -53,10 +53,13 @@ def from_components(
 ) -> QVisionForConditionalGeneration:
     """A model with the tower's and the decoder's weights and a fresh Q-Former, in evaluation mode.
 
+    The decoder's rows of `<START>` and `<END>` are fresh too, where it has none.
+
     Args:
         vision: folder or hub id with safetensors, e.g. `openai/clip-vit-base-patch32`.
         decoder: folder or hub id of a GPT-Neo, OPT or GPT-2 with its language-model head.
-        seed: for the Q-Former and the projection in front of it; they depend on nothing else.
+        seed: for all that is fresh, the projection in front of the Q-Former too; the drawn weights
+            depend on it and on their own geometry alone.
         vision_revision, decoder_revision: of hub ids.
         whole_vision: keeps a CLIP's text tower, as the published counts have it.
         dtype: of all weights.
@@ -69,8 +72,9 @@ def from_components(
     """
     tower = _load_tower(vision, vision_revision, dtype, whole=whole_vision)
     language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype, DECODER_TYPES)
+    tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
     try:
-        config = _config(tower.config, language_model.config, geometry)
+        config = _config(tower.config, language_model.config, tokenizer, geometry)
     except ValueError as error:
         raise ModelError(str(error), where=f"{vision} with {decoder}") from error
     with torch.random.fork_rng(devices=[]):
@@ -78,9 +82,9 @@ def from_components(
         torch.manual_seed(seed)
         for part in (model.qformer, model.vision_model.projection):
             _draw(model, part)
+        _with_rows(language_model, config.text_config.vocab_size)
     model.vision_model.tower.load_state_dict(tower.state_dict())
     model.language_model.load_state_dict(language_model.state_dict())
-    model.generation_config = _generation_config(language_model)
     return model.eval()
 
 
@@ -98,21 +102,41 @@ def components_config(
     """
     tower = _read_config(vision, vision_revision, VISION_TYPES)
     text = _read_config(decoder, decoder_revision, DECODER_TYPES)
+    tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
     try:
-        return _config(tower, text, {})
+        return _config(tower, text, tokenizer, {})
     except ValueError as error:
         raise ModelError(str(error), where=f"{vision} with {decoder}") from error
 
 
 def _config(
-    vision: PretrainedConfig, text: PretrainedConfig, geometry: dict[str, Any]
+    vision: PretrainedConfig, text: PretrainedConfig, tokenizer: Any, geometry: dict[str, Any]
 ) -> QVisionConfig:
     width = getattr(text, "word_embed_proj_dim", text.hidden_size)
+    marked = {
+        **text.to_dict(),
+        "vocab_size": max(text.vocab_size, len(tokenizer)),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     return QVisionConfig(
         vision_config=vision.to_dict(),
-        text_config=text.to_dict(),
+        text_config=marked,
         **{"qformer_hidden_size": width, **geometry},
     )
+
+
+def _with_rows(language_model: PreTrainedModel, rows: int) -> None:
+    """Gives the decoder's vocabulary this many rows; new ones are drawn like those it has."""
+    old = language_model.get_input_embeddings().weight.shape[0]
+    if rows == old:
+        return
+    language_model.resize_token_embeddings(rows, mean_resizing=False)
+    with torch.no_grad():
+        weight = language_model.get_input_embeddings().weight
+        mean, spread = weight[:old].mean(dim=0), weight[:old].std(dim=0)
+        weight[old:] = mean + spread * torch.randn_like(weight[old:])
 
 
 def _draw(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
@@ -121,15 +145,6 @@ def _draw(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
         for parameter in module.parameters(recurse=False):
             parameter._is_hf_initialized = False
         model._init_weights(module)
-
-
-def _generation_config(decoder: PreTrainedModel) -> GenerationConfig:
-    """How the decoder starts and ends a text; one without padding pads with its last token."""
-    found = GenerationConfig.from_model_config(decoder.config)
-    if found.pad_token_id is None:
-        eos = found.eos_token_id
-        found.pad_token_id = eos[0] if isinstance(eos, list) else eos
-    return found
 
 
 def _load_tower(

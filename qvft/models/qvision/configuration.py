@@ -21,6 +21,11 @@ DECODER_BLOCKS = {
 """Where the blocks of each kind of decoder stand, from the model's root."""
 DECODER_TYPES = tuple(DECODER_BLOCKS)
 
+OLD_FUNCTION = (
+    "written by qvft 0.1.0, whose QVision computed another function than the published one: "
+    "its weights mean nothing to this one. Train it again, or use that version of qvft"
+)
+
 
 class QVisionConfig(PretrainedConfig):
     """Geometry of a QVision model; the defaults are the published system.
@@ -29,19 +34,23 @@ class QVisionConfig(PretrainedConfig):
         vision_config: configuration (or its dict) of one of `VISION_TYPES`. With a whole `clip` or
             `siglip` the unused text tower stays in the model. Default: CLIP ViT-B/32, whole.
         text_config: configuration of the decoder, one of `DECODER_TYPES`. Default: GPT-Neo,
-            1024 wide, 24 blocks of which every other attends within 256 tokens, 16 heads.
+            1024 wide, 24 blocks of which every other attends within 256 tokens, 16 heads, with
+            `<START>` and `<END>` behind its own 50,257 tokens.
         qformer_hidden_size: width of the Q-Former. It has to be the width of the decoder's token
-            embeddings, since the text meets the image there.
+            embeddings, which is that of its last hidden states, since the text meets the image
+            there.
         qformer_num_heads: heads of each of its attentions.
         qformer_num_blocks: its blocks.
         qformer_ffn_factor: inner width of its feed-forward layers, in widths.
-        qformer_dropout: dropout of each branch before it is added. The published value is unknown.
-        num_query_tokens: learned query tokens.
-        global_context_token: whether one more learned token goes along with them.
+        qformer_dropout: dropout of attention weights, twice in each feed-forward layer, of the
+            decoder's token embeddings and of what the language-model head is given.
+        num_query_tokens: learned query tokens; one more learned token, the context token, goes
+            before them.
         initializer_range: standard deviation of fresh weights outside of tower and decoder.
 
     Raises:
-        ValueError: a type is not among those above, or widths and heads do not fit.
+        ValueError: a type is not among those above, widths and heads do not fit, or the fields are
+            those of the model that qvft 0.1.0 called QVision.
     """
 
     model_type = "qvision"
@@ -58,13 +67,20 @@ class QVisionConfig(PretrainedConfig):
         qformer_ffn_factor: int = 4,
         qformer_dropout: float = 0.1,
         num_query_tokens: int = 64,
-        global_context_token: bool = True,
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
+        if "global_context_token" in kwargs:
+            raise ValueError(OLD_FUNCTION)
         self.vision_config = _nested(vision_config, VISION_TYPES) or CLIPConfig()
         self.text_config = _nested(text_config, DECODER_TYPES) or GPTNeoConfig(
-            hidden_size=1024, num_layers=24, num_heads=16
+            vocab_size=50_259,
+            hidden_size=1024,
+            num_layers=24,
+            num_heads=16,
+            bos_token_id=50_257,
+            eos_token_id=50_258,
+            pad_token_id=50_256,
         )
         self.qformer_hidden_size = qformer_hidden_size
         self.qformer_num_heads = qformer_num_heads
@@ -72,15 +88,14 @@ class QVisionConfig(PretrainedConfig):
         self.qformer_ffn_factor = qformer_ffn_factor
         self.qformer_dropout = qformer_dropout
         self.num_query_tokens = num_query_tokens
-        self.global_context_token = global_context_token
         self.initializer_range = initializer_range
         super().__init__(**kwargs)
         self._check_widths()
 
     @property
     def num_states(self) -> int:
-        """Refined tokens an image becomes: the query tokens and the context token."""
-        return self.num_query_tokens + int(self.global_context_token)
+        """Visual tokens that an image becomes: the context token and the query tokens."""
+        return self.num_query_tokens + 1
 
     @property
     def tower_config(self) -> PretrainedConfig:
@@ -113,10 +128,10 @@ class QVisionConfig(PretrainedConfig):
                 f"qformer_hidden_size is {width}, the decoder's token embeddings are "
                 f"{self.token_width} wide; both have to be the same"
             )
-        if width % self.qformer_num_heads or width % 4:
+        if width % self.qformer_num_heads:
             raise ValueError(
                 f"qformer_hidden_size is {width}; it has to be a multiple of qformer_num_heads "
-                f"({self.qformer_num_heads}) and of 4 (sine and cosine of row and column)"
+                f"({self.qformer_num_heads})"
             )
 
 

@@ -1,24 +1,26 @@
-"""QVision: a frozen CLIP, a Q-Former of its own, and a decoder whose input tokens read the image.
+"""QVision: a frozen CLIP, a causal decoder of text, and a Q-Former through which the text the
+decoder has read meets the image.
 
-Shape letters: I images, B rows, L tokens, P patches, Q refined query tokens, D width, H heads,
+Shape letters: I images, B rows, L tokens, P patches, Q visual tokens, D width, H heads,
 V vocabulary.
 
 The published parts and how they are counted here (weights tied to others count once):
 
     vision_model    152,064,769  whole CLIP ViT-B/32 151,277,313, linear 768 -> 1024 787,456
-    qformer          66,196,480  see `qformer.py`
-    language_model  355,798,016  GPT-Neo, 1024 wide, 24 blocks of 12,593,152
+    qformer          66,196,481  see `qformer.py`
+    language_model  355,800,064  GPT-Neo, 1024 wide, 24 blocks of 12,593,152, 50,259 tokens
 
 The whole CLIP is kept, its text tower unused, so that a CLIP checkpoint loads and leaves with all
 its weights and the count is the published one. A `clip_vision_model` configuration drops the
 text tower.
 The published count has nothing trained in the first row, so the linear layer keeps its fresh
-weights there. In the third it has 240,360,448: the top 15 blocks and the tied embeddings.
+weights there. In the third it has 240,364,544: the top 15 blocks, the last norm and the tied
+embeddings.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -26,33 +28,33 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.encoder import QVisionEncoder
-from qvft.models.qvision.qformer import QVisionQFormer
+from qvft.models.qvision.qformer import QVisionAttention, QVisionQFormer
+
+CACHE = next(
+    field.name
+    for field in fields(CausalLMOutputWithPast)
+    if field.name in ("cache", "past_key_values")
+)
+"""What transformers calls a decoder's cache: `cache` from 5.24 on, `past_key_values` before."""
 
 
 @dataclass
-class QVisionOutput(ModelOutput):
-    """What `QVisionForConditionalGeneration` returns.
+class QVisionOutput(CausalLMOutputWithPast):
+    """What `QVisionForConditionalGeneration` returns: `loss` () mean over the supervised tokens,
+    `logits` (B, L, V), the decoder's cache, its `hidden_states` and its own `attentions` where
+    these are eager, and:
 
     Attributes:
-        loss: () mean over the supervised tokens.
-        logits: (B, L, V).
-        past_key_values: the decoder's cache.
-        hidden_states: the decoder's.
-        attentions: the decoder's own, where its attention is eager.
-        text_attention: (B, H, L, Q) from each token to the refined query tokens.
-        query_attentions: for each block of the Q-Former (I, H, Q, P) from query token to patch;
+        text_attention: (B, H, L, Q) from each position to the visual tokens.
+        query_attentions: for each block of the Q-Former (I, H, Q, P) from visual token to patch;
             only where the images were given as pixels.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
     text_attention: Tensor | None = None
     query_attentions: tuple[Tensor, ...] | None = None
 
@@ -60,8 +62,8 @@ class QVisionOutput(ModelOutput):
 class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """QVision with its language-model head: losses, generation, and the stages of both.
 
-    `encode_images`, `embed` and `decode` are the stages of `forward`, for callers that compute
-    some of them once for several rows.
+    `encode_images`, `embed`, `decode` and `read` are the stages of `forward`, for callers that
+    compute some of them once for several rows.
     """
 
     config_class = QVisionConfig
@@ -69,8 +71,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = [
-        "QVisionBlock",
-        "QVisionTextReader",
+        "QVisionQFormer",
         "CLIPVisionEmbeddings",
         "CLIPTextEmbeddings",
         "CLIPEncoderLayer",
@@ -98,8 +99,11 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super()._init_weights(module)
         if isinstance(module, QVisionQFormer):
             init.normal_(module.query_tokens, std=self.config.initializer_range)
-            if module.context_token is not None:
-                init.normal_(module.context_token, std=self.config.initializer_range)
+            init.normal_(module.img_context, std=self.config.initializer_range)
+            init.ones_(module.cross_scale)
+        if isinstance(module, QVisionAttention):
+            init.normal_(module.in_proj_weight, std=self.config.initializer_range)
+            init.zeros_(module.in_proj_bias)
 
     def get_input_embeddings(self) -> nn.Module:
         """The decoder's token embeddings."""
@@ -122,34 +126,20 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.language_model.get_decoder()
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Refined query tokens (I, Q, D) of normalised images (I, 3, height, width)."""
+        """Visual tokens (I, Q, D) of normalised images (I, 3, height, width)."""
         return self._encode(pixel_values, output_attentions=False)[0]
 
-    def image_memory(self, query_states: Tensor) -> Tensor:
-        """Keys and values (I, 2, H, Q, D / H) that text reads, of refined query tokens (I, Q, D).
+    def image_memory(self, visual_tokens: Tensor) -> Tensor:
+        """Keys and values (I, 2, H, Q, D / H) that text reads, of visual tokens (I, Q, D).
 
         They depend on the image alone, so that generation computes them once.
         """
-        states = query_states.to(self.qformer.dtype)
-        return self.qformer.text_reader.attention.memory(states, states)
+        states = visual_tokens.to(self.qformer.dtype)
+        return self.qformer.decoder_cross_attn.memory(states, states)
 
-    def embed(
-        self, input_ids: Tensor, query_states: Tensor, *, image_index: Tensor | None = None
-    ) -> Tensor:
-        """The decoder's input (B, L, D): token embeddings that have read their image.
-
-        Args:
-            input_ids: (B, L).
-            query_states: (I, Q, D) from `encode_images`.
-            image_index: (B,) which image each row belongs to; None: row b reads image b.
-
-        Raises:
-            ValueError: there is not one image for each row.
-        """
-        memory = self.image_memory(query_states)
-        if image_index is not None:
-            memory = memory[image_index]
-        return self._embed(input_ids, memory, output_attentions=False)[0]
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """The decoder's input (B, L, D): token embeddings of (B, L), and nothing of an image."""
+        return self.qformer.token_dropout(self.get_input_embeddings()(input_ids))
 
     def decode(
         self,
@@ -157,16 +147,19 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None,
         *,
         position_ids: Tensor | None = None,
-        **decoder_options: Any,
+        cache: Cache | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> ModelOutput:
-        """The decoder's output, whose `last_hidden_state` is (B, L, D) before the head.
+        """The decoder's output, whose `last_hidden_state` is (B, L, D) behind its last norm.
 
         Args:
             inputs_embeds: (B, L, D) from `embed`.
             attention_mask: (B, past + L) 1 at tokens, 0 at padding on either side. Positions
                 count tokens only, so that padding moves nothing. None: no padding.
             position_ids: (B, L) in place of those.
-            decoder_options: passed on, e.g. `past_key_values`, `use_cache`.
+            cache: keys and values of the tokens before.
         """
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             counted = attention_mask.long().cumsum(dim=-1) - 1
@@ -175,8 +168,23 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            **decoder_options,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            **{CACHE: cache},
         )
+
+    def read(self, hidden: Tensor, image_memory: Tensor) -> Tensor:
+        """What the language-model head is given (B, L, D): hidden states with what they read.
+
+        Args:
+            hidden: (B, L, D), the `last_hidden_state` of `decode`.
+            image_memory: (B, 2, H, Q, D / H), one image a row.
+
+        Raises:
+            ValueError: there is not one image for each row.
+        """
+        return self._read(hidden, image_memory, output_attentions=False)[0]
 
     def forward(
         self,
@@ -184,81 +192,90 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        query_states: Tensor | None = None,
+        visual_tokens: Tensor | None = None,
         image_memory: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        **loss_options: Any,
-    ) -> QVisionOutput:
-        """Logits, and the loss where labels are given.
+        num_items_in_batch: int | Tensor | None = None,
+    ) -> QVisionOutput | tuple[Any, ...]:
+        """Logits, and the loss where labels are given. Arguments that are not here are refused.
 
         Args:
-            input_ids: (B, L); those after the cached ones where `past_key_values` is given.
+            input_ids: (B, L); those after the cached ones where a cache is given.
             attention_mask, position_ids: as in `decode`.
             pixel_values: (B, 3, height, width), one image a row; or
-            query_states: (B, Q, D) from `encode_images`; or
+            visual_tokens: (B, Q, D) from `encode_images`; or
             image_memory: (B, 2, H, Q, D / H) from the method of that name.
-            inputs_embeds: (B, L, D) from `embed`, in place of `input_ids` and the image.
+            inputs_embeds: (B, L, D) from `embed`, in place of `input_ids`.
+            cache: the decoder's; `past_key_values` is its name before transformers 5.24, and either
+                name serves with every version.
             labels: (B, L), -100 where nothing is learnt; shifted here.
             output_attentions: asks for `text_attention` and `query_attentions`, and for the
                 decoder's own where its attention is eager.
+            return_dict: False returns a tuple.
             logits_to_keep: last positions to give logits of, or their indices; 0: all.
-            loss_options: for the loss, e.g. `num_items_in_batch`.
+            num_items_in_batch: what the loss is divided by, in place of the supervised tokens.
 
         Raises:
-            ValueError: not one of ids and embeddings, ids without exactly one form of their
-                image, or another number of images than rows.
+            ValueError: not one of ids and embeddings, not exactly one form of the images, two
+                caches, or another number of images than rows.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("expected either input_ids or inputs_embeds")
-        output_attentions = bool(output_attentions)
-        text_attention, query_attentions = None, ()
-        if inputs_embeds is None:
-            if sum(given is not None for given in (pixel_values, query_states, image_memory)) != 1:
-                raise ValueError(
-                    "input_ids need their images in one form: pixel_values, query_states or "
-                    "image_memory"
-                )
-            if pixel_values is not None:
-                query_states, query_attentions = self._encode(
-                    pixel_values, output_attentions=output_attentions
-                )
-            if query_states is not None:
-                image_memory = self.image_memory(query_states)
-            inputs_embeds, text_attention = self._embed(
-                input_ids, image_memory, output_attentions=output_attentions
+        if cache is not None and past_key_values is not None:
+            raise ValueError("cache and past_key_values are two names of one thing")
+        if sum(given is not None for given in (pixel_values, visual_tokens, image_memory)) != 1:
+            raise ValueError(
+                "expected the images in one form: pixel_values, visual_tokens or image_memory"
             )
+        output_attentions = bool(output_attentions)
+        query_attentions: tuple[Tensor, ...] = ()
+        if pixel_values is not None:
+            visual_tokens, query_attentions = self._encode(
+                pixel_values, output_attentions=output_attentions
+            )
+        if visual_tokens is not None:
+            image_memory = self.image_memory(visual_tokens)
         eager = self.get_decoder().config._attn_implementation == "eager"
         decoded = self.decode(
-            inputs_embeds,
+            self.embed(input_ids) if inputs_embeds is None else inputs_embeds,
             attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=past_key_values if cache is None else cache,
             use_cache=use_cache,
             output_attentions=output_attentions and eager,
             output_hidden_states=output_hidden_states,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.get_output_embeddings()(decoded.last_hidden_state[:, keep])
+        read, text_attention = self._read(
+            decoded.last_hidden_state[:, keep], image_memory, output_attentions=output_attentions
+        )
+        logits = self.get_output_embeddings()(read)
         loss = None
         if labels is not None:
             loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=logits.shape[-1], **loss_options
+                logits=logits,
+                labels=labels,
+                vocab_size=logits.shape[-1],
+                num_items_in_batch=num_items_in_batch,
             )
-        return QVisionOutput(
+        output = QVisionOutput(
             loss=loss,
             logits=logits,
-            past_key_values=decoded.past_key_values,
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
             text_attention=text_attention,
             query_attentions=query_attentions or None,
+            **{CACHE: decoded.get(CACHE)},
         )
+        return output.to_tuple() if return_dict is False else output
 
     @torch.no_grad()
     def generate(
@@ -267,7 +284,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         generation_config: Any = None,
         *,
         pixel_values: Tensor | None = None,
-        query_states: Tensor | None = None,
+        visual_tokens: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """Tokens (B, L + new) that follow prompts, each with its image; see `GenerationMixin`.
@@ -278,14 +295,14 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             inputs: (B, L) prompts, padded on the left; also as `input_ids`.
             pixel_values: (B, 3, height, width); or
-            query_states: (B, Q, D) from `encode_images`.
+            visual_tokens: (B, Q, D) from `encode_images`.
 
         Raises:
-            ValueError: not exactly one of `pixel_values` and `query_states`.
+            ValueError: not exactly one of `pixel_values` and `visual_tokens`.
         """
-        if (pixel_values is None) == (query_states is None):
-            raise ValueError("generate needs the images as either pixel_values or query_states")
-        states = self.encode_images(pixel_values) if query_states is None else query_states
+        if (pixel_values is None) == (visual_tokens is None):
+            raise ValueError("generate needs the images as either pixel_values or visual_tokens")
+        states = self.encode_images(pixel_values) if visual_tokens is None else visual_tokens
         return super().generate(
             inputs, generation_config, image_memory=self.image_memory(states), **options
         )
@@ -296,13 +313,12 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         features = self.vision_model(pixel_values).to(self.qformer.dtype)
         return self.qformer(features, output_attentions=output_attentions)
 
-    def _embed(
-        self, input_ids: Tensor, memory: Tensor, *, output_attentions: bool
+    def _read(
+        self, hidden: Tensor, memory: Tensor, *, output_attentions: bool
     ) -> tuple[Tensor, Tensor | None]:
-        if len(memory) != len(input_ids):
-            raise ValueError(f"{len(input_ids)} rows of text with {len(memory)} images")
-        tokens = self.get_input_embeddings()(input_ids)
-        read, weights = self.qformer.text_reader(
-            tokens.to(self.qformer.dtype), memory, output_attentions=output_attentions
+        if len(memory) != len(hidden):
+            raise ValueError(f"{len(hidden)} rows of text with {len(memory)} images")
+        read, weights = self.qformer.read(
+            hidden.to(self.qformer.dtype), memory, output_attentions=output_attentions
         )
-        return read.to(tokens.dtype), weights
+        return read.to(hidden.dtype), weights

@@ -13,6 +13,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from qvft.errors import ModelError
+from qvft.models.qvision.marks import with_marks
 
 IMAGE_PROCESSORS = {
     "clip": CLIPImageProcessorPil,
@@ -38,24 +39,44 @@ def processor_from_components(
         ModelError: the image processor or the tokenizer is not there, or the first is of a model
             that is not among `IMAGE_PROCESSORS`.
     """
-    kind = _read(AutoConfig, vision, vision_revision, trust_remote_code=False).model_type
-    if kind not in IMAGE_PROCESSORS:
+    kind = read_part(AutoConfig, vision, revision=vision_revision, trust_remote_code=False)
+    if kind.model_type not in IMAGE_PROCESSORS:
         raise ModelError(
-            f'model_type "{kind}"', where=vision, expected="one of " + ", ".join(IMAGE_PROCESSORS)
+            f'model_type "{kind.model_type}"',
+            where=vision,
+            expected="one of " + ", ".join(IMAGE_PROCESSORS),
         )
-    images = _read(IMAGE_PROCESSORS[kind], vision, vision_revision)
-    # As an argument: a side that is set later is not saved.
-    tokenizer = _read(
-        AutoTokenizer, decoder, decoder_revision, padding_side="left", trust_remote_code=False
-    )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return CLIPProcessor(images, tokenizer)
+    images = read_part(IMAGE_PROCESSORS[kind.model_type], vision, revision=vision_revision)
+    return CLIPProcessor(images, marked_tokenizer(decoder, revision=decoder_revision))
 
 
-def _read(auto: Any, model_id: str, revision: str | None, **options: Any) -> Any:
+def marked_tokenizer(location: str, *, revision: str | None = None, do: str | None = None) -> Any:
+    """The tokenizer of a folder or hub id with QVision's marks, padding on the left.
+
+    Args:
+        do: what to do where it is not there.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    # As arguments, since what is set later is not saved. The marks are written out, and nothing
+    # else stands in front of a text.
+    given = {"padding_side": "left", "add_bos_token": False, "trust_remote_code": False}
+    return with_marks(read_part(AutoTokenizer, location, revision=revision, do=do, **given))
+
+
+def read_part(auto: Any, location: str, *, do: str | None = None, **options: Any) -> Any:
+    """What `auto.from_pretrained` gives.
+
+    Args:
+        do: what to do where it gives nothing.
+
+    Raises:
+        ModelError: it gives nothing.
+    """
     try:
-        return auto.from_pretrained(model_id, revision=revision, **options)
+        return auto.from_pretrained(location, **options)
     except Exception as error:  # damaged files make tokenizers raise nearly anything
         reason = str(error).strip().split("\n")[0]
-        raise ModelError(reason, where=model_id, expected="a complete checkpoint") from error
+        expected = "a complete checkpoint"
+        raise ModelError(reason, where=location, expected=expected, do=do) from error

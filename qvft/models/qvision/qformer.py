@@ -1,51 +1,38 @@
-"""QVision's Q-Former: query tokens gather the image, and the text reads it from them.
+"""QVision's Q-Former: query tokens gather the image, and the text, decoded, reads it from them.
 
-Shape letters: I images, B rows, L tokens, P patches, Q query tokens (and the context token),
-D width, H heads.
+Modules have the names of the published checkpoint, so that its keys are theirs.
+
+Shape letters: I images, B rows, L positions, P patches, Q visual tokens (the context token and the
+query tokens), D width, H heads.
 
 Weights, with D the width: each attention has four square projections with bias, 4 D^2 + 4 D; each
 feed-forward layer is 8 D^2 + 5 D at a factor of 4; a norm is 2 D.
 
     tokens       Q D
-    projections  key, value, query                        3 D^2 +  3 D
+    projections  query (never used), key, value           3 D^2 +  3 D
     a block      2 attentions, 2 feed-forward, 4 norms   24 D^2 + 26 D
-    text         1 attention, 1 feed-forward, 2 norms    12 D^2 + 13 D
+    reading      1 attention, 1 feed-forward, 2 norms    12 D^2 + 13 D, and cross_scale
 
-With D = 1024, two blocks and Q = 65: 63 D^2 + 68 D + 65 D = 66,196,480, published as 66.20 M.
+With D = 1024, two blocks and Q = 65: 63 D^2 + 68 D + 65 D + 1 = 66,196,481, published as 66.20 M.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import dropout, linear, scaled_dot_product_attention
 
 from qvft.models.qvision.configuration import QVisionConfig
 
-
-def grid_positions(
-    rows: int, columns: int, width: int, *, device: torch.device | None = None
-) -> Tensor:
-    """Sines and cosines of each patch's row and column, (rows * columns, width) float32.
-
-    The first half of the width tells the row, the second the column; in each, sines come first.
-    Source: Vaswani et al., arXiv 1706.03762, section 3.5, once for each axis in half of the width.
-    """
-
-    def count(number: int) -> Tensor:
-        return torch.arange(number, dtype=torch.float32, device=device)
-
-    frequencies = 10_000.0 ** -(count(width // 4) / (width // 4))
-    halves = []
-    for axis in torch.meshgrid(count(rows), count(columns), indexing="ij"):
-        angles = axis.reshape(-1, 1) * frequencies
-        halves += [angles.sin(), angles.cos()]
-    return torch.cat(halves, dim=1)
+BLOCK_NORM_EPS = 1e-6
+READING_NORM_EPS = 1e-5
 
 
 class QVisionAttention(nn.Module):
     """Multi-head attention whose keys and values can be computed once and used often.
 
+    Weights are named and stacked as those of `nn.MultiheadAttention`: query, key and value in
+    thirds of `in_proj_weight` (3 D, D) and `in_proj_bias` (3 D,).
     Source: Vaswani et al., arXiv 1706.03762, section 3.2.
     """
 
@@ -53,121 +40,80 @@ class QVisionAttention(nn.Module):
         super().__init__()
         width = config.qformer_hidden_size
         self.heads = config.qformer_num_heads
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
+        self.dropout = config.qformer_dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
 
     def memory(self, keys: Tensor, values: Tensor) -> Tensor:
         """Projected keys and values (B, 2, H, S, D / H) of two (B, S, D)."""
-        pair = self._by_head(self.k_proj(keys)), self._by_head(self.v_proj(values))
-        return torch.stack(pair, dim=1)
+        return torch.stack([self._projected(1, keys), self._projected(2, values)], dim=1)
 
     def forward(
         self, hidden: Tensor, memory: Tensor, *, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """What each position of `hidden` (B, L, D) reads from `memory`: (B, L, D), and (B, H, L, S)
         how it weighs it where that is asked for."""
-        query = self._by_head(self.q_proj(hidden))
+        query = self._projected(0, hidden)
         keys, values = memory.unbind(dim=1)
         weights = None
         if output_attentions:
             scores = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
             weights = scores.softmax(dim=-1)
-            read = weights @ values
+            read = dropout(weights, self.dropout, self.training) @ values
         else:
-            read = scaled_dot_product_attention(query, keys, values)
+            rate = self.dropout if self.training else 0.0
+            read = scaled_dot_product_attention(query, keys, values, dropout_p=rate)
         return self.out_proj(read.transpose(1, 2).flatten(2)), weights
 
-    def _by_head(self, hidden: Tensor) -> Tensor:
-        """(B, S, D) to (B, H, S, D / H)."""
-        return hidden.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _projected(self, third: int, hidden: Tensor) -> Tensor:
+        """(B, S, D) through a third of the projection, (B, H, S, D / H)."""
+        weight = self.in_proj_weight.chunk(3)[third]
+        bias = self.in_proj_bias.chunk(3)[third]
+        return linear(hidden, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-class QVisionFeedForward(nn.Sequential):
-    """Two linear layers with GELU between."""
+def _feed_forward(config: QVisionConfig) -> nn.Sequential:
+    """Two linear layers with GELU between and dropout behind each."""
+    width = config.qformer_hidden_size
+    inner = config.qformer_ffn_factor * width
+    return nn.Sequential(
+        nn.Linear(width, inner),
+        nn.GELU(),
+        nn.Dropout(config.qformer_dropout),
+        nn.Linear(inner, width),
+        nn.Dropout(config.qformer_dropout),
+    )
 
-    def __init__(self, config: QVisionConfig) -> None:
-        width = config.qformer_hidden_size
-        inner = config.qformer_ffn_factor * width
-        super().__init__(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
 
+class QVisionQFormer(nn.Module):
+    """All that stands between patch features and language-model head beside the decoder.
 
-class QVisionBlock(nn.Module):
-    """Self-attention, feed-forward, cross-attention to the patches, feed-forward.
-
-    Each has its own norm in front and is added to what it read.
+    Each block is self-attention, feed-forward, cross-attention to the patches, feed-forward; each
+    of these has its own norm in front and is added to what it read.
     """
 
     def __init__(self, config: QVisionConfig) -> None:
         super().__init__()
-        width = config.qformer_hidden_size
-        self.self_norm = nn.LayerNorm(width)
-        self.self_attention = QVisionAttention(config)
-        self.self_ffn_norm = nn.LayerNorm(width)
-        self.self_ffn = QVisionFeedForward(config)
-        self.cross_norm = nn.LayerNorm(width)
-        self.cross_attention = QVisionAttention(config)
-        self.cross_ffn_norm = nn.LayerNorm(width)
-        self.cross_ffn = QVisionFeedForward(config)
-        self.dropout = nn.Dropout(config.qformer_dropout)
-
-    def forward(
-        self, states: Tensor, keys: Tensor, values: Tensor, *, output_attentions: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """States (I, Q, D) after this block, and (I, H, Q, P) where they looked if asked for."""
-        own = self.self_norm(states)
-        read, _ = self.self_attention(own, self.self_attention.memory(own, own))
-        states = states + self.dropout(read)
-        states = states + self.dropout(self.self_ffn(self.self_ffn_norm(states)))
-        patches = self.cross_attention.memory(keys, values)
-        read, weights = self.cross_attention(
-            self.cross_norm(states), patches, output_attentions=output_attentions
-        )
-        states = states + self.dropout(read)
-        states = states + self.dropout(self.cross_ffn(self.cross_ffn_norm(states)))
-        return states, weights
-
-
-class QVisionTextReader(nn.Module):
-    """Token embeddings read the refined query tokens: one cross-attention, one feed-forward."""
-
-    def __init__(self, config: QVisionConfig) -> None:
-        super().__init__()
-        width = config.qformer_hidden_size
-        self.norm = nn.LayerNorm(width)
-        self.attention = QVisionAttention(config)
-        self.ffn_norm = nn.LayerNorm(width)
-        self.ffn = QVisionFeedForward(config)
-        self.dropout = nn.Dropout(config.qformer_dropout)
-
-    def forward(
-        self, tokens: Tensor, memory: Tensor, *, output_attentions: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, L, D) with what they read, and (B, H, L, Q) from where if asked for."""
-        read, weights = self.attention(
-            self.norm(tokens), memory, output_attentions=output_attentions
-        )
-        tokens = tokens + self.dropout(read)
-        return tokens + self.dropout(self.ffn(self.ffn_norm(tokens))), weights
-
-
-class QVisionQFormer(nn.Module):
-    """All that stands between the patch features and the decoder's input."""
-
-    def __init__(self, config: QVisionConfig) -> None:
-        super().__init__()
-        width = config.qformer_hidden_size
-        self.patch_grid = config.patch_grid
+        width, blocks = config.qformer_hidden_size, range(config.qformer_num_blocks)
         self.query_tokens = nn.Parameter(torch.empty(1, config.num_query_tokens, width))
-        self.context_token = (
-            nn.Parameter(torch.empty(1, 1, width)) if config.global_context_token else None
+        self.img_context = nn.Parameter(torch.empty(1, 1, width))
+        self.query_proj = nn.Linear(width, width)
+        self.key_proj = nn.Linear(width, width)
+        self.value_proj = nn.Linear(width, width)
+        self.self_attention_layers = nn.ModuleList(QVisionAttention(config) for _ in blocks)
+        self.cross_attention_layers = nn.ModuleList(QVisionAttention(config) for _ in blocks)
+        self.layer_norms = nn.ModuleList(
+            nn.LayerNorm(width, eps=BLOCK_NORM_EPS) for _ in range(4 * len(blocks))
         )
-        self.query_projection = nn.Linear(width, width)
-        self.key_projection = nn.Linear(width, width)
-        self.value_projection = nn.Linear(width, width)
-        self.blocks = nn.ModuleList(QVisionBlock(config) for _ in range(config.qformer_num_blocks))
-        self.text_reader = QVisionTextReader(config)
+        self.ffn_layers = nn.ModuleList(_feed_forward(config) for _ in range(2 * len(blocks)))
+        self.decoder_cross_attn = QVisionAttention(config)
+        self.decoder_cross_attn_norm = nn.LayerNorm(width, eps=READING_NORM_EPS)
+        self.decoder_cross_attn_ffn = _feed_forward(config)
+        self.decoder_cross_attn_norm2 = nn.LayerNorm(width, eps=READING_NORM_EPS)
+        self.cross_scale = nn.Parameter(torch.ones(1))
+        self.token_dropout = nn.Dropout(config.qformer_dropout)
+        self.output_dropout = nn.Dropout(config.qformer_dropout)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -176,22 +122,47 @@ class QVisionQFormer(nn.Module):
     def forward(
         self, features: Tensor, *, output_attentions: bool = False
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Refined query tokens (I, Q, D) of patch features (I, P, D), the context token last.
+        """Visual tokens (I, Q, D) of patch features (I, P, D), the context token first.
 
-        Positions are added to the features, whose keys and values are projected once for all
-        blocks. The second value holds (I, H, Q, P) for each block where attentions are asked for.
+        Keys and values of the features are projected once for all blocks. The second value holds
+        (I, H, Q, P) for each block where attentions are asked for.
         """
-        positions = grid_positions(*self.patch_grid, features.shape[-1], device=features.device)
-        features = features + positions.to(features.dtype)
-        keys, values = self.key_projection(features), self.value_projection(features)
-        learned = [self.query_tokens]
-        if self.context_token is not None:
-            learned.append(self.context_token)
-        states = self.query_projection(torch.cat(learned, dim=1))
+        keys, values = self.key_proj(features), self.value_proj(features)
+        states = torch.cat([self.img_context, self.query_tokens], dim=1)
+        if self.query_proj.weight.requires_grad and torch.is_grad_enabled():
+            # Processes that train together need a gradient of every trained weight: here it is 0.
+            states = states + 0.0 * (self.query_proj.weight.sum() + self.query_proj.bias.sum())
         states = states.expand(len(features), -1, -1)
         looks = []
-        for block in self.blocks:
-            states, weights = block(states, keys, values, output_attentions=output_attentions)
+        for block, attend in enumerate(self.self_attention_layers):
+            norms = self.layer_norms[4 * block : 4 * block + 4]
+            own = norms[0](states)
+            states = states + attend(own, attend.memory(own, own))[0]
+            states = states + self.ffn_layers[2 * block](norms[1](states))
+            look = self.cross_attention_layers[block]
+            read, weights = look(
+                norms[2](states), look.memory(keys, values), output_attentions=output_attentions
+            )
+            states = states + read
+            states = states + self.ffn_layers[2 * block + 1](norms[3](states))
             if weights is not None:
                 looks.append(weights)
         return states, tuple(looks)
+
+    def read(
+        self, hidden: Tensor, memory: Tensor, *, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Hidden states (B, L, D) with what they read of their image, for the language-model head.
+
+        Args:
+            memory: (B, 2, H, Q, D / H) from `decoder_cross_attn.memory`.
+
+        Returns:
+            (B, L, D), and (B, H, L, Q) from where if attentions are asked for.
+        """
+        read, weights = self.decoder_cross_attn(
+            self.decoder_cross_attn_norm(hidden), memory, output_attentions=output_attentions
+        )
+        hidden = hidden + self.cross_scale * read
+        hidden = hidden + self.decoder_cross_attn_ffn(self.decoder_cross_attn_norm2(hidden))
+        return self.output_dropout(hidden), weights

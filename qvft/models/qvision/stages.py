@@ -1,7 +1,7 @@
 """A QVision model's forward pass by stages.
 
-Shape letters: I images, P patches, B rows, L row length, Q query tokens, D decoder width,
-N positions, V vocabulary.
+Shape letters: I images, P patches, B rows, L row length, Q visual tokens, D decoder width,
+N positions.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
@@ -20,7 +21,7 @@ def encode_vision(model: QVisionForConditionalGeneration, pixel_values: Tensor) 
 
 
 def encode_features(model: QVisionForConditionalGeneration, features: Tensor) -> Tensor:
-    """Refined query tokens (I, Q, D) of patch features (I, P, D)."""
+    """Visual tokens (I, Q, D) of patch features (I, P, D)."""
     return model.qformer(features.to(model.qformer.dtype))[0]
 
 
@@ -31,8 +32,8 @@ def embed_rows(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """The decoder's input (B, L, D): tokens that have read their image."""
-    return model.embed(rows["input_ids"], images, image_index=image_index)
+    """The decoder's input (B, L, D): tokens, which meet their image after the decoder."""
+    return model.embed(rows["input_ids"])
 
 
 def decode_hidden(
@@ -48,6 +49,22 @@ def decode_hidden(
     ).last_hidden_state
 
 
+def read_images(
+    model: QVisionForConditionalGeneration,
+    hidden: Tensor,
+    *,
+    row: Tensor,
+    images: Tensor,
+    image_index: Tensor,
+) -> Tensor:
+    """As `stages.read_images`. Positions of a row read together, from one copy of its image."""
+    counts = row.bincount(minlength=len(image_index))
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    by_row = hidden.new_zeros(len(image_index), int(counts.max()), hidden.shape[-1])
+    by_row = by_row.index_put((row, place), hidden)
+    return model.read(by_row, model.image_memory(images)[image_index])[row, place]
+
+
 def generate(
     model: QVisionForConditionalGeneration,
     rows: Mapping[str, Tensor],
@@ -59,7 +76,7 @@ def generate(
     written = model.generate(
         input_ids=rows["input_ids"],
         attention_mask=rows["attention_mask"],
-        query_states=images,
+        visual_tokens=images,
         **settings,
     )
     length = rows["input_ids"].shape[1]

@@ -105,7 +105,15 @@ def language_loss(
     # The last column predicts nothing; positions are asked for among all columns.
     where = torch.zeros_like(labels, dtype=torch.bool)
     where[:, :-1] = supervised
-    hidden = hidden_at(model, embeds, attention_mask, where, Packing.of(rows))
+    hidden = hidden_at(
+        model,
+        embeds,
+        attention_mask,
+        where,
+        Packing.of(rows),
+        images=images,
+        image_index=image_index,
+    )
     losses, hits = token_losses(model, hidden, next_labels[supervised])
     of_row = supervised.nonzero()[:, 0]
     per_row = supervised.sum(dim=1).clamp(min=1)
@@ -127,7 +135,7 @@ def token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tup
     that no tensor of all positions times the vocabulary is ever held.
 
     Args:
-        hidden: (N, D) the decoder's last hidden states.
+        hidden: (N, D) what the language-model head is given.
         targets: (N,) the tokens that follow.
     """
     parts = list(zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True))

@@ -18,7 +18,7 @@ from qvft.errors import ModelError
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
-from qvft.models.qvision.processing import processor_from_components
+from qvft.models.qvision.processing import marked_tokenizer, processor_from_components
 from qvft.models.tiny import tiny_tokenizer
 
 FIELDS = {"qformer_num_heads": 4, "num_query_tokens": 6}
@@ -36,6 +36,7 @@ def parts(tmp_path_factory, make_config) -> Callable[[str], Path]:
                 model = AutoModel.from_config(make_config(kind).vision_config)
             else:
                 model = AutoModelForCausalLM.from_config(make_config(text=kind).text_config)
+                tiny_tokenizer(vocabulary_texts()).save_pretrained(path)
             model.save_pretrained(path)
         return path
 
@@ -61,7 +62,10 @@ def test_every_weight_of_both_checkpoints_arrives(parts, vision, text, pixels, i
     for expected, part in ((tower, model.vision_model.tower), (decoder, model.language_model)):
         found = part.state_dict()
         assert found.keys() == expected.keys()
-        assert all(torch.equal(found[key], expected[key]) for key in expected)
+        # The vocabulary has grown, its first rows are the checkpoint's.
+        assert all(
+            torch.equal(found[k][: len(w)] if w.dim() else found[k], w) for k, w in expected.items()
+        )
     assert model.config.qformer_hidden_size == model.config.token_width
     assert not model.training
     assert model(input_ids=ids, pixel_values=pixels).logits.isfinite().all()
@@ -73,8 +77,11 @@ def test_a_written_and_read_model_is_the_made_one(parts, tmp_path, pixels, ids) 
     read = QVisionForConditionalGeneration.from_pretrained(tmp_path)
     inputs = {"input_ids": ids, "pixel_values": pixels}
     assert torch.equal(read(**inputs).logits, made(**inputs).logits)
-    assert read.generation_config.eos_token_id == 2
-    assert read.generation_config.pad_token_id == 0
+    tokenizer = marked_tokenizer(str(parts("gpt_neo")))
+    ends = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    assert tokenizer.convert_ids_to_tokens(list(ends)) == ["<START>", "<END>", "<pad>"]
+    found = read.generation_config
+    assert (found.bos_token_id, found.eos_token_id, found.pad_token_id) == ends
 
 
 def test_the_qformer_hangs_on_the_seed_alone(parts) -> None:
@@ -98,10 +105,24 @@ def test_a_fresh_weight_has_the_configured_spread(parts) -> None:
         str(parts("clip")), str(parts("gpt_neo")), seed=0, initializer_range=0.5, **FIELDS
     ).qformer.requires_grad_(False)
     # 1,024 and 4,096 draws: their spread is within 4 of its own standard errors, 1 / sqrt(2 n).
-    assert qformer.query_projection.weight.std().item() == pytest.approx(0.5, rel=4 / 2048**0.5)
-    assert qformer.blocks[0].self_ffn[0].weight.std().item() == pytest.approx(
-        0.5, rel=4 / 8192**0.5
-    )
+    assert qformer.query_proj.weight.std().item() == pytest.approx(0.5, rel=4 / 2048**0.5)
+    assert qformer.ffn_layers[0][0].weight.std().item() == pytest.approx(0.5, rel=4 / 8192**0.5)
+    # 3,072 draws.
+    attention = qformer.decoder_cross_attn
+    assert attention.in_proj_weight.std().item() == pytest.approx(0.5, rel=4 / 6144**0.5)
+    assert not attention.in_proj_bias.any() and qformer.cross_scale.item() == 1
+
+
+def test_rows_of_the_marks_are_drawn_with_the_seed(parts) -> None:
+    def rows(seed: int) -> torch.Tensor:
+        paths = str(parts("clip")), str(parts("gpt_neo"))
+        return from_components(*paths, seed=seed, **FIELDS).get_input_embeddings().weight[61:]
+
+    first = rows(0)
+    assert len(first) == 1202 - 61 and torch.equal(first, rows(0))
+    assert not torch.equal(first, rows(1))
+    # Like the 61 rows that the decoder has, whose spread is known to 1 / sqrt(2 * 61 * 32).
+    assert first.std().item() == pytest.approx(0.1, rel=4 / 3904**0.5)
 
 
 @pytest.mark.parametrize("vision", ["clip", "siglip"])
@@ -183,7 +204,9 @@ def test_the_processor_is_both_parts_in_one(parts, tmp_path) -> None:
     processor.save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path)
     assert type(loaded) is CLIPProcessor
-    assert loaded.tokenizer.pad_token_id == loaded.tokenizer.eos_token_id
+    assert loaded.tokenizer.pad_token == "</s>", "what ended texts before the marks came"
+    assert (loaded.tokenizer.bos_token, loaded.tokenizer.eos_token) == ("<START>", "<END>")
+    assert loaded.tokenizer("<START> a red")["input_ids"][0] == loaded.tokenizer.bos_token_id
     images = [Image.new("RGB", (40, 20), "red"), Image.new("RGB", (16, 30), "blue")]
     texts = ["a red", "a blue picture"]
     batch = loaded(images=images, text=texts, padding=True, return_tensors="pt")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from transformers import AutoConfig, BertConfig, GPTNeoConfig
 
+from qvft.errors import ModelError
+from qvft.models.base import find_base
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES, QVisionConfig
 
 
 @pytest.mark.parametrize("text", DECODER_TYPES)
 @pytest.mark.parametrize("vision", VISION_TYPES)
 def test_a_configuration_is_written_and_read_back(make_config, tmp_path, vision, text) -> None:
-    config = make_config(vision, text, num_query_tokens=3, global_context_token=False)
+    config = make_config(vision, text, num_query_tokens=3)
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert type(loaded) is QVisionConfig
@@ -55,3 +59,11 @@ def test_the_decoders_blocks_stand_where_the_configuration_says(make_model, text
     model = make_model(text=text)
     blocks = model.get_submodule(model.config.decoder_blocks)
     assert len(blocks) == model.config.text_config.num_hidden_layers == 2
+
+
+def test_a_configuration_of_the_old_function_is_refused(make_config, tmp_path) -> None:
+    make_config().save_pretrained(tmp_path)
+    old = json.loads((tmp_path / "config.json").read_text()) | {"global_context_token": True}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(ModelError, match="qvft 0.1.0, whose QVision computed another function"):
+        find_base(str(tmp_path))

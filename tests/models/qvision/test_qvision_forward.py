@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES
-from qvft.models.qvision.qformer import QVisionAttention, grid_positions
+from qvft.models.qvision.modeling import CACHE
+from qvft.models.qvision.qformer import QVisionAttention
+from qvft.models.stages import read_images
 
 # Kernels sum in another order for another batch or another implementation: a few hundred terms of
 # size 1 with float32's 6e-8 each. GPT-Neo computes attention weights in float32 whatever its type.
@@ -21,10 +21,7 @@ def torch_attention(ours: QVisionAttention, query: Tensor, keys: Tensor, values:
     """The same weights in torch's own module: the reference."""
     width = query.shape[-1]
     theirs = nn.MultiheadAttention(width, ours.heads, batch_first=True, dtype=query.dtype)
-    projections = ours.q_proj, ours.k_proj, ours.v_proj
-    theirs.in_proj_weight.data = torch.cat([layer.weight for layer in projections])
-    theirs.in_proj_bias.data = torch.cat([layer.bias for layer in projections])
-    theirs.out_proj.load_state_dict(ours.out_proj.state_dict())
+    theirs.load_state_dict(ours.state_dict())
     return theirs(query, keys, values)[0]
 
 
@@ -52,51 +49,58 @@ def test_a_fresh_model_sees_its_image(make_model, pixels, ids, vision, text) -> 
 
 def test_query_tokens_are_drawn(make_model) -> None:
     qformer = make_model().qformer
-    tokens = torch.cat([qformer.query_tokens, qformer.context_token], dim=1)[0]
+    tokens = torch.cat([qformer.img_context, qformer.query_tokens], dim=1)[0]
     assert torch.pdist(tokens).min() > 0.1
-
-
-def test_positions_tell_row_and_column_apart() -> None:
-    positions = grid_positions(2, 3, 8)
-    assert positions.shape == (6, 8)
-    row, column = 1.0, 2.0
-    slow = 10_000.0**-0.5
-    halves = [[axis, axis * slow] for axis in (row, column)]
-    expected = [f(angle) for angles in halves for f in (math.sin, math.cos) for angle in angles]
-    # The last patch, row 1 and column 2; sines of float32 angles are good to 1e-7.
-    assert torch.allclose(positions[5], torch.tensor(expected), atol=1e-6)
-    assert torch.pdist(positions).min() > 0.1
 
 
 def test_the_qformer_is_the_described_one(make_model) -> None:
     """Written out with torch's attention: what is normalised, shared and added, and in which
-    order."""
+    order. `query_proj` is nowhere."""
     qformer = make_model().qformer.double()
     shaken(qformer)
     features = torch.randn(2, 16, 32, dtype=torch.float64)
-    placed = features + grid_positions(4, 4, 32).double()
-    keys, values = qformer.key_projection(placed), qformer.value_projection(placed)
-    learned = torch.cat([qformer.query_tokens, qformer.context_token], dim=1)
-    states = qformer.query_projection(learned).expand(2, -1, -1)
-    for block in qformer.blocks:
-        own = block.self_norm(states)
-        states = states + torch_attention(block.self_attention, own, own, own)
-        states = states + block.self_ffn(block.self_ffn_norm(states))
-        looking = block.cross_norm(states)
-        states = states + torch_attention(block.cross_attention, looking, keys, values)
-        states = states + block.cross_ffn(block.cross_ffn_norm(states))
+    keys, values = qformer.key_proj(features), qformer.value_proj(features)
+    states = torch.cat([qformer.img_context, qformer.query_tokens], dim=1).expand(2, -1, -1)
+    for block in (0, 1):
+        norms = qformer.layer_norms[4 * block : 4 * block + 4]
+        assert {norm.eps for norm in norms} == {1e-6}
+        own = norms[0](states)
+        states = states + torch_attention(qformer.self_attention_layers[block], own, own, own)
+        states = states + qformer.ffn_layers[2 * block](norms[1](states))
+        look = qformer.cross_attention_layers[block]
+        states = states + torch_attention(look, norms[2](states), keys, values)
+        states = states + qformer.ffn_layers[2 * block + 1](norms[3](states))
     # float64: sums of some hundred terms at 1e-16 each.
     assert torch.allclose(qformer(features)[0], states, atol=1e-12)
 
 
-def test_the_text_reader_is_the_described_one(make_model) -> None:
-    reader = make_model().qformer.text_reader.double()
-    shaken(reader)
-    tokens, states = torch.randn(2, 5, 32).double(), torch.randn(2, 7, 32).double()
-    read = tokens + torch_attention(reader.attention, reader.norm(tokens), states, states)
-    expected = read + reader.ffn(reader.ffn_norm(read))
-    found, _ = reader(tokens, reader.attention.memory(states, states))
+def test_the_text_reads_as_described(make_model) -> None:
+    qformer = make_model().qformer.double()
+    shaken(qformer)
+    hidden, states = torch.randn(2, 5, 32).double(), torch.randn(2, 7, 32).double()
+    norm, attend = qformer.decoder_cross_attn_norm, qformer.decoder_cross_attn
+    read = hidden + qformer.cross_scale * torch_attention(attend, norm(hidden), states, states)
+    expected = read + qformer.decoder_cross_attn_ffn(qformer.decoder_cross_attn_norm2(read))
+    found, _ = qformer.read(hidden, attend.memory(states, states))
     assert torch.allclose(found, expected, atol=1e-12)  # float64, as above
+
+
+def test_dropout_is_where_it_was_published(make_model, pixels, ids) -> None:
+    """On attention weights, twice in each feed-forward, on token embeddings and before the head."""
+    model = make_model(qformer_dropout=0.1)
+    rates = [m.p for m in model.qformer.modules() if isinstance(m, nn.Dropout)]
+    rates += [m.dropout for m in model.qformer.modules() if isinstance(m, QVisionAttention)]
+    # Four feed-forwards of blocks and one that reads; four attentions and one that reads.
+    assert rates == [0.1] * (2 * 5 + 2 + 5)
+    kept = model(input_ids=ids, pixel_values=pixels).logits
+    for part in (model.qformer.token_dropout, model.qformer.output_dropout):
+        part.train()
+        assert not torch.equal(model(input_ids=ids, pixel_values=pixels).logits, kept)
+        part.eval()
+    for asked in (False, True):
+        model.qformer.decoder_cross_attn.train()
+        found = model(input_ids=ids, pixel_values=pixels, output_attentions=asked).logits
+        assert not torch.equal(found, kept)
 
 
 @pytest.mark.parametrize("vision", VISION_TYPES)
@@ -115,21 +119,31 @@ def test_the_stages_are_the_forward_pass(make_model, pixels, ids, text) -> None:
     whole = model(input_ids=ids, pixel_values=pixels).logits
     states = model.encode_images(pixels)
     assert states.shape == (3, 7, model.config.qformer_hidden_size)
-    embeds = model.embed(ids, states)
+    memory = model.image_memory(states)
+    embeds = model.embed(ids)
     hidden = model.decode(embeds, torch.ones_like(ids), use_cache=False).last_hidden_state
     # The same operations on the same shapes; masks of ones may take another kernel than none.
-    assert torch.allclose(model.get_output_embeddings()(hidden), whole, atol=ROUNDING)
-    assert torch.equal(model(input_ids=ids, query_states=states).logits, whole)
-    assert torch.equal(model(input_ids=ids, image_memory=model.image_memory(states)).logits, whole)
-    assert torch.equal(model(inputs_embeds=embeds).logits, whole)
+    found = model.get_output_embeddings()(model.read(hidden, memory))
+    assert torch.allclose(found, whole, atol=ROUNDING)
+    assert torch.equal(model(input_ids=ids, visual_tokens=states).logits, whole)
+    assert torch.equal(model(input_ids=ids, image_memory=memory).logits, whole)
+    assert torch.equal(model(inputs_embeds=embeds, visual_tokens=states).logits, whole)
 
 
-def test_rows_share_an_image_by_index(make_model, pixels, ids) -> None:
+def test_positions_of_rows_read_their_image_by_index(make_model, pixels, ids) -> None:
     model = make_model()
-    states = model.encode_images(pixels[:2])
-    index = torch.tensor([1, 0, 1])
-    shared = model.embed(ids, states, image_index=index)
-    assert torch.allclose(shared, model.embed(ids, states[index]), atol=ROUNDING)
+    images, index = model.encode_images(pixels[:2]), torch.tensor([1, 0, 1])
+    hidden = model.decode(model.embed(ids), None).last_hidden_state
+    whole = model.read(hidden, model.image_memory(images[index]))
+    where = torch.zeros(3, 9, dtype=torch.bool)
+    where[0, 2:5] = where[2, 0] = where[2, 8] = True  # the second row asks for nothing
+    row = where.nonzero()[:, 0]
+    found = read_images(model, hidden[where], row=row, images=images, image_index=index)
+    assert torch.allclose(found, whole[where], atol=ROUNDING)
+    nothing = read_images(
+        model, hidden[:, :0].flatten(0, 1), row=row[:0], images=images, image_index=index
+    )
+    assert nothing.shape == (0, 32)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -201,12 +215,47 @@ def test_attentions_are_given_where_asked_for(make_model, pixels, ids, text) -> 
 
 def test_text_without_an_image_is_refused(make_model, pixels, ids) -> None:
     model = make_model()
-    with pytest.raises(ValueError, match="need their images in one form"):
+    with pytest.raises(ValueError, match="the images in one form"):
         model(input_ids=ids)
-    with pytest.raises(ValueError, match="need their images in one form"):
-        model(input_ids=ids, pixel_values=pixels, query_states=model.encode_images(pixels))
+    with pytest.raises(ValueError, match="the images in one form"):
+        model(input_ids=ids, pixel_values=pixels, visual_tokens=model.encode_images(pixels))
     with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
         model(pixel_values=pixels)
+
+
+def test_what_a_forward_does_not_know_is_refused_by_name(make_model, pixels, ids) -> None:
+    """Swallowed, a renamed argument would change what is computed in silence."""
+    model = make_model()
+    with pytest.raises(TypeError, match="past_keys"):
+        model(input_ids=ids, pixel_values=pixels, past_keys=None)
+    with pytest.raises(TypeError, match="query_states"):
+        model(input_ids=ids, query_states=model.encode_images(pixels))
+    with pytest.raises(TypeError, match="cache_state"):
+        model.decode(model.embed(ids), None, cache_state=None)
+    with pytest.raises(ValueError, match="query_states"):  # transformers' own check
+        model.generate(ids, pixel_values=pixels, query_states=pixels)
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_cache_goes_by_either_name(make_model, pixels, ids, name) -> None:
+    model = make_model()
+    whole = model(input_ids=ids, pixel_values=pixels).logits
+    first = model(input_ids=ids[:, :5], pixel_values=pixels, use_cache=True)
+    mask = torch.ones_like(ids)
+    rest = model(
+        input_ids=ids[:, 5:], attention_mask=mask, pixel_values=pixels, **{name: first[CACHE]}
+    )
+    assert torch.allclose(rest.logits, whole[:, 5:], atol=ROUNDING)
+    with pytest.raises(ValueError, match="two names of one thing"):
+        both = {"cache": first[CACHE], "past_key_values": first[CACHE]}
+        model(input_ids=ids[:, 5:], pixel_values=pixels, **both)
+
+
+def test_a_tuple_is_given_where_no_dict_is_wanted(make_model, pixels, ids) -> None:
+    model = make_model()
+    given = {"input_ids": ids, "pixel_values": pixels, "labels": ids, "use_cache": False}
+    loss, logits = model(**given, return_dict=False)[:2]
+    assert torch.equal(logits, model(**given).logits) and torch.equal(loss, model(**given).loss)
 
 
 def test_one_image_is_not_spread_over_many_rows(make_model, pixels, ids) -> None:
@@ -244,9 +293,12 @@ def test_every_weight_in_use_gets_a_gradient_with_and_without_checkpointing(
         model(input_ids=ids, pixel_values=pixels, labels=ids, use_cache=False).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
     plain, checkpointed = gradients
-    # A key's bias moves all scores of a softmax alike, so that its gradient is zero by nature.
+    # `query_proj` is never used and has a gradient of zero, so that processes can exchange it. A
+    # key's bias moves all scores of a softmax alike, so that its gradient is zero by nature.
+    assert not plain["qformer.query_proj.weight"].any()
     still = [n for n, g in plain.items() if g is None or not g.abs().sum() > 0]
-    assert [n for n in still if not n.endswith("k_proj.bias")] == []
+    by_nature = ("k_proj.bias", "query_proj.weight", "query_proj.bias")
+    assert [n for n in still if not n.endswith(by_nature)] == []
     for name, gradient in plain.items():
         assert torch.allclose(gradient, checkpointed[name], atol=ROUNDING), name
 

@@ -59,6 +59,34 @@ def test_greedy_with_and_without_a_cache_is_greedy(model, pixels, ids) -> None:
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_padded_rows_say_the_same_with_and_without_a_cache(model, pixels, ids, beams) -> None:
+    rows = left_padded([ids[0, :2], ids[1, :9], ids[2, :5]])
+    options: dict[str, Any] = {**GREEDY, "num_beams": beams, "num_return_sequences": beams}
+    cached, whole = (
+        model.generate(**rows, pixel_values=pixels, use_cache=use_cache, **options)
+        for use_cache in (True, False)
+    )
+    assert cached.shape == (3 * beams, 9 + NEW_TOKENS)
+    assert torch.equal(cached, whole)
+
+
+def test_with_a_cache_a_step_passes_one_position_through_all(model, pixels, ids) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def watch(module: Any, given: Any, options: Any, output: Any) -> None:
+        seen.append((options["inputs_embeds"].shape[1], output.last_hidden_state.shape[1]))
+
+    read: list[int] = []
+    model.get_decoder().register_forward_hook(watch, with_kwargs=True)
+    model.qformer.decoder_cross_attn.register_forward_hook(
+        lambda module, given, output: read.append(output[0].shape[1])
+    )
+    model.generate(ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, **GREEDY)
+    assert seen == [(9, 9)] + [(1, 1)] * (NEW_TOKENS - 1)
+    assert read == [1] * NEW_TOKENS
+
+
 def test_each_row_is_scored_by_its_own_image(model, pixels, ids) -> None:
     same = ids[:1].repeat(3, 1)
     found = model.generate(
@@ -90,11 +118,11 @@ def test_a_left_padded_batch_says_what_its_rows_say_alone(model, pixels, ids, be
         assert torch.equal(together[number, -NEW_TOKENS:], alone[0, -NEW_TOKENS:])
 
 
-def test_query_states_stand_in_for_pixels(model, pixels, ids) -> None:
+def test_visual_tokens_stand_in_for_pixels(model, pixels, ids) -> None:
     options = {"attention_mask": torch.ones_like(ids), "num_beams": 2, **GREEDY}
     states = model.encode_images(pixels)
     by_pixels = model.generate(ids, pixel_values=pixels, **options)
-    assert torch.equal(by_pixels, model.generate(ids, query_states=states, **options))
+    assert torch.equal(by_pixels, model.generate(ids, visual_tokens=states, **options))
 
 
 def test_several_sequences_stand_by_their_own_image(model, pixels, ids) -> None:
@@ -131,11 +159,12 @@ def test_sampling_draws_several_texts(model, pixels, ids) -> None:
     assert len({tuple(row) for row in draws[0][:4].tolist()}) > 1
 
 
-def test_an_image_is_encoded_once_however_long_the_text(model, pixels, ids) -> None:
+def test_an_image_is_encoded_once_however_long_the_text(model, pixels, ids, monkeypatch) -> None:
     calls = []
     model.vision_model.register_forward_hook(lambda *_: calls.append("vision"))
-    model.qformer.text_reader.attention.k_proj.register_forward_hook(
-        lambda *_: calls.append("keys")
+    memory = model.image_memory
+    monkeypatch.setattr(
+        model, "image_memory", lambda states: calls.append("keys") or memory(states)
     )
     mask = torch.ones_like(ids)
     model.generate(ids, attention_mask=mask, pixel_values=pixels, num_beams=3, **GREEDY)
@@ -163,18 +192,18 @@ def test_a_text_stops_at_the_end_token_and_is_padded(model, pixels, ids) -> None
 def test_prompt_embeddings_go_on_as_their_tokens_do(model, pixels, ids) -> None:
     mask = torch.ones_like(ids)
     states = model.encode_images(pixels)
-    by_ids = model.generate(ids, attention_mask=mask, query_states=states, **GREEDY)
+    by_ids = model.generate(ids, attention_mask=mask, visual_tokens=states, **GREEDY)
     by_embeds = model.generate(
-        inputs_embeds=model.embed(ids, states), attention_mask=mask, query_states=states, **GREEDY
+        inputs_embeds=model.embed(ids), attention_mask=mask, visual_tokens=states, **GREEDY
     )
     assert torch.equal(by_embeds[:, -NEW_TOKENS:], by_ids[:, -NEW_TOKENS:])
 
 
 def test_generation_without_an_image_is_refused(model, pixels, ids) -> None:
-    with pytest.raises(ValueError, match="either pixel_values or query_states"):
+    with pytest.raises(ValueError, match="either pixel_values or visual_tokens"):
         model.generate(ids, **GREEDY)
-    with pytest.raises(ValueError, match="either pixel_values or query_states"):
-        model.generate(ids, pixel_values=pixels, query_states=pixels, **GREEDY)
+    with pytest.raises(ValueError, match="either pixel_values or visual_tokens"):
+        model.generate(ids, pixel_values=pixels, visual_tokens=pixels, **GREEDY)
 
 
 def test_a_trained_model_says_to_each_image_its_own_text(make_model, pixels, ids) -> None:

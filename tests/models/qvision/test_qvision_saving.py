@@ -18,9 +18,8 @@ from transformers import (
     AutoModelForImageTextToText,
 )
 
-from qvft.errors import ModelError
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES
-from qvft.models.qvision.export import export_with_code
+from qvft.models.qvision.model_code import write_code
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 
 WITHOUT_QVFT = """
@@ -49,6 +48,11 @@ assert not any(name.partition(".")[0] == "qvft" for name in sys.modules)
 torch.save(answers, answered)
 model.save_pretrained(again)
 """
+
+
+def save_with_code(model: QVisionForConditionalGeneration, folder: Path) -> None:
+    model.save_pretrained(folder)
+    write_code(folder)
 
 
 def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
@@ -116,7 +120,7 @@ def test_a_folder_loads_with_either_attention(make_model, tmp_path, text, attent
 @pytest.mark.parametrize("auto", [AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText])
 def test_the_auto_classes_know_the_folder_without_its_code(make_model, tmp_path, auto) -> None:
     model = make_model()
-    export_with_code(model, tmp_path / "out")
+    save_with_code(model, tmp_path / "out")
     loaded = auto.from_pretrained(tmp_path / "out", trust_remote_code=False)
     assert type(loaded) is QVisionForConditionalGeneration
     assert same_weights(model, loaded)
@@ -126,7 +130,7 @@ def test_an_exported_folder_works_where_qvft_is_not(
     make_model, tmp_path: Path, pixels, ids
 ) -> None:
     model = make_model("clip")
-    export_with_code(model, tmp_path / "out")
+    save_with_code(model, tmp_path / "out")
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
     torch.save(inputs, tmp_path / "asked.pt")
     files = [str(tmp_path / name) for name in ("out", "asked.pt", "answered.pt", "again")]
@@ -152,7 +156,7 @@ def test_an_exported_folder_works_where_qvft_is_not(
 
 
 def test_the_code_beside_the_weights_names_no_qvft_import(make_model, tmp_path) -> None:
-    export_with_code(make_model(), tmp_path / "out")
+    save_with_code(make_model(), tmp_path / "out")
     files = sorted(path.name for path in (tmp_path / "out").glob("*.py"))
     assert files == ["configuration.py", "encoder.py", "modeling.py", "qformer.py"]
     for file in files:
@@ -161,9 +165,3 @@ def test_the_code_beside_the_weights_names_no_qvft_import(make_model, tmp_path) 
     auto_map = json.loads((tmp_path / "out" / "config.json").read_text())["auto_map"]
     assert auto_map["AutoConfig"] == "configuration.QVisionConfig"
     assert type(AutoConfig.from_pretrained(tmp_path / "out")).__module__.startswith("qvft.")
-
-
-def test_nothing_is_exported_over_something(make_model, tmp_path) -> None:
-    (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(ModelError, match="not empty"):
-        export_with_code(make_model(), tmp_path)

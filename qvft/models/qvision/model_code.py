@@ -1,33 +1,21 @@
-"""A QVision folder that loads where qvft is not installed."""
+"""The model's code beside its weights, so that a folder loads where qvft is not installed.
+
+There `AutoModel.from_pretrained(folder, trust_remote_code=True)` needs transformers alone. The code
+is this package's, with imports of one another made relative, as transformers asks of code beside
+weights.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from qvft.errors import ModelError
 from qvft.models.qvision import configuration, encoder, modeling, qformer
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.registration import AUTO_MODELS
 
 PACKAGE = "qvft.models.qvision."
 CODE = (configuration, encoder, qformer, modeling)
-
-
-def export_with_code(model: QVisionForConditionalGeneration, folder: Path) -> None:
-    """Writes weights, configuration and the model's code into a new folder.
-
-    There `AutoModel.from_pretrained(folder, trust_remote_code=True)` needs transformers alone. The
-    code is this package's, with imports of one another made relative, as transformers asks of code
-    beside weights.
-
-    Raises:
-        ModelError: the folder holds something already.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ModelError("not empty", where=str(folder), expected="a new folder")
-    model.save_pretrained(folder)
-    write_code(folder)
 
 
 def write_code(folder: Path) -> None:

@@ -1,0 +1,183 @@
+"""QVision in the layout it was published in: three files of weights, whose bases lie elsewhere.
+
+`config.json` holds `PUBLISHED_FIELDS` and no `model_type`. The weights lie in `COMPONENTS`, some of
+them twice or three times under different names; `published_weights.py` reads them. CLIP and GPT-Neo
+(configuration, image processor, tokenizer) are taken from the folders `clip`, `gpt_neo` and
+`tokenizer` beside the weights, or else from the hub.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, CLIPProcessor, PretrainedConfig
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from qvft.errors import ModelError
+from qvft.models.inert import require_inert
+from qvft.models.qvision.configuration import QVisionConfig
+from qvft.models.qvision.processing import marked_tokenizer, read_part
+
+PUBLISHED_FIELDS = ("embed_size", "vocab_size", "num_img_tokens")
+COMPONENTS = ("encoder", "decoder", "gpt_decoder")
+CLIP, GPT_NEO = "openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG"
+BESIDE = "put it into a folder clip, gpt_neo or tokenizer beside the weights"
+PUBLISHED_NEW_TOKENS = 30
+"""Steps that the published generation takes at most."""
+HEADS = 8
+"""Of every attention of the Q-Former; the layout does not say it."""
+
+
+def is_published(location: str, revision: str | None = None) -> bool:
+    """Whether a folder or hub id has the published layout, as far as its config.json says."""
+    return _read_fields(location, revision) is not None
+
+
+def published_config(location: str, revision: str | None = None) -> QVisionConfig:
+    """The whole geometry of a published checkpoint.
+
+    Raises:
+        ModelError: CLIP or GPT-Neo is not to be had, or does not fit what config.json says.
+    """
+    fields = _read_fields(location, revision)
+    assert fields is not None, "is_published says so"
+    clip = _configuration(clip_place(location, revision), "clip")
+    text = _configuration(gpt_neo_place(location, revision), "gpt_neo")
+    if fields["embed_size"] != text.hidden_size:
+        raise ModelError(
+            f"embed_size is {fields['embed_size']}, its GPT-Neo is {text.hidden_size} wide",
+            where=f"{location}: config.json",
+        )
+    text.vocab_size = fields["vocab_size"]
+    tokenizer = published_tokenizer(location, revision)
+    if len(tokenizer) > text.vocab_size:
+        raise ModelError(
+            f"vocab_size is {text.vocab_size}, its tokenizer has {len(tokenizer)} tokens",
+            where=f"{location}: config.json",
+        )
+    text.bos_token_id = tokenizer.bos_token_id
+    text.eos_token_id = tokenizer.eos_token_id
+    text.pad_token_id = tokenizer.pad_token_id
+    try:
+        return QVisionConfig(
+            vision_config=clip,
+            text_config=text,
+            qformer_hidden_size=fields["embed_size"],
+            qformer_num_heads=HEADS,
+            num_query_tokens=fields["num_img_tokens"],
+        )
+    except ValueError as error:
+        raise ModelError(str(error), where=location) from error
+
+
+def published_tokenizer(location: str, revision: str | None = None) -> Any:
+    """The tokenizer with its two marks, padding on the left.
+
+    Raises:
+        ModelError: it is not to be had.
+    """
+    place = tokenizer_place(location, revision) or gpt_neo_place(location, revision)
+    return marked_tokenizer(place, do=BESIDE)
+
+
+def published_processor(location: str, revision: str | None = None) -> CLIPProcessor:
+    """CLIP's image processor and the tokenizer in one.
+
+    Raises:
+        ModelError: one of them is not to be had.
+    """
+    images = read_part(CLIPImageProcessorPil, clip_place(location, revision), do=BESIDE)
+    return CLIPProcessor(images, published_tokenizer(location, revision))
+
+
+def clip_place(location: str, revision: str | None = None) -> str:
+    """Folder or hub id that holds the configuration and the image processor of CLIP."""
+    return _beside(location, revision, "clip/config.json") or CLIP
+
+
+def gpt_neo_place(location: str, revision: str | None = None) -> str:
+    """Folder or hub id that holds the configuration and the tokenizer (no marks) of GPT-Neo."""
+    return _beside(location, revision, "gpt_neo/config.json") or GPT_NEO
+
+
+def tokenizer_place(location: str, revision: str | None = None) -> str | None:
+    """Folder of the tokenizer with its marks; None where it has to be made of GPT-Neo's."""
+    return _beside(location, revision, "tokenizer/tokenizer.json")
+
+
+def published_files(location: str, revision: str | None = None) -> dict[str, Path]:
+    """The weight file of each component; those of a hub id are fetched first.
+
+    Raises:
+        ModelError: one is not there.
+    """
+    return {name: published_file(location, name, revision) for name in COMPONENTS}
+
+
+def published_file(location: str, component: str, revision: str | None = None) -> Path:
+    """The weight file of one component; that of a hub id is fetched first.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    path = _found(location, revision, f"{component}.safetensors")
+    if path is None:
+        raise ModelError(
+            f"no {component}.safetensors",
+            where=location,
+            expected=", ".join(f"{name}.safetensors" for name in COMPONENTS),
+        )
+    return path
+
+
+def _read_fields(location: str, revision: str | None) -> dict[str, int] | None:
+    """The fields of a config.json in the published layout; None where it is another or none."""
+    path = _found(location, revision, "config.json")
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or "model_type" in content:
+        return None
+    if not all(type(content.get(field)) is int for field in PUBLISHED_FIELDS):
+        return None
+    return {field: content[field] for field in PUBLISHED_FIELDS}
+
+
+def _found(location: str, revision: str | None, name: str) -> Path | None:
+    """A file of a folder or a hub id; None where there is none."""
+    if Path(location).is_dir():
+        path = Path(location) / name
+        return path if path.is_file() else None
+    try:
+        found = transformers.utils.cached_file(location, name, revision=revision)
+    except (OSError, ValueError):
+        return None
+    return Path(found) if found else None
+
+
+def _beside(location: str, revision: str | None, file: str) -> str | None:
+    """The folder of a file in a folder beside the weights; None where there is no such file."""
+    folder = Path(location)
+    if not folder.is_dir():
+        try:
+            wanted = [f"{name}/*" for name in ("clip", "gpt_neo", "tokenizer")]
+            folder = Path(snapshot_download(location, revision=revision, allow_patterns=wanted))
+        except (OSError, ValueError):
+            return None
+    path = folder / file
+    return str(path.parent) if path.is_file() else None
+
+
+def _configuration(place: str, kind: str) -> PretrainedConfig:
+    config = read_part(AutoConfig, place, do=BESIDE, trust_remote_code=False)
+    require_inert(config, where=place)
+    if config.model_type != kind:
+        raise ModelError(f'model_type "{config.model_type}"', where=place, expected=kind)
+    return config
