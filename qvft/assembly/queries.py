@@ -27,7 +27,7 @@ def query_similarity(loaded: Loaded, samples: Sequence[Sample]) -> float | None:
     """
     model = loaded.model
     sources = [sample.image for sample in samples[:IMAGES]]
-    place = model.query_tokens.device
+    place = model.get_input_embeddings().weight.device
     seen = loaded.collator.seen(sources, [0] * len(sources))
     trained = model.training
     model.eval()

@@ -24,8 +24,8 @@ READ: Mapping[str, tuple[str, ...]] = {
         "data.train.allow_outside", "data.train.questions", "data.train.annotations",
         "data.train.columns", "data.train.limit", "data.train.stream",
         "data.eval", "data.prompt", "data.text", "data.max_text_tokens", "data.on_bad_image",
-        "data.max_image_pixels", "data.preprocessing", "data.workers", "data.features", "data.features_dtype",
-        "data.features_limit_gb", "data.cache_images", "eval", "run",
+        "data.max_image_pixels", "data.preprocessing", "data.workers", "data.features",
+        "data.features_dtype", "data.features_limit_gb", "data.cache_images", "eval", "run",
     ),
     "merge": (
         "name", "model", "data.train", "data.eval", "data.prompt", "data.text",
