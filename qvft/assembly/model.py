@@ -92,7 +92,8 @@ def base_of(recipe: Recipe) -> Base:
 
 def template_of(recipe: Recipe, base: Base, processor: Any) -> PromptTemplate:
     """The prompt template that training, evaluation and prediction share."""
-    _require_positions(recipe, base)
+    new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
+    require_positions(recipe, base, new, where="data.max_text_tokens")
     return PromptTemplate(
         tokenizer=processor.tokenizer,
         num_query_tokens=image_tokens(base),
@@ -109,21 +110,25 @@ def image_tokens(base: Base) -> int:
     return base.config.num_query_tokens if base.family.image_tokens else 0
 
 
-def _require_positions(recipe: Recipe, base: Base) -> None:
+def require_positions(recipe: Recipe, base: Base, new_tokens: int, *, where: str) -> None:
     """Checks that the longest row and what is generated after it fit the decoder's positions.
+
+    Args:
+        new_tokens: how many may be generated.
+        where: the key that says so.
 
     Raises:
         RecipeError: they do not; on a GPU the decoder would fail without a message.
     """
     positions = getattr(base.config.text_config, "max_position_embeddings", None)
-    new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
-    needed = image_tokens(base) + recipe.data.max_text_tokens + new
-    if positions is not None and needed > positions:
+    before = image_tokens(base) + recipe.data.max_text_tokens
+    if positions is not None and before + new_tokens > positions:
         raise RecipeError(
-            f"{needed} positions for image, text and new tokens",
-            where="data.max_text_tokens",
+            f"{before + new_tokens} positions: {image_tokens(base)} for the image, "
+            f"{recipe.data.max_text_tokens} for text, {new_tokens} for new tokens",
+            where=where,
             expected=f"at most {positions}, which is all the decoder has",
-            do="lower data.max_text_tokens or eval.*.max_new_tokens",
+            do="lower data.max_text_tokens or max_new_tokens",
         )
 
 

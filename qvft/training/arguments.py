@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import PreTrainedModel, TrainingArguments
 
 from qvft.errors import RecipeError
@@ -55,9 +56,14 @@ _OURS = {
     "label_names": None,
     "label_smoothing_factor": None,
     "logging_nan_inf_filter": None,
+    "torch_compile": "train.compile",
+    "torch_compile_backend": "train.compile",
+    "torch_compile_mode": "train.compile",
     "fsdp": None,
     "deepspeed": None,
 }
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 # Transformers' "constant" ignores the warm-up.
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -79,7 +85,7 @@ def training_arguments(
         RecipeError: `train.arguments` names an unknown field, or one that has a key of its own;
             or the launcher asks for a way of sharding that is refused.
     """
-    _check_further(train["arguments"])
+    check_further(train["arguments"])
     asked_to_shard()
     zero_stage()
     on_gpu = torch.cuda.is_available()
@@ -157,10 +163,21 @@ def recompute_activations(model: PreTrainedModel, wanted: bool) -> None:
     (disable or model.gradient_checkpointing_disable)()
 
 
-def _check_further(further: Mapping[str, Any]) -> None:
+def check_further(further: Mapping[str, Any]) -> None:
+    """Checks names and types of further fields.
+
+    Raises:
+        RecipeError: an unknown field, one that qvft sets, or a value of another type.
+    """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     for key in further:
         where = f"train.arguments.{key}"
+        if key == "push_to_hub":
+            raise RecipeError(
+                "would upload checkpoints, which nobody can load as a model",
+                where=where,
+                do="upload the folder that qvft.merge writes: hf upload REPO FOLDER",
+            )
         if key in _OURS:
             instead = _OURS[key]
             raise RecipeError(
@@ -173,3 +190,16 @@ def _check_further(further: Mapping[str, Any]) -> None:
                 where=where,
                 do=f'did you mean "{near[0]}"?' if near else None,
             )
+        _require_type(key, further[key])
+
+
+def _require_type(key: str, value: Any) -> None:
+    """Raises RecipeError where a field's value is of another type than transformers declares."""
+    declared = get_type_hints(TrainingArguments)[key]
+    try:
+        TypeAdapter(declared, config=_STRICT).validate_python(value)
+    except ValidationError as error:
+        expected = declared.__name__ if isinstance(declared, type) else str(declared)
+        raise RecipeError(
+            f"{value!r}", where=f"train.arguments.{key}", expected=expected.replace("typing.", "")
+        ) from error

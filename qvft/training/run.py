@@ -26,6 +26,7 @@ from qvft.training.phases import (
 )
 from qvft.training.processes.texts_a_step import require_same_step, without_cutting
 from qvft.training.stopping import StopAtStep, requests_noted
+from qvft.training.trackers import trackers_named
 
 
 def check_folder(recipe: Recipe) -> Path:
@@ -138,7 +139,8 @@ def run_phases(
             if final is not None:
                 restore_weights(final)
             else:
-                trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+                with trackers_named(setup.arguments.report_to):
+                    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
             if trainer.is_world_process_zero():
                 clear(checkpoints)
             if index + 1 < len(setups):

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from qvft.assembly.asking.generation import check_fields, generation_fields
+from qvft.assembly.asking.generation import check_fields
 from qvft.assembly.asking.opening import Opened, open_target
+from qvft.assembly.asking.trial import tried_fields
 from qvft.assembly.asking.vision_language_model import VisionLanguageModel
 from qvft.assembly.hashes import trained_files
 from qvft.assembly.model import base_of
@@ -59,7 +60,7 @@ def predict_lines(
         UserError: the model is not there or does not fit, or a field's value is refused.
     """
     opened = open_target(model)
-    generation_fields(opened.recipe, fields)  # refused before the weights are loaded
+    tried_fields(opened.recipe, base_of(opened.recipe), fields)  # before the weights are loaded
     torch.manual_seed(opened.recipe.run.seed)
     found = VisionLanguageModel(opened).outcomes(
         rows, fields, batch_size=batch_size, workers=workers
@@ -99,7 +100,7 @@ def predict_to_file(
     settings = {
         **identity(model, opened),
         "prompt": opened.recipe.data.prompt.model_dump(),
-        "decoding": generation_fields(opened.recipe, fields),
+        "decoding": tried_fields(opened.recipe, base_of(opened.recipe), fields),
     }
     file = PredictionFile(out, rows, settings)
     if resume:

@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from qvft.assembly.asking.generation import check_fields, generation_fields
 from qvft.assembly.asking.opening import Opened, load_opened, open_target
+from qvft.assembly.model import require_positions
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
@@ -126,11 +127,14 @@ class VisionLanguageModel:
         workers: int,
     ) -> Iterator[Outcome]:
         """What comes of each row, as batches finish."""
+        generation = generation_fields(self.recipe, fields)
+        most = max(settings["max_new_tokens"] for settings in generation.values())
+        require_positions(self.recipe, self.loaded.base, most, where="max_new_tokens")
         return outcomes(
             self.loaded.model,
             self.loaded.collator,
             rows,
-            generation=generation_fields(self.recipe, fields),
+            generation=generation,
             batch_size=batch_size,
             workers=workers,
         )

@@ -13,7 +13,8 @@ from qvft.assembly.checking.preflight import preflight_checks
 from qvft.assembly.checking.previewing import preview
 from qvft.assembly.model import base_of, template_of
 from qvft.assembly.pinned import pinned
-from qvft.assembly.training.plans import PhasePlan
+from qvft.assembly.training.plans import PhasePlan, phase_plans
+from qvft.assembly.training.settings import require_settings
 from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.recipe import recipe_findings
@@ -35,6 +36,7 @@ def check_all(recipe: Recipe, preview_file: Path | None = None) -> Findings:
     Raises:
         UserError: whatever else training would raise before its first step.
     """
+    require_settings(recipe, base_of(recipe), phase_plans(recipe))
     found, stats = _check_data(recipe, preview_file)
     if found.unusable:
         return found

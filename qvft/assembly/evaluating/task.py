@@ -9,12 +9,12 @@ from typing import Any
 
 from qvft.assembly.alignment.aligned import retrieves
 from qvft.assembly.alignment.classifying import Classes, rows_of_class
-from qvft.assembly.asking.generation import generation_fields
 from qvft.assembly.asking.opening import Opened
+from qvft.assembly.asking.trial import tried_fields
 from qvft.assembly.data import Split, read_split
 from qvft.assembly.evaluating.facts import data_facts, decode_facts, model_facts
 from qvft.assembly.evaluating.standing import Standing, facts_of, why_other
-from qvft.assembly.model import versions
+from qvft.assembly.model import base_of, versions
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError, RecipeError
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
@@ -85,7 +85,7 @@ def prepare(opened: Opened, *, split: Split | None = None) -> Task:
     """
     recipe = opened.recipe
     _require_known_metrics(recipe.eval.metrics)
-    generation = generation_fields(recipe)
+    generation = tried_fields(recipe, base_of(recipe))
     split = split or read_split(recipe, "eval")
     rows = evaluation_rows(split.samples, texts=split.source.texts)
     if not rows:

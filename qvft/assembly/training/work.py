@@ -35,6 +35,7 @@ from qvft.assembly.streaming import streamed_batches
 from qvft.assembly.training.batches import token_batches, view_draw
 from qvft.assembly.training.objective import Collate, objective_of
 from qvft.assembly.training.plans import PhasePlan, phase_plans, require_kernels, require_shardable
+from qvft.assembly.training.settings import require_settings
 from qvft.data.left_out import StreamCollator
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
@@ -260,6 +261,7 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
     base = base_of(recipe)
     require_alignable(recipe, base)
     require_kernels(recipe, base, plans)
+    require_settings(recipe, base, plans)
     train = read_split(recipe, "train")
     # A test split is read by evaluation alone; training reads it only if told to watch it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
