@@ -32,16 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def bench(given: argparse.Namespace) -> None:
     """Recipe, rounds, ratios, JSON, chart."""
-    from qvft.assembly.bench.prediction import bench_prediction
-    from qvft.assembly.bench.report import (
-        machine,
-        prediction_json,
-        prediction_lines,
-        save_chart,
-        training_json,
-        training_table,
-    )
-    from qvft.assembly.bench.training import bench_training
+    from qvft.assembly.early import require_models, texts_of
     from qvft.errors import RecipeError
     from qvft.json_files import write_json
     from qvft.recipe.load import load_recipe
@@ -55,6 +46,21 @@ def bench(given: argparse.Namespace) -> None:
     recipe = load_recipe(given.recipe, given.overrides)
     if given.only != "train" and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
+    require_models(recipe)
+    texts_of(recipe, {"train": ["train"], "predict": ["eval"]}.get(given.only, ["train", "eval"]))
+
+    # All mistakes that can be told without torch have been told.
+    from qvft.assembly.bench.prediction import bench_prediction
+    from qvft.assembly.bench.report import (
+        machine,
+        prediction_json,
+        prediction_lines,
+        save_chart,
+        training_json,
+        training_table,
+    )
+    from qvft.assembly.bench.training import bench_training
+
     found: dict[str, Any] = {"machine": machine(recipe)}
     if given.only != "predict":
         training = bench_training(recipe, rounds=given.rounds, steps=given.steps)

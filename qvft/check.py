@@ -56,8 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def verify(run: Path, json_file: Path | None) -> None:
     """Findings on a run, screen, JSON."""
-    from qvft.assembly.checking.run import check_run
+    from qvft.assembly.runs import run_recipe
     from qvft.checking.run_screen import show_run
+
+    run_recipe(run, [])  # whether there is a run is told before torch is imported
+    from qvft.assembly.checking.run import check_run
 
     findings = check_run(run)
     show_run(findings, stdout)
@@ -89,23 +92,28 @@ def check(
     preview_file: Path | None,
 ) -> None:
     """Recipe, findings, screen, JSON, preview."""
+    from qvft.assembly.early import require_models, texts_of
+    from qvft.checking.findings import Findings
+    from qvft.checking.recipe import recipe_findings
+    from qvft.checking.screen import show
     from qvft.recipe.load import load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
 
-    from qvft.checking.findings import Findings
-    from qvft.checking.recipe import recipe_findings
-    from qvft.checking.screen import show
-
     if only == "recipe":
         findings = Findings(recipe=recipe_findings(recipe))
-    else:
-        from qvft.assembly.checking.recipe import check_all, check_data, check_model
+    elif only == "model":
+        require_models(recipe)
+        from qvft.assembly.checking.recipe import check_model
 
-        if only == "model":
-            findings = check_model(recipe)
-        else:
-            findings = (check_data if only == "data" else check_all)(recipe, preview_file)
+        findings = check_model(recipe)
+    else:
+        require_models(recipe)
+        texts = texts_of(recipe, ("train", "eval") if recipe.data.eval else ("train",))
+        from qvft.assembly.checking.recipe import check_all, check_data
+
+        look = check_data if only == "data" else check_all
+        findings = look(recipe, preview_file, texts=texts)
     show(findings, stdout)
     if json_file is not None:
         from qvft.json_files import write_json

@@ -36,17 +36,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def evaluate_target(given: argparse.Namespace) -> None:
     """Model, data, predictions, scores, comparison, report."""
     from qvft.assembly.asking.opening import open_target, require_eval_data
-    from qvft.assembly.data import source_name
+    from qvft.assembly.data import read_texts, source_name
+    from qvft.assembly.early import require_models
+
+    opened = open_target(given.run, recipe_path=given.recipe, overrides=given.overrides)
+    source = require_eval_data(opened)
+    require_models(opened.recipe)
+    texts = read_texts(opened.recipe, "eval")
+
+    # All mistakes that can be told without torch have been told.
     from qvft.assembly.evaluating.comparing import evaluate_against
     from qvft.assembly.evaluating.evaluation import evaluate, require_replaceable
     from qvft.assembly.evaluating.task import output_folder, prepare
     from qvft.evaluation.report.table import difference_table, score_table
 
-    opened = open_target(given.run, recipe_path=given.recipe, overrides=given.overrides)
-    source = require_eval_data(opened)
     folder = given.out or output_folder(opened, source_name(source))
     require_replaceable(folder)
-    task = prepare(opened)
+    task = prepare(opened, texts=texts)
     if given.against is None:
         result = evaluate(task, folder)
     else:

@@ -36,10 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def explain(given: argparse.Namespace) -> None:
     """A figure, or one of the two measures."""
-    from qvft.assembly.asking import explaining
+    from qvft.assembly.asking.opening import open_target
+    from qvft.assembly.early import require_models
+    from qvft.data.wanted import wanted_rows
     from qvft.json_files import write_json
 
     check_options(given)
+    if given.image is not None:
+        wanted_rows([given.image])
+    require_models(open_target(given.model, recipe_path=given.recipe).recipe)
+
+    # All mistakes that can be told without torch have been told.
+    from qvft.assembly.asking import explaining
+
     if given.image is not None:
         said = explaining.explain_image(
             given.model, given.image, question=given.question, out=given.out

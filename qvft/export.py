@@ -31,6 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export(given: argparse.Namespace) -> None:
     """Write, load as its users do, compare, summary."""
+    from qvft.assembly.early import require_models
+    from qvft.assembly.runs import run_recipe
+    from qvft.files import require_new_folder
+
+    require_models(run_recipe(Path(given.run), given.overrides))
+    require_new_folder(Path(given.out))
+
+    # All mistakes that can be told without torch have been told.
     from qvft.assembly.exporting.forms import export_run, proof_line
 
     content = export_run(Path(given.run), Path(given.out), to=given.to, overrides=given.overrides)

@@ -132,6 +132,18 @@ def new_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def require_new_folder(path: Path) -> None:
+    """Checks that `path` is free, or an empty folder: outputs are never overwritten.
+
+    Raises:
+        DataError: it is not.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(
+            "exists already", where=str(path), do="name a new folder; nothing is overwritten"
+        )
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yields a fresh folder that takes the name `path` only if the block ends without an error.
@@ -142,10 +154,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         BusyError: another process is writing it.
     """
     with beside(path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise DataError(
-                "exists already", where=str(path), do="name a new folder; nothing is overwritten"
-            )
+        require_new_folder(path)
         partial = path.with_name(f".{path.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         partial.mkdir()

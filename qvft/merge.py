@@ -30,6 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def merge(given: argparse.Namespace) -> None:
     """Plan, apply, write, verify, summary."""
+    from qvft.assembly.early import require_models
+    from qvft.assembly.runs import run_recipe
+    from qvft.files import require_new_folder
+
+    require_models(run_recipe(Path(given.run), given.overrides))
+    require_new_folder(Path(given.out))
+
+    # All mistakes that can be told without torch have been told.
     from qvft.assembly.exporting.merging import merge_run
 
     content = merge_run(

@@ -51,10 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
+    from qvft.assembly.asking.opening import open_target
+    from qvft.assembly.early import require_models
     from qvft.data.wanted import wanted_rows
     from qvft.locks import beside
 
     check_options(given)
+    rows = wanted_rows(given.images, question=given.question)
+    require_models(open_target(given.model).recipe)
+
+    # All mistakes that can be told without torch have been told.
     if given.classes is not None:
         check_options_of_classes(given, further)
         from qvft.assembly.alignment.classifying import (
@@ -73,7 +79,6 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         asked = read_fields(given.generation_config) if given.generation_config else {}
         asked |= field_options(further)
         lines_of, write = predict_lines, predict_to_file
-    rows = wanted_rows(given.images, question=given.question)
     pace = {"batch_size": given.batch_size, "workers": given.workers}
     if given.out is None:
         for line in lines_of(given.model, rows, asked, **pace):

@@ -26,23 +26,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(recipe_path: str, overrides: Sequence[str]) -> None:
     """Recipe, data, model, adapters, features, training, checkpoint."""
+    from qvft.assembly.early import require_models, training_texts
+    from qvft.assembly.pinned import pinned, pinned_by_lock
+    from qvft.files import require_space, require_writable
     from qvft.recipe.load import load_recipe
+    from qvft.training.run import check_folder, claimed_folder, is_finished
 
     recipe = load_recipe(recipe_path, overrides)
-
-    from qvft.adapters.table import component_table
-    from qvft.assembly.pinned import pinned
-    from qvft.assembly.training.work import training_work
-    from qvft.files import require_space, require_writable
-    from qvft.training.run import check_folder, claimed_folder, is_finished, run_phases
-
-    recipe = pinned(recipe)
-    folder = check_folder(recipe)
+    require_models(recipe)
+    folder = check_folder(pinned_by_lock(recipe))
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)
         return
     require_writable(folder / "metrics.jsonl")
-    work = training_work(recipe)
+    texts = training_texts(recipe)
+
+    # All mistakes that can be told without torch have been told.
+    from qvft.adapters.table import component_table
+    from qvft.assembly.training.work import training_work
+    from qvft.training.phase_order import run_phases
+
+    recipe = pinned(recipe)
+    work = training_work(recipe, texts=texts)
     require_space(folder, work.needed_bytes())
     with claimed_folder(recipe):
         if is_finished(folder):  # by another process, meanwhile

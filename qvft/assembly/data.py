@@ -22,6 +22,8 @@ from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
 
 REASONS = 8
+Texts = Mapping[str, list[Sample]]
+"""The samples of a recipe's data by `train` and `eval`; none of what is streamed."""
 logger = get_logger("qvft.data")
 
 
@@ -67,8 +69,11 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
     )
 
 
-def read_split(recipe: Recipe, which: str) -> Split:
+def read_split(recipe: Recipe, which: str, texts: list[Sample] | None = None) -> Split:
     """The recipe's `train` or `eval` data, its images checked.
+
+    Args:
+        texts: from `read_texts`, where they have been read already.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
@@ -76,7 +81,7 @@ def read_split(recipe: Recipe, which: str) -> Split:
     """
     if is_streamed(recipe, which):
         return _streamed(recipe)
-    samples = read_texts(recipe, which)
+    samples = texts or read_texts(recipe, which)
     source = getattr(recipe.data, which)
     if source.format == "drawn":
         # There are no files that could be broken, and drawing them all twice takes its time.
@@ -102,10 +107,13 @@ def read_split(recipe: Recipe, which: str) -> Split:
     return Split(source_name(source), source, kept, skipped, samples_hash(kept))
 
 
-def inspect_split(recipe: Recipe, which: str) -> Split:
+def inspect_split(recipe: Recipe, which: str, texts: list[Sample] | None = None) -> Split:
     """The recipe's `train` or `eval` data with its images' looks, for a check of the data.
 
     Unusable images are listed, all of them, whatever `data.on_bad_image` says.
+
+    Args:
+        texts: from `read_texts`, where they have been read already.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
@@ -114,7 +122,7 @@ def inspect_split(recipe: Recipe, which: str) -> Split:
         stream = stream_of(recipe)
         samples, broken = stream_head(stream, CHECKED, seed=recipe.run.seed)
     else:
-        stream, samples, broken = None, read_texts(recipe, which), []
+        stream, samples, broken = None, texts or read_texts(recipe, which), []
     source = getattr(recipe.data, which)
     if source.format == "drawn":
         return Split(source_name(source), source, samples, [], samples_hash(samples))

@@ -21,12 +21,12 @@ from qvft.data.collate import Collator
 from qvft.data.images.augmentation import Augmentation
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
-from qvft.errors import CheckpointError, RecipeError
+from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
 from qvft.models.base import Base, find_base, weights_hash
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
-from qvft.recipe.lock import read_lock, recipe_hash
+from qvft.recipe.lock import recipe_hash
 from qvft.recipe.schema import Recipe, Tune
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")
@@ -284,19 +284,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def run_recipe(run_dir: Path, overrides: list[str]) -> Recipe:
-    """The recipe of a run folder with overrides laid over its lock.
-
-    Raises:
-        CheckpointError: no run is there, or its training has not finished.
-    """
-    recipe = read_lock(run_dir, overrides)
-    if not (run_dir / "adapter" / "manifest.json").is_file():
-        raise CheckpointError(
-            "training has not finished: there is no adapter",
-            where=str(run_dir),
-            do="finish it with train.resume=auto",
-        )
-    return recipe

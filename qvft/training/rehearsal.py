@@ -59,7 +59,7 @@ def require_trainable(train: Mapping[str, Any], *, workers: int = 0, where: str 
 
 
 def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
-    """Builds a phase around a stand-in, takes two steps, evaluates and saves, in a folder that goes.
+    """Builds a phase around a stand-in, takes two steps, evaluates and saves.
 
     Args:
         train: the recipe's `train` section as a mapping.

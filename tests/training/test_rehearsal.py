@@ -88,8 +88,8 @@ def test_what_fails_within_a_tracker_is_about_trackers() -> None:
     theirs = compile(
         "raise OSError('no login')", "/x/transformers/integrations/integration_utils.py", "exec"
     )
-    with pytest.raises(RecipeError, match=r"^train\.report_to: wandb failed \(no login\)"):
-        with trackers_named(["wandb"]):
-            exec(theirs)
+    failed = r"^train\.report_to: wandb failed \(no login\)"
+    with pytest.raises(RecipeError, match=failed), trackers_named(["wandb"]):
+        exec(theirs)
     with pytest.raises(OSError, match="of another"), trackers_named(["wandb"]):
         raise OSError("of another")

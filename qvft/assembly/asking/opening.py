@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qvft.assembly.model import Loaded, base_model, base_of, run_recipe, trained_model
+from qvft.assembly.runs import run_recipe
 from qvft.errors import CheckpointError, RecipeError
 from qvft.json_files import read_json
 from qvft.recipe.data import Source
 from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
 from qvft.recipe.lock import LOCK_NAME
 from qvft.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from qvft.assembly.model import Loaded
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,12 @@ def open_target(
 
 
 def load_opened(opened: Opened) -> Loaded:
-    """Loads the weights of what was opened, in evaluation mode on this process's device."""
+    """Loads the weights of what was opened, in evaluation mode on this process's device.
+
+    Torch is imported here, so that a target is opened, and a mistake told, without it.
+    """
+    from qvft.assembly.model import base_model, base_of, trained_model
+
     if opened.kind == "run":
         return trained_model(Path(opened.name), opened.recipe)
     loaded = base_model(opened.recipe, base_of(opened.recipe))

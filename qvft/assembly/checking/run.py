@@ -12,7 +12,8 @@ from qvft.adapters.fingerprints import READ, fingerprints
 from qvft.assembly.data import read_split, read_texts, samples_hash, source_name
 from qvft.assembly.evaluating.standing import Standing, read_standing
 from qvft.assembly.hashes import images_hash, trained_files
-from qvft.assembly.model import base_hash, base_of, run_recipe, versions
+from qvft.assembly.model import base_hash, base_of, versions
+from qvft.assembly.runs import run_recipe
 from qvft.assembly.streaming import is_streamed, stream_of
 from qvft.checking.run_findings import RunFindings, Verified, compared
 from qvft.data.sample import Sample

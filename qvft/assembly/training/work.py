@@ -20,7 +20,7 @@ from qvft.adapters.checkpoint import (
 )
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.assembly.alignment.heads import TextBranch, new_branch, require_alignable
-from qvft.assembly.data import Split, read_split
+from qvft.assembly.data import Split, Texts, read_split
 from qvft.assembly.features import with_features
 from qvft.assembly.model import (
     Loaded,
@@ -31,11 +31,12 @@ from qvft.assembly.model import (
     set_trainable,
     with_fresh_adapters,
 )
-from qvft.assembly.streaming import streamed_batches
 from qvft.assembly.training.batches import token_batches, view_draw
+from qvft.assembly.training.kernels import require_kernels, require_shardable
 from qvft.assembly.training.objective import Collate, objective_of
-from qvft.assembly.training.plans import PhasePlan, phase_plans, require_kernels, require_shardable
+from qvft.assembly.training.plans import PhasePlan, phase_plans
 from qvft.assembly.training.settings import require_settings
+from qvft.assembly.training.streamed import streamed_batches
 from qvft.data.left_out import StreamCollator
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.errors import RecipeError
@@ -244,11 +245,14 @@ class TrainingWork:
         check_image_matters(module, {key: value.to(place) for key, value in batch.items()})
 
 
-def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWork:
+def training_work(
+    recipe: Recipe, *, given: Loaded | None = None, texts: Texts | None = None
+) -> TrainingWork:
     """Reads the data, loads the model and puts adapters into it.
 
     Args:
         given: the recipe's base model, where it is at hand already; it gets the adapters.
+        texts: from `early.training_texts`, where they have been read already.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
@@ -262,10 +266,11 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
     require_alignable(recipe, base)
     require_kernels(recipe, base, plans)
     require_settings(recipe, base, plans)
-    train = read_split(recipe, "train")
+    texts = texts or {}
+    train = read_split(recipe, "train", texts.get("train"))
     # A test split is read by evaluation alone; training reads it only if told to watch it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
-    evaluation = read_split(recipe, "eval") if watched else None
+    evaluation = read_split(recipe, "eval", texts.get("eval")) if watched else None
     set_seed(recipe.run.seed)
     # What is about to be cut does not go to the GPU whole.
     place = torch.device("cpu") if sharded else None
