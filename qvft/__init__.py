@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qvft.assembly.asking.vision_language_model import VisionLanguageModel, load_model
+
+# On some processors bitsandbytes advises at every import to fetch a kernel for a way of computing
+# that `models.quantize.keep_layout` does not take.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = ["VisionLanguageModel", "load_model"]
 

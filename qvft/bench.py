@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from qvft.log import exit_status, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.bench", description=__doc__)
+    parser = RecipeParser(prog="qvft.bench", description=__doc__)
     parser.add_argument("recipe", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument("--only", choices=("train", "predict"), help="measure this alone")

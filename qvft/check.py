@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -13,11 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.log import exit_status, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks; returns the exit status, 1 where a check has failed."""
-    parser = argparse.ArgumentParser(prog="qvft.check", description=__doc__)
+    parser = RecipeParser(prog="qvft.check", description=__doc__)
     parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml, or a run folder")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument(

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.log import exit_status, stdout
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.convert", description=__doc__)
@@ -38,6 +40,7 @@ def convert(given: argparse.Namespace) -> None:
     """Read, write, one line of summary."""
     from qvft.data.formats import read_samples
     from qvft.data.write_jsonl import write_jsonl
+    from qvft.files import expanded
 
     options = ("split", "images", "questions", "annotations", "limit", "allow_outside")
     samples = read_samples(
@@ -46,7 +49,7 @@ def convert(given: argparse.Namespace) -> None:
         columns=dict(pair.partition("=")[::2] for pair in given.columns or ()),
         **{name: getattr(given, name) for name in options},
     )
-    done = write_jsonl(samples, given.out.expanduser(), copy_images=given.copy_images)
+    done = write_jsonl(samples, expanded(given.out), copy_images=given.copy_images)
     counts = f"{done.images} images, {done.captions} captions, {done.questions} questions"
     copied = f" ({done.images_written} images written beside it)" if done.images_written else ""
     stdout.print(f"{counts} written to {given.out}{copied}", highlight=False, markup=False)

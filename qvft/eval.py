@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.log import exit_status, is_main_process, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.eval", description=__doc__)
+    parser = RecipeParser(prog="qvft.eval", description=__doc__)
     parser.add_argument("run", help="run folder, merged model folder or hub id")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument("--recipe", help="for a model that is no run: data, prompts, decoding")

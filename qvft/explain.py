@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.log import exit_status, stdout
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Explains or measures; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.explain", description=__doc__)

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.log import exit_status, stderr, stdout
+from qvft.terminal import program
 
 _SHOWN_ID, _SHOWN_DAMAGED = 12, 20
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Lists, verifies or prunes; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.features", description=__doc__)
@@ -44,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def act(given: argparse.Namespace) -> None:
     """Finds the cache and does what was asked."""
     from qvft.data.features.folders import default_cache
+    from qvft.files import expanded
 
-    cache = given.cache.expanduser() if given.cache else default_cache()
+    cache = expanded(given.cache) if given.cache else default_cache()
     if given.action == "list":
         show(cache)
     elif given.action == "verify":

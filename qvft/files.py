@@ -17,6 +17,20 @@ from qvft.errors import DataError, SpaceError
 from qvft.locks import beside
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` as the home folder.
+
+    Raises:
+        DataError: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            "there is no such home folder", where=str(path), do="write the path without ~"
+        ) from error
+
+
 def read_text(path: Path) -> str:
     """The content of a UTF-8 file, without a byte order mark.
 

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.log import exit_status, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Merges; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.merge", description=__doc__)
+    parser = RecipeParser(prog="qvft.merge", description=__doc__)
     parser.add_argument("run", help="run folder of qvft.train")
     parser.add_argument("out", help="new folder for the merged model")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="of the recipe")

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.log import exit_status, shown, stderr
+from qvft.terminal import program
 
 PROMPT = "a photo of a {}"
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predicts; returns the exit status."""
     parser = argparse.ArgumentParser(

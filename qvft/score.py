@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.log import exit_status, stdout
+from qvft.terminal import program
 
 FILES = {
     "caption": {
@@ -25,6 +26,7 @@ FILES = {
 }
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Scores; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.score", description=__doc__)

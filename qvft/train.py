@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from qvft.log import exit_status, get_logger, is_main_process, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 logger = get_logger("qvft.train")
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.train", description=__doc__)
+    parser = RecipeParser(prog="qvft.train", description=__doc__)
     parser.add_argument("recipe", help="YAML file, e.g. recipes/custom_jsonl.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     given = parser.parse_args(arguments)

@@ -10,10 +10,11 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "qvft"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-ROOTS = {"errors", "log", "files", "json_files", "json_mistakes", "disk", "locks"}
+ROOTS = {"errors", "log", "terminal", "files", "json_files", "json_mistakes", "disk", "locks"}
 MAY_IMPORT = {
     "errors": set(),
-    "log": {"errors", "disk"},
+    "log": {"errors", "disk", "terminal"},
+    "terminal": {"errors", "disk"},
     "json_mistakes": {"errors"},
     "disk": {"errors"},
     "locks": {"errors", "disk"},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qvft.data.features.space import Space, space_of
 from qvft.errors import DataError
+from qvft.files import expanded
 from qvft.json_files import read_json
 
 SPACE_FILE = "space.json"
@@ -18,9 +19,16 @@ RECORDS, INDEX = ".features", ".index.json"
 
 
 def default_cache() -> Path:
-    """`$QVFT_CACHE`, or `~/.cache/qvft/features`."""
+    """`$QVFT_CACHE`, or `~/.cache/qvft/features`.
+
+    Raises:
+        DataError: there is no home folder.
+    """
     given = os.environ.get("QVFT_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "qvft" / "features"
+    try:
+        return expanded(given or "~/.cache/qvft/features")
+    except DataError as error:
+        raise DataError("no home folder", where="features cache", do="set QVFT_CACHE") from error
 
 
 def space_folders(cache: Path) -> Iterator[Path]:

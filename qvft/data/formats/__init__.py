@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import (
@@ -26,6 +25,7 @@ from qvft.data.formats.gathering import Unique
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream
 from qvft.errors import DataError, QvftError
+from qvft.files import expanded
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_samples(
         )
     folders = {"images": images, "questions": questions, "annotations": annotations}
     given: dict[str, Any] = {
-        key: Path(value).expanduser() for key, value in folders.items() if value is not None
+        key: expanded(value) for key, value in folders.items() if value is not None
     }
     given |= {"split": split} if split is not None else {}
     given |= {"columns": columns} if columns else {}
@@ -106,7 +106,7 @@ def read_samples(
         )
     if limit is not None and limit < 1:
         raise DataError(f"`limit` is {limit}", expected="at least 1")
-    found = FORMATS[format].read(Path(path).expanduser(), **given)
+    found = FORMATS[format].read(expanded(path), **given)
     try:
         samples = list(islice(found, limit))
     except QvftError:  # some are OSErrors too
@@ -147,7 +147,7 @@ def open_stream(
     given = {key: value for key, value in options.items() if value is not None}
     _require_options(format, given)
     try:
-        return STREAMS[format](Path(path).expanduser(), **given)
+        return STREAMS[format](expanded(path), **given)
     except QvftError:  # some are OSErrors too
         raise
     except OSError as error:

@@ -35,6 +35,7 @@ def test_lines_of_an_image_are_merged_in_the_order_of_first_appearance(tmp_path:
 
 
 def test_absolute_paths_and_an_image_folder_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
     here, there = read(
         tmp_path,
         {"image": "a.png", "caption": "x"},
