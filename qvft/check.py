@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(arguments)
     if given.preview is not None and given.only in ("recipe", "model"):
         parser.error(f"--preview needs the data, which --only {given.only} leaves out")
-    is_run = Path(given.recipe).is_dir()
+    is_run = os.path.isdir(given.recipe)  # False for a name that no system takes
     if is_run and (given.overrides or given.only or given.preview):
         parser.error("a run is checked as it is; overrides, --only and --preview are for recipes")
     for option, path in (("--json", given.json), ("--preview", given.preview)):

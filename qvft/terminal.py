@@ -8,10 +8,17 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from qvft.disk import disk_failure
 
-Main = Callable[[Sequence[str] | None], int]
+
+class Main(Protocol):
+    """A program: from its arguments, or those of the command line, to its exit status."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int: ...
+
+
 _ESCAPED = "qvft_escaped"
 
 
@@ -34,6 +41,9 @@ def program(main: Callable[..., int]) -> Main:
             drop_output()
             return 1
         except OSError as error:
+            if error.filename is not None:  # of an option that was looked at before all else
+                print(f"qvft: {error.filename}: {error.strerror}.", file=sys.stderr)
+                return 2
             said = disk_failure(error)
             if said is None:
                 raise

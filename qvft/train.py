@@ -1,4 +1,7 @@
-"""`accelerate launch -m qvft.train RECIPE [key.path=value ...]`: trains what a recipe says."""
+"""`python -m qvft.train RECIPE [key.path=value ...]`: trains what a recipe says.
+
+Several GPUs: `accelerate launch -m qvft.train RECIPE` starts a process for each.
+"""
 
 from __future__ import annotations
 

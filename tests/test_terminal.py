@@ -135,6 +135,13 @@ def test_without_a_home_folder_the_cache_says_what_to_set() -> None:
         expanded("~/data")
 
 
+@pytest.mark.parametrize("command", [f"check {'x' * 300}", f"check r.yaml --json {'x' * 300}"])
+def test_a_name_that_no_system_takes_is_one_message(command: str, place: Path) -> None:
+    ended = shell(f"qvft {command}", place)
+    assert (ended.returncode, "File name too long" in ended.stderr) == (2, True), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "meant"),
     [

@@ -121,9 +121,10 @@ def _fields(decode: Decode, where: str, over: Mapping[str, Any]) -> dict[str, An
 
 def _require_valid(fields: Mapping[str, Any], kind: str) -> None:
     """Refuses what transformers refuses without a model, and says which fields have no effect."""
-    beams = fields.get("num_beams", 1)
-    if not isinstance(beams, int) or isinstance(beams, bool) or beams < 1:
-        raise RecipeError(f"{beams}", where="num_beams", expected="a whole number, 1 or more")
+    for name in ("num_beams", "max_new_tokens"):
+        value = fields.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RecipeError(f"{value}", where=name, expected="a whole number, 1 or more")
     if not isinstance(fields.get("do_sample", False), bool):
         raise RecipeError(f"{fields['do_sample']}", where="do_sample", expected="true or false")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -108,7 +109,7 @@ def read_samples(
         raise DataError(f"`limit` is {limit}", expected="at least 1")
     found = FORMATS[format].read(expanded(path), **given)
     try:
-        samples = list(islice(found, limit))
+        samples = list(islice(found, None if limit is None else min(limit, sys.maxsize)))
     except QvftError:  # some are OSErrors too
         raise
     except OSError as error:

@@ -58,6 +58,12 @@ def test_more_new_tokens_than_positions_are_refused_with_the_key() -> None:
         asked.caption([], max_new_tokens=5000)
 
 
+@pytest.mark.parametrize("value", [None, 0, -1, 2.5, True, "x", 2**70])
+def test_a_number_of_new_tokens_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(RecipeError, match="max_new_tokens: "):
+        tried(recipe(), max_new_tokens=value)
+
+
 def test_a_field_that_works_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     settings = tried(recipe(), no_repeat_ngram_size=3, do_sample=True, temperature=0.7)
     assert settings["caption"]["no_repeat_ngram_size"] == 3
