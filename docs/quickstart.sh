@@ -14,7 +14,7 @@ rm -rf "$tuned" "$merged"
 
 run python -m qvft.data.digits data/digits
 run python -m qvft.eval qvft/tiny-blip2 --recipe "$recipe"
-run accelerate launch -m qvft.train "$recipe"
+run python -m qvft.train "$recipe"
 run python -m qvft.eval "$tuned"
 run python -m qvft.merge "$tuned" "$merged"
 run python -m qvft.eval "$merged" --recipe "$recipe"

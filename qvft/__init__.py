@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from qvft.cpu_threads import wait_passively
 
 if TYPE_CHECKING:
     from qvft.assembly.asking.vision_language_model import VisionLanguageModel, load_model
+
+# On some processors bitsandbytes advises at every import to fetch a kernel for a way of computing
+# that `models.quantize.keep_layout` does not take.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = ["VisionLanguageModel", "load_model"]
 

@@ -15,11 +15,14 @@ from typing import Any
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.bench", description=__doc__)
+    parser = RecipeParser(prog="qvft.bench", description=__doc__)
     parser.add_argument("recipe", type=expanded, help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument(
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def bench(given: argparse.Namespace) -> None:
     """Recipe, rounds, ratios, JSON, chart."""
+    from qvft.assembly.early import require_models, texts_of
     from qvft.errors import RecipeError
     from qvft.files import require_writable
     from qvft.json_files import write_json
@@ -53,6 +57,13 @@ def bench(given: argparse.Namespace) -> None:
         if path is not None:
             require_writable(path)
 
+    if given.only in (None, "predict") and recipe.data.eval is None:
+        raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
+    require_models(recipe)
+    read = {"train": ["train"], "predict": ["eval"], "caption": []}
+    texts_of(recipe, read.get(given.only, ["train", "eval"]))
+
+    # All mistakes that can be told without torch have been told.
     from qvft.assembly.bench.caption import bench_caption
     from qvft.assembly.bench.chart import require_format
     from qvft.assembly.bench.prediction import bench_prediction
@@ -70,8 +81,6 @@ def bench(given: argparse.Namespace) -> None:
 
     if given.chart is not None:
         require_format(given.chart)
-    if given.only in (None, "predict") and recipe.data.eval is None:
-        raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
     found: dict[str, Any] = {"machine": machine(recipe)}
     if given.only in (None, "train"):
         training = bench_training(recipe, rounds=given.rounds, steps=given.steps)

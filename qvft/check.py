@@ -5,20 +5,23 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from os.path import isdir
 from pathlib import Path
 
 from qvft.errors import DataError
 from qvft.files import expanded, given_path, require_writable
 from qvft.log import exit_status, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks; returns the exit status, 1 where a check has failed."""
-    parser = argparse.ArgumentParser(prog="qvft.check", description=__doc__)
+    parser = RecipeParser(prog="qvft.check", description=__doc__)
     parser.add_argument(
         "recipe", type=expanded, help="YAML file, e.g. recipes/custom_jsonl.yaml, or a run folder"
     )
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(arguments)
     if given.preview is not None and given.only in ("recipe", "model"):
         parser.error(f"--preview needs the data, which --only {given.only} leaves out")
-    is_run = Path(given.recipe).is_dir()
+    is_run = isdir(given.recipe)  # False for a name that no system takes
     if is_run and (given.overrides or given.only or given.preview):
         parser.error("a run is checked as it is; overrides, --only and --preview are for recipes")
     for option, path in (("--json", given.json), ("--preview", given.preview)):
@@ -62,8 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def verify(run: Path, json_file: Path | None) -> None:
     """Findings on a run, screen, JSON."""
-    from qvft.assembly.checking.run import check_run
+    from qvft.assembly.runs import run_recipe
     from qvft.checking.run_screen import show_run
+    from qvft.recipe.lock import LOCK_NAME
+
+    if not (run / LOCK_NAME).is_file():
+        run_recipe(run, [])  # says that it is no run, before torch is imported
+    from qvft.assembly.checking.run import check_run
 
     findings = check_run(run)
     show_run(findings, stdout)
@@ -83,24 +91,29 @@ def check(
     preview_file: Path | None,
 ) -> None:
     """Recipe, findings, screen, JSON, preview."""
+    from qvft.assembly.early import require_models, texts_of
+    from qvft.checking.findings import Findings
+    from qvft.checking.recipe import recipe_findings
+    from qvft.checking.screen import show
     from qvft.recipe.idle import named_in_file
     from qvft.recipe.load import idle_keys, load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
 
-    from qvft.checking.findings import Findings
-    from qvft.checking.recipe import recipe_findings
-    from qvft.checking.screen import show
-
     if only == "recipe":
         findings = Findings(recipe=recipe_findings(recipe))
-    else:
-        from qvft.assembly.checking.recipe import check_all, check_data, check_model
+    elif only == "model":
+        require_models(recipe)
+        from qvft.assembly.checking.recipe import check_model
 
-        if only == "model":
-            findings = check_model(recipe)
-        else:
-            findings = (check_data if only == "data" else check_all)(recipe, preview_file)
+        findings = check_model(recipe)
+    else:
+        require_models(recipe)
+        texts = texts_of(recipe, ("train", "eval") if recipe.data.eval else ("train",))
+        from qvft.assembly.checking.recipe import check_all, check_data
+
+        look = check_data if only == "data" else check_all
+        findings = look(recipe, preview_file, texts=texts)
     idle = tuple(named_in_file(recipe, idle_keys(recipe)))
     findings = dataclasses.replace(findings, warnings=(*idle, *findings.warnings))
     show(findings, stdout)

@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from qvft.terminal import program
+
 COMMANDS = {
     "train": "trains what a recipe says",
     "check": "everything short of training: data, prompts, weights, memory, preflight",
@@ -22,6 +24,7 @@ COMMANDS = {
 }
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Hands over to one entry program, the only one that is imported; returns its status."""
     given = list(sys.argv[1:] if arguments is None else arguments)

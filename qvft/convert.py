@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.convert", description=__doc__)

@@ -14,11 +14,14 @@ from collections.abc import Sequence
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, is_main_process, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.eval", description=__doc__)
+    parser = RecipeParser(prog="qvft.eval", description=__doc__)
     parser.add_argument("run", type=expanded, help="run folder, merged model folder or hub id")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     parser.add_argument(
@@ -47,20 +50,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def evaluate_target(given: argparse.Namespace) -> None:
     """Model, data, predictions, scores, comparison, report."""
     from qvft.assembly.asking.opening import open_target, require_eval_data
-    from qvft.assembly.data import source_name
+    from qvft.assembly.data import read_texts, source_name
+    from qvft.assembly.early import require_models
+
+    opened = open_target(
+        given.run, recipe_path=given.recipe, overrides=given.overrides, program="eval"
+    )
+    source = require_eval_data(opened)
+    require_models(opened.recipe)
+    texts = read_texts(opened.recipe, "eval")
+
+    # All mistakes that can be told without torch have been told.
     from qvft.assembly.evaluating.comparing import evaluate_against
     from qvft.assembly.evaluating.evaluation import evaluate
     from qvft.assembly.evaluating.place import place_of, require_replaceable
     from qvft.assembly.evaluating.task import output_folder, prepare
     from qvft.evaluation.report.table import difference_table, score_table
 
-    opened = open_target(
-        given.run, recipe_path=given.recipe, overrides=given.overrides, program="eval"
-    )
-    source = require_eval_data(opened)
     folder = given.out or output_folder(opened, source_name(source))
     require_replaceable(folder)
-    task = prepare(opened)
+    task = prepare(opened, texts=texts)
     folder = place_of(task, folder, named=given.out is not None, overwrite=given.overwrite)
     if given.against is None:
         result = evaluate(task, folder, overwrite=given.overwrite)

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Explains or measures; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.explain", description=__doc__)
@@ -40,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def explain(given: argparse.Namespace) -> None:
     """A figure, or one of the two measures."""
+    from qvft.assembly.asking.opening import open_target
+    from qvft.assembly.early import require_models
+    from qvft.data.wanted import wanted_rows
     from qvft.files import require_writable
     from qvft.json_files import write_json
 
@@ -47,7 +52,11 @@ def explain(given: argparse.Namespace) -> None:
     for path in (given.out, given.json):
         if path is not None:
             require_writable(path)
+    if given.image is not None:
+        wanted_rows([given.image])
+    require_models(open_target(given.model, recipe_path=given.recipe).recipe)
 
+    # All mistakes that can be told without torch have been told.
     from qvft.assembly.asking import explaining
 
     if given.image is not None:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from qvft.files import expanded
 from qvft.log import exit_status, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.export", description=__doc__)
+    parser = RecipeParser(prog="qvft.export", description=__doc__)
     parser.add_argument("run", type=expanded, help="run folder of qvft.train")
     parser.add_argument("out", type=expanded, help="new folder for what is written")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="of the recipe")
@@ -32,6 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export(given: argparse.Namespace) -> None:
     """Write, load as its users do, compare, summary."""
+    from qvft.assembly.early import require_models
+    from qvft.assembly.runs import run_recipe
+    from qvft.files import require_new
+
+    require_models(run_recipe(Path(given.run), given.overrides))
+    require_new(Path(given.out), folder=True)
+
+    # All mistakes that can be told without torch have been told.
     from qvft.assembly.exporting.forms import export_run, proof_line
 
     content = export_run(Path(given.run), Path(given.out), to=given.to, overrides=given.overrides)

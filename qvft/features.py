@@ -10,10 +10,12 @@ from pathlib import Path
 
 from qvft.files import given_path
 from qvft.log import exit_status, stderr, stdout
+from qvft.terminal import program
 
 _SHOWN_ID, _SHOWN_DAMAGED = 12, 20
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Lists, verifies or prunes; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.features", description=__doc__)

@@ -18,6 +18,7 @@ from rich.segment import Segment
 
 from qvft.disk import disk_failure
 from qvft.errors import QvftError, StoppedError, UserError
+from qvft.terminal import drop_output
 
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -51,7 +52,7 @@ class PlainConsole(Console):
 OTHERS_WAIT = 10.0
 """Seconds that a process leaves the launcher to end it before it says what was wrong. The launcher
 looks for failed ones ten times a second, but one takes seconds to leave on a busy machine."""
-_WIDTH = None if sys.stdout.isatty() else 120
+_WIDTH = None if sys.stdout is not None and sys.stdout.isatty() else 120
 stdout = PlainConsole(soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
 stderr = PlainConsole(stderr=True, soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
 
@@ -98,9 +99,6 @@ def setup_logging() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     root.propagate = False
-    # On some processors it advises at every start to fetch a kernel for a way of computing that
-    # `models.quantize.keep_layout` does not take.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class Terminated(KeyboardInterrupt):
@@ -135,8 +133,9 @@ def exit_status(
 
     Returns:
         0 when `main` returns, 2 on a `UserError`, 1 on any other `QvftError`, when the disk fails
-        or is full, or when nobody reads the output any more, 130 on Ctrl-C, 143 on SIGTERM. Other
-        exceptions are defects and pass through with their traceback.
+        or is full, when the system refuses a file, or when nobody reads the output any more, 130
+        on Ctrl-C, 143 on SIGTERM. Other exceptions are defects and pass through with their
+        traceback.
     """
     setup_logging()
     try:
@@ -159,11 +158,12 @@ def exit_status(
         _say("\nqvft: stopped" + (f"; {when_stopped}" if when_stopped else ""))
         return 128 + (SIGTERM if isinstance(error, Terminated) else SIGINT)
     except BrokenPipeError:
-        # What is left in the buffer has nowhere to go, at the interpreter's end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 1
     except Exception as error:
         said = disk_failure(error)
+        if said is None and isinstance(error, OSError) and error.filename is not None:
+            said = error.strerror  # a folder that vanished or may not be written to
         if said is None:
             raise
         where = getattr(error, "filename", None) or "the disk"

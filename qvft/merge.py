@@ -10,11 +10,14 @@ from pathlib import Path
 
 from qvft.files import expanded
 from qvft.log import exit_status, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Merges; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.merge", description=__doc__)
+    parser = RecipeParser(prog="qvft.merge", description=__doc__)
     parser.add_argument("run", type=expanded, help="run folder of qvft.train")
     parser.add_argument("out", type=expanded, help="new folder for the merged model")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="of the recipe")
@@ -31,6 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def merge(given: argparse.Namespace) -> None:
     """Plan, apply, write, verify, summary."""
+    from qvft.assembly.early import require_models
+    from qvft.assembly.runs import run_recipe
+    from qvft.files import require_new
+
+    require_models(run_recipe(Path(given.run), given.overrides))
+    require_new(Path(given.out), folder=True)
+
+    # All mistakes that can be told without torch have been told.
     from qvft.assembly.exporting.merging import merge_run
 
     content = merge_run(

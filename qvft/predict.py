@@ -15,10 +15,12 @@ from pathlib import Path
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, shown, stderr
+from qvft.terminal import program
 
 PROMPT = "a photo of a {}"
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predicts; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -68,10 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
+    from qvft.assembly.asking.opening import open_target
+    from qvft.assembly.early import require_models
     from qvft.data.wanted import wanted_rows
     from qvft.locks import beside
 
     check_options(given)
+    rows = wanted_rows(given.images, question=given.question)
+    require_models(open_target(given.model).recipe)
+
+    # All mistakes that can be told without torch have been told.
     if given.classes is not None:
         check_options_of_classes(given, further)
         from qvft.assembly.alignment.classifying import (
@@ -90,7 +98,6 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         asked = read_fields(given.generation_config) if given.generation_config else {}
         asked |= field_options(further)
         lines_of, write = predict_lines, predict_to_file
-    rows = wanted_rows(given.images, question=given.question)
     pace = {"batch_size": given.batch_size, "workers": given.workers}
     if given.preprocessing is not None:
         pace["overrides"] = [f"data.preprocessing={given.preprocessing}"]

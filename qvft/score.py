@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from qvft.files import given_path
 from qvft.log import exit_status, stdout
+from qvft.terminal import program
 
 FILES = {
     "caption": {
@@ -29,6 +30,7 @@ FILES = {
 }
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Scores; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.score", description=__doc__)

@@ -1,20 +1,25 @@
-"""`accelerate launch -m qvft.train RECIPE [key.path=value ...]`: trains what a recipe says."""
+"""`python -m qvft.train RECIPE [key.path=value ...]`: trains what a recipe says.
+
+Several GPUs: `accelerate launch -m qvft.train RECIPE` starts a process for each.
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from qvft.files import expanded
 from qvft.log import exit_status, get_logger, is_main_process, stdout
+from qvft.recipe.command_line import RecipeParser
+from qvft.terminal import program
 
 logger = get_logger("qvft.train")
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.train", description=__doc__)
+    parser = RecipeParser(prog="qvft.train", description=__doc__)
     parser.add_argument("recipe", type=expanded, help="YAML file, e.g. recipes/custom_jsonl.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     given = parser.parse_args(arguments)
@@ -27,29 +32,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(recipe_path: str, overrides: Sequence[str]) -> None:
     """Recipe, data, model, adapters, features, training, checkpoint."""
+    from qvft.assembly.early import require_models, training_texts
+    from qvft.assembly.pinned import pinned, pinned_by_lock
+    from qvft.files import require_space, require_writable
     from qvft.recipe.idle import named_in_file
     from qvft.recipe.load import idle_keys, load_recipe
+    from qvft.training.run import check_folder, claimed_folder, has_progress, is_finished
 
     recipe = load_recipe(recipe_path, overrides)
     for line in named_in_file(recipe, idle_keys(recipe)):
         logger.warning("%s: %s", recipe_path, line)
+    require_models(recipe)
+    folder = check_folder(pinned_by_lock(recipe))
+    if has_progress(folder):
+        from qvft.assembly.recorded_data import require_same_data
 
-    from qvft.adapters.table import component_table
-    from qvft.assembly.pinned import pinned
-    from qvft.assembly.recorded_data import require_same_data
-    from qvft.assembly.training.work import training_work
-    from qvft.files import require_space, require_writable
-    from qvft.training.run import check_folder, claimed_folder, is_finished, run_phases
-
-    recipe = pinned(recipe)
-    folder = check_folder(recipe)
-    require_same_data(recipe, folder)
+        require_same_data(recipe, folder)
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)
         return
     require_writable(folder, folder=True)
     require_writable(folder / "metrics.jsonl")
-    work = training_work(recipe)
+    texts = training_texts(recipe)
+
+    # All mistakes that can be told without torch have been told.
+    from qvft.adapters.table import component_table
+    from qvft.assembly.training.work import training_work
+    from qvft.training.phase_order import run_phases
+
+    recipe = pinned(recipe)
+    work = training_work(recipe, texts=texts)
     require_space(folder, work.needed_bytes())
     with claimed_folder(recipe):
         if is_finished(folder):  # by another process, meanwhile

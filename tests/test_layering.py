@@ -11,11 +11,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "qvft"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 ROOTS = {
-    "errors", "log", "files", "json_files", "json_mistakes", "disk", "locks", "cpu_threads",
+    "errors", "log", "terminal", "files", "json_files", "json_mistakes", "disk", "locks",
+    "cpu_threads",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
-    "log": {"errors", "disk"},
+    "log": {"errors", "disk", "terminal"},
+    "terminal": {"errors", "disk"},
     "cpu_threads": set(),
     "json_mistakes": {"errors"},
     "disk": {"errors"},

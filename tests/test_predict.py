@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import qvft.evaluation.prediction.predict as predicting
+from qvft.assembly.asking import trial
 from qvft.assembly.asking.predicting import field_options
 from qvft.errors import RecipeError
 from qvft.evaluation.prediction.encoding import encode_images
@@ -118,6 +119,7 @@ def test_generation_fields_arrive_by_name(
         seen.append(generation)
         return [("said",)] * len(batch)
 
+    monkeypatch.setattr(trial, "_try", lambda *_: None)  # it generates too
     monkeypatch.setattr(predicting, "generate_texts", remember)
     rows = ask(images, "--num_beams", "3", "--length-penalty=-1.5", "--early_stopping", "true")
     assert [row["text"] for row in rows] == ["said"] * 3
@@ -206,6 +208,7 @@ def test_a_generation_config_file_is_read_and_options_win(
         seen.append(generation)
         return [("said",)] * len(batch)
 
+    monkeypatch.setattr(trial, "_try", lambda *_: None)  # it generates too
     monkeypatch.setattr(predicting, "generate_texts", remember)
     file = images / "generation_config.json"
     content = {"do_sample": True, "top_p": 0.7, "temperature": 0.9, "eos_token_id": 7}

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from qvft.adapters.fingerprints import fingerprints, require_untouched
+from qvft.adapters.fingerprints import MANIFEST, fingerprints, require_untouched
 from qvft.adapters.lora import PeftModel, lora_state, restore_lora, save_lora
 from qvft.adapters.manifest_fields import FORMAT, require_form
 from qvft.errors import CheckpointError, NonFiniteWeightsError
@@ -33,7 +33,7 @@ from qvft.models.alignment.sources import load_heads
 from qvft.models.families import Family
 from qvft.models.sharded import copy_into, whole
 
-BRIDGE, MANIFEST, LORA = "bridge.safetensors", "manifest.json", "adapter_config.json"
+BRIDGE, LORA = "bridge.safetensors", "adapter_config.json"
 ALIGNMENT = "alignment.safetensors"
 PREFIX = "alignment_heads."
 

@@ -13,6 +13,7 @@ from typing import Any
 from qvft.errors import CheckpointError
 from qvft.files import sha256_file
 
+MANIFEST = "manifest.json"
 READ = (
     "adapter_config.json", "adapter_model.safetensors", "bridge.safetensors",
     "alignment.safetensors",

@@ -27,6 +27,8 @@ from qvft.recipe.schema import Recipe
 REASONS = 8
 FORMATS = "qvft.data.formats"
 """Name of the loggers by which formats say what they leave out."""
+Texts = Mapping[str, list[Sample]]
+"""The samples of a recipe's data by `train` and `eval`; none of what is streamed."""
 logger = get_logger("qvft.data")
 
 
@@ -83,8 +85,11 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
     return samples
 
 
-def read_split(recipe: Recipe, which: str) -> Split:
+def read_split(recipe: Recipe, which: str, texts: list[Sample] | None = None) -> Split:
     """The recipe's `train` or `eval` data, its images checked.
+
+    Args:
+        texts: from `read_texts`, where they have been read already.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
@@ -93,7 +98,7 @@ def read_split(recipe: Recipe, which: str) -> Split:
     if is_streamed(recipe, which):
         return _streamed(recipe)
     with heard(FORMATS) as remarks:
-        samples = read_texts(recipe, which)
+        samples = texts or read_texts(recipe, which)
     source = getattr(recipe.data, which)
     if source.format == "drawn":
         # There are no files that could be broken, and drawing them all twice takes its time.
@@ -122,10 +127,13 @@ def read_split(recipe: Recipe, which: str) -> Split:
     return Split(name, source, kept, skipped, sha256, remarks=tuple(remarks))
 
 
-def inspect_split(recipe: Recipe, which: str) -> Split:
+def inspect_split(recipe: Recipe, which: str, texts: list[Sample] | None = None) -> Split:
     """The recipe's `train` or `eval` data with its images' looks, for a check of the data.
 
     Unusable images are listed, all of them, whatever `data.on_bad_image` says.
+
+    Args:
+        texts: from `read_texts`, where they have been read already.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
@@ -135,7 +143,7 @@ def inspect_split(recipe: Recipe, which: str) -> Split:
             stream = stream_of(recipe)
             samples, broken = stream_head(stream, CHECKED, seed=recipe.run.seed)
         else:
-            stream, samples, broken = None, read_texts(recipe, which), []
+            stream, samples, broken = None, texts or read_texts(recipe, which), []
     source = getattr(recipe.data, which)
     if source.format == "drawn":
         return Split(source_name(source), source, samples, [], samples_hash(samples))

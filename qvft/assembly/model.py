@@ -22,13 +22,13 @@ from qvft.data.collate import Collator
 from qvft.data.images.augmentation import Augmentation
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
-from qvft.errors import CheckpointError, RecipeError
+from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
 from qvft.models.base import Base, find_base, weights_hash
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
-from qvft.recipe.lock import read_lock, recipe_hash
+from qvft.recipe.lock import recipe_hash
 from qvft.recipe.schema import Recipe, Tune
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")
@@ -88,7 +88,8 @@ def base_of(recipe: Recipe) -> Base:
 
 def template_of(recipe: Recipe, base: Base, processor: Any) -> PromptTemplate:
     """The prompt template that training, evaluation and prediction share."""
-    _require_positions(recipe, base)
+    new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
+    require_positions(recipe, base, new, where="data.max_text_tokens")
     return PromptTemplate(
         tokenizer=processor.tokenizer,
         num_query_tokens=image_tokens(base),
@@ -107,21 +108,25 @@ def image_tokens(base: Base) -> int:
     return base.config.num_query_tokens if base.family.image_tokens else 0
 
 
-def _require_positions(recipe: Recipe, base: Base) -> None:
+def require_positions(recipe: Recipe, base: Base, new_tokens: int, *, where: str) -> None:
     """Checks that the longest row and what is generated after it fit the decoder's positions.
+
+    Args:
+        new_tokens: how many may be generated.
+        where: the key that says so.
 
     Raises:
         RecipeError: they do not; on a GPU the decoder would fail without a message.
     """
     positions = getattr(base.config.text_config, "max_position_embeddings", None)
-    new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
-    needed = image_tokens(base) + recipe.data.max_text_tokens + new
-    if positions is not None and needed > positions:
+    before = image_tokens(base) + recipe.data.max_text_tokens
+    if positions is not None and before + new_tokens > positions:
         raise RecipeError(
-            f"{needed} positions for image, text and new tokens",
-            where="data.max_text_tokens",
+            f"{before + new_tokens} positions: {image_tokens(base)} for the image, "
+            f"{recipe.data.max_text_tokens} for text, {new_tokens} for new tokens",
+            where=where,
             expected=f"at most {positions}, which is all the decoder has",
-            do="lower data.max_text_tokens or eval.*.max_new_tokens",
+            do="lower data.max_text_tokens or max_new_tokens",
         )
 
 
@@ -285,19 +290,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def run_recipe(run_dir: Path, overrides: list[str]) -> Recipe:
-    """The recipe of a run folder with overrides laid over its lock.
-
-    Raises:
-        CheckpointError: no run is there, or its training has not finished.
-    """
-    recipe = read_lock(run_dir, overrides)
-    if not (run_dir / "adapter" / "manifest.json").is_file():
-        raise CheckpointError(
-            "training has not finished: there is no adapter",
-            where=str(run_dir),
-            do="finish it with train.resume=auto",
-        )
-    return recipe

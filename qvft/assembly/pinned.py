@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qvft.assembly.model import base_of
 from qvft.recipe.lock import LOCK_NAME, read_lock
 from qvft.recipe.schema import Recipe
 from qvft.training.run import has_progress
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def pinned_by_lock(recipe: Recipe) -> Recipe:
+    """The recipe as its run pinned it, where one stands; torch is not imported."""
+    return pinned(recipe) if has_progress(Path(recipe.run_dir)) else recipe
 
 
 def pinned(recipe: Recipe) -> Recipe:
@@ -27,6 +31,10 @@ def pinned(recipe: Recipe) -> Recipe:
     if (folder / LOCK_NAME).is_file() and has_progress(folder):
         commit = read_lock(folder).model.revision
     else:
+        from qvft.assembly.model import (
+            base_of,  # brings torch, which a run that stands can wait for
+        )
+
         commit = base_of(recipe).revision
     model = recipe.model.model_copy(update={"revision": commit})
     return recipe.model_copy(update={"model": model})

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from itertools import islice
 
 from qvft.data.cleaned import TextsLeft
-from qvft.data.collate import Collator
 from qvft.data.formats import open_stream
 from qvft.data.sample import Sample
 from qvft.data.stream import Part, Stream
 from qvft.data.usable import Skipped
 from qvft.errors import DataError, RecipeError
 from qvft.recipe.schema import Recipe
-from qvft.recipe.train import Train
-from qvft.training.batches.streamed import StreamedBatches
-from qvft.training.batches.views import ViewDraw
 
 HEAD = 64
 """Records read before training, for what is checked before the first step."""
@@ -68,24 +63,3 @@ def stream_head(stream: Stream, count: int, *, seed: int) -> tuple[list[Sample],
         else:
             samples.append(found)
     return samples, broken
-
-
-def streamed_batches(
-    stream: Stream, recipe: Recipe, train: Train, collator: Collator, *, views: ViewDraw | None
-) -> StreamedBatches:
-    """This process's batches of a phase."""
-    source = recipe.data.train
-    assert source is not None, "what is streamed is named"
-    return StreamedBatches(
-        stream,
-        batch_size=train.batch_size,
-        group_size=train.texts_per_image,
-        buffer=source.shuffle_buffer,
-        seed=recipe.run.seed,
-        rank=int(os.environ.get("RANK", "0")),
-        world=int(os.environ.get("WORLD_SIZE", "1")),
-        texts=source.texts,
-        on_bad=recipe.data.on_bad_image,
-        check=collator.decode,
-        views=views,
-    )

@@ -19,6 +19,7 @@ from PIL import Image
 from qvft.errors import DataError
 from qvft.files import given_path, new_folder
 from qvft.log import exit_status
+from qvft.terminal import program
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZE_PX = 64
@@ -84,6 +85,7 @@ def _row(index: int, digit: int) -> dict[str, Any]:
     }
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the dataset; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.data.digits", description=__doc__)

@@ -12,8 +12,10 @@ from qvft.evaluation.report.table import comparison_table
 from qvft.files import given_path
 from qvft.json_files import read_json
 from qvft.log import exit_status, stdout
+from qvft.terminal import program
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft.evaluation.summary", description=__doc__)

@@ -14,12 +14,12 @@ from qvft.files import sha256_file
 from qvft.json_files import sha256_json
 from qvft.models.families import FAMILIES, Family, family_of
 from qvft.models.inert import INDEX, require_inert, shard_names
+from qvft.models.place import TINY_ID, names_folder, require_folder
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
 from qvft.models.qvision.components import components_config
 from qvft.models.qvision.published import is_published, published_config, published_files
 
-TINY_ID = "qvft/tiny-blip2"
 _TINY_FOLDER = Path(__file__).parent / "tiny_blip2"
 
 
@@ -131,10 +131,7 @@ def _stored_base(model_id: str, revision: str | None, family: str) -> Base:
     """The base of one checkpoint."""
     location = str(_TINY_FOLDER) if model_id == TINY_ID else model_id
     is_folder = Path(location).is_dir()
-    if is_folder and not (Path(location) / "config.json").is_file():
-        raise ModelError(
-            "no config.json", where=model_id, expected="a folder that save_pretrained wrote"
-        )
+    require_folder(model_id)
     try:
         config = AutoConfig.from_pretrained(
             location, revision=None if is_folder else revision, trust_remote_code=False
@@ -238,7 +235,7 @@ def not_found(model_id: str, error: Exception) -> ModelError:
     reason = str(error).strip().split("\n")[0]
     if Path(model_id).exists():
         return ModelError(reason, where=model_id, expected="a complete checkpoint folder")
-    if model_id.startswith(("/", ".", "~")) or model_id.count("/") > 1:
+    if names_folder(model_id):
         return ModelError("no such folder", where=f"model.id={model_id}")
     return ModelError(
         "neither a folder here nor to be had from the hub or its local cache",

@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import PreTrainedModel, TrainingArguments
 
 from qvft.errors import RecipeError
@@ -55,11 +56,16 @@ _OURS = {
     "label_names": None,
     "label_smoothing_factor": None,
     "logging_nan_inf_filter": None,
+    "torch_compile": "train.compile",
+    "torch_compile_backend": "train.compile",
+    "torch_compile_mode": "train.compile",
     "fsdp": None,
     "deepspeed": None,
     "local_rank": None,
     "use_cpu": None,
 }
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 _ORDER = "texts come in the order of run.seed and train.texts_per_image"
 _METRICS = "evaluation while training has metrics of its own, which need neither"
@@ -191,13 +197,14 @@ def recompute_activations(model: PreTrainedModel, wanted: bool) -> None:
 
 
 def check_arguments(train: Mapping[str, Any]) -> None:
-    """Checks the names in `train.arguments`.
+    """Checks names and types of the fields in `train.arguments`.
 
     Args:
         train: the recipe's `train` section as a mapping.
 
     Raises:
-        RecipeError: an unknown field, one that has a key of its own, or one without effect.
+        RecipeError: an unknown field, one that has a key of its own, one without effect, or a
+            value of another type.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     for key in train["arguments"]:
@@ -211,6 +218,12 @@ def check_arguments(train: Mapping[str, Any]) -> None:
                 do="leave it out",
             )
         where = f"train.arguments.{key}"
+        if key == "push_to_hub":
+            raise RecipeError(
+                "would upload checkpoints, which nobody can load as a model",
+                where=where,
+                do="upload the folder that qvft.merge writes: hf upload REPO FOLDER",
+            )
         if key in _OURS:
             instead = _OURS[key]
             raise RecipeError(
@@ -223,3 +236,16 @@ def check_arguments(train: Mapping[str, Any]) -> None:
                 where=where,
                 do=f'did you mean "{near[0]}"?' if near else None,
             )
+        _require_type(key, train["arguments"][key])
+
+
+def _require_type(key: str, value: Any) -> None:
+    """Raises RecipeError where a field's value is of another type than transformers declares."""
+    declared = get_type_hints(TrainingArguments)[key]
+    try:
+        TypeAdapter(declared, config=_STRICT).validate_python(value)
+    except ValidationError as error:
+        expected = declared.__name__ if isinstance(declared, type) else str(declared)
+        raise RecipeError(
+            f"{value!r}", where=f"train.arguments.{key}", expected=expected.replace("typing.", "")
+        ) from error

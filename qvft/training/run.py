@@ -1,32 +1,24 @@
-"""A whole training run: its folder, its phases in order, its final adapter."""
+"""The folder of a training run: whose it is, and how far it has come.
+
+Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qvft.adapters.checkpoint import MANIFEST
-from qvft.disk import not_written, replaced_folder, saving
+from qvft.adapters.fingerprints import MANIFEST
+from qvft.disk import not_written
 from qvft.errors import CheckpointError
 from qvft.locks import LOCK, inside
 from qvft.log import is_main_process
 from qvft.recipe.lock import LOCK_NAME, read_lock, shaping_differences, write_lock
 from qvft.recipe.schema import Recipe
-from qvft.training.checkpoints import STATE, clear
-from qvft.training.metrics_log import drop_torn_line
-from qvft.training.phases import (
-    PhaseSetup,
-    build_trainer,
-    final_checkpoint,
-    follow_move,
-    is_done,
-    last_checkpoint,
-    mark_done,
-)
+from qvft.training.checkpoints import STATE
 from qvft.training.processes.texts_a_step import require_same_step, without_cutting
-from qvft.training.stopping import StopAtStep, requests_noted
 
 
 def check_folder(recipe: Recipe) -> Path:
@@ -109,70 +101,3 @@ def claimed_folder(recipe: Recipe) -> Iterator[None]:
 def is_finished(folder: Path) -> bool:
     """Whether the run in `folder` has written its final adapter."""
     return (folder / "adapter" / MANIFEST).is_file()
-
-
-def run_phases(
-    folder: Path,
-    setups: list[Callable[[Path], PhaseSetup]],
-    *,
-    save_weights: Callable[[Path], None],
-    restore_weights: Callable[[Path], None],
-) -> None:
-    """Trains phase after phase and writes `adapter/` at the end.
-
-    Args:
-        folder: the run folder.
-        setups: for each phase a function from its checkpoint folder to its setup; called when the
-            phase begins, since it freezes and unfreezes the model.
-        save_weights, restore_weights: of all that is trained; called in all processes.
-
-    A phase that ended in an earlier start is not repeated: its weights are read back. One that was
-    cut short goes on from its last checkpoint.
-    """
-    if is_main_process():
-        drop_torn_line(folder / "metrics.jsonl")
-    with requests_noted() as request:
-        for index, make_setup in enumerate(setups):
-            checkpoints = folder / "checkpoints" / f"{index}"
-            setup = make_setup(checkpoints)
-            if is_done(checkpoints):
-                restore_weights(checkpoints / "weights")
-                continue
-            trainer = build_trainer(
-                setup,
-                save_weights=save_weights,
-                restore_weights=restore_weights,
-                metrics_file=folder / "metrics.jsonl",
-            )
-            trainer.add_callback(StopAtStep(request))
-            if trainer.is_world_process_zero():
-                checkpoints.mkdir(parents=True, exist_ok=True)
-                follow_move(checkpoints)
-            trainer.accelerator.wait_for_everyone()
-            final = final_checkpoint(checkpoints, best=setup.arguments.load_best_model_at_end)
-            if final is not None:
-                restore_weights(final)
-            else:
-                trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-            if trainer.is_world_process_zero():
-                clear(checkpoints)
-            if index + 1 < len(setups):
-                _write(checkpoints / "weights", save_weights)
-                if trainer.is_world_process_zero():
-                    mark_done(checkpoints)
-            trainer.accelerator.wait_for_everyone()
-        _write(folder / "adapter", save_weights)
-
-
-def _write(folder: Path, save_weights: Callable[[Path], None]) -> None:
-    """Writes an adapter folder whole, or leaves the one that is there; all processes call it.
-
-    Raises:
-        FailedError: it could not be written.
-    """
-    if not is_main_process():
-        save_weights(folder)  # gives its parts of the weights and writes nothing
-        return
-    kept = "the checkpoints are whole; go on with train.resume=auto"
-    with saving(folder, kept=kept), replaced_folder(folder) as partial:
-        save_weights(partial)

@@ -152,7 +152,7 @@ def test_trap_10_saving_asks_no_hub(tiny_run: Path) -> None:
 def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    from qvft.training.run import run_phases
+    from qvft.training.phase_order import run_phases
 
     broken = training_work(
         load_recipe(recipe_file, [f"run.dir={tmp_path}", "train.preflight=false"])

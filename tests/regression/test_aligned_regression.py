@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, Blip2ForImageTextRetrieval
 
 from qvft.assembly.data import read_texts
-from qvft.assembly.model import run_recipe, trained_model
+from qvft.assembly.model import trained_model
+from qvft.assembly.runs import run_recipe
 from qvft.check import main as check
 from qvft.export import main as export
 from qvft.train import main as train

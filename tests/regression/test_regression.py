@@ -12,7 +12,8 @@ from measuring import row_losses, texts
 
 from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.assembly.exporting.merging import merge_run
-from qvft.assembly.model import run_recipe, trained_model
+from qvft.assembly.model import trained_model
+from qvft.assembly.runs import run_recipe
 from qvft.check import main as check
 
 KEPT = sorted(path.parent for path in Path(__file__).parent.glob("*/expected.json"))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from measuring import row_losses, texts
 
-from qvft.assembly.model import base_model, base_of, run_recipe, trained_model
+from qvft.assembly.model import base_model, base_of, trained_model
+from qvft.assembly.runs import run_recipe
 from qvft.json_files import write_json
 from qvft.train import main as train
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from measuring import Scores, alignment, losses_of_step, recalls, row_losses, texts
 from small_base import write_small_base
 
-from qvft.assembly.model import base_model, base_of, run_recipe, trained_model
+from qvft.assembly.model import base_model, base_of, trained_model
+from qvft.assembly.runs import run_recipe
 from qvft.json_files import write_json
 from qvft.train import main as train
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import setting_trials
 import trials
 
 COUNTS = {
@@ -24,6 +25,9 @@ COUNTS = {
     "json_files": 5_000,
     "images": 5_000,
     "adapters": 2_000,
+    "arguments": 500,
+    "decoding": 2_000,
+    "command_lines": 5_000,
 }
 
 
@@ -41,7 +45,8 @@ def main() -> int:
             work = Path(folder)
             options = {"adapter": written_adapter(work / "whole")} if kind == "adapters" else {}
             start = time.monotonic()
-            ends = getattr(trials, kind)(count, seed=given.seed, work=work, **options)
+            home = trials if hasattr(trials, kind) else setting_trials
+            ends = getattr(home, kind)(count, seed=given.seed, work=work, **options)
             seconds = time.monotonic() - start
         print(json.dumps({"kind": kind, "tried": count, **ends, "seconds": round(seconds)}))
         sys.stdout.flush()

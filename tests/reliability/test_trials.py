@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+import setting_trials
 import trials
 from mutations import changed_value, damaged_bytes, flipped_bit, misspelt
 
@@ -28,6 +29,17 @@ def test_mutated_data_is_read_or_refused_in_one_message(kind: str, tmp_path: Pat
 def test_damaged_adapters_are_refused_or_caught_by_a_hash(drawn_run: Path, tmp_path: Path) -> None:
     ends = trials.adapters(100, seed=SEED, work=tmp_path, adapter=drawn_run / "adapter")
     assert ends["refused"] > 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [("arguments", 25), ("decoding", 60), ("command_lines", 150)]
+)
+def test_odd_settings_and_command_lines_end_without_a_traceback(
+    kind: str, count: int, tmp_path: Path
+) -> None:
+    ends = getattr(setting_trials, kind)(count, seed=SEED, work=tmp_path)
+    assert ends.total() == count
+    assert len(ends) > 1
 
 
 def test_a_key_without_effect_would_be_noticed() -> None:

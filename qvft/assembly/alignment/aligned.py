@@ -15,7 +15,8 @@ from torch import Tensor
 from qvft.adapters.checkpoint import read_manifest
 from qvft.assembly.alignment.heads import TextBranch, saved_branch
 from qvft.assembly.asking.opening import Opened
-from qvft.assembly.model import Loaded, run_recipe, trained_model
+from qvft.assembly.model import Loaded, trained_model
+from qvft.assembly.runs import run_recipe
 from qvft.errors import CheckpointError
 from qvft.models.alignment.states import image_embeddings, text_embeddings
 from qvft.models.alignment.texts import encode_texts

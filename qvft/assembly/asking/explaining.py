@@ -14,6 +14,7 @@ from qvft.assembly.model import Loaded
 from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.wanted import wanted_rows
+from qvft.disk import disk_failure, not_written
 from qvft.errors import DataError, FailedError, RecipeError
 from qvft.evaluation.explanation.chart import FORMATS, explanation_figure, figure_bytes
 from qvft.evaluation.explanation.faithfulness import Faithfulness, faithfulness
@@ -59,8 +60,13 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
         title=f"Asked: {question}" if question is not None else "Caption",
         model=model,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(figure_bytes(figure, form))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(figure_bytes(figure, form))
+    except OSError as error:
+        if disk_failure(error) is not None:
+            raise
+        raise not_written(error, out) from error
     return text
 
 

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from qvft.errors import RecipeError
 from qvft.json_files import read_json
 from qvft.log import get_logger
+from qvft.recipe.refused import require_accepted
 from qvft.recipe.schema import Decode, Recipe
 
 logger = get_logger("qvft.generation")
@@ -120,23 +121,18 @@ def _fields(decode: Decode, where: str, over: Mapping[str, Any]) -> dict[str, An
 
 def _require_valid(fields: Mapping[str, Any], kind: str) -> None:
     """Refuses what transformers refuses without a model, and says which fields have no effect."""
-    beams = fields.get("num_beams", 1)
-    if not isinstance(beams, int) or isinstance(beams, bool) or beams < 1:
-        raise RecipeError(f"{beams}", where="num_beams", expected="a whole number, 1 or more")
+    for name in ("num_beams", "max_new_tokens"):
+        value = fields.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RecipeError(f"{value}", where=name, expected="a whole number, 1 or more")
     if not isinstance(fields.get("do_sample", False), bool):
         raise RecipeError(f"{fields['do_sample']}", where="do_sample", expected="true or false")
+
+    def attempt(some: Mapping[str, Any]) -> None:
+        GenerationConfig(**some).validate()
+
+    require_accepted(fields, attempt, key=lambda name: f"decoding {kind}s: {name}")
     try:
-        settings = GenerationConfig(**fields)
-        settings.validate()
-    except (ArithmeticError, TypeError, ValueError) as error:
-        raise RecipeError(
-            f"transformers refuses {dict(fields)}: {_first_line(error)}", where=f"decoding {kind}s"
-        ) from error
-    try:
-        settings.validate(strict=True)
+        GenerationConfig(**fields).validate(strict=True)
     except ValueError as error:
         logger.warning("decoding %ss: %s", kind, " ".join(str(error).split()))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -6,19 +6,21 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qvft.assembly.model import Loaded, base_model, base_of, run_recipe, trained_model
+from qvft.assembly.runs import run_recipe
 from qvft.errors import CheckpointError, RecipeError
 from qvft.files import expanded
 from qvft.json_files import read_json
-from qvft.models.base import TINY_ID
-from qvft.models.qvision.published import PUBLISHED_NEW_TOKENS, is_published, published_config
+from qvft.models.place import TINY_ID
 from qvft.recipe.data import Source
 from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
 from qvft.recipe.lock import LOCK_NAME
 from qvft.recipe.readers import OF_A_MODEL, OF_A_RUN, refuse_ignored
 from qvft.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from qvft.assembly.model import Loaded
 
 LISTED = 5
 """Folders that a message names."""
@@ -83,7 +85,7 @@ def open_target(
         content = load_recipe(recipe_path, overrides).model_dump()
         is_base = _same(content["model"]["id"], target)
     else:
-        content = {"name": "predict", "model": {}, **_as_published(target), **_asked_as(home)}
+        content = {"name": "predict", "model": {}, **_as_published(target, home), **_asked_as(home)}
         apply_overrides(content, overrides)
     refuse_ignored(refused, program or "eval", also={} if is_base else OF_A_MODEL)
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
@@ -124,7 +126,12 @@ def _require_there(target: str) -> None:
 
 
 def load_opened(opened: Opened) -> Loaded:
-    """Loads the weights of what was opened, in evaluation mode on this process's device."""
+    """Loads the weights of what was opened, in evaluation mode on this process's device.
+
+    Torch is imported here, so that a target is opened, and a mistake told, without it.
+    """
+    from qvft.assembly.model import base_model, base_of, trained_model
+
     if opened.kind == "run":
         return trained_model(Path(opened.name), opened.recipe)
     loaded = base_model(opened.recipe, base_of(opened.recipe))
@@ -144,9 +151,14 @@ def _asked_as(home: Path | None) -> dict[str, Any]:
     return {"data": data, "eval": written.get("decode", {})}
 
 
-def _as_published(target: str) -> dict[str, Any]:
+def _as_published(target: str, home: Path | None) -> dict[str, Any]:
     """Lengths for a QVision in its published layout; nothing for other models."""
-    if target == TINY_ID or not is_published(target):
+    if target == TINY_ID or (home and "model_type" in read_json(home / "config.json")):
+        return {}  # without importing torch
+
+    from qvft.models.qvision.published import PUBLISHED_NEW_TOKENS, is_published, published_config
+
+    if not is_published(target):
         return {}
     positions = published_config(target).text_config.max_position_embeddings
     new = PUBLISHED_NEW_TOKENS

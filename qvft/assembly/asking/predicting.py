@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from qvft.assembly.asking.generation import check_fields, generation_fields
+from qvft.assembly.asking.generation import check_fields
 from qvft.assembly.asking.opening import Opened, open_target
+from qvft.assembly.asking.trial import tried_fields
 from qvft.assembly.asking.vision_language_model import VisionLanguageModel
 from qvft.assembly.hashes import trained_files
 from qvft.assembly.model import base_of
@@ -66,7 +67,7 @@ def predict_lines(
         UserError: the model is not there or does not fit, or a field's value is refused.
     """
     opened = open_target(model, overrides=overrides)
-    generation_fields(opened.recipe, fields)  # refused before the weights are loaded
+    tried_fields(opened.recipe, base_of(opened.recipe), fields)  # before the weights are loaded
     torch.manual_seed(opened.recipe.run.seed)
     found = VisionLanguageModel(opened).outcomes(
         rows, fields, batch_size=batch_size, workers=workers
@@ -108,7 +109,7 @@ def predict_to_file(
         **identity(model, opened),
         "prompt": opened.recipe.data.prompt.model_dump(),
         "text": opened.recipe.data.text,
-        "decoding": generation_fields(opened.recipe, fields),
+        "decoding": tried_fields(opened.recipe, base_of(opened.recipe), fields),
     }
     if opened.recipe.data.preprocessing != "checkpoint":
         settings["preprocessing"] = opened.recipe.data.preprocessing

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 
 from qvft.assembly.asking.generation import check_fields, generation_fields
 from qvft.assembly.asking.opening import Opened, load_opened, open_target
+from qvft.assembly.model import require_positions
 from qvft.data.cleaned import require_text_left
 from qvft.data.cut import cut_rows
 from qvft.data.prompt import Kind
@@ -22,7 +24,7 @@ from qvft.files import given_path
 from qvft.log import get_logger
 
 logger = get_logger("qvft.predict")
-ImageLike = str | Path | Image
+ImageLike = str | Path | Image | np.ndarray
 Text = str | list[str] | None
 OnBadImage = Literal["error", "skip"]
 
@@ -64,7 +66,8 @@ class VisionLanguageModel:
         """A caption of each image: a list for a list, one for a single image.
 
         Args:
-            images: paths or Pillow images.
+            images: paths, Pillow images, or arrays (height, width) or (height, width, 3 or 4) of
+                uint8, 0 to 255, as Pillow makes them.
             batch_size: images captioned together.
             workers: processes that decode the images; 0 decodes in this one.
             on_bad_image: `error` raises at an image that cannot be decoded, `skip` gives None.
@@ -75,6 +78,7 @@ class VisionLanguageModel:
 
         Raises:
             ImageError: an image cannot be decoded.
+            DataError: something else than an image or path.
             RecipeError: a field that is none, or that transformers refuses.
         """
         rows = [_row(source, None) for source in _sources(images)]
@@ -95,7 +99,7 @@ class VisionLanguageModel:
         """The answer to each question about its image; a single one for one image and one question.
 
         Args:
-            images: paths or Pillow images.
+            images: as in `caption`.
             questions: one for each image; or one for all images; or any number about one image.
                 However often an image stands in the list, it is encoded once.
             batch_size, workers, on_bad_image, seed, generation: as in `caption`.
@@ -105,7 +109,10 @@ class VisionLanguageModel:
             ImageError, RecipeError: as `caption`.
         """
         sources = _sources(images)
-        asked = [questions] if isinstance(questions, str) else list(questions)
+        listed = isinstance(questions, Iterable) and not isinstance(questions, str)
+        asked: list[str] = list(questions) if listed else [questions]  # type: ignore[list-item]
+        if not all(isinstance(question, str) for question in asked):
+            raise DataError("a question that is no text", where="questions", expected="str")
         if isinstance(questions, str):
             asked *= len(sources)
         if isinstance(images, ImageLike):
@@ -135,6 +142,9 @@ class VisionLanguageModel:
         Raises:
             DataError: cleaning leaves nothing of a question.
         """
+        generation = generation_fields(self.recipe, fields)
+        most = max(settings["max_new_tokens"] for settings in generation.values())
+        require_positions(self.recipe, self.loaded.base, most, where="max_new_tokens")
         asked = [row for row in rows if row.kind == "question"]
         require_text_left(asked, self.recipe.data.text, where="questions")
         template = self.loaded.template
@@ -144,7 +154,7 @@ class VisionLanguageModel:
             self.loaded.model,
             self.loaded.collator,
             rows,
-            generation=generation_fields(self.recipe, fields),
+            generation=generation,
             batch_size=batch_size,
             workers=workers,
         )
@@ -178,11 +188,32 @@ class VisionLanguageModel:
 
 
 def _sources(images: ImageLike | Iterable[ImageLike]) -> list[ImageSource]:
-    listed = [images] if isinstance(images, ImageLike) else images
-    return [
-        ImageInMemory(image) if isinstance(image, Image) else ImageFile(given_path(str(image)))
-        for image in listed
-    ]
+    one = isinstance(images, ImageLike | bytes) or not isinstance(images, Iterable)
+    listed: Iterable[Any] = [images] if one else images  # type: ignore[assignment, list-item]
+    return [_source(image) for image in listed]
+
+
+def _source(image: Any) -> ImageSource:
+    """Raises DataError where it is no image."""
+    if isinstance(image, str | Path):
+        return ImageFile(given_path(str(image)))
+    if isinstance(image, np.ndarray):
+        coloured = image.ndim == 3 and image.shape[2] in (3, 4)
+        if image.dtype != np.uint8 or not (image.ndim == 2 or coloured) or 0 in image.shape:
+            raise DataError(
+                f"an array of {image.dtype} of shape {image.shape}",
+                where="images",
+                expected="uint8 of shape (height, width) or (height, width, 3)",
+            )
+        image = fromarray(image)
+    if not isinstance(image, Image):
+        raise DataError(
+            f"a {type(image).__name__}",
+            where="images",
+            expected="a path, a Pillow image or a numpy array",
+            do="open bytes with PIL.Image.open(io.BytesIO(...))",
+        )
+    return ImageInMemory(image)
 
 
 def _row(source: ImageSource, question: str | None) -> Row:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from qvft.assembly.data import Split, inspect_split
+from qvft.assembly.data import Split, Texts, inspect_split
 from qvft.checking.findings import LeftOut, Quality, SplitFindings, TextShown
 from qvft.data.blip_text import MAX_WORDS, TextForm, cleaned
 from qvft.data.cleaned import cleaned_rows
@@ -61,15 +61,18 @@ class DataFound:
     notes: tuple[str, ...]
 
 
-def read_sides(recipe: Recipe, template: PromptTemplate) -> list[Side]:
+def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = None) -> list[Side]:
     """The training data and, where the recipe has any, the evaluation data.
+
+    Args:
+        texts: by `train` and `eval`, where they have been read already.
 
     Raises:
         RecipeError, DataError: as `inspect_split`, or a split holds no text.
     """
     sides = []
     for which in ("train", "eval") if recipe.data.eval else ("train",):
-        split = inspect_split(recipe, which)
+        split = inspect_split(recipe, which, (texts or {}).get(which))
         expand = training_rows if which == "train" else evaluation_rows
         rows = expand(split.samples, texts=split.source.texts)
         if not rows:

@@ -10,6 +10,7 @@ from qvft.assembly.checking.data import data_found, read_sides
 from qvft.assembly.checking.geometry import config_of, geometry_phases, is_trainable, phase_findings
 from qvft.assembly.checking.preflight import preflight_checks
 from qvft.assembly.checking.previewing import preview
+from qvft.assembly.data import Texts
 from qvft.assembly.evaluating.task import (
     prediction_rows,
     require_fitting_metrics,
@@ -17,7 +18,8 @@ from qvft.assembly.evaluating.task import (
 )
 from qvft.assembly.model import base_of, processor_of, template_of
 from qvft.assembly.pinned import pinned
-from qvft.assembly.training.plans import PhasePlan
+from qvft.assembly.training.plans import PhasePlan, phase_plans
+from qvft.assembly.training.settings import require_settings
 from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.recipe import recipe_findings
@@ -29,21 +31,25 @@ from qvft.recipe.schema import Recipe
 from qvft.training.run import check_folder
 
 
-def check_all(recipe: Recipe, preview_file: Path | None = None) -> Findings:
+def check_all(
+    recipe: Recipe, preview_file: Path | None = None, *, texts: Texts | None = None
+) -> Findings:
     """Data, weights and preflight; the data alone where training would stop at unusable images.
 
     Args:
         recipe: what to check.
         preview_file: where to write the HTML preview, if at all.
+        texts: the recipe's data, where they have been read already.
 
     Raises:
         UserError: whatever else training would raise before its first step.
     """
     require_writable(Path(recipe.run_dir), folder=True)
-    found, stats = _check_data(recipe, preview_file)
+    require_settings(recipe, base_of(recipe), phase_plans(recipe))
+    found, stats = _check_data(recipe, preview_file, texts)
     if found.unusable:
         return found
-    work = training_work(recipe)
+    work = training_work(recipe, texts=texts)
     return replace(
         found,
         phases=tuple(_phase(work, plan, row_tokens=stats.longest) for plan in work.plans),
@@ -56,9 +62,11 @@ def check_all(recipe: Recipe, preview_file: Path | None = None) -> Findings:
     )
 
 
-def check_data(recipe: Recipe, preview_file: Path | None = None) -> Findings:
+def check_data(
+    recipe: Recipe, preview_file: Path | None = None, *, texts: Texts | None = None
+) -> Findings:
     """The data alone; of the model only the processor is read. Arguments as `check_all`."""
-    return _check_data(recipe, preview_file)[0]
+    return _check_data(recipe, preview_file, texts)[0]
 
 
 def check_model(recipe: Recipe) -> Findings:
@@ -77,13 +85,15 @@ def check_model(recipe: Recipe) -> Findings:
     )
 
 
-def _check_data(recipe: Recipe, preview_file: Path | None) -> tuple[Findings, TokenStats]:
+def _check_data(
+    recipe: Recipe, preview_file: Path | None, texts: Texts | None
+) -> tuple[Findings, TokenStats]:
     """The findings about the data, and the training rows in tokens."""
     base = base_of(recipe)
     processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
     require_known_metrics(recipe.eval.metrics)
-    sides = read_sides(recipe, template)
+    sides = read_sides(recipe, template, texts)
     train = sides[0]
     if len(sides) > 1:
         asked = prediction_rows(sides[1].rows, [""] * len(sides[1].rows))

@@ -12,8 +12,9 @@ from qvft.adapters.fingerprints import READ, fingerprints
 from qvft.assembly.data import samples_hash, source_name
 from qvft.assembly.evaluating.standing import Standing, read_standing
 from qvft.assembly.hashes import images_hash, trained_files
-from qvft.assembly.model import base_hash, base_of, run_recipe, versions
+from qvft.assembly.model import base_hash, base_of, versions
 from qvft.assembly.recorded_data import Read, manifest_folder, reader, recorded_data
+from qvft.assembly.runs import run_recipe
 from qvft.checking.run_findings import RunFindings, Verified, compared
 from qvft.errors import CheckpointError, UserError
 from qvft.evaluation.report.verdict import collapse

@@ -44,7 +44,7 @@ from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import Scores, score
 from qvft.files import write_text
 from qvft.json_files import json_text, read_jsonl
-from qvft.log import is_main_process
+from qvft.log import get_logger, is_main_process
 from qvft.recipe.schema import Recipe
 
 FREQUENT, BLIND = "most_frequent_answer", "blind"
@@ -53,6 +53,8 @@ BLIND_DEFINITION = (
     "owes nothing to the image."
 )
 
+
+logger = get_logger("qvft.eval")
 
 Compare = Callable[[Sequence[PredictionRow], Scores], Comparison]
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from qvft.assembly.alignment.aligned import retrieves
 from qvft.assembly.alignment.classifying import Classes, rows_of_class
-from qvft.assembly.asking.generation import generation_fields
 from qvft.assembly.asking.opening import Opened
+from qvft.assembly.asking.trial import tried_fields
 from qvft.assembly.data import Split, read_split
 from qvft.assembly.evaluating.facts import data_facts, decode_facts, model_facts
 from qvft.assembly.evaluating.standing import Standing, facts_of, why_other
-from qvft.assembly.model import versions
+from qvft.assembly.model import base_of, versions
 from qvft.data.rows import Row, evaluation_rows
+from qvft.data.sample import Sample
 from qvft.errors import DataError, RecipeError
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.evaluation.groups import GROUPS, misfit
@@ -79,20 +80,23 @@ def output_folder(opened: Opened, split_name: str) -> Path:
     return Path(opened.recipe.run_dir) / f"eval-{opened.name.replace('/', '--')}" / split_name
 
 
-def prepare(opened: Opened, *, split: Split | None = None) -> Task:
+def prepare(
+    opened: Opened, *, split: Split | None = None, texts: list[Sample] | None = None
+) -> Task:
     """Checks the settings, reads the data and hashes data and weights.
 
     Args:
         opened: from `open_target`.
         split: the evaluation data where it has been read already.
+        texts: from `read_texts`, where only they have been read.
 
     Raises:
         UserError: the recipe, the data or the checkpoint is wrong.
     """
     recipe = opened.recipe
     require_known_metrics(recipe.eval.metrics)
-    generation = generation_fields(recipe)
-    split = split or read_split(recipe, "eval")
+    generation = tried_fields(recipe, base_of(recipe))
+    split = split or read_split(recipe, "eval", texts)
     rows = evaluation_rows(split.samples, texts=split.source.texts)
     if not rows:
         raise DataError("holds no text to evaluate", where="data.eval")

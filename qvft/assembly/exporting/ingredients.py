@@ -12,7 +12,8 @@ import torch
 from qvft.adapters.checkpoint import check_base, read_bridge, read_manifest
 from qvft.adapters.fingerprints import require_untouched
 from qvft.adapters.lora_weights import LoraWeight, read_lora
-from qvft.assembly.model import DTYPES, base_hash, base_of, run_recipe, versions
+from qvft.assembly.model import DTYPES, base_hash, base_of, versions
+from qvft.assembly.runs import run_recipe
 from qvft.models.base import Base, weight_files
 from qvft.recipe.readers import refuse_ignored
 from qvft.recipe.schema import Recipe

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from qvft.data.prompt import PromptTemplate
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row
-from qvft.errors import RecipeError
 from qvft.log import get_logger
-from qvft.recipe.schema import Phase, Recipe
+from qvft.recipe.schema import Recipe
 from qvft.recipe.train import Train
 from qvft.training.batches.by_tokens import TokenBatchSampler
 from qvft.training.batches.views import ViewDraw
@@ -61,28 +60,6 @@ def token_batches(
         train.batch_tokens,
     )
     return batches
-
-
-def require_texts(recipe: Recipe, phase: Phase, train: Train) -> None:
-    """Raises RecipeError where a phase has no texts whose tokens could be counted, or learns where
-    things stand in an image of which a view would show a part.
-    """
-    if phase.objective == "language":
-        return
-    if train.batch_tokens is not None:
-        raise RecipeError(
-            "batch_tokens, where images alone are trained on",
-            where=f"phases.{phase.name}.train",
-            expected="batch_size",
-            do="set batch_tokens: null in this phase",
-        )
-    if recipe.data.views:
-        raise RecipeError(
-            f"{recipe.data.views}, with a phase that learns what stands at which place",
-            where="data.views",
-            expected=f"0 with phases.{phase.name}.objective={phase.objective}",
-            do="train that phase in a recipe of its own",
-        )
 
 
 def view_draw(recipe: Recipe) -> ViewDraw | None:

@@ -1,19 +1,13 @@
-"""The phases of a recipe, each with its settings, and what they ask of a machine."""
+"""The phases of a recipe, each with its settings. Nothing here imports torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qvft.assembly.model import device
-from qvft.assembly.training.batches import require_texts
 from qvft.errors import RecipeError
-from qvft.models.base import Base
-from qvft.models.flex import require_flex
 from qvft.recipe.load import resolve_phase
 from qvft.recipe.schema import Phase, Recipe, Tune
 from qvft.recipe.train import Train
-from qvft.training.compiling import require_compiler
 
 
 @dataclass(frozen=True)
@@ -45,29 +39,23 @@ def phase_plans(recipe: Recipe) -> list[PhasePlan]:
     return plans
 
 
-def require_shardable(recipe: Recipe) -> None:
-    """Checks that weights can be cut among processes.
-
-    Raises:
-        RecipeError: phases learn by other objectives.
+def require_texts(recipe: Recipe, phase: Phase, train: Train) -> None:
+    """Raises RecipeError where a phase has no texts whose tokens could be counted, or learns where
+    things stand in an image of which a view would show a part.
     """
-    objectives = {phase.objective for phase in recipe.phases}
-    if len(objectives) > 1:
+    if phase.objective == "language":
+        return
+    if train.batch_tokens is not None:
         raise RecipeError(
-            f"{' and '.join(sorted(objectives))} under FSDP",
-            where="phases",
-            expected="one objective: weights are cut once, within the module that learns it",
-            do="use DDP (recipes/accelerate/ddp.yaml), or a run for each",
+            "batch_tokens, where images alone are trained on",
+            where=f"phases.{phase.name}.train",
+            expected="batch_size",
+            do="set batch_tokens: null in this phase",
         )
-
-
-def require_kernels(recipe: Recipe, base: Base, plans: Sequence[PhasePlan]) -> None:
-    """Checks that what the recipe would compile can be compiled here.
-
-    Raises:
-        RecipeError: it cannot.
-    """
-    if recipe.model.attention == "flex":
-        require_flex(base.config, device())
-    if any(plan.train.compile for plan in plans):
-        require_compiler(device())
+    if recipe.data.views:
+        raise RecipeError(
+            f"{recipe.data.views}, with a phase that learns what stands at which place",
+            where="data.views",
+            expected=f"0 with phases.{phase.name}.objective={phase.objective}",
+            do="train that phase in a recipe of its own",
+        )

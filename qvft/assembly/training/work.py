@@ -21,7 +21,7 @@ from qvft.adapters.checkpoint import (
 )
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.assembly.alignment.heads import TextBranch, new_branch, require_alignable
-from qvft.assembly.data import Split, read_split
+from qvft.assembly.data import Split, Texts, read_split
 from qvft.assembly.doubts import alignment_warnings, evaluation_warnings, training_warnings
 from qvft.assembly.features import with_features
 from qvft.assembly.model import (
@@ -35,10 +35,12 @@ from qvft.assembly.model import (
 )
 from qvft.assembly.queries import query_similarity
 from qvft.assembly.recorded_data import data_hashes, image_hashes
-from qvft.assembly.streaming import streamed_batches
 from qvft.assembly.training.batches import token_batches, view_draw
+from qvft.assembly.training.kernels import require_kernels, require_shardable
 from qvft.assembly.training.objective import Collate, objective_of
-from qvft.assembly.training.plans import PhasePlan, phase_plans, require_kernels, require_shardable
+from qvft.assembly.training.plans import PhasePlan, phase_plans
+from qvft.assembly.training.settings import require_settings
+from qvft.assembly.training.streamed import streamed_batches
 from qvft.data.doubts import few_steps
 from qvft.data.left_out import StreamCollator
 from qvft.data.rows import Row, evaluation_rows, training_rows
@@ -295,11 +297,14 @@ class TrainingWork:
         check_image_matters(module, {key: value.to(place) for key, value in batch.items()})
 
 
-def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWork:
+def training_work(
+    recipe: Recipe, *, given: Loaded | None = None, texts: Texts | None = None
+) -> TrainingWork:
     """Reads the data, loads the model and puts adapters into it.
 
     Args:
         given: the recipe's base model, where it is at hand already; it gets the adapters.
+        texts: from `early.training_texts`, where they have been read already.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
@@ -314,10 +319,12 @@ def training_work(recipe: Recipe, *, given: Loaded | None = None) -> TrainingWor
     base = base_of(recipe)
     require_alignable(recipe, base)
     require_kernels(recipe, base, plans)
-    train = read_split(recipe, "train")
+    require_settings(recipe, base, plans)
+    texts = texts or {}
+    train = read_split(recipe, "train", texts.get("train"))
     # A test split is read by evaluation alone; training reads it only if told to watch it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
-    evaluation = read_split(recipe, "eval") if watched else None
+    evaluation = read_split(recipe, "eval", texts.get("eval")) if watched else None
     for which, split, purpose in (("train", train, "train"), ("eval", evaluation, "evaluate")):
         if split is not None and not training_rows(split.samples, texts=split.source.texts):
             raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qvft.data.features.space import Space, space_of
 from qvft.errors import DataError
-from qvft.files import given_path
+from qvft.files import expanded
 from qvft.json_files import read_json
 
 SPACE_FILE = "space.json"
@@ -19,9 +19,16 @@ RECORDS, INDEX = ".features", ".index.json"
 
 
 def default_cache() -> Path:
-    """`$QVFT_CACHE`, or `~/.cache/qvft/features`."""
+    """`$QVFT_CACHE`, or `~/.cache/qvft/features`.
+
+    Raises:
+        DataError: there is no home folder.
+    """
     given = os.environ.get("QVFT_CACHE")
-    return given_path(given) if given else Path.home() / ".cache" / "qvft" / "features"
+    path = expanded(given or "~/.cache/qvft/features")
+    if path.startswith("~"):
+        raise DataError("no home folder", where="features cache", do="set QVFT_CACHE")
+    return Path(path)
 
 
 def space_folders(cache: Path) -> Iterator[Path]:

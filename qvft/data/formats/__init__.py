@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -96,11 +97,19 @@ def read_samples(
     given |= {"columns": columns} if columns else {}
     given |= {"allow_outside": True} if allow_outside else {}
     _require_options(format, given)
+    if images is not None and not given["images"].is_dir():
+        is_file = given["images"].exists()
+        raise DataError(
+            "a file" if is_file else "no such folder",
+            where=images,
+            expected="the folder of the images",
+            do="check `images`",
+        )
     if limit is not None and limit < 1:
         raise DataError(f"`limit` is {limit}", expected="at least 1")
     found = FORMATS[format].read(given_path(path), **given)
     try:
-        samples = list(islice(found, limit))
+        samples = list(islice(found, None if limit is None else min(limit, sys.maxsize)))
     except QvftError:  # some are OSErrors too
         raise
     except OSError as error:

@@ -142,10 +142,13 @@ def _samples(
 
 def _open(path: str, *, split: str | None) -> Dataset:
     """One split of what `path` names, from disk if it is there, otherwise from the Hub."""
+    place = Path(path)
+    if not place.exists() and not is_hub_id(path):
+        raise DataError("no such file or folder", where=path, do="check the path")
+
     import datasets
     from datasets.exceptions import DatasetsError
 
-    place = Path(path)
     try:
         if place.is_file():
             return _load_file(place)
@@ -233,8 +236,6 @@ def is_hub_id(path: str) -> bool:
 def _load_hub(path: str, *, split: str | None) -> Any:
     import datasets
 
-    if not is_hub_id(path):
-        raise DataError("no such file or folder", where=path, do="check the path")
     name, _, config = path.partition(":")
     try:
         return datasets.load_dataset(name, config or None, split=split)

@@ -17,9 +17,9 @@ from qvft.data.collate import Collator
 from qvft.data.padding import pad_rows
 from qvft.data.prompt import Kind, PromptTemplate
 from qvft.data.sample import Sample
-from qvft.errors import RecipeError
 from qvft.evaluation.prediction.encoding import Encoded
 from qvft.models.stages import generate
+from qvft.recipe.refused import refusal
 
 WIDTH_STEP = 8
 """Rows are padded to a multiple of this many tokens, so that a run has few shapes of batches."""
@@ -121,22 +121,29 @@ def generate_texts(
     further: dict[str, Any] = {"tokenizer": tokenizer} if "stop_strings" in generation else {}
     if shared:
         further |= {"prefixes": [row.image.prefix for row in batch], "prefix_tokens": shared}
-    try:
-        new_ids = generate(
+
+    def generated(settings: Mapping[str, Any]) -> Tensor:
+        return generate(
             model,
             {key: value.to(place) for key, value in rows.items()},
             images=torch.stack([row.image.states for row in batch]),
             eos_token_id=[template.stop_id, tokenizer.eos_token_id],
             pad_token_id=tokenizer.pad_token_id,
-            **generation,
+            **settings,
             **further,
         )
-    except (ArithmeticError, TypeError, ValueError) as error:
-        # Values and combinations of GenerationConfig are checked by transformers as it generates.
-        reason = str(error).strip().split("\n")[0]
-        raise RecipeError(
-            f"transformers refuses {dict(generation)}: {reason}", where="decoding"
-        ) from error
+
+    try:
+        new_ids = generated(generation)
+    except Exception as error:
+        # Values and combinations of GenerationConfig are checked by transformers as it generates,
+        # and some break it. Without a limit of its own it would write hundreds of tokens.
+        few = {"max_new_tokens": 1, "do_sample": False}
+        attempt = lambda some: generated({**few, **some})  # noqa: E731
+        found = refusal(error, generation, attempt, key=lambda name: f"decoding: {name}")
+        if found is None:
+            raise
+        raise found from error
     texts = [template.decode(row) for row in new_ids.tolist()]
     each = len(texts) // len(batch)
     return [tuple(texts[start : start + each]) for start in range(0, len(texts), each)]

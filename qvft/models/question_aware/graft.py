@@ -13,6 +13,7 @@ from typing import Any
 from transformers import InstructBlipConfig
 
 from qvft.errors import ModelError
+from qvft.models.place import FRESH
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.question_aware.configuration import model_shapes, question_aware_config
 from qvft.models.question_aware.origins import Origins, TextKind, plan_origins
@@ -23,7 +24,6 @@ from qvft.models.question_aware.question_tokens import (
     question_tokenizer,
 )
 
-FRESH = "fresh"
 """What `model.text_branch` says where there is no checkpoint to take the text branch from.
 
 Word and position embeddings are then drawn from a normal distribution of the Q-Former's

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -49,6 +50,45 @@ def test_pillow_images_are_read_as_files_are(
     opened = [Image.open(file) for file in files]
     assert model.caption(opened) == model.caption(files)
     assert model.caption(opened) == model.caption(files)  # they can be used again
+
+
+def test_arrays_are_read_as_pillow_images_are(
+    model: qvft.VisionLanguageModel, files: list[Path]
+) -> None:
+    arrays = [np.asarray(Image.open(file)) for file in files]
+    assert model.caption(arrays) == model.caption(files)
+    assert model.caption(arrays[1]) == model.caption(files[1])
+    assert model.answer(arrays[1], list(ASKED)) == model.answer(files[1], list(ASKED))
+
+
+@pytest.mark.parametrize(
+    ("images", "given"),
+    [
+        (b"\x89PNG", "a bytes; expected a path"),
+        ([b"\x89PNG"], "a bytes; expected a path"),
+        (3, "a int; expected a path"),
+        (None, "a NoneType; expected a path"),
+        ([[None]], "a list; expected a path"),
+        (np.zeros((4, 4, 3)), "an array of float64"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r".*of shape \(2, 4, 4, 3\)"),
+        (np.zeros((3, 4, 5), np.uint8), r".*of shape \(3, 4, 5\)"),
+        (np.zeros((0, 4), np.uint8), r".*of shape \(0, 4\)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_no_image_is_refused_in_one_message(
+    images, given: str, model: qvft.VisionLanguageModel
+) -> None:
+    with pytest.raises(DataError, match=f"^images: {given}"):
+        model.caption(images)
+
+
+@pytest.mark.parametrize("questions", [3, None, [3], [None]])
+def test_a_question_that_is_no_text_is_refused(
+    questions, model: qvft.VisionLanguageModel, files: list[Path]
+) -> None:
+    with pytest.raises(DataError, match="^questions: a question that is no text"):
+        model.answer(files[0], questions)
 
 
 def test_many_questions_about_one_image_encode_it_once(

@@ -62,7 +62,9 @@ def test_several_texts_a_row_are_refused_where_texts_are_scored(recipe_file: Pat
 
 
 def test_a_value_is_refused_before_any_model_is_loaded(recipe_file: Path) -> None:
-    with pytest.raises(RecipeError, match=r"^decoding questions: transformers refuses .*early"):
+    with pytest.raises(
+        RecipeError, match=r"^decoding questions: early_stopping: transformers refuses .*early"
+    ):
         fields(recipe_file, "eval.answer.arguments={early_stopping: perhaps}")
 
 

@@ -35,6 +35,7 @@ def test_lines_of_an_image_are_merged_in_the_order_of_first_appearance(tmp_path:
 
 
 def test_absolute_paths_and_an_image_folder_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
     here, there = read(
         tmp_path,
         {"image": "a.png", "caption": "x"},
@@ -169,3 +170,7 @@ def test_the_place_in_a_file_of_several_lines_is_the_commas(tmp_path: Path) -> N
     (tmp_path / "a.json").write_text('[\n  {"a": 1},\n]\n')
     with pytest.raises(DataError, match=r"a\.json:2: .*closing bracket \(column 11\)"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_limit_beyond_any_number_of_images_reads_all(tmp_path: Path) -> None:
+    assert len(read(tmp_path, {"image": "a.png", "caption": "x"}, limit=10**400)) == 1

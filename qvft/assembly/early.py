@@ -1,0 +1,54 @@
+"""What a recipe and the file system alone tell, before torch is imported.
+
+To import torch, transformers and peft takes seconds; a misspelt path is told without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.assembly.data import Texts, read_texts
+from qvft.assembly.streaming import is_streamed, stream_of
+from qvft.assembly.training.plans import phase_plans
+from qvft.errors import ModelError
+from qvft.models.place import FRESH, names_folder, require_folder
+from qvft.recipe.schema import Recipe
+
+
+def require_models(recipe: Recipe) -> None:
+    """Checks that the folders of the base, the decoder and the text branch are there.
+
+    Raises:
+        ModelError: one is not.
+    """
+    require_folder(recipe.model.id)
+    for key in ("decoder", "text_branch"):
+        name = getattr(recipe.model, key)
+        if name not in (None, FRESH) and names_folder(name) and not Path(name).exists():
+            raise ModelError("no such folder", where=f"model.{key}={name}")
+
+
+def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:
+    """The named data of a recipe, its images unchecked; a stream is opened, not read.
+
+    Raises:
+        RecipeError, DataError: as `read_texts`.
+    """
+    found = {}
+    for name in which:
+        if is_streamed(recipe, name):
+            stream_of(recipe)
+        else:
+            found[name] = read_texts(recipe, name)
+    return found
+
+
+def training_texts(recipe: Recipe) -> Texts:
+    """What training reads: its data, and the evaluation data where it is told to watch them.
+
+    Raises:
+        RecipeError, DataError: as `read_texts`, or the recipe's phases contradict each other.
+    """
+    watched = any(plan.train.eval_steps is not None for plan in phase_plans(recipe))
+    return texts_of(recipe, ("train", "eval") if watched else ("train",))

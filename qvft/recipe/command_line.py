@@ -1,0 +1,41 @@
+"""A parser of command lines that knows the recipe's keys: `--epochs 3` means `train.epochs=3`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn, get_args
+
+from pydantic import BaseModel
+
+_UNKNOWN = re.compile(r"unrecognized arguments: --([\w.-]+)(?:[= ]([^\s-]\S*))?")
+
+
+class RecipeParser(argparse.ArgumentParser):
+    """As argparse's, for programs that take overrides of a recipe."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with status 2; names the override that an unknown option may have meant."""
+        unknown = _UNKNOWN.match(message)
+        if unknown:
+            name, value = unknown[1].replace("-", "_"), unknown[2] or "VALUE"
+            meant = [path for path in _keys() if path == name or path.endswith(f".{name}")]
+            if meant:
+                message += f"; did you mean {' or '.join(f'{path}={value}' for path in meant[:3])}?"
+        super().error(message)
+
+
+def _keys() -> list[str]:
+    from qvft.recipe.schema import Recipe
+
+    return list(_paths(Recipe))
+
+
+def _paths(section: type[BaseModel], above: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield f"{above}{name}"
+        kinds: list[Any] = [field.annotation, *get_args(field.annotation)]
+        for inner in kinds:
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _paths(inner, f"{above}{name}.")

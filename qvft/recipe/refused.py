@@ -1,0 +1,85 @@
+"""Which of a user's settings a library refuses, found by leaving them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qvft.disk import disk_failure
+from qvft.errors import QvftError, RecipeError
+
+Attempt = Callable[[Mapping[str, Any]], object]
+
+
+def require_accepted(
+    settings: Mapping[str, Any],
+    attempt: Attempt,
+    *,
+    key: Callable[[str], str],
+    library: str = "transformers",
+) -> None:
+    """Tries out what a user has set.
+
+    Args:
+        settings: names and values that the user has set.
+        attempt: does with some of them what the program is going to do.
+        key: from a name to how the user wrote it, e.g. `train.arguments.optim`.
+        library: whose settings these are.
+
+    Raises:
+        RecipeError: `attempt` fails with the settings and succeeds without some of them.
+        Exception: it fails without any of them too; then the fault is not the user's.
+    """
+    try:
+        attempt(settings)
+    except Exception as error:
+        found = refusal(error, settings, attempt, key=key, library=library)
+        if found is None:
+            raise
+        raise found from error
+
+
+def refusal(
+    error: Exception,
+    settings: Mapping[str, Any],
+    attempt: Attempt,
+    *,
+    key: Callable[[str], str],
+    library: str = "transformers",
+) -> RecipeError | None:
+    """The message about an error that `attempt` has raised; None where no setting is to blame.
+
+    Arguments as `require_accepted`.
+    """
+    if isinstance(error, QvftError | MemoryError) or disk_failure(error) is not None:
+        return None
+    guilty = [name for name in settings if _passes(attempt, _without(settings, name))]
+    if not guilty:
+        if not settings or not _passes(attempt, {}):
+            return None
+        guilty = list(settings)
+    values = [settings[name] for name in guilty]
+    given = repr(values[0]) if len(values) == 1 else ", ".join(map(repr, values))
+    return RecipeError(
+        f"{library} refuses {given} ({first_line(error)})",
+        where=" and ".join(key(name) for name in guilty),
+        do="correct it or leave it out" if len(guilty) == 1 else "leave one of them out",
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _without(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {other: value for other, value in settings.items() if other != name}
+
+
+def _passes(attempt: Attempt, settings: Mapping[str, Any]) -> bool:
+    try:
+        attempt(settings)
+    except Exception:
+        return False
+    return True
