@@ -1,11 +1,15 @@
 # `make quickstart`: fine-tune, evaluate and merge a small model on real images, in minutes.
 # `make test`: the whole suite. Both set up .venv first.
+# `make test-newest`: the whole suite with the newest release of every dependency, in .venv-newest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup test quickstart lint clean
+NEWEST := .venv-newest/bin/python
+NEWEST_TORCH ?= torch==2.13.0
+
+.PHONY: setup test test-newest quickstart lint clean
 
 setup: $(READY)
 
@@ -20,6 +24,18 @@ $(READY): pyproject.toml constraints.txt
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
+# Without constraints.txt and without the upper bounds of pyproject.toml: it shows what they can be
+# raised to. Every wheel of torch is large, so a newer one is asked for by name:
+# make test-newest NEWEST_TORCH=torch
+test-newest:
+	test -x $(NEWEST) || $(PYTHON) -m venv .venv-newest
+	$(NEWEST) -m pip install --quiet '$(NEWEST_TORCH)'
+	$(NEWEST) tests/newest_requirements.py '$(NEWEST_TORCH)' > .venv-newest/requirements.txt
+	$(NEWEST) -m pip install --quiet --upgrade --upgrade-strategy eager -r .venv-newest/requirements.txt
+	$(NEWEST) -m pip install --quiet --no-deps --editable .
+	$(NEWEST) -m pip list
+	OMP_NUM_THREADS=1 $(NEWEST) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 quickstart: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/quickstart.sh
 
@@ -29,4 +45,4 @@ lint: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) runs/quickstart_digits merged/quickstart_digits data/digits
+	rm -rf $(VENV) .venv-newest runs/quickstart_digits merged/quickstart_digits data/digits

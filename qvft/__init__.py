@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qvft.cpu_threads import wait_passively
+
 if TYPE_CHECKING:
     from qvft.assembly.asking.vision_language_model import VisionLanguageModel, load_model
 
 __all__ = ["VisionLanguageModel", "load_model"]
+
+wait_passively()  # before any module of qvft loads torch
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,12 @@ def read_json(path: Path) -> Any:
         DataError: the file cannot be read, is not UTF-8 or not JSON (with line and column), has a
             key twice in one object, is nested too deeply, or holds a number too long to take.
     """
-    return _content(read_text(path), path)
+    return json_of(read_text(path), path)
+
+
+def json_of(text: str, path: Path) -> Any:
+    """As `read_json`, from the text of the file at `path`."""
+    return _content(text, path)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -34,7 +39,12 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DataError: as `read_json`; or a line is not a JSON object, or holds NaN, which Python's
             `json` writes but JSON does not have, or a number beyond all floats.
     """
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    return jsonl_of(read_text(path), path)
+
+
+def jsonl_of(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As `read_jsonl`, from the text of the file at `path`."""
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         row = _object(line, path, line=number)

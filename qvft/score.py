@@ -1,6 +1,7 @@
-"""`python -m qvft.score caption|vqa ...`: scores of anybody's prediction files.
+"""`python -m qvft.score caption|vqa|medical ...`: scores of anybody's prediction files.
 
-They are what the official evaluators give, computed without Java and without a model.
+They are what the official evaluators give, computed without Java and without a model; medical
+answers are scored by every definition in use, each under its name and version.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ FILES = {
         "annotations": "VQA v2 annotations",
         "predictions": "list of question_id and answer",
     },
+    "medical": {
+        "rows": "JSON or JSONL: id, answer_type, question, reference, prediction",
+    },
 }
 
 
@@ -38,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--metrics", nargs="+", default=[], type=str.upper, choices=("METEOR", "SPICE"),
                 help="these too, by the official Java programs",
             )  # fmt: skip
+        if task == "medical":
+            options.add_argument(
+                "--candidates", type=Path, metavar="F",
+                help="answers that LLaVA-Med's open accuracy chooses from",
+            )  # fmt: skip
         if task == "vqa":
             options.add_argument("--rules", choices=("2017", "2021"), default="2017")
         options.add_argument("--json", type=Path, metavar="F", help="write all scores to F")
@@ -51,9 +60,15 @@ def score(given: argparse.Namespace) -> None:
     from qvft.evaluation.official.table import scored_table
 
     files = {name: getattr(given, name) for name in FILES[given.task]}
+    if given.task == "medical" and given.candidates is not None:
+        files["candidates"] = given.candidates
     if given.json is not None:
         require_output(given.json, files)
-    if given.task == "caption":
+    if given.task == "medical":
+        from qvft.evaluation.official.medical import score_medical_file
+
+        scored = score_medical_file(**files)
+    elif given.task == "caption":
         from qvft.evaluation.official.captions import score_caption_files
 
         scored = score_caption_files(**files, also=given.metrics)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from qvft import cpu_threads
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -21,6 +23,13 @@ def features_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("features")
     os.environ["QVFT_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No warning about the load of the machine that runs the tests."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0), raising=False)
+    cpu_threads.warn_if_busy.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "qvft"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-ROOTS = {"errors", "log", "files", "json_files", "json_mistakes", "disk", "locks"}
+ROOTS = {
+    "errors", "log", "files", "json_files", "json_mistakes", "disk", "locks", "cpu_threads",
+}  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
     "log": {"errors", "disk"},
+    "cpu_threads": set(),
     "json_mistakes": {"errors"},
     "disk": {"errors"},
     "locks": {"errors", "disk"},
@@ -59,6 +62,7 @@ HOMES = {
             "vqa_accuracy",
             "medical_vqa",
             "llava_med",
+            "multimedeval",
             "retrieval",
         )
     },

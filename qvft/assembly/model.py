@@ -17,6 +17,7 @@ from qvft.adapters.fingerprints import require_untouched
 from qvft.adapters.freeze import mark_trainable
 from qvft.adapters.lora import PeftModel, add_lora, load_lora
 from qvft.adapters.targets import resolve_targets
+from qvft.cpu_threads import cpu_cores, warn_if_busy
 from qvft.data.collate import Collator
 from qvft.data.images.augmentation import Augmentation
 from qvft.data.prompt import PromptTemplate
@@ -52,13 +53,6 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def cpu_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def use_threads(threads: int | None) -> None:
     """Sets the CPU threads of this process, where there is no GPU.
 
@@ -68,6 +62,7 @@ def use_threads(threads: int | None) -> None:
     if not torch.cuda.is_available():
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(threads or max(1, cpu_cores() // processes))
+        warn_if_busy()
 
 
 def base_of(recipe: Recipe) -> Base:

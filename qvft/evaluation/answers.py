@@ -6,26 +6,36 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from qvft.evaluation.letters import RUN, composed
+
 NORMALISATION = (
-    "lower-cased, blanks collapsed to one, outer blanks and one trailing full stop removed"
+    "composed (Unicode NFC), lower-cased, blanks collapsed to one, outer blanks and one trailing "
+    "full stop of any script removed"
 )
 
 YesNo = Literal["yes", "no", "unparseable"]
+Found = Literal["yes", "no", "both", "neither"]
 
-_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
-_TOKEN = re.compile(r"[^\W_]+")
+_TOKEN = re.compile(RUN)
+_WORD = re.compile(rf"{RUN}(?:['\u2019-]{RUN})*")
+# Latin, CJK (three widths), Devanagari and Bengali, Urdu, Armenian, Ethiopic, Khmer, Burmese.
+_FULL_STOPS = (".", "。", "．", "｡", "।", "۔", "։", "።", "។", "။")
 # What may follow "no" as an answer; any other word makes it a determiner ("no fracture").
 _AFTER_NO = frozenset({"it", "there", "this", "that", "these", "those", "they", "he", "she", "not"})
 
 
 def normalise_answer(text: str) -> str:
-    """The text lower-cased, with single inner blanks, no outer ones, no trailing full stop."""
-    return " ".join(text.lower().split()).removesuffix(".").rstrip()
+    """The text composed and lower-cased, with single inner blanks, no outer ones, no full stop."""
+    plain = " ".join(composed(text).lower().split())
+    return plain[:-1].rstrip() if plain.endswith(_FULL_STOPS) else plain
 
 
 def answer_tokens(text: str) -> list[str]:
-    """Runs of letters and digits of the lower-cased text; punctuation only separates them."""
-    return _TOKEN.findall(text.lower())
+    """Runs of letters, with their marks, and digits of the composed, lower-cased text.
+
+    Punctuation only separates them.
+    """
+    return _TOKEN.findall(composed(text).lower())
 
 
 def parse_yes_no(text: str) -> YesNo:
@@ -36,7 +46,7 @@ def parse_yes_no(text: str) -> YesNo:
     a finding, not a reply, for the question may have been "is it normal?". Everything else is
     unparseable, never guessed.
     """
-    lowered = text.lower()
+    lowered = composed(text).lower()
     words = list(_WORD.finditer(lowered))
     if not words or words[0].group() not in ("yes", "no"):
         return "unparseable"
@@ -49,6 +59,24 @@ def parse_yes_no(text: str) -> YesNo:
         if not between.strip() and rest[0] not in _AFTER_NO:
             return "unparseable"
     return "yes" if spoken == "yes" else "no"
+
+
+def find_yes_no(text: str) -> Found:
+    """Which of `yes` and `no` stand in a text as whole words, wherever they stand.
+
+    A word goes on over apostrophes and hyphens: `none`, `nodule`, `yesterday's` and `no-one` hold
+    neither.
+    """
+    words = set(_WORD.findall(composed(text).lower()))
+    match "yes" in words, "no" in words:
+        case True, True:
+            return "both"
+        case True, False:
+            return "yes"
+        case False, True:
+            return "no"
+        case _:
+            return "neither"
 
 
 def is_yes_no(references: Iterable[str]) -> bool:

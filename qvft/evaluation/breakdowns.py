@@ -14,8 +14,8 @@ MOST_QUESTIONS = 20
 
 # Means given beside the exact match, in this order, where the items have them; CIDEr as it is.
 _MEANS_IN_PERCENT = (
-    "accuracy", "closed_accuracy", "open_exact_match", "open_token_recall", "open_token_f1",
-    "vqa_accuracy_2017", "vqa_accuracy_2021",
+    "accuracy", "closed_accuracy", "closed_accuracy_anywhere", "open_exact_match",
+    "open_token_recall", "open_token_f1", "vqa_accuracy_2017", "vqa_accuracy_2021",
 )  # fmt: skip
 _MEANS = ("CIDEr",)
 
@@ -114,8 +114,9 @@ def _entry(
 
 
 def count_outputs(rows: Sequence[PredictionRow], per_item: PerItem) -> dict[str, float]:
-    """How many outputs are empty, different and unparseable, and how large the largest share is."""
+    """How many outputs are empty, different, unparseable; how large the largest share is."""
     texts = Counter(row.prediction.strip() for row in rows)
+    found = [scores.get("parsed_anywhere") for scores in per_item]
     most = max(texts.values(), default=0)
     return {
         "predictions": len(rows),
@@ -123,4 +124,5 @@ def count_outputs(rows: Sequence[PredictionRow], per_item: PerItem) -> dict[str,
         "different_predictions": len(texts),
         "most_common_prediction_share": 100 * most / max(1, len(rows)),
         "unparseable": sum(scores.get("parsed") == "unparseable" for scores in per_item),
+        "undecided": found.count("both") + found.count("neither"),
     }

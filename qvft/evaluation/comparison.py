@@ -30,7 +30,7 @@ METHOD = (
     "and accuracy by prompts are those that the two evaluations found, item by item; they are "
     "left out where one side lacks items, since a recall hangs on every candidate."
 )
-LOWER_IS_BETTER = frozenset({"closed_unparseable"})
+LOWER_IS_BETTER = frozenset({"closed_unparseable", "closed_undecided"})
 # METEOR of all items is no mean of theirs, so a difference has no interval.
 NOT_COMPARED = frozenset({"meteor"})
 # Ids named in a report of those that only one side has.

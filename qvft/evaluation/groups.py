@@ -13,8 +13,7 @@ from typing import Literal
 import numpy as np
 
 from qvft.errors import DataError
-from qvft.evaluation.answers import is_yes_no, parse_yes_no
-from qvft.evaluation.metrics import exact, medical
+from qvft.evaluation.metrics import exact, llava_med, medical, multimedeval
 from qvft.evaluation.metrics.bleu import bleu_of_counts
 from qvft.evaluation.metrics.captions import NAMES, score_captions
 from qvft.evaluation.metrics.java import BY_JAVA
@@ -77,14 +76,29 @@ class GroupScores:
     outcomes: dict[int, dict[str, str]] = field(default_factory=dict)
 
 
+Group = Callable[[Sequence[PredictionRow], Sequence[int]], GroupScores]
+"""From all rows and the numbers of those to score to the scores of a group."""
+
+
 def mean_in_percent(
     rows: Sequence[PredictionRow], name: str, items: Mapping[int, float], *, definition: str
 ) -> Metric:
     """The mean of the items' scores, which lie between 0 and 1; items are row numbers."""
-    values = list(items.values())
+    return _mean(rows, name, items, definition=definition, unit="percent")
+
+
+def _mean(
+    rows: Sequence[PredictionRow],
+    name: str,
+    items: Mapping[int, float],
+    *,
+    definition: str,
+    unit: Literal["percent", "0..1"],
+) -> Metric:
+    values, factor = list(items.values()), 100 if unit == "percent" else 1
     interval = bootstrap_mean(values, [rows[index].image for index in items])
-    scaled = None if interval is None else (100 * interval[0], 100 * interval[1])
-    return Metric(name, "percent", definition, 100 * sum(values) / len(values), items, scaled)
+    scaled = None if interval is None else (factor * interval[0], factor * interval[1])
+    return Metric(name, unit, definition, factor * sum(values) / len(values), items, scaled)
 
 
 def _captions(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
@@ -121,7 +135,7 @@ def _bleu_of_order(place: int) -> Callable[[FloatArray], FloatArray]:
     return lambda sums: np.asarray(bleu_of_counts(sums)[..., place])
 
 
-def _by_java(name: str) -> Callable[[Sequence[PredictionRow], Sequence[int]], GroupScores]:
+def _by_java(name: str) -> Group:
     """METEOR, whose corpus score is no mean and gets no interval, or SPICE, which is a mean."""
 
     def group(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
@@ -146,7 +160,7 @@ def _answers(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScore
     return GroupScores(len(chosen), [metric])
 
 
-def _vqa(rules: Rules) -> Callable[[Sequence[PredictionRow], Sequence[int]], GroupScores]:
+def _vqa(rules: Rules) -> Group:
     def group(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
         for index in chosen:
             if len(rows[index].references) != TEN_ANSWERS:
@@ -166,61 +180,66 @@ def _vqa(rules: Rules) -> Callable[[Sequence[PredictionRow], Sequence[int]], Gro
 
 
 def _medical(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
-    items: dict[str, dict[int, float]] = {name: {} for name in medical.DEFINITIONS}
+    scored: dict[int, dict[str, float]] = {}
     outcomes: dict[int, dict[str, str]] = {}
     for index in chosen:
-        row = rows[index]
-        kind = medical.answer_type(row.references, row.meta)
-        outcomes[index] = {"answer_type": kind}
-        if kind == "open":
-            items["open_exact_match"][index] = exact.exact_match(row.prediction, row.references)
-            items["open_token_recall"][index] = medical.token_recall(row.prediction, row.references)
-            items["open_token_f1"][index] = medical.token_f1(row.prediction, row.references)
-            items["open_bleu_1"][index] = medical.bleu_1(row.prediction, row.references)
-            continue
-        items["closed_accuracy"][index] = medical.closed_correct(row.prediction, row.references)
-        if is_yes_no(row.references):
-            said = parse_yes_no(row.prediction)
-            outcomes[index]["parsed"] = said
-            items["closed_unparseable"][index] = float(said == "unparseable")
-    items["accuracy"] = dict(sorted((items["closed_accuracy"] | items["open_exact_match"]).items()))
-    return GroupScores(
-        len(chosen),
-        [
-            mean_in_percent(rows, name, items[name], definition=definition)
-            for name, definition in medical.DEFINITIONS.items()
-            if items[name]
-        ],
-        outcomes,
-    )
+        row, kind = rows[index], medical.answer_type(rows[index].references, rows[index].meta)
+        scored[index], outcomes[index] = medical.item_scores(row.prediction, row.references, kind)
+    return GroupScores(len(chosen), _means(rows, scored, medical.DEFINITIONS), outcomes)
 
 
-def _llava_med(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
-    items = {}
-    for index in chosen:
-        row = rows[index]
-        if medical.answer_type(row.references, row.meta) == "closed":
-            correct = medical.closed_correct_llava_med(row.prediction, row.references[0])
-            if correct is not None:
-                items[index] = correct
-    name, definition = "closed_accuracy_llava_med", medical.LLAVA_MED_DEFINITION
-    metrics = [mean_in_percent(rows, name, items, definition=definition)] if items else []
-    return GroupScores(len(items), metrics)
+def llava_med_group(candidates: llava_med.Candidates | None = None) -> Group:
+    """LLaVA-Med's scores; open accuracy among them where there are candidates to choose from."""
+
+    def group(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
+        scored = {
+            index: llava_med.item_scores(
+                rows[index].prediction,
+                rows[index].references[0],
+                closed=medical.answer_type(rows[index].references, rows[index].meta) == "closed",
+                candidates=candidates,
+            )
+            for index in chosen
+        }
+        return GroupScores(len(chosen), _means(rows, scored, llava_med.DEFINITIONS))
+
+    return group
 
 
-GROUPS: dict[
-    str,
-    tuple[
-        Literal["caption", "question"],
-        Callable[[Sequence[PredictionRow], Sequence[int]], GroupScores],
-    ],
-] = {
+def _multimedeval(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
+    scored = {
+        index: multimedeval.item_scores(rows[index].prediction, rows[index].references[0])
+        for index in chosen
+    }
+    metrics = _means(rows, scored, multimedeval.DEFINITIONS, unit="0..1")
+    return GroupScores(len(chosen), metrics)
+
+
+def _means(
+    rows: Sequence[PredictionRow],
+    scored: Mapping[int, Mapping[str, float | None]],
+    definitions: Mapping[str, str],
+    *,
+    unit: Literal["percent", "0..1"] = "percent",
+) -> list[Metric]:
+    """The mean of each metric over the items that have it, in the order of the definitions."""
+    metrics = []
+    for name, definition in definitions.items():
+        found = {index: scores.get(name) for index, scores in scored.items()}
+        items = {index: value for index, value in found.items() if value is not None}
+        if items:
+            metrics.append(_mean(rows, name, items, definition=definition, unit=unit))
+    return metrics
+
+
+GROUPS: dict[str, tuple[Literal["caption", "question"], Group]] = {
     "captions": ("caption", _captions),
     "meteor": ("caption", _by_java("METEOR")),
     "spice": ("caption", _by_java("SPICE")),
     "answers": ("question", _answers),
     "medical": ("question", _medical),
-    "llava_med": ("question", _llava_med),
+    "llava_med": ("question", llava_med_group()),
+    "multimedeval": ("question", _multimedeval),
     "vqa_2017": ("question", _vqa("2017")),
     "vqa_2021": ("question", _vqa("2021")),
 }

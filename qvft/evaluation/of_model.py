@@ -24,7 +24,7 @@ WAYS = ("image_to_text", "text_to_image")
 SUFFIXES = ("", "_reranked")
 ZERO_SHOT_NAME = "zero_shot_accuracy"
 ZERO_SHOT_DEFINITION = (
-    "zero_shot_accuracy/v1: share of the items with one of the classes as their reference, both "
+    "zero_shot_accuracy/v2: share of the items with one of the classes as their reference, both "
     f"{NORMALISATION}, whose image is nearest to the prompts of that class, among those of all "
     "classes; nothing is generated."
 )

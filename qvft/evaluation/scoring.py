@@ -30,7 +30,7 @@ class Scores:
         breakdowns: by key, then one entry a value: `value`, `n`, and the means of its items.
         per_item: parallel to the rows; by name the item's score, or its parsed answer.
         counts: empty predictions, different predictions, share of the most common one (percent),
-            unparseable yes/no answers.
+            yes/no answers that are unparseable, or undecided wherever they say it.
         corpus: by name, for figures that are not the mean of their items (BLEU): the counts of
             the items that have that score, in the order of the rows.
     """
@@ -52,7 +52,8 @@ def score(
     """Scores predictions with the groups of metrics named.
 
     Groups: `captions` (BLEU, ROUGE_L, CIDEr, exact match) for captions; for questions `answers`
-    (exact match), `medical`, `vqa_2017`, `vqa_2021` and `llava_med` (for comparison only).
+    (exact match), `medical`, `vqa_2017`, `vqa_2021`, and for comparison with papers `llava_med`
+    and `multimedeval`.
     `auto` takes `captions` for captions and for questions `answers`, with `medical` where the data
     says closed or open, and `vqa_2017` where every question has ten answers. Intervals draw whole
     images.

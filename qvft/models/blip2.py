@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Blip2ForConditionalGeneration
 
 from qvft.errors import QvftError
+from qvft.models.kv_cache import CACHE
 from qvft.models.prefix_cache import cache_of, copies, goes_on, keys_values
 
 
@@ -147,7 +148,7 @@ def generate(
     )
     if prefixes:
         each = copies(model.language_model, settings)
-        settings["past_key_values"] = cache_of(prefixes, tokens=prefix_tokens, copies=each)
+        settings[CACHE] = cache_of(prefixes, tokens=prefix_tokens, copies=each)
     return generate_after(model, embeds, rows["attention_mask"], **settings)
 
 

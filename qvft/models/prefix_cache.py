@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
+from qvft.models.kv_cache import CACHE
+
 # Settings that bring a cache of their own, go through the prompt in another way, or leave
 # transformers' greedy, sampling and beam loops. Their rows are decoded whole.
 _NOT_AFTER_A_PREFIX = (
@@ -39,7 +41,7 @@ def keys_values(decoder: PreTrainedModel, embeds: Tensor) -> Tensor:
     An image's take 2 x layers x P x D numbers: 10.5 MB for the 32 visual tokens of BLIP-2-OPT-2.7B
     (32 layers, width 2,560) in bfloat16, and 0.33 MB a further token.
     """
-    cache = decoder(inputs_embeds=embeds, use_cache=True).past_key_values
+    cache = getattr(decoder(inputs_embeds=embeds, use_cache=True), CACHE)
     layers = [torch.stack([layer.keys, layer.values], dim=1) for layer in cache.layers]
     return torch.stack(layers, dim=1)
 

@@ -59,7 +59,7 @@ def test_equal_texts_differ_by_exactly_nothing_in_every_metric() -> None:
     a = [captioned(str(i), f"a dog runs {i} times", f"the dog runs {i} times") for i in range(3)]
     a += [asked(f"q{i}", "yes", "yes", answer_type="closed") for i in range(3)]
     found = compared(a, list(a))
-    assert len(found.metrics) == 6 + 1 + 4
+    assert len(found.metrics) == 6 + 1 + 6
     assert {(m.difference, m.interval, m.excludes_zero) for m in found.metrics.values()} == {
         (0.0, (0.0, 0.0), False)
     }
@@ -99,7 +99,7 @@ def test_cider_keeps_the_document_frequencies_of_all_items() -> None:
 
 
 def test_a_metric_with_its_own_denominator_is_compared_as_a_ratio() -> None:
-    """LLaVA-Med's drops wrong yes/no answers: 3 of 4 for A, 2 of 3 for B."""
+    """LLaVA-Med's first drops wrong yes/no answers: 3 of 4 for A, 2 of 3 for B."""
     a = [asked(str(i), "yes", "yes", answer_type="closed") for i in range(4)]
     a = said(a, "yes", "yes", "maybe", "yes")
     b = said(a, "yes", "no", "maybe", "yes")

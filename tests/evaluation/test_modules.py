@@ -32,6 +32,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     },
     "medical_vqa": ANSWERS,
     "llava_med": ANSWERS,
+    "multimedeval": ANSWERS,
     "retrieval": {
         "predictions": [[0.1, 0.9, 0.2], [0.3, 0.4, 0.2]],
         "references": [[1, 0], [2]],
@@ -129,12 +130,33 @@ def test_answer_types_may_be_stated(caches: Path) -> None:
 
 
 @pytest.mark.parametrize("way", [own, through_evaluate])
-def test_llava_meds_closed_accuracy_drops_wrong_answers(
+def test_llava_meds_two_closed_accuracies_stand_side_by_side(
     caches: Path, way: Callable[[str], Any]
 ) -> None:
-    # "no" for "yes" leaves the denominator.
-    expected = {"closed_accuracy_llava_med": 100.0, "n": 1}
-    assert way("llava_med").compute(**ANSWERS) == expected
+    found = way("llava_med").compute(**ANSWERS)
+    # "no" for "yes" leaves the first one's denominator.
+    assert found["closed_accuracy_llava_med"] == 100.0
+    assert found["closed_accuracy_llava_med_v2"] == 50.0
+    assert (found["open_recall_llava_med"], found["n"]) == (100.0, 3)
+    assert "open_accuracy_llava_med" not in found
+
+
+@pytest.mark.parametrize("way", [own, through_evaluate])
+def test_llava_meds_open_accuracy_chooses_among_candidates(
+    caches: Path, way: Callable[[str], Any]
+) -> None:
+    for candidates, expected in ((["right lung", "left lung"], 100.0), (["lung", "left lung"], 0)):
+        found = way("llava_med").compute(**ANSWERS, candidates=candidates)
+        assert found["open_accuracy_llava_med"] == expected
+
+
+@pytest.mark.parametrize("way", [own, through_evaluate])
+def test_multimedevals_figures_lie_between_0_and_1(caches: Path, way: Callable[[str], Any]) -> None:
+    found = way("multimedeval").compute(**ANSWERS)
+    assert (found["closed_accuracy_multimedeval"], found["open_accuracy_multimedeval"]) == (0.5, 1)
+    assert found["recall_multimedeval"] == pytest.approx(2 / 3)
+    # Each word of two answers is right or wrong; of "it is left lung" half are right.
+    assert found["bleu_multimedeval"] == pytest.approx((1 + 0.5 + 0) / 3)
 
 
 @pytest.mark.parametrize("way", [own, through_evaluate])
@@ -229,4 +251,4 @@ def test_every_module_loads_in_a_fresh_process_with_evaluates_own_offline_switch
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "True " * 4 + "True\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "True " * 5 + "True\n"), done.stderr

@@ -46,13 +46,32 @@ def test_medical_scores_by_hand() -> None:
     scores = score(rows)
     assert scores.n == {"all": 4, "medical": 4, "answers": 4}
     expected = {
-        "accuracy": 50, "closed_accuracy": 50, "closed_unparseable": 50, "open_exact_match": 50,
+        "accuracy": 50, "closed_accuracy": 50, "closed_accuracy_anywhere": 100,
+        "closed_unparseable": 50, "closed_undecided": 0, "open_exact_match": 50,
         "open_token_recall": 75, "open_token_f1": 75, "open_bleu_1": 75, "exact_match": 50,
     }  # fmt: skip
     assert scores.metrics == pytest.approx(expected)
     assert set(scores.units.values()) == {"percent"}
     assert scores.per_item[1]["parsed"] == "unparseable"
-    assert scores.counts["unparseable"] == 1
+    assert scores.per_item[1]["parsed_anywhere"] == "no"
+    assert (scores.counts["unparseable"], scores.counts["undecided"]) == (1, 0)
+
+
+def test_papers_definitions_stand_side_by_side() -> None:
+    rows = [
+        asked("no", "yes", image="1", answer_type="CLOSED"),
+        asked("yes", "yes", image="2", answer_type="CLOSED"),
+        asked("left lobe", "left", image="3", answer_type="OPEN"),
+    ]
+    scores = score(rows, metrics=["llava_med", "multimedeval"])
+    # v1 leaves the wrong answer out, v2 counts it; MultiMedEval's figures lie between 0 and 1.
+    assert scores.metrics["closed_accuracy_llava_med"] == 100
+    assert scores.metrics["closed_accuracy_llava_med_v2"] == 50
+    assert scores.metrics["closed_accuracy_multimedeval"] == 0.5
+    assert scores.units["closed_accuracy_multimedeval"] == "0..1"
+    assert scores.metrics["open_recall_llava_med"] == 100
+    assert "closed_accuracy_llava_med" not in scores.per_item[0]
+    assert "open_accuracy_llava_med" not in scores.metrics  # nothing to choose from
 
 
 def test_every_metric_has_a_unit_a_definition_and_an_interval_that_holds_it() -> None:

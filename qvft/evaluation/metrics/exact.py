@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qvft.evaluation.answers import NORMALISATION, normalise_answer
 
 DEFINITION = (
-    "exact_match/v1: share of items whose prediction equals one of the references, "
+    "exact_match/v2: share of items whose prediction equals one of the references, "
     f"both {NORMALISATION}."
 )
 

@@ -14,6 +14,7 @@ from typing import Literal
 from qvft.evaluation.answers import (
     NORMALISATION,
     answer_tokens,
+    find_yes_no,
     is_yes_no,
     normalise_answer,
     parse_yes_no,
@@ -22,42 +23,47 @@ from qvft.evaluation.metrics.exact import exact_match
 
 AnswerType = Literal["closed", "open"]
 
-_BEST = "the best reference counts; tokens are lower-cased runs of letters and digits"
+_BEST = (
+    "the best reference counts; tokens are lower-cased runs of letters with their marks, and digits"
+)
+_OTHERWISE = f"otherwise it must equal a reference, both {NORMALISATION}"
 DEFINITIONS: dict[str, str] = {
-    "accuracy": "accuracy/v1: closed_accuracy/v1 and open_exact_match/v1 over all questions.",
+    "accuracy": "accuracy/v2: closed_accuracy/v2 and open_exact_match/v2 over all questions.",
     "closed_accuracy": (
-        "closed_accuracy/v1: share of closed questions answered right; if the reference is yes or "
+        "closed_accuracy/v2: share of closed questions answered right; if the reference is yes or "
         "no, the prediction must open with that word (an answer that says neither is wrong and "
-        f"counted as unparseable), otherwise it must equal a reference, both {NORMALISATION}."
+        f"counted as unparseable), {_OTHERWISE}."
+    ),
+    "closed_accuracy_anywhere": (
+        "closed_accuracy_anywhere/v1: as closed_accuracy, but if the reference is yes or no, the "
+        "prediction must hold that word as a whole word, anywhere, and not the other (both or "
+        f"neither is wrong and counted as undecided), {_OTHERWISE}."
     ),
     "closed_unparseable": (
-        "closed_unparseable/v1: share of questions with a yes/no reference whose prediction says "
-        "neither yes nor no."
+        "closed_unparseable/v2: share of questions with a yes/no reference whose prediction says "
+        "neither yes nor no by the rules of closed_accuracy."
+    ),
+    "closed_undecided": (
+        "closed_undecided/v1: share of questions with a yes/no reference whose prediction holds "
+        "both words or neither, anywhere."
     ),
     "open_exact_match": (
-        "open_exact_match/v1: share of open questions whose prediction equals a reference, "
+        "open_exact_match/v2: share of open questions whose prediction equals a reference, "
         f"both {NORMALISATION}."
     ),
     "open_token_recall": (
-        "open_token_recall/v1: mean share of the reference's tokens that the prediction holds, "
+        "open_token_recall/v2: mean share of the reference's tokens that the prediction holds, "
         f"repetitions counted; {_BEST}."
     ),
     "open_token_f1": (
-        "open_token_f1/v1: mean harmonic mean of token precision and token recall, repetitions "
+        "open_token_f1/v2: mean harmonic mean of token precision and token recall, repetitions "
         f"counted; {_BEST}."
     ),
     "open_bleu_1": (
-        "open_bleu_1/v1: mean clipped token precision times the brevity penalty "
+        "open_bleu_1/v2: mean clipped token precision times the brevity penalty "
         f"exp(1 - reference length / prediction length); {_BEST}."
     ),
 }
-# Not among the default metrics: a constant "yes" reaches 100 by it.
-LLAVA_MED_DEFINITION = (
-    "closed_accuracy_llava_med/v1: as in LLaVA-Med's script, for comparison only: a prediction "
-    "that contains 'yes' or 'no' as a substring is right if it contains the reference and is "
-    "left out of the denominator if not; other predictions are wrong. Leaving wrong answers "
-    "out makes the figure too high."
-)
 
 
 def answer_type(references: Sequence[str], meta: Mapping[str, str]) -> AnswerType:
@@ -68,21 +74,49 @@ def answer_type(references: Sequence[str], meta: Mapping[str, str]) -> AnswerTyp
 
 
 def closed_correct(prediction: str, references: Sequence[str]) -> float:
-    """1 if a closed question is answered right by `closed_accuracy/v1`, else 0."""
+    """1 if a closed question is answered right by `closed_accuracy/v2`, else 0."""
     if is_yes_no(references):
         return float(parse_yes_no(prediction) in {normalise_answer(text) for text in references})
     return exact_match(prediction, references)
 
 
-def closed_correct_llava_med(prediction: str, reference: str) -> float | None:
-    """1, 0 or, where LLaVA-Med's script drops the question, None.
+def closed_correct_anywhere(prediction: str, references: Sequence[str]) -> float:
+    """1 if a closed question is answered right by `closed_accuracy_anywhere/v1`, else 0."""
+    if is_yes_no(references):
+        return float(find_yes_no(prediction) in {normalise_answer(text) for text in references})
+    return exact_match(prediction, references)
 
-    Source: github.com/microsoft/LLaVA-Med, llava/eval/run_eval.py.
+
+def item_scores(
+    prediction: str, references: Sequence[str], kind: AnswerType
+) -> tuple[dict[str, float], dict[str, str]]:
+    """An item's scores by name, from 0 to 1, and what was understood of its answer.
+
+    The latter is `answer_type` and, for yes/no questions, `parsed` (`yes`, `no`, `unparseable`)
+    and `parsed_anywhere` (`yes`, `no`, `both`, `neither`).
     """
-    given = prediction.lower()
-    if "yes" in given or "no" in given:
-        return 1.0 if normalise_answer(reference) in given else None
-    return 0.0
+    outcome: dict[str, str] = {"answer_type": kind}
+    if kind == "open":
+        match = exact_match(prediction, references)
+        return {
+            "accuracy": match,
+            "open_exact_match": match,
+            "open_token_recall": token_recall(prediction, references),
+            "open_token_f1": token_f1(prediction, references),
+            "open_bleu_1": bleu_1(prediction, references),
+        }, outcome
+    correct = closed_correct(prediction, references)
+    scores = {
+        "accuracy": correct,
+        "closed_accuracy": correct,
+        "closed_accuracy_anywhere": closed_correct_anywhere(prediction, references),
+    }
+    if is_yes_no(references):
+        parsed, found = parse_yes_no(prediction), find_yes_no(prediction)
+        outcome |= {"parsed": parsed, "parsed_anywhere": found}
+        scores["closed_unparseable"] = float(parsed == "unparseable")
+        scores["closed_undecided"] = float(found in ("both", "neither"))
+    return scores, outcome
 
 
 def token_recall(prediction: str, references: Sequence[str]) -> float:

@@ -13,7 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-NAMES = ("captions", "vqa_accuracy", "medical_vqa", "llava_med", "retrieval")
+NAMES = (
+    "captions", "vqa_accuracy", "medical_vqa", "llava_med", "multimedeval", "retrieval",
+)  # fmt: skip
 
 
 def module_path(name: str) -> str:

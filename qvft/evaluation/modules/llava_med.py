@@ -1,4 +1,4 @@
-"""Closed accuracy as LLaVA-Med counts it as an `evaluate` module; for comparison only."""
+"""LLaVA-Med's scores as an `evaluate` module; for comparison with papers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from collections.abc import Sequence
 
 import evaluate
 
-from qvft.evaluation.metrics.medical import LLAVA_MED_DEFINITION
+from qvft.evaluation.groups import llava_med_group
+from qvft.evaluation.metrics.llava_med import DEFINITIONS, Candidates
 from qvft.evaluation.modules.features import TEXTS, described
 from qvft.evaluation.modules.questions import group_figures
 
 
 class LlavaMed(evaluate.Metric):
-    """A figure to compare with a paper; wrong yes/no answers leave its denominator."""
+    """Both closed accuracies of LLaVA-Med's script, before and after its repair, and the rest."""
 
     def _info(self) -> evaluate.MetricInfo:
         return described(
             TEXTS,
-            description=LLAVA_MED_DEFINITION,
+            description="\n".join(DEFINITIONS.values()),
             inputs="predictions: one answer a question; references: a list of right answers a "
-            "question, the first counts; answer_types (optional): `closed` or `open` for each. "
-            "Gives `closed_accuracy_llava_med` in percent and `n`, the questions left in; nothing "
-            "but `n` where none is left.",
-            source="https://github.com/microsoft/LLaVA-Med",
+            "question, the first counts; answer_types (optional): `closed` or `open` for each; "
+            "candidates (optional): the answers that open accuracy chooses from. Gives "
+            "percentages by name and `n`, the questions scored; `closed_accuracy_llava_med` "
+            "(v1) is absent where it leaves every question out, and figures of a kind of question "
+            "that does not occur are absent.",
+            source="https://github.com/microsoft/LLaVA-Med/tree/"
+            "b9a98a736d2ef05bcf5ff345be6403fb3a664eaf",
             citation="Li et al. 2023, LLaVA-Med: Training a Large Language-and-Vision Assistant "
             "for Biomedicine in One Day, arXiv:2306.00890",
         )
@@ -32,5 +36,7 @@ class LlavaMed(evaluate.Metric):
         predictions: Sequence[str],
         references: Sequence[Sequence[str]],
         answer_types: Sequence[str] | None = None,
+        candidates: Sequence[str] | None = None,
     ) -> dict[str, float]:
-        return group_figures("llava_med", predictions, references, answer_types)
+        group = llava_med_group(Candidates.of(candidates) if candidates else None)
+        return group_figures(group, predictions, references, answer_types)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import evaluate
 
+from qvft.evaluation.groups import GROUPS
 from qvft.evaluation.metrics.medical import DEFINITIONS
 from qvft.evaluation.modules.features import TEXTS, described
 from qvft.evaluation.modules.questions import group_figures
@@ -33,4 +34,5 @@ class MedicalVqa(evaluate.Metric):
         references: Sequence[Sequence[str]],
         answer_types: Sequence[str] | None = None,
     ) -> dict[str, float]:
-        return group_figures("medical", predictions, references, answer_types)
+        _, group = GROUPS["medical"]
+        return group_figures(group, predictions, references, answer_types)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qvft.errors import DataError
-from qvft.evaluation.groups import GROUPS
+from qvft.evaluation.groups import Group
 from qvft.evaluation.rows import PredictionRow
 
 
 def group_figures(
-    name: str,
+    group: Group,
     predictions: Sequence[str],
     references: Sequence[Sequence[str]],
     answer_types: Sequence[str] | None,
 ) -> dict[str, float]:
-    """The figures of a group of `GROUPS`, in percent, and `n`, the number of items it scored.
+    """The figures of a group, each in its unit, and `n`, the number of items it scored.
 
     Args:
-        name: the group.
+        group: from rows to scores.
         predictions: one answer a question.
         references: the right answers, one or more a question.
         answer_types: `closed` or `open` for each; None: closed where every right answer is yes or
@@ -52,6 +52,5 @@ def group_figures(
     for row in rows:
         if not row.references:
             raise DataError(f"question {row.id} has no references", expected="at least one")
-    _, function = GROUPS[name]
-    scores = function(rows, range(len(rows)))
+    scores = group(rows, range(len(rows)))
     return {metric.name: metric.value for metric in scores.metrics} | {"n": scores.n}

@@ -28,6 +28,9 @@ class Scored:
         counts: rows and items that were found but not scored, by what they are.
         settings: what was chosen, e.g. `rules`.
         notes: one sentence for each count that is not zero.
+        units: by metric, where scales differ: `percent` or `0..1`.
+        n_by_metric: items that each metric is the mean of, where they differ.
+        definitions: what each metric is, where one name does not say it.
     """
 
     metrics: Mapping[str, Any]
@@ -38,6 +41,9 @@ class Scored:
     counts: Mapping[str, int]
     settings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    n_by_metric: Mapping[str, int] = field(default_factory=dict)
+    definitions: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of the JSON file."""
@@ -45,6 +51,7 @@ class Scored:
             "metrics": self.metrics,
             "n": self.n,
             **self.settings,
+            **{key: value for key, value in self._by_metric() if value},
             "definition": self.definition,
             "counts": self.counts,
             "notes": list(self.notes),
@@ -56,6 +63,13 @@ class Scored:
             "qvft": version("qvft"),
             "per_item": self.per_item,
         }
+
+    def _by_metric(self) -> list[tuple[str, Mapping[str, Any]]]:
+        return [
+            ("units", self.units),
+            ("n_by_metric", self.n_by_metric),
+            ("definitions", self.definitions),
+        ]
 
 
 def require_output(path: Path, inputs: Mapping[str, Path]) -> None:

@@ -49,7 +49,9 @@ _CARD_SCORES = (
 _LABELS = {f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)} | {
     "ROUGE_L": "ROUGE-L", "open_bleu_1": "open BLEU-1", "open_token_f1": "open token F1",
     "vqa_accuracy_2017": "VQA accuracy (2017)", "vqa_accuracy_2021": "VQA accuracy (2021)",
-    "closed_accuracy_llava_med": "closed accuracy (LLaVA-Med)",
+    "closed_accuracy_anywhere": "closed accuracy, yes or no anywhere",
+    "closed_accuracy_llava_med": "closed accuracy (LLaVA-Med, before its repair)",
+    "closed_accuracy_llava_med_v2": "closed accuracy (LLaVA-Med)",
 }  # fmt: skip
 
 

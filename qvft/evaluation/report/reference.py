@@ -21,7 +21,8 @@ ROW_KEYS = {
     "prediction": "what the model wrote, possibly empty",
     "references": "all human captions or answers, repetitions kept",
     "scores": "by name, the item's score on a scale of 0 to 1 (CIDEr 0 to 10); for yes/no "
-    "questions also `parsed` (`yes`, `no` or `unparseable`), for medical ones `answer_type`",
+    "questions also `parsed` (`yes`, `no` or `unparseable`) and `parsed_anywhere` (`yes`, `no`, "
+    "`both` or `neither`), for medical ones `answer_type`",
     "meta": "what the data says about the item: answer_type, organ, modality, ...",
 }
 """Keys of a row of `predictions.jsonl`, and what they hold."""
@@ -59,7 +60,7 @@ an id means another item (image file, question, kind or references differ), the 
 different data: the comparison is refused with exit status 2, and the reports stay as they are.
 
 **The direction.** `difference` is `a` minus `b`: A's figure minus B's. Above 0, A's figure is
-higher; that is the better one except for `closed_unparseable`.
+higher; that is the better one except for `closed_unparseable` and `closed_undecided`.
 
 **The interval.** {METHOD}
 Drawing pairs takes out what both models find hard, so the interval is mostly narrower than the two

@@ -64,7 +64,8 @@ class Report(Part):
     counts: dict[str, float] = Field(
         default={},
         description="images read and skipped; predictions, empty and different ones, share of the "
-        "most common one (percent), unparseable yes/no answers",
+        "most common one (percent), yes/no answers that do not open with yes or no (`unparseable`) "
+        "and those that hold both words or neither anywhere (`undecided`)",
     )
     skipped: list[Skipped] = Field(default=[], description="items left out, with the reason")
     decode: DecodeFacts = Field(default=DecodeFacts(), description="how the model was asked")

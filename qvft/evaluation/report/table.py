@@ -10,6 +10,8 @@ from rich.table import Table
 # What a short table shows, in this order, of whatever was scored.
 HEADLINE = (
     "closed_accuracy",
+    "closed_accuracy_anywhere",
+    "closed_unparseable",
     "open_exact_match",
     "open_token_recall",
     "exact_match",

@@ -81,6 +81,12 @@ def test_closed_and_open_scores_stand_instead_of_their_mixture() -> None:
     assert headline(metrics) == ["closed_accuracy", "open_exact_match"]
 
 
+def test_yes_or_no_anywhere_stands_beside_the_strict_closed_accuracy() -> None:
+    names = ["closed_undecided", "closed_unparseable", "closed_accuracy_anywhere"]
+    shown = headline(dict.fromkeys([*names, "closed_accuracy"], 1.0))
+    assert shown == ["closed_accuracy", "closed_accuracy_anywhere", "closed_unparseable"]
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "written"),
     [(41.25, "percent", "41.2 %"), (0.12345, "0..1", "0.123"), (None, "percent", "–")],

@@ -1,0 +1,56 @@
+"""CPU threads: how many, how they wait for each other, and whether the machine is busy.
+
+Does not import torch, since the way of waiting must be set before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+
+logger = logging.getLogger("qvft.cpu_threads")
+
+WAITING = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # GNU's OpenMP, which torch's Linux wheels bring along
+    "KMP_BLOCKTIME": "0",  # Intel's and LLVM's, in milliseconds of spinning
+}
+_OTHER_WAYS = ("GOMP_SPINCOUNT", "KMP_LIBRARY")
+
+
+def wait_passively() -> None:
+    """Has OpenMP threads sleep instead of spin while they wait for each other.
+
+    Spinning threads take the cores that the threads they wait for need: with another job on the
+    machine, training on two cores becomes several times slower. OpenMP reads this once, when torch
+    is loaded. Leaves the environment alone if it holds any of these variables already.
+
+    Source: OpenMP 5.2, section 21.7 (OMP_WAIT_POLICY); LLVM OpenMP runtime (KMP_BLOCKTIME).
+    """
+    if not any(name in os.environ for name in (*WAITING, *_OTHER_WAYS)):
+        os.environ.update(WAITING)
+
+
+def cpu_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def warn_if_busy() -> None:
+    """Logs a warning, once per process, if other programs leave this one no core of its own.
+
+    Compares the load average of the last minute with the cores of the whole machine, since the load
+    counts the programs of the whole machine too.
+    """
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > cores and os.environ.get("LOCAL_RANK", "0") == "0":
+        logger.warning(
+            "other programs use this machine's cores too (load %.1f on %d cores): "
+            "this will take longer than on an idle machine",
+            load,
+            cores,
+        )

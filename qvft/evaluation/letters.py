@@ -1,0 +1,23 @@
+"""Letters of every script: composed, and with the marks that belong to them.
+
+A vowel sign of Bengali, a tone of Thai, a haraka of Arabic or an accent that Unicode cannot compose
+is a character of its own, a combining mark. Without it a word is another word.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Unicode's combining marks lie in planes 0, 1 and 14; a test holds that none is missed.
+_WHERE_MARKS_ARE = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))
+_MARKS = "".join(chr(c) for c in _WHERE_MARKS_ARE if unicodedata.category(chr(c))[0] == "M")
+# Zero-width joiner and non-joiner: they shape letters within a word (Persian, Indic scripts).
+_JOINERS = "\u200c\u200d"
+
+RUN = rf"[^\W_](?:[^\W_]|[{_MARKS}{_JOINERS}])*"
+"""As a regular expression: letters and digits of any script, each with its marks."""
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's form C, in which a letter is written in one way only."""
+    return unicodedata.normalize("NFC", text)
