@@ -163,3 +163,42 @@ def test_greedy_texts(model, processor, inputs, expected, use_cache) -> None:
     assert ids.tolist() == expected["greedy"]["ids"]
     texts = processor.batch_decode(ids, skip_special_tokens=True)
     assert texts == expected["greedy"]["texts"]
+
+
+def generated(model, pixels, **settings) -> Any:
+    """By the original's settings, in transformers' names."""
+    original = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.5}
+    # `<END>` is forbidden while there are fewer than 5 tokens, of which `<START>` is one.
+    return model.generate(
+        pixel_values=pixels, max_new_tokens=20, min_new_tokens=4, **{**original, **settings}
+    )
+
+
+def test_sampling_draws_from_the_same_probabilities(model, inputs, expected, monkeypatch) -> None:
+    """Penalty, minimum length, temperature, top-k, top-p, in this order, at each of 20 steps."""
+    monkeypatch.setattr(
+        torch, "multinomial", lambda shares, num_samples: shares.argmax(-1, keepdim=True)
+    )
+    found = generated(
+        model,
+        inputs["pixel_values"][:1],
+        top_k=40,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    assert found.sequences[0].tolist() == expected["sampling_path_image_0"]
+    shares = torch.stack([step[0].softmax(dim=-1) for step in found.scores])
+    theirs = expected["sampling_probabilities_image_0"]
+    assert ((shares > 0) == (theirs > 0)).all()
+    close(shares, theirs)
+
+
+def test_the_likeliest_of_the_same_probabilities(model, inputs, expected) -> None:
+    ids = generated(model, inputs["pixel_values"], top_k=1)
+    assert ids.tolist() == [row["ids"] for row in expected["generate_caption_top_k_1"]]
+
+
+def test_end_comes_after_five_tokens(model, inputs) -> None:
+    end = model.config.text_config.eos_token_id
+    ids = generated(model, inputs["pixel_values"], top_k=40, sequence_bias={(end,): 1000.0})
+    assert ids.shape == (3, 6) and (ids[:, 5] == end).all() and (ids[:, :5] != end).all()
