@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         required=True,
         metavar="FORM",
         help="peft: what plain PEFT loads; retrieval: a Blip2ForImageTextRetrieval, of a run with "
-        "alignment objectives",
+        "alignment objectives; qvision: the layout QVision was published in",
     )
     parser.add_argument("--json", action="store_true", help="print export.json, not a summary")
     given = parser.parse_intermixed_args(arguments)

@@ -41,6 +41,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def published_qvision(shared_data: Path) -> Path:
+    """A tiny QVision in its published layout, with numbers that the original computed."""
+    folder = shared_data / "reference" / "qvision"
+    if not folder.is_dir():
+        pytest.skip(f"no reference numbers: {folder} is absent")
+    return folder
+
+
 @pytest.fixture
 def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh cache for `datasets`, so that no test sees what another has read."""

@@ -7,8 +7,11 @@ from typing import Any
 
 from qvft.adapters.fingerprints import READ
 from qvft.errors import CheckpointError
+from qvft.models.qvision.configuration import OLD_FUNCTION
 
 FORMAT = 1
+_OF_OLD_QVISION = "qformer.text_reader."
+"""What no Q-Former has but the one that qvft 0.1.0 gave QVision."""
 _KINDS: Mapping[str, type] = {
     "base_id": str,
     "base_weights_sha256": str,
@@ -48,6 +51,8 @@ def require_form(manifest: Any, *, where: str) -> None:
         )
     _require_kinds(manifest, _KINDS, where=where)
     _require_entries(manifest["bridge"], where=f"{where}: bridge")
+    if any(name.startswith(_OF_OLD_QVISION) for name in manifest["bridge"]):
+        raise CheckpointError(OLD_FUNCTION, where=where)
     if "alignment" in manifest:
         _require_kinds({"alignment": manifest["alignment"]}, {"alignment": dict}, where=where)
         _require_kinds(manifest["alignment"], _ALIGNMENT, where=f"{where}: alignment")

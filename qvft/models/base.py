@@ -230,7 +230,7 @@ def weights_hash(base: Base) -> str:
     if base.graft is not None:
         hashes["drawn"] = f"{base.graft.summary()} {base.graft.seed}"
     if base.decoder is not None:
-        hashes["drawn"] = str(base.seed)
+        hashes["drawn"] = f"Q-Former and marks {base.seed}"
     return sha256_json(hashes)
 
 

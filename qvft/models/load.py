@@ -21,7 +21,8 @@ from qvft.models.question_aware.build import graft_model, graft_processor
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import processor_from_components
-from qvft.models.qvision.published import published_processor, read_published
+from qvft.models.qvision.published import published_processor
+from qvft.models.qvision.published_weights import read_published
 from qvft.models.tiny import init_tiny
 
 if not sys.stderr.isatty():

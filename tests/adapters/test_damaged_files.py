@@ -37,6 +37,17 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
+def test_a_run_of_qvisions_old_function_is_refused(adapter: Path) -> None:
+    """Its weights would mean something else in the Q-Former that has the published function."""
+    entry = {"component": "qformer", "shape": [2], "dtype": "float32"}
+    change(
+        adapter / MANIFEST,
+        lambda manifest: manifest["bridge"].update({"qformer.text_reader.norm.weight": entry}),
+    )
+    with pytest.raises(CheckpointError, match="qvft 0.1.0, whose QVision computed another"):
+        read_manifest(adapter)
+
+
 def test_the_manifest_holds_the_hash_of_every_other_file(adapter: Path) -> None:
     names = {path.name for path in adapter.iterdir()} - {MANIFEST}
     assert read_manifest(adapter)["files"] == {name: sha256_file(adapter / name) for name in names}

@@ -10,6 +10,8 @@ from typing import Any
 from qvft.assembly.model import Loaded, base_model, base_of, run_recipe, trained_model
 from qvft.errors import CheckpointError, RecipeError
 from qvft.json_files import read_json
+from qvft.models.base import TINY_ID
+from qvft.models.qvision.published import PUBLISHED_NEW_TOKENS, is_published, published_config
 from qvft.recipe.data import Source
 from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
 from qvft.recipe.lock import LOCK_NAME
@@ -64,7 +66,7 @@ def open_target(
         content = load_recipe(recipe_path, overrides).model_dump()
         is_base = _same(content["model"]["id"], target)
     else:
-        content = {"name": "predict", "model": {}, **_asked_as(home)}
+        content = {"name": "predict", "model": {}, **_as_published(target), **_asked_as(home)}
         apply_overrides(content, overrides)
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
     if not is_base:
@@ -85,13 +87,27 @@ def load_opened(opened: Opened) -> Loaded:
 
 
 def _asked_as(home: Path | None) -> dict[str, Any]:
-    """Prompts, lengths and decoding that a merged folder was trained with; elsewhere defaults."""
-    path = home / "merge.json" if home else None
-    if path is None or not path.is_file():
+    """Prompts, lengths and decoding that a merged or exported folder was trained with; else
+    nothing, which leaves the defaults."""
+    names = ("merge.json", "export.json")
+    paths = [path for path in (home / name for name in names) if path.is_file()] if home else []
+    if not paths:
         return {}
-    merged = read_json(path)
-    data = {key: merged[key] for key in ("prompt", "max_text_tokens") if key in merged}
-    return {"data": data, "eval": merged.get("decode", {})}
+    written = read_json(paths[0])
+    data = {key: written[key] for key in ("prompt", "max_text_tokens") if key in written}
+    return {"data": data, "eval": written.get("decode", {})}
+
+
+def _as_published(target: str) -> dict[str, Any]:
+    """Lengths for a QVision in its published layout; nothing for other models."""
+    if target == TINY_ID or not is_published(target):
+        return {}
+    positions = published_config(target).text_config.max_position_embeddings
+    new = PUBLISHED_NEW_TOKENS
+    return {
+        "data": {"max_text_tokens": min(128, positions - new)},
+        "eval": {"caption": {"max_new_tokens": new}, "answer": {"max_new_tokens": new}},
+    }
 
 
 def _same(one: str, other: str) -> bool:

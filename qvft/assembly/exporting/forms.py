@@ -18,6 +18,7 @@ from qvft.adapters.lora_weights import CONFIG, WEIGHTS
 from qvft.assembly.alignment.heads import saved_branch
 from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingredients
 from qvft.assembly.exporting.probing import place_for, reference_outputs
+from qvft.assembly.exporting.published import export_published
 from qvft.assembly.hashes import trained_files
 from qvft.assembly.model import trained_model
 from qvft.errors import CheckpointError, UserError, VerificationError
@@ -69,7 +70,7 @@ def proof_line(content: Mapping[str, Any]) -> str:
         content: of export.json.
     """
     figures = content["verification"]
-    if content["form"] == "peft":
+    if content["form"] in ("peft", "qvision"):
         return comparison_line(figures)
     return (
         f"{figures['weights']:,} weights equal, scores off by at most "
@@ -89,6 +90,12 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
             "its base is no checkpoint as it stands (model.text_branch, model.query_tokens)",
             where=str(run_dir),
             do="qvft.merge writes the whole model",
+        )
+    if not hasattr(transformers, ingredients.base.family.model_class):
+        raise CheckpointError(
+            f"transformers has no {ingredients.base.family.model_class}, which PEFT would need",
+            where=str(run_dir),
+            do="qvft.merge or --to qvision writes the whole model",
         )
     names = (CONFIG, WEIGHTS, BRIDGE)
     require_space(folder, sum((adapter / name).stat().st_size for name in names) + SLACK_BYTES)
@@ -173,5 +180,6 @@ def _export_retrieval(run_dir: Path, folder: Path, ingredients: Ingredients) -> 
 
 EXPORTS: Mapping[str, Callable[[Path, Path, Ingredients], dict[str, Any]]] = {
     "peft": _export_peft,
+    "qvision": export_published,
     "retrieval": _export_retrieval,
 }

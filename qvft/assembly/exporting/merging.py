@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from transformers import AutoProcessor
 
 from qvft.assembly.data import source_name
+from qvft.assembly.exporting.base_weights import base_weights
 from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingredients
 from qvft.assembly.exporting.probing import reference_outputs
 from qvft.assembly.hashes import trained_files
-from qvft.assembly.model import base_model, base_of, versions
+from qvft.assembly.model import versions
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
-from qvft.models.geometry import meta_model
 from qvft.models.load import load_processor, model_class
-from qvft.models.question_aware.checkpoint import open_checkpoint
 from qvft.models.qvision.model_code import write_code
-from qvft.weights.base_weights import stored_weights
 from qvft.weights.behaviour import Comparison, compare, require_equal
 from qvft.weights.card import CardFacts, model_card
 from qvft.weights.outputs import plain_outputs
@@ -71,7 +66,7 @@ def merge_run(
         require_room(out.parent, ingredients.weights, ingredients.written)
         plan = _write(folder, ingredients, shard_size=shard_size)
         logger.info("written; comparing every weight with the plan")
-        weights = verify_weights(folder, _base_weights(ingredients)[1], plan)
+        weights = verify_weights(folder, base_weights(ingredients)[1], plan)
         gc.collect()
         behaviour, quantized = _verify_behaviour(run_dir, folder, ingredients, plan)
         card = model_card(
@@ -96,40 +91,9 @@ def merge_run(
     return content
 
 
-def _base_weights(
-    ingredients: Ingredients,
-) -> tuple[transformers.PreTrainedModel, Mapping[str, torch.Tensor]]:
-    """The unquantised base, and its weights by key exactly as they are stored.
-
-    Where one checkpoint holds them all under the model's own names, the model is on the meta
-    device and each weight is read from its file when it is asked for. Loaded as a whole are models
-    whose weights lie in no such checkpoint: drawn by `model.init: random`, put together from a
-    base and a text branch or from components, cut by `model.query_tokens`, or stored as another
-    version of transformers named them.
-    """
-    recipe, base = ingredients.recipe, ingredients.base
-    whole = base.graft is None and base.decoder is None and base.stored_queries is None
-    if whole and recipe.model.init != "random":
-        model = meta_model(copy.deepcopy(base.config))
-        checkpoint = open_checkpoint(
-            base.id, where="model.id", location=base.location, revision=base.revision
-        )
-        weights = stored_weights(checkpoint, model)
-        if weights is not None:
-            return model, weights
-    loaded = base_model(
-        recipe,
-        base_of(recipe),
-        quantized=False,
-        dtype=ingredients.stored,
-        place=torch.device("cpu"),
-    ).model
-    return loaded, loaded.state_dict()
-
-
 def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergePlan:
     base = ingredients.base
-    model, weights = _base_weights(ingredients)
+    model, weights = base_weights(ingredients)
     plan = make_plan(
         model,
         bridge=ingredients.bridge,

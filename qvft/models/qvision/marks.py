@@ -9,15 +9,21 @@ from transformers import AddedToken
 START, END = "<START>", "<END>"
 
 
-def with_marks(tokenizer: Any) -> Any:
-    """A tokenizer whose texts begin with `<START>` and end with `<END>`, added where they lack.
+def add_marks(tokenizer: Any) -> Any:
+    """A tokenizer with `<START>` and `<END>` behind its own tokens, where it lacks them.
 
-    Where it has no padding token, what ended its texts before pads them, so that masks have to come
-    from lengths. The tokenizer is changed in place.
+    Where it has no padding token, what ends its texts pads them, so that masks have to come from
+    lengths. The tokenizer is changed in place.
     """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     marks = [AddedToken(mark, special=True, normalized=False) for mark in (START, END)]
     tokenizer.add_tokens(marks, special_tokens=True)
+    return tokenizer
+
+
+def with_marks(tokenizer: Any) -> Any:
+    """A tokenizer whose texts begin with `<START>` and end with `<END>`; as `add_marks`."""
+    tokenizer = add_marks(tokenizer)
     tokenizer.bos_token, tokenizer.eos_token = START, END
     return tokenizer

@@ -50,23 +50,26 @@ def processor_from_components(
     return CLIPProcessor(images, marked_tokenizer(decoder, revision=decoder_revision))
 
 
-def marked_tokenizer(location: str, **options: Any) -> Any:
+def marked_tokenizer(location: str, *, revision: str | None = None, do: str | None = None) -> Any:
     """The tokenizer of a folder or hub id with QVision's marks, padding on the left.
 
     Args:
-        options: of `from_pretrained`.
+        do: what to do where it is not there.
 
     Raises:
         ModelError: it is not there.
     """
     # As arguments, since what is set later is not saved. The marks are written out, and nothing
     # else stands in front of a text.
-    given = {"padding_side": "left", "add_bos_token": False, "trust_remote_code": False, **options}
-    return with_marks(read_part(AutoTokenizer, location, **given))
+    given = {"padding_side": "left", "add_bos_token": False, "trust_remote_code": False}
+    return with_marks(read_part(AutoTokenizer, location, revision=revision, do=do, **given))
 
 
-def read_part(auto: Any, location: str, **options: Any) -> Any:
+def read_part(auto: Any, location: str, *, do: str | None = None, **options: Any) -> Any:
     """What `auto.from_pretrained` gives.
+
+    Args:
+        do: what to do where it gives nothing.
 
     Raises:
         ModelError: it gives nothing.
@@ -75,4 +78,5 @@ def read_part(auto: Any, location: str, **options: Any) -> Any:
         return auto.from_pretrained(location, **options)
     except Exception as error:  # damaged files make tokenizers raise nearly anything
         reason = str(error).strip().split("\n")[0]
-        raise ModelError(reason, where=location, expected="a complete checkpoint") from error
+        expected = "a complete checkpoint"
+        raise ModelError(reason, where=location, expected=expected, do=do) from error

@@ -1,7 +1,7 @@
 """QVision in the layout it was published in: three files of weights, whose bases lie elsewhere.
 
 `config.json` holds `PUBLISHED_FIELDS` and no `model_type`. The weights lie in `COMPONENTS`, some of
-them twice or three times under different names, and copies must agree. CLIP and GPT-Neo
+them twice or three times under different names; `published_weights.py` reads them. CLIP and GPT-Neo
 (configuration, image processor, tokenizer) are taken from the folders `clip`, `gpt_neo` and
 `tokenizer` beside the weights, or else from the hub.
 """
@@ -9,43 +9,27 @@ them twice or three times under different names, and copies must agree. CLIP and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPProcessor, PretrainedConfig
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, CLIPProcessor, PretrainedConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from qvft.errors import ModelError
 from qvft.models.inert import require_inert
 from qvft.models.qvision.configuration import QVisionConfig
-from qvft.models.qvision.encoder import QVisionEncoder
-from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import marked_tokenizer, read_part
 
 PUBLISHED_FIELDS = ("embed_size", "vocab_size", "num_img_tokens")
 COMPONENTS = ("encoder", "decoder", "gpt_decoder")
 CLIP, GPT_NEO = "openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG"
+BESIDE = "put it into a folder clip, gpt_neo or tokenizer beside the weights"
+PUBLISHED_NEW_TOKENS = 30
+"""Steps that the published generation takes at most."""
 HEADS = 8
 """Of every attention of the Q-Former; the layout does not say it."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Something that `from_pretrained` is given.
-
-    Attributes:
-        name: folder or hub id.
-        options: which folder of it, and which revision.
-    """
-
-    name: str
-    options: dict[str, str]
 
 
 def is_published(location: str, revision: str | None = None) -> bool:
@@ -70,7 +54,7 @@ def published_config(location: str, revision: str | None = None) -> QVisionConfi
         )
     text.vocab_size = fields["vocab_size"]
     tokenizer = published_tokenizer(location, revision)
-    if len(tokenizer) != text.vocab_size:
+    if len(tokenizer) > text.vocab_size:
         raise ModelError(
             f"vocab_size is {text.vocab_size}, its tokenizer has {len(tokenizer)} tokens",
             where=f"{location}: config.json",
@@ -96,9 +80,8 @@ def published_tokenizer(location: str, revision: str | None = None) -> Any:
     Raises:
         ModelError: it is not to be had.
     """
-    place = _beside(location, revision, "tokenizer", "tokenizer.json")
-    place = place or gpt_neo_place(location, revision)
-    return marked_tokenizer(place.name, **place.options)
+    place = tokenizer_place(location, revision) or gpt_neo_place(location, revision)
+    return marked_tokenizer(place, do=BESIDE)
 
 
 def published_processor(location: str, revision: str | None = None) -> CLIPProcessor:
@@ -107,19 +90,23 @@ def published_processor(location: str, revision: str | None = None) -> CLIPProce
     Raises:
         ModelError: one of them is not to be had.
     """
-    place = clip_place(location, revision)
-    images = read_part(CLIPImageProcessorPil, place.name, **place.options)
+    images = read_part(CLIPImageProcessorPil, clip_place(location, revision), do=BESIDE)
     return CLIPProcessor(images, published_tokenizer(location, revision))
 
 
-def clip_place(location: str, revision: str | None = None) -> Place:
-    """Where the configuration and the image processor of CLIP are."""
-    return _beside(location, revision, "clip", "config.json") or Place(CLIP, {})
+def clip_place(location: str, revision: str | None = None) -> str:
+    """Folder or hub id that holds the configuration and the image processor of CLIP."""
+    return _beside(location, revision, "clip/config.json") or CLIP
 
 
-def gpt_neo_place(location: str, revision: str | None = None) -> Place:
-    """Where the configuration and the tokenizer (without marks) of GPT-Neo are."""
-    return _beside(location, revision, "gpt_neo", "config.json") or Place(GPT_NEO, {})
+def gpt_neo_place(location: str, revision: str | None = None) -> str:
+    """Folder or hub id that holds the configuration and the tokenizer (no marks) of GPT-Neo."""
+    return _beside(location, revision, "gpt_neo/config.json") or GPT_NEO
+
+
+def tokenizer_place(location: str, revision: str | None = None) -> str | None:
+    """Folder of the tokenizer with its marks; None where it has to be made of GPT-Neo's."""
+    return _beside(location, revision, "tokenizer/tokenizer.json")
 
 
 def published_files(location: str, revision: str | None = None) -> dict[str, Path]:
@@ -128,117 +115,23 @@ def published_files(location: str, revision: str | None = None) -> dict[str, Pat
     Raises:
         ModelError: one is not there.
     """
-    return {name: _weight_file(location, revision, name) for name in COMPONENTS}
+    return {name: published_file(location, name, revision) for name in COMPONENTS}
 
 
-def read_published(
-    location: str, config: QVisionConfig, revision: str | None = None
-) -> dict[str, Tensor]:
-    """The weights of a whole model by its own names, each key and copy accounted for.
+def published_file(location: str, component: str, revision: str | None = None) -> Path:
+    """The weight file of one component; that of a hub id is fetched first.
 
     Raises:
-        ModelError: a file is missing or damaged, a key is missing, unknown or of another shape, or
-            two copies of a weight differ.
+        ModelError: it is not there.
     """
-    with torch.device("meta"):
-        expected = QVisionForConditionalGeneration(config).state_dict()
-    return _read(published_files(location, revision), expected)
-
-
-def load_component(location: str, name: str, *, revision: str | None = None) -> nn.Module:
-    """One component of a published checkpoint, of whose weights no other file is read.
-
-    Args:
-        location: folder or hub id in the published layout.
-        name: `encoder`: images (I, 3, height, width) to patch features (I, P, D).
-            `decoder`: a QVision model without an encoder, which takes such features as
-            `pixel_values`.
-            `gpt_decoder`: the `GPTNeoForCausalLM` alone.
-
-    Returns:
-        The module in evaluation mode, in the type it is stored in.
-
-    Raises:
-        ModelError: there is no such component, or as `read_published`.
-    """
-    if name not in COMPONENTS:
-        raise ModelError(f'"{name}"', expected="one of " + ", ".join(COMPONENTS))
-    if not is_published(location, revision):
-        raise ModelError("not in the published layout", where=location)
-    config = published_config(location, revision)
-    module, prefix = _empty(name, config)
-    expected = {prefix + key: weight for key, weight in module.state_dict().items()}
-    state = _read({name: _weight_file(location, revision, name)}, expected)
-    module = module.to(next(iter(state.values())).dtype)
-    module.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
-    return module.eval()
-
-
-def _empty(component: str, config: QVisionConfig) -> tuple[nn.Module, str]:
-    """A component to be filled, and where it stands in a whole model."""
-    if component == "encoder":
-        return QVisionEncoder(config), "vision_model."
-    if component == "gpt_decoder":
-        return AutoModelForCausalLM.from_config(config.text_config), "language_model."
-    whole = QVisionForConditionalGeneration(config)
-    whole.vision_model = nn.Identity()
-    return whole, ""
-
-
-def model_key(component: str, key: str) -> str:
-    """The model's name of what a component's file calls `key`."""
-    head, _, rest = key.partition(".")
-    if component == "encoder":
-        known = {
-            "clip": "vision_model.tower",
-            "vision": "vision_model.tower.vision_model",
-            "proj": "vision_model.projection",
-        }
-        return f"{known.get(head, head)}.{rest}"
-    if component == "gpt_decoder":
-        return f"language_model.{key}"
-    return f"language_model.{rest}" if head == "gpt_decoder" else f"qformer.{key}"
-
-
-def _read(files: dict[str, Path], expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of files by the model's names."""
-    state: dict[str, Tensor] = {}
-    for component, path in files.items():
-        for key, tensor in _tensors(path):
-            name = model_key(component, key)
-            if name not in expected:
-                raise ModelError(f"unknown weight {key}", where=str(path))
-            if tensor.shape != expected[name].shape:
-                raise ModelError(
-                    f"{key} is {tuple(tensor.shape)}",
-                    where=str(path),
-                    expected=str(tuple(expected[name].shape)),
-                )
-            if name in state and not torch.equal(state[name], tensor):
-                raise ModelError(
-                    f"{key} differs from another copy of {name}",
-                    where=str(path),
-                    expected="equal copies of a weight",
-                )
-            state.setdefault(name, tensor)
-    missing = sorted(expected.keys() - state.keys())
-    if missing:
-        listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        where = ", ".join(str(path) for path in files.values())
-        raise ModelError(f"{len(missing)} missing weights: {listed}", where=where)
-    tied = "language_model.lm_head.weight", "language_model.transformer.wte.weight"
-    if tied[0] in state and not torch.equal(state[tied[0]], state[tied[1]]):
-        raise ModelError(f"{tied[0]} and {tied[1]} differ", expected="one weight, stored twice")
-    return state
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as stream:
-            for key in stream.keys():  # noqa: SIM118
-                yield key, stream.get_tensor(key)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path)) from error
+    path = _found(location, revision, f"{component}.safetensors")
+    if path is None:
+        raise ModelError(
+            f"no {component}.safetensors",
+            where=location,
+            expected=", ".join(f"{name}.safetensors" for name in COMPONENTS),
+        )
+    return path
 
 
 def _read_fields(location: str, revision: str | None) -> dict[str, int] | None:
@@ -257,17 +150,6 @@ def _read_fields(location: str, revision: str | None) -> dict[str, int] | None:
     return {field: content[field] for field in PUBLISHED_FIELDS}
 
 
-def _weight_file(location: str, revision: str | None, component: str) -> Path:
-    path = _found(location, revision, f"{component}.safetensors")
-    if path is None:
-        raise ModelError(
-            f"no {component}.safetensors",
-            where=location,
-            expected=", ".join(f"{name}.safetensors" for name in COMPONENTS),
-        )
-    return path
-
-
 def _found(location: str, revision: str | None, name: str) -> Path | None:
     """A file of a folder or a hub id; None where there is none."""
     if Path(location).is_dir():
@@ -280,18 +162,22 @@ def _found(location: str, revision: str | None, name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def _beside(location: str, revision: str | None, folder: str, file: str) -> Place | None:
-    """A folder beside the weights; None where there is none."""
-    if _found(location, revision, f"{folder}/{file}") is None:
-        return None
-    if Path(location).is_dir():
-        return Place(str(Path(location) / folder), {})
-    return Place(location, {"subfolder": folder} | ({"revision": revision} if revision else {}))
+def _beside(location: str, revision: str | None, file: str) -> str | None:
+    """The folder of a file in a folder beside the weights; None where there is no such file."""
+    folder = Path(location)
+    if not folder.is_dir():
+        try:
+            wanted = [f"{name}/*" for name in ("clip", "gpt_neo", "tokenizer")]
+            folder = Path(snapshot_download(location, revision=revision, allow_patterns=wanted))
+        except (OSError, ValueError):
+            return None
+    path = folder / file
+    return str(path.parent) if path.is_file() else None
 
 
-def _configuration(place: Place, kind: str) -> PretrainedConfig:
-    config = read_part(AutoConfig, place.name, trust_remote_code=False, **place.options)
-    require_inert(config, where=place.name)
+def _configuration(place: str, kind: str) -> PretrainedConfig:
+    config = read_part(AutoConfig, place, do=BESIDE, trust_remote_code=False)
+    require_inert(config, where=place)
     if config.model_type != kind:
-        raise ModelError(f'model_type "{config.model_type}"', where=place.name, expected=kind)
+        raise ModelError(f'model_type "{config.model_type}"', where=place, expected=kind)
     return config

@@ -30,11 +30,8 @@ ROUNDING = 1e-5
 
 
 @pytest.fixture(scope="module")
-def folder(shared_data: Path) -> Path:
-    found = shared_data / "reference" / "qvision"
-    if not found.is_dir():
-        pytest.skip(f"no reference numbers: {found} is absent")
-    return found
+def folder(published_qvision: Path) -> Path:
+    return published_qvision
 
 
 @pytest.fixture(scope="module")

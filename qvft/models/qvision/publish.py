@@ -1,0 +1,108 @@
+"""Writing QVision in the layout it was published in; `published.py` reads it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer
+
+from qvft.errors import ModelError
+from qvft.json_files import write_json
+from qvft.models.qvision.configuration import QVisionConfig
+from qvft.models.qvision.marks import add_marks
+from qvft.models.qvision.processing import read_part
+from qvft.models.qvision.published import COMPONENTS, HEADS
+from qvft.models.qvision.published_weights import model_key
+
+BLOCKS, FFN_FACTOR = 2, 4
+
+
+def require_publishable(config: QVisionConfig) -> None:
+    """Checks that the published layout, which names no geometry, can hold a model.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    found = {
+        "encoder": config.vision_config.model_type,
+        "decoder": config.text_config.model_type,
+        "heads": config.qformer_num_heads,
+        "blocks": config.qformer_num_blocks,
+        "inner widths": config.qformer_ffn_factor,
+    }
+    held = dict(zip(found, ("clip", "gpt_neo", HEADS, BLOCKS, FFN_FACTOR), strict=True))
+    if found != held:
+        different = next(name for name in held if found[name] != held[name])
+        raise ModelError(
+            f"{different}: {found[different]}",
+            where="the published layout of QVision",
+            expected=str(held[different]),
+            do="qvft.merge writes any QVision as transformers has it",
+        )
+
+
+def published_keys(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Of each component's file the keys, and the model's name of what stands there.
+
+    Args:
+        names: of all weights of a model, tied ones too.
+    """
+    keys: dict[str, dict[str, str]] = {name: {} for name in COMPONENTS}
+    for name in names:
+        part, _, rest = name.partition(".")
+        if part == "language_model":
+            keys["decoder"][f"gpt_decoder.{rest}"] = name
+            keys["gpt_decoder"][rest] = name
+        elif part == "qformer":
+            keys["decoder"][rest] = name
+        else:
+            inner, _, last = rest.partition(".")
+            keys["encoder"][f"{'proj' if inner == 'projection' else 'clip'}.{last}"] = name
+            if last.startswith("vision_model."):
+                keys["encoder"][last.replace("vision_model.", "vision.", 1)] = name
+    for component, found in keys.items():
+        assert all(model_key(component, key) == name for key, name in found.items())
+    return keys
+
+
+def write_bases(
+    folder: Path,
+    config: QVisionConfig,
+    processor: Any,
+    *,
+    gpt_neo: str | None,
+    tokenizer: str | None,
+) -> None:
+    """Writes config.json, and `clip`, `gpt_neo` and `tokenizer`, so that nothing is asked of a hub.
+
+    Args:
+        gpt_neo: folder or hub id of the decoder's own configuration and tokenizer, without marks;
+            None makes both of the model's.
+        tokenizer: folder of the marked tokenizer; None makes it of the decoder's.
+
+    Raises:
+        ModelError: one of them cannot be read.
+    """
+    text = config.text_config
+    content = {
+        "embed_size": config.qformer_hidden_size,
+        "vocab_size": text.vocab_size,
+        "num_img_tokens": config.num_query_tokens,
+    }
+    write_json(folder / "config.json", content)
+    config.vision_config.save_pretrained(folder / "clip")
+    processor.image_processor.save_pretrained(folder / "clip")
+    if gpt_neo is None:
+        plain, words = copy.deepcopy(text), copy.deepcopy(processor.tokenizer)
+        plain.vocab_size = text.vocab_size - 2
+        plain.bos_token_id = plain.eos_token_id = text.pad_token_id
+    else:
+        plain = read_part(AutoConfig, gpt_neo)
+        words = read_part(AutoTokenizer, gpt_neo)
+    plain.save_pretrained(folder / "gpt_neo")
+    words.save_pretrained(folder / "gpt_neo")
+    marked = read_part(AutoTokenizer, tokenizer) if tokenizer is not None else add_marks(words)
+    marked.save_pretrained(folder / "tokenizer")

@@ -1,0 +1,133 @@
+"""The weights of a QVision in its published layout: the whole model, or one component alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from qvft.errors import ModelError
+from qvft.models.qvision.configuration import QVisionConfig
+from qvft.models.qvision.encoder import QVisionEncoder
+from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from qvft.models.qvision.published import (
+    COMPONENTS,
+    is_published,
+    published_config,
+    published_file,
+    published_files,
+)
+
+
+def read_published(
+    location: str, config: QVisionConfig, revision: str | None = None
+) -> dict[str, Tensor]:
+    """The weights of a whole model by its own names, each key and copy accounted for.
+
+    Raises:
+        ModelError: a file is missing or damaged, a key is missing, unknown or of another shape, or
+            two copies of a weight differ.
+    """
+    with torch.device("meta"):
+        expected = QVisionForConditionalGeneration(config).state_dict()
+    return _read(published_files(location, revision), expected)
+
+
+def load_component(location: str, name: str, *, revision: str | None = None) -> nn.Module:
+    """One component of a published checkpoint, of whose weights no other file is read.
+
+    Args:
+        location: folder or hub id in the published layout.
+        name: `encoder`: images (I, 3, height, width) to patch features (I, P, D).
+            `decoder`: a QVision model without an encoder, which takes such features as
+            `pixel_values`.
+            `gpt_decoder`: the `GPTNeoForCausalLM` alone.
+
+    Returns:
+        The module in evaluation mode, in the type it is stored in.
+
+    Raises:
+        ModelError: there is no such component, or as `read_published`.
+    """
+    if name not in COMPONENTS:
+        raise ModelError(f'"{name}"', expected="one of " + ", ".join(COMPONENTS))
+    if not is_published(location, revision):
+        raise ModelError("not in the published layout", where=location)
+    config = published_config(location, revision)
+    module, prefix = _empty(name, config)
+    expected = {prefix + key: weight for key, weight in module.state_dict().items()}
+    state = _read({name: published_file(location, name, revision)}, expected)
+    module = module.to(next(iter(state.values())).dtype)
+    module.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
+    return module.eval()
+
+
+def _empty(component: str, config: QVisionConfig) -> tuple[nn.Module, str]:
+    """A component to be filled, and where it stands in a whole model."""
+    if component == "encoder":
+        return QVisionEncoder(config), "vision_model."
+    if component == "gpt_decoder":
+        return AutoModelForCausalLM.from_config(config.text_config), "language_model."
+    whole = QVisionForConditionalGeneration(config)
+    whole.vision_model = nn.Identity()
+    return whole, ""
+
+
+def model_key(component: str, key: str) -> str:
+    """The model's name of what a component's file calls `key`."""
+    head, _, rest = key.partition(".")
+    if component == "encoder":
+        known = {
+            "clip": "vision_model.tower",
+            "vision": "vision_model.tower.vision_model",
+            "proj": "vision_model.projection",
+        }
+        return f"{known.get(head, head)}.{rest}"
+    if component == "gpt_decoder":
+        return f"language_model.{key}"
+    return f"language_model.{rest}" if head == "gpt_decoder" else f"qformer.{key}"
+
+
+def _read(files: dict[str, Path], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of files by the model's names."""
+    state: dict[str, Tensor] = {}
+    for component, path in files.items():
+        for key, tensor in _tensors(path):
+            name = model_key(component, key)
+            if name not in expected:
+                raise ModelError(f"unknown weight {key}", where=str(path))
+            if tensor.shape != expected[name].shape:
+                raise ModelError(
+                    f"{key} is {tuple(tensor.shape)}",
+                    where=str(path),
+                    expected=str(tuple(expected[name].shape)),
+                )
+            if name in state and not torch.equal(state[name], tensor):
+                raise ModelError(
+                    f"{key} differs from another copy of {name}",
+                    where=str(path),
+                    expected="equal copies of a weight",
+                )
+            state.setdefault(name, tensor)
+    missing = sorted(expected.keys() - state.keys())
+    if missing:
+        listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        where = ", ".join(str(path) for path in files.values())
+        raise ModelError(f"{len(missing)} missing weights: {listed}", where=where)
+    tied = "language_model.lm_head.weight", "language_model.transformer.wte.weight"
+    if tied[0] in state and not torch.equal(state[tied[0]], state[tied[1]]):
+        raise ModelError(f"{tied[0]} and {tied[1]} differ", expected="one weight, stored twice")
+    return state
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as stream:
+            for key in stream.keys():  # noqa: SIM118
+                yield key, stream.get_tensor(key)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot be read: {error}", where=str(path)) from error
