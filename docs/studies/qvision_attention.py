@@ -42,7 +42,7 @@ train:
   log_steps: 50
   lr: {{vision: 3.0e-4, qformer: 1.0e-3, decoder: 5.0e-4}}
 eval: {{batch_size: 128}}
-run: {{threads: 1, dir: "{folder}/run"}}
+run: {{threads: 1, seed: {seed}, dir: "{folder}/run"}}
 """
 
 
@@ -123,12 +123,15 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--scenes", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     write_components(folder)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.format(folder=folder, steps=given.steps, scenes=given.scenes))
+    recipe.write_text(
+        RECIPE.format(folder=folder, steps=given.steps, scenes=given.scenes, seed=given.seed)
+    )
     status = train([str(recipe)])
     if status == 0:
         say_how_alike(str(folder / "run"))
