@@ -2,7 +2,8 @@
 
 Training: the recipe's texts, one row a text with an image of its own and logits everywhere, as
 plain practice has it, against qvft, and each part alone. Prediction: one `generate` call a text
-against qvft's batches. All in turn in one process, on the same model.
+against qvft's batches. All in turn in one process, on the same model. `--only caption`: one caption
+of a QVision, the published loop without a cache against qvft.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="qvft.bench", description=__doc__)
     parser.add_argument("recipe", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
-    parser.add_argument("--only", choices=("train", "predict"), help="measure this alone")
+    parser.add_argument(
+        "--only", choices=("train", "predict", "caption"), help="measure this alone"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="the median of this many is taken")
     parser.add_argument("--steps", type=int, default=8, help="training steps of a round")
     parser.add_argument("--json", type=Path, metavar="F", help="write what was measured to F")
@@ -32,8 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def bench(given: argparse.Namespace) -> None:
     """Recipe, rounds, ratios, JSON, chart."""
+    from qvft.assembly.bench.caption import bench_caption
     from qvft.assembly.bench.prediction import bench_prediction
     from qvft.assembly.bench.report import (
+        caption_json,
+        caption_lines,
         machine,
         prediction_json,
         prediction_lines,
@@ -50,22 +56,26 @@ def bench(given: argparse.Namespace) -> None:
         if getattr(given, name) < 1:
             where = f"command line: --{name}"
             raise RecipeError(f"{getattr(given, name)}", where=where, expected="1 or more")
-    if given.chart is not None and given.only == "predict":
+    if given.chart is not None and given.only in ("predict", "caption"):
         raise RecipeError("--chart", where="command line", expected="training to be measured")
     recipe = load_recipe(given.recipe, given.overrides)
-    if given.only != "train" and recipe.data.eval is None:
+    if given.only in (None, "predict") and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
     found: dict[str, Any] = {"machine": machine(recipe)}
-    if given.only != "predict":
+    if given.only in (None, "train"):
         training = bench_training(recipe, rounds=given.rounds, steps=given.steps)
         stdout.print(training_table(training))
         found.update(training_json(training))
         if given.chart is not None:
             save_chart(training, given.chart)
-    if given.only != "train":
+    if given.only in (None, "predict"):
         prediction = bench_prediction(recipe, rounds=given.rounds)
         stdout.print(prediction_lines(prediction))
         found["predict"] = prediction_json(prediction)
+    if given.only == "caption":
+        caption = bench_caption(recipe, rounds=given.rounds)
+        stdout.print(caption_lines(caption))
+        found["caption"] = caption_json(caption)
     if given.json is not None:
         write_json(given.json, found)
 

@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--generation-config", type=Path, metavar="F", help="a generation_config.json; options win"
     )
+    parser.add_argument(
+        "--preprocessing",
+        choices=("checkpoint", "plain"),
+        help="images as the checkpoint's processor makes them, or stretched to its size with "
+        "values from 0 to 1; default: as the model was trained",
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="rows decoded together")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode images")
     given, further = parser.parse_known_args(arguments)
@@ -75,6 +81,8 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         lines_of, write = predict_lines, predict_to_file
     rows = wanted_rows(given.images, question=given.question)
     pace = {"batch_size": given.batch_size, "workers": given.workers}
+    if given.preprocessing is not None:
+        pace["overrides"] = [f"data.preprocessing={given.preprocessing}"]
     if given.out is None:
         for line in lines_of(given.model, rows, asked, **pace):
             print(shown(line), flush=True)
@@ -119,6 +127,7 @@ def check_options_of_classes(given: argparse.Namespace, further: Sequence[str]) 
 
     senseless = [
         *(["--question"] if given.question is not None else []),
+        *(["--preprocessing"] if given.preprocessing is not None else []),
         *(["--generation-config"] if given.generation_config is not None else []),
         *further,
     ]

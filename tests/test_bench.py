@@ -59,6 +59,27 @@ def test_every_way_of_training_computes_the_same(
     assert b"<svg" in chart.read_bytes()
 
 
+def test_a_caption_is_the_same_with_a_cache_and_by_the_published_loop(
+    published_qvision: Path, tmp_path: Path, capsys
+) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "bench.json"
+    recipe.write_text(
+        f'name: x\nmodel: {{id: "{published_qvision}"}}\ndata: {{max_text_tokens: 24}}\n'
+    )
+    given = [str(recipe), "--only", "caption", "--rounds", "3", "--json", str(out)]
+    assert main(given) == 0
+    found = json.loads(out.read_text())["caption"]
+    assert found["equal_tokens"] and (found["tokens"], found["rounds"]) == (20, 3)
+    assert found["plain_ms"] == sorted(found["plain_round_ms"])[1]
+    assert found["speedup"] == found["plain_ms"] / found["qvft_ms"]
+    assert "published loop, no cache" in capsys.readouterr().out
+
+
+def test_only_a_qvision_captions_by_the_published_loop(recipe_file: Path, capsys) -> None:
+    assert main([str(recipe_file), "--only", "caption"]) == 2
+    assert "expected a QVision" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", [["--rounds", "0"], ["--steps", "0"], ["data.eval=null"]])
 def test_wrong_input_is_told(recipe_file: Path, capsys, given: list[str]) -> None:
     assert main([str(recipe_file), *given]) == 2

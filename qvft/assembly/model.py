@@ -27,6 +27,7 @@ from qvft.json_files import sha256_json
 from qvft.models.base import Base, find_base, weights_hash
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
+from qvft.models.preprocessing import plain_pixels
 from qvft.recipe.lock import read_lock, recipe_hash
 from qvft.recipe.schema import Recipe, Tune
 
@@ -157,7 +158,7 @@ def base_model(
 
 def with_tools(recipe: Recipe, base: Base, model: PreTrainedModel) -> Loaded:
     """A base's model with its processor, prompt template and collator."""
-    processor = load_processor(base)
+    processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
     collator = Collator(
         template,
@@ -168,6 +169,14 @@ def with_tools(recipe: Recipe, base: Base, model: PreTrainedModel) -> Loaded:
         augmentation=augmentation_of(recipe),
     )
     return Loaded(base, model, None, processor, template, collator)
+
+
+def processor_of(recipe: Recipe, base: Base) -> Any:
+    """A base's processor with the recipe's preprocessing of images."""
+    processor = load_processor(base)
+    if recipe.data.preprocessing == "plain":
+        processor.image_processor = plain_pixels(processor.image_processor)
+    return processor
 
 
 def augmentation_of(recipe: Recipe) -> Augmentation | None:

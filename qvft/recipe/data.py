@@ -82,6 +82,11 @@ class Data(Section):
         description="Larger images are refused as decompression bombs, and so "
         "are files of more than 8 bytes for each of these pixels and 16 MiB.",
     )
+    preprocessing: Literal["checkpoint", "plain"] = Field(
+        "checkpoint",
+        description="checkpoint: pixels as its image processor makes them. plain: resized without "
+        "keeping the shape, values from 0 to 1, as QVision's published notebook has it.",
+    )
     workers: int = Field(2, ge=0, description="Processes that decode images.")
     features: Literal["auto", "off"] = Field(
         "auto",

@@ -61,6 +61,12 @@ def test_predict_writes_the_originals_greedy_texts(published_qvision: Path, tmp_
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     expected = json.loads((published_qvision / "expected.json").read_text(encoding="utf-8"))
     assert [row["text"] for row in rows] == [one.strip() for one in expected["greedy"]["texts"]]
+    plain = tmp_path / "plain.jsonl"
+    options = [*greedy, "--preprocessing", "plain", "--out", str(plain)]
+    assert predict([str(published_qvision), images, *options]) == 0
+    assert plain.read_text() != out.read_text()
+    with_classes = [*options[-4:], "--classes", "cat,dog"]
+    assert predict([str(published_qvision), images, *with_classes]) == 2
 
 
 def test_it_is_checked_and_counted(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,14 +112,17 @@ def test_an_export_is_the_base_with_what_was_trained(
 def test_an_export_has_lora_merged_in(
     recipe: Path, published_qvision: Path, shapes: Path, tmp_path: Path, capsys
 ) -> None:
+    """Trained on plain pixels, which the written folder makes too."""
     run, out = tmp_path / "run", tmp_path / "out"
     lora = ["tune.decoder=lora", "tune.decoder_frozen=0", "tune.lora.targets=[c_fc, q_proj]"]
-    rates = ["train.lr.adapters=0.01", "train.max_steps=3"]
-    assert train([str(recipe), f"run.dir={run}", *lora, *rates]) == 0
+    further = ["train.lr.adapters=0.01", "train.max_steps=3", "data.preprocessing=plain"]
+    assert train([str(recipe), f"run.dir={run}", *lora, *further]) == 0
     assert export([str(run), str(out), "--to", "qvision"]) == 0
     written, base = (load_file(f / "gpt_decoder.safetensors") for f in (out, published_qvision))
     moved = {key for key in base if not torch.equal(written[key], base[key])}
     assert moved and all(key.endswith(("c_fc.weight", "q_proj.weight")) for key in moved)
+    clip = json.loads((out / "clip" / "preprocessor_config.json").read_text())
+    assert not clip["do_normalize"] and not clip["do_center_crop"]
     # PEFT would load the base with transformers, which has no such class.
     assert export([str(run), str(tmp_path / "peft"), "--to", "peft"]) == 2
     assert "--to qvision" in capsys.readouterr().err

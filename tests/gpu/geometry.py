@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Blip2Config, PreTrainedModel
+from transformers import Blip2Config, CLIPConfig, GPTNeoConfig, PreTrainedModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from qvft.data.drawn import captions, draw, sample_scene, vocabulary_texts
 from qvft.models.families import FAMILIES
 from qvft.models.geometry import INITIALIZER_RANGE, known_configs
 from qvft.models.load import model_class
-from qvft.models.tiny import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_processor
+from qvft.models.tiny import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_processor, tiny_tokenizer
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fullsize"))
 from make_model import opt_processor
@@ -77,6 +78,25 @@ def model_on(place: torch.device, config: Blip2Config, dtype: torch.dtype) -> Pr
     # Zeros, as the class has them, make the first LayerNorm's gradients a million times too large.
     nn.init.normal_(model.query_tokens, std=INITIALIZER_RANGE)
     return model.eval()
+
+
+def write_qvision(folder: Path, *, tiny: bool) -> None:
+    """QVision's published layout without its weights: the whole geometry, or narrow layers."""
+    text = GPTNeoConfig(hidden_size=1024, num_layers=24, num_heads=16)
+    clip, rows = CLIPConfig(), 50_259
+    if tiny:
+        text = GPTNeoConfig(
+            hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]]
+        )
+        narrow = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+        narrow |= {"num_attention_heads": 4}
+        clip, rows = CLIPConfig(vision_config=narrow, text_config=narrow), VOCABULARY_SIZE + 2
+    clip.save_pretrained(folder / "clip")
+    CLIPImageProcessorPil().save_pretrained(folder / "clip")
+    text.save_pretrained(folder / "gpt_neo")
+    tiny_tokenizer(vocabulary_texts()).save_pretrained(folder / "gpt_neo")
+    fields = {"embed_size": text.hidden_size, "vocab_size": rows, "num_img_tokens": 64}
+    (folder / "config.json").write_text(json.dumps(fields))
 
 
 def write_data(folder: Path, *, images: int, side_px: int) -> Path:

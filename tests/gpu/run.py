@@ -10,6 +10,7 @@ images x 5 captions a step, LoRA of rank 16 on all linear layers of the decoder:
     large product of bfloat16 matrices reaches on this card; decoding: texts/s of a plain loop and
     of qvft; memory: all on the device while NF4 weights are trained with cached features.
 
+One caption of 20 tokens of QVision's whole geometry: the published loop without a cache, and qvft.
 And for the first geometry training with flex attention, with compiled blocks, with both. What is
 no longer begun when `--minutes` are up, or fails, stands as "not measured" with the reason. By
 arithmetic the largest, plain practice of 6.7B, takes some 45 GB.
@@ -32,11 +33,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from geometry import ADAPTED, GEOMETRIES, TEXTS, geometry, model_on, write_base, write_data
+from geometry import (
+    ADAPTED,
+    GEOMETRIES,
+    TEXTS,
+    geometry,
+    model_on,
+    write_base,
+    write_data,
+    write_qvision,
+)
 from table import markdown
 
+from qvft.assembly.bench.caption import bench_caption
 from qvft.assembly.bench.prediction import bench_prediction
-from qvft.assembly.bench.report import machine, prediction_json, training_json
+from qvft.assembly.bench.report import caption_json, machine, prediction_json, training_json
 from qvft.assembly.bench.training import bench_work, training_memory
 from qvft.assembly.model import Loaded, base_of, device, with_tools
 from qvft.assembly.training.work import TrainingWork, training_work
@@ -149,6 +160,16 @@ def measure_speed(
         session.measure(f"{name}.flex_compile", lambda: training(compiled(with_flex(work()))))
 
 
+def measure_caption(session: Session, folder: Path, *, tiny: bool, rounds: int) -> None:
+    """One caption of a QVision of random weights."""
+    write_qvision(folder, tiny=tiny)
+    model = {"id": str(folder), "init": "random", "dtype": "bfloat16"}
+    recipe = parse_recipe({"name": "gpu_qvision", "model": model})
+    session.measure(
+        "qvision.caption", lambda: caption_json(bench_caption(recipe, rounds=3 * rounds))
+    )
+
+
 def compiled(work: TrainingWork) -> TrainingWork:
     """The same work with compiled blocks."""
     require_compiler(work.loaded.model.device)
@@ -180,6 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     session = Session(given.minutes)
     with tempfile.TemporaryDirectory() as scratch:
+        measure_caption(session, Path(scratch) / "qvision", tiny=given.tiny, rounds=given.rounds)
         for index, name in enumerate(given.geometries.split(",")):
             subject = Subject(
                 name, Path(scratch) / name, tiny=given.tiny, images=2 if given.tiny else 16

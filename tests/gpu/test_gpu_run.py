@@ -40,7 +40,11 @@ def test_it_measures_everything_that_a_cpu_can(run, tmp_path: Path) -> None:
         assert bench["max_abs_loss_difference"] < 0.05
     assert measured["2.7b.decoding"]["texts"] == 2
     assert measured["2.7b.nf4_memory_bytes"] > 0
+    caption = measured["qvision.caption"]
+    assert caption["tokens"] == 20 and caption["plain_ms"] > 0 and caption["qvft_ms"] > 0
     lines = table.read_text().splitlines()
+    line = f"| QVision: one caption of 20 tokens, qvft, ms | 50 | {caption['qvft_ms']:.1f} |"
+    assert line in lines
     flex = "2.7b: qvft with flex attention, texts/s | | not measured"
     assert f"| {flex} |" in lines or torch.cuda.is_available()
     ratio = measured["2.7b.training"]["speedup"]

@@ -1,10 +1,12 @@
 """From a recipe's train section to TrainingArguments."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import TrainingArguments, get_scheduler
 
 from qvft.errors import RecipeError
@@ -42,6 +44,39 @@ def test_values_of_the_recipe_arrive(tmp_path: Path) -> None:
     assert made.max_grad_norm == 0.3
     assert (made.adam_beta1, made.adam_beta2) == (0.8, 0.9)
     assert (made.warmup_steps, made.seed) == (12, 7)
+
+
+def test_cosine_ends_at_a_share_of_each_rate(tmp_path: Path) -> None:
+    """Between 0 and the end as torch's `CosineAnnealingLR(eta_min=...)` has it."""
+    made = arguments(tmp_path, warmup=0, min_lr_rate=0.05)
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": [weights[0]], "lr": 2e-5}, {"params": [weights[1]], "lr": 2e-4}]
+    optimizer = torch.optim.AdamW(groups)
+    scheduler = get_scheduler(
+        made.lr_scheduler_type,
+        optimizer,
+        made.get_warmup_steps(100),
+        100,
+        scheduler_specific_kwargs=made.lr_scheduler_kwargs,
+    )
+    found = []
+    for _ in range(101):
+        found.append(scheduler.get_last_lr())
+        optimizer.step()
+        scheduler.step()
+    assert found[100] == pytest.approx([1e-6, 1e-5])
+    for step in (0, 30, 77):
+        share = 0.05 + 0.95 * (1 + math.cos(math.pi * step / 100)) / 2
+        assert found[step] == pytest.approx([2e-5 * share, 2e-4 * share])
+
+
+@pytest.mark.parametrize(
+    "further",
+    [{"schedule": "linear"}, {"arguments": {"lr_scheduler_kwargs": {"min_lr": 1e-6}}}],
+)
+def test_an_end_above_zero_is_cosines_alone(tmp_path: Path, further: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="min_lr_rate"):
+        arguments(tmp_path, min_lr_rate=0.05, **further)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])

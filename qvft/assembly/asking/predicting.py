@@ -44,7 +44,13 @@ def field_options(further: Sequence[str]) -> dict[str, Any]:
 
 
 def predict_lines(
-    model: str, rows: Sequence[Row], fields: Mapping[str, Any], *, batch_size: int, workers: int
+    model: str,
+    rows: Sequence[Row],
+    fields: Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    batch_size: int,
+    workers: int,
 ) -> Iterator[str]:
     """One line of JSON a row, in order, see `prediction_file.line_of`.
 
@@ -52,13 +58,14 @@ def predict_lines(
         model: run folder, model folder or hub id.
         rows: from `wanted_rows`.
         fields: `GenerationConfig` fields laid over the model's own decoding.
+        overrides: laid over the model's recipe.
         batch_size: rows decoded together.
         workers: processes that decode images.
 
     Raises:
         UserError: the model is not there or does not fit, or a field's value is refused.
     """
-    opened = open_target(model)
+    opened = open_target(model, overrides=overrides)
     generation_fields(opened.recipe, fields)  # refused before the weights are loaded
     torch.manual_seed(opened.recipe.run.seed)
     found = VisionLanguageModel(opened).outcomes(
@@ -83,6 +90,7 @@ def predict_to_file(
     out: Path,
     *,
     resume: bool,
+    overrides: Sequence[str] = (),
     batch_size: int,
     workers: int,
 ) -> Written:
@@ -95,12 +103,14 @@ def predict_to_file(
     Raises:
         UserError: as `predict_lines`, or `out` does not go with what is asked.
     """
-    opened = open_target(model)
+    opened = open_target(model, overrides=overrides)
     settings = {
         **identity(model, opened),
         "prompt": opened.recipe.data.prompt.model_dump(),
         "decoding": generation_fields(opened.recipe, fields),
     }
+    if opened.recipe.data.preprocessing != "checkpoint":
+        settings["preprocessing"] = opened.recipe.data.preprocessing
     file = PredictionFile(out, rows, settings)
     if resume:
         finished = file.finished_rows()

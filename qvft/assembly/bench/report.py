@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from qvft.assembly.bench.caption import CaptionPace
 from qvft.assembly.bench.chart import save_bars
 from qvft.assembly.bench.prediction import PredictionPace
 from qvft.assembly.bench.training import TrainingBench
@@ -83,6 +84,22 @@ def prediction_lines(pace: PredictionPace) -> str:
         f"  qvft        {pace.qvft.texts_per_second:10.2f} texts/s, in batches of "
         f"{pace.batch_size}\n"
         f"  ratio       {pace.speedup:10.2f}; {pace.equal_texts} texts are the same"
+    )
+
+
+def caption_json(pace: CaptionPace) -> dict[str, Any]:
+    """Both ways and their ratio."""
+    return dict(vars(pace))
+
+
+def caption_lines(pace: CaptionPace) -> str:
+    """Both ways and their ratio."""
+    same = "the same tokens" if pace.equal_tokens else "other tokens"
+    return (
+        f"one caption of {pace.tokens} tokens, median of {pace.rounds} rounds\n"
+        f"  published loop, no cache  {pace.plain_ms:10.1f} ms\n"
+        f"  qvft                      {pace.qvft_ms:10.1f} ms\n"
+        f"  ratio                     {pace.speedup:10.2f}; {same}"
     )
 
 

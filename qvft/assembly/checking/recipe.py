@@ -11,7 +11,7 @@ from qvft.assembly.checking.data import data_found, read_sides
 from qvft.assembly.checking.geometry import config_of, geometry_phases, is_trainable, phase_findings
 from qvft.assembly.checking.preflight import preflight_checks
 from qvft.assembly.checking.previewing import preview
-from qvft.assembly.model import base_of, template_of
+from qvft.assembly.model import base_of, processor_of, template_of
 from qvft.assembly.pinned import pinned
 from qvft.assembly.training.plans import PhasePlan
 from qvft.assembly.training.work import TrainingWork, training_work
@@ -20,7 +20,6 @@ from qvft.checking.recipe import recipe_findings
 from qvft.data.collate import Collator
 from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
-from qvft.models.load import load_processor
 from qvft.recipe.schema import Recipe
 from qvft.training.run import check_folder
 
@@ -71,7 +70,7 @@ def check_model(recipe: Recipe) -> Findings:
 def _check_data(recipe: Recipe, preview_file: Path | None) -> tuple[Findings, TokenStats]:
     """The findings about the data, and the training rows in tokens."""
     base = base_of(recipe)
-    processor = load_processor(base)
+    processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
     sides = read_sides(recipe, template)
     train = sides[0]

@@ -20,13 +20,12 @@ from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingred
 from qvft.assembly.exporting.probing import place_for, reference_outputs
 from qvft.assembly.exporting.published import export_published
 from qvft.assembly.hashes import trained_files
-from qvft.assembly.model import trained_model
+from qvft.assembly.model import processor_of, trained_model
 from qvft.errors import CheckpointError, UserError, VerificationError
 from qvft.files import new_folder, require_space, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.alignment.retrieval import fill_retrieval
-from qvft.models.load import load_processor
 from qvft.weights.behaviour import compare, require_equal
 from qvft.weights.card import peft_card
 from qvft.weights.outputs import plain_outputs
@@ -132,7 +131,7 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
     tokenizer = reference.template.tokenizer
     said = plain_outputs(
         handle.eval(),
-        load_processor(base),
+        processor_of(recipe, base),
         reference.template,
         reference.probes,
         stop_ids=[reference.template.stop_id, tokenizer.eos_token_id],

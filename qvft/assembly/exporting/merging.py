@@ -15,11 +15,11 @@ from qvft.assembly.exporting.base_weights import base_weights
 from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingredients
 from qvft.assembly.exporting.probing import reference_outputs
 from qvft.assembly.hashes import trained_files
-from qvft.assembly.model import versions
+from qvft.assembly.model import processor_of, versions
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
-from qvft.models.load import load_processor, model_class
+from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
 from qvft.weights.behaviour import Comparison, compare, require_equal
 from qvft.weights.card import CardFacts, model_card
@@ -101,7 +101,7 @@ def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergeP
         dtype=ingredients.written,
     )
     logger.info("%s: %s", base.id, plan.counts())
-    processor = load_processor(base)
+    processor = processor_of(ingredients.recipe, base)
     stop_text = base.family.stop_text
     stop = processor.tokenizer(stop_text, add_special_tokens=False) if stop_text else None
     config = written_config(

@@ -14,6 +14,7 @@ from torch import Tensor
 from qvft.assembly.exporting.base_weights import base_weights
 from qvft.assembly.exporting.ingredients import Ingredients
 from qvft.assembly.exporting.probing import reference_outputs
+from qvft.assembly.model import processor_of
 from qvft.errors import CheckpointError, VerificationError
 from qvft.log import get_logger
 from qvft.models.base import Base, find_base
@@ -44,7 +45,7 @@ def export_published(run_dir: Path, folder: Path, ingredients: Ingredients) -> d
         )
     require_publishable(base.config)
     require_room(folder.parent, ingredients.weights, ingredients.written)
-    processor = load_processor(base)
+    processor = processor_of(ingredients.recipe, base)
     plan = _write_weights(folder, ingredients)
     gpt_neo, tokenizer = _places(base)
     write_bases(folder, base.config, processor, gpt_neo=gpt_neo, tokenizer=tokenizer)

@@ -82,7 +82,7 @@ def from_components(
         torch.manual_seed(seed)
         for part in (model.qformer, model.vision_model.projection):
             _draw(model, part)
-        _with_rows(language_model, config.text_config.vocab_size, config.initializer_range)
+        _with_rows(language_model, config.text_config.vocab_size)
     model.vision_model.tower.load_state_dict(tower.state_dict())
     model.language_model.load_state_dict(language_model.state_dict())
     return model.eval()
@@ -127,14 +127,16 @@ def _config(
     )
 
 
-def _with_rows(language_model: PreTrainedModel, rows: int, spread: float) -> None:
-    """Gives the decoder's vocabulary this many rows; new ones are drawn."""
+def _with_rows(language_model: PreTrainedModel, rows: int) -> None:
+    """Gives the decoder's vocabulary this many rows; new ones are drawn like those it has."""
     old = language_model.get_input_embeddings().weight.shape[0]
     if rows == old:
         return
     language_model.resize_token_embeddings(rows, mean_resizing=False)
     with torch.no_grad():
-        language_model.get_input_embeddings().weight[old:].normal_(std=spread)
+        weight = language_model.get_input_embeddings().weight
+        mean, spread = weight[:old].mean(dim=0), weight[:old].std(dim=0)
+        weight[old:] = mean + spread * torch.randn_like(weight[old:])
 
 
 def _draw(model: QVisionForConditionalGeneration, part: nn.Module) -> None:

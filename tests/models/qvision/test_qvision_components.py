@@ -120,7 +120,9 @@ def test_rows_of_the_marks_are_drawn_with_the_seed(parts) -> None:
 
     first = rows(0)
     assert len(first) == 1202 - 61 and torch.equal(first, rows(0))
-    assert not torch.equal(first, rows(1)) and first.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not torch.equal(first, rows(1))
+    # Like the 61 rows that the decoder has, whose spread is known to 1 / sqrt(2 * 61 * 32).
+    assert first.std().item() == pytest.approx(0.1, rel=4 / 3904**0.5)
 
 
 @pytest.mark.parametrize("vision", ["clip", "siglip"])

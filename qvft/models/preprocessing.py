@@ -1,0 +1,20 @@
+"""Image processors as a checkpoint has them, or without what makes pixels a model's own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+
+def plain_pixels(image_processor: Any) -> Any:
+    """A copy that resizes to the model's size without keeping the shape, with values from 0 to 1.
+
+    Source: the notebook published with QVision, which leaves out CLIP's normalisation, cropping and
+    resizing of the shorter side; its training has them.
+    """
+    found = copy.deepcopy(image_processor)
+    seen = getattr(found, "crop_size", None) or found.size
+    found.size = type(found.size)(height=seen["height"], width=seen["width"])
+    found.do_center_crop = False
+    found.do_normalize = False
+    return found
