@@ -28,9 +28,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from qvft import load_model
+from qvft.assembly.asking.explaining import seen_image
 from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
+from qvft.data.wanted import wanted_rows
 from qvft.evaluation.explanation.chart import explanation_figure, method_text
 from qvft.evaluation.explanation.faithfulness import faithfulness
 from qvft.evaluation.explanation.maps import explain_texts, target_batch
@@ -231,6 +233,18 @@ def test_the_figure_shows_cosines_of_visual_tokens_and_patches(run: Path, drawn_
         titles[name] = " ".join(axis.get_title() for axis in figure.axes)
     for part in ("context (", "context token and each query token", "query tokens (mean)"):
         assert part in titles[run] and part not in titles[drawn_run]
+
+
+@pytest.mark.parametrize("preprocessing", ["checkpoint", "plain"])
+def test_the_figure_shows_the_image_in_its_own_colours(
+    folder: Path, preprocessing: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (40, 30), (200, 100, 0)).save(tmp_path / "plain.png")
+    opened = open_target(str(folder), overrides=[f"data.preprocessing={preprocessing}"])
+    (row,) = wanted_rows([str(tmp_path / "plain.png")], question=None)
+    seen = seen_image(load_opened(opened), row)
+    # Float32 after normalisation and back.
+    np.testing.assert_allclose(seen, np.full((32, 32, 3), [200, 100, 0]) / 255, atol=1e-6)
 
 
 def test_a_model_that_does_not_use_its_image_is_seen_through(folder: Path) -> None:
