@@ -17,6 +17,8 @@ from qvft.models.flex import block_mask, uses_flex
 from qvft.models.stages import decode_hidden, read_images
 
 NOBODY = -1
+PACKED = tuple(f"packed_{name}" for name in ("source", "positions", "owner", "text", "place"))
+"""What a batch calls its packing, in the order of `Packing`."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,9 @@ class Packing:
     @staticmethod
     def of(batch: Mapping[str, Tensor]) -> Packing | None:
         """The packing of a batch's rows; None where they stand by themselves."""
-        if "packed_source" not in batch:
+        if PACKED[0] not in batch:
             return None
-        names = ("source", "positions", "owner", "text", "place")
-        return Packing(*(batch[f"packed_{name}"] for name in names))
+        return Packing(*(batch[name] for name in PACKED))
 
     def mask(self, dtype: torch.dtype) -> Tensor:
         """(R, 1, K, K) 0 where a position sees another, the type's least number elsewhere.

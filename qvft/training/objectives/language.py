@@ -13,11 +13,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from qvft.models.packed import Packing, hidden_at
+from qvft.models.packed import PACKED, Packing, hidden_at
 from qvft.models.stages import embed_rows, encode_features, encode_vision, logits_of
 from qvft.training.objectives.objective import Objective
 
 IGNORED = -100
+OF_ROWS = ("qformer_input_ids", "qformer_attention_mask", *PACKED)
+"""What a batch may hold beside the arguments that `LanguageModelling.forward` names."""
 LOGIT_ROWS = 512
 """Positions whose logits are held at once: with OPT's 50,304 words and what their gradient needs,
 600 KB each in float32."""
@@ -57,13 +59,19 @@ class LanguageModelling(Objective):
             pixel_values: (I, 3, height, width) normalised; or
             features: (I, P, W) what the ViT makes of them.
             further: what `stages.embed_rows` takes of a row beside its tokens, and what
-                `data.packing.packed` says of them.
+                `data.packing.packed` says of them, see `OF_ROWS`.
+
+        Raises:
+            TypeError: `further` holds anything else.
 
         Returns:
             `loss_sum` (), float32 at least, `count` () long; by row (B,): `row_loss` its mean loss,
             `row_count` its supervised tokens, `exact` bool: greedy decoding would write this
             target, since each of its tokens is the most likely one given those before it.
         """
+        unknown = sorted(further.keys() - set(OF_ROWS))
+        if unknown:
+            raise TypeError(f"{unknown[0]} is nothing that the language loss takes")
         return language_loss(
             self.model,
             {"input_ids": input_ids, **further},

@@ -41,6 +41,12 @@ def evaluated(work: TrainingWork, batch: dict[str, Tensor]) -> dict[str, Tensor]
         return LanguageModelling(work.loaded.model).eval()(**batch)
 
 
+def test_what_the_loss_does_not_know_is_refused(work: TrainingWork, rows: list[Row]) -> None:
+    batch = collated(work, rows[:2])
+    with pytest.raises(TypeError, match="packed_places is nothing"):
+        LanguageModelling(work.loaded.model)(**batch, packed_places=batch["labels"])
+
+
 def gradients(work: TrainingWork, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Gradients of the mean loss over all supervised tokens, batch after batch."""
     objective = LanguageModelling(work.loaded.model).eval()
