@@ -1,4 +1,4 @@
-"""`qvft.explain` for QVision, whose text reads the visual tokens behind the decoder."""
+"""`qvft.explain` for QVision, whose text attends to the visual tokens after the decoder."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from qvft import load_model
+from qvft.assembly.asking.explaining import seen_image
 from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
-from qvft.evaluation.explanation.chart import method_text
+from qvft.data.wanted import wanted_rows
+from qvft.evaluation.explanation.chart import explanation_figure, method_text
 from qvft.evaluation.explanation.faithfulness import faithfulness
 from qvft.evaluation.explanation.maps import explain_texts, target_batch
 from qvft.explain import main
@@ -211,6 +213,40 @@ def test_the_words_of_a_prompt_move_a_map(folder: Path) -> None:
     assert np.abs(found[0].words[0].map - found[0].words[1].map).max() > 1e-5
 
 
+def test_the_figure_shows_cosines_of_visual_tokens_and_patches(run: Path, drawn_run: Path) -> None:
+    """Of QVision, whose context token is named; BLIP-2's queries and patches differ in width."""
+    rows = evaluation_rows(read_samples("drawn", "seed=5,count=1,size=48"), texts="questions")[:1]
+    titles = {}
+    for name in (run, drawn_run):
+        loaded = load_opened(open_target(str(name)))
+        (found,) = explain_texts(loaded.model, loaded.collator, rows, ["red"])
+        assert (found.cosines is None) == (name == drawn_run)
+        if found.cosines is not None:
+            tokens = len(found.queries)
+            # The same numbers by way of the matrix that the figure shows too; float32 divisions.
+            np.testing.assert_allclose(
+                found.cosines.context_to_queries, found.similarity[0, 1:], rtol=0, atol=1e-6
+            )
+            assert found.cosines.context_to_queries.shape == (tokens - 1,)
+            assert found.cosines.queries_to_patches.shape == (4, 4)
+        figure = explanation_figure(found, np.zeros((32, 32, 3)), title="", model="")
+        titles[name] = " ".join(axis.get_title() for axis in figure.axes)
+    for part in ("context (", "context token and each query token", "query tokens (mean)"):
+        assert part in titles[run] and part not in titles[drawn_run]
+
+
+@pytest.mark.parametrize("preprocessing", ["checkpoint", "plain"])
+def test_the_figure_shows_the_image_in_its_own_colours(
+    folder: Path, preprocessing: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (40, 30), (200, 100, 0)).save(tmp_path / "plain.png")
+    opened = open_target(str(folder), overrides=[f"data.preprocessing={preprocessing}"])
+    (row,) = wanted_rows([str(tmp_path / "plain.png")], question=None)
+    seen = seen_image(load_opened(opened), row)
+    # Float32 after normalisation and back.
+    np.testing.assert_allclose(seen, np.full((32, 32, 3), [200, 100, 0]) / 255, atol=1e-6)
+
+
 def test_a_model_that_does_not_use_its_image_is_seen_through(folder: Path) -> None:
     """Where nothing of what the text reads goes on, maps are drawn and masking costs nothing."""
     loaded = load_opened(open_target(str(folder)))
@@ -233,7 +269,7 @@ def test_the_figure_names_what_was_multiplied(run: Path, drawn_run: Path) -> Non
         loaded = load_opened(open_target(str(name)))
         (found,) = explain_texts(loaded.model, loaded.collator, rows, ["red"])
         said[name] = " ".join(method_text(found, "MODEL").split())
-    assert "the text's attention to the visual tokens, behind the decoder" in said[run]
+    assert "the text's attention to the visual tokens, after the decoder" in said[run]
     assert "(mean over heads and layer 0)" in said[run]
     assert "(mean over heads and layers 0, 1)" in said[run]
     assert "depends on the image and on these words" in said[run]

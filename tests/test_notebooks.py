@@ -102,24 +102,25 @@ def test_a_notebook_names_no_folder_of_a_machine(notebook: Path) -> None:
 def test_qvision_captions_one_image_and_a_batch(alone: Executed) -> None:
     space = alone.space
     assert len(space["captions"]) == len(space["images"]) == 6
-    assert all(space["captions"]) and len(set(space["captions"])) > 1
+    assert all(space["captions"])
     assert space["captions"][0] == space["caption"]
 
 
-def test_qvision_draws_its_attention(alone: Executed) -> None:
+def test_qvision_draws_its_attention_and_cosines(alone: Executed) -> None:
     space = alone.space
-    explained, words, queries = space["explained"], len(space["words"]), 16 + 1
-    assert explained.queries.shape == (queries, 7, 7)
-    assert explained.similarity.shape == (queries, queries)
+    explained, words, tokens = space["explained"], len(space["words"]), 64 + 1
+    assert explained.queries.shape == (tokens, 7, 7)
     assert all(word.map.shape == (7, 7) for word in explained.words)
     # Products of shares that sum to 1, in float32.
     assert [word.map.sum() for word in explained.words] == pytest.approx(words * [1], abs=1e-5)
-    # The batch; words by queries. A colour bar is drawn as a mesh and does not count.
-    assert alone.figures == [6, 1]
+    assert space["cosines"].context_to_queries.shape == (tokens - 1,)
+    # The batch; words by visual tokens; two maps of cosines. A colour bar is drawn as a mesh and
+    # does not count.
+    assert alone.figures == [6, 1, 2]
     # Of explain's figure: the image and a map over its grey twin for each word, twins and maps of
-    # the queries, similarity, and its colour bar.
+    # the visual tokens, similarity, its colour bar, twins and maps of two cosines.
     shown = sum(len(axis.images) for axis in space["drawn"].axes)
-    assert shown == 1 + 2 * words + 2 * queries + 1
+    assert shown == 1 + 2 * words + 2 * tokens + 1 + 2 * 2
     assert space["overview"].width > 1000
 
 
@@ -127,16 +128,31 @@ def test_the_words_of_qvision_are_those_of_its_caption(alone: Executed) -> None:
     assert alone.space["words"] == alone.space["caption"].split()
 
 
+def test_a_component_of_qvision_does_what_it_does_in_the_whole(alone: Executed) -> None:
+    # The same operations in the same order; logits are below 20, so 1e-5 allows for nothing more
+    # than another kernel.
+    np.testing.assert_allclose(
+        alone.space["by_component"].numpy(), alone.space["whole"].numpy(), rtol=0, atol=1e-5
+    )
+
+
+def test_a_qvision_comes_back_from_the_published_layout(alone: Executed) -> None:
+    changed = alone.space["changed"]
+    assert changed["encoder"] == changed["gpt_decoder"] == []
+    assert "cross_scale" in changed["decoder"]
+    assert not [key for key in changed["decoder"] if key.startswith("gpt_decoder.")]
+
+
 def test_qvision_takes_a_model_and_images_by_name(alone: Executed, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for number, image in enumerate(alone.space["images"][:2]):
         image.save(folder / f"{number}.png")
-    model = alone.space["model_folder"]
+    model = alone.space["published"]
     named = execute(
         DOCS / "qvision.ipynb", tmp_path, drawn=False, QVISION_MODEL=model, QVISION_IMAGES=folder
     ).space
-    assert not named["is_random"]
+    assert not named["is_tiny"]
     assert [image.tobytes() for image in named["images"]] == [
         image.tobytes() for image in alone.space["images"][:2]
     ]

@@ -38,7 +38,7 @@ def test_the_siglip_is_the_vit_without_its_class_token(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_query_tokens_are_grouped_by_cosine(study: ModuleType) -> None:
+def test_visual_tokens_are_grouped_by_cosine(study: ModuleType) -> None:
     similarity = np.eye(4)
     assert study.groups(similarity) == 4
     similarity[0, 2] = similarity[2, 0] = 0.995

@@ -1,9 +1,10 @@
-"""`python docs/studies/qvision_attention.py FOLDER`: a small QVision that has learnt to look.
+"""`python docs/studies/qvision_attention.py FOLDER [--seed N]`: is QVision's attention by word
+worth anything after training?
 
-Trains a QVision on drawn scenes, for measuring what its attention maps are worth. From nothing that
-would take long, so its two ends are those of the bundled model: the ViT without its class token as
-a SigLIP, and the OPT decoder. The Q-Former is fresh, and everything is trained. The run is
-FOLDER/run. At the end it says how alike the query tokens have become.
+Trains a small QVision on drawn scenes. To save time, encoder and decoder are the bundled model's:
+its ViT without the class token, as a SigLIP, and its OPT. The Q-Former is fresh, and everything is
+trained. The run is FOLDER/run, for `qvft.explain` with --faithfulness and --pointing. At the end
+the study prints how alike the visual tokens are, and how much the maps of a caption's words differ.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ train:
   log_steps: 50
   lr: {{vision: 3.0e-4, qformer: 1.0e-3, decoder: 5.0e-4}}
 eval: {{batch_size: 128}}
-run: {{threads: 1, dir: "{folder}/run"}}
+run: {{threads: 1, seed: {seed}, dir: "{folder}/run"}}
 """
 
 
@@ -94,7 +95,7 @@ def name_in(siglip: SiglipVisionModel, name: str) -> str:
 
 
 def groups(similarity: FloatArray) -> int:
-    """Groups of query tokens of which each has a cosine above 0.99 with its group's first."""
+    """Groups of visual tokens in which each has a cosine above 0.99 with its group's first."""
     left, count = list(range(len(similarity))), 0
     while left:
         left = [other for other in left[1:] if similarity[left[0], other] <= 0.99]
@@ -103,7 +104,7 @@ def groups(similarity: FloatArray) -> int:
 
 
 def say_how_alike(model: str, scenes: int = 100) -> None:
-    """Prints it for held-out scenes with their first caption."""
+    """Prints how alike visual tokens and maps of words are, for captions of held-out scenes."""
     loaded = load_opened(open_target(model))
     rows = evaluation_rows(
         read_samples("drawn", f"seed=2,count={scenes},size=48"), texts="captions"
@@ -114,8 +115,8 @@ def say_how_alike(model: str, scenes: int = 100) -> None:
         np.abs(maps - maps.mean(axis=0)).max()
         for maps in (np.stack([word.map for word in one.words]) for one in found)
     ]
-    print(f"groups of query tokens: {min(counts)} to {max(counts)} in {scenes} scenes")
-    print(f"a patch of a word's map differs from the words' mean by at most {max(apart):.4f}")
+    print(f"groups of visual tokens: {min(counts)} to {max(counts)} in {scenes} scenes")
+    print(f"a patch of a word's map differs from the words' mean by at most {max(apart):.2g}")
 
 
 def main() -> int:
@@ -123,12 +124,15 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--scenes", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     write_components(folder)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.format(folder=folder, steps=given.steps, scenes=given.scenes))
+    recipe.write_text(
+        RECIPE.format(folder=folder, steps=given.steps, scenes=given.scenes, seed=given.seed)
+    )
     status = train([str(recipe)])
     if status == 0:
         say_how_alike(str(folder / "run"))

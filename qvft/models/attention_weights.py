@@ -34,6 +34,9 @@ class Attention:
         limit: what else has to be known of `text` to read a map of it, in words.
         text_layers: (N,) numbers of the layers in which the text reads, from 0.
         cross_layers: (M,) numbers of the Q-Former's layers that look at the image, from 0.
+        features: (B, P, W) the patches, where they and the queries lie in one space, so that the
+            cosine of a query with a patch means something; the first query is a context token
+            then.
     """
 
     text: Tensor
@@ -46,6 +49,7 @@ class Attention:
     limit: str
     text_layers: tuple[int, ...]
     cross_layers: tuple[int, ...]
+    features: Tensor | None = None
 
 
 @contextmanager

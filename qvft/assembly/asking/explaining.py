@@ -140,8 +140,9 @@ def seen_image(loaded: Loaded, row: Row) -> FloatArray:
     """The image as the model sees it, resized and perhaps cropped: (height, width, 3) in 0..1."""
     processor = loaded.collator.image_processor
     pixels = loaded.collator.pixels([row.sample.image])[0].permute(1, 2, 0).double().numpy()
-    colours = pixels * np.asarray(processor.image_std) + np.asarray(processor.image_mean)
-    return np.clip(colours, 0.0, 1.0)
+    if processor.do_normalize:
+        pixels = pixels * np.asarray(processor.image_std) + np.asarray(processor.image_mean)
+    return np.clip(pixels, 0.0, 1.0)
 
 
 def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from qvft.evaluation.explanation.cosines import Cosines
 from qvft.evaluation.explanation.maps import Explanation, FloatArray
 
 FORMATS = ("png", "svg", "pdf")
@@ -19,6 +20,7 @@ _QUERIES_ACROSS = 8
 _WIDTH_IN = 11.0
 _WORD_IN = 2.05
 _QUERY_IN = 1.2
+_COSINES_IN = 2.0
 _TITLE_IN = 0.6
 """Height of a part's heading, with the titles of its first panels."""
 _HEAT = "inferno"
@@ -42,15 +44,19 @@ def explanation_figure(
         0.8,
         _TITLE_IN + word_rows * _WORD_IN,
         _TITLE_IN + max(2.6, query_rows * _QUERY_IN),
+        *([_TITLE_IN + _COSINES_IN] if explained.cosines else []),
         1.1,
     ]
     figure = Figure(figsize=(_WIDTH_IN, sum(heights)), dpi=120, facecolor="white")
-    head, top, bottom, foot = figure.subfigures(4, 1, height_ratios=heights)
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+    head, top, bottom, foot = *parts[:3], parts[-1]
     _heading(head, title, explained.text)
     _words(top, explained, image, heights[1], rows=word_rows)
     overview, matrix = bottom.subfigures(1, 2, width_ratios=[7, 4])
     _queries(overview, explained, image, heights[2], rows=query_rows)
     _similarity(matrix, explained, heights[2])
+    if explained.cosines:
+        _cosines(parts[3], explained.cosines, image, heights[3])
     foot.text(0.02, 0.92, method_text(explained, model), va="top", size=8, color="#444", **_PLAIN)
     return figure
 
@@ -140,7 +146,8 @@ def _queries(
     shares = explained.used / explained.used.sum()
     for panel, number, map_ in zip(panels, range(len(shares)), explained.queries, strict=False):
         _heat(panel, map_, image)
-        panel.set_title(f"{number} ({shares[number]:.0%})", size=7, pad=2)
+        name = "context" if explained.cosines and number == 0 else number
+        panel.set_title(f"{name} ({shares[number]:.0%})", size=7, pad=2)
 
 
 def _panels(part: SubFigure, rows: int, columns: int, height_in: float) -> list[Axes]:
@@ -167,6 +174,25 @@ def _similarity(part: SubFigure, explained: Explanation, height_in: float) -> No
     bar = part.colorbar(shown, cax=panel.inset_axes((1.05, 0, 0.05, 1)))
     bar.set_label("cosine", size=8)
     bar.ax.tick_params(labelsize=7)
+
+
+def _cosines(part: SubFigure, found: Cosines, image: FloatArray, height_in: float) -> None:
+    _subtitle(part, "Cosine of the visual tokens with each other and with the patches")
+    bars, context, queries = part.subplots(1, 3, width_ratios=[2, 1, 1])
+    top = 1 - _TITLE_IN / height_in
+    part.subplots_adjust(left=0.06, right=0.98, bottom=0.14, top=top, wspace=0.15)
+    bars.bar(range(1, len(found.context_to_queries) + 1), found.context_to_queries)
+    bars.axhline(0, color="#444", linewidth=0.5)
+    bars.set_xlabel("query", size=8)
+    bars.tick_params(labelsize=7)
+    bars.set_title("context token and each query token", size=9)
+    for panel, map_, name in (
+        (context, found.context_to_patches, "context token"),
+        (queries, found.queries_to_patches, "query tokens (mean)"),
+    ):
+        panel.axis("off")
+        _heat(panel, map_, image)
+        panel.set_title(f"{name}: {map_.min():+.2f} to {map_.max():+.2f}", size=9)
 
 
 def _heat(panel: Axes, map_: FloatArray, image: FloatArray) -> None:

@@ -5,7 +5,7 @@ tokens, times the Q-Former's cross-attention of those query tokens to the patche
 over heads and over all layers that have them; what reads the query tokens is the family's
 (`qvft.models.attention`). What the queries tell each other in the Q-Former, and what positions tell
 each other in the decoder, is not followed: the map is a reading aid, and
-`explanation_faithfulness.py` measures what it is worth.
+`faithfulness.py` measures what it is worth.
 
 Shape letters: B rows, L row length, K things that the text reads, Q query tokens, P patches,
 R rows and C columns of patches.
@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
+from qvft.evaluation.explanation.cosines import Cosines, cosines
 from qvft.models.attention import attend
 from qvft.models.attention_weights import Attention
 
@@ -68,6 +69,8 @@ class Explanation:
             `Word.on_image` is not 1.
         reading, limit: as in `Attention`.
         text_layers, cross_layers: numbers of the layers averaged over, from 0.
+        cosines: of the visual tokens with each other and with the patches, where they lie in one
+            space, as QVision's do; None elsewhere. The first query is the context token then.
     """
 
     text: str
@@ -82,6 +85,7 @@ class Explanation:
     limit: str
     text_layers: tuple[int, ...]
     cross_layers: tuple[int, ...]
+    cosines: Cosines | None
 
 
 def explain_texts(
@@ -167,6 +171,7 @@ def _explain(
         limit=attention.limit,
         text_layers=attention.text_layers,
         cross_layers=attention.cross_layers,
+        cosines=cosines(attention, row),
     )
 
 

@@ -1,7 +1,7 @@
-"""Who reads whom in a QVision model: the text the visual tokens, these the patches.
+"""Attention of a QVision model: of each text position to the visual tokens, of these to patches.
 
-Both are attention of the Q-Former, which hands its weights out on request, so that no kernel is
-switched. The text reads once, after the decoder, and nothing but visual tokens.
+Both belong to the Q-Former, which returns its weights on request, so that no kernel is switched.
+Text attends to the visual tokens once, after the decoder, and to nothing else there.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from qvft.models.attention_weights import Attention, over_heads
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.stages import encode_vision
 
-READING = "the text's attention to the visual tokens, behind the decoder"
+READING = "the text's attention to the visual tokens, after the decoder"
 LIMIT = (
-    "The decoder has read the words before when a word reads the visual tokens, so that a map "
-    "depends on the image and on these words."
+    "The decoder reads the words before a position first, so a map depends on the image and on "
+    "these words."
 )
 
 
@@ -46,4 +46,5 @@ def attend(
         limit=LIMIT,
         text_layers=(0,),
         cross_layers=tuple(range(len(looks))),
+        features=features.float(),
     )

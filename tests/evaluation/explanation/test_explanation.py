@@ -17,6 +17,7 @@ from qvft.assembly.model import Loaded
 from qvft.data.drawn import Scene, Thing, draw, questions, sample_scene
 from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
+from qvft.evaluation.explanation.cosines import cosines
 from qvft.evaluation.explanation.maps import explain_texts, target_batch, word_spans
 from qvft.evaluation.explanation.pointing import (
     Pointing,
@@ -93,6 +94,24 @@ def test_a_words_map_is_use_of_queries_times_where_they_look(
     assert found.similarity[1, :3] == pytest.approx([2**-0.5, 1, 0])
     assert (found.text_layers, found.cross_layers) == ((0, 1), (0,))
     assert found.reads_words and found.reading == "made by hand"
+
+
+def test_cosines_with_patches_of_the_same_space() -> None:
+    """Of a context token (3, 0), and queries (1, 1) and (0, 1)."""
+    attention = replace(
+        hand_made(1),
+        queries=torch.tensor([[[3.0, 0.0], [1.0, 1.0], [0.0, 1.0]]]),
+        features=torch.tensor([[[2.0, 0.0], [0.0, 5.0], [-1.0, 0.0], [0.0, -1.0]]]),
+    )
+    found = cosines(attention, 0)
+    assert found is not None
+    half = 2**-0.5
+    # float32 divisions and a sum of two.
+    np.testing.assert_allclose(found.context_to_queries, [half, 0], atol=1e-6)
+    np.testing.assert_allclose(found.context_to_patches, [[1, 0], [-1, 0]], atol=1e-6)
+    means = [[half / 2, (half + 1) / 2], [-half / 2, -(half + 1) / 2]]
+    np.testing.assert_allclose(found.queries_to_patches, means, atol=1e-6)
+    assert cosines(hand_made(1), 0) is None
 
 
 def test_a_text_without_words_has_no_explanation(loaded: Loaded, rows: list[Row]) -> None:

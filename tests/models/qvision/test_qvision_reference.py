@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qvft.data.prompt import PromptTemplate
+from qvft.evaluation.explanation.cosines import cosines
 from qvft.models.attention import attend
 from qvft.models.base import find_base
 from qvft.models.load import load_model, load_processor
@@ -132,6 +133,18 @@ def test_attention_of_words_and_of_query_tokens(model, inputs, expected) -> None
         of_heads = expected[f"query_attention_{block + 1}_image_0"]
         close(found.cross[block, 0], of_heads.mean(dim=0))
     close(found.queries, expected["visual_tokens"])
+
+
+def test_cosines_of_visual_tokens_and_patches(model, inputs, expected) -> None:
+    attention = attend(model, inputs["pixel_values"], rows_of(inputs))
+    for image in range(3):
+        found = cosines(attention, image)
+        for ours, theirs in (
+            (found.context_to_queries, "similarity_global_to_query"),
+            (found.context_to_patches, "similarity_global_to_img"),
+            (found.queries_to_patches, "similarity_avg_query_to_img"),
+        ):
+            close(torch.tensor(ours).float().flatten(), expected[theirs][image])
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

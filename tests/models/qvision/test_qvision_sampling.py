@@ -79,3 +79,11 @@ def test_qvfts_own_way_takes_the_same_settings(published_qvision, expected) -> N
     images = [published_qvision / "images" / f"{n}.png" for n in range(3)]
     texts = open_model(str(published_qvision)).caption(images, num_beams=1, top_k=1, **SAMPLING)
     assert texts == [one["text"].strip() for one in expected["generate_caption_top_k_1"]]
+
+
+def test_end_is_forbidden_before_five_tokens(model, pixels) -> None:
+    """Even where it is by far the likeliest: it is the sixth, behind `<START>` and four others."""
+    end = model.config.text_config.eos_token_id
+    ids = model.generate(pixel_values=pixels, top_k=40, sequence_bias={(end,): 1000.0}, **SAMPLING)
+    assert ids.shape == (3, 6)
+    assert (ids[:, 5] == end).all() and (ids[:, :5] != end).all()
