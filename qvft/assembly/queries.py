@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import normalize
 
-from qvft.assembly.model import Loaded
+from qvft.assembly.model import Loaded, device
 from qvft.data.sample import Sample
 from qvft.models.stages import encode_vision, query_states
 
@@ -27,7 +27,7 @@ def query_similarity(loaded: Loaded, samples: Sequence[Sample]) -> float | None:
     """
     model = loaded.model
     sources = [sample.image for sample in samples[:IMAGES]]
-    place = model.get_input_embeddings().weight.device
+    place = device()
     seen = loaded.collator.seen(sources, [0] * len(sources))
     trained = model.training
     model.eval()

@@ -104,10 +104,6 @@ def _idle(recipe: Recipe, phases: Sequence[tuple[Tune, Train]]) -> Iterator[tupl
         yield "eval.class_prompts", "eval.classes is empty"
     if all(train.spike.policy == "off" for _, train in phases):
         yield "train.spike", "train.spike.policy is off"
-    for kind in ("caption", "answer"):
-        decode = getattr(recipe.eval, kind)
-        if decode.num_beams == 1 and decode.arguments.get("num_beams", 1) == 1:
-            yield f"eval.{kind}.length_penalty", f"eval.{kind}.num_beams is 1"
     yield from _set_by_phases(recipe)
 
 

@@ -81,12 +81,11 @@ OF_A_RUN: Mapping[str, str] = {
 }
 """What evaluating a run ignores as well."""
 
-OF_A_MODEL: Mapping[str, str] = dict.fromkeys(
-    ("model.family", "model.decoder", "model.text_branch", "model.query_tokens", "model.init",
-     "model.quantize"),
-    "it is for the base that a recipe trains; a finished model is taken whole",
-)  # fmt: skip
-"""What evaluating a model ignores as well that is not the base of its recipe."""
+OF_A_MODEL: Mapping[str, str] = {
+    "model.quantize": "a finished model is taken whole, as it is stored"
+}
+"""What evaluating a model refuses as well that is not the base of its recipe. Other keys of `model`
+describe that base, and may be repeated as they were for training."""
 
 
 def refuse_ignored(

@@ -14,6 +14,7 @@ from qvft.assembly.evaluating import evaluation
 from qvft.eval import main
 
 PLAIN = ["eval.blind=false", "data.workers=0"]
+OVER = "--overwrite"  # in place of the evaluation that stands there, which is another one
 NAME = "text_to_image_recall_at_1"
 
 
@@ -80,7 +81,7 @@ def test_recalls_of_two_evaluations_that_stand_are_compared_and_kept(
 
 def test_another_number_of_candidates_is_another_evaluation(a: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(a / "eval" / "drawn-eight", tmp_path / "other"))
-    assert main([str(a), "--against", str(other), *PLAIN, "eval.rerank=1"]) == 0
+    assert main([str(a), "--against", str(other), *PLAIN, "eval.rerank=1", OVER]) == 0
     against = read(a / "eval" / "drawn-eight")["against"]
     assert against["settings"] == [{"setting": "decode.rerank", "a": 1, "b": 4}]
 
@@ -90,7 +91,7 @@ def test_a_run_without_heads_is_compared_by_its_texts(
 ) -> None:
     b = Path(shutil.copytree(drawn_run, tmp_path / "b"))
     metrics = "eval.metrics=[captions, retrieval]"
-    assert main([str(a), "--against", str(b), *PLAIN, metrics]) == 0
+    assert main([str(a), "--against", str(b), *PLAIN, metrics, OVER]) == 0
     report = read(a / "eval" / "drawn-eight")
     assert NAME in report["metrics"] and NAME not in report["against"]["metrics"]
     assert "CIDEr" in report["against"]["metrics"]
@@ -99,7 +100,7 @@ def test_a_run_without_heads_is_compared_by_its_texts(
 def test_a_second_aligned_run_is_asked_to_retrieve_as_the_first(a: Path, tmp_path: Path) -> None:
     b = tmp_path / "b"
     shutil.copytree(a, b, ignore=shutil.ignore_patterns("eval"))
-    assert main([str(a), "--against", str(b), *PLAIN, "eval.rerank=3"]) == 0
+    assert main([str(a), "--against", str(b), *PLAIN, "eval.rerank=3", OVER]) == 0
     other = read(b / "eval" / "drawn-eight")
     assert other["decode"]["rerank"] == 3
     against = read(a / "eval" / "drawn-eight")["against"]
