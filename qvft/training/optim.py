@@ -24,8 +24,8 @@ def parameter_groups(
         module: the module that is trained; the family's model lies in it under `prefix`, and
             whatever lies elsewhere is a head.
         learning_rates: by component, and `heads`.
-        weight_decay: on parameters of two and more dimensions but the query tokens and
-            embeddings of positions; biases and norms have none.
+        weight_decay: on parameters of two and more dimensions but the query tokens, embeddings
+            of positions and what no loss ever moves; biases and norms have none.
 
     Returns:
         Groups with `params`, `lr`, `weight_decay` and `name`, in a fixed order.
@@ -37,7 +37,7 @@ def parameter_groups(
         inner = name.removeprefix("module.")
         is_head = not inner.startswith(prefix)
         component = "heads" if is_head else family.component(inner.removeprefix(prefix))
-        decays = parameter.dim() >= 2 and component != "query_tokens" and not _is_position(name)
+        decays = parameter.dim() >= 2 and component != "query_tokens" and not _is_spared(name)
         groups.setdefault((component, decays), []).append(parameter)
     return [
         {
@@ -50,5 +50,9 @@ def parameter_groups(
     ]
 
 
-def _is_position(name: str) -> bool:
-    return "embed_pos" in name or "position_embeddings" in name
+def _is_spared(name: str) -> bool:
+    """Whether a matrix holds positions, or is QVision's projection of query tokens, which is never
+    used: decay alone would change it."""
+    return any(
+        part in name for part in ("embed_pos", "position_embeddings", ".wpe.", "query_proj.")
+    )
