@@ -24,13 +24,14 @@ from qvft.models.families import family_of
 from qvft.models.load import model_class
 from qvft.models.question_aware.configuration import question_aware_config
 from qvft.models.qvision.configuration import QVisionConfig
+from qvft.models.qvision.published import CLIP, GPT_NEO
 
 INITIALIZER_RANGE = 0.02
 OPT_VOCABULARY = 50_304
 """OPT's 50,265 tokens and `<image>`, padded to a multiple of 64."""
 OPT_IMAGE_TOKEN = 50_265
 T5_IMAGE_TOKEN = 32_100
-QVISION_CHECKPOINTS = ("openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG")
+QVISION_CHECKPOINTS = (CLIP, GPT_NEO)
 """CLIP, and a GPT-Neo of 24 layers, 1,024 wide."""
 
 

@@ -60,7 +60,8 @@ def read_images(
     """As `stages.read_images`. Positions of a row read together, from one copy of its image."""
     counts = row.bincount(minlength=len(image_index))
     place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    by_row = hidden.new_zeros(len(image_index), int(counts.max()), hidden.shape[-1])
+    width = max(int(counts.max()), 1)  # attention kernels need not take rows of no position
+    by_row = hidden.new_zeros(len(image_index), width, hidden.shape[-1])
     by_row = by_row.index_put((row, place), hidden)
     return model.read(by_row, model.image_memory(images)[image_index])[row, place]
 
