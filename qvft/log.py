@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -167,6 +168,9 @@ def exit_status(
         if said is None:
             raise
         where = getattr(error, "filename", None) or "the disk"
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            _say(f"qvft: {where}: {said}.")
+            return 2
         _say(f"qvft: {where}: cannot be written or read ({said}).")
         return 1
     return 0

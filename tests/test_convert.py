@@ -393,3 +393,11 @@ def test_a_sample_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
 def test_the_split_is_named_for_a_recipe_and_for_the_command_line(tmp_path: Path, capsys) -> None:
     assert main(["slake", str(FOLDERS / "slake"), str(tmp_path / "out.jsonl")]) == 2
     assert "name one with `split` (of qvft.convert: `--split`)." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["", "/", "."])
+def test_a_folder_is_no_file_to_write(out: str, tmp_path: Path, capsys) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"image": "a.png", "caption": "x"}\n')
+    assert main(["jsonl", str(rows), out]) == 2
+    assert "a folder; expected a file to write" in capsys.readouterr().err

@@ -32,6 +32,12 @@ def raising(error: BaseException) -> None:
             1,
             "out/x: cannot be written or read (No space left on device).",
         ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out/x"),
+            1,
+            "out/x: cannot be written or read (Permission denied).",
+        ),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "xx"), 2, "xx: File name too long."),
     ],
     ids=repr,
 )

@@ -67,6 +67,8 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
             or no system takes its path.
     """
     paths = [None] * len(samples) if copy_images else _paths(samples, folder=out.parent)
+    if not out.name:
+        raise DataError("a folder", where=str(out), expected="a file to write")
     pictures = out.with_name(f"{out.stem}_images")
     try:
         images_written = _write(samples, paths, out, pictures)

@@ -113,13 +113,18 @@ def command_lines(count: int, *, seed: int, work: Path) -> Counter[str]:
 
 
 def changed_words(words: list[str], chance: random.Random) -> list[str]:
+    """Half pairs are no bytes, which a command line is made of, and so are left out."""
     changed = list(words)
     for _ in range(chance.choice((0, 1, 1, 2))):
         place = chance.randrange(len(changed) + 1)
         how = chance.random()
-        odd = chance.choice(
-            (str(chance.choice(ODD_VALUES)), chance.choice(ODD_TEXTS).decode(errors="replace"))
-        ).replace("\0", "")
+        odd = (
+            chance.choice(
+                (str(chance.choice(ODD_VALUES)), chance.choice(ODD_TEXTS).decode(errors="replace"))
+            )
+            .replace("\0", "")
+            .replace("\ud800", "\udcff")
+        )
         if place == len(changed) or how < 0.2:
             changed.insert(place, chance.choice((odd, f"--{odd}", f"x.y={odd}")))
         elif how < 0.5:
