@@ -19,9 +19,9 @@ from qvft.errors import CheckpointError, VerificationError
 from qvft.log import get_logger
 from qvft.models.base import Base, find_base
 from qvft.models.load import load_model, load_processor
-from qvft.models.qvision.publish import published_keys, require_publishable, write_bases
+from qvft.models.qvision.publish import require_publishable, write_bases
 from qvft.models.qvision.published import gpt_neo_place, tokenizer_place
-from qvft.models.qvision.published_weights import read_published
+from qvft.models.qvision.published_weights import published_keys, read_published
 from qvft.weights.behaviour import compare, require_equal
 from qvft.weights.outputs import plain_outputs
 from qvft.weights.plan import MergePlan, make_plan

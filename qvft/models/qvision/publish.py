@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from qvft.json_files import write_json
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.marks import add_marks
 from qvft.models.qvision.processing import read_part
-from qvft.models.qvision.published import COMPONENTS, HEADS
-from qvft.models.qvision.published_weights import model_key
+from qvft.models.qvision.published import HEADS
 
 BLOCKS, FFN_FACTOR = 2, 4
 
@@ -42,30 +40,6 @@ def require_publishable(config: QVisionConfig) -> None:
             expected=str(held[different]),
             do="qvft.merge writes any QVision as transformers has it",
         )
-
-
-def published_keys(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Of each component's file the keys, and the model's name of what stands there.
-
-    Args:
-        names: of all weights of a model, tied ones too.
-    """
-    keys: dict[str, dict[str, str]] = {name: {} for name in COMPONENTS}
-    for name in names:
-        part, _, rest = name.partition(".")
-        if part == "language_model":
-            keys["decoder"][f"gpt_decoder.{rest}"] = name
-            keys["gpt_decoder"][rest] = name
-        elif part == "qformer":
-            keys["decoder"][rest] = name
-        else:
-            inner, _, last = rest.partition(".")
-            keys["encoder"][f"{'proj' if inner == 'projection' else 'clip'}.{last}"] = name
-            if last.startswith("vision_model."):
-                keys["encoder"][last.replace("vision_model.", "vision.", 1)] = name
-    for component, found in keys.items():
-        assert all(model_key(component, key) == name for key, name in found.items())
-    return keys
 
 
 def write_bases(

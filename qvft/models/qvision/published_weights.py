@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -77,47 +77,53 @@ def _empty(component: str, config: QVisionConfig) -> tuple[nn.Module, str]:
     return whole, ""
 
 
-def model_key(component: str, key: str) -> str:
-    """The model's name of what a component's file calls `key`."""
-    head, _, rest = key.partition(".")
-    if component == "encoder":
-        known = {
-            "clip": "vision_model.tower",
-            "vision": "vision_model.tower.vision_model",
-            "proj": "vision_model.projection",
-        }
-        return f"{known.get(head, head)}.{rest}"
-    if component == "gpt_decoder":
-        return f"language_model.{key}"
-    return f"language_model.{rest}" if head == "gpt_decoder" else f"qformer.{key}"
+def published_keys(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Of each component's file the keys, and the model's name of what stands there.
+
+    Args:
+        names: of all weights of a model, tied ones too.
+    """
+    keys: dict[str, dict[str, str]] = {name: {} for name in COMPONENTS}
+    for name in names:
+        part, _, rest = name.partition(".")
+        if part == "language_model":
+            keys["decoder"][f"gpt_decoder.{rest}"] = name
+            keys["gpt_decoder"][rest] = name
+        elif part == "qformer":
+            keys["decoder"][rest] = name
+        else:
+            inner, _, last = rest.partition(".")
+            keys["encoder"][f"{'proj' if inner == 'projection' else 'clip'}.{last}"] = name
+            if last.startswith("vision_model."):
+                keys["encoder"][last.replace("vision_model.", "vision.", 1)] = name
+    return keys
 
 
 def _read(files: dict[str, Path], expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of files by the model's names."""
     state: dict[str, Tensor] = {}
     for component, path in files.items():
-        for key, tensor in _tensors(path):
-            name = model_key(component, key)
-            if name not in expected:
-                raise ModelError(f"unknown weight {key}", where=str(path))
-            if tensor.shape != expected[name].shape:
+        names = published_keys(expected)[component]
+        found = dict(_tensors(path))
+        for kind, keys in (
+            ("missing", names.keys() - found.keys()),
+            ("unknown", found.keys() - names.keys()),
+        ):
+            if keys:
+                listed = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
+                raise ModelError(f"{len(keys)} {kind} weights: {listed}", where=str(path))
+        for key, tensor in found.items():
+            shape = tuple(expected[names[key]].shape)
+            if tuple(tensor.shape) != shape:
                 raise ModelError(
-                    f"{key} is {tuple(tensor.shape)}",
-                    where=str(path),
-                    expected=str(tuple(expected[name].shape)),
+                    f"{key} is {tuple(tensor.shape)}", where=str(path), expected=str(shape)
                 )
-            if name in state and not torch.equal(state[name], tensor):
+            if not torch.equal(state.setdefault(names[key], tensor), tensor):
                 raise ModelError(
-                    f"{key} differs from another copy of {name}",
+                    f"{key} differs from another copy of {names[key]}",
                     where=str(path),
                     expected="equal copies of a weight",
                 )
-            state.setdefault(name, tensor)
-    missing = sorted(expected.keys() - state.keys())
-    if missing:
-        listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        where = ", ".join(str(path) for path in files.values())
-        raise ModelError(f"{len(missing)} missing weights: {listed}", where=where)
     tied = "language_model.lm_head.weight", "language_model.transformer.wte.weight"
     if tied[0] in state and not torch.equal(state[tied[0]], state[tied[1]]):
         raise ModelError(f"{tied[0]} and {tied[1]} differ", expected="one weight, stored twice")

@@ -20,7 +20,7 @@ from qvft.models.base import find_base, weight_files
 from qvft.models.load import load_model, load_processor
 from qvft.models.qvision import published_weights
 from qvft.models.qvision.processing import processor_from_components
-from qvft.models.qvision.publish import published_keys, require_publishable, write_bases
+from qvft.models.qvision.publish import require_publishable, write_bases
 from qvft.models.qvision.published import (
     COMPONENTS,
     gpt_neo_place,
@@ -29,7 +29,11 @@ from qvft.models.qvision.published import (
     published_processor,
     tokenizer_place,
 )
-from qvft.models.qvision.published_weights import load_component, read_published
+from qvft.models.qvision.published_weights import (
+    load_component,
+    published_keys,
+    read_published,
+)
 
 FILES = [f"{name}.safetensors" for name in COMPONENTS]
 
@@ -83,10 +87,13 @@ def test_a_missing_file_is_named(copied, name) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("encoder", lambda w: w.pop("proj.bias"), "1 missing weights: vision_model.projection.b"),
-        ("decoder", lambda w: w.pop("cross_scale"), "1 missing weights: qformer.cross_scale"),
-        ("decoder", lambda w: w.update(extra=torch.ones(2)), "unknown weight extra"),
-        ("encoder", lambda w: w.update(extra=torch.ones(2)), "unknown weight extra"),
+        ("encoder", lambda w: w.pop("proj.bias"), "1 missing weights: proj.bias"),
+        ("decoder", lambda w: w.pop("cross_scale"), "1 missing weights: cross_scale"),
+        # Another copy of it is there.
+        ("encoder", lambda w: w.pop("vision.pre_layrnorm.bias"), "1 missing weights: vision.pre_l"),
+        ("gpt_decoder", lambda w: w.pop("lm_head.weight"), "1 missing weights: lm_head.weight"),
+        ("decoder", lambda w: w.update(extra=torch.ones(2)), "1 unknown weights: extra"),
+        ("encoder", lambda w: w.update(extra=torch.ones(2)), "1 unknown weights: extra"),
         ("decoder", lambda w: w.update(cross_scale=torch.ones(2)), r"cross_scale is \(2,\)"),
         ("gpt_decoder", lambda w: w["transformer.ln_f.bias"].add_(1), "differs from another copy"),
         ("encoder", lambda w: w["vision.pre_layrnorm.bias"].add_(1), "differs from another copy"),
