@@ -157,6 +157,8 @@ def require_new(path: Path, *, folder: bool = False) -> None:
     Raises:
         DataError: it exists, or cannot be written.
     """
+    if os.path.isdir(path) and not folder:
+        raise DataError("a folder", where=str(path), expected="a file to write")
     kind = "folder" if folder else "file"
     empty = folder and os.path.isdir(path) and not any(path.iterdir())
     if os.path.lexists(path) and not empty:

@@ -131,8 +131,7 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_home_folder_the_cache_says_what_to_set() -> None:
     with pytest.raises(DataError, match="no home folder; set QVFT_CACHE"):
         default_cache()
-    with pytest.raises(DataError, match="~/data: there is no such home folder"):
-        expanded("~/data")
+    assert expanded("~/data") == "~/data"
 
 
 @pytest.mark.parametrize("command", [f"check {'x' * 300}", f"check r.yaml --json {'x' * 300}"])

@@ -20,7 +20,7 @@ from qvft.data.images.quiet import quiet_pillow
 from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.disk import not_written
 from qvft.errors import DataError, ImageError, QvftError
-from qvft.files import new_file, new_folder
+from qvft.files import new_file, new_folder, require_new
 from qvft.log import get_logger
 
 _log = get_logger(__name__)
@@ -67,8 +67,7 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
             or no system takes its path.
     """
     paths = [None] * len(samples) if copy_images else _paths(samples, folder=out.parent)
-    if not out.name:
-        raise DataError("a folder", where=str(out), expected="a file to write")
+    require_new(out)
     pictures = out.with_name(f"{out.stem}_images")
     try:
         images_written = _write(samples, paths, out, pictures)

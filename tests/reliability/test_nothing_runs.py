@@ -94,7 +94,7 @@ def test_remote_code_is_never_trusted_and_auto_classes_are_told_so() -> None:
 
 def test_yaml_is_read_by_the_safe_loader_alone() -> None:
     made = [(file, node) for file, node in nodes(ast.Call) if called(node).endswith("YAML")]
-    assert len(made) == 2
+    assert made
     for file, node in made:
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         assert options.get("typ") == "'safe'", (file, node.lineno)

@@ -119,7 +119,7 @@ def test_a_base_read_weight_by_weight_and_one_loaded_whole_are_written_alike(
     record = json.loads((merged / "merge.json").read_text())
     # `merged` was read weight by weight; without a checkpoint that fits, the base is loaded.
     monkeypatch.setattr(
-        "qvft.assembly.exporting.merging.stored_weights", lambda checkpoint, model: None
+        "qvft.assembly.exporting.base_weights.stored_weights", lambda checkpoint, model: None
     )
     content = merge_run(drawn_run, tmp_path / "model")
     assert content["files"] == record["files"]
@@ -131,7 +131,7 @@ def test_merging_twice_gives_the_same_bytes_and_loads_no_base_to_write_them(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the base was loaded")
 
-    monkeypatch.setattr("qvft.assembly.exporting.merging.base_model", refuse)
+    monkeypatch.setattr("qvft.assembly.exporting.base_weights.base_model", refuse)
     content = merge_run(drawn_run, tmp_path / "model")
     assert content["files"] == json.loads((merged / "merge.json").read_text())["files"]
 
