@@ -90,7 +90,8 @@ def lora_state(handle: PeftModel) -> dict[str, Tensor]:
 def save_lora(handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub.
 
-    PEFT keeps the layers' names in a set, whose order changes from process to process.
+    The layers stand there by their full names: PEFT keeps them in a set, whose order changes from
+    process to process, and shortens them to common endings where they are many.
 
     Args:
         state: from `lora_state`, where it has been asked for already.
@@ -103,8 +104,8 @@ def save_lora(handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | Non
     )
     (folder / "README.md").unlink(missing_ok=True)
     config = read_json(folder / "adapter_config.json")
-    ordered = {"target_modules": sorted(config["target_modules"])}
-    write_json(folder / "adapter_config.json", {**config, **ordered})
+    named = {"target_modules": sorted(lora_targets(handle))}
+    write_json(folder / "adapter_config.json", {**config, **named})
 
 
 def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:
@@ -115,12 +116,20 @@ def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) 
             the model.
     """
     _require_weights(folder)
-    require_fitting_lora(folder)
+    stored = require_fitting_lora(folder)
     try:
         with _without_renaming_warning():
-            return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+            handle = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise _misfit(folder, error) from error
+    made = {f"base_model.model.{name}" for name in lora_targets(handle)}
+    if made != stored:
+        raise CheckpointError(
+            f"the adapter does not fit: the model has {len(made)} layers that its settings name",
+            where=str(folder),
+            expected=f"the {len(stored)} that it has weights of",
+        )
+    return handle
 
 
 def restore_lora(handle: PeftModel, folder: Path) -> None:

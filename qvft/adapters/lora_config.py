@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from qvft.errors import CheckpointError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LAYER = ".lora_A.weight"
+"""What the key of a layer's first matrix ends in."""
 
 _ACTED_ON = frozenset(
     ("peft_type", "bias", "r", "lora_alpha", "lora_dropout", "target_modules", "fan_in_fan_out")
@@ -61,33 +63,42 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def require_fitting_lora(folder: Path) -> None:
+def require_fitting_lora(folder: Path) -> set[str]:
     """Checks settings and weights against each other by the file's header alone.
 
-    PEFT makes layers of the size that the settings name before it looks at the weights.
+    PEFT makes layers of the size that the settings name before it looks at the weights. The
+    settings name layers by full names; those that qvft 0.1.0 wrote of 20 layers or more have
+    endings.
+
+    Returns:
+        Names of the layers that have weights, as the file has them.
 
     Raises:
-        CheckpointError: as `read_lora_config`; or the header is damaged, or the rank or the number
-            of layers is not that of the settings.
+        CheckpointError: as `read_lora_config`; or the header is damaged, or the rank or the layers
+            are not those of the settings.
     """
     config, path = read_lora_config(folder), folder / WEIGHTS
     try:
         with safe_open(path, framework="pt") as stream:
             ranks = {
-                stream.get_slice(key).get_shape()[0]
+                key.removesuffix(LAYER): stream.get_slice(key).get_shape()[0]
                 for key in stream.keys()  # noqa: SIM118
-                if key.endswith(".lora_A.weight")
+                if key.endswith(LAYER)
             }
-            layers = sum(key.endswith(".lora_A.weight") for key in stream.keys())  # noqa: SIM118
     except (OSError, SafetensorError, IndexError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from error
-    targets = len(config["target_modules"])
-    if ranks - {config["r"]} or layers != targets:
+    targets = config["target_modules"]
+    ends = tuple("." + target for target in targets)
+    named = all(layer.endswith(ends) for layer in ranks)
+    used = all(any(layer.endswith(end) for layer in ranks) for end in ends)
+    if set(ranks.values()) != {config["r"]} or not named or not used:
+        found = ", ".join(map(str, sorted(set(ranks.values()))))
         raise CheckpointError(
-            f"{layers} layers of rank {', '.join(map(str, sorted(ranks))) or 'none'}",
+            f"{len(ranks)} layers of rank {found or 'none'}",
             where=str(path),
-            expected=f"{targets} of rank {config['r']}, as in {CONFIG}",
+            expected=f"{len(targets)} of rank {config['r']}, as in {CONFIG}",
         )
+    return set(ranks)
 
 
 def _ill_sized(config: Mapping[str, Any], rank: int, alpha: float) -> str | None:

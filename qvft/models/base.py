@@ -76,11 +76,25 @@ def find_base(
     Raises:
         ModelError: not there (with what to do offline), no config, or an unknown family.
     """
+    published = model_id != TINY_ID and is_published(model_id, revision)
     if decoder is not None:
+        if published:
+            raise ModelError(
+                f'"{decoder}"',
+                where="model.decoder",
+                expected="null: model.id is a whole QVision, decoder and all",
+            )
         return _components(model_id, revision, family, decoder, seed)
-    if model_id != TINY_ID and is_published(model_id, revision):
-        return _published(model_id, revision, family)
-    base = _stored_base(model_id, revision, family if text_branch is None else "auto")
+    if published:
+        base = _published(model_id, revision, family)
+    else:
+        base = _stored_base(model_id, revision, family if text_branch is None else "auto")
+    if base.family.name == "qvision":
+        for key, given in (("text_branch", text_branch), ("query_tokens", query_tokens)):
+            if given is not None:
+                raise ModelError(
+                    f"{given}", where=f"model.{key}", expected="null: model.id is a QVision"
+                )
     if text_branch is not None:
         base = _grafted(base, family, text_branch, seed)
     if query_tokens is not None and query_tokens != base.config.num_query_tokens:

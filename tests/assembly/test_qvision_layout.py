@@ -107,6 +107,10 @@ def test_an_export_is_the_base_with_what_was_trained(
     # Counted as trained, used by nothing and changed by nothing.
     assert "qformer.query_proj.weight" in trained
     assert not [key for key in moved if "query_proj" in key]
+    # As transformers 4 names the marks, with which the original runs; 5 reads it too.
+    settings = json.loads((out / "tokenizer" / "tokenizer_config.json").read_text())
+    assert settings["additional_special_tokens"] == ["<START>", "<END>"]
+    assert "extra_special_tokens" not in settings
     images = [shapes / f"test{n}.png" for n in range(4)]
     assert load_model(out).caption(images) == load_model(run).caption(images)
 

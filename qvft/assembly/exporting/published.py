@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qvft.assembly.exporting.base_weights import base_weights
 from qvft.assembly.exporting.ingredients import Ingredients
-from qvft.assembly.exporting.probing import reference_outputs
+from qvft.assembly.exporting.probing import reference_outputs, require_rows
 from qvft.assembly.model import processor_of
 from qvft.errors import CheckpointError, VerificationError
 from qvft.log import get_logger
@@ -44,6 +44,7 @@ def export_published(run_dir: Path, folder: Path, ingredients: Ingredients) -> d
             f"is of family {base.family.name}", where=str(run_dir), expected="a QVision"
         )
     require_publishable(base.config)
+    rows = require_rows(ingredients.recipe, base)
     require_room(folder.parent, ingredients.weights, ingredients.written)
     processor = processor_of(ingredients.recipe, base)
     plan = _write_weights(folder, ingredients)
@@ -54,6 +55,7 @@ def export_published(run_dir: Path, folder: Path, ingredients: Ingredients) -> d
     reference = reference_outputs(
         run_dir,
         ingredients.recipe,
+        rows=rows,
         weights=ingredients.weights,
         quantized=False,
         rounded=plan.rounded(ingredients.stored),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 from qvft.errors import ModelError
 from qvft.json_files import write_json
 from qvft.models.qvision.configuration import QVisionConfig
-from qvft.models.qvision.marks import add_marks
+from qvft.models.qvision.marks import END, START, add_marks
 from qvft.models.qvision.processing import read_part
 from qvft.models.qvision.published import HEADS
 
@@ -80,3 +81,16 @@ def write_bases(
     words.save_pretrained(folder / "gpt_neo")
     marked = read_part(AutoTokenizer, tokenizer) if tokenizer is not None else add_marks(words)
     marked.save_pretrained(folder / "tokenizer")
+    _name_marks_as_before(folder / "tokenizer" / "tokenizer_config.json")
+
+
+def _name_marks_as_before(path: Path) -> None:
+    """Names the marks so that every transformers reads them.
+
+    The original runs with transformers 4.56, which takes no list of `extra_special_tokens`;
+    transformers 5 writes one, and reads `additional_special_tokens` too.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content.pop("extra_special_tokens", None)
+    content["additional_special_tokens"] = [START, END]
+    write_json(path, content)

@@ -65,6 +65,19 @@ def test_a_folder_is_found_as_what_it_is(published_qvision) -> None:
         find_base(str(published_qvision), family="blip2")
 
 
+@pytest.mark.parametrize("stored", ["published", "saved"])
+@pytest.mark.parametrize("key", ["decoder", "text_branch", "query_tokens"])
+def test_what_a_whole_qvision_cannot_be_given_is_refused(
+    stored: str, key: str, published_qvision: Path, tmp_path: Path
+) -> None:
+    folder = published_qvision
+    if stored == "saved":
+        published_config(str(published_qvision)).save_pretrained(folder := tmp_path / "saved")
+    given = {"decoder": str(published_qvision / "gpt_neo"), "text_branch": "fresh"}
+    with pytest.raises(ModelError, match="QVision|qvision"):
+        find_base(str(folder), **{key: given.get(key, 8)})  # type: ignore[arg-type]
+
+
 def test_a_round_trip_keeps_every_key_and_bit(published_qvision) -> None:
     model = load_model(find_base(str(published_qvision)), dtype=torch.float32)
     state = model.state_dict()
