@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def evaluate_target(given: argparse.Namespace) -> None:
     """Model, data, predictions, scores, comparison, report."""
     from qvft.assembly.asking.opening import open_target, require_eval_data
-    from qvft.assembly.data import read_texts, source_name
+    from qvft.assembly.data import listed, source_name
     from qvft.assembly.early import require_models
 
     opened = open_target(
@@ -58,7 +58,7 @@ def evaluate_target(given: argparse.Namespace) -> None:
     )
     source = require_eval_data(opened)
     require_models(opened.recipe)
-    texts = read_texts(opened.recipe, "eval")
+    texts = listed(opened.recipe, "eval")
 
     # All mistakes that can be told without torch have been told.
     from qvft.assembly.evaluating.comparing import evaluate_against

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvft.assembly.data import Texts, read_texts
+from qvft.assembly.data import Texts, listed
 from qvft.assembly.streaming import is_streamed, stream_of
 from qvft.assembly.training.plans import phase_plans
 from qvft.errors import ModelError
@@ -40,7 +40,7 @@ def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:
         if is_streamed(recipe, name):
             stream_of(recipe)
         else:
-            found[name] = read_texts(recipe, name)
+            found[name] = listed(recipe, name)
     return found
 
 

@@ -11,12 +11,11 @@ from qvft.assembly.alignment.aligned import retrieves
 from qvft.assembly.alignment.classifying import Classes, rows_of_class
 from qvft.assembly.asking.opening import Opened
 from qvft.assembly.asking.trial import tried_fields
-from qvft.assembly.data import Split, read_split
+from qvft.assembly.data import Listed, Split, read_split
 from qvft.assembly.evaluating.facts import data_facts, decode_facts, model_facts
 from qvft.assembly.evaluating.standing import Standing, facts_of, why_other
 from qvft.assembly.model import base_of, versions
 from qvft.data.rows import Row, evaluation_rows
-from qvft.data.sample import Sample
 from qvft.errors import DataError, RecipeError
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.evaluation.groups import GROUPS, misfit
@@ -81,14 +80,14 @@ def output_folder(opened: Opened, split_name: str) -> Path:
 
 
 def prepare(
-    opened: Opened, *, split: Split | None = None, texts: list[Sample] | None = None
+    opened: Opened, *, split: Split | None = None, texts: Listed | None = None
 ) -> Task:
     """Checks the settings, reads the data and hashes data and weights.
 
     Args:
         opened: from `open_target`.
         split: the evaluation data where it has been read already.
-        texts: from `read_texts`, where only they have been read.
+        texts: from `data.listed`, where only they have been read.
 
     Raises:
         UserError: the recipe, the data or the checkpoint is wrong.
