@@ -42,6 +42,7 @@ def bench(given: argparse.Namespace) -> None:
     """Recipe, rounds, ratios, JSON, chart."""
     from qvft.assembly.early import require_models, texts_of
     from qvft.errors import RecipeError
+    from qvft.evaluation.figures import figure_format
     from qvft.files import require_writable
     from qvft.json_files import write_json
     from qvft.recipe.load import load_recipe
@@ -56,6 +57,8 @@ def bench(given: argparse.Namespace) -> None:
     for path in (given.json, given.chart):
         if path is not None:
             require_writable(path)
+    if given.chart is not None:
+        figure_format(given.chart, option="--chart")
 
     if given.only in (None, "predict") and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
@@ -65,7 +68,6 @@ def bench(given: argparse.Namespace) -> None:
 
     # All mistakes that can be told without torch have been told.
     from qvft.assembly.bench.caption import bench_caption
-    from qvft.assembly.bench.chart import require_format
     from qvft.assembly.bench.prediction import bench_prediction
     from qvft.assembly.bench.report import (
         caption_json,
@@ -79,8 +81,6 @@ def bench(given: argparse.Namespace) -> None:
     )
     from qvft.assembly.bench.training import bench_training
 
-    if given.chart is not None:
-        require_format(given.chart)
     found: dict[str, Any] = {"machine": machine(recipe)}
     if given.only in (None, "train"):
         training = bench_training(recipe, rounds=given.rounds, steps=given.steps)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from os.path import isdir
 from pathlib import Path
 
-from qvft.errors import DataError
 from qvft.files import expanded, given_path, require_writable
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import RecipeParser
@@ -44,12 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_run = isdir(given.recipe)  # False for a name that no system takes
     if is_run and (given.overrides or given.only or given.preview):
         parser.error("a run is checked as it is; overrides, --only and --preview are for recipes")
-    for option, path in (("--json", given.json), ("--preview", given.preview)):
-        try:
-            if path is not None:
-                require_writable(path)
-        except DataError as error:
-            parser.error(f"{option}: {error}")
     if is_run:
         return exit_status(lambda: verify(Path(given.recipe), given.json))
     return exit_status(
@@ -65,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def verify(run: Path, json_file: Path | None) -> None:
     """Findings on a run, screen, JSON."""
+    if json_file is not None:
+        require_writable(json_file)
     from qvft.assembly.runs import run_recipe
     from qvft.checking.run_screen import show_run
     from qvft.recipe.lock import LOCK_NAME
@@ -91,14 +86,20 @@ def check(
     preview_file: Path | None,
 ) -> None:
     """Recipe, findings, screen, JSON, preview."""
-    from qvft.assembly.early import require_models, texts_of
+    from qvft.assembly.early import require_models, require_settings, texts_of
     from qvft.checking.findings import Findings
     from qvft.checking.recipe import recipe_findings
     from qvft.checking.screen import show
     from qvft.recipe.idle import named_in_file
     from qvft.recipe.load import idle_keys, load_recipe
 
+    for path in (json_file, preview_file):
+        if path is not None:
+            require_writable(path)
     recipe = load_recipe(recipe_path, overrides)
+    require_settings(recipe)
+    if only is None:
+        require_writable(Path(recipe.run_dir), folder=True)
 
     if only == "recipe":
         findings = Findings(recipe=recipe_findings(recipe))

@@ -50,25 +50,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def evaluate_target(given: argparse.Namespace) -> None:
     """Model, data, predictions, scores, comparison, report."""
     from qvft.assembly.asking.opening import open_target, require_eval_data
-    from qvft.assembly.data import read_texts, source_name
+    from qvft.assembly.data import listed, source_name
     from qvft.assembly.early import require_models
+    from qvft.assembly.evaluating.alike import compared_with
+    from qvft.assembly.evaluating.metrics import (
+        require_installed_metrics,
+        require_known_metrics,
+        require_metrics,
+    )
+    from qvft.assembly.evaluating.place import output_folder, place_of, require_replaceable
+    from qvft.data.rows import evaluation_rows
 
     opened = open_target(
         given.run, recipe_path=given.recipe, overrides=given.overrides, program="eval"
     )
     source = require_eval_data(opened)
     require_models(opened.recipe)
-    texts = read_texts(opened.recipe, "eval")
+    require_known_metrics(opened.recipe.eval.metrics)
+    require_installed_metrics(opened.recipe.eval.metrics)
+    folder = given.out or output_folder(opened, source_name(source))
+    require_replaceable(folder)
+    if given.against is not None:
+        other = compared_with(
+            given.against, opened, recipe_path=given.recipe, overrides=given.overrides
+        )
+        if other is not None:
+            require_models(other.recipe)
+    texts = listed(opened.recipe, "eval")
+    if opened.recipe.data.on_bad_image == "error":  # all of these texts are going to be used
+        require_metrics(opened, evaluation_rows(texts.samples, texts=source.texts))
 
     # All mistakes that can be told without torch have been told.
     from qvft.assembly.evaluating.comparing import evaluate_against
     from qvft.assembly.evaluating.evaluation import evaluate
-    from qvft.assembly.evaluating.place import place_of, require_replaceable
-    from qvft.assembly.evaluating.task import output_folder, prepare
+    from qvft.assembly.evaluating.task import prepare
     from qvft.evaluation.report.table import difference_table, score_table
 
-    folder = given.out or output_folder(opened, source_name(source))
-    require_replaceable(folder)
     task = prepare(opened, texts=texts)
     folder = place_of(task, folder, named=given.out is not None, overwrite=given.overwrite)
     if given.against is None:

@@ -42,9 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def explain(given: argparse.Namespace) -> None:
     """A figure, or one of the two measures."""
-    from qvft.assembly.asking.opening import open_target
-    from qvft.assembly.early import require_models
-    from qvft.data.wanted import wanted_rows
+    from qvft.assembly.asking.opening import open_target, require_eval_data
+    from qvft.assembly.early import require_models, texts_of
+    from qvft.data.wanted import the_one_row
+    from qvft.evaluation.figures import figure_format
     from qvft.files import require_writable
     from qvft.json_files import write_json
 
@@ -52,9 +53,14 @@ def explain(given: argparse.Namespace) -> None:
     for path in (given.out, given.json):
         if path is not None:
             require_writable(path)
+    opened = open_target(given.model, recipe_path=given.recipe)
+    require_models(opened.recipe)
     if given.image is not None:
-        wanted_rows([given.image])
-    require_models(open_target(given.model, recipe_path=given.recipe).recipe)
+        figure_format(given.out, option="--out")
+        the_one_row(given.image, question=given.question)
+    elif given.faithfulness:
+        require_eval_data(opened)
+        texts_of(opened.recipe, ["eval"])
 
     # All mistakes that can be told without torch have been told.
     from qvft.assembly.asking import explaining

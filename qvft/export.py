@@ -36,11 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def export(given: argparse.Namespace) -> None:
     """Write, load as its users do, compare, summary."""
     from qvft.assembly.early import require_models
+    from qvft.assembly.exporting.requirements import require_form, require_texts
     from qvft.assembly.runs import run_recipe
     from qvft.files import require_new
 
-    require_models(run_recipe(Path(given.run), given.overrides))
+    recipe = run_recipe(Path(given.run), given.overrides, program="export")
+    require_form(Path(given.run), given.to)
+    require_models(recipe)
     require_new(Path(given.out), folder=True)
+    if given.to != "retrieval":  # which is proven by its weights
+        require_texts(recipe)
 
     # All mistakes that can be told without torch have been told.
     from qvft.assembly.exporting.forms import export_run, proof_line

@@ -35,11 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def merge(given: argparse.Namespace) -> None:
     """Plan, apply, write, verify, summary."""
     from qvft.assembly.early import require_models
+    from qvft.assembly.exporting.requirements import require_texts
     from qvft.assembly.runs import run_recipe
     from qvft.files import require_new
+    from qvft.weights.shard_size import check_shard_size
 
-    require_models(run_recipe(Path(given.run), given.overrides))
+    check_shard_size(given.shard_size)
+    recipe = run_recipe(Path(given.run), given.overrides, program="merge")
+    require_models(recipe)
     require_new(Path(given.out), folder=True)
+    require_texts(recipe)
 
     # All mistakes that can be told without torch have been told.
     from qvft.assembly.exporting.merging import merge_run

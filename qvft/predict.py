@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
+    from qvft.assembly.alignment.contrast import require_contrast
     from qvft.assembly.asking.opening import open_target
     from qvft.assembly.early import require_models
     from qvft.data.wanted import wanted_rows
@@ -77,11 +78,14 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
 
     check_options(given)
     rows = wanted_rows(given.images, question=given.question)
-    require_models(open_target(given.model).recipe)
+    opened = open_target(given.model)
+    require_models(opened.recipe)
+    if given.classes is not None:
+        check_options_of_classes(given, further)
+        require_contrast(opened)
 
     # All mistakes that can be told without torch have been told.
     if given.classes is not None:
-        check_options_of_classes(given, further)
         from qvft.assembly.alignment.classifying import (
             Classes,
             class_lines,

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(recipe_path: str, overrides: Sequence[str]) -> None:
     """Recipe, data, model, adapters, features, training, checkpoint."""
-    from qvft.assembly.early import require_models, training_texts
+    from qvft.assembly.early import require_models, require_settings, training_texts
     from qvft.assembly.pinned import pinned, pinned_by_lock
     from qvft.files import require_space, require_writable
     from qvft.recipe.idle import named_in_file
@@ -42,6 +42,7 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
     recipe = load_recipe(recipe_path, overrides)
     for line in named_in_file(recipe, idle_keys(recipe)):
         logger.warning("%s: %s", recipe_path, line)
+    require_settings(recipe)
     require_models(recipe)
     folder = check_folder(pinned_by_lock(recipe))
     if has_progress(folder):

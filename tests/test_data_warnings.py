@@ -186,3 +186,21 @@ def test_prompts_that_the_qformer_does_not_see_whole_are_counted(
     said = evaluation_warnings(work.train, rows, replace(collator, reader=reader))
     message = "rows: the Q-Former reads 12 tokens: it does not see the beginning of 1 of 3 prompts"
     assert message in said
+
+
+def test_images_that_a_format_leaves_out_stand_in_the_report_and_in_the_check(
+    tiny_run: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    data = write(folder, {"text": "a square"}, {"text": "a circle"}, {"text": "no row"})
+    rows = [json.loads(line) for line in data.read_text().splitlines()][:2]
+    data.unlink()
+    lines = [json.dumps({"file_name": row["image"], "text": row["text"]}) for row in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    given = ["data.eval.format=hf", f"data.eval.path={folder}"]
+    said = "images without a row in the metadata, left out: 1 of 3, first 2.png"
+    out, found = tmp_path / "report", tmp_path / "found.json"
+    assert evaluate([str(tiny_run), *given, "eval.blind=false", "--out", str(out)]) == 0
+    assert said in str(json.loads((out / "report.json").read_text())["warnings"])
+    assert check([str(recipe_file), *given, "--only", "data", "--json", str(found)]) == 0
+    assert said in str(json.loads(found.read_text())["warnings"])

@@ -30,13 +30,17 @@ sys.exit(main())
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A working folder with a recipe, its data, a run that has finished, and an image."""
-    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    for number in (1, 2):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     (tmp_path / "rows.jsonl").write_text('{"image": "1.png", "caption": "black"}\n')
     (tmp_path / "broken.jsonl").write_text('{"image": "1.png", "caption": 3}\n')
     (tmp_path / "empty").mkdir()
     (tmp_path / "r.yaml").write_text(
         "name: r\nmodel: {id: qvft/tiny-blip2}\n"
         "data: {train: {path: rows.jsonl}, eval: {path: rows.jsonl}}\n"
+    )
+    (tmp_path / "gone.yaml").write_text(
+        "name: r\nmodel: {id: qvft/tiny-blip2}\ndata: {eval: {path: no.jsonl}}\n"
     )
     return tmp_path
 
@@ -90,6 +94,43 @@ MISTAKES = {
     "nothing to convert": ("convert jsonl no.jsonl out.jsonl", "no.jsonl: no such file"),
     "format to convert": ("convert jsnl no.jsonl out.jsonl", "unknown format `jsnl`"),
     "no space to prune": ("features prune --cache no --space x", "x"),
+    "other texts": (
+        "train r.yaml run.dir=run train.resume=auto data.train.path=rows.jsonl",
+        "rows.jsonl: other texts than the run in run",
+    ),
+    "metric": ("eval done eval.metrics=[vqa_201]", 'eval.metrics: "vqa_201"'),
+    "metric to train for": ("train r.yaml eval.metrics=[vqa_201]", 'eval.metrics: "vqa_201"'),
+    "metric to check": ("check r.yaml eval.metrics=[vqa_201]", 'eval.metrics: "vqa_201"'),
+    "metric for other data": ("eval done eval.metrics=[answers]", "data without questions"),
+    "metric of another model": ("eval done eval.metrics=[retrieval]", "without contrast heads"),
+    "report's place": ("eval done --out rows.jsonl", "rows.jsonl: a file"),
+    "nothing to compare with": ("eval done --against ./nope", "./nope: no such folder"),
+    "nothing comparable": ("eval done --against empty", "neither a run, a model nor an evaluation"),
+    "idle key to merge": ("merge done out tune.lora.r=3", "tune.lora.r: qvft.merge does not read"),
+    "idle key to export": ("export done out --to peft train.epochs=9", "train.epochs: qvft.export"),
+    "shard size": ("merge done out --shard-size 5XB", "--shard-size"),
+    "no data for a proof": ("merge done out data.eval.path=no.jsonl", "no.jsonl: no such file"),
+    "no data for a form": (
+        "export lora out --to peft data.eval.path=no.jsonl",
+        "(what is written is proven on a few samples",
+    ),
+    "form": ("export done out --to x", '--to: "x"'),
+    "form without LoRA": ("export done out --to peft", "trained no LoRA"),
+    "form of another family": ("export done out --to qvision", "expected a QVision"),
+    "form without heads": ("export done out --to retrieval", "no alignment heads"),
+    "figure": ("explain done 1.png --out x.gif", "--out: x.gif"),
+    "chart": ("bench r.yaml --chart x.gif", "--chart: x.gif"),
+    "images to explain": ("explain done *.png --out x.png", "names 2 images"),
+    "no data to measure maps on": ("explain qvft/tiny-blip2 --faithfulness", "no recipe says"),
+    "no such data to measure maps on": (
+        "explain qvft/tiny-blip2 --faithfulness --recipe gone.yaml",
+        "no.jsonl: no such file",
+    ),
+    "idle argument": ("train r.yaml train.arguments.data_seed=1", "data_seed: would have no"),
+    "argument with a key": ("check r.yaml train.arguments.seed=1", "set run.seed instead"),
+    "no run folder to check": ("check r.yaml run.dir=rows.jsonl", "rows.jsonl: a file"),
+    "no output of a check": ("check r.yaml --json empty", "empty: a folder"),
+    "no classes for this model": ("predict done 1.png --classes a,b", "has no contrast heads"),
 }
 
 
@@ -97,6 +138,8 @@ MISTAKES = {
 def test_a_mistake_is_told_without_torch(command: str, said: str, place: Path) -> None:
     if "run.dir=run" in command:
         stand(place, "run")
+    if " done " in command or " lora " in command:
+        finish(place, command.split()[1])
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words(command)],
         cwd=place,
@@ -121,6 +164,25 @@ def words(command: str) -> list[str]:
     return found
 
 
+MANIFEST = {
+    "format": 1, "base_id": "qvft/tiny-blip2", "base_weights_sha256": "0", "family": "blip2",
+    "recipe_sha256": "0", "data_sha256": {"rows": "of other texts"}, "bridge": {},
+}  # fmt: skip
+
+
+def finish(place: Path, name: str) -> None:
+    """Makes a folder look like that of this recipe's finished run; `lora` has an adapter."""
+    from qvft.recipe.load import load_recipe
+    from qvft.recipe.lock import write_lock
+
+    adapter = place / name / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "manifest.json").write_text(json.dumps(MANIFEST))
+    if name == "lora":
+        (adapter / "adapter_config.json").write_text("{}")
+    write_lock(load_recipe(place / "r.yaml"), place / name)
+
+
 def stand(place: Path, name: str) -> None:
     """Makes a folder look like that of this recipe's run, with a checkpoint in it."""
     from qvft.recipe.load import load_recipe
@@ -129,4 +191,5 @@ def stand(place: Path, name: str) -> None:
     folder = place / name / "checkpoints" / "0" / "checkpoint-1"
     folder.mkdir(parents=True)
     (folder / "trainer_state.json").write_text(json.dumps({}))
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
     write_lock(load_recipe(place / "r.yaml", ["run.dir=run"]), place / name)

@@ -10,7 +10,6 @@ manifest.json: what it belongs to, what each key is, and the hashes of the other
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from transformers import PreTrainedModel
 
 from qvft.adapters.fingerprints import MANIFEST, fingerprints, require_untouched
 from qvft.adapters.lora import PeftModel, lora_state, restore_lora, save_lora
-from qvft.adapters.manifest_fields import FORMAT, require_form
+from qvft.adapters.manifest import FORMAT, alignment_entry, read_manifest
 from qvft.errors import CheckpointError, NonFiniteWeightsError
 from qvft.json_files import write_json
 from qvft.log import is_main_process
@@ -181,26 +180,6 @@ def _umask() -> int:
     return mask
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an adapter folder.
-
-    Raises:
-        CheckpointError: there is none, it is damaged, or of a later version.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"no {MANIFEST}", where=str(folder), expected="an adapter folder of qvft.train"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or str(error)
-        raise CheckpointError(f"damaged: {reason}", where=str(path)) from error
-    require_form(manifest, where=str(path))
-    return manifest
-
-
 def check_base(manifest: dict[str, Any], *, base_id: str, weights_sha256: str) -> None:
     """Checks that a checkpoint was trained on this very base.
 
@@ -224,21 +203,6 @@ def read_bridge(folder: Path, manifest: dict[str, Any]) -> dict[str, torch.Tenso
             weight is not finite.
     """
     return _read_checked(folder / BRIDGE, manifest["bridge"])
-
-
-def alignment_entry(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """What the manifest says of the alignment heads: `Alignment.facts` and their `weights`.
-
-    Raises:
-        CheckpointError: there are none.
-    """
-    if "alignment" not in manifest:
-        raise CheckpointError(
-            "has no alignment heads",
-            where=str(folder),
-            expected="a run with itc, itm or itg among its objectives",
-        )
-    return manifest["alignment"]
 
 
 def restore_alignment(folder: Path, heads: AlignmentHeads) -> None:

@@ -27,9 +27,19 @@ from qvft.recipe.schema import Recipe
 REASONS = 8
 FORMATS = "qvft.data.formats"
 """Name of the loggers by which formats say what they leave out."""
-Texts = Mapping[str, list[Sample]]
-"""The samples of a recipe's data by `train` and `eval`; none of what is streamed."""
 logger = get_logger("qvft.data")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A split's samples, their images unchecked, and what the format said that it left out."""
+
+    samples: list[Sample]
+    remarks: tuple[str, ...]
+
+
+Texts = Mapping[str, Listed]
+"""A recipe's data by `train` and `eval`; none of what is streamed."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,18 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
     return samples
 
 
-def read_split(recipe: Recipe, which: str, texts: list[Sample] | None = None) -> Split:
+def listed(recipe: Recipe, which: str) -> Listed:
+    """As `read_texts`, with what the format left out."""
+    with heard(FORMATS) as remarks:
+        samples = read_texts(recipe, which)
+    return Listed(samples, tuple(remarks))
+
+
+def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split:
     """The recipe's `train` or `eval` data, its images checked.
 
     Args:
-        texts: from `read_texts`, where they have been read already.
+        texts: from `listed`, where that has been called already.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
@@ -97,8 +114,8 @@ def read_split(recipe: Recipe, which: str, texts: list[Sample] | None = None) ->
     """
     if is_streamed(recipe, which):
         return _streamed(recipe)
-    with heard(FORMATS) as remarks:
-        samples = texts or read_texts(recipe, which)
+    texts = texts or listed(recipe, which)
+    samples = texts.samples
     source = getattr(recipe.data, which)
     if source.format == "drawn":
         # There are no files that could be broken, and drawing them all twice takes its time.
@@ -124,26 +141,28 @@ def read_split(recipe: Recipe, which: str, texts: list[Sample] | None = None) ->
     if not kept:
         raise _no_image(which, skipped)
     name, sha256 = source_name(source), samples_hash(kept)
-    return Split(name, source, kept, skipped, sha256, remarks=tuple(remarks))
+    return Split(name, source, kept, skipped, sha256, remarks=texts.remarks)
 
 
-def inspect_split(recipe: Recipe, which: str, texts: list[Sample] | None = None) -> Split:
+def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split:
     """The recipe's `train` or `eval` data with its images' looks, for a check of the data.
 
     Unusable images are listed, all of them, whatever `data.on_bad_image` says.
 
     Args:
-        texts: from `read_texts`, where they have been read already.
+        texts: from `listed`, where that has been called already.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
     """
-    with heard(FORMATS) as remarks:
-        if is_streamed(recipe, which):
-            stream = stream_of(recipe)
+    if is_streamed(recipe, which):
+        stream = stream_of(recipe)
+        with heard(FORMATS) as said:
             samples, broken = stream_head(stream, CHECKED, seed=recipe.run.seed)
-        else:
-            stream, samples, broken = None, texts or read_texts(recipe, which), []
+        remarks = tuple(said)
+    else:
+        texts = texts or listed(recipe, which)
+        stream, samples, broken, remarks = None, texts.samples, [], texts.remarks
     source = getattr(recipe.data, which)
     if source.format == "drawn":
         return Split(source_name(source), source, samples, [], samples_hash(samples))
@@ -158,7 +177,7 @@ def inspect_split(recipe: Recipe, which: str, texts: list[Sample] | None = None)
         raise _no_image(which, skipped)
     sha256 = samples_hash(kept) if stream is None else stream.sha256
     name = source_name(source)
-    return Split(name, source, kept, skipped, sha256, looks, stream, tuple(remarks))
+    return Split(name, source, kept, skipped, sha256, looks, stream, remarks)
 
 
 def _streamed(recipe: Recipe) -> Split:

@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvft.assembly.data import Texts, read_texts
+from qvft.assembly.data import Texts, listed
+from qvft.assembly.evaluating.metrics import require_known_metrics
 from qvft.assembly.streaming import is_streamed, stream_of
 from qvft.assembly.training.plans import phase_plans
 from qvft.errors import ModelError
 from qvft.models.place import FRESH, names_folder, require_folder
 from qvft.recipe.schema import Recipe
+from qvft.training.argument_names import refuse_arguments
+
+
+def require_settings(recipe: Recipe) -> None:
+    """Checks what a recipe sets for its programs, as far as it is known without libraries.
+
+    Raises:
+        RecipeError: an unknown metric, or a training argument that qvft refuses.
+    """
+    require_known_metrics(recipe.eval.metrics)
+    for plan in phase_plans(recipe):
+        refuse_arguments(plan.train.model_dump())
 
 
 def require_models(recipe: Recipe) -> None:
@@ -40,7 +53,7 @@ def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:
         if is_streamed(recipe, name):
             stream_of(recipe)
         else:
-            found[name] = read_texts(recipe, name)
+            found[name] = listed(recipe, name)
     return found
 
 

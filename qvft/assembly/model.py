@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from qvft.adapters.checkpoint import LORA, Provenance, check_base, read_manifest, restore_checkpoint
+from qvft.adapters.checkpoint import LORA, Provenance, check_base, restore_checkpoint
 from qvft.adapters.fingerprints import require_untouched
 from qvft.adapters.freeze import mark_trainable
 from qvft.adapters.lora import PeftModel, add_lora, load_lora
+from qvft.adapters.manifest import read_manifest
 from qvft.adapters.targets import resolve_targets
 from qvft.cpu_threads import cpu_cores, warn_if_busy
 from qvft.data.collate import Collator

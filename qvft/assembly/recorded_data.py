@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from qvft.adapters.checkpoint import MANIFEST, read_manifest
+from qvft.adapters.fingerprints import MANIFEST
+from qvft.adapters.manifest import read_manifest
 from qvft.assembly.data import Split, read_split, read_texts, samples_hash, source_name
 from qvft.assembly.hashes import images_hash
 from qvft.assembly.streaming import is_streamed, stream_of

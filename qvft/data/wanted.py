@@ -60,6 +60,14 @@ def wanted_rows(names: Sequence[str], *, question: str | None = None) -> list[Ro
     return rows
 
 
+def the_one_row(image: str, *, question: str | None = None) -> Row:
+    """The row of one image. Raises DataError where a name means several, or as `wanted_rows`."""
+    rows = wanted_rows([image], question=question)
+    if len(rows) != 1:
+        raise DataError(f"names {len(rows)} images", where=image, expected="one image")
+    return rows[0]
+
+
 def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
     """Whether a row with this id has asked the same of the same image; notes the id."""
     before, place = ids.setdefault(row.id, (row, where))

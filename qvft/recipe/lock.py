@@ -44,7 +44,16 @@ def shaping_differences(there: Recipe, here: Recipe) -> list[tuple[str, Any, Any
     Paths are compared as paths: `./x`, `x` and their absolute path are one. Of phases each is
     compared by its number.
     """
-    one, other = (dict(_leaves(_shaping(recipe.model_dump()))) for recipe in (there, here))
+    return _differences(_shaping(there.model_dump()), _shaping(here.model_dump()))
+
+
+def same_recipe(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes have the same value for every key; paths are compared as paths."""
+    return not _differences(one.model_dump(), other.model_dump())
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    one, other = dict(_leaves(there)), dict(_leaves(here))
     return [
         (key, one.get(key), other.get(key))
         for key in [*one, *(key for key in other if key not in one)]

@@ -7,7 +7,7 @@ training reads would change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from qvft.errors import RecipeError
 from qvft.recipe.yaml_text import yaml_override_value
@@ -89,17 +89,22 @@ describe that base, and may be repeated as they were for training."""
 
 
 def refuse_ignored(
-    overrides: Iterable[str], program: str, *, also: Mapping[str, str] | None = None
+    overrides: Iterable[str],
+    program: str,
+    *,
+    also: Mapping[str, str] | None = None,
+    repeats: Callable[[str], bool] = lambda _: False,
 ) -> None:
     """Checks that a program reads the keys it is given.
 
-    What is switched off (`null`, `false`) may be given all the same: a recipe whose data is gone
-    may need it to be valid.
+    What is switched off (`null`, `false`, `none`) may be given all the same: a recipe whose data
+    is gone may need it to be valid.
 
     Args:
         overrides: `key.path=value`.
         program: of `IGNORED`, or of `AS`.
         also: further keys that it ignores, with the reason.
+        repeats: whether an override says what holds anyway; such a one may be given.
 
     Raises:
         RecipeError: it does not read one; the message says why.
@@ -112,7 +117,8 @@ def refuse_ignored(
         if reason is None:
             continue
         value = yaml_override_value(text, where=f"command line: {key}")
-        if value is not None and value is not False:
+        off = value is None or value is False or value == "none"
+        if not off and not repeats(override):
             raise RecipeError(
                 f"qvft.{program} does not read it: {reason}",
                 where=f"command line: {key}",

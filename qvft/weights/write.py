@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, PretrainedConfig
 
-from qvft.errors import UserError
 from qvft.files import require_space, sha256_file
 
 SLACK_BYTES = 64_000_000
 """Room for the processor and all that is small."""
-
-
-def check_shard_size(text: str) -> str:
-    """The size as transformers reads it.
-
-    Raises:
-        UserError: not a whole number with KB, MB or GB.
-    """
-    if not re.fullmatch(r"[1-9][0-9]*(KB|MB|GB)", text):
-        raise UserError(f'"{text}"', where="--shard-size", expected="a size such as 5GB or 500MB")
-    return text
 
 
 def require_room(out: Path, weights: int, dtype: torch.dtype) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qvft.assembly.runs import run_recipe
 from qvft.errors import RecipeError
 from qvft.recipe.idle import named_in_file
 from qvft.recipe.load import idle_keys, load_recipe, merge, parse_recipe
+from qvft.recipe.lock import write_lock
 from qvft.recipe.readers import IGNORED, OF_A_MODEL, OF_A_RUN, READ, refuse_ignored, unplaced
 from qvft.recipe.schema import Recipe
 
@@ -61,6 +64,9 @@ def test_what_only_training_reads_is_refused_elsewhere(program: str, override: s
 
 def test_what_is_switched_off_may_be_given_anywhere() -> None:
     refuse_ignored(["train.eval_steps=null", "train.keep_best=false"], "merge")
+    refuse_ignored(["model.quantize.scheme=none"], "eval", also=OF_A_MODEL)
+    with pytest.raises(RecipeError):
+        refuse_ignored(["train.clip=0"], "merge")
 
 
 @pytest.mark.parametrize(
@@ -139,3 +145,18 @@ def test_how_training_passes_over_data_is_no_key_of_evaluation_data(key: str) ->
     data = {"eval": {"path": "e.jsonl", key: value}}
     with pytest.raises(RecipeError, match=rf"data\.eval\.{key}: evaluation lists its data"):
         parse_recipe(merge(MINIMAL, {"data": data}))
+
+
+def test_what_repeats_what_holds_may_be_given_anywhere(tmp_path: Path) -> None:
+    """A script may pass the same overrides to training, evaluation and merging."""
+    run = tmp_path / "run"
+    (run / "adapter").mkdir(parents=True)
+    (run / "adapter" / "manifest.json").write_text("{}")
+    write_lock(parse_recipe({**MINIMAL, "train": {"epochs": 3}, "run": {"dir": "old"}}), run)
+    repeated = ["train.epochs=3", "tune.decoder=lora", "data.views=0", f"run.dir={tmp_path}/./run"]
+    for program in ("eval", "merge", "export"):
+        assert run_recipe(run, repeated[:3], program=program).train.epochs == 3
+    run_recipe(run, repeated, program="eval")
+    for other in ("train.epochs=4", "run.dir=old", "name=y"):
+        with pytest.raises(RecipeError, match="does not read it"):
+            run_recipe(run, [*repeated, other], program="eval")

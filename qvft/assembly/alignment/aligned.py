@@ -12,12 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qvft.adapters.checkpoint import read_manifest
 from qvft.assembly.alignment.heads import TextBranch, saved_branch
 from qvft.assembly.asking.opening import Opened
 from qvft.assembly.model import Loaded, trained_model
 from qvft.assembly.runs import run_recipe
-from qvft.errors import CheckpointError
 from qvft.models.alignment.states import image_embeddings, text_embeddings
 from qvft.models.alignment.texts import encode_texts
 from qvft.models.blip2 import encode_vision, query_states
@@ -77,25 +75,3 @@ def with_heads(opened: Opened, loaded: Loaded) -> Aligned:
     """A run that is loaded without its heads, with them."""
     assert opened.home is not None
     return Aligned(loaded, saved_branch(opened.home / "adapter", opened.recipe, loaded))
-
-
-def retrieves(opened: Opened) -> bool:
-    """Whether it is a run whose heads were trained to tell images and texts apart (`itc`)."""
-    if opened.kind != "run" or opened.home is None:
-        return False
-    alignment = read_manifest(opened.home / "adapter").get("alignment", {})
-    return "itc" in alignment.get("objectives", ())
-
-
-def require_contrast(opened: Opened) -> None:
-    """Checks that what was opened can compare images with texts.
-
-    Raises:
-        CheckpointError: it is no run, or trained no `itc`.
-    """
-    if not retrieves(opened):
-        raise CheckpointError(
-            "has no contrast heads" if opened.kind == "run" else "is no run of qvft.train",
-            where=opened.name,
-            expected="a run with itc among its objectives, which compares images with texts",
-        )

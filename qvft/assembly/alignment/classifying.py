@@ -14,7 +14,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from qvft.assembly.alignment.aligned import Aligned, require_contrast, with_heads
+from qvft.assembly.alignment.aligned import Aligned, with_heads
+from qvft.assembly.alignment.contrast import require_contrast
 from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.assembly.asking.predicting import Written, identity
 from qvft.data.pixels import pixel_chunks

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from qvft.adapters.checkpoint import Alignment, alignment_entry, read_manifest, restore_alignment
+from qvft.adapters.checkpoint import Alignment, restore_alignment
+from qvft.adapters.manifest import alignment_entry, read_manifest
 from qvft.assembly.model import Loaded
 from qvft.errors import RecipeError
 from qvft.log import get_logger

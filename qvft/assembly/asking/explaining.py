@@ -13,13 +13,14 @@ from qvft.assembly.data import read_split
 from qvft.assembly.model import Loaded
 from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
-from qvft.data.wanted import wanted_rows
+from qvft.data.wanted import the_one_row
 from qvft.disk import disk_failure, not_written
-from qvft.errors import DataError, FailedError, RecipeError
-from qvft.evaluation.explanation.chart import FORMATS, explanation_figure, figure_bytes
+from qvft.errors import FailedError
+from qvft.evaluation.explanation.chart import explanation_figure, figure_bytes
 from qvft.evaluation.explanation.faithfulness import Faithfulness, faithfulness
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts
 from qvft.evaluation.explanation.pointing import Pointing, asked_rows, pointing
+from qvft.evaluation.figures import figure_format
 from qvft.evaluation.prediction.predict import predict_texts
 from qvft.recipe.schema import Recipe
 
@@ -41,13 +42,8 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
         UserError: the model or image is not there or does not fit, or `out` cannot be written.
         FailedError: the model says nothing, so that there is no word to explain.
     """
-    form = out.suffix.lower().removeprefix(".")
-    if form not in FORMATS:
-        expected = "a file ending in " + ", ".join(f".{name}" for name in FORMATS)
-        raise RecipeError(f"{out}", where="command line: --out", expected=expected)
-    rows = wanted_rows([image], question=question)
-    if len(rows) != 1:
-        raise DataError(f"names {len(rows)} images", where=image, expected="one image")
+    form = figure_format(out, option="--out")
+    rows = [the_one_row(image, question=question)]
     opened = open_target(model)
     loaded = load_opened(opened)
     (text,) = _said(loaded, opened.recipe, rows)

@@ -16,7 +16,7 @@ from qvft.models.place import TINY_ID
 from qvft.recipe.data import Source
 from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
 from qvft.recipe.lock import LOCK_NAME
-from qvft.recipe.readers import OF_A_MODEL, OF_A_RUN, refuse_ignored
+from qvft.recipe.readers import OF_A_MODEL, refuse_ignored
 from qvft.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -64,14 +64,13 @@ def open_target(
     """
     target = expanded(target)
     folder = Path(target)
-    refused = overrides if program is not None else ()
     if (folder / LOCK_NAME).is_file():
         if recipe_path is not None:
             raise CheckpointError(
                 "is a run, which has its own recipe", where=target, do="leave --recipe out"
             )
-        refuse_ignored(refused, program or "eval", also=OF_A_RUN)
-        return Opened(target, "run", run_recipe(folder, list(overrides)), folder)
+        recipe = run_recipe(folder, list(overrides), program=program)
+        return Opened(target, "run", recipe, folder)
     _require_there(target)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(
@@ -87,7 +86,8 @@ def open_target(
     else:
         content = {"name": "predict", "model": {}, **_as_published(target, home), **_asked_as(home)}
         apply_overrides(content, overrides)
-    refuse_ignored(refused, program or "eval", also={} if is_base else OF_A_MODEL)
+    if program is not None:
+        refuse_ignored(overrides, program, also={} if is_base else OF_A_MODEL)
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
     if not is_base:
         # The recipe's base is made of these; a finished model is whole.

@@ -8,31 +8,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from qvft.errors import RecipeError
-
-FORMATS = ("png", "svg", "pdf")
-
-
-def require_format(path: Path) -> str:
-    """The format that a chart's file name asks for.
-
-    Raises:
-        RecipeError: the path ends in no known format.
-    """
-    form = path.suffix.lower().removeprefix(".")
-    if form not in FORMATS:
-        expected = "a file ending in " + ", ".join(f".{name}" for name in FORMATS)
-        raise RecipeError(f"{path}", where="command line: --chart", expected=expected)
-    return form
+from qvft.evaluation.figures import figure_format
 
 
 def save_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], path: Path) -> None:
     """Writes one panel of horizontal bars for each quantity, the first name on top.
 
     Raises:
-        RecipeError: as `require_format`.
+        RecipeError: as `figure_format`.
     """
-    form = require_format(path)
+    form = figure_format(path, option="--chart")
     figure = Figure(figsize=(11, 0.9 + 0.42 * len(names)), dpi=120, layout="constrained")
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, values) in zip(all_axes, panels.items(), strict=True):

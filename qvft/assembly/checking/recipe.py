@@ -11,10 +11,10 @@ from qvft.assembly.checking.geometry import config_of, geometry_phases, is_train
 from qvft.assembly.checking.preflight import preflight_checks
 from qvft.assembly.checking.previewing import preview
 from qvft.assembly.data import Texts
-from qvft.assembly.evaluating.task import (
+from qvft.assembly.evaluating.metrics import (
     prediction_rows,
     require_fitting_metrics,
-    require_known_metrics,
+    require_installed_metrics,
 )
 from qvft.assembly.model import base_of, processor_of, template_of
 from qvft.assembly.pinned import pinned
@@ -26,7 +26,6 @@ from qvft.checking.recipe import recipe_findings
 from qvft.data.collate import Collator
 from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
-from qvft.files import require_writable
 from qvft.recipe.schema import Recipe
 from qvft.training.run import check_folder
 
@@ -44,7 +43,6 @@ def check_all(
     Raises:
         UserError: whatever else training would raise before its first step.
     """
-    require_writable(Path(recipe.run_dir), folder=True)
     require_settings(recipe, base_of(recipe), phase_plans(recipe))
     found, stats = _check_data(recipe, preview_file, texts)
     if found.unusable:
@@ -92,7 +90,7 @@ def _check_data(
     base = base_of(recipe)
     processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
-    require_known_metrics(recipe.eval.metrics)
+    require_installed_metrics(recipe.eval.metrics)
     sides = read_sides(recipe, template, texts)
     train = sides[0]
     if len(sides) > 1:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qvft.adapters.checkpoint import read_bridge, read_manifest
+from qvft.adapters.checkpoint import read_bridge
 from qvft.adapters.fingerprints import READ, fingerprints
+from qvft.adapters.manifest import read_manifest
 from qvft.assembly.data import samples_hash, source_name
 from qvft.assembly.evaluating.standing import Standing, read_standing
 from qvft.assembly.hashes import images_hash, trained_files

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qvft.assembly.alignment.aligned import retrieves
-from qvft.assembly.asking.opening import Opened, open_target
+from qvft.assembly.evaluating.alike import open_alike
 from qvft.assembly.evaluating.evaluation import (
     Evaluated,
     evaluate,
@@ -15,7 +14,12 @@ from qvft.assembly.evaluating.evaluation import (
     kept_scores,
     why_report_is_other,
 )
-from qvft.assembly.evaluating.place import evaluations_called, place_of, require_replaceable
+from qvft.assembly.evaluating.place import (
+    evaluations_called,
+    output_folder,
+    place_of,
+    require_replaceable,
+)
 from qvft.assembly.evaluating.standing import (
     Standing,
     facts_of,
@@ -23,18 +27,16 @@ from qvft.assembly.evaluating.standing import (
     holds_evaluation,
     read_standing,
 )
-from qvft.assembly.evaluating.task import Task, output_folder, prepare
-from qvft.errors import CheckpointError, DataError
+from qvft.assembly.evaluating.task import Task, prepare
+from qvft.errors import DataError
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.facts import SettingDifference, setting_differences
 from qvft.evaluation.groups import GroupScores
-from qvft.evaluation.of_model import RETRIEVAL, ZERO_SHOT, groups_kept
+from qvft.evaluation.of_model import ZERO_SHOT, groups_kept
 from qvft.evaluation.pairing import Pairing, pair
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores
 from qvft.log import get_logger
-from qvft.recipe.load import parse_recipe
-from qvft.recipe.lock import LOCK_NAME
 
 logger = get_logger("qvft.eval")
 
@@ -142,12 +144,6 @@ def _other(task: Task, target: str, *, recipe_path: str | None, overrides: Seque
     if holds_evaluation(named):
         # Read whole, for it may lie where A's report is about to go.
         return _stood(target, read_standing(named))
-    if named.is_dir() and not any((named / name).is_file() for name in (LOCK_NAME, "config.json")):
-        raise CheckpointError(
-            "neither a run, a model nor an evaluation is in it",
-            where=target,
-            expected="recipe.lock.yaml, config.json, or predictions.jsonl and report.json",
-        )
     opened = open_alike(target, task.opened, recipe_path=recipe_path, overrides=overrides)
     asked = prepare(opened, split=task.split)
     own = output_folder(opened, task.split.name)
@@ -171,45 +167,6 @@ def _stood(name: str, standing: Standing) -> Other:
     scores = kept_scores(standing.folder)
     by_id = {row.id: found for row, found in zip(standing.rows, scores, strict=True)}
     return Other(name, standing, STOOD, by_id)
-
-
-def open_alike(
-    target: str,
-    first: Opened,
-    *,
-    recipe_path: str | None = None,
-    overrides: Sequence[str] = (),
-) -> Opened:
-    """A second model, asked about the first one's data, decoded and scored in the same way.
-
-    A run or merged folder keeps the prompts that it was trained with: asked otherwise, it would
-    be another model's equal in name only.
-
-    Raises:
-        UserError: as `open_target`.
-    """
-    opened = open_target(target)
-    prompts = opened.recipe.data.model_dump(include={"prompt", "text", "max_text_tokens"})
-    if opened.kind != "run":
-        trained_with = opened.home is not None and (opened.home / "merge.json").is_file()
-        if recipe_path is None and first.kind == "run" and first.home is not None:
-            recipe_path = str(first.home / LOCK_NAME)
-        opened = open_target(target, recipe_path=recipe_path, overrides=overrides)
-        if not trained_with:
-            prompts = {}
-    content = opened.recipe.model_dump()
-    asked = first.recipe.model_dump()
-    if not retrieves(opened) and asked["eval"]["metrics"] != [RETRIEVAL]:
-        # What B has no heads for is left out of its evaluation, and of the comparison.
-        metrics = [name for name in asked["eval"]["metrics"] if name != RETRIEVAL]
-        asked["eval"] = {**asked["eval"], "metrics": metrics}
-    data = {key: value for key, value in asked["data"].items() if key != "train"}
-    data = {**data, **prompts, "train": content["data"]["train"]}
-    run = {**asked["run"], "dir": content["run"]["dir"]}
-    if opened.kind != "run" and first.kind == "run":
-        run["dir"] = str(first.home)  # its recipe names where it was trained
-    content = {**content, "data": data, "eval": asked["eval"], "run": run}
-    return replace(opened, recipe=parse_recipe(content))
 
 
 def _readable(folder: Path) -> Standing | None:

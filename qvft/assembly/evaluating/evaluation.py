@@ -16,6 +16,7 @@ from qvft.assembly.asking.opening import load_opened
 from qvft.assembly.doubts import alignment_warnings, cut_counts, evaluation_warnings
 from qvft.assembly.evaluating.baselines import base_figures, frequent_answer_predictions
 from qvft.assembly.evaluating.keeping import kept_whatever_follows, replacing
+from qvft.assembly.evaluating.metrics import prediction_rows
 from qvft.assembly.evaluating.place import (
     evaluations_called,
     name_lost_comparison,
@@ -23,7 +24,7 @@ from qvft.assembly.evaluating.place import (
     require_replaceable,
 )
 from qvft.assembly.evaluating.standing import Standing
-from qvft.assembly.evaluating.task import Task, prediction_rows
+from qvft.assembly.evaluating.task import Task
 from qvft.assembly.evaluating.trained_phases import training_facts
 from qvft.assembly.features import with_features
 from qvft.assembly.model import Loaded

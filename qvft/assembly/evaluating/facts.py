@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from qvft.adapters.checkpoint import read_manifest
+from qvft.adapters.manifest import read_manifest
 from qvft.assembly.asking.opening import Opened
 from qvft.assembly.data import Split
 from qvft.assembly.hashes import images_hash, trained_files

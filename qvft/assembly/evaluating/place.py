@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from qvft.assembly.asking.opening import Opened
 from qvft.assembly.evaluating.standing import (
     REPORT_FILES,
     Standing,
@@ -22,11 +23,13 @@ from qvft.assembly.evaluating.standing import (
     holds_evaluation,
     read_standing,
 )
-from qvft.assembly.evaluating.task import Task
 from qvft.errors import DataError
 from qvft.evaluation.facts import SettingDifference, setting_differences
 from qvft.files import require_writable
 from qvft.log import get_logger, is_main_process
+
+if TYPE_CHECKING:
+    from qvft.assembly.evaluating.task import Task
 
 logger = get_logger("qvft.eval")
 
@@ -35,6 +38,15 @@ _ASKED = ("dtype", "quantize", "attention")
 _PACE = "batch_size"
 _LONGEST_ENDING = 40
 """Characters after DATASET-SPLIT; a folder's name may have 255 bytes."""
+
+
+def output_folder(opened: Opened, split_name: str) -> Path:
+    """RUN/eval/SPLIT; for a recipe's base RUN/eval-base/SPLIT; for a model FOLDER/eval/SPLIT."""
+    if opened.kind == "base":
+        return Path(opened.recipe.run_dir) / "eval-base" / split_name
+    if opened.home is not None:
+        return opened.home / "eval" / split_name
+    return Path(opened.recipe.run_dir) / f"eval-{opened.name.replace('/', '--')}" / split_name
 
 
 def require_replaceable(folder: Path) -> None:

@@ -12,16 +12,18 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from qvft.adapters.checkpoint import BRIDGE, alignment_entry
+from qvft.adapters.checkpoint import BRIDGE
 from qvft.adapters.lora import load_lora
 from qvft.adapters.lora_weights import CONFIG, WEIGHTS
+from qvft.adapters.manifest import alignment_entry
 from qvft.assembly.alignment.heads import saved_branch
 from qvft.assembly.exporting.ingredients import Ingredients, origin, read_ingredients
 from qvft.assembly.exporting.probing import place_for, reference_outputs, require_rows
 from qvft.assembly.exporting.published import export_published
+from qvft.assembly.exporting.requirements import require_form
 from qvft.assembly.hashes import trained_files
 from qvft.assembly.model import processor_of, trained_model
-from qvft.errors import CheckpointError, UserError, VerificationError
+from qvft.errors import CheckpointError, VerificationError
 from qvft.files import new_folder, require_space, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
@@ -47,8 +49,7 @@ def export_run(
         UserError: no such form, the run has nothing for it, `out` exists, the disk is full.
         VerificationError: what was written does not behave like base and adapter.
     """
-    if to not in EXPORTS:
-        raise UserError(f'"{to}"', where="--to", expected="one of " + ", ".join(EXPORTS))
+    require_form(run_dir, to)
     ingredients = read_ingredients(run_dir, overrides=overrides, program="export")
     with new_folder(out) as folder:
         figures = EXPORTS[to](run_dir, folder, ingredients)
@@ -80,10 +81,6 @@ def proof_line(content: Mapping[str, Any]) -> str:
 def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
     """Files that `peft.PeftModel.from_pretrained` loads, and the bridge beside them."""
     adapter = run_dir / "adapter"
-    if not ingredients.lora:
-        raise CheckpointError(
-            "the run trained no LoRA", where=str(adapter), do="qvft.merge writes the whole model"
-        )
     if ingredients.base.graft is not None or ingredients.base.stored_queries is not None:
         raise CheckpointError(
             "its base is no checkpoint as it stands (model.text_branch, model.query_tokens)",

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from qvft.adapters.checkpoint import check_base, read_bridge, read_manifest
+from qvft.adapters.checkpoint import check_base, read_bridge
 from qvft.adapters.fingerprints import require_untouched
 from qvft.adapters.lora_weights import LoraWeight, read_lora
+from qvft.adapters.manifest import read_manifest
 from qvft.assembly.model import DTYPES, base_hash, base_of, versions
 from qvft.assembly.runs import run_recipe
 from qvft.models.base import Base, weight_files
-from qvft.recipe.readers import refuse_ignored
 from qvft.recipe.schema import Recipe
 from qvft.weights.stored import main_dtype, stored_dtypes, widest_dtype
 from qvft.weights.write import file_hashes
@@ -53,8 +53,7 @@ def read_ingredients(
         UserError: no run, a damaged adapter, another base than it was trained on, or an override
             that `program` does not read.
     """
-    refuse_ignored(overrides, program)
-    recipe = run_recipe(run_dir, list(overrides))
+    recipe = run_recipe(run_dir, list(overrides), program=program)
     adapter = run_dir / "adapter"
     manifest = read_manifest(adapter)
     bridge, lora = read_bridge(adapter, manifest), read_lora(adapter)

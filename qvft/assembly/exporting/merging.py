@@ -26,10 +26,10 @@ from qvft.weights.behaviour import Comparison, compare, require_equal
 from qvft.weights.card import CardFacts, model_card
 from qvft.weights.outputs import plain_outputs
 from qvft.weights.plan import MergePlan, make_plan
+from qvft.weights.shard_size import check_shard_size
 from qvft.weights.shards import write_shards
 from qvft.weights.verify import verify_weights
 from qvft.weights.write import (
-    check_shard_size,
     file_hashes,
     require_room,
     write_settings,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from qvft.assembly.data import read_split
+from qvft.assembly.exporting.requirements import as_of_a_proof, asked_about, of_a_few
 from qvft.assembly.model import template_of, trained_model
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row, evaluation_rows
@@ -20,9 +21,6 @@ from qvft.recipe.schema import Recipe
 from qvft.weights.outputs import Output, toolkit_logits, toolkit_outputs
 from qvft.weights.probes import Probe, choose_rows, make_probes
 from qvft.weights.tolerance import Tolerance, jitter, tolerance_of
-
-IMAGES_READ = 64
-"""Images that the probes are chosen from."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +88,11 @@ def require_rows(recipe: Recipe, base: Base) -> list[Row]:
         UserError: the recipe has no data, it cannot be read, or it has no text that a plain
             processor can be asked about; the message says that a proof needs some.
     """
-    which = _asked_about(recipe)
+    which = asked_about(recipe)
     try:
         rows = probe_rows(recipe)
     except UserError as error:
-        raise type(error)(
-            f"{error.given} (what is written is proven on a few samples of the run's data)",
-            where=error.where,
-            expected=error.expected,
-            do=f"name where the data lies now with data.{which}.path=YOUR_DATA",
-        ) from error
+        raise as_of_a_proof(error, recipe) from error
     template = template_of(recipe, base, load_processor(base))
     if all(
         template.encode(row.kind, question=row.question, target=row.target).cut_tokens
@@ -113,20 +106,9 @@ def require_rows(recipe: Recipe, base: Base) -> list[Row]:
     return rows
 
 
-def _asked_about(recipe: Recipe) -> str:
-    return "eval" if recipe.data.eval else "train"
-
-
 def probe_rows(recipe: Recipe) -> list[Row]:
     """Rows of the recipe's eval data, or of its training data where it has none."""
-    which = _asked_about(recipe)
-    source = getattr(recipe.data, which)
-    if source is not None:
-        limit = min(source.limit or IMAGES_READ, IMAGES_READ)
-        source = source.model_copy(update={"limit": limit})
-        data = recipe.data.model_copy(update={which: source})
-        recipe = recipe.model_copy(update={"data": data})
-    split = read_split(recipe, which)
+    split = read_split(of_a_few(recipe), asked_about(recipe))
     return choose_rows(evaluation_rows(split.samples, texts=split.source.texts))
 
 

@@ -15,7 +15,7 @@ from qvft.assembly.exporting.base_weights import base_weights
 from qvft.assembly.exporting.ingredients import Ingredients
 from qvft.assembly.exporting.probing import reference_outputs, require_rows
 from qvft.assembly.model import processor_of
-from qvft.errors import CheckpointError, VerificationError
+from qvft.errors import VerificationError
 from qvft.log import get_logger
 from qvft.models.base import Base, find_base
 from qvft.models.load import load_model, load_processor
@@ -39,10 +39,6 @@ def export_published(run_dir: Path, folder: Path, ingredients: Ingredients) -> d
         VerificationError: what was written is not what was planned, or behaves otherwise.
     """
     base = ingredients.base
-    if base.family.name != "qvision":
-        raise CheckpointError(
-            f"is of family {base.family.name}", where=str(run_dir), expected="a QVision"
-        )
     require_publishable(base.config)
     rows = require_rows(ingredients.recipe, base)
     require_room(folder.parent, ingredients.weights, ingredients.written)

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure, SubFigure
 from qvft.evaluation.explanation.cosines import Cosines
 from qvft.evaluation.explanation.maps import Explanation, FloatArray
 
-FORMATS = ("png", "svg", "pdf")
 MOST_WORDS = 35
 _ACROSS = 6
 """Panels in a row: the image, then words."""
@@ -62,7 +61,7 @@ def explanation_figure(
 
 
 def figure_bytes(figure: Figure, form: str) -> bytes:
-    """The file of a figure; `form` is one of `FORMATS`."""
+    """The file of a figure; `form` is one of `figures.FORMATS`."""
     stream = io.BytesIO()
     figure.savefig(stream, format=form)
     return stream.getvalue()

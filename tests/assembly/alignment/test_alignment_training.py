@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qvft.adapters.checkpoint import ALIGNMENT, BRIDGE, PREFIX, read_manifest
+from qvft.adapters.checkpoint import ALIGNMENT, BRIDGE, PREFIX
+from qvft.adapters.manifest import read_manifest
 from qvft.recipe.load import load_recipe
 from qvft.train import main
 

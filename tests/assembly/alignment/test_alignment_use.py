@@ -13,12 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Blip2ForImageTextRetrieval
 
-from qvft.adapters.checkpoint import ALIGNMENT, read_manifest
+from qvft.adapters.checkpoint import ALIGNMENT
+from qvft.adapters.manifest import read_manifest
 from qvft.assembly.alignment import retrieval
 from qvft.assembly.alignment.aligned import Aligned, open_aligned
 from qvft.assembly.alignment.classifying import classify
 from qvft.assembly.alignment.retrieval import retrieval_group
-from qvft.assembly.evaluating.task import prediction_rows
+from qvft.assembly.evaluating.metrics import prediction_rows
 from qvft.data.blip_text import clean_caption
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows

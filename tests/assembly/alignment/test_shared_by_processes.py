@@ -13,7 +13,7 @@ from torch import Tensor
 from qvft.assembly.alignment.aligned import Aligned
 from qvft.assembly.alignment.classifying import Classes, zero_shot_group
 from qvft.assembly.alignment.retrieval import retrieval_group
-from qvft.assembly.evaluating.task import prediction_rows
+from qvft.assembly.evaluating.metrics import prediction_rows
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
 from qvft.evaluation.groups import GroupScores

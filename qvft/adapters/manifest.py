@@ -1,13 +1,17 @@
-"""The form of a manifest: which fields there must be, and of which kind."""
+"""The manifest of an adapter folder: which fields there must be, and of which kind.
+
+Nothing here imports torch, unless the manifest is of a QVision that is refused.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from qvft.adapters.fingerprints import READ
+from qvft.adapters.fingerprints import MANIFEST, READ
 from qvft.errors import CheckpointError
-from qvft.models.qvision.configuration import OLD_FUNCTION
 
 FORMAT = 1
 _OF_OLD_QVISION = "qformer.text_reader."
@@ -33,6 +37,41 @@ _ALIGNMENT: Mapping[str, type] = {
 }
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an adapter folder.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of a later version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"no {MANIFEST}", where=str(folder), expected="an adapter folder of qvft.train"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or str(error)
+        raise CheckpointError(f"damaged: {reason}", where=str(path)) from error
+    require_form(manifest, where=str(path))
+    return manifest
+
+
+def alignment_entry(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the alignment heads: `Alignment.facts` and their `weights`.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    if "alignment" not in manifest:
+        raise CheckpointError(
+            "has no alignment heads",
+            where=str(folder),
+            expected="a run with itc, itm or itg among its objectives",
+        )
+    return manifest["alignment"]
+
+
 def require_form(manifest: Any, *, where: str) -> None:
     """Checks a manifest as it was parsed; fields that nothing here reads may be anything.
 
@@ -52,6 +91,8 @@ def require_form(manifest: Any, *, where: str) -> None:
     _require_kinds(manifest, _KINDS, where=where)
     _require_entries(manifest["bridge"], where=f"{where}: bridge")
     if any(name.startswith(_OF_OLD_QVISION) for name in manifest["bridge"]):
+        from qvft.models.qvision.configuration import OLD_FUNCTION
+
         raise CheckpointError(OLD_FUNCTION, where=where)
     if "alignment" in manifest:
         _require_kinds({"alignment": manifest["alignment"]}, {"alignment": dict}, where=where)

@@ -1,0 +1,112 @@
+"""Fields of `train.arguments` that qvft refuses by their names; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qvft.errors import RecipeError
+
+# Fields that a recipe states through its own keys, or that qvft's trainer needs as they are.
+_OURS = {
+    "output_dir": "run.dir",
+    "num_train_epochs": "train.epochs",
+    "max_steps": "train.max_steps",
+    "per_device_train_batch_size": "train.batch_size",
+    "per_device_eval_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.accumulation",
+    "gradient_checkpointing": "train.checkpointing",
+    "gradient_checkpointing_kwargs": "train.checkpointing",
+    "learning_rate": "train.lr",
+    "weight_decay": "train.weight_decay",
+    "adam_beta1": "train.betas",
+    "adam_beta2": "train.betas",
+    "max_grad_norm": "train.clip",
+    "warmup_steps": "train.warmup",
+    "lr_scheduler_type": "train.schedule",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "logging_steps": "train.log_steps",
+    "report_to": "train.report_to",
+    "eval_strategy": "train.eval_steps",
+    "eval_steps": "train.eval_steps",
+    "save_strategy": "train.save_steps",
+    "save_steps": "train.save_steps",
+    "save_total_limit": "train.keep",
+    "load_best_model_at_end": "train.keep_best",
+    "dataloader_num_workers": "data.workers",
+    "seed": "run.seed",
+    "remove_unused_columns": None,
+    "prediction_loss_only": None,
+    "label_names": None,
+    "label_smoothing_factor": None,
+    "logging_nan_inf_filter": None,
+    "torch_compile": "train.compile",
+    "torch_compile_backend": "train.compile",
+    "torch_compile_mode": "train.compile",
+    "fsdp": None,
+    "deepspeed": None,
+    "local_rank": None,
+    "use_cpu": None,
+}
+
+_ORDER = "texts come in the order of run.seed and train.texts_per_image"
+_METRICS = "evaluation while training has metrics of its own, which need neither"
+_PROGRAM = "it is for scripts that read it themselves"
+# Fields that would change nothing here, and why.
+_IDLE = {
+    "data_seed": _ORDER,
+    "train_sampling_strategy": _ORDER,
+    "group_by_length": _ORDER,
+    "length_column_name": _ORDER,
+    "include_for_metrics": _METRICS,
+    "batch_eval_metrics": _METRICS,
+    "eval_do_concat_batches": _METRICS,
+    "bf16_full_eval": "evaluation while training computes as training does, see train.precision",
+    "fp16_full_eval": "evaluation while training computes as training does, see train.precision",
+    "auto_find_batch_size": "a batch that does not fit into memory is taken in parts",
+    "activation_checkpointing": "train.checkpointing is asked",
+    "activation_checkpointing_kwargs": "train.checkpointing is asked",
+    "fsdp_config": "accelerate launch says how weights are cut, see docs/scaling.md",
+    "do_train": _PROGRAM,
+    "do_eval": f"{_PROGRAM}; set train.eval_steps",
+    "do_predict": _PROGRAM,
+    "resume_from_checkpoint": "train.resume is asked",
+}
+# Fields that are read where batches are numbers of texts alone.
+_OF_TEXT_BATCHES = (
+    "dataloader_drop_last", "dataloader_multiprocessing_context", "dataloader_in_order",
+)  # fmt: skip
+
+
+def refuse_arguments(train: Mapping[str, Any]) -> None:
+    """Checks that no field of `train.arguments` has a key of its own, or no effect.
+
+    Args:
+        train: the recipe's `train` section as a mapping.
+
+    Raises:
+        RecipeError: one has.
+    """
+    for key in train["arguments"]:
+        where = f"train.arguments.{key}"
+        reason = _IDLE.get(key)
+        if train["batch_tokens"] is not None and key in _OF_TEXT_BATCHES:
+            reason = "train.batch_tokens deals the batches"
+        if reason is not None:
+            raise RecipeError(
+                f"would have no effect: {reason}",
+                where=where,
+                do="leave it out",
+            )
+        if key == "push_to_hub":
+            raise RecipeError(
+                "would upload checkpoints, which nobody can load as a model",
+                where=where,
+                do="upload the folder that qvft.merge writes: hf upload REPO FOLDER",
+            )
+        if key in _OURS:
+            instead = _OURS[key]
+            raise RecipeError(
+                "is set by qvft", where=where, do=f"set {instead} instead" if instead else None
+            )

@@ -1,0 +1,18 @@
+"""The size of a checkpoint's files as a user gives it."""
+
+from __future__ import annotations
+
+import re
+
+from qvft.errors import UserError
+
+
+def check_shard_size(text: str) -> str:
+    """The size as transformers reads it.
+
+    Raises:
+        UserError: not a whole number with KB, MB or GB.
+    """
+    if not re.fullmatch(r"[1-9][0-9]*(KB|MB|GB)", text):
+        raise UserError(f'"{text}"', where="--shard-size", expected="a size such as 5GB or 500MB")
+    return text
