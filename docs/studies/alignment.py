@@ -25,7 +25,8 @@ from alignment_data import base_data, write_data
 from qvft.assembly.alignment.aligned import Aligned, open_aligned
 from qvft.assembly.alignment.heads import new_branch
 from qvft.assembly.alignment.retrieval import retrieval_group
-from qvft.assembly.model import run_recipe, trained_model
+from qvft.assembly.model import trained_model
+from qvft.assembly.runs import run_recipe
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
 from qvft.data.sample import Sample

@@ -239,7 +239,7 @@ def test_a_run_folder_that_vanishes_is_said_and_not_made_anew(
 
 def test_a_folder_that_cannot_be_written_is_refused(recipe_file: Path, capsys) -> None:
     assert train(recipe_file, Path("/proc/nope")) == 2
-    assert "/proc/nope/metrics.jsonl: cannot be written" in capsys.readouterr().err
+    assert "/proc/nope: cannot be written" in capsys.readouterr().err
 
 
 def test_a_second_run_in_a_folder_is_refused_and_the_first_left_alone(
