@@ -30,16 +30,20 @@ def require_settings(recipe: Recipe) -> None:
 
 
 def require_models(recipe: Recipe) -> None:
-    """Checks that the folders of the base, the decoder and the text branch are there.
+    """Checks that the folders of the base, the decoder and the text branches are there.
 
     Raises:
         ModelError: one is not.
     """
     require_folder(recipe.model.id)
-    for key in ("decoder", "text_branch"):
-        name = getattr(recipe.model, key)
+    named = {
+        "model.decoder": recipe.model.decoder,
+        "model.text_branch": recipe.model.text_branch,
+        "objectives.text_branch": recipe.objectives.text_branch,
+    }
+    for key, name in named.items():
         if name not in (None, FRESH) and names_folder(name) and not Path(name).exists():
-            raise ModelError("no such folder", where=f"model.{key}={name}")
+            raise ModelError("no such folder", where=f"{key}={name}")
 
 
 def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:

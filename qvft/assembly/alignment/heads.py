@@ -11,7 +11,7 @@ import torch
 from qvft.adapters.checkpoint import Alignment, restore_alignment
 from qvft.adapters.manifest import alignment_entry, read_manifest
 from qvft.assembly.model import Loaded
-from qvft.errors import RecipeError
+from qvft.errors import ModelError, RecipeError
 from qvft.log import get_logger
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.sources import fresh_heads, heads_from_retrieval, text_config
@@ -109,7 +109,22 @@ def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> TextBranch:
 def _tokenizer(recipe: Recipe, loaded: Loaded) -> Any:
     if recipe.objectives.text_branch is None:
         return loaded.processor.tokenizer
-    return load_processor(find_base(recipe.objectives.text_branch)).tokenizer
+    return load_processor(_checkpoint(recipe)).tokenizer
+
+
+def _checkpoint(recipe: Recipe) -> Base:
+    """The checkpoint that the text branch starts from.
+
+    Raises:
+        ModelError: it is not to be had.
+    """
+    name = recipe.objectives.text_branch
+    assert name is not None
+    try:
+        return find_base(name)
+    except ModelError as error:
+        key = f"objectives.text_branch={name}"
+        raise ModelError(error.given, where=key, expected=error.expected, do=error.do) from error
 
 
 def generation_start(tokenizer: Any) -> int | None:
@@ -140,8 +155,7 @@ def _stored(
     recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
 ) -> AlignmentHeads:
     """Heads of the text branch's checkpoint."""
-    assert recipe.objectives.text_branch is not None
-    base = find_base(recipe.objectives.text_branch)
+    base = _checkpoint(recipe)
     found = heads_from_retrieval(
         loaded.model,
         config=base.config,

@@ -47,6 +47,7 @@ def load(name: str, config_name: str | None = None, *, cache_dir: str | None = N
     import evaluate
 
     module = importlib.import_module(f"{__name__}.{Path(module_path(name)).stem}")
+    metric: Any
     (metric,) = (
         found
         for _, found in inspect.getmembers(module, inspect.isclass)

@@ -40,7 +40,10 @@ CACHE = next(
     for field in fields(CausalLMOutputWithPast)
     if field.name in ("cache", "past_key_values")
 )
-"""What transformers calls a decoder's cache: `cache` from 5.24 on, `past_key_values` before."""
+"""What transformers calls a decoder's cache: `cache` from 5.24 on, `past_key_values` before.
+
+As in `models/kv_cache.py`, which does not lie beside the copies of this file.
+"""
 
 
 @dataclass

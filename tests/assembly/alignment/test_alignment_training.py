@@ -164,3 +164,14 @@ def test_objectives_that_say_nothing_are_refused(
 
     with pytest.raises(RecipeError, match=message):
         load_recipe(recipe_file, [given])
+
+
+@pytest.mark.parametrize("name", ["nobody/has-it", "./not-there"])
+def test_a_text_branch_that_is_not_there_is_named_with_its_key(
+    name: str, recipe_file: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    given = ["objectives.itc=1.0", f"objectives.text_branch={name}", f"run.dir={tmp_path / 'run'}"]
+    assert main([str(recipe_file), *given]) == 2
+    said = capsys.readouterr().err
+    assert f"objectives.text_branch={name}: " in said and "model.id" not in said
