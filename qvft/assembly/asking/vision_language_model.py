@@ -14,7 +14,7 @@ from qvft.assembly.asking.generation import check_fields, generation_fields
 from qvft.assembly.asking.opening import Opened, load_opened, open_target
 from qvft.assembly.model import require_positions
 from qvft.data.cleaned import require_text_left
-from qvft.data.cut import cut_rows
+from qvft.data.cut import cut_warnings
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
@@ -147,8 +147,8 @@ class VisionLanguageModel:
         require_positions(self.recipe, self.loaded.base, most, where="max_new_tokens")
         asked = [row for row in rows if row.kind == "question"]
         require_text_left(asked, self.recipe.data.text, where="questions")
-        template = self.loaded.template
-        for sentence in cut_rows(rows, template, asked=True).warning(template.max_text_tokens):
+        reader = self.loaded.collator.reader
+        for sentence in cut_warnings(rows, self.loaded.template, reader, asked=True):
             logger.warning("%s", sentence)
         return outcomes(
             self.loaded.model,
