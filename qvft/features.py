@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def act(given: argparse.Namespace) -> None:
     """Finds the cache and does what was asked."""
     from qvft.data.features.folders import default_cache
+    from qvft.errors import DataError
 
+    if given.action != "list" and given.cache is not None and not given.cache.is_dir():
+        raise DataError("no such folder", where=f"command line: --cache {given.cache}")
     cache = given.cache or default_cache()
     if given.action == "list":
         show(cache)

@@ -130,8 +130,6 @@ def check_options(given: argparse.Namespace) -> None:
             )
     if given.resume and given.out is None:
         raise RecipeError("has no --out", where="command line: --resume", do="name the file")
-    if given.question is not None and not given.question.strip():
-        raise DataError("is empty", where="command line: --question")
     if given.prompts is not None and given.classes is None:
         raise RecipeError("has no --classes", where="command line: --prompts", do="name them")
     if "" in given.images:

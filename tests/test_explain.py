@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from qvft.explain import main
+from qvft.predict import main as predict
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,18 @@ def test_a_question_aware_model_is_explained(
     given = [str(question_run), str(shapes / "test0.png"), "--question", "Is it red?"]
     assert main([*given, "--out", str(out)]) == 0
     assert out.stat().st_size > 0
+
+
+def test_a_question_that_is_cut_is_counted_by_explaining_and_predicting(
+    question_run: Path, shapes: Path, tmp_path: Path, capsys
+) -> None:
+    image, asked = str(shapes / "test0.png"), ["--question", "Is it " + "very " * 300 + "red?"]
+    assert main([str(question_run), image, *asked, "--out", str(tmp_path / "figure.png")]) == 0
+    explained = capsys.readouterr().err
+    assert predict([str(question_run), image, *asked, "--workers", "0"]) == 0
+    for said in (explained, capsys.readouterr().err):
+        assert "of 1 texts data.max_text_tokens (128) cuts 1 prompts" in said
+        assert "it does not see the beginning of 1 of 1 prompts" in said
 
 
 def test_faithfulness_is_measured_on_a_runs_own_data(drawn_run: Path, tmp_path: Path, capsys):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qvft.assembly.alignment.heads import TextBranch
 from qvft.assembly.data import Split
 from qvft.data.collate import Collator
-from qvft.data.cut import cut_rows, too_long
+from qvft.data.cut import cut_rows, cut_warnings, too_long
 from qvft.data.doubts import evaluation_doubts, training_doubts
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
@@ -16,13 +16,15 @@ from qvft.data.rows import Row
 def training_warnings(split: Split, rows: Sequence[Row], collator: Collator) -> list[str]:
     """Sentences on the texts that are trained on, of a stream on its first ones."""
     doubts = training_doubts(rows, images=len(split.samples), prompt=collator.template)
-    return _named(split, [*_cut(rows, collator, asked=False), *doubts])
+    return _named(split, [*cut_warnings(rows, collator.template, collator.reader), *doubts])
 
 
 def evaluation_warnings(split: Split, rows: Sequence[Row], collator: Collator) -> list[str]:
     """Sentences on the texts that a model is asked for."""
     doubts = evaluation_doubts(rows, images=len(split.samples), prompt=collator.template)
-    return _named(split, [*_cut(rows, collator, asked=True), *doubts])
+    return _named(
+        split, [*cut_warnings(rows, collator.template, collator.reader, asked=True), *doubts]
+    )
 
 
 def alignment_warnings(split: Split, texts: Sequence[str], branch: TextBranch) -> list[str]:
@@ -44,21 +46,6 @@ def cut_counts(rows: Sequence[Row], template: PromptTemplate) -> dict[str, float
     """What `data.max_text_tokens` cuts of evaluation data, for a report's counts."""
     cut = cut_rows(rows, template, asked=True)
     return {"prompts_cut": cut.prompts, "targets_cut": cut.targets}
-
-
-def _cut(rows: Sequence[Row], collator: Collator, *, asked: bool) -> list[str]:
-    """Sentences on what the decoder, and a Q-Former that reads prompts, do not see of the texts."""
-    template, reader = collator.template, collator.reader
-    found = cut_rows(rows, template, asked=asked).warning(template.max_text_tokens)
-    if reader is not None:
-        prompts = [template.prompt_text(row.kind, row.question) for row in rows]
-        cut = too_long(prompts, reader.tokenizer, reader.most_tokens)
-        if cut:
-            found.append(
-                f"the Q-Former reads {reader.most_tokens} tokens: it does not see the beginning of "
-                f"{cut:,} of {len(rows):,} prompts"
-            )
-    return found
 
 
 def _named(split: Split, sentences: Sequence[str]) -> list[str]:

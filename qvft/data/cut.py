@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qvft.data.prompt import PromptTemplate
+from qvft.data.question_reader import QuestionReader
 from qvft.data.rows import Row
 
 AT_ONCE = 10_000
@@ -63,6 +64,31 @@ def cut_rows(rows: Sequence[Row], template: PromptTemplate, *, asked: bool = Fal
             if first is None and one.cut_prompt + whole.cut_target:
                 first = row.id or row.sample.image.name
     return CutRows(len(rows), prompts, targets, tokens, first)
+
+
+def cut_warnings(
+    rows: Sequence[Row],
+    template: PromptTemplate,
+    reader: QuestionReader | None,
+    *,
+    asked: bool = False,
+) -> list[str]:
+    """Sentences on what the decoder, and a Q-Former that reads prompts, do not see of the texts.
+
+    Args:
+        reader: of such a Q-Former.
+        asked: as of `cut_rows`.
+    """
+    found = cut_rows(rows, template, asked=asked).warning(template.max_text_tokens)
+    if reader is not None:
+        prompts = [template.prompt_text(row.kind, row.question) for row in rows]
+        cut = too_long(prompts, reader.tokenizer, reader.most_tokens)
+        if cut:
+            found.append(
+                f"the Q-Former reads {reader.most_tokens} tokens: it does not see the beginning of "
+                f"{cut:,} of {len(rows):,} prompts"
+            )
+    return found
 
 
 def too_long(texts: Sequence[str], tokenizer: Any, limit: int) -> int:

@@ -37,6 +37,8 @@ def wanted_rows(names: Sequence[str], *, question: str | None = None) -> list[Ro
         DataError: a name matches nothing, a JSONL row has no image or an empty question, two
             different rows have the same id, or no image is there.
     """
+    if question is not None:
+        require_question(question, where="command line: --question")
     rows: list[Row] = []
     ids: dict[str, tuple[Row, str]] = {}
     repeated: list[str] = []
@@ -66,6 +68,20 @@ def the_one_row(image: str, *, question: str | None = None) -> Row:
     if len(rows) != 1:
         raise DataError(f"names {len(rows)} images", where=image, expected="one image")
     return rows[0]
+
+
+def require_question(text: Any, *, where: str) -> None:
+    """Raises DataError where it is no text that a tokenizer can read."""
+    if not isinstance(text, str):
+        raise DataError(f"a question that is a {type(text).__name__}", where=where)
+    if not text.strip():
+        raise DataError("an empty question", where=where)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(
+            "a question that is not valid Unicode",
+            where=where,
+            do="write it in UTF-8, and set PYTHONUTF8=1 where the system says another encoding",
+        )
 
 
 def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
@@ -176,12 +192,7 @@ def _asked(
     if content.get("question") is not None:
         asked.append((content["question"], own_id))
     for text, _ in asked:
-        if not isinstance(text, str | None):
-            raise DataError(f"a question that is a {type(text).__name__}", where=where)
-        if not (text or "").strip():
-            raise DataError("an empty question", where=where)
-        if any("\ud800" <= character <= "\udfff" for character in text or ""):
-            raise DataError("a question that is not valid Unicode", where=where)
+        require_question("" if text is None else text, where=where)
     return asked or [(default, own_id)]
 
 

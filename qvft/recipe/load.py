@@ -193,6 +193,10 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] in ("model_type", "dict_type"):
         return f"{dotted}={_shown(item['input'])}: {_keys_of(model, path)}"
+    if item["type"] == "list_type":
+        given = _shown(item["input"])
+        example = item["input"] if isinstance(item["input"], str | int | float) else "..."
+        return f"{dotted}={given}: expected a list, e.g. {dotted}=[{example}]"
     if item["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message
     return f"{dotted}={_shown(item['input'])}: {message[0].lower()}{message[1:]}"

@@ -68,6 +68,10 @@ _IDLE = {
     "activation_checkpointing": "train.checkpointing is asked",
     "activation_checkpointing_kwargs": "train.checkpointing is asked",
     "fsdp_config": "accelerate launch says how weights are cut, see docs/scaling.md",
+    **dict.fromkeys(
+        ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
+        "checkpoints are not uploaded",
+    ),
     "do_train": _PROGRAM,
     "do_eval": f"{_PROGRAM}; set train.eval_steps",
     "do_predict": _PROGRAM,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from qvft.data.rows import Row
-from qvft.data.wanted import wanted_rows
+from qvft.data.wanted import the_one_row, wanted_rows
 from qvft.errors import DataError
 
 
@@ -177,3 +177,12 @@ def test_names_that_windows_and_label_tools_write_are_found(folder: Path) -> Non
     (folder / "d e.png").touch()
     path = jsonl(folder, {"image": "below\\c.webp"}, {"image": "d%20e.png"})
     assert named(folder, wanted_rows([path])) == ["below/c.webp", "d e.png"]
+
+
+@pytest.mark.parametrize("question", ["", "  ", "caf\udce9"], ids=repr)
+def test_a_question_of_the_command_line_that_is_no_text(question: str, folder: Path) -> None:
+    """Bytes that are not the terminal's encoding come as halves of surrogate pairs."""
+    with pytest.raises(DataError, match="^command line: --question: a"):
+        wanted_rows([str(folder)], question=question)
+    with pytest.raises(DataError, match="^command line: --question: a"):
+        the_one_row(str(folder), question=question)

@@ -133,6 +133,7 @@ def test_a_word_is_no_boolean(key: str) -> None:
         ("train.warmup=2.5", "train.warmup: 2.5 steps; expected a whole number"),
         ("train.lr.qformer=5", "train.lr.qformer=5"),
         ("train.lr=5", "train.lr.vision=5"),
+        ("train.report_to=wandb", "expected a list, e.g. train.report_to=[wandb]"),
         ("train.lr=true", "train.lr=True: expected one number, or its keys, e.g. train.lr.vision="),
         ("tune.lora=8", "tune.lora=8: expected its keys, e.g. tune.lora.r="),
         ("tune.lora.r=100000", "tune.lora.r"),

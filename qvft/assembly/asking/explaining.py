@@ -11,6 +11,7 @@ from qvft.assembly.asking.generation import generation_fields
 from qvft.assembly.asking.opening import load_opened, open_target, require_eval_data
 from qvft.assembly.data import read_split
 from qvft.assembly.model import Loaded
+from qvft.data.cut import cut_warnings
 from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.wanted import the_one_row
@@ -22,7 +23,10 @@ from qvft.evaluation.explanation.maps import FloatArray, explain_texts
 from qvft.evaluation.explanation.pointing import Pointing, asked_rows, pointing
 from qvft.evaluation.figures import figure_format
 from qvft.evaluation.prediction.predict import predict_texts
+from qvft.log import get_logger
 from qvft.recipe.schema import Recipe
+
+logger = get_logger("qvft.explain")
 
 SCENES_SEED = 2
 """Of the drawn scenes that pointing is measured on: not those the bundled model was trained on."""
@@ -142,7 +146,9 @@ def seen_image(loaded: Loaded, row: Row) -> FloatArray:
 
 
 def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
-    """What the model says to each row, decoded as its recipe says."""
+    """What the model says to each row, decoded as its recipe says; cut prompts are counted."""
+    for sentence in cut_warnings(rows, loaded.template, loaded.collator.reader, asked=True):
+        logger.warning("%s", sentence)
     return predict_texts(
         loaded.model,
         loaded.collator,

@@ -14,10 +14,11 @@ from qvft.assembly.asking.generation import check_fields, generation_fields
 from qvft.assembly.asking.opening import Opened, load_opened, open_target
 from qvft.assembly.model import require_positions
 from qvft.data.cleaned import require_text_left
-from qvft.data.cut import cut_rows
+from qvft.data.cut import cut_warnings
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
+from qvft.data.wanted import require_question
 from qvft.errors import DataError
 from qvft.evaluation.prediction.predict import Outcome, outcomes
 from qvft.files import given_path
@@ -111,8 +112,8 @@ class VisionLanguageModel:
         sources = _sources(images)
         listed = isinstance(questions, Iterable) and not isinstance(questions, str)
         asked: list[str] = list(questions) if listed else [questions]  # type: ignore[list-item]
-        if not all(isinstance(question, str) for question in asked):
-            raise DataError("a question that is no text", where="questions", expected="str")
+        for question in asked:
+            require_question(question, where="questions")
         if isinstance(questions, str):
             asked *= len(sources)
         if isinstance(images, ImageLike):
@@ -122,8 +123,6 @@ class VisionLanguageModel:
                 f"{len(sources)} images and {len(asked)} questions",
                 expected="a question for each image, one question, or one image that is no list",
             )
-        if not all(question.strip() for question in asked):
-            raise DataError("an empty question")
         rows = [_row(source, text) for source, text in zip(sources, asked, strict=True)]
         texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
         single = isinstance(images, ImageLike) and isinstance(questions, str)
@@ -147,8 +146,8 @@ class VisionLanguageModel:
         require_positions(self.recipe, self.loaded.base, most, where="max_new_tokens")
         asked = [row for row in rows if row.kind == "question"]
         require_text_left(asked, self.recipe.data.text, where="questions")
-        template = self.loaded.template
-        for sentence in cut_rows(rows, template, asked=True).warning(template.max_text_tokens):
+        reader = self.loaded.collator.reader
+        for sentence in cut_warnings(rows, self.loaded.template, reader, asked=True):
             logger.warning("%s", sentence)
         return outcomes(
             self.loaded.model,
