@@ -46,7 +46,7 @@ def convert(given: argparse.Namespace) -> None:
     """Read, write, one line of summary."""
     from qvft.files import require_new
 
-    require_new(given.out.expanduser())
+    require_new(given.out)
 
     from qvft.data.formats import read_samples
     from qvft.data.write_jsonl import write_jsonl

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.disk import folder_to_disk, name_whole, not_written, to_disk
-from qvft.errors import DataError, SpaceError
+from qvft.errors import DataError, SpaceError, UserError
 from qvft.locks import beside
 
 _NO_TEXT = {
@@ -37,9 +37,17 @@ def expanded(path: str) -> str:
     """A path as a user gives it, with `~` for the home folder, or `~name` for somebody else's.
 
     The one rule for recipe keys and command lines. `$NAME` stays as it stands: a shell has replaced
-    it already where one was meant to, and a recipe means the same in every shell.
+    it already where one was meant to, and a recipe means the same in every shell. A name such as
+    `~backup` that is nobody's stays too.
+
+    Raises:
+        UserError: there is no home folder. It is no ValueError, which argparse would put other
+            words on.
     """
-    return os.path.expanduser(path)
+    found = os.path.expanduser(path)
+    if found == "~" or found.startswith("~/"):
+        raise UserError("there is no home folder", where=path, do="write the path without ~")
+    return found
 
 
 def given_path(path: str) -> Path:
@@ -160,8 +168,10 @@ def require_new(path: Path, *, folder: bool = False) -> None:
     if os.path.isdir(path) and not folder:
         raise DataError("a folder", where=str(path), expected="a file to write")
     kind = "folder" if folder else "file"
-    empty = folder and os.path.isdir(path) and not any(path.iterdir())
-    if os.path.lexists(path) and not empty:
+    is_folder = os.path.isdir(path)
+    empty = folder and is_folder and not any(path.iterdir())
+    # Of a folder in place of a file the next check says what it is.
+    if os.path.lexists(path) and not empty and is_folder == folder:
         raise DataError(
             "exists already", where=str(path), do=f"name a new {kind}; nothing is overwritten"
         )

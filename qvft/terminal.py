@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qvft.disk import disk_failure
+from qvft.errors import UserError
 
 
 class Main(Protocol):
@@ -40,6 +41,9 @@ def program(main: Callable[..., int]) -> Main:
         except BrokenPipeError:
             drop_output()
             return 1
+        except UserError as error:  # of an argument's type
+            print(f"qvft: {error}", file=sys.stderr)
+            return 2
         except OSError as error:
             if error.filename is not None:  # of an option that was looked at before all else
                 print(f"qvft: {error.filename}: {error.strerror}.", file=sys.stderr)

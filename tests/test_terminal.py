@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from qvft.data.features.folders import default_cache
-from qvft.errors import DataError
+from qvft.errors import DataError, UserError
+from qvft.eval import main as evaluate
 from qvft.files import expanded
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,7 +132,30 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_home_folder_the_cache_says_what_to_set() -> None:
     with pytest.raises(DataError, match="no home folder; set QVFT_CACHE"):
         default_cache()
+<<<<<<< HEAD
     assert expanded("~/data") == "~/data"
+=======
+    with pytest.raises(UserError, match="~/data: there is no home folder"):
+        expanded("~/data")
+    assert expanded("~nobody_at_all/x") == "~nobody_at_all/x"
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_folder_a_path_of_the_command_line_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given in (
+        ["~/run"],
+        [str(tmp_path), "data.eval.path=~/x"],
+        [str(tmp_path), "--out", "~/x"],
+    ):
+        assert evaluate(given) == 2
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1 and said.startswith("qvft: ")
+    for given in (["~nobody_at_all/run"], ["~nobody_at_all"]):
+        assert evaluate(given) == 2
+        assert "~nobody_at_all" in capsys.readouterr().err
+>>>>>>> v2
 
 
 @pytest.mark.parametrize("command", [f"check {'x' * 300}", f"check r.yaml --json {'x' * 300}"])

@@ -25,8 +25,9 @@ Every key a recipe may have, written by `python -m qvft.recipe.reference` from t
 them can be overridden on the command line as `key.path=value` (in a phase:
 `phases.0.train.epochs=3`); values are YAML. An unknown key, a value of another type, or one that
 could only fail later is an error that names the key path. No key is ignored: an override that the
-program does not read, or that another key switches off, is refused, and such keys in a file are
-named in a warning. `recipes/recipe.schema.json` gives editors the same.
+program does not read (unless it repeats what the run was trained with), or that another key
+switches off, is refused, and such keys in a file are named in a warning.
+`recipes/recipe.schema.json` gives editors the same.
 """
 BEYOND_USE = 1_000_000
 """A bound from here on only catches slips, and is not worth reading."""

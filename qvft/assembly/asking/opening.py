@@ -103,7 +103,7 @@ def _require_there(target: str) -> None:
     Raises:
         CheckpointError: it is not there, or is a file.
     """
-    folder = Path(target).expanduser()
+    folder = Path(target)
     if target == TINY_ID or folder.is_dir():
         return
     if folder.is_file():

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from qvft.data.features.space import Space, space_of
-from qvft.errors import DataError
-from qvft.files import expanded
+from qvft.errors import DataError, UserError
+from qvft.files import given_path
 from qvft.json_files import read_json
 
 SPACE_FILE = "space.json"
@@ -24,11 +24,10 @@ def default_cache() -> Path:
     Raises:
         DataError: there is no home folder.
     """
-    given = os.environ.get("QVFT_CACHE")
-    path = expanded(given or "~/.cache/qvft/features")
-    if path.startswith("~"):
-        raise DataError("no home folder", where="features cache", do="set QVFT_CACHE")
-    return Path(path)
+    try:
+        return given_path(os.environ.get("QVFT_CACHE") or "~/.cache/qvft/features")
+    except UserError as error:
+        raise DataError("no home folder", where="features cache", do="set QVFT_CACHE") from error
 
 
 def space_folders(cache: Path) -> Iterator[Path]:
