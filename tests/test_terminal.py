@@ -132,9 +132,6 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_home_folder_the_cache_says_what_to_set() -> None:
     with pytest.raises(DataError, match="no home folder; set QVFT_CACHE"):
         default_cache()
-<<<<<<< HEAD
-    assert expanded("~/data") == "~/data"
-=======
     with pytest.raises(UserError, match="~/data: there is no home folder"):
         expanded("~/data")
     assert expanded("~nobody_at_all/x") == "~nobody_at_all/x"
@@ -155,7 +152,6 @@ def test_without_a_home_folder_a_path_of_the_command_line_is_one_message(
     for given in (["~nobody_at_all/run"], ["~nobody_at_all"]):
         assert evaluate(given) == 2
         assert "~nobody_at_all" in capsys.readouterr().err
->>>>>>> v2
 
 
 @pytest.mark.parametrize("command", [f"check {'x' * 300}", f"check r.yaml --json {'x' * 300}"])
