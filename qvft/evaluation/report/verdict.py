@@ -20,6 +20,8 @@ FEW_IMAGES = 100
 """Below this a model that uses the image a little may not show it: the interval of a share of one
 in two is then 10 points or more to either side."""
 
+Ends = tuple[float, float]
+
 _TRY = (
     "Try higher learning rates (train.lr), more epochs or tune.vision=full, and look whether the "
     "texts can be told without the image"
@@ -49,9 +51,11 @@ def verdicts(
         mine = [scores.per_item[index] for index in chosen]
         if blind is not None:
             theirs = [blind.per_item[index] for index in chosen]
-            said += _of_the_image(kind, scores, mine, theirs, images)
-        if frequent is not None and kind == "question":
-            said += _of_answers(scores, mine, frequent.per_item, images)
+            found = _compared(scores, mine, theirs, images)
+            said += [_of_the_image(kind, *found, images=len(set(images)))] if found else []
+        if kind == "question" and frequent is not None:
+            found = _compared(scores, mine, frequent.per_item, images)
+            said += [_of_answers(*found)] if found else []
     return [*said, *([] if query_similarity is None else collapse(query_similarity))]
 
 
@@ -68,42 +72,23 @@ def collapse(query_similarity: float) -> list[str]:
 
 
 def _of_the_image(
-    kind: str,
-    scores: Scores,
-    mine: Sequence[Mapping[str, float | str]],
-    theirs: Sequence[Mapping[str, float | str]],
-    images: Sequence[str],
-) -> list[str]:
-    found = _compared(scores, mine, theirs, images)
-    if found is None:
-        return []
-    name, paired, here, there = found
+    kind: str, name: str, difference: str, interval: Ends, here: str, there: str, *, images: int
+) -> str:
     numbers = (
         f"{_words(name)} is {here} with the right images and {there} with the images shuffled; "
-        f"the difference is {_with_interval(paired, scores.units[name])}"
+        f"the difference is {difference}"
     )
-    if paired.interval is not None and paired.interval[0] > 0:
-        return [f"The model uses the image for {kind}s: {numbers}."]
-    count = len(set(images))
-    few = f" {count} images tell little: evaluate on more." if count < FEW_IMAGES else ""
-    return [f"This model does not use the image measurably for {kind}s: {numbers}. {_TRY}.{few}"]
+    if interval[0] > 0:
+        return f"The model uses the image for {kind}s: {numbers}."
+    few = f" {images} images tell little: evaluate on more." if images < FEW_IMAGES else ""
+    return f"This model does not use the image measurably for {kind}s: {numbers}. {_TRY}.{few}"
 
 
-def _of_answers(
-    scores: Scores,
-    mine: Sequence[Mapping[str, float | str]],
-    theirs: Sequence[Mapping[str, float | str]],
-    images: Sequence[str],
-) -> list[str]:
-    found = _compared(scores, mine, theirs, images)
-    if found is None:
-        return []
-    name, paired, here, there = found
-    low, high = paired.interval or (0.0, 0.0)
+def _of_answers(name: str, difference: str, interval: Ends, here: str, there: str) -> str:
+    low, high = interval
     how = "better" if low > 0 else "worse" if high < 0 else "no better, measurably,"
     begins = f"It answers {how} than always giving the most frequent training answer"
-    interval = _with_interval(paired, scores.units[name])
-    return [f"{begins}: {_words(name)} is {here} against {there}, a difference of {interval}."]
+    return f"{begins}: {_words(name)} is {here} against {there}, a difference of {difference}."
 
 
 def _compared(
@@ -111,8 +96,9 @@ def _compared(
     mine: Sequence[Mapping[str, float | str]],
     theirs: Sequence[Mapping[str, float | str]],
     images: Sequence[str],
-) -> tuple[str, PairedDifference, str, str] | None:
-    """The most telling metric of the items, its difference in the metric's unit, and both values.
+) -> tuple[str, str, Ends, str, str] | None:
+    """The most telling metric of the items, its difference as text and the ends of its 95 %
+    interval, both in the metric's unit, and both values as text.
 
     None where no item has one on both sides, or there is only one image.
     """
@@ -127,7 +113,7 @@ def _compared(
             return None
         values = (figure(sum(side) / len(side), scores.units[name]) for side in (a, b))
         here, there = values
-        return name, paired, here, there
+        return name, _with_interval(paired, scores.units[name]), paired.interval, here, there
     return None
 
 
