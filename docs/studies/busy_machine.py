@@ -1,10 +1,10 @@
-"""Training on the CPU beside another job, with OpenMP threads that sleep or spin while they wait.
+"""Training on the CPU beside another job, with OpenMP threads that soon sleep or long spin while they wait.
 
     python docs/studies/busy_machine.py FOLDER [--rounds 3] [--steps 60] [--out busy.json]
 
 Runs `qvft.train` on the quickstart's digits with as many threads as cores, in a fresh process for
 each row of the table, in turn: alone and beside a second training of as many threads, with
-`OMP_WAIT_POLICY` at qvft's default (passive) and at OpenMP's own default. Beside a second job of as
+the way of waiting that qvft sets and with OpenMP's own default. Beside a second job of as
 many threads the fair share of the cores is half, so that twice the time would be fair. The time is
 that of the steps after the first 10, from `metrics.jsonl`; ratios are taken within each round.
 """
@@ -27,7 +27,7 @@ from qvft.training.metrics_log import read_metrics
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart_digits.yaml"
 FIRST = 10
-ARMS = {"passive": dict(WAITING), "default": {}}
+ARMS = {"qvft": dict(WAITING), "default": {}}
 
 
 def environment(arm: str) -> dict[str, str]:
