@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qvft.cpu_threads import wait_passively
 
 if TYPE_CHECKING:
-    from qvft.assembly.asking.vision_language_model import VisionLanguageModel, load_model
+    from qvft.inference.vision_language_model import VisionLanguageModel, load_model
 
 # On some processors bitsandbytes advises at every import to fetch a kernel for a way of computing
 # that `models.quantize.keep_layout` does not take.
@@ -26,6 +26,6 @@ def __getattr__(name: str) -> Any:
     """Imports what is public when it is asked for, since it brings torch along."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from qvft.assembly.asking import vision_language_model
+    from qvft.inference import vision_language_model
 
     return getattr(vision_language_model, name)

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def bench(given: argparse.Namespace) -> None:
     """Recipe, rounds, ratios, JSON, chart."""
-    from qvft.assembly.early import require_models, texts_of
+    from qvft.checking.before_torch import require_models, texts_of
     from qvft.errors import RecipeError
     from qvft.evaluation.figures import figure_format
     from qvft.files import require_writable
@@ -67,9 +67,9 @@ def bench(given: argparse.Namespace) -> None:
     texts_of(recipe, read.get(given.only, ["train", "eval"]))
 
     # All mistakes that can be told without torch have been told.
-    from qvft.assembly.bench.caption import bench_caption
-    from qvft.assembly.bench.prediction import bench_prediction
-    from qvft.assembly.bench.report import (
+    from qvft.benchmark.caption import bench_caption
+    from qvft.benchmark.prediction import bench_prediction
+    from qvft.benchmark.report import (
         caption_json,
         caption_lines,
         machine,
@@ -79,7 +79,7 @@ def bench(given: argparse.Namespace) -> None:
         training_json,
         training_table,
     )
-    from qvft.assembly.bench.training import bench_training
+    from qvft.benchmark.training import bench_training
 
     found: dict[str, Any] = {"machine": machine(recipe)}
     if given.only in (None, "train"):

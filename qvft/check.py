@@ -60,13 +60,13 @@ def verify(run: Path, json_file: Path | None) -> None:
     """Findings on a run, screen, JSON."""
     if json_file is not None:
         require_writable(json_file)
-    from qvft.assembly.runs import run_recipe
     from qvft.checking.run_screen import show_run
     from qvft.recipe.lock import LOCK_NAME
+    from qvft.setup.run_recipe import run_recipe
 
     if not (run / LOCK_NAME).is_file():
         run_recipe(run, [])  # says that it is no run, before torch is imported
-    from qvft.assembly.checking.run import check_run
+    from qvft.checking.check_run import check_run
 
     findings = check_run(run)
     show_run(findings, stdout)
@@ -86,12 +86,12 @@ def check(
     preview_file: Path | None,
 ) -> None:
     """Recipe, findings, screen, JSON, preview."""
-    from qvft.assembly.early import require_models, require_settings, texts_of
+    from qvft.checking.before_torch import require_models, require_settings, texts_of
     from qvft.checking.findings import Findings
-    from qvft.checking.recipe import recipe_findings
+    from qvft.checking.recipe_summary import recipe_findings
     from qvft.checking.screen import show
-    from qvft.recipe.idle import named_in_file
     from qvft.recipe.load import idle_keys, load_recipe
+    from qvft.recipe.unused_keys import named_in_file
 
     for path in (json_file, preview_file):
         if path is not None:
@@ -105,13 +105,13 @@ def check(
         findings = Findings(recipe=recipe_findings(recipe))
     elif only == "model":
         require_models(recipe)
-        from qvft.assembly.checking.recipe import check_model
+        from qvft.checking.check_recipe import check_model
 
         findings = check_model(recipe)
     else:
         require_models(recipe)
         texts = texts_of(recipe, ("train", "eval") if recipe.data.eval else ("train",))
-        from qvft.assembly.checking.recipe import check_all, check_data
+        from qvft.checking.check_recipe import check_all, check_data
 
         look = check_data if only == "data" else check_all
         findings = look(recipe, preview_file, texts=texts)

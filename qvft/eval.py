@@ -49,19 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate_target(given: argparse.Namespace) -> None:
     """Model, data, predictions, scores, comparison, report."""
-    from qvft.assembly.asking.opening import open_target, require_eval_data
-    from qvft.assembly.data import listed, source_name
-    from qvft.assembly.early import require_models
-    from qvft.assembly.evaluating.alike import compared_with
-    from qvft.assembly.evaluating.metrics import (
+    from qvft.checking.before_torch import require_models
+    from qvft.data.rows import evaluation_rows
+    from qvft.evaluation.available_metrics import (
         require_installed_metrics,
         require_known_metrics,
         require_metrics,
     )
-    from qvft.assembly.evaluating.place import output_folder, place_of, require_replaceable
-    from qvft.data.rows import evaluation_rows
+    from qvft.evaluation.compared_model import compared_with
+    from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
+    from qvft.setup.data import listed, source_name
+    from qvft.setup.resolve_model import require_eval_data, resolve_model
 
-    opened = open_target(
+    opened = resolve_model(
         given.run, recipe_path=given.recipe, overrides=given.overrides, program="eval"
     )
     source = require_eval_data(opened)
@@ -81,10 +81,10 @@ def evaluate_target(given: argparse.Namespace) -> None:
         require_metrics(opened, evaluation_rows(texts.samples, texts=source.texts))
 
     # All mistakes that can be told without torch have been told.
-    from qvft.assembly.evaluating.comparing import evaluate_against
-    from qvft.assembly.evaluating.evaluation import evaluate
-    from qvft.assembly.evaluating.task import prepare
+    from qvft.evaluation.compare_runs import evaluate_against
     from qvft.evaluation.report.table import difference_table, score_table
+    from qvft.evaluation.run import evaluate
+    from qvft.evaluation.task import prepare
 
     task = prepare(opened, texts=texts)
     folder = place_of(task, folder, named=given.out is not None, overwrite=given.overwrite)

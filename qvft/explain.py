@@ -42,18 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def explain(given: argparse.Namespace) -> None:
     """A figure, or one of the two measures."""
-    from qvft.assembly.asking.opening import open_target, require_eval_data
-    from qvft.assembly.early import require_models, texts_of
-    from qvft.data.wanted import the_one_row
+    from qvft.checking.before_torch import require_models, texts_of
+    from qvft.data.inputs import the_one_row
     from qvft.evaluation.figures import figure_format
     from qvft.files import require_writable
     from qvft.json_files import write_json
+    from qvft.setup.resolve_model import require_eval_data, resolve_model
 
     check_options(given)
     for path in (given.out, given.json):
         if path is not None:
             require_writable(path)
-    opened = open_target(given.model, recipe_path=given.recipe)
+    opened = resolve_model(given.model, recipe_path=given.recipe)
     require_models(opened.recipe)
     if given.image is not None:
         figure_format(given.out, option="--out")
@@ -63,7 +63,7 @@ def explain(given: argparse.Namespace) -> None:
         texts_of(opened.recipe, ["eval"])
 
     # All mistakes that can be told without torch have been told.
-    from qvft.assembly.asking import explaining
+    from qvft.evaluation.explanation import explain as explaining
 
     if given.image is not None:
         said = explaining.explain_image(

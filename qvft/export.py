@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export(given: argparse.Namespace) -> None:
     """Write, load as its users do, compare, summary."""
-    from qvft.assembly.early import require_models
-    from qvft.assembly.exporting.requirements import require_form, require_texts
-    from qvft.assembly.runs import run_recipe
+    from qvft.checking.before_torch import require_models
     from qvft.files import require_new
+    from qvft.setup.run_recipe import run_recipe
+    from qvft.weights.requirements import require_form, require_texts
 
     recipe = run_recipe(Path(given.run), given.overrides, program="export")
     require_form(Path(given.run), given.to)
@@ -48,7 +48,7 @@ def export(given: argparse.Namespace) -> None:
         require_texts(recipe)
 
     # All mistakes that can be told without torch have been told.
-    from qvft.assembly.exporting.forms import export_run, proof_line
+    from qvft.weights.export import export_run, proof_line
 
     content = export_run(Path(given.run), Path(given.out), to=given.to, overrides=given.overrides)
     if given.json:

@@ -51,6 +51,28 @@ def jsonl_of(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
+def complete_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file that another process may be writing; empty where there is none.
+
+    A last line without its end, which a killed process leaves, is passed over.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.strip() and line.endswith("\n")]
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cuts off a last line without its end, so that the file can be read and added to."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+
+
 def json_object(text: str, *, where: str) -> dict[str, Any]:
     """The JSON object that a text is, as strictly read as a line of JSONL.
 

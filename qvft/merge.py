@@ -34,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def merge(given: argparse.Namespace) -> None:
     """Plan, apply, write, verify, summary."""
-    from qvft.assembly.early import require_models
-    from qvft.assembly.exporting.requirements import require_texts
-    from qvft.assembly.runs import run_recipe
+    from qvft.checking.before_torch import require_models
     from qvft.files import require_new
+    from qvft.setup.run_recipe import run_recipe
+    from qvft.weights.requirements import require_texts
     from qvft.weights.shard_size import check_shard_size
 
     check_shard_size(given.shard_size)
@@ -47,7 +47,7 @@ def merge(given: argparse.Namespace) -> None:
     require_texts(recipe)
 
     # All mistakes that can be told without torch have been told.
-    from qvft.assembly.exporting.merging import merge_run
+    from qvft.weights.merge import merge_run
 
     content = merge_run(
         Path(given.run),

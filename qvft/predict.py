@@ -70,15 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
-    from qvft.assembly.alignment.contrast import require_contrast
-    from qvft.assembly.asking.opening import open_target
-    from qvft.assembly.early import require_models
-    from qvft.data.wanted import wanted_rows
+    from qvft.checking.before_torch import require_models
+    from qvft.data.inputs import resolve_inputs
     from qvft.locks import beside
+    from qvft.setup.itc_heads import require_contrast
+    from qvft.setup.resolve_model import resolve_model
 
     check_options(given)
-    rows = wanted_rows(given.images, question=given.question)
-    opened = open_target(given.model)
+    rows = resolve_inputs(given.images, question=given.question)
+    opened = resolve_model(given.model)
     require_models(opened.recipe)
     if given.classes is not None:
         check_options_of_classes(given, further)
@@ -86,7 +86,7 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
 
     # All mistakes that can be told without torch have been told.
     if given.classes is not None:
-        from qvft.assembly.alignment.classifying import (
+        from qvft.evaluation.zero_shot import (
             Classes,
             class_lines,
             classify_to_file,
@@ -96,8 +96,8 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         asked = Classes(read_names(given.classes), tuple((given.prompts or PROMPT).split("|")))
         lines_of, write = class_lines, classify_to_file
     else:
-        from qvft.assembly.asking.generation import read_fields
-        from qvft.assembly.asking.predicting import field_options, predict_lines, predict_to_file
+        from qvft.inference.generation_config import read_fields
+        from qvft.inference.predict_to_file import field_options, predict_lines, predict_to_file
 
         asked = read_fields(given.generation_config) if given.generation_config else {}
         asked |= field_options(further)

@@ -32,21 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(recipe_path: str, overrides: Sequence[str]) -> None:
     """Recipe, data, model, adapters, features, training, checkpoint."""
-    from qvft.assembly.early import require_models, require_settings, training_texts
-    from qvft.assembly.pinned import pinned, pinned_by_lock
+    from qvft.checking.before_torch import require_models, require_settings, training_texts
     from qvft.files import require_space, require_writable
-    from qvft.recipe.idle import named_in_file
     from qvft.recipe.load import idle_keys, load_recipe
-    from qvft.training.run import check_folder, claimed_folder, has_progress, is_finished
+    from qvft.recipe.unused_keys import named_in_file
+    from qvft.training.resolve_revision import resolve_revision, revision_from_lock
+    from qvft.training.run_folder import check_folder, claimed_folder, has_progress, is_finished
 
     recipe = load_recipe(recipe_path, overrides)
     for line in named_in_file(recipe, idle_keys(recipe)):
         logger.warning("%s: %s", recipe_path, line)
     require_settings(recipe)
     require_models(recipe)
-    folder = check_folder(pinned_by_lock(recipe))
+    folder = check_folder(revision_from_lock(recipe))
     if has_progress(folder):
-        from qvft.assembly.recorded_data import require_same_data
+        from qvft.training.recorded_data import require_same_data
 
         require_same_data(recipe, folder)
     if is_finished(folder):
@@ -58,11 +58,11 @@ def train(recipe_path: str, overrides: Sequence[str]) -> None:
 
     # All mistakes that can be told without torch have been told.
     from qvft.adapters.table import component_table
-    from qvft.assembly.training.work import training_work
-    from qvft.training.phase_order import run_phases
+    from qvft.training.run_phases import run_phases
+    from qvft.training.setup import training_setup
 
-    recipe = pinned(recipe)
-    work = training_work(recipe, texts=texts)
+    recipe = resolve_revision(recipe)
+    work = training_setup(recipe, texts=texts)
     require_space(folder, work.needed_bytes())
     with claimed_folder(recipe):
         if is_finished(folder):  # by another process, meanwhile

@@ -159,10 +159,10 @@ def make_run(tiny_folder: Path) -> Callable[..., Path]:
     import torch
 
     from qvft.adapters.checkpoint import bridge_names, save_checkpoint
-    from qvft.assembly.model import base_model, base_of, provenance_of, set_trainable
-    from qvft.assembly.model import with_fresh_adapters as adapted
     from qvft.recipe.load import merge, parse_recipe
     from qvft.recipe.lock import write_lock
+    from qvft.setup.model import base_model, base_of, provenance_of, set_trainable
+    from qvft.setup.model import with_fresh_adapters as adapted
 
     plain: dict[str, Any] = {
         "name": "drawn",
@@ -209,7 +209,7 @@ def drawn_run(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., 
 @pytest.fixture(scope="session")
 def merged(tmp_path_factory: pytest.TempPathFactory, drawn_run: Path) -> Path:
     """The folder that merging `drawn_run` in float32 wrote."""
-    from qvft.assembly.exporting.merging import merge_run
+    from qvft.weights.merge import merge_run
 
     out = tmp_path_factory.mktemp("merged") / "model"
     merge_run(drawn_run, out)

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class FakeProcesses:
-    """Stands in the place of `qvft.models.processes` for so many processes."""
+    """Stands in the place of `qvft.models.distributed` for so many processes."""
 
     def __init__(self, world: int) -> None:
         self.world = world
@@ -22,7 +22,7 @@ class FakeProcesses:
     def processes(self) -> SimpleNamespace:
         return SimpleNamespace(num_processes=self.world, process_index=self._rank.number)
 
-    def from_all(self, mine: Any) -> list[Any]:
+    def all_gather_object(self, mine: Any) -> list[Any]:
         self._said[self._rank.number] = pickle.dumps(mine)
         self._barrier.wait()
         said = [pickle.loads(one) for one in self._said]

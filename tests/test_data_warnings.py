@@ -84,7 +84,7 @@ def test_data_without_texts_is_refused_before_the_model_is_loaded(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     data = write(tmp_path / "data", {}, {})
-    monkeypatch.setattr("qvft.assembly.training.work.base_model", None)
+    monkeypatch.setattr("qvft.training.setup.base_model", None)
     assert train(command(recipe_file, data, tmp_path)) == 2
     assert "data.train: holds no text to train on" in capsys.readouterr().err
 
@@ -111,7 +111,7 @@ def test_an_evaluation_says_it_on_the_screen_and_in_its_report(
 def test_an_evaluation_says_that_all_predictions_are_the_same(
     tiny_run: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import qvft.evaluation.prediction.predict as predicting
+    import qvft.inference.predict as predicting
 
     def same(model: Any, collator: Any, batch: Any, settings: Any) -> list[tuple[str, ...]]:
         return [("red",)] * len(batch)
@@ -157,13 +157,13 @@ def test_images_and_questions_that_share_ids_can_be_evaluated_and_compared(
 def test_captions_that_the_text_branch_does_not_see_whole_are_counted(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from qvft.assembly.training.work import training_work
     from qvft.recipe.load import load_recipe
+    from qvft.training.setup import training_setup
 
     captions = [{"caption": "a red circle " * 20}, {"caption": "a red circle"}]
     data = write(tmp_path / "data", *captions)
     recipe = load_recipe(recipe_file, [f"data.train.path={data}", "objectives={itc: 1.0}"])
-    said = training_work(recipe).warnings()
+    said = training_setup(recipe).warnings()
     message = "reads 32 tokens: it does not see the end of 1 of 2 captions"
     assert f"rows: the text branch of itc, itm and itg {message}" in said
 
@@ -173,13 +173,13 @@ def test_prompts_that_the_qformer_does_not_see_whole_are_counted(
 ) -> None:
     from dataclasses import replace
 
-    from qvft.assembly.doubts import evaluation_warnings
-    from qvft.assembly.training.work import training_work
     from qvft.data.question_reader import QuestionReader
     from qvft.data.rows import evaluation_rows
     from qvft.recipe.load import load_recipe
+    from qvft.setup.data_warnings import evaluation_warnings
+    from qvft.training.setup import training_setup
 
-    work = training_work(load_recipe(recipe_file, [f"data.train.path={degenerate}"]))
+    work = training_setup(load_recipe(recipe_file, [f"data.train.path={degenerate}"]))
     collator = work.loaded.collator
     reader = QuestionReader(collator.template.tokenizer, 12)
     rows = evaluation_rows(work.train.samples)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from qvft.assembly.training.work import training_work
 from qvft.errors import DataError
 from qvft.eval import main
 from qvft.recipe.load import load_recipe
+from qvft.training.setup import training_setup
 
 PREDICTED = ["eval.blind=false", "data.workers=0"]
 
@@ -134,7 +134,7 @@ def test_a_model_without_data_is_told_what_is_missing(merged: Path, capsys) -> N
 
 
 def test_training_does_not_read_the_test_split(recipe_file: Path) -> None:
-    work = training_work(load_recipe(recipe_file, ["data.eval.path=absent.jsonl"]))
+    work = training_setup(load_recipe(recipe_file, ["data.eval.path=absent.jsonl"]))
     assert work.eval is None
 
 
@@ -143,4 +143,4 @@ def test_training_reads_the_evaluation_split_where_it_is_told_to_watch_it(
 ) -> None:
     recipe = load_recipe(recipe_file, ["data.eval.path=absent.jsonl", "train.eval_steps=2"])
     with pytest.raises(DataError, match=r"absent\.jsonl"):
-        training_work(recipe)
+        training_setup(recipe)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from qvft.assembly.evaluating import evaluation
 from qvft.eval import main
+from qvft.evaluation import run as evaluation
 from qvft.recipe.load import load_recipe
 
 PLAIN = ["eval.blind=false", "data.workers=0"]
@@ -33,7 +33,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the models whose weights are loaded, in order."""
     found: list[str] = []
-    load = evaluation.load_opened
+    load = evaluation.load_resolved
 
     def noted(opened: Any) -> Any:
         found.append(opened.name)

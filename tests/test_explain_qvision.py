@@ -28,17 +28,17 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from qvft import load_model
-from qvft.assembly.asking.explaining import seen_image
-from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.data.formats import read_samples
+from qvft.data.inputs import resolve_inputs
 from qvft.data.rows import evaluation_rows
-from qvft.data.wanted import wanted_rows
 from qvft.evaluation.explanation.chart import explanation_figure, method_text
+from qvft.evaluation.explanation.explain import seen_image
 from qvft.evaluation.explanation.faithfulness import faithfulness
 from qvft.evaluation.explanation.maps import explain_texts, target_batch
 from qvft.explain import main
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.processing import processor_from_components
+from qvft.setup.resolve_model import load_resolved, resolve_model
 
 TOWER = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -164,7 +164,7 @@ def test_pointing_is_measured_on_drawn_scenes(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_words_map_is_what_the_place_before_it_reads_times_where_that_looks(run: Path) -> None:
-    loaded = load_opened(open_target(str(run)))
+    loaded = load_resolved(resolve_model(str(run)))
     rows = evaluation_rows(read_samples("drawn", "seed=5,count=1,size=32"), texts="questions")[:2]
     texts = ["a red circle", "seven blue"]
     found = explain_texts(loaded.model, loaded.collator, rows, texts)
@@ -194,7 +194,7 @@ def test_a_words_map_is_what_the_place_before_it_reads_times_where_that_looks(ru
 
 def test_the_words_of_a_prompt_move_a_map(folder: Path) -> None:
     """The decoder has read them before a word reads the visual tokens."""
-    loaded = load_opened(open_target(str(folder)))
+    loaded = load_resolved(resolve_model(str(folder)))
     rows = evaluation_rows(read_samples("drawn", "seed=5,count=1,size=32"), texts="questions")
     short, long = (
         min(rows, key=lambda r: len(r.question)),
@@ -218,7 +218,7 @@ def test_the_figure_shows_cosines_of_visual_tokens_and_patches(run: Path, drawn_
     rows = evaluation_rows(read_samples("drawn", "seed=5,count=1,size=48"), texts="questions")[:1]
     titles = {}
     for name in (run, drawn_run):
-        loaded = load_opened(open_target(str(name)))
+        loaded = load_resolved(resolve_model(str(name)))
         (found,) = explain_texts(loaded.model, loaded.collator, rows, ["red"])
         assert (found.cosines is None) == (name == drawn_run)
         if found.cosines is not None:
@@ -240,16 +240,16 @@ def test_the_figure_shows_the_image_in_its_own_colours(
     folder: Path, preprocessing: str, tmp_path: Path
 ) -> None:
     Image.new("RGB", (40, 30), (200, 100, 0)).save(tmp_path / "plain.png")
-    opened = open_target(str(folder), overrides=[f"data.preprocessing={preprocessing}"])
-    (row,) = wanted_rows([str(tmp_path / "plain.png")], question=None)
-    seen = seen_image(load_opened(opened), row)
+    opened = resolve_model(str(folder), overrides=[f"data.preprocessing={preprocessing}"])
+    (row,) = resolve_inputs([str(tmp_path / "plain.png")], question=None)
+    seen = seen_image(load_resolved(opened), row)
     # Float32 after normalisation and back.
     np.testing.assert_allclose(seen, np.full((32, 32, 3), [200, 100, 0]) / 255, atol=1e-6)
 
 
 def test_a_model_that_does_not_use_its_image_is_seen_through(folder: Path) -> None:
     """Where nothing of what the text reads goes on, maps are drawn and masking costs nothing."""
-    loaded = load_opened(open_target(str(folder)))
+    loaded = load_resolved(resolve_model(str(folder)))
     samples = list(read_samples("drawn", "seed=5,count=2,size=32"))
     rows = [row for one in samples for row in evaluation_rows([one], texts="questions")[:2]]
     texts = ["red"] * 4
@@ -266,7 +266,7 @@ def test_the_figure_names_what_was_multiplied(run: Path, drawn_run: Path) -> Non
     rows = evaluation_rows(read_samples("drawn", "seed=5,count=1,size=48"), texts="questions")[:1]
     said = {}
     for name in (run, drawn_run):
-        loaded = load_opened(open_target(str(name)))
+        loaded = load_resolved(resolve_model(str(name)))
         (found,) = explain_texts(loaded.model, loaded.collator, rows, ["red"])
         said[name] = " ".join(method_text(found, "MODEL").split())
     assert "the text's attention to the visual tokens, after the decoder" in said[run]

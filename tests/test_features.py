@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from qvft.data.features.cache_spec import FeatureSpec
 from qvft.data.features.folders import INDEX, RECORDS, default_cache, shard_names
 from qvft.data.features.shards import write_shards
-from qvft.data.features.space import Space
 from qvft.data.features.store import Store, open_store
 from qvft.features import main
 
-SPACE = Space("vit-g [base]", "ab" * 32, {"processor": "P"}, "float32", "float32", 3, 5)
+SPACE = FeatureSpec("vit-g [base]", "ab" * 32, {"processor": "P"}, "float32", "float32", 3, 5)
 OTHER = replace(SPACE, vit="another", stored_dtype="bfloat16")
 
 
-def stored(cache: Path, space: Space, *, count: int = 6) -> Store:
+def stored(cache: Path, space: FeatureSpec, *, count: int = 6) -> Store:
     """A store of `count` records in shards of two."""
     store = open_store(cache, space)
     chunks = iter([[(store.key(str(n)), torch.full((3, 5), float(n)))] for n in range(count)])

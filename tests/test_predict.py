@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-import qvft.evaluation.prediction.predict as predicting
-from qvft.assembly.asking import trial
-from qvft.assembly.asking.predicting import field_options
+import qvft.inference.predict as predicting
 from qvft.errors import RecipeError
-from qvft.evaluation.prediction.encoding import encode_images
+from qvft.inference import generation_trial as trial
+from qvft.inference.encoding import encode_images
+from qvft.inference.predict_to_file import field_options
 from qvft.predict import main
 
 Ask = Callable[..., list[dict[str, Any]]]
@@ -174,7 +174,7 @@ def test_an_image_is_encoded_once_however_many_questions_it_has(
         encoded.append(len(pixels))
         return encode_images(model, pixels)
 
-    monkeypatch.setattr("qvft.evaluation.prediction.encoding.encode_images", counting)
+    monkeypatch.setattr("qvft.inference.encoding.encode_images", counting)
     file = images / "rows.jsonl"
     texts = [f"Is it {colour}?" for colour in ("red", "green", "blue", "a colour that I know")]
     asked = [(f"test{number}.png", text) for text in texts for number in range(3)]
@@ -308,7 +308,7 @@ def test_rows_made_otherwise_are_never_vouched_for(
     tiny_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill between the new settings and the first new row leaves no row of the old settings."""
-    import qvft.evaluation.prediction.file as file
+    import qvft.inference.prediction_file as file
 
     out = tmp_path / "rows.jsonl"
     given = [str(tiny_run), str(images), "--out", str(out), "--workers=0"]
@@ -452,7 +452,7 @@ def test_an_input_is_no_output(tiny_run: Path, images: Path, capsys) -> None:
 def test_an_output_that_cannot_be_made_is_refused_before_the_model_is_loaded(
     tiny_run: Path, images: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qvft.assembly.asking.predicting.VisionLanguageModel", None)
+    monkeypatch.setattr("qvft.inference.predict_to_file.VisionLanguageModel", None)
     out = images / "test0.png" / "rows.jsonl"
     assert "cannot be written" in refused(capsys, tiny_run, images, "--out", out)
 

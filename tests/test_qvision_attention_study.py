@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from qvft.assembly.asking.opening import open_target
-from qvft.models.base import find_base
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model
+from qvft.setup.resolve_model import resolve_model
 
 SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "studies" / "qvision_attention.py"
 
@@ -28,7 +28,7 @@ def study() -> ModuleType:
 def test_the_siglip_is_the_vit_without_its_class_token(
     study: ModuleType, tiny_folder: Path
 ) -> None:
-    vit = load_model(find_base(str(tiny_folder)), dtype=torch.float32).vision_model
+    vit = load_model(find_checkpoint(str(tiny_folder)), dtype=torch.float32).vision_model
     pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         hidden = vit.embeddings(pixels)[:, 1:]
@@ -52,6 +52,6 @@ def test_it_trains_a_run_that_can_be_opened(
     given = [str(tmp_path), "--steps", "1", "--scenes", "16"]
     monkeypatch.setattr("sys.argv", [str(SCRIPT), *given])
     assert study.main() == 0
-    opened = open_target(str(tmp_path / "run"))
+    opened = resolve_model(str(tmp_path / "run"))
     assert (opened.kind, opened.recipe.model.family) == ("run", "qvision")
     assert " in 100 scenes" in capsys.readouterr().out

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from qvft.assembly.asking import explaining
-from qvft.assembly.evaluating import evaluation
-from qvft.assembly.exporting import forms, merging
 from qvft.bench import main as bench
 from qvft.check import main as check
 from qvft.convert import main as convert
 from qvft.eval import main as evaluate
+from qvft.evaluation import run as evaluation
+from qvft.evaluation.explanation import explain as explaining
 from qvft.explain import main as explain
 from qvft.export import main as export
 from qvft.merge import main as merge
 from qvft.predict import main as predict
 from qvft.train import main as train
+from qvft.weights import export as forms
+from qvft.weights import merge as merging
 
 PLACES = ["", "file/found", "/proc/nope/x.svg", "x" * 300 + ".svg"]
 
@@ -35,8 +36,8 @@ def test_an_output_that_cannot_be_written(
     program: str, place: str, recipe_file: Path, tiny_run: Path, shapes: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from qvft.assembly.asking import predicting
-    from qvft.assembly.bench import prediction, training
+    from qvft.benchmark import prediction, training
+    from qvft.inference import predict_to_file as predicting
 
     for module, name in (
         (training, "bench_training"), (prediction, "bench_prediction"),

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from qvft.assembly.asking.opening import open_target
-from qvft.assembly.asking.vision_language_model import VisionLanguageModel
-from qvft.assembly.exporting.merging import merge_run
 from qvft.check import main as check
 from qvft.errors import DataError
 from qvft.eval import main as evaluate
+from qvft.inference.vision_language_model import VisionLanguageModel
+from qvft.setup.resolve_model import resolve_model
 from qvft.train import main as train
+from qvft.weights.merge import merge_run
 
 CLEAN = "data.text=blip2"
 ODD = {
@@ -96,7 +96,7 @@ def test_a_run_and_its_merged_folder_clean_what_they_are_asked(run: Path, tmp_pa
     merge_run(run, merged)
     assert "clean a question so before you ask it" in (merged / "README.md").read_text()
     for name in (run, merged):
-        model = VisionLanguageModel(open_target(str(name)))
+        model = VisionLanguageModel(resolve_model(str(name)))
         prompt = model.loaded.template.prompt_text("question", "Which Colour (exactly) is it?")
         assert prompt == "Question: which colour exactly is it? Answer:"
         with pytest.raises(DataError, match="cleaning leaves nothing"):

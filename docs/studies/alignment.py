@@ -22,20 +22,20 @@ from typing import Any
 import torch
 from alignment_data import base_data, write_data
 
-from qvft.assembly.alignment.aligned import Aligned, open_aligned
-from qvft.assembly.alignment.heads import new_branch
-from qvft.assembly.alignment.retrieval import retrieval_group
-from qvft.assembly.model import trained_model
-from qvft.assembly.runs import run_recipe
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
 from qvft.data.sample import Sample
 from qvft.eval import main as evaluate
+from qvft.evaluation.image_text_retrieval import retrieval_group
 from qvft.evaluation.metrics.retrieval import retrieval_scores
 from qvft.evaluation.rows import PredictionRow
 from qvft.export import main as export
 from qvft.merge import main as merge
 from qvft.models.stages import encode_images
+from qvft.setup.alignment_heads import new_branch
+from qvft.setup.alignment_model import AlignmentModel, load_alignment_model
+from qvft.setup.model import trained_model
+from qvft.setup.run_recipe import run_recipe
 from qvft.train import main as train
 from qvft.training.objectives.language import language_loss
 
@@ -92,7 +92,7 @@ def made_base(folder: Path, data: str, steps: int) -> tuple[Path, Path]:
     return merged, retrieval
 
 
-def by_heads(aligned: Aligned, samples: list[Sample]) -> dict[str, float]:
+def by_heads(aligned: AlignmentModel, samples: list[Sample]) -> dict[str, float]:
     """Recalls at 1 by contrast, and with matching after it."""
     rows = [PredictionRow(s.id, s.id, "caption", None, "", tuple(s.captions)) for s in samples]
     sources = [sample.image for sample in samples]
@@ -102,7 +102,7 @@ def by_heads(aligned: Aligned, samples: list[Sample]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def by_language_loss(aligned: Aligned, samples: list[Sample]) -> dict[str, float]:
+def by_language_loss(aligned: AlignmentModel, samples: list[Sample]) -> dict[str, float]:
     """Recalls at 1 by minus the mean loss of a token of each caption, given each image."""
     loaded, rows = aligned.loaded, evaluation_rows(samples, texts="captions")
     batch = loaded.collator(list(enumerate(rows)))
@@ -147,16 +147,16 @@ def run_arm(folder: Path, name: str, seed: int, objectives: dict[str, Any]) -> d
     return row
 
 
-def opened(run: Path, objectives: dict[str, Any], *, trained: bool) -> Aligned:
+def opened(run: Path, objectives: dict[str, Any], *, trained: bool) -> AlignmentModel:
     """A run with its own heads, or with the base's where it trained none."""
     if trained:
-        return open_aligned(run)
+        return load_alignment_model(run)
     read = run_recipe(run, [f"objectives={json.dumps(objectives)}"])
     loaded = trained_model(run, read)
     branch = new_branch(read, loaded)
     assert branch is not None
     branch.heads.eval()
-    return Aligned(loaded, branch)
+    return AlignmentModel(loaded, branch)
 
 
 def main() -> int:

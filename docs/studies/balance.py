@@ -22,16 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from qvft.assembly.data import read_texts
-from qvft.assembly.model import base_of, template_of
-from qvft.data.packing import NOBODY, Packer
+from qvft.data.packing import SHARED_PREFIX, Packer
 from qvft.data.prompt import PromptTemplate
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row, training_rows
 from qvft.models.load import load_processor
 from qvft.recipe.load import load_recipe
-from qvft.training.batches.by_tokens import TokenBatchSampler
+from qvft.setup.data import read_texts
+from qvft.setup.model import base_of, template_of
 from qvft.training.batches.sampler import GroupedSampler
+from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 
 PROCESSES, EPOCHS = (1, 2, 8), 3
 
@@ -60,7 +60,7 @@ class Laid:
             owner = self.packer(
                 [self.ids[row] for row in batch], [images[self.names[row]] for row in batch]
             )["packed_owner"]
-            seen = int((owner != NOBODY).sum())
+            seen = int((owner != SHARED_PREFIX).sum())
             found.append((int(self.labels[list(batch)].sum()), seen, owner.numel()))
         return np.array(found)
 

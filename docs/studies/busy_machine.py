@@ -1,4 +1,4 @@
-"""Training on the CPU beside another job, with OpenMP threads that soon sleep or long spin while they wait.
+"""Training on the CPU beside another job, with OpenMP threads that soon sleep or long spin.
 
     python docs/studies/busy_machine.py FOLDER [--rounds 3] [--steps 60] [--out busy.json]
 
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from qvft.cpu_threads import WAITING, cpu_cores
 from qvft.data.digits import write_digits
-from qvft.training.metrics_log import read_metrics
+from qvft.json_files import complete_lines
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart_digits.yaml"
 FIRST = 10
@@ -58,7 +58,7 @@ def seconds(folder: Path, run: Path, arm: str, steps: int) -> float:
     subprocess.run(
         command(folder, run, steps), env=environment(arm), check=True, capture_output=True
     )
-    at = {row["step"]: row["seconds"] for row in read_metrics(run / "metrics.jsonl")}
+    at = {row["step"]: row["seconds"] for row in complete_lines(run / "metrics.jsonl")}
     return at[steps] - at[FIRST]
 
 

@@ -23,11 +23,11 @@ from typing import Any
 
 from scaled_model import SIDE_PX, write_model
 
-from qvft.assembly.bench.training import bench_training
+from qvft.benchmark.training import bench_training
 from qvft.data.drawn import draw, sample_scene
+from qvft.data.features.cache_spec import FeatureSpec
 from qvft.data.features.index import Index, index_json
 from qvft.data.features.size import features_bytes
-from qvft.data.features.space import Space
 from qvft.data.features.store import open_store
 from qvft.recipe.load import parse_recipe
 from qvft.training.batches.sampler import GroupedSampler
@@ -80,7 +80,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def cache_of(folder: Path, count: int) -> dict[str, float]:
     """The cost of a cache of `count` images; its records are holes in files, which take no room."""
-    space = Space("v", "ab" * 32, {"images": count}, "bfloat16", "bfloat16", 257, 1408)
+    space = FeatureSpec("v", "ab" * 32, {"images": count}, "bfloat16", "bfloat16", 257, 1408)
     place = open_store(folder, space).folder
     keys = [hashlib.sha256(f"{index}".encode()).digest() for index in range(count)]
     for start in range(0, count, 256):

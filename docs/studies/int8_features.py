@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from qvft.assembly.data import read_split
-from qvft.assembly.features import with_features
-from qvft.assembly.model import Loaded, base_model, base_of, trained_model
 from qvft.data.digits import write_digits
 from qvft.data.rows import evaluation_rows
 from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe
 from qvft.recipe.schema import Recipe
+from qvft.setup.data import read_split
+from qvft.setup.feature_cache import with_features
+from qvft.setup.model import Loaded, base_model, base_of, trained_model
 from qvft.train import main as train
 from qvft.training.objectives.language import LanguageModelling
 

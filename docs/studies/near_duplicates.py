@@ -14,9 +14,9 @@ from pathlib import Path
 from PIL import Image, ImageEnhance
 
 from qvft.data.images.decoding import decode
-from qvft.data.quality.closer import closer_view
-from qvft.data.quality.look import look
-from qvft.data.quality.near import near_pairs
+from qvft.data.quality.image_signature import look
+from qvft.data.quality.local_difference import closer_view
+from qvft.data.quality.near_duplicates import near_pairs
 from qvft.data.sample import ImageFile, ImageInMemory
 
 

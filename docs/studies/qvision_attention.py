@@ -17,12 +17,12 @@ import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from qvft.assembly.asking.opening import load_opened, open_target
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts
-from qvft.models.base import TINY_ID, find_base
+from qvft.models.base_checkpoint import TINY_ID, find_checkpoint
 from qvft.models.load import load_model, load_processor
+from qvft.setup.resolve_model import load_resolved, resolve_model
 from qvft.train import main as train
 
 RECIPE = """
@@ -49,7 +49,7 @@ run: {{threads: 1, seed: {seed}, dir: "{folder}/run"}}
 
 def write_components(folder: Path) -> None:
     """Writes the bundled model's ViT as a SigLIP and its decoder, in float32."""
-    base = find_base(TINY_ID)
+    base = find_checkpoint(TINY_ID)
     model, processor = load_model(base, dtype=torch.float32), load_processor(base)
     model.language_model.save_pretrained(folder / "opt")
     processor.tokenizer.save_pretrained(folder / "opt")
@@ -105,7 +105,7 @@ def groups(similarity: FloatArray) -> int:
 
 def say_how_alike(model: str, scenes: int = 100) -> None:
     """Prints how alike visual tokens and maps of words are, for captions of held-out scenes."""
-    loaded = load_opened(open_target(model))
+    loaded = load_resolved(resolve_model(model))
     rows = evaluation_rows(
         read_samples("drawn", f"seed=2,count={scenes},size=48"), texts="captions"
     )

@@ -30,7 +30,7 @@ from qvft.log import is_main_process
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.sources import load_heads
 from qvft.models.families import Family
-from qvft.models.sharded import copy_into, whole
+from qvft.models.sharded_weights import copy_into, full_tensor
 
 BRIDGE, LORA = "bridge.safetensors", "adapter_config.json"
 ALIGNMENT = "alignment.safetensors"
@@ -117,7 +117,7 @@ def save_checkpoint(
     lora = {} if handle is None else lora_state(handle)
     heads = {} if alignment is None else _heads_state(alignment)
     state = {
-        name: whole(parameter.detach()).cpu().contiguous()
+        name: full_tensor(parameter.detach()).cpu().contiguous()
         for name, parameter in model.named_parameters()
         if name in bridge
     }
@@ -152,7 +152,7 @@ def _require_finite(state: Mapping[str, torch.Tensor]) -> None:
 
 def _heads_state(alignment: Alignment) -> dict[str, torch.Tensor]:
     return {
-        PREFIX + name: whole(tensor.detach()).cpu().contiguous()
+        PREFIX + name: full_tensor(tensor.detach()).cpu().contiguous()
         for name, tensor in alignment.heads.state_dict().items()
     }
 

@@ -21,7 +21,7 @@ from qvft.adapters.lora_config import WEIGHTS, require_fitting_lora
 from qvft.adapters.targets import stored_transposed
 from qvft.errors import CheckpointError
 from qvft.json_files import read_json, write_json
-from qvft.models.sharded import whole
+from qvft.models.sharded_weights import full_tensor
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def lora_targets(handle: PeftModel) -> tuple[str, ...]:
 def lora_state(handle: PeftModel) -> dict[str, Tensor]:
     """The adapters' weights as the model names them, whole; all processes that hold parts ask."""
     return {
-        name: whole(tensor.detach())
+        name: full_tensor(tensor.detach())
         for name, tensor in handle.state_dict().items()
         if ".lora_" in name
     }

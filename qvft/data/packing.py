@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NOBODY = -1
+SHARED_PREFIX = -1
 KEYS = ("source", "positions", "owner", "text", "place")
 
 
@@ -70,8 +70,8 @@ def packed(
     found = {
         "source": torch.zeros(size, dtype=torch.long),
         "positions": torch.zeros(size, dtype=torch.long),
-        "owner": torch.full(size, NOBODY),
-        "text": torch.full(size, NOBODY),
+        "owner": torch.full(size, SHARED_PREFIX),
+        "text": torch.full(size, SHARED_PREFIX),
         "place": torch.zeros(len(rows), longest, dtype=torch.long),
     }
     for line, inside in enumerate(bins):
@@ -145,7 +145,7 @@ def _write(
         found["text"][line, span] = text
         return column + count
 
-    column = put(members[0], 0, shared, NOBODY, start)
+    column = put(members[0], 0, shared, SHARED_PREFIX, start)
     for row in members:
         found["place"][row, :shared] = line * width + start + torch.arange(shared)
         own = torch.arange(len(rows[row]) - shared)

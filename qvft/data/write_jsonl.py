@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from qvft.data.formats.image_path import path_problem
-from qvft.data.images.quiet import quiet_pillow
+from qvft.data.images.suppress_warnings import quiet_pillow
 from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.disk import not_written
 from qvft.errors import DataError, ImageError, QvftError

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from qvft.evaluation.embedding_metrics import with_groups
 from qvft.evaluation.facts import Part, SettingDifference
 from qvft.evaluation.groups import GROUPS, GroupScores
-from qvft.evaluation.of_model import with_groups
 from qvft.evaluation.pairing import Pairing
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, main_metric, score

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel, set_seed
 
 from qvft.errors import ModelError
-from qvft.models.base import TINY_ID, Base, not_found
+from qvft.models.base_checkpoint import TINY_ID, BaseCheckpoint, not_found
 from qvft.models.families import Family
 from qvft.models.quantize import keep_layout, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
@@ -42,7 +42,7 @@ def model_class(family: Family) -> Any:
 
 
 def load_model(
-    base: Base,
+    base: BaseCheckpoint,
     *,
     dtype: torch.dtype,
     attention: str = "sdpa",
@@ -112,7 +112,7 @@ def _placed(family: Family, model: PreTrainedModel, place: torch.device | None) 
 
 
 def _stored_model(
-    base: Base,
+    base: BaseCheckpoint,
     config: PretrainedConfig,
     dtype: torch.dtype,
     attention: str,
@@ -154,7 +154,7 @@ def _bridge_in_float32(family: Family, model: PreTrainedModel) -> None:
             parameter.data = parameter.data.float()
 
 
-def load_processor(base: Base) -> Any:
+def load_processor(base: BaseCheckpoint) -> Any:
     """The processor (image processor and tokenizer) of a base checkpoint.
 
     Raises:
@@ -186,7 +186,9 @@ def load_processor(base: Base) -> Any:
     return processor
 
 
-def _fresh_model(base: Base, seed: int, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+def _fresh_model(
+    base: BaseCheckpoint, seed: int, dtype: torch.dtype, attention: str
+) -> PreTrainedModel:
     """Fresh weights in a base's geometry; the bundled model has its own way to draw them."""
     if base.id == TINY_ID:
         model = init_tiny(seed).to(dtype)

@@ -16,7 +16,7 @@ from torch import Tensor
 from qvft.models.flex import block_mask, uses_flex
 from qvft.models.stages import decode_hidden, read_images
 
-NOBODY = -1
+SHARED_PREFIX = -1
 PACKED = tuple(f"packed_{name}" for name in ("source", "positions", "owner", "text", "place"))
 """What a batch calls its packing, in the order of `Packing`."""
 
@@ -57,7 +57,7 @@ class Packing:
         earlier = torch.ones(width, width, dtype=torch.bool, device=self.owner.device).tril()
         same_owner = self.owner[:, :, None] == self.owner[:, None, :]
         own_text = self.text[:, :, None] == self.text[:, None, :]
-        seen = earlier & same_owner & (own_text | (self.text == NOBODY)[:, None, :])
+        seen = earlier & same_owner & (own_text | (self.text == SHARED_PREFIX)[:, None, :])
         hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return hidden.masked_fill(~seen, torch.finfo(dtype).min).unsqueeze(1)
 
@@ -92,7 +92,7 @@ def hidden_at(
 def _decoded_packed(model: Any, embeds: Tensor, packing: Packing) -> Tensor:
     """The decoder's last hidden states (R, K, D) of packed rows."""
     if uses_flex(model):
-        mask: Any = block_mask(packing.owner, packing.text, NOBODY)
+        mask: Any = block_mask(packing.owner, packing.text, SHARED_PREFIX)
     else:
         mask = packing.mask(embeds.dtype)
     return decode_hidden(

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from qvft.errors import RecipeError
 from qvft.files import given_path
-from qvft.recipe.idle import idle_sections, refuse_idle
 from qvft.recipe.schema import Phase, Recipe, Tune
 from qvft.recipe.secrets import refuse_secrets
 from qvft.recipe.train import Train, one_rate_for_all
+from qvft.recipe.unused_keys import idle_sections, refuse_idle
 from qvft.recipe.yaml_text import yaml_file_value, yaml_override_value
 
 

@@ -18,8 +18,8 @@ from qvft.errors import RecipeError
 from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
 from qvft.training.argument_names import refuse_arguments
-from qvft.training.processes.sharding import asked_to_shard
-from qvft.training.processes.zero import zero_stage
+from qvft.training.distributed.fsdp import asked_to_shard
+from qvft.training.distributed.zero import zero_stage
 
 logger = get_logger("qvft.train")
 

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from qvft.disk import saving, to_disk
 from qvft.files import write_text
+from qvft.json_files import complete_lines
 
 _KEPT = "the checkpoints are whole; go on with train.resume=auto"
 
@@ -32,7 +33,7 @@ class MetricsLog(TrainerCallback):
             return
         kept = [
             json.dumps(row) + "\n"
-            for row in read_metrics(self.path)
+            for row in complete_lines(self.path)
             if row["phase"] != self.phase or row["step"] <= state.global_step
         ]
         with saving(self.path, kept=_KEPT):
@@ -51,25 +52,3 @@ class MetricsLog(TrainerCallback):
         with saving(self.path, kept=_KEPT), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
             to_disk(stream)  # before the checkpoint that goes on after it
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The lines of a `metrics.jsonl`; empty where there is none.
-
-    A last line without its end, which a killed process leaves, is passed over.
-    """
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.strip() and line.endswith("\n")]
-
-
-def drop_torn_line(path: Path) -> None:
-    """Cuts off a last line without its end, so that other programs can read the file too."""
-    if not path.is_file():
-        return
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with path.open("r+b") as stream:
-            stream.truncate(len(whole))

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from qvft.errors import PreflightError
 from qvft.models.families import Family
-from qvft.models.sharded import gradient
+from qvft.models.sharded_weights import gradient
 from qvft.training.objectives.alignment import AlignmentObjective
 from qvft.training.objectives.alignment_losses import combined_loss
 

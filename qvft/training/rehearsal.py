@@ -19,7 +19,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
-from qvft.recipe.refused import require_accepted
+from qvft.recipe.refused_settings import require_accepted
 from qvft.training.arguments import check_arguments, training_arguments
 from qvft.training.phases import PhaseSetup, build_trainer
 

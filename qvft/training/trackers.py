@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from qvft.errors import QvftError, RecipeError
-from qvft.recipe.refused import first_line
+from qvft.recipe.refused_settings import first_line
 
 _THEIRS = "transformers/integrations/integration_utils.py"
 """The file of transformers that calls trackers."""

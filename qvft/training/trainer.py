@@ -14,15 +14,15 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from qvft.disk import saving
 from qvft.errors import NonFiniteLossError
-from qvft.models.sharded import is_sharded
+from qvft.models.sharded_weights import is_sharded
 from qvft.training.activations import lean_activations
-from qvft.training.batches.loading import LoadingTrainer
+from qvft.training.batches.loading_trainer import LoadingTrainer
 from qvft.training.checkpoints import STATE, NewCheckpoint
+from qvft.training.distributed.fsdp import lay_out_state, whole_state
+from qvft.training.distributed.zero import Zero, zero_stage
 from qvft.training.objectives.alignment import LANGUAGE, AlignmentObjective
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.plain_states import require_plain_states
-from qvft.training.processes.sharding import lay_out_state, whole_state
-from qvft.training.processes.zero import Zero, zero_stage
 from qvft.training.recovery.step_errors import some_of
 
 

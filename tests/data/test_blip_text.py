@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from qvft.data.blip_text import MAX_WORDS, clean_caption, clean_question
-from qvft.data.cleaned import Cleaned, TextsLeft, cleaned_rows, require_text_left
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Question, Sample
 from qvft.data.stream import Part
+from qvft.data.text_cleaning import Cleaned, TextsLeft, cleaned_rows, require_text_left
 from qvft.errors import DataError
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from qvft.assembly.model import base_model, base_of
 from qvft.data.collate import Collator
 from qvft.data.pixels import pixel_chunks
 from qvft.data.sample import ImageFile
 from qvft.recipe.load import load_recipe
+from qvft.setup.model import base_model, base_of
 
 
 @pytest.fixture(scope="module")

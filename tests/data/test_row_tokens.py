@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from qvft.assembly.data import read_texts
-from qvft.assembly.model import base_of, template_of
 from qvft.data.packing import packed
 from qvft.data.prompt import PromptTemplate
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row, training_rows
 from qvft.models.load import load_processor
 from qvft.recipe.load import load_recipe
+from qvft.setup.data import read_texts
+from qvft.setup.model import base_of, template_of
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,12 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from qvft.data.drawn import vocabulary_texts
 from qvft.files import new_folder, require_space
 from qvft.json_files import write_json
-from qvft.models.geometry import INITIALIZER_RANGE, OPT_IMAGE_TOKEN, known_configs, meta_model
+from qvft.models.reference_configs import (
+    INITIALIZER_RANGE,
+    OPT_IMAGE_TOKEN,
+    known_configs,
+    meta_model,
+)
 from qvft.models.tiny import IMAGE_TOKEN, tiny_tokenizer
 
 SHARD_BYTES = 2_000_000_000

@@ -16,8 +16,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from qvft.data.drawn import captions, draw, sample_scene, vocabulary_texts
 from qvft.models.families import FAMILIES
-from qvft.models.geometry import INITIALIZER_RANGE, known_configs
 from qvft.models.load import model_class
+from qvft.models.reference_configs import INITIALIZER_RANGE, known_configs
 from qvft.models.tiny import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_processor, tiny_tokenizer
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fullsize"))

@@ -45,18 +45,18 @@ from geometry import (
 )
 from table import markdown
 
-from qvft.assembly.bench.caption import bench_caption
-from qvft.assembly.bench.prediction import bench_prediction
-from qvft.assembly.bench.report import caption_json, machine, prediction_json, training_json
-from qvft.assembly.bench.training import bench_work, training_memory
-from qvft.assembly.model import Loaded, base_of, device, with_tools
-from qvft.assembly.training.work import TrainingWork, training_work
+from qvft.benchmark.caption import bench_caption
+from qvft.benchmark.prediction import bench_prediction
+from qvft.benchmark.report import caption_json, machine, prediction_json, training_json
+from qvft.benchmark.training import bench_work, training_memory
 from qvft.json_files import write_json
 from qvft.models.flex import require_flex, use_flex
 from qvft.models.quantize import quantization_config, quantize_in_place
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.schema import Recipe
+from qvft.setup.model import Loaded, base_of, device, with_tools
 from qvft.training.compiling import require_compiler
+from qvft.training.setup import TrainingSetup, training_setup
 
 
 class Session:
@@ -121,9 +121,9 @@ class Subject:
             quantize_in_place(model, config)
         return with_tools(self.recipe, base, model)
 
-    def work(self, *, nf4: bool = False) -> TrainingWork:
+    def work(self, *, nf4: bool = False) -> TrainingSetup:
         """The training that the recipe says, on such a model."""
-        return training_work(self.recipe, given=self.loaded(nf4=nf4))
+        return training_setup(self.recipe, given=self.loaded(nf4=nf4))
 
 
 def measure_geometry(
@@ -143,10 +143,10 @@ def measure_speed(
     """Training and decoding with bfloat16 weights."""
 
     @functools.cache
-    def work() -> TrainingWork:  # built by the first that wants it, whose failure is noted then
+    def work() -> TrainingSetup:  # built by the first that wants it, whose failure is noted then
         return subject.work()
 
-    def training(wanted: TrainingWork) -> dict[str, Any]:
+    def training(wanted: TrainingSetup) -> dict[str, Any]:
         return training_json(bench_work(wanted, rounds=rounds, steps=2, ways=("plain", "qvft")))
 
     def decoding() -> dict[str, Any]:
@@ -170,7 +170,7 @@ def measure_caption(session: Session, folder: Path, *, tiny: bool, rounds: int) 
     )
 
 
-def compiled(work: TrainingWork) -> TrainingWork:
+def compiled(work: TrainingSetup) -> TrainingSetup:
     """The same work with compiled blocks."""
     require_compiler(work.loaded.model.device)
     plans = [
@@ -179,7 +179,7 @@ def compiled(work: TrainingWork) -> TrainingWork:
     return replace(work, plans=plans)
 
 
-def with_flex(work: TrainingWork) -> TrainingWork:
+def with_flex(work: TrainingSetup) -> TrainingSetup:
     """The same work, its decoder with flex attention from now on."""
     require_flex(work.loaded.base.config, work.loaded.model.device)
     use_flex(work.loaded.model)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from qvft.json_files import complete_lines
 from qvft.train import main
-from qvft.training.metrics_log import read_metrics
 
 FILES = ("bridge.safetensors", "adapter_model.safetensors")
 GIVEN = [
@@ -38,8 +38,8 @@ def test_two_processes_equal_one(recipe_file: Path, tmp_path: Path) -> None:
         [*command, *steps], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    taken = max(row["step"] for row in read_metrics(two / "metrics.jsonl"))
-    assert taken == max(row["step"] for row in read_metrics(one / "metrics.jsonl"))
+    taken = max(row["step"] for row in complete_lines(two / "metrics.jsonl"))
+    assert taken == max(row["step"] for row in complete_lines(one / "metrics.jsonl"))
     for file in FILES:
         alone, both = load_file(one / "adapter" / file), load_file(two / "adapter" / file)
         assert alone.keys() == both.keys()

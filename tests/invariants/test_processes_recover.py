@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file
 from two_processes import HURT_STEP, HURT_STEPS, PLAIN, hurt
 
+from qvft.json_files import complete_lines
 from qvft.train import main
-from qvft.training.metrics_log import read_metrics
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_a_loss_that_is_not_finite_stops_both(recipe_file: Path, tmp_path: Path)
 def test_a_spike_is_left_out_by_both(recipe_file: Path, tmp_path: Path) -> None:
     done = hurt("spike", recipe_file, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = read_metrics(tmp_path / "metrics.jsonl")
+    rows = complete_lines(tmp_path / "metrics.jsonl")
     ((step, spike),) = [(row["step"], row["spike"]) for row in rows if "spike" in row]
     assert step == HURT_STEP
     assert len(spike["samples"]) == 8  # of both processes
@@ -41,7 +41,7 @@ def test_memory_that_ran_out_in_one_halves_the_batches_of_both(
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("memory ran out at step 7") == 1
     assert "with a batch of 4 texts: batches are taken in 2 parts" in done.stderr
-    rows = read_metrics(tmp_path / "two" / "metrics.jsonl")
+    rows = complete_lines(tmp_path / "two" / "metrics.jsonl")
     events = [(row["step"], row["out_of_memory"]) for row in rows if "out_of_memory" in row]
     assert events == [(HURT_STEP, {"batch_size": 2, "accumulation": 2})]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from qvft.assembly.pinned import pinned
 from qvft.errors import ModelError
 from qvft.recipe.load import load_recipe
 from qvft.recipe.lock import write_lock
+from qvft.training.resolve_revision import resolve_revision
 
 SECRETS = {
     "HF_TOKEN": "hf_PlantedInTheEnvironment0123456789",
@@ -102,22 +102,22 @@ def test_a_hub_id_is_pinned_to_its_commit_and_a_run_that_goes_on_keeps_it(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub.parent))
     folder = tmp_path / "run"
     recipe = load_recipe(recipe_file, [f"model.id={HUB_ID}", f"run.dir={folder}"])
-    first = pinned(recipe)
+    first = resolve_revision(recipe)
     assert first.model.revision == FIRST
     write_lock(first, folder)
     move_on(hub)
     with pytest.raises(ModelError):  # without progress the hub's own word counts
-        pinned(recipe)
+        resolve_revision(recipe)
     checkpoint = folder / "checkpoints" / "0" / "checkpoint-2"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text("{}")
-    assert pinned(recipe) == first
-    assert pinned(first) == first
+    assert resolve_revision(recipe) == first
+    assert resolve_revision(first) == first
 
 
 def test_a_folder_has_no_commit(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file)
-    assert pinned(recipe) == recipe
+    assert resolve_revision(recipe) == recipe
 
 
 def test_a_token_in_train_arguments_is_refused_before_anything_is_written(

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from qvft.files import sha256_file
+from qvft.json_files import complete_lines
 from qvft.train import main
-from qvft.training.metrics_log import read_metrics
 
 # 72 texts: 18 batches of 4, 9 steps of 2 batches an epoch.
 STATEFUL = [
@@ -64,7 +64,7 @@ def outcome(run: Path) -> dict[str, Any]:
     timed = {"seconds", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
     rows = [
         {key: value for key, value in row.items() if key not in timed}
-        for row in read_metrics(run / "metrics.jsonl")
+        for row in complete_lines(run / "metrics.jsonl")
         if "train_runtime" not in row
     ]
     return {
@@ -94,7 +94,7 @@ def cut(run: Path, folder: Path, phase: int, step: int) -> Path:
 
 
 def test_the_undisturbed_run_stops_early(whole: Path) -> None:
-    steps = [row["step"] for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
+    steps = [row["step"] for row in complete_lines(whole / "metrics.jsonl") if "loss" in row]
     assert 3 <= max(steps) < 20
     assert steps == [1, 2, *range(1, max(steps) + 1)]
 

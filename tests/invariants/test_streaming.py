@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tar_shards import png, write_shards, write_tar
 
-from qvft.assembly.checking.run import check_run
+from qvft.checking.check_run import check_run
 from qvft.train import main
 
 

@@ -13,8 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from qvft.adapters.freeze import mark_trainable
-from qvft.assembly.model import base_model, base_of, set_trainable, with_fresh_adapters
-from qvft.assembly.training.work import training_work
 from qvft.data.collate import IGNORED
 from qvft.data.rows import training_rows
 from qvft.errors import NonFiniteLossError, PreflightError, QvftError, RecipeError
@@ -22,16 +20,18 @@ from qvft.models.blip2 import insert_prefix
 from qvft.models.families import FAMILIES
 from qvft.models.stages import encode_images
 from qvft.recipe.load import load_recipe
+from qvft.setup.model import base_model, base_of, set_trainable, with_fresh_adapters
 from qvft.training.arguments import training_arguments
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.preflight import check_gradients, check_image_matters
+from qvft.training.setup import training_setup
 
 BLIP2 = FAMILIES["blip2"]
 
 
 @pytest.fixture(scope="module")
 def work(recipe_file: Path):
-    built = training_work(load_recipe(recipe_file))
+    built = training_setup(load_recipe(recipe_file))
     set_trainable(built.loaded, built.plans[0].tune)
     return built
 
@@ -152,9 +152,9 @@ def test_trap_10_saving_asks_no_hub(tiny_run: Path) -> None:
 def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    from qvft.training.phase_order import run_phases
+    from qvft.training.run_phases import run_phases
 
-    broken = training_work(
+    broken = training_setup(
         load_recipe(recipe_file, [f"run.dir={tmp_path}", "train.preflight=false"])
     )
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
 
 
 def test_trap_12_max_length_is_refused(recipe_file: Path) -> None:
-    from qvft.assembly.asking.generation import generation_fields
+    from qvft.inference.generation_config import generation_fields
 
     recipe = load_recipe(recipe_file, ["eval.answer.arguments={max_length: 20}"])
     with pytest.raises(RecipeError, match="max_new_tokens"):
@@ -198,7 +198,7 @@ def test_trap_16_only_the_decoder_is_quantised(recipe_file: Path) -> None:
 def test_trap_17_every_trained_component_has_a_gradient(
     recipe_file: Path, checkpointing: bool
 ) -> None:
-    work = training_work(
+    work = training_setup(
         load_recipe(recipe_file, [f"train.checkpointing={str(checkpointing).lower()}"])
     )
     setup = work.phase_setups()[0](Path("unused"))
@@ -231,7 +231,7 @@ def test_trap_19_evaluation_while_training_returns_three_numbers_a_row(
 ) -> None:
     from qvft.training.phases import build_trainer
 
-    work = training_work(load_recipe(recipe_file, ["train.eval_steps=1"]))
+    work = training_setup(load_recipe(recipe_file, ["train.eval_steps=1"]))
     trainer = build_trainer(
         work.phase_setups()[0](tmp_path),
         save_weights=work.save_weights,

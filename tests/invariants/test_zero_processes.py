@@ -24,8 +24,8 @@ from two_processes import (
     under_two,
 )
 
+from qvft.json_files import complete_lines
 from qvft.train import main as train
-from qvft.training.metrics_log import read_metrics
 
 pytestmark = pytest.mark.skipif(
     find_spec("deepspeed") is None,
@@ -92,7 +92,7 @@ def require_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_processes_end_with_the_weights_and_losses_of_one(pair: Pair, name: str) -> None:
     require_equal(weights(pair.one / name), weights(pair.two / name))
-    rows = [read_metrics(side / name / "metrics.jsonl") for side in (pair.one, pair.two)]
+    rows = [complete_lines(side / name / "metrics.jsonl") for side in (pair.one, pair.two)]
     named = {"loss", "grad_norm", "eval_token_loss", "loss_itc", "loss_itm", "loss_itg"}
     for alone, both in zip(*rows, strict=True):
         assert alone.keys() == both.keys()
@@ -140,7 +140,7 @@ def test_batches_may_be_summed_up(pair: Pair, tmp_path: Path) -> None:
 def test_a_spike_moves_no_weight(recipe_file: Path, tmp_path: Path) -> None:
     done = hurt("spike", recipe_file, tmp_path, **zero(2))
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = read_metrics(tmp_path / "metrics.jsonl")
+    rows = complete_lines(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows if "spike" in row] == [HURT_STEP]
     optimizer = torch.load(tmp_path / "checkpoints/0/checkpoint-8/optimizer.pt", weights_only=True)
     assert {entry["step"].item() for entry in optimizer["state"].values()} == {7}

@@ -11,7 +11,7 @@ import torch
 from qvft.errors import ModelError, QvftError
 from qvft.models.attention import attend
 from qvft.models.attention_weights import attention_kernels, eager_attention
-from qvft.models.base import find_base
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model
 from qvft.models.stages import decode_hidden, embed_rows, encode_images
 
@@ -22,13 +22,13 @@ ROUNDING = 1e-5  # of float32 sums over at most 17 weights, whose error is below
 
 @pytest.fixture(params=[None, "fresh"], ids=["blip2", "blip2_question"])
 def model(request, tiny_folder: Path):
-    base = find_base(str(tiny_folder), text_branch=request.param)
+    base = find_checkpoint(str(tiny_folder), text_branch=request.param)
     return load_model(base, dtype=torch.float32)
 
 
 @pytest.fixture
 def blip2(tiny_folder: Path):
-    return load_model(find_base(str(tiny_folder)), dtype=torch.float32)
+    return load_model(find_checkpoint(str(tiny_folder)), dtype=torch.float32)
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_a_model_without_a_qformer_is_refused(pixels: torch.Tensor) -> None:
 def test_a_quantised_decoder_is_read_and_stays_as_it_is(
     tiny_folder: Path, pixels: torch.Tensor
 ) -> None:
-    base = find_base(str(tiny_folder))
+    base = find_checkpoint(str(tiny_folder))
     model = load_model(base, dtype=torch.float32, quantize="nf4")
     stored = model.language_model.get_decoder().layers[0].self_attn.q_proj.weight
     assert stored.dtype == torch.uint8

@@ -10,16 +10,16 @@ import pytest
 import torch
 from transformers import GPT2Config, GPTNeoConfig, OPTConfig, PretrainedConfig
 
-from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.data.packing import Packer, packed
 from qvft.errors import RecipeError
 from qvft.models.flex import KERNEL, block_mask, require_flex, use_flex, uses_flex
-from qvft.models.packed import NOBODY, Packing
+from qvft.models.packed import SHARED_PREFIX, Packing
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.recipe.load import load_recipe
 from qvft.recipe.schema import Model
 from qvft.train import main
 from qvft.training.objectives.language import LanguageModelling
+from qvft.training.setup import TrainingSetup, training_setup
 
 
 def test_who_sees_whom_is_what_the_float_mask_says() -> None:
@@ -27,7 +27,7 @@ def test_who_sees_whom_is_what_the_float_mask_says() -> None:
     packing = Packing.of(packed(rows, [0, 0, 0, 1, 2], budget=12))
     lines, width = packing.owner.shape
     assert lines > 1 and (packing.owner == -1).any()  # several rows, and padding in one
-    sees = block_mask(packing.owner, packing.text, NOBODY).mask_mod
+    sees = block_mask(packing.owner, packing.text, SHARED_PREFIX).mask_mod
     found = torch.tensor(
         [
             [
@@ -41,11 +41,11 @@ def test_who_sees_whom_is_what_the_float_mask_says() -> None:
 
 
 @pytest.fixture
-def work(recipe_file: Path) -> Iterator[TrainingWork]:
-    yield training_work(load_recipe(recipe_file, []))
+def work(recipe_file: Path) -> Iterator[TrainingSetup]:
+    yield training_setup(load_recipe(recipe_file, []))
 
 
-def losses(work: TrainingWork) -> torch.Tensor:
+def losses(work: TrainingSetup) -> torch.Tensor:
     """Of packed rows, four texts of an image each."""
     rows = 3 * work.rows(work.plans[0], work.train, training=True)
     rows = [replace(row, sample=rows[index // 4].sample) for index, row in enumerate(rows)]
@@ -57,7 +57,7 @@ def losses(work: TrainingWork) -> torch.Tensor:
         return LanguageModelling(work.loaded.model).eval()(**batch)["row_loss"]
 
 
-def agree(work: TrainingWork) -> None:
+def agree(work: TrainingSetup) -> None:
     expected = losses(work)
     use_flex(work.loaded.model)
     assert uses_flex(work.loaded.model)
@@ -69,13 +69,13 @@ def agree(work: TrainingWork) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_losses_are_those_of_sdpa(work: TrainingWork) -> None:
+def test_losses_are_those_of_sdpa(work: TrainingSetup) -> None:
     with torch.compiler.set_stance("force_eager"):
         agree(work)
 
 
 @pytest.mark.slow
-def test_losses_of_the_compiled_kernel_are_those_of_sdpa(work: TrainingWork) -> None:
+def test_losses_of_the_compiled_kernel_are_those_of_sdpa(work: TrainingSetup) -> None:
     agree(work)
 
 

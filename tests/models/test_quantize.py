@@ -8,7 +8,7 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from qvft.models.base import find_base
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model
 from qvft.models.quantize import (
     element_count,
@@ -22,7 +22,7 @@ from qvft.models.quantize import (
 def test_weights_in_memory_become_what_loading_makes_of_them(
     tiny_folder: Path, double: bool
 ) -> None:
-    base = find_base(str(tiny_folder))
+    base = find_checkpoint(str(tiny_folder))
     loaded = load_model(base, dtype=torch.float32, quantize="nf4", double_quantize=double)
     made = load_model(base, dtype=torch.float32)
     config = quantization_config(base.family, "nf4", double=double, compute_dtype=torch.float32)
@@ -41,7 +41,7 @@ def test_weights_in_memory_become_what_loading_makes_of_them(
 
 
 def test_plain_weights_are_bytes_that_count_as_what_they_were(tiny_folder: Path) -> None:
-    model = load_model(find_base(str(tiny_folder)), dtype=torch.float32, quantize="nf4")
+    model = load_model(find_checkpoint(str(tiny_folder)), dtype=torch.float32, quantize="nf4")
     layers = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
     before = [element_count(layer.weight) for layer in layers]
     rest_in_plain_weights(model, torch.device("meta"))

@@ -108,7 +108,7 @@ def test_a_question_aware_recipe_counts_its_text_branch(
     name: str, branch: str, word_rows: int
 ) -> None:
     """What docs/question_aware.md adds up, for a Q-Former of 768 x 12 with an FFN of 3,072."""
-    from qvft.assembly.checking.recipe import check_model
+    from qvft.checking.check_recipe import check_model
 
     width, inner, layers, positions = 768, 3072, 12, 512
     ffn = 2 * width * inner + inner + width + 2 * width

@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qvft.assembly.asking.opening import open_target
-from qvft.assembly.asking.vision_language_model import VisionLanguageModel
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.files import sha256_file
-from qvft.models.base import find_base
+from qvft.inference.vision_language_model import VisionLanguageModel
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.stages import decode_hidden, embed_rows, encode_images, encode_vision, logits_of
 from qvft.predict import main as predict
+from qvft.setup.resolve_model import resolve_model
 from qvft.training.objectives.language import IGNORED, LanguageModelling, token_losses
 
 PROMPTS = ("with_prompt", "no_prompt")
@@ -56,7 +56,7 @@ class Reference:
 
     def opened(self, which: str = "no_prompt", *overrides: str) -> VisionLanguageModel:
         prompt = f'data.prompt.caption="{self.prompt(which)}"'
-        return VisionLanguageModel(open_target(self.name, overrides=[prompt, *overrides]))
+        return VisionLanguageModel(resolve_model(self.name, overrides=[prompt, *overrides]))
 
     def rows(self) -> list[tuple[int, Row]]:
         return [
@@ -91,7 +91,7 @@ def reference(request: pytest.FixtureRequest, shared_data: Path) -> Reference:
 def _require_the_weights_of(record: Path) -> None:
     """The numbers of the bundled model are those of one state of its weights."""
     weights = json.loads(record.read_text())
-    home = Path(find_base("qvft/tiny-blip2").location)
+    home = Path(find_checkpoint("qvft/tiny-blip2").location)
     assert sha256_file(home / "model.safetensors") == weights["sha256"]
     assert sha256_file(home / "tokenizer.json") == weights["tokenizer_sha256"]
 

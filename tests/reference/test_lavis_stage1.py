@@ -27,9 +27,6 @@ from transformers import (
 
 import qvft.training.objectives.alignment_losses as losses_module
 from qvft.adapters.checkpoint import Alignment
-from qvft.assembly.alignment.aligned import Aligned
-from qvft.assembly.alignment.heads import TextBranch, generation_start, new_branch
-from qvft.assembly.model import base_model, base_of
 from qvft.models.alignment.scoring import best_candidates, matching_scores, reranked, similarity
 from qvft.models.alignment.states import (
     generation_logits,
@@ -40,6 +37,9 @@ from qvft.models.alignment.states import (
 from qvft.models.alignment.texts import MAX_TOKENS
 from qvft.models.blip2 import encode_vision, query_states
 from qvft.recipe.load import parse_recipe
+from qvft.setup.alignment_heads import TextBranch, generation_start, new_branch
+from qvft.setup.alignment_model import AlignmentModel
+from qvft.setup.model import base_model, base_of
 from qvft.training.objectives.alignment import AlignmentObjective
 from qvft.training.objectives.alignment_losses import LABEL_SMOOTHING, LossSum, hard_negatives
 
@@ -88,7 +88,7 @@ def reference(folder: Path) -> Reference:
 
 
 @pytest.fixture(scope="module")
-def aligned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Aligned:
+def aligned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AlignmentModel:
     """The fixture as a base model whose alignment starts from a retrieval checkpoint.
 
     The two things that the checkpoint's class has no place for are set from LAVIS' own file, and
@@ -128,7 +128,7 @@ def aligned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Aligned:
         {name: stored[f"Qformer.cls.predictions.{theirs}"] for name, theirs in lost.items()}
     )
     heads.temperature.data = stored["temp"]
-    return Aligned(loaded, branch)
+    return AlignmentModel(loaded, branch)
 
 
 def _processor(folder: Path) -> Blip2Processor:
@@ -166,7 +166,7 @@ class Batch:
 
     name: str
     reference: Reference
-    aligned: Aligned
+    aligned: AlignmentModel
 
     @property
     def images(self) -> tuple[Tensor, list[int], list[int]]:
@@ -229,7 +229,7 @@ class Draws:
 
 
 @pytest.fixture(params=BATCHES)
-def batch(request: pytest.FixtureRequest, reference: Reference, aligned: Aligned) -> Batch:
+def batch(request: pytest.FixtureRequest, reference: Reference, aligned: AlignmentModel) -> Batch:
     return Batch(request.param, reference, aligned)
 
 
@@ -249,7 +249,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 @torch.no_grad()
-def test_texts_are_lavis_tokens(reference: Reference, aligned: Aligned) -> None:
+def test_texts_are_lavis_tokens(reference: Reference, aligned: AlignmentModel) -> None:
     ids, mask = aligned.encode(reference.inputs["texts"])
     width = ids.shape[1]
     assert width == MAX_TOKENS  # the third text is cut
@@ -258,7 +258,7 @@ def test_texts_are_lavis_tokens(reference: Reference, aligned: Aligned) -> None:
 
 
 @torch.no_grad()
-def test_image_features_with_either_epsilon(reference: Reference, aligned: Aligned) -> None:
+def test_image_features_with_either_epsilon(reference: Reference, aligned: AlignmentModel) -> None:
     model, pixels = aligned.loaded.model, reference.given["pixel_values"]
     expected = reference.tensor("image_features")
     close(encode_vision(model, pixels), expected, STATES)
@@ -273,7 +273,7 @@ def test_image_features_with_either_epsilon(reference: Reference, aligned: Align
 
 
 @torch.no_grad()
-def test_states_and_embeddings(reference: Reference, aligned: Aligned) -> None:
+def test_states_and_embeddings(reference: Reference, aligned: AlignmentModel) -> None:
     pixels = reference.given["pixel_values"]
     states = query_states(aligned.loaded.model, aligned.features(pixels))
     close(states, reference.tensor("query_states"), STATES)
@@ -287,7 +287,7 @@ def test_states_and_embeddings(reference: Reference, aligned: Aligned) -> None:
 
 
 @torch.no_grad()
-def test_states_of_queries_that_see_the_text(reference: Reference, aligned: Aligned) -> None:
+def test_states_of_queries_that_see_the_text(reference: Reference, aligned: AlignmentModel) -> None:
     rows = reference.expected["multimodal_rows"]
     ids, mask = aligned.encode([reference.inputs["texts"][row] for row in rows])
     states = joint_states(
@@ -390,7 +390,9 @@ def test_text_generation_token_by_token(batch: Batch) -> None:
     close(token_losses, batch.tensor("itg_token_losses"), TEXT_LOGITS)
 
 
-def test_text_generation_starts_with_lavis_token(reference: Reference, aligned: Aligned) -> None:
+def test_text_generation_starts_with_lavis_token(
+    reference: Reference, aligned: AlignmentModel
+) -> None:
     start = reference.expected["dec_id"]
     assert aligned.branch.heads.generation_start_id == start
     tokenizer = copy.deepcopy(aligned.branch.tokenizer)
@@ -420,7 +422,7 @@ def our_name(theirs: str) -> str:
     return name
 
 
-def gradients(loss: LossSum, aligned: Aligned) -> dict[str, Tensor]:
+def gradients(loss: LossSum, aligned: AlignmentModel) -> dict[str, Tensor]:
     modules = (aligned.loaded.model, aligned.branch.heads)
     for module in modules:
         module.zero_grad()
@@ -446,7 +448,7 @@ def compare(found: Mapping[str, Tensor], reference: Reference, kind: str) -> Non
 
 
 @pytest.fixture
-def plain(reference: Reference, aligned: Aligned) -> Batch:
+def plain(reference: Reference, aligned: AlignmentModel) -> Batch:
     return Batch("plain", reference, aligned)
 
 
@@ -479,15 +481,15 @@ def test_gradients_of_contrast_are_lavis_where_the_gathered_side_has_none(
     compare(found, plain.reference, "itc")
 
 
-def cut_at(aligned: Aligned, tokens: int) -> Aligned:
+def cut_at(aligned: AlignmentModel, tokens: int) -> AlignmentModel:
     """The same heads with texts of this length."""
     saved = aligned.branch.saved
     longer = Alignment(saved.heads, saved.objectives, saved.tokenizer, tokens)
-    return Aligned(aligned.loaded, TextBranch(longer, aligned.branch.tokenizer))
+    return AlignmentModel(aligned.loaded, TextBranch(longer, aligned.branch.tokenizer))
 
 
 @torch.no_grad()
-def ranked(aligned: Aligned, reference: Reference) -> dict[str, Tensor]:
+def ranked(aligned: AlignmentModel, reference: Reference) -> dict[str, Tensor]:
     """Cosines, matching of every pair, candidates and scores after re-ranking, both ways."""
     pixels, texts = reference.given["pixel_values"], reference.inputs["rerank_texts"]
     vectors = aligned.text_vectors(texts)
@@ -514,7 +516,7 @@ def ranked(aligned: Aligned, reference: Reference) -> dict[str, Tensor]:
     }
 
 
-def test_reranking(reference: Reference, aligned: Aligned) -> None:
+def test_reranking(reference: Reference, aligned: AlignmentModel) -> None:
     found = ranked(cut_at(aligned, EVALUATION_TOKENS), reference)
     for name, tolerance in (
         ("text_embeddings", EMBEDDINGS),
@@ -537,7 +539,7 @@ def test_reranking(reference: Reference, aligned: Aligned) -> None:
 
 
 def test_retrieval_reads_the_tokens_that_training_read(
-    reference: Reference, aligned: Aligned
+    reference: Reference, aligned: AlignmentModel
 ) -> None:
     """LAVIS trains on 32 tokens and evaluates on 35: of the nine texts the two that are longer than
     32 have other vectors there, the others the same."""

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import torch
 
-from qvft.assembly.alignment.aligned import open_aligned
-from qvft.assembly.data import read_texts
-from qvft.assembly.model import Loaded
 from qvft.data.rows import evaluation_rows
 from qvft.eval import main as evaluate
-from qvft.json_files import read_json, read_jsonl
+from qvft.json_files import complete_lines, read_json, read_jsonl
 from qvft.models.alignment.scoring import matching_scores, similarity
 from qvft.recipe.schema import Recipe
-from qvft.training.metrics_log import read_metrics
+from qvft.setup.alignment_model import load_alignment_model
+from qvft.setup.data import read_texts
+from qvft.setup.model import Loaded
 from qvft.training.objectives.language import LanguageModelling
 
 Scores = dict[str, list[list[float]]]
@@ -47,14 +46,14 @@ def recalls(run: Path) -> dict[str, float]:
 
 def losses_of_step(run: Path, step: int) -> dict[str, float]:
     """The losses of a run that were logged at a step, by name."""
-    rows = (row for row in read_metrics(run / "metrics.jsonl") if row["step"] == step)
+    rows = (row for row in complete_lines(run / "metrics.jsonl") if row["step"] == step)
     return {name: value for name, value in next(rows).items() if name.startswith("loss")}
 
 
 @torch.no_grad()
 def alignment(run: Path, recipe: Recipe) -> Scores:
     """Cosines and matching scores of each evaluation image (I) and every caption (M)."""
-    aligned, samples = open_aligned(run), read_texts(recipe, "eval")
+    aligned, samples = load_alignment_model(run), read_texts(recipe, "eval")
     captions = [caption for sample in samples for caption in sample.captions]
     collator = aligned.loaded.collator
     pixels = collator.normalise([collator.decode(sample.image) for sample in samples])

@@ -13,11 +13,11 @@ from measuring import alignment, losses_of_step, recalls, row_losses, texts
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Blip2ForImageTextRetrieval
 
-from qvft.assembly.data import read_texts
-from qvft.assembly.model import trained_model
-from qvft.assembly.runs import run_recipe
 from qvft.check import main as check
 from qvft.export import main as export
+from qvft.setup.data import read_texts
+from qvft.setup.model import trained_model
+from qvft.setup.run_recipe import run_recipe
 from qvft.train import main as train
 
 KEPT = sorted(Path(__file__).with_name("aligned").glob("*/expected.json"))

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from measuring import row_losses, texts
 
-from qvft.assembly.asking.opening import load_opened, open_target
-from qvft.assembly.exporting.merging import merge_run
-from qvft.assembly.model import trained_model
-from qvft.assembly.runs import run_recipe
 from qvft.check import main as check
+from qvft.setup.model import trained_model
+from qvft.setup.resolve_model import load_resolved, resolve_model
+from qvft.setup.run_recipe import run_recipe
+from qvft.weights.merge import merge_run
 
 KEPT = sorted(path.parent for path in Path(__file__).parent.glob("*/expected.json"))
 TOLERANCE = {"rel": 1e-4, "abs": 1e-5}
@@ -48,5 +48,5 @@ def test_an_earlier_checkpoint_is_merged(kept: tuple[Path, dict[str, Any]], tmp_
     run, expected = kept
     merge_run(run, tmp_path / "merged")
     recipe = run_recipe(run, [])
-    merged = load_opened(open_target(str(tmp_path / "merged")))
+    merged = load_resolved(resolve_model(str(tmp_path / "merged")))
     assert row_losses(merged, recipe) == pytest.approx(expected["row_losses"], **TOLERANCE)

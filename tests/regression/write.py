@@ -13,9 +13,9 @@ from pathlib import Path
 
 from measuring import row_losses, texts
 
-from qvft.assembly.model import base_model, base_of, trained_model
-from qvft.assembly.runs import run_recipe
 from qvft.json_files import write_json
+from qvft.setup.model import base_model, base_of, trained_model
+from qvft.setup.run_recipe import run_recipe
 from qvft.train import main as train
 
 # Prompts that the bundled model has never seen, so that base and checkpoint say different things.

@@ -14,9 +14,9 @@ from pathlib import Path
 from measuring import Scores, alignment, losses_of_step, recalls, row_losses, texts
 from small_base import write_small_base
 
-from qvft.assembly.model import base_model, base_of, trained_model
-from qvft.assembly.runs import run_recipe
 from qvft.json_files import write_json
+from qvft.setup.model import base_model, base_of, trained_model
+from qvft.setup.run_recipe import run_recipe
 from qvft.train import main as train
 
 # A checkpoint lies three steps before the end, at a learning rate that still moves weights.

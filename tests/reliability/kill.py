@@ -148,11 +148,7 @@ def _in_child(work: Path) -> Path:
 
 
 def _import_all() -> None:
-    import qvft.assembly.asking.predicting
-    import qvft.assembly.evaluating.evaluation
-    import qvft.assembly.exporting.merging
-    import qvft.assembly.training.work
-    import qvft.training.run  # noqa: F401
+    pass
 
 
 if __name__ == "__main__":

@@ -131,15 +131,15 @@ def _trained(folder: Path) -> dict[str, Any]:
 def _cache(recipe: Path, folder: Path) -> int:
     import os
 
-    import qvft.assembly.features as features
-    from qvft.assembly.training.work import training_work
+    import qvft.setup.feature_cache as features
     from qvft.log import exit_status
     from qvft.recipe.load import load_recipe
+    from qvft.training.setup import training_setup
 
     os.environ["QVFT_CACHE"] = str(folder / "cache")
     features.fill = partial(features.fill, shard_records=SHARD_RECORDS)
     features.CHUNK = SHARD_RECORDS
-    return exit_status(lambda: training_work(load_recipe(str(recipe), ())).cache_features())
+    return exit_status(lambda: training_setup(load_recipe(str(recipe), ())).cache_features())
 
 
 def _cached(folder: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def decoding(count: int, *, seed: int, work: Path) -> Counter[str]:
     """Fields of GenerationConfig with odd values: two texts, or one `UserError` names a field."""
     from transformers import GenerationConfig
 
-    from qvft.assembly.asking.vision_language_model import load_model
+    from qvft.inference.vision_language_model import load_model
 
     names = [*GenerationConfig().to_dict(), "max_new_tokens", "no_such_field"]
     model, image = load_model("qvft/tiny-blip2"), Image.new("RGB", (16, 16))

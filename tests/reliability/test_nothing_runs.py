@@ -15,7 +15,7 @@ import torch
 
 from qvft import predict, train
 from qvft.errors import CheckpointError, ModelError, UserError
-from qvft.models.base import find_base
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model, load_processor
 from qvft.training.plain_states import require_plain_states
 
@@ -132,7 +132,7 @@ def test_a_pickle_instead_of_safetensors_is_refused(base: Path, marker: Path) ->
     (base / "model.safetensors").unlink()
     torch.save(Trap(marker), base / "pytorch_model.bin")
     with pytest.raises(ModelError):
-        load_model(find_base(str(base)), dtype=torch.float32)
+        load_model(find_checkpoint(str(base)), dtype=torch.float32)
     assert not marker.exists()
 
 
@@ -142,7 +142,7 @@ def test_an_index_names_safetensors_of_its_own_folder(base: Path, marker: Path, 
     index = {"metadata": {}, "weight_map": {"query_tokens": shard}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="names the file .*expected safetensors files beside it"):
-        find_base(str(base))
+        find_checkpoint(str(base))
     assert not marker.exists()
 
 
@@ -161,7 +161,7 @@ def test_code_that_a_config_names_is_never_run(
         change_json(base / name, auto_map=evil)
     (base / "custom_generate").mkdir()
     (base / "custom_generate" / "generate.py").write_text(CODE.format(marker=marker))
-    found = find_base(str(base))
+    found = find_checkpoint(str(base))
     load_model(found, dtype=torch.float32)
     load_processor(found)
     assert not marker.exists()
@@ -183,7 +183,7 @@ def test_a_class_that_only_the_folder_knows_is_refused_or_passed_over(
     auto = {"AutoProcessor": "evil.Evil", "AutoTokenizer": ["evil.Evil", "evil.Evil"]}
     change_json(base / file, **{"auto_map": auto, **changes})
     try:
-        load_processor(find_base(str(base)))
+        load_processor(find_checkpoint(str(base)))
     except UserError as error:
         assert "trust_remote_code" not in (error.do or "")
     assert not marker.exists()
@@ -193,7 +193,7 @@ def test_a_kernel_of_a_hub_is_refused(base: Path) -> None:
     """transformers would fetch and run it where the package `kernels` is installed."""
     change_json(base / "config.json", attn_implementation="someone/kernel")
     with pytest.raises(ModelError, match="names the kernel someone/kernel, which is code"):
-        find_base(str(base))
+        find_checkpoint(str(base))
 
 
 STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")

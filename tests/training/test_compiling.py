@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from qvft.assembly.training.work import training_work
 from qvft.errors import RecipeError
 from qvft.recipe.load import load_recipe
 from qvft.train import main
 from qvft.training.compiling import compile_blocks, require_compiler
+from qvft.training.setup import training_setup
 
 FILES = ("adapter_model.safetensors", "bridge.safetensors")
 
@@ -24,7 +24,7 @@ def calls_compiled(block: nn.Module) -> bool:
 
 
 def test_blocks_are_compiled_in_place_and_back(recipe_file: Path) -> None:
-    work = training_work(load_recipe(recipe_file, []))
+    work = training_setup(load_recipe(recipe_file, []))
     model, family = work.loaded.model, work.loaded.base.family
     names = list(model.state_dict())
     compile_blocks(model, family, True)

@@ -17,10 +17,10 @@ import pytest
 import qvft.files
 import qvft.training.stopping as stopping
 from qvft.files import sha256_file
+from qvft.json_files import complete_lines
 from qvft.locks import inside
 from qvft.train import main
 from qvft.training.checkpoints import STATE
-from qvft.training.metrics_log import read_metrics
 from qvft.training.trainer import QFormerTrainer
 
 FILES = ("bridge.safetensors", "adapter_model.safetensors", "adapter_config.json")
@@ -63,7 +63,7 @@ def digests(run: Path) -> list[str]:
 
 
 def steps(run: Path) -> list[int]:
-    return [row["step"] for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
+    return [row["step"] for row in complete_lines(run / "metrics.jsonl") if "loss" in row]
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-from qvft.training.metrics_log import MetricsLog, drop_torn_line, read_metrics
+from qvft.json_files import complete_lines, drop_torn_line
+from qvft.training.metrics_log import MetricsLog
 
 
 def state(step: int, *, main: bool = True) -> SimpleNamespace:
@@ -19,12 +20,12 @@ def write(path: Path, *steps: int, phase: str = "train") -> None:
 
 
 def steps(path: Path) -> list[tuple[str, int]]:
-    return [(row["phase"], row["step"]) for row in read_metrics(path)]
+    return [(row["phase"], row["step"]) for row in complete_lines(path)]
 
 
 def test_a_log_becomes_a_line_with_phase_step_and_seconds(tmp_path: Path) -> None:
     write(tmp_path / "m.jsonl", 3)
-    (row,) = read_metrics(tmp_path / "m.jsonl")
+    (row,) = complete_lines(tmp_path / "m.jsonl")
     assert set(row) == {"phase", "step", "seconds", "loss"}
     assert (row["phase"], row["step"], row["loss"]) == ("train", 3, 1.5)
 
@@ -32,7 +33,7 @@ def test_a_log_becomes_a_line_with_phase_step_and_seconds(tmp_path: Path) -> Non
 def test_only_the_main_process_writes(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "m.jsonl", "train")
     log.on_log(None, state(1, main=False), None, logs={"loss": 1.0})
-    assert read_metrics(tmp_path / "m.jsonl") == []
+    assert complete_lines(tmp_path / "m.jsonl") == []
 
 
 def test_a_resumed_phase_drops_the_steps_it_repeats(tmp_path: Path) -> None:

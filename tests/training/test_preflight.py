@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.data.rows import training_rows
 from qvft.errors import PreflightError
 from qvft.models.families import FAMILIES
@@ -22,6 +21,7 @@ from qvft.training.preflight import (
     check_image_matters,
     distinct_first,
 )
+from qvft.training.setup import TrainingSetup, training_setup
 
 BLIP2 = FAMILIES["blip2"]
 
@@ -93,13 +93,13 @@ def test_rows_of_different_images_are_chosen() -> None:
 
 
 @pytest.fixture(scope="module")
-def aligned_work(recipe_file: Path) -> TrainingWork:
-    built = training_work(load_recipe(recipe_file, ["objectives={itc: 0.5, itm: 0.5, itg: 0.25}"]))
+def aligned_work(recipe_file: Path) -> TrainingSetup:
+    built = training_setup(load_recipe(recipe_file, ["objectives={itc: 0.5, itm: 0.5, itg: 0.25}"]))
     built.counts(built.plans[0])
     return built
 
 
-def aligned(work: TrainingWork, *names: str, kind: str = "caption"):
+def aligned(work: TrainingSetup, *names: str, kind: str = "caption"):
     """The objective with these parts of it, and a batch of four rows of a kind."""
     assert work.branch is not None
     work.branch.heads.train_only([name for name in names if name != "lm"])
@@ -117,7 +117,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, head: nn.Module) -> None:
     monkeypatch.setattr(head, "forward", lambda *inputs: forward(*inputs).detach())
 
 
-def test_heads_are_a_component_of_the_objective(aligned_work: TrainingWork) -> None:
+def test_heads_are_a_component_of_the_objective(aligned_work: TrainingSetup) -> None:
     work = aligned_work
     module, batch = aligned(work, "lm", "itc", "itm", "itg")
     largest = check_backward(module, work.loaded.model, BLIP2, batch)
@@ -126,7 +126,7 @@ def test_heads_are_a_component_of_the_objective(aligned_work: TrainingWork) -> N
     assert all(weight.grad is None for weight in module.parameters())
 
 
-def test_only_what_the_objectives_train_is_asked_for(aligned_work: TrainingWork) -> None:
+def test_only_what_the_objectives_train_is_asked_for(aligned_work: TrainingSetup) -> None:
     work = aligned_work
     module, batch = aligned(work, "lm", "itm")
     assert not module.heads.vision_projection.weight.requires_grad
@@ -135,7 +135,7 @@ def test_only_what_the_objectives_train_is_asked_for(aligned_work: TrainingWork)
 
 @pytest.mark.parametrize("part", ["itm_head", "text_projection"])
 def test_a_head_without_gradient_is_named(
-    aligned_work: TrainingWork, monkeypatch: pytest.MonkeyPatch, part: str
+    aligned_work: TrainingSetup, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     work = aligned_work
     module, batch = aligned(work, "lm", "itc", "itm")
@@ -151,7 +151,7 @@ def backward(module: AlignmentObjective, batch: dict[str, Tensor]) -> None:
 
 
 def test_the_first_backward_pass_must_go_through_every_head(
-    aligned_work: TrainingWork, monkeypatch: pytest.MonkeyPatch
+    aligned_work: TrainingSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, batch = aligned(aligned_work, "lm", "itc", "itm")
     cut(monkeypatch, module.heads.itm_head)
@@ -161,7 +161,7 @@ def test_the_first_backward_pass_must_go_through_every_head(
         check.on_pre_optimizer_step(None, None, None, model=module)
 
 
-def test_heads_may_wait_for_captions_but_not_for_ever(aligned_work: TrainingWork) -> None:
+def test_heads_may_wait_for_captions_but_not_for_ever(aligned_work: TrainingSetup) -> None:
     module, questions = aligned(aligned_work, "lm", "itc", "itm", kind="question")
     backward(module, questions)
     check = GradientCheck(module.model, BLIP2)

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration, PretrainedConfig
 
-from qvft.models.geometry import meta_model
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
+from qvft.models.reference_configs import meta_model
 from qvft.models.tiny import tiny_config
 from qvft.weights.base_weights import stored_weights
 

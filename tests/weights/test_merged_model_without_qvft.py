@@ -11,11 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from qvft.adapters.lora import load_lora
-from qvft.assembly.exporting.probing import probe_rows
-from qvft.assembly.model import trained_model
 from qvft.recipe.lock import read_lock
+from qvft.setup.model import trained_model
 from qvft.weights.outputs import plain_outputs, toolkit_outputs
 from qvft.weights.probes import make_probes
+from qvft.weights.run_probes import probe_rows
 
 BLOCKED = """
 import sys

@@ -13,16 +13,16 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 from qvft.adapters.lora import without_adapters
-from qvft.assembly.exporting.merging import merge_run
-from qvft.assembly.exporting.probing import probe_rows
-from qvft.assembly.model import trained_model
 from qvft.errors import VerificationError
 from qvft.files import sha256_file
 from qvft.models.tiny import tiny_config
 from qvft.recipe.lock import read_lock
+from qvft.setup.model import trained_model
+from qvft.weights.merge import merge_run
 from qvft.weights.outputs import plain_outputs, toolkit_logits
 from qvft.weights.plan import MergePlan
 from qvft.weights.probes import make_probes
+from qvft.weights.run_probes import probe_rows
 from qvft.weights.shards import write_shards
 from qvft.weights.tolerance import logit_errors
 
@@ -118,9 +118,7 @@ def test_a_base_read_weight_by_weight_and_one_loaded_whole_are_written_alike(
 ) -> None:
     record = json.loads((merged / "merge.json").read_text())
     # `merged` was read weight by weight; without a checkpoint that fits, the base is loaded.
-    monkeypatch.setattr(
-        "qvft.assembly.exporting.base_weights.stored_weights", lambda checkpoint, model: None
-    )
+    monkeypatch.setattr("qvft.weights.open_base.stored_weights", lambda checkpoint, model: None)
     content = merge_run(drawn_run, tmp_path / "model")
     assert content["files"] == record["files"]
 
@@ -131,7 +129,7 @@ def test_merging_twice_gives_the_same_bytes_and_loads_no_base_to_write_them(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the base was loaded")
 
-    monkeypatch.setattr("qvft.assembly.exporting.base_weights.base_model", refuse)
+    monkeypatch.setattr("qvft.weights.open_base.base_model", refuse)
     content = merge_run(drawn_run, tmp_path / "model")
     assert content["files"] == json.loads((merged / "merge.json").read_text())["files"]
 
@@ -185,7 +183,7 @@ def test_a_weight_changed_after_the_plan_fails(make_run, tmp_path: Path, monkeyp
             stream.seek(-1, io.SEEK_END)
             stream.write(bytes([last ^ 0x80]))
 
-    monkeypatch.setattr("qvft.assembly.exporting.merging.write_shards", write_badly)
+    monkeypatch.setattr("qvft.weights.merge.write_shards", write_badly)
     with pytest.raises(VerificationError, match=r"1 of \d+ weights of vision_model.post_layernorm"):
         merge_run(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import Blip2ForConditionalGeneration, PreTrainedModel
 
 import qvft.weights.verify
-from qvft.assembly.exporting.ingredients import Ingredients, read_ingredients
-from qvft.models.geometry import meta_model
 from qvft.models.question_aware.checkpoint import open_checkpoint
+from qvft.models.reference_configs import meta_model
 from qvft.models.tiny import tiny_config
 from qvft.weights.base_weights import StoredWeights, stored_weights
+from qvft.weights.merge_inputs import Ingredients, read_ingredients
 from qvft.weights.plan import MergePlan, make_plan
 from qvft.weights.shards import write_shards
 from qvft.weights.verify import verify_weights

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qvft.assembly.exporting.ingredients import read_ingredients
-from qvft.assembly.model import base_model, base_of
 from qvft.errors import VerificationError
+from qvft.setup.model import base_model, base_of
+from qvft.weights.merge_inputs import read_ingredients
 from qvft.weights.plan import make_plan
 from qvft.weights.verify import verify_weights
 

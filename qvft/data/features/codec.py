@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qvft.data.features.space import Space
+from qvft.data.features.cache_spec import FeatureSpec
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _LARGEST = 127
 
 
-def to_record(space: Space, features: Tensor) -> Tensor:
+def to_record(space: FeatureSpec, features: Tensor) -> Tensor:
     """The payload of a record (uint8) of features (P, W).
 
     With int8 each token t is kept as round(x / s) with s = max|x| / 127, so that a value is off by
@@ -33,7 +33,7 @@ def to_record(space: Space, features: Tensor) -> Tensor:
     return payload
 
 
-def from_record(space: Space, payload: Tensor) -> Tensor:
+def from_record(space: FeatureSpec, payload: Tensor) -> Tensor:
     """Features (P, W) of a payload: a view of its memory, or, with int8, float32 of their own."""
     if space.stored_dtype != "int8":
         return payload.view(_DTYPES[space.stored_dtype]).view(space.patches, space.width)

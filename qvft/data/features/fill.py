@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from qvft.data.features.content import Contents, contents_of
-from qvft.data.features.leftovers import remove_leftovers
+from qvft.data.features.orphaned_files import remove_leftovers
 from qvft.data.features.shards import Record, write_shards
 from qvft.data.features.size import require_room
 from qvft.data.features.store import Store
@@ -188,19 +188,19 @@ def _encoded(
         num_workers=min(workers, len(chunks)),
     )
     for chunk, (pixels, problems) in zip(chunks, loader if chunks else (), strict=True):
-        usable = []
+        validate_images = []
         for item, problem in zip(chunk, problems, strict=True):
             if problem is None:
-                usable.append(item)
+                validate_images.append(item)
             else:
                 unusable[item.source.name] = problem
         records: list[Record] = []
         if pixels is not None:
             with torch.no_grad():
                 features = encode(pixels).detach().cpu()
-            expected = (len(usable), store.space.patches, store.space.width)
+            expected = (len(validate_images), store.space.patches, store.space.width)
             assert features.shape == expected, f"{tuple(features.shape)}, not {expected}"
-            for item, one in zip(usable, features, strict=True):
+            for item, one in zip(validate_images, features, strict=True):
                 _require_finite(one, item)
                 records.append((item.key, one))
         yield len(chunk), records

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from qvft.data.features.space import Space, space_of
+from qvft.data.features.cache_spec import FeatureSpec, space_of
 from qvft.errors import DataError, UserError
 from qvft.files import given_path
 from qvft.json_files import read_json
@@ -43,7 +43,7 @@ def shard_names(folder: Path) -> list[str]:
     return []
 
 
-def read_space(folder: Path) -> Space:
+def read_space(folder: Path) -> FeatureSpec:
     """The space whose folder this is.
 
     Raises:

@@ -6,14 +6,18 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from qvft.data.features.space import Space
+from qvft.data.features.cache_spec import FeatureSpec
 from qvft.json_files import sha256_json
 
 KEY_BYTES = 32
 
 
 def features_key(
-    space: Space, content: str, *, view: int = 0, augmentation: Mapping[str, Any] | None = None
+    space: FeatureSpec,
+    content: str,
+    *,
+    view: int = 0,
+    augmentation: Mapping[str, Any] | None = None,
 ) -> bytes:
     """32 bytes that differ wherever the features may differ.
 

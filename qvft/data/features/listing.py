@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from qvft.data.features.cache_spec import FeatureSpec
 from qvft.data.features.folders import (
     INDEX,
     SPACE_FILE,
@@ -16,7 +17,6 @@ from qvft.data.features.folders import (
     space_folders,
 )
 from qvft.data.features.index import read_index, require_content, require_length
-from qvft.data.features.space import Space
 from qvft.errors import DataError
 
 
@@ -34,7 +34,7 @@ class Listed:
     """
 
     folder: Path
-    space: Space | None
+    space: FeatureSpec | None
     images: int
     damaged: int
     bytes: int

@@ -16,8 +16,8 @@ from qvft.data.features.folders import (
     shard_names,
     space_folders,
 )
-from qvft.data.features.leftovers import leftovers
 from qvft.data.features.listing import verified_shard
+from qvft.data.features.orphaned_files import leftovers
 from qvft.errors import DataError, UserError
 
 _DAY_S = 86_400.0

@@ -20,10 +20,10 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from qvft.data.features.cache_spec import FeatureSpec
 from qvft.data.features.codec import from_record, to_record
 from qvft.data.features.folders import INDEX, RECORDS
 from qvft.data.features.index import PRUNE, Index, index_json
-from qvft.data.features.space import Space
 from qvft.disk import not_written
 from qvft.errors import DataError, QvftError, SpaceError
 from qvft.files import new_file
@@ -36,7 +36,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class Growing:
     """A shard while it is written; its records go to the disk as they come."""
 
-    def __init__(self, space: Space, file: IO[bytes]) -> None:
+    def __init__(self, space: FeatureSpec, file: IO[bytes]) -> None:
         self._space, self._file, self._digest = space, file, hashlib.sha256()
         self._keys: list[bytes] = []
         self._checksums: list[int] = []
@@ -61,7 +61,7 @@ class Growing:
 
 
 @contextmanager
-def new_shard(folder: Path, space: Space, name: str) -> Iterator[Growing]:
+def new_shard(folder: Path, space: FeatureSpec, name: str) -> Iterator[Growing]:
     """Yields a shard that can be seen only once the block has ended without an error.
 
     Its records are on the disk before its index is, and the index before the block is left.
@@ -91,7 +91,7 @@ def new_shard(folder: Path, space: Space, name: str) -> Iterator[Growing]:
 
 def write_shards(
     folder: Path,
-    space: Space,
+    space: FeatureSpec,
     chunks: Iterator[Sequence[Record]],
     *,
     records: int,
@@ -139,7 +139,7 @@ class Shard:
         index: what `read_index` gave.
     """
 
-    def __init__(self, folder: Path, space: Space, index: Index) -> None:
+    def __init__(self, folder: Path, space: FeatureSpec, index: Index) -> None:
         self._space, self._index = space, index
         self._path = folder / f"{index.name}{RECORDS}"
         self._map: Tensor | None = None

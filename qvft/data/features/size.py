@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qvft.data.features.space import Space
+from qvft.data.features.cache_spec import FeatureSpec
 from qvft.errors import RecipeError
 from qvft.files import require_space
 
@@ -12,14 +12,14 @@ _INDEX_BYTES = 128
 """Of a record's key and checksum in its shard's index, rounded up."""
 
 
-def features_bytes(space: Space, images: int, *, views: int = 1) -> int:
+def features_bytes(space: FeatureSpec, images: int, *, views: int = 1) -> int:
     """Bytes on the disk of the features of `images`, each in `views` views."""
     return images * views * (space.record_bytes + _INDEX_BYTES)
 
 
 def require_room(
     cache: Path,
-    space: Space,
+    space: FeatureSpec,
     images: int,
     *,
     views: int = 1,

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qvft.data.features.cache_spec import FeatureSpec, space_json
 from qvft.data.features.content import Contents
 from qvft.data.features.folders import SPACE_FILE, read_space, shard_names
 from qvft.data.features.index import Index, read_index, require_length
 from qvft.data.features.key import features_key
 from qvft.data.features.shards import Shard
-from qvft.data.features.space import Space, space_json
 from qvft.data.sample import ImageSource
 from qvft.disk import not_written
 from qvft.errors import DataError, ImageError
@@ -27,7 +27,7 @@ from qvft.log import get_logger
 logger = get_logger(__name__)
 
 
-def open_store(cache: Path, space: Space) -> Store:
+def open_store(cache: Path, space: FeatureSpec) -> Store:
     """The store of a space, whose folder is made and described if it is not yet.
 
     Raises:
@@ -55,7 +55,7 @@ class Store:
         space: what its features have in common.
     """
 
-    def __init__(self, folder: Path, space: Space) -> None:
+    def __init__(self, folder: Path, space: FeatureSpec) -> None:
         self.folder, self.space = folder, space
         self._places: dict[bytes, tuple[Shard, int]] = {}
         self._seen: set[str] = set()

@@ -22,7 +22,7 @@ from qvft.data.formats import (
     vqa_v2,
 )
 from qvft.data.formats.fields import nearest
-from qvft.data.formats.gathering import Unique
+from qvft.data.formats.sample_builder import Unique
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream
 from qvft.errors import DataError, QvftError

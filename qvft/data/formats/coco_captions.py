@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.gathering import Gathered, Unique, existing, folder, no_split
-from qvft.data.formats.inside import Inside
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, folder, no_split
 from qvft.data.sample import Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
@@ -44,16 +44,16 @@ def read(
             raise no_split(
                 split, where=str(path), splits=[name.stem[len("captions_") :] for name in known]
             )
-    inside = Inside(folder(pictures, what="the images"), allow_outside=allow_outside)
+    inside = PathGuard(folder(pictures, what="the images"), allow_outside=allow_outside)
     content = read_json(file)
-    found: dict[str, Gathered] = {}
+    found: dict[str, SampleBuilder] = {}
     image_ids, annotation_ids = Unique("id"), Unique("id")
     for where, row in fields.section(content, "images", path=file):
         name = fields.identifier(fields.field(row, "id", where=where), "id", where=where)
         image_ids.add(name, where=where)
         written = fields.field(row, "file_name", where=where)
         file_name = fields.text(written, "file_name", where=where)
-        found[name] = Gathered(name, inside.image(file_name, "file_name", where=where))
+        found[name] = SampleBuilder(name, inside.image(file_name, "file_name", where=where))
     for where, row in fields.section(content, "annotations", path=file):
         if "id" in row:
             annotation_ids.add(fields.identifier(row["id"], "id", where=where), where=where)

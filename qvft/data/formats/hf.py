@@ -15,9 +15,9 @@ from PIL import Image
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields
 from qvft.data.formats.class_labels import with_class_names
-from qvft.data.formats.gathering import Gathered, Unique, no_split
 from qvft.data.formats.image_folder import count_images_without_row
-from qvft.data.formats.inside import Inside
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.formats.sample_builder import SampleBuilder, Unique, no_split
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError, ImageError
 
@@ -75,7 +75,7 @@ def read(
     dataset = _open(str(path), split=split)
     found = table.resolve(columns or {}, dataset.column_names, where=str(path))
     dataset = undecoded(dataset, found["image"], where=str(path))
-    inside = Inside(*_homes(path), allow_outside=allow_outside)
+    inside = PathGuard(*_homes(path), allow_outside=allow_outside)
     rows = dataset.select_columns(sorted(set(found.values())))
     yield from _samples(rows, found, path=path, inside=inside)
 
@@ -110,11 +110,11 @@ def _homes(path: Path) -> list[Path]:
 
 
 def _samples(
-    dataset: Dataset, found: Mapping[str, str], *, path: Path, inside: Inside
+    dataset: Dataset, found: Mapping[str, str], *, path: Path, inside: PathGuard
 ) -> Iterator[Sample]:
     column = found["image"]
     images = dataset.select_columns([column])
-    gathered: dict[str, Gathered] = {}
+    gathered: dict[str, SampleBuilder] = {}
     ids = Unique(found.get("id", "id"))
     features, texts = dataset.features, set(found.values()) - {column}
     for number, written in enumerate(dataset):
@@ -133,7 +133,7 @@ def _samples(
         else:
             image = inside.image(cell["path"], column, where=where)
             key = image.name
-        one = gathered.setdefault(key, Gathered(str(number) if asked else name, image))
+        one = gathered.setdefault(key, SampleBuilder(str(number) if asked else name, image))
         one.captions.extend(table.captions(row, found, where=where))
         if asked:
             one.questions.append(asked)

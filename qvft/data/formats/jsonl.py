@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields
-from qvft.data.formats.gathering import Unique, no_split
-from qvft.data.formats.inside import Inside
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.formats.sample_builder import Unique, no_split
 from qvft.data.sample import ImageFile, ImageSource, Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
@@ -64,7 +64,7 @@ def read(
     """
     file = _file(path, split=split)
     home = images or file.parent
-    inside = Inside(home, allow_outside=allow_outside)
+    inside = PathGuard(home, allow_outside=allow_outside)
     found: dict[str, _Image] = {}
     for number, row in read_jsonl(file):
         where = f"{file}:{number}"

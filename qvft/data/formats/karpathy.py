@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.gathering import Unique, existing, folder, no_split
-from qvft.data.formats.inside import Inside
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.formats.sample_builder import Unique, existing, folder, no_split
 from qvft.data.sample import Sample
 from qvft.json_files import read_json
 
@@ -35,7 +35,7 @@ def read(
         DataError: a record is broken, an id is used twice, or there is no such split.
     """
     pictures = folder(images or existing(path).parent, what="the images")
-    inside = Inside(pictures, allow_outside=allow_outside)
+    inside = PathGuard(pictures, allow_outside=allow_outside)
     wanted = {part.strip() for part in split.split("+")} if split else set()
     seen: set[str] = set()
     ids = Unique("id")

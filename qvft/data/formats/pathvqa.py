@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields, hf
-from qvft.data.formats.gathering import Gathered, existing, folder, no_split
-from qvft.data.formats.inside import Inside
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.formats.sample_builder import SampleBuilder, existing, folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_text
@@ -98,9 +98,9 @@ def _from_rows(
             do="save it as one of these",
         )
     pictures = folder(images or _pictures(file.parent, split=split), what="the images")
-    inside = Inside(pictures, allow_outside=allow_outside)
+    inside = PathGuard(pictures, allow_outside=allow_outside)
     present = {entry.name for entry in os.scandir(pictures)}
-    found: dict[str, Gathered] = {}
+    found: dict[str, SampleBuilder] = {}
     for number, (where, row) in enumerate(_READERS[file.suffix](file)):
         name, words = (
             fields.text(fields.field(row, key, where=where), key, where=where)
@@ -110,7 +110,7 @@ def _from_rows(
         names = [name, *(name + suffix for suffix in _SUFFIXES)]
         file_name = next((one for one in names if one in present), name)
         image = inside.image(file_name, "image", where=where)
-        found.setdefault(name, Gathered(Path(name).stem, image)).questions.append(
+        found.setdefault(name, SampleBuilder(Path(name).stem, image)).questions.append(
             Question(str(number), words, (reply,))
         )
     yield from (gathered.sample() for gathered in found.values())

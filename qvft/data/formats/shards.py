@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvft.data.formats.gathering import no_split
+from qvft.data.formats.sample_builder import no_split
 from qvft.errors import DataError
 
 MOST_SHARDS = 1_000_000

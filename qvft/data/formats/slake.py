@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.gathering import Gathered, Unique, existing, folder, no_split
-from qvft.data.formats.inside import Inside
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
@@ -55,8 +55,8 @@ def read(
         )
     file = _file(path, split=name or None)
     pictures = folder(images or file.parent / "imgs", what="the images")
-    inside = Inside(pictures, allow_outside=allow_outside)
-    found: dict[str, Gathered] = {}
+    inside = PathGuard(pictures, allow_outside=allow_outside)
+    found: dict[str, SampleBuilder] = {}
     ids = Unique("qid")
     others = 0
     for record, row in fields.records(read_json(file), where=str(file)):
@@ -80,7 +80,7 @@ def read(
         written = Path(texts["img_name"].replace("\\", "/"))
         image = found.setdefault(
             str(written),
-            Gathered(
+            SampleBuilder(
                 written.parent.name or written.stem,
                 inside.image(texts["img_name"], "img_name", where=where),
                 meta={key: texts[key] for key in ("location", "modality")},

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
-from qvft.data.formats.inside import Inside
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.formats.sample_builder import SampleBuilder, Unique, folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
@@ -59,8 +59,8 @@ def read(
     if split not in _SPLITS.values():
         raise no_split(split, where=str(file), splits=set(_SPLITS.values()))
     pictures = folder(images or file.parent / _IMAGES, what="the images")
-    inside = Inside(pictures, allow_outside=allow_outside)
-    found: dict[str, Gathered] = {}
+    inside = PathGuard(pictures, allow_outside=allow_outside)
+    found: dict[str, SampleBuilder] = {}
     ids = Unique("qid")
     for record, row in fields.records(content, where=str(file)):
         qid = fields.identifier(fields.field(row, "qid", where=record), "qid", where=record)
@@ -91,7 +91,7 @@ def read(
         }
         image = found.setdefault(
             name,
-            Gathered(
+            SampleBuilder(
                 Path(name).stem,
                 inside.image(name, "image_name", where=where),
                 meta={"organ": texts["image_organ"].upper()},

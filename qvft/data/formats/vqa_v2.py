@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields
-from qvft.data.formats.gathering import Gathered, Unique, folder, no_split
-from qvft.data.formats.inside import Inside
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.formats.sample_builder import SampleBuilder, Unique, folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
@@ -59,10 +59,10 @@ def read(
             do="use train or val: the answers of VQA v2's test questions are not published",
         )
     pictures = _pictures(path, subset=subset, images=images)
-    inside = Inside(pictures, allow_outside=allow_outside)
+    inside = PathGuard(pictures, allow_outside=allow_outside)
     present = {entry.name for entry in os.scandir(pictures)}
     answered = _annotations(annotations)
-    found: dict[str, Gathered] = {}
+    found: dict[str, SampleBuilder] = {}
     ids = Unique("question_id")
     for where, row in fields.section(asked, "questions", path=question_file):
         key = fields.field(row, "question_id", where=where)
@@ -81,7 +81,7 @@ def read(
         answers, meta = answered.pop(question_id)
         name = _image_name(image, subset=subset, present=present)
         file = inside.image(name, "image_id", where=where)
-        found.setdefault(image, Gathered(image, file)).questions.append(
+        found.setdefault(image, SampleBuilder(image, file)).questions.append(
             Question(question_id, words, answers, meta)
         )
     for question_id in answered:

@@ -9,8 +9,8 @@ from PIL import Image, UnidentifiedImageError
 
 from qvft.data.images.opening import foreign_format, open_source
 from qvft.data.images.orientation import settle_exif, turn
-from qvft.data.images.quiet import quiet_libtiff, quiet_pillow
 from qvft.data.images.rgb import to_rgb
+from qvft.data.images.suppress_warnings import quiet_libtiff, quiet_pillow
 from qvft.data.images.transparency import drawn_box, settle_key, white_outside
 from qvft.data.sample import ImageFile, ImageSource
 from qvft.errors import ImageError, UserError

@@ -9,7 +9,7 @@ from PIL import Image
 
 from qvft.data.images.decoding import FORMATS, MAX_PIXELS
 from qvft.data.images.opening import open_source
-from qvft.data.images.quiet import quiet_pillow
+from qvft.data.images.suppress_warnings import quiet_pillow
 from qvft.data.sample import ImageFile
 
 # Nothing at a TGA's beginning tells that it is one, so that any file might be.

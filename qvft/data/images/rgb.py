@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from qvft.data.images.ink import cmyk_to_rgb
+from qvft.data.images.cmyk import cmyk_to_rgb
 from qvft.data.images.transparency import over_white
 
 _PHOTOMETRIC_TAG, _MIN_IS_WHITE = 262, 0

@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from qvft.data.images.decoding import MAX_PIXELS, decode
-from qvft.data.quality.closer import closer_view
-from qvft.data.quality.look import Look
-from qvft.data.quality.near import near_pairs
+from qvft.data.quality.image_signature import ImageSignature
+from qvft.data.quality.local_difference import closer_view
+from qvft.data.quality.near_duplicates import near_pairs
 from qvft.data.sample import Sample
 
 _VIEWS = 1000
@@ -68,7 +68,7 @@ class Duplicates:
     overlap: Overlap | None
     groups: Mapping[str, str] = field(default_factory=dict)
 
-    def content_of_copies(self, sample: Sample, looks: Mapping[str, Look]) -> str:
+    def content_of_copies(self, sample: Sample, looks: Mapping[str, ImageSignature]) -> str:
         """As `content_of_sample`, and equal for samples of near copies as well."""
         content = content_of_sample(sample, looks)
         return self.groups.get(content, content)
@@ -77,7 +77,7 @@ class Duplicates:
 def duplicates(
     train: Sequence[Sample],
     evaluation: Sequence[Sample] | None,
-    looks: Mapping[str, Look],
+    looks: Mapping[str, ImageSignature],
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> Duplicates:
@@ -147,7 +147,9 @@ def _groups(alike: Sequence[tuple[str, str, float]]) -> dict[str, str]:
     return leaders
 
 
-def _by_content(samples: Sequence[Sample], looks: Mapping[str, Look]) -> dict[str, list[str]]:
+def _by_content(
+    samples: Sequence[Sample], looks: Mapping[str, ImageSignature]
+) -> dict[str, list[str]]:
     """Sample ids by the content of their image."""
     held: dict[str, list[str]] = {}
     for sample in samples:
@@ -155,7 +157,7 @@ def _by_content(samples: Sequence[Sample], looks: Mapping[str, Look]) -> dict[st
     return held
 
 
-def content_of_sample(sample: Sample, looks: Mapping[str, Look]) -> str:
+def content_of_sample(sample: Sample, looks: Mapping[str, ImageSignature]) -> str:
     """What samples of equal images have in common."""
     known = looks.get(sample.image.name)
     return sample.image.name if known is None else known.content

@@ -12,10 +12,8 @@ from qvft.evaluation.report.table import figure, signed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import MAIN_SCORES, Scores
 from qvft.evaluation.stats import PairedDifference, paired_difference
+from qvft.setup.query_similarity import collapse_warning
 
-COLLAPSED = 0.995
-"""A mean cosine of 1 but for half a hundredth. Of the bundled model it is 0.77 to 0.92, depending
-on the images."""
 FEW_IMAGES = 100
 """Below this a model that uses the image a little may not show it: the interval of a share of one
 in two is then 10 points or more to either side."""
@@ -56,19 +54,7 @@ def verdicts(
         if kind == "question" and frequent is not None:
             found = _compared(scores, mine, frequent.per_item, images)
             said += [_of_answers(*found)] if found else []
-    return [*said, *([] if query_similarity is None else collapse(query_similarity))]
-
-
-def collapse(query_similarity: float) -> list[str]:
-    """A sentence where the query tokens have become one."""
-    if query_similarity < COLLAPSED:
-        return []
-    return [
-        "The query tokens have collapsed onto one another: what the Q-Former makes of them has a "
-        f"mean cosine of {query_similarity:.3f}, so that all of them say the same of an image. Try "
-        "lower learning rates for qformer and query_tokens (train.lr), a longer train.warmup, or "
-        "tune.query_tokens=frozen."
-    ]
+    return [*said, *([] if query_similarity is None else collapse_warning(query_similarity))]
 
 
 def _of_the_image(

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.models.inert import INDEX, require_inert, shard_names
+from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
 
 _SINGLE = "model.safetensors"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "checkpoint.pth")
@@ -73,7 +73,7 @@ def open_checkpoint(
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     except Exception as error:  # a damaged config.json makes configurations raise nearly anything
         raise _not_found(model_id, where, error) from error
-    require_inert(config, where=f"{where}={model_id}")
+    require_safe_checkpoint(config, where=f"{where}={model_id}")
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for path in _weight_files(model_id, place, where=where, revision=revision):

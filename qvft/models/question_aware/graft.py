@@ -13,7 +13,7 @@ from typing import Any
 from transformers import InstructBlipConfig
 
 from qvft.errors import ModelError
-from qvft.models.place import FRESH
+from qvft.models.model_path import FRESH
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.question_aware.configuration import model_shapes, question_aware_config
 from qvft.models.question_aware.origins import Origins, TextKind, plan_origins

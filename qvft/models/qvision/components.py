@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from qvft.errors import ModelError
-from qvft.models.inert import require_inert
+from qvft.models.checkpoint_safety import require_safe_checkpoint
 from qvft.models.qvision.configuration import (
     DECODER_TYPES,
     VISION_TYPES,
@@ -163,7 +163,7 @@ def _read_config(model_id: str, revision: str | None, known: tuple[str, ...]) ->
         config = AutoConfig.from_pretrained(model_id, revision=revision, trust_remote_code=False)
     except Exception as error:  # a damaged config.json makes configurations raise nearly anything
         raise _unusable(model_id, error) from error
-    require_inert(config, where=model_id)
+    require_safe_checkpoint(config, where=model_id)
     if config.model_type not in known:
         raise ModelError(
             f'model_type "{config.model_type}"',

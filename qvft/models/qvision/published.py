@@ -18,7 +18,7 @@ from transformers import AutoConfig, CLIPProcessor, PretrainedConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from qvft.errors import ModelError
-from qvft.models.inert import require_inert
+from qvft.models.checkpoint_safety import require_safe_checkpoint
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.processing import marked_tokenizer, read_part
 
@@ -177,7 +177,7 @@ def _beside(location: str, revision: str | None, file: str) -> str | None:
 
 def _configuration(place: str, kind: str) -> PretrainedConfig:
     config = read_part(AutoConfig, place, do=BESIDE, trust_remote_code=False)
-    require_inert(config, where=place)
+    require_safe_checkpoint(config, where=place)
     if config.model_type != kind:
         raise ModelError(f'model_type "{config.model_type}"', where=place, expected=kind)
     return config

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from qvft.data.left_out import left_out_number
 from qvft.data.rows import FILLER, Row
 from qvft.data.sample import ImageSource
 from qvft.data.stream import Part, Stream, buffered, row_groups
+from qvft.data.streaming_collator import left_out_number
 from qvft.errors import DataError, ImageError
 from qvft.log import get_logger
 from qvft.training.batches.views import ViewDraw

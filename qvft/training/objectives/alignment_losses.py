@@ -34,7 +34,7 @@ from qvft.models.alignment.states import (
     matching_logits,
     text_embeddings,
 )
-from qvft.models.sharded import number
+from qvft.models.sharded_weights import local_scalar
 
 OBJECTIVES = ("itc", "itm", "itg")
 LABEL_SMOOTHING = 0.1
@@ -163,7 +163,7 @@ def _similarities(
     all_images, all_texts = gathered(images, world.images), gathered(texts, world.texts)
     of_images = similarity(images, all_texts)[pairs.image_index]
     of_texts = similarity(all_images, texts).T[:, world.pairs.image_index]
-    temperature = number(heads.temperature)
+    temperature = local_scalar(heads.temperature)
     return of_images / temperature, of_texts / temperature
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from qvft.data.features.cache_spec import FeatureSpec
 from qvft.data.features.shards import write_shards
-from qvft.data.features.space import Space
 from qvft.data.features.store import Store, open_store
 
 
 @pytest.fixture
-def space() -> Space:
-    return Space(
+def space() -> FeatureSpec:
+    return FeatureSpec(
         vit="a ViT",
         vit_sha256="ab" * 32,
         preprocessing={"settings": {"size": {"height": 8, "width": 8}}, "processor": "Small"},
@@ -29,7 +29,7 @@ def space() -> Space:
 
 
 @pytest.fixture
-def filled(space: Space) -> Callable[..., tuple[Store, dict[bytes, torch.Tensor]]]:
+def filled(space: FeatureSpec) -> Callable[..., tuple[Store, dict[bytes, torch.Tensor]]]:
     """A function that stores random features and gives the store and what went in."""
 
     def make(

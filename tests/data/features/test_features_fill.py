@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from qvft.data.features import leftovers
+from qvft.data.features import orphaned_files as leftovers
+from qvft.data.features.cache_spec import FeatureSpec, space_json
 from qvft.data.features.content import contents_of
 from qvft.data.features.fill import fill
 from qvft.data.features.folders import RECORDS, shard_names
 from qvft.data.features.size import features_bytes, require_room
-from qvft.data.features.space import Space, space_json
 from qvft.data.features.store import Cached, Store, open_store
 from qvft.data.images.decoding import decode
 from qvft.data.sample import ImageFile, ImageSource
@@ -60,7 +60,7 @@ def held(store: Store, folder: Path) -> torch.Tensor:
 
 
 @pytest.fixture
-def whole(space: Space, pictures: Path, tmp_path: Path) -> torch.Tensor:
+def whole(space: FeatureSpec, pictures: Path, tmp_path: Path) -> torch.Tensor:
     """What an undisturbed pass in batches of 4 gives."""
     expected = [
         encode(torch.stack([read(source, 0) for source in sources_in(pictures)[start : start + 4]]))
@@ -71,7 +71,7 @@ def whole(space: Space, pictures: Path, tmp_path: Path) -> torch.Tensor:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_pass_stores_what_the_encoder_gives(
-    space: Space, pictures: Path, whole: torch.Tensor, tmp_path: Path, workers: int
+    space: FeatureSpec, pictures: Path, whole: torch.Tensor, tmp_path: Path, workers: int
 ) -> None:
     store = open_store(tmp_path, space)
     done = fill(
@@ -84,7 +84,9 @@ def test_a_pass_stores_what_the_encoder_gives(
     assert torch.equal(held(open_store(tmp_path, space), pictures), whole)
 
 
-def test_what_is_there_is_not_computed_again(space: Space, pictures: Path, tmp_path: Path) -> None:
+def test_what_is_there_is_not_computed_again(
+    space: FeatureSpec, pictures: Path, tmp_path: Path
+) -> None:
     store, seen = open_store(tmp_path, space), []
 
     def counted(pixels: torch.Tensor) -> torch.Tensor:
@@ -99,7 +101,7 @@ def test_what_is_there_is_not_computed_again(space: Space, pictures: Path, tmp_p
     assert (done.written, done.present) == (4, 10)
 
 
-def test_images_of_equal_content_are_encoded_once(space: Space, tmp_path: Path) -> None:
+def test_images_of_equal_content_are_encoded_once(space: FeatureSpec, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
     store = open_store(tmp_path / "cache", space)
@@ -107,7 +109,7 @@ def test_images_of_equal_content_are_encoded_once(space: Space, tmp_path: Path) 
     assert len(held(store, tmp_path)) == 3
 
 
-def test_unusable_images_are_named_and_stop_no_other(space: Space, tmp_path: Path) -> None:
+def test_unusable_images_are_named_and_stop_no_other(space: FeatureSpec, tmp_path: Path) -> None:
     for number in range(3):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
     (tmp_path / "1.png").write_bytes(b"no image")
@@ -125,7 +127,7 @@ def test_unusable_images_are_named_and_stop_no_other(space: Space, tmp_path: Pat
 
 
 def test_views_are_kept_apart_and_the_plain_one_is_shared(
-    space: Space, pictures: Path, tmp_path: Path
+    space: FeatureSpec, pictures: Path, tmp_path: Path
 ) -> None:
     store, sources = open_store(tmp_path, space), sources_in(pictures)[:1]
     fill(store, sources, encode, read=read)
@@ -142,7 +144,7 @@ def test_views_are_kept_apart_and_the_plain_one_is_shared(
 
 
 def test_features_that_are_no_numbers_are_refused_by_name(
-    space: Space, pictures: Path, tmp_path: Path
+    space: FeatureSpec, pictures: Path, tmp_path: Path
 ) -> None:
     def overflowing(pixels: torch.Tensor) -> torch.Tensor:
         features = encode(pixels)
@@ -156,7 +158,7 @@ def test_features_that_are_no_numbers_are_refused_by_name(
 
 
 def test_shares_are_apart_and_the_same_bits_as_one_process(
-    space: Space, pictures: Path, whole: torch.Tensor, tmp_path: Path
+    space: FeatureSpec, pictures: Path, whole: torch.Tensor, tmp_path: Path
 ) -> None:
     sources, counts = sources_in(pictures), []
     for rank in range(3):
@@ -175,7 +177,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from qvft.data.features.folders import shard_names
-from qvft.data.features.space import space_of
+from qvft.data.features.cache_spec import space_of
 from test_features_fill import encode, fill, open_store, read, sources_in
 mode, cache, pictures, description = sys.argv[1:]
 space = space_of(json.loads(description), where="argument")
@@ -211,7 +213,7 @@ else:
 """
 
 
-def run(mode: str, cache: Path, pictures: Path, space: Space) -> list[str]:
+def run(mode: str, cache: Path, pictures: Path, space: FeatureSpec) -> list[str]:
     code = SCRIPT.format(tests=str(Path(__file__).parent))
     given = [mode, str(cache), str(pictures), json.dumps(space_json(space))]
     done = subprocess.run(
@@ -223,7 +225,7 @@ def run(mode: str, cache: Path, pictures: Path, space: Space) -> list[str]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_a_killed_pass_goes_on_and_gives_the_same_bits(
-    space: Space, pictures: Path, whole: torch.Tensor, tmp_path: Path
+    space: FeatureSpec, pictures: Path, whole: torch.Tensor, tmp_path: Path
 ) -> None:
     counts = [int(line) for line in run("kill", tmp_path, pictures, space)]
     assert len(counts) == 5
@@ -237,7 +239,7 @@ def test_a_killed_pass_goes_on_and_gives_the_same_bits(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
 @pytest.mark.parametrize("mode, records", [("share", IMAGES), ("both", 2 * IMAGES)])
 def test_two_processes_at_once_lose_nothing(
-    space: Space, pictures: Path, whole: torch.Tensor, tmp_path: Path, mode: str, records: int
+    space: FeatureSpec, pictures: Path, whole: torch.Tensor, tmp_path: Path, mode: str, records: int
 ) -> None:
     run(mode, tmp_path, pictures, space)
     store = open_store(tmp_path, space)
@@ -248,7 +250,7 @@ def test_two_processes_at_once_lose_nothing(
 
 
 def test_files_of_killed_writers_go_once_they_are_old(
-    space: Space, pictures: Path, tmp_path: Path
+    space: FeatureSpec, pictures: Path, tmp_path: Path
 ) -> None:
     store, hour_ago = open_store(tmp_path, space), time.time() - 3601
     old = store.folder / f".one{RECORDS}.17.partial"
@@ -266,7 +268,7 @@ def test_files_of_killed_writers_go_once_they_are_old(
 
 
 def test_the_size_is_known_before_anything_is_computed(
-    space: Space, pictures: Path, tmp_path: Path
+    space: FeatureSpec, pictures: Path, tmp_path: Path
 ) -> None:
     fill(open_store(tmp_path, space), sources_in(pictures), encode, read=read)
     used = sum(path.stat().st_size for path in (tmp_path / space.id).iterdir())
@@ -275,7 +277,7 @@ def test_the_size_is_known_before_anything_is_computed(
     assert used - 1024 < estimate < used * 1.3
 
 
-def test_the_size_of_blip2s_features_by_arithmetic(space: Space) -> None:
+def test_the_size_of_blip2s_features_by_arithmetic(space: FeatureSpec) -> None:
     blip2 = replace(space, patches=257, width=1408, stored_dtype="bfloat16")
     assert blip2.payload_bytes == 257 * 1408 * 2 == 723_712 == blip2.record_bytes
     assert replace(blip2, stored_dtype="float32").record_bytes == 2 * 723_712
@@ -285,14 +287,16 @@ def test_the_size_of_blip2s_features_by_arithmetic(space: Space) -> None:
     assert features_bytes(blip2, 1000, views=2) == 2000 * (723_712 + 128)
 
 
-def test_more_than_the_limit_is_refused_before_it_starts(space: Space, tmp_path: Path) -> None:
+def test_more_than_the_limit_is_refused_before_it_starts(
+    space: FeatureSpec, tmp_path: Path
+) -> None:
     blip2 = replace(space, patches=257, width=1408, stored_dtype="bfloat16")
     with pytest.raises(RecipeError, match=r"113287 images take 82 GB .* at most 50 GB"):
         require_room(tmp_path, blip2, 113_287, limit_bytes=50_000_000_000)
 
 
 def test_a_pass_over_its_limit_computes_nothing(
-    space: Space, pictures: Path, tmp_path: Path
+    space: FeatureSpec, pictures: Path, tmp_path: Path
 ) -> None:
     def never(pixels: torch.Tensor) -> torch.Tensor:
         raise AssertionError("encoded")
@@ -305,7 +309,9 @@ def test_a_pass_over_its_limit_computes_nothing(
     assert fill(store, sources_in(pictures), encode, limit_bytes=limit, **given).written == 80
 
 
-def test_a_disk_without_room_is_refused_before_it_starts(space: Space, tmp_path: Path) -> None:
+def test_a_disk_without_room_is_refused_before_it_starts(
+    space: FeatureSpec, tmp_path: Path
+) -> None:
     with pytest.raises(SpaceError, match="free"):
         require_room(tmp_path, space, 10**15)
     whole = features_bytes(space, 10**15)

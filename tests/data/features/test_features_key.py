@@ -14,9 +14,15 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from qvft.data.features.cache_spec import (
+    DECODING,
+    FeatureSpec,
+    preprocessing_of,
+    space_of,
+    weights_sha256,
+)
 from qvft.data.features.content import content_of, contents_of
 from qvft.data.features.key import features_key
-from qvft.data.features.space import DECODING, Space, preprocessing_of, space_of, weights_sha256
 from qvft.data.formats.drawn import DrawnImage
 from qvft.data.images.decoding import decode
 from qvft.data.sample import ImageFile, ImageInMemory
@@ -34,21 +40,21 @@ CHANGES = {
 
 
 def test_the_changes_cover_every_part_of_a_space_but_its_name() -> None:
-    assert {one.name for one in fields(Space)} - {"vit"} == set(CHANGES)
+    assert {one.name for one in fields(FeatureSpec)} - {"vit"} == set(CHANGES)
 
 
 @pytest.mark.parametrize("part", CHANGES)
-def test_a_key_changes_with_every_part_of_the_space(space: Space, part: str) -> None:
+def test_a_key_changes_with_every_part_of_the_space(space: FeatureSpec, part: str) -> None:
     other = replace(space, **{part: CHANGES[part]})
     assert features_key(other, "bytes:1") != features_key(space, "bytes:1")
 
 
-def test_what_a_vit_is_called_changes_no_key(space: Space) -> None:
+def test_what_a_vit_is_called_changes_no_key(space: FeatureSpec) -> None:
     other = replace(space, vit="the same ViT in another folder")
     assert features_key(other, "bytes:1") == features_key(space, "bytes:1")
 
 
-def test_a_key_changes_with_content_view_and_augmentation(space: Space) -> None:
+def test_a_key_changes_with_content_view_and_augmentation(space: FeatureSpec) -> None:
     keys = {
         features_key(space, "bytes:1"),
         features_key(space, "bytes:2"),
@@ -60,7 +66,7 @@ def test_a_key_changes_with_content_view_and_augmentation(space: Space) -> None:
     assert {len(key) for key in keys} == {32}
 
 
-def test_a_view_without_its_augmentation_is_a_mistake(space: Space) -> None:
+def test_a_view_without_its_augmentation_is_a_mistake(space: FeatureSpec) -> None:
     with pytest.raises(AssertionError):
         features_key(space, "bytes:1", view=1)
     with pytest.raises(AssertionError):

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from qvft.assembly.model import base_model, base_of
+from qvft.data.features.cache_spec import FeatureSpec, preprocessing_of, weights_sha256
 from qvft.data.features.fill import fill
-from qvft.data.features.space import Space, preprocessing_of, weights_sha256
 from qvft.data.features.store import Cached, open_store
 from qvft.data.formats.drawn import DrawnImage
 from qvft.data.sample import ImageSource
 from qvft.models.stages import encode_vision
 from qvft.recipe.load import load_recipe
+from qvft.setup.model import base_model, base_of
 
 SOURCES = [DrawnImage(seed=5, index=index, size_px=48) for index in range(6)]
 
@@ -28,7 +28,7 @@ def loaded(recipe_file: Path) -> tuple:
     model = both.model.eval()
     with torch.no_grad():
         shape = encode_vision(model, both.collator.pixels(SOURCES[:1])).shape
-    space = Space(
+    space = FeatureSpec(
         vit=recipe.model.id,
         vit_sha256=weights_sha256(model.vision_model.named_parameters()),
         vit_settings=model.config.vision_config.to_dict(),

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from qvft.data.features.cache_spec import FeatureSpec
 from qvft.data.features.folders import INDEX, RECORDS, shard_names
 from qvft.data.features.listing import verified_shard
 from qvft.data.features.shards import new_shard, write_shards
-from qvft.data.features.space import Space
 from qvft.data.features.store import Store, open_store
 from qvft.errors import DataError, SpaceError
 
@@ -33,7 +33,7 @@ def test_features_come_back_bit_by_bit(filled: Filled, tmp_path: Path, stored: s
             assert torch.equal(found.view(torch.uint8), features.view(torch.uint8))
 
 
-def test_every_bit_pattern_of_bfloat16_comes_back(space: Space, tmp_path: Path) -> None:
+def test_every_bit_pattern_of_bfloat16_comes_back(space: FeatureSpec, tmp_path: Path) -> None:
     store = open_store(tmp_path, replace(space, stored_dtype="bfloat16", patches=256, width=256))
     every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16).view(256, 256)
     key = store.key("every")
@@ -42,7 +42,9 @@ def test_every_bit_pattern_of_bfloat16_comes_back(space: Space, tmp_path: Path) 
     assert torch.equal(store.features(key).view(torch.int16), every.view(torch.int16))
 
 
-def test_int8_is_off_by_half_a_step_of_its_token_at_most(space: Space, tmp_path: Path) -> None:
+def test_int8_is_off_by_half_a_step_of_its_token_at_most(
+    space: FeatureSpec, tmp_path: Path
+) -> None:
     store = open_store(tmp_path, replace(space, stored_dtype="int8", patches=65, width=301))
     spread = torch.logspace(-6, 6, 65)[:, None]
     features = torch.randn(65, 301, generator=torch.Generator().manual_seed(1)) * spread
@@ -60,7 +62,7 @@ def test_int8_is_off_by_half_a_step_of_its_token_at_most(space: Space, tmp_path:
     assert torch.equal(found[7], torch.zeros(301))
 
 
-def test_int8_of_whole_steps_is_exact(space: Space, tmp_path: Path) -> None:
+def test_int8_of_whole_steps_is_exact(space: FeatureSpec, tmp_path: Path) -> None:
     store = open_store(tmp_path, replace(space, stored_dtype="int8", patches=1, width=255))
     steps = torch.arange(-127, 128)[None].float() / 4
     key = store.key("one")
@@ -196,7 +198,7 @@ def test_a_key_altered_in_an_index_is_found_and_reads_nothing(
         open_store(tmp_path, store.space).features(bytes(32))
 
 
-def test_a_shard_is_not_there_before_it_is_whole(space: Space, tmp_path: Path) -> None:
+def test_a_shard_is_not_there_before_it_is_whole(space: FeatureSpec, tmp_path: Path) -> None:
     store = open_store(tmp_path, space)
     with new_shard(store.folder, space, "one") as shard:
         shard.add(store.key("a"), torch.ones(3, 5))
@@ -210,7 +212,7 @@ def test_records_without_an_index_are_not_there(filled: Filled, tmp_path: Path) 
     assert len(open_store(tmp_path, store.space)) == 2
 
 
-def test_what_came_before_an_error_is_kept(space: Space, tmp_path: Path) -> None:
+def test_what_came_before_an_error_is_kept(space: FeatureSpec, tmp_path: Path) -> None:
     store = open_store(tmp_path, space)
 
     def chunks() -> Iterator[list[tuple[bytes, torch.Tensor]]]:
@@ -222,14 +224,14 @@ def test_what_came_before_an_error_is_kept(space: Space, tmp_path: Path) -> None
     assert len(open_store(tmp_path, space)) == 2
 
 
-def test_a_chunk_is_never_divided(space: Space, tmp_path: Path) -> None:
+def test_a_chunk_is_never_divided(space: FeatureSpec, tmp_path: Path) -> None:
     store = open_store(tmp_path, space)
     chunks = iter([[(store.key(f"{c}{n}"), torch.ones(3, 5)) for n in range(3)] for c in range(5)])
     written = list(write_shards(store.folder, space, chunks, records=4, seconds=60))
     assert [len(index.keys) for index in written] == [6, 6, 3]
 
 
-def test_an_open_shard_is_closed_when_its_time_is_up(space: Space, tmp_path: Path) -> None:
+def test_an_open_shard_is_closed_when_its_time_is_up(space: FeatureSpec, tmp_path: Path) -> None:
     store = open_store(tmp_path, space)
     chunks = iter([[(store.key(str(n)), torch.ones(3, 5))] for n in range(3)])
     written = list(write_shards(store.folder, space, chunks, records=99, seconds=0))
@@ -237,7 +239,7 @@ def test_an_open_shard_is_closed_when_its_time_is_up(space: Space, tmp_path: Pat
 
 
 def test_a_full_disk_is_said_and_leaves_no_half_shard(
-    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: FeatureSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
     import os

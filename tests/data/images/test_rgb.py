@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from qvft.data.images.quiet import quiet_pillow
 from qvft.data.images.rgb import to_rgb
+from qvft.data.images.suppress_warnings import quiet_pillow
 
 pytestmark = pytest.mark.filterwarnings("error")
 

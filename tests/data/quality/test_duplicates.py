@@ -9,7 +9,7 @@ from PIL import Image
 
 from qvft.data.quality.duplicates import NearPair, duplicates
 from qvft.data.sample import ImageFile, Sample
-from qvft.data.usable import looked_at
+from qvft.data.validate_images import validate_and_sign
 
 
 def write(folder: Path, name: str, seed: int, *, size: int = 128) -> None:
@@ -29,7 +29,7 @@ def test_copies_are_named_by_sample(tmp_path: Path) -> None:
 
     train = samples(a="one", b="again", c="two", d="small", e="two")
     evaluation = samples(c="three", x="small", y="two", z="one")
-    _, skipped, looks = looked_at([*train, *evaluation])
+    _, skipped, looks = validate_and_sign([*train, *evaluation])
     found = duplicates(train, evaluation, looks)
     assert skipped == []
     assert found.exact == {"train": (("a", "b"), ("c", "e")), "eval": ()}
@@ -52,7 +52,7 @@ def test_a_smaller_copy_in_the_training_data_is_found(tmp_path: Path) -> None:
     write(tmp_path, "two.png", 2)
     train = [Sample(n, ImageFile(tmp_path / f"{n}.png")) for n in ("two", "one")]
     evaluation = [Sample("test", ImageFile(tmp_path / "small.jpg"))]
-    _, _, looks = looked_at([*train, *evaluation])
+    _, _, looks = validate_and_sign([*train, *evaluation])
     overlap = duplicates(train, evaluation, looks).overlap
     assert overlap is not None
     (pair,) = overlap.near

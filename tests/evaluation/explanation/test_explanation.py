@@ -12,8 +12,6 @@ import torch
 
 import qvft.evaluation.explanation.faithfulness as masking
 import qvft.evaluation.explanation.maps as explanation
-from qvft.assembly.asking.opening import load_opened, open_target
-from qvft.assembly.model import Loaded
 from qvft.data.drawn import Scene, Thing, draw, questions, sample_scene
 from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
@@ -29,13 +27,15 @@ from qvft.evaluation.explanation.pointing import (
     thing_region,
 )
 from qvft.models.attention_weights import Attention
+from qvft.setup.model import Loaded
+from qvft.setup.resolve_model import load_resolved, resolve_model
 
 Q, LENGTH = 12, 16  # of the row `<image>` x 12, `</s>`, " red", " blue", stop
 
 
 @pytest.fixture(scope="module")
 def loaded(tiny_folder: Path) -> Loaded:
-    return load_opened(open_target(str(tiny_folder)))
+    return load_resolved(resolve_model(str(tiny_folder)))
 
 
 @pytest.fixture(scope="module")

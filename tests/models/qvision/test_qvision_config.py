@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoConfig, BertConfig, GPTNeoConfig
 
 from qvft.errors import ModelError
-from qvft.models.base import find_base
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES, QVisionConfig
 
 
@@ -66,4 +66,4 @@ def test_a_configuration_of_the_old_function_is_refused(make_config, tmp_path) -
     old = json.loads((tmp_path / "config.json").read_text()) | {"global_context_token": True}
     (tmp_path / "config.json").write_text(json.dumps(old))
     with pytest.raises(ModelError, match="qvft 0.1.0, whose QVision computed another function"):
-        find_base(str(tmp_path))
+        find_checkpoint(str(tmp_path))

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, GPTNeoForCausalLM
 
 from qvft.errors import ModelError
-from qvft.models.base import find_base, weight_files
+from qvft.models.base_checkpoint import find_checkpoint, weight_files
 from qvft.models.load import load_model, load_processor
 from qvft.models.qvision import published_weights
 from qvft.models.qvision.processing import processor_from_components
@@ -55,14 +55,14 @@ def edit(path: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
 
 
 def test_a_folder_is_found_as_what_it_is(published_qvision) -> None:
-    base = find_base(str(published_qvision))
+    base = find_checkpoint(str(published_qvision))
     assert (base.family.name, base.published) == ("qvision", True)
     assert [path.name for path in weight_files(base)] == sorted(FILES)
     text = base.config.text_config
     assert (text.bos_token_id, text.eos_token_id, text.pad_token_id) == (347, 348, 346)
     assert (base.config.num_states, base.config.qformer_num_heads) == (65, 8)
     with pytest.raises(ModelError, match="blip2"):
-        find_base(str(published_qvision), family="blip2")
+        find_checkpoint(str(published_qvision), family="blip2")
 
 
 @pytest.mark.parametrize("stored", ["published", "saved"])
@@ -75,11 +75,11 @@ def test_what_a_whole_qvision_cannot_be_given_is_refused(
         published_config(str(published_qvision)).save_pretrained(folder := tmp_path / "saved")
     given = {"decoder": str(published_qvision / "gpt_neo"), "text_branch": "fresh"}
     with pytest.raises(ModelError, match="QVision|qvision"):
-        find_base(str(folder), **{key: given.get(key, 8)})  # type: ignore[arg-type]
+        find_checkpoint(str(folder), **{key: given.get(key, 8)})  # type: ignore[arg-type]
 
 
 def test_a_round_trip_keeps_every_key_and_bit(published_qvision) -> None:
-    model = load_model(find_base(str(published_qvision)), dtype=torch.float32)
+    model = load_model(find_checkpoint(str(published_qvision)), dtype=torch.float32)
     state = model.state_dict()
     found = published_keys(state)
     assert list(found) == list(COMPONENTS)
@@ -94,7 +94,7 @@ def test_a_round_trip_keeps_every_key_and_bit(published_qvision) -> None:
 def test_a_missing_file_is_named(copied, name) -> None:
     (copied / name).unlink()
     with pytest.raises(ModelError, match=f"no {name}"):
-        load_model(find_base(str(copied)), dtype=torch.float32)
+        load_model(find_checkpoint(str(copied)), dtype=torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_numbers_that_do_not_fit_the_bases_are_refused(copied) -> None:
     fields = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(fields | {"embed_size": 40}))
     with pytest.raises(ModelError, match="embed_size is 40, its GPT-Neo is 48 wide"):
-        find_base(str(copied))
+        find_checkpoint(str(copied))
     (copied / "config.json").write_text(json.dumps(fields | {"vocab_size": 347}))
     with pytest.raises(ModelError, match="vocab_size is 347, its tokenizer has 349 tokens"):
-        find_base(str(copied))
+        find_checkpoint(str(copied))
 
 
 @pytest.mark.parametrize("content", [{}, {"embed_size": "48"}, {"model_type": "clip"}, []])
@@ -148,10 +148,10 @@ def test_what_lies_beside_the_weights_is_used_and_the_hub_otherwise(copied) -> N
     assert made.convert_tokens_to_ids(["<START>", "<END>"]) == [347, 348]
     shutil.rmtree(copied / "clip")
     with pytest.raises(ModelError, match="openai/clip-vit-base-patch32.*beside the weights"):
-        find_base(str(copied))
+        find_checkpoint(str(copied))
     shutil.copytree(copied / "gpt_neo", copied / "clip")
     with pytest.raises(ModelError, match='model_type "gpt_neo"'):
-        find_base(str(copied))
+        find_checkpoint(str(copied))
 
 
 def test_a_hub_id_is_read_from_the_cache(published_qvision, tmp_path, monkeypatch) -> None:
@@ -161,10 +161,10 @@ def test_a_hub_id_is_read_from_the_cache(published_qvision, tmp_path, monkeypatc
     refs.mkdir(parents=True)
     (refs / "main").write_text("a" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    base = find_base("someone/qvision")
+    base = find_checkpoint("someone/qvision")
     assert base.published and base.revision == "a" * 40
     model, processor = load_model(base, dtype=torch.float32), load_processor(base)
-    folder = load_model(find_base(str(published_qvision)), dtype=torch.float32)
+    folder = load_model(find_checkpoint(str(published_qvision)), dtype=torch.float32)
     assert torch.equal(model.qformer.query_tokens, folder.qformer.query_tokens)
     assert processor.tokenizer.bos_token_id == 347
 
@@ -244,7 +244,7 @@ def test_an_unknown_component_is_refused(published_qvision, tmp_path) -> None:
 def test_bases_are_written_as_the_original_reads_them(published_qvision, tmp_path) -> None:
     """Without marks beside GPT-Neo, with them in `tokenizer`, which pads as upstream has it."""
     folder = str(published_qvision)
-    base = find_base(folder)
+    base = find_checkpoint(folder)
     write_bases(
         tmp_path,
         base.config,

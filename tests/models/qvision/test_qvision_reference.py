@@ -20,7 +20,7 @@ from torch import Tensor
 from qvft.data.prompt import PromptTemplate
 from qvft.evaluation.explanation.cosines import cosines
 from qvft.models.attention import attend
-from qvft.models.base import find_base
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model, load_processor
 from qvft.training.objectives.language import LanguageModelling
 
@@ -49,12 +49,12 @@ def expected(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Any:
-    return load_model(find_base(str(folder)), dtype=torch.float32)
+    return load_model(find_checkpoint(str(folder)), dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
 def processor(folder: Path) -> Any:
-    return load_processor(find_base(str(folder)))
+    return load_processor(find_checkpoint(str(folder)))
 
 
 def close(found: Tensor, expected: Tensor) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qvft import load_model as open_model
-from qvft.models.base import find_base
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model
 
 # `<START>` is the prompt, so that 4 new tokens make 5.
@@ -32,7 +32,7 @@ SAMPLING = {
 
 @pytest.fixture(scope="module")
 def model(published_qvision: Path) -> Any:
-    return load_model(find_base(str(published_qvision)), dtype=torch.float32)
+    return load_model(find_checkpoint(str(published_qvision)), dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tar_shards import png, write_shards, write_tar
 
 from qvft.data.formats.tar import stream
 from qvft.data.images.decoding import decode
-from qvft.data.left_out import left_out_index
+from qvft.data.streaming_collator import left_out_index
 from qvft.errors import DataError, ImageError
 from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.views import ViewDraw

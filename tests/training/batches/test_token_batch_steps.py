@@ -9,26 +9,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.check import main as check
-from qvft.data.packing import NOBODY
+from qvft.data.packing import SHARED_PREFIX
 from qvft.errors import RecipeError
+from qvft.json_files import complete_lines
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train
-from qvft.training.metrics_log import read_metrics
 from qvft.training.objectives.language import LanguageModelling
+from qvft.training.setup import TrainingSetup, training_setup
 
 BUDGET = 180
 BY_TOKENS = [f"train.batch_tokens={BUDGET}", "train.texts_per_image=2"]
 
 
-def built(recipe_file: Path, *overrides: str) -> TrainingWork:
-    work = training_work(load_recipe(recipe_file, [*BY_TOKENS, *overrides]))
+def built(recipe_file: Path, *overrides: str) -> TrainingSetup:
+    work = training_setup(load_recipe(recipe_file, [*BY_TOKENS, *overrides]))
     work.counts(work.plans[0])
     return work
 
 
-def gradients(work: TrainingWork, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def gradients(work: TrainingSetup, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Of the summed losses of these batches."""
     objective = LanguageModelling(work.loaded.model).eval()
     objective.zero_grad()
@@ -55,7 +55,7 @@ def test_an_epoch_of_batches_by_tokens_has_the_gradients_of_its_rows_one_by_one(
     batches = [collator([(row, rows[row]) for row in batch]) for batch in sampler]
     assert 1 < len(batches) < len(rows)
     for batch in batches:
-        assert 0 < int((batch["packed_owner"] != NOBODY).sum()) <= BUDGET
+        assert 0 < int((batch["packed_owner"] != SHARED_PREFIX).sum()) <= BUDGET
     expected = gradients(work, [work.loaded.collator([row]) for row in enumerate(rows)])
     found = gradients(work, batches)
     assert found.keys() == expected.keys()
@@ -78,7 +78,7 @@ def test_the_steps_of_an_epoch_are_known_and_what_check_says(
     work = built(recipe_file, "train.accumulation=2")
     batches = len(work.token_batches(work.plans[0]))
     assert batches % 2 == 0
-    steps = [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    steps = [row["step"] for row in complete_lines(tmp_path / "run" / "metrics.jsonl")]
     assert max(steps) == batches == found["phases"][0]["steps"]  # two epochs, two batches a step
 
 
@@ -86,7 +86,7 @@ def test_alignment_trains_in_batches_by_tokens(recipe_file: Path, tmp_path: Path
     objectives = "objectives={lm: 1.0, itc: 0.5, itm: 0.5, itg: 0.5}"
     given = [*BY_TOKENS, objectives, "train.max_steps=2", f"run.dir={tmp_path / 'run'}"]
     assert train([str(recipe_file), *given]) == 0
-    last = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row][-1]
+    last = [row for row in complete_lines(tmp_path / "run" / "metrics.jsonl") if "loss" in row][-1]
     assert {"loss_lm", "loss_itc", "loss_itm", "loss_itg"} <= last.keys()
 
 

@@ -8,42 +8,42 @@ from pathlib import Path
 import pytest
 import torch
 
-from qvft.assembly.training.work import TrainingWork, training_work
 from qvft.data.rows import Row, training_rows
 from qvft.models.alignment.texts import encode_texts
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective, image_id
 from qvft.training.objectives.language import LanguageModelling
+from qvft.training.setup import TrainingSetup, training_setup
 
 WEIGHTS = {"lm": 1.0, "itc": 0.5, "itm": 0.5, "itg": 0.25}
 
 
 @pytest.fixture(scope="module")
-def work(recipe_file: Path) -> TrainingWork:
-    built = training_work(load_recipe(recipe_file, ["objectives={itc: 0.5, itm: 0.5, itg: 0.25}"]))
+def work(recipe_file: Path) -> TrainingSetup:
+    built = training_setup(load_recipe(recipe_file, ["objectives={itc: 0.5, itm: 0.5, itg: 0.25}"]))
     built.counts(built.plans[0])
     return built
 
 
 @pytest.fixture(scope="module")
-def rows(work: TrainingWork) -> list[Row]:
+def rows(work: TrainingSetup) -> list[Row]:
     """Captions and questions of four images."""
     return training_rows(work.train.samples[:4])
 
 
 @pytest.fixture(scope="module")
-def collator(work: TrainingWork) -> AlignmentCollator:
+def collator(work: TrainingSetup) -> AlignmentCollator:
     assert work.branch is not None
     return AlignmentCollator(work.loaded.collator, work.branch.tokenizer, max_text_tokens=32)
 
 
-def objective(work: TrainingWork) -> AlignmentObjective:
+def objective(work: TrainingSetup) -> AlignmentObjective:
     assert work.branch is not None
     return AlignmentObjective(work.loaded.model, work.branch.heads, weights=WEIGHTS, seed=0)
 
 
 def test_captions_are_paired_with_their_images_and_questions_are_not(
-    work: TrainingWork, rows: list[Row], collator: AlignmentCollator
+    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     chosen = [rows[4], rows[3], rows[0], rows[1]]  # question and caption of 1, both of 0
     assert [row.kind for row in chosen] == ["question", "caption", "caption", "question"]
@@ -58,7 +58,7 @@ def test_captions_are_paired_with_their_images_and_questions_are_not(
 
 
 def test_captions_are_aligned_as_they_are_cleaned(
-    work: TrainingWork, rows: list[Row], collator: AlignmentCollator
+    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     template = replace(work.loaded.template, text="blip2")
     cleaning = AlignmentCollator(
@@ -78,7 +78,7 @@ def test_an_image_has_one_number_of_63_bits() -> None:
 
 
 def test_the_language_loss_is_the_one_without_alignment(
-    work: TrainingWork, rows: list[Row], collator: AlignmentCollator
+    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     batch = collator(list(enumerate(rows)))
     batch.pop("row_index")
@@ -94,7 +94,7 @@ def test_the_language_loss_is_the_one_without_alignment(
 
 
 def test_counts_are_known_before_the_forward_pass(
-    work: TrainingWork, rows: list[Row], collator: AlignmentCollator
+    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     batches = [collator(list(enumerate(part))) for part in (rows[:5], rows[5:])]
     module = objective(work).train()
@@ -109,7 +109,7 @@ def test_counts_are_known_before_the_forward_pass(
 
 
 def test_a_batch_without_captions_asks_nothing_of_the_heads_and_leaves_none_out(
-    work: TrainingWork, rows: list[Row], collator: AlignmentCollator
+    work: TrainingSetup, rows: list[Row], collator: AlignmentCollator
 ) -> None:
     batch = collator([(i, row) for i, row in enumerate(rows) if row.kind == "question"])
     batch.pop("row_index")

@@ -1,1 +1,0 @@
-"""The composition root: from a recipe to the objects that work. The only room that knows all."""

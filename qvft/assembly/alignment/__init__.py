@@ -1,1 +1,0 @@
-"""Alignment heads at work: made for a run, and used for retrieval and classes by prompts."""

@@ -1,1 +1,0 @@
-"""What `qvft.bench` measures and says: this recipe beside plain practice."""

@@ -1,1 +1,0 @@
-"""What `qvft.eval` does: predictions, scores, comparison and report of a model."""

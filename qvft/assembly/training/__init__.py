@@ -1,1 +1,0 @@
-"""All that a training run needs, put together from its recipe."""

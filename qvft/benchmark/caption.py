@@ -1,0 +1,124 @@
+"""One QVision caption: the published loop without a cache, beside qvft's generation, in turn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qvft.data.drawn.scenes import draw, sample_scene
+from qvft.errors import RecipeError
+from qvft.models.stages import encode_features, encode_images, encode_vision, generate
+from qvft.recipe.schema import Recipe
+from qvft.setup.model import Loaded, base_model, base_of
+
+TOKENS = 20
+
+
+@dataclass(frozen=True)
+class CaptionPace:
+    """What was measured, from normalised pixels to tokens.
+
+    Attributes:
+        plain_ms, qvft_ms: median milliseconds of a caption.
+        plain_round_ms, qvft_round_ms: milliseconds of every round.
+        speedup: plain over qvft, of medians.
+        tokens: of the caption; `<END>` is held back until then.
+        equal_tokens: both wrote the same.
+    """
+
+    plain_ms: float
+    qvft_ms: float
+    plain_round_ms: tuple[float, ...]
+    qvft_round_ms: tuple[float, ...]
+    speedup: float
+    tokens: int
+    equal_tokens: bool
+    rounds: int
+
+
+def bench_caption(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -> CaptionPace:
+    """Captions one drawn image greedily with the recipe's base, by both ways in turn.
+
+    Both are run once beforehand.
+
+    Args:
+        given: the model, where it is at hand already.
+
+    Raises:
+        UserError: the recipe or the base is wrong, or is no QVision.
+    """
+    base = given.base if given is not None else base_of(recipe)
+    if base.family.name != "qvision":
+        raise RecipeError(
+            f"a model of family {base.family.name}", where="--only caption", expected="a QVision"
+        )
+    loaded = given or base_model(recipe, base)
+    model = loaded.model.eval()
+    side_px = base.config.tower_config.image_size
+    pixels = loaded.collator.normalise([draw(sample_scene(7, 0), side_px)]).to(model.device)
+    first, end = loaded.template.tokenizer.bos_token_id, loaded.template.stop_id
+    seconds: dict[str, list[float]] = {"plain": [], "qvft": []}
+    tokens: dict[str, list[int]] = {}
+    for _ in range(rounds + 1):
+        for name, way in (("plain", _published_loop), ("qvft", _with_cache)):
+            tokens[name], taken = _timed(way, model, pixels, first, end)
+            seconds[name].append(1000 * taken)
+    plain, ours = (seconds[name][1:] for name in ("plain", "qvft"))
+    medians = statistics.median(plain), statistics.median(ours)
+    return CaptionPace(
+        *medians,
+        plain_round_ms=tuple(plain),
+        qvft_round_ms=tuple(ours),
+        speedup=medians[0] / medians[1],
+        tokens=TOKENS,
+        equal_tokens=tokens["plain"] == tokens["qvft"],
+        rounds=rounds,
+    )
+
+
+def _timed(
+    way: Callable[[Any, Tensor, int, int], list[int]],
+    model: Any,
+    pixels: Tensor,
+    first: int,
+    end: int,
+) -> tuple[list[int], float]:
+    start = time.perf_counter()
+    tokens = way(model, pixels, first, end)  # a list of numbers: nothing is still under way
+    return tokens, time.perf_counter() - start
+
+
+@torch.no_grad()
+def _published_loop(model: Any, pixels: Tensor, first: int, end: int) -> list[int]:
+    """CLIP once; then for every token Q-Former, decoder and head over all tokens so far."""
+    features = encode_vision(model, pixels)
+    ids = torch.tensor([[first]], device=pixels.device)
+    for _ in range(TOKENS):
+        states = encode_features(model, features)
+        scores = model(input_ids=ids, visual_tokens=states, use_cache=False).logits[:, -1]
+        scores[:, end] = -torch.inf
+        ids = torch.cat([ids, scores.argmax(dim=-1, keepdim=True)], dim=1)
+    return ids[0, 1:].tolist()
+
+
+@torch.no_grad()
+def _with_cache(model: Any, pixels: Tensor, first: int, end: int) -> list[int]:
+    """As `qvft.predict` does: the image once, then one position a token."""
+    ids = torch.tensor([[first]], device=pixels.device)
+    written = generate(
+        model,
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+        images=encode_images(model, pixels),
+        eos_token_id=end,
+        do_sample=False,
+        num_beams=1,
+        min_new_tokens=TOKENS,
+        max_new_tokens=TOKENS,
+    )
+    return written[0].tolist()

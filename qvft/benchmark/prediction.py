@@ -1,0 +1,134 @@
+"""How fast prediction is beside a loop of single `generate` calls, measured in turn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from qvft.data.images.decoding import decode
+from qvft.data.rows import Row, evaluation_rows
+from qvft.errors import DataError
+from qvft.inference.generation_config import generation_fields
+from qvft.inference.predict import predict_texts
+from qvft.recipe.schema import Recipe
+from qvft.setup.data import read_split
+from qvft.setup.model import Loaded, base_model, base_of
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of every round, and texts per second in the median round."""
+
+    seconds: tuple[float, ...]
+    texts_per_second: float
+
+    @staticmethod
+    def of(seconds: Sequence[float], texts: int) -> Pace:
+        """The pace of `texts` texts a round."""
+        return Pace(tuple(seconds), texts / statistics.median(seconds))
+
+
+@dataclass(frozen=True)
+class PredictionPace:
+    """What was measured.
+
+    Attributes:
+        speedup: qvft's texts per second over the plain loop's, median rounds.
+        equal_texts: rows that got the same text from both.
+    """
+
+    plain: Pace
+    qvft: Pace
+    speedup: float
+    texts: int
+    images: int
+    equal_texts: int
+    batch_size: int
+    rounds: int
+
+
+def bench_prediction(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -> PredictionPace:
+    """Answers the recipe's evaluation data with its base, plainly and in batches, in turn.
+
+    Both decode images from their files, with the same settings, on the same weights. The first
+    row is answered once beforehand, so that neither pays for what is set up once.
+
+    Args:
+        given: the model, where it is at hand already.
+
+    Raises:
+        UserError: the recipe, the data or the base is wrong.
+    """
+    split = read_split(recipe, "eval")
+    rows = evaluation_rows(split.samples, texts=split.source.texts)
+    if not rows:
+        raise DataError("holds no text to predict", where="data.eval")
+    loaded = given or base_model(recipe, base_of(recipe))
+    loaded.model.eval()
+    _plain(loaded, recipe, rows[:1])
+    _batched(loaded, recipe, rows[:1])
+    seconds: dict[str, list[float]] = {"plain": [], "qvft": []}
+    texts: dict[str, list[str]] = {}
+    for _ in range(rounds):
+        for name, way in (("plain", _plain), ("qvft", _batched)):
+            texts[name], taken = _timed(way, loaded, recipe, rows)
+            seconds[name].append(taken)
+    plain, ours = (Pace.of(seconds[name], len(rows)) for name in ("plain", "qvft"))
+    return PredictionPace(
+        plain,
+        ours,
+        speedup=ours.texts_per_second / plain.texts_per_second,
+        texts=len(rows),
+        images=len(split.samples),
+        equal_texts=sum(a == b for a, b in zip(texts["plain"], texts["qvft"], strict=True)),
+        batch_size=recipe.eval.batch_size,
+        rounds=rounds,
+    )
+
+
+def _timed(
+    way: Callable[[Loaded, Recipe, Sequence[Row]], list[str]],
+    loaded: Loaded,
+    recipe: Recipe,
+    rows: Sequence[Row],
+) -> tuple[list[str], float]:
+    start = time.perf_counter()
+    texts = way(loaded, recipe, rows)  # texts are on the CPU: nothing is still under way
+    return texts, time.perf_counter() - start
+
+
+@torch.no_grad()
+def _plain(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
+    """Processor and `Blip2ForConditionalGeneration.generate`, one row after the other."""
+    generation, template = generation_fields(recipe), loaded.template
+    stop = [template.stop_id, template.tokenizer.eos_token_id]
+    # transformers' own forward expects one type throughout; the bridge is float32 here.
+    types = {p.dtype for p in loaded.model.parameters() if p.is_floating_point()}
+    mixed = torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=len(types) > 1)
+    texts = []
+    for row in rows:
+        image = decode(row.sample.image, max_pixels=recipe.data.max_image_pixels)
+        prompt = template.written_prompt(row.kind, row.question)
+        inputs = loaded.processor(images=image, text=prompt, return_tensors="pt")
+        with mixed:
+            ids = loaded.model.generate(
+                **inputs.to(loaded.model.device), **generation[row.kind], eos_token_id=stop
+            )
+        texts.append(template.decode(ids[0, inputs["input_ids"].shape[1] :].tolist()))
+    return texts
+
+
+def _batched(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
+    return predict_texts(
+        loaded.model,
+        loaded.collator,
+        rows,
+        generation=generation_fields(recipe),
+        batch_size=recipe.eval.batch_size,
+        workers=recipe.data.workers,
+        label="batches",
+    )

@@ -1,0 +1,121 @@
+"""What `qvft.bench` says of its measurements: a table, lines, JSON, a chart."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from qvft.benchmark.caption import CaptionPace
+from qvft.benchmark.chart import save_bars
+from qvft.benchmark.prediction import PredictionPace
+from qvft.benchmark.training import TrainingBench
+from qvft.recipe.schema import Recipe
+from qvft.setup.model import device, versions
+
+TITLES = {
+    "plain": "plain practice",
+    "label_logits": "logits at labels only",
+    "image_once": "and an image once",
+    "packed": "and packed, sharing its prefix",
+    "cached": "cached features, not packed",
+    "qvft": "all together",
+}
+
+
+def machine(recipe: Recipe) -> dict[str, Any]:
+    """What it was measured on."""
+    place = device()
+    on_gpu = place.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(place) if on_gpu else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "model": recipe.model.id,
+        "versions": versions(),
+    }
+
+
+def training_json(bench: TrainingBench) -> dict[str, Any]:
+    """The measurement: plain practice and everything at the top, parts below."""
+    found = {key: value for key, value in vars(bench).items() if key != "ways"}
+    ways = {name: dict(vars(pace)) for name, pace in bench.ways.items()}
+    return {"plain": ways.pop("plain"), "qvft": ways.pop("qvft"), "parts": ways, **found}
+
+
+def training_table(bench: TrainingBench) -> Table:
+    """One line a way, ratios against plain practice."""
+    table = Table(
+        title=f"training: {bench.batches} steps of {bench.texts} texts and {bench.images} images, "
+        f"{bench.precision}, median of {bench.rounds} rounds",
+        caption=f"loss differs by {bench.max_abs_loss_difference:.1e} at most, gradients by "
+        f"{bench.max_abs_gradient_difference:.1e} (largest {bench.max_abs_gradient:.1e}); the "
+        f"operations promise {bench.promised:.2f}; a product of matrices runs at "
+        f"{bench.matmul_flops_per_second / 1e9:,.0f} GFLOP/s",
+    )
+    for title in ("", "texts/s", "label tokens/s", "ratio", "peak MB", "GFLOP/text", "GFLOP/s"):
+        table.add_column(title, justify="right" if title else "left")
+    base = bench.ways["plain"].texts_per_second
+    for name, pace in bench.ways.items():
+        table.add_row(
+            TITLES[name],
+            f"{pace.texts_per_second:,.1f}",
+            f"{pace.label_tokens_per_second:,.0f}",
+            f"{pace.texts_per_second / base:.2f}",
+            f"{pace.peak_memory_bytes / 1e6:,.0f}",
+            f"{pace.flops_per_text / 1e9:.3g}",
+            f"{pace.flops_per_second / 1e9:,.1f}",
+        )
+    return table
+
+
+def prediction_json(pace: PredictionPace) -> dict[str, Any]:
+    """Both ways and their ratio."""
+    return vars(pace) | {name: dict(vars(getattr(pace, name))) for name in ("plain", "qvft")}
+
+
+def prediction_lines(pace: PredictionPace) -> str:
+    """Both ways and their ratio."""
+    return (
+        f"prediction: {pace.texts} texts of {pace.images} images, median of {pace.rounds} rounds\n"
+        f"  plain loop  {pace.plain.texts_per_second:10.2f} texts/s\n"
+        f"  qvft        {pace.qvft.texts_per_second:10.2f} texts/s, in batches of "
+        f"{pace.batch_size}\n"
+        f"  ratio       {pace.speedup:10.2f}; {pace.equal_texts} texts are the same"
+    )
+
+
+def caption_json(pace: CaptionPace) -> dict[str, Any]:
+    """Both ways and their ratio."""
+    return dict(vars(pace))
+
+
+def caption_lines(pace: CaptionPace) -> str:
+    """Both ways and their ratio."""
+    same = "the same tokens" if pace.equal_tokens else "other tokens"
+    return (
+        f"one caption of {pace.tokens} tokens, median of {pace.rounds} rounds\n"
+        f"  published loop, no cache  {pace.plain_ms:10.1f} ms\n"
+        f"  qvft                      {pace.qvft_ms:10.1f} ms\n"
+        f"  ratio                     {pace.speedup:10.2f}; {same}"
+    )
+
+
+def save_chart(bench: TrainingBench, path: Path) -> None:
+    """Bars of texts a second and of peak memory by way.
+
+    Raises:
+        RecipeError: the path ends in no known format.
+    """
+    save_bars(
+        [TITLES[name] for name in bench.ways],
+        {
+            "texts per second": [pace.texts_per_second for pace in bench.ways.values()],
+            "peak memory of a step, MB": [
+                pace.peak_memory_bytes / 1e6 for pace in bench.ways.values()
+            ],
+        },
+        path,
+    )

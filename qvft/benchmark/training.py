@@ -1,0 +1,214 @@
+"""How fast, and in how much memory, a recipe trains beside plain practice, measured in turn.
+
+Shape letters: I images, B rows, L row length, P patches, W ViT width.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from qvft.benchmark.machine import matmul_rate
+from qvft.benchmark.steps import WAYS, Steps, Way
+from qvft.data.collate import IGNORED, Collator
+from qvft.data.rows import Row
+from qvft.errors import RecipeError
+from qvft.models.stages import encode_vision
+from qvft.models.unload_vision import unload_vision
+from qvft.recipe.phases import PhasePlan
+from qvft.recipe.schema import Recipe
+from qvft.training.arguments import recompute_activations, use_bf16
+from qvft.training.batches.sampler import GroupedSampler
+from qvft.training.compiling import compile_blocks
+from qvft.training.objectives.build import packer_of
+from qvft.training.setup import TrainingSetup, training_setup
+
+
+@dataclass(frozen=True)
+class TrainingPace:
+    """What one way comes to.
+
+    Attributes:
+        seconds: of every round.
+        texts_per_second, label_tokens_per_second: in the median round.
+        peak_memory_bytes: most memory of a step above what was held before it.
+        flops_per_text: operations of matrix products and attention, forward and backward.
+        flops_per_second: those, achieved in the median round.
+    """
+
+    seconds: tuple[float, ...]
+    texts_per_second: float
+    label_tokens_per_second: float
+    peak_memory_bytes: int
+    flops_per_text: float
+    flops_per_second: float
+
+
+@dataclass(frozen=True)
+class TrainingBench:
+    """What was measured.
+
+    Attributes:
+        ways: the pace of each of `WAYS`.
+        speedup: texts a second of `qvft` over `plain`.
+        promised: the speed-up that the operations alone would give.
+        max_abs_loss_difference, max_abs_gradient_difference: over all batches and weights.
+        max_abs_gradient: the largest gradient beside it.
+        matmul_flops_per_second: of a large product of matrices in the type that trains.
+    """
+
+    ways: dict[str, TrainingPace]
+    speedup: float
+    promised: float
+    max_abs_loss_difference: float
+    max_abs_gradient_difference: float
+    max_abs_gradient: float
+    matmul_flops_per_second: float
+    texts: int
+    images: int
+    label_tokens: int
+    batches: int
+    rounds: int
+    precision: str
+
+
+def bench_training(
+    recipe: Recipe, *, rounds: int, steps: int, ways: Sequence[str] = tuple(WAYS)
+) -> TrainingBench:
+    """As `bench_work`, of what a recipe says.
+
+    Raises:
+        UserError: the recipe, the data or the base is wrong.
+    """
+    return bench_work(training_setup(recipe), rounds=rounds, steps=steps, ways=ways)
+
+
+def bench_work(
+    work: TrainingSetup, *, rounds: int, steps: int, ways: Sequence[str] = tuple(WAYS)
+) -> TrainingBench:
+    """Takes `steps` steps in each way and round: the same texts, model and optimizer.
+
+    Learning rates are zero, so that all ways and rounds work on the same weights. Images are
+    decoded and features made before the clock starts. Activation checkpointing is the recipe's; so
+    are compiled blocks and flex attention, but for plain practice, which has neither.
+
+    Args:
+        ways: names of those to measure, `plain` and `qvft` among them.
+
+    Raises:
+        RecipeError: no phase has the language loss.
+    """
+    plan = _prepared(work)
+    model = work.loaded.model
+    batches = _rows_of_batches(work, plan, steps)
+    bf16 = use_bf16(plan.train.precision)
+    bench = Steps(model, bf16=bf16)
+    chosen = {name: way for name, way in WAYS.items() if name in ways}
+    laid = {name: _laid_out(work, way, batches) for name, way in chosen.items()}
+    loss, gradient, largest = bench.differences(laid["plain"], laid["qvft"])
+    texts = sum(len(rows) for rows in batches)
+    labels = sum(int((batch["labels"] != IGNORED).sum()) for batch in laid["plain"])
+    flops = {name: bench.flops(way, laid[name]) for name, way in chosen.items()}
+    memory = {name: bench.memory(way, laid[name]) for name, way in chosen.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in chosen}
+    for _ in range(rounds):
+        for name, way in chosen.items():
+            seconds[name].append(bench.timed(way, laid[name]))
+    paces = {
+        name: TrainingPace(
+            tuple(taken),
+            texts / statistics.median(taken),
+            labels / statistics.median(taken),
+            memory[name],
+            flops[name] / texts,
+            flops[name] / statistics.median(taken),
+        )
+        for name, taken in seconds.items()
+    }
+    return TrainingBench(
+        paces,
+        speedup=paces["qvft"].texts_per_second / paces["plain"].texts_per_second,
+        promised=flops["plain"] / flops["qvft"],
+        max_abs_loss_difference=loss,
+        max_abs_gradient_difference=gradient,
+        max_abs_gradient=largest,
+        matmul_flops_per_second=matmul_rate(
+            model.device, torch.bfloat16 if bf16 else torch.float32
+        ),
+        texts=texts,
+        images=len({row.sample.id for rows in batches for _, row in rows}),
+        label_tokens=labels,
+        batches=len(batches),
+        rounds=rounds,
+        precision="bf16" if bf16 else "fp32",
+    )
+
+
+def training_memory(work: TrainingSetup, *, steps: int) -> int:
+    """Bytes on the device while a recipe trains with cached features: weights, states, a step.
+
+    The ViT is let go, as training does, and cannot be run afterwards. Without a GPU it is what a
+    step takes above what is held before it.
+    """
+    plan = _prepared(work)
+    model = work.loaded.model
+    batches = _rows_of_batches(work, plan, steps)
+    laid = _laid_out(work, WAYS["qvft"], batches)
+    unload_vision(model)
+    step = Steps(model, bf16=use_bf16(plan.train.precision)).memory(WAYS["qvft"], laid)
+    held = torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else 0
+    return held + step
+
+
+def _prepared(work: TrainingSetup) -> PhasePlan:
+    """The first phase with the language loss, the model as it wants it."""
+    plan = next((p for p in work.plans if p.phase.objective == "language"), None)
+    if plan is None:
+        raise RecipeError("has no phase with the language loss", where="phases")
+    work.counts(plan)
+    model = work.loaded.model
+    recompute_activations(model, plan.train.checkpointing)
+    compile_blocks(model, work.loaded.base.family, plan.train.compile)
+    return plan
+
+
+def _rows_of_batches(
+    work: TrainingSetup, plan: PhasePlan, steps: int
+) -> list[list[tuple[int, Row]]]:
+    """The first batches of an epoch; fewer than `steps` where the data has no more."""
+    rows, train = work.rows(plan, work.train, training=True), plan.train
+    by_tokens = work.token_batches(plan)
+    if by_tokens is None:
+        names, seed = [row.sample.id for row in rows], work.recipe.run.seed
+        order = list(GroupedSampler(names, group_size=train.texts_per_image, seed=seed))
+        starts = range(0, len(order), train.batch_size)
+        chunks = [order[at : at + train.batch_size] for at in starts]
+    else:
+        chunks = list(by_tokens)
+    return [[(index, rows[index]) for index in chunk] for chunk in chunks[:steps]]
+
+
+@torch.no_grad()
+def _laid_out(
+    work: TrainingSetup, way: Way, batches: Sequence[Sequence[tuple[int, Row]]]
+) -> list[dict[str, Tensor]]:
+    """The batches as a way wants them, on the model's device."""
+    loaded = work.loaded
+    collator: Collator = loaded.collator
+    if way.packed:
+        collator = replace(collator, packer=packer_of(loaded.base))
+    place, found = loaded.model.device, []
+    for rows in batches:
+        batch = {key: value.to(place) for key, value in collator(rows).items()}
+        del batch["row_index"]
+        if way.cached:
+            batch["features"] = encode_vision(loaded.model, batch.pop("pixel_values"))
+        if not way.image_once:
+            batch["pixel_values"] = batch["pixel_values"][batch["image_index"]]
+            batch["image_index"] = torch.arange(len(rows), device=place)
+        found.append(batch)
+    return found

@@ -1,0 +1,71 @@
+"""What a recipe and the file system alone tell, before torch is imported.
+
+To import torch, transformers and peft takes seconds; a misspelt path is told without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.errors import ModelError
+from qvft.evaluation.available_metrics import require_known_metrics
+from qvft.models.model_path import FRESH, names_folder, require_folder
+from qvft.recipe.phases import phase_plans
+from qvft.recipe.schema import Recipe
+from qvft.setup.data import Texts, listed
+from qvft.setup.streaming import is_streamed, stream_of
+from qvft.training.argument_names import refuse_arguments
+
+
+def require_settings(recipe: Recipe) -> None:
+    """Checks what a recipe sets for its programs, as far as it is known without libraries.
+
+    Raises:
+        RecipeError: an unknown metric, or a training argument that qvft refuses.
+    """
+    require_known_metrics(recipe.eval.metrics)
+    for plan in phase_plans(recipe):
+        refuse_arguments(plan.train.model_dump())
+
+
+def require_models(recipe: Recipe) -> None:
+    """Checks that the folders of the base, the decoder and the text branches are there.
+
+    Raises:
+        ModelError: one is not.
+    """
+    require_folder(recipe.model.id)
+    named = {
+        "model.decoder": recipe.model.decoder,
+        "model.text_branch": recipe.model.text_branch,
+        "objectives.text_branch": recipe.objectives.text_branch,
+    }
+    for key, name in named.items():
+        if name not in (None, FRESH) and names_folder(name) and not Path(name).exists():
+            raise ModelError("no such folder", where=f"{key}={name}")
+
+
+def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:
+    """The named data of a recipe, its images unchecked; a stream is opened, not read.
+
+    Raises:
+        RecipeError, DataError: as `read_texts`.
+    """
+    found = {}
+    for name in which:
+        if is_streamed(recipe, name):
+            stream_of(recipe)
+        else:
+            found[name] = listed(recipe, name)
+    return found
+
+
+def training_texts(recipe: Recipe) -> Texts:
+    """What training reads: its data, and the evaluation data where it is told to watch them.
+
+    Raises:
+        RecipeError, DataError: as `read_texts`, or the recipe's phases contradict each other.
+    """
+    watched = any(plan.train.eval_steps is not None for plan in phase_plans(recipe))
+    return texts_of(recipe, ("train", "eval") if watched else ("train",))

@@ -1,0 +1,298 @@
+"""From a recipe's data to what a check says about it before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from qvft.checking.findings import LeftOut, Quality, SplitFindings, TextShown
+from qvft.data.blip_text import MAX_WORDS, TextForm, cleaned
+from qvft.data.data_warnings import evaluation_doubts, training_doubts
+from qvft.data.prompt import PromptTemplate
+from qvft.data.quality import distributions
+from qvft.data.quality import tokenizer_coverage as spelling
+from qvft.data.quality.contradictions import asked_before, repeats
+from qvft.data.quality.duplicates import Duplicates, duplicates
+from qvft.data.quality.texts import Text, normal, texts_of
+from qvft.data.rows import Row, evaluation_rows, training_rows
+from qvft.data.text_cleaning import cleaned_rows
+from qvft.data.token_stats import TokenStats, shown_rows, token_stats
+from qvft.errors import RecipeError
+from qvft.recipe.schema import Recipe
+from qvft.setup.data import Split, Texts, inspect_split
+
+EXAMPLES = 3
+LISTED = 3
+ALL = "all in --json"
+CUT_SHARE = 0.01
+"""Warned about where more rows, or tokens, are lost: a few are what the limit is there for."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A split, its rows as they are used, what they come to in tokens, and how texts are read."""
+
+    which: str
+    split: Split
+    rows: list[Row]
+    stats: TokenStats
+    form: TextForm = "as_written"
+
+    @property
+    def texts(self) -> list[Text]:
+        """Its texts as training would supervise them."""
+        found = texts_of(self.split.samples, texts=self.split.source.texts)
+        return [
+            one
+            if one.kind == "answer"
+            else replace(one, text=cleaned(one.kind, one.text, self.form))
+            for one in found
+        ]
+
+
+@dataclass(frozen=True)
+class DataFound:
+    """What the data part of a check gives."""
+
+    train: SplitFindings
+    eval: SplitFindings | None
+    shown: tuple[TextShown, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = None) -> list[Side]:
+    """The training data and, where the recipe has any, the evaluation data.
+
+    Args:
+        texts: by `train` and `eval`, where they have been read already.
+
+    Raises:
+        RecipeError, DataError: as `inspect_split`, or a split holds no text.
+    """
+    sides = []
+    for which in ("train", "eval") if recipe.data.eval else ("train",):
+        split = inspect_split(recipe, which, (texts or {}).get(which))
+        expand = training_rows if which == "train" else evaluation_rows
+        rows = expand(split.samples, texts=split.source.texts)
+        if not rows:
+            purpose = "train" if which == "train" else "evaluate"
+            raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
+        sides.append(Side(which, split, rows, token_stats(rows, template), template.text))
+    return sides
+
+
+def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) -> DataFound:
+    """Everything that can be said of the splits of a recipe."""
+    samples = {side.which: side.split.samples for side in sides}
+    looks = {name: one for side in sides for name, one in side.split.looks.items()}
+    copies = duplicates(
+        samples["train"], samples.get("eval"), looks, max_pixels=recipe.data.max_image_pixels
+    )
+    asked: tuple[tuple[str, str], ...] = ()
+    if copies.overlap is not None:
+        asked = asked_before(
+            samples["eval"],
+            samples["train"],
+            lambda sample: copies.content_of_copies(sample, looks),
+        )
+    known = {normal(one.text) for one in sides[0].texts if one.kind == "answer"}
+    found = [_split_findings(side, template, copies, known=known, asked=asked) for side in sides]
+    shown = shown_rows(sides[0].rows, template, count=EXAMPLES)
+    skips = recipe.data.on_bad_image == "skip"
+    warnings = [
+        warning
+        for side, one in zip(sides, found, strict=True)
+        for warning in (
+            *side.split.remarks,
+            *_split_warnings(one, skips=skips),
+            *_doubts(side, template),
+        )
+    ]
+    notes: list[str] = []
+    if copies.overlap is None:
+        warnings.append("data.eval is not set: nothing will be evaluated")
+    else:
+        across, notes = _overlap_says(copies, *sides)
+        warnings += across
+        if asked:
+            pairs = ", ".join(f"{one} as {other}" for one, other in asked[:LISTED])
+            warnings.append(
+                f"{count_of(asked, 'question')} of {sides[1].split.name} asked in "
+                f"{sides[0].split.name} too, of the same image, first {pairs}; take them out, the "
+                f"score would count memory ({ALL})"
+            )
+    return DataFound(
+        train=found[0],
+        eval=found[1] if len(found) > 1 else None,
+        shown=tuple(TextShown(**asdict(row)) for row in shown),
+        warnings=tuple(warnings),
+        notes=(*_stream_says(sides[0].split), *notes),
+    )
+
+
+def _doubts(side: Side, template: PromptTemplate) -> list[str]:
+    doubts = training_doubts if side.which == "train" else evaluation_doubts
+    found = doubts(side.rows, images=len(side.split.samples), prompt=template)
+    return [f"{side.split.name}: {doubt}" for doubt in found]
+
+
+def _stream_says(split: Split) -> list[str]:
+    if split.stream is None:
+        return []
+    read = count_of([*split.samples, *split.skipped], "record")
+    return [
+        f"{split.name} is a stream: its first {read} were read, and nothing is known of the rest"
+    ]
+
+
+def _split_findings(
+    side: Side,
+    template: PromptTemplate,
+    copies: Duplicates,
+    *,
+    known: set[str],
+    asked: Sequence[tuple[str, str]],
+) -> SplitFindings:
+    split, stats, texts = side.split, side.stats, side.texts
+    changed = cleaned_rows(side.rows, side.form)
+    counts = spelling.token_counts(texts, template.tokenizer)
+    own = side.which == "train"
+    answers = distributions.answers(texts, known=None if own else known)
+    overlap = None if own else copies.overlap
+    said = repeats(
+        split.samples,
+        lambda sample: copies.content_of_copies(sample, split.looks),
+        texts=split.source.texts,
+    )
+    return SplitFindings(
+        name=split.name,
+        images=len(split.samples),
+        captions=sum(len(sample.captions) for sample in split.samples),
+        questions=sum(len(sample.questions) for sample in split.samples),
+        rows=stats.rows,
+        skipped=tuple(
+            LeftOut(one.id, one.reason, one.name, one.expected, one.do) for one in split.skipped
+        ),
+        target_tokens=stats.target_tokens,
+        longest=stats.longest,
+        longest_id=stats.longest_id,
+        cut_rows=stats.cut_rows,
+        cut_tokens=stats.cut_tokens,
+        cut_prompts=stats.cut_prompts,
+        cut_targets=stats.cut_targets,
+        sha256=split.sha256,
+        cut_ids=stats.cut_ids,
+        cleaned_rows=changed.rows,
+        shortened_ids=changed.shortened_ids,
+        quality=Quality(
+            exact_duplicates=copies.exact[side.which],
+            near_duplicates=tuple(asdict(pair) for pair in copies.near[side.which]),
+            overlap=None if overlap is None else {**asdict(overlap), "questions": tuple(asked)},
+            repeats=asdict(said),
+            answers=None if answers is None else asdict(answers),
+            lengths=_plain(distributions.lengths(texts, counts)),
+            cut=_plain(stats.cut),
+            spelling=asdict(spelling.spelling(texts, template.tokenizer, counts)),
+        ),
+    )
+
+
+def _plain(records: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: asdict(record) for name, record in records.items()}
+
+
+def count_of(found: Sequence[Any], noun: str) -> str:
+    """`1 pair`, `1,200 pairs`."""
+    return f"{len(found):,} {noun}" + ("" if len(found) == 1 else "s")
+
+
+def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
+    """What a user should act on, in one split, and how; `skips`: unusable images are left out."""
+    quality, name = found.quality, found.name
+    warnings = []
+    if found.skipped:
+        fate = "left out" if skips else "training would stop there"
+        what = "replace them" if skips else "replace them, or data.on_bad_image: skip"
+        count = count_of(found.skipped, "unusable image")
+        warnings.append(f"{name}: {count}, {fate}; {what} ({ALL})")
+    if found.cut_rows > CUT_SHARE * found.rows or _loses_tokens(quality):
+        warnings.append(
+            f"{name}: {count_of(found.cut_ids, 'row')} ({found.cut_rows / found.rows:.1%}) cut, "
+            f"{found.cut_tokens:,} tokens, of {found.cut_prompts:,} prompts and "
+            f"{found.cut_targets:,} targets; raise data.max_text_tokens or shorten the texts "
+            f"({ALL})"
+        )
+    if found.shortened_ids:
+        count = count_of(found.shortened_ids, "row")
+        warnings.append(
+            f"{name}: data.text: blip2 cuts {count} after {MAX_WORDS} words, first "
+            f"{found.shortened_ids[0]}; shorten the texts ({ALL})"
+        )
+    extra = sum(len(group) - 1 for group in quality.exact_duplicates)
+    if extra:
+        first = ", ".join(quality.exact_duplicates[0][:LISTED])
+        warnings.append(
+            f"{name}: images there before, byte by byte: {extra:,}, first {first}; merge their "
+            f"texts under one image ({ALL})"
+        )
+    if quality.near_duplicates:
+        pair = quality.near_duplicates[0]
+        warnings.append(
+            f"{name}: {count_of(quality.near_duplicates, 'pair')} of images look alike, first "
+            f"{pair['first']} and {pair['second']}; compare them, and merge the texts of copies "
+            f"under one image ({ALL})"
+        )
+    opposed = quality.repeats["contradictions"]
+    if opposed:
+        first = "; ".join(", ".join(group) for group in opposed[:LISTED])
+        warnings.append(
+            f"{name}: {count_of(opposed, 'question')} asked again about the same image and "
+            f"answered otherwise, first {first}; decide on one answer ({ALL})"
+        )
+    for key, says in (
+        ("lost", "lost by the tokenizer"),
+        ("broken", "control characters or U+FFFD, a sign of damaged texts"),
+    ):
+        if listed := quality.spelling[key]:
+            points = ", ".join(one["name"] for one in listed[:LISTED])
+            rows = quality.spelling[f"{key}_rows"]
+            warnings.append(
+                f"{name}: {count_of(listed, 'character')} in {rows:,} rows: {says}, first {points} "
+                f"in row {listed[0]['ids'][0]}; replace them in the texts ({ALL})"
+            )
+    return warnings
+
+
+def _loses_tokens(quality: Quality) -> bool:
+    return any(cut["token_share"] > CUT_SHARE for cut in quality.cut.values())
+
+
+def _overlap_says(copies: Duplicates, train: Side, other: Side) -> tuple[list[str], list[str]]:
+    """Warnings and notes about images of the evaluation data that are in the training data."""
+    overlap = copies.overlap
+    assert overlap is not None
+    count, name, of = len(other.split.samples), other.split.name, train.split.name
+    advice = f"take them out of one side, or say that only questions are split ({ALL})"
+    warnings, notes = [], []
+    if overlap.exact:
+        pairs = ", ".join(f"{one.first} as {one.second}" for one in overlap.exact[:LISTED])
+        warnings.append(
+            f"{len(overlap.exact)} of {count} images of {name} are also in {of}, byte by byte, "
+            f"first {pairs}; {advice}"
+        )
+    if overlap.near:
+        pairs = ", ".join(f"{one.first} like {one.second}" for one in overlap.near[:LISTED])
+        near = len({one.first for one in overlap.near})
+        warnings.append(
+            f"{near} of {count} images of {name} look like one in {of} (another size, encoding or "
+            f"crop, or two pictures of one thing), first {pairs}; compare them; {advice}"
+        )
+    if overlap.id_only:
+        first = ", ".join(overlap.id_only[:LISTED])
+        notes.append(
+            f"{len(overlap.id_only)} of {count} ids, of other images, of {name} are also in {of}, "
+            f"first {first}"
+        )
+    return warnings, notes

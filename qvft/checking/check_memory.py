@@ -1,0 +1,139 @@
+"""Component tables and memory from a configuration, without weights."""
+
+from __future__ import annotations
+
+from transformers import PretrainedConfig
+
+from qvft.adapters.freeze import ComponentCount, count_components, mark_trainable, total_count
+from qvft.adapters.lora import add_lora
+from qvft.adapters.targets import resolve_targets
+from qvft.checking.findings import Component, Memory, PhaseFindings
+from qvft.models.families import COMPONENTS, Family, family_of
+from qvft.models.query_count import config_with_queries
+from qvft.models.reference_configs import (
+    known_configs,
+    meta_model,
+    published_qvision,
+    question_config,
+)
+from qvft.recipe.phases import PhasePlan, phase_plans
+from qvft.recipe.schema import Recipe, Tune
+from qvft.setup.model import base_of
+from qvft.training.memory import estimate_memory
+
+GPU, CPU = "GPU, bfloat16", "CPU, float32"
+FROZEN_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFindings, ...]:
+    """What `phase_findings` says of each phase of a geometry, with rows of the greatest length."""
+    family = family_of(config.model_type)
+    image_tokens = config.num_query_tokens if family.image_tokens else 0
+    row_tokens = image_tokens + recipe.data.max_text_tokens
+    phases = []
+    for plan in phase_plans(recipe):
+        counts, targets = _count(config, family, plan.tune)
+        phases.append(
+            phase_findings(
+                recipe, plan, counts, config, lora_targets=targets, row_tokens=row_tokens
+            )
+        )
+    return tuple(phases)
+
+
+def config_of(recipe: Recipe) -> PretrainedConfig:
+    """The configuration of the recipe's base; of a known hub id without asking the hub."""
+    model = recipe.model
+    if model.decoder is not None:
+        return published_qvision(model.id, model.decoder) or base_of(recipe).config
+    known = known_configs().get(model.id)
+    if known is not None and model.text_branch is not None:
+        known = question_config(known, model.text_branch)
+    if known is None:
+        return base_of(recipe).config
+    return config_with_queries(known, model.query_tokens or known.num_query_tokens)
+
+
+def is_trainable(config: PretrainedConfig) -> bool:
+    """Whether the decoder is one that qvft trains; an encoder-decoder is only counted."""
+    return getattr(config, "use_decoder_only_language_model", True)
+
+
+def phase_findings(
+    recipe: Recipe,
+    plan: PhasePlan,
+    counts: list[ComponentCount],
+    config: PretrainedConfig,
+    *,
+    lora_targets: tuple[str, ...],
+    row_tokens: int,
+    steps: int | None = None,
+) -> PhaseFindings:
+    """The findings of a phase.
+
+    Args:
+        counts: its component table.
+        row_tokens: tokens of its longest row, image tokens included.
+        steps: optimizer steps on one process, where they are known.
+    """
+    train, tune = plan.train, plan.tune
+    text = config.text_config
+    quantized = recipe.model.quantize.scheme != "none"
+    memory = []
+    for device, automatic in ((GPU, 2), (CPU, 4)):
+        estimate = estimate_memory(
+            counts,
+            frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
+            quantized=quantized,
+            embedding_weights=_embedding_weights(text),
+            rows=1 if train.batch_tokens else train.batch_size,
+            row_tokens=train.batch_tokens or row_tokens,
+            decoder_layers=text.num_hidden_layers,
+            decoder_width=text.hidden_size,
+            checkpointing=train.checkpointing,
+            dropout=tune.lora.dropout > 0 or tune.decoder_dropout > 0,
+        )
+        memory.append(Memory(device, **vars(estimate), total=estimate.total))
+    batch = f"{train.batch_size} rows of {row_tokens} tokens"
+    if train.batch_tokens:
+        batch = f"{train.batch_tokens} tokens"
+    assumes = (
+        f"assumes {batch} a step, AdamW in float32, "
+        + ("recomputed activations, " if train.checkpointing else "")
+        + ("a decoder in 4 bits, " if quantized else "")
+        + "and leaves out the allocator and the Q-Former's activations"
+    )
+    return PhaseFindings(
+        name=plan.phase.name,
+        components=tuple(_component(row) for row in counts),
+        total=_component(total_count(counts)),
+        lora_targets=lora_targets,
+        memory=tuple(memory),
+        memory_assumes=assumes,
+        steps=steps,
+    )
+
+
+def _count(
+    config: PretrainedConfig, family: Family, tune: Tune
+) -> tuple[list[ComponentCount], tuple[str, ...]]:
+    """The component table and the LoRA targets of a model built on the meta device."""
+    model = meta_model(config)
+    targets: list[str] = []
+    if tune.decoder == "lora" and is_trainable(config):
+        targets = resolve_targets(model, family, tune.lora.targets)
+        lora = tune.lora
+        add_lora(model, targets, r=lora.r, alpha=lora.alpha, dora=lora.dora, rslora=lora.rslora)
+    modes = tune.model_dump(include=set(COMPONENTS))
+    mark_trainable(model, family, modes, frozen_share=tune.decoder_frozen)
+    return count_components(model, family), tuple(targets)
+
+
+def _component(row: ComponentCount) -> Component:
+    return Component(row.component, row.total, row.trainable, row.percent, row.title)
+
+
+def _embedding_weights(text: PretrainedConfig) -> int:
+    """Weights of the decoder's token and position embeddings; T5 has no position embeddings."""
+    positions = getattr(text, "max_position_embeddings", 0)
+    return (text.vocab_size + positions) * text.hidden_size

@@ -1,0 +1,93 @@
+"""The checks before the first step, run one after the other so that one run names all failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from qvft.adapters.lora import lora_targets
+from qvft.checking.findings import Check
+from qvft.data.token_stats import TokenStats
+from qvft.errors import ModelError, PreflightError
+from qvft.recipe.phases import PhasePlan
+from qvft.setup.model import device
+from qvft.training.arguments import recompute_activations, use_bf16
+from qvft.training.preflight import check_backward, check_image_matters, distinct_first
+from qvft.training.setup import TrainingSetup
+
+IMAGES = 4
+LISTED = 3
+
+
+def preflight_checks(work: TrainingSetup, stats: TokenStats) -> tuple[Check, ...]:
+    """All checks of a run, those of each phase at its end; the weights stay as they are."""
+    template = work.loaded.template
+    checks = [
+        _attempt("the stop text is one token", lambda: f"token {template.stop_id}"),
+        _rows_check(
+            f"every row holds {template.num_query_tokens} image tokens",
+            stats.wrong_image_tokens,
+            stats.rows,
+        ),
+        _rows_check(
+            "every row's supervised span ends in the stop token", stats.unstopped, stats.rows
+        ),
+    ]
+    if work.loaded.handle is not None:
+        count = len(lora_targets(work.loaded.handle))
+        checks.append(Check("LoRA targets are found", True, f"{count} layers of the decoder"))
+    for plan in work.plans:
+        if plan.phase.objective == "language":
+            checks.extend(_phase_checks(work, plan))
+    return tuple(checks)
+
+
+def _phase_checks(work: TrainingSetup, plan: PhasePlan) -> list[Check]:
+    work.counts(plan)
+    loaded, phase = work.loaded, plan.phase.name
+    recompute_activations(loaded.model, plan.train.checkpointing)
+    rows = work.rows(plan, work.train, training=True)
+    module, collator = work.objective(plan, rows)
+    # Heads learn from captions alone.
+    asked = [i for i, row in enumerate(rows) if work.branch is None or row.kind == "caption"]
+    first = distinct_first([rows[index].sample.id for index in asked], IMAGES)
+    chosen = [asked[place] for place in first]
+    place = device()
+    if work.branch is not None:
+        work.branch.heads.to(place)
+    batch = {
+        key: value.to(place)
+        for key, value in collator([(index, rows[index]) for index in chosen]).items()
+    }
+
+    def swap() -> str:
+        if int(batch["image_index"].max()) == 0:
+            return "not checked: there is one image only"
+        return f"a row's loss moves by {check_image_matters(module, batch):.2g} nats a token"
+
+    def gradients() -> str:
+        largest = check_backward(module, loaded.model, loaded.base.family, batch)
+        return ", ".join(f"{name} {value:.2g}" for name, value in largest.items())
+
+    bf16 = use_bf16(plan.train.precision)
+    with torch.autocast(place.type, dtype=torch.bfloat16, enabled=bf16):
+        return [
+            _attempt(f"{phase}: exchanging images moves the loss", swap),
+            _attempt(f"{phase}: a gradient reaches every trained component", gradients),
+        ]
+
+
+def _attempt(name: str, check: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, check())
+    except (ModelError, PreflightError) as error:
+        return Check(name, False, str(error))
+
+
+def _rows_check(name: str, wrong: Sequence[str], rows: int) -> Check:
+    if not wrong:
+        return Check(name, True, f"all {rows:,}")
+    return Check(
+        name, False, f"{len(wrong):,} of {rows:,} do not, first {', '.join(wrong[:LISTED])}"
+    )

@@ -1,0 +1,81 @@
+"""The folder that a format's image paths stay in, however a row writes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from qvft.data.formats.image_path import image_path, path_problem
+from qvft.data.sample import ImageFile
+from qvft.errors import DataError
+
+
+class PathGuard:
+    """Image files of the folders they are to lie in.
+
+    A path leaves a folder by `..`, by being absolute, or by a link; a folder that is a link itself
+    is the one that it leads to.
+
+    Args:
+        folders: the image folder, or several; paths that are not absolute begin in the first.
+        allow_outside: let every path pass.
+    """
+
+    def __init__(self, *folders: Path, allow_outside: bool = False) -> None:
+        self._folders: Sequence[Path] = folders
+        self._roots = [os.path.join(os.path.realpath(folder), "") for folder in folders]
+        self._allow_outside = allow_outside
+        self._real: dict[str, str] = {}
+
+    def image(self, written: str, key: str, *, where: str) -> ImageFile:
+        """The image that a row's value of `key` means, see `image_path`.
+
+        Raises:
+            DataError: it is a URL or another value that is no path, or as `file`.
+        """
+        if problem := path_problem(written):
+            given, do = problem
+            raise DataError(
+                f"`{key}` {given}",
+                where=where,
+                expected="a path from the image folder, e.g. img/1.png",
+                do=do,
+            )
+        return self.file(image_path(self._folders[0], written), where=where)
+
+    def file(self, path: Path, *, where: str) -> ImageFile:
+        """The image at a path, joined to its folder.
+
+        Raises:
+            DataError: it lies outside, or no system takes such a path.
+        """
+        image = ImageFile(path)
+        if self._allow_outside:
+            return image
+        if "\0" in str(path):
+            raise DataError(
+                "an image path with a zero character, which no system takes",
+                where=where,
+                expected="the name of a file",
+                do="correct the path",
+            )
+        real = self._followed(path)
+        if not any(real.startswith(root) for root in self._roots):
+            raise DataError(
+                f"the image {str(path)!r} lies outside {self._folders[0].absolute()}",
+                where=where,
+                expected="images in this folder, also where links lead",
+                do="name their own folder with `images`, or, where you trust the data, set "
+                "`allow_outside: true` beside `path` (of qvft.convert: `--allow-outside`)",
+            )
+        return image
+
+    def _followed(self, path: Path) -> str:
+        """Where a path leads; folders are followed once, since many images share one."""
+        above, name = os.path.split(path)
+        if name == ".." or os.path.islink(path):
+            return os.path.realpath(path)
+        if above not in self._real:
+            self._real[above] = os.path.realpath(above)
+        return os.path.join(self._real[above], name)

@@ -1,0 +1,86 @@
+"""Collecting the texts of an image from records that lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qvft.data.sample import ImageSource, Question, Sample
+from qvft.errors import DataError
+
+
+@dataclass
+class SampleBuilder:
+    """A sample in the making."""
+
+    id: str
+    image: ImageSource
+    captions: list[str] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def sample(self) -> Sample:
+        """The finished record."""
+        return Sample(self.id, self.image, tuple(self.captions), tuple(self.questions), self.meta)
+
+
+class Unique:
+    """Ids seen so far and where, so that the second use of one is an error."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._places: dict[str, str] = {}
+
+    def add(self, id: str, *, where: str) -> None:
+        """Notes an id.
+
+        Raises:
+            DataError: it was noted before; the message names both places.
+        """
+        if id in self._places:
+            raise DataError(
+                f"`{self._key}` {id} is used twice",
+                where=where,
+                expected=f"one that is not used at {self._places[id]}",
+                do="give one of the two another, or remove it if it is a repetition",
+            )
+        self._places[id] = where
+
+
+def no_split(split: str | None, *, where: str, splits: Iterable[str]) -> DataError:
+    """The error for a split that is not there, or not named; it lists those that are."""
+    found = ", ".join(sorted(splits))
+    if not found:
+        return DataError("no file of any split", where=where, do="check the path and the format")
+    given = "no split is named" if split is None else f"no samples of split `{split}`"
+    return DataError(
+        given,
+        where=where,
+        expected=f"one of the splits: {found}",
+        do="name one with `split` (of qvft.convert: `--split`)",
+    )
+
+
+def existing(path: Path) -> Path:
+    """`path`, a file or folder that must be there.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not path.exists():
+        raise DataError("no such file or folder", where=str(path), do="check the path")
+    return path
+
+
+def folder(path: Path, *, what: str) -> Path:
+    """`path`, a folder that must be there.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not path.is_dir():
+        given = "a file" if path.exists() else "no such folder"
+        raise DataError(given, where=str(path), expected=f"the folder of {what}")
+    return path

@@ -1,0 +1,210 @@
+"""From what a user names on the command line to the images and questions they mean."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qvft.data.formats.image_path import image_path, path_problem
+from qvft.data.images.listing import images_among
+from qvft.data.prompt import Kind
+from qvft.data.rows import Row
+from qvft.data.sample import ImageFile, Sample
+from qvft.errors import DataError
+from qvft.json_files import read_jsonl
+from qvft.log import get_logger
+
+_LISTS = (".jsonl", ".json")
+_log = get_logger(__name__)
+
+
+def resolve_inputs(names: Sequence[str], *, question: str | None = None) -> list[Row]:
+    """One row per image and question, in the order named.
+
+    What is left out, and images that are missing, are counted in a warning that names the first.
+
+    Args:
+        names: image files, folders (the images in them and in folders below, sorted), globs, and
+            JSONL files whose rows have `image` (relative to the file) and perhaps `question` or
+            `questions`. The `id` of a row with `question`, or of a row without questions, becomes
+            the id of its row here; a question in `questions` has its own `id`, or `ID#N` as the
+            N-th of row ID, as in the jsonl format.
+        question: asked about every image that brings none; None asks for captions.
+
+    Raises:
+        DataError: a name matches nothing, a JSONL row has no image or an empty question, two
+            different rows have the same id, or no image is there.
+    """
+    if question is not None:
+        require_question(question, where="command line: --question")
+    rows: list[Row] = []
+    ids: dict[str, tuple[Row, str]] = {}
+    repeated: list[str] = []
+    for name in names:
+        path = Path(name)
+        if path.suffix.lower() in _LISTS and path.is_file():
+            for where, row in _from_jsonl(path, question):
+                if row.id and _said_before(row, where, ids):
+                    repeated.append(row.id)
+                else:
+                    rows.append(row)
+            continue
+        rows += [_row(image, question) for image in _images(name)]
+    if repeated:
+        _log.warning(
+            "rows with the id, image and question of an earlier one, asked once: %d, first %s",
+            len(repeated),
+            repeated[0],
+        )
+    _require_images(rows)
+    return rows
+
+
+def the_one_row(image: str, *, question: str | None = None) -> Row:
+    """The row of one image. Raises DataError where a name means several, or as `wanted_rows`."""
+    rows = resolve_inputs([image], question=question)
+    if len(rows) != 1:
+        raise DataError(f"names {len(rows)} images", where=image, expected="one image")
+    return rows[0]
+
+
+def require_question(text: Any, *, where: str) -> None:
+    """Raises DataError where it is no text that a tokenizer can read."""
+    if not isinstance(text, str):
+        raise DataError(f"a question that is a {type(text).__name__}", where=where)
+    if not text.strip():
+        raise DataError("an empty question", where=where)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(
+            "a question that is not valid Unicode",
+            where=where,
+            do="write it in UTF-8, and set PYTHONUTF8=1 where the system says another encoding",
+        )
+
+
+def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
+    """Whether a row with this id has asked the same of the same image; notes the id."""
+    before, place = ids.setdefault(row.id, (row, where))
+    if before is row:
+        return False
+    if (before.sample, before.question) != (row.sample, row.question):
+        raise DataError(
+            f"`id` {row.id} is used twice",
+            where=where,
+            expected=f"an id other than that of {place}",
+            do="give each row its own id, or none",
+        )
+    return True
+
+
+def _require_images(rows: Sequence[Row]) -> None:
+    """Counts images that are not there; raises DataError if none is."""
+    paths = [Path(name) for name in dict.fromkeys(row.sample.image.name for row in rows)]
+    missing = [path for path in paths if not path.exists()]
+    if paths and len(missing) == len(paths):
+        raise DataError(
+            f"no such file, nor any other of {len(paths)} images",
+            where=str(missing[0].absolute()),
+            expected="images where the JSONL says, relative to its folder",
+            do="check the paths in `image`",
+        )
+    if missing:
+        _log.warning(
+            "images that are not there: %d of %d, first %s; their rows get an error",
+            len(missing),
+            len(paths),
+            missing[0],
+        )
+
+
+def _images(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        matches = sorted(path.rglob("*"))
+    else:
+        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
+    found, others = images_among(matches)
+    if not found:
+        raise _no_image(name, matches, others)
+    if others:
+        _log.warning(
+            "%s: files that are no images and are left out: %d, first %s",
+            name,
+            len(others),
+            others[0],
+        )
+    return found
+
+
+def _no_image(name: str, matches: Sequence[Path], others: Sequence[Path]) -> DataError:
+    """The error for a name without an image; it says what is there instead."""
+    do = None
+    if others:
+        do = f"files that are no images: {len(others)}, first {others[0]}"
+        if others[0].suffix.lower() in _LISTS:
+            do = f"name {others[0]} itself"
+    elif matches and not Path(name).is_dir():
+        do = f"it matches folders alone, first {matches[0]}: name a folder, or its files with /*"
+    return DataError(
+        "matches no image",
+        where=name,
+        expected="an image, a folder of images, a glob of images or a JSONL file",
+        do=do,
+    )
+
+
+def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:
+    """Rows with where they stand."""
+    for number, content in read_jsonl(path):
+        where = f"{path}:{number}"
+        image = content.get("image")
+        if not isinstance(image, str) or not image:
+            raise DataError('no "image"', where=where, expected="a path")
+        if problem := path_problem(image):
+            given, do = problem
+            raise DataError(f"`image` {given}", where=where, expected="a path", do=do)
+        file = image_path(path.parent, image)
+        for text, text_id in _asked(content, question, where=where):
+            yield where, _row(file, text, row_id=text_id)
+
+
+def _asked(
+    content: Mapping[str, Any], default: str | None, *, where: str
+) -> Iterable[tuple[str | None, str]]:
+    """The questions of a JSONL row with their ids; `default` where it brings none."""
+    own_id = _id_of(content, where=where)
+    listed = content.get("questions") or []
+    if not isinstance(listed, list):
+        raise DataError(
+            f"questions that are a {type(listed).__name__}", where=where, expected="a list"
+        )
+    asked: list[tuple[Any, str]] = []
+    for number, item in enumerate(listed, start=1):
+        numbered = f"{own_id}#{number}" if own_id else ""
+        if isinstance(item, dict):
+            asked.append((item.get("question"), _id_of(item, where=where) or numbered))
+        else:
+            asked.append((item, numbered))
+    if content.get("question") is not None:
+        asked.append((content["question"], own_id))
+    for text, _ in asked:
+        require_question("" if text is None else text, where=where)
+    return asked or [(default, own_id)]
+
+
+def _id_of(content: Mapping[str, Any], *, where: str) -> str:
+    """The row's or question's own id as text; empty where it has none."""
+    given = content.get("id")
+    if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
+        raise DataError(f"an id that is a {type(given).__name__}", where=where, expected="a string")
+    return "" if given is None else str(given)
+
+
+def _row(image: Path, question: str | None, *, row_id: str = "") -> Row:
+    sample = Sample(id=str(image), image=ImageFile(image))
+    kind: Kind = "caption" if question is None else "question"
+    return Row(row_id, sample, kind, question, "", (), {})

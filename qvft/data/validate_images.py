@@ -1,0 +1,116 @@
+"""Checking every image of a split before any of them is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from qvft.data.images.decoding import ABSENT, MAX_PIXELS, check, decode
+from qvft.data.quality.image_signature import ImageSignature, look
+from qvft.data.sample import ImageSource, Sample
+from qvft.errors import ImageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample that was left out: its id, its image's name, and why the image is unusable.
+
+    `expected` and `do` are those of the error.
+    """
+
+    id: str
+    name: str
+    reason: str
+    expected: str | None = None
+    do: str | None = None
+
+
+def validate_images(
+    samples: Sequence[Sample],
+    *,
+    on_error: Literal["error", "skip"],
+    max_pixels: int = MAX_PIXELS,
+    workers: int = 2,
+) -> tuple[list[Sample], list[Skipped]]:
+    """The samples whose images decode, in order, and those left out.
+
+    Images of the same name are decoded once. Threads do the work: Pillow's decoders release the
+    interpreter lock.
+
+    Args:
+        samples: a split.
+        on_error: `error` stops at unusable images, `skip` leaves their samples out, all of them
+            if need be.
+        max_pixels: as in `images.decoding.decode`.
+        workers: threads; below 1 counts as 1.
+
+    Raises:
+        ImageError: with `error`, some image is unusable (the first is named, all are counted).
+    """
+    _, bad = _each_image(samples, partial(check, max_pixels=max_pixels), workers=workers)
+    if bad and on_error == "error":
+        first = next(iter(bad.values()))
+        count = len({sample.image.name for sample in samples})
+        absent = len(bad) == count and all(one.given == ABSENT for one in bad.values())
+        raise ImageError(
+            f"{first.given} ({len(bad)} of {count} images are unusable)",
+            where=str(Path(first.where or "").absolute()) if absent else first.where,
+            expected="images where the data says" if absent else first.expected,
+            do="check the paths in the data, and the image folder (`images` beside `path`)"
+            if absent
+            else first.do,
+        ) from first
+    return _divided(samples, bad)
+
+
+def validate_and_sign(
+    samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS, workers: int = 2
+) -> tuple[list[Sample], list[Skipped], dict[str, ImageSignature]]:
+    """What `usable` gives under `skip`, and the looks of the images by name, from one decoding."""
+
+    def seen(source: ImageSource) -> ImageSignature:
+        return look(source, decode(source, max_pixels=max_pixels))
+
+    looks, bad = _each_image(samples, seen, workers=workers)
+    return *_divided(samples, bad), looks
+
+
+def _each_image(
+    samples: Sequence[Sample], work: Callable[[ImageSource], T], *, workers: int
+) -> tuple[dict[str, T], dict[str, ImageError]]:
+    """What `work` makes of each image, by name, or the error it raises."""
+
+    def attempt(source: ImageSource) -> T | ImageError:
+        try:
+            return work(source)
+        except ImageError as error:
+            return error
+
+    sources = {sample.image.name: sample.image for sample in samples}
+    done: dict[str, T] = {}
+    bad: dict[str, ImageError] = {}
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for name, found in zip(sources, pool.map(attempt, sources.values()), strict=True):
+            if isinstance(found, ImageError):
+                bad[name] = found
+            else:
+                done[name] = found
+    return done, bad
+
+
+def _divided(
+    samples: Sequence[Sample], bad: Mapping[str, ImageError]
+) -> tuple[list[Sample], list[Skipped]]:
+    kept = [sample for sample in samples if sample.image.name not in bad]
+    skipped = [
+        Skipped(sample.id, sample.image.name, error.given, error.expected, error.do)
+        for sample in samples
+        if (error := bad.get(sample.image.name)) is not None
+    ]
+    return kept, skipped

@@ -1,0 +1,105 @@
+"""Which metrics an evaluation can have; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qvft.data.rows import Row
+from qvft.errors import RecipeError
+from qvft.evaluation.embedding_metrics import RETRIEVAL
+from qvft.evaluation.groups import GROUPS, misfit
+from qvft.evaluation.metrics.java import BY_JAVA
+from qvft.evaluation.rows import PredictionRow
+from qvft.setup.itc_heads import retrieves
+from qvft.setup.resolve_model import ResolvedModel
+
+
+def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
+    """Checks that the data has what `eval.metrics` scores, and the model what it needs.
+
+    Raises:
+        UserError: as the functions called here.
+    """
+    names = opened.recipe.eval.metrics
+    require_known_metrics(names)
+    require_installed_metrics(names)
+    require_fitting_metrics(names, prediction_rows(rows, [""] * len(rows)))
+    wants_retrieval(opened, rows)
+
+
+def wants_retrieval(opened: ResolvedModel, rows: Sequence[Row]) -> bool:
+    """Whether retrieval is asked for; `auto` asks where there are heads for it and captions.
+
+    Raises:
+        RecipeError: it is named, and one of these is missing.
+    """
+    named = RETRIEVAL in opened.recipe.eval.metrics
+    if not named and opened.recipe.eval.metrics != ["auto"]:
+        return False
+    possible = retrieves(opened)
+    if named and not possible:
+        raise RecipeError(
+            f'"{RETRIEVAL}" of a model without contrast heads',
+            where="eval.metrics",
+            expected="a run with itc among its objectives",
+        )
+    captioned = any(row.kind == "caption" for row in rows)
+    if named and not captioned:
+        raise RecipeError(f'"{RETRIEVAL}" without captions', where="eval.metrics")
+    return possible and captioned
+
+
+def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[PredictionRow]:
+    """Rows with what was predicted for them."""
+    return [
+        PredictionRow(
+            row.id,
+            row.sample.image.name,
+            row.kind,
+            row.question,
+            text,
+            row.references,
+            row.meta,
+        )
+        for row, text in zip(rows, texts, strict=True)
+    ]
+
+
+def require_fitting_metrics(names: Sequence[str], asked: Sequence[PredictionRow]) -> None:
+    """Checks that the data has what each group of metrics scores.
+
+    Raises:
+        RecipeError: it has not; the message names the group, and the item that it cannot score.
+    """
+    for name in names:
+        problem = misfit(asked, name) if name in GROUPS else None
+        if problem is not None:
+            raise RecipeError(
+                problem.given, where="eval.metrics", expected=problem.expected, do=problem.do
+            )
+
+
+def require_known_metrics(names: Sequence[str]) -> None:
+    """Checks the names in `eval.metrics`.
+
+    Raises:
+        RecipeError: an unknown group.
+    """
+    for name in names:
+        if name not in (*GROUPS, RETRIEVAL) and list(names) != ["auto"]:
+            raise RecipeError(
+                f'"{name}"',
+                where="eval.metrics",
+                expected=f"some of {', '.join((*GROUPS, RETRIEVAL))}, or auto alone",
+            )
+
+
+def require_installed_metrics(names: Sequence[str]) -> None:
+    """Checks that programs are there which some metrics need.
+
+    Raises:
+        MissingToolError: one is not.
+    """
+    for name in names:
+        if name.upper() in BY_JAVA:
+            BY_JAVA[name.upper()].require_installed()

@@ -1,0 +1,124 @@
+"""Metrics that the model itself gives, not its texts: retrieval, and classes by prompts.
+
+Each item's scores stand in `predictions.jsonl`, so that two evaluations can be compared by them
+without asking a model again. An image's caption row stands for the image and for all its captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from qvft.evaluation.answers import NORMALISATION
+from qvft.evaluation.groups import CorpusCounts, GroupScores, Metric, mean_in_percent
+from qvft.evaluation.metrics.retrieval import CUTOFFS, DEFINITION
+from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.scoring import Scores
+from qvft.evaluation.stats import FloatArray, percentile_interval, resampled_sums
+
+RETRIEVAL, ZERO_SHOT = "retrieval", "zero_shot"
+EMBEDDING_METRICS = (RETRIEVAL, ZERO_SHOT)
+WAYS = ("image_to_text", "text_to_image")
+SUFFIXES = ("", "_reranked")
+ZERO_SHOT_NAME = "zero_shot_accuracy"
+ZERO_SHOT_DEFINITION = (
+    "zero_shot_accuracy/v2: share of the items with one of the classes as their reference, both "
+    f"{NORMALISATION}, whose image is nearest to the prompts of that class, among those of all "
+    "classes; nothing is generated."
+)
+
+
+def recall_name(way: str, cutoff: int, suffix: str) -> str:
+    """What a recall is called in a report."""
+    return f"{way}_recall_at_{cutoff}{suffix}"
+
+
+def recall_metric(
+    rows: Sequence[PredictionRow], name: str, items: Mapping[int, float], *, how: str
+) -> Metric:
+    """Recall in percent with its interval over images.
+
+    Args:
+        rows: of the evaluation.
+        items: by number of a caption row: for `image_to_text` 1 where a text of the image is among
+            the best, else 0; for `text_to_image` the share of its captions whose image is.
+        how: what the candidates are ordered by, for the definition.
+    """
+    definition = f"{DEFINITION.rstrip('.')}; {how}."
+    if name.startswith(WAYS[0]):
+        return mean_in_percent(rows, name, items, definition=definition)
+    # Each caption is a query, and images may have more or fewer of them.
+    counts = np.array(
+        [[round(v * len(rows[i].references)), len(rows[i].references)] for i, v in items.items()],
+        dtype=np.float64,
+    )
+    sums = resampled_sums(counts, [rows[index].image for index in items])
+    interval = None if sums is None else percentile_interval(_percent(sums))
+    value = float(_percent(counts.sum(axis=0)))
+    corpus = CorpusCounts(counts, _percent)
+    return Metric(name, "percent", definition, value, items, interval, corpus)
+
+
+def zero_shot_metric(rows: Sequence[PredictionRow], items: Mapping[int, float]) -> Metric:
+    """Accuracy in percent of items that score 1 or 0."""
+    return mean_in_percent(rows, ZERO_SHOT_NAME, items, definition=ZERO_SHOT_DEFINITION)
+
+
+def groups_kept(
+    rows: Sequence[PredictionRow], per_item: Sequence[Mapping[str, float | str]]
+) -> dict[str, GroupScores]:
+    """The groups as an evaluation's items keep them, by name; those it has not are left out.
+
+    Args:
+        rows: as they are now.
+        per_item: parallel to them, `scores` of their lines in `predictions.jsonl`.
+    """
+
+    recalls = []
+    for way in WAYS:
+        for cutoff in CUTOFFS:
+            for suffix in SUFFIXES:
+                name = recall_name(way, cutoff, suffix)
+                items = _items(per_item, name)
+                if items:
+                    recalls.append(recall_metric(rows, name, items, how="as it was ordered there"))
+    groups: dict[str, GroupScores] = {}
+    if recalls:
+        texts = sum(len(rows[index].references) for index in recalls[0].items)
+        groups[RETRIEVAL] = GroupScores(texts, recalls)
+    chosen = _items(per_item, ZERO_SHOT_NAME)
+    if chosen:
+        groups[ZERO_SHOT] = GroupScores(len(chosen), [zero_shot_metric(rows, chosen)])
+    return groups
+
+
+def with_groups(scores: Scores, groups: Mapping[str, GroupScores]) -> Scores:
+    """Scores with these groups beside those of the texts."""
+    metrics = [metric for group in groups.values() for metric in group.metrics]
+    per_item = [
+        {**found, **{m.name: m.items[index] for m in metrics if index in m.items}}
+        for index, found in enumerate(scores.per_item)
+    ]
+    return replace(
+        scores,
+        n={**scores.n, **{name: group.n for name, group in groups.items()}},
+        metrics={**scores.metrics, **{m.name: m.value for m in metrics}},
+        units={**scores.units, **{m.name: m.unit for m in metrics}},
+        definitions={**scores.definitions, **{m.name: m.definition for m in metrics}},
+        intervals={
+            **scores.intervals,
+            **{m.name: m.interval for m in metrics if m.interval is not None},
+        },
+        per_item=per_item,
+        corpus={**scores.corpus, **{m.name: m.corpus for m in metrics if m.corpus is not None}},
+    )
+
+
+def _items(per_item: Sequence[Mapping[str, float | str]], name: str) -> dict[int, float]:
+    return {index: float(found[name]) for index, found in enumerate(per_item) if name in found}
+
+
+def _percent(sums: FloatArray) -> FloatArray:
+    return np.asarray(100 * (sums[..., 0] / sums[..., 1]))

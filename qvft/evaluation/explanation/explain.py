@@ -1,0 +1,159 @@
+"""Composition of `qvft.explain`: a model, what it says, and what its attention shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qvft.data.formats import read_samples
+from qvft.data.inputs import the_one_row
+from qvft.data.rows import Row, evaluation_rows
+from qvft.data.truncation import cut_warnings
+from qvft.disk import disk_failure, not_written
+from qvft.errors import FailedError
+from qvft.evaluation.explanation.chart import explanation_figure, figure_bytes
+from qvft.evaluation.explanation.faithfulness import Faithfulness, faithfulness
+from qvft.evaluation.explanation.maps import FloatArray, explain_texts
+from qvft.evaluation.explanation.pointing import Pointing, asked_rows, pointing
+from qvft.evaluation.figures import figure_format
+from qvft.inference.generation_config import generation_fields
+from qvft.inference.predict import predict_texts
+from qvft.log import get_logger
+from qvft.recipe.schema import Recipe
+from qvft.setup.data import read_split
+from qvft.setup.model import Loaded
+from qvft.setup.resolve_model import load_resolved, require_eval_data, resolve_model
+
+logger = get_logger("qvft.explain")
+
+SCENES_SEED = 2
+"""Of the drawn scenes that pointing is measured on: not those the bundled model was trained on."""
+SCENE_PX = 64
+
+
+def explain_image(model: str, image: str, *, question: str | None, out: Path) -> str:
+    """Writes the figure of what a model says about an image; returns what it says.
+
+    Args:
+        model: run folder, model folder or hub id.
+        image: an image file.
+        question: None asks for a caption.
+        out: `.png`, `.svg` or `.pdf`; an existing file is replaced.
+
+    Raises:
+        UserError: the model or image is not there or does not fit, or `out` cannot be written.
+        FailedError: the model says nothing, so that there is no word to explain.
+    """
+    form = figure_format(out, option="--out")
+    rows = [the_one_row(image, question=question)]
+    opened = resolve_model(model)
+    loaded = load_resolved(opened)
+    (text,) = _said(loaded, opened.recipe, rows)
+    (explained,) = explain_texts(loaded.model, loaded.collator, rows, [text])
+    if explained is None:
+        raise FailedError("the model says nothing about this image: there is no word to explain")
+    figure = explanation_figure(
+        explained,
+        seen_image(loaded, rows[0]),
+        title=f"Asked: {question}" if question is not None else "Caption",
+        model=model,
+    )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(figure_bytes(figure, form))
+    except OSError as error:
+        if disk_failure(error) is not None:
+            raise
+        raise not_written(error, out) from error
+    return text
+
+
+def measure_faithfulness(
+    model: str, *, recipe_path: str | None, limit: int | None, seed: int
+) -> Faithfulness:
+    """What the maps of a model are worth on evaluation data, by masking.
+
+    Args:
+        model: run folder, model folder or hub id.
+        recipe_path: for a model that is no run: the recipe with data, prompts and decoding.
+        limit: images; None leaves it to the recipe.
+        seed: of the random masks and the interval.
+
+    Raises:
+        UserError: the model, the recipe or the data is wrong.
+        FailedError: the model says nothing to any row.
+    """
+    overrides = [] if limit is None else [f"data.eval.limit={limit}"]
+    opened = resolve_model(model, recipe_path=recipe_path, overrides=overrides)
+    source = require_eval_data(opened)
+    rows = evaluation_rows(read_split(opened.recipe, "eval").samples, texts=source.texts)
+    loaded = load_resolved(opened)
+    found = faithfulness(
+        loaded.model,
+        loaded.collator,
+        rows,
+        _said(loaded, opened.recipe, rows),
+        batch_size=opened.recipe.eval.batch_size,
+        seed=seed,
+    )
+    if found is None:
+        raise FailedError(f"the model says nothing to any of {len(rows)} rows")
+    return found
+
+
+def measure_pointing(model: str, *, questions: int, seed: int) -> Pointing:
+    """How often a model's maps point at the thing asked about, on drawn scenes.
+
+    Args:
+        questions: how many, of scenes of seed `SCENES_SEED` with several things.
+        seed: of the intervals.
+
+    Raises:
+        UserError: the model is not there or does not fit.
+        FailedError: the model says nothing to any question.
+    """
+    opened = resolve_model(model)
+    loaded = load_resolved(opened)
+    rows: list[Row] = []
+    for first in range(0, 100 * questions, 100):
+        path = f"seed={SCENES_SEED},count=100,first={first},size={SCENE_PX}"
+        samples = read_samples("drawn", path)
+        rows += asked_rows(evaluation_rows(samples, texts="questions"), questions - len(rows))
+        if len(rows) == questions:
+            break
+    found = pointing(
+        loaded.model,
+        loaded.collator,
+        rows,
+        _said(loaded, opened.recipe, rows),
+        batch_size=opened.recipe.eval.batch_size,
+        seed=seed,
+    )
+    if found is None:
+        raise FailedError(f"the model says nothing to any of {len(rows)} questions")
+    return found
+
+
+def seen_image(loaded: Loaded, row: Row) -> FloatArray:
+    """The image as the model sees it, resized and perhaps cropped: (height, width, 3) in 0..1."""
+    processor = loaded.collator.image_processor
+    pixels = loaded.collator.pixels([row.sample.image])[0].permute(1, 2, 0).double().numpy()
+    if processor.do_normalize:
+        pixels = pixels * np.asarray(processor.image_std) + np.asarray(processor.image_mean)
+    return np.clip(pixels, 0.0, 1.0)
+
+
+def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
+    """What the model says to each row, decoded as its recipe says; cut prompts are counted."""
+    for sentence in cut_warnings(rows, loaded.template, loaded.collator.reader, asked=True):
+        logger.warning("%s", sentence)
+    return predict_texts(
+        loaded.model,
+        loaded.collator,
+        rows,
+        generation=generation_fields(recipe),
+        batch_size=recipe.eval.batch_size,
+        workers=0 if len(rows) == 1 else recipe.data.workers,
+    )

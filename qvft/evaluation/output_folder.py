@@ -1,0 +1,244 @@
+"""Which folder an evaluation goes to: another evaluation is never replaced.
+
+RUN/eval/DATASET-SPLIT belongs to the evaluation that came first. The same one asked again, of
+whatever weights the run has now, takes its place; one of other texts, images, prompts, decoding or
+metrics gets a folder beside it, whose name says what differs.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qvft.errors import DataError
+from qvft.evaluation.facts import SettingDifference, setting_differences
+from qvft.evaluation.stored import (
+    REPORT_FILES,
+    StoredEvaluation,
+    facts_of,
+    facts_read,
+    holds_evaluation,
+    read_standing,
+)
+from qvft.files import require_writable
+from qvft.log import get_logger, is_main_process
+from qvft.setup.resolve_model import ResolvedModel
+
+if TYPE_CHECKING:
+    from qvft.evaluation.task import Task
+
+logger = get_logger("qvft.eval")
+
+_ASKED = ("dtype", "quantize", "attention")
+"""Of the model: how it computes. Which weights it has is what evaluating again is about."""
+_PACE = "batch_size"
+_LONGEST_ENDING = 40
+"""Characters after DATASET-SPLIT; a folder's name may have 255 bytes."""
+
+
+def output_folder(opened: ResolvedModel, split_name: str) -> Path:
+    """RUN/eval/SPLIT; for a recipe's base RUN/eval-base/SPLIT; for a model FOLDER/eval/SPLIT."""
+    if opened.kind == "base":
+        return Path(opened.recipe.run_dir) / "eval-base" / split_name
+    if opened.home is not None:
+        return opened.home / "eval" / split_name
+    return Path(opened.recipe.run_dir) / f"eval-{opened.name.replace('/', '--')}" / split_name
+
+
+def require_replaceable(folder: Path) -> None:
+    """Checks, before anything long, that a report can be written to `folder`.
+
+    It may be absent, empty, or hold an earlier report and nothing else.
+
+    Raises:
+        DataError: it holds something else, or cannot be written.
+    """
+    require_writable(folder, folder=True)
+    if not folder.exists():
+        return
+    if {path.name for path in folder.iterdir()} - REPORT_FILES:
+        raise DataError(
+            "holds other files than a report",
+            where=str(folder),
+            do="name a new folder with --out; what is there would be replaced",
+        )
+
+
+def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = False) -> Path:
+    """The folder that an evaluation may write to.
+
+    Args:
+        task: what is asked.
+        plain: the folder that is called after the data.
+        named: the user named this folder and wants no other.
+        overwrite: what stands in `plain` may be replaced, whatever it is an evaluation of.
+
+    Raises:
+        DataError: as `require_replaceable`, or a folder that was named holds another evaluation.
+    """
+    require_replaceable(plain)
+    reason = None if overwrite else why_another(task, plain)
+    if reason is None:
+        return plain
+    if named:
+        raise DataError(
+            f"holds another evaluation ({reason})",
+            where=str(plain),
+            do="name a new folder with --out, or replace this one with --overwrite",
+        )
+    beside = _beside(task, plain)
+    if is_main_process():
+        logger.warning(
+            "%s holds another evaluation (%s); this one goes to %s", plain, reason, beside
+        )
+    return beside
+
+
+def name_lost_comparison(folder: Path) -> None:
+    """Says which comparison stands in a report that is about to be replaced by one without."""
+    if not holds_evaluation(folder):
+        return
+    with suppress(DataError):
+        against = read_standing(folder).content.get("against")
+        if against:
+            logger.warning(
+                "%s: the comparison with %s is not made again; --against %s does that",
+                folder,
+                against["name"],
+                against["name"],
+            )
+
+
+def why_another(task: Task, folder: Path) -> str | None:
+    """Why what stands in a folder is not what `task` asks, of whatever weights; None: it is.
+
+    None too where nothing stands there, or a report that cannot be read.
+    """
+    if not holds_evaluation(folder):
+        return "its report is missing" if (folder / "predictions.jsonl").exists() else None
+    try:
+        standing = read_standing(folder)
+    except DataError:
+        return None  # damaged: there is nothing to keep that could be read
+    said = [
+        f"{item.setting}: {_cut(item.b)}, not {_cut(item.a)}" for item in _differing(task, standing)
+    ]
+    if not said and standing.content["n"] != len(task.rows):
+        said = [f"{standing.content['n']} texts of the same images, not {len(task.rows)}"]
+    if not said and (lost := _lost_groups(task, standing)):
+        said = [f"other metrics: {', '.join(lost)}"]
+    if not said and _loses_blind(task, standing):
+        said = ["other baselines: blind"]
+    more = f", and {len(said) - 3} more" if len(said) > 3 else ""
+    return "; ".join(said[:3]) + more or None
+
+
+def evaluations_called(plain: Path) -> Iterator[Path]:
+    """Folders of evaluations of data with one name: `plain`, and those that stand beside it."""
+    others = sorted(plain.parent.glob(f"{glob.escape(plain.name)}-*"))
+    yield from (folder for folder in (plain, *others) if holds_evaluation(folder))
+
+
+def free_name(path: Path) -> Path:
+    """`path`, or the first of `path`-2, -3, ... that does not exist."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
+
+
+def _beside(task: Task, plain: Path) -> Path:
+    """The folder beside `plain` that holds this very evaluation, or a free one."""
+    for folder in evaluations_called(plain):
+        if folder != plain and why_another(task, folder) is None:
+            require_replaceable(folder)
+            return folder
+    ending = re.sub(r"[^\w.=-]+", "_", _ending(task, plain))[:_LONGEST_ENDING].strip("._-")
+    number, found = 1, plain.with_name(f"{plain.name}-{ending}")
+    while found.exists():
+        number += 1
+        found = plain.with_name(f"{plain.name}-{ending}-{number}")
+    return found
+
+
+def _ending(task: Task, plain: Path) -> str:
+    """What differs from what stands in `plain`, in a word or two."""
+    if not holds_evaluation(plain):
+        return "again"
+    standing = read_standing(plain)
+    differing = _differing(task, standing)
+    words = []
+    if any(item.setting.startswith("data.") for item in differing):
+        words.append(_data_word(task, standing))
+    # First what both have: length_penalty comes with beams.
+    for item in sorted(differing, key=lambda one: one.b is None):
+        part, _, rest = item.setting.partition(".")
+        if part != "data":
+            name = rest.replace("captions.", "caption.").replace("questions.", "answer.")
+            plain_value = isinstance(item.a, bool | int | float | str) and len(str(item.a)) <= 12
+            words.append(f"{name}={item.a}" if plain_value else name)
+    if words:
+        fitting = [words[0]]
+        for word in words[1:]:
+            if len("-".join([*fitting, word])) <= _LONGEST_ENDING:
+                fitting.append(word)
+        return "-".join(fitting)
+    if standing.content["n"] != len(task.rows):
+        return f"texts={task.split.source.texts}"
+    if _lost_groups(task, standing):
+        return "metrics=" + "-".join(task.group_names())
+    return "blind=false" if _loses_blind(task, standing) else "again"
+
+
+def _data_word(task: Task, standing: StoredEvaluation) -> str:
+    """What tells this data from that of the same name."""
+    source = task.split.source
+    before = (standing.content.get("data") or {}).get("path")
+    path = task.data.path
+    if path is not None and before != path and Path(path).parent.name:
+        return Path(path).parent.name
+    if source.limit is not None:
+        return f"limit={source.limit}"
+    if (standing.content.get("data") or {}).get("images") != task.data.images:
+        return f"{task.data.images}-images"
+    return f"data={(task.data.images_sha256 or task.data.sha256 or '')[:8]}"
+
+
+def _differing(task: Task, standing: StoredEvaluation) -> list[SettingDifference]:
+    """Where what is asked differs; whose weights were asked, how fast and by which versions not."""
+    mine = facts_of(task.model, task.data, task.decode, task.versions)
+    theirs = facts_read(standing.content)
+    if task.opened.kind == "base":
+        kept: tuple[str, ...] = (*_ASKED, "base_weights_sha256")  # another base, not a later one
+    else:
+        kept = _ASKED
+    return setting_differences(_question(mine, kept), _question(theirs, kept))
+
+
+def _question(facts: Mapping[str, Any], of_model: Sequence[str]) -> dict[str, Any]:
+    data = {k: v for k, v in facts["data"].items() if k not in ("format", "name")}
+    return {
+        "data": data,
+        "decode": {k: v for k, v in facts["decode"].items() if k != _PACE},
+        "model": {k: facts["model"].get(k) for k in of_model},
+    }
+
+
+def _lost_groups(task: Task, standing: StoredEvaluation) -> list[str]:
+    """Groups of metrics that stand there and that the new report would lack."""
+    there = standing.content.get("n_by_group") or {}
+    return sorted(set(there) - set(task.group_names()))
+
+
+def _loses_blind(task: Task, standing: StoredEvaluation) -> bool:
+    return "blind" in (standing.content.get("baselines") or {}) and not task.shows_blind()
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

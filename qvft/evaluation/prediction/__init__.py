@@ -1,1 +1,0 @@
-"""From images and questions to texts."""

@@ -1,0 +1,132 @@
+"""What is evaluated: checked and identified before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qvft.data.rows import Row, evaluation_rows
+from qvft.errors import DataError
+from qvft.evaluation.available_metrics import (
+    prediction_rows,
+    require_metrics,
+    wants_retrieval,
+)
+from qvft.evaluation.collect_facts import data_facts, decode_facts, model_facts
+from qvft.evaluation.embedding_metrics import RETRIEVAL, ZERO_SHOT
+from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
+from qvft.evaluation.rows import PredictionRow
+from qvft.evaluation.scoring import applicable_groups
+from qvft.evaluation.stored import StoredEvaluation, facts_of, mismatch
+from qvft.evaluation.zero_shot import Classes, rows_of_class
+from qvft.inference.generation_trial import tried_fields
+from qvft.log import get_logger
+from qvft.setup.data import Listed, Split, read_split
+from qvft.setup.itc_heads import retrieves
+from qvft.setup.model import base_of, versions
+from qvft.setup.resolve_model import ResolvedModel
+
+logger = get_logger("qvft.eval")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, what it is asked and how, checked; nothing is loaded yet.
+
+    Attributes:
+        groups: names of metric groups, or `auto`.
+        generation: `GenerationConfig` fields by kind of text.
+        of_model: groups that the model itself gives beside its texts, of `of_model.OF_MODEL`.
+        classes: what images are sorted into, where that is among them.
+    """
+
+    opened: ResolvedModel
+    split: Split
+    rows: list[Row]
+    groups: list[str] | str
+    generation: Mapping[str, Mapping[str, Any]]
+    model: ModelFacts
+    data: DataFacts
+    decode: DecodeFacts
+    versions: Mapping[str, str]
+    of_model: tuple[str, ...] = ()
+    classes: Classes | None = None
+
+    def mismatch(self, standing: StoredEvaluation) -> str | None:
+        """Why an evaluation that stands has other texts than this task; None: it has the same."""
+        facts = facts_of(self.model, self.data, self.decode, self.versions)
+        return mismatch(standing, facts, self.asked())
+
+    def asked(self) -> list[PredictionRow]:
+        """The rows, without predictions."""
+        return prediction_rows(self.rows, [""] * len(self.rows))
+
+    def group_names(self) -> list[str]:
+        """The groups of metrics that the report will have, those of the model itself last."""
+        groups = applicable_groups(self.asked()) if self.groups == "auto" else self.groups
+        return [*groups, *self.of_model]
+
+    def shows_blind(self) -> bool:
+        """Whether the model is asked once more with the images shuffled."""
+        return self.opened.recipe.eval.blind and len(self.split.samples) > 1
+
+
+def prepare(
+    opened: ResolvedModel, *, split: Split | None = None, texts: Listed | None = None
+) -> Task:
+    """Checks the settings, reads the data and hashes data and weights.
+
+    Args:
+        opened: from `open_target`.
+        split: the evaluation data where it has been read already.
+        texts: from `data.listed`, where only they have been read.
+
+    Raises:
+        UserError: the recipe, the data or the checkpoint is wrong.
+    """
+    recipe = opened.recipe
+    generation = tried_fields(recipe, base_of(recipe))
+    split = split or read_split(recipe, "eval", texts)
+    rows = evaluation_rows(split.samples, texts=split.source.texts)
+    if not rows:
+        raise DataError("holds no text to evaluate", where="data.eval")
+    wanted = recipe.eval.metrics
+    require_metrics(opened, rows)
+    classes = _classes(opened, rows)
+    of_model = [RETRIEVAL] if wants_retrieval(opened, rows) else []
+    of_model += [ZERO_SHOT] if classes else []
+    return Task(
+        opened,
+        split,
+        rows,
+        "auto" if wanted == ["auto"] else [name for name in wanted if name != RETRIEVAL],
+        generation,
+        model_facts(opened),
+        data_facts(split),
+        decode_facts(opened, generation),
+        versions(),
+        tuple(of_model),
+        classes,
+    )
+
+
+def _classes(opened: ResolvedModel, rows: Sequence[Row]) -> Classes | None:
+    """What images are to be sorted into; None where that is not asked for, or cannot be.
+
+    Raises:
+        UserError: as `Classes`.
+    """
+    named = opened.recipe.eval.classes
+    if not named:
+        return None
+    classes = Classes(tuple(named), tuple(opened.recipe.eval.class_prompts))
+    reason = None
+    if not retrieves(opened):
+        reason = "not a run with itc among its objectives"
+    elif not rows_of_class(prediction_rows(rows, [""] * len(rows)), classes.names):
+        reason = "no text's reference is one of them"
+    if reason is not None:
+        logger.warning("%s: eval.classes is left out: %s", opened.name, reason)
+        return None
+    return classes

@@ -1,0 +1,240 @@
+"""Classes by prompts: images sorted without training on the classes.
+
+Shape letters: I images, C classes, E embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from qvft.data.pixels import pixel_chunks
+from qvft.data.rows import Row
+from qvft.data.sample import ImageSource
+from qvft.errors import DataError, ImageError
+from qvft.evaluation.answers import normalise_answer
+from qvft.evaluation.embedding_metrics import zero_shot_metric
+from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.rows import PredictionRow
+from qvft.files import require_writable
+from qvft.inference.distributed import chunks_shared
+from qvft.inference.predict import Outcome
+from qvft.inference.predict_to_file import Written, identity
+from qvft.inference.prediction_file import PredictionFile, line_of
+from qvft.models.alignment.scoring import check_classes, class_embeddings, similarity
+from qvft.setup.alignment_model import AlignmentModel, with_heads
+from qvft.setup.itc_heads import require_contrast
+from qvft.setup.resolve_model import load_resolved, resolve_model
+
+DIGITS = 6
+"""Of a cosine in a file: float32 has seven."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What images are sorted into.
+
+    Attributes:
+        names: the classes.
+        templates: prompts in which `{}` stands once for the class; the direction of the mean over
+            them is the class'.
+
+    Raises:
+        UserError: as `check_classes`.
+    """
+
+    names: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_classes(self.names, self.templates)
+
+    def vectors(self, aligned: AlignmentModel) -> Tensor:
+        """Unit vectors (C, E)."""
+        return class_embeddings(self.names, self.templates, embed=aligned.text_vectors)
+
+
+def read_names(given: str) -> tuple[str, ...]:
+    """Classes as a command line names them: `cat,dog`, or a text file with one on each line.
+
+    Raises:
+        DataError: the file is not UTF-8.
+    """
+    path = Path(given)
+    parts = given.split(",")
+    if path.is_file():
+        try:
+            parts = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"not UTF-8 at byte {error.start}", where=given) from error
+        parts = [line for line in parts if line.strip()]
+    return tuple(part.strip() for part in parts)
+
+
+def classify(
+    aligned: AlignmentModel, images: Sequence[Image], names: Sequence[str], templates: Sequence[str]
+) -> list[str]:
+    """The class of each image whose prompts are nearest.
+
+    Raises:
+        UserError: as `check_classes`.
+    """
+    classes = Classes(tuple(names), tuple(templates)).vectors(aligned)
+    vectors = aligned.image_vectors(aligned.loaded.collator.normalise(images))
+    return [names[index] for index in similarity(vectors, classes).argmax(dim=1).tolist()]
+
+
+def class_lines(
+    model: str, rows: Sequence[Row], classes: Classes, *, batch_size: int, workers: int
+) -> Iterator[str]:
+    """One line of JSON a row, in order: as `prediction_file.line_of` writes it, with the nearest
+    class as `text`, and `scores`, the cosine of every class.
+
+    A row's question plays no part. Arguments as `predict_lines`.
+
+    Raises:
+        UserError: the model is no run with contrast heads, or it is not there.
+    """
+    opened = resolve_model(model)
+    require_contrast(opened)
+    aligned = with_heads(opened, load_resolved(opened))
+    outcomes = _outcomes(aligned, rows, classes, batch_size=batch_size, workers=workers)
+    return (line_of(row, outcome) for row, outcome in zip(rows, outcomes, strict=True))
+
+
+def classify_to_file(
+    model: str,
+    rows: Sequence[Row],
+    classes: Classes,
+    out: Path,
+    *,
+    resume: bool,
+    batch_size: int,
+    workers: int,
+) -> Written:
+    """Writes `class_lines` to a file as they come; `resume` as in `predict_to_file`.
+
+    Raises:
+        UserError: as `class_lines`, or `out` does not go with what is asked.
+        FailedError: the disk is full or the file has gone; what is written stays.
+    """
+    opened = resolve_model(model)
+    require_contrast(opened)
+    settings = {
+        **identity(model, opened),
+        "classes": classes.names,
+        "class_prompts": classes.templates,
+    }
+    file = PredictionFile(out, rows, settings)
+    finished = 0
+    if resume:
+        finished = file.finished_rows()
+    else:
+        file.refuse_what_would_be_lost()
+    require_writable(out)
+    if finished == len(rows):
+        file.mark_finished()
+        return Written(finished, finished, 0)
+    aligned = with_heads(opened, load_resolved(opened))
+    outcomes = _outcomes(aligned, rows[finished:], classes, batch_size=batch_size, workers=workers)
+    return Written(len(rows), finished, file.write(outcomes, finished=finished))
+
+
+def zero_shot_group(
+    aligned: AlignmentModel,
+    rows: Sequence[PredictionRow],
+    sources: Sequence[ImageSource],
+    classes: Classes,
+    *,
+    batch_size: int,
+    workers: int,
+) -> GroupScores:
+    """Accuracy over the rows whose reference is one of the classes; each process sorts a share.
+
+    Args:
+        sources: each row's image.
+
+    Raises:
+        ImageError: an image is unusable.
+    """
+    right = rows_of_class(rows, classes.names)
+    images = {sources[index].name: sources[index] for index in right}
+
+    def scores_of(
+        chunks: Sequence[Sequence[ImageSource]],
+    ) -> Iterator[list[Mapping[str, float] | ImageError]]:
+        sources = list(chain(*chunks))
+        arriving = _scores(aligned, sources, classes, batch_size=batch_size, workers=workers)
+        return (list(islice(arriving, len(chunk))) for chunk in chunks)
+
+    found = chunks_shared(list(images.values()), scores_of, size=batch_size)
+    nearest: dict[str, str] = {}
+    for name, scores in zip(images, chain(*found), strict=True):
+        if isinstance(scores, ImageError):
+            raise scores
+        nearest[name] = _best(scores)
+    items = {row: float(nearest[sources[row].name] == name) for row, name in right.items()}
+    return GroupScores(len(items), [zero_shot_metric(rows, items)])
+
+
+def rows_of_class(rows: Sequence[PredictionRow], names: Sequence[str]) -> dict[int, str]:
+    """The class of each row whose references name one, and only one, after normalisation."""
+    known = {normalise_answer(name): name for name in names}
+    found: dict[int, str] = {}
+    for index, row in enumerate(rows):
+        meant = {known.get(normalise_answer(reference)) for reference in row.references}
+        if len(meant) == 1 and (name := meant.pop()) is not None:
+            found[index] = name
+    return found
+
+
+def _outcomes(
+    aligned: AlignmentModel, rows: Sequence[Row], classes: Classes, *, batch_size: int, workers: int
+) -> Iterator[Outcome]:
+    """The nearest class of each row's image, in order, with the cosine of every class."""
+    sources = {row.sample.id: row.sample.image for row in rows}  # in order of first use
+    found = _scores(
+        aligned, list(sources.values()), classes, batch_size=batch_size, workers=workers
+    )
+    arriving = zip(sources, found, strict=True)
+    ready: dict[str, Mapping[str, float] | ImageError] = {}
+    for number, row in enumerate(rows):
+        while row.sample.id not in ready:
+            ready.update([next(arriving)])
+        found_here = ready[row.sample.id]
+        if isinstance(found_here, ImageError):
+            yield Outcome(number, error=found_here)
+        else:
+            rounded = {name: round(score, DIGITS) for name, score in found_here.items()}
+            yield Outcome(number, (_best(found_here),), scores=rounded)
+
+
+def _best(scores: Mapping[str, float]) -> str:
+    return max(scores, key=lambda name: scores[name])
+
+
+@torch.no_grad()
+def _scores(
+    aligned: AlignmentModel,
+    sources: Sequence[ImageSource],
+    classes: Classes,
+    *,
+    batch_size: int,
+    workers: int,
+) -> Iterator[Mapping[str, float] | ImageError]:
+    """For each source the cosine of every class, or why it cannot be decoded."""
+    vectors = classes.vectors(aligned)
+    collator = aligned.loaded.collator
+    for pixels, problems in pixel_chunks(collator, sources, size=batch_size, workers=workers):
+        cosines: list[list[float]] = []
+        if pixels is not None:
+            cosines = similarity(aligned.image_vectors(pixels), vectors).tolist()
+        validate_images = iter(cosines)
+        for problem in problems:
+            yield problem or dict(zip(classes.names, next(validate_images), strict=True))

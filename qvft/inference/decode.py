@@ -1,0 +1,183 @@
+"""From encoded images and prompts to generated text.
+
+Shape letters: B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from qvft.data.collate import Collator
+from qvft.data.padding import pad_rows
+from qvft.data.prompt import Kind, PromptTemplate
+from qvft.data.sample import Sample
+from qvft.inference.encoding import Encoded
+from qvft.models.stages import generate
+from qvft.recipe.refused_settings import refusal
+
+WIDTH_STEP = 8
+"""Rows are padded to a multiple of this many tokens, so that a run has few shapes of batches."""
+
+MOST_WAITING = 8
+"""Batches' worth of rows that may wait for company of their width."""
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A row ready to be answered.
+
+    Attributes:
+        number: its place among the rows asked.
+        kind: what is asked for.
+        ids: tokens of its prompt, image tokens included.
+        image: what its image's rows share, from `encoding.encoded_images`.
+        prompt: the words of the prompt.
+        shared: how many of its tokens its image's prefix holds, never all; 0 without a prefix.
+    """
+
+    number: int
+    kind: Kind
+    ids: tuple[int, ...]
+    image: Encoded
+    prompt: str
+    shared: int = 0
+
+    @property
+    def width(self) -> int:
+        """Its tokens rounded up to `WIDTH_STEP`."""
+        return -(-len(self.ids) // WIDTH_STEP) * WIDTH_STEP
+
+    @property
+    def shape(self) -> tuple[Kind, int, bool]:
+        """What rows of one batch have in common: kind, width, and whether a prefix is at hand."""
+        return self.kind, self.width, self.shared > 0
+
+
+class Waiting:
+    """Rows that wait for company of equal shape.
+
+    Args:
+        batch_size: rows decoded together.
+    """
+
+    def __init__(self, *, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._groups: dict[tuple[Kind, int, bool], list[Prompted]] = {}
+
+    def add(self, row: Prompted) -> list[Prompted]:
+        """The batch that leaves now that `row` has come; empty if none does.
+
+        A batch leaves as soon as it is full. When `MOST_WAITING` batches' worth of rows wait, those
+        whose first has waited longest leave as they are.
+        """
+        group = self._groups.setdefault(row.shape, [])
+        group.append(row)
+        if len(group) == self.batch_size:
+            return self._groups.pop(row.shape)
+        if sum(map(len, self._groups.values())) >= MOST_WAITING * self.batch_size:
+            return self._groups.pop(next(iter(self._groups)))
+        return []
+
+    def rest(self) -> list[list[Prompted]]:
+        """The batches of all that still wait."""
+        groups, self._groups = self._groups, {}
+        return list(groups.values())
+
+
+@torch.no_grad()
+def generate_texts(
+    model: PreTrainedModel,
+    collator: Collator,
+    batch: Sequence[Prompted],
+    generation: Mapping[str, Any],
+) -> list[tuple[str, ...]]:
+    """What the model says to each row of a batch.
+
+    Args:
+        model: with its trained weights in place, in evaluation mode.
+        collator: holds the template, and what the Q-Former reads.
+        batch: B rows of one shape.
+        generation: fields of `transformers.GenerationConfig`. Lengths count new tokens only:
+            the image's tokens are not among them.
+
+    Returns:
+        B tuples of `num_return_sequences` texts (one unless set) up to the stop token, without the
+        prompt, white space stripped.
+
+    Raises:
+        RecipeError: transformers refuses a value or combination of the generation settings.
+    """
+    place, template = model.device, collator.template
+    tokenizer = template.tokenizer
+    shared = min(row.shared for row in batch)
+    padded = _padded(batch, template, front=shared or int(template.image_token_id is not None))
+    rows = {**padded, **collator.read([row.prompt for row in batch])}
+    further: dict[str, Any] = {"tokenizer": tokenizer} if "stop_strings" in generation else {}
+    if shared:
+        further |= {"prefixes": [row.image.prefix for row in batch], "prefix_tokens": shared}
+
+    def generated(settings: Mapping[str, Any]) -> Tensor:
+        return generate(
+            model,
+            {key: value.to(place) for key, value in rows.items()},
+            images=torch.stack([row.image.states for row in batch]),
+            eos_token_id=[template.stop_id, tokenizer.eos_token_id],
+            pad_token_id=tokenizer.pad_token_id,
+            **settings,
+            **further,
+        )
+
+    try:
+        new_ids = generated(generation)
+    except Exception as error:
+        # Values and combinations of GenerationConfig are checked by transformers as it generates,
+        # and some break it. Without a limit of its own it would write hundreds of tokens.
+        few = {"max_new_tokens": 1, "do_sample": False}
+        attempt = lambda some: generated({**few, **some})  # noqa: E731
+        found = refusal(error, generation, attempt, key=lambda name: f"decoding: {name}")
+        if found is None:
+            raise
+        raise found from error
+    texts = [template.decode(row) for row in new_ids.tolist()]
+    each = len(texts) // len(batch)
+    return [tuple(texts[start : start + each]) for start in range(0, len(texts), each)]
+
+
+def _padded(
+    batch: Sequence[Prompted], template: PromptTemplate, *, front: int
+) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` of a batch, with padding behind `front` tokens of each row.
+
+    Rows of image tokens have some in front even where nothing is shared: transformers 5.23 lets a
+    repetition penalty pass over as many new tokens as there is padding at the left edge.
+    """
+    first = torch.tensor([row.ids[:front] for row in batch], dtype=torch.long)
+    rest = pad_rows(
+        [row.ids[front:] for row in batch],
+        template.tokenizer.pad_token_id,
+        side="left",
+        width=batch[0].width - front,
+    )
+    return {
+        "input_ids": torch.cat([first, rest["input_ids"]], dim=1),
+        "attention_mask": torch.cat([torch.ones_like(first), rest["attention_mask"]], dim=1),
+    }
+
+
+def blind_images(samples: Sequence[Sample], *, seed: int) -> dict[str, Sample]:
+    """For each sample another one, whose image is shown instead: a random cycle through all.
+
+    With a single sample it is its own, and nothing can be said about blindness.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(samples), generator=generator).tolist()
+    return {
+        samples[current].id: samples[following]
+        for current, following in zip(order, order[1:] + order[:1], strict=True)
+    }

@@ -1,0 +1,138 @@
+"""From decoding settings to checked `GenerationConfig` fields."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+
+from qvft.errors import RecipeError
+from qvft.json_files import read_json
+from qvft.log import get_logger
+from qvft.recipe.refused_settings import require_accepted
+from qvft.recipe.schema import Decode, Recipe
+
+logger = get_logger("qvft.generation")
+
+# What the prompt template decides: where a text ends, and what pads it.
+_OF_TEMPLATE = ("eos_token_id", "pad_token_id", "bos_token_id")
+_OF_IMAGE = "counts the image's tokens too"
+# Why a field is refused, and what to use instead.
+_REFUSED: dict[str, tuple[str, str | None]] = {
+    "max_length": (_OF_IMAGE, "use max_new_tokens"),
+    "min_length": (_OF_IMAGE, "use min_new_tokens"),
+    "return_dict_in_generate": ("does not fit: what comes out is text", "leave it out"),
+    "prompt_lookup_num_tokens": ("looks texts up in a prompt, which an image is not", None),
+    **{name: ("is set by the prompt template", None) for name in _OF_TEMPLATE},
+}
+_SEVERAL = "num_return_sequences"
+
+
+def generation_fields(
+    recipe: Recipe, fields: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """`GenerationConfig` fields by kind of text.
+
+    Args:
+        recipe: says how captions and answers are decoded.
+        fields: laid over both.
+
+    Raises:
+        RecipeError: an unknown field, one that counts the image's tokens, or a value or combination
+            that transformers refuses.
+    """
+    over = dict(fields or {})
+    settings = {
+        "caption": {**_fields(recipe.eval.caption, "eval.caption", over), **over},
+        "question": {**_fields(recipe.eval.answer, "eval.answer", over), **over},
+    }
+    for kind, values in settings.items():
+        _require_valid(values, kind)
+    return settings
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields of a `generation_config.json`, or of the folder that holds one.
+
+    Token ids are left out, since the prompt template sets them, and so is what is null.
+
+    Raises:
+        DataError: it cannot be read.
+        RecipeError: as `check_fields`.
+    """
+    file = path / "generation_config.json" if path.is_dir() else path
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise RecipeError(f"a {type(content).__name__}", where=str(file), expected="a JSON object")
+    fields = {
+        name: value
+        for name, value in content.items()
+        if value is not None and name not in (*_OF_TEMPLATE, "transformers_version")
+        if not name.startswith("_")
+    }
+    check_fields(fields, f"{file}: ")
+    return fields
+
+
+def check_fields(fields: Mapping[str, Any], where: str) -> None:
+    """Checks names of `GenerationConfig` fields.
+
+    Args:
+        where: what stands in front of a name, e.g. `eval.caption.arguments.`.
+
+    Raises:
+        RecipeError: an unknown field, one that counts the image's tokens, or one that qvft sets.
+    """
+    known = set(GenerationConfig().to_dict()) | {"do_sample", "min_new_tokens", "max_new_tokens"}
+    for name in fields:
+        if name in _REFUSED:
+            reason, instead = _REFUSED[name]
+            raise RecipeError(reason, where=f"{where}{name}", do=instead)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise RecipeError(
+                "is no field of transformers.GenerationConfig",
+                where=f"{where}{name}",
+                do=f'did you mean "{near[0]}"?' if near else None,
+            )
+
+
+def _fields(decode: Decode, where: str, over: Mapping[str, Any]) -> dict[str, Any]:
+    check_fields(decode.arguments, f"{where}.arguments.")
+    if decode.arguments.get(_SEVERAL, 1) != 1:
+        raise RecipeError(
+            "does not fit: a text is scored alone",
+            where=f"{where}.arguments.{_SEVERAL}",
+            do="leave it out",
+        )
+    fields: dict[str, Any] = {
+        "max_new_tokens": decode.max_new_tokens,
+        "num_beams": decode.num_beams,
+        "do_sample": False,
+        **decode.arguments,
+    }
+    if over.get("num_beams", decode.num_beams) != 1:
+        fields.setdefault("length_penalty", decode.length_penalty)
+    return fields
+
+
+def _require_valid(fields: Mapping[str, Any], kind: str) -> None:
+    """Refuses what transformers refuses without a model, and says which fields have no effect."""
+    for name in ("num_beams", "max_new_tokens"):
+        value = fields.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RecipeError(f"{value}", where=name, expected="a whole number, 1 or more")
+    if not isinstance(fields.get("do_sample", False), bool):
+        raise RecipeError(f"{fields['do_sample']}", where="do_sample", expected="true or false")
+
+    def attempt(some: Mapping[str, Any]) -> None:
+        GenerationConfig(**some).validate()
+
+    require_accepted(fields, attempt, key=lambda name: f"decoding {kind}s: {name}")
+    try:
+        GenerationConfig(**fields).validate(strict=True)
+    except ValueError as error:
+        logger.warning("decoding %ss: %s", kind, " ".join(str(error).split()))

@@ -1,0 +1,101 @@
+"""Decoding settings tried on the bundled model, before a large one is loaded for them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+
+from qvft.data.prompt import Kind
+from qvft.data.rows import Row
+from qvft.data.sample import ImageInMemory, Sample
+from qvft.errors import RecipeError
+from qvft.inference.generation_config import generation_fields
+from qvft.inference.predict import predict_texts
+from qvft.models.base_checkpoint import TINY_ID, BaseCheckpoint
+from qvft.recipe.load import parse_recipe
+from qvft.recipe.refused_settings import require_accepted
+from qvft.recipe.schema import Decode, Recipe
+from qvft.setup.model import base_model, base_of, require_positions
+
+_UNTRIED = {"max_new_tokens", "num_beams", "do_sample", "length_penalty"}
+"""Fields whose values are checked without a model; alone they are no reason for a trial."""
+_NEW_TOKENS = 4
+
+
+def tried_fields(
+    recipe: Recipe,
+    base: BaseCheckpoint,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    where: str = "command line: --",
+) -> dict[str, dict[str, Any]]:
+    """`generation_fields` that fit the model's positions and with which `generate` works.
+
+    Args:
+        recipe, fields: as of `generation_fields`.
+        base: the model that is going to be asked; only its configuration is looked at.
+        where: what stands in front of a name of `fields`.
+
+    Raises:
+        RecipeError: transformers refuses a field, or fails because of it; the message names it.
+    """
+    over = dict(fields or {})
+    settings = generation_fields(recipe, over)
+    for kind, decode, section in (
+        ("caption", recipe.eval.caption, "eval.caption"),
+        ("question", recipe.eval.answer, "eval.answer"),
+    ):
+        key = _key(decode, section, over, where)
+        require_positions(
+            recipe, base, settings[kind]["max_new_tokens"], where=key("max_new_tokens")
+        )
+        given = {**decode.arguments, **over}
+        if given.keys() - _UNTRIED:
+            _try(kind, settings[kind], given, key)
+    return settings
+
+
+def _key(decode: Decode, section: str, over: Mapping[str, Any], where: str) -> Callable[[str], str]:
+    def key(name: str) -> str:
+        if name in over:
+            return f"{where}{name}"
+        further = "arguments." if name in decode.arguments else ""
+        return f"{section}.{further}{name}"
+
+    return key
+
+
+def _try(
+    kind: Kind, settings: Mapping[str, Any], given: Mapping[str, Any], key: Callable[[str], str]
+) -> None:
+    """Asks the bundled model twice about one image with the settings, and if need be with fewer."""
+    recipe = parse_recipe({"name": "trial", "model": {"id": TINY_ID, "dtype": "float32"}})
+    loaded = base_model(recipe, base_of(recipe))
+    sample = Sample("", ImageInMemory(Image.new("RGB", (8, 8))))
+    texts = (None, None) if kind == "caption" else ("What is this?", "Which colour is it?")
+    rows = [Row("", sample, kind, text, "", (), {}) for text in texts]
+    own = {name: value for name, value in settings.items() if name not in given}
+
+    def attempt(some: Mapping[str, Any]) -> None:
+        generation = {kind: {**own, **some, "max_new_tokens": _NEW_TOKENS}}
+        try:
+            predict_texts(
+                loaded.model, loaded.collator, rows, generation=generation, batch_size=2, workers=0
+            )
+        except RecipeError as error:  # it does not know how the user wrote the field
+            raise error.__cause__ or error from None
+
+    level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity(logging.CRITICAL)
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            require_accepted(given, attempt, key=key)
+    finally:
+        transformers.utils.logging.set_verbosity(level)

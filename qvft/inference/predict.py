@@ -1,0 +1,184 @@
+"""Rows in, texts out: batched generation over images and questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+from rich.progress import Progress
+from transformers import PreTrainedModel
+
+from qvft.data.collate import Collator
+from qvft.data.rows import Row
+from qvft.data.sample import Sample
+from qvft.errors import ImageError
+from qvft.inference.decode import MOST_WAITING, Prompted, Waiting, generate_texts
+from qvft.inference.encoding import Encoded, encoded_images
+from qvft.log import stderr
+from qvft.models.stages import continues_prefix
+
+HEAD_ROWS = 64
+"""Rows that are asked what all begin with; a row that begins otherwise shares less."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a row: its number and either its texts or why its image is unusable.
+
+    `scores` go with texts that were chosen among classes.
+    """
+
+    number: int
+    texts: tuple[str, ...] = ()
+    error: ImageError | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def outcomes(
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Sequence[Row],
+    images: Sequence[Sample] | None = None,
+    *,
+    generation: Mapping[str, Mapping[str, Any]],
+    batch_size: int,
+    workers: int,
+    label: str = "predict",
+) -> Iterator[Outcome]:
+    """The outcome of every row, as batches finish.
+
+    Images are decoded in workers and encoded once each, in the order in which rows first name
+    them; what they share is kept until the last is answered. Rows of equal shape are
+    decoded together. An image whose rows stand close together has its keys and values in the
+    decoder computed once for them, see `_near_rows`.
+
+    Args:
+        images: the sample whose image each row is shown; None: its own.
+        generation: `GenerationConfig` fields by kind, `caption` and `question`.
+        batch_size: images encoded, and rows decoded, together.
+        workers: processes that decode images.
+        label: of the progress bar.
+    """
+    shown = images if images is not None else [row.sample for row in rows]
+    waiting = Waiting(batch_size=batch_size)
+
+    def answered(batch: Sequence[Prompted]) -> list[Outcome]:
+        texts = generate_texts(model, collator, batch, generation[batch[0].kind])
+        return [Outcome(row.number, said) for row, said in zip(batch, texts, strict=True)]
+
+    # Where nobody watches, a bar would fill the log with blank lines.
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(label, total=len(rows))
+        within = batch_size * MOST_WAITING
+        if not all(continues_prefix(model, settings) for settings in generation.values()):
+            within = 0
+        for arrival in _prompted(model, collator, rows, shown, batch_size, workers, within):
+            if isinstance(arrival, Outcome):
+                done = [arrival]
+            else:
+                full = waiting.add(arrival)
+                done = answered(full) if full else []
+            yield from done
+            progress.advance(task, len(done))
+        for batch in waiting.rest():
+            yield from answered(batch)
+            progress.advance(task, len(batch))
+
+
+def predict_rows(
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Sequence[Row],
+    images: Sequence[Sample] | None = None,
+    **settings: Any,
+) -> Iterator[tuple[int, str]]:
+    """Pairs (row number, text) as batches finish; arguments are those of `outcomes`.
+
+    Raises:
+        ImageError: an image is unusable.
+    """
+    for outcome in outcomes(model, collator, rows, images, **settings):
+        if outcome.error is not None:
+            raise outcome.error
+        yield outcome.number, outcome.texts[0]
+
+
+def predict_texts(
+    model: PreTrainedModel, collator: Collator, rows: Sequence[Row], **settings: Any
+) -> list[str]:
+    """The text of each row, in the order of `rows`; arguments are those of `outcomes`.
+
+    Raises:
+        ImageError: an image is unusable.
+    """
+    texts = [""] * len(rows)
+    for number, text in predict_rows(model, collator, rows, **settings):
+        texts[number] = text
+    return texts
+
+
+def _prompted(
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Sequence[Row],
+    shown: Sequence[Sample],
+    batch_size: int,
+    workers: int,
+    within: int,
+) -> Iterator[Prompted | Outcome]:
+    """Each row with its encoded image, in order; an outcome where the image is unusable."""
+    last_use = {sample.id: number for number, sample in enumerate(shown)}
+    sources = {sample.id: sample.image for sample in shown}  # in order of first use
+    near = _near_rows(shown, within)
+    head = _head(collator, rows) if near else ()
+    encoded = encoded_images(
+        model,
+        collator,
+        list(sources.values()),
+        batch_size=batch_size,
+        workers=workers,
+        head=head,
+        shared={number for number, sample in enumerate(sources) if sample in near},
+    )
+    arriving = zip(sources, encoded, strict=True)
+    ready: dict[str, Encoded | ImageError] = {}
+    for number, (row, sample) in enumerate(zip(rows, shown, strict=True)):
+        while sample.id not in ready:
+            ready.update([next(arriving)])
+        found = ready.pop(sample.id) if last_use[sample.id] == number else ready[sample.id]
+        if isinstance(found, ImageError):
+            yield Outcome(number, error=found)
+        else:
+            ids = collator.template.encode(row.kind, question=row.question).ids
+            prompt = collator.template.prompt_text(row.kind, row.question)
+            # Something must be left to go through the decoder.
+            shared = 0 if found.prefix is None else _alike(head, ids[:-1])
+            yield Prompted(number, row.kind, ids, found, prompt, shared)
+
+
+def _near_rows(shown: Sequence[Sample], within: int) -> set[str]:
+    """Images of several rows, the last fewer than `within` rows after the first.
+
+    An image of one row has nothing to share: its prefix would be a decoder's pass of its own. One
+    whose rows stand far apart would hold memory (`prefix_cache.keys_values` says how much) for
+    long. So at most `within` images between their first row and their last have a prefix in
+    memory, besides those of one chunk that is encoded ahead and of the rows that wait.
+    """
+    last = {sample.id: number for number, sample in enumerate(shown)}
+    first = {sample.id: number for number, sample in reversed(list(enumerate(shown)))}
+    return {image for image in first if 0 < last[image] - first[image] < within}
+
+
+def _head(collator: Collator, rows: Sequence[Row]) -> tuple[int, ...]:
+    """Tokens that rows begin with: image tokens, `</s>`, and words that all prompts begin with."""
+    asked = rows[:: -(-len(rows) // HEAD_ROWS)]
+    texts = [collator.template.encode(row.kind, question=row.question).ids for row in asked]
+    return reduce(lambda head, ids: head[: _alike(head, ids)], texts)
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two rows begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -1,0 +1,220 @@
+"""A model to be asked: captions and answers from Python, and what `qvft.predict` stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL.Image import Image, fromarray
+
+from qvft.data.inputs import require_question
+from qvft.data.prompt import Kind
+from qvft.data.rows import Row
+from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
+from qvft.data.text_cleaning import require_text_left
+from qvft.data.truncation import cut_warnings
+from qvft.errors import DataError
+from qvft.files import given_path
+from qvft.inference.generation_config import check_fields, generation_fields
+from qvft.inference.predict import Outcome, outcomes
+from qvft.log import get_logger
+from qvft.setup.model import require_positions
+from qvft.setup.resolve_model import ResolvedModel, load_resolved, resolve_model
+
+logger = get_logger("qvft.predict")
+ImageLike = str | Path | Image | np.ndarray
+Text = str | list[str] | None
+OnBadImage = Literal["error", "skip"]
+
+
+def load_model(name: str | Path) -> VisionLanguageModel:
+    """A model in evaluation mode, on the GPU where there is one.
+
+    Args:
+        name: run folder, merged or other model folder, or hub id. Prompts, lengths and decoding are
+            those the run was trained with, where the name knows of a run.
+
+    Raises:
+        UserError: no such model, or it does not fit.
+    """
+    return VisionLanguageModel(resolve_model(str(name)))
+
+
+class VisionLanguageModel:
+    """Captions images and answers questions about them.
+
+    Args:
+        opened: from `open_target`; the weights are loaded here.
+    """
+
+    def __init__(self, opened: ResolvedModel) -> None:
+        self.recipe = opened.recipe
+        self.loaded = load_resolved(opened)
+
+    def caption(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        batch_size: int = 16,
+        workers: int = 0,
+        on_bad_image: OnBadImage = "error",
+        seed: int | None = None,
+        **generation: Any,
+    ) -> Text | list[Text]:
+        """A caption of each image: a list for a list, one for a single image.
+
+        Args:
+            images: paths, Pillow images, or arrays (height, width) or (height, width, 3 or 4) of
+                uint8, 0 to 255, as Pillow makes them.
+            batch_size: images captioned together.
+            workers: processes that decode the images; 0 decodes in this one.
+            on_bad_image: `error` raises at an image that cannot be decoded, `skip` gives None.
+            seed: of sampling; None takes the model's own, so that the same call says the same.
+            generation: fields of `transformers.GenerationConfig` laid over the model's own
+                decoding, e.g. `num_beams=5`. With `num_return_sequences` above 1 each caption
+                becomes a list of that many.
+
+        Raises:
+            ImageError: an image cannot be decoded.
+            DataError: something else than an image or path.
+            RecipeError: a field that is none, or that transformers refuses.
+        """
+        rows = [_row(source, None) for source in _sources(images)]
+        texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
+        return texts[0] if isinstance(images, ImageLike) else texts
+
+    def answer(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        questions: str | Iterable[str],
+        *,
+        batch_size: int = 16,
+        workers: int = 0,
+        on_bad_image: OnBadImage = "error",
+        seed: int | None = None,
+        **generation: Any,
+    ) -> Text | list[Text]:
+        """The answer to each question about its image; a single one for one image and one question.
+
+        Args:
+            images: as in `caption`.
+            questions: one for each image; or one for all images; or any number about one image.
+                However often an image stands in the list, it is encoded once.
+            batch_size, workers, on_bad_image, seed, generation: as in `caption`.
+
+        Raises:
+            DataError: as many questions as images were expected.
+            ImageError, RecipeError: as `caption`.
+        """
+        sources = _sources(images)
+        listed = isinstance(questions, Iterable) and not isinstance(questions, str)
+        asked: list[str] = list(questions) if listed else [questions]  # type: ignore[list-item]
+        for question in asked:
+            require_question(question, where="questions")
+        if isinstance(questions, str):
+            asked *= len(sources)
+        if isinstance(images, ImageLike):
+            sources *= len(asked)
+        if len(sources) != len(asked):
+            raise DataError(
+                f"{len(sources)} images and {len(asked)} questions",
+                expected="a question for each image, one question, or one image that is no list",
+            )
+        rows = [_row(source, text) for source, text in zip(sources, asked, strict=True)]
+        texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
+        single = isinstance(images, ImageLike) and isinstance(questions, str)
+        return texts[0] if single else texts
+
+    def outcomes(
+        self,
+        rows: Sequence[Row],
+        fields: Mapping[str, Any],
+        *,
+        batch_size: int,
+        workers: int,
+    ) -> Iterator[Outcome]:
+        """What comes of each row, as batches finish; prompts that are cut are counted first.
+
+        Raises:
+            DataError: cleaning leaves nothing of a question.
+        """
+        generation = generation_fields(self.recipe, fields)
+        most = max(settings["max_new_tokens"] for settings in generation.values())
+        require_positions(self.recipe, self.loaded.base, most, where="max_new_tokens")
+        asked = [row for row in rows if row.kind == "question"]
+        require_text_left(asked, self.recipe.data.text, where="questions")
+        reader = self.loaded.collator.reader
+        for sentence in cut_warnings(rows, self.loaded.template, reader, asked=True):
+            logger.warning("%s", sentence)
+        return outcomes(
+            self.loaded.model,
+            self.loaded.collator,
+            rows,
+            generation=generation,
+            batch_size=batch_size,
+            workers=workers,
+        )
+
+    def _texts(
+        self,
+        rows: Sequence[Row],
+        fields: Mapping[str, Any],
+        batch_size: int,
+        workers: int,
+        on_bad_image: OnBadImage,
+        seed: int | None,
+    ) -> list[Text]:
+        check_fields(fields, "generation: ")
+        if on_bad_image not in ("error", "skip"):
+            raise DataError(f'"{on_bad_image}"', where="on_bad_image", expected="error or skip")
+        if batch_size < 1 or workers < 0:
+            raise DataError(
+                f"batch_size {batch_size}, workers {workers}", expected="at least 1 and 0"
+            )
+        texts: list[Text] = [None] * len(rows)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.run.seed if seed is None else seed)
+            for outcome in self.outcomes(rows, fields, batch_size=batch_size, workers=workers):
+                if outcome.error is None:
+                    said = outcome.texts
+                    texts[outcome.number] = list(said) if len(said) > 1 else said[0]
+                elif on_bad_image == "error":
+                    raise outcome.error
+        return texts
+
+
+def _sources(images: ImageLike | Iterable[ImageLike]) -> list[ImageSource]:
+    one = isinstance(images, ImageLike | bytes) or not isinstance(images, Iterable)
+    listed: Iterable[Any] = [images] if one else images  # type: ignore[assignment, list-item]
+    return [_source(image) for image in listed]
+
+
+def _source(image: Any) -> ImageSource:
+    """Raises DataError where it is no image."""
+    if isinstance(image, str | Path):
+        return ImageFile(given_path(str(image)))
+    if isinstance(image, np.ndarray):
+        coloured = image.ndim == 3 and image.shape[2] in (3, 4)
+        if image.dtype != np.uint8 or not (image.ndim == 2 or coloured) or 0 in image.shape:
+            raise DataError(
+                f"an array of {image.dtype} of shape {image.shape}",
+                where="images",
+                expected="uint8 of shape (height, width) or (height, width, 3)",
+            )
+        image = fromarray(image)
+    if not isinstance(image, Image):
+        raise DataError(
+            f"a {type(image).__name__}",
+            where="images",
+            expected="a path, a Pillow image or a numpy array",
+            do="open bytes with PIL.Image.open(io.BytesIO(...))",
+        )
+    return ImageInMemory(image)
+
+
+def _row(source: ImageSource, question: str | None) -> Row:
+    kind: Kind = "caption" if question is None else "question"
+    return Row("", Sample(source.name, source), kind, question, "", (), {})

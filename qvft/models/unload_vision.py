@@ -1,0 +1,35 @@
+"""A frozen ViT that is needed no more: its weights leave memory, its names and counts stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from qvft.errors import ModelError
+
+
+def unload_vision(model: nn.Module) -> int:
+    """Lets go of the weights of a model's ViT, in place; returns the bytes they took.
+
+    Each parameter keeps its name, shape, type and place, but all of its values are one zero in
+    memory, so that counting, freezing and saving what was trained go on as before. The ViT cannot
+    be run any more.
+    """
+    vision = model.vision_model
+    freed = 0
+    for parameter in vision.parameters():
+        assert not parameter.requires_grad, "a trained ViT is needed"
+        freed += parameter.numel() * parameter.itemsize
+        zero = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+        parameter.data = zero.expand(parameter.shape)
+    vision.forward = _refuse
+    return freed
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise ModelError(
+        "the ViT was let go, since the features of all images are cached",
+        do="set data.features=off",
+    )

@@ -1,0 +1,137 @@
+"""Keys that have no effect beside the others: a setting of something that is switched off.
+
+On the command line such a key is a mistake, and refused. In a file it may be there for another
+day, so that it is only named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from qvft.errors import RecipeError
+from qvft.recipe.keys_by_program import covers
+
+if TYPE_CHECKING:
+    from qvft.recipe.schema import Recipe, Tune
+    from qvft.recipe.train import Train
+
+_RATES = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
+
+
+def idle_sections(recipe: Recipe, phases: Sequence[tuple[Tune, Train]]) -> dict[str, str]:
+    """Keys and sections without effect, with the reason.
+
+    Args:
+        phases: the sections that hold in each phase.
+    """
+    return dict(_idle(recipe, phases))
+
+
+def named_in_file(recipe: Recipe, idle: Mapping[str, str]) -> list[str]:
+    """Those of `idle` that a recipe sets to something else than the default, each in a sentence.
+
+    A learning rate of what is frozen is not named: recipes list the rates of all groups.
+    """
+    found = []
+    for section, reason in idle.items():
+        changed = [
+            key
+            for key, value, default in _leaves(recipe)
+            if covers(section, key) and value != default and not key.startswith("train.lr.")
+        ]
+        found += [f"{key} has no effect: {reason}" for key in changed]
+    return found
+
+
+def refuse_idle(recipe: Recipe, idle: Mapping[str, str], overrides: Iterable[str]) -> None:
+    """Checks that every override has an effect.
+
+    Raises:
+        RecipeError: one has none; the message says what switches it off.
+    """
+    values = {key: (value, default) for key, value, default in _leaves(recipe)}
+    for override in overrides:
+        name = override.partition("=")[0].strip()
+        keys = [key for key in values if covers(name, key)]
+        reasons = [
+            next((reason for one, reason in idle.items() if covers(one, key)), None) for key in keys
+        ]
+        changed = any(values[key][0] != values[key][1] for key in keys)
+        if changed and None not in reasons:
+            raise RecipeError(
+                f"would have no effect: {reasons[0]}",
+                where=f"command line: {name}",
+                do="leave it out, or change that",
+            )
+
+
+def _idle(recipe: Recipe, phases: Sequence[tuple[Tune, Train]]) -> Iterator[tuple[str, str]]:
+    model, data = recipe.model, recipe.data
+    if model.quantize.scheme == "none":
+        yield "model.quantize.double", "model.quantize.scheme is none"
+    if model.revision is not None and Path(model.id).is_dir():
+        yield "model.revision", "model.id is a folder, which has no revisions"
+    if model.decoder is not None:
+        for key in ("text_branch", "query_tokens"):
+            yield f"model.{key}", "model.decoder makes a model from components"
+    if data.train is not None and not data.train.stream:
+        yield "data.train.shuffle_buffer", "data.train.stream is false"
+    if not data.views:
+        yield "data.augment", "data.views is 0"
+    if data.features == "off":
+        for key in ("features_dtype", "features_limit_gb"):
+            yield f"data.{key}", "data.features is off"
+    tunes = [tune for tune, _ in phases]
+    if all(tune.decoder != "lora" for tune in tunes):
+        yield "tune.lora", "tune.decoder is not lora"
+        yield "train.lr.adapters", "tune.decoder is not lora"
+    if all(tune.decoder != "full" for tune in tunes):
+        yield "tune.decoder_frozen", "tune.decoder is not full"
+    for part in _RATES:
+        modes = {getattr(tune, part) for tune in tunes}
+        if "full" not in modes and not recipe.objectives.alignment:
+            yield f"train.lr.{part}", f"tune.{part} is not full"
+    if not recipe.objectives.alignment:
+        if all(phase.objective == "language" for phase in recipe.phases):
+            yield "train.lr.heads", "no objective has heads"
+        yield "eval.rerank", "objectives.itm is 0"
+        yield "eval.classes", "objectives.itc is 0"
+    if not recipe.eval.classes:
+        yield "eval.class_prompts", "eval.classes is empty"
+    if all(train.spike.policy == "off" for _, train in phases):
+        yield "train.spike", "train.spike.policy is off"
+    yield from _set_by_phases(recipe)
+
+
+def _set_by_phases(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Keys of `tune` and `train` that every phase sets for itself."""
+    for section in ("tune", "train"):
+        own = [set(_paths(getattr(phase, section), section)) for phase in recipe.phases]
+        for key in sorted(set.intersection(*own)) if own else ():
+            yield key, f"every phase sets it, as in phases.0.{key}"
+
+
+def _paths(content: Mapping[str, Any], path: str) -> Iterator[str]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{path}.{key}")
+        else:
+            yield f"{path}.{key}"
+
+
+def _leaves(section: BaseModel, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key path, value, default) of every key that holds no section; phases are left out."""
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in type(section).model_fields.items()
+    }
+    for name, value in section:
+        key = f"{path}.{name}" if path else name
+        if isinstance(value, BaseModel):
+            yield from _leaves(value, key)
+        elif key != "phases":
+            yield key, value, defaults[name]

@@ -1,0 +1,174 @@
+"""From a recipe or a run to alignment heads with the tokenizer of their text branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qvft.adapters.checkpoint import Alignment, restore_alignment
+from qvft.adapters.manifest import alignment_entry, read_manifest
+from qvft.errors import ModelError, RecipeError
+from qvft.log import get_logger
+from qvft.models.alignment.heads import AlignmentHeads
+from qvft.models.alignment.sources import fresh_heads, heads_from_retrieval, text_config
+from qvft.models.alignment.texts import MAX_TOKENS, check_tokenizer
+from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weight_files
+from qvft.models.load import load_processor
+from qvft.recipe.schema import Recipe
+from qvft.setup.model import Loaded
+
+logger = get_logger("qvft.train")
+
+
+@dataclass(frozen=True)
+class TextBranch:
+    """Alignment heads as a checkpoint keeps them, and the tokenizer of their texts."""
+
+    saved: Alignment
+    tokenizer: Any
+
+    @property
+    def heads(self) -> AlignmentHeads:
+        """The heads themselves."""
+        return self.saved.heads
+
+    def trained_weights(self) -> int:
+        """How many of their weights are trained."""
+        return sum(p.numel() for p in self.heads.parameters() if p.requires_grad)
+
+
+def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
+    """Checks that the recipe's objectives suit its family.
+
+    Raises:
+        RecipeError: they align images with texts, and the family is not `blip2`.
+    """
+    asked = recipe.objectives.alignment
+    if asked and base.family.name != "blip2":
+        raise RecipeError(
+            f"{', '.join(asked)} with family {base.family.name}",
+            where="objectives",
+            expected="family blip2, whose Q-Former is free to read captions",
+            do="leave lm alone, or take a model of family blip2",
+        )
+
+
+def new_branch(recipe: Recipe, loaded: Loaded) -> TextBranch | None:
+    """The heads that a recipe's objectives begin with; None where it names lm alone.
+
+    Raises:
+        ModelError: the checkpoint of the text branch does not fit.
+    """
+    objectives = tuple(recipe.objectives.alignment)
+    if not objectives:
+        return None
+    tokenizer = _tokenizer(recipe, loaded)
+    make = _fresh if recipe.objectives.text_branch is None else _stored
+    heads = make(recipe, loaded, tokenizer, text_generation="itg" in objectives)
+    where = recipe.objectives.text_branch or recipe.model.id
+    check_tokenizer(tokenizer, vocab_size=heads.config.vocab_size, where=where)
+    heads.train_only(objectives)
+    longest = min(MAX_TOKENS, heads.config.max_position_embeddings)
+    return TextBranch(Alignment(heads, objectives, where, longest), tokenizer)
+
+
+def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> TextBranch:
+    """The heads of an adapter folder, in evaluation mode on the model's device.
+
+    Raises:
+        CheckpointError: it has none, or their file is damaged.
+        ModelError: the checkpoint that their tokenizer is from is not there.
+    """
+    entry = alignment_entry(adapter, read_manifest(adapter))
+    config = text_config(
+        loaded.model,
+        vocab_size=entry["vocab_size"],
+        pad_id=entry["pad_id"],
+        positions=entry["positions"],
+    )
+    with torch.random.fork_rng(devices=[]):
+        heads = AlignmentHeads(
+            config,
+            embedding_width=entry["embedding_width"],
+            text_generation=entry["text_generation"],
+            generation_start_id=entry["generation_start_id"],
+        )
+    restore_alignment(adapter, heads)
+    saved = Alignment(
+        heads.to(loaded.model.device).eval(),
+        tuple(entry["objectives"]),
+        entry["tokenizer"],
+        entry["max_text_tokens"],
+    )
+    return TextBranch(saved, _tokenizer(recipe, loaded))
+
+
+def _tokenizer(recipe: Recipe, loaded: Loaded) -> Any:
+    if recipe.objectives.text_branch is None:
+        return loaded.processor.tokenizer
+    return load_processor(_checkpoint(recipe)).tokenizer
+
+
+def _checkpoint(recipe: Recipe) -> BaseCheckpoint:
+    """The checkpoint that the text branch starts from.
+
+    Raises:
+        ModelError: it is not to be had.
+    """
+    name = recipe.objectives.text_branch
+    assert name is not None
+    try:
+        return find_checkpoint(name)
+    except ModelError as error:
+        key = f"objectives.text_branch={name}"
+        raise ModelError(error.given, where=key, expected=error.expected, do=error.do) from error
+
+
+def generation_start(tokenizer: Any) -> int | None:
+    """What a checkpoint's text generation begins with, in the place of [CLS]: the tokenizer's
+    begin-of-text token, which BLIP-2 has made of [DEC]. None leaves what texts begin with.
+
+    Source: LAVIS, lavis/models/blip2_models/blip2.py, `init_tokenizer`.
+    """
+    if tokenizer.bos_token_id is not None:
+        return tokenizer.bos_token_id
+    return tokenizer.get_vocab().get("[DEC]")
+
+
+def _fresh(
+    recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
+) -> AlignmentHeads:
+    return fresh_heads(
+        loaded.model,
+        vocab_size=loaded.base.config.text_config.vocab_size,
+        pad_id=tokenizer.pad_token_id,
+        positions=MAX_TOKENS,
+        seed=recipe.run.seed,
+        text_generation=text_generation,
+    )
+
+
+def _stored(
+    recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
+) -> AlignmentHeads:
+    """Heads of the text branch's checkpoint."""
+    base = _checkpoint(recipe)
+    found = heads_from_retrieval(
+        loaded.model,
+        config=base.config,
+        files=weight_files(base),
+        source=base.id,
+        text_generation=text_generation,
+        generation_start_id=generation_start(tokenizer),
+    )
+    logger.info(
+        "text branch: %d weights from %s, of which %d are left to the model's own; fresh: %s",
+        len(found.taken),
+        base.id,
+        len(found.left),
+        ", ".join(found.fresh),
+    )
+    return found.heads

@@ -1,0 +1,77 @@
+"""A model of a run with its alignment heads: vectors of images and of texts.
+
+Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qvft.models.alignment.states import image_embeddings, text_embeddings
+from qvft.models.alignment.texts import encode_texts
+from qvft.models.blip2 import encode_vision, query_states
+from qvft.setup.alignment_heads import TextBranch, saved_branch
+from qvft.setup.model import Loaded, trained_model
+from qvft.setup.resolve_model import ResolvedModel
+from qvft.setup.run_recipe import run_recipe
+
+
+@dataclass(frozen=True)
+class AlignmentModel:
+    """A model of a run with its alignment heads, in evaluation mode."""
+
+    loaded: Loaded
+    branch: TextBranch
+
+    @torch.no_grad()
+    def text_vectors(self, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+        """Unit vectors (M, E) float32."""
+        parts = []
+        for start in range(0, len(texts), batch_size):
+            ids, mask = self.encode(texts[start : start + batch_size])
+            parts.append(
+                text_embeddings(self.loaded.model, self.branch.heads, input_ids=ids, text_mask=mask)
+            )
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> Tensor:
+        """ViT features (I, P, width) of normalised images."""
+        model = self.loaded.model
+        return encode_vision(model, pixels.to(model.device, model.dtype))
+
+    @torch.no_grad()
+    def image_vectors(self, pixels: Tensor) -> Tensor:
+        """Unit vectors (I, Q, E) float32 of normalised images."""
+        states = query_states(self.loaded.model, self.features(pixels))
+        return image_embeddings(self.branch.heads, states)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens of the text branch and their mask (M, T), on the model's device."""
+        longest = self.branch.saved.max_text_tokens
+        ids, mask = encode_texts(self.branch.tokenizer, texts, max_tokens=longest)
+        return ids.to(self.loaded.model.device), mask.to(self.loaded.model.device)
+
+
+def load_alignment_model(run_dir: Path | str, overrides: Sequence[str] = ()) -> AlignmentModel:
+    """Loads a finished run with its alignment heads.
+
+    Raises:
+        CheckpointError: no finished run is there, or it trained no heads.
+        UserError: its base, or the checkpoint of its text branch, is not there.
+    """
+    run = Path(run_dir)
+    recipe = run_recipe(run, list(overrides))
+    loaded = trained_model(run, recipe)
+    return AlignmentModel(loaded, saved_branch(run / "adapter", recipe, loaded))
+
+
+def with_heads(opened: ResolvedModel, loaded: Loaded) -> AlignmentModel:
+    """A run that is loaded without its heads, with them."""
+    assert opened.home is not None
+    return AlignmentModel(loaded, saved_branch(opened.home / "adapter", opened.recipe, loaded))

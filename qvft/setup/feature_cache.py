@@ -1,0 +1,193 @@
+"""The feature cache at work: what a frozen ViT gives of a recipe's images, computed once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import PIL.Image
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from qvft.data.collate import Collator
+from qvft.data.features.cache_request import CacheRequest
+from qvft.data.features.cache_spec import FeatureSpec, StoredDtype, preprocessing_of, weights_sha256
+from qvft.data.features.content import contents_of
+from qvft.data.features.fill import Encode, fill
+from qvft.data.features.folders import default_cache
+from qvft.data.features.size import require_room
+from qvft.data.features.store import Cached, Store, open_store
+from qvft.data.sample import ImageSource, Sample
+from qvft.errors import DataError, RecipeError, SpaceError, UserError
+from qvft.log import get_logger
+from qvft.models.distributed import all_gather_object, processes
+from qvft.models.stages import encode_vision
+from qvft.recipe.schema import Recipe
+from qvft.setup.model import Loaded
+
+logger = get_logger("qvft.features")
+
+EXACT: dict[torch.dtype, StoredDtype] = {torch.bfloat16: "bfloat16"}
+"""What keeps features of a type as they are; float32 everything else."""
+CHUNK = 16
+
+
+def with_features(
+    loaded: Loaded,
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    *,
+    augmented: Sequence[Sample] = (),
+) -> Loaded:
+    """The model whose collator takes features from the cache, after what was missing is computed.
+
+    Every process computes its share. Nothing changes where `data.features` is off, and, with a
+    warning, where features would take more than `data.features_limit_gb` or the disk has, or
+    where the cache cannot be written to.
+
+    Args:
+        samples: whose images are seen as they are.
+        augmented: whose images are seen in `data.views` augmented views too.
+    """
+    if recipe.data.features == "off":
+        return loaded
+    store: Store | None = None
+    problem: UserError | None = None
+    try:
+        store = open_store(default_cache(), _space(loaded, recipe, partial(_encode, loaded.model)))
+        needs = _needs(loaded, recipe, samples, augmented)
+        _require_room(store, needs, recipe)
+    except (DataError, RecipeError, SpaceError) as error:
+        problem = error
+    # All have looked before any fills the disk; what one host has no room for, none caches.
+    refused = next((error for error in all_gather_object(problem) if error is not None), None)
+    if refused is not None:
+        return _without(loaded, refused)
+    assert store is not None
+    _fill(store, needs, loaded, workers=recipe.data.workers)
+    cached = Cached(store, needs.contents, augmentation=needs.augmentation)
+    return replace(loaded, collator=replace(loaded.collator, features=cached))
+
+
+def _needs(
+    loaded: Loaded, recipe: Recipe, samples: Sequence[Sample], augmented: Sequence[Sample]
+) -> CacheRequest:
+    augmentation = loaded.collator.augmentation
+    named = {s.image.name: s.image for s in (*augmented, *samples)}
+    contents = contents_of(
+        list(named.values()),
+        max_pixels=recipe.data.max_image_pixels,
+        threads=max(1, recipe.data.workers),
+    )
+    if augmentation is None:
+        return CacheRequest(contents, named, {}, 1, None)
+    in_views = {s.image.name: s.image for s in augmented}
+    return CacheRequest(contents, named, in_views, recipe.data.views + 1, augmentation.identity)
+
+
+def _fill(store: Store, needs: CacheRequest, loaded: Loaded, *, workers: int) -> None:
+    """Every process computes its share of all. Where hosts do not see each other's files, what is
+    missing then is computed by the processes of each host.
+    """
+    state = processes()
+    for rank, world in (
+        (state.process_index, state.num_processes),
+        (state.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+    ):
+        for sources, views in needs.groups():
+            fill(
+                store,
+                sources,
+                partial(_encode, loaded.model),
+                read=partial(_read, loaded.collator),
+                contents=needs.contents,
+                views=views,
+                augmentation=needs.augmentation,
+                rank=rank,
+                world=world,
+                batch_size=CHUNK,
+                workers=workers,
+            )
+        state.wait_for_everyone()
+        store.refresh()
+        if all(all_gather_object(all(key in store for key in needs.keys(store)))):
+            break
+
+
+def _require_room(store: Store, needs: CacheRequest, recipe: Recipe) -> None:
+    """Checks that what is missing fits the limit and the disk, and says how much it is."""
+    keys = needs.keys(store)
+    present = sum(key in store for key in keys)
+    if present == len(keys):
+        return
+    seen = needs.seen()
+    missing_bytes = require_room(
+        default_cache(),
+        store.space,
+        len(seen),
+        views=needs.views if seen else 1,
+        plain=len(needs.plain()),
+        present=present,
+        limit_bytes=round(recipe.data.features_limit_gb * 1e9),
+    )
+    logger.info(
+        "features of %d of %d images%s are not cached yet: %.3g GB to %s",
+        len(keys) - present,
+        len(keys),
+        " and views" if seen else "",
+        missing_bytes / 1e9,
+        store.folder,
+    )
+
+
+def _without(loaded: Loaded, error: UserError) -> Loaded:
+    """The model as it was: nothing is lost without the cache but time."""
+    logger.warning("features are not cached, the ViT runs in every step: %s", error)
+    return loaded
+
+
+def _space(loaded: Loaded, recipe: Recipe, encode: Encode) -> FeatureSpec:
+    vision = loaded.model.vision_model
+    features = encode(loaded.collator.normalise([_blank()]))
+    stored = recipe.data.features_dtype
+    return FeatureSpec(
+        vit=recipe.model.id,
+        vit_sha256=weights_sha256(vision.state_dict().items()),
+        preprocessing=preprocessing_of(loaded.collator.image_processor),
+        compute_dtype=str(features.dtype).removeprefix("torch."),
+        stored_dtype=EXACT.get(features.dtype, "float32") if stored == "auto" else stored,
+        patches=features.shape[1],
+        width=features.shape[2],
+        vit_settings={
+            "config": vision.config.to_dict() if hasattr(vision, "config") else {},
+            "attention": recipe.model.kernel,
+            "device": _place(loaded.model).type,
+        },
+    )
+
+
+def _blank() -> Image:
+    """An image to learn the shape of features from."""
+    return PIL.Image.new("RGB", (16, 16))
+
+
+def _encode(model: Any, pixels: Tensor) -> Tensor:
+    """Features (I, P, W) in the ViT's own type, without autocast, so that whoever asks for them
+    gets the same.
+    """
+    with torch.no_grad():
+        return encode_vision(model, pixels.to(_place(model)))
+
+
+def _place(model: Any) -> torch.device:
+    """Where the ViT is; the rest of the model may wait elsewhere."""
+    return next(model.vision_model.parameters()).device
+
+
+def _read(collator: Collator, source: ImageSource, view: int) -> Tensor:
+    """Normalised pixels (3, height, width) of a view."""
+    return collator.normalise([collator.decode(source, view)])[0]

@@ -1,0 +1,29 @@
+"""Whether a model can compare images with texts; nothing here imports torch."""
+
+from __future__ import annotations
+
+from qvft.adapters.manifest import read_manifest
+from qvft.errors import CheckpointError
+from qvft.setup.resolve_model import ResolvedModel
+
+
+def retrieves(opened: ResolvedModel) -> bool:
+    """Whether it is a run whose heads were trained to tell images and texts apart (`itc`)."""
+    if opened.kind != "run" or opened.home is None:
+        return False
+    alignment = read_manifest(opened.home / "adapter").get("alignment", {})
+    return "itc" in alignment.get("objectives", ())
+
+
+def require_contrast(opened: ResolvedModel) -> None:
+    """Checks that what was opened can compare images with texts.
+
+    Raises:
+        CheckpointError: it is no run, or trained no `itc`.
+    """
+    if not retrieves(opened):
+        raise CheckpointError(
+            "has no contrast heads" if opened.kind == "run" else "is no run of qvft.train",
+            where=opened.name,
+            expected="a run with itc among its objectives, which compares images with texts",
+        )

@@ -1,0 +1,295 @@
+"""From a recipe to a model with its processor, prompt template and collator."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from qvft.adapters.checkpoint import LORA, Provenance, check_base, restore_checkpoint
+from qvft.adapters.fingerprints import require_untouched
+from qvft.adapters.freeze import mark_trainable
+from qvft.adapters.lora import PeftModel, add_lora, load_lora
+from qvft.adapters.manifest import read_manifest
+from qvft.adapters.targets import resolve_targets
+from qvft.cpu_threads import cpu_cores, warn_if_busy
+from qvft.data.collate import Collator
+from qvft.data.images.augmentation import Augmentation
+from qvft.data.prompt import PromptTemplate
+from qvft.data.question_reader import QuestionReader
+from qvft.errors import RecipeError
+from qvft.json_files import sha256_json
+from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weights_hash
+from qvft.models.families import COMPONENTS
+from qvft.models.load import gpu_has_bf16, load_model, load_processor
+from qvft.models.preprocessing import plain_pixels
+from qvft.recipe.lock import recipe_hash
+from qvft.recipe.schema import Recipe, Tune
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use: the model itself, PEFT's handle where it has LoRA, and its tools."""
+
+    base: BaseCheckpoint
+    model: PreTrainedModel
+    handle: PeftModel | None
+    processor: Any
+    template: PromptTemplate
+    collator: Collator
+
+
+def device() -> torch.device:
+    """This process's one device."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def use_threads(threads: int | None) -> None:
+    """Sets the CPU threads of this process, where there is no GPU.
+
+    Args:
+        threads: how many; None: the cores divided by the processes on this host.
+    """
+    if not torch.cuda.is_available():
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(threads or max(1, cpu_cores() // processes))
+        warn_if_busy()
+
+
+def base_of(recipe: Recipe) -> BaseCheckpoint:
+    """The recipe's base checkpoint, found but not loaded."""
+    model = recipe.model
+    if model.text_branch is not None and model.init == "random":
+        raise RecipeError(
+            "random with a text branch",
+            where="model.init",
+            expected="pretrained: the branch is put beside trained weights",
+        )
+    return find_checkpoint(
+        model.id,
+        revision=model.revision,
+        family=model.family,
+        text_branch=model.text_branch,
+        query_tokens=model.query_tokens,
+        decoder=model.decoder,
+        seed=recipe.run.seed,
+    )
+
+
+def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptTemplate:
+    """The prompt template that training, evaluation and prediction share."""
+    new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
+    require_positions(recipe, base, new, where="data.max_text_tokens")
+    return PromptTemplate(
+        tokenizer=processor.tokenizer,
+        num_query_tokens=image_tokens(base),
+        image_token_id=base.config.image_token_index if base.family.image_tokens else None,
+        stop_text=base.family.stop_text,
+        caption=recipe.data.prompt.caption,
+        question=recipe.data.prompt.question,
+        max_text_tokens=recipe.data.max_text_tokens,
+        text=recipe.data.text,
+        marked=base.family.marked,
+    )
+
+
+def image_tokens(base: BaseCheckpoint) -> int:
+    """Tokens of a row that stand for its image."""
+    return base.config.num_query_tokens if base.family.image_tokens else 0
+
+
+def require_positions(recipe: Recipe, base: BaseCheckpoint, new_tokens: int, *, where: str) -> None:
+    """Checks that the longest row and what is generated after it fit the decoder's positions.
+
+    Args:
+        new_tokens: how many may be generated.
+        where: the key that says so.
+
+    Raises:
+        RecipeError: they do not; on a GPU the decoder would fail without a message.
+    """
+    positions = getattr(base.config.text_config, "max_position_embeddings", None)
+    before = image_tokens(base) + recipe.data.max_text_tokens
+    if positions is not None and before + new_tokens > positions:
+        raise RecipeError(
+            f"{before + new_tokens} positions: {image_tokens(base)} for the image, "
+            f"{recipe.data.max_text_tokens} for text, {new_tokens} for new tokens",
+            where=where,
+            expected=f"at most {positions}, which is all the decoder has",
+            do="lower data.max_text_tokens or max_new_tokens",
+        )
+
+
+def base_model(
+    recipe: Recipe,
+    base: BaseCheckpoint,
+    *,
+    quantized: bool = True,
+    dtype: torch.dtype | None = None,
+    place: torch.device | None = None,
+) -> Loaded:
+    """The base model without adapters.
+
+    Args:
+        quantized: as the recipe says; False loads the decoder unquantised.
+        dtype: instead of the recipe's.
+        place: instead of this process's device.
+    """
+    use_threads(recipe.run.threads)
+    auto = torch.bfloat16 if gpu_has_bf16() else torch.float32
+    scheme = recipe.model.quantize.scheme if quantized else "none"
+    base.config.text_config.dropout = recipe.tune.decoder_dropout
+    random_seed = recipe.run.seed if recipe.model.init == "random" else None
+    model = load_model(
+        base,
+        dtype=dtype or DTYPES.get(recipe.model.dtype, auto),
+        attention=recipe.model.kernel,
+        quantize=scheme,
+        double_quantize=recipe.model.quantize.double,
+        device=place or device(),
+        random_seed=random_seed,
+    )
+    return with_tools(recipe, base, model)
+
+
+def with_tools(recipe: Recipe, base: BaseCheckpoint, model: PreTrainedModel) -> Loaded:
+    """A base's model with its processor, prompt template and collator."""
+    processor = processor_of(recipe, base)
+    template = template_of(recipe, base, processor)
+    collator = Collator(
+        template,
+        processor.image_processor,
+        recipe.data.max_image_pixels,
+        cache={} if recipe.data.cache_images else None,
+        reader=_reader(base, processor),
+        augmentation=augmentation_of(recipe),
+    )
+    return Loaded(base, model, None, processor, template, collator)
+
+
+def processor_of(recipe: Recipe, base: BaseCheckpoint) -> Any:
+    """A base's processor with the recipe's preprocessing of images."""
+    processor = load_processor(base)
+    if recipe.data.preprocessing == "plain":
+        processor.image_processor = plain_pixels(processor.image_processor)
+    return processor
+
+
+def augmentation_of(recipe: Recipe) -> Augmentation | None:
+    """What makes the views of training images; None where there are none."""
+    return Augmentation(**recipe.data.augment.model_dump()) if recipe.data.views else None
+
+
+def _reader(base: BaseCheckpoint, processor: Any) -> QuestionReader | None:
+    """What the Q-Former reads, in the families whose Q-Former reads."""
+    if not base.family.reads_question:
+        return None
+    positions = base.config.qformer_config.max_position_embeddings
+    return QuestionReader(processor.qformer_tokenizer, positions)
+
+
+def with_fresh_adapters(loaded: Loaded, recipe: Recipe, tune: Tune) -> Loaded:
+    """Adds new LoRA layers where `tune` asks for them."""
+    if tune.decoder != "lora":
+        return loaded
+    lora = tune.lora
+    handle = add_lora(
+        loaded.model,
+        resolve_targets(loaded.model, loaded.base.family, lora.targets),
+        r=lora.r,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        dora=lora.dora,
+        rslora=lora.rslora,
+        base_id=loaded.base.id,
+    )
+    return replace(loaded, handle=handle)
+
+
+def set_trainable(loaded: Loaded, tune: Tune) -> None:
+    """Freezes and unfreezes by component."""
+    modes = tune.model_dump(include=set(COMPONENTS))
+    if modes["decoder"] == "full" and getattr(loaded.model, "is_quantized", False):
+        raise RecipeError(
+            "full with a quantised decoder",
+            where="tune.decoder",
+            expected="lora or frozen",
+            do="or set model.quantize.scheme=none",
+        )
+    mark_trainable(loaded.model, loaded.base.family, modes, frozen_share=tune.decoder_frozen)
+
+
+def trained_model(
+    run_dir: Path,
+    recipe: Recipe,
+    *,
+    quantized: bool = True,
+    dtype: torch.dtype | None = None,
+    adapter: Path | None = None,
+    place: torch.device | None = None,
+) -> Loaded:
+    """The model of a run: its base with the trained weights in place, in evaluation mode.
+
+    Raises:
+        CheckpointError: no finished adapter, a damaged one, or the base is not the one it was
+            trained on.
+    """
+    folder = adapter or run_dir / "adapter"
+    manifest = read_manifest(folder)
+    require_untouched(folder, manifest)
+    base = base_of(recipe)
+    check_base(manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
+    loaded = base_model(recipe, base, quantized=quantized, dtype=dtype, place=place)
+    if (folder / LORA).is_file():
+        loaded = replace(loaded, handle=load_lora(loaded.model, folder))
+    for name, parameter in loaded.model.named_parameters():
+        if name in manifest["bridge"]:
+            parameter.data = parameter.data.float()
+    restore_checkpoint(folder, loaded.model, loaded.handle)
+    loaded.model.eval()
+    return loaded
+
+
+def base_hash(recipe: Recipe, base: BaseCheckpoint) -> str:
+    """What identifies the weights training starts from: file content, or seed and geometry."""
+    if recipe.model.init == "random":
+        return sha256_json({"seed": recipe.run.seed, "config": base.config.to_dict()["model_type"]})
+    return weights_hash(base)
+
+
+def provenance_of(
+    recipe: Recipe, base: BaseCheckpoint, data_sha256: Mapping[str, str]
+) -> Provenance:
+    """Where a checkpoint comes from, for its manifest."""
+    return Provenance(
+        base_id=recipe.model.id,
+        base_revision=base.revision,
+        base_weights_sha256=base_hash(recipe, base),
+        family=base.family.name,
+        recipe_sha256=recipe_hash(recipe),
+        data_sha256=dict(data_sha256),
+        quantized=recipe.model.quantize.scheme,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of qvft and of the libraries that shape results."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

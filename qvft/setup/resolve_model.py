@@ -1,0 +1,196 @@
+"""From what a user names (a run, a merged folder, a hub id) to a model ready to be asked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qvft.errors import CheckpointError, RecipeError
+from qvft.files import expanded
+from qvft.json_files import read_json
+from qvft.models.model_path import TINY_ID
+from qvft.recipe.data import Source
+from qvft.recipe.keys_by_program import OF_A_MODEL, refuse_ignored
+from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
+from qvft.recipe.lock import LOCK_NAME
+from qvft.recipe.schema import Recipe
+from qvft.setup.run_recipe import run_recipe
+
+if TYPE_CHECKING:
+    from qvft.setup.model import Loaded
+
+LISTED = 5
+"""Folders that a message names."""
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model and the recipe that says how it is asked.
+
+    Attributes:
+        name: what the user called it.
+        kind: `run`, `base` for the base that its recipe trains, `model` for any other.
+        home: the run or model folder, None for hub ids.
+    """
+
+    name: str
+    kind: str
+    recipe: Recipe
+    home: Path | None
+
+
+def resolve_model(
+    target: str,
+    *,
+    recipe_path: str | None = None,
+    overrides: Sequence[str] = (),
+    program: str | None = None,
+) -> ResolvedModel:
+    """Finds out what `target` is; loads no weights.
+
+    Args:
+        target: run folder, model folder or hub id.
+        recipe_path: for a model: the recipe with data, prompts and decoding.
+        overrides: laid over the recipe, or over the defaults where there is none.
+        program: of `recipe.readers.IGNORED`; keys that it does not read are refused. None: the
+            overrides were meant for another model, and are taken as far as they fit.
+
+    Raises:
+        CheckpointError: a folder that is neither a run nor a model, or a recipe given for a run.
+        RecipeError: an override that `program` does not read.
+    """
+    target = expanded(target)
+    folder = Path(target)
+    if (folder / LOCK_NAME).is_file():
+        if recipe_path is not None:
+            raise CheckpointError(
+                "is a run, which has its own recipe", where=target, do="leave --recipe out"
+            )
+        recipe = run_recipe(folder, list(overrides), program=program)
+        return ResolvedModel(target, "run", recipe, folder)
+    _require_there(target)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            "neither recipe.lock.yaml nor config.json is in it",
+            where=target,
+            expected="a run folder or a model folder",
+        )
+    home = folder if folder.is_dir() else None
+    is_base = False
+    if recipe_path is not None:
+        content = load_recipe(recipe_path, overrides).model_dump()
+        is_base = _same(content["model"]["id"], target)
+    else:
+        content = {"name": "predict", "model": {}, **_as_published(target, home), **_asked_as(home)}
+        apply_overrides(content, overrides)
+    if program is not None:
+        refuse_ignored(overrides, program, also={} if is_base else OF_A_MODEL)
+    content["model"] = {**content["model"], "id": target, "init": "pretrained"}
+    if not is_base:
+        # The recipe's base is made of these; a finished model is whole.
+        content["model"] |= {"text_branch": None, "decoder": None, "query_tokens": None}
+        content["model"] |= {"family": "auto", "quantize": {"scheme": "none"}}
+    recipe = parse_recipe(content)
+    return ResolvedModel(target, "base" if is_base else "model", recipe, home)
+
+
+def _require_there(target: str) -> None:
+    """Checks that what can only be meant as a folder is one; anything else may be a hub id.
+
+    Raises:
+        CheckpointError: it is not there, or is a file.
+    """
+    folder = Path(target)
+    if target == TINY_ID or folder.is_dir():
+        return
+    if folder.is_file():
+        raise CheckpointError("is a file", where=target, expected="a run folder or a model folder")
+    beside = sorted(
+        path.name
+        for name in (LOCK_NAME, "config.json")
+        for path in (one.parent for one in folder.parent.glob(f"*/{name}"))
+    )
+    is_path = target.startswith(("/", ".", "~")) or target.count("/") > 1 or target.endswith("/")
+    near = difflib.get_close_matches(folder.name, beside, n=1)
+    if is_path or (beside and "/" in target) or near:
+        listed = f"{folder.parent} holds {', '.join(beside[:LISTED])}" if beside else None
+        raise CheckpointError(
+            "no such folder",
+            where=target,
+            expected="a run folder or a model folder",
+            do=f'did you mean "{folder.parent / near[0]}"?' if near else listed,
+        )
+
+
+def load_resolved(opened: ResolvedModel) -> Loaded:
+    """Loads the weights of what was opened, in evaluation mode on this process's device.
+
+    Torch is imported here, so that a target is opened, and a mistake told, without it.
+    """
+    from qvft.setup.model import base_model, base_of, trained_model
+
+    if opened.kind == "run":
+        return trained_model(Path(opened.name), opened.recipe)
+    loaded = base_model(opened.recipe, base_of(opened.recipe))
+    loaded.model.eval()
+    return loaded
+
+
+def _asked_as(home: Path | None) -> dict[str, Any]:
+    """Prompts, lengths and decoding that a merged or exported folder was trained with; else
+    nothing, which leaves the defaults."""
+    names = ("merge.json", "export.json")
+    paths = [path for path in (home / name for name in names) if path.is_file()] if home else []
+    if not paths:
+        return {}
+    written = read_json(paths[0])
+    data = {key: written[key] for key in ("prompt", "text", "max_text_tokens") if key in written}
+    return {"data": data, "eval": written.get("decode", {})}
+
+
+def _as_published(target: str, home: Path | None) -> dict[str, Any]:
+    """Lengths for a QVision in its published layout; nothing for other models."""
+    if target == TINY_ID or (home and "model_type" in read_json(home / "config.json")):
+        return {}  # without importing torch
+
+    from qvft.models.qvision.published import PUBLISHED_NEW_TOKENS, is_published, published_config
+
+    if not is_published(target):
+        return {}
+    positions = published_config(target).text_config.max_position_embeddings
+    new = PUBLISHED_NEW_TOKENS
+    return {
+        "data": {"max_text_tokens": min(128, positions - new)},
+        "eval": {"caption": {"max_new_tokens": new}, "answer": {"max_new_tokens": new}},
+    }
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names mean the same hub id or folder."""
+    return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
+
+
+def require_eval_data(opened: ResolvedModel) -> Source:
+    """The data section that an evaluation reads.
+
+    Raises:
+        RecipeError: a model was named without a recipe, or the recipe has no evaluation data.
+    """
+    source = opened.recipe.data.eval
+    if source is None and opened.kind == "model" and opened.home is None:
+        raise RecipeError(
+            "is no folder here, and taken for a hub id no recipe says what to evaluate it on",
+            where=opened.name,
+            do="check the path; for a hub id, give a recipe with --recipe, or add "
+            "data.eval.path=YOUR_DATA",
+        )
+    if source is None:
+        raise RecipeError(
+            "is not set",
+            where="data.eval",
+            do="give a recipe with --recipe, or add data.eval.path=YOUR_DATA",
+        )
+    return source

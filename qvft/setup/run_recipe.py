@@ -1,0 +1,50 @@
+"""The recipe of a run that has finished. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from qvft.adapters.fingerprints import MANIFEST
+from qvft.errors import CheckpointError
+from qvft.files import expanded
+from qvft.recipe.keys_by_program import OF_A_RUN, refuse_ignored
+from qvft.recipe.lock import read_lock, same_recipe
+from qvft.recipe.schema import Recipe
+
+
+def run_recipe(run_dir: Path, overrides: list[str], *, program: str | None = None) -> Recipe:
+    """The recipe of a run folder with overrides laid over its lock.
+
+    Args:
+        program: of `recipe.readers`; keys that it does not read are refused, unless they repeat
+            what the run was trained with. None: the overrides are not looked at.
+
+    Raises:
+        CheckpointError: no run is there, or its training has not finished.
+        RecipeError: an override that `program` does not read.
+    """
+    if program is not None:
+        refuse_ignored(
+            overrides,
+            program,
+            also=OF_A_RUN if program == "eval" else None,
+            repeats=lambda override: _is_of(run_dir, override),
+        )
+    recipe = read_lock(run_dir, overrides)
+    if not (run_dir / "adapter" / MANIFEST).is_file():
+        raise CheckpointError(
+            "training has not finished: there is no adapter",
+            where=str(run_dir),
+            do="finish it with train.resume=auto",
+        )
+    return recipe
+
+
+def _is_of(run_dir: Path, override: str) -> bool:
+    """Whether an override says of a run what is the case, as in a script that passes the same
+    overrides to training and evaluation."""
+    key, _, value = override.partition("=")
+    if key.strip() == "run.dir":
+        return os.path.abspath(expanded(value.strip())) == os.path.abspath(run_dir)
+    return same_recipe(read_lock(run_dir), read_lock(run_dir, [override]))

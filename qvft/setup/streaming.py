@@ -1,0 +1,65 @@
+"""From a recipe to training data that is passed over instead of listed."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from qvft.data.formats import open_stream
+from qvft.data.sample import Sample
+from qvft.data.stream import Part, Stream
+from qvft.data.text_cleaning import TextsLeft
+from qvft.data.validate_images import Skipped
+from qvft.errors import DataError, RecipeError
+from qvft.recipe.schema import Recipe
+
+HEAD = 64
+"""Records read before training, for what is checked before the first step."""
+CHECKED = 1000
+"""Records that `qvft.check` reads of a stream."""
+
+
+def is_streamed(recipe: Recipe, which: str) -> bool:
+    """Whether the recipe passes over this data."""
+    source = getattr(recipe.data, which)
+    return source is not None and source.stream
+
+
+def stream_of(recipe: Recipe) -> Stream:
+    """The training data as a stream.
+
+    Raises:
+        RecipeError: it has no path.
+        DataError: there is nothing to read.
+    """
+    source = recipe.data.train
+    if source is None or source.path is None:
+        raise RecipeError(
+            "is not set", where="data.train.path", do="add data.train.path=YOUR_SHARDS"
+        )
+    for key in (
+        "images",
+        "questions",
+        "annotations",
+        "allow_outside",
+        "captions_per_image",
+    ):
+        if getattr(source, key):
+            raise RecipeError("has no use for a stream", where=f"data.train.{key}", do="remove it")
+    stream = open_stream(
+        source.format, source.path, split=source.split, columns=source.columns or None
+    )
+    return TextsLeft(stream, source.texts, recipe.data.text)
+
+
+def stream_head(stream: Stream, count: int, *, seed: int) -> tuple[list[Sample], list[Skipped]]:
+    """The first records of the data in its own order: samples, and what is broken among them."""
+    samples: list[Sample] = []
+    broken: list[Skipped] = []
+    first = stream.samples(Part(0, seed, 0, 1, shuffled=False))
+    for found in islice(first, count):
+        if isinstance(found, DataError):
+            name = found.where or "?"
+            broken.append(Skipped(name, name, found.given, found.expected, found.do))
+        else:
+            samples.append(found)
+    return samples, broken

@@ -1,0 +1,76 @@
+"""What a phase learns, around the model, and what builds the batches for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from qvft.data.packing import Packer
+from qvft.data.rows import Row
+from qvft.errors import RecipeError
+from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.recipe.phases import PhasePlan
+from qvft.recipe.schema import Recipe
+from qvft.setup.alignment_heads import TextBranch
+from qvft.setup.model import Loaded
+from qvft.training.objectives.alignment import LANGUAGE, AlignmentCollator, AlignmentObjective
+from qvft.training.objectives.language import LanguageModelling
+from qvft.training.objectives.scenes import SceneCollator, SceneObjective
+
+Collate = Callable[[Sequence[tuple[int, Row]]], Any]
+"""From numbered rows to a batch."""
+
+
+def objective_of(
+    recipe: Recipe, loaded: Loaded, branch: TextBranch | None, plan: PhasePlan, rows: Sequence[Row]
+) -> tuple[nn.Module, Collate]:
+    """What a phase learns from its rows, and what builds its batches.
+
+    Args:
+        branch: alignment heads, where the recipe has some.
+
+    Raises:
+        RecipeError: texts are to be aligned, and no row is a caption.
+    """
+    if plan.phase.objective == "scene_heads":
+        return SceneObjective(loaded.model), SceneCollator(loaded.collator)
+    collator = loaded.collator
+    if plan.train.packing:
+        collator = replace(collator, packer=packer_of(loaded.base))
+    if branch is None:
+        return LanguageModelling(loaded.model), collator
+    if not any(row.kind == "caption" for row in rows):
+        raise RecipeError(
+            "holds no caption",
+            where="data.train",
+            expected="captions, which itc, itm and itg align with their images",
+            do="leave lm alone in objectives, or add captions",
+        )
+    weights = {LANGUAGE: recipe.objectives.lm} if recipe.objectives.lm > 0 else {}
+    module = AlignmentObjective(
+        loaded.model,
+        branch.heads,
+        weights={**weights, **recipe.objectives.alignment},
+        seed=recipe.run.seed,
+    )
+    return module, AlignmentCollator(
+        collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
+    )
+
+
+def packer_of(base: BaseCheckpoint) -> Packer:
+    """How rows of this base are packed.
+
+    Attention to positions that a mask rules out is work for nothing: K / (6 D) of what a decoder
+    of width D does for a token in a row of K. A fifth of the width, 512 for OPT-2.7B, makes it a
+    thirtieth. GPT-Neo has a mask of its own, which no packed row may exceed; its family shares
+    nothing, and no row alone does.
+    """
+    text = base.config.text_config
+    budget = max(1, text.hidden_size // 5)
+    if not base.family.shares_prefix:
+        budget = min(budget, text.max_position_embeddings)
+    return Packer(shares=base.family.shares_prefix, budget=budget)

@@ -1,0 +1,103 @@
+"""The folder of a training run: whose it is, and how far it has come.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qvft.adapters.fingerprints import MANIFEST
+from qvft.disk import not_written
+from qvft.errors import CheckpointError
+from qvft.locks import LOCK, inside
+from qvft.log import is_main_process
+from qvft.recipe.lock import LOCK_NAME, read_lock, shaping_differences, write_lock
+from qvft.recipe.schema import Recipe
+from qvft.training.checkpoints import STATE
+from qvft.training.distributed.global_batch_size import require_same_step, without_cutting
+
+
+def check_folder(recipe: Recipe) -> Path:
+    """The run folder, if this recipe may have it; writes nothing.
+
+    Raises:
+        BusyError: another process trains there.
+        CheckpointError: it holds another recipe's run, or this one's without `train.resume=auto`.
+    """
+    folder = Path(recipe.run_dir)
+    if is_main_process() and (folder / LOCK).is_file():
+        with inside(folder):  # nobody does; a process that was killed has left the file
+            pass
+    return _require_ours(recipe, folder)
+
+
+def _require_ours(recipe: Recipe, folder: Path) -> Path:
+    if not is_main_process() or not (folder / LOCK_NAME).is_file():
+        return folder
+    if not has_progress(folder):
+        return folder  # an attempt that ended before its first checkpoint holds nothing to lose
+    before = read_lock(folder)
+    differing = shaping_differences(without_cutting(before), without_cutting(recipe))
+    if differing:
+        said = [
+            f"{key} is {_shown(there)} there and {_shown(here)} here"
+            for key, there, here in differing
+        ]
+        more = f"; and {len(said) - NAMED_KEYS} more keys" if len(said) > NAMED_KEYS else ""
+        raise CheckpointError(
+            f"holds another recipe's run: {'; '.join(said[:NAMED_KEYS])}{more}",
+            where=str(folder),
+            do="choose another folder with run.dir=PATH, or remove this one",
+        )
+    if recipe.train.resume == "never":
+        raise CheckpointError(
+            "holds this recipe's run already",
+            where=str(folder),
+            do="go on with train.resume=auto, or choose another folder with run.dir=PATH",
+        )
+    require_same_step(folder, before, recipe)
+    return folder
+
+
+NAMED_KEYS = 5
+
+
+def _shown(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def has_progress(folder: Path) -> bool:
+    """Whether a run folder holds a checkpoint, a finished phase or a final adapter."""
+    patterns = (f"checkpoints/*/checkpoint-*/{STATE}", "checkpoints/*/done.json")
+    return is_finished(folder) or any(any(folder.glob(pattern)) for pattern in patterns)
+
+
+@contextmanager
+def claimed_folder(recipe: Recipe) -> Iterator[None]:
+    """Makes the run folder this recipe's, and keeps other processes out; the main process does.
+
+    Raises:
+        BusyError, CheckpointError: as `check_folder`, if another has been faster.
+        DataError: nothing can be written there.
+    """
+    if not is_main_process():
+        yield
+        return
+    folder = Path(recipe.run_dir)
+    with inside(folder):
+        _require_ours(recipe, folder)
+        try:
+            write_lock(recipe, folder)
+        except OSError as error:
+            raise not_written(error, folder) from error
+        yield
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` has written its final adapter."""
+    return (folder / "adapter" / MANIFEST).is_file()

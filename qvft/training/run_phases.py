@@ -1,0 +1,90 @@
+"""The phases of a run in order, each from where it stopped, and the final adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from qvft.disk import replaced_folder, saving
+from qvft.json_files import drop_torn_line
+from qvft.log import is_main_process
+from qvft.training.checkpoints import clear
+from qvft.training.phases import (
+    PhaseSetup,
+    build_trainer,
+    final_checkpoint,
+    follow_move,
+    is_done,
+    last_checkpoint,
+    mark_done,
+)
+from qvft.training.stopping import StopAtStep, requests_noted
+from qvft.training.trackers import trackers_named
+
+
+def run_phases(
+    folder: Path,
+    setups: list[Callable[[Path], PhaseSetup]],
+    *,
+    save_weights: Callable[[Path], None],
+    restore_weights: Callable[[Path], None],
+) -> None:
+    """Trains phase after phase and writes `adapter/` at the end.
+
+    Args:
+        folder: the run folder.
+        setups: for each phase a function from its checkpoint folder to its setup; called when the
+            phase begins, since it freezes and unfreezes the model.
+        save_weights, restore_weights: of all that is trained; called in all processes.
+
+    A phase that ended in an earlier start is not repeated: its weights are read back. One that was
+    cut short goes on from its last checkpoint.
+    """
+    if is_main_process():
+        drop_torn_line(folder / "metrics.jsonl")
+    with requests_noted() as request:
+        for index, make_setup in enumerate(setups):
+            checkpoints = folder / "checkpoints" / f"{index}"
+            setup = make_setup(checkpoints)
+            if is_done(checkpoints):
+                restore_weights(checkpoints / "weights")
+                continue
+            trainer = build_trainer(
+                setup,
+                save_weights=save_weights,
+                restore_weights=restore_weights,
+                metrics_file=folder / "metrics.jsonl",
+            )
+            trainer.add_callback(StopAtStep(request))
+            if trainer.is_world_process_zero():
+                checkpoints.mkdir(parents=True, exist_ok=True)
+                follow_move(checkpoints)
+            trainer.accelerator.wait_for_everyone()
+            final = final_checkpoint(checkpoints, best=setup.arguments.load_best_model_at_end)
+            if final is not None:
+                restore_weights(final)
+            else:
+                with trackers_named(setup.arguments.report_to):
+                    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+            if trainer.is_world_process_zero():
+                clear(checkpoints)
+            if index + 1 < len(setups):
+                _write(checkpoints / "weights", save_weights)
+                if trainer.is_world_process_zero():
+                    mark_done(checkpoints)
+            trainer.accelerator.wait_for_everyone()
+        _write(folder / "adapter", save_weights)
+
+
+def _write(folder: Path, save_weights: Callable[[Path], None]) -> None:
+    """Writes an adapter folder whole, or leaves the one that is there; all processes call it.
+
+    Raises:
+        FailedError: it could not be written.
+    """
+    if not is_main_process():
+        save_weights(folder)  # gives its parts of the weights and writes nothing
+        return
+    kept = "the checkpoints are whole; go on with train.resume=auto"
+    with saving(folder, kept=kept), replaced_folder(folder) as partial:
+        save_weights(partial)

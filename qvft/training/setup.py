@@ -1,0 +1,347 @@
+"""From a recipe to a training run: its data, its model, its phases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, set_seed
+
+from qvft.adapters.checkpoint import (
+    Provenance,
+    bridge_names,
+    restore_alignment,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from qvft.adapters.freeze import ComponentCount, count_components
+from qvft.data.data_warnings import few_steps
+from qvft.data.rows import Row, evaluation_rows, training_rows
+from qvft.data.streaming_collator import StreamingCollator
+from qvft.errors import RecipeError
+from qvft.log import get_logger, is_main_process
+from qvft.models.flex import use_flex
+from qvft.models.unload_vision import unload_vision
+from qvft.recipe.phases import PhasePlan, phase_plans
+from qvft.recipe.schema import Recipe
+from qvft.setup.alignment_heads import TextBranch, new_branch, require_alignable
+from qvft.setup.data import Split, Texts, read_split
+from qvft.setup.data_warnings import alignment_warnings, evaluation_warnings, training_warnings
+from qvft.setup.feature_cache import with_features
+from qvft.setup.model import (
+    Loaded,
+    base_model,
+    base_of,
+    device,
+    provenance_of,
+    set_trainable,
+    with_fresh_adapters,
+)
+from qvft.setup.query_similarity import collapse_warning, query_similarity
+from qvft.training.arguments import (
+    check_arguments,
+    recompute_activations,
+    training_arguments,
+)
+from qvft.training.batches.build import token_batches, view_draw
+from qvft.training.batches.build_streamed import streamed_batches
+from qvft.training.batches.token_budget_sampler import TokenBatchSampler
+from qvft.training.compiling import compile_blocks
+from qvft.training.distributed.fsdp import asked_to_shard, shard, without_autocast
+from qvft.training.distributed.zero import zero_stage
+from qvft.training.kernels import require_kernels, require_shardable
+from qvft.training.library_settings import require_settings
+from qvft.training.objectives.build import Collate, objective_of
+from qvft.training.optim import parameter_groups
+from qvft.training.phases import PhaseSetup
+from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
+from qvft.training.recorded_data import data_hashes, image_hashes
+from qvft.training.recovery.spikes import SpikeRule
+
+logger = get_logger("qvft.train")
+
+
+@dataclass
+class TrainingSetup:
+    """Everything a training run works on.
+
+    Attributes:
+        recipe: what it was built from.
+        loaded: the model, with LoRA layers where any phase wants them.
+        train, eval: the data, of a stream its first samples; `eval` is None where there is none.
+        plans: the phases.
+        provenance: for the manifest.
+        branch: heads of the alignment objectives, where the recipe has any.
+        sharded: each process holds a part of every weight.
+        bridge: names of the weights beside LoRA that any phase so far has trained.
+        batches: batches by tokens, by phase, once they were asked for.
+        cut: the objective whose weights are cut among processes, once they are.
+    """
+
+    recipe: Recipe
+    loaded: Loaded
+    train: Split
+    eval: Split | None
+    plans: list[PhasePlan]
+    provenance: Provenance
+    branch: TextBranch | None = None
+    sharded: bool = False
+    bridge: set[str] = field(default_factory=set)
+    batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
+    cut: nn.Module | None = None
+
+    def counts(self, plan: PhasePlan) -> list[ComponentCount]:
+        """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
+        set_trainable(self.loaded, plan.tune)
+        return count_components(self.loaded.model, self.loaded.base.family)
+
+    def cache_features(self) -> None:
+        """Fills the feature cache and lets the ViT go, where no phase has use for it."""
+        sees = any(p.tune.vision != "frozen" or p.phase.objective != "language" for p in self.plans)
+        if sees or self.recipe.data.features == "off":
+            return
+        if self.train.stream is not None:
+            logger.info("a stream's features are not cached: the ViT runs in every step")
+            return
+        watched = self.eval.samples if self.eval is not None else []
+        set_trainable(self.loaded, self.plans[0].tune)
+        if self.sharded:  # it waits to be cut, in the CPU's memory
+            self.loaded.model.vision_model.to(device())
+        self.loaded = with_features(self.loaded, self.recipe, watched, augmented=self.train.samples)
+        if self.loaded.collator.features is not None:
+            unload_vision(self.loaded.model)
+
+    def needed_bytes(self) -> int:
+        """Room on the disk for the checkpoints kept (weights and AdamW's moments) and the adapter.
+
+        Trained weights are float32; a checkpoint holds them three times over.
+        """
+        largest = max(sum(row.trainable for row in self.counts(plan)) for plan in self.plans)
+        if self.branch is not None:
+            largest += sum(weight.numel() for weight in self.branch.heads.parameters())
+        kept = max(plan.train.keep for plan in self.plans)
+        return 4 * largest * (3 * (kept + 1) + 1)
+
+    def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
+        """The rows a phase sees of a split: its texts, or one a picture for the scene heads."""
+        if split is None:
+            return []
+        if plan.phase.objective == "scene_heads":
+            return evaluation_rows(split.samples, texts="captions")
+        expand = training_rows if training else evaluation_rows
+        return expand(split.samples, texts=split.source.texts)
+
+    def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
+        """A phase's batches by tokens; None where it has them by texts.
+
+        Raises:
+            RecipeError: the phase cannot have such batches.
+        """
+        name = plan.phase.name
+        if name not in self.batches:
+            rows = self.rows(plan, self.train, training=True)
+            self.batches[name] = token_batches(
+                plan.train,
+                rows,
+                self.loaded.template,
+                shares=self.loaded.base.family.shares_prefix,
+                seed=self.recipe.run.seed,
+                phase=name,
+            )
+        return self.batches[name]
+
+    def steps(self, plan: PhasePlan) -> int:
+        """Optimizer steps of a phase on one process."""
+        if plan.train.max_steps > 0:
+            return plan.train.max_steps
+        by_tokens = self.token_batches(plan)
+        rows = self.rows(plan, self.train, training=True)
+        count = (
+            math.ceil(len(rows) / plan.train.batch_size) if by_tokens is None else len(by_tokens)
+        )
+        return math.ceil(plan.train.epochs * math.ceil(count / plan.train.accumulation))
+
+    def warnings(self) -> list[str]:
+        """What should be known of the data and of the length of training before it begins."""
+        split, collator = self.train, self.loaded.collator
+        rows = training_rows(split.samples, texts=split.source.texts)
+        found = training_warnings(split, rows, collator)
+        if self.eval is not None:
+            asked = evaluation_rows(self.eval.samples, texts=self.eval.source.texts)
+            found += evaluation_warnings(self.eval, asked, collator)
+        return [*found, *self.further_warnings()]
+
+    def further_warnings(self) -> list[str]:
+        """Those that hang on the phases and objectives, not on the data alone."""
+        found: list[str] = []
+        if self.branch is not None:
+            rows = training_rows(self.train.samples, texts=self.train.source.texts)
+            captions = [row.target for row in rows if row.kind == "caption"]
+            found += alignment_warnings(self.train, captions, self.branch)
+        for plan in self.plans:
+            found += few_steps(plan.phase.name, self.steps(plan))
+        return found
+
+    def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
+        """For each phase a function that prepares the model and sets the phase up."""
+        return [partial(self._set_up, plan) for plan in self.plans]
+
+    def save_weights(self, folder: Path) -> None:
+        """Writes all that was trained so far as an adapter folder."""
+        loaded = self.loaded
+        save_checkpoint(
+            folder,
+            loaded.model,
+            loaded.handle,
+            loaded.base.family,
+            self.provenance,
+            bridge=self.bridge,
+            alignment=self.branch.saved if self.branch is not None else None,
+        )
+
+    def look_at_queries(self) -> list[str]:
+        """A warning where training has made the query tokens one, on a few training images.
+
+        Not looked at where weights are cut among processes, which would all have to take part.
+        """
+        if self.sharded or zero_stage() or not is_main_process():
+            return []
+        similarity = query_similarity(self.loaded, self.train.samples)
+        return [] if similarity is None else collapse_warning(similarity)
+
+    def restore_weights(self, folder: Path) -> None:
+        """Reads an adapter folder back into the model."""
+        restore_checkpoint(folder, self.loaded.model, self.loaded.handle)
+        if self.branch is not None:
+            restore_alignment(folder, self.branch.heads)
+
+    def _set_up(self, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
+        loaded, train = self.loaded, plan.train
+        self._set_trainable(plan)
+        self.bridge |= bridge_names(loaded.model)
+        recompute_activations(loaded.model, train.checkpointing)
+        rows = self.rows(plan, self.train, training=True)
+        if not rows:
+            raise RecipeError("holds no text to train on", where="data.train")
+        language = plan.phase.objective == "language"
+        module, collator = self.objective(plan, rows)
+        if self.sharded:
+            module = self._cut(module)
+        callbacks: list[TrainerCallback] = []
+        if train.preflight and language:
+            self._preflight(module, collator, rows)
+            callbacks.append(GradientCheck(loaded.model, loaded.base.family))
+        compile_blocks(loaded.model, loaded.base.family, train.compile)
+        views, stream = view_draw(self.recipe), None
+        if self.train.stream is not None:
+            stream = streamed_batches(
+                self.train.stream, self.recipe, train, loaded.collator, views=views
+            )
+            collator = StreamingCollator(collator, loaded.collator.decode)
+        return PhaseSetup(
+            name=plan.phase.name,
+            module=module,
+            arguments=training_arguments(
+                train.model_dump(),
+                output_dir=checkpoints,
+                seed=self.recipe.run.seed,
+                workers=self.recipe.data.workers,
+                has_eval=self.eval is not None,
+            ),
+            groups=parameter_groups(
+                module,
+                loaded.base.family,
+                train.lr.model_dump(),
+                weight_decay=train.weight_decay,
+            ),
+            train_rows=rows,
+            eval_rows=self.rows(plan, self.eval, training=False) or None,
+            collator=collator,
+            texts_per_image=train.texts_per_image,
+            early_stopping=train.early_stopping,
+            callbacks=callbacks,
+            spikes=SpikeRule(**train.spike.model_dump()),
+            batches=self.token_batches(plan),
+            views=views,
+            stream=stream,
+        )
+
+    def _set_trainable(self, plan: PhasePlan) -> None:
+        if self.sharded and self.cut is None:
+            # What is trained in any phase is float32 before it is cut.
+            for each in self.plans:
+                set_trainable(self.loaded, each.tune)
+        set_trainable(self.loaded, plan.tune)
+
+    def _cut(self, module: nn.Module) -> nn.Module:
+        """The objective with its weights cut; the first phase's serves all of them."""
+        if self.cut is None:
+            shard(module, self.loaded.model, self.loaded.base.family)
+            self.cut = module
+        return without_autocast(self.cut)
+
+    def objective(self, plan: PhasePlan, rows: list[Row]) -> tuple[nn.Module, Collate]:
+        """What a phase learns, around the model, and what builds its batches."""
+        return objective_of(self.recipe, self.loaded, self.branch, plan, rows)
+
+    def _preflight(self, module: nn.Module, collator: Callable, rows: list[Row]) -> None:
+        chosen = distinct_first([row.sample.id for row in rows], 4)
+        batch = collator([(index, rows[index]) for index in chosen])
+        place = next(module.parameters()).device
+        check_image_matters(module, {key: value.to(place) for key, value in batch.items()})
+
+
+def training_setup(
+    recipe: Recipe, *, given: Loaded | None = None, texts: Texts | None = None
+) -> TrainingSetup:
+    """Reads the data, loads the model and puts adapters into it.
+
+    Args:
+        given: the recipe's base model, where it is at hand already; it gets the adapters.
+        texts: from `early.training_texts`, where they have been read already.
+
+    Raises:
+        UserError: whatever is wrong with the recipe, the data or the base checkpoint.
+    """
+    plans = phase_plans(recipe)
+    for plan in plans:
+        check_arguments(plan.train.model_dump())  # so that it is said before anything is loaded
+    zero_stage()  # so that it is said before anything long begins
+    sharded = asked_to_shard()
+    if sharded:
+        require_shardable(recipe)
+    base = base_of(recipe)
+    require_alignable(recipe, base)
+    require_kernels(recipe, base, plans)
+    require_settings(recipe, base, plans)
+    texts = texts or {}
+    train = read_split(recipe, "train", texts.get("train"))
+    # A test split is read by evaluation alone; training reads it only if told to watch it.
+    watched = any(plan.train.eval_steps is not None for plan in plans)
+    evaluation = read_split(recipe, "eval", texts.get("eval")) if watched else None
+    for which, split, purpose in (("train", train, "train"), ("eval", evaluation, "evaluate")):
+        if split is not None and not training_rows(split.samples, texts=split.source.texts):
+            raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
+    set_seed(recipe.run.seed)
+    # What is about to be cut does not go to the GPU whole.
+    place = torch.device("cpu") if sharded else None
+    loaded = given or base_model(recipe, base, place=place)
+    with_lora = next((plan.tune for plan in plans if plan.tune.decoder == "lora"), None)
+    if with_lora is not None:
+        loaded = with_fresh_adapters(loaded, recipe, with_lora)
+    if recipe.model.attention == "flex":
+        use_flex(loaded.model)
+    splits = {"train": train, "eval": evaluation}
+    provenance = replace(
+        provenance_of(recipe, base, data_hashes(splits)), images_sha256=image_hashes(splits)
+    )
+    branch = new_branch(recipe, loaded)
+    work = TrainingSetup(recipe, loaded, train, evaluation, plans, provenance, branch, sharded)
+    for plan in plans:
+        work.token_batches(plan)  # so that it is said before anything long begins
+    return work

@@ -1,0 +1,183 @@
+"""From a run to other forms of its checkpoint, each loaded once as its users load it."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from qvft.adapters.checkpoint import BRIDGE
+from qvft.adapters.lora import load_lora
+from qvft.adapters.lora_weights import CONFIG, WEIGHTS
+from qvft.adapters.manifest import alignment_entry
+from qvft.errors import CheckpointError, VerificationError
+from qvft.files import new_folder, require_space, write_text
+from qvft.json_files import write_json
+from qvft.log import get_logger
+from qvft.models.alignment.retrieval import fill_retrieval
+from qvft.setup.alignment_heads import saved_branch
+from qvft.setup.hashes import trained_files
+from qvft.setup.model import processor_of, trained_model
+from qvft.weights.card import peft_card
+from qvft.weights.export_qvision import export_published
+from qvft.weights.merge_inputs import Ingredients, origin, read_ingredients
+from qvft.weights.outputs import plain_outputs
+from qvft.weights.parity import compare, require_equal
+from qvft.weights.requirements import require_form
+from qvft.weights.run_probes import place_for, reference_outputs, require_rows
+from qvft.weights.summary import comparison_line
+from qvft.weights.write import SLACK_BYTES, file_hashes
+
+logger = get_logger("qvft.export")
+
+
+def export_run(
+    run_dir: Path, out: Path, *, to: str, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Writes a run's checkpoint in the form `to`; `out` appears if it has been loaded and agrees.
+
+    Returns:
+        The content of export.json.
+
+    Raises:
+        UserError: no such form, the run has nothing for it, `out` exists, the disk is full.
+        VerificationError: what was written does not behave like base and adapter.
+    """
+    require_form(run_dir, to)
+    ingredients = read_ingredients(run_dir, overrides=overrides, program="export")
+    with new_folder(out) as folder:
+        figures = EXPORTS[to](run_dir, folder, ingredients)
+        content = {
+            **origin(run_dir, ingredients),
+            "form": to,
+            "verification": figures,
+            "files": file_hashes(folder),
+        }
+        write_json(folder / "export.json", content)
+    return content
+
+
+def proof_line(content: Mapping[str, Any]) -> str:
+    """How what was written compares with the run, in one line.
+
+    Args:
+        content: of export.json.
+    """
+    figures = content["verification"]
+    if content["form"] in ("peft", "qvision"):
+        return comparison_line(figures)
+    return (
+        f"{figures['weights']:,} weights equal, scores off by at most "
+        f"{figures['largest_difference']:.2g} (allowed {figures['allowed']:.2g})"
+    )
+
+
+def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
+    """Files that `peft.PeftModel.from_pretrained` loads, and the bridge beside them."""
+    adapter = run_dir / "adapter"
+    if ingredients.base.graft is not None or ingredients.base.stored_queries is not None:
+        raise CheckpointError(
+            "its base is no checkpoint as it stands (model.text_branch, model.query_tokens)",
+            where=str(run_dir),
+            do="qvft.merge writes the whole model",
+        )
+    if not hasattr(transformers, ingredients.base.family.model_class):
+        raise CheckpointError(
+            f"transformers has no {ingredients.base.family.model_class}, which PEFT would need",
+            where=str(run_dir),
+            do="qvft.merge or --to qvision writes the whole model",
+        )
+    names = (CONFIG, WEIGHTS, BRIDGE)
+    recipe = ingredients.recipe
+    rows = require_rows(recipe, ingredients.base)
+    require_space(folder, sum((adapter / name).stat().st_size for name in names) + SLACK_BYTES)
+    for name in names:
+        shutil.copyfile(adapter / name, folder / name)
+    card = peft_card(
+        ingredients.base.id,
+        ingredients.recipe.name,
+        run_dir,
+        adapter_sha256=trained_files(adapter),
+    )
+    write_text(folder / "README.md", card)
+    logger.info("asking base and adapter about real samples")
+    reference = reference_outputs(
+        run_dir,
+        recipe,
+        rows=rows,
+        weights=ingredients.weights,
+        quantized=False,
+        rounded=(),
+        written=ingredients.stored,
+    )
+    logger.info("asking what plain PEFT makes of the folder")
+    base = ingredients.base
+    model = getattr(transformers, base.family.model_class).from_pretrained(
+        base.location, revision=base.revision, dtype=reference.computed, use_safetensors=True
+    )
+    surplus = model.load_state_dict(load_file(folder / BRIDGE), strict=False).unexpected_keys
+    if surplus:
+        raise VerificationError(
+            f"{len(surplus)} keys of {BRIDGE} have no place, first {surplus[0]}"
+        )
+    handle = load_lora(model.to(reference.place), folder)
+    tokenizer = reference.template.tokenizer
+    said = plain_outputs(
+        handle.eval(),
+        processor_of(recipe, base),
+        reference.template,
+        reference.probes,
+        stop_ids=[reference.template.stop_id, tokenizer.eos_token_id],
+    )
+    del model, handle
+    gc.collect()
+    assert reference.tolerance is not None
+    comparison = compare(reference.outputs, said, reference.tolerance)
+    require_equal(comparison, what="the exported adapter", reference="base and adapter")
+    return comparison.figures()
+
+
+def _export_retrieval(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
+    """A folder of plain `Blip2ForImageTextRetrieval`: ViT, Q-Former and alignment heads."""
+    adapter, recipe = run_dir / "adapter", ingredients.recipe
+    trained = alignment_entry(adapter, ingredients.manifest)["objectives"]
+    for name, what in (("itc", "cosines"), ("itm", "matching scores")):
+        if name not in trained:
+            logger.warning("the run did not train %s: the folder's %s say nothing", name, what)
+    computed = torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32
+    loaded = trained_model(
+        run_dir,
+        recipe,
+        quantized=False,
+        dtype=computed,
+        place=place_for(ingredients.weights * computed.itemsize),
+    )
+    branch = saved_branch(adapter, recipe, loaded)
+    written = fill_retrieval(
+        folder,
+        loaded.model,
+        branch.heads,
+        image_processor=loaded.processor.image_processor,
+        tokenizer=branch.tokenizer,
+        dtype=ingredients.written,
+    )
+    return {
+        "objectives": trained,
+        "weights": written.weights,
+        "left_out": ["language_model", "language_projection", *written.left_out],
+        "largest_difference": written.largest_difference,
+        "allowed": written.allowed,
+    }
+
+
+EXPORTS: Mapping[str, Callable[[Path, Path, Ingredients], dict[str, Any]]] = {
+    "peft": _export_peft,
+    "qvision": export_published,
+    "retrieval": _export_retrieval,
+}

@@ -1,0 +1,47 @@
+"""The base that a run's weights are merged into, weight by weight where it can be."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+import transformers
+
+from qvft.models.question_aware.checkpoint import open_checkpoint
+from qvft.models.reference_configs import meta_model
+from qvft.setup.model import base_model, base_of
+from qvft.weights.base_weights import stored_weights
+from qvft.weights.merge_inputs import Ingredients
+
+
+def base_weights(
+    ingredients: Ingredients,
+) -> tuple[transformers.PreTrainedModel, Mapping[str, torch.Tensor]]:
+    """The unquantised base, and its weights by key exactly as they are stored.
+
+    Where one checkpoint holds them all under the model's own names, the model is on the meta
+    device and each weight is read from its file when it is asked for. Loaded as a whole are models
+    whose weights lie in no such checkpoint: drawn by `model.init: random`, put together from a
+    base and a text branch or from components, in QVision's
+    published layout, cut by `model.query_tokens`, or stored as another version of transformers
+    named them.
+    """
+    recipe, base = ingredients.recipe, ingredients.base
+    whole = not (base.graft or base.decoder or base.published or base.stored_queries)
+    if whole and recipe.model.init != "random":
+        model = meta_model(copy.deepcopy(base.config))
+        checkpoint = open_checkpoint(
+            base.id, where="model.id", location=base.location, revision=base.revision
+        )
+        weights = stored_weights(checkpoint, model)
+        if weights is not None:
+            return model, weights
+    loaded = base_model(
+        recipe,
+        base_of(recipe),
+        quantized=False,
+        dtype=ingredients.stored,
+        place=torch.device("cpu"),
+    ).model
+    return loaded, loaded.state_dict()

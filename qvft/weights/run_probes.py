@@ -1,0 +1,121 @@
+"""The model of a run, unmerged, asked about real samples: what a written form must agree with."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row, evaluation_rows
+from qvft.errors import RecipeError, UserError
+from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.load import load_processor
+from qvft.recipe.schema import Recipe
+from qvft.setup.data import read_split
+from qvft.setup.model import template_of, trained_model
+from qvft.weights.outputs import Output, toolkit_logits, toolkit_outputs
+from qvft.weights.probes import Probe, choose_rows, make_probes
+from qvft.weights.requirements import as_of_a_proof, asked_about, of_a_few
+from qvft.weights.tolerance import Tolerance, jitter, tolerance_of
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What base and adapter say.
+
+    Attributes:
+        probes: what they were asked. outputs: what they said.
+        tolerance: what rounding may do to their logits; None where it was not measured.
+        computed: type they computed in. place: where.
+    """
+
+    probes: list[Probe]
+    outputs: list[Output]
+    tolerance: Tolerance | None
+    template: PromptTemplate
+    computed: torch.dtype
+    place: torch.device
+
+
+def reference_outputs(
+    run_dir: Path,
+    recipe: Recipe,
+    *,
+    rows: Sequence[Row],
+    weights: int,
+    quantized: bool,
+    rounded: Collection[str] | None,
+    written: torch.dtype,
+) -> Reference:
+    """Loads base and adapter, asks them, and lets them go.
+
+    They compute in float32, so that nothing but the merge can differ; in bfloat16 where the recipe
+    says `model.dtype: bfloat16`, for hosts that cannot hold four bytes a weight.
+
+    Args:
+        rows: from `require_rows`.
+        weights: of the base, to find a place that holds them.
+        quantized: whether the decoder is quantised as in training.
+        rounded: names of the weights that writing rounds to `written`; None measures no tolerance.
+    """
+    computed = torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32
+    place = place_for(weights * computed.itemsize)
+    loaded = trained_model(run_dir, recipe, quantized=quantized, dtype=computed, place=place)
+    for parameter in loaded.model.parameters():
+        if parameter.is_floating_point() and computed != torch.float32:
+            parameter.data = parameter.data.to(computed)
+    probes = make_probes(loaded.collator, rows)
+    model, template = loaded.model, loaded.template
+    outputs = toolkit_outputs(model, template, probes)
+    tolerance = None
+    if rounded is not None:
+        jitter(model, rounded, written=written, computed=computed)
+        exact = [output.logits for output in outputs]
+        tolerance = tolerance_of(exact, toolkit_logits(model, probes))
+    del loaded, model
+    gc.collect()
+    return Reference(probes, outputs, tolerance, template, computed, place)
+
+
+def require_rows(recipe: Recipe, base: BaseCheckpoint) -> list[Row]:
+    """What a written form will be asked about, known before anything is written.
+
+    Raises:
+        UserError: the recipe has no data, it cannot be read, or it has no text that a plain
+            processor can be asked about; the message says that a proof needs some.
+    """
+    which = asked_about(recipe)
+    try:
+        rows = probe_rows(recipe)
+    except UserError as error:
+        raise as_of_a_proof(error, recipe) from error
+    template = template_of(recipe, base, load_processor(base))
+    if all(
+        template.encode(row.kind, question=row.question, target=row.target).cut_tokens
+        for row in rows
+    ):
+        raise RecipeError(
+            "holds no text that is not cut, which a proof needs",
+            where=f"data.{which}",
+            expected="a text within data.max_text_tokens",
+        )
+    return rows
+
+
+def probe_rows(recipe: Recipe) -> list[Row]:
+    """Rows of the recipe's eval data, or of its training data where it has none."""
+    split = read_split(of_a_few(recipe), asked_about(recipe))
+    return choose_rows(evaluation_rows(split.samples, texts=split.source.texts))
+
+
+def place_for(needed_bytes: int) -> torch.device:
+    """A GPU with room for a model and a fifth more, otherwise the CPU."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what earlier models held counts as taken until then
+    if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.2 * needed_bytes:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
