@@ -1,4 +1,4 @@
-"""Training on the CPU beside another job, with OpenMP threads that soon sleep or long spin while they wait.
+"""Training on the CPU beside another job, with OpenMP threads that soon sleep or long spin.
 
     python docs/studies/busy_machine.py FOLDER [--rounds 3] [--steps 60] [--out busy.json]
 
