@@ -39,7 +39,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(opened.name)
         return load(opened)
 
-    monkeypatch.setattr(evaluation, "load_opened", noted)
+    monkeypatch.setattr(evaluation, "load_resolved", noted)
     return found
 
 

@@ -131,7 +131,7 @@ def test_metrics_that_do_not_fit_the_data(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Refused by evaluation before a model is loaded, and by the check of a recipe."""
-    monkeypatch.setattr(evaluation, "load_opened", long_work)
+    monkeypatch.setattr(evaluation, "load_resolved", long_work)
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     rows = [json.loads(line) for line in (shapes / "test.jsonl").read_text().splitlines()]
     data = Path(shutil.copytree(shapes, tmp_path / "data"))

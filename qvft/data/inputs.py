@@ -63,7 +63,7 @@ def resolve_inputs(names: Sequence[str], *, question: str | None = None) -> list
 
 
 def the_one_row(image: str, *, question: str | None = None) -> Row:
-    """The row of one image. Raises DataError where a name means several, or as `wanted_rows`."""
+    """The row of one image. Raises DataError where a name means several, or as `resolve_inputs`."""
     rows = resolve_inputs([image], question=question)
     if len(rows) != 1:
         raise DataError(f"names {len(rows)} images", where=image, expected="one image")

@@ -48,7 +48,7 @@ def open_alike(
     be another model's equal in name only.
 
     Raises:
-        UserError: as `open_target`.
+        UserError: as `resolve_model`.
     """
     named = Path(target)
     if named.is_dir() and not any((named / name).is_file() for name in (LOCK_NAME, "config.json")):

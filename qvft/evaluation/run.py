@@ -136,7 +136,7 @@ def evaluate_again(task: Task, standing: StoredEvaluation, *, compare: Compare) 
     """Adds a comparison to a report that stands; nothing is generated.
 
     Args:
-        task: what `standing` is an evaluation of, as `Task.why_other` found.
+        task: what `standing` is an evaluation of, as `Task.mismatch` found.
 
     Raises:
         UserError: the folder holds something else than a report.

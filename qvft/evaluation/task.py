@@ -37,7 +37,7 @@ class Task:
     Attributes:
         groups: names of metric groups, or `auto`.
         generation: `GenerationConfig` fields by kind of text.
-        of_model: groups that the model itself gives beside its texts, of `of_model.OF_MODEL`.
+        of_model: groups that the model itself gives beside its texts, of `of_model.EMBEDDING_METRICS`.
         classes: what images are sorted into, where that is among them.
     """
 
@@ -78,7 +78,7 @@ def prepare(
     """Checks the settings, reads the data and hashes data and weights.
 
     Args:
-        opened: from `open_target`.
+        opened: from `resolve_model`.
         split: the evaluation data where it has been read already.
         texts: from `data.listed`, where only they have been read.
 

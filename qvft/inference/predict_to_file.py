@@ -57,7 +57,7 @@ def predict_lines(
 
     Args:
         model: run folder, model folder or hub id.
-        rows: from `wanted_rows`.
+        rows: from `resolve_inputs`.
         fields: `GenerationConfig` fields laid over the model's own decoding.
         overrides: laid over the model's recipe.
         batch_size: rows decoded together.

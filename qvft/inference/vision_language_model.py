@@ -47,7 +47,7 @@ class VisionLanguageModel:
     """Captions images and answers questions about them.
 
     Args:
-        opened: from `open_target`; the weights are loaded here.
+        opened: from `resolve_model`; the weights are loaded here.
     """
 
     def __init__(self, opened: ResolvedModel) -> None:

@@ -44,7 +44,7 @@ def loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Any) -> Any:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(evaluation, "load_opened", refuse)
+    monkeypatch.setattr(evaluation, "load_resolved", refuse)
 
 
 def test_recalls_of_two_evaluations_that_stand_are_compared_and_kept(

@@ -69,7 +69,7 @@ def test_processes_share_the_images_and_have_the_figures_of_one(
     encoded.clear()
     fake = FakeProcesses(WORLD)
     monkeypatch.setattr(shares, "processes", fake.processes)
-    monkeypatch.setattr(shares, "from_all", fake.all_gather_object)
+    monkeypatch.setattr(shares, "all_gather_object", fake.all_gather_object)
     found = fake.run(lambda rank: group(aligned))
     for scores in found:
         assert scores.n == alone.n

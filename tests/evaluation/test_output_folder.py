@@ -163,7 +163,7 @@ def test_a_folder_that_was_named_is_refused_before_a_model_is_loaded(
     out = tmp_path / "report"
     run_eval(run, "--out", str(out))
     before = content(out)
-    monkeypatch.setattr(evaluation, "load_opened", None)
+    monkeypatch.setattr(evaluation, "load_resolved", None)
     assert main([str(run), *PLAIN, "--out", str(out), "data.eval.limit=1"]) == 2
     said = capsys.readouterr().err
     assert "holds another evaluation (data.images: 8, not 1" in said and "--overwrite" in said

@@ -32,7 +32,7 @@ def among(
     """What each of the processes has of the sums of chunks of three, and the chunks it summed."""
     fake = FakeProcesses(world)
     monkeypatch.setattr(shares, "processes", fake.processes)
-    monkeypatch.setattr(shares, "from_all", fake.all_gather_object)
+    monkeypatch.setattr(shares, "all_gather_object", fake.all_gather_object)
     worked: list[list[Sequence[int]]] = [[] for _ in range(world)]
 
     def sums(rank: int, chunks: Sequence[Sequence[int]]) -> Iterator[int]:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from qvft.evaluation.report.verdict import COLLAPSED, collapse, verdicts
+from qvft.evaluation.report.verdict import verdicts
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, score
+from qvft.setup.query_similarity import COLLAPSED, collapse_warning
 
 
 def rows_saying(texts: Sequence[str], *, kind: str = "question") -> list[PredictionRow]:
@@ -87,9 +88,9 @@ def test_nothing_compared_nothing_said() -> None:
 
 @pytest.mark.parametrize("similarity", [COLLAPSED, 1.0])
 def test_queries_that_became_one_are_said(similarity: float) -> None:
-    (said,) = collapse(similarity)
+    (said,) = collapse_warning(similarity)
     assert "have collapsed onto one another" in said and f"{similarity:.3f}" in said
 
 
 def test_queries_that_differ_are_not(similarity: float = 0.9949) -> None:
-    assert collapse(similarity) == []
+    assert collapse_warning(similarity) == []

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from qvft.training.distributed import exchange
+from qvft.training.distributed import grad_sync as exchange
 from qvft.training.distributed.grad_sync import average_gradients, exchanges_afterwards
 
 
