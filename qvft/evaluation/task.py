@@ -37,7 +37,7 @@ class Task:
     Attributes:
         groups: names of metric groups, or `auto`.
         generation: `GenerationConfig` fields by kind of text.
-        of_model: groups that the model itself gives beside its texts, of `of_model.EMBEDDING_METRICS`.
+        of_model: groups that the model itself gives beside its texts, of `EMBEDDING_METRICS`.
         classes: what images are sorted into, where that is among them.
     """
 

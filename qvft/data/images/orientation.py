@@ -23,7 +23,7 @@ def turn(image: Image.Image) -> Image.Transpose | None:
     Pillow turns TIFFs itself while it loads them, and says 1 afterwards.
     """
     try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.BaseCheckpoint.Orientation, 1))
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF raises nearly anything, and the pixels are good without it
         return None
 
