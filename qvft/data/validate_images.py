@@ -72,7 +72,7 @@ def validate_images(
 def validate_and_sign(
     samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS, workers: int = 2
 ) -> tuple[list[Sample], list[Skipped], dict[str, ImageSignature]]:
-    """As `validate_images` under `skip`, and the signature of each image by name, from one decoding."""
+    """As `validate_images` under `skip`, and each image's signature by name, from one decoding."""
 
     def seen(source: ImageSource) -> ImageSignature:
         return look(source, decode(source, max_pixels=max_pixels))
