@@ -1,5 +1,8 @@
 # `make quickstart`: fine-tune, evaluate and merge a small model on real images, in minutes.
-# `make test`: the whole suite. Both set up .venv first.
+# `make test`: the whole suite. `make test-fast`: the tests of a minute, for the inner loop. All set up
+# .venv first.
+# `make lint`: style and types. `make docs`: the site, in build/docs. `make wheel`: builds the wheel and
+# runs it outside the checkout. `make ci`: all of that.
 # `make test-newest`: the whole suite with the newest release of every dependency, in .venv-newest.
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +12,7 @@ READY := $(VENV)/.ready
 NEWEST := .venv-newest/bin/python
 NEWEST_TORCH ?= torch==2.13.0
 
-.PHONY: setup test test-newest quickstart lint clean
+.PHONY: setup test test-fast test-newest quickstart lint docs wheel ci clean
 
 setup: $(READY)
 
@@ -23,6 +26,10 @@ $(READY): pyproject.toml constraints.txt
 # A process a core, of one thread each: they would be in each other's way with more.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Leaves out the tests that start programs or train, see tests/conftest.py.
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --fast
 
 # Without constraints.txt and without the upper bounds of pyproject.toml: it shows what they can be
 # raised to. Every wheel of torch is large, so a newer one is asked for by name:
@@ -44,5 +51,25 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+DOCS := .venv-docs
+$(DOCS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet 'mkdocs-material>=9.7,<10' 'mkdocstrings[python]>=1,<2' 'mkdocs-jupyter>=0.25,<0.27'
+	@touch $@
+
+# Docstrings are read, not imported, so that the site needs no torch.
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict --site-dir build/docs
+
+# Installed alone: what answers without torch answers without any dependency.
+wheel:
+	rm -rf build/wheel
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --no-deps build/wheel/qvft-*.whl
+	cd build/wheel && venv/bin/qvft --help
+
+ci: lint test wheel docs
+
 clean:
-	rm -rf $(VENV) .venv-newest runs/quickstart_digits merged/quickstart_digits data/digits
+	rm -rf $(VENV) .venv-newest $(DOCS) build runs/quickstart_digits merged/quickstart_digits data/digits
