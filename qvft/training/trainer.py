@@ -19,7 +19,6 @@ from qvft.training.activations import lean_activations
 from qvft.training.batches.loading_trainer import LoadingTrainer
 from qvft.training.checkpoints import STATE, NewCheckpoint
 from qvft.training.distributed.fsdp import lay_out_state, whole_state
-from qvft.training.distributed.zero import Zero, zero_stage
 from qvft.training.objectives.alignment import LANGUAGE, AlignmentObjective
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.plain_states import require_plain_states
@@ -55,7 +54,6 @@ class QFormerTrainer(LoadingTrainer):
             self.accelerator.prepare_model = partial(
                 self.accelerator.prepare_model, evaluation_mode=True
             )
-        self._zero: Zero | None = None
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
@@ -63,23 +61,14 @@ class QFormerTrainer(LoadingTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer, with lean activations where it computes under autocast."""
-        try:
-            with lean_activations(self.model, active=self.args.bf16):
-                return super().train(*args, **kwargs)
-        finally:
-            if self._zero is not None:
-                self._zero.close()
+        with lean_activations(self.model, active=self.args.bf16):
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
         if self.optimizer is None:
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = cls(self._groups, **options)
-            if stage := zero_stage():
-                clip = self.args.max_grad_norm
-                self._zero = Zero(self.model, self.optimizer, stage=stage, clip=clip)
-                self._zero.take_over(self.accelerator)
-                self.optimizer = self._zero.optimizer
         return self.optimizer
 
     def get_batch_samples(
@@ -211,7 +200,7 @@ class QFormerTrainer(LoadingTrainer):
         self._save_weights(Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self._sharded and self._zero is None:
+        if not self._sharded:
             super()._save_optimizer_and_scheduler(output_dir)
             return
         optimizer = whole_state(self.optimizer)
@@ -223,11 +212,6 @@ class QFormerTrainer(LoadingTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._sharded:
             lay_out_state(self.optimizer)
-
-    def _leave_out(self, model: nn.Module, loss: float, limit: float) -> None:
-        super()._leave_out(model, loss, limit)
-        if self._zero is not None:
-            self._zero.leave_out()
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
