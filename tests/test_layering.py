@@ -50,7 +50,6 @@ HOMES = {
     },
     "peft": {"adapters/lora.py"},
     "bitsandbytes": {"models/quantize.py"},
-    "deepspeed": {"training/distributed/zero.py"},
     "filelock": {"locks.py"},
     "datasets": {
         "data/formats/hf.py",

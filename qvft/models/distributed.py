@@ -9,20 +9,25 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-DEEPSPEED = "QVFT_USES_DEEPSPEED"
-"""Set to `true` in the environment where the launcher asked for DeepSpeed."""
+from qvft.errors import RecipeError
 
 
 def processes() -> PartialState:
     """Accelerate's state, which joins the processes when it is first asked for.
 
     Without a GPU it does so only if it is told that there is none; by itself it would take each
-    process for the only one. That the launcher asks for DeepSpeed is not for Accelerate to see,
-    which would join by it, and take the step out of the Trainer's hands.
+    process for the only one.
+
+    Raises:
+        RecipeError: the launcher asks for DeepSpeed.
     """
-    asked = os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
-    if asked is not None:
-        os.environ[DEEPSPEED] = asked.lower()
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() in ("true", "1"):
+        raise RecipeError(
+            "asks for DeepSpeed",
+            where="accelerate launch",
+            expected="DDP or FSDP 2",
+            do="use recipes/accelerate/ddp.yaml, or fsdp.yaml for a model too large for one GPU",
+        )
     return PartialState(cpu=not torch.cuda.is_available())
 
 

@@ -25,11 +25,7 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 def gradient(parameter: nn.Parameter) -> Tensor | None:
     """A weight's gradient after the backward pass, whole; None: it has none."""
-    if parameter.grad is not None:
-        return full_tensor(parameter.grad.detach())
-    # DeepSpeed deals gradients out as they are there, and puts this method on its weights.
-    gathered = getattr(parameter, "get_full_hp_grad", None)
-    return None if gathered is None else gathered()
+    return None if parameter.grad is None else full_tensor(parameter.grad.detach())
 
 
 def shard_like(like: Tensor, tensor: Tensor) -> Tensor:

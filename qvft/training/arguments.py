@@ -19,7 +19,6 @@ from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
 from qvft.training.argument_names import refuse_arguments
 from qvft.training.distributed.fsdp import asked_to_shard
-from qvft.training.distributed.zero import zero_stage
 
 logger = get_logger("qvft.train")
 
@@ -47,7 +46,6 @@ def training_arguments(
     """
     check_arguments(train)
     asked_to_shard()
-    zero_stage()
     on_gpu = torch.cuda.is_available()
     evaluates = has_eval and train["eval_steps"] is not None
     saves = train["save_steps"] or (train["eval_steps"] if train["keep_best"] else None)

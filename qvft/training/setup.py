@@ -25,6 +25,7 @@ from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.data.streaming_collator import StreamingCollator
 from qvft.errors import RecipeError
 from qvft.log import get_logger, is_main_process
+from qvft.models.distributed import processes
 from qvft.models.flex import use_flex
 from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan, phase_plans
@@ -53,7 +54,6 @@ from qvft.training.batches.build_streamed import streamed_batches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.distributed.fsdp import asked_to_shard, shard, without_autocast
-from qvft.training.distributed.zero import zero_stage
 from qvft.training.kernels import require_kernels, require_shardable
 from qvft.training.library_settings import require_settings
 from qvft.training.objectives.build import Collate, objective_of
@@ -209,7 +209,7 @@ class TrainingSetup:
 
         Not looked at where weights are cut among processes, which would all have to take part.
         """
-        if self.sharded or zero_stage() or not is_main_process():
+        if self.sharded or not is_main_process():
             return []
         similarity = query_similarity(self.loaded, self.train.samples)
         return [] if similarity is None else collapse_warning(similarity)
@@ -311,7 +311,7 @@ def training_setup(
     plans = phase_plans(recipe)
     for plan in plans:
         check_arguments(plan.train.model_dump())  # so that it is said before anything is loaded
-    zero_stage()  # so that it is said before anything long begins
+    processes()  # joins them, or refuses the launcher, before anything long begins
     sharded = asked_to_shard()
     if sharded:
         require_shardable(recipe)

@@ -1,95 +1,168 @@
-"""A thin `transformers.Trainer`: our loss, our parameter groups, our checkpoints."""
+"""The `transformers.Trainer` subclass: losses, parameter groups, data loaders, checkpoints.
+
+Overrides of the Trainer's public methods are here, those of its private ones in
+`trainer_internals.py`; NaN, loss spikes and out-of-memory are `recovery/step_recovery.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from numpy import isfinite
 from torch import Tensor, nn
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from qvft.disk import saving
 from qvft.errors import NonFiniteLossError
-from qvft.models.sharded_weights import is_sharded
 from qvft.training.activations import lean_activations
-from qvft.training.batches.loading_trainer import LoadingTrainer
-from qvft.training.checkpoints import STATE, NewCheckpoint
-from qvft.training.distributed.fsdp import lay_out_state, whole_state
-from qvft.training.distributed.zero import Zero, zero_stage
+from qvft.training.batches.loader_workers import with_own_seeds
+from qvft.training.batches.numbered_rows import EpochOrder
+from qvft.training.batches.padding_sampler import Filled
+from qvft.training.batches.sampler import GroupedSampler
+from qvft.training.batches.streamed import Handed, StreamedBatches
+from qvft.training.batches.token_budget_sampler import TokenBatchSampler
+from qvft.training.batches.views import EpochNumbers
 from qvft.training.objectives.alignment import LANGUAGE, AlignmentObjective
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
-from qvft.training.plain_states import require_plain_states
+from qvft.training.recovery.spikes import SpikeRule
+from qvft.training.recovery.state import RecoveryState
 from qvft.training.recovery.step_errors import some_of
+from qvft.training.recovery.step_recovery import StepRecovery
+from qvft.training.trainer_internals import TrainerInternals
 
 
-class QFormerTrainer(LoadingTrainer):
+class QFormerTrainer(TrainerInternals):
     """Trains a module whose forward returns `loss_sum` and `count`, or, as `AlignmentObjective`
     does in training mode, `losses`: several of these by name.
 
     Args:
         groups: parameter groups for AdamW.
-        save_weights: writes the trained weights into a folder.
-        restore_weights: reads them back from one.
-        further arguments: as `LoadingTrainer`.
+        row_names: sample ids by row index.
+        texts_per_image: rows of an image that stay together in a batch.
+        batches: batches under a token budget; None: as many rows as the arguments say.
+        stream: this process's batches of a stream, in place of those of `train_dataset`.
+        spikes: which losses are spikes, and what is done about them; None: nothing.
+        note: logs what happened at a step; None: it is not logged.
+        further arguments: as `TrainerInternals`.
     """
 
     def __init__(
         self,
         *args: Any,
         groups: list[dict[str, Any]],
-        save_weights: Callable[[Path], None],
-        restore_weights: Callable[[Path], None],
+        row_names: Callable[[Sequence[int]], list[str]],
+        texts_per_image: int = 1,
+        batches: TokenBatchSampler | None = None,
+        stream: StreamedBatches | None = None,
+        spikes: SpikeRule | None = None,
+        note: Callable[[int, Mapping[str, Any]], None] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, compute_metrics=self._row_means, **kwargs)
+        budget = batches.budget if batches is not None else None
+        self._steps = StepRecovery(
+            self, row_names=row_names, spikes=spikes, batch_tokens=budget, note=note
+        )
+        self._texts_per_image, self._batches, self._stream = texts_per_image, batches, stream
+        self._order: Any = None
+        self.add_callback(EpochOrder(lambda: self._order))
         self._groups = groups
-        self._save_weights = save_weights
-        self._restore_weights = restore_weights
-        self._sharded = is_sharded(self.model)
         if self._sharded:
             # It is wrapped already; in evaluation mode Accelerate adds nothing but autocast.
             self.accelerator.prepare_model = partial(
                 self.accelerator.prepare_model, evaluation_mode=True
             )
-        self._zero: Zero | None = None
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
-        self._staging: Path | None = None
+
+    @property
+    def recovery(self) -> RecoveryState:
+        """Losses of the last steps and how often batches are halved."""
+        return self._steps.state
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer, with lean activations where it computes under autocast."""
-        try:
-            with lean_activations(self.model, active=self.args.bf16):
-                return super().train(*args, **kwargs)
-        finally:
-            if self._zero is not None:
-                self._zero.close()
+        with lean_activations(self.model, active=self.args.bf16):
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
         if self.optimizer is None:
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = cls(self._groups, **options)
-            if stage := zero_stage():
-                clip = self.args.max_grad_norm
-                self._zero = Zero(self.model, self.optimizer, stage=stage, clip=clip)
-                self._zero.take_over(self.accelerator)
-                self.optimizer = self._zero.optimizer
         return self.optimizer
+
+    def train_order(self, dataset: Any) -> Sampler:
+        """Rows image by image, padded to whole global batches where there are several processes."""
+        names = [row.sample.id for row in dataset.rows]
+        order: Any = GroupedSampler(names, group_size=self._texts_per_image, seed=self.args.seed)
+        processes = self.args.world_size
+        if processes > 1:
+            order = Filled(order, multiple=self.args.train_batch_size * processes)
+        return self._ordered(order, dataset)
+
+    def _ordered(self, order: Any, dataset: Dataset) -> Sampler:
+        """The order as the dataset is asked by it; its epoch follows the training's."""
+        self._order = order if dataset.views is None else EpochNumbers(order, len(dataset))
+        return self._order
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The Trainer's own, or one over token-budget batches or a stream.
+
+        accelerate gives process i of n every n-th batch from the i-th on. Workers' seeds are not
+        drawn from the random state of training.
+        """
+        if self._stream is not None:
+            ahead = self.args.dataloader_num_workers * (self.args.dataloader_prefetch_factor or 2)
+            batches = ahead + self.args.gradient_accumulation_steps + 2
+            self._stream.keep(batches * self._stream.batch_size)
+            # As of one process: it is divided already.
+            return with_own_seeds(
+                prepare_data_loader(
+                    self._loader(Handed(), self._stream),
+                    self.args.device,
+                    num_processes=1,
+                    process_index=0,
+                    put_on_device=True,
+                )
+            )
+        if self._batches is None:
+            return with_own_seeds(super().get_train_dataloader())
+        order = self._ordered(self._batches, self.train_dataset)
+        return with_own_seeds(self.accelerator.prepare(self._loader(self.train_dataset, order)))
+
+    def _loader(self, dataset: Dataset, batches: Any) -> DataLoader:
+        arguments = self.args
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=arguments.dataloader_num_workers,
+            pin_memory=arguments.dataloader_pin_memory,
+            persistent_workers=arguments.dataloader_persistent_workers,
+            prefetch_factor=arguments.dataloader_prefetch_factor,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As the Trainer, see `get_train_dataloader`."""
+        return with_own_seeds(super().get_eval_dataloader(eval_dataset))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
         """The batches of a step and their supervised tokens, as the Trainer counts them.
 
-        Beside it counts, for `compute_loss`, the items of the alignment objectives.
+        Also counts the items of the alignment objectives, for `compute_loss`.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._steps.begin(items)
+        if self._stream is not None:
+            for batch in batches:
+                self._stream.judge(batch["row_index"])
         if self._objective is not None:
             counts = self._objective.counts(batches)
             total = torch.tensor(list(counts.values()), device=device)
@@ -98,6 +171,19 @@ class QFormerTrainer(LoadingTrainer):
             # Where nothing is counted the sum is 0 too.
             self._counts = dict(zip(counts, total.clamp(min=1), strict=True))
         return batches, items
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """As the Trainer; a batch that does not fit into memory is split into parts."""
+        return self._steps.training_step(model, inputs, super().training_step)
+
+    def before_optimizer_step(self, model: nn.Module, norm: Tensor | float | None) -> None:
+        """Refuses what is not finite, and skips loss spikes."""
+        self._steps.check(model, norm)
 
     def compute_loss(
         self,
@@ -161,82 +247,13 @@ class QFormerTrainer(LoadingTrainer):
 
         No logits leave this function: 50,272 wide, they would fill the memory.
         """
-        inputs = self._prepare_inputs(inputs)
+        inputs = self.on_device(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         rows = torch.stack(
             [outputs["row_loss"], outputs["row_count"].float(), outputs["exact"].float()], dim=1
         )
         return loss.detach(), rows, inputs["labels"][:, :1]
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging) if self._staging else super()._get_output_dir(trial)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As the Trainer, in a folder of its own that takes the checkpoint's name when it is whole.
-
-        Raises:
-            FailedError: it could not be written; those before it are untouched.
-        """
-        new = NewCheckpoint(Path(self.args.output_dir), self.state.global_step)
-        best = self.state.best_model_checkpoint
-        with saving(new.path, kept="those before it are whole; go on with train.resume=auto"):
-            if self.args.should_save:
-                new.begin()
-            self.accelerator.wait_for_everyone()
-            self._staging = new.staging
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self._staging = None
-            if self.state.best_model_checkpoint != best:
-                # One that a signal asked for is no candidate: the run would end otherwise without.
-                self.state.best_model_checkpoint = str(new.path) if self._scheduled() else best
-            self.accelerator.wait_for_everyone()  # each has written its random state
-            if self.args.should_save:
-                self.state.save_to_json(str(new.staging / new.path.name / STATE))
-                new.finish(keep=self.args.save_total_limit, best=self.state.best_model_checkpoint)
-            self.accelerator.wait_for_everyone()
-
-    def _scheduled(self) -> bool:
-        """Whether the recipe, not a signal, asks for a checkpoint at this step."""
-        step = self.state.global_step
-        return step % self.state.save_steps == 0 or step >= self.state.max_steps
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes the trained weights; all processes call it, since each may hold a part."""
-        self._save(output_dir)
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self._save_weights(Path(output_dir or self.args.output_dir))
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self._sharded and self._zero is None:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        optimizer = whole_state(self.optimizer)
-        if self.args.should_save:
-            torch.save(optimizer, Path(output_dir, OPTIMIZER_NAME))
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if self._sharded:
-            lay_out_state(self.optimizer)
-
-    def _leave_out(self, model: nn.Module, loss: float, limit: float) -> None:
-        super()._leave_out(model, loss, limit)
-        if self._zero is not None:
-            self._zero.leave_out()
-
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: nn.Module | None = None
-    ) -> None:
-        require_plain_states(Path(resume_from_checkpoint))
-        self._restore_weights(Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        self._restore_weights(Path(self.state.best_model_checkpoint))
 
 
 def row_means(prediction: Any) -> dict[str, float]:

@@ -49,11 +49,11 @@ def under_two(
 
 
 def hurt(
-    kind: str, recipe: Path, folder: Path, *changes: str, rows: int = 0, **variables: str
+    kind: str, recipe: Path, folder: Path, *changes: str, rows: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Trains with something wrong in step `HURT_STEP` of the second process, see hurt.py."""
     given = [f"run.dir={folder}", *changes, "train.batch_size=4", *HURT_STEPS]
-    return under_two("hurt.py", [kind, str(rows), str(recipe), *given], **variables)
+    return under_two("hurt.py", [kind, str(rows), str(recipe), *given])
 
 
 def launched(programs: Sequence[Program], cache: Path) -> str:

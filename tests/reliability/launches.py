@@ -1,9 +1,9 @@
 """Trains a recipe under two processes in each way of launching, and compares with one process.
 
-    python tests/reliability/launches.py RECIPE FOLDER [--ways ddp fsdp zero] [key.path=value ...]
+    python tests/reliability/launches.py RECIPE FOLDER [--ways ddp fsdp] [key.path=value ...]
 
 Each way is a file of recipes/accelerate. One process takes twice as many batches a step. Prints the
-largest difference of a trained weight; `zero` needs DeepSpeed.
+largest difference of a trained weight.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("recipe")
     parser.add_argument("folder", type=Path)
     parser.add_argument("changes", nargs="*", metavar="key.path=value")
-    parser.add_argument("--ways", nargs="+", default=["ddp", "fsdp", "zero"])
+    parser.add_argument("--ways", nargs="+", default=["ddp", "fsdp"])
     given = parser.parse_intermixed_args()
     accumulation = load_recipe(given.recipe, given.changes).train.accumulation
     train = ["-m", "qvft.train", given.recipe, *given.changes]

@@ -21,6 +21,7 @@ from qvft.errors import RecipeError
 from qvft.models.distributed import processes
 from qvft.models.sharded_weights import full_tensor, hold_numbers, local_scalar
 from qvft.recipe.load import load_recipe
+from qvft.train import main as train
 from qvft.training.distributed.fsdp import asked_to_shard, lay_out_state, shard, whole_state
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.setup import TrainingSetup, training_setup
@@ -42,10 +43,8 @@ def test_the_files_for_accelerate_are_read_by_it() -> None:
     assert {name: one.distributed_type.value for name, one in read.items()} == {
         "ddp": "MULTI_GPU",
         "fsdp": "FSDP",
-        "zero": "DEEPSPEED",
     }
     assert read["fsdp"].fsdp_config["fsdp_version"] == 2
-    assert read["zero"].deepspeed_config["zero_stage"] == 2
 
 
 def test_fsdp_is_noticed_once_and_hidden_from_accelerate(launcher: pytest.MonkeyPatch) -> None:
@@ -71,6 +70,16 @@ def test_other_ways_of_sharding_are_refused(
         launcher.setenv(variable, value)
     with pytest.raises(RecipeError, match=said):
         asked_to_shard()
+
+
+def test_deepspeed_is_refused_with_what_to_use_instead(
+    launcher: pytest.MonkeyPatch, recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert train([str(recipe_file)]) == 2
+    said = capsys.readouterr().err
+    assert "DeepSpeed" in said and "ddp.yaml" in said and "fsdp.yaml" in said
+    assert said.count("qvft:") == 1
 
 
 def test_phases_of_two_objectives_are_refused(
