@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from os.path import isdir
+from os.path import isdir, isfile
 from pathlib import Path
 
 from qvft.files import expanded, given_path, require_writable
@@ -92,10 +92,13 @@ def check(
     from qvft.checking.screen import show
     from qvft.recipe.load import idle_keys, load_recipe
     from qvft.recipe.unused_keys import named_in_file
+    from qvft.setup.run_recipe import require_there
 
     for path in (json_file, preview_file):
         if path is not None:
             require_writable(path)
+    if Path(recipe_path).suffix not in (".yaml", ".yml") and not isfile(recipe_path):
+        require_there(recipe_path)  # it may have meant a run
     recipe = load_recipe(recipe_path, overrides)
     require_settings(recipe)
     if only is None:

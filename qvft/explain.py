@@ -87,9 +87,11 @@ def check_options(given: argparse.Namespace) -> None:
     from qvft.errors import RecipeError
 
     measured = given.faithfulness or given.pointing is not None
+    if given.image is not None and given.out is None:
+        raise RecipeError("is not set", where="command line: --out", do="add --out FIGURE.png")
     for name, wrong, expected in (
         ("IMAGE", measured == (given.image is not None), "an image, --faithfulness or --pointing"),
-        ("--out", (given.out is None) != measured, "a figure for an image, none for a measure"),
+        ("--out", measured and given.out is not None, "it with an image"),
         ("--question", measured and given.question is not None, "it with an image"),
         ("--json", not measured and given.json is not None, "it with a measure"),
         ("--recipe", bool(given.recipe) and not given.faithfulness, "it with --faithfulness"),

@@ -9,6 +9,7 @@ nearest. MODEL is a run that trained itc then.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,8 +107,12 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     if given.preprocessing is not None:
         pace["overrides"] = [f"data.preprocessing={given.preprocessing}"]
     if given.out is None:
+        failed = 0
         for line in lines_of(given.model, rows, asked, **pace):
             print(shown(line), flush=True)
+            failed += "error" in json.loads(line)
+        if failed:
+            stderr.print(f"{failed} of {len(rows)} rows with an error instead of a text")
         return
     with beside(given.out):
         done = write(given.model, rows, asked, given.out, resume=given.resume, **pace)

@@ -15,18 +15,20 @@ from qvft.recipe.phases import phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts, listed
 from qvft.setup.streaming import is_streamed, stream_of
-from qvft.training.argument_names import refuse_arguments
+from qvft.training.argument_names import refuse_arguments, require_trackers
 
 
 def require_settings(recipe: Recipe) -> None:
     """Checks what a recipe sets for its programs, as far as it is known without libraries.
 
     Raises:
-        RecipeError: an unknown metric, or a training argument that qvft refuses.
+        RecipeError: an unknown metric, a training argument that qvft refuses, or a tracker whose
+            package is not installed.
     """
     require_known_metrics(recipe.eval.metrics)
     for plan in phase_plans(recipe):
         refuse_arguments(plan.train.model_dump())
+        require_trackers(plan.train.report_to)
 
 
 def require_models(recipe: Recipe) -> None:

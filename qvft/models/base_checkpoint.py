@@ -76,6 +76,7 @@ def find_checkpoint(
     Raises:
         ModelError: not there (with what to do offline), no config, or an unknown family.
     """
+    require_config(model_id, revision)
     published = model_id != TINY_ID and is_published(model_id, revision)
     if decoder is not None:
         if published:
@@ -102,6 +103,19 @@ def find_checkpoint(
         config = config_with_queries(base.config, query_tokens)
         base = replace(base, config=config, stored_queries=held)
     return base
+
+
+def require_config(model_id: str, revision: str | None) -> None:
+    """Looks once for the config.json of a hub id: each look at a hub that does not answer takes
+    half a minute. Raises ModelError if there is none.
+    """
+    if model_id == TINY_ID or Path(model_id).is_dir():
+        return
+    require_folder(model_id)
+    try:
+        transformers.utils.cached_file(model_id, "config.json", revision=revision)
+    except (OSError, ValueError) as error:
+        raise not_found(model_id, error) from error
 
 
 def _components(

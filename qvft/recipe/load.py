@@ -91,9 +91,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"cannot be read ({error})", where=str(path)) from error
     content = yaml_file_value(text, where=str(path))
     if not isinstance(content, dict):
-        raise RecipeError(
-            f"holds a {type(content).__name__}", where=str(path), expected="a mapping"
-        )
+        given = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise RecipeError(given, where=str(path), expected="a mapping of recipe keys")
     return content
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,10 @@ from qvft.recipe.keys_by_program import OF_A_MODEL, refuse_ignored
 from qvft.recipe.load import apply_overrides, load_recipe, parse_recipe
 from qvft.recipe.lock import LOCK_NAME
 from qvft.recipe.schema import Recipe
-from qvft.setup.run_recipe import run_recipe
+from qvft.setup.run_recipe import require_there, run_recipe
 
 if TYPE_CHECKING:
     from qvft.setup.model import Loaded
-
-LISTED = 5
-"""Folders that a message names."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def resolve_model(
             )
         recipe = run_recipe(folder, list(overrides), program=program)
         return ResolvedModel(target, "run", recipe, folder)
-    _require_there(target)
+    require_there(target)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(
             "neither recipe.lock.yaml nor config.json is in it",
@@ -95,34 +91,6 @@ def resolve_model(
         content["model"] |= {"family": "auto", "quantize": {"scheme": "none"}}
     recipe = parse_recipe(content)
     return ResolvedModel(target, "base" if is_base else "model", recipe, home)
-
-
-def _require_there(target: str) -> None:
-    """Checks that what can only be meant as a folder is one; anything else may be a hub id.
-
-    Raises:
-        CheckpointError: it is not there, or is a file.
-    """
-    folder = Path(target)
-    if target == TINY_ID or folder.is_dir():
-        return
-    if folder.is_file():
-        raise CheckpointError("is a file", where=target, expected="a run folder or a model folder")
-    beside = sorted(
-        path.name
-        for name in (LOCK_NAME, "config.json")
-        for path in (one.parent for one in folder.parent.glob(f"*/{name}"))
-    )
-    is_path = target.startswith(("/", ".", "~")) or target.count("/") > 1 or target.endswith("/")
-    near = difflib.get_close_matches(folder.name, beside, n=1)
-    if is_path or (beside and "/" in target) or near:
-        listed = f"{folder.parent} holds {', '.join(beside[:LISTED])}" if beside else None
-        raise CheckpointError(
-            "no such folder",
-            where=target,
-            expected="a run folder or a model folder",
-            do=f'did you mean "{folder.parent / near[0]}"?' if near else listed,
-        )
 
 
 def load_resolved(opened: ResolvedModel) -> Loaded:
@@ -156,8 +124,10 @@ def _as_published(target: str, home: Path | None) -> dict[str, Any]:
     if target == TINY_ID or (home and "model_type" in read_json(home / "config.json")):
         return {}  # without importing torch
 
+    from qvft.models.base_checkpoint import require_config
     from qvft.models.qvision.published import PUBLISHED_NEW_TOKENS, is_published, published_config
 
+    require_config(target, None)
     if not is_published(target):
         return {}
     positions = published_config(target).text_config.max_position_embeddings

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
 from qvft.adapters.fingerprints import MANIFEST
 from qvft.errors import CheckpointError
 from qvft.files import expanded
+from qvft.models.model_path import TINY_ID
 from qvft.recipe.keys_by_program import OF_A_RUN, refuse_ignored
-from qvft.recipe.lock import read_lock, same_recipe
+from qvft.recipe.lock import LOCK_NAME, read_lock, same_recipe
 from qvft.recipe.schema import Recipe
+
+LISTED = 5
+"""Folders that a message names."""
+
+
+def require_there(target: str) -> None:
+    """Checks that what can only be meant as a folder is one; anything else may be a hub id.
+
+    Raises:
+        CheckpointError: it is not there, or is a file.
+    """
+    folder = Path(target)
+    if target == TINY_ID or folder.is_dir():
+        return
+    if folder.is_file():
+        raise CheckpointError("is a file", where=target, expected="a run folder or a model folder")
+    beside = sorted(
+        path.name
+        for name in (LOCK_NAME, "config.json")
+        for path in (one.parent for one in folder.parent.glob(f"*/{name}"))
+    )
+    is_path = target.startswith(("/", ".", "~")) or target.count("/") > 1 or target.endswith("/")
+    near = difflib.get_close_matches(folder.name, beside, n=1)
+    if is_path or (beside and "/" in target) or near:
+        listed = f"{folder.parent} holds {', '.join(beside[:LISTED])}" if beside else None
+        raise CheckpointError(
+            "no such folder",
+            where=target,
+            expected="a run folder or a model folder",
+            do=f'did you mean "{folder.parent / near[0]}"?' if near else listed,
+        )
 
 
 def run_recipe(run_dir: Path, overrides: list[str], *, program: str | None = None) -> Recipe:
@@ -31,6 +64,9 @@ def run_recipe(run_dir: Path, overrides: list[str], *, program: str | None = Non
             also=OF_A_RUN if program == "eval" else None,
             repeats=lambda override: _is_of(run_dir, override),
         )
+    if not run_dir.is_dir():
+        require_there(str(run_dir))
+        raise CheckpointError("no such folder", where=str(run_dir), expected="a run folder")
     recipe = read_lock(run_dir, overrides)
     if not (run_dir / "adapter" / MANIFEST).is_file():
         raise CheckpointError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qvft.errors import RecipeError
@@ -113,4 +114,28 @@ def refuse_arguments(train: Mapping[str, Any]) -> None:
             instead = _OURS[key]
             raise RecipeError(
                 "is set by qvft", where=where, do=f"set {instead} instead" if instead else None
+            )
+
+
+TRACKERS = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    **{
+        name: (name,)
+        for name in ("wandb", "mlflow", "comet_ml", "clearml", "dvclive", "swanlab", "trackio")
+    },
+}
+"""Packages of which one is needed, by the tracker's name; transformers knows further trackers."""
+
+
+def require_trackers(report_to: Sequence[str]) -> None:
+    """Checks that the packages of trackers are installed, without importing them.
+
+    Raises:
+        RecipeError: one is not.
+    """
+    for name in report_to:
+        packages = TRACKERS.get(name, ())
+        if packages and not any(importlib.util.find_spec(package) for package in packages):
+            raise RecipeError(
+                f"{name} is not installed", where="train.report_to", do=f"pip install {packages[0]}"
             )

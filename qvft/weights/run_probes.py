@@ -88,28 +88,34 @@ def require_rows(recipe: Recipe, base: BaseCheckpoint) -> list[Row]:
         UserError: the recipe has no data, it cannot be read, or it has no text that a plain
             processor can be asked about; the message says that a proof needs some.
     """
-    which = asked_about(recipe)
     try:
-        rows = probe_rows(recipe)
+        rows = _first_rows(recipe)
     except UserError as error:
         raise as_of_a_proof(error, recipe) from error
     template = template_of(recipe, base, load_processor(base))
-    if all(
-        template.encode(row.kind, question=row.question, target=row.target).cut_tokens
+    whole = [
+        row
         for row in rows
-    ):
+        if not template.encode(row.kind, question=row.question, target=row.target).cut_tokens
+    ]
+    if not whole:
         raise RecipeError(
-            "holds no text that is not cut, which a proof needs",
-            where=f"data.{which}",
-            expected="a text within data.max_text_tokens",
+            f"data.max_text_tokens cuts each of the first {len(rows)} texts, and a proof needs one "
+            "that is whole",
+            where=f"data.{asked_about(recipe)}",
+            do="name data with shorter texts, or raise data.max_text_tokens",
         )
-    return rows
+    return choose_rows(whole)
 
 
 def probe_rows(recipe: Recipe) -> list[Row]:
     """Rows of the recipe's eval data, or of its training data where it has none."""
+    return choose_rows(_first_rows(recipe))
+
+
+def _first_rows(recipe: Recipe) -> list[Row]:
     split = read_split(of_a_few(recipe), asked_about(recipe))
-    return choose_rows(evaluation_rows(split.samples, texts=split.source.texts))
+    return evaluation_rows(split.samples, texts=split.source.texts)
 
 
 def place_for(needed_bytes: int) -> torch.device:

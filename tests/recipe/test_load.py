@@ -98,7 +98,7 @@ def test_a_missing_file_says_where_recipes_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("a: [1", "not valid YAML"), ("- a\n", "holds a list"), ("", "holds a NoneType")],
+    [("a: [1", "not valid YAML"), ("- a\n", "holds a list"), ("", "is empty")],
 )
 def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     assert problem in refusal(tmp_path, text)

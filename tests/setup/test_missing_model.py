@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import transformers
 
 from qvft.eval import main
 from qvft.predict import main as predict
@@ -43,3 +44,17 @@ def test_a_folder_that_is_not_there_is_named(
 def test_prediction_says_the_same(runs: Path, shapes: Path, capsys: pytest.CaptureFixture) -> None:
     assert predict(["runs/shape", str(shapes / "test0.png")]) == 2
     assert 'did you mean "runs/shapes"?' in capsys.readouterr().err
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def no_answer(name: str, file: str, **options: object) -> str:
+        asked.append(file)
+        raise OSError("no connection")
+
+    monkeypatch.setattr(transformers.utils, "cached_file", no_answer)
+    assert predict(["nosuch/model", str(shapes / "test0.png")]) == 2
+    assert asked == ["config.json"]
