@@ -51,6 +51,14 @@ class ImageInMemory:
     def name(self) -> str:
         return self.label or f"image in memory {id(self.image):x}"
 
+    @property
+    def content_id(self) -> str:
+        """Hex SHA-256 of what the image holds, the same for equal images."""
+        image = self.image
+        digest = hashlib.sha256(f"{image.mode} {image.size} {image.getpalette()}".encode())
+        digest.update(image.tobytes())
+        return digest.hexdigest()
+
     def open(self) -> Image.Image:
         return self.image.copy()
 

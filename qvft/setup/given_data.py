@@ -62,8 +62,16 @@ def where_it_lies(which: str, format: str) -> str:
 
 
 def with_given(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
-    """The recipe whose `train` or `eval` data, where `given` has them, are in memory."""
-    changed = {which: memory_source(getattr(recipe.data, which)) for which in given}
+    """The recipe whose `train` or `eval` data, where `given` has them, are in memory.
+
+    Evaluation data that the recipe leaves to be filled in, as recipes to copy do, is none then.
+    """
+    changed: dict[str, Source | None] = {
+        which: memory_source(getattr(recipe.data, which)) for which in given
+    }
+    watched = recipe.data.eval
+    if "train" in given and watched is not None and watched.format == "jsonl" and not watched.path:
+        changed.setdefault("eval", None)
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changed)})
 
 

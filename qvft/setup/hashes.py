@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvft.data.features.content import content_of
 from qvft.data.formats.drawn import DrawnImage
 from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
 from qvft.files import sha256_file
@@ -41,7 +40,7 @@ def _content(source: ImageSource) -> str | None:
     if isinstance(source, ImageFile):
         return sha256_file(source.path)
     if isinstance(source, ImageInMemory):
-        return content_of(source)
+        return source.content_id
     if isinstance(source, DrawnImage):
         return source.name
     encoded = getattr(source, "encoded", None)  # an image inside a dataset

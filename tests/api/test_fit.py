@@ -115,6 +115,17 @@ def test_a_dataset_trains_as_its_rows_do(recipe: qvft.Recipe, rows: Rows, tmp_pa
     assert trained_files(one.folder / "adapter") == trained_files(two.folder / "adapter")
 
 
+def test_a_recipe_whose_data_is_to_be_filled_in_needs_no_eval_data(
+    recipe_file: Path, rows: Rows, tmp_path: Path
+) -> None:
+    blank = {"data.train.path": None, "data.eval.path": None, "run.dir": tmp_path / "run"}
+    recipe = qvft.Recipe.load(recipe_file, **blank, **{"train.max_steps": 1})
+    run = qvft.fit(recipe, train=rows["train"][:4])
+    assert run.recipe.data.eval is None
+    assert run.merge(tmp_path / "merged").is_dir()  # proven on the training data
+    assert run.evaluate(rows["test"], **{"eval.blind": False}).n == 24
+
+
 @pytest.mark.parametrize(
     ("given", "where"),
     [
@@ -161,10 +172,14 @@ def test_a_wrong_override_is_named(overrides: dict, key: str, recipe_file: Path)
 
 
 def test_overrides_are_python_values(recipe_file: Path) -> None:
-    values = {"run.seed": 7, "data.train.path": Path("~x") / "a b.jsonl", "tune.lora.dropout": 1e-5}
+    values = {
+        "run.seed": 7,
+        "data.train.path": Path("~x") / "a b.jsonl",
+        "eval.caption.length_penalty": 1e-5,
+    }
     recipe = qvft.Recipe.load(
         recipe_file, **values, **{"eval.metrics": ["caption"], "run.dir": None}
     )
-    assert (recipe.run.seed, recipe.tune.lora.dropout) == (7, 1e-5)
+    assert (recipe.run.seed, recipe.eval.caption.length_penalty) == (7, 1e-5)
     assert recipe.data.train.path == "~x/a b.jsonl"
     assert recipe.eval.metrics == ["caption"] and recipe.run.dir is None
