@@ -51,4 +51,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The public names, without importing any."""
-    return sorted({*__all__, *globals()})
+    return sorted(__all__)

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import TrainerCallback
 
 import qvft
+from qvft.adapters.manifest import read_manifest
 from qvft.errors import CheckpointError, DataError, RecipeError, UserError
 from qvft.eval import main as evaluate
 from qvft.recipe.schema import Model
@@ -40,6 +41,9 @@ def test_a_list_trains_the_same_weights_as_its_jsonl(
     other = tmp_path / "program"
     assert train([str(recipe_file), "train.max_steps=2", f"run.dir={other}"]) == 0
     assert trained_files(run.folder / "adapter") == trained_files(other / "adapter")
+    made, same = (read_manifest(one / "adapter") for one in (run.folder, other))
+    assert [*made["data_sha256"].values()] == [*same["data_sha256"].values()]
+    assert made["images_sha256"] == same["images_sha256"]
     one, two = ([{**row, "seconds": 0} for row in qvft.Run(f).metrics] for f in (run.folder, other))
     assert [row.get("loss") for row in one] == [row.get("loss") for row in two]
 
