@@ -18,8 +18,9 @@ from qvft.recipe.schema import Recipe
 MEMORY = "memory"
 """What a recipe calls the format of such data."""
 
-_KEPT = ("name", "limit", "texts", "captions_per_image")
-"""Keys of a source that say something about data in memory too."""
+_KEPT = ("limit", "texts", "captions_per_image")
+"""Keys of a source that say something about data in memory too; and `name`, unless it is that of
+the files whose place is taken."""
 
 _GIVEN: ContextVar[Mapping[str, list[Sample]] | None] = ContextVar("given", default=None)
 
@@ -77,5 +78,7 @@ def with_given(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
 
 def memory_source(source: Source | None) -> Source:
     """The source of data in memory that takes the place of `source`."""
-    kept = source.model_dump(include=set(_KEPT)) if source is not None else {}
-    return Source(format=MEMORY, **kept)
+    if source is None:
+        return Source(format=MEMORY)
+    name = source.name if source.path is None else None
+    return Source(format=MEMORY, name=name, **source.model_dump(include=set(_KEPT)))

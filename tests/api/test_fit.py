@@ -62,7 +62,7 @@ def test_the_lock_says_memory_and_programs_say_how_to_name_data(
 ) -> None:
     run = qvft.fit(recipe, train=rows["train"], eval=rows["test"])
     assert (run.recipe.data.train.format, run.recipe.data.eval.format) == ("memory", "memory")
-    assert run.recipe.data.eval.name == "shapes-test"  # as the recipe calls it
+    assert run.recipe.data.eval.name is None  # the recipe's is that of its file
     assert train([str(run.folder / "recipe.lock.yaml"), "run.dir=elsewhere"]) == 2
     assert "data.train.format=jsonl data.train.path=" in capsys.readouterr().err
     assert evaluate([str(run.folder)]) == 2
@@ -152,6 +152,20 @@ def test_wrong_rows_are_named(given: Any, where: str, recipe: qvft.Recipe) -> No
 def test_a_missing_image_is_an_exception(recipe: qvft.Recipe) -> None:
     with pytest.raises(DataError, match=r"absent\.png"):
         qvft.fit(recipe, train=[{"image": "absent.png", "caption": "x"}])
+
+
+def test_a_callback_hears_of_every_phase(recipe_file: Path, rows: Rows, tmp_path: Path) -> None:
+    class Phases(TrainerCallback):
+        begun = 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.begun += 1
+
+    changes = {"phases": [{"name": "one"}, {"name": "two"}], "train.max_steps": 1}
+    recipe = qvft.Recipe.load(recipe_file, **changes, **{"run.dir": tmp_path / "run"})
+    heard = Phases()
+    qvft.fit(recipe, train=rows["train"][:4], callbacks=[heard])
+    assert heard.begun == 2
 
 
 def test_a_callback_that_is_none_is_refused(recipe: qvft.Recipe, rows: Rows) -> None:
