@@ -1,31 +1,54 @@
 """Parameter-efficient fine-tuning of Q-Former vision-language models.
 
-`qvft.load_model` gives a model to be asked from Python; everything else is a program (`qvft.cli`).
+`qvft.fit` trains from Python, `qvft.load_model` gives a model that captions and answers; `qvft`
+and `python -m qvft` are the same as commands. docs/python.md explains each public name.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from qvft import errors
 from qvft.cpu_threads import wait_passively
+from qvft.public import PUBLIC
 
 if TYPE_CHECKING:
+    from qvft.api.run import Run, fit
     from qvft.inference.vision_language_model import VisionLanguageModel, load_model
+    from qvft.recipe.schema import Recipe
+
+    __version__: str
 
 # On some processors bitsandbytes advises at every import to fetch a kernel for a way of computing
 # that `models.quantize.keep_layout` does not take.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-__all__ = ["VisionLanguageModel", "load_model"]
+__all__ = [
+    "Recipe",
+    "Run",
+    "VisionLanguageModel",
+    "__version__",
+    "errors",
+    "fit",
+    "load_model",
+]
 
 wait_passively()  # before any module of qvft loads torch
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is public when it is asked for, since it brings torch along."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from qvft.inference import vision_language_model
+    """Imports a public name when it is asked for, since most bring torch along."""
+    if name == "__version__":
+        from importlib.metadata import version
 
-    return getattr(vision_language_model, name)
+        return version("qvft")
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, without importing any."""
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""`python -m qvft.bench RECIPE [key.path=value ...] [--json F] [--chart F]`: a recipe's pace, here.
+"""`qvft bench RECIPE [key.path=value ...] [--json F] [--chart F]`: a recipe's pace, here.
 
 Training: the recipe's texts, one row a text with an image of its own and logits everywhere, as
 plain practice has it, against qvft, and each part alone. Prediction: one `generate` call a text
@@ -22,9 +22,9 @@ from qvft.terminal import program
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures; returns the exit status."""
-    parser = RecipeParser(prog="qvft.bench", description=__doc__)
+    parser = RecipeParser(prog="qvft bench", description=__doc__)
     parser.add_argument("recipe", type=expanded, help="YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    parser.add_overrides()
     parser.add_argument(
         "--only", choices=("train", "predict", "caption"), help="measure this alone"
     )

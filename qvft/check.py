@@ -1,6 +1,6 @@
-"""`python -m qvft.check RECIPE [key.path=value ...]`: everything short of the first step.
+"""`qvft check RECIPE [key.path=value ...]`: everything short of the first step.
 
-`python -m qvft.check RUN`: whether a finished run still is what its hashes say.
+`qvft check RUN`: whether a finished run still is what its hashes say.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from qvft.terminal import program
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks; returns the exit status, 1 where a check has failed."""
-    parser = RecipeParser(prog="qvft.check", description=__doc__)
+    parser = RecipeParser(prog="qvft check", description=__doc__)
     parser.add_argument(
         "recipe", type=expanded, help="YAML file, e.g. recipes/custom_jsonl.yaml, or a run folder"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    parser.add_overrides()
     parser.add_argument(
         "--only",
         choices=("recipe", "data", "model"),

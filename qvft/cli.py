@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ COMMANDS = {
     "bench": "measures training and prediction here against plain practice",
     "convert": "writes any data format as the custom JSONL",
     "features": "lists, verifies or prunes the cache of ViT features",
+    "completion": "prints a completion script for bash, zsh or fish",
 }
 
 
@@ -32,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())
         return 0 if given else 2
     command, *rest = given
+    if command in ("version", "--version"):
+        print(f"qvft {importlib.metadata.version('qvft')}")
+        return 0
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else "one of " + ", ".join(COMMANDS)
@@ -49,8 +54,10 @@ def usage() -> str:
             "usage: qvft COMMAND ...",
             "",
             *lines,
+            f"  {'version':<{width}}  prints the version, as --version does",
             "",
             "`qvft COMMAND --help` says more. Several GPUs: accelerate launch -m qvft.train RECIPE",
+            "RECIPE is a YAML file, e.g. recipes/custom_jsonl.yaml; key.path=value changes a key.",
         ]
     )
 

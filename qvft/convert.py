@@ -1,4 +1,4 @@
-"""`python -m qvft.convert FORMAT PATH OUT.jsonl`: writes any data format as the custom JSONL."""
+"""`qvft convert FORMAT PATH OUT.jsonl`: writes any data format as the custom JSONL."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from qvft.terminal import program
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.convert", description=__doc__)
-    parser.add_argument("format", help="what PATH is, e.g. vqa_rad; see docs/formats.md")
+    from qvft.data.formats import FORMATS
+
+    parser = argparse.ArgumentParser(prog="qvft convert", description=__doc__)
+    parser.add_argument("format", help=f"one of {', '.join(FORMATS)}; see docs/formats.md")
     parser.add_argument("path", type=expanded, help="file, folder or what else the format reads")
     parser.add_argument(
         "out", type=given_path, help="new file; image paths are relative to its folder"

@@ -1,4 +1,4 @@
-"""`python -m qvft.eval RUN [--against OTHER] [key.path=value ...]`: evaluates a domain checkpoint.
+"""`qvft eval RUN [--against OTHER] [key.path=value ...]`: evaluates a domain checkpoint.
 
 `accelerate launch -m qvft.eval` does the same on several processes, each of which answers a share.
 
@@ -21,9 +21,9 @@ from qvft.terminal import program
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit status."""
-    parser = RecipeParser(prog="qvft.eval", description=__doc__)
+    parser = RecipeParser(prog="qvft eval", description=__doc__)
     parser.add_argument("run", type=expanded, help="run folder, merged model folder or hub id")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    parser.add_overrides()
     parser.add_argument(
         "--recipe", type=expanded, help="for a model that is no run: data, prompts, decoding"
     )
@@ -44,63 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluation of RUN or OTHER that stands is used again where nothing has changed",
     )
     given = parser.parse_intermixed_args(arguments)
-    return exit_status(lambda: evaluate_target(given), many_processes=True)
+    return exit_status(lambda: _evaluate(given), many_processes=True)
 
 
-def evaluate_target(given: argparse.Namespace) -> None:
-    """Model, data, predictions, scores, comparison, report."""
-    from qvft.checking.before_torch import require_models
-    from qvft.data.rows import evaluation_rows
-    from qvft.evaluation.available_metrics import (
-        require_installed_metrics,
-        require_known_metrics,
-        require_metrics,
+def _evaluate(given: argparse.Namespace) -> None:
+    from qvft.api.evaluate import evaluate
+
+    result = evaluate(
+        given.run,
+        recipe_path=given.recipe,
+        overrides=given.overrides,
+        out=given.out,
+        overwrite=given.overwrite,
+        against=given.against,
     )
-    from qvft.evaluation.compared_model import compared_with
-    from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
-    from qvft.setup.data import listed, source_name
-    from qvft.setup.resolve_model import require_eval_data, resolve_model
-
-    opened = resolve_model(
-        given.run, recipe_path=given.recipe, overrides=given.overrides, program="eval"
-    )
-    source = require_eval_data(opened)
-    require_models(opened.recipe)
-    require_known_metrics(opened.recipe.eval.metrics)
-    require_installed_metrics(opened.recipe.eval.metrics)
-    folder = given.out or output_folder(opened, source_name(source))
-    require_replaceable(folder)
-    if given.against is not None:
-        other = compared_with(
-            given.against, opened, recipe_path=given.recipe, overrides=given.overrides
-        )
-        if other is not None:
-            require_models(other.recipe)
-    texts = listed(opened.recipe, "eval")
-    if opened.recipe.data.on_bad_image == "error":  # all of these texts are going to be used
-        require_metrics(opened, evaluation_rows(texts.samples, texts=source.texts))
-
-    # All mistakes that can be told without torch have been told.
-    from qvft.evaluation.compare_runs import evaluate_against
-    from qvft.evaluation.report.table import difference_table, score_table
-    from qvft.evaluation.run import evaluate
-    from qvft.evaluation.task import prepare
-
-    task = prepare(opened, texts=texts)
-    folder = place_of(task, folder, named=given.out is not None, overwrite=given.overwrite)
-    if given.against is None:
-        result = evaluate(task, folder, overwrite=given.overwrite)
-    else:
-        result = evaluate_against(
-            task,
-            folder,
-            given.against,
-            recipe_path=given.recipe,
-            overrides=given.overrides,
-            overwrite=given.overwrite,
-        )
     if not is_main_process():
         return
+    from qvft.evaluation.report.table import difference_table, score_table
+
     report = result.report.to_json()
     stdout.print(score_table(report))
     for sentence in report["verdict"]:

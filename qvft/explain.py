@@ -1,4 +1,4 @@
-"""`python -m qvft.explain MODEL IMAGE [--question Q] --out F.png`: where the queries look.
+"""`qvft explain MODEL IMAGE [--question Q] --out F.png`: where the queries look.
 
 A figure of the caption or answer, word by word. What such maps are worth for a model is measured by
 `MODEL --faithfulness [--recipe R] [--limit N] [--json F]` (evaluation data, with parts masked) and
@@ -20,7 +20,7 @@ from qvft.terminal import program
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Explains or measures; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.explain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="qvft explain", description=__doc__)
     parser.add_argument("model", type=expanded, help="run folder, model folder or hub id")
     parser.add_argument("image", type=expanded, nargs="?", help="an image file")
     parser.add_argument("--question", help="asked about the image; without it, a caption")

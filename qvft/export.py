@@ -1,4 +1,4 @@
-"""`python -m qvft.export RUN OUT --to FORM`: writes a run's checkpoint in another form."""
+"""`qvft export RUN OUT --to FORM`: writes a run's checkpoint in another form."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from qvft.terminal import program
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports; returns the exit status."""
-    parser = RecipeParser(prog="qvft.export", description=__doc__)
+    parser = RecipeParser(prog="qvft export", description=__doc__)
     parser.add_argument("run", type=expanded, help="run folder of qvft.train")
     parser.add_argument("out", type=expanded, help="new folder for what is written")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="of the recipe")
+    parser.add_overrides()
     parser.add_argument(
         "--to",
         required=True,

@@ -1,4 +1,4 @@
-"""`python -m qvft.features list|verify|prune`: the cache of ViT features."""
+"""`qvft features list|verify|prune`: the cache of ViT features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN_ID, _SHOWN_DAMAGED = 12, 20
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Lists, verifies or prunes; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.features", description=__doc__)
+    parser = argparse.ArgumentParser(prog="qvft features", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     options = {
         action: actions.add_parser(action, help=does, description=does)

@@ -1,4 +1,4 @@
-"""`python -m qvft.predict MODEL IMAGES... [--question Q] [--out F.jsonl] [--FIELD VALUE ...]`.
+"""`qvft predict MODEL IMAGES... [--question Q] [--out F.jsonl] [--FIELD VALUE ...]`.
 
 Captions or answers for images, folders, globs and JSONL files. MODEL is a run, a merged folder or a
 hub id. Every field of transformers.GenerationConfig is an option: --num_beams 5 --do_sample true.
@@ -25,7 +25,7 @@ PROMPT = "a photo of a {}"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predicts; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="qvft.predict",
+        prog="qvft predict",
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

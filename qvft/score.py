@@ -1,4 +1,4 @@
-"""`python -m qvft.score caption|vqa|medical ...`: scores of anybody's prediction files.
+"""`qvft score caption|vqa|medical ...`: scores of anybody's prediction files.
 
 They are what the official evaluators give, computed without Java and without a model; medical
 answers are scored by every definition in use, each under its name and version.
@@ -33,7 +33,7 @@ FILES = {
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Scores; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.score", description=__doc__)
+    parser = argparse.ArgumentParser(prog="qvft score", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True)
     for task, files in FILES.items():
         options = tasks.add_parser(task)

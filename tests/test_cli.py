@@ -1,12 +1,19 @@
 """The console script and what a broken recipe gets from any entry."""
 
+import importlib
+import inspect
+import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import qvft
 from qvft import cli
+from qvft.completion import OF_RECIPES, SCRIPTS, script
+from qvft.data.formats import FORMATS
 
 PROJECT = Path(__file__).resolve().parents[1]
 BROKEN = "name: x\nmodel: {id: m}\ntrain: {epoch: 3}\n"
@@ -36,8 +43,71 @@ def test_help_lists_the_commands_without_importing_torch() -> None:
 def test_every_command_explains_itself_without_importing_torch(command: str) -> None:
     done = run("-X", "importtime", "-m", "qvft.cli", command, "--help")
     assert done.returncode == 0, done.stderr[-500:]
-    assert f"qvft.{command}" in done.stdout
+    assert done.stdout.startswith(f"usage: qvft {command} ")
     assert not imported_torch(done)
+
+
+@pytest.mark.parametrize("command", OF_RECIPES)
+def test_programs_of_recipes_explain_overrides(command: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "key.path=value any recipe key" in said and "docs/recipe_reference.md" in said
+
+
+def test_help_names_recipes_and_formats(capsys: pytest.CaptureFixture) -> None:
+    for command, expected in (("train", ["recipes/"]), ("convert", list(FORMATS))):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        said = capsys.readouterr().out
+        assert [word for word in expected if word in said] == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-m", "qvft", "--version"], ["-m", "qvft", "version"], ["-m", "qvft.cli", "version"]],
+)
+def test_the_version_is_that_of_the_package(arguments: list[str]) -> None:
+    done = run("-X", "importtime", *arguments)
+    assert (done.returncode, done.stdout) == (0, f"qvft {qvft.__version__}\n")
+    assert not imported_torch(done)
+    assert qvft.__version__ == metadata.version("qvft")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["tra"], {"train"}), (["train", "train.epo"], {"train.epochs="}), (["version", "tr"], set())],
+)
+def test_bash_completes_commands_and_recipe_keys(
+    words: list[str], expected: set[str], tmp_path: Path
+) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    asked = f"COMP_WORDS=(qvft {' '.join(words)}); COMP_CWORD={len(words)}; _qvft; "
+    done = subprocess.run(
+        ["bash", "-c", script("bash") + asked + 'echo "${COMPREPLY[@]}"'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert set(done.stdout.split()) == expected
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_a_completion_script_knows_every_command(shell: str, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["completion", shell]) == 0
+    said = capsys.readouterr().out
+    assert all(command in said for command in cli.COMMANDS) and "data.train.path=" in said
+
+
+def test_completion_offers_keys_to_the_programs_that_take_them() -> None:
+    takes = [
+        command
+        for command in cli.COMMANDS
+        if "add_overrides" in inspect.getsource(importlib.import_module(f"qvft.{command}"))
+    ]
+    assert sorted(takes) == sorted(OF_RECIPES)
 
 
 def test_an_unknown_command_is_told_the_nearest_one(capsys: pytest.CaptureFixture) -> None:

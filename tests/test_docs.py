@@ -14,18 +14,19 @@ WITH_PYTHON = [path for path in DOCUMENTS if "```python" in path.read_text()]
 
 
 def test_documents_with_python_are_found() -> None:
-    assert {"README.md", "prediction.md"} <= {path.name for path in WITH_PYTHON}
+    assert {"README.md", "prediction.md", "python.md"} <= {path.name for path in WITH_PYTHON}
 
 
 @pytest.mark.parametrize("document", WITH_PYTHON, ids=lambda path: path.name)
 def test_python_blocks_run(
     document: Path, merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a folder that holds `merged/mine`, `a.jpg` and `b.jpg`."""
+    """In a folder that holds `merged/mine`, `recipes`, `a.jpg` and `b.jpg`."""
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "mine").symlink_to(merged)
-    for name in ("a.jpg", "b.jpg"):
-        Image.new("RGB", (40, 30), "teal").save(tmp_path / name)
+    (tmp_path / "recipes").symlink_to(PROJECT / "recipes")
+    for name, colour in (("a.jpg", "teal"), ("b.jpg", "coral")):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"```python\n(.*?)```", document.read_text(), flags=re.DOTALL):
         exec(compile(block, str(document), "exec"), {})

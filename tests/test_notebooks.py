@@ -1,4 +1,4 @@
-"""The notebooks in docs run from top to bottom without a network, and are stored without results.
+"""The notebooks run from top to bottom without a network, and are stored without results.
 
 Cells are executed as a notebook would, in order and in one namespace, but in this process.
 """
@@ -20,8 +20,9 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-NOTEBOOKS = sorted(DOCS.glob("*.ipynb"))
+PROJECT = Path(__file__).resolve().parents[1]
+DOCS = PROJECT / "docs"
+NOTEBOOKS = [path for name in ("docs", "examples") for path in (PROJECT / name).glob("*.ipynb")]
 SETTINGS = ("QVISION_MODEL", "QVISION_IMAGES")
 
 
@@ -78,7 +79,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executed]:
 
 
 def test_the_notebooks_are_found() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["qvision.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["qvision.ipynb", "train_from_python.ipynb"]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)

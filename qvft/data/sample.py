@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,16 +42,44 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class ImageInMemory:
-    """A Pillow image that a caller holds; the same object is the same image."""
+    """A Pillow image that a caller holds; without a label the same object is the same image."""
 
     image: Image.Image
+    label: str = ""
 
     @property
     def name(self) -> str:
-        return f"image in memory {id(self.image):x}"
+        return self.label or f"image in memory {id(self.image):x}"
+
+    @property
+    def content_id(self) -> str:
+        """Hex SHA-256 of what the image holds, the same for equal images."""
+        image = self.image
+        digest = hashlib.sha256(f"{image.mode} {image.size} {image.getpalette()}".encode())
+        digest.update(image.tobytes())
+        return digest.hexdigest()
 
     def open(self) -> Image.Image:
         return self.image.copy()
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """The bytes of an image file that a caller holds; without a label equal bytes are one image."""
+
+    content: bytes
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.label or f"image {hashlib.sha256(self.content).hexdigest()[:16]}"
+
+    def encoded(self) -> bytes:
+        """The bytes."""
+        return self.content
+
+    def open(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.content))
 
 
 @dataclass(frozen=True, slots=True)

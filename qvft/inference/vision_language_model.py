@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL.Image import Image, fromarray
+from transformers import PreTrainedModel
 
+from qvft.adapters.lora import PeftModel
+from qvft.data.images.sources import ImageLike, image_source
 from qvft.data.inputs import require_question
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
-from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
+from qvft.data.sample import ImageSource, Sample
 from qvft.data.text_cleaning import require_text_left
 from qvft.data.truncation import cut_warnings
 from qvft.errors import DataError
-from qvft.files import given_path
 from qvft.inference.generation_config import check_fields, generation_fields
 from qvft.inference.predict import Outcome, outcomes
 from qvft.log import get_logger
@@ -25,7 +25,6 @@ from qvft.setup.model import require_positions
 from qvft.setup.resolve_model import ResolvedModel, load_resolved, resolve_model
 
 logger = get_logger("qvft.predict")
-ImageLike = str | Path | Image | np.ndarray
 Text = str | list[str] | None
 OnBadImage = Literal["error", "skip"]
 
@@ -48,11 +47,37 @@ class VisionLanguageModel:
 
     Args:
         opened: from `resolve_model`; the weights are loaded here.
+
+    Attributes:
+        name: the run, folder or hub id it was loaded from.
+        recipe: prompts, lengths and decoding.
+        loaded: the model with its prompt template and collator.
     """
 
     def __init__(self, opened: ResolvedModel) -> None:
+        self.name = opened.name
         self.recipe = opened.recipe
         self.loaded = load_resolved(opened)
+
+    def __repr__(self) -> str:
+        adapted = ", with LoRA" if self.peft_model is not None else ""
+        place, kind = self.model.device, type(self.model).__name__
+        return f"VisionLanguageModel({self.name!r}: {kind} on {place}{adapted})"
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model of transformers, with LoRA layers in its decoder where it has any."""
+        return self.loaded.model
+
+    @property
+    def peft_model(self) -> PeftModel | None:
+        """PEFT's wrapper around `model`; None where there is no LoRA, as in a merged model."""
+        return self.loaded.handle
+
+    @property
+    def processor(self) -> Any:
+        """The processor of transformers: tokenizer and image processor."""
+        return self.loaded.processor
 
     def caption(
         self,
@@ -67,8 +92,8 @@ class VisionLanguageModel:
         """A caption of each image: a list for a list, one for a single image.
 
         Args:
-            images: paths, Pillow images, or arrays (height, width) or (height, width, 3 or 4) of
-                uint8, 0 to 255, as Pillow makes them.
+            images: paths, Pillow images, the bytes of image files, or arrays (height, width) or
+                (height, width, 3 or 4) of uint8, 0 to 255, as Pillow makes them.
             batch_size: images captioned together.
             workers: processes that decode the images; 0 decodes in this one.
             on_bad_image: `error` raises at an image that cannot be decoded, `skip` gives None.
@@ -187,32 +212,9 @@ class VisionLanguageModel:
 
 
 def _sources(images: ImageLike | Iterable[ImageLike]) -> list[ImageSource]:
-    one = isinstance(images, ImageLike | bytes) or not isinstance(images, Iterable)
+    one = isinstance(images, ImageLike) or not isinstance(images, Iterable)
     listed: Iterable[Any] = [images] if one else images  # type: ignore[assignment, list-item]
-    return [_source(image) for image in listed]
-
-
-def _source(image: Any) -> ImageSource:
-    """Raises DataError where it is no image."""
-    if isinstance(image, str | Path):
-        return ImageFile(given_path(str(image)))
-    if isinstance(image, np.ndarray):
-        coloured = image.ndim == 3 and image.shape[2] in (3, 4)
-        if image.dtype != np.uint8 or not (image.ndim == 2 or coloured) or 0 in image.shape:
-            raise DataError(
-                f"an array of {image.dtype} of shape {image.shape}",
-                where="images",
-                expected="uint8 of shape (height, width) or (height, width, 3)",
-            )
-        image = fromarray(image)
-    if not isinstance(image, Image):
-        raise DataError(
-            f"a {type(image).__name__}",
-            where="images",
-            expected="a path, a Pillow image or a numpy array",
-            do="open bytes with PIL.Image.open(io.BytesIO(...))",
-        )
-    return ImageInMemory(image)
+    return [image_source(image, where="images") for image in listed]
 
 
 def _row(source: ImageSource, question: str | None) -> Row:

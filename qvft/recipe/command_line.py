@@ -15,18 +15,28 @@ _UNKNOWN = re.compile(r"unrecognized arguments: --([\w.-]+)(?:[= ]([^\s-]\S*))?"
 class RecipeParser(argparse.ArgumentParser):
     """As argparse's, for programs that take overrides of a recipe."""
 
+    def add_overrides(self) -> None:
+        """Adds the `overrides` of a recipe."""
+        self.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="key.path=value",
+            help="any recipe key, e.g. train.epochs=3; docs/recipe_reference.md lists them",
+        )
+
     def error(self, message: str) -> NoReturn:
         """Ends with status 2; names the override that an unknown option may have meant."""
         unknown = _UNKNOWN.match(message)
         if unknown:
             name, value = unknown[1].replace("-", "_"), unknown[2] or "VALUE"
-            meant = [path for path in _keys() if path == name or path.endswith(f".{name}")]
+            meant = [path for path in recipe_keys() if path == name or path.endswith(f".{name}")]
             if meant:
                 message += f"; did you mean {' or '.join(f'{path}={value}' for path in meant[:3])}?"
         super().error(message)
 
 
-def _keys() -> list[str]:
+def recipe_keys() -> list[str]:
+    """Every key path of a recipe, e.g. `train.epochs`; sections included."""
     from qvft.recipe.schema import Recipe
 
     return list(_paths(Recipe))

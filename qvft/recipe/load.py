@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -34,6 +36,27 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = parse_recipe(content, where=str(path))
     refuse_idle(recipe, idle_keys(recipe), overrides)
     return recipe
+
+
+def override_texts(values: Mapping[str, Any]) -> list[str]:
+    """Overrides given in Python, `{"train.epochs": 3}`, as the command line has them.
+
+    Raises:
+        RecipeError: a value that YAML does not have, such as a set or an object.
+    """
+    texts = []
+    for key, value in values.items():
+        try:
+            # JSON is YAML 1.2, and a path is a text.
+            text = json.dumps(value, ensure_ascii=False, default=os.fspath)
+        except TypeError as error:
+            raise RecipeError(
+                f"a {type(value).__name__}",
+                where=key,
+                expected="a number, a text, true or false, None, a list or a dict of these",
+            ) from error
+        texts.append(f"{key}={text}")
+    return texts
 
 
 def idle_keys(recipe: Recipe) -> dict[str, str]:

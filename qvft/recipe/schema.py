@@ -6,6 +6,7 @@ here imports torch: a recipe is checked in milliseconds.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -226,6 +227,21 @@ class Recipe(Section):
         if self.train.eval_steps is not None and self.data.eval is None:
             raise ValueError("train.eval_steps needs data.eval")
         return self
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], /, **overrides: Any) -> Recipe:
+        """Reads a YAML file, lays overrides over it and checks every key.
+
+        Args:
+            path: e.g. `recipes/custom_jsonl.yaml`.
+            overrides: values by key path, e.g. `**{"train.epochs": 1}`.
+
+        Raises:
+            RecipeError: no such file, or an unknown or ill-typed key.
+        """
+        from qvft.recipe.load import load_recipe, override_texts
+
+        return load_recipe(os.fspath(path), override_texts(overrides))
 
     @property
     def run_dir(self) -> str:

@@ -22,6 +22,7 @@ from qvft.json_files import sha256_json
 from qvft.log import get_logger, heard
 from qvft.recipe.data import LONGEST_NAME, Source, folder_name_problem
 from qvft.recipe.schema import Recipe
+from qvft.setup.given_data import MEMORY, given_samples
 from qvft.setup.streaming import CHECKED, HEAD, is_streamed, stream_head, stream_of
 
 REASONS = 8
@@ -69,6 +70,8 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         DataError: what it names cannot be read, or cleaning leaves nothing of a text.
     """
     source: Source | None = getattr(recipe.data, which)
+    if source is not None and source.format == MEMORY:
+        return _checked(recipe, which, given_samples(which)[: source.limit])
     if source is None or (source.path is None and source.format != "drawn"):
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
@@ -84,6 +87,12 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         allow_outside=source.allow_outside,
         limit=source.limit,
     )
+    return _checked(recipe, which, samples)
+
+
+def _checked(recipe: Recipe, which: str, samples: list[Sample]) -> list[Sample]:
+    """The samples with as many captions as the recipe wants; raises DataError as `read_texts`."""
+    source: Source = getattr(recipe.data, which)
     if source.captions_per_image is not None:
         kept = slice(source.captions_per_image)
         samples = [replace(sample, captions=sample.captions[kept]) for sample in samples]

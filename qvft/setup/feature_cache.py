@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import PIL.Image
 import torch
@@ -150,22 +151,75 @@ def _without(loaded: Loaded, error: UserError) -> Loaded:
     return loaded
 
 
+def cache_features(
+    model: Any,
+    collator: Collator,
+    images: Sequence[ImageSource],
+    *,
+    vit: str,
+    attention: str = "sdpa",
+    cache: Path | None = None,
+    workers: int = 0,
+) -> Cached:
+    """The cached features of images, computed where they are missing: for a loop of one's own.
+
+    `replace(collator, features=cache_features(...))` makes batches that have `features` in place
+    of `pixel_values`, so that no step runs the ViT.
+
+    Args:
+        model: of any family, with its ViT.
+        collator: decodes and normalises.
+        vit: what listings of the cache call the ViT.
+        attention: kernel that the model was loaded with.
+        cache: folder; None: $QVFT_CACHE, or ~/.cache/qvft/features.
+        workers: processes that decode images.
+
+    Raises:
+        SpaceError, DataError: the cache cannot be written to.
+    """
+    encode = partial(_encode, model)
+    space = _spec(model, collator, encode, vit=vit, stored="auto", attention=attention)
+    store = open_store(cache or default_cache(), space)
+    contents = contents_of(images, max_pixels=collator.max_image_pixels)
+    read = partial(_read, collator)
+    fill(store, images, encode, read=read, contents=contents, workers=workers)
+    return Cached(store, contents)
+
+
 def _space(loaded: Loaded, recipe: Recipe, encode: Encode) -> FeatureSpec:
-    vision = loaded.model.vision_model
-    features = encode(loaded.collator.normalise([_blank()]))
-    stored = recipe.data.features_dtype
-    return FeatureSpec(
+    return _spec(
+        loaded.model,
+        loaded.collator,
+        encode,
         vit=recipe.model.id,
+        stored=recipe.data.features_dtype,
+        attention=recipe.model.kernel,
+    )
+
+
+def _spec(
+    model: Any,
+    collator: Collator,
+    encode: Encode,
+    *,
+    vit: str,
+    stored: Literal["auto"] | StoredDtype,
+    attention: str,
+) -> FeatureSpec:
+    vision = model.vision_model
+    features = encode(collator.normalise([_blank()]))
+    return FeatureSpec(
+        vit=vit,
         vit_sha256=weights_sha256(vision.state_dict().items()),
-        preprocessing=preprocessing_of(loaded.collator.image_processor),
+        preprocessing=preprocessing_of(collator.image_processor),
         compute_dtype=str(features.dtype).removeprefix("torch."),
         stored_dtype=EXACT.get(features.dtype, "float32") if stored == "auto" else stored,
         patches=features.shape[1],
         width=features.shape[2],
         vit_settings={
             "config": vision.config.to_dict() if hasattr(vision, "config") else {},
-            "attention": recipe.model.kernel,
-            "device": _place(loaded.model).type,
+            "attention": attention,
+            "device": _place(model).type,
         },
     )
 

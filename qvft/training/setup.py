@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -81,6 +81,7 @@ class TrainingSetup:
         bridge: names of the weights beside LoRA that any phase so far has trained.
         batches: batches by tokens, by phase, once they were asked for.
         cut: the objective whose weights are cut among processes, once they are.
+        callbacks: the caller's, for the trainer of each phase.
     """
 
     recipe: Recipe
@@ -94,6 +95,7 @@ class TrainingSetup:
     bridge: set[str] = field(default_factory=set)
     batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
     cut: nn.Module | None = None
+    callbacks: Sequence[TrainerCallback] = ()
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
         """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
@@ -232,7 +234,7 @@ class TrainingSetup:
         module, collator = self.objective(plan, rows)
         if self.sharded:
             module = self._cut(module)
-        callbacks: list[TrainerCallback] = []
+        callbacks = [*self.callbacks]
         if train.preflight and language:
             self._preflight(module, collator, rows)
             callbacks.append(GradientCheck(loaded.model, loaded.base.family))
@@ -297,13 +299,18 @@ class TrainingSetup:
 
 
 def training_setup(
-    recipe: Recipe, *, given: Loaded | None = None, texts: Texts | None = None
+    recipe: Recipe,
+    *,
+    given: Loaded | None = None,
+    texts: Texts | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingSetup:
     """Reads the data, loads the model and puts adapters into it.
 
     Args:
         given: the recipe's base model, where it is at hand already; it gets the adapters.
         texts: from `early.training_texts`, where they have been read already.
+        callbacks: for the trainer of each phase, behind qvft's own.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
@@ -341,7 +348,17 @@ def training_setup(
         provenance_of(recipe, base, data_hashes(splits)), images_sha256=image_hashes(splits)
     )
     branch = new_branch(recipe, loaded)
-    work = TrainingSetup(recipe, loaded, train, evaluation, plans, provenance, branch, sharded)
+    work = TrainingSetup(
+        recipe,
+        loaded,
+        train,
+        evaluation,
+        plans,
+        provenance,
+        branch,
+        sharded,
+        callbacks=callbacks,
+    )
     for plan in plans:
         work.token_batches(plan)  # so that it is said before anything long begins
     return work

@@ -9,6 +9,7 @@ from qvft.adapters.manifest import alignment_entry, read_manifest
 from qvft.errors import CheckpointError, UserError
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_texts
+from qvft.setup.given_data import where_it_lies
 
 FORMS = ("peft", "qvision", "retrieval")
 IMAGES_READ = 64
@@ -69,9 +70,12 @@ def require_texts(recipe: Recipe) -> None:
 
 def as_of_a_proof(error: UserError, recipe: Recipe) -> UserError:
     """What is wrong with data, with the reason why it is read."""
+    which = asked_about(recipe)
+    source = getattr(recipe.data, which)
+    lies = where_it_lies(which, source.format if source is not None else "")
     return type(error)(
         f"{error.given} (what is written is proven on a few samples of the run's data)",
         where=error.where,
         expected=error.expected,
-        do=f"name where the data lies now with data.{asked_about(recipe)}.path=YOUR_DATA",
+        do=f"name where the data lies now with {lies}",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peft import PeftModel
 from PIL import Image
 
 import qvft
@@ -61,11 +62,25 @@ def test_arrays_are_read_as_pillow_images_are(
     assert model.answer(arrays[1], list(ASKED)) == model.answer(files[1], list(ASKED))
 
 
+def test_bytes_are_read_as_files_are(model: qvft.VisionLanguageModel, files: list[Path]) -> None:
+    contents = [file.read_bytes() for file in files]
+    assert model.caption(contents) == model.caption(files)
+    assert model.caption(contents[1]) == model.caption(files[1])
+    with pytest.raises(ImageError):
+        model.caption(b"\x89PNG")
+
+
+def test_the_modules_of_transformers_and_peft_are_at_hand(model: qvft.VisionLanguageModel) -> None:
+    assert isinstance(model.peft_model, PeftModel)
+    assert any(one is model.model for one in model.peft_model.modules())
+    assert model.processor.tokenizer is model.loaded.template.tokenizer
+    assert type(model.model).__name__ in repr(model) and "LoRA" in repr(model)
+
+
 @pytest.mark.parametrize(
     ("images", "given"),
     [
-        (b"\x89PNG", "a bytes; expected a path"),
-        ([b"\x89PNG"], "a bytes; expected a path"),
+        (b"", "a bytes; expected a path"),
         (3, "a int; expected a path"),
         (None, "a NoneType; expected a path"),
         ([[None]], "a list; expected a path"),

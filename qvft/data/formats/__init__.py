@@ -121,7 +121,7 @@ def read_samples(
             expected="at least one image",
             do="check the path and the split",
         )
-    _require_unique(samples, where=path)
+    require_unique(samples, where=path)
     return samples
 
 
@@ -170,7 +170,8 @@ def _unreadable(error: OSError, path: str) -> DataError:
     return DataError(f"cannot be read ({error.strerror or error})", where=path, do="check the path")
 
 
-def _require_unique(samples: list[Sample], *, where: str) -> None:
+def require_unique(samples: list[Sample], *, where: str) -> None:
+    """Raises DataError where two samples or two questions have the same id."""
     sample_ids, question_ids = Unique("id of a sample"), Unique("id of a question")
     for sample in samples:
         sample_ids.add(sample.id, where=f"{where}, image {sample.image.name}")

@@ -73,11 +73,50 @@ def read(
         DataError: nothing to read at `path`, no such split or column, or a broken row.
     """
     dataset = _open(str(path), split=split)
-    found = table.resolve(columns or {}, dataset.column_names, where=str(path))
-    dataset = undecoded(dataset, found["image"], where=str(path))
     inside = PathGuard(*_homes(path), allow_outside=allow_outside)
+    yield from samples_of(dataset, columns or {}, where=str(path), inside=inside)
+
+
+def samples_of(
+    dataset: Dataset, columns: Mapping[str, str], *, where: str, inside: PathGuard
+) -> Iterator[Sample]:
+    """As `read`, of a dataset that is at hand."""
+    found = table.resolve(columns, dataset.column_names, where=where)
+    dataset = undecoded(dataset, found["image"], where=where)
     rows = dataset.select_columns(sorted(set(found.values())))
-    yield from _samples(rows, found, path=path, inside=inside)
+    yield from _samples(rows, found, path=where, inside=inside)
+
+
+def is_dataset(rows: Any) -> bool:
+    """Whether `rows` is a `datasets.Dataset`.
+
+    Raises:
+        DataError: it is several splits, or a dataset that can only be iterated over.
+    """
+    import datasets
+
+    if isinstance(rows, datasets.DatasetDict | datasets.IterableDatasetDict):
+        raise DataError("several splits", expected="one of them: " + ", ".join(map(str, rows)))
+    if isinstance(rows, datasets.IterableDataset):
+        raise DataError(
+            "an IterableDataset",
+            expected="a datasets.Dataset, or a list of dicts",
+            do="to stream data larger than memory set data.train.stream in the recipe",
+        )
+    return isinstance(rows, datasets.Dataset)
+
+
+def plain_rows(dataset: Dataset, column: str, *, where: str) -> Iterator[dict[str, Any]]:
+    """Rows as dicts without empty cells; their images are `RowImage` or paths, not decoded."""
+    dataset = undecoded(dataset.with_format(None), column, where=where)
+    images = dataset.select_columns([column])
+    for number, row in enumerate(dataset):
+        cell = row[column]
+        if cell and cell["bytes"]:
+            row[column] = RowImage(images, column, number, f"{where}, row {number}")
+        elif cell:
+            row[column] = cell["path"]
+        yield {key: value for key, value in row.items() if value is not None}
 
 
 def undecoded(dataset: Any, column: str, *, where: str) -> Any:
@@ -110,7 +149,7 @@ def _homes(path: Path) -> list[Path]:
 
 
 def _samples(
-    dataset: Dataset, found: Mapping[str, str], *, path: Path, inside: PathGuard
+    dataset: Dataset, found: Mapping[str, str], *, path: str, inside: PathGuard
 ) -> Iterator[Sample]:
     column = found["image"]
     images = dataset.select_columns([column])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import Unique, no_split
-from qvft.data.sample import ImageFile, ImageSource, Question, Sample
+from qvft.data.sample import ImageSource, Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
 
@@ -29,7 +29,7 @@ _LIST_HINTS = {
 class _Image:
     """The lines of one image so far; a question without an id gets one when all are read."""
 
-    path: Path
+    image: ImageSource
     written: str
     where: str
     id: str | None = None
@@ -65,20 +65,39 @@ def read(
     file = _file(path, split=split)
     home = images or file.parent
     inside = PathGuard(home, allow_outside=allow_outside)
-    found: dict[str, _Image] = {}
+    yield from merged(_lines(file, inside))
+
+
+def _lines(file: Path, inside: PathGuard) -> Iterator[tuple[str, dict[str, Any], ImageSource, str]]:
     for number, row in read_jsonl(file):
         where = f"{file}:{number}"
         fields.known_keys(row, ROW_KEYS, where=where)
         written = fields.text(fields.field(row, "image", where=where), "image", where=where)
-        place = inside.image(written, "image", where=where).path
-        _add(found.setdefault(str(place), _Image(place, written, where)), row, where=where)
+        yield where, row, inside.image(written, "image", where=where), written
+
+
+def merged(
+    rows: Iterable[tuple[str, Mapping[str, Any], ImageSource, str]],
+) -> Iterator[Sample]:
+    """Samples of rows with a line's fields; rows whose images have one name are merged.
+
+    Args:
+        rows: where each row was found, its fields, its image, and what an image without an id is
+            called.
+
+    Raises:
+        DataError: as `read`.
+    """
+    found: dict[str, _Image] = {}
+    for where, row, image, written in rows:
+        _add(found.setdefault(image.name, _Image(image, written, where)), row, where=where)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
-    for image in found.values():
-        name = image.id or image.caption_id or image.written
-        sample_ids.add(name, where=image.where)
-        for where, asked in _named(image, name):
+    for one in found.values():
+        name = one.id or one.caption_id or one.written
+        sample_ids.add(name, where=one.where)
+        for where, asked in _named(one, name):
             question_ids.add(asked.id, where=where)
-        yield _sample(image, name, ImageFile(image.path))
+        yield _sample(one, name)
 
 
 def record(row: Mapping[str, Any], image: ImageSource, *, name: str, where: str) -> Sample:
@@ -94,17 +113,17 @@ def record(row: Mapping[str, Any], image: ImageSource, *, name: str, where: str)
         DataError: as of a line.
     """
     fields.known_keys(row, ROW_KEYS, where=where)
-    one = _Image(Path(), name, where)
+    one = _Image(image, name, where)
     _add(one, row, where=where)
     own = one.id or one.caption_id
     if own is not None:
         one.meta.setdefault("id", own)
-    return _sample(one, name, image)
+    return _sample(one, name)
 
 
-def _sample(image: _Image, name: str, source: ImageSource) -> Sample:
+def _sample(image: _Image, name: str) -> Sample:
     questions = tuple(asked for _, asked in _named(image, name))
-    return Sample(name, source, tuple(image.captions), questions, image.meta)
+    return Sample(name, image.image, tuple(image.captions), questions, image.meta)
 
 
 def _named(image: _Image, name: str) -> Iterator[tuple[str, Question]]:

@@ -115,3 +115,9 @@ class Report(Part):
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values, in the order of the fields."""
         return self.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        """The scores as a table, for notebooks."""
+        from qvft.evaluation.report.notebook import report_html
+
+        return report_html(self)

@@ -1,0 +1,10 @@
+"""`python -m qvft COMMAND ...`: as `qvft COMMAND ...`."""
+
+from __future__ import annotations
+
+import sys
+
+from qvft.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

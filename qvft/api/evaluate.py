@@ -1,0 +1,78 @@
+"""Evaluation of a run or model: what `qvft.eval` and `qvft.Run.evaluate` both do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qvft.evaluation.run import Evaluated
+
+
+def evaluate(
+    target: str,
+    *,
+    recipe_path: str | None = None,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    overwrite: bool = False,
+    against: str | None = None,
+) -> Evaluated:
+    """Model, data, predictions, scores, comparison, report.
+
+    Args:
+        target: run folder, model folder or hub id.
+        recipe_path: for a model that is no run: data, prompts, decoding.
+        overrides: `key.path=value`, laid over the recipe.
+        out: folder of the report; None: beside the model.
+        overwrite: replace an evaluation of other data or settings in that folder.
+        against: run, model, or folder of an evaluation to compare with on the same items.
+
+    Raises:
+        UserError: the target, the recipe, the data or the folder is wrong.
+    """
+    from qvft.checking.before_torch import require_models
+    from qvft.data.rows import evaluation_rows
+    from qvft.evaluation.available_metrics import (
+        require_installed_metrics,
+        require_known_metrics,
+        require_metrics,
+    )
+    from qvft.evaluation.compared_model import compared_with
+    from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
+    from qvft.setup.data import listed, source_name
+    from qvft.setup.resolve_model import require_eval_data, resolve_model
+
+    opened = resolve_model(target, recipe_path=recipe_path, overrides=overrides, program="eval")
+    source = require_eval_data(opened)
+    require_models(opened.recipe)
+    require_known_metrics(opened.recipe.eval.metrics)
+    require_installed_metrics(opened.recipe.eval.metrics)
+    folder = out or output_folder(opened, source_name(source))
+    require_replaceable(folder)
+    if against is not None:
+        other = compared_with(against, opened, recipe_path=recipe_path, overrides=overrides)
+        if other is not None:
+            require_models(other.recipe)
+    texts = listed(opened.recipe, "eval")
+    if opened.recipe.data.on_bad_image == "error":  # all of these texts are going to be used
+        require_metrics(opened, evaluation_rows(texts.samples, texts=source.texts))
+
+    # All mistakes that can be told without torch have been told.
+    from qvft.evaluation import run
+    from qvft.evaluation.compare_runs import evaluate_against
+    from qvft.evaluation.task import prepare
+
+    task = prepare(opened, texts=texts)
+    folder = place_of(task, folder, named=out is not None, overwrite=overwrite)
+    if against is None:
+        return run.evaluate(task, folder, overwrite=overwrite)
+    return evaluate_against(
+        task,
+        folder,
+        against,
+        recipe_path=recipe_path,
+        overrides=overrides,
+        overwrite=overwrite,
+    )

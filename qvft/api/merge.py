@@ -1,0 +1,34 @@
+"""Merging a run: what `qvft.merge` and `qvft.Run.merge` both do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def merge(
+    run: Path,
+    out: Path,
+    *,
+    dtype: str | None = None,
+    shard_size: str = "5GB",
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Plan, apply, write, verify; arguments, result and errors as `weights.merge.merge_run`."""
+    from qvft.checking.before_torch import require_models
+    from qvft.files import require_new
+    from qvft.setup.run_recipe import run_recipe
+    from qvft.weights.requirements import require_texts
+    from qvft.weights.shard_size import check_shard_size
+
+    check_shard_size(shard_size)
+    recipe = run_recipe(run, list(overrides), program="merge")
+    require_models(recipe)
+    require_new(out, folder=True)
+    require_texts(recipe)
+
+    # All mistakes that can be told without torch have been told.
+    from qvft.weights.merge import merge_run
+
+    return merge_run(run, out, dtype=dtype, shard_size=shard_size, overrides=overrides)

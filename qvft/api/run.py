@@ -1,0 +1,216 @@
+"""`qvft.fit`, which trains from Python, and `qvft.Run`, the run folder that it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qvft.errors import UserError
+from qvft.files import given_path
+from qvft.json_files import complete_lines
+from qvft.recipe.load import load_recipe, override_texts, parse_recipe
+from qvft.recipe.lock import read_lock
+from qvft.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from qvft.data.formats.memory import Rows
+    from qvft.data.sample import Sample
+    from qvft.evaluation.report.report import Report
+    from qvft.inference.vision_language_model import VisionLanguageModel
+
+
+def fit(
+    recipe: Recipe | str | Path,
+    train: Rows | None = None,
+    eval: Rows | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Run:
+    """Trains what a recipe says, as `qvft train` does, and returns the run.
+
+    Args:
+        recipe: from `Recipe.load`, built in Python, or the path of a YAML file.
+        train: in place of the recipe's training data: a `datasets.Dataset`, or a list of dicts with
+            the fields of the custom JSONL. Images are paths, Pillow images, uint8 arrays, or the
+            bytes of image files. None: what the recipe names.
+        eval: in place of its evaluation data, alike; read where `train.eval_steps` says so, and by
+            `Run.evaluate`.
+        columns: of `train` and `eval`, from a field (`image`, `caption`, `question`, `answer`, ...)
+            to the name of the column that holds it, as in format hf.
+        callbacks: of transformers, for the trainer of each phase.
+
+    Raises:
+        UserError: the recipe, the data, the base checkpoint or the run folder is wrong; its
+            subclass says which.
+        FailedError: training did not succeed. Ctrl-C raises `StoppedError` after a checkpoint.
+    """
+    from qvft.api.train import train as run_training
+    from qvft.setup.given_data import data_in_memory, with_given
+
+    for callback in callbacks:
+        if not hasattr(callback, "on_step_end"):
+            raise UserError(
+                f"a {type(callback).__name__}",
+                where="callbacks",
+                expected="objects of transformers.TrainerCallback",
+            )
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    given = {
+        which: _samples(rows, columns, which=which)
+        for which, rows in (("train", train), ("eval", eval))
+        if rows is not None
+    }
+    recipe = parse_recipe(with_given(recipe, given).model_dump())
+    with data_in_memory(given):
+        folder = run_training(recipe, callbacks=callbacks)
+    return Run(folder, _given=given)
+
+
+class Run:
+    """The folder of a finished training run.
+
+    Args:
+        folder: that `qvft train` or `qvft.fit` wrote.
+
+    Attributes:
+        folder: its path.
+
+    Raises:
+        CheckpointError: it is no run folder.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, _given: Mapping[str, list[Sample]] | None = None
+    ) -> None:
+        self.folder = given_path(str(folder))
+        self._given = dict(_given or {})
+        _ = self.recipe  # says so where it is no run
+
+    def __repr__(self) -> str:
+        model = self.recipe.model.id
+        return f"Run({str(self.folder)!r}, model={model!r}, finished={self.is_finished})"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What was trained, with all defaults and overrides resolved: `recipe.lock.yaml`."""
+        return read_lock(self.folder)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its adapter is written."""
+        from qvft.adapters.fingerprints import MANIFEST
+
+        return (self.folder / "adapter" / MANIFEST).is_file()
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`: phase, step, seconds and what the trainer logged."""
+        return complete_lines(self.folder / "metrics.jsonl")
+
+    def model(self) -> VisionLanguageModel:
+        """The trained model, loaded anew, in evaluation mode on the GPU where there is one."""
+        from qvft.inference.vision_language_model import load_model
+
+        return load_model(self.folder)
+
+    def evaluate(
+        self,
+        data: Rows | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        against: str | Path | None = None,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        **overrides: Any,
+    ) -> Report:
+        """Evaluates as `qvft eval` does, writes the report, and returns it.
+
+        Args:
+            data: as `eval` of `fit`; None: the evaluation data of the recipe.
+            columns: of `data`, as in `fit`.
+            against: run, model, or folder of an evaluation to compare with on the same items.
+            out: folder of the report; None: RUN/eval/DATASET-SPLIT, or one beside it where that
+                holds another evaluation.
+            overwrite: replace another evaluation in that folder.
+            overrides: of the recipe, e.g. `**{"eval.blind": False}`.
+
+        Raises:
+            UserError: the data, an override or the run is wrong.
+        """
+        from qvft.api.evaluate import evaluate
+
+        with self._data(data, columns, which="eval") as source:
+            done = evaluate(
+                str(self.folder),
+                overrides=[*source, *override_texts(overrides)],
+                out=given_path(str(out)) if out is not None else None,
+                overwrite=overwrite,
+                against=str(against) if against is not None else None,
+            )
+        return done.report
+
+    def merge(
+        self,
+        out: str | Path,
+        *,
+        data: Rows | None = None,
+        columns: Mapping[str, str] | None = None,
+        dtype: str | None = None,
+        shard_size: str = "5GB",
+        **overrides: Any,
+    ) -> Path:
+        """Merges as `qvft merge` does into a plain checkpoint, proves it, and returns its folder.
+
+        Args:
+            out: new folder.
+            data: a few samples that the proof asks about, as `eval` of `fit`; None: the run's data.
+            columns: of `data`, as in `fit`.
+            dtype: of the written weights, e.g. `float32`; None: what the base is stored in.
+            shard_size: largest file.
+            overrides: of the recipe.
+
+        Raises:
+            UserError: the run or the base is wrong, or `out` exists.
+            VerificationError: what was written does not behave like base and adapter.
+        """
+        from qvft.api.merge import merge
+
+        folder = given_path(str(out))
+        with self._data(data, columns, which="eval") as source:
+            merge(
+                self.folder,
+                folder,
+                dtype=dtype,
+                shard_size=shard_size,
+                overrides=[*source, *override_texts(overrides)],
+            )
+        return folder
+
+    @contextmanager
+    def _data(
+        self, rows: Rows | None, columns: Mapping[str, str] | None, *, which: str
+    ) -> Iterator[list[str]]:
+        """Yields the override that names `rows`, while they and the run's own data are at hand."""
+        from qvft.setup.given_data import data_in_memory, memory_source
+
+        if rows is None:
+            with data_in_memory(self._given):
+                yield []
+            return
+        source = memory_source(None).model_dump(exclude_defaults=True)
+        samples = _samples(rows, columns, which=which)
+        with data_in_memory({**self._given, which: samples}):
+            yield override_texts({f"data.{which}": source})
+
+
+def _samples(rows: Rows, columns: Mapping[str, str] | None, *, which: str) -> list[Sample]:
+    from qvft.data.formats.memory import samples_in_memory
+
+    return samples_in_memory(rows, columns=columns, where=which)

@@ -1,0 +1,83 @@
+"""Training from a recipe: what `qvft.train` and `qvft.fit` both do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qvft.log import get_logger, is_main_process, stdout
+from qvft.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+logger = get_logger("qvft.train")
+
+
+def train(
+    recipe: Recipe, *, named: str | None = None, callbacks: Sequence[TrainerCallback] = ()
+) -> Path:
+    """Recipe, data, model, adapters, features, training, checkpoint.
+
+    Args:
+        named: what messages call the recipe; None: its name.
+        callbacks: for the trainer of each phase.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: the recipe, the data, the base checkpoint or the run folder is wrong.
+        FailedError: training did not succeed.
+    """
+    from qvft.checking.before_torch import require_models, require_settings, training_texts
+    from qvft.files import require_space, require_writable
+    from qvft.recipe.load import idle_keys
+    from qvft.recipe.unused_keys import named_in_file
+    from qvft.training.resolve_revision import resolve_revision, revision_from_lock
+    from qvft.training.run_folder import check_folder, claimed_folder, has_progress, is_finished
+
+    for line in named_in_file(recipe, idle_keys(recipe)):
+        logger.warning("%s: %s", named or recipe.name, line)
+    require_settings(recipe)
+    require_models(recipe)
+    folder = check_folder(revision_from_lock(recipe))
+    if has_progress(folder):
+        from qvft.training.recorded_data import require_same_data
+
+        require_same_data(recipe, folder)
+    if is_finished(folder):
+        logger.info("%s: training has finished already", folder)
+        return folder
+    require_writable(folder, folder=True)
+    require_writable(folder / "metrics.jsonl")
+    texts = training_texts(recipe)
+
+    # All mistakes that can be told without torch have been told.
+    from qvft.adapters.table import component_table
+    from qvft.training.run_phases import run_phases
+    from qvft.training.setup import training_setup
+
+    recipe = resolve_revision(recipe)
+    work = training_setup(recipe, texts=texts, callbacks=callbacks)
+    require_space(folder, work.needed_bytes())
+    with claimed_folder(recipe):
+        if is_finished(folder):  # by another process, meanwhile
+            return folder
+        if is_main_process():
+            for warning in work.warnings():
+                logger.warning("%s", warning)
+            for plan in work.plans:
+                stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
+        work.cache_features()
+        run_phases(
+            folder,
+            work.phase_setups(),
+            save_weights=work.save_weights,
+            restore_weights=work.restore_weights,
+        )
+        for sentence in work.look_at_queries():
+            logger.warning(sentence)
+    logger.info("adapter written to %s", folder / "adapter")
+    return folder

@@ -1,0 +1,118 @@
+"""Data given in memory from Python: a list of dicts or a `datasets.Dataset`, as samples."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from qvft.data.formats import fields, hf, jsonl, require_unique
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.images.sources import image_source
+from qvft.data.sample import ImageFile, ImageSource, Sample
+from qvft.errors import DataError
+
+if TYPE_CHECKING:
+    from qvft.data.formats.hf import Dataset
+
+    Rows: TypeAlias = Dataset | Iterable[Mapping[str, Any]]
+    """What `qvft.fit` takes as data."""
+
+
+def samples_in_memory(
+    rows: Rows, *, columns: Mapping[str, str] | None = None, where: str = "data"
+) -> list[Sample]:
+    """The samples of rows that a Python caller holds; no image is decoded.
+
+    Args:
+        rows: dicts with the fields of the custom JSONL (`image` with `captions`, `questions`,
+            `caption`, or `question` and `answer`), or a `datasets.Dataset` with the columns of
+            format hf or with those fields. An image is whatever `image_source` takes; a relative
+            path begins in the working folder. Rows of one image (path, object, equal bytes) are
+            merged.
+        columns: from a field to the name of the column that holds it, as in format hf.
+        where: what messages and, without an id, samples call the data.
+
+    Raises:
+        DataError: no rows, or whatever is wrong with one; the message names its number.
+    """
+    columns = dict(columns or {})
+    if "datasets" in sys.modules and hf.is_dataset(rows):
+        samples = list(_of_dataset(rows, columns, where=where))
+    else:
+        samples = list(jsonl.merged(_of_dicts(_listed(rows, where=where), columns, where=where)))
+    if not samples:
+        raise DataError("no rows", where=where, expected="at least one")
+    require_unique(samples, where=where)
+    return samples
+
+
+def _of_dataset(dataset: Any, columns: dict[str, str], *, where: str) -> Iterator[Sample]:
+    if "questions" in dataset.column_names and not columns:  # the custom JSONL as a dataset
+        if "image" not in dataset.column_names:
+            raise DataError("no column `image`", where=where)
+        rows = hf.plain_rows(dataset, "image", where=where)
+        yield from jsonl.merged(_of_dicts(rows, columns, where=where))
+        return
+    anywhere = PathGuard(Path(), allow_outside=True)
+    yield from hf.samples_of(dataset.with_format(None), columns, where=where, inside=anywhere)
+
+
+def _listed(rows: Any, *, where: str) -> Iterable[Any]:
+    if isinstance(rows, Iterable) and not isinstance(rows, str | bytes | Mapping | Path):
+        if not hasattr(rows, "to_dict"):
+            return rows
+        do = "give a table as frame.to_dict('records')"
+    else:
+        do = "name a file in the recipe (data.train.path), or read it to a list first"
+    raise DataError(
+        f"a {type(rows).__name__}",
+        where=where,
+        expected="a list of dicts or a datasets.Dataset",
+        do=do,
+    )
+
+
+def _of_dicts(
+    rows: Iterable[Any], columns: Mapping[str, str], *, where: str
+) -> Iterator[tuple[str, Mapping[str, Any], ImageSource, str]]:
+    """Each row as `jsonl.merged` takes it."""
+    fields.known_keys(columns, jsonl.ROW_KEYS, where=f"{where}, columns")
+    known: dict[Any, tuple[ImageSource, Any]] = {}  # an object's id is its own while it is held
+    for number, given in enumerate(rows):
+        place = f"{where}, row {number}"
+        if not isinstance(given, Mapping):
+            raise DataError(f"a {type(given).__name__}", where=place, expected="a dict")
+        row = _renamed(given, columns, where=place) if columns else given
+        fields.known_keys(row, jsonl.ROW_KEYS, where=place)
+        image = fields.field(row, "image", where=place)
+        source = image
+        if not isinstance(image, hf.RowImage):
+            source = image_source(image, where=f"{place}, image", label=place)
+        source, _ = known.setdefault(_identity(source, image), (source, image))
+        yield place, row, source, str(image) if isinstance(image, str | Path) else source.name
+
+
+def _identity(source: ImageSource, image: Any) -> Any:
+    """Equal for rows of one image."""
+    if isinstance(source, ImageFile):
+        return source.name
+    encoded = getattr(source, "encoded", None)
+    return hashlib.sha256(encoded()).digest() if encoded else id(image)
+
+
+def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], *, where: str) -> dict[str, Any]:
+    """A row by the names of fields; columns that mean nothing here are left out."""
+    taken = set(columns.values())
+    found = {key: row[key] for key in jsonl.ROW_KEYS if key in row and key not in taken}
+    for key, column in columns.items():
+        if column not in row:
+            raise DataError(
+                f"`columns.{key}` names `{column}`",
+                where=where,
+                expected="one of " + ", ".join(map(str, row)),
+            )
+        found[key] = row[column]
+    return found

@@ -1,0 +1,13 @@
+"""The public names of qvft, and the module that each comes from: `qvft.NAME` imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PUBLIC: Mapping[str, str] = {
+    "Recipe": "qvft.recipe.schema",
+    "Run": "qvft.api.run",
+    "VisionLanguageModel": "qvft.inference.vision_language_model",
+    "fit": "qvft.api.run",
+    "load_model": "qvft.inference.vision_language_model",
+}
