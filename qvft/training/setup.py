@@ -48,8 +48,7 @@ from qvft.training.arguments import (
     recompute_activations,
     training_arguments,
 )
-from qvft.training.batches.build import token_batches, view_draw
-from qvft.training.batches.build_streamed import streamed_batches
+from qvft.training.batches.build import streamed_batches, token_batches, view_draw
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.distributed.fsdp import asked_to_shard, shard, without_autocast
