@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
-
-from qvft.files import sha256_file
 
 
 @runtime_checkable
@@ -53,14 +50,6 @@ class ImageInMemory:
 
     def open(self) -> Image.Image:
         return self.image.copy()
-
-
-def encoded_sha256(source: ImageSource) -> str | None:
-    """Hex SHA-256 of the encoded image; None for a source without (pixels in memory, drawings)."""
-    if isinstance(source, ImageFile):
-        return sha256_file(source.path)
-    encoded = getattr(source, "encoded", None)  # inside a dataset or a shard
-    return hashlib.sha256(encoded()).hexdigest() if encoded else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.data.formats.drawn import DrawnImage
-from qvft.data.sample import ImageSource, Sample, encoded_sha256
+from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.files import sha256_file
 
 # Files of an adapter folder that shape what the model says; its manifest holds the run's path.
@@ -37,4 +37,9 @@ def images_hash(samples: Sequence[Sample]) -> str | None:
 
 def _content(source: ImageSource) -> str | None:
     """What determines an image's pixels: a hash of its bytes, or a drawn scene's numbers."""
-    return source.name if isinstance(source, DrawnImage) else encoded_sha256(source)
+    if isinstance(source, ImageFile):
+        return sha256_file(source.path)
+    if isinstance(source, DrawnImage):
+        return source.name
+    encoded = getattr(source, "encoded", None)  # an image inside a dataset
+    return hashlib.sha256(encoded()).hexdigest() if encoded else None
