@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 from PIL import Image
@@ -43,11 +43,6 @@ class Overlap:
     near: tuple[NearPair, ...]
     id_only: tuple[str, ...]
 
-    @property
-    def found(self) -> int:
-        """How many images of the evaluation data are also in the training data."""
-        return len(self.exact) + len({pair.first for pair in self.near})
-
 
 @dataclass(frozen=True)
 class Duplicates:
@@ -64,7 +59,7 @@ class Duplicates:
     exact: Mapping[str, tuple[tuple[str, ...], ...]]
     near: Mapping[str, tuple[NearPair, ...]]
     overlap: Overlap | None
-    groups: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str]
 
     def group(self, sample: Sample) -> str:
         """Equal for samples whose images are exact or near copies."""
