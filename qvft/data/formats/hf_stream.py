@@ -1,4 +1,4 @@
-"""Hugging Face datasets as streams: parquet files and Hub ids, rows as they come.
+"""Streaming Hugging Face datasets: parquet files and Hub ids, row by row.
 
 Rows carry their images' bytes. Equal images of several rows are not brought together, as `hf.read`
 does: nobody has seen all of them.
