@@ -173,17 +173,17 @@ def test_prompts_that_the_qformer_does_not_see_whole_are_counted(
 ) -> None:
     from dataclasses import replace
 
+    from qvft.data.data_warnings import evaluation_warnings
     from qvft.data.question_reader import QuestionReader
     from qvft.data.rows import evaluation_rows
     from qvft.recipe.load import load_recipe
-    from qvft.setup.data_warnings import evaluation_warnings
     from qvft.training.setup import training_setup
 
     work = training_setup(load_recipe(recipe_file, [f"data.train.path={degenerate}"]))
     collator = work.loaded.collator
     reader = QuestionReader(collator.template.tokenizer, 12)
     rows = evaluation_rows(work.train.samples)
-    said = evaluation_warnings(work.train, rows, replace(collator, reader=reader))
+    said = evaluation_warnings(rows, replace(collator, reader=reader), images=3, name="rows")
     message = "rows: the Q-Former reads 12 tokens: it does not see the beginning of 1 of 3 prompts"
     assert message in said
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from PIL import Image, ImageEnhance
 
 from qvft.data.images.decoding import decode
-from qvft.data.quality.image_signature import look
-from qvft.data.quality.local_difference import closer_view
-from qvft.data.quality.near_duplicates import near_pairs
+from qvft.data.quality.image_signature import sign
+from qvft.data.quality.near_duplicates import closer_view, near_pairs
 from qvft.data.sample import ImageFile, ImageInMemory
 
 
@@ -43,9 +42,9 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def tied(images: list[Image.Image]) -> int:
     """Pairs of the images that are called copies."""
-    looks = [look(ImageInMemory(image), image) for image in images]
+    signatures = [sign(ImageInMemory(image), image) for image in images]
     views = [closer_view(image) for image in images]
-    return len(near_pairs(looks, views.__getitem__))
+    return len(near_pairs(signatures, views.__getitem__))
 
 
 def main() -> None:

@@ -7,29 +7,43 @@ against, or layers to make of any size.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from safetensors import SafetensorError, safe_open
 
+from qvft.adapters.manifest import require_fields
 from qvft.errors import CheckpointError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LAYER = ".lora_A.weight"
 """What the key of a layer's first matrix ends in."""
 
-_ACTED_ON = frozenset(
-    ("peft_type", "bias", "r", "lora_alpha", "lora_dropout", "target_modules", "fan_in_fan_out")
-    + ("use_dora", "use_rslora", "inference_mode", "init_lora_weights")
-)
+
+class _Settings(BaseModel):
+    """What PEFT acts on of a LoRA that qvft.train makes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    peft_type: Literal["LORA"]
+    bias: Literal["none"]
+    r: int = Field(ge=1)
+    lora_alpha: FiniteFloat
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[str]
+    fan_in_fan_out: bool = False
+    use_dora: bool = False
+    use_rslora: bool = False
+    inference_mode: bool = False
+    init_lora_weights: bool = True
+
+
 _WITHOUT_EFFECT = frozenset(
     ("auto_mapping", "base_model_name_or_path", "megatron_core", "peft_version")
     + ("qalora_group_size", "revision", "task_type")
 )
 """What PEFT writes beside and does not act on where everything else is empty."""
-_FLAGS = ("fan_in_fan_out", "use_dora", "use_rslora", "inference_mode", "init_lora_weights")
 
 
 def read_lora_config(folder: Path) -> dict[str, Any]:
@@ -41,25 +55,17 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        kind = {"peft_type": config["peft_type"], "bias": config["bias"]}
-        sizes = int(config["r"]), float(config["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        known = _Settings.model_fields.keys() | _WITHOUT_EFFECT
+        further = [str(key)[:40] for key, value in config.items() if key not in known and value]
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"damaged: {error}", where=str(path)) from error
-    odd = [
-        str(key)[:40]
-        for key, value in config.items()
-        if key not in _ACTED_ON | _WITHOUT_EFFECT and value
-    ]
-    odd += [key for key in _FLAGS if not isinstance(config.get(key, False), bool)]
-    if kind != {"peft_type": "LORA", "bias": "none"} or odd:
+    if further:
         raise CheckpointError(
-            f"an adapter with {', '.join(odd) or kind}",
+            f"an adapter with {', '.join(further)}",
             where=str(path),
             expected="LoRA, DoRA or rsLoRA as qvft.train writes it",
         )
-    problem = _ill_sized(config, *sizes)
-    if problem:
-        raise CheckpointError(f"damaged: {problem}", where=str(path))
+    require_fields(config, _Settings, where=str(path))
     return config
 
 
@@ -99,17 +105,3 @@ def require_fitting_lora(folder: Path) -> set[str]:
             expected=f"{len(targets)} of rank {config['r']}, as in {CONFIG}",
         )
     return set(ranks)
-
-
-def _ill_sized(config: Mapping[str, Any], rank: int, alpha: float) -> str | None:
-    """What is wrong with a value that is acted on, None if nothing is."""
-    targets, dropout = config.get("target_modules"), config.get("lora_dropout", 0.0)
-    if isinstance(config["r"], bool) or rank != config["r"] or rank < 1:
-        return "r is no rank"
-    if not math.isfinite(alpha):
-        return "lora_alpha is not finite"
-    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        return "lora_dropout is no share"
-    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
-        return "target_modules is no list of names"
-    return None

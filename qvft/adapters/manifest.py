@@ -6,9 +6,10 @@ Nothing here imports torch, unless the manifest is of a QVision that is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
 
 from qvft.adapters.fingerprints import MANIFEST, READ
 from qvft.errors import CheckpointError
@@ -16,25 +17,38 @@ from qvft.errors import CheckpointError
 FORMAT = 1
 _OF_OLD_QVISION = "qformer.text_reader."
 """What no Q-Former has but the one that qvft 0.1.0 gave QVision."""
-_KINDS: Mapping[str, type] = {
-    "base_id": str,
-    "base_weights_sha256": str,
-    "family": str,
-    "recipe_sha256": str,
-    "data_sha256": dict,
-    "bridge": dict,
-}
-_ALIGNMENT: Mapping[str, type] = {
-    "objectives": list,
-    "tokenizer": str,
-    "max_text_tokens": int,
-    "vocab_size": int,
-    "pad_id": int,
-    "positions": int,
-    "embedding_width": int,
-    "text_generation": bool,
-    "weights": dict,
-}
+
+
+class _Entry(BaseModel):
+    """Of a weight."""
+
+    shape: list[int]
+    dtype: str
+
+
+class _Alignment(BaseModel):
+    objectives: list
+    tokenizer: str
+    max_text_tokens: int
+    vocab_size: int
+    pad_id: int
+    positions: int
+    embedding_width: int
+    text_generation: bool
+    weights: dict[str, _Entry]
+
+
+class _Manifest(BaseModel):
+    """Fields that are read; others may be anything."""
+
+    base_id: str
+    base_weights_sha256: str
+    family: str
+    recipe_sha256: str
+    data_sha256: dict
+    bridge: dict[str, _Entry]
+    alignment: _Alignment = Field(default=None)  # type: ignore[assignment]  # absent, never null
+    files: dict[Literal[READ], Any] = Field(default_factory=dict)  # type: ignore[valid-type]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -88,39 +102,28 @@ def require_form(manifest: Any, *, where: str) -> None:
             expected=f"format {FORMAT}",
             do="it is of a later qvft: update qvft" if later else None,
         )
-    _require_kinds(manifest, _KINDS, where=where)
-    _require_entries(manifest["bridge"], where=f"{where}: bridge")
+    require_fields(manifest, _Manifest, where=where)
     if any(name.startswith(_OF_OLD_QVISION) for name in manifest["bridge"]):
         from qvft.models.qvision.configuration import OLD_FUNCTION
 
         raise CheckpointError(OLD_FUNCTION, where=where)
-    if "alignment" in manifest:
-        _require_kinds({"alignment": manifest["alignment"]}, {"alignment": dict}, where=where)
-        _require_kinds(manifest["alignment"], _ALIGNMENT, where=f"{where}: alignment")
-        _require_entries(manifest["alignment"]["weights"], where=f"{where}: alignment.weights")
-    files = manifest.get("files", {})
-    if not isinstance(files, dict) or not set(files) <= set(READ):
+
+
+def require_fields(content: Any, model: type[BaseModel], *, where: str) -> None:
+    """Checks that parsed JSON has the fields of a pydantic model, each of its very type.
+
+    Raises:
+        CheckpointError: it has not; the first that does not fit is named.
+    """
+    try:
+        model.model_validate(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part)[:80] for part in first["loc"] if part != "[key]")
+        missing = first["type"] == "missing"
         raise CheckpointError(
-            "`files` names what is no file of an adapter",
+            f"no `{name}`" if missing else f"`{name}` is {str(first['input'])[:40]!r}",
             where=where,
-            expected="some of " + ", ".join(READ),
-        )
-
-
-def _require_kinds(content: Mapping[str, Any], kinds: Mapping[str, type], *, where: str) -> None:
-    for key, kind in kinds.items():
-        value = content.get(key)
-        if type(value) is not kind:
-            given = f"`{key}` is {type(value).__name__}" if key in content else f"no `{key}`"
-            raise CheckpointError(
-                given, where=where, expected=f"{kind.__name__}", do="copy the folder again"
-            )
-
-
-def _require_entries(entries: Mapping[str, Any], *, where: str) -> None:
-    """Each weight's entry has a shape and a type."""
-    for name, entry in entries.items():
-        shape = entry.get("shape") if isinstance(entry, dict) else None
-        whole = isinstance(shape, list) and all(type(size) is int for size in shape)
-        if not whole or not isinstance(entry.get("dtype"), str):
-            raise CheckpointError(f"the entry of {name[:80]} has no shape and dtype", where=where)
+            expected="this field" if missing else first["msg"].removeprefix("Input should be "),
+            do="copy the folder again",
+        ) from None

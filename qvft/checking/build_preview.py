@@ -15,7 +15,7 @@ from torch import Tensor
 from qvft.checking.preview import PreviewRow, Role, Token, write_preview
 from qvft.data.collate import Collator
 from qvft.data.prompt import PromptTemplate
-from qvft.data.rows import Row
+from qvft.data.rows import Row, choose_rows
 from qvft.data.token_stats import TokenStats, encode
 
 ROWS = 20
@@ -55,23 +55,7 @@ def choose(rows: Sequence[Row], stats: TokenStats, *, count: int) -> list[tuple[
         extremes[stats.most_cut_id] = ", ".join(filter(None, reasons))
     chosen = [(row, extremes[row.id]) for row in rows if row.id in extremes]
     rest = [row for row in rows if row.id not in extremes]
-    kinds = [[row for row in rest if row.kind == kind] for kind in ("caption", "question")]
-    room = count - len(chosen)
-    half = [min(len(kind), room // 2) for kind in kinds]
-    shares = (room - half[1], room - half[0])
-    spread = [_spread(kind, share) for kind, share in zip(kinds, shares, strict=True)]
-    while any(spread) and len(chosen) < count:
-        for waiting in spread:
-            if waiting and len(chosen) < count:
-                chosen.append((waiting.pop(0), ""))
-    return chosen
-
-
-def _spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """`count` rows at even distances, all where there are fewer."""
-    if len(rows) <= count:
-        return list(rows)
-    return [rows[place * len(rows) // count] for place in range(count)]
+    return [*chosen, *((row, "") for row in choose_rows(rest, count - len(chosen), spread=True))]
 
 
 def _shown(row: Row, why: str, collator: Collator) -> PreviewRow:

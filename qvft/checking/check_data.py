@@ -86,17 +86,13 @@ def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = N
 def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) -> DataFound:
     """Everything that can be said of the splits of a recipe."""
     samples = {side.which: side.split.samples for side in sides}
-    looks = {name: one for side in sides for name, one in side.split.looks.items()}
+    signatures = {name: one for side in sides for name, one in side.split.signatures.items()}
     copies = duplicates(
-        samples["train"], samples.get("eval"), looks, max_pixels=recipe.data.max_image_pixels
+        samples["train"], samples.get("eval"), signatures, max_pixels=recipe.data.max_image_pixels
     )
     asked: tuple[tuple[str, str], ...] = ()
     if copies.overlap is not None:
-        asked = asked_before(
-            samples["eval"],
-            samples["train"],
-            lambda sample: copies.content_of_copies(sample, looks),
-        )
+        asked = asked_before(samples["eval"], samples["train"], copies.group)
     known = {normal(one.text) for one in sides[0].texts if one.kind == "answer"}
     found = [_split_findings(side, template, copies, known=known, asked=asked) for side in sides]
     shown = shown_rows(sides[0].rows, template, count=EXAMPLES)
@@ -161,11 +157,7 @@ def _split_findings(
     own = side.which == "train"
     answers = distributions.answers(texts, known=None if own else known)
     overlap = None if own else copies.overlap
-    said = repeats(
-        split.samples,
-        lambda sample: copies.content_of_copies(sample, split.looks),
-        texts=split.source.texts,
-    )
+    said = repeats(split.samples, copies.group, texts=split.source.texts)
     return SplitFindings(
         name=split.name,
         images=len(split.samples),

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from transformers import PretrainedConfig
 
-from qvft.adapters.freeze import ComponentCount, count_components, mark_trainable, total_count
-from qvft.adapters.lora import add_lora
-from qvft.adapters.targets import resolve_targets
+from qvft.adapters.freeze import ComponentCount, total_count
 from qvft.checking.findings import Component, Memory, PhaseFindings
-from qvft.models.families import COMPONENTS, Family, family_of
+from qvft.models.families import family_of
 from qvft.models.query_count import config_with_queries
 from qvft.models.reference_configs import (
     known_configs,
-    meta_model,
     published_qvision,
     question_config,
 )
 from qvft.recipe.phases import PhasePlan, phase_plans
-from qvft.recipe.schema import Recipe, Tune
+from qvft.recipe.schema import Recipe
+from qvft.setup.component_counts import phase_counts
 from qvft.setup.model import base_of
 from qvft.training.memory import estimate_memory
 
@@ -30,15 +28,18 @@ def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFind
     family = family_of(config.model_type)
     image_tokens = config.num_query_tokens if family.image_tokens else 0
     row_tokens = image_tokens + recipe.data.max_text_tokens
-    phases = []
-    for plan in phase_plans(recipe):
-        counts, targets = _count(config, family, plan.tune)
-        phases.append(
-            phase_findings(
-                recipe, plan, counts, config, lora_targets=targets, row_tokens=row_tokens
-            )
+    plans = phase_plans(recipe)
+    return tuple(
+        phase_findings(
+            recipe,
+            plan,
+            found.components,
+            config,
+            lora_targets=found.lora_targets,
+            row_tokens=row_tokens,
         )
-    return tuple(phases)
+        for plan, found in zip(plans, phase_counts(config, plans), strict=True)
+    )
 
 
 def config_of(recipe: Recipe) -> PretrainedConfig:
@@ -52,11 +53,6 @@ def config_of(recipe: Recipe) -> PretrainedConfig:
     if known is None:
         return base_of(recipe).config
     return config_with_queries(known, model.query_tokens or known.num_query_tokens)
-
-
-def is_trainable(config: PretrainedConfig) -> bool:
-    """Whether the decoder is one that qvft trains; an encoder-decoder is only counted."""
-    return getattr(config, "use_decoder_only_language_model", True)
 
 
 def phase_findings(
@@ -112,21 +108,6 @@ def phase_findings(
         memory_assumes=assumes,
         steps=steps,
     )
-
-
-def _count(
-    config: PretrainedConfig, family: Family, tune: Tune
-) -> tuple[list[ComponentCount], tuple[str, ...]]:
-    """The component table and the LoRA targets of a model built on the meta device."""
-    model = meta_model(config)
-    targets: list[str] = []
-    if tune.decoder == "lora" and is_trainable(config):
-        targets = resolve_targets(model, family, tune.lora.targets)
-        lora = tune.lora
-        add_lora(model, targets, r=lora.r, alpha=lora.alpha, dora=lora.dora, rslora=lora.rslora)
-    modes = tune.model_dump(include=set(COMPONENTS))
-    mark_trainable(model, family, modes, frozen_share=tune.decoder_frozen)
-    return count_components(model, family), tuple(targets)
 
 
 def _component(row: ComponentCount) -> Component:

@@ -8,7 +8,7 @@ from pathlib import Path
 from qvft.adapters.lora import lora_targets
 from qvft.checking.build_preview import preview
 from qvft.checking.check_data import data_found, read_sides
-from qvft.checking.check_memory import config_of, geometry_phases, is_trainable, phase_findings
+from qvft.checking.check_memory import config_of, geometry_phases, phase_findings
 from qvft.checking.check_preflight import preflight_checks
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.recipe_summary import recipe_findings
@@ -22,6 +22,7 @@ from qvft.evaluation.available_metrics import (
 )
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
+from qvft.setup.component_counts import is_trainable
 from qvft.setup.data import Texts
 from qvft.setup.model import base_of, processor_of, template_of
 from qvft.training.library_settings import require_settings

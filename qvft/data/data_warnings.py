@@ -1,11 +1,13 @@
-"""What makes data worthless though nothing in it is broken, as sentences for the user."""
+"""Warnings about data that is not broken: cut texts, few images, one answer for all, few steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from qvft.data.collate import Collator
 from qvft.data.rows import Row
+from qvft.data.truncation import CutRows, cut_rows, cut_warnings
 
 FEW_IMAGES = 10
 """Below it whatever is learnt or measured holds for these images alone."""
@@ -50,6 +52,28 @@ def evaluation_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> l
     ]
 
 
+def training_warnings(
+    rows: Sequence[Row], collator: Collator, *, images: int, name: str
+) -> list[str]:
+    """What is cut, and `training_doubts`, with the split's name; of a stream of its first rows."""
+    doubts = training_doubts(rows, images=images, prompt=collator.template)
+    return _named(name, cut_warnings(rows, collator.template, collator.reader), doubts)
+
+
+def evaluation_warnings(
+    rows: Sequence[Row], collator: Collator, *, images: int, name: str, cut: CutRows | None = None
+) -> list[str]:
+    """As `training_warnings`, of the texts that a model is asked for.
+
+    Args:
+        cut: `truncation.cut_rows` of them as they are asked, where it is known.
+    """
+    template = collator.template
+    cut = cut or cut_rows(rows, template, asked=True)
+    doubts = evaluation_doubts(rows, images=images, prompt=template)
+    return _named(name, cut_warnings(rows, template, collator.reader, cut=cut), doubts)
+
+
 def prediction_doubts(texts: Sequence[str]) -> list[str]:
     """What should be known of a model's texts before their scores are read."""
     if len(texts) < 2 or len({_plain(text) for text in texts}) > 1:
@@ -92,6 +116,10 @@ def prompts_repeated(rows: Sequence[Row], prompt: Prompts) -> list[str]:
                 "the texts or of the recipe"
             )
     return found
+
+
+def _named(name: str, *sentences: Sequence[str]) -> list[str]:
+    return [f"{name}: {sentence}" for some in sentences for sentence in some]
 
 
 def _one_text(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qvft.data.prompt import Kind
@@ -77,6 +77,33 @@ def evaluation_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Ro
             rows.extend(_question_rows(sample, meta))
     _require_unique(rows)
     return rows
+
+
+def choose_rows(rows: Sequence[Row], count: int, *, spread: bool = False) -> list[Row]:
+    """Up to `count` rows to be shown or compared, captions and questions in turn.
+
+    Args:
+        rows: of a split.
+        spread: at even distances over the rows; otherwise from the first on, new images first.
+    """
+    queues: dict[str, list[Row]] = {}
+    for row in rows if spread else _new_images_first(rows):
+        queues.setdefault(row.kind, []).append(row)
+    if spread:
+        for kind, queue in queues.items():
+            others = min(len(rows) - len(queue), count // 2)
+            share = min(count - others, len(queue))
+            queues[kind] = [queue[place * len(queue) // share] for place in range(share)]
+    chosen: list[Row] = []
+    while any(queues.values()) and len(chosen) < count:
+        chosen += [queue.pop(0) for queue in queues.values() if queue]
+    return chosen[:count]
+
+
+def _new_images_first(rows: Iterable[Row]) -> list[Row]:
+    fresh: dict[str, Row] = {}
+    repeated = [row for row in rows if fresh.setdefault(row.sample.id, row) is not row]
+    return [*fresh.values(), *repeated]
 
 
 def _require_unique(rows: Iterable[Row]) -> None:

@@ -1,4 +1,4 @@
-"""Samples that are passed over instead of listed, and how their order is shuffled."""
+"""Streaming datasets: samples read pass after pass, and the shuffle buffer of their rows."""
 
 from __future__ import annotations
 

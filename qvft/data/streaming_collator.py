@@ -1,4 +1,4 @@
-"""Batches of a stream, whose images nobody has looked at before."""
+"""Collator of a streamed dataset: rows whose image does not decode count nothing."""
 
 from __future__ import annotations
 

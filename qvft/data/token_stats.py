@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from qvft.data.prompt import PromptTemplate, TokenRow
-from qvft.data.rows import Row
+from qvft.data.rows import Row, choose_rows
 
 
 @dataclass(frozen=True)
@@ -130,19 +130,9 @@ def _cut(lengths: list[tuple[int, int]]) -> Cut:
     return Cut(len(lengths), rows, rows / len(lengths), tokens, lost, lost / max(tokens, 1))
 
 
-def shown_rows(rows: Iterable[Row], template: PromptTemplate, *, count: int) -> list[ShownRow]:
-    """The first rows of different images, captions and questions in turn while both last."""
-    waiting: dict[str, list[Row]] = {"caption": [], "question": []}
-    seen: set[tuple[str, str]] = set()
-    for row in rows:
-        if len(waiting[row.kind]) < count and (row.kind, row.sample.id) not in seen:
-            seen.add((row.kind, row.sample.id))
-            waiting[row.kind].append(row)
-    chosen: list[Row] = []
-    while len(chosen) < count and any(waiting.values()):
-        fullest = max(waiting, key=lambda kind: len(waiting[kind]))
-        chosen.append(waiting[fullest].pop(0))
-    return [_shown(row, template) for row in chosen]
+def shown_rows(rows: Sequence[Row], template: PromptTemplate, *, count: int) -> list[ShownRow]:
+    """What some rows consist of, as `rows.choose_rows` chooses them."""
+    return [_shown(row, template) for row in choose_rows(rows, count)]
 
 
 def encode(row: Row, template: PromptTemplate) -> TokenRow:

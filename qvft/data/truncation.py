@@ -72,23 +72,35 @@ def cut_warnings(
     reader: QuestionReader | None,
     *,
     asked: bool = False,
+    cut: CutRows | None = None,
 ) -> list[str]:
     """Sentences on what the decoder, and a Q-Former that reads prompts, do not see of the texts.
 
     Args:
         reader: of such a Q-Former.
         asked: as of `cut_rows`.
+        cut: `cut_rows` of the same, where it is known.
     """
-    found = cut_rows(rows, template, asked=asked).warning(template.max_text_tokens)
+    cut = cut or cut_rows(rows, template, asked=asked)
+    found = cut.warning(template.max_text_tokens)
     if reader is not None:
         prompts = [template.prompt_text(row.kind, row.question) for row in rows]
-        cut = too_long(prompts, reader.tokenizer, reader.most_tokens)
-        if cut:
+        unseen = too_long(prompts, reader.tokenizer, reader.most_tokens)
+        if unseen:
             found.append(
                 f"the Q-Former reads {reader.most_tokens} tokens: it does not see the beginning of "
-                f"{cut:,} of {len(rows):,} prompts"
+                f"{unseen:,} of {len(rows):,} prompts"
             )
     return found
+
+
+def text_branch_warnings(texts: Sequence[str], tokenizer: Any, limit: int) -> list[str]:
+    """A sentence on captions that are too long for the text branch, which cuts their end."""
+    cut = too_long(texts, tokenizer, limit)
+    return [
+        f"the text branch of itc, itm and itg reads {limit} tokens: it does not see the end of "
+        f"{cut:,} of {len(texts):,} captions"
+    ] * (cut > 0)
 
 
 def too_long(texts: Sequence[str], tokenizer: Any, limit: int) -> int:

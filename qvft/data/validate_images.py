@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from qvft.data.images.decoding import ABSENT, MAX_PIXELS, check, decode
-from qvft.data.quality.image_signature import ImageSignature, look
+from qvft.data.quality.image_signature import ImageSignature, sign
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import ImageError
 
@@ -66,7 +66,7 @@ def validate_images(
             if absent
             else first.do,
         ) from first
-    return _divided(samples, bad)
+    return _partition(samples, bad)
 
 
 def validate_and_sign(
@@ -74,11 +74,11 @@ def validate_and_sign(
 ) -> tuple[list[Sample], list[Skipped], dict[str, ImageSignature]]:
     """As `validate_images` under `skip`, and each image's signature by name, from one decoding."""
 
-    def seen(source: ImageSource) -> ImageSignature:
-        return look(source, decode(source, max_pixels=max_pixels))
+    def signed(source: ImageSource) -> ImageSignature:
+        return sign(source, decode(source, max_pixels=max_pixels))
 
-    looks, bad = _each_image(samples, seen, workers=workers)
-    return *_divided(samples, bad), looks
+    signatures, bad = _each_image(samples, signed, workers=workers)
+    return *_partition(samples, bad), signatures
 
 
 def _each_image(
@@ -104,7 +104,7 @@ def _each_image(
     return done, bad
 
 
-def _divided(
+def _partition(
     samples: Sequence[Sample], bad: Mapping[str, ImageError]
 ) -> tuple[list[Sample], list[Skipped]]:
     kept = [sample for sample in samples if sample.image.name not in bad]

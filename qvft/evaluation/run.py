@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qvft.data.data_warnings import prediction_doubts
+from qvft.data.data_warnings import evaluation_warnings, prediction_doubts
 from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
+from qvft.data.truncation import cut_rows
 from qvft.evaluation.available_metrics import prediction_rows
 from qvft.evaluation.baselines import DEFINITION
 from qvft.evaluation.comparison import Comparison
@@ -42,7 +43,6 @@ from qvft.json_files import json_text, read_jsonl
 from qvft.log import get_logger, is_main_process
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_model import with_heads
-from qvft.setup.data_warnings import alignment_warnings, cut_counts, evaluation_warnings
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded
 from qvft.setup.query_similarity import query_similarity
@@ -88,11 +88,14 @@ def evaluate(
     require_replaceable(folder)
     recipe = task.opened.recipe
     loaded = with_features(load_resolved(task.opened), recipe, task.split.samples)
-    warnings = evaluation_warnings(task.split, task.rows, loaded.collator)
+    split, cut = task.split, cut_rows(task.rows, loaded.template, asked=True)
+    warnings = evaluation_warnings(
+        task.rows, loaded.collator, images=len(split.samples), name=split.name, cut=cut
+    )
     if is_main_process():
         for text in warnings:
             logger.warning("%s", text)
-    counts = cut_counts(task.rows, loaded.template)
+    counts = {"prompts_cut": cut.prompts, "targets_cut": cut.targets}
     with replacing(folder) as partial:
         if not overwrite and is_main_process():
             place_of(task, folder, named=True)  # another process may have been faster
@@ -257,7 +260,7 @@ def _groups_of_model(
             captions = [
                 text for row in task.rows if row.kind == "caption" for text in row.references
             ]
-            said += alignment_warnings(task.split, captions, aligned.branch)
+            said += aligned.branch.warnings(captions, name=task.split.name)
             groups[name] = retrieval_group(aligned, items, sources, top=recipe.eval.rerank, **pace)
         else:
             assert task.classes is not None

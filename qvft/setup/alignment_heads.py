@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from qvft.adapters.checkpoint import Alignment, restore_alignment
 from qvft.adapters.manifest import alignment_entry, read_manifest
+from qvft.data.truncation import text_branch_warnings
 from qvft.errors import ModelError, RecipeError
 from qvft.log import get_logger
 from qvft.models.alignment.heads import AlignmentHeads
@@ -34,6 +36,11 @@ class TextBranch:
     def heads(self) -> AlignmentHeads:
         """The heads themselves."""
         return self.saved.heads
+
+    def warnings(self, captions: Sequence[str], *, name: str) -> list[str]:
+        """On captions of the split `name` of which the branch does not see the end."""
+        limit = self.saved.max_text_tokens
+        return [f"{name}: {one}" for one in text_branch_warnings(captions, self.tokenizer, limit)]
 
     def trained_weights(self) -> int:
         """How many of their weights are trained."""

@@ -47,9 +47,9 @@ Texts = Mapping[str, Listed]
 class Split:
     """A split as read: its usable samples, what was left out, and a hash of its texts.
 
-    `looks` has the images in small by name, where `inspect_split` has read it. Of a `stream`,
-    `samples` are the first few, and the hash is the stream's own. `remarks` say what the format
-    has left out.
+    `signatures` are those of the images by name, where `inspect_split` has read them. Of a
+    `stream`, `samples` are the first few, and the hash is the stream's own. `remarks` say what the
+    format has left out.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Split:
     samples: list[Sample]
     skipped: list[Skipped]
     sha256: str
-    looks: Mapping[str, ImageSignature] = field(default_factory=dict)
+    signatures: Mapping[str, ImageSignature] = field(default_factory=dict)
     stream: Stream | None = None
     remarks: tuple[str, ...] = ()
 
@@ -154,7 +154,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
 
 
 def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split:
-    """The recipe's `train` or `eval` data with its images' looks, for a check of the data.
+    """The recipe's `train` or `eval` data with its images' signatures, for a check of the data.
 
     Unusable images are listed, all of them, whatever `data.on_bad_image` says.
 
@@ -176,7 +176,7 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
     if source.format == "drawn":
         return Split(source_name(source), source, samples, [], samples_hash(samples))
     logger.info("data.%s: looking at the images of %d samples", which, len(samples))
-    kept, skipped, looks = validate_and_sign(
+    kept, skipped, signatures = validate_and_sign(
         samples,
         max_pixels=recipe.data.max_image_pixels,
         workers=max(1, recipe.data.workers),
@@ -186,7 +186,7 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
         raise _no_image(which, skipped)
     sha256 = samples_hash(kept) if stream is None else stream.sha256
     name = source_name(source)
-    return Split(name, source, kept, skipped, sha256, looks, stream, remarks)
+    return Split(name, source, kept, skipped, sha256, signatures, stream, remarks)
 
 
 def _streamed(recipe: Recipe) -> Split:

@@ -1,4 +1,4 @@
-"""From a recipe to training data that is passed over instead of listed."""
+"""Opens the streamed training data of a recipe, and reads its first records."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from qvft.adapters.checkpoint import (
     save_checkpoint,
 )
 from qvft.adapters.freeze import ComponentCount, count_components
-from qvft.data.data_warnings import few_steps
+from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.data.streaming_collator import StreamingCollator
 from qvft.errors import RecipeError
@@ -32,7 +32,6 @@ from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import TextBranch, new_branch, require_alignable
 from qvft.setup.data import Split, Texts, read_split
-from qvft.setup.data_warnings import alignment_warnings, evaluation_warnings, training_warnings
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import (
     Loaded,
@@ -49,8 +48,7 @@ from qvft.training.arguments import (
     recompute_activations,
     training_arguments,
 )
-from qvft.training.batches.build import token_batches, view_draw
-from qvft.training.batches.build_streamed import streamed_batches
+from qvft.training.batches.build import streamed_batches, token_batches, view_draw
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.distributed.fsdp import asked_to_shard, shard, without_autocast
@@ -172,10 +170,12 @@ class TrainingSetup:
         """What should be known of the data and of the length of training before it begins."""
         split, collator = self.train, self.loaded.collator
         rows = training_rows(split.samples, texts=split.source.texts)
-        found = training_warnings(split, rows, collator)
+        found = training_warnings(rows, collator, images=len(split.samples), name=split.name)
         if self.eval is not None:
             asked = evaluation_rows(self.eval.samples, texts=self.eval.source.texts)
-            found += evaluation_warnings(self.eval, asked, collator)
+            found += evaluation_warnings(
+                asked, collator, images=len(self.eval.samples), name=self.eval.name
+            )
         return [*found, *self.further_warnings()]
 
     def further_warnings(self) -> list[str]:
@@ -184,7 +184,7 @@ class TrainingSetup:
         if self.branch is not None:
             rows = training_rows(self.train.samples, texts=self.train.source.texts)
             captions = [row.target for row in rows if row.kind == "caption"]
-            found += alignment_warnings(self.train, captions, self.branch)
+            found += self.branch.warnings(captions, name=self.train.name)
         for plan in self.plans:
             found += few_steps(plan.phase.name, self.steps(plan))
         return found

@@ -42,25 +42,6 @@ class Probe:
     read: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def choose_rows(rows: Sequence[Row], count: int = PROBES) -> list[Row]:
-    """Up to `count` rows, captions and questions in turn, new images first."""
-    queues: dict[str, list[Row]] = {}
-    seen: set[str] = set()
-    repeated: list[Row] = []
-    for row in rows:
-        fresh = row.sample.id not in seen
-        seen.add(row.sample.id)
-        (queues.setdefault(row.kind, []) if fresh else repeated).append(row)
-    for row in repeated:
-        queues.setdefault(row.kind, []).append(row)
-    chosen: list[Row] = []
-    while len(chosen) < min(count, len(rows)):
-        for queue in queues.values():
-            if queue and len(chosen) < count:
-                chosen.append(queue.pop(0))
-    return chosen
-
-
 def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
     """What is compared for each row; rows whose text had to be cut are left out.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from qvft.data.prompt import PromptTemplate
-from qvft.data.rows import Row, evaluation_rows
+from qvft.data.rows import Row, choose_rows, evaluation_rows
 from qvft.errors import RecipeError, UserError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.load import load_processor
@@ -18,7 +18,7 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_split
 from qvft.setup.model import template_of, trained_model
 from qvft.weights.outputs import Output, toolkit_logits, toolkit_outputs
-from qvft.weights.probes import Probe, choose_rows, make_probes
+from qvft.weights.probes import PROBES, Probe, make_probes
 from qvft.weights.requirements import as_of_a_proof, asked_about, of_a_few
 from qvft.weights.tolerance import Tolerance, jitter, tolerance_of
 
@@ -105,12 +105,12 @@ def require_rows(recipe: Recipe, base: BaseCheckpoint) -> list[Row]:
             where=f"data.{asked_about(recipe)}",
             do="name data with shorter texts, or raise data.max_text_tokens",
         )
-    return choose_rows(whole)
+    return choose_rows(whole, PROBES)
 
 
 def probe_rows(recipe: Recipe) -> list[Row]:
     """Rows of the recipe's eval data, or of its training data where it has none."""
-    return choose_rows(_first_rows(recipe))
+    return choose_rows(_first_rows(recipe), PROBES)
 
 
 def _first_rows(recipe: Recipe) -> list[Row]:

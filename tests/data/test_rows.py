@@ -1,10 +1,11 @@
 """From samples to rows: which texts, which target, which references."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from qvft.data.rows import evaluation_rows, training_rows
+from qvft.data.rows import Row, choose_rows, evaluation_rows, training_rows
 from qvft.data.sample import ImageFile, Question, Sample
 from qvft.errors import DataError
 
@@ -83,3 +84,29 @@ def test_ids_that_cannot_be_told_apart_are_refused() -> None:
     asked = Question("1#captions", "Which?", ("a",))
     with pytest.raises(DataError, match="two texts are called 1#captions"):
         evaluation_rows([*numbered(1), Sample("x", SAMPLE.image, questions=(asked,))])
+
+
+def row(kind: Literal["caption", "question"], image: int, number: int = 0) -> Row:
+    sample = Sample(f"image{image}", ImageFile(Path("s.png")))
+    question = "What is it?" if kind == "question" else None
+    return Row(f"{kind}{image}#{number}", sample, kind, question, "red", ("red",), {})
+
+
+def test_kinds_take_turns_and_new_images_come_first() -> None:
+    rows = [row("caption", 0), row("question", 0), row("question", 1), row("question", 1, 1)]
+    ids = [chosen.id for chosen in choose_rows(rows, 3)]
+    assert ids == ["caption0#0", "question1#0", "question0#0"]
+
+
+def test_fewer_rows_than_asked_for_are_all_chosen() -> None:
+    rows = [row("question", 0), row("question", 0, 1)]
+    assert len(choose_rows(rows, 8)) == len(choose_rows(rows, 8, spread=True)) == 2
+    assert choose_rows([], 8) == choose_rows([], 8, spread=True) == []
+
+
+def test_spread_rows_are_at_even_distances_and_fill_up_a_short_kind() -> None:
+    rows = [row("caption", n) for n in range(3)] + [row("question", n) for n in range(100)]
+    ids = [chosen.id for chosen in choose_rows(rows, 13, spread=True)]
+    assert [name for name in ids if name.startswith("c")] == [f"caption{n}#0" for n in range(3)]
+    assert ids[1::2][:2] == ["question0#0", "question10#0"]
+    assert ids[-1] == "question90#0"

@@ -14,25 +14,13 @@ from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.data.sample import Sample
 from qvft.models.tiny import QUERY_TOKENS, VOCABULARY_SIZE
-from qvft.weights.probes import choose_rows, make_probes
+from qvft.weights.probes import make_probes
 
 
 def row(kind: str, image: int, number: int = 0) -> Row:
     sample = Sample(f"image{image}", DrawnImage(0, image, 48))
     question = "What is it?" if kind == "question" else None
     return Row(f"{kind}{image}#{number}", sample, kind, question, "red", ("red",), {})
-
-
-def test_kinds_take_turns_and_new_images_come_first() -> None:
-    rows = [row("caption", 0), row("question", 0), row("question", 1), row("question", 1, 1)]
-    ids = [chosen.id for chosen in choose_rows(rows, 3)]
-    assert ids == ["caption0#0", "question1#0", "question0#0"]
-
-
-def test_fewer_rows_than_asked_for_are_all_chosen() -> None:
-    rows = [row("question", 0), row("question", 0, 1)]
-    assert len(choose_rows(rows, 8)) == 2
-    assert choose_rows([], 8) == []
 
 
 def test_a_probe_is_what_the_collator_makes_of_a_row(tiny_folder: Path) -> None:

@@ -72,7 +72,7 @@ def read(
     Raises:
         DataError: nothing to read at `path`, no such split or column, or a broken row.
     """
-    dataset = _open(str(path), split=split)
+    dataset = load(str(path), split=split)
     inside = PathGuard(*_homes(path), allow_outside=allow_outside)
     yield from samples_of(dataset, columns or {}, where=str(path), inside=inside)
 
@@ -179,10 +179,18 @@ def _samples(
     yield from (one.sample() for one in gathered.values())
 
 
-def _open(path: str, *, split: str | None) -> Dataset:
-    """One split of what `path` names, from disk if it is there, otherwise from the Hub."""
+def load(path: str, *, split: str | None, streaming: bool = False) -> Any:
+    """One split of what `path` names, from disk if it is there, otherwise from the Hub.
+
+    Args:
+        path, split: as `read`.
+        streaming: gives an `IterableDataset`; on disk of parquet alone.
+
+    Raises:
+        DataError: as `read`.
+    """
     place = Path(path)
-    if not place.exists() and not is_hub_id(path):
+    if not place.exists() and _HUB_ID.fullmatch(path) is None:
         raise DataError("no such file or folder", where=path, do="check the path")
 
     import datasets
@@ -190,8 +198,11 @@ def _open(path: str, *, split: str | None) -> Dataset:
 
     try:
         if place.is_file():
-            return _load_file(place)
-        loaded = _load_folder(place) if place.exists() else _load_hub(path, split=split)
+            return _load_file(place, streaming=streaming)
+        if place.exists():
+            loaded = _load_folder(place, streaming=streaming)
+        else:
+            loaded = _load_hub(path, split=None if streaming else split, streaming=streaming)
     except DataError:
         raise
     except (DatasetsError, OSError, ValueError) as error:
@@ -208,15 +219,11 @@ def _open(path: str, *, split: str | None) -> Dataset:
         if split is None or loaded.split is None:
             return loaded
         loaded = {str(loaded.split): loaded}
-    return split_of(loaded, split, where=path)
+    return _split_of(loaded, split, where=path)
 
 
-def split_of(loaded: Mapping[str, Any], split: str | None, *, where: str) -> Any:
-    """The split that is asked for, or the only one.
-
-    Raises:
-        DataError: there is none of that name, or several and none is named.
-    """
+def _split_of(loaded: Mapping[str, Any], split: str | None, *, where: str) -> Any:
+    """The split that is asked for, or the only one."""
     for name in (split, _ALIASES.get(split or "")):
         if name is not None and name in loaded:
             return loaded[name]
@@ -225,7 +232,7 @@ def split_of(loaded: Mapping[str, Any], split: str | None, *, where: str) -> Any
     raise no_split(split, where=where, splits=loaded)
 
 
-def _load_file(path: Path) -> Dataset:
+def _load_file(path: Path, *, streaming: bool) -> Any:
     """A parquet file whole: a split is only a label for it."""
     import datasets
 
@@ -236,12 +243,16 @@ def _load_file(path: Path) -> Dataset:
             expected="a .parquet file or a folder",
             do="put a table beside its images as metadata.csv, with a column `file_name`",
         )
-    return datasets.load_dataset("parquet", data_files=str(path), split="train")
+    return datasets.load_dataset(
+        "parquet", data_files=str(path), split="train", streaming=streaming
+    )
 
 
-def _load_folder(path: Path) -> Any:
+def _load_folder(path: Path, *, streaming: bool) -> Any:
     import datasets
 
+    if streaming:
+        return datasets.load_dataset("parquet", data_dir=str(path), streaming=True)
     if any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
         return datasets.load_from_disk(str(path))
     if any(file for name in _METADATA for file in path.rglob(name)):
@@ -267,17 +278,12 @@ def _paths(split: Any, *, where: str) -> Iterator[str]:
             yield row["image"]["path"]
 
 
-def is_hub_id(path: str) -> bool:
-    """Whether it is written as `owner/name` or `owner/name:config`."""
-    return _HUB_ID.fullmatch(path) is not None
-
-
-def _load_hub(path: str, *, split: str | None) -> Any:
+def _load_hub(path: str, *, split: str | None, streaming: bool) -> Any:
     import datasets
 
     name, _, config = path.partition(":")
     try:
-        return datasets.load_dataset(name, config or None, split=split)
+        return datasets.load_dataset(name, config or None, split=split, streaming=streaming)
     except (OSError, ValueError) as error:
         raise DataError(
             f"not here, and the Hub gives no such dataset ({type(error).__name__})",

@@ -1,4 +1,4 @@
-"""Hugging Face datasets as streams: parquet files and Hub ids, rows as they come.
+"""Streaming Hugging Face datasets: parquet files and Hub ids, row by row.
 
 Rows carry their images' bytes. Equal images of several rows are not brought together, as `hf.read`
 does: nobody has seen all of them.
@@ -120,41 +120,17 @@ def stream(
         DataError: nothing to read at `path`, or no such split or column.
     """
     where = str(path)
-    dataset, files = _open(path, split=split)
-    names = dataset.column_names or list(dataset.features or next(iter(dataset), {}))
-    found = table.resolve(columns or {}, names, where=where)
-    dataset = dataset.select_columns(sorted(set(found.values())))
-    return DatasetStream(hf.undecoded(dataset, found["image"], where=where), found, where, files)
-
-
-def _open(path: Path, *, split: str | None) -> tuple[Any, tuple[tuple[str, int], ...]]:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if path.exists() and (not files or files[0].suffix != ".parquet"):
         raise DataError(
             "no .parquet file",
-            where=str(path),
+            where=where,
             expected="parquet, or a Hub id, where a dataset is streamed",
             do="leave stream out, or pack the data as tar shards (format: tar)",
         )
-    if not path.exists() and not hf.is_hub_id(str(path)):
-        raise DataError("no such file or folder", where=str(path), do="check the path")
     sizes = tuple((file.name, file.stat().st_size) for file in files if file.exists())
-    try:
-        if path.is_file():  # a split is only a label for it
-            return datasets.load_dataset(
-                "parquet", data_files=str(path), split="train", streaming=True
-            ), sizes
-        if path.exists():
-            loaded = datasets.load_dataset("parquet", data_dir=str(path), streaming=True)
-        else:
-            name, _, config = str(path).partition(":")
-            loaded = datasets.load_dataset(name, config or None, streaming=True)
-    except (DatasetsError, OSError, ValueError) as error:
-        summary = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"`datasets` cannot stream it: {summary or type(error).__name__}", where=str(path)
-        ) from error
-    return hf.split_of(loaded, split, where=str(path)), sizes
+    dataset = hf.load(where, split=split, streaming=True)
+    names = dataset.column_names or list(dataset.features or next(iter(dataset), {}))
+    found = table.resolve(columns or {}, names, where=where)
+    dataset = dataset.select_columns(sorted(set(found.values())))
+    return DatasetStream(hf.undecoded(dataset, found["image"], where=where), found, where, sizes)

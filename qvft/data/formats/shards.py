@@ -28,24 +28,24 @@ def shard_files(path: Path, *, split: str | None = None) -> list[Path]:
     """
     if path.is_dir():
         found = sorted(path.glob("*.tar"))
-        if split is not None:
+        if split is not None and found:
             splits = {shard.stem.partition("-")[0] for shard in found}
-            found = [shard for shard in found if shard.stem.partition("-")[0] == split]
-            if splits and not found:
+            if split not in splits:
                 raise no_split(split, where=str(path), splits=splits)
-    elif _RANGE.search(str(path)):
-        found = [Path(name) for name in _spelt_out(str(path))]
-    elif any(mark in str(path) for mark in "*?["):
-        found = [Path(name) for name in sorted(glob.glob(str(path)))]
+            found = [shard for shard in found if shard.stem.partition("-")[0] == split]
     else:
-        found = [path]
-    if not found:
-        raise DataError("no .tar file", where=str(path), expected=_EXPECTED, do="check the path")
-    for shard in found:
-        if not shard.is_file():
-            raise DataError(
-                "no such file", where=str(shard), expected=_EXPECTED, do="check the path"
-            )
+        names = _spelt_out(str(path))
+        if len(names) == 1 and glob.has_magic(names[0]):
+            names = sorted(glob.glob(names[0]))
+        found = [Path(name) for name in names]
+    missing = next((shard for shard in found if not shard.is_file()), None)
+    if not found or missing:
+        raise DataError(
+            "no such file" if missing else "no .tar file",
+            where=str(missing or path),
+            expected=_EXPECTED,
+            do="check the path",
+        )
     return found
 
 
@@ -71,6 +71,5 @@ def _spelt_out(path: str) -> list[str]:
             do="correct the range",
         )
     rest = _spelt_out(path[found.end() :])
-    before = path[: found.start()]
     numbers = (str(number).zfill(len(found[1])) for number in range(first, last + 1))
-    return [f"{before}{number}{end}" for number in numbers for end in rest]
+    return [f"{path[: found.start()]}{number}{end}" for number in numbers for end in rest]

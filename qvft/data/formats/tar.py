@@ -1,24 +1,23 @@
-"""Tar shards as WebDataset has them: members `KEY.jpg` and `KEY.json` or `KEY.txt`, side by side.
+"""WebDataset tar shards: `KEY.jpg` beside `KEY.json` or `KEY.txt`, listed or streamed.
 
 Members are found by their headers and read where they lie; nothing is unpacked, and no member's
-name becomes a path. An image's bytes are read when it is decoded, so that a shuffled buffer of
+name becomes a path. An image's bytes are read when it is decoded, so that a shuffle buffer of
 records holds places and texts alone.
 """
 
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from random import Random
-from typing import BinaryIO
 
 from PIL import Image
 
 from qvft.data.formats import fields, jsonl
 from qvft.data.formats.shards import shard_files, shard_names
-from qvft.data.formats.tar_members import Member, members
 from qvft.data.sample import Sample
 from qvft.data.stream import Part
 from qvft.errors import DataError, ImageError
@@ -26,12 +25,14 @@ from qvft.json_files import json_object, sha256_json
 
 IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 TEXTS = frozenset({"json", "txt"})
+MAX_MEMBER_BYTES = 400_000_000
 _TEXT_KEYS = ("captions", "questions", "question")
+_BROKEN = (tarfile.TarError, OSError, ValueError, EOFError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
 class TarImage:
-    """An image in an uncompressed tar, by its place."""
+    """A member of an uncompressed tar, by its place in bytes; an image, but for `_text`."""
 
     shard: Path
     member: str
@@ -43,7 +44,7 @@ class TarImage:
         return f"{self.shard}, {self.member}"
 
     def encoded(self) -> bytes:
-        """The image file as it was packed."""
+        """The file as it was packed."""
         with self.shard.open("rb") as file:
             file.seek(self.start)
             content = file.read(self.size)
@@ -57,17 +58,16 @@ class TarImage:
 
 @dataclass
 class _Record:
-    """The members of a key by their endings; texts are read before the next record is asked for."""
+    """The members of a key by their endings, or what is wrong with them."""
 
     key: str
-    file: BinaryIO | None
-    members: dict[str, Member] = field(default_factory=dict)
+    members: dict[str, TarImage] = field(default_factory=dict)
     problem: DataError | None = None
 
 
 @dataclass(frozen=True)
 class TarShards:
-    """Shards to be passed over again and again.
+    """Shards that are streamed; a `data.stream.Stream`.
 
     Attributes:
         shards: the files.
@@ -82,32 +82,22 @@ class TarShards:
         order = list(range(len(self.shards)))
         if part.shuffled:
             Random(f"{part.seed} {part.number}").shuffle(order)
-        if len(order) % part.world == 0:
-            for place in order[part.rank :: part.world]:
-                yield from self._of(place)
-            return
-        number = 0  # records are dealt where shards do not come out even
-        for place in order:
-            for record in _records(self.shards[place]):
-                if number % part.world == part.rank:
-                    yield self._read(place, record)
-                number += 1
+        even = len(order) % part.world == 0  # otherwise records are dealt instead of shards
+        if even:
+            order = order[part.rank :: part.world]
+        records = ((place, one) for place in order for one in _records(self.shards[place]))
+        for number, (place, record) in enumerate(records):
+            if even or number % part.world == part.rank:
+                try:
+                    yield _sample(record, self.shards[place], self.names[place])
+                except DataError as error:
+                    yield error
 
     @property
     def sha256(self) -> str:
         """Hex SHA-256 over the shards' names and sizes; their content is not read for it."""
         sizes = [shard.stat().st_size for shard in self.shards]
         return sha256_json([list(self.names), sizes])
-
-    def _of(self, place: int) -> Iterator[Sample | DataError]:
-        for record in _records(self.shards[place]):
-            yield self._read(place, record)
-
-    def _read(self, place: int, record: _Record) -> Sample | DataError:
-        try:
-            return _sample(record, self.shards[place], self.names[place])
-        except DataError as error:
-            return error
 
 
 def stream(path: Path, *, split: str | None = None) -> TarShards:
@@ -137,30 +127,71 @@ def _records(shard: Path) -> Iterator[_Record]:
     Where a member is refused or the shard breaks off, the record before may lack members: it is
     one problem with it.
     """
-    try:
-        file = shard.open("rb")
-    except OSError as error:
-        yield _Record("", None, problem=DataError(error.strerror or str(error), where=str(shard)))
-        return
     record: _Record | None = None
     seen: set[str] = set()
-    with file:
-        for member in members(file, where=str(shard)):
-            if isinstance(member, DataError):
-                record = None
-                yield _Record("", file, problem=member)
-                continue
-            key, ending = _key(member.name)
-            if record is None or record.key != key:
-                if record is not None:
-                    yield record
-                record = _Record(key, file)
-                if key in seen:
-                    record.problem = _twice(key, shard)
-                seen.add(key)
-            _add(record, ending, member, shard)
-        if record is not None:
-            yield record
+    last = ""
+    try:
+        with tarfile.open(shard, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all
+                last = member.name
+                if (problem := _member_problem(member, str(shard))) is not None:
+                    record = None
+                    yield _Record("", problem=problem)
+                    continue
+                if member.isdir():
+                    continue
+                key, ending = _key(member.name)
+                if record is None or record.key != key:
+                    if record is not None:
+                        yield record
+                    record = _Record(key, problem=_twice(shard, key) if key in seen else None)
+                    seen.add(key)
+                _add(record, ending, TarImage(shard, last, member.offset_data, member.size))
+            _require_end(archive)
+    except _BROKEN as error:
+        problem = DataError(
+            f"cannot be read as a tar ({str(error) or type(error).__name__})",
+            where=f"{shard}, behind {last!r}" if last else str(shard),
+            expected="a whole tar that is not compressed",
+            do="pack it again, or unpack the compression (gzip -d)",
+        )
+        record = _Record("", problem=problem)
+    if record is not None:
+        yield record
+
+
+def _require_end(archive: tarfile.TarFile) -> None:
+    """tarfile takes any broken header for the end, and all after it would be lost silently."""
+    assert archive.fileobj is not None, "it was opened for reading"
+    archive.fileobj.seek(archive.offset)
+    block = archive.fileobj.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+        raise tarfile.ReadError("a broken header, or cut off at the end")
+
+
+def _member_problem(member: tarfile.TarInfo, where: str) -> DataError | None:
+    """Links and devices stand for something outside the archive, and names become ids and, with
+    whoever unpacks them, paths.
+    """
+    name, path = member.name, PurePosixPath(member.name)
+    odd = "\\" in name or not name.isprintable() or name[1:2] == ":"
+    if not path.parts or path.is_absolute() or ".." in path.parts or odd:
+        return DataError(
+            f"a member is called {name[:80]!r}",
+            where=where,
+            expected="relative names with / between folders",
+            do="pack the folder again from inside it",
+        )
+    plain = member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+    if not plain or not 0 <= member.size <= MAX_MEMBER_BYTES:
+        return DataError(
+            f"the member {name[:80]!r} is a link, a device, sparse or above 400 MB",
+            where=where,
+            expected="plain files",
+            do="pack the files themselves (tar --dereference)",
+        )
+    return None
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -170,21 +201,20 @@ def _key(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", ending.lower()
 
 
-def _add(record: _Record, ending: str, member: Member, shard: Path) -> None:
-    where = f"{shard}, {record.key}"
+def _add(record: _Record, ending: str, member: TarImage) -> None:
     if ending in record.members:
-        record.problem = DataError(f"two members end in .{ending}", where=where, do="leave one out")
+        record.problem = _twice(member.shard, record.key)
     elif ending not in IMAGES | TEXTS:
         record.problem = record.problem or DataError(
-            f"the member {member.name!r}",
-            where=where,
+            f"the member {member.member!r}",
+            where=f"{member.shard}, {record.key}",
             expected="KEY.jpg (or another image), KEY.json, KEY.txt, the key without a dot",
             do="pack these alone",
         )
     record.members[ending] = member
 
 
-def _twice(key: str, shard: Path) -> DataError:
+def _twice(shard: Path, key: str) -> DataError:
     return DataError(
         "the key stands twice",
         where=f"{shard}, {key}",
@@ -205,15 +235,14 @@ def _sample(record: _Record, shard: Path, shard_name: str) -> Sample:
             expected="one, KEY.jpg or KEY.png",
             do="pack texts and image side by side, under one key",
         )
-    row = _texts(record, shard, where=where)
-    packed = record.members[images[0]]
-    image = TarImage(shard, packed.name, packed.start, packed.size)
+    row = _texts(record.members, where=where)
+    image = record.members[images[0]]
     return jsonl.record(row, image, name=f"{shard_name}/{record.key}", where=where)
 
 
-def _texts(record: _Record, shard: Path, *, where: str) -> dict:
+def _texts(members: dict[str, TarImage], *, where: str) -> dict:
     """The record of `KEY.json`, or the caption of `KEY.txt`."""
-    if "txt" not in record.members and "json" not in record.members:
+    if not members.keys() & TEXTS:
         raise DataError(
             "neither KEY.json nor KEY.txt",
             where=where,
@@ -221,10 +250,9 @@ def _texts(record: _Record, shard: Path, *, where: str) -> dict:
             do="pack the texts side by side with their image",
         )
     row: dict = {}
-    if "json" in record.members:
-        place = f"{shard}, {record.members['json'].name}"
-        row = json_object(_text(record, "json", shard), where=place)
-    if "txt" not in record.members:
+    if "json" in members:
+        row = json_object(_text(members["json"]), where=members["json"].name)
+    if "txt" not in members:
         return row
     if any(key in row for key in _TEXT_KEYS):
         raise DataError(
@@ -233,20 +261,16 @@ def _texts(record: _Record, shard: Path, *, where: str) -> dict:
             expected="texts in one of the two",
             do="move the caption into KEY.json",
         )
-    return {"caption": fields.text(_text(record, "txt", shard), "KEY.txt", where=where)}
+    return {"caption": fields.text(_text(members["txt"]), "KEY.txt", where=where)}
 
 
-def _text(record: _Record, ending: str, shard: Path) -> str:
-    member = record.members[ending]
-    assert record.file is not None, "a record of members has its shard open"
-    record.file.seek(member.start)
-    content = record.file.read(member.size)
+def _text(member: TarImage) -> str:
     try:
-        return content.decode("utf-8-sig")
+        return member.encoded().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"not UTF-8 at byte {error.start}",
-            where=f"{shard}, {member.name}",
+            where=member.name,
             expected="UTF-8",
             do="save the text again as UTF-8",
         ) from error

@@ -1,4 +1,4 @@
-"""What is kept of an image to recognise its copies: a few bytes, taken while it is decoded."""
+"""Perceptual hash and thumbnail of an image, taken while it is decoded, to find its duplicates."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from qvft.data.formats.hf import RowImage
 from qvft.data.sample import ImageFile, ImageSource
 from qvft.files import sha256_file
 
 SIDE_PX = 32
 HASH_SIDE = 8
-TINT_SIDE = 4
 _FREQUENCIES = np.cos(
     np.pi * np.outer(np.arange(HASH_SIDE), 2 * np.arange(SIDE_PX) + 1) / (2 * SIDE_PX)
 )
@@ -23,39 +21,42 @@ _BITS = np.uint64(1) << np.arange(HASH_SIDE * HASH_SIDE, dtype=np.uint64)
 
 @dataclass(frozen=True, eq=False)
 class ImageSignature:
-    """An image in small.
+    """What is kept per image.
 
     Attributes:
-        content: equal for images of the same bytes (drawn scenes: of the same name).
+        content: equal for images of the same bytes; the name where a source has no bytes.
         hash: 64 bits, see `perceptual_hash`.
-        grey: (SIDE_PX, SIDE_PX) uint8, whatever the image's shape.
-        tint: (TINT_SIDE, TINT_SIDE, 2) int16, how far blue and red lie from grey.
+        thumbnail: (SIDE_PX, SIDE_PX) RGB, whatever the image's shape.
+        tiny: the image itself is not larger than its thumbnail.
     """
 
     content: str
     hash: np.uint64
-    grey: np.ndarray
-    tint: np.ndarray
+    thumbnail: Image.Image
+    tiny: bool
 
 
-def look(source: ImageSource, image: Image.Image) -> ImageSignature:
-    """The look of a decoded RGB image."""
-    side = (SIDE_PX, SIDE_PX)
-    small = image.resize(side, Image.Resampling.BILINEAR, reducing_gap=3.0).convert("YCbCr")
-    grey = np.asarray(small.getchannel("Y"))
-    cells = small.resize((TINT_SIDE, TINT_SIDE), Image.Resampling.BOX)
-    tint = np.asarray(cells)[..., 1:].astype(np.int16) - 128
-    return ImageSignature(content_of(source), perceptual_hash(grey), grey, tint)
+def sign(source: ImageSource, image: Image.Image) -> ImageSignature:
+    """The signature of a decoded RGB image."""
+    small = thumbnail(image, SIDE_PX)
+    return ImageSignature(
+        _content(source),
+        perceptual_hash(np.asarray(small.convert("L"))),
+        small,
+        tiny=max(image.size) <= SIDE_PX,
+    )
 
 
-def content_of(source: ImageSource) -> str:
-    """What images of equal bytes have in common; a scene drawn by code is what its name says."""
+def _content(source: ImageSource) -> str:
     if isinstance(source, ImageFile):
         return sha256_file(source.path)
-    if isinstance(source, RowImage):
-        encoded = source.images[source.row][source.column]["bytes"] or b""
-        return hashlib.sha256(encoded).hexdigest()
-    return source.name
+    encoded = getattr(source, "encoded", None)  # an image inside a dataset or a shard
+    return hashlib.sha256(encoded()).hexdigest() if encoded else source.name
+
+
+def thumbnail(image: Image.Image, side: int) -> Image.Image:
+    """The image as a square of `side` pixels."""
+    return image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0)
 
 
 def perceptual_hash(grey: np.ndarray) -> np.uint64:
@@ -66,7 +67,7 @@ def perceptual_hash(grey: np.ndarray) -> np.uint64:
 
     Source: the DCT hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash
     Functions" (2010), section 3.2. It is these few lines, so the package `imagehash`, which brings
-    scipy and PyWavelets along, is not used; comparing many hashes would be left to us anyway.
+    scipy and PyWavelets along, is not used.
     """
     spectrum = (_FREQUENCIES @ grey.astype(np.float64) @ _FREQUENCIES.T).ravel()
     above = spectrum > np.median(spectrum[1:])

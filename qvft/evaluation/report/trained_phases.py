@@ -7,22 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from qvft.adapters.freeze import (
-    ComponentCount,
-    count_blocks,
-    count_components,
-    mark_trainable,
-)
-from qvft.adapters.lora import add_lora
-from qvft.adapters.targets import resolve_targets
+from qvft.adapters.freeze import ComponentCount
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
 from qvft.evaluation.report.report import LossPoint
 from qvft.json_files import complete_lines
-from qvft.models.families import COMPONENTS
-from qvft.models.reference_configs import meta_model
 from qvft.recipe.lock import read_lock
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
+from qvft.setup.component_counts import phase_counts
 from qvft.setup.model import base_of
 from qvft.setup.resolve_model import ResolvedModel
 
@@ -53,18 +45,11 @@ def loss_curve(run: Path, recipe: Recipe) -> list[LossPoint]:
 
 def _phases(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> Iterator[PhaseFacts]:
     """The phases, counted on the base's geometry: no weights are loaded."""
-    base, plans = base_of(recipe), phase_plans(recipe)
-    model = meta_model(base.config)
-    lora = next((plan.tune.lora for plan in plans if plan.tune.decoder == "lora"), None)
-    if lora is not None:
-        targets = resolve_targets(model, base.family, lora.targets)
-        add_lora(model, targets, r=lora.r, alpha=lora.alpha, dora=lora.dora, rslora=lora.rslora)
-    for plan in plans:
-        modes = plan.tune.model_dump(include=set(COMPONENTS))
-        mark_trainable(model, base.family, modes, frozen_share=plan.tune.decoder_frozen)
-        components = [_component(row) for row in count_components(model, base.family)]
+    plans = phase_plans(recipe)
+    for plan, found in zip(plans, phase_counts(base_of(recipe).config, plans), strict=True):
+        components = [_component(row) for row in found.components]
         rows = [row for row in metrics if row["phase"] == plan.phase.name]
-        yield _facts(recipe, plan, components, count_blocks(model, base.family), rows)
+        yield _facts(recipe, plan, components, found.decoder_blocks, rows)
 
 
 def _component(row: ComponentCount) -> PhaseComponent:

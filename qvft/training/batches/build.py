@@ -1,16 +1,19 @@
-"""From a phase's settings to its batches by tokens."""
+"""From a phase's settings to its batches: by tokens, or streamed."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
+from qvft.data.collate import Collator
 from qvft.data.prompt import PromptTemplate
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row
+from qvft.data.stream import Stream
 from qvft.log import get_logger
 from qvft.recipe.schema import Recipe
 from qvft.recipe.train import Train
+from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.batches.views import ViewDraw
 
@@ -65,3 +68,24 @@ def token_batches(
 def view_draw(recipe: Recipe) -> ViewDraw | None:
     """What chooses a training image's view in each epoch; None where images have no views."""
     return ViewDraw(recipe.data.views, recipe.run.seed) if recipe.data.views else None
+
+
+def streamed_batches(
+    stream: Stream, recipe: Recipe, train: Train, collator: Collator, *, views: ViewDraw | None
+) -> StreamedBatches:
+    """This process's batches of a phase."""
+    source = recipe.data.train
+    assert source is not None, "what is streamed is named"
+    return StreamedBatches(
+        stream,
+        batch_size=train.batch_size,
+        group_size=train.texts_per_image,
+        buffer=source.shuffle_buffer,
+        seed=recipe.run.seed,
+        rank=int(os.environ.get("RANK", "0")),
+        world=int(os.environ.get("WORLD_SIZE", "1")),
+        texts=source.texts,
+        on_bad=recipe.data.on_bad_image,
+        check=collator.decode,
+        views=views,
+    )

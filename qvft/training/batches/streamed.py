@@ -1,4 +1,4 @@
-"""Batches drawn from a stream, pass after pass without an end."""
+"""Batch sampler of a streamed dataset: exact order and resume, pass after pass."""
 
 from __future__ import annotations
 

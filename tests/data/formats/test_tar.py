@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections import Counter
@@ -111,18 +110,51 @@ def test_a_shard_without_its_end_is_a_problem(tmp_path: Path) -> None:
     assert len(problems(tmp_path)) == 1
 
 
-def test_links_and_names_that_lead_out_are_problems(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.png", "deep/er/a.png", "./a.png", "ä b.png", "..a/b.png"])
+def test_a_plain_file_inside_keeps_its_name(tmp_path: Path, name: str) -> None:
+    (record,) = read_samples(
+        "tar", str(write_tar(tmp_path / "a.tar", {name: RED, f"{_stem(name)}.txt": b"red"}))
+    )
+    assert record.image.name == f"{tmp_path}/a.tar, {name}"
+
+
+def _stem(name: str) -> str:
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../a", "a/../../b", "..", ".", "c:/a", "a\\..\\b", "a\nb", "\x1b[1m"],
+)
+def test_a_name_that_leads_out_or_is_no_name_is_a_problem(tmp_path: Path, name: str) -> None:
+    (says,) = problems(write_tar(tmp_path / "a.tar", {name: RED}))
+    assert f"a member is called {name!r}" in says
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE],
+)
+def test_links_and_devices_are_problems_and_folders_are_passed_over(
+    tmp_path: Path, kind: bytes
+) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:
-        link = tarfile.TarInfo("1.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-        outside = tarfile.TarInfo("../2.png")
-        outside.size = len(RED)
-        archive.addfile(outside, io.BytesIO(RED))
-    link_says, outside_says = problems(path)
-    assert "a link, a device or sparse" in link_says
-    assert "a member is called '../2.png'" in outside_says
+        for name, type in (("deep", tarfile.DIRTYPE), ("deep/1.png", kind)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = type, "/etc/passwd"
+            archive.addfile(member)
+    (says,) = problems(path)
+    assert "is a link, a device" in says
+
+
+def test_a_member_beyond_the_limit_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qvft.data.formats.tar.MAX_MEMBER_BYTES", len(RED) - 1)
+    (says,) = problems(write_tar(tmp_path / "a.tar", {"1.png": RED}))
+    assert "above 400 MB" in says
 
 
 def test_an_image_is_read_where_it_lies(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Component table of each phase, counted from a configuration on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from transformers import PretrainedConfig
+
+from qvft.adapters.freeze import ComponentCount, count_blocks, count_components, mark_trainable
+from qvft.adapters.lora import add_lora
+from qvft.adapters.targets import resolve_targets
+from qvft.models.families import COMPONENTS, family_of
+from qvft.models.reference_configs import meta_model
+from qvft.recipe.phases import PhasePlan
+
+
+@dataclass(frozen=True)
+class PhaseCounts:
+    """What a phase trains.
+
+    Attributes:
+        components: its table, as `count_components` gives it.
+        decoder_blocks: all of the decoder, and those trained.
+        lora_targets: where LoRA is trained; empty where it is not.
+    """
+
+    components: list[ComponentCount]
+    decoder_blocks: tuple[int, int]
+    lora_targets: tuple[str, ...]
+
+
+def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterator[PhaseCounts]:
+    """The counts of each phase of a model that is never loaded.
+
+    LoRA layers are made once for all phases, as in training. An encoder-decoder, which qvft does
+    not train, gets none.
+    """
+    family, model = family_of(config.model_type), meta_model(config)
+    lora = next((plan.tune.lora for plan in plans if plan.tune.decoder == "lora"), None)
+    targets: list[str] = []
+    if lora is not None and is_trainable(config):
+        targets = resolve_targets(model, family, lora.targets)
+        add_lora(model, targets, r=lora.r, alpha=lora.alpha, dora=lora.dora, rslora=lora.rslora)
+    for plan in plans:
+        modes = plan.tune.model_dump(include=set(COMPONENTS))
+        mark_trainable(model, family, modes, frozen_share=plan.tune.decoder_frozen)
+        yield PhaseCounts(
+            count_components(model, family),
+            count_blocks(model, family),
+            tuple(targets) if plan.tune.decoder == "lora" else (),
+        )
+
+
+def is_trainable(config: PretrainedConfig) -> bool:
+    """Whether the decoder is one that qvft trains; an encoder-decoder is only counted."""
+    return getattr(config, "use_decoder_only_language_model", True)
