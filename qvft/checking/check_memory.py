@@ -17,7 +17,7 @@ from qvft.models.reference_configs import (
     question_config,
 )
 from qvft.recipe.phases import PhasePlan, phase_plans
-from qvft.recipe.schema import Recipe, Tune
+from qvft.recipe.schema import Recipe, Trainable
 from qvft.setup.model import base_of
 from qvft.training.memory import estimate_memory
 
@@ -32,7 +32,7 @@ def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFind
     row_tokens = image_tokens + recipe.data.max_text_tokens
     phases = []
     for plan in phase_plans(recipe):
-        counts, targets = _count(config, family, plan.tune)
+        counts, targets = _count(config, family, plan.trainable)
         phases.append(
             phase_findings(
                 recipe, plan, counts, config, lora_targets=targets, row_tokens=row_tokens
@@ -76,9 +76,9 @@ def phase_findings(
         row_tokens: tokens of its longest row, image tokens included.
         steps: optimizer steps on one process, where they are known.
     """
-    train, tune = plan.train, plan.tune
+    train, trainable = plan.train, plan.trainable
     text = config.text_config
-    quantized = recipe.model.quantize.scheme != "none"
+    quantized = recipe.model.quantization.scheme != "none"
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(
@@ -86,20 +86,20 @@ def phase_findings(
             frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
             quantized=quantized,
             embedding_weights=_embedding_weights(text),
-            rows=1 if train.batch_tokens else train.batch_size,
+            rows=1 if train.batch_tokens else train.per_device_train_batch_size,
             row_tokens=train.batch_tokens or row_tokens,
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
-            checkpointing=train.checkpointing,
-            dropout=tune.lora.dropout > 0 or tune.decoder_dropout > 0,
+            checkpointing=train.gradient_checkpointing,
+            dropout=trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0,
         )
         memory.append(Memory(device, **vars(estimate), total=estimate.total))
-    batch = f"{train.batch_size} rows of {row_tokens} tokens"
+    batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
     if train.batch_tokens:
         batch = f"{train.batch_tokens} tokens"
     assumes = (
         f"assumes {batch} a step, AdamW in float32, "
-        + ("recomputed activations, " if train.checkpointing else "")
+        + ("recomputed activations, " if train.gradient_checkpointing else "")
         + ("a decoder in 4 bits, " if quantized else "")
         + "and leaves out the allocator and the Q-Former's activations"
     )
@@ -115,17 +115,24 @@ def phase_findings(
 
 
 def _count(
-    config: PretrainedConfig, family: Family, tune: Tune
+    config: PretrainedConfig, family: Family, trainable: Trainable
 ) -> tuple[list[ComponentCount], tuple[str, ...]]:
     """The component table and the LoRA targets of a model built on the meta device."""
     model = meta_model(config)
     targets: list[str] = []
-    if tune.decoder == "lora" and is_trainable(config):
-        targets = resolve_targets(model, family, tune.lora.targets)
-        lora = tune.lora
-        add_lora(model, targets, r=lora.r, alpha=lora.alpha, dora=lora.dora, rslora=lora.rslora)
-    modes = tune.model_dump(include=set(COMPONENTS))
-    mark_trainable(model, family, modes, frozen_share=tune.decoder_frozen)
+    if trainable.decoder == "lora" and is_trainable(config):
+        targets = resolve_targets(model, family, trainable.lora.target_modules)
+        lora = trainable.lora
+        add_lora(
+            model,
+            targets,
+            r=lora.r,
+            alpha=lora.lora_alpha,
+            dora=lora.use_dora,
+            rslora=lora.use_rslora,
+        )
+    modes = trainable.model_dump(include=set(COMPONENTS))
+    mark_trainable(model, family, modes, frozen_share=trainable.frozen_decoder_fraction)
     return count_components(model, family), tuple(targets)
 
 

@@ -41,10 +41,10 @@ def zero(stage: int) -> dict[str, str]:
 # Each recipe: what is added to the text, what is changed, and the stage.
 RECIPES: dict[str, tuple[str, list[str], int]] = {
     "adamw": ("", ["train.save_steps=3", *SMOOTH], 2),
-    "clipped": ("", ["train.clip=0.01", "train.eval_steps=4"], 1),
+    "clipped": ("", ["train.max_grad_norm=0.01", "train.eval_steps=4"], 1),
     "phases": (PHASES, ["data.features=off"], 1),
     "aligned": (ALIGNMENT_PARTS, [], 2),
-    "nf4": ("", ["model.quantize.scheme=nf4", "train.texts_per_image=3"], 2),
+    "nf4": ("", ["model.quantization.load_in_4bit=true", "train.texts_per_image=3"], 2),
 }
 
 
@@ -68,8 +68,11 @@ def pair(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     for name, (text, _, stage) in RECIPES.items():
         (root / f"{name}.yaml").write_text(recipe_file.read_text() + text)
         given = found.given(name)
-        assert train([*given, f"run.dir={found.one / name}", "train.batch_size=14"]) == 0
-        halves = [*given, f"run.dir={found.two / name}", "train.batch_size=7"]
+        assert (
+            train([*given, f"run.dir={found.one / name}", "train.per_device_train_batch_size=14"])
+            == 0
+        )
+        halves = [*given, f"run.dir={found.two / name}", "train.per_device_train_batch_size=7"]
         programs.append(("train", halves, zero(stage)))
     launched(programs, root / "cache")
     return found
@@ -122,8 +125,8 @@ def test_a_run_goes_on_with_zero_and_without(pair: Pair, tmp_path: Path) -> None
     for run in runs:
         shutil.rmtree(run / "adapter")
         shutil.rmtree(run / "checkpoints/0/checkpoint-6")
-    given = [*pair.given("adamw"), "train.resume=auto", "train.batch_size=7"]
-    assert train([*given, "train.accumulation=2", f"run.dir={runs[0]}"]) == 0
+    given = [*pair.given("adamw"), "train.resume=auto", "train.per_device_train_batch_size=7"]
+    assert train([*given, "train.gradient_accumulation_steps=2", f"run.dir={runs[0]}"]) == 0
     launched([("train", [*given, f"run.dir={runs[1]}"], zero(2))], tmp_path / "cache")
     for run in runs:
         require_equal(weights(pair.one / "adamw"), weights(run))
@@ -131,8 +134,13 @@ def test_a_run_goes_on_with_zero_and_without(pair: Pair, tmp_path: Path) -> None
 
 def test_batches_may_be_summed_up(pair: Pair, tmp_path: Path) -> None:
     given = [*pair.given("adamw"), "train.max_steps=3"]
-    assert train([*given, "train.batch_size=16", f"run.dir={tmp_path}/one"]) == 0
-    parts = [*given, "train.batch_size=4", "train.accumulation=2", f"run.dir={tmp_path}/two"]
+    assert train([*given, "train.per_device_train_batch_size=16", f"run.dir={tmp_path}/one"]) == 0
+    parts = [
+        *given,
+        "train.per_device_train_batch_size=4",
+        "train.gradient_accumulation_steps=2",
+        f"run.dir={tmp_path}/two",
+    ]
     launched([("train", parts, zero(2))], tmp_path / "cache")
     require_equal(weights(tmp_path / "one"), weights(tmp_path / "two"))
 

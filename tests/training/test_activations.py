@@ -181,7 +181,7 @@ def test_training_under_autocast_is_lean(
         return forward(self, **batch)
 
     monkeypatch.setattr(LanguageModelling, "forward", watching)
-    given = ["model.dtype=bfloat16", "train.precision=bf16", "train.max_steps=2"]
-    given.append(f"train.checkpointing={str(checkpointing).lower()}")
+    given = ["model.dtype=bfloat16", "train.mixed_precision=bf16", "train.max_steps=2"]
+    given.append(f"train.gradient_checkpointing={str(checkpointing).lower()}")
     assert main([str(recipe_file), f"run.dir={tmp_path}", *given]) == 0
     assert seen[-2:] == [({False}, {True})] * 2

@@ -55,13 +55,22 @@ def _phases(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> Iterator[Phase
     """The phases, counted on the base's geometry: no weights are loaded."""
     base, plans = base_of(recipe), phase_plans(recipe)
     model = meta_model(base.config)
-    lora = next((plan.tune.lora for plan in plans if plan.tune.decoder == "lora"), None)
+    lora = next((plan.trainable.lora for plan in plans if plan.trainable.decoder == "lora"), None)
     if lora is not None:
-        targets = resolve_targets(model, base.family, lora.targets)
-        add_lora(model, targets, r=lora.r, alpha=lora.alpha, dora=lora.dora, rslora=lora.rslora)
+        targets = resolve_targets(model, base.family, lora.target_modules)
+        add_lora(
+            model,
+            targets,
+            r=lora.r,
+            alpha=lora.lora_alpha,
+            dora=lora.use_dora,
+            rslora=lora.use_rslora,
+        )
     for plan in plans:
-        modes = plan.tune.model_dump(include=set(COMPONENTS))
-        mark_trainable(model, base.family, modes, frozen_share=plan.tune.decoder_frozen)
+        modes = plan.trainable.model_dump(include=set(COMPONENTS))
+        mark_trainable(
+            model, base.family, modes, frozen_share=plan.trainable.frozen_decoder_fraction
+        )
         components = [_component(row) for row in count_components(model, base.family)]
         rows = [row for row in metrics if row["phase"] == plan.phase.name]
         yield _facts(recipe, plan, components, count_blocks(model, base.family), rows)
@@ -92,13 +101,13 @@ def _facts(
         components=components,
         decoder_blocks=blocks[0],
         decoder_blocks_trained=blocks[1],
-        decoder_frozen=plan.tune.decoder_frozen,
+        decoder_frozen=plan.trainable.frozen_decoder_fraction,
         learning_rates=_learning_rates(recipe, plan, components),
         epochs=None if train.max_steps > 0 else train.epochs,
         max_steps=train.max_steps if train.max_steps > 0 else None,
-        batch_size=train.batch_size,
+        batch_size=train.per_device_train_batch_size,
         batch_tokens=train.batch_tokens,
-        accumulation=train.accumulation,
+        accumulation=train.gradient_accumulation_steps,
         steps=max((row["step"] for row in rows), default=None),
         loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,
     )
@@ -119,5 +128,5 @@ def _learning_rates(
     trained = [part.component for part in components if part.trained]
     if plan.phase.objective == "scene_heads" or recipe.objectives.alignment:
         trained.append("heads")
-    rates = plan.train.lr.model_dump()
+    rates = plan.train.learning_rate.model_dump()
     return {name: rates[name] for name in trained}

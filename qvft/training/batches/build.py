@@ -47,7 +47,7 @@ def token_batches(
         budget=train.batch_tokens,
         group_size=train.texts_per_image,
         processes=int(os.environ.get("WORLD_SIZE", "1")),
-        accumulation=train.accumulation,
+        accumulation=train.gradient_accumulation_steps,
         seed=seed,
     )
     logger.info(
@@ -64,4 +64,8 @@ def token_batches(
 
 def view_draw(recipe: Recipe) -> ViewDraw | None:
     """What chooses a training image's view in each epoch; None where images have no views."""
-    return ViewDraw(recipe.data.views, recipe.run.seed) if recipe.data.views else None
+    return (
+        ViewDraw(recipe.data.augmentations_per_image, recipe.run.seed)
+        if recipe.data.augmentations_per_image
+        else None
+    )

@@ -20,7 +20,7 @@ def streamed_batches(
     assert source is not None, "what is streamed is named"
     return StreamedBatches(
         stream,
-        batch_size=train.batch_size,
+        batch_size=train.per_device_train_batch_size,
         group_size=train.texts_per_image,
         buffer=source.shuffle_buffer,
         seed=recipe.run.seed,

@@ -195,11 +195,12 @@ class RecoveringTrainer(Trainer):
 
     def _sizes(self, parts: int) -> dict[str, int]:
         """The keys of `train` with which batches would be as large as such parts of them are."""
-        size = {"batch_size": self.args.per_device_train_batch_size}
+        size = {"per_device_train_batch_size": self.args.per_device_train_batch_size}
         if self._batch_tokens is not None:
             size = {"batch_tokens": self._batch_tokens}
         shares = {key: -(-count // parts) for key, count in size.items()}
-        return {**shares, "accumulation": self.args.gradient_accumulation_steps * parts}
+        batches = self.args.gradient_accumulation_steps * parts
+        return {**shares, "gradient_accumulation_steps": batches}
 
     def _get_grad_norm(
         self, model: nn.Module, grad_norm: Tensor | float | None = None
