@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from qvft.errors import RecipeError
 from qvft.files import given_path
-from qvft.recipe.renamed_keys import current_keys, current_overrides, warn_of_renamed
+from qvft.recipe.renamed_keys import current_keys, renamed_overrides, warn_of_renamed
 from qvft.recipe.schema import Phase, Recipe, Trainable
 from qvft.recipe.secrets import refuse_secrets
 from qvft.recipe.train import Train, one_rate_for_all
@@ -122,9 +122,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Lays `key.path=value` overrides over `content`, in place, and returns them under the current
     names of their keys. Raises RecipeError."""
-    renamed: dict[str, str] = {}
-    current = current_overrides(overrides, renamed=renamed)
-    warn_of_renamed(renamed, where="command line")
+    current = renamed_overrides(overrides)
     for override in current:
         _apply(content, override)
     return current

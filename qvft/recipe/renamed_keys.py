@@ -6,7 +6,9 @@ Recipes, overrides and lock files with old names load through this table.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from qvft.errors import RecipeError
@@ -49,18 +51,15 @@ RENAMED: Mapping[str, str] = {
 """Old key path -> new key path. A rename changes the last part of a path, never its depth."""
 
 
-def _quantization(scheme: Any) -> dict[str, Any]:
-    if scheme == "none":
-        return {"load_in_4bit": False}
-    return {"load_in_4bit": True, "bnb_4bit_quant_type": scheme}
-
-
-NEW_VALUES: Mapping[str, Callable[[Any], dict[str, Any]]] = {
-    "model.quantize.scheme": _quantization,
-    "train.precision": lambda value: {"mixed_precision": "no" if value == "fp32" else value},
+NEW_VALUES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "model.quantize.scheme": {
+        "none": {"load_in_4bit": False},
+        "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
+    },
+    "train.precision": {"fp32": {"mixed_precision": "no"}},
 }
-"""Keys whose values changed too: old path -> function from the old value to the new keys that take
-its place, with their values."""
+"""Values that changed too: old key path -> old value -> the new keys and values in its place."""
 
 
 def current_keys(
@@ -75,8 +74,10 @@ def current_keys(
     Raises:
         RecipeError: a key is given under its old and its new name.
     """
-    found = {} if renamed is None else renamed
-    return _current(content, "", where=where, found=found)
+    current: dict[str, Any] = _current(
+        content, "", where=where, found={} if renamed is None else renamed
+    )
+    return current
 
 
 def current_overrides(
@@ -97,6 +98,14 @@ def current_overrides(
     ]
 
 
+def renamed_overrides(overrides: Sequence[str]) -> list[str]:
+    """As `current_overrides`, with a warning where a key has an old name."""
+    renamed: dict[str, str] = {}
+    current = current_overrides(overrides, renamed=renamed)
+    warn_of_renamed(renamed, where="command line")
+    return current
+
+
 def warn_of_renamed(renamed: Mapping[str, str], *, where: str) -> None:
     """Logs one warning that names the new key of every old one."""
     if renamed:
@@ -110,34 +119,26 @@ def old_names(section: str, keys: Sequence[str]) -> tuple[str, ...]:
     return tuple(old.rpartition(".")[2] for old, new in RENAMED.items() if new in paths)
 
 
-def _renamed_parts() -> dict[tuple[str, str], str]:
-    """(path of the section under its new name, old key) -> old key path."""
-    return {(new.rpartition(".")[0], old.rpartition(".")[2]): old for old, new in RENAMED.items()}
+_OLD = {(new.rpartition(".")[0], old.rpartition(".")[2]): old for old, new in RENAMED.items()}
+"""(path of the section under its new name, old key) -> old key path."""
+_PHASE = re.compile(r"^phases\.\d+(\.|$)")
 
 
-_OLD = _renamed_parts()
-
-
-def _current(
-    content: Mapping[str, Any], section: str, *, where: str, found: dict[str, str]
-) -> dict[str, Any]:
-    """`content` of the section at the path `section`, which has its new name already."""
+def _current(content: Any, path: str, *, where: str, found: dict[str, str]) -> Any:
+    """What is at a key path, which has its new name already, with the keys below it renamed."""
+    if path == "phases" and isinstance(content, list):
+        numbered = enumerate(content)
+        return [_current(one, f"{path}.{n}", where=where, found=found) for n, one in numbered]
+    if not isinstance(content, Mapping):
+        return content
+    section = _PHASE.sub("", path)
     current: dict[str, Any] = {}
     for key, value in content.items():
         for new, inner in _current_key(section, key, value, found).items():
-            path = f"{section}.{new}" if section else new
-            if new != key:
-                _refuse_both(_OLD[section, key], path, new in content, where=where)
-            if path == "phases" and isinstance(inner, list):
-                inner = [
-                    _current(one, "", where=f"{where}: phases.{number}", found=found)
-                    if isinstance(one, Mapping)
-                    else one
-                    for number, one in enumerate(inner)
-                ]
-            elif isinstance(inner, Mapping):
-                inner = _current(inner, path, where=where, found=found)
-            current[new] = inner
+            if new != key and new in content:
+                raise _given_twice(key, new, where=f"{where}: {path}" if path else where)
+            below = f"{path}.{new}" if path else new
+            current[new] = _current(inner, below, where=where, found=found)
     return current
 
 
@@ -147,45 +148,40 @@ def _current_key(section: str, key: str, value: Any, found: dict[str, str]) -> d
     if old is None:
         return {key: value}
     found[old] = RENAMED[old]
-    if old in NEW_VALUES:
-        return NEW_VALUES[old](value)
-    return {RENAMED[old].rpartition(".")[2]: value}
+    same = {RENAMED[old].rpartition(".")[2]: value}
+    changed = NEW_VALUES.get(old, {})
+    return dict(changed.get(value, same)) if isinstance(value, str) else same
 
 
-def _current_override(override: str, given: Collection[str], found: dict[str, str]) -> list[str]:
+def _current_override(override: str, given: AbstractSet[str], found: dict[str, str]) -> list[str]:
+    """The overrides that take the place of one."""
     key_path, equals, text = override.partition("=")
-    key_path = key_path.strip()
-    parts = key_path.split(".")
-    phase = parts[:2] if parts[0] == "phases" and parts[1:] and parts[1].isdecimal() else []
-    *parents, last = parts[len(phase) :] or [""]
-    section: list[str] = []
-    for part in parents:
-        old = _OLD.get((".".join(section), part))
-        section.append(RENAMED[old].rpartition(".")[2] if old else part)
-    where = f"command line: {key_path}"
-    value = yaml_override_value(text, where=where)
+    where = f"command line: {key_path.strip()}"
+    value = content = yaml_override_value(text, where=where)
+    *parents, last = key_path.strip().split(".")
+    for part in (last, *reversed(parents)):
+        content = {part: content}
     inside: dict[str, str] = {}
-    if last:
-        keys = _current({last: value}, ".".join(section), where=where, found=inside)
-    else:  # a whole phase
-        (one,) = _current({"phases": [value]}, "", where=where, found=inside)["phases"]
-        keys = {"": one}
-    if not equals or (section == parents and not inside):
+    keys = _current(content, "", where=where, found=inside)
+    if not equals or not inside:
         return [override]
-    paths = {".".join(filter(None, [*phase, *section, key])): key for key in keys}
-    for path in paths:
-        _refuse_both(key_path, path, path != key_path and path in given, where="command line")
-    found |= inside if key_path in paths else {key_path: next(iter(paths))}
+    found |= inside
+    section = ""
+    for _ in parents:
+        ((name, keys),) = keys.items()
+        section += f"{name}."
+    for key in keys:
+        if section + key in given - {key_path.strip()}:
+            raise _given_twice(key_path.strip(), section + key, where="command line")
     return [
-        f"{path}={text if keys[key] == value else json.dumps(keys[key], ensure_ascii=False)}"
-        for path, key in paths.items()
+        f"{section}{key}={text if new == value else json.dumps(new, ensure_ascii=False)}"
+        for key, new in keys.items()
     ]
 
 
-def _refuse_both(old: str, new: str, both: bool, *, where: str) -> None:
-    if both:
-        raise RecipeError(
-            f"{old} and {new} are one key, and both are given",
-            where=where,
-            do=f"leave {old} out, which is its old name",
-        )
+def _given_twice(old: str, new: str, *, where: str) -> RecipeError:
+    return RecipeError(
+        f'"{old}" and "{new}", the old and the new name of one key',
+        where=where,
+        expected=f'"{new}" alone',
+    )
