@@ -122,15 +122,7 @@ def _count(
     targets: list[str] = []
     if trainable.decoder == "lora" and is_trainable(config):
         targets = resolve_targets(model, family, trainable.lora.target_modules)
-        lora = trainable.lora
-        add_lora(
-            model,
-            targets,
-            r=lora.r,
-            alpha=lora.lora_alpha,
-            dora=lora.use_dora,
-            rslora=lora.use_rslora,
-        )
+        add_lora(model, targets, **trainable.lora.model_dump(exclude={"target_modules"}))
     modes = trainable.model_dump(include=set(COMPONENTS))
     mark_trainable(model, family, modes, frozen_share=trainable.frozen_decoder_fraction)
     return count_components(model, family), tuple(targets)

@@ -54,10 +54,10 @@ class Spike(Section):
     deviations: float = Field(
         8.0,
         gt=0,
-        description="A spike exceeds their median by more than this many standard deviations "
-        "(estimated from the median absolute deviation), and also by `factor`.",
+        description="A spike exceeds the window's median by more than this many standard "
+        "deviations (estimated from the median absolute deviation), and also by `factor`.",
     )
-    factor: float = Field(1.5, ge=1, description="A spike exceeds this many times their median.")
+    factor: float = Field(1.5, ge=1, description="A spike exceeds the window's median by this factor.")
 
 
 class Train(Section):

@@ -211,11 +211,7 @@ def with_fresh_adapters(loaded: Loaded, recipe: Recipe, trainable: Trainable) ->
     handle = add_lora(
         loaded.model,
         resolve_targets(loaded.model, loaded.base.family, lora.target_modules),
-        r=lora.r,
-        alpha=lora.lora_alpha,
-        dropout=lora.lora_dropout,
-        dora=lora.use_dora,
-        rslora=lora.use_rslora,
+        **lora.model_dump(exclude={"target_modules"}),
         base_id=loaded.base.id,
     )
     return replace(loaded, handle=handle)

@@ -121,7 +121,7 @@ def test_without_autocast_layers_cast(study: ModuleType) -> None:
 
 def test_dora_still_measures_its_weight_in_float32(study: ModuleType) -> None:
     model = nn.Sequential(nn.Linear(8, 8)).bfloat16().requires_grad_(False)
-    add_lora(model, ["0"], r=2, alpha=2, dora=True)
+    add_lora(model, ["0"], r=2, lora_alpha=2, use_dora=True)
     with lean_activations(model, active=True):
         assert model[0].cast_input_dtype_enabled
     plain = study.decoder(WIDTH, 1)

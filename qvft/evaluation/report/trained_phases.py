@@ -58,14 +58,7 @@ def _phases(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> Iterator[Phase
     lora = next((plan.trainable.lora for plan in plans if plan.trainable.decoder == "lora"), None)
     if lora is not None:
         targets = resolve_targets(model, base.family, lora.target_modules)
-        add_lora(
-            model,
-            targets,
-            r=lora.r,
-            alpha=lora.lora_alpha,
-            dora=lora.use_dora,
-            rslora=lora.use_rslora,
-        )
+        add_lora(model, targets, **lora.model_dump(exclude={"target_modules"}))
     for plan in plans:
         modes = plan.trainable.model_dump(include=set(COMPONENTS))
         mark_trainable(
