@@ -18,14 +18,16 @@ from qvft.recipe.train import Train, one_rate_for_all
 from qvft.recipe.unused_keys import idle_sections, refuse_idle
 from qvft.recipe.yaml_text import yaml_file_value, yaml_override_value
 
+LOCK_NAME = "recipe.lock.yaml"
+"""The file in which a run keeps its recipe."""
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, warns: bool = True) -> Recipe:
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe, applies `key.path=value` overrides and checks every key.
 
     Args:
         path: YAML 1.2 file.
         overrides: values are read as YAML, so `train.epochs=3`, `run.dir=null`, `a=[x, y]` work.
-        warns: whether old names of keys in the file are named in a warning.
 
     Raises:
         RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key, an override
@@ -33,7 +35,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, warns: bool 
     """
     renamed: dict[str, str] = {}
     content = current_keys(read_yaml(given_path(str(path))), where=str(path), renamed=renamed)
-    if warns:
+    if Path(path).name != LOCK_NAME:  # nobody writes locks by hand
         warn_of_renamed(renamed, where=str(path))
     overrides = apply_overrides(content, overrides)
     recipe = parse_recipe(content, where=str(path))

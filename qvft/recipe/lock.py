@@ -14,11 +14,9 @@ from ruamel.yaml import YAML
 from qvft.errors import CheckpointError
 from qvft.files import expanded, write_text
 from qvft.json_files import sha256_json
-from qvft.recipe.load import load_recipe, read_yaml
+from qvft.recipe.load import LOCK_NAME, load_recipe, read_yaml
 from qvft.recipe.renamed_keys import old_names
 from qvft.recipe.schema import Recipe
-
-LOCK_NAME = "recipe.lock.yaml"
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -136,4 +134,4 @@ def read_lock(run_dir: Path, overrides: list[str] | tuple[str, ...] = ()) -> Rec
         raise CheckpointError(
             f"no {LOCK_NAME}", where=str(run_dir), expected="the folder of a qvft.train run"
         )
-    return load_recipe(path, overrides, warns=False)
+    return load_recipe(path, overrides)

@@ -57,7 +57,9 @@ class Spike(Section):
         description="A spike exceeds the window's median by more than this many standard "
         "deviations (estimated from the median absolute deviation), and also by `factor`.",
     )
-    factor: float = Field(1.5, ge=1, description="A spike exceeds the window's median by this factor.")
+    factor: float = Field(
+        1.5, ge=1, description="A spike exceeds the window's median by this factor."
+    )
 
 
 class Train(Section):

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from qvft.errors import RecipeError
+from qvft.errors import CheckpointError, RecipeError
 from qvft.recipe.command_line import RecipeParser
 from qvft.recipe.keys_by_program import refuse_ignored
 from qvft.recipe.load import load_recipe, parse_recipe
 from qvft.recipe.lock import LOCK_NAME, lock_hash, read_lock, recipe_hash, write_lock
 from qvft.recipe.renamed_keys import NEW_VALUES, RENAMED, current_keys, current_overrides
 from qvft.recipe.schema import Recipe
+from qvft.training.run_folder import check_folder
 
 OLD_LOCK = """\
 name: x
@@ -266,6 +267,23 @@ def test_an_old_lock_with_keep_best_depends_on_the_evaluation_data(tmp_path: Pat
         old_lock(tmp_path / "d", train=last, data=eval_data),
     ]
     assert lock_hash(free[0]) == lock_hash(free[1])
+
+
+@pytest.mark.parametrize("further", [[], ["train.clip=3.0"]])
+def test_a_run_of_an_earlier_version_goes_on_with_its_recipe_alone(
+    tmp_path: Path, further: list[str]
+) -> None:
+    run = old_lock(tmp_path / "run")
+    done = run / "checkpoints" / "0" / "done.json"
+    done.parent.mkdir(parents=True)
+    done.write_text("{}")
+    again = ["train.resume=auto", f"run.dir={run}", "data.eval.path=b.jsonl", *further]
+    recipe = load_recipe(write(tmp_path, json.dumps(NEW)), again)
+    if further:
+        with pytest.raises(CheckpointError, match=r"train\.max_grad_norm is 2\.0 there and 3\.0"):
+            check_folder(recipe)
+    else:
+        assert check_folder(recipe) == run
 
 
 def test_a_lock_that_is_written_anew_has_the_new_names(tmp_path: Path) -> None:
