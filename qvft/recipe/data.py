@@ -19,7 +19,9 @@ class Source(Section):
         "\\; null: derived from the path.",
     )
     split: Text | None = Field(None, description="Split to read, where the format has several.")
-    images: PathText | None = Field(None, description="Image folder, if it is not beside `path`.")
+    images: PathText | None = Field(
+        None, description="Image folder, if it is not the format's usual one."
+    )
     allow_paths_outside_root: bool = Field(
         False,
         description="Allow image paths outside the image folder (that of path, or images): ../, "

@@ -35,11 +35,11 @@ class Run(Section):
 
 class Quantization(Section):
     load_in_4bit: bool = Field(
-        False, description="Quantize the decoder's linear weights to 4 bits (bitsandbytes)."
+        False, description="Quantise the decoder's linear weights to 4 bits (bitsandbytes)."
     )
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="4-bit data type.")
     bnb_4bit_use_double_quant: bool = Field(
-        True, description="Quantize the quantization constants too."
+        True, description="Quantise the quantisation constants too."
     )
 
     @property

@@ -167,7 +167,9 @@ class Train(Section):
         "never", description="auto: resume from the last checkpoint in the run folder, if any."
     )
     preflight: bool = Field(
-        True, description="Before step 1, check that the loss depends on the image, and gradients."
+        True,
+        description="Before step 1, check that the loss depends on the image and that every trained "
+        "component gets gradients.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Any further field of transformers.TrainingArguments."
