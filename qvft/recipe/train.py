@@ -168,8 +168,8 @@ class Train(Section):
     )
     preflight: bool = Field(
         True,
-        description="Before step 1, check that the loss depends on the image and that every trained "
-        "component gets gradients.",
+        description="Before step 1, check that the loss depends on the image and that every "
+        "trained component gets gradients.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Any further field of transformers.TrainingArguments."

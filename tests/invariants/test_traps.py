@@ -132,7 +132,7 @@ def test_trap_7_a_fresh_model_sees_its_image(work, batch) -> None:
 def test_trap_9_yaml_1_2_reads_what_is_written(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(
-        "name: x\nmodel: {id: y}\ntrain: {lr: {adapters: 1e-4}}\n"
+        "name: x\nmodel: {id: y}\ntrain: {learning_rate: {adapters: 1e-4}}\n"
         "data: {prompt: {caption: no}, train: {limit: 0123}}\n"
     )
     recipe = load_recipe(path)

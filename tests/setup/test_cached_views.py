@@ -151,7 +151,7 @@ def test_a_run_with_cached_views_is_the_run_that_makes_them(
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("data.augment={crop: 1, brightness: 0, contrast: 0}", "views need an augmentation"),
+        ("data.augment={crop: 1, brightness: 0, contrast: 0}", "needs an augmentation"),
         ("data.augmentations_per_image=-1", "data.augmentations_per_image"),
         ("data.augment.flip=true", 'unknown key "data.augment.flip"'),
         (
