@@ -19,7 +19,7 @@ from qvft.train import main
 
 # 72 texts: 18 batches of 4, 9 steps of 2 batches an epoch.
 STATEFUL = [
-    "trainable.lora={r: 4, alpha: 8, dropout: 0.1}",
+    "trainable.lora={r: 4, lora_alpha: 8, lora_dropout: 0.1}",
     "trainable.decoder_dropout=0.1",
     "train.per_device_train_batch_size=4",
     "train.gradient_accumulation_steps=2",
