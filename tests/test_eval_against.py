@@ -179,7 +179,7 @@ def test_a_report_may_be_compared_with_the_one_it_replaces(a: Path) -> None:
     [
         (["eval.answer.max_new_tokens=3"], "decode.questions.max_new_tokens"),
         (["data.max_text_tokens=64"], "decode.max_text_tokens"),
-        (["model.attn_implementation=eager"], "model.attn_implementation"),
+        (["model.attn_implementation=eager"], "model.attention"),
         (["data.eval.limit=4"], "data.images"),
         (["eval.metrics=[captions]"], "other metrics"),
         (["eval.blind=true"], "other baselines"),

@@ -105,5 +105,5 @@ def test_opt_is_trained_with_it_on_a_gpu() -> None:
 
 
 def test_everything_else_of_a_flex_recipe_runs_with_sdpa() -> None:
-    kernels = [Model(id="x", attention=name).kernel for name in ("flex", "sdpa", "eager")]
+    kernels = [Model(id="x", attn_implementation=name).kernel for name in ("flex", "sdpa", "eager")]
     assert kernels == ["sdpa", "sdpa", "eager"]
