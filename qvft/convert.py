@@ -35,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--columns", nargs="+", action="extend", metavar="KEY=COLUMN", help="of hf: image=picture"
     )
     parser.add_argument(
-        "--allow-outside", action="store_true", help="images may lie outside PATH's image folder"
+        "--allow-outside",
+        dest="allow_paths_outside_root",
+        action="store_true",
+        help="images may lie outside PATH's image folder",
     )
     parser.add_argument(
         "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
@@ -53,7 +56,7 @@ def convert(given: argparse.Namespace) -> None:
     from qvft.data.formats import read_samples
     from qvft.data.write_jsonl import write_jsonl
 
-    options = ("split", "images", "questions", "annotations", "limit", "allow_outside")
+    options = ("split", "images", "questions", "annotations", "limit", "allow_paths_outside_root")
     samples = read_samples(
         given.format,
         given.path,

@@ -24,7 +24,7 @@ class UserError(QvftError):
 
     Args:
         given: what was found, e.g. `"learning_rate" is not a key of train`.
-        where: file (and line) or key path it was found at, e.g. `rows.jsonl:17` or `train.lr`.
+        where: file (and line) or key path it was found at, e.g. `rows.jsonl:17` or `train.epochs`.
         expected: what would have been right.
         do: the next thing to try.
     """

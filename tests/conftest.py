@@ -124,14 +124,15 @@ model: {{id: "{tiny_folder}"}}
 data:
   train: {{path: "{shapes / "train.jsonl"}"}}
   eval: {{path: "{shapes / "test.jsonl"}", name: shapes-test}}
-  workers: 0
-tune: {{lora: {{r: 4, alpha: 8}}}}
+  num_workers: 0
+trainable: {{lora: {{r: 4, lora_alpha: 8}}}}
 train:
   max_steps: 6
-  batch_size: 8
+  per_device_train_batch_size: 8
   save_steps: 2
-  lr: {{qformer: 1.0e-3, query_tokens: 1.0e-3, language_projection: 1.0e-3, adapters: 1.0e-3}}
-  log_steps: 1
+  learning_rate:
+    {{qformer: 1.0e-3, query_tokens: 1.0e-3, language_projection: 1.0e-3, adapters: 1.0e-3}}
+  logging_steps: 1
 eval: {{batch_size: 8, answer: {{max_new_tokens: 4}}, caption: {{max_new_tokens: 4}}}}
 run: {{threads: 1}}
 """
@@ -170,9 +171,11 @@ def make_run(tiny_folder: Path) -> Callable[..., Path]:
         "data": {
             "train": {"format": "drawn", "path": "seed=1,count=2"},
             "eval": {"format": "drawn", "path": "seed=2,count=2"},
-            "workers": 0,
+            "num_workers": 0,
         },
-        "tune": {"lora": {"targets": ["q_proj", "v_proj", "fc1"], "r": 4, "alpha": 8}},
+        "trainable": {
+            "lora": {"target_modules": ["q_proj", "v_proj", "fc1"], "r": 4, "lora_alpha": 8}
+        },
         "run": {"threads": 1},
     }
 
@@ -181,8 +184,8 @@ def make_run(tiny_folder: Path) -> Callable[..., Path]:
         base = base_of(recipe)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(3)
-            loaded = adapted(base_model(recipe, base), recipe, recipe.tune)
-            set_trainable(loaded, recipe.tune)
+            loaded = adapted(base_model(recipe, base), recipe, recipe.trainable)
+            set_trainable(loaded, recipe.trainable)
             for parameter in loaded.model.parameters():
                 if parameter.requires_grad:
                     parameter += 0.02 * torch.randn(parameter.shape)

@@ -48,8 +48,10 @@ def test_unknown_key_names_the_nearest(recipe_file, data, tmp_path, capsys) -> N
 
 
 def test_ill_typed_key_names_its_path(recipe_file, data, tmp_path, capsys) -> None:
-    message = refused(recipe_file, data, tmp_path / "run", capsys, "train.lr.qformer=fast")
-    assert "train.lr.qformer" in message
+    message = refused(
+        recipe_file, data, tmp_path / "run", capsys, "train.learning_rate.qformer=fast"
+    )
+    assert "train.learning_rate.qformer" in message
 
 
 def test_missing_data_file_is_named(recipe_file, data, tmp_path, capsys) -> None:

@@ -35,7 +35,7 @@ def test_every_way_of_training_computes_the_same(
     recipe_file: Path, tmp_path: Path, branch: list[str]
 ) -> None:
     out, chart = tmp_path / "bench.json", tmp_path / "bench.svg"
-    shaped = ["train.batch_size=6", "train.texts_per_image=3", *branch]
+    shaped = ["train.per_device_train_batch_size=6", "train.texts_per_image=3", *branch]
     given = [str(recipe_file), *shaped, "--only", "train", "--rounds", "1", "--steps", "1"]
     assert main([*given, "--json", str(out), "--chart", str(chart)]) == 0
     found = json.loads(out.read_text())

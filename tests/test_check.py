@@ -26,7 +26,9 @@ def checked(recipe: Path, folder: Path, *arguments: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("check")
-    return checked(recipe_file, folder, f"run.dir={folder / 'run'}", "train.checkpointing=true")
+    return checked(
+        recipe_file, folder, f"run.dir={folder / 'run'}", "train.gradient_checkpointing=true"
+    )
 
 
 @pytest.fixture
@@ -320,7 +322,10 @@ def test_a_failed_check_is_shown_written_and_ends_with_1(
 def test_lora_targets_that_match_nothing_end_with_2(
     recipe_file: Path, target: str, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main([str(recipe_file), "--only", "model", f"tune.lora.targets=[{target}]"]) == 2
+    assert (
+        main([str(recipe_file), "--only", "model", f"trainable.lora.target_modules=[{target}]"])
+        == 2
+    )
     assert "is no linear layer of the decoder" in capsys.readouterr().err
 
 
@@ -342,7 +347,7 @@ def test_doras_magnitudes_are_counted_without_weights(recipe_file: Path, tmp_pat
         rows = found["phases"][0]["components"]
         return next(row["total"] for row in rows if row["component"] == "adapters")
 
-    assert adapters("tune.lora.dora=true") > adapters()
+    assert adapters("trainable.lora.use_dora=true") > adapters()
 
 
 def test_each_phase_of_a_recipe_is_weighed(recipe_file: Path, tmp_path: Path) -> None:
@@ -351,11 +356,12 @@ def test_each_phase_of_a_recipe_is_weighed(recipe_file: Path, tmp_path: Path) ->
         tmp_path,
         "--only",
         "model",
-        "phases=[{name: bridge, tune: {decoder: frozen}}, {name: all, tune: {vision: full}}]",
+        "phases=[{name: one, trainable: {decoder: frozen}}, {name: two}]",
+        "phases.1.trainable.vision=full",
     )
     first, second = found["phases"]
     assert first["total"]["trainable"] < second["total"]["trainable"]
-    assert (first["name"], second["name"]) == ("bridge", "all")
+    assert (first["name"], second["name"]) == ("one", "two")
     assert first["lora_targets"] == []
 
 

@@ -87,7 +87,7 @@ def test_a_missing_file_is_said(run: Path, checked: Callable[[int], dict[str, st
 
 def test_another_recipe_is_found(run: Path, checked: Callable[[int], dict[str, str]]) -> None:
     lock = run / "recipe.lock.yaml"
-    lock.write_text(lock.read_text().replace("clip: 1.0", "clip: 2.0"))
+    lock.write_text(lock.read_text().replace("max_grad_norm: 1.0", "max_grad_norm: 2.0"))
     assert wrong(checked(1)) == ["recipe.lock.yaml"]
 
 

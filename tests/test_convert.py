@@ -32,7 +32,7 @@ def texts(samples: list[Sample]) -> list[tuple]:
 
 def written(out: Path, **options: Any) -> list[Sample]:
     """What a converted file holds; without copies its images lie where they were."""
-    return read_samples("jsonl", str(out), **{"allow_outside": True, **options})
+    return read_samples("jsonl", str(out), **{"allow_paths_outside_root": True, **options})
 
 
 def picture(path: Path, colour: str = "red") -> Path:

@@ -14,7 +14,7 @@ from qvft.eval import main
 from qvft.recipe.load import load_recipe
 from qvft.training.setup import training_setup
 
-PREDICTED = ["eval.blind=false", "data.workers=0"]
+PREDICTED = ["eval.blind=false", "data.num_workers=0"]
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ from qvft.eval import main
 from qvft.evaluation import run as evaluation
 from qvft.recipe.load import load_recipe
 
-PLAIN = ["eval.blind=false", "data.workers=0"]
+PLAIN = ["eval.blind=false", "data.num_workers=0"]
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def test_a_report_may_be_compared_with_the_one_it_replaces(a: Path) -> None:
     [
         (["eval.answer.max_new_tokens=3"], "decode.questions.max_new_tokens"),
         (["data.max_text_tokens=64"], "decode.max_text_tokens"),
-        (["model.attention=eager"], "model.attention"),
+        (["model.attn_implementation=eager"], "model.attention"),
         (["data.eval.limit=4"], "data.images"),
         (["eval.metrics=[captions]"], "other metrics"),
         (["eval.blind=true"], "other baselines"),

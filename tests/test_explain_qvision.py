@@ -106,7 +106,7 @@ def run(
     return make_run(
         tmp_path_factory.mktemp("runs") / "qvision",
         model={"family": "qvision", "id": str(parts.clip), "decoder": str(parts.gpt_neo)},
-        tune={"lora": {"targets": ["q_proj", "v_proj", "c_fc"]}},
+        trainable={"lora": {"target_modules": ["q_proj", "v_proj", "c_fc"]}},
         data={"max_text_tokens": 100},
     )
 

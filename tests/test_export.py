@@ -26,7 +26,7 @@ def test_an_unknown_form_is_refused(drawn_run: Path, tmp_path: Path, capsys) -> 
 
 
 def test_a_run_without_lora_has_no_adapter_to_export(make_run, tmp_path: Path, capsys) -> None:
-    run = make_run(tmp_path / "run", tune={"decoder": "frozen"})
+    run = make_run(tmp_path / "run", trainable={"decoder": "frozen"})
     assert main([str(run), str(tmp_path / "out"), "--to", "peft"]) == 2
     assert "trained no LoRA" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -159,9 +159,10 @@ def test_metrics_of_captions_do_not_stop_the_most_frequent_answer(
 
 @pytest.mark.parametrize(
     ("program", "override"),
-    [(evaluate, "tune.lora.r=8"), (evaluate, "train.epochs=3"), (evaluate, "run.dir=elsewhere"),
+    [(evaluate, "trainable.lora.r=8"), (evaluate, "train.epochs=3"),
+     (evaluate, "run.dir=elsewhere"),
      (evaluate, "data.eval.shuffle_buffer=5"), (merge, "train.epochs=3"),
-     (export, "tune.lora.r=8")],
+     (export, "trainable.lora.r=8")],
 )  # fmt: skip
 def test_keys_that_a_program_ignores(
     program: Any, override: str, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -175,7 +176,7 @@ def test_keys_that_a_program_ignores(
 def test_a_finished_model_is_not_quantised_in_silence(
     merged: Path, recipe_file: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    given = [str(merged), "--recipe", str(recipe_file), "model.quantize.scheme=nf4"]
+    given = [str(merged), "--recipe", str(recipe_file), "model.quantization.load_in_4bit=true"]
     assert evaluate(given) == 2
     assert "a finished model is taken whole" in capsys.readouterr().err
 

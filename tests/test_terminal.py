@@ -166,7 +166,10 @@ def test_a_name_that_no_system_takes_is_one_message(command: str, place: Path) -
     [
         ("train r.yaml --epochs 3", "did you mean train.epochs=3?"),
         ("check r.yaml --model.id x", "did you mean model.id=x?"),
-        ("eval r --batch-size=4", "did you mean train.batch_size=4 or eval.batch_size=4?"),
+        (
+            "eval r --batch-size=4",
+            "did you mean train.per_device_train_batch_size=4 or eval.batch_size=4?",
+        ),
     ],
 )
 def test_an_option_that_is_a_key_names_the_override(command: str, meant: str, place: Path) -> None:

@@ -92,7 +92,7 @@ def decoder(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     names = [n for n, _ in model.named_modules() if n.rpartition(".")[2] in targets]
-    add_lora(model, names, r=16, alpha=32, dropout=dropout)
+    add_lora(model, names, r=16, lora_alpha=32, lora_dropout=dropout)
     for name, parameter in model.named_parameters():
         if ".lora_B" in name:  # zero at first, where A has no gradient
             nn.init.normal_(parameter, std=0.02)

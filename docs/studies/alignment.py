@@ -56,16 +56,16 @@ def recipe(
     return {
         "name": name,
         "model": {"id": model},
-        "data": {"train": train_data, "workers": 0},
-        "tune": {"lora": {"r": 16, "alpha": 32, "targets": targets}},
+        "data": {"train": train_data, "num_workers": 0},
+        "trainable": {"lora": {"r": 16, "lora_alpha": 32, "target_modules": targets}},
         "train": {
             "max_steps": steps,
-            "batch_size": batch,
-            "warmup": 0.05,
-            "log_steps": 25,
+            "per_device_train_batch_size": batch,
+            "warmup_steps": 0.05,
+            "logging_steps": 25,
             "save_steps": 500,
             "resume": "auto",
-            "lr": dict.fromkeys(PARTS, RATE),
+            "learning_rate": dict.fromkeys(PARTS, RATE),
         },
         "run": {"threads": 1},
     }

@@ -3,11 +3,11 @@
     python docs/studies/balance.py RECIPE [key.path=value ...] [--tokens N] [--queries 32]
         [--row 512] [--out balance.json]
 
-Lays out epochs of a recipe's training texts twice: `train.batch_size` texts a batch in a plain
-shuffle, and up to `--tokens` tokens a batch (as many as the largest of the former has, unless
-said), both with `train.texts_per_image`; and divides them between 1, 2 and 8 processes. Lengths
-are those of the recipe's tokenizer, with as many query tokens and as long packed rows as
-BLIP-2-OPT-2.7B has unless said. Neither weights nor images are read.
+Lays out epochs of a recipe's training texts twice: `train.per_device_train_batch_size` texts per
+batch in a plain shuffle, and up to `--tokens` tokens per batch (by default as many as the largest
+of the former has), both with `train.texts_per_image`; and divides them between 1, 2 and
+8 processes. Lengths are those of the recipe's tokenizer, with as many query tokens and as long
+packed rows as BLIP-2-OPT-2.7B has unless said. Neither weights nor images are read.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def main() -> int:
     shuffled = []
     for epoch in range(EPOCHS):
         plain.set_epoch(epoch)
-        order, size = list(plain), train.batch_size
+        order, size = list(plain), train.per_device_train_batch_size
         whole = len(order) // size * size
         shuffled.append(laid.measured(order[at : at + size] for at in range(0, whole, size)))
     budget = given.tokens or int(np.concatenate(shuffled)[:, 1].max())

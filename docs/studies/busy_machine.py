@@ -47,7 +47,7 @@ def command(folder: Path, run: Path, steps: int) -> list[str]:
         "run.dir": run,
         "run.threads": cpu_cores(),
         "train.max_steps": steps,
-        "train.log_steps": FIRST,
+        "train.logging_steps": FIRST,
     }
     overrides = [f"{key}={value}" for key, value in given.items()]
     return [sys.executable, "-m", "qvft.train", str(RECIPE), *overrides]

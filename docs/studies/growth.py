@@ -55,8 +55,8 @@ def measured(folder: Path, *, images: int, texts: int, words: int, rounds: int) 
         {
             "name": "growth",
             "model": {"id": str(folder / "model")},
-            "data": {"train": {"path": str(data)}, "workers": 0, "max_text_tokens": 300},
-            "train": {"batch_size": images * texts, "texts_per_image": texts},
+            "data": {"train": {"path": str(data)}, "num_workers": 0, "max_text_tokens": 300},
+            "train": {"per_device_train_batch_size": images * texts, "texts_per_image": texts},
         }
     )
     found = bench_training(recipe, rounds=rounds, steps=1, ways=("plain", "qvft"))

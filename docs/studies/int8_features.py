@@ -93,7 +93,7 @@ def trained(folder: Path, arm: str, seed: int, epochs: float) -> tuple[Path, dic
         )
         if train([str(RECIPE), *overrides]):
             raise SystemExit(f"{run}: training failed")
-        if evaluate([str(run), "eval.blind=false", "eval.grid=0"]):
+        if evaluate([str(run), "eval.blind=false", "eval.report_images=0"]):
             raise SystemExit(f"{run}: evaluation failed")
     return run, json.loads(report.read_text(encoding="utf-8"))
 

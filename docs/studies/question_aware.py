@@ -67,19 +67,24 @@ def write_recipe(folder: Path, *, queries: int, steps: int) -> Path:
         "data": {
             "train": {"format": "jsonl", "path": str(write_split(folder, "train", *TRAIN))},
             "eval": {"format": "jsonl", "path": str(write_split(folder, "test", *TEST))},
-            "workers": 0,
+            "num_workers": 0,
             "cache_images": True,
         },
-        "tune": {"decoder": "frozen"},
+        "trainable": {"decoder": "frozen"},
         "train": {
             "max_steps": steps,
-            "batch_size": 48,
+            "per_device_train_batch_size": 48,
             "texts_per_image": 4,
-            "lr": dict.fromkeys(parts, RATE),
-            "warmup": 0.1,
-            "log_steps": 50,
+            "learning_rate": dict.fromkeys(parts, RATE),
+            "warmup_steps": 0.1,
+            "logging_steps": 50,
         },
-        "eval": {"batch_size": 256, "blind": False, "grid": 0, "answer": {"max_new_tokens": 6}},
+        "eval": {
+            "batch_size": 256,
+            "blind": False,
+            "report_images": 0,
+            "answer": {"max_new_tokens": 6},
+        },
         "run": {"threads": 1},
     }
     path = folder / "recipe.yaml"

@@ -31,17 +31,17 @@ model: {{family: qvision, id: "{folder}/siglip", decoder: "{folder}/opt"}}
 data:
   train: {{format: drawn, path: "seed=1,count={scenes},size=48"}}
   eval: {{format: drawn, path: "seed=2,count=1000,size=48", name: drawn-heldout}}
-  workers: 0
+  num_workers: 0
   cache_images: true
-tune: {{vision: full, qformer: full, decoder: full}}
+trainable: {{vision: full, qformer: full, decoder: full}}
 train:
   max_steps: {steps}
-  batch_size: 128
+  per_device_train_batch_size: 128
   texts_per_image: 4
-  warmup: 100
+  warmup_steps: 100
   betas: [0.9, 0.98]
-  log_steps: 50
-  lr: {{vision: 3.0e-4, qformer: 1.0e-3, decoder: 5.0e-4}}
+  logging_steps: 50
+  learning_rate: {{vision: 3.0e-4, qformer: 1.0e-3, decoder: 5.0e-4}}
 eval: {{batch_size: 128}}
 run: {{threads: 1, seed: {seed}, dir: "{folder}/run"}}
 """

@@ -128,8 +128,8 @@ def write_recipes(folder: Path) -> None:
         recipe = {
             "name": f"scaled_{name}",
             "model": {"id": str(folder / "model")},
-            "data": {"train": source, "eval": source, "workers": 0},
-            "train": {"batch_size": 80, "texts_per_image": 6},
+            "data": {"train": source, "eval": source, "num_workers": 0},
+            "train": {"per_device_train_batch_size": 80, "texts_per_image": 6},
         }
         (folder / f"{name}.yaml").write_text(json.dumps(recipe, indent=1) + "\n")
 

@@ -47,7 +47,7 @@ def run_arm(folder: Path, arm: str, seed: int, epochs: float) -> dict[str, Any]:
             "run.threads=1",
             *ARMS[arm],
         ]
-        if train(given) or evaluate([str(run), "eval.blind=false", "eval.grid=0"]):
+        if train(given) or evaluate([str(run), "eval.blind=false", "eval.report_images=0"]):
             raise SystemExit(f"{run} failed")
     return json.loads(report.read_text(encoding="utf-8"))
 

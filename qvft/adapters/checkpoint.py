@@ -146,7 +146,7 @@ def _require_finite(state: Mapping[str, torch.Tensor]) -> None:
     if bad:
         raise NonFiniteWeightsError(
             f"{len(bad)} trained weights are NaN or infinite, first {bad[0]}: they are not "
-            "written, and what was written before stays; train with a lower train.lr"
+            "written, and what was written before stays; train with a lower train.learning_rate"
         )
 
 

@@ -37,19 +37,17 @@ def add_lora(
     targets: Sequence[str],
     *,
     r: int,
-    alpha: int,
-    dropout: float = 0.0,
-    dora: bool = False,
-    rslora: bool = False,
+    lora_alpha: int,
+    lora_dropout: float = 0.0,
+    use_dora: bool = False,
+    use_rslora: bool = False,
     base_id: str | None = None,
 ) -> PeftModel:
     """Puts LoRA layers into `model`, in place, and returns PEFT's handle on it.
 
     Args:
         targets: full module names, from `resolve_targets`.
-        r: rank. alpha: scale is alpha / r, alpha / sqrt(r) with `rslora`.
-        dropout: on the adapters' input.
-        dora: weight-decomposed LoRA. rslora: rank-stabilised scale.
+        r, lora_alpha, lora_dropout, use_dora, use_rslora: as in `peft.LoraConfig`.
         base_id: written into adapter_config.json, so that plain PEFT finds the base.
 
     Raises:
@@ -57,11 +55,11 @@ def add_lora(
     """
     config = LoraConfig(
         r=r,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
         target_modules=list(targets),
-        use_dora=dora,
-        use_rslora=rslora,
+        use_dora=use_dora,
+        use_rslora=use_rslora,
         fan_in_fan_out=stored_transposed(model, targets),
         bias="none",
     )

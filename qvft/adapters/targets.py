@@ -35,7 +35,7 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
     if not known:
         raise RecipeError(
             "lora, but the decoder has no linear layers that it reaches",
-            where="tune.decoder",
+            where="trainable.decoder",
             expected="full or frozen for this decoder",
         )
     for target in targets:
@@ -43,7 +43,7 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
             near = difflib.get_close_matches(target, known, n=1)
             raise RecipeError(
                 f'"{target}" is no linear layer of the decoder',
-                where="tune.lora.targets",
+                where="trainable.lora.target_modules",
                 expected="one of " + ", ".join(known),
                 do=f'did you mean "{near[0]}"?' if near else None,
             )
@@ -66,7 +66,7 @@ def stored_transposed(model: nn.Module, targets: Sequence[str]) -> bool:
     if 0 < len(turned) < len(targets):
         raise RecipeError(
             f"{len(turned)} of {len(targets)} weights stored (in, out), first that of {turned[0]}",
-            where="tune.lora.targets",
+            where="trainable.lora.target_modules",
             expected="layers of one kind",
         )
     return bool(turned)

@@ -129,6 +129,6 @@ def _batched(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
         rows,
         generation=generation_fields(recipe),
         batch_size=recipe.eval.batch_size,
-        workers=recipe.data.workers,
+        workers=recipe.data.num_workers,
         label="batches",
     )

@@ -105,7 +105,7 @@ def bench_work(
     plan = _prepared(work)
     model = work.loaded.model
     batches = _rows_of_batches(work, plan, steps)
-    bf16 = use_bf16(plan.train.precision)
+    bf16 = use_bf16(plan.train.mixed_precision)
     bench = Steps(model, bf16=bf16)
     chosen = {name: way for name, way in WAYS.items() if name in ways}
     laid = {name: _laid_out(work, way, batches) for name, way in chosen.items()}
@@ -159,7 +159,7 @@ def training_memory(work: TrainingSetup, *, steps: int) -> int:
     batches = _rows_of_batches(work, plan, steps)
     laid = _laid_out(work, WAYS["qvft"], batches)
     unload_vision(model)
-    step = Steps(model, bf16=use_bf16(plan.train.precision)).memory(WAYS["qvft"], laid)
+    step = Steps(model, bf16=use_bf16(plan.train.mixed_precision)).memory(WAYS["qvft"], laid)
     held = torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else 0
     return held + step
 
@@ -171,8 +171,8 @@ def _prepared(work: TrainingSetup) -> PhasePlan:
         raise RecipeError("has no phase with the language loss", where="phases")
     work.counts(plan)
     model = work.loaded.model
-    recompute_activations(model, plan.train.checkpointing)
-    compile_blocks(model, work.loaded.base.family, plan.train.compile)
+    recompute_activations(model, plan.train.gradient_checkpointing)
+    compile_blocks(model, work.loaded.base.family, plan.train.torch_compile)
     return plan
 
 
@@ -185,8 +185,8 @@ def _rows_of_batches(
     if by_tokens is None:
         names, seed = [row.sample.id for row in rows], work.recipe.run.seed
         order = list(GroupedSampler(names, group_size=train.texts_per_image, seed=seed))
-        starts = range(0, len(order), train.batch_size)
-        chunks = [order[at : at + train.batch_size] for at in starts]
+        starts = range(0, len(order), train.per_device_train_batch_size)
+        chunks = [order[at : at + train.per_device_train_batch_size] for at in starts]
     else:
         chunks = list(by_tokens)
     return [[(index, rows[index]) for index in chunk] for chunk in chunks[:steps]]

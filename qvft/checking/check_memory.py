@@ -72,9 +72,9 @@ def phase_findings(
         row_tokens: tokens of its longest row, image tokens included.
         steps: optimizer steps on one process, where they are known.
     """
-    train, tune = plan.train, plan.tune
+    train, trainable = plan.train, plan.trainable
     text = config.text_config
-    quantized = recipe.model.quantize.scheme != "none"
+    quantized = recipe.model.quantization.scheme != "none"
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(
@@ -82,20 +82,20 @@ def phase_findings(
             frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
             quantized=quantized,
             embedding_weights=_embedding_weights(text),
-            rows=1 if train.batch_tokens else train.batch_size,
+            rows=1 if train.batch_tokens else train.per_device_train_batch_size,
             row_tokens=train.batch_tokens or row_tokens,
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
-            checkpointing=train.checkpointing,
-            dropout=tune.lora.dropout > 0 or tune.decoder_dropout > 0,
+            checkpointing=train.gradient_checkpointing,
+            dropout=trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0,
         )
         memory.append(Memory(device, **vars(estimate), total=estimate.total))
-    batch = f"{train.batch_size} rows of {row_tokens} tokens"
+    batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
     if train.batch_tokens:
         batch = f"{train.batch_tokens} tokens"
     assumes = (
         f"assumes {batch} a step, AdamW in float32, "
-        + ("recomputed activations, " if train.checkpointing else "")
+        + ("recomputed activations, " if train.gradient_checkpointing else "")
         + ("a decoder in 4 bits, " if quantized else "")
         + "and leaves out the allocator and the Q-Former's activations"
     )

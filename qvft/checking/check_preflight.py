@@ -46,7 +46,7 @@ def preflight_checks(work: TrainingSetup, stats: TokenStats) -> tuple[Check, ...
 def _phase_checks(work: TrainingSetup, plan: PhasePlan) -> list[Check]:
     work.counts(plan)
     loaded, phase = work.loaded, plan.phase.name
-    recompute_activations(loaded.model, plan.train.checkpointing)
+    recompute_activations(loaded.model, plan.train.gradient_checkpointing)
     rows = work.rows(plan, work.train, training=True)
     module, collator = work.objective(plan, rows)
     # Heads learn from captions alone.
@@ -70,7 +70,7 @@ def _phase_checks(work: TrainingSetup, plan: PhasePlan) -> list[Check]:
         largest = check_backward(module, loaded.model, loaded.base.family, batch)
         return ", ".join(f"{name} {value:.2g}" for name, value in largest.items())
 
-    bf16 = use_bf16(plan.train.precision)
+    bf16 = use_bf16(plan.train.mixed_precision)
     with torch.autocast(place.type, dtype=torch.bfloat16, enabled=bf16):
         return [
             _attempt(f"{phase}: exchanging images moves the loss", swap),

@@ -126,7 +126,7 @@ def _folder_warnings(recipe: Recipe) -> list[str]:
 
 def _phase(work: TrainingSetup, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:
     targets: tuple[str, ...] = ()
-    if work.loaded.handle is not None and plan.tune.decoder == "lora":
+    if work.loaded.handle is not None and plan.trainable.decoder == "lora":
         targets = lora_targets(work.loaded.handle)
     return phase_findings(
         work.recipe,

@@ -15,14 +15,16 @@ def recipe_findings(recipe: Recipe) -> RecipeFindings:
         name=recipe.name,
         model=recipe.model.id,
         run_dir=recipe.run_dir,
-        quantize=recipe.model.quantize.scheme,
+        quantize=recipe.model.quantization.scheme,
         phases=tuple(phase.name for phase in phases),
         rows_per_step=tuple(
-            None if train.batch_tokens else train.batch_size * train.accumulation
+            None
+            if train.batch_tokens
+            else train.per_device_train_batch_size * train.gradient_accumulation_steps
             for train in trains
         ),
         tokens_per_step=tuple(
-            train.batch_tokens * train.accumulation if train.batch_tokens else None
+            train.batch_tokens * train.gradient_accumulation_steps if train.batch_tokens else None
             for train in trains
         ),
     )

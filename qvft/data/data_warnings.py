@@ -89,7 +89,7 @@ def few_steps(phase: str, steps: int) -> list[str]:
     count = "1 optimizer step" if steps == 1 else f"{steps} optimizer steps"
     return [
         f"{phase}: {count} in all; raise train.epochs or train.max_steps, or lower "
-        "train.batch_size or train.accumulation"
+        "train.per_device_train_batch_size or train.gradient_accumulation_steps"
     ]
 
 

@@ -78,7 +78,8 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
     outside = sum(path is not None and path.startswith("../") for path in paths)
     if outside:
         _log.warning(
-            "%d of %d images lie outside the folder of %s: `allow_outside: true` reads them",
+            "%d of %d images lie outside the folder of %s: `allow_paths_outside_root: true` reads "
+            "them",
             outside,
             len(samples),
             out,

@@ -37,7 +37,7 @@ def model_facts(opened: ResolvedModel) -> ModelFacts:
         adapter_sha256=trained_files(run / "adapter") if run else {},
         recipe_sha256=read_manifest(run / "adapter")["recipe_sha256"] if run else None,
         dtype=str(dtype).removeprefix("torch."),
-        quantize=recipe.model.quantize.scheme,
+        quantize=recipe.model.quantization.scheme,
         attention=recipe.model.kernel,
         device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
     )

@@ -211,7 +211,7 @@ def _write(
         items,
         scores.per_item,
         image_for=_image_reader(recipe, task.rows),
-        grid=recipe.eval.grid,
+        grid=recipe.eval.report_images,
     )
 
 
@@ -233,7 +233,7 @@ def _ask(
         images,
         generation=task.generation,
         batch_size=recipe.eval.batch_size,
-        workers=recipe.data.workers,
+        workers=recipe.data.num_workers,
         label=label,
     ):
         texts[index] = text
@@ -253,7 +253,7 @@ def _groups_of_model(
         return {}
     recipe, aligned = task.opened.recipe, with_heads(task.opened, loaded)
     sources = [row.sample.image for row in task.rows]
-    pace = {"batch_size": recipe.eval.batch_size, "workers": recipe.data.workers}
+    pace = {"batch_size": recipe.eval.batch_size, "workers": recipe.data.num_workers}
     groups = {}
     for name in task.of_model:
         if name == RETRIEVAL:

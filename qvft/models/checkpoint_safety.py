@@ -31,7 +31,8 @@ def require_safe_checkpoint(config: PretrainedConfig, *, where: str) -> None:
                     f"its config.json names the kernel {named[:80]}, which is code",
                     where=where,
                     expected="an attention that transformers has itself",
-                    do="remove `attn_implementation` from config.json; model.attention says it",
+                    do="remove `attn_implementation` from config.json; the recipe sets it "
+                    "(model.attn_implementation)",
                 )
 
 

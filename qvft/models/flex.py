@@ -15,7 +15,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 from qvft.errors import RecipeError
 
 KERNEL = "flex_attention"
-WHERE = "model.attention"
+WHERE = "model.attn_implementation"
 
 
 def require_flex(config: PretrainedConfig, place: torch.device) -> None:

@@ -74,9 +74,9 @@ def load_model(
     if base.decoder is not None:
         if quantization is not None:
             raise ModelError(
-                quantize,
-                where="model.quantize.scheme",
-                expected="none, where model.decoder is set: two checkpoints become one model",
+                "true",
+                where="model.quantization.load_in_4bit",
+                expected="false, where model.decoder is set: two checkpoints become one model",
                 do="merge a run of it, then quantise the merged folder",
             )
         made = from_components(

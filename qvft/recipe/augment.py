@@ -1,4 +1,4 @@
-"""What a recipe may say of augmented views."""
+"""The recipe's `data.augment` section: random crop, brightness, contrast, mirror."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from qvft.recipe.section import MOST_SEED, Section
 
 
 class Augment(Section):
-    """What is done to an image in its augmented views; `data.views` says how many there are."""
+    """Augmentations of an image; `data.augmentations_per_image` is the number of views."""
 
     crop: float = Field(
         0.85,
         ge=0.01,
         le=1,
-        description="A view is a random part of the image, of its own shape, that has this share "
-        "of its area at least; 1: all of it. Wrong where things at the border count.",
+        description="Random crop: minimum share of the image's area, at its aspect ratio; 1: no "
+        "crop. Wrong where details at the border matter.",
     )
     brightness: float = Field(
-        0.1, ge=0, lt=1, description="Brighter or darker by a factor of 1 - this to 1 + this."
+        0.1, ge=0, lt=1, description="Brightness factor drawn from 1 - this to 1 + this."
     )
     contrast: float = Field(
-        0.1, ge=0, lt=1, description="Contrast changed by a factor of 1 - this to 1 + this."
+        0.1, ge=0, lt=1, description="Contrast factor drawn from 1 - this to 1 + this."
     )
     mirror: bool = Field(
         False,
-        description="Half of the views have left and right exchanged. Wrong wherever a text says "
-        "left or right.",
+        description="Horizontal flip of half of the views. Wrong where texts say left or right.",
     )
     seed: int = Field(
         0,
         ge=0,
         le=MOST_SEED,
-        description="Seed of the views; runs of any run.seed share them in the cache.",
+        description="Seed of the views, independent of run.seed, so that runs share cached views.",
     )
 
     @property

@@ -29,9 +29,9 @@ class RecipeParser(argparse.ArgumentParser):
         unknown = _UNKNOWN.match(message)
         if unknown:
             name, value = unknown[1].replace("-", "_"), unknown[2] or "VALUE"
-            meant = [path for path in recipe_keys() if path == name or path.endswith(f".{name}")]
+            meant = list(dict.fromkeys(_overrides(name, value)))
             if meant:
-                message += f"; did you mean {' or '.join(f'{path}={value}' for path in meant[:3])}?"
+                message += f"; did you mean {' or '.join(meant[:3])}?"
         super().error(message)
 
 
@@ -40,6 +40,19 @@ def recipe_keys() -> list[str]:
     from qvft.recipe.schema import Recipe
 
     return list(_paths(Recipe))
+
+
+def _overrides(name: str, value: str) -> Iterator[str]:
+    """Overrides of the keys whose last part is `name`, or was before it was renamed."""
+    from qvft.recipe.renamed_keys import RENAMED, current_overrides
+    from qvft.recipe.schema import Recipe
+
+    for old in RENAMED:
+        if old == name or old.endswith(f".{name}"):
+            yield from current_overrides([f"{old}={value}"])
+    for path in _paths(Recipe):
+        if path == name or path.endswith(f".{name}"):
+            yield f"{path}={value}"
 
 
 def _paths(section: type[BaseModel], above: str = "") -> Iterator[str]:

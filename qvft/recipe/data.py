@@ -12,48 +12,48 @@ from qvft.recipe.section import MOST_STEPS, PathText, Section, Text
 
 class Source(Section):
     format: Text = Field("jsonl", description="Name of a format; see docs/formats.md.")
-    path: PathText | None = Field(None, description="File or folder the format reads.")
+    path: PathText | None = Field(None, description="File or folder to read.")
     name: Text | None = Field(
         None,
-        description="What reports and their folders call it, at most 100 characters and without "
-        "/ and \\; null: from the path.",
+        description="Name in reports and of their folders, at most 100 characters, without / and "
+        "\\; null: derived from the path.",
     )
-    split: Text | None = Field(None, description="Which split, where the format has several.")
-    images: PathText | None = Field(None, description="Image folder, where it lies apart.")
-    allow_outside: bool = Field(
+    split: Text | None = Field(None, description="Split to read, where the format has several.")
+    images: PathText | None = Field(
+        None, description="Image folder, if it is not the format's usual one."
+    )
+    allow_paths_outside_root: bool = Field(
         False,
-        description="Images may lie outside the image folder (that of path, or images): rows with "
-        "../, absolute paths, links that lead elsewhere. For data you trust.",
+        description="Allow image paths outside the image folder (that of path, or images): ../, "
+        "absolute paths, links that lead elsewhere. For data you trust.",
     )
     questions: PathText | None = Field(
-        None, description="VQA v2: question file, where it lies apart."
+        None, description="VQA v2: question file, if it is not in `path`."
     )
     annotations: PathText | None = Field(
-        None, description="VQA v2: annotation file, where it lies apart."
+        None, description="VQA v2: annotation file, if it is not in `path`."
     )
     columns: dict[Text, Text] = Field(
         default_factory=dict, description="Column names of a Hugging Face dataset."
     )
-    limit: int | None = Field(None, ge=1, description="Read this many images only.")
-    texts: Literal["all", "captions", "questions"] = Field(
-        "all", description="Which texts of the images to use."
-    )
+    limit: int | None = Field(None, ge=1, description="Maximum number of images to read.")
+    texts: Literal["all", "captions", "questions"] = Field("all", description="Texts to use.")
     captions_per_image: int | None = Field(
         None,
         ge=1,
         le=MOST_STEPS,
-        description="Use at most this many captions per image, the first ones; null: all.",
+        description="Maximum captions per image, the first ones; null: all.",
     )
     stream: bool = Field(
         False,
-        description="Training data alone, of format tar or hf: pass over it instead of listing it, "
-        "for data larger than memory. Needs train.max_steps; see docs/formats.md.",
+        description="Stream training data of format tar or hf instead of listing it, for data "
+        "larger than memory. Needs train.max_steps; see docs/formats.md.",
     )
     shuffle_buffer: int = Field(
         10_000,
         ge=1,
         le=MOST_STEPS,
-        description="With stream: groups of texts that are held, from which the next is drawn.",
+        description="With stream: size of the shuffle buffer, in groups of texts.",
     )
 
     @field_validator("name")
@@ -98,77 +98,81 @@ class Prompt(Section):
 
 
 class Data(Section):
-    train: Source | None = Field(None, description="What is trained on.")
-    eval: Source | None = Field(None, description="What is evaluated on; never trained on.")
+    train: Source | None = Field(None, description="Training data.")
+    eval: Source | None = Field(None, description="Evaluation data; never trained on.")
     prompt: Prompt = Field(default_factory=Prompt)
     text: Literal["as_written", "blip2"] = Field(
         "as_written",
-        description="What the model reads of captions and questions. blip2: in lower case, without "
-        ".!\"()*#:;~, the first 50 words, as BLIP-2's own program prepares them. Answers, and the "
-        "references of metrics, stay as written.",
+        description="Cleaning of captions and questions. blip2: lower case, without "
+        ".!\"()*#:;~, first 50 words, as in BLIP-2's own code. Answers and the references of "
+        "metrics stay as written.",
     )
     max_text_tokens: int = Field(
         128,
         ge=8,
         le=1_000_000,
-        description="Prompt and target tokens a row may have; longer prompts are cut "
-        "from the left, targets at the end, and both are counted.",
+        description="Maximum prompt and target tokens per row. Longer prompts are truncated on the "
+        "left, targets on the right; both are counted.",
     )
     on_bad_image: Literal["error", "skip"] = Field(
-        "error", description="A missing or broken image: stop, or leave it out, counted and listed."
+        "error", description="Missing or broken images: stop, or skip them, counted and listed."
     )
     max_image_pixels: int = Field(
         64_000_000,
         ge=1,
-        description="Larger images are refused as decompression bombs, and so "
-        "are files of more than 8 bytes for each of these pixels and 16 MiB.",
+        description="Maximum pixels per image (protection against decompression bombs). The "
+        "maximum file size is 8 bytes per pixel of it plus 16 MiB.",
     )
     preprocessing: Literal["checkpoint", "plain"] = Field(
         "checkpoint",
-        description="checkpoint: pixels as its image processor makes them. plain: resized without "
-        "keeping the shape, values from 0 to 1, as QVision's published notebook has it.",
+        description="checkpoint: the checkpoint's image processor. plain: resized without keeping "
+        "the aspect ratio, values from 0 to 1, as in QVision's published notebook.",
     )
-    workers: int = Field(2, ge=0, le=512, description="Processes that decode images.")
+    num_workers: int = Field(
+        2, ge=0, le=512, description="Data loader processes, which decode images."
+    )
     features: Literal["auto", "off"] = Field(
         "auto",
-        description="auto: what a frozen ViT makes of an image is computed once and kept on the "
-        "disk, for all runs and evaluations ($QVFT_CACHE, or ~/.cache/qvft/features).",
+        description="auto: cache the features of a frozen ViT on disk, for all runs and "
+        "evaluations ($QVFT_CACHE, or ~/.cache/qvft/features).",
     )
     features_dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         "auto",
-        description="What features are kept in. auto: what the ViT computes in, exactly. int8 "
-        "takes half of bfloat16's room and rounds; see docs/features.md.",
+        description="Type of cached features. auto: the ViT's own, exact. int8: half the size of "
+        "bfloat16, rounded; see docs/features.md.",
     )
     features_limit_gb: float = Field(
         100.0,
         gt=0,
         le=1_000_000,
-        description="Features of a recipe's images may take this much, in 10^9 bytes; above it, or "
-        "where the disk has less, the ViT runs in every step.",
+        description="Maximum size of the recipe's cached features, in 10^9 bytes. Above it, or "
+        "with less free disk space, the ViT runs in every step.",
     )
-    views: int = Field(
+    augmentations_per_image: int = Field(
         0,
         ge=0,
         le=1000,
-        description="Augmented views of each training image; an epoch shows an image as it is or "
-        "in one of them. They are cached beside it, each in as much room. Evaluation sees images "
-        "as they are.",
+        description="Augmented views per training image. Each epoch shows the original image or "
+        "one of its views. Views are cached too, each as large as the original. Evaluation uses "
+        "the original images.",
     )
-    augment: Augment = Field(default_factory=Augment, description="How views differ.")
+    augment: Augment = Field(default_factory=Augment, description="Augmentations of the views.")
     cache_images: bool = Field(
         False,
-        description="Keep normalised images in memory, 12 bytes a pixel at the model's size: "
-        "for small data trained on for several epochs. Needs workers: 0.",
+        description="Cache normalised images in memory, 12 bytes per pixel at the model's input "
+        "size: for small data and several epochs. Needs num_workers: 0.",
     )
 
     @model_validator(mode="after")
     def _cache_is_in_this_process(self) -> Data:
-        if self.cache_images and self.workers:
-            raise ValueError("cache_images needs workers: 0, since workers share no memory")
+        if self.cache_images and self.num_workers:
+            raise ValueError("cache_images needs num_workers: 0, since processes share no memory")
         return self
 
     @model_validator(mode="after")
     def _views_differ(self) -> Data:
-        if self.views and not self.augment.changes:
-            raise ValueError("views need an augmentation: augment.crop below 1, for example")
+        if self.augmentations_per_image and not self.augment.changes:
+            raise ValueError(
+                "augmentations_per_image needs an augmentation, for example augment.crop below 1"
+            )
         return self

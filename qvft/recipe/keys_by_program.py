@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from qvft.errors import RecipeError
+from qvft.recipe.renamed_keys import current_overrides
 from qvft.recipe.yaml_text import yaml_override_value
 
 _TRAINED = "it shaped the training, which is over"
@@ -21,16 +22,16 @@ READ: Mapping[str, tuple[str, ...]] = {
     "eval": (
         "name", "model",
         "data.train.format", "data.train.path", "data.train.split", "data.train.images",
-        "data.train.allow_outside", "data.train.questions", "data.train.annotations",
+        "data.train.allow_paths_outside_root", "data.train.questions", "data.train.annotations",
         "data.train.columns", "data.train.limit", "data.train.stream",
         "data.eval", "data.prompt", "data.text", "data.max_text_tokens", "data.on_bad_image",
-        "data.max_image_pixels", "data.preprocessing", "data.workers", "data.features",
+        "data.max_image_pixels", "data.preprocessing", "data.num_workers", "data.features",
         "data.features_dtype", "data.features_limit_gb", "data.cache_images", "eval", "run",
     ),
     "merge": (
         "name", "model", "data.train", "data.eval", "data.prompt", "data.text",
         "data.max_text_tokens", "data.on_bad_image", "data.max_image_pixels",
-        "data.preprocessing", "data.workers", "data.cache_images",
+        "data.preprocessing", "data.num_workers", "data.cache_images",
         "eval.caption", "eval.answer", "run.seed", "run.threads",
     ),
 }  # fmt: skip
@@ -43,9 +44,9 @@ IGNORED: Mapping[str, Mapping[str, str]] = {
         "data.train.texts": _OF_TRAINING_DATA,
         "data.train.captions_per_image": _OF_TRAINING_DATA,
         "data.train.shuffle_buffer": _OF_TRAINING_DATA,
-        "data.views": _OF_VIEWS,
+        "data.augmentations_per_image": _OF_VIEWS,
         "data.augment": _OF_VIEWS,
-        "tune": _TRAINED,
+        "trainable": _TRAINED,
         "train": _TRAINED,
         "phases": _TRAINED,
         "objectives": _TRAINED,
@@ -54,16 +55,16 @@ IGNORED: Mapping[str, Mapping[str, str]] = {
         "data.features": "features are not cached here",
         "data.features_dtype": "features are not cached here",
         "data.features_limit_gb": "features are not cached here",
-        "data.views": _OF_VIEWS,
+        "data.augmentations_per_image": _OF_VIEWS,
         "data.augment": _OF_VIEWS,
-        "tune": _TRAINED,
+        "trainable": _TRAINED,
         "train": _TRAINED,
         "phases": _TRAINED,
         "objectives": _TRAINED,
         "eval.batch_size": _NOT_ASKED,
         "eval.metrics": _NOT_ASKED,
         "eval.blind": _NOT_ASKED,
-        "eval.grid": _NOT_ASKED,
+        "eval.report_images": _NOT_ASKED,
         "eval.rerank": _NOT_ASKED,
         "eval.classes": _NOT_ASKED,
         "eval.class_prompts": _NOT_ASKED,
@@ -82,7 +83,7 @@ OF_A_RUN: Mapping[str, str] = {
 """What evaluating a run ignores as well."""
 
 OF_A_MODEL: Mapping[str, str] = {
-    "model.quantize": "a finished model is taken whole, as it is stored"
+    "model.quantization": "a finished model is taken whole, as it is stored"
 }
 """What evaluating a model refuses as well that is not the base of its recipe. Other keys of `model`
 describe that base, and may be repeated as they were for training."""
@@ -110,7 +111,7 @@ def refuse_ignored(
         RecipeError: it does not read one; the message says why.
     """
     ignored = {**IGNORED[AS.get(program, program)], **(also or {})}
-    for override in overrides:
+    for override in current_overrides(list(overrides)):
         key, _, text = override.partition("=")
         key = key.strip()
         reason = next((ignored[one] for one in ignored if covers(one, key)), None)

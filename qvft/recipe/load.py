@@ -13,11 +13,15 @@ from pydantic import BaseModel, ValidationError
 
 from qvft.errors import RecipeError
 from qvft.files import given_path
-from qvft.recipe.schema import Phase, Recipe, Tune
+from qvft.recipe.renamed_keys import current_keys, renamed_overrides, warn_of_renamed
+from qvft.recipe.schema import Phase, Recipe, Trainable
 from qvft.recipe.secrets import refuse_secrets
 from qvft.recipe.train import Train, one_rate_for_all
 from qvft.recipe.unused_keys import idle_sections, refuse_idle
 from qvft.recipe.yaml_text import yaml_file_value, yaml_override_value
+
+LOCK_NAME = "recipe.lock.yaml"
+"""The file in which a run keeps its recipe."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -31,8 +35,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key, an override
             that would have no effect.
     """
-    content = read_yaml(given_path(str(path)))
-    apply_overrides(content, overrides)
+    renamed: dict[str, str] = {}
+    content = current_keys(read_yaml(given_path(str(path))), where=str(path), renamed=renamed)
+    if Path(path).name != LOCK_NAME:  # nobody writes locks by hand
+        warn_of_renamed(renamed, where=str(path))
+    overrides = apply_overrides(content, overrides)
     recipe = parse_recipe(content, where=str(path))
     refuse_idle(recipe, idle_keys(recipe), overrides)
     return recipe
@@ -68,36 +75,41 @@ def idle_keys(recipe: Recipe) -> dict[str, str]:
 def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     """Checks a mapping and its phases. Raises RecipeError naming key path and nearest name."""
     refuse_secrets(content, where=where)
-    recipe = _validate(Recipe, content, where)
+    recipe = _validate(Recipe, current_keys(content, where=where), where)
     seen: set[str] = set()
     for index, phase in enumerate(recipe.phases):
         if phase.name in seen:
             raise RecipeError(f'two phases are called "{phase.name}"', where=f"{where}: phases")
         seen.add(phase.name)
-        tune, _ = resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
-        _require_trained(recipe, phase, tune, where=f"{where}: phases.{index}.tune")
+        trainable, _ = resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
+        _require_trained(recipe, phase, trainable, where=f"{where}: phases.{index}.trainable")
     if not recipe.phases:
-        _require_trained(recipe, Phase(name="train"), recipe.tune, where=f"{where}: tune")
+        _require_trained(recipe, Phase(name="train"), recipe.trainable, where=f"{where}: trainable")
     return recipe
 
 
-def _require_trained(recipe: Recipe, phase: Phase, tune: Tune, *, where: str) -> None:
+def _require_trained(recipe: Recipe, phase: Phase, trainable: Trainable, *, where: str) -> None:
     """Raises RecipeError for a phase in which nothing would be trained."""
     has_heads = phase.objective != "language" or bool(recipe.objectives.alignment)
     parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
-    if not has_heads and all(getattr(tune, part) == "frozen" for part in parts):
+    if not has_heads and all(getattr(trainable, part) == "frozen" for part in parts):
         raise RecipeError(
             f"{', '.join(parts)} are all frozen: nothing would be trained",
             where=where,
-            do="set tune.decoder=lora or tune.qformer=full, for example",
+            do="set trainable.decoder=lora or trainable.qformer=full, for example",
         )
 
 
-def resolve_phase(recipe: Recipe, phase: Phase, *, where: str = "recipe") -> tuple[Tune, Train]:
-    """The `tune` and `train` sections that hold in a phase."""
-    tune = merge(recipe.tune.model_dump(), phase.tune)
+def resolve_phase(
+    recipe: Recipe, phase: Phase, *, where: str = "recipe"
+) -> tuple[Trainable, Train]:
+    """The `trainable` and `train` sections that hold in a phase."""
+    trainable = merge(recipe.trainable.model_dump(), phase.trainable)
     train = merge(recipe.train.model_dump(), phase.train)
-    return _validate(Tune, tune, f"{where}.tune"), _validate(Train, train, f"{where}.train")
+    return (
+        _validate(Trainable, trainable, f"{where}.trainable"),
+        _validate(Train, train, f"{where}.train"),
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -131,10 +143,13 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Lays `key.path=value` overrides over `content`, in place. Raises RecipeError."""
-    for override in overrides:
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Lays `key.path=value` overrides over `content`, in place, and returns them under the current
+    names of their keys. Raises RecipeError."""
+    current = renamed_overrides(overrides)
+    for override in current:
         _apply(content, override)
+    return current
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -175,7 +190,7 @@ def _lay_over(content: dict[str, Any], path: Sequence[str], value: Any, *, where
     node = content
     for depth, parent in enumerate(parents, start=1):
         child = node.get(parent)
-        if parents[:depth] == ["train", "lr"]:
+        if parents[:depth] == ["train", "learning_rate"]:
             child = one_rate_for_all(child)
         if child is not None and not isinstance(child, Mapping):
             section = ".".join(parents[:depth])
@@ -231,7 +246,7 @@ def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:
     except (KeyError, StopIteration):  # a mapping of free keys
         return "expected a mapping, {key: value}"
     dotted = ".".join(str(part) for part in path)
-    one = "one number, or " if model is Recipe and dotted == "train.lr" else ""
+    one = "one number, or " if model is Recipe and dotted == "train.learning_rate" else ""
     return f"expected {one}its keys, e.g. {dotted}.{known[0]}=...; they are {', '.join(known)}"
 
 

@@ -14,10 +14,9 @@ from ruamel.yaml import YAML
 from qvft.errors import CheckpointError
 from qvft.files import expanded, write_text
 from qvft.json_files import sha256_json
-from qvft.recipe.load import load_recipe, read_yaml
+from qvft.recipe.load import LOCK_NAME, load_recipe, read_yaml
+from qvft.recipe.renamed_keys import old_names
 from qvft.recipe.schema import Recipe
-
-LOCK_NAME = "recipe.lock.yaml"
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -33,7 +32,8 @@ def recipe_hash(recipe: Recipe) -> str:
 def lock_hash(run_dir: Path) -> str:
     """The `recipe_hash` that a run folder's recipe had when its lock was written.
 
-    A later version knows further keys, with defaults; this is over those that stand in the file.
+    A later version knows further keys, with defaults, and may have renamed some; this is over those
+    in the file, under the names in the file.
     """
     return _hash(read_yaml(run_dir / LOCK_NAME))
 
@@ -66,7 +66,7 @@ _PATHS = {"id", "decoder", "text_branch", "path", "images", "questions", "annota
 
 
 def _comparable(key: str, value: Any) -> Any:
-    if isinstance(value, str) and key.split(".")[-1] in _PATHS and key.split(".")[0] != "tune":
+    if isinstance(value, str) and key.split(".")[-1] in _PATHS and key.split(".")[0] != "trainable":
         return os.path.abspath(expanded(value)) if "://" not in value else value
     return value
 
@@ -90,17 +90,26 @@ def _hash(recipe: Mapping[str, Any]) -> str:
 def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What of a recipe's content shapes the trained weights."""
     content = copy.deepcopy({key: value for key, value in recipe.items() if key != "eval"})
-    for key in ("dir", "threads"):
-        content["run"].pop(key, None)
-    for key in ("resume", "report_to", "log_steps", "save_steps", "keep", "spike"):
-        content["train"].pop(key, None)
-    for key in ("workers", "cache_images", "features", "features_limit_gb"):
-        content["data"].pop(key, None)
+    data, train = content["data"], content["train"]
+    _drop(content["run"], "run", "dir", "threads")
+    _drop(train, "train", "resume", "report_to", "logging_steps", "save_steps", "save_total_limit")
+    _drop(train, "train", "spike")
+    _drop(data, "data", "num_workers", "cache_images", "features", "features_limit_gb")
     for split in ("train", "eval"):
-        (content["data"].get(split) or {}).pop("allow_outside", None)
-    if not content["train"].get("keep_best"):
-        content["data"].pop("eval", None)
+        _drop(data.get(split) or {}, f"data.{split}", "allow_paths_outside_root")
+    if not any(train.get(key) for key in _with_old("train", "load_best_model_at_end")):
+        data.pop("eval", None)
     return content
+
+
+def _drop(content: dict[str, Any], section: str, *keys: str) -> None:
+    """Removes keys of a section, in place, whether they have their current or their old names."""
+    for key in _with_old(section, *keys):
+        content.pop(key, None)
+
+
+def _with_old(section: str, *keys: str) -> tuple[str, ...]:
+    return (*keys, *old_names(section, keys))
 
 
 def write_lock(recipe: Recipe, run_dir: Path) -> None:

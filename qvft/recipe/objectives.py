@@ -1,4 +1,4 @@
-"""What a recipe may say of what is learnt."""
+"""The recipe's `objectives` section: weights of the training losses."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class Objectives(Section):
-    lm: Weight = Field(1.0, description="Weight of the language loss on target tokens.")
+    lm: Weight = Field(1.0, description="Weight of the language modeling loss on target tokens.")
     itc: Weight = Field(
-        0.0, description="Weight of image-text contrast. With captions and family blip2."
+        0.0, description="Weight of image-text contrastive loss; needs captions and family blip2."
     )
-    itm: Weight = Field(0.0, description="Weight of image-text matching, likewise.")
+    itm: Weight = Field(0.0, description="Weight of image-text matching loss; as itc.")
     itg: Weight = Field(
-        0.0, description="Weight of text generation by the Q-Former itself, likewise."
+        0.0, description="Weight of image-grounded text generation loss (Q-Former); as itc."
     )
     text_branch: PathText | None = Field(
         None,
-        description="What the Q-Former's text branch starts from where itc, itm or itg is trained: "
-        "a BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g); null: fresh weights.",
+        description="Initial weights of the Q-Former's text branch for itc, itm and itg: a BLIP-2 "
+        "retrieval checkpoint (Salesforce/blip2-itm-vit-g); null: random weights.",
     )
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qvft.errors import RecipeError
 from qvft.recipe.load import resolve_phase
-from qvft.recipe.schema import Phase, Recipe, Tune
+from qvft.recipe.schema import Phase, Recipe, Trainable
 from qvft.recipe.train import Train
 
 
@@ -15,7 +15,7 @@ class PhasePlan:
     """A phase with the sections that hold in it."""
 
     phase: Phase
-    tune: Tune
+    trainable: Trainable
     train: Train
 
 
@@ -30,8 +30,8 @@ def phase_plans(recipe: Recipe) -> list[PhasePlan]:
     plans = [PhasePlan(phase, *resolve_phase(recipe, phase)) for phase in phases]
     for plan in plans:
         require_texts(recipe, plan.phase, plan.train)
-    modes = {plan.tune.decoder for plan in plans}
-    loras = [plan.tune.lora for plan in plans if plan.tune.decoder == "lora"]
+    modes = {plan.trainable.decoder for plan in plans}
+    loras = [plan.trainable.lora for plan in plans if plan.trainable.decoder == "lora"]
     if {"lora", "full"} <= modes or any(lora != loras[0] for lora in loras):
         raise RecipeError(
             "phases disagree on the decoder's LoRA layers, which are made once", where="phases"
@@ -49,13 +49,13 @@ def require_texts(recipe: Recipe, phase: Phase, train: Train) -> None:
         raise RecipeError(
             "batch_tokens, where images alone are trained on",
             where=f"phases.{phase.name}.train",
-            expected="batch_size",
+            expected="per_device_train_batch_size",
             do="set batch_tokens: null in this phase",
         )
-    if recipe.data.views:
+    if recipe.data.augmentations_per_image:
         raise RecipeError(
-            f"{recipe.data.views}, with a phase that learns what stands at which place",
-            where="data.views",
+            f"{recipe.data.augmentations_per_image}, with a phase that learns what stands where",
+            where="data.augmentations_per_image",
             expected=f"0 with phases.{phase.name}.objective={phase.objective}",
             do="train that phase in a recipe of its own",
         )

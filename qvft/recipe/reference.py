@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from qvft.files import write_text
+from qvft.recipe.renamed_keys import NEW_VALUES, RENAMED
 from qvft.recipe.schema import Recipe
 from qvft.recipe.section import Section
 
@@ -28,6 +29,11 @@ could only fail later is an error that names the key path. No key is ignored: an
 program does not read (unless it repeats what the run was trained with), or that another key
 switches off, is refused, and such keys in a file are named in a warning.
 `recipes/recipe.schema.json` gives editors the same.
+"""
+_RENAMED = """\
+Keys have the names that transformers, peft, bitsandbytes, accelerate and torch use. Old names still
+work in recipes and overrides, with a warning that names the new one. A key given under both names
+is an error. Runs of earlier versions resume, evaluate and verify with their lock files as they are.
 """
 BEYOND_USE = 1_000_000
 """A bound from here on only catches slips, and is not worth reading."""
@@ -66,7 +72,20 @@ def reference_text() -> str:
             kind = _type(described[key], section=inner is not None)
             lines.append(f"| `{key}` | {kind} | {default} | {text} |")
         parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, _renamed_keys()])
+
+
+def _renamed_keys() -> str:
+    """The section on keys that had another name."""
+    lines = ["## Renamed keys", "", _RENAMED, "| old | new | values |", "|---|---|---|"]
+    for old, new in RENAMED.items():
+        values = "; ".join(
+            f"`{value}` is now "
+            + ", ".join(f"`{key}: {json.dumps(to)}`" for key, to in keys.items())
+            for value, keys in NEW_VALUES.get(old, {}).items()
+        )
+        lines.append(f"| `{old}` | `{new}` | {values or 'the same'} |")
+    return "\n".join(lines) + "\n"
 
 
 def write_reference(root: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a recipe may say: every key with its type, default, unit and effect.
+"""The recipe schema: every key with its type, default, unit and effect.
 
 The JSON schema for editors and docs/recipe_reference.md are generated from these classes. Nothing
 here imports torch: a recipe is checked in milliseconds.
@@ -23,22 +23,30 @@ Trained = Literal["frozen", "full"]
 class Run(Section):
     dir: PathText | None = Field(None, description="Run folder; null means runs/NAME.")
     seed: int = Field(
-        0, ge=0, le=MOST_SEED, description="Seed of weights, data order and dropout; below 2^32."
+        0, ge=0, le=MOST_SEED, description="Seed of initial weights, data order and dropout."
     )
     threads: int | None = Field(
         None,
         ge=1,
         le=512,
-        description="CPU threads a process; null: the cores divided by the processes "
-        "on this host. Without a GPU only: accelerate launch would leave one.",
+        description="CPU threads per process, used without a GPU; null: the cores divided by the "
+        "processes on this host.",
     )
 
 
-class Quantize(Section):
-    scheme: Literal["none", "nf4", "fp4"] = Field(
-        "none", description="4-bit type of the decoder's linear weights (bitsandbytes)."
+class Quantization(Section):
+    load_in_4bit: bool = Field(
+        False, description="Quantise the decoder's linear weights to 4 bits (bitsandbytes)."
     )
-    double: bool = Field(True, description="Quantise the quantisation constants too.")
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="4-bit data type.")
+    bnb_4bit_use_double_quant: bool = Field(
+        True, description="Quantise the quantisation constants too."
+    )
+
+    @property
+    def scheme(self) -> str:
+        """`none`, or the 4-bit type; manifests, reports and model cards record this one word."""
+        return self.bnb_4bit_quant_type if self.load_in_4bit else "none"
 
 
 class Model(Section):
@@ -51,85 +59,86 @@ class Model(Section):
     )
     decoder: PathText | None = Field(
         None,
-        description="qvision from its components: the decoder's checkpoint; id is the vision "
-        "model's then, and the Q-Former is fresh.",
+        description="qvision from components: checkpoint of the decoder; `id` is then the vision "
+        "model, and the Q-Former starts from random weights.",
     )
     text_branch: PathText | None = Field(
         None,
-        description="Makes a BLIP-2 checkpoint question-aware: what its Q-Former reads text with. "
-        "A BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g), BERT (bert-base-uncased), or "
-        "fresh.",
+        description="Makes a BLIP-2 checkpoint question-aware: initial weights of the Q-Former's "
+        "text branch. A BLIP-2 retrieval checkpoint (Salesforce/blip2-itm-vit-g), BERT "
+        "(bert-base-uncased), or `fresh` for random weights.",
     )
     query_tokens: int | None = Field(
         None,
         ge=1,
         le=100_000,
-        description="Keep only this many query tokens, the first; null keeps all.",
+        description="Use only the first N query tokens; null: all.",
     )
     init: Literal["pretrained", "random"] = Field(
-        "pretrained", description="random: the same geometry with fresh weights (pretraining)."
+        "pretrained", description="random: same architecture, random weights (pretraining)."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Type of frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. Trained "
-        "weights are always float32.",
+        description="Type of frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. Trainable "
+        "weights are float32.",
     )
-    attention: Literal["sdpa", "eager", "flex"] = Field(
+    attn_implementation: Literal["sdpa", "eager", "flex"] = Field(
         "sdpa",
-        description="Attention kernel. flex: sdpa, but the decoder is trained with flex attention, "
-        "which leaves out blocks of a packed row that do not see each other; on a GPU, for OPT.",
+        description="Attention implementation. flex: flex attention in the decoder while training "
+        "(skips blocks of a packed row that do not attend to each other), sdpa elsewhere; GPU and "
+        "OPT only.",
     )
-    quantize: Quantize = Field(default_factory=Quantize)
+    quantization: Quantization = Field(default_factory=Quantization)
 
     @property
     def kernel(self) -> str:
         """The attention kernel of everything but the decoder while it is trained."""
-        return "sdpa" if self.attention == "flex" else self.attention
+        return "sdpa" if self.attn_implementation == "flex" else self.attn_implementation
 
 
 class Lora(Section):
     r: int = Field(16, ge=1, le=65_536, description="Rank.")
-    alpha: int = Field(
-        32, ge=1, le=1_000_000, description="Scale is alpha / r (alpha / sqrt(r) with rslora)."
+    lora_alpha: int = Field(
+        32, ge=1, le=1_000_000, description="Scale: lora_alpha / r, or / sqrt(r) with use_rslora."
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
-    targets: list[Text] = Field(
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
+    target_modules: list[Text] = Field(
         default_factory=lambda: ["q_proj", "v_proj"],
         min_length=1,
-        description="Names of the decoder's linear layers: q_proj, k_proj, v_proj, out_proj, fc1, "
+        description="Linear layers of the decoder: q_proj, k_proj, v_proj, out_proj, fc1, "
         "fc2; of GPT-Neo c_fc and c_proj in place of the last two; of GPT-2 c_attn, c_proj, c_fc. "
-        "A name that matches none is an error.",
+        "A name that matches no layer is an error.",
     )
-    dora: bool = Field(False, description="Weight-decomposed LoRA (arXiv 2402.09353).")
-    rslora: bool = Field(False, description="Rank-stabilised scale (arXiv 2312.03732).")
+    use_dora: bool = Field(False, description="Weight-decomposed LoRA (arXiv 2402.09353).")
+    use_rslora: bool = Field(False, description="Rank-stabilised scale (arXiv 2312.03732).")
 
 
-class Tune(Section):
+class Trainable(Section):
     vision: Trained = Field("frozen", description="ViT.")
     qformer: Trained = Field("full", description="Q-Former.")
     query_tokens: Trained = Field("full", description="Query tokens.")
     language_projection: Trained = Field("full", description="Q-Former to decoder projection.")
     decoder: Literal["lora", "frozen", "full"] = Field("lora", description="Language decoder.")
-    decoder_frozen: float = Field(
+    frozen_decoder_fraction: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="With decoder: full, this share of the decoder's blocks stays frozen, from the "
-        "bottom, rounded down to whole blocks. Above 0 position embeddings stay frozen too; token "
-        "embeddings, which the head shares, and the last norm are trained.",
+        description="With decoder: full, share of the decoder's blocks to freeze, the lowest ones, "
+        "rounded down to whole blocks. Above 0, position embeddings are frozen too; token "
+        "embeddings, tied to the head, and the last norm are trained.",
     )
     decoder_dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="The decoder's own dropout while training. OPT's checkpoints "
-        "say 0.1; on a frozen decoder it costs memory.",
+        description="Dropout of the decoder itself while training, in place of its config's (OPT: "
+        "0.1). On a frozen decoder it costs memory.",
     )
     lora: Lora = Field(default_factory=Lora)
 
 
 class Phase(Section):
-    """A part of training with its own optimizer and schedule; sections override the recipe's."""
+    """One phase of training, with its own optimizer and schedule, and what it overrides."""
 
     name: str = Field(
         pattern=r"^[a-z0-9_-]+$", max_length=LONGEST_NAME, description="Name of the phase."
@@ -139,47 +148,55 @@ class Phase(Section):
         description="language: loss on target tokens. scene_heads: supervised heads on "
         "the ViT, for drawn scenes.",
     )
-    tune: dict[str, Any] = Field(default_factory=dict, description="Keys of tune that differ.")
-    train: dict[str, Any] = Field(default_factory=dict, description="Keys of train that differ.")
+    trainable: dict[str, Any] = Field(
+        default_factory=dict, description="Keys of `trainable` to override."
+    )
+    train: dict[str, Any] = Field(default_factory=dict, description="Keys of `train` to override.")
 
 
 class Decode(Section):
-    max_new_tokens: int = Field(30, ge=1, le=1_000_000, description="Tokens written at most.")
-    num_beams: int = Field(1, ge=1, le=1000, description="Beams; 1: greedy.")
-    length_penalty: float = Field(
-        1.0, ge=-20, le=20, description="Exponent on length in beam search."
+    max_new_tokens: int = Field(
+        30, ge=1, le=1_000_000, description="Maximum number of generated tokens."
     )
+    num_beams: int = Field(1, ge=1, le=1000, description="Number of beams; 1: greedy decoding.")
+    length_penalty: float = Field(1.0, ge=-20, le=20, description="Length penalty of beam search.")
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Any further field of transformers.GenerationConfig."
     )
 
 
 class Eval(Section):
-    batch_size: int = Field(16, ge=1, le=1_000_000, description="Texts decoded together.")
+    batch_size: int = Field(
+        16, ge=1, le=1_000_000, description="Batch size of generation, in texts."
+    )
     caption: Decode = Field(default_factory=Decode)
     answer: Decode = Field(default_factory=lambda: Decode(max_new_tokens=10))
     metrics: list[Text] = Field(
-        default_factory=lambda: ["auto"], min_length=1, description="Groups of metrics; see docs."
+        default_factory=lambda: ["auto"],
+        min_length=1,
+        description="Groups of metrics; see docs/evaluation.md.",
     )
     blind: bool = Field(
-        True, description="Score once more with the images shuffled among the texts."
+        True, description="Also score with images shuffled among the texts (image-blind baseline)."
     )
-    grid: int = Field(48, ge=0, le=1_000_000, description="Images shown in the report.")
+    report_images: int = Field(
+        48, ge=0, le=1_000_000, description="Maximum number of images in the report."
+    )
     rerank: int = Field(
         128,
         ge=1,
         le=1_000_000,
-        description="Retrieval: best candidates by contrast that matching ranks anew.",
+        description="Retrieval: number of top candidates by ITC that ITM reranks.",
     )
     classes: list[Text] = Field(
         default_factory=list,
-        description="With itc: classes among which prompts choose, scored on the texts whose "
-        "reference is one of them; empty: not asked.",
+        description="Zero-shot classification with itc: class names, scored on the texts whose "
+        "reference is one of them; empty: no classification.",
     )
     class_prompts: list[Text] = Field(
         default_factory=lambda: ["a photo of a {}"],
         min_length=1,
-        description="Prompts of a class, {} where it stands; the mean over them counts.",
+        description="Prompt templates with {} for the class name; their embeddings are averaged.",
     )
 
     @field_validator("class_prompts")
@@ -195,17 +212,20 @@ class Recipe(Section):
     """A whole recipe, validated; nothing changes it afterwards."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9_.-]+$", max_length=LONGEST_NAME, description="Names the run folder."
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        max_length=LONGEST_NAME,
+        description="Name of the run and its folder.",
     )
     model: Model
     data: Data = Field(default_factory=Data)
-    tune: Tune = Field(default_factory=Tune)
+    trainable: Trainable = Field(default_factory=Trainable)
     train: Train = Field(default_factory=Train)
     phases: list[Phase] = Field(
-        default_factory=list, description="Phases in order; empty: one, as tune and train say."
+        default_factory=list, description="Phases in order; empty: one, as trainable and train say."
     )
     objectives: Objectives = Field(
-        default_factory=Objectives, description="What is learnt; lm alone by default."
+        default_factory=Objectives,
+        description="Training losses; the language loss alone by default.",
     )
     eval: Eval = Field(default_factory=Eval)
     run: Run = Field(default_factory=Run)

@@ -42,7 +42,7 @@ def require_streamable(recipe: Any) -> None:
         if train["batch_tokens"] is not None:
             raise ValueError(
                 f"{where}.batch_tokens plans an epoch from all of its texts, which a stream has "
-                "not read; set batch_size"
+                "not read; set per_device_train_batch_size"
             )
     for phase in recipe.phases:
         if phase.objective != "language":

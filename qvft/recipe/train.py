@@ -42,114 +42,134 @@ def one_rate_for_all(content: Any) -> Any:
 class Spike(Section):
     policy: Literal["off", "skip", "stop"] = Field(
         "off",
-        description="What is done about a step whose loss is a spike. skip: its gradients are "
-        "dropped, the schedule goes on. stop: training ends before it.",
+        description="What to do about a step whose loss is a spike. skip: drop its gradients and "
+        "go on with the schedule. stop: end training before it.",
     )
     window: int = Field(
         64,
         ge=8,
         le=100_000,
-        description="Steps looked back on; spikes are told once half of them are known.",
+        description="Number of past steps to compare with; detection starts at half of them.",
     )
     deviations: float = Field(
         8.0,
         gt=0,
-        description="A spike lies above their median by more than this many standard deviations, "
-        "estimated from their median absolute deviation, and",
+        description="A spike exceeds the window's median by more than this many standard "
+        "deviations (estimated from the median absolute deviation), and also by `factor`.",
     )
-    factor: float = Field(1.5, ge=1, description="above this many times their median.")
+    factor: float = Field(
+        1.5, ge=1, description="A spike exceeds the window's median by this factor."
+    )
 
 
 class Train(Section):
-    epochs: float = Field(1.0, gt=0, le=1_000_000, description="Passes over the texts.")
+    epochs: float = Field(
+        1.0, gt=0, le=1_000_000, description="Number of passes over the training texts."
+    )
     max_steps: int = Field(
         -1,
         ge=-1,
         le=MOST_STEPS,
-        description="Optimizer steps, 1 or more; -1: what epochs come to.",
+        description="Number of optimizer steps, in place of `epochs`; -1: as `epochs` says.",
     )
-    batch_size: int = Field(8, ge=1, le=1_000_000, description="Texts a device and step.")
+    per_device_train_batch_size: int = Field(
+        8, ge=1, le=1_000_000, description="Per-device batch size, in texts."
+    )
     batch_tokens: int | None = Field(
         None,
         ge=1,
         le=MOST_STEPS,
-        description="In place of batch_size, which then counts for evaluation while training "
-        "alone: tokens that the decoder has a device and step at most, as they are packed. Every "
-        "batch has about as many of them, and as many to learn; see docs/batches.md.",
+        description="Maximum decoder tokens per device and batch, after packing, in place of "
+        "`per_device_train_batch_size`, which then holds for evaluation during training only. All "
+        "batches have about as many tokens, and as many target tokens; see docs/batches.md.",
     )
     texts_per_image: int = Field(
         1,
         ge=1,
         le=1_000_000,
-        description="Texts of an image kept together in a batch; it is encoded once for them.",
+        description="Texts per image that stay together in a batch and share one image encoding.",
     )
     packing: bool = Field(
         True,
-        description="Lay texts side by side instead of padding each to the longest, with what an "
-        "image's texts begin with there once. The gradients are the same.",
+        description="Pack texts into one row instead of padding them to the longest, and compute "
+        "the prefix that the texts of an image share once. The gradients are the same.",
     )
-    accumulation: int = Field(
-        1, ge=1, le=1_000_000, description="Batches summed before an optimizer step."
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=1_000_000, description="Batches accumulated per optimizer step."
     )
-    lr: LearningRates = Field(
+    learning_rate: LearningRates = Field(
         default_factory=LearningRates,
-        description="Highest learning rate of each group of weights; one number is for all groups.",
+        description="Peak learning rate per group of weights, or one number for all groups.",
         json_schema_extra=_or_one_number,
     )
-    weight_decay: float = Field(0.05, ge=0, le=100, description="AdamW; not on biases and norms.")
+    weight_decay: float = Field(
+        0.05, ge=0, le=100, description="AdamW weight decay; not applied to biases and norms."
+    )
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
         default_factory=lambda: [0.9, 0.999],
         min_length=2,
         max_length=2,
-        description="AdamW's decay rates.",
+        description="Beta 1 and beta 2 of AdamW.",
     )
-    clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0: no clipping.")
-    warmup: float = Field(
-        0.03, ge=0, le=MOST_STEPS, description="Whole steps, or below 1 a share of all steps."
+    max_grad_norm: float = Field(
+        1.0, ge=0, description="Maximum gradient norm (gradient clipping); 0: no clipping."
     )
-    schedule: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="Learning rates after the warm-up; cosine and linear end at zero."
+    warmup_steps: float = Field(
+        0.03,
+        ge=0,
+        le=MOST_STEPS,
+        description="Number of linear warm-up steps; below 1: a share of all steps.",
+    )
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
+        "cosine",
+        description="Learning rate schedule after the warm-up; cosine and linear end at 0.",
     )
     min_lr_rate: float = Field(
-        0.0, ge=0, lt=1, description="Cosine ends at this share of each rate instead of at zero."
+        0.0, ge=0, lt=1, description="With cosine: final learning rate, as a share of the peak."
     )
     spike: Spike = Field(default_factory=Spike)
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="Autocast; auto: bf16 where a GPU has it, otherwise fp32."
+    mixed_precision: Literal["auto", "bf16", "no"] = Field(
+        "auto",
+        description="Autocast. no: float32; auto: bf16 on a GPU that supports it, otherwise no.",
     )
-    checkpointing: bool = Field(False, description="Recompute activations; less memory, slower.")
-    compile: bool = Field(
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, slower."
+    )
+    torch_compile: bool = Field(
         False,
-        description="torch.compile the decoder's blocks, once for all lengths. The first steps "
-        "wait for it; needs a C++ compiler on a CPU, Triton on a GPU.",
+        description="Compile the decoder's blocks with torch.compile, once for all lengths, during "
+        "the first steps. Needs a C++ compiler on a CPU, Triton on a GPU.",
     )
     eval_steps: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description="Evaluate the loss every N steps."
+        None, ge=1, le=MOST_STEPS, description="Compute the evaluation loss every N steps."
     )
     save_steps: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description="Checkpoint every N steps."
+        None, ge=1, le=MOST_STEPS, description="Save a checkpoint every N steps."
     )
-    keep: int = Field(
-        2, ge=1, le=1_000_000, description="Checkpoints kept, the best one among them."
+    save_total_limit: int = Field(
+        2, ge=1, le=1_000_000, description="Number of checkpoints to keep, the best included."
     )
-    keep_best: bool = Field(
-        False, description="End with the checkpoint of the lowest eval loss; needs eval_steps."
+    load_best_model_at_end: bool = Field(
+        False, description="End with the checkpoint of the lowest eval loss. Needs eval_steps."
     )
-    early_stopping: int | None = Field(
+    early_stopping_patience: int | None = Field(
         None,
         ge=1,
         le=MOST_STEPS,
-        description="Stop after N evaluations without a lower loss; needs keep_best.",
+        description="Stop after N evaluations without a lower loss. Needs load_best_model_at_end.",
     )
-    log_steps: int = Field(10, ge=1, le=MOST_STEPS, description="Log the loss every N steps.")
+    logging_steps: int = Field(10, ge=1, le=MOST_STEPS, description="Log the loss every N steps.")
     report_to: list[Text] = Field(
-        default_factory=list, description="Trackers the HF Trainer knows: tensorboard, wandb, ..."
+        default_factory=list,
+        description="Experiment trackers of the HF Trainer: tensorboard, wandb, ...",
     )
     resume: Literal["never", "auto"] = Field(
-        "never", description="auto: go on from the run folder's last checkpoint, if there is one."
+        "never", description="auto: resume from the last checkpoint in the run folder, if any."
     )
     preflight: bool = Field(
-        True, description="Before step 1, swap images and see the loss move; check the gradients."
+        True,
+        description="Before step 1, check that the loss depends on the image and that every "
+        "trained component gets gradients.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Any further field of transformers.TrainingArguments."
@@ -162,7 +182,7 @@ class Train(Section):
             raise ValueError("0 would train nothing; expected 1 or more, or -1 for all epochs")
         return steps
 
-    @field_validator("warmup")
+    @field_validator("warmup_steps")
     @classmethod
     def _warms_up_whole_steps(cls, steps: float) -> float:
         if steps >= 1 and steps != int(steps):
@@ -171,19 +191,21 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _best_needs_evaluation(self) -> Train:
-        if self.keep_best:
+        if self.load_best_model_at_end:
             if self.eval_steps is None:
-                raise ValueError("keep_best needs eval_steps")
+                raise ValueError("load_best_model_at_end needs eval_steps")
             if self.save_steps is not None and self.save_steps % self.eval_steps:
-                raise ValueError("with keep_best, save_steps must be a multiple of eval_steps")
-        if self.early_stopping is not None and not self.keep_best:
-            raise ValueError("early_stopping needs keep_best")
+                raise ValueError(
+                    "with load_best_model_at_end, save_steps must be a multiple of eval_steps"
+                )
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise ValueError("early_stopping_patience needs load_best_model_at_end")
         return self
 
     @model_validator(mode="after")
     def _cosine_alone_ends_above_zero(self) -> Train:
-        if self.min_lr_rate and self.schedule != "cosine":
-            raise ValueError("min_lr_rate needs schedule: cosine")
+        if self.min_lr_rate and self.lr_scheduler_type != "cosine":
+            raise ValueError("min_lr_rate needs lr_scheduler_type: cosine")
         if self.min_lr_rate and "lr_scheduler_kwargs" in self.arguments:
             raise ValueError("min_lr_rate and arguments.lr_scheduler_kwargs exclude each other")
         return self
@@ -191,5 +213,7 @@ class Train(Section):
     @model_validator(mode="after")
     def _tokens_are_counted_as_packed(self) -> Train:
         if self.batch_tokens is not None and not self.packing:
-            raise ValueError("batch_tokens needs packing: padded rows have no such number")
+            raise ValueError(
+                "batch_tokens needs packing: true, since it counts tokens of packed rows"
+            )
         return self

@@ -16,13 +16,13 @@ from qvft.errors import RecipeError
 from qvft.recipe.keys_by_program import covers
 
 if TYPE_CHECKING:
-    from qvft.recipe.schema import Recipe, Tune
+    from qvft.recipe.schema import Recipe, Trainable
     from qvft.recipe.train import Train
 
 _RATES = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
 
 
-def idle_sections(recipe: Recipe, phases: Sequence[tuple[Tune, Train]]) -> dict[str, str]:
+def idle_sections(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> dict[str, str]:
     """Keys and sections without effect, with the reason.
 
     Args:
@@ -41,7 +41,9 @@ def named_in_file(recipe: Recipe, idle: Mapping[str, str]) -> list[str]:
         changed = [
             key
             for key, value, default in _leaves(recipe)
-            if covers(section, key) and value != default and not key.startswith("train.lr.")
+            if covers(section, key)
+            and value != default
+            and not key.startswith("train.learning_rate.")
         ]
         found += [f"{key} has no effect: {reason}" for key in changed]
     return found
@@ -69,10 +71,11 @@ def refuse_idle(recipe: Recipe, idle: Mapping[str, str], overrides: Iterable[str
             )
 
 
-def _idle(recipe: Recipe, phases: Sequence[tuple[Tune, Train]]) -> Iterator[tuple[str, str]]:
+def _idle(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> Iterator[tuple[str, str]]:
     model, data = recipe.model, recipe.data
-    if model.quantize.scheme == "none":
-        yield "model.quantize.double", "model.quantize.scheme is none"
+    if not model.quantization.load_in_4bit:
+        for key in ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant"):
+            yield f"model.quantization.{key}", "model.quantization.load_in_4bit is false"
     if model.revision is not None and Path(model.id).is_dir():
         yield "model.revision", "model.id is a folder, which has no revisions"
     if model.decoder is not None:
@@ -80,24 +83,24 @@ def _idle(recipe: Recipe, phases: Sequence[tuple[Tune, Train]]) -> Iterator[tupl
             yield f"model.{key}", "model.decoder makes a model from components"
     if data.train is not None and not data.train.stream:
         yield "data.train.shuffle_buffer", "data.train.stream is false"
-    if not data.views:
-        yield "data.augment", "data.views is 0"
+    if not data.augmentations_per_image:
+        yield "data.augment", "data.augmentations_per_image is 0"
     if data.features == "off":
         for key in ("features_dtype", "features_limit_gb"):
             yield f"data.{key}", "data.features is off"
-    tunes = [tune for tune, _ in phases]
-    if all(tune.decoder != "lora" for tune in tunes):
-        yield "tune.lora", "tune.decoder is not lora"
-        yield "train.lr.adapters", "tune.decoder is not lora"
-    if all(tune.decoder != "full" for tune in tunes):
-        yield "tune.decoder_frozen", "tune.decoder is not full"
+    sections = [trainable for trainable, _ in phases]
+    if all(trainable.decoder != "lora" for trainable in sections):
+        yield "trainable.lora", "trainable.decoder is not lora"
+        yield "train.learning_rate.adapters", "trainable.decoder is not lora"
+    if all(trainable.decoder != "full" for trainable in sections):
+        yield "trainable.frozen_decoder_fraction", "trainable.decoder is not full"
     for part in _RATES:
-        modes = {getattr(tune, part) for tune in tunes}
+        modes = {getattr(trainable, part) for trainable in sections}
         if "full" not in modes and not recipe.objectives.alignment:
-            yield f"train.lr.{part}", f"tune.{part} is not full"
+            yield f"train.learning_rate.{part}", f"trainable.{part} is not full"
     if not recipe.objectives.alignment:
         if all(phase.objective == "language" for phase in recipe.phases):
-            yield "train.lr.heads", "no objective has heads"
+            yield "train.learning_rate.heads", "no objective has heads"
         yield "eval.rerank", "objectives.itm is 0"
         yield "eval.classes", "objectives.itc is 0"
     if not recipe.eval.classes:
@@ -108,8 +111,8 @@ def _idle(recipe: Recipe, phases: Sequence[tuple[Tune, Train]]) -> Iterator[tupl
 
 
 def _set_by_phases(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Keys of `tune` and `train` that every phase sets for itself."""
-    for section in ("tune", "train"):
+    """Keys of `trainable` and `train` that every phase sets for itself."""
+    for section in ("trainable", "train"):
         own = [set(_paths(getattr(phase, section), section)) for phase in recipe.phases]
         for key in sorted(set.intersection(*own)) if own else ():
             yield key, f"every phase sets it, as in phases.0.{key}"

@@ -37,18 +37,18 @@ def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterat
     not train, gets none.
     """
     family, model = family_of(config.model_type), meta_model(config)
-    lora = next((plan.tune.lora for plan in plans if plan.tune.decoder == "lora"), None)
+    lora = next((plan.trainable.lora for plan in plans if plan.trainable.decoder == "lora"), None)
     targets: list[str] = []
     if lora is not None and is_trainable(config):
-        targets = resolve_targets(model, family, lora.targets)
+        targets = resolve_targets(model, family, lora.target_modules)
         add_lora(model, targets, r=lora.r, alpha=lora.alpha, dora=lora.dora, rslora=lora.rslora)
     for plan in plans:
-        modes = plan.tune.model_dump(include=set(COMPONENTS))
-        mark_trainable(model, family, modes, frozen_share=plan.tune.decoder_frozen)
+        modes = plan.trainable.model_dump(include=set(COMPONENTS))
+        mark_trainable(model, family, modes, frozen_share=plan.trainable.frozen_decoder_fraction)
         yield PhaseCounts(
             count_components(model, family),
             count_blocks(model, family),
-            tuple(targets) if plan.tune.decoder == "lora" else (),
+            tuple(targets) if plan.trainable.decoder == "lora" else (),
         )
 
 

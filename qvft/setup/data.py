@@ -84,7 +84,7 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         questions=source.questions,
         annotations=source.annotations,
         columns=source.columns or None,
-        allow_outside=source.allow_outside,
+        allow_paths_outside_root=source.allow_paths_outside_root,
         limit=source.limit,
     )
     return _checked(recipe, which, samples)
@@ -134,7 +134,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
         samples,
         on_error=recipe.data.on_bad_image,
         max_pixels=recipe.data.max_image_pixels,
-        workers=max(1, recipe.data.workers),
+        workers=max(1, recipe.data.num_workers),
     )
     if skipped:
         first = ", ".join(item.id for item in skipped[:5])
@@ -179,7 +179,7 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
     kept, skipped, signatures = validate_and_sign(
         samples,
         max_pixels=recipe.data.max_image_pixels,
-        workers=max(1, recipe.data.workers),
+        workers=max(1, recipe.data.num_workers),
     )
     skipped = broken + skipped
     if not kept:

@@ -52,7 +52,7 @@ def with_features(
 
     Args:
         samples: whose images are seen as they are.
-        augmented: whose images are seen in `data.views` augmented views too.
+        augmented: whose images are seen in `data.augmentations_per_image` augmented views too.
     """
     if recipe.data.features == "off":
         return loaded
@@ -69,7 +69,7 @@ def with_features(
     if refused is not None:
         return _without(loaded, refused)
     assert store is not None
-    _fill(store, needs, loaded, workers=recipe.data.workers)
+    _fill(store, needs, loaded, workers=recipe.data.num_workers)
     cached = Cached(store, needs.contents, augmentation=needs.augmentation)
     return replace(loaded, collator=replace(loaded.collator, features=cached))
 
@@ -82,12 +82,14 @@ def _needs(
     contents = contents_of(
         list(named.values()),
         max_pixels=recipe.data.max_image_pixels,
-        threads=max(1, recipe.data.workers),
+        threads=max(1, recipe.data.num_workers),
     )
     if augmentation is None:
         return CacheRequest(contents, named, {}, 1, None)
     in_views = {s.image.name: s.image for s in augmented}
-    return CacheRequest(contents, named, in_views, recipe.data.views + 1, augmentation.identity)
+    return CacheRequest(
+        contents, named, in_views, recipe.data.augmentations_per_image + 1, augmentation.identity
+    )
 
 
 def _fill(store: Store, needs: CacheRequest, loaded: Loaded, *, workers: int) -> None:

@@ -30,7 +30,7 @@ from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
 from qvft.recipe.lock import recipe_hash
-from qvft.recipe.schema import Recipe, Tune
+from qvft.recipe.schema import Recipe, Trainable
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -148,15 +148,15 @@ def base_model(
     """
     use_threads(recipe.run.threads)
     auto = torch.bfloat16 if gpu_has_bf16() else torch.float32
-    scheme = recipe.model.quantize.scheme if quantized else "none"
-    base.config.text_config.dropout = recipe.tune.decoder_dropout
+    scheme = recipe.model.quantization.scheme if quantized else "none"
+    base.config.text_config.dropout = recipe.trainable.decoder_dropout
     random_seed = recipe.run.seed if recipe.model.init == "random" else None
     model = load_model(
         base,
         dtype=dtype or DTYPES.get(recipe.model.dtype, auto),
         attention=recipe.model.kernel,
         quantize=scheme,
-        double_quantize=recipe.model.quantize.double,
+        double_quantize=recipe.model.quantization.bnb_4bit_use_double_quant,
         device=place or device(),
         random_seed=random_seed,
     )
@@ -188,7 +188,11 @@ def processor_of(recipe: Recipe, base: BaseCheckpoint) -> Any:
 
 def augmentation_of(recipe: Recipe) -> Augmentation | None:
     """What makes the views of training images; None where there are none."""
-    return Augmentation(**recipe.data.augment.model_dump()) if recipe.data.views else None
+    return (
+        Augmentation(**recipe.data.augment.model_dump())
+        if recipe.data.augmentations_per_image
+        else None
+    )
 
 
 def _reader(base: BaseCheckpoint, processor: Any) -> QuestionReader | None:
@@ -199,35 +203,33 @@ def _reader(base: BaseCheckpoint, processor: Any) -> QuestionReader | None:
     return QuestionReader(processor.qformer_tokenizer, positions)
 
 
-def with_fresh_adapters(loaded: Loaded, recipe: Recipe, tune: Tune) -> Loaded:
-    """Adds new LoRA layers where `tune` asks for them."""
-    if tune.decoder != "lora":
+def with_fresh_adapters(loaded: Loaded, recipe: Recipe, trainable: Trainable) -> Loaded:
+    """Adds new LoRA layers where `trainable` asks for them."""
+    if trainable.decoder != "lora":
         return loaded
-    lora = tune.lora
+    lora = trainable.lora
     handle = add_lora(
         loaded.model,
-        resolve_targets(loaded.model, loaded.base.family, lora.targets),
-        r=lora.r,
-        alpha=lora.alpha,
-        dropout=lora.dropout,
-        dora=lora.dora,
-        rslora=lora.rslora,
+        resolve_targets(loaded.model, loaded.base.family, lora.target_modules),
+        **lora.model_dump(exclude={"target_modules"}),
         base_id=loaded.base.id,
     )
     return replace(loaded, handle=handle)
 
 
-def set_trainable(loaded: Loaded, tune: Tune) -> None:
+def set_trainable(loaded: Loaded, trainable: Trainable) -> None:
     """Freezes and unfreezes by component."""
-    modes = tune.model_dump(include=set(COMPONENTS))
+    modes = trainable.model_dump(include=set(COMPONENTS))
     if modes["decoder"] == "full" and getattr(loaded.model, "is_quantized", False):
         raise RecipeError(
             "full with a quantised decoder",
-            where="tune.decoder",
+            where="trainable.decoder",
             expected="lora or frozen",
-            do="or set model.quantize.scheme=none",
+            do="or set model.quantization.load_in_4bit=false",
         )
-    mark_trainable(loaded.model, loaded.base.family, modes, frozen_share=tune.decoder_frozen)
+    mark_trainable(
+        loaded.model, loaded.base.family, modes, frozen_share=trainable.frozen_decoder_fraction
+    )
 
 
 def trained_model(
@@ -279,7 +281,7 @@ def provenance_of(
         family=base.family.name,
         recipe_sha256=recipe_hash(recipe),
         data_sha256=dict(data_sha256),
-        quantized=recipe.model.quantize.scheme,
+        quantized=recipe.model.quantization.scheme,
         versions=versions(),
     )
 

@@ -57,6 +57,6 @@ def collapse_warning(query_similarity: float) -> list[str]:
     return [
         "The query tokens have collapsed onto one another: what the Q-Former makes of them has a "
         f"mean cosine of {query_similarity:.3f}, so that all of them say the same of an image. Try "
-        "lower learning rates for qformer and query_tokens (train.lr), a longer train.warmup, or "
-        "tune.query_tokens=frozen."
+        "lower learning rates for qformer and query_tokens (train.learning_rate), more "
+        "train.warmup_steps, or trainable.query_tokens=frozen."
     ]

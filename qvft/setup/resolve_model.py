@@ -88,7 +88,7 @@ def resolve_model(
     if not is_base:
         # The recipe's base is made of these; a finished model is whole.
         content["model"] |= {"text_branch": None, "decoder": None, "query_tokens": None}
-        content["model"] |= {"family": "auto", "quantize": {"scheme": "none"}}
+        content["model"] |= {"family": "auto", "quantization": {"load_in_4bit": False}}
     recipe = parse_recipe(content)
     return ResolvedModel(target, "base" if is_base else "model", recipe, home)
 

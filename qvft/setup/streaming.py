@@ -40,7 +40,7 @@ def stream_of(recipe: Recipe) -> Stream:
         "images",
         "questions",
         "annotations",
-        "allow_outside",
+        "allow_paths_outside_root",
         "captions_per_image",
     ):
         if getattr(source, key):

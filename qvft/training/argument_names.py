@@ -7,44 +7,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qvft.errors import RecipeError
+from qvft.recipe.train import Train
 
-# Fields that a recipe states through its own keys, or that qvft's trainer needs as they are.
+# Fields that a recipe sets under another name, or that qvft's trainer needs as they are; those that
+# the `train` section has under the same name are not repeated here.
 _OURS = {
     "output_dir": "run.dir",
     "num_train_epochs": "train.epochs",
-    "max_steps": "train.max_steps",
-    "per_device_train_batch_size": "train.batch_size",
-    "per_device_eval_batch_size": "train.batch_size",
-    "gradient_accumulation_steps": "train.accumulation",
-    "gradient_checkpointing": "train.checkpointing",
-    "gradient_checkpointing_kwargs": "train.checkpointing",
-    "learning_rate": "train.lr",
-    "weight_decay": "train.weight_decay",
+    "per_device_eval_batch_size": "train.per_device_train_batch_size",
+    "gradient_checkpointing_kwargs": "train.gradient_checkpointing",
     "adam_beta1": "train.betas",
     "adam_beta2": "train.betas",
-    "max_grad_norm": "train.clip",
-    "warmup_steps": "train.warmup",
-    "lr_scheduler_type": "train.schedule",
-    "bf16": "train.precision",
-    "fp16": "train.precision",
-    "logging_steps": "train.log_steps",
-    "report_to": "train.report_to",
+    "bf16": "train.mixed_precision",
+    "fp16": "train.mixed_precision",
     "eval_strategy": "train.eval_steps",
-    "eval_steps": "train.eval_steps",
     "save_strategy": "train.save_steps",
-    "save_steps": "train.save_steps",
-    "save_total_limit": "train.keep",
-    "load_best_model_at_end": "train.keep_best",
-    "dataloader_num_workers": "data.workers",
+    "dataloader_num_workers": "data.num_workers",
     "seed": "run.seed",
     "remove_unused_columns": None,
     "prediction_loss_only": None,
     "label_names": None,
     "label_smoothing_factor": None,
     "logging_nan_inf_filter": None,
-    "torch_compile": "train.compile",
-    "torch_compile_backend": "train.compile",
-    "torch_compile_mode": "train.compile",
+    "torch_compile_backend": "train.torch_compile",
+    "torch_compile_mode": "train.torch_compile",
     "fsdp": None,
     "deepspeed": None,
     "local_rank": None,
@@ -53,6 +39,7 @@ _OURS = {
 
 _ORDER = "texts come in the order of run.seed and train.texts_per_image"
 _METRICS = "evaluation while training has metrics of its own, which need neither"
+_EVAL_PRECISION = "evaluation while training computes as training does: train.mixed_precision"
 _PROGRAM = "it is for scripts that read it themselves"
 # Fields that would change nothing here, and why.
 _IDLE = {
@@ -63,11 +50,11 @@ _IDLE = {
     "include_for_metrics": _METRICS,
     "batch_eval_metrics": _METRICS,
     "eval_do_concat_batches": _METRICS,
-    "bf16_full_eval": "evaluation while training computes as training does, see train.precision",
-    "fp16_full_eval": "evaluation while training computes as training does, see train.precision",
+    "bf16_full_eval": _EVAL_PRECISION,
+    "fp16_full_eval": _EVAL_PRECISION,
     "auto_find_batch_size": "a batch that does not fit into memory is taken in parts",
-    "activation_checkpointing": "train.checkpointing is asked",
-    "activation_checkpointing_kwargs": "train.checkpointing is asked",
+    "activation_checkpointing": "train.gradient_checkpointing is read instead",
+    "activation_checkpointing_kwargs": "train.gradient_checkpointing is read instead",
     "fsdp_config": "accelerate launch says how weights are cut, see docs/scaling.md",
     **dict.fromkeys(
         ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
@@ -76,7 +63,7 @@ _IDLE = {
     "do_train": _PROGRAM,
     "do_eval": f"{_PROGRAM}; set train.eval_steps",
     "do_predict": _PROGRAM,
-    "resume_from_checkpoint": "train.resume is asked",
+    "resume_from_checkpoint": "train.resume is read instead",
 }
 # Fields that are read where batches are numbers of texts alone.
 _OF_TEXT_BATCHES = (
@@ -110,8 +97,8 @@ def refuse_arguments(train: Mapping[str, Any]) -> None:
                 where=where,
                 do="upload the folder that qvft.merge writes: hf upload REPO FOLDER",
             )
-        if key in _OURS:
-            instead = _OURS[key]
+        if key in _OURS or key in Train.model_fields:
+            instead = f"train.{key}" if key in Train.model_fields else _OURS[key]
             raise RecipeError(
                 "is set by qvft", where=where, do=f"set {instead} instead" if instead else None
             )

@@ -48,32 +48,34 @@ def training_arguments(
     asked_to_shard()
     on_gpu = torch.cuda.is_available()
     evaluates = has_eval and train["eval_steps"] is not None
-    saves = train["save_steps"] or (train["eval_steps"] if train["keep_best"] else None)
+    saves = train["save_steps"] or (
+        train["eval_steps"] if train["load_best_model_at_end"] else None
+    )
     values: dict[str, Any] = {
         "output_dir": str(output_dir),
         "num_train_epochs": train["epochs"],
         "max_steps": train["max_steps"],
-        "per_device_train_batch_size": train["batch_size"],
-        "per_device_eval_batch_size": train["batch_size"],
-        "gradient_accumulation_steps": train["accumulation"],
+        "per_device_train_batch_size": train["per_device_train_batch_size"],
+        "per_device_eval_batch_size": train["per_device_train_batch_size"],
+        "gradient_accumulation_steps": train["gradient_accumulation_steps"],
         "weight_decay": train["weight_decay"],
         "adam_beta1": train["betas"][0],
         "adam_beta2": train["betas"][1],
-        "max_grad_norm": train["clip"],
-        "warmup_steps": train["warmup"],
-        "lr_scheduler_type": _SCHEDULES[train["schedule"]],
-        "learning_rate": max(train["lr"].values()),
-        "bf16": use_bf16(train["precision"]),
+        "max_grad_norm": train["max_grad_norm"],
+        "warmup_steps": train["warmup_steps"],
+        "lr_scheduler_type": _SCHEDULES[train["lr_scheduler_type"]],
+        "learning_rate": max(train["learning_rate"].values()),
+        "bf16": use_bf16(train["mixed_precision"]),
         "use_cpu": not on_gpu,
-        "logging_steps": train["log_steps"],
+        "logging_steps": train["logging_steps"],
         "logging_nan_inf_filter": False,
         "report_to": list(train["report_to"]) or "none",
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": train["eval_steps"],
         "save_strategy": "steps" if saves else "no",
         "save_steps": saves or 500,
-        "save_total_limit": train["keep"],
-        "load_best_model_at_end": train["keep_best"] and evaluates,
+        "save_total_limit": train["save_total_limit"],
+        "load_best_model_at_end": train["load_best_model_at_end"] and evaluates,
         "metric_for_best_model": "eval_token_loss",
         "greater_is_better": False,
         "dataloader_num_workers": workers,
@@ -102,11 +104,11 @@ def training_arguments(
     return arguments
 
 
-def use_bf16(precision: str) -> bool:
+def use_bf16(mixed_precision: str) -> bool:
     """Whether to run under bfloat16 autocast: on request, or where a GPU has it."""
-    if precision == "auto":
+    if mixed_precision == "auto":
         return gpu_has_bf16()
-    return precision == "bf16"
+    return mixed_precision == "bf16"
 
 
 def recompute_activations(model: PreTrainedModel, wanted: bool) -> None:

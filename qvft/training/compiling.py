@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from qvft.errors import RecipeError
 from qvft.models.families import Family
 
-WHERE = "train.compile"
+WHERE = "train.torch_compile"
 
 
 def require_compiler(place: torch.device) -> None:

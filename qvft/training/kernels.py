@@ -35,7 +35,7 @@ def require_kernels(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhaseP
     Raises:
         RecipeError: it cannot.
     """
-    if recipe.model.attention == "flex":
+    if recipe.model.attn_implementation == "flex":
         require_flex(base.config, device())
-    if any(plan.train.compile for plan in plans):
+    if any(plan.train.torch_compile for plan in plans):
         require_compiler(device())

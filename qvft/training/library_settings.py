@@ -20,4 +20,4 @@ def require_settings(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[Phase
     tried_fields(recipe, base)
     for plan in plans:
         where = f"phases.{plan.phase.name}.train" if plan.phase.train else "train"
-        require_trainable(plan.train.model_dump(), workers=recipe.data.workers, where=where)
+        require_trainable(plan.train.model_dump(), workers=recipe.data.num_workers, where=where)

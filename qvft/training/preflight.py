@@ -148,7 +148,7 @@ def _require(dead: Iterable[str], *, when: str = "the first backward pass") -> N
     if names:
         raise PreflightError(
             f"after {when} {names} should be trained but has no "
-            "gradient: it does not reach the loss; freeze it in tune, or see what cuts it off"
+            "gradient: it does not reach the loss; freeze it in trainable, or see what cuts it off"
         )
 
 

@@ -65,9 +65,10 @@ def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
         train: the recipe's `train` section as a mapping.
         workers: processes of the data loader.
     """
-    short = {"epochs": 1.0, "max_steps": 2, "batch_size": 2, "accumulation": 1, "save_steps": 2}
-    short |= {"eval_steps": 1, "keep_best": False, "early_stopping": None, "log_steps": 1}
-    short |= {"batch_tokens": None}
+    short: dict[str, Any] = {"epochs": 1.0, "max_steps": 2, "batch_tokens": None}
+    short |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    short |= {"eval_steps": 1, "save_steps": 2, "logging_steps": 1}
+    short |= {"load_best_model_at_end": False, "early_stopping_patience": None}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         module = _StandIn()

@@ -97,19 +97,21 @@ class TrainingSetup:
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
         """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
-        set_trainable(self.loaded, plan.tune)
+        set_trainable(self.loaded, plan.trainable)
         return count_components(self.loaded.model, self.loaded.base.family)
 
     def cache_features(self) -> None:
         """Fills the feature cache and lets the ViT go, where no phase has use for it."""
-        sees = any(p.tune.vision != "frozen" or p.phase.objective != "language" for p in self.plans)
+        sees = any(
+            p.trainable.vision != "frozen" or p.phase.objective != "language" for p in self.plans
+        )
         if sees or self.recipe.data.features == "off":
             return
         if self.train.stream is not None:
             logger.info("a stream's features are not cached: the ViT runs in every step")
             return
         watched = self.eval.samples if self.eval is not None else []
-        set_trainable(self.loaded, self.plans[0].tune)
+        set_trainable(self.loaded, self.plans[0].trainable)
         if self.sharded:  # it waits to be cut, in the CPU's memory
             self.loaded.model.vision_model.to(device())
         self.loaded = with_features(self.loaded, self.recipe, watched, augmented=self.train.samples)
@@ -124,7 +126,7 @@ class TrainingSetup:
         largest = max(sum(row.trainable for row in self.counts(plan)) for plan in self.plans)
         if self.branch is not None:
             largest += sum(weight.numel() for weight in self.branch.heads.parameters())
-        kept = max(plan.train.keep for plan in self.plans)
+        kept = max(plan.train.save_total_limit for plan in self.plans)
         return 4 * largest * (3 * (kept + 1) + 1)
 
     def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
@@ -162,9 +164,13 @@ class TrainingSetup:
         by_tokens = self.token_batches(plan)
         rows = self.rows(plan, self.train, training=True)
         count = (
-            math.ceil(len(rows) / plan.train.batch_size) if by_tokens is None else len(by_tokens)
+            math.ceil(len(rows) / plan.train.per_device_train_batch_size)
+            if by_tokens is None
+            else len(by_tokens)
         )
-        return math.ceil(plan.train.epochs * math.ceil(count / plan.train.accumulation))
+        return math.ceil(
+            plan.train.epochs * math.ceil(count / plan.train.gradient_accumulation_steps)
+        )
 
     def warnings(self) -> list[str]:
         """What should be known of the data and of the length of training before it begins."""
@@ -226,7 +232,7 @@ class TrainingSetup:
         loaded, train = self.loaded, plan.train
         self._set_trainable(plan)
         self.bridge |= bridge_names(loaded.model)
-        recompute_activations(loaded.model, train.checkpointing)
+        recompute_activations(loaded.model, train.gradient_checkpointing)
         rows = self.rows(plan, self.train, training=True)
         if not rows:
             raise RecipeError("holds no text to train on", where="data.train")
@@ -238,7 +244,7 @@ class TrainingSetup:
         if train.preflight and language:
             self._preflight(module, collator, rows)
             callbacks.append(GradientCheck(loaded.model, loaded.base.family))
-        compile_blocks(loaded.model, loaded.base.family, train.compile)
+        compile_blocks(loaded.model, loaded.base.family, train.torch_compile)
         views, stream = view_draw(self.recipe), None
         if self.train.stream is not None:
             stream = streamed_batches(
@@ -252,20 +258,20 @@ class TrainingSetup:
                 train.model_dump(),
                 output_dir=checkpoints,
                 seed=self.recipe.run.seed,
-                workers=self.recipe.data.workers,
+                workers=self.recipe.data.num_workers,
                 has_eval=self.eval is not None,
             ),
             groups=parameter_groups(
                 module,
                 loaded.base.family,
-                train.lr.model_dump(),
+                train.learning_rate.model_dump(),
                 weight_decay=train.weight_decay,
             ),
             train_rows=rows,
             eval_rows=self.rows(plan, self.eval, training=False) or None,
             collator=collator,
             texts_per_image=train.texts_per_image,
-            early_stopping=train.early_stopping,
+            early_stopping=train.early_stopping_patience,
             callbacks=callbacks,
             spikes=SpikeRule(**train.spike.model_dump()),
             batches=self.token_batches(plan),
@@ -277,8 +283,8 @@ class TrainingSetup:
         if self.sharded and self.cut is None:
             # What is trained in any phase is float32 before it is cut.
             for each in self.plans:
-                set_trainable(self.loaded, each.tune)
-        set_trainable(self.loaded, plan.tune)
+                set_trainable(self.loaded, each.trainable)
+        set_trainable(self.loaded, plan.trainable)
 
     def _cut(self, module: nn.Module) -> nn.Module:
         """The objective with its weights cut; the first phase's serves all of them."""
@@ -338,10 +344,10 @@ def training_setup(
     # What is about to be cut does not go to the GPU whole.
     place = torch.device("cpu") if sharded else None
     loaded = given or base_model(recipe, base, place=place)
-    with_lora = next((plan.tune for plan in plans if plan.tune.decoder == "lora"), None)
+    with_lora = next((plan.trainable for plan in plans if plan.trainable.decoder == "lora"), None)
     if with_lora is not None:
         loaded = with_fresh_adapters(loaded, recipe, with_lora)
-    if recipe.model.attention == "flex":
+    if recipe.model.attn_implementation == "flex":
         use_flex(loaded.model)
     splits = {"train": train, "eval": evaluation}
     provenance = replace(

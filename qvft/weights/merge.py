@@ -139,7 +139,7 @@ def _verify_behaviour(
         written=written,
     )
     reference = ask(quantized=False, rounded=plan.rounded(ingredients.stored))
-    was_quantized = recipe.model.quantize.scheme != "none"
+    was_quantized = recipe.model.quantization.scheme != "none"
     trained_on = ask(quantized=True, rounded=None) if was_quantized else None
     logger.info("asking what was written")
     model = model_class(ingredients.base.family).from_pretrained(
@@ -181,6 +181,6 @@ def _facts(ingredients: Ingredients, folder: str) -> CardFacts:
         question=recipe.data.prompt.question,
         cleaned=recipe.data.text == "blip2",
         recipe_sha256=manifest["recipe_sha256"],
-        quantized=recipe.model.quantize.scheme,
+        quantized=recipe.model.quantization.scheme,
         qvft_version=versions().get("qvft", "unknown"),
     )

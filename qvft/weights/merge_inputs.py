@@ -90,7 +90,7 @@ def origin(run_dir: Path, ingredients: Ingredients) -> dict[str, Any]:
         "recipe_sha256": manifest["recipe_sha256"],
         "data_sha256": manifest["data_sha256"],
         "adapter": file_hashes(run_dir / "adapter"),
-        "quantized": recipe.model.quantize.scheme,
+        "quantized": recipe.model.quantization.scheme,
         "prompt": recipe.data.prompt.model_dump(),
         "text": recipe.data.text,
         "max_text_tokens": recipe.data.max_text_tokens,

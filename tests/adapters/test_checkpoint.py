@@ -43,7 +43,7 @@ def built(decoder: str = "lora") -> tuple[Any, Any]:
     model = init_tiny(0)
     handle = None
     if decoder == "lora":
-        handle = add_lora(model, resolve_targets(model, FAMILY, ["q_proj"]), r=2, alpha=4)
+        handle = add_lora(model, resolve_targets(model, FAMILY, ["q_proj"]), r=2, lora_alpha=4)
     mark_trainable(model, FAMILY, {**MODES, "decoder": decoder})
     return model, handle
 
@@ -157,7 +157,7 @@ def test_a_missing_lora_file_is_refused(tmp_path: Path) -> None:
 def test_lora_of_another_rank_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     model = init_tiny(0)
-    handle = add_lora(model, resolve_targets(model, FAMILY, ["q_proj"]), r=3, alpha=4)
+    handle = add_lora(model, resolve_targets(model, FAMILY, ["q_proj"]), r=3, lora_alpha=4)
     with pytest.raises(CheckpointError, match="size mismatch for .*q_proj.lora_A"):
         restore_checkpoint(tmp_path, model, handle)
 

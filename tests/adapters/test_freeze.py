@@ -23,7 +23,9 @@ RANK = 4
 
 def with_lora(**options: bool) -> torch.nn.Module:
     model = init_tiny(0)
-    add_lora(model, resolve_targets(model, FAMILY, ["q_proj", "fc1"]), r=RANK, alpha=8, **options)
+    add_lora(
+        model, resolve_targets(model, FAMILY, ["q_proj", "fc1"]), r=RANK, lora_alpha=8, **options
+    )
     return model
 
 
@@ -57,7 +59,7 @@ def test_counts_are_what_the_geometry_says() -> None:
 
 def test_doras_magnitudes_count_as_adapters() -> None:
     blocks = init_tiny(0).config.text_config.num_hidden_layers
-    plain, dora = counted(with_lora()), counted(with_lora(dora=True))
+    plain, dora = counted(with_lora()), counted(with_lora(use_dora=True))
     assert dora["adapters"][0] - plain["adapters"][0] == blocks * (WIDTH + 4 * WIDTH)
 
 
@@ -92,7 +94,7 @@ def test_lora_reports_the_layers_it_was_given() -> None:
     wanted = resolve_targets(
         model, FAMILY, ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
     )
-    handle = add_lora(model, wanted, r=RANK, alpha=8)
+    handle = add_lora(model, wanted, r=RANK, lora_alpha=8)
     assert sorted(lora_targets(handle)) == sorted(wanted)
 
 

@@ -25,7 +25,7 @@ from qvft.weights.tolerance import jitter
 
 FAMILY = FAMILIES["qvision"]
 NAMES = ["c_attn", "c_fc", "c_proj"]
-KINDS = [{}, {"rslora": True}, {"dora": True}]
+KINDS = [{}, {"use_rslora": True}, {"use_dora": True}]
 BLOCK = "language_model.transformer.h.0"
 
 
@@ -52,7 +52,7 @@ def base() -> QVisionForConditionalGeneration:
 def adapted(base: nn.Module, **kind: bool):
     """A copy with adapters on all targets, their weights drawn; and PEFT's handle on it."""
     model = copy.deepcopy(base)
-    handle = add_lora(model, resolve_targets(model, FAMILY, NAMES), r=2, alpha=4, **kind)
+    handle = add_lora(model, resolve_targets(model, FAMILY, NAMES), r=2, lora_alpha=4, **kind)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -105,7 +105,7 @@ def test_a_saved_adapter_is_the_same_again(base, tmp_path: Path, kind: dict[str,
     again = copy.deepcopy(base)
     load_lora(again, tmp_path)
     fresh = copy.deepcopy(base)
-    restored = add_lora(fresh, resolve_targets(fresh, FAMILY, NAMES), r=2, alpha=4, **kind)
+    restored = add_lora(fresh, resolve_targets(fresh, FAMILY, NAMES), r=2, lora_alpha=4, **kind)
     restore_lora(restored, tmp_path)
     assert torch.equal(logits(again), logits(model))
     assert torch.equal(logits(fresh), logits(model))

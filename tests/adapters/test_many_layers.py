@@ -33,7 +33,7 @@ def base() -> Any:
 def saved(base: Any, tmp_path: Path) -> Any:
     """The adapted model; its adapter lies in the test's folder."""
     model = copy.deepcopy(base)
-    handle = add_lora(model, resolve_targets(model, FAMILIES["blip2"], NAMES), r=2, alpha=4)
+    handle = add_lora(model, resolve_targets(model, FAMILIES["blip2"], NAMES), r=2, lora_alpha=4)
     with torch.no_grad():
         for name, weight in handle.named_parameters():
             if ".lora_B." in name:

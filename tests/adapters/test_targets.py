@@ -36,7 +36,9 @@ def test_all_names_together_leave_vit_qformer_and_projection_alone(model: nn.Mod
 
 
 def test_a_name_that_matches_nothing_is_an_error_with_the_nearest_one(model: nn.Module) -> None:
-    with pytest.raises(RecipeError, match=r'tune\.lora\.targets.*did you mean "q_proj"'):
+    with pytest.raises(
+        RecipeError, match=r'trainable\.lora\.target_modules.*did you mean "q_proj"'
+    ):
         resolve_targets(model, FAMILY, ["v_proj", "q_poj"])
 
 

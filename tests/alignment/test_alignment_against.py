@@ -13,7 +13,7 @@ import pytest
 from qvft.eval import main
 from qvft.evaluation import run as evaluation
 
-PLAIN = ["eval.blind=false", "data.workers=0"]
+PLAIN = ["eval.blind=false", "data.num_workers=0"]
 OVER = "--overwrite"  # in place of the evaluation that stands there, which is another one
 NAME = "text_to_image_recall_at_1"
 

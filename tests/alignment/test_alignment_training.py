@@ -82,7 +82,10 @@ def test_accumulated_batches_equal_one(recipe_file: Path, tmp_path: Path) -> Non
     states = []
     for size, batches in ((8, 1), (4, 2)):
         run = tmp_path / f"{batches}"
-        cut = [f"train.batch_size={size}", f"train.accumulation={batches}"]
+        cut = [
+            f"train.per_device_train_batch_size={size}",
+            f"train.gradient_accumulation_steps={batches}",
+        ]
         assert main([str(recipe_file), f"run.dir={run}", *weights, *cut]) == 0
         states.append(load_file(run / "adapter" / ALIGNMENT))
     for key, alone in states[0].items():
@@ -98,7 +101,14 @@ def test_two_processes_equal_one(recipe_file: Path, tmp_path: Path) -> None:
     assert main([str(recipe_file), f"run.dir={one}", ALL, *steps]) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-    command += ["-m", "qvft.train", str(recipe_file), f"run.dir={two}", ALL, "train.batch_size=4"]
+    command += [
+        "-m",
+        "qvft.train",
+        str(recipe_file),
+        f"run.dir={two}",
+        ALL,
+        "train.per_device_train_batch_size=4",
+    ]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [*command, *steps], env=environment, capture_output=True, text=True, timeout=300
@@ -122,7 +132,7 @@ def test_alignment_alone_trains_no_decoder(recipe_file: Path, tmp_path: Path, ca
     run = tmp_path / "run"
     assert main([str(recipe_file), f"run.dir={run}", *alone]) != 0
     assert "adapters" in capsys.readouterr().err
-    frozen = ["tune.decoder=frozen", "tune.language_projection=frozen"]
+    frozen = ["trainable.decoder=frozen", "trainable.language_projection=frozen"]
     assert main([str(recipe_file), f"run.dir={run}", *alone, *frozen]) == 0
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-2])
     assert line["loss"] == pytest.approx(line["loss_itc"], rel=1e-6)

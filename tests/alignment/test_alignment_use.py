@@ -223,7 +223,7 @@ def test_alignment_starts_from_a_retrieval_checkpoint(
 ) -> None:
     run = tmp_path / "run"
     given = f"objectives={{itc: 1.0, itm: 1.0, text_branch: {retrieval_folder}}}"
-    still = ["train.max_steps=1", "train.lr.heads=0.0"]
+    still = ["train.max_steps=1", "train.learning_rate.heads=0.0"]
     assert train([str(recipe_file), f"run.dir={run}", given, *DRAWN, *still]) == 0
     first, second = (load_file(r / "adapter" / ALIGNMENT) for r in (aligned_run, run))
     assert first.keys() == second.keys()

@@ -50,13 +50,13 @@ def run(coco: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory)
         f"data.train.path={coco / 'dataset_coco.json'}",
         f"data.eval.path={coco / 'dataset_coco.json'}",
         f"run.dir={folder}",
-        "data.workers=0",
+        "data.num_workers=0",
         "run.threads=1",
         "train.max_steps=2",
-        "train.batch_size=4",
+        "train.per_device_train_batch_size=4",
         "train.eval_steps=2",
         "train.save_steps=2",
-        "train.log_steps=1",
+        "train.logging_steps=1",
     ]
     assert train([str(RECIPE), *overrides]) == 0
     return folder

@@ -65,7 +65,7 @@ MISTAKES = {
     "broken row": ("train r.yaml data.train.path=broken.jsonl", "broken.jsonl:1"),
     "no image folder": ("train r.yaml data.train.images=no", "no such folder"),
     "phases": (
-        "train r.yaml phases=[{name: a, tune: {decoder: full}}, {name: b}]",
+        "train r.yaml phases=[{name: a, trainable: {decoder: full}}, {name: b}]",
         "phases disagree",
     ),
     "no model": ("train r.yaml model.id=./no", "model.id=./no: no such folder"),
@@ -112,7 +112,10 @@ MISTAKES = {
     "report's place": ("eval done --out rows.jsonl", "rows.jsonl: a file"),
     "nothing to compare with": ("eval done --against ./nope", "./nope: no such folder"),
     "nothing comparable": ("eval done --against empty", "neither a run, a model nor an evaluation"),
-    "idle key to merge": ("merge done out tune.lora.r=3", "tune.lora.r: qvft.merge does not read"),
+    "idle key to merge": (
+        "merge done out trainable.lora.r=3",
+        "trainable.lora.r: qvft.merge does not read",
+    ),
     "idle key to export": ("export done out --to peft train.epochs=9", "train.epochs: qvft.export"),
     "shard size": ("merge done out --shard-size 5XB", "--shard-size"),
     "no data for a proof": ("merge done out data.eval.path=no.jsonl", "no.jsonl: no such file"),

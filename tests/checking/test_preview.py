@@ -134,7 +134,7 @@ def test_cut_tokens_stand_where_they_were(recipe_file: Path, shapes: Path, tmp_p
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     path = tmp_path / "page.html"
     overrides = [f"data.train.path={tmp_path / 'rows.jsonl'}", "data.max_text_tokens=8"]
-    overrides.append("data.train.allow_outside=true")
+    overrides.append("data.train.allow_paths_outside_root=true")
     assert main([str(recipe_file), "--only", "data", *overrides, "--preview", str(path)]) == 0
     article = path.read_text(encoding="utf-8").split("<article")[1]
     roles = re.findall(r'<span class="t (start|prompt|target|stop)( cut)?">', article)

@@ -129,7 +129,7 @@ def test_fewer_query_tokens_train_and_merge_without_a_text_branch(
     run = make_run(
         tmp_path / "run",
         model={"id": str(tiny_folder), "query_tokens": 3},
-        tune={"query_tokens": "frozen"},
+        trainable={"query_tokens": "frozen"},
     )
     merge_run(run, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["num_query_tokens"] == 3

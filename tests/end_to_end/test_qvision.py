@@ -75,15 +75,16 @@ data:
   train: {{path: "{shapes / "train.jsonl"}"}}
   eval: {{path: "{shapes / "test.jsonl"}", name: shapes-test}}
   max_text_tokens: 40
-  workers: 0
-tune: {{decoder: full}}
+  num_workers: 0
+trainable: {{decoder: full}}
 train:
   max_steps: 3
-  batch_size: 8
-  lr: {{qformer: 1.0e-3, decoder: 1.0e-3}}
+  per_device_train_batch_size: 8
+  learning_rate: {{qformer: 1.0e-3, decoder: 1.0e-3}}
 phases:
-  - {{name: two_frozen, tune: {{decoder_frozen: 0.7}}}}
-  - {{name: one_frozen, tune: {{decoder_frozen: 0.4}}, train: {{batch_size: 4, accumulation: 2}}}}
+  - {{name: two_frozen, trainable: {{frozen_decoder_fraction: 0.7}}}}
+  - {{name: one_frozen, trainable: {{frozen_decoder_fraction: 0.4}},
+     train: {{per_device_train_batch_size: 4, gradient_accumulation_steps: 2}}}}
 eval: {{batch_size: 8, blind: false, answer: {{max_new_tokens: 4}}, caption: {{max_new_tokens: 4}}}}
 run: {{threads: 1}}
 """
@@ -189,7 +190,7 @@ print(processor.tokenizer.decode(ids[0], skip_special_tokens=True).strip())
 def test_lora_reaches_the_decoders_blocks(
     qvision_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["phases=[]", "tune.decoder=lora", f"run.dir={tmp_path / 'run'}"]
+    given = ["phases=[]", "trainable.decoder=lora", f"run.dir={tmp_path / 'run'}"]
     assert train([str(qvision_recipe), *given]) == 0
     config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert all("language_model.transformer.h." in name for name in config["target_modules"])

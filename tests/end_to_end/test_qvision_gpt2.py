@@ -31,7 +31,11 @@ from qvft.weights.tolerance import logit_errors
 
 SIDE = 32
 BLOCKS = 2
-KINDS = {"lora": [], "rslora": ["tune.lora.rslora=true"], "dora": ["tune.lora.dora=true"]}
+KINDS = {
+    "lora": [],
+    "rslora": ["trainable.lora.use_rslora=true"],
+    "dora": ["trainable.lora.use_dora=true"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +70,14 @@ data:
   train: {{path: "{shapes / "train.jsonl"}"}}
   eval: {{path: "{shapes / "test.jsonl"}", name: shapes-test}}
   max_text_tokens: 40
-  workers: 0
-tune: {{decoder: lora, lora: {{r: 4, alpha: 8, targets: [c_attn, c_proj, c_fc]}}}}
+  num_workers: 0
+trainable: {{decoder: lora, lora: {{r: 4, lora_alpha: 8, target_modules: [c_attn, c_proj, c_fc]}}}}
 train:
   max_steps: 1
-  warmup: 0
-  schedule: constant
-  batch_size: 8
-  lr: {{qformer: 1.0e-3, adapters: 3.0e-2}}
+  warmup_steps: 0
+  lr_scheduler_type: constant
+  per_device_train_batch_size: 8
+  learning_rate: {{qformer: 1.0e-3, adapters: 3.0e-2}}
 run: {{threads: 1}}
 """
     )
@@ -112,7 +116,12 @@ def test_a_run_of_one_step_merges_to_a_model_with_its_logits(
 
 
 def test_a_resumed_run_ends_with_the_same_weights(recipe: Path, tmp_path: Path) -> None:
-    steps = ["train.max_steps=2", "train.save_steps=1", "train.resume=auto", "tune.lora.dora=true"]
+    steps = [
+        "train.max_steps=2",
+        "train.save_steps=1",
+        "train.resume=auto",
+        "trainable.lora.use_dora=true",
+    ]
     whole = trained(recipe, tmp_path / "whole", *steps)
     cut = Path(shutil.copytree(whole, tmp_path / "cut"))
     shutil.rmtree(cut / "adapter")
@@ -137,7 +146,7 @@ def test_adapters_saved_by_a_run_say_how_the_weights_are_stored(
 def test_the_names_of_another_decoder_are_answered_with_those_of_gpt2(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [str(recipe), f"run.dir={tmp_path}", "tune.lora.targets=[q_proj, v_proj]"]
+    given = [str(recipe), f"run.dir={tmp_path}", "trainable.lora.target_modules=[q_proj, v_proj]"]
     assert train(given) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert '"q_proj" is no linear layer of the decoder' in said
@@ -162,7 +171,7 @@ def test_a_four_bit_decoder_takes_adapters_that_merge_into_the_base_it_was_made_
     pytest.importorskip("bitsandbytes")
     base = tmp_path / "base"
     merge_run(trained(recipe, tmp_path / "first"), base)
-    again = [f"model.id={base}", "model.decoder=null", "model.quantize.scheme=nf4"]
+    again = [f"model.id={base}", "model.decoder=null", "model.quantization.load_in_4bit=true"]
     run = trained(recipe, tmp_path / "run", *again)
     content = merge_run(run, tmp_path / "out")
     assert content["keys"]["lora"] == 4 * BLOCKS and content["quantized"] == "nf4"

@@ -30,14 +30,14 @@ data:
   train: {{path: "{shapes / "train.jsonl"}", texts: captions, captions_per_image: 1}}
   eval: {{path: "{shapes / "test.jsonl"}", texts: captions, name: shapes-test}}
   max_text_tokens: 24
-  workers: 0
-tune: {{decoder: full, decoder_frozen: 0.5}}
+  num_workers: 0
+trainable: {{decoder: full, frozen_decoder_fraction: 0.5}}
 train:
   max_steps: 2
-  batch_size: 8
-  clip: 5.0
+  per_device_train_batch_size: 8
+  max_grad_norm: 5.0
   min_lr_rate: 0.05
-  lr: {{qformer: 1.0e-4, decoder: 1.0e-4}}
+  learning_rate: {{qformer: 1.0e-4, decoder: 1.0e-4}}
 eval: {{batch_size: 8, blind: false, answer: {{max_new_tokens: 4}}, caption: {{max_new_tokens: 4}}}}
 run: {{threads: 1}}
 """
@@ -120,8 +120,12 @@ def test_an_export_has_lora_merged_in(
 ) -> None:
     """Trained on plain pixels, which the written folder makes too."""
     run, out = tmp_path / "run", tmp_path / "out"
-    lora = ["tune.decoder=lora", "tune.decoder_frozen=0", "tune.lora.targets=[c_fc, q_proj]"]
-    further = ["train.lr.adapters=0.01", "train.max_steps=3", "data.preprocessing=plain"]
+    lora = [
+        "trainable.decoder=lora",
+        "trainable.frozen_decoder_fraction=0",
+        "trainable.lora.target_modules=[c_fc, q_proj]",
+    ]
+    further = ["train.learning_rate.adapters=0.01", "train.max_steps=3", "data.preprocessing=plain"]
     assert train([str(recipe), f"run.dir={run}", *lora, *further]) == 0
     assert export([str(run), str(out), "--to", "qvision"]) == 0
     written, base = (load_file(f / "gpt_decoder.safetensors") for f in (out, published_qvision))

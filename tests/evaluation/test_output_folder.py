@@ -12,7 +12,7 @@ import pytest
 from qvft.eval import main
 from qvft.evaluation import run as evaluation
 
-PLAIN = ["eval.blind=false", "data.workers=0"]
+PLAIN = ["eval.blind=false", "data.num_workers=0"]
 
 
 def run_eval(run: Path, *arguments: str) -> None:
@@ -77,7 +77,7 @@ def test_two_files_of_one_name_have_a_folder_each(
         (["eval.answer.max_new_tokens=2"], "shapes-test-answer.max_new_tokens=2"),
         (["eval.answer.num_beams=2"], "shapes-test-answer.num_beams=2"),
         (["data.prompt.question=Q {question}"], "shapes-test-prompt.question=Q_question"),
-        (["model.attention=eager"], "shapes-test-attention=eager"),
+        (["model.attn_implementation=eager"], "shapes-test-attention=eager"),
         (["eval.metrics=[captions]"], "shapes-test-metrics=captions"),
         (["data.eval.texts=captions"], "shapes-test-texts=captions"),
     ],
@@ -105,7 +105,7 @@ def test_a_third_evaluation_gets_a_name_of_its_own(run: Path, shapes: Path, tmp_
     "change",
     [
         ["eval.batch_size=2"],  # as many texts at once as one likes
-        ["eval.grid=1"],
+        ["eval.report_images=1"],
         ["eval.blind=true"],  # more than stood there
     ],
 )

@@ -77,8 +77,8 @@ def test_medical_vqa_trains_evaluates_and_merges_within_24_gb(
         f"data.eval.path={data}",
         f"run.dir={run}",
         "train.max_steps=3",
-        "train.batch_size=2",
-        "train.accumulation=1",
+        "train.per_device_train_batch_size=2",
+        "train.gradient_accumulation_steps=1",
     )
     smaller = [f"data.eval.limit={EVAL_IMAGES}", "eval.blind=false"]
     stages.run("eval", "-m", "qvft.eval", run, *smaller)

@@ -99,12 +99,12 @@ class Subject:
             {
                 "name": f"gpu_{name}",
                 "model": {"id": str(folder / "base"), "init": "random", "dtype": "bfloat16"},
-                "data": {"train": source, "eval": {**source, "limit": images}, "workers": 0},
-                "tune": {"lora": {"r": 16, "targets": list(ADAPTED)}},
+                "data": {"train": source, "eval": {**source, "limit": images}, "num_workers": 0},
+                "trainable": {"lora": {"r": 16, "target_modules": list(ADAPTED)}},
                 "train": {
-                    "batch_size": TEXTS * images,
+                    "per_device_train_batch_size": TEXTS * images,
                     "texts_per_image": TEXTS,
-                    "precision": "bf16",
+                    "mixed_precision": "bf16",
                 },
                 "eval": {"batch_size": TEXTS * images, "caption": {"max_new_tokens": 20}},
             }
@@ -174,7 +174,8 @@ def compiled(work: TrainingSetup) -> TrainingSetup:
     """The same work with compiled blocks."""
     require_compiler(work.loaded.model.device)
     plans = [
-        replace(plan, train=plan.train.model_copy(update={"compile": True})) for plan in work.plans
+        replace(plan, train=plan.train.model_copy(update={"torch_compile": True}))
+        for plan in work.plans
     ]
     return replace(work, plans=plans)
 

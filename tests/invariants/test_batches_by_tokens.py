@@ -18,7 +18,7 @@ FILES = ("bridge.safetensors", "adapter_model.safetensors")
 GIVEN = [
     "train.batch_tokens=180",
     "train.texts_per_image=2",
-    "data.views=2",
+    "data.augmentations_per_image=2",
     "train.max_steps=-1",
     "data.train.limit=12",
 ]
@@ -29,7 +29,10 @@ def test_two_processes_equal_one(recipe_file: Path, tmp_path: Path) -> None:
     """Two batches of a step are one process's in turn, or one of each process."""
     one, two = tmp_path / "one", tmp_path / "two"
     steps = [*GIVEN, "train.epochs=1", "train.save_steps=null"]
-    assert main([str(recipe_file), f"run.dir={one}", *steps, "train.accumulation=2"]) == 0
+    assert (
+        main([str(recipe_file), f"run.dir={one}", *steps, "train.gradient_accumulation_steps=2"])
+        == 0
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
     command += ["-m", "qvft.train", str(recipe_file), f"run.dir={two}"]
@@ -56,8 +59,8 @@ def test_a_run_stopped_within_a_later_epoch_ends_byte_for_byte_as_an_undisturbed
     recipe_file: Path, tmp_path: Path
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    given = [*GIVEN, "train.epochs=3", "train.accumulation=2", "train.save_steps=1"]
-    given += ["train.keep=100", "train.resume=auto"]
+    given = [*GIVEN, "train.epochs=3", "train.gradient_accumulation_steps=2", "train.save_steps=1"]
+    given += ["train.save_total_limit=100", "train.resume=auto"]
     assert main([str(recipe_file), f"run.dir={whole}", *given]) == 0
     shutil.copytree(whole, parts)
     shutil.rmtree(parts / "adapter")

@@ -29,17 +29,17 @@ from qvft.eval import main as evaluate
 from qvft.train import main as train
 
 SHARDING = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-NF4 = ["model.quantize.scheme=nf4", "train.checkpointing=true"]
+NF4 = ["model.quantization.load_in_4bit=true", "train.gradient_checkpointing=true"]
 # Each recipe: what is added to the text, what is changed, and what the launcher of two says.
 RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "shared": ("", ["train.texts_per_image=3"], {}),
     "phases": (PHASES, ["data.features=off"], {}),
     "aligned": (ALIGNMENT, [], {}),
     "sharded": ("", ["data.features=off", "train.save_steps=3", *SMOOTH], SHARDING),
-    "checkpointed": ("", ["train.checkpointing=true", "train.eval_steps=4"], SHARDING),
+    "checkpointed": ("", ["train.gradient_checkpointing=true", "train.eval_steps=4"], SHARDING),
     "sharded_nf4": (
         PHASES + ALIGNMENT_PARTS,
-        [*NF4, "train.accumulation=2", "train.save_steps=2"],
+        [*NF4, "train.gradient_accumulation_steps=2", "train.save_steps=2"],
         SHARDING,
     ),
 }
@@ -60,7 +60,7 @@ def streamed(recipe_file: Path, root: Path) -> list[Program]:
     write_shards(root / "shards", [2, 1, 2])
     source = f"{{format: tar, path: '{root / 'shards'}', stream: true, shuffle_buffer: 9}}"
     changes = [f"data.train={source}", "train.max_steps=3", "train.save_steps=null", *PLAIN]
-    given = [str(recipe_file), *changes, "train.batch_size=4"]
+    given = [str(recipe_file), *changes, "train.per_device_train_batch_size=4"]
     return [
         ("train", [*given, f"run.dir={root / 'two' / name}"], variables)
         for name, variables in STREAMED.items()
@@ -79,7 +79,13 @@ def pair(recipe_file: Path, drawn_run: Path, tmp_path_factory: pytest.TempPathFa
             recipe = root / f"{name}.yaml"
             recipe.write_text(recipe_file.read_text() + text)
             given = [str(recipe), f"run.dir={side / name}", *PLAIN, *UNEVEN]
-            found.append(("train", [*given, f"train.batch_size={batch}", *changes], variables))
+            found.append(
+                (
+                    "train",
+                    [*given, f"train.per_device_train_batch_size={batch}", *changes],
+                    variables,
+                )
+            )
         return found
 
     mains: dict[str, Callable] = {"train": train, "eval": evaluate}
@@ -161,7 +167,7 @@ def test_one_process_speaks_and_leaves_files(pair: Pair) -> None:
     assert names == {path.name for path in pair.one.iterdir()} | {"said", *STREAMED}
 
 
-HALVES = ["train.batch_size=7", "train.accumulation=2"]
+HALVES = ["train.per_device_train_batch_size=7", "train.gradient_accumulation_steps=2"]
 
 
 # Its last checkpoint goes. Negatives come from a batch, which may not be taken in halves.
@@ -169,7 +175,7 @@ HALVES = ["train.batch_size=7", "train.accumulation=2"]
     ("name", "last", "one"),
     [
         ("sharded", "0/checkpoint-6", HALVES),
-        ("sharded_nf4", "1/checkpoint-3", ["train.batch_size=14"]),
+        ("sharded_nf4", "1/checkpoint-3", ["train.per_device_train_batch_size=14"]),
     ],
 )
 def test_a_sharded_run_goes_on_under_one_process(
@@ -186,7 +192,17 @@ def test_a_sharded_run_goes_on_under_one_process(
     changes = [*PLAIN, *UNEVEN, *RECIPES[name][1], "train.resume=auto", f"run.dir={run}"]
     recipe = str(pair.one.parent / f"{name}.yaml")
 
-    assert train([recipe, *changes, "train.batch_size=7", "train.accumulation=1"]) == 2
+    assert (
+        train(
+            [
+                recipe,
+                *changes,
+                "train.per_device_train_batch_size=7",
+                "train.gradient_accumulation_steps=1",
+            ]
+        )
+        == 2
+    )
     assert "7 texts a step" in capsys.readouterr().err
 
     assert train([recipe, *changes, *one]) == 0

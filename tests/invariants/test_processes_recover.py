@@ -43,9 +43,15 @@ def test_memory_that_ran_out_in_one_halves_the_batches_of_both(
     assert "with a batch of 4 texts: batches are taken in 2 parts" in done.stderr
     rows = complete_lines(tmp_path / "two" / "metrics.jsonl")
     events = [(row["step"], row["out_of_memory"]) for row in rows if "out_of_memory" in row]
-    assert events == [(HURT_STEP, {"batch_size": 2, "accumulation": 2})]
+    smaller = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    assert events == [(HURT_STEP, smaller)]
 
-    one = ["train.batch_size=8", *HURT_STEPS, *PLAIN, f"run.dir={tmp_path / 'one'}"]
+    one = [
+        "train.per_device_train_batch_size=8",
+        *HURT_STEPS,
+        *PLAIN,
+        f"run.dir={tmp_path / 'one'}",
+    ]
     assert main([str(recipe_file), *one]) == 0
     for file in ("bridge.safetensors", "adapter_model.safetensors"):
         alone, both = (load_file(tmp_path / run / "adapter" / file) for run in ("one", "two"))
@@ -62,7 +68,7 @@ def test_memory_that_ran_out_in_one_halves_the_batches_of_both(
         (
             "forward",
             {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
-            "set train.batch_size=2 train.accumulation=2",
+            "set train.per_device_train_batch_size=2 train.gradient_accumulation_steps=2",
         ),
     ],
 )

@@ -87,6 +87,6 @@ def test_an_attempt_without_a_checkpoint_does_not_block_its_folder(
     failed = tmp_path / "failed"
     failed.mkdir()
     shutil.copy(tiny_run / "recipe.lock.yaml", failed)
-    changed = ["train.batch_size=4", "train.max_steps=1", "train.save_steps=null"]
+    changed = ["train.per_device_train_batch_size=4", "train.max_steps=1", "train.save_steps=null"]
     assert main([str(recipe_file), f"run.dir={failed}", *changed]) == 0
-    assert "batch_size: 4" in (failed / "recipe.lock.yaml").read_text()
+    assert "per_device_train_batch_size: 4" in (failed / "recipe.lock.yaml").read_text()

@@ -19,24 +19,24 @@ from qvft.train import main
 
 # 72 texts: 18 batches of 4, 9 steps of 2 batches an epoch.
 STATEFUL = [
-    "tune.lora={r: 4, alpha: 8, dropout: 0.1}",
-    "tune.decoder_dropout=0.1",
-    "train.batch_size=4",
-    "train.accumulation=2",
+    "trainable.lora={r: 4, lora_alpha: 8, lora_dropout: 0.1}",
+    "trainable.decoder_dropout=0.1",
+    "train.per_device_train_batch_size=4",
+    "train.gradient_accumulation_steps=2",
     "train.eval_steps=1",
     "train.save_steps=1",
-    "train.keep=20",
-    "train.keep_best=true",
-    "train.early_stopping=2",
+    "train.save_total_limit=20",
+    "train.load_best_model_at_end=true",
+    "train.early_stopping_patience=2",
     "train.max_steps=20",
-    "train.schedule=constant",
-    "train.warmup=0",
-    "train.lr={qformer: 0.1, query_tokens: 0.1, language_projection: 0.1, adapters: 0.1}",
-    "data.workers=1",
+    "train.lr_scheduler_type=constant",
+    "train.warmup_steps=0",
+    "train.learning_rate=0.1",
+    "data.num_workers=1",
     "phases="
     + json.dumps(
         [
-            {"name": "first", "tune": {"decoder": "frozen"}, "train": {"max_steps": 2}},
+            {"name": "first", "trainable": {"decoder": "frozen"}, "train": {"max_steps": 2}},
             {"name": "second"},
         ]
     ),
@@ -50,7 +50,7 @@ def foreign_eval(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     rows = [{"image": str(shapes / f"test{i}.png"), "caption": caption} for i in range(2)]
     path = tmp_path_factory.mktemp("foreign") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return f"data.eval={json.dumps({'path': str(path), 'allow_outside': True})}"
+    return f"data.eval={json.dumps({'path': str(path), 'allow_paths_outside_root': True})}"
 
 
 def train(recipe: Path, folder: Path, data: str) -> Path:

@@ -51,7 +51,11 @@ def test_all_processes_stop_at_the_step_in_which_one_is_asked(
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
         command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
         command += [str(program), str(notes), str(recipe_file), f"run.dir={run}"]
-        command += ["train.resume=auto", "train.batch_size=4", "tune.decoder_dropout=0.1"]
+        command += [
+            "train.resume=auto",
+            "train.per_device_train_batch_size=4",
+            "trainable.decoder_dropout=0.1",
+        ]
         given = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
         done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=600)
         return [path.read_text() for path in sorted(notes.iterdir())], done.stderr[-3000:]

@@ -29,7 +29,7 @@ def streamed(recipe_file: Path, shards: Path, run: Path, *overrides: str) -> lis
 def run(shards: Path, recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine steps over one pass and a fifth, with dropout."""
     folder = tmp_path_factory.mktemp("run") / "whole"
-    changes = ["train.max_steps=9", "train.save_steps=4", "tune.lora.dropout=0.1"]
+    changes = ["train.max_steps=9", "train.save_steps=4", "trainable.lora.lora_dropout=0.1"]
     assert main(streamed(recipe_file, shards, folder, *changes)) == 0
     return folder
 
@@ -45,8 +45,8 @@ def test_a_resumed_stream_ends_with_the_same_bytes(
     for path in (cut / "checkpoints" / "0").glob("checkpoint-*"):
         if int(path.name.removeprefix("checkpoint-")) > step:
             shutil.rmtree(path)
-    changes = ["train.max_steps=9", "train.save_steps=4", "tune.lora.dropout=0.1"]
-    further = ["train.resume=auto", f"data.workers={workers}"]
+    changes = ["train.max_steps=9", "train.save_steps=4", "trainable.lora.lora_dropout=0.1"]
+    further = ["train.resume=auto", f"data.num_workers={workers}"]
     assert main(streamed(recipe_file, shards, cut, *changes, *further)) == 0
     for name in ("bridge.safetensors", "adapter_model.safetensors"):
         assert (cut / "adapter" / name).read_bytes() == (run / "adapter" / name).read_bytes()
@@ -65,8 +65,11 @@ def test_a_stream_goes_on_among_as_many_processes_only(
     shutil.copytree(run, cut)
     shutil.rmtree(cut / "adapter")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    changes = ["train.max_steps=9", "train.save_steps=4", "tune.lora.dropout=0.1"]
-    further = ["train.resume=auto", "train.batch_size=4"]  # as many texts a step as before
+    changes = ["train.max_steps=9", "train.save_steps=4", "trainable.lora.lora_dropout=0.1"]
+    further = [
+        "train.resume=auto",
+        "train.per_device_train_batch_size=4",
+    ]  # as many texts a step as before
     assert main(streamed(recipe_file, shards, cut, *changes, *further)) == 2
     assert "divide the stream otherwise" in capsys.readouterr().err
 

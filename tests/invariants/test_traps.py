@@ -32,7 +32,7 @@ BLIP2 = FAMILIES["blip2"]
 @pytest.fixture(scope="module")
 def work(recipe_file: Path):
     built = training_setup(load_recipe(recipe_file))
-    set_trainable(built.loaded, built.plans[0].tune)
+    set_trainable(built.loaded, built.plans[0].trainable)
     return built
 
 
@@ -81,16 +81,16 @@ def test_trap_3_targets_are_exact_names_of_the_decoder(work) -> None:
 
 
 def test_trap_3_a_target_that_matches_nothing_is_an_error(recipe_file: Path) -> None:
-    recipe = load_recipe(recipe_file, ["tune.lora.targets=[q_prj]"])
+    recipe = load_recipe(recipe_file, ["trainable.lora.target_modules=[q_prj]"])
     loaded = base_model(recipe, base_of(recipe))
     with pytest.raises(RecipeError, match="q_proj"):
-        with_fresh_adapters(loaded, recipe, recipe.tune)
+        with_fresh_adapters(loaded, recipe, recipe.trainable)
 
 
 def test_trap_4_trained_weights_are_float32_beside_a_bfloat16_base(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file, ["model.dtype=bfloat16"])
-    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe, recipe.tune)
-    set_trainable(loaded, recipe.tune)
+    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe, recipe.trainable)
+    set_trainable(loaded, recipe.trainable)
     types = {(p.requires_grad, p.dtype) for p in loaded.model.parameters()}
     assert types == {(True, torch.float32), (False, torch.bfloat16)}
 
@@ -132,11 +132,11 @@ def test_trap_7_a_fresh_model_sees_its_image(work, batch) -> None:
 def test_trap_9_yaml_1_2_reads_what_is_written(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(
-        "name: x\nmodel: {id: y}\ntrain: {lr: {adapters: 1e-4}}\n"
+        "name: x\nmodel: {id: y}\ntrain: {learning_rate: {adapters: 1e-4}}\n"
         "data: {prompt: {caption: no}, train: {limit: 0123}}\n"
     )
     recipe = load_recipe(path)
-    assert recipe.train.lr.adapters == 1e-4
+    assert recipe.train.learning_rate.adapters == 1e-4
     assert recipe.data.prompt.caption == "no"
     assert recipe.data.train.limit == 123
     path.write_text("name: x\nname: y\nmodel: {id: y}\n")
@@ -183,7 +183,7 @@ def test_trap_15_the_trainer_keeps_every_column(recipe_file: Path, tmp_path: Pat
 
 
 def test_trap_16_only_the_decoder_is_quantised(recipe_file: Path) -> None:
-    recipe = load_recipe(recipe_file, ["model.quantize.scheme=nf4"])
+    recipe = load_recipe(recipe_file, ["model.quantization.load_in_4bit=true"])
     loaded = base_model(recipe, base_of(recipe))
     quantised = {
         BLIP2.component(name)
@@ -199,7 +199,7 @@ def test_trap_17_every_trained_component_has_a_gradient(
     recipe_file: Path, checkpointing: bool
 ) -> None:
     work = training_setup(
-        load_recipe(recipe_file, [f"train.checkpointing={str(checkpointing).lower()}"])
+        load_recipe(recipe_file, [f"train.gradient_checkpointing={str(checkpointing).lower()}"])
     )
     setup = work.phase_setups()[0](Path("unused"))
     rows = setup.train_rows
@@ -306,7 +306,7 @@ def test_trap_18_a_merge_starts_from_the_unquantised_base(
     from qvft.train import main as train
 
     run, out = tmp_path / "run", tmp_path / "merged"
-    overrides = ["model.quantize.scheme=nf4", "train.max_steps=1", f"run.dir={run}"]
+    overrides = ["model.quantization.load_in_4bit=true", "train.max_steps=1", f"run.dir={run}"]
     assert train([str(recipe_file), *overrides]) == 0
     assert merge([str(run), str(out)]) == 0
     weights = load_file(out / "model.safetensors")
@@ -366,7 +366,7 @@ def test_the_first_fsdp_is_refused(
 
 
 def test_trap_16_the_bridge_is_float32_whatever_the_base_is(recipe_file: Path) -> None:
-    recipe = load_recipe(recipe_file, ["model.dtype=bfloat16", "tune.qformer=frozen"])
+    recipe = load_recipe(recipe_file, ["model.dtype=bfloat16", "trainable.qformer=frozen"])
     loaded = base_model(recipe, base_of(recipe))
     types = {(BLIP2.component(name), p.dtype) for name, p in loaded.model.named_parameters()}
     assert types == {
@@ -385,9 +385,9 @@ def test_rows_longer_than_the_decoder_are_refused(recipe_file: Path) -> None:
 
 
 def test_frozen_parts_stay_in_evaluation_mode(recipe_file: Path) -> None:
-    recipe = load_recipe(recipe_file, ["tune.qformer=frozen"])
-    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe, recipe.tune)
-    set_trainable(loaded, recipe.tune)
+    recipe = load_recipe(recipe_file, ["trainable.qformer=frozen"])
+    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe, recipe.trainable)
+    set_trainable(loaded, recipe.trainable)
     objective = LanguageModelling(loaded.model).train()
     assert not objective.model.vision_model.training
     assert not objective.model.qformer.training

@@ -13,7 +13,8 @@ from pathlib import Path
 # taken, and it does not pass that through the sign of a gradient near zero, as Adam's first steps
 # do. Rates are such that weights move by much more than the tolerance below.
 PLAIN = [
-    "train.arguments.optim=sgd", "train.schedule=constant", "train.warmup=0", "train.lr=0.05",
+    "train.arguments.optim=sgd", "train.lr_scheduler_type=constant", "train.warmup_steps=0",
+    "train.learning_rate=0.05",
 ]  # fmt: skip
 # 72 texts: five batches of 14, and one of 2 that leaves the second process without any.
 UNEVEN = ["train.max_steps=-1", "train.epochs=1", "train.save_steps=null"]
@@ -21,7 +22,7 @@ UNEVEN = ["train.max_steps=-1", "train.epochs=1", "train.save_steps=null"]
 SMOOTH = ["train.arguments.optim=adamw_torch", "train.arguments.adam_epsilon=0.01"]
 PHASES = """
 phases:
-  - {name: bridge, tune: {decoder: frozen}, train: {max_steps: 2}}
+  - {name: bridge, trainable: {decoder: frozen}, train: {max_steps: 2}}
   - {name: both, train: {max_steps: 3, eval_steps: 3}}
 """
 ALIGNMENT = "objectives: {itc: 0.5, itm: 0.5, itg: 0.5}\n"
@@ -52,7 +53,7 @@ def hurt(
     kind: str, recipe: Path, folder: Path, *changes: str, rows: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Trains with something wrong in step `HURT_STEP` of the second process, see hurt.py."""
-    given = [f"run.dir={folder}", *changes, "train.batch_size=4", *HURT_STEPS]
+    given = [f"run.dir={folder}", *changes, "train.per_device_train_batch_size=4", *HURT_STEPS]
     return under_two("hurt.py", [kind, str(rows), str(recipe), *given])
 
 

@@ -83,9 +83,9 @@ def test_training_on_a_cpu_is_refused_before_anything_begins(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    assert main([str(recipe_file), f"run.dir={run}", "model.attention=flex"]) == 2
+    assert main([str(recipe_file), f"run.dir={run}", "model.attn_implementation=flex"]) == 2
     assert capsys.readouterr().err.startswith(
-        "qvft: model.attention: flex on a CPU, for which torch has no backward pass of it; "
+        "qvft: model.attn_implementation: flex on a CPU, for which torch has no backward pass of it"
     )
     assert not run.exists()
 
@@ -105,5 +105,5 @@ def test_opt_is_trained_with_it_on_a_gpu() -> None:
 
 
 def test_everything_else_of_a_flex_recipe_runs_with_sdpa() -> None:
-    kernels = [Model(id="x", attention=name).kernel for name in ("flex", "sdpa", "eager")]
+    kernels = [Model(id="x", attn_implementation=name).kernel for name in ("flex", "sdpa", "eager")]
     assert kernels == ["sdpa", "sdpa", "eager"]

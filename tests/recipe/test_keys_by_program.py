@@ -48,7 +48,7 @@ def test_every_key_of_the_schema_has_a_place(program: str) -> None:
 
 
 def test_a_key_in_no_table_or_in_both_is_found() -> None:
-    assert unplaced(["data.newcomer", "run.seed", "tune.lora.r"], "eval") == ["data.newcomer"]
+    assert unplaced(["data.newcomer", "run.seed", "trainable.lora.r"], "eval") == ["data.newcomer"]
 
 
 @pytest.mark.parametrize("table", [*READ.values(), *IGNORED.values(), OF_A_RUN, OF_A_MODEL])
@@ -60,7 +60,8 @@ def test_the_tables_name_keys_that_exist(table: Any) -> None:
 
 @pytest.mark.parametrize("program", ["eval", "merge", "export"])
 @pytest.mark.parametrize(
-    "override", ["tune.lora.r=8", "train.epochs=3", "train={epochs: 3}", "data.views=2"]
+    "override",
+    ["trainable.lora.r=8", "train.epochs=3", "train={epochs: 3}", "data.augmentations_per_image=2"],
 )
 def test_what_only_training_reads_is_refused_elsewhere(program: str, override: str) -> None:
     with pytest.raises(RecipeError) as error:
@@ -70,24 +71,24 @@ def test_what_only_training_reads_is_refused_elsewhere(program: str, override: s
 
 
 def test_what_is_switched_off_may_be_given_anywhere() -> None:
-    refuse_ignored(["train.eval_steps=null", "train.keep_best=false"], "merge")
-    refuse_ignored(["model.quantize.scheme=none"], "eval", also=OF_A_MODEL)
+    refuse_ignored(["train.eval_steps=null", "train.load_best_model_at_end=false"], "merge")
+    refuse_ignored(["model.quantization.load_in_4bit=false"], "eval", also=OF_A_MODEL)
     with pytest.raises(RecipeError):
-        refuse_ignored(["train.clip=0"], "merge")
+        refuse_ignored(["train.max_grad_norm=0"], "merge")
 
 
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["tune.decoder=frozen", "tune.lora.r=8"], "tune.decoder is not lora"),
-        (["model.quantize.double=false"], "model.quantize.scheme is none"),
-        (["data.augment.crop=0.5"], "data.views is 0"),
-        (["data.augment={crop: 0.5}"], "data.views is 0"),
+        (["trainable.decoder=frozen", "trainable.lora.r=8"], "trainable.decoder is not lora"),
+        (["model.quantization.bnb_4bit_use_double_quant=false"], "load_in_4bit is false"),
+        (["data.augment.crop=0.5"], "data.augmentations_per_image is 0"),
+        (["data.augment={crop: 0.5}"], "data.augmentations_per_image is 0"),
         (["data.features=off", "data.features_dtype=int8"], "data.features is off"),
-        (["tune.decoder_frozen=0.5"], "tune.decoder is not full"),
+        (["trainable.frozen_decoder_fraction=0.5"], "trainable.decoder is not full"),
         (["train.spike.window=9"], "train.spike.policy is off"),
-        (["train.lr.vision=1e-4"], "tune.vision is not full"),
-        (["train.lr.heads=1e-4"], "no objective has heads"),
+        (["train.learning_rate.vision=1e-4"], "trainable.vision is not full"),
+        (["train.learning_rate.heads=1e-4"], "no objective has heads"),
         (["eval.class_prompts=['a {}']"], "eval.classes is empty"),
         (["eval.rerank=5"], "objectives.itm is 0"),
         (["data.train.path=a", "data.train.shuffle_buffer=5"], "data.train.stream is false"),
@@ -111,9 +112,9 @@ def test_an_override_without_effect_is_refused(
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["train.lr=1e-4"],  # for all groups, frozen ones among them
-        ["model.quantize.double=true"],  # the default says nothing
-        ["tune.decoder=full", "tune.decoder_frozen=0.5"],
+        ["train.learning_rate=1e-4"],  # for all groups, frozen ones among them
+        ["model.quantization.bnb_4bit_use_double_quant=true"],  # the default says nothing
+        ["trainable.decoder=full", "trainable.frozen_decoder_fraction=0.5"],
         ["eval.caption.length_penalty=2"],  # beams may be asked for when the run is
         ["objectives.itc=1", "eval.classes=[cat, dog]", "eval.class_prompts=['a {}']"],
         ["phases=[{name: a, train: {epochs: 2}}, {name: b}]", "train.epochs=3"],
@@ -127,21 +128,21 @@ def test_an_override_with_an_effect_passes(overrides: list[str], tmp_path: Any) 
 
 def test_what_stands_in_a_file_for_another_day_is_named() -> None:
     changes = {
-        "tune": {"decoder": "frozen", "lora": {"r": 8}},
-        "train": {"lr": {"adapters": 1e-3}},  # recipes list the rates of all groups
+        "trainable": {"decoder": "frozen", "lora": {"r": 8}},
+        "train": {"learning_rate": {"adapters": 1e-3}},  # recipes list the rates of all groups
     }
     recipe = parse_recipe(merge(MINIMAL, changes))
     assert named_in_file(recipe, idle_keys(recipe)) == [
-        "tune.lora.r has no effect: tune.decoder is not lora"
+        "trainable.lora.r has no effect: trainable.decoder is not lora"
     ]
 
 
 def test_a_key_of_one_phase_can_be_overridden(tmp_path: Any) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("name: x\nmodel: {id: m}\nphases: [{name: a}, {name: b, train: {epochs: 2}}]\n")
-    recipe = load_recipe(path, ["phases.1.train.epochs=5", "phases.0.tune.lora.r=4"])
+    recipe = load_recipe(path, ["phases.1.train.epochs=5", "phases.0.trainable.lora.r=4"])
     assert recipe.phases[1].train == {"epochs": 5}
-    assert recipe.phases[0].tune == {"lora": {"r": 4}}
+    assert recipe.phases[0].trainable == {"lora": {"r": 4}}
     with pytest.raises(RecipeError, match="the recipe has 2 phases"):
         load_recipe(path, ["phases.2.train.epochs=5"])
 
@@ -160,7 +161,12 @@ def test_what_repeats_what_holds_may_be_given_anywhere(tmp_path: Path) -> None:
     (run / "adapter").mkdir(parents=True)
     (run / "adapter" / "manifest.json").write_text("{}")
     write_lock(parse_recipe({**MINIMAL, "train": {"epochs": 3}, "run": {"dir": "old"}}), run)
-    repeated = ["train.epochs=3", "tune.decoder=lora", "data.views=0", f"run.dir={tmp_path}/./run"]
+    repeated = [
+        "train.epochs=3",
+        "trainable.decoder=lora",
+        "data.augmentations_per_image=0",
+        f"run.dir={tmp_path}/./run",
+    ]
     for program in ("eval", "merge", "export"):
         assert run_recipe(run, repeated[:3], program=program).train.epochs == 3
     run_recipe(run, repeated, program="eval")

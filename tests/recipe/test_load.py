@@ -29,9 +29,13 @@ def test_learning_rates_are_numbers_however_written(
     tmp_path: Path, written: str, read: float
 ) -> None:
     """Trap 9: YAML 1.1 reads `1e-4` as a string."""
-    recipe = load_recipe(write(tmp_path, f"{MINIMAL}train: {{lr: {{qformer: {written}}}}}\n"))
-    assert recipe.train.lr.qformer == read
-    assert load_recipe(write(tmp_path, MINIMAL), [f"train.lr.qformer={written}"]) == recipe
+    recipe = load_recipe(
+        write(tmp_path, f"{MINIMAL}train: {{learning_rate: {{qformer: {written}}}}}\n")
+    )
+    assert recipe.train.learning_rate.qformer == read
+    assert (
+        load_recipe(write(tmp_path, MINIMAL), [f"train.learning_rate.qformer={written}"]) == recipe
+    )
 
 
 def test_words_that_yaml_1_1_takes_for_booleans_stay_words(tmp_path: Path) -> None:
@@ -50,8 +54,8 @@ def test_equal_keys_are_an_error_with_their_line(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_is_named_with_its_path_and_the_nearest_one(tmp_path: Path) -> None:
-    message = refusal(tmp_path, MINIMAL + "train: {lr: {qfromer: 1.0e-4}}\n")
-    assert 'unknown key "train.lr.qfromer"' in message
+    message = refusal(tmp_path, MINIMAL + "train: {learning_rate: {qfromer: 1.0e-4}}\n")
+    assert 'unknown key "train.learning_rate.qfromer"' in message
     assert 'did you mean "qformer"?' in message
 
 
@@ -65,14 +69,14 @@ def test_an_unknown_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> No
     ("override", "named"),
     [
         ("train.epochs=many", "train.epochs='many'"),
-        ("train.batch_size=0", "train.batch_size=0"),
-        ("train.schedule=cosinus", "train.schedule='cosinus'"),
-        ("tune.lora.targets=[]", "tune.lora.targets=[]"),
-        ("model.quantize=nf4", "model.quantize='nf4'"),
-        ("train.checkpointing='true'", "train.checkpointing='true'"),
+        ("train.per_device_train_batch_size=0", "train.per_device_train_batch_size=0"),
+        ("train.lr_scheduler_type=cosinus", "train.lr_scheduler_type='cosinus'"),
+        ("trainable.lora.target_modules=[]", "trainable.lora.target_modules=[]"),
+        ("model.quantization=nf4", "model.quantization='nf4'"),
+        ("train.gradient_checkpointing='true'", "train.gradient_checkpointing='true'"),
         ("data.prompt.question=no place", "must contain {question}"),
-        ("train.keep_best=true", "keep_best needs eval_steps"),
-        ("train.early_stopping=3", "early_stopping needs keep_best"),
+        ("train.load_best_model_at_end=true", "load_best_model_at_end needs eval_steps"),
+        ("train.early_stopping_patience=3", "early_stopping_patience needs load"),
     ],
 )
 def test_a_value_of_another_kind_is_named_with_its_path(
@@ -86,9 +90,9 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
-    message = refusal(tmp_path, MINIMAL, ("train.epochs=-1", "tune.lora.rank=4"))
+    message = refusal(tmp_path, MINIMAL, ("train.epochs=-1", "trainable.lora.rank=4"))
     assert "train.epochs" in message
-    assert "tune.lora.rank" in message
+    assert "trainable.lora.rank" in message
 
 
 def test_a_missing_file_says_where_recipes_are(tmp_path: Path) -> None:
@@ -119,12 +123,13 @@ def test_an_override_without_key_or_value_sign_is_refused(tmp_path: Path, overri
 def test_overrides_lie_over_the_file_and_make_missing_sections(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL + "run: {dir: old, seed: 3}\n")
     recipe = load_recipe(
-        path, ["run.dir=null", "data.train.path=a b.jsonl", "tune.lora.targets=[fc1, fc2]"]
+        path,
+        ["run.dir=null", "data.train.path=a b.jsonl", "trainable.lora.target_modules=[fc1, fc2]"],
     )
     assert (recipe.run.dir, recipe.run.seed, recipe.run_dir) == (None, 3, "runs/x")
     assert recipe.data.train is not None
     assert recipe.data.train.path == "a b.jsonl"
-    assert recipe.tune.lora.targets == ["fc1", "fc2"]
+    assert recipe.trainable.lora.target_modules == ["fc1", "fc2"]
 
 
 def test_a_value_with_an_equals_sign_stays_whole(tmp_path: Path) -> None:
@@ -138,17 +143,25 @@ def test_a_phase_overrides_only_what_it_names() -> None:
         {
             "name": "x",
             "model": {"id": "m"},
-            "train": {"epochs": 3, "lr": {"qformer": 1e-4, "adapters": 2e-4}},
+            "train": {"epochs": 3, "learning_rate": {"qformer": 1e-4, "adapters": 2e-4}},
             "phases": [
-                {"name": "a", "tune": {"vision": "full"}, "train": {"lr": {"qformer": 0.1}}},
+                {
+                    "name": "a",
+                    "trainable": {"vision": "full"},
+                    "train": {"learning_rate": {"qformer": 0.1}},
+                },
                 {"name": "b"},
             ],
         }
     )
-    tune, train = resolve_phase(recipe, recipe.phases[0])
-    assert (tune.vision, tune.qformer) == ("full", "full")
-    assert (train.epochs, train.lr.qformer, train.lr.adapters) == (3, 0.1, 2e-4)
-    assert resolve_phase(recipe, recipe.phases[1]) == (recipe.tune, recipe.train)
+    trainable, train = resolve_phase(recipe, recipe.phases[0])
+    assert (trainable.vision, trainable.qformer) == ("full", "full")
+    assert (train.epochs, train.learning_rate.qformer, train.learning_rate.adapters) == (
+        3,
+        0.1,
+        2e-4,
+    )
+    assert resolve_phase(recipe, recipe.phases[1]) == (recipe.trainable, recipe.train)
 
 
 def test_a_mistake_inside_a_phase_is_found_when_the_recipe_is_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from qvft.recipe.lock import (
 RECIPE = {
     "name": "x",
     "model": {"id": "m"},
-    "train": {"lr": {"qformer": 1e-7}, "epochs": 0.5},
+    "train": {"learning_rate": {"qformer": 1e-7}, "epochs": 0.5},
     "data": {"train": {"path": "no"}, "prompt": {"caption": "naïve: {a} #1"}},
     "phases": [{"name": "a", "train": {"epochs": 2}}],
 }
@@ -58,9 +58,16 @@ def test_a_folder_without_a_lock_is_no_run(tmp_path: Path) -> None:
     [
         {"run": {"dir": "elsewhere"}},
         {"train": {"resume": "auto"}},
-        {"train": {"log_steps": 1, "report_to": ["tensorboard"], "save_steps": 7, "keep": 9}},
-        {"data": {"workers": 0}},
-        {"eval": {"batch_size": 1, "grid": 0}},
+        {
+            "train": {
+                "logging_steps": 1,
+                "report_to": ["tensorboard"],
+                "save_steps": 7,
+                "save_total_limit": 9,
+            }
+        },
+        {"data": {"num_workers": 0}},
+        {"eval": {"batch_size": 1, "report_images": 0}},
         {"eval": {"rerank": 3, "classes": ["a", "b"], "class_prompts": ["{}"]}},
     ],
 )
@@ -74,7 +81,7 @@ def test_what_does_not_shape_the_weights_is_the_same_run(sections: dict) -> None
         {"run": {"seed": 1}},
         {"train": {"epochs": 1.0}},
         {"data": {"max_text_tokens": 64}},
-        {"tune": {"vision": "full"}},
+        {"trainable": {"vision": "full"}},
         {"model": {"id": "other"}},
         {"objectives": {"itc": 0.5}},
     ],
@@ -88,13 +95,13 @@ def test_what_makes_it_another_run_is_named_with_both_values() -> None:
     here = parse_recipe(
         {
             **RECIPE,
-            "train": {"lr": {"qformer": 1e-6}, "epochs": 0.5, "save_steps": 9},
+            "train": {"learning_rate": {"qformer": 1e-6}, "epochs": 0.5, "save_steps": 9},
             "phases": [{"name": "a", "train": {"epochs": 3}}, {"name": "b"}],
         }
     )
     assert shaping_differences(there, there) == []
     found = {key: (one, other) for key, one, other in shaping_differences(there, here)}
-    assert found["train.lr.qformer"] == (1e-7, 1e-6)
+    assert found["train.learning_rate.qformer"] == (1e-7, 1e-6)
     assert found["phases.0.train.epochs"] == (2, 3)
     assert found["phases.1.name"] == (None, "b")
     assert "train.save_steps" not in found  # how often a run is saved makes it no other

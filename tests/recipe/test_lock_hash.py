@@ -13,7 +13,11 @@ from qvft.recipe.schema import Recipe
 
 @pytest.fixture
 def recipe() -> Recipe:
-    content = {"name": "x", "model": {"id": "m"}, "train": {"lr": {"adapters": 1.0e-4}, "clip": 0}}
+    content = {
+        "name": "x",
+        "model": {"id": "m"},
+        "train": {"learning_rate": {"adapters": 1.0e-4}, "max_grad_norm": 0},
+    }
     return parse_recipe(content)
 
 
@@ -39,5 +43,5 @@ def test_what_is_done_about_spikes_makes_no_other_run(recipe: Recipe) -> None:
     content = recipe.model_dump()
     content["train"]["spike"]["policy"] = "skip"
     assert recipe_hash(parse_recipe(content)) == recipe_hash(recipe)
-    content["train"]["clip"] = 2.0
+    content["train"]["max_grad_norm"] = 2.0
     assert recipe_hash(parse_recipe(content)) != recipe_hash(recipe)

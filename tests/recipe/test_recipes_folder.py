@@ -63,7 +63,7 @@ def test_it_opens_with_purpose_needs_launch_line_and_override(path: Path) -> Non
 @each_recipe
 def test_overrides_named_in_its_comments_are_valid(path: Path) -> None:
     named = re.findall(
-        r"(?<![\w.])((?:data|train|tune|model|eval|run)\.[\w.]+=[\w./-]+)", header(path)
+        r"(?<![\w.])((?:data|train|trainable|model|eval|run)\.[\w.]+=[\w./-]+)", header(path)
     )
     whole = [override.rstrip(".") for override in named if "..." not in override]
     load_recipe(path, whole)

@@ -28,7 +28,7 @@ def test_a_stream_with_its_number_of_steps_is_a_recipe() -> None:
         ({"train": {"batch_tokens": 500}}, "train.batch_tokens plans an epoch"),
         ({"data": {"train": {"format": "jsonl"}}}, "format jsonl is listed"),
         ({"data": {"train": {"limit": 5}}}, "data.train.limit has no use"),
-        ({"data": {"cache_images": True, "workers": 0}}, "keep all images of the stream"),
+        ({"data": {"cache_images": True, "num_workers": 0}}, "keep all images of the stream"),
         ({"data": {"eval": {"format": "tar", "stream": True}}}, "data.eval.stream"),
         ({"phases": [{"name": "b", "train": {"max_steps": -1}}]}, "phases.b.train.max_steps"),
         ({"phases": [{"name": "b", "objective": "scene_heads"}]}, "takes no stream"),

@@ -27,7 +27,7 @@ MINIMAL: dict[str, Any] = {
 NO_MOST = {
     "data.train.limit", "data.eval.limit",  # of the images there are
     "data.max_image_pixels",  # who raises it wants no bound
-    "train.clip",  # a norm that is never reached clips nothing
+    "train.max_grad_norm",  # a norm that is never reached clips nothing
     "train.spike.deviations", "train.spike.factor",  # nothing is a spike then
 }  # fmt: skip
 # Texts that may be empty: nothing stands before a caption then.
@@ -129,16 +129,16 @@ def test_a_word_is_no_boolean(key: str) -> None:
         ("data.augment.seed=4294967296", "data.augment.seed"),
         ("train.max_steps=0", "train.max_steps: 0 would train nothing"),
         ("run.threads=4000", "run.threads=4000"),
-        ("data.workers=4000", "data.workers=4000"),
-        ("train.warmup=2.5", "train.warmup: 2.5 steps; expected a whole number"),
-        ("train.lr.qformer=5", "train.lr.qformer=5"),
-        ("train.lr=5", "train.lr.vision=5"),
+        ("data.num_workers=4000", "data.num_workers=4000"),
+        ("train.warmup_steps=2.5", "train.warmup_steps: 2.5 steps; expected a whole number"),
+        ("train.learning_rate.qformer=5", "train.learning_rate.qformer=5"),
+        ("train.learning_rate=5", "train.learning_rate.vision=5"),
         ("train.report_to=wandb", "expected a list, e.g. train.report_to=[wandb]"),
-        ("train.lr=true", "train.lr=True: expected one number, or its keys, e.g. train.lr.vision="),
-        ("tune.lora=8", "tune.lora=8: expected its keys, e.g. tune.lora.r="),
-        ("tune.lora.r=100000", "tune.lora.r"),
-        ("tune.lora.dropout=1", "tune.lora.dropout"),
-        ("tune.decoder_frozen=1", "tune.decoder_frozen"),
+        ("train.learning_rate=true", "train.learning_rate=True: expected one number, or its keys"),
+        ("trainable.lora=8", "trainable.lora=8: expected its keys, e.g. trainable.lora.r="),
+        ("trainable.lora.r=100000", "trainable.lora.r"),
+        ("trainable.lora.lora_dropout=1", "trainable.lora.lora_dropout"),
+        ("trainable.frozen_decoder_fraction=1", "trainable.frozen_decoder_fraction"),
         ("data.augment.crop=1.5", "data.augment.crop"),
         ("data.augment.crop=0", "data.augment.crop"),
         ("eval.class_prompts=[a photo]", "must contain {} once"),
@@ -169,13 +169,13 @@ FROZEN = dict.fromkeys(
 
 
 def test_a_recipe_that_trains_nothing_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"tune: vision, .* are all frozen"):
-        parse_recipe(merge(MINIMAL, {"tune": FROZEN}))
+    with pytest.raises(RecipeError, match=r"trainable: vision, .* are all frozen"):
+        parse_recipe(merge(MINIMAL, {"trainable": FROZEN}))
 
 
 def test_a_phase_that_trains_nothing_is_refused_though_others_do() -> None:
-    phases = [{"name": "a"}, {"name": "b", "tune": FROZEN}]
-    with pytest.raises(RecipeError, match=r"phases\.1\.tune: vision, .* are all frozen"):
+    phases = [{"name": "a"}, {"name": "b", "trainable": FROZEN}]
+    with pytest.raises(RecipeError, match=r"phases\.1\.trainable: vision, .* are all frozen"):
         parse_recipe(merge(MINIMAL, {"phases": phases}))
 
 
@@ -187,31 +187,38 @@ def test_a_phase_that_trains_nothing_is_refused_though_others_do() -> None:
     ],
 )
 def test_heads_alone_may_be_trained(changes: dict[str, Any]) -> None:
-    assert parse_recipe(merge(MINIMAL, {"tune": FROZEN, **changes})).tune.qformer == "frozen"
+    assert (
+        parse_recipe(merge(MINIMAL, {"trainable": FROZEN, **changes})).trainable.qformer == "frozen"
+    )
 
 
 def test_one_learning_rate_is_for_all_groups_of_weights() -> None:
     content = merge(MINIMAL, {})
-    apply_overrides(content, ["train.lr=1e-4"])
-    assert set(parse_recipe(content).train.lr.model_dump().values()) == {1e-4}
+    apply_overrides(content, ["train.learning_rate=1e-4"])
+    assert set(parse_recipe(content).train.learning_rate.model_dump().values()) == {1e-4}
 
 
 def test_a_group_of_its_own_lies_over_one_rate_for_all() -> None:
-    content = merge(MINIMAL, {"train": {"lr": 1e-4}})
-    apply_overrides(content, ["train.lr.qformer=1e-5"])
-    rates = parse_recipe(content).train.lr
+    content = merge(MINIMAL, {"train": {"learning_rate": 1e-4}})
+    apply_overrides(content, ["train.learning_rate.qformer=1e-5"])
+    rates = parse_recipe(content).train.learning_rate
     assert (rates.qformer, rates.adapters, rates.vision) == (1e-5, 1e-4, 1e-4)
 
 
 def test_a_phase_may_have_one_rate_for_all() -> None:
     from qvft.recipe.load import resolve_phase
 
-    recipe = parse_recipe(merge(MINIMAL, {"phases": [{"name": "a", "train": {"lr": 1e-3}}]}))
-    assert set(resolve_phase(recipe, recipe.phases[0])[1].lr.model_dump().values()) == {1e-3}
+    recipe = parse_recipe(
+        merge(MINIMAL, {"phases": [{"name": "a", "train": {"learning_rate": 1e-3}}]})
+    )
+    assert set(resolve_phase(recipe, recipe.phases[0])[1].learning_rate.model_dump().values()) == {
+        1e-3
+    }
 
 
 def test_a_key_below_a_plain_value_is_refused_and_not_laid_over_it() -> None:
-    with pytest.raises(RecipeError, match=r"model\.quantize is 'nf4', which has no keys"):
+    with pytest.raises(RecipeError, match=r"model\.quantization is 'nf4', which has no keys"):
         apply_overrides(
-            merge(MINIMAL, {"model": {"quantize": "nf4"}}), ["model.quantize.double=true"]
+            merge(MINIMAL, {"model": {"quantization": "nf4"}}),
+            ["model.quantization.bnb_4bit_use_double_quant=true"],
         )

@@ -26,13 +26,13 @@ data:
   train: {format: drawn, path: "seed=11,count=64"}
   eval: {format: drawn, path: "seed=12,count=3", name: drawn-test}
   prompt: {caption: "seen:", question: "Q {question} A"}
-  workers: 0
-tune: {qformer: frozen, lora: {r: 1, alpha: 2}}
+  num_workers: 0
+trainable: {qformer: frozen, lora: {r: 1, lora_alpha: 2}}
 train:
   max_steps: 60
-  batch_size: 16
-  lr: {query_tokens: 1.0e-3, language_projection: 1.0e-3, adapters: 5.0e-3}
-eval: {batch_size: 8, blind: false, grid: 0}
+  per_device_train_batch_size: 16
+  learning_rate: {query_tokens: 1.0e-3, language_projection: 1.0e-3, adapters: 5.0e-3}
+eval: {batch_size: 8, blind: false, report_images: 0}
 run: {threads: 1}
 """
 

@@ -26,17 +26,18 @@ model: {id: base}
 data:
   train: {format: drawn, path: "seed=11,count=64"}
   eval: {format: drawn, path: "seed=12,count=4", name: drawn-test, texts: captions}
-  workers: 0
-tune: {lora: {r: 4, alpha: 32}}
+  num_workers: 0
+trainable: {lora: {r: 4, lora_alpha: 32}}
 objectives: {itc: 1.0, itm: 1.0, itg: 0.3}
 train:
   max_steps: 120
   save_steps: 117
-  batch_size: 16
-  log_steps: 3
-  schedule: constant
-  lr: {qformer: 5.0e-3, query_tokens: 5.0e-3, language_projection: 5.0e-3, adapters: 1.0e-2}
-eval: {batch_size: 8, blind: false, grid: 0, rerank: 3, caption: {max_new_tokens: 6}}
+  per_device_train_batch_size: 16
+  logging_steps: 3
+  lr_scheduler_type: constant
+  learning_rate:
+    {qformer: 5.0e-3, query_tokens: 5.0e-3, language_projection: 5.0e-3, adapters: 1.0e-2}
+eval: {batch_size: 8, blind: false, report_images: 0, rerank: 3, caption: {max_new_tokens: 6}}
 run: {threads: 1}
 """
 LEAST_MARGIN = 1e-4

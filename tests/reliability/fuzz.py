@@ -63,7 +63,7 @@ def written_adapter(folder: Path) -> Path:
     from qvft.models.tiny import init_tiny
 
     model, family = init_tiny(0), FAMILIES["blip2"]
-    handle = add_lora(model, resolve_targets(model, family, ["q_proj"]), r=2, alpha=4)
+    handle = add_lora(model, resolve_targets(model, family, ["q_proj"]), r=2, lora_alpha=4)
     parts = dict.fromkeys(("qformer", "query_tokens", "language_projection"), "full")
     mark_trainable(model, family, {"vision": "frozen", **parts, "decoder": "lora"})
     provenance = Provenance("base", None, "a" * 64, "blip2", "b" * 64, {"train": "c" * 64})

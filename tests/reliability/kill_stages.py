@@ -65,21 +65,22 @@ model: {{id: "{model}"}}
 data:
   train: {{path: "{folder / "train.jsonl"}"}}
   eval: {{path: "{folder / "eval.jsonl"}", name: eval}}
-  workers: 0
-tune: {{lora: {{r: 4, alpha: 8, dropout: 0.1}}, decoder_dropout: 0.1}}
+  num_workers: 0
+trainable: {{lora: {{r: 4, lora_alpha: 8, lora_dropout: 0.1}}, decoder_dropout: 0.1}}
 phases:
-  - {{name: first, tune: {{decoder: frozen}}, train: {{max_steps: 4}}}}
+  - {{name: first, trainable: {{decoder: frozen}}, train: {{max_steps: 4}}}}
   - {{name: second, train: {{max_steps: 6}}}}
 train:
-  batch_size: 4
-  accumulation: 2
+  per_device_train_batch_size: 4
+  gradient_accumulation_steps: 2
   eval_steps: 2
   save_steps: 2
-  keep: 2
-  keep_best: true
-  early_stopping: 3
-  log_steps: 1
-  lr: {{qformer: 1.0e-3, query_tokens: 1.0e-3, language_projection: 1.0e-3, adapters: 1.0e-3}}
+  save_total_limit: 2
+  load_best_model_at_end: true
+  early_stopping_patience: 3
+  logging_steps: 1
+  learning_rate:
+    {{qformer: 1.0e-3, query_tokens: 1.0e-3, language_projection: 1.0e-3, adapters: 1.0e-3}}
 eval: {{batch_size: 4, answer: {{max_new_tokens: 6}}, caption: {{max_new_tokens: 6}}}}
 run: {{threads: 1}}
 """)

@@ -40,9 +40,12 @@ def main() -> int:
     parser.add_argument("changes", nargs="*", metavar="key.path=value")
     parser.add_argument("--ways", nargs="+", default=["ddp", "fsdp"])
     given = parser.parse_intermixed_args()
-    accumulation = load_recipe(given.recipe, given.changes).train.accumulation
+    accumulation = load_recipe(given.recipe, given.changes).train.gradient_accumulation_steps
     train = ["-m", "qvft.train", given.recipe, *given.changes]
-    one = [f"run.dir={given.folder / 'one'}", f"train.accumulation={2 * accumulation}"]
+    one = [
+        f"run.dir={given.folder / 'one'}",
+        f"train.gradient_accumulation_steps={2 * accumulation}",
+    ]
     subprocess.run([sys.executable, *train, *one], check=True)
     found = {}
     for way in given.ways:

@@ -69,7 +69,7 @@ def test_features_are_computed_once_for_all_runs(
     built(recipe_file).cache_features()
     assert encoded == [1, 16, 8]  # a blank image tells the shape
     encoded.clear()
-    built(recipe_file, "tune.decoder=frozen", "run.seed=1").cache_features()
+    built(recipe_file, "trainable.decoder=frozen", "run.seed=1").cache_features()
     assert encoded == [1]
 
 
@@ -85,7 +85,7 @@ def test_the_vit_leaves_memory_and_cannot_be_asked(recipe_file: Path, cache: Pat
         vision(pixel_values=torch.zeros(1, 3, 48, 48))
 
 
-@pytest.mark.parametrize("override", ["tune.vision=full", "data.features=off"])
+@pytest.mark.parametrize("override", ["trainable.vision=full", "data.features=off"])
 def test_a_vit_that_is_needed_stays(recipe_file: Path, cache: Path, override: str) -> None:
     work = built(recipe_file, override)
     work.cache_features()
@@ -95,7 +95,7 @@ def test_a_vit_that_is_needed_stays(recipe_file: Path, cache: Path, override: st
 
 
 def test_a_later_phase_that_trains_the_vit_keeps_it(recipe_file: Path, cache: Path) -> None:
-    phases = "phases=[{name: first}, {name: second, tune: {vision: full}}]"
+    phases = "phases=[{name: first}, {name: second, trainable: {vision: full}}]"
     work = built(recipe_file, phases)
     work.cache_features()
     assert work.loaded.collator.features is None

@@ -17,7 +17,7 @@ from qvft.setup import feature_cache as module
 from qvft.train import main as train
 from qvft.training.setup import TrainingSetup, training_setup
 
-VIEWS = ["data.views=2", "data.augment={crop: 0.7, brightness: 0.3}"]
+VIEWS = ["data.augmentations_per_image=2", "data.augment={crop: 0.7, brightness: 0.3}"]
 
 
 @pytest.fixture
@@ -135,7 +135,12 @@ def test_a_run_with_cached_views_is_the_run_that_makes_them(
     found = []
     for name in ("off", "auto"):
         run = tmp_path / name
-        given = [f"run.dir={run}", f"data.features={name}", *VIEWS, "train.batch_size=24"]
+        given = [
+            f"run.dir={run}",
+            f"data.features={name}",
+            *VIEWS,
+            "train.per_device_train_batch_size=24",
+        ]
         assert train([str(recipe_file), *given, "train.save_steps=null"]) == 0
         found.append(load_file(run / "adapter" / "bridge.safetensors"))
     for name, value in found[0].items():
@@ -146,10 +151,13 @@ def test_a_run_with_cached_views_is_the_run_that_makes_them(
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("data.augment={crop: 1, brightness: 0, contrast: 0}", "views need an augmentation"),
-        ("data.views=-1", "data.views"),
+        ("data.augment={crop: 1, brightness: 0, contrast: 0}", "needs an augmentation"),
+        ("data.augmentations_per_image=-1", "data.augmentations_per_image"),
         ("data.augment.flip=true", 'unknown key "data.augment.flip"'),
-        ("phases=[{name: eyes, objective: scene_heads}]", "data.views: 2, with a phase"),
+        (
+            "phases=[{name: eyes, objective: scene_heads}]",
+            "data.augmentations_per_image: 2, with a phase",
+        ),
     ],
 )
 def test_what_cannot_be_is_an_error_before_training(

@@ -27,7 +27,7 @@ def recipe_of(shapes: Path, tmp_path: Path, **train: object) -> Recipe:
     ]
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    source = {"path": str(path), "allow_outside": True, **train}
+    source = {"path": str(path), "allow_paths_outside_root": True, **train}
     content = {"name": "x", "model": {"id": "qvft/tiny-blip2"}, "data": {"train": source}}
     return Recipe.model_validate(content)
 
@@ -57,7 +57,7 @@ def test_other_texts_are_other_data(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_a_stream_does_not_take_it(shapes: Path, tmp_path: Path) -> None:
-    tar = {"format": "tar", "allow_outside": False}
+    tar = {"format": "tar", "allow_paths_outside_root": False}
     recipe = recipe_of(shapes, tmp_path, captions_per_image=1, **tar)
     with pytest.raises(RecipeError, match="captions_per_image"):
         stream_of(recipe)

@@ -70,7 +70,12 @@ def test_training_evaluation_and_check_say_so(
     collapsed: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    given = [f"model.id={collapsed}", f"run.dir={run}", "train.max_steps=1", "train.lr=1e-9"]
+    given = [
+        f"model.id={collapsed}",
+        f"run.dir={run}",
+        "train.max_steps=1",
+        "train.learning_rate=1e-9",
+    ]
     assert train([str(recipe_file), *given]) == 0
     assert "query tokens have collapsed onto one another" in capsys.readouterr().err
     assert evaluate([str(run), "eval.blind=false"]) == 0

@@ -121,7 +121,7 @@ def test_without_autocast_layers_cast(study: ModuleType) -> None:
 
 def test_dora_still_measures_its_weight_in_float32(study: ModuleType) -> None:
     model = nn.Sequential(nn.Linear(8, 8)).bfloat16().requires_grad_(False)
-    add_lora(model, ["0"], r=2, alpha=2, dora=True)
+    add_lora(model, ["0"], r=2, lora_alpha=2, use_dora=True)
     with lean_activations(model, active=True):
         assert model[0].cast_input_dtype_enabled
     plain = study.decoder(WIDTH, 1)
@@ -181,7 +181,7 @@ def test_training_under_autocast_is_lean(
         return forward(self, **batch)
 
     monkeypatch.setattr(LanguageModelling, "forward", watching)
-    given = ["model.dtype=bfloat16", "train.precision=bf16", "train.max_steps=2"]
-    given.append(f"train.checkpointing={str(checkpointing).lower()}")
+    given = ["model.dtype=bfloat16", "train.mixed_precision=bf16", "train.max_steps=2"]
+    given.append(f"train.gradient_checkpointing={str(checkpointing).lower()}")
     assert main([str(recipe_file), f"run.dir={tmp_path}", *given]) == 0
     assert seen[-2:] == [({False}, {True})] * 2

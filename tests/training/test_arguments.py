@@ -36,7 +36,13 @@ def test_a_non_finite_loss_is_not_filtered_away(tmp_path: Path) -> None:
 
 def test_values_of_the_recipe_arrive(tmp_path: Path) -> None:
     made = arguments(
-        tmp_path, epochs=1.5, batch_size=3, accumulation=5, clip=0.3, betas=[0.8, 0.9], warmup=12
+        tmp_path,
+        epochs=1.5,
+        per_device_train_batch_size=3,
+        gradient_accumulation_steps=5,
+        max_grad_norm=0.3,
+        betas=[0.8, 0.9],
+        warmup_steps=12,
     )
     assert made.num_train_epochs == 1.5
     assert made.per_device_train_batch_size == 3
@@ -48,7 +54,7 @@ def test_values_of_the_recipe_arrive(tmp_path: Path) -> None:
 
 def test_cosine_ends_at_a_share_of_each_rate(tmp_path: Path) -> None:
     """Between 0 and the end as torch's `CosineAnnealingLR(eta_min=...)` has it."""
-    made = arguments(tmp_path, warmup=0, min_lr_rate=0.05)
+    made = arguments(tmp_path, warmup_steps=0, min_lr_rate=0.05)
     weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     groups = [{"params": [weights[0]], "lr": 2e-5}, {"params": [weights[1]], "lr": 2e-4}]
     optimizer = torch.optim.AdamW(groups)
@@ -72,7 +78,7 @@ def test_cosine_ends_at_a_share_of_each_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "further",
-    [{"schedule": "linear"}, {"arguments": {"lr_scheduler_kwargs": {"min_lr": 1e-6}}}],
+    [{"lr_scheduler_type": "linear"}, {"arguments": {"lr_scheduler_kwargs": {"min_lr": 1e-6}}}],
 )
 def test_an_end_above_zero_is_cosines_alone(tmp_path: Path, further: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="min_lr_rate"):
@@ -81,7 +87,7 @@ def test_an_end_above_zero_is_cosines_alone(tmp_path: Path, further: dict[str, A
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_every_schedule_warms_up(tmp_path: Path, schedule: str) -> None:
-    made = arguments(tmp_path, schedule=schedule, warmup=10)
+    made = arguments(tmp_path, lr_scheduler_type=schedule, warmup_steps=10)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     steps = made.get_warmup_steps(100)
     scheduler = get_scheduler(made.lr_scheduler_type, optimizer, steps, 100)
@@ -96,18 +102,18 @@ def test_every_schedule_warms_up(tmp_path: Path, schedule: str) -> None:
 
 
 def test_a_warm_up_below_one_is_a_share_of_all_steps(tmp_path: Path) -> None:
-    assert arguments(tmp_path, warmup=0.05).get_warmup_steps(200) == 10
+    assert arguments(tmp_path, warmup_steps=0.05).get_warmup_steps(200) == 10
 
 
 def test_the_best_checkpoint_is_kept_by_token_loss(tmp_path: Path) -> None:
-    made = arguments(tmp_path, eval_steps=5, keep_best=True, keep=3)
+    made = arguments(tmp_path, eval_steps=5, load_best_model_at_end=True, save_total_limit=3)
     assert made.load_best_model_at_end
     assert (made.metric_for_best_model, made.greater_is_better) == ("eval_token_loss", False)
     assert (made.save_strategy, made.save_steps, made.save_total_limit) == ("steps", 5, 3)
 
 
 def test_without_evaluation_data_nothing_is_evaluated(tmp_path: Path) -> None:
-    made = arguments(tmp_path, has_eval=False, eval_steps=5, keep_best=True)
+    made = arguments(tmp_path, has_eval=False, eval_steps=5, load_best_model_at_end=True)
     assert (made.eval_strategy, made.load_best_model_at_end) == ("no", False)
 
 
@@ -133,7 +139,7 @@ def test_an_unknown_further_field_is_told_the_nearest_one(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("field", "instead"),
     [
-        ("bf16", "train.precision"),
+        ("bf16", "train.mixed_precision"),
         ("num_train_epochs", "train.epochs"),
         ("output_dir", "run.dir"),
         ("seed", "run.seed"),
@@ -144,9 +150,7 @@ def test_a_field_with_a_key_of_its_own_is_refused(tmp_path: Path, field: str, in
         arguments(tmp_path, arguments={field: 1})
 
 
-@pytest.mark.parametrize(
-    ("precision", "on_cpu"), [("auto", False), ("bf16", True), ("fp32", False)]
-)
+@pytest.mark.parametrize(("precision", "on_cpu"), [("auto", False), ("bf16", True), ("no", False)])
 def test_bfloat16_runs_on_request_or_where_a_gpu_has_it(
     precision: str, on_cpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,4 +158,4 @@ def test_bfloat16_runs_on_request_or_where_a_gpu_has_it(
     assert use_bf16(precision) is on_cpu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    assert use_bf16(precision) is (precision != "fp32")
+    assert use_bf16(precision) is (precision != "no")

@@ -41,7 +41,7 @@ def test_a_run_with_compiled_blocks_is_stopped_resumed_and_saved_like_any(
 ) -> None:
     """Blocks pass through torch.compile's entry, which is told to call them as they are: the
     arithmetic, and with it every byte, is that of the run without."""
-    given = [str(recipe_file), f"run.dir={tmp_path}", "train.compile=true"]
+    given = [str(recipe_file), f"run.dir={tmp_path}", "train.torch_compile=true"]
     with torch.compiler.set_stance("force_eager"):
         assert main(given) == 0
         shutil.rmtree(tmp_path / "adapter")
@@ -60,7 +60,7 @@ def test_a_run_with_compiled_blocks_is_stopped_resumed_and_saved_like_any(
 def test_a_compiled_run_learns_what_the_other_learns(
     recipe_file: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    given = [str(recipe_file), f"run.dir={tmp_path}", "train.compile=true"]
+    given = [str(recipe_file), f"run.dir={tmp_path}", "train.torch_compile=true"]
     assert main(given) == 0
     for name in FILES:
         found, expected = (load_file(run / "adapter" / name) for run in (tmp_path, tiny_run))
@@ -80,9 +80,9 @@ def test_without_a_compiler_it_is_said_before_anything_begins(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     run = tmp_path / "run"
-    assert main([str(recipe_file), f"run.dir={run}", "train.compile=true"]) == 2
+    assert main([str(recipe_file), f"run.dir={run}", "train.torch_compile=true"]) == 2
     message = capsys.readouterr().err
-    assert "train.compile: true, but there is no C++ compiler" in message
+    assert "train.torch_compile: true, but there is no C++ compiler" in message
     assert not run.exists()
 
 

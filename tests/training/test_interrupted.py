@@ -112,7 +112,7 @@ def test_a_checkpoint_for_a_signal_is_no_candidate_for_the_best(
 ) -> None:
     """Undisturbed, the run would know the checkpoints of steps 2, 4 and 6 alone."""
     run = tmp_path / "run"
-    best = ["train.eval_steps=1", "train.keep_best=true"]
+    best = ["train.eval_steps=1", "train.load_best_model_at_end=true"]
     during(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert train(recipe_file, run, *best) == 143
     state = json.loads((run / "checkpoints" / "0" / "checkpoint-3" / STATE).read_text())
@@ -133,7 +133,7 @@ def test_a_signal_to_all_of_a_runs_processes_ends_it_with_a_checkpoint(
         subprocess.run(["kill", "-TERM", *map(str, pids)], check=True)
 
     during(3, to_all)
-    assert train(recipe_file, tmp_path / "run", "data.workers=2", "data.features=off") == 143
+    assert train(recipe_file, tmp_path / "run", "data.num_workers=2", "data.features=off") == 143
     assert (tmp_path / "run/checkpoints/0/checkpoint-3" / STATE).is_file()
 
 
@@ -230,7 +230,7 @@ def test_a_run_folder_that_vanishes_is_said_and_not_made_anew(
 ) -> None:
     run = tmp_path / "run"
     during(3, lambda: shutil.rmtree(run))
-    assert train(recipe_file, run, "train.log_steps=100") == 1
+    assert train(recipe_file, run, "train.logging_steps=100") == 1
     said = capsys.readouterr().err
     assert "checkpoint-4: cannot be written (No such file or directory)" in said
     assert "Traceback" not in said

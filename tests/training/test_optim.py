@@ -29,7 +29,7 @@ RATES = {
 @pytest.fixture(scope="module")
 def model() -> Any:
     model = init_tiny(0)
-    add_lora(model, resolve_targets(model, FAMILY, ["q_proj"]), r=2, alpha=4)
+    add_lora(model, resolve_targets(model, FAMILY, ["q_proj"]), r=2, lora_alpha=4)
     return model
 
 

@@ -33,7 +33,7 @@ def settings(**train: Any) -> dict[str, Any]:
         ({"tf32": 3}, "tf32", "expected bool"),
         ({"logging_first_step": "x"}, "logging_first_step", "expected bool"),
         ({"push_to_hub": True}, "push_to_hub", "qvft.merge"),
-        ({"torch_compile": True}, "torch_compile", "train.compile"),
+        ({"torch_compile": True}, "torch_compile", "train.torch_compile"),
     ],
     ids=str,
 )

@@ -21,12 +21,12 @@ ADAPTER = "adapter_model.safetensors"
 TWO_PHASES = [
     {
         "name": "first",
-        "tune": {"qformer": "frozen", "query_tokens": "frozen", "decoder": "frozen"},
+        "trainable": {"qformer": "frozen", "query_tokens": "frozen", "decoder": "frozen"},
         "train": {"max_steps": 2},
     },
     {
         "name": "second",
-        "tune": {"qformer": "frozen", "language_projection": "frozen"},
+        "trainable": {"qformer": "frozen", "language_projection": "frozen"},
         "train": {"max_steps": 3},
     },
 ]
@@ -125,14 +125,14 @@ def test_a_run_stopped_after_its_last_checkpoint_takes_no_further_step(
 
 KEEP_BEST = [
     "train.max_steps=20",
-    "train.schedule=constant",
-    "train.warmup=0",
+    "train.lr_scheduler_type=constant",
+    "train.warmup_steps=0",
     "train.eval_steps=1",
     "train.save_steps=1",
-    "train.keep=20",
-    "train.keep_best=true",
-    "train.early_stopping=2",
-    "train.lr={qformer: 0.1, query_tokens: 0.1, language_projection: 0.1, adapters: 0.1}",
+    "train.save_total_limit=20",
+    "train.load_best_model_at_end=true",
+    "train.early_stopping_patience=2",
+    "train.learning_rate=0.1",
 ]
 
 

@@ -27,16 +27,16 @@ from qvft.weights.shards import write_shards
 from qvft.weights.tolerance import logit_errors
 
 FEW = {"data": {"eval": {"format": "drawn", "path": "seed=2,count=2", "texts": "captions"}}}
-LORA = {"targets": ["q_proj", "v_proj", "fc1"], "r": 4, "alpha": 8}
+LORA = {"target_modules": ["q_proj", "v_proj", "fc1"], "r": 4, "lora_alpha": 8}
 
 
 def figures(content) -> dict:
     return content["verification"]["behaviour"]
 
 
-@pytest.mark.parametrize("option", ["dora", "rslora"])
+@pytest.mark.parametrize("option", ["use_dora", "use_rslora"])
 def test_other_kinds_of_lora_merge_exactly(make_run, tmp_path: Path, option: str) -> None:
-    run = make_run(tmp_path / "run", tune={"lora": {**LORA, option: True}}, **FEW)
+    run = make_run(tmp_path / "run", trainable={"lora": {**LORA, option: True}}, **FEW)
     content = merge_run(run, tmp_path / "out")
     assert content["keys"]["lora"] == 3 * tiny_config().text_config.num_hidden_layers
     assert figures(content)["equal_texts"] == 2
@@ -46,7 +46,7 @@ def test_other_kinds_of_lora_merge_exactly(make_run, tmp_path: Path, option: str
 
 
 def test_a_qlora_run_is_measured_against_both_bases(make_run, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", model={"quantize": {"scheme": "nf4"}}, **FEW)
+    run = make_run(tmp_path / "run", model={"quantization": {"load_in_4bit": True}}, **FEW)
     content = merge_run(run, tmp_path / "out")
     assert figures(content)["largest_error"] < 1e-5  # as above
     against_quantized = content["verification"]["quantized"]
@@ -71,7 +71,7 @@ def test_a_narrower_type_is_written_and_loaded_in_it(make_run, tmp_path: Path, d
 
 
 def test_a_run_without_lora_merges(make_run, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", tune={"decoder": "frozen"}, **FEW)
+    run = make_run(tmp_path / "run", trainable={"decoder": "frozen"}, **FEW)
     content = merge_run(run, tmp_path / "out")
     assert content["keys"]["lora"] == 0
     assert content["keys"]["bridge"] > 0

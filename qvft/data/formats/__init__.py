@@ -38,14 +38,16 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    "jsonl": Format(jsonl.read, ("split", "images", "allow_outside")),
-    "coco_captions": Format(coco_captions.read, ("split", "images", "allow_outside")),
-    "karpathy": Format(karpathy.read, ("split", "images", "allow_outside")),
-    "vqa_v2": Format(vqa_v2.read, ("split", "questions", "annotations", "images", "allow_outside")),
-    "vqa_rad": Format(vqa_rad.read, ("split", "images", "allow_outside")),
-    "slake": Format(slake.read, ("split", "images", "allow_outside")),
-    "pathvqa": Format(pathvqa.read, ("split", "images", "allow_outside")),
-    "hf": Format(hf.read, ("split", "columns", "allow_outside")),
+    "jsonl": Format(jsonl.read, ("split", "images", "allow_paths_outside_root")),
+    "coco_captions": Format(coco_captions.read, ("split", "images", "allow_paths_outside_root")),
+    "karpathy": Format(karpathy.read, ("split", "images", "allow_paths_outside_root")),
+    "vqa_v2": Format(
+        vqa_v2.read, ("split", "questions", "annotations", "images", "allow_paths_outside_root")
+    ),
+    "vqa_rad": Format(vqa_rad.read, ("split", "images", "allow_paths_outside_root")),
+    "slake": Format(slake.read, ("split", "images", "allow_paths_outside_root")),
+    "pathvqa": Format(pathvqa.read, ("split", "images", "allow_paths_outside_root")),
+    "hf": Format(hf.read, ("split", "columns", "allow_paths_outside_root")),
     "tar": Format(tar.read, ("split",)),
     "drawn": Format(drawn.read, ("split",)),
 }
@@ -63,7 +65,7 @@ def read_samples(
     questions: str | None = None,
     annotations: str | None = None,
     columns: Mapping[str, str] | None = None,
-    allow_outside: bool = False,
+    allow_paths_outside_root: bool = False,
     limit: int | None = None,
 ) -> list[Sample]:
     """The samples of a split, in the source's order; no image is decoded.
@@ -76,7 +78,8 @@ def read_samples(
         questions: VQA v2's question file, where it lies apart.
         annotations: VQA v2's annotation file, where it lies apart.
         columns: column names, for `hf`.
-        allow_outside: images may lie outside the image folder (that of `path`, or `images`).
+        allow_paths_outside_root: images may lie outside the image folder (that of `path`, or
+            `images`).
         limit: this many images only, from the first on.
 
     Raises:
@@ -95,7 +98,7 @@ def read_samples(
     }
     given |= {"split": split} if split is not None else {}
     given |= {"columns": columns} if columns else {}
-    given |= {"allow_outside": True} if allow_outside else {}
+    given |= {"allow_paths_outside_root": True} if allow_paths_outside_root else {}
     _require_options(format, given)
     if images is not None and not given["images"].is_dir():
         is_file = given["images"].exists()

@@ -21,7 +21,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_outside: bool = False,
+    allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
     """Samples in the file's image order; images without a caption are left out and counted.
 
@@ -29,7 +29,7 @@ def read(
         path: the JSON file, or a folder with `annotations/captions_{split}.json` and `{split}/`.
         split: `train2014`, `val2017`, ...; of a single file it is only a label.
         images: the image folder; None: `{split}/` of the folder, or beside a single file.
-        allow_outside: images may lie outside that folder.
+        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, an id is used twice, or an annotation's `image_id` is no
@@ -44,7 +44,9 @@ def read(
             raise no_split(
                 split, where=str(path), splits=[name.stem[len("captions_") :] for name in known]
             )
-    inside = PathGuard(folder(pictures, what="the images"), allow_outside=allow_outside)
+    inside = PathGuard(
+        folder(pictures, what="the images"), allow_paths_outside_root=allow_paths_outside_root
+    )
     content = read_json(file)
     found: dict[str, SampleBuilder] = {}
     image_ids, annotation_ids = Unique("id"), Unique("id")

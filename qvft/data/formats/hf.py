@@ -54,7 +54,7 @@ def read(
     *,
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
-    allow_outside: bool = False,
+    allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
     """Samples in the order in which their images first appear; rows of an equal image are one.
 
@@ -67,13 +67,14 @@ def read(
         columns: from `image`, `caption`, `captions`, `question`, `answer`, `answers`, `id`,
             `answer_type`, `question_type` to column names; see `columns.resolve`. An `id` is the
             question's where a row has one, otherwise the sample's; without, rows are numbered.
-        allow_outside: paths in a table may lead out of its folder (of a Hub id: out of the cache).
+        allow_paths_outside_root: paths in a table may lead out of its folder (of a Hub id: out of
+            the cache).
 
     Raises:
         DataError: nothing to read at `path`, no such split or column, or a broken row.
     """
     dataset = load(str(path), split=split)
-    inside = PathGuard(*_homes(path), allow_outside=allow_outside)
+    inside = PathGuard(*_homes(path), allow_paths_outside_root=allow_paths_outside_root)
     yield from samples_of(dataset, columns or {}, where=str(path), inside=inside)
 
 

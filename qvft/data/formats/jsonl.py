@@ -44,7 +44,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_outside: bool = False,
+    allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
     """Samples of a JSONL file in the order in which their images first appear.
 
@@ -57,14 +57,14 @@ def read(
         path: the file, or a folder that holds `{split}.jsonl`.
         split: which file of a folder; of a single file it is only a label.
         images: folder that image paths are relative to; None: the file's own.
-        allow_outside: images may lie outside that folder.
+        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
         DataError: with file and line, for whatever a line does wrong.
     """
     file = _file(path, split=split)
     home = images or file.parent
-    inside = PathGuard(home, allow_outside=allow_outside)
+    inside = PathGuard(home, allow_paths_outside_root=allow_paths_outside_root)
     yield from merged(_lines(file, inside))
 
 

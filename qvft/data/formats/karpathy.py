@@ -17,7 +17,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_outside: bool = False,
+    allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
     """Samples of one split or several, in the file's order.
 
@@ -29,13 +29,13 @@ def read(
         split: `train`, `restval`, `val` or `test`; `train+restval` takes both.
         images: the image folder, which `filepath` (COCO's `val2014`) and `filename` are relative
             to; None: the file's own.
-        allow_outside: images may lie outside that folder.
+        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, an id is used twice, or there is no such split.
     """
     pictures = folder(images or existing(path).parent, what="the images")
-    inside = PathGuard(pictures, allow_outside=allow_outside)
+    inside = PathGuard(pictures, allow_paths_outside_root=allow_paths_outside_root)
     wanted = {part.strip() for part in split.split("+")} if split else set()
     seen: set[str] = set()
     ids = Unique("id")

@@ -56,7 +56,7 @@ def _of_dataset(dataset: Any, columns: dict[str, str], *, where: str) -> Iterato
         rows = hf.plain_rows(dataset, "image", where=where)
         yield from jsonl.merged(_of_dicts(rows, columns, where=where))
         return
-    anywhere = PathGuard(Path(), allow_outside=True)
+    anywhere = PathGuard(Path(), allow_paths_outside_root=True)
     yield from hf.samples_of(dataset.with_format(None), columns, where=where, inside=anywhere)
 
 

@@ -19,13 +19,13 @@ class PathGuard:
 
     Args:
         folders: the image folder, or several; paths that are not absolute begin in the first.
-        allow_outside: let every path pass.
+        allow_paths_outside_root: let every path pass.
     """
 
-    def __init__(self, *folders: Path, allow_outside: bool = False) -> None:
+    def __init__(self, *folders: Path, allow_paths_outside_root: bool = False) -> None:
         self._folders: Sequence[Path] = folders
         self._roots = [os.path.join(os.path.realpath(folder), "") for folder in folders]
-        self._allow_outside = allow_outside
+        self._allow_outside = allow_paths_outside_root
         self._real: dict[str, str] = {}
 
     def image(self, written: str, key: str, *, where: str) -> ImageFile:
@@ -67,7 +67,8 @@ class PathGuard:
                 where=where,
                 expected="images in this folder, also where links lead",
                 do="name their own folder with `images`, or, where you trust the data, set "
-                "`allow_outside: true` beside `path` (of qvft.convert: `--allow-outside`)",
+                "`allow_paths_outside_root: true` beside `path` (of qvft.convert: "
+                "`--allow-outside`)",
             )
         return image
 

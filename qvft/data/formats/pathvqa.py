@@ -28,7 +28,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_outside: bool = False,
+    allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
     """Samples of a split; each question's meta has `answer_type`.
 
@@ -41,7 +41,7 @@ def read(
         split: `train`, `validation` (`val`) or `test`.
         images: the image folder of rows; None: `images/{split}` or `images` beside the file, or
             the file's own folder. `image` may lack its suffix (the original's `train_0001`).
-        allow_outside: images may lie outside that folder.
+        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, there is no such split, or there are pickles only.
@@ -49,9 +49,13 @@ def read(
     file = _rows_file(path, split=split)
     if file is None:
         columns = {key: key for key in _KEYS} | {"id": ""}
-        samples = hf.read(path, split=split, columns=columns, allow_outside=allow_outside)
+        samples = hf.read(
+            path, split=split, columns=columns, allow_paths_outside_root=allow_paths_outside_root
+        )
     else:
-        samples = _from_rows(file, split=split, images=images, allow_outside=allow_outside)
+        samples = _from_rows(
+            file, split=split, images=images, allow_paths_outside_root=allow_paths_outside_root
+        )
     for sample in samples:
         yield replace(sample, questions=tuple(map(_typed, sample.questions)))
 
@@ -88,7 +92,7 @@ def _stems(split: str | None) -> tuple[str, ...]:
 
 
 def _from_rows(
-    file: Path, *, split: str | None, images: Path | None, allow_outside: bool
+    file: Path, *, split: str | None, images: Path | None, allow_paths_outside_root: bool
 ) -> Iterator[Sample]:
     if file.suffix not in _READERS:
         raise DataError(
@@ -98,7 +102,7 @@ def _from_rows(
             do="save it as one of these",
         )
     pictures = folder(images or _pictures(file.parent, split=split), what="the images")
-    inside = PathGuard(pictures, allow_outside=allow_outside)
+    inside = PathGuard(pictures, allow_paths_outside_root=allow_paths_outside_root)
     present = {entry.name for entry in os.scandir(pictures)}
     found: dict[str, SampleBuilder] = {}
     for number, (where, row) in enumerate(_READERS[file.suffix](file)):

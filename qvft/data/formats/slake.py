@@ -28,7 +28,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_outside: bool = False,
+    allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
     """Samples with their questions in English, or in the language that the split names.
 
@@ -40,7 +40,7 @@ def read(
         split: `train`, `validation` (`val`) or `test`; `test:zh` takes the Chinese questions,
             `test:all` both languages.
         images: the image folder; None: `imgs` beside the file.
-        allow_outside: images may lie outside that folder.
+        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, a `qid` is used twice, or there is no such split.
@@ -55,7 +55,7 @@ def read(
         )
     file = _file(path, split=name or None)
     pictures = folder(images or file.parent / "imgs", what="the images")
-    inside = PathGuard(pictures, allow_outside=allow_outside)
+    inside = PathGuard(pictures, allow_paths_outside_root=allow_paths_outside_root)
     found: dict[str, SampleBuilder] = {}
     ids = Unique("qid")
     others = 0

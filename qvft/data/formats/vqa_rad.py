@@ -36,7 +36,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_outside: bool = False,
+    allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
     """Samples of the official train or test questions; 314 images in all are asked about.
 
@@ -49,7 +49,7 @@ def read(
         path: the folder, or the JSON file.
         split: `train` or `test`, told by `phrase_type`.
         images: the image folder; None: `VQA_RAD Image Folder` beside the file.
-        allow_outside: images may lie outside that folder.
+        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, a `qid` is used twice, or there is no such split.
@@ -59,7 +59,7 @@ def read(
     if split not in _SPLITS.values():
         raise no_split(split, where=str(file), splits=set(_SPLITS.values()))
     pictures = folder(images or file.parent / _IMAGES, what="the images")
-    inside = PathGuard(pictures, allow_outside=allow_outside)
+    inside = PathGuard(pictures, allow_paths_outside_root=allow_paths_outside_root)
     found: dict[str, SampleBuilder] = {}
     ids = Unique("qid")
     for record, row in fields.records(content, where=str(file)):

@@ -27,7 +27,7 @@ def read(
     questions: Path | None = None,
     annotations: Path | None = None,
     images: Path | None = None,
-    allow_outside: bool = False,
+    allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
     """Samples in the order in which images are first asked about, all human answers kept.
 
@@ -39,7 +39,7 @@ def read(
         annotations: the annotations file.
         images: the image folder; None: `train2014/` and so on in `path` if it is there, otherwise
             `path`. Names are `COCO_train2014_000000000042.jpg` or `000000000042.jpg`, or `.png`.
-        allow_outside: images may lie outside that folder.
+        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
         DataError: a record is broken, an id is used twice, a question has no annotation or an
@@ -59,7 +59,7 @@ def read(
             do="use train or val: the answers of VQA v2's test questions are not published",
         )
     pictures = _pictures(path, subset=subset, images=images)
-    inside = PathGuard(pictures, allow_outside=allow_outside)
+    inside = PathGuard(pictures, allow_paths_outside_root=allow_paths_outside_root)
     present = {entry.name for entry in os.scandir(pictures)}
     answered = _annotations(annotations)
     found: dict[str, SampleBuilder] = {}

@@ -155,5 +155,5 @@ def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
         rows,
         generation=generation_fields(recipe),
         batch_size=recipe.eval.batch_size,
-        workers=0 if len(rows) == 1 else recipe.data.workers,
+        workers=0 if len(rows) == 1 else recipe.data.num_workers,
     )

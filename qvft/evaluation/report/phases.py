@@ -17,7 +17,7 @@ _LEARNT = {"lm": "language", "scene_heads": "drawn scenes, under heads"}
 class PhaseComponent(Part):
     """A component of the model in a phase."""
 
-    component: str = Field(description="its name in a recipe's `tune`; LoRA is `adapters`")
+    component: str = Field(description="its name in a recipe's `trainable`; LoRA is `adapters`")
     title: str = Field(description="what it is, e.g. `GPT-2 decoder`")
     weights: int = Field(description="all of its weights")
     trained: int = Field(description="of these, how many the phase trains")
@@ -36,7 +36,9 @@ class PhaseFacts(Part):
     decoder_blocks_trained: int = Field(
         description="of these, how many are trained in full, from the top"
     )
-    decoder_frozen: float = Field(description="`tune.decoder_frozen`, a share from 0 to 1")
+    decoder_frozen: float = Field(
+        description="`trainable.frozen_decoder_fraction`, a share from 0 to 1"
+    )
     learning_rates: dict[str, float] = Field(
         description="the highest of the schedule, by what is trained"
     )

@@ -77,13 +77,13 @@ def _facts(
         components=components,
         decoder_blocks=blocks[0],
         decoder_blocks_trained=blocks[1],
-        decoder_frozen=plan.tune.decoder_frozen,
+        decoder_frozen=plan.trainable.frozen_decoder_fraction,
         learning_rates=_learning_rates(recipe, plan, components),
         epochs=None if train.max_steps > 0 else train.epochs,
         max_steps=train.max_steps if train.max_steps > 0 else None,
-        batch_size=train.batch_size,
+        batch_size=train.per_device_train_batch_size,
         batch_tokens=train.batch_tokens,
-        accumulation=train.accumulation,
+        accumulation=train.gradient_accumulation_steps,
         steps=max((row["step"] for row in rows), default=None),
         loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,
     )
@@ -104,5 +104,5 @@ def _learning_rates(
     trained = [part.component for part in components if part.trained]
     if plan.phase.objective == "scene_heads" or recipe.objectives.alignment:
         trained.append("heads")
-    rates = plan.train.lr.model_dump()
+    rates = plan.train.learning_rate.model_dump()
     return {name: rates[name] for name in trained}

@@ -21,8 +21,8 @@ in two is then 10 points or more to either side."""
 Ends = tuple[float, float]
 
 _TRY = (
-    "Try higher learning rates (train.lr), more epochs or tune.vision=full, and look whether the "
-    "texts can be told without the image"
+    "Try higher learning rates (train.learning_rate), more epochs or trainable.vision=full, and "
+    "look whether the texts can be told without the image"
 )
 
 

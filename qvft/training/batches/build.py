@@ -50,7 +50,7 @@ def token_batches(
         budget=train.batch_tokens,
         group_size=train.texts_per_image,
         processes=int(os.environ.get("WORLD_SIZE", "1")),
-        accumulation=train.accumulation,
+        accumulation=train.gradient_accumulation_steps,
         seed=seed,
     )
     logger.info(
@@ -67,7 +67,8 @@ def token_batches(
 
 def view_draw(recipe: Recipe) -> ViewDraw | None:
     """What chooses a training image's view in each epoch; None where images have no views."""
-    return ViewDraw(recipe.data.views, recipe.run.seed) if recipe.data.views else None
+    views = recipe.data.augmentations_per_image
+    return ViewDraw(views, recipe.run.seed) if views else None
 
 
 def streamed_batches(
@@ -78,7 +79,7 @@ def streamed_batches(
     assert source is not None, "what is streamed is named"
     return StreamedBatches(
         stream,
-        batch_size=train.batch_size,
+        batch_size=train.per_device_train_batch_size,
         group_size=train.texts_per_image,
         buffer=source.shuffle_buffer,
         seed=recipe.run.seed,

@@ -12,7 +12,8 @@ from qvft.recipe.schema import Phase, Recipe
 
 def without_cutting(recipe: Recipe) -> Recipe:
     """The recipe but for how a step's texts are cut into batches, to compare it with another."""
-    train = recipe.train.model_copy(update={"batch_size": 1, "accumulation": 1})
+    same = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    train = recipe.train.model_copy(update=same)
     return recipe.model_copy(update={"train": train})
 
 
@@ -49,12 +50,13 @@ def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
         if was[0] != will[0]:
             _, train = resolve_phase(now, phase)
             by_tokens = train.batch_tokens is not None
-            unit, keys = ("batches", "") if by_tokens else ("texts", "train.batch_size or ")
+            unit = "batches" if by_tokens else "texts"
+            keys = "" if by_tokens else "train.per_device_train_batch_size or "
             raise CheckpointError(
                 f"{will[0]} {unit} a step ({will[1]}) where the run took {was[0]} ({was[1]})",
                 where=str(folder),
                 expected=f"{was[0]} {unit} a step",
-                do=f"start as many processes, or set {keys}train.accumulation",
+                do=f"start as many processes, or set {keys}train.gradient_accumulation_steps",
             )
 
 
@@ -71,8 +73,9 @@ def processes_of(folder: Path) -> int | None:
 def _cut(recipe: Recipe, phase: Phase, processes: int) -> tuple[int, str]:
     """Texts a step, or batches where they are counted in tokens, and how they are cut."""
     _, train = resolve_phase(recipe, phase)
-    batches = train.accumulation * processes
-    cut = f"accumulation {train.accumulation} x {processes} process{'' if processes == 1 else 'es'}"
+    size, accumulated = train.per_device_train_batch_size, train.gradient_accumulation_steps
+    batches = accumulated * processes
+    cut = f"accumulation {accumulated} x {processes} process{'' if processes == 1 else 'es'}"
     if train.batch_tokens is not None:
         return batches, cut
-    return train.batch_size * batches, f"batch {train.batch_size} x {cut}"
+    return size * batches, f"batch {size} x {cut}"

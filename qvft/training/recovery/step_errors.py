@@ -37,12 +37,13 @@ def non_finite_loss(
     return NonFiniteLossError(
         f"{what} at step {step}; samples: {some_of(samples)}; first in {first}; no weight has "
         "moved by it, and checkpoints written before stay; look at these samples, or train with a "
-        "lower train.lr, a longer train.warmup or precision: fp32"
+        "lower train.learning_rate, more train.warmup_steps or "
+        "train.mixed_precision=no"
     )
 
 
 def settings_of(sizes: Mapping[str, int]) -> str:
-    """Keys of `train` as a command line has them: `train.batch_size=4 train.accumulation=2`."""
+    """Keys of `train` as overrides, e.g. `train.gradient_accumulation_steps=2`."""
     return " ".join(f"train.{key}={value}" for key, value in sizes.items())
 
 
@@ -58,10 +59,10 @@ def cannot_halve(
     start = f"memory ran out at step {step} with {rows} texts at once"
     if rows < 2:
         return MemoryRanOutError(
-            f"{start}; train.checkpointing=true, model.quantize.scheme=nf4 or a lower "
-            "data.max_text_tokens need less"
+            f"{start}; train.gradient_checkpointing=true, model.quantization.load_in_4bit=true or "
+            "a lower data.max_text_tokens need less"
         )
     return MemoryRanOutError(
         f"{start}, and they cannot be halved on the way: {reason}; set "
-        f"{settings_of(instead)}, or train.checkpointing=true"
+        f"{settings_of(instead)}, or train.gradient_checkpointing=true"
     )

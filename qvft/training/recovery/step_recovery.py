@@ -194,11 +194,13 @@ class StepRecovery:
 
     def _sizes(self, parts: int) -> dict[str, int]:
         """The keys of `train` with which batches would be as large as such parts of them are."""
-        size = {"batch_size": self._trainer.args.per_device_train_batch_size}
+        arguments = self._trainer.args
+        size = {"per_device_train_batch_size": arguments.per_device_train_batch_size}
         if self._batch_tokens is not None:
             size = {"batch_tokens": self._batch_tokens}
         shares = {key: -(-count // parts) for key, count in size.items()}
-        return {**shares, "accumulation": self._trainer.args.gradient_accumulation_steps * parts}
+        batches = arguments.gradient_accumulation_steps * parts
+        return {**shares, "gradient_accumulation_steps": batches}
 
     def check(self, model: nn.Module, norm: Tensor | float | None) -> None:
         """Checks loss and gradient norm before the optimizer steps.

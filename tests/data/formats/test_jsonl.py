@@ -41,7 +41,7 @@ def test_absolute_paths_and_an_image_folder_of_their_own(tmp_path: Path) -> None
         {"image": "a.png", "caption": "x"},
         {"image": "/elsewhere/b.png", "caption": "x"},
         images=str(tmp_path / "pictures"),
-        allow_outside=True,
+        allow_paths_outside_root=True,
     )
     assert here.image.path == tmp_path / "pictures" / "a.png"
     assert there.image.path == Path("/elsewhere/b.png")
@@ -115,7 +115,9 @@ def test_backslashes_separate_folders(tmp_path: Path) -> None:
 def test_steps_out_of_a_linked_folder_lead_out_of_the_folder_itself(tmp_path: Path) -> None:
     (tmp_path / "disk" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "deep")
-    (sample,) = read(tmp_path / "link", {"image": "../a.png", "caption": "x"}, allow_outside=True)
+    (sample,) = read(
+        tmp_path / "link", {"image": "../a.png", "caption": "x"}, allow_paths_outside_root=True
+    )
     assert sample.image.path == tmp_path / "disk" / "a.png"
 
 

@@ -54,9 +54,11 @@ def test_paths_that_end_inside_pass(root: Path, written: str) -> None:
     ],
 )
 def test_paths_that_lead_out_name_the_row_and_the_key(root: Path, written: str) -> None:
-    with pytest.raises(DataError, match=r"^x:1: the image .* lies outside .*`allow_outside: true`"):
+    with pytest.raises(
+        DataError, match=r"^x:1: the image .* lies outside .*`allow_paths_outside_root: true`"
+    ):
         PathGuard(root).file(root / written, where="x:1")
-    assert PathGuard(root, allow_outside=True).file(root / written, where="x:1")
+    assert PathGuard(root, allow_paths_outside_root=True).file(root / written, where="x:1")
 
 
 def test_a_folder_with_the_same_beginning_is_another(root: Path) -> None:
@@ -103,7 +105,7 @@ def test_a_format_refuses_a_row_that_leads_out(format: str, root: Path) -> None:
     given = {"split": "train", "images": str(root)}
     with pytest.raises(DataError, match="lies outside"):
         read_samples(format, str(file), **given)
-    assert len(read_samples(format, str(file), **given, allow_outside=True)) == 1
+    assert len(read_samples(format, str(file), **given, allow_paths_outside_root=True)) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,11 +135,13 @@ def test_paths_in_a_table_stay_in_its_folder(root: Path, datasets_cache: Path) -
     pq.write_table(pa.table({"image": secret, "caption": ["x"]}), root / "rows.parquet")
     with pytest.raises(DataError, match="row 0: the image .* lies outside"):
         read_samples("hf", str(root / "rows.parquet"))
-    assert len(read_samples("hf", str(root / "rows.parquet"), allow_outside=True)) == 1
+    assert len(read_samples("hf", str(root / "rows.parquet"), allow_paths_outside_root=True)) == 1
 
 
 def test_every_format_with_image_files_takes_the_key() -> None:
-    assert {name for name, one in FORMATS.items() if "allow_outside" not in one.options} == {
+    assert {
+        name for name, one in FORMATS.items() if "allow_paths_outside_root" not in one.options
+    } == {
         "drawn",
         "tar",
     }
@@ -150,4 +154,4 @@ def test_training_names_line_and_key(recipe_file: Path, root: Path, tmp_path: Pa
     assert train.main(given) == 2
     message = capsys.readouterr().err
     assert "t.jsonl:2: the image" in message
-    assert "`allow_outside: true`" in message
+    assert "`allow_paths_outside_root: true`" in message

@@ -16,16 +16,17 @@ from qvft.train import main as train
 
 PHASES = """[
   {name: reading, objective: scene_heads,
-   tune: {vision: full, qformer: frozen, query_tokens: frozen, language_projection: frozen},
-   train: {max_steps: 3, lr: {vision: 1.0e-4, heads: 2.0e-3}}},
-  {name: talking, tune: {vision: frozen}, train: {max_steps: -1, epochs: 0.5, accumulation: 2}}]"""
+   trainable: {vision: full, qformer: frozen, query_tokens: frozen, language_projection: frozen},
+   train: {max_steps: 3, learning_rate: {vision: 1.0e-4, heads: 2.0e-3}}},
+  {name: talking, trainable: {vision: frozen},
+   train: {max_steps: -1, epochs: 0.5, gradient_accumulation_steps: 2}}]"""
 DRAWN = ["data.train={format: drawn, path: 'seed=1,count=24'}", "train.save_steps=null"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, recipe_file: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "phased"
-    overrides = [*DRAWN, "tune.decoder=frozen", f"phases={PHASES}"]
+    overrides = [*DRAWN, "trainable.decoder=frozen", f"phases={PHASES}"]
     assert train([str(recipe_file), f"run.dir={folder}", *overrides]) == 0
     return folder
 

@@ -46,7 +46,7 @@ def test_a_model_that_says_the_same_to_any_image_does_not() -> None:
     assert said.startswith(
         "This model does not use the image measurably for questions: exact match"
     )
-    assert "the difference is 0.0 points" in said and "tune.vision=full" in said
+    assert "the difference is 0.0 points" in said and "trainable.vision=full" in said
     assert "tell little" not in said  # 120 images
 
 

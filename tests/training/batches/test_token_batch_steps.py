@@ -67,7 +67,12 @@ def test_an_epoch_of_batches_by_tokens_has_the_gradients_of_its_rows_one_by_one(
 def test_the_steps_of_an_epoch_are_known_and_what_check_says(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    given = [*BY_TOKENS, "train.max_steps=-1", "train.epochs=2", "train.accumulation=2"]
+    given = [
+        *BY_TOKENS,
+        "train.max_steps=-1",
+        "train.epochs=2",
+        "train.gradient_accumulation_steps=2",
+    ]
     given += ["train.save_steps=null", f"run.dir={tmp_path / 'run'}"]
     report = tmp_path / "check.json"
     assert check([str(recipe_file), *given, "--json", str(report)]) == 0
@@ -75,7 +80,7 @@ def test_the_steps_of_an_epoch_are_known_and_what_check_says(
     assert found["recipe"]["rows_per_step"] == [None]
     assert found["recipe"]["tokens_per_step"] == [2 * BUDGET]
     assert train([str(recipe_file), *given]) == 0
-    work = built(recipe_file, "train.accumulation=2")
+    work = built(recipe_file, "train.gradient_accumulation_steps=2")
     batches = len(work.token_batches(work.plans[0]))
     assert batches % 2 == 0
     steps = [row["step"] for row in complete_lines(tmp_path / "run" / "metrics.jsonl")]

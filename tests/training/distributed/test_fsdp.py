@@ -115,10 +115,14 @@ def objective(recipe_file: Path, *changes: str) -> tuple[LanguageModelling, dict
     return module, {name: value for name, value in batch.items() if name != "row_index"}, work
 
 
+FP4 = ["model.quantization={load_in_4bit: true, bnb_4bit_quant_type: fp4}",
+       "model.quantization.bnb_4bit_use_double_quant=false"]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "changes",
-    [["model.quantize.scheme=nf4"], ["model.quantize={scheme: fp4, double: false}"],
-     ["model.quantize.scheme=nf4", "tune.lora.dora=true"]],
+    [["model.quantization.load_in_4bit=true"], FP4,
+     ["model.quantization.load_in_4bit=true", "trainable.lora.use_dora=true"]],
     ids=["nf4", "fp4_single", "dora"],
 )  # fmt: skip
 def test_4_bit_weights_that_are_cut_compute_what_they_did(
@@ -157,7 +161,11 @@ def test_each_process_holds_its_part_of_4_bit_weights_alone(
     recipe_file: Path, group: Callable[[int], None]
 ) -> None:
     others = packed_bytes()
-    module, batch, work = objective(recipe_file, "model.quantize={scheme: nf4, double: false}")
+    module, batch, work = objective(
+        recipe_file,
+        "model.quantization.load_in_4bit=true",
+        "model.quantization.bnb_4bit_use_double_quant=false",
+    )
     packed = packed_bytes() - others
     assert packed > 100_000
     group(2)
@@ -173,7 +181,9 @@ def test_each_process_holds_its_part_of_4_bit_weights_alone(
 def test_what_a_later_phase_trains_is_cut_as_float32_and_by_the_same_module(
     recipe_file: Path, group: Callable[[int], None], tmp_path: Path
 ) -> None:
-    phases = "phases=[{name: a, tune: {decoder: frozen}}, {name: b, tune: {decoder: full}}]"
+    phases = (
+        "phases=[{name: a, trainable: {decoder: frozen}}, {name: b, trainable: {decoder: full}}]"
+    )
     given = [phases, "model.dtype=bfloat16", "data.features=off", "train.preflight=false"]
     work = training_setup(load_recipe(recipe_file, given))
     work.sharded = True

@@ -40,7 +40,10 @@ def test_the_same_texts_a_step_may_be_cut_otherwise(
 ) -> None:
     run_of(tmp_path, 2)
     before = load_recipe(recipe_file)  # batches of 8, two processes
-    cut = [f"train.batch_size={batch}", f"train.accumulation={accumulation}"]
+    cut = [
+        f"train.per_device_train_batch_size={batch}",
+        f"train.gradient_accumulation_steps={accumulation}",
+    ]
     monkeypatch.setenv("WORLD_SIZE", str(world))
     require_same_step(tmp_path, before, load_recipe(recipe_file, cut))
 
@@ -60,12 +63,19 @@ def test_batches_by_tokens_are_counted_and_texts_are_not(
 ) -> None:
     run_of(tmp_path, 2)
     before = load_recipe(recipe_file, ["train.batch_tokens=100"])
-    for changes, world in (["train.batch_size=3"], 2), (["train.accumulation=2"], 1):
+    for changes, world in (
+        (["train.per_device_train_batch_size=3"], 2),
+        (["train.gradient_accumulation_steps=2"], 1),
+    ):
         monkeypatch.setenv("WORLD_SIZE", str(world))
         now = load_recipe(recipe_file, ["train.batch_tokens=100", *changes])
         require_same_step(tmp_path, before, now)
     # As many texts, were they counted: 8 a batch, of two processes.
-    changes = ["train.batch_tokens=100", "train.batch_size=4", "train.accumulation=2"]
+    changes = [
+        "train.batch_tokens=100",
+        "train.per_device_train_batch_size=4",
+        "train.gradient_accumulation_steps=2",
+    ]
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(CheckpointError, match="4 batches a step .* took 2 .*1 x 2 processes"):
         require_same_step(tmp_path, before, load_recipe(recipe_file, changes))

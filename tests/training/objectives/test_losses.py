@@ -170,12 +170,12 @@ def after_one_step(recipe_file: Path, tmp_path: Path) -> Any:
     def train(batch_size: int, accumulation: int) -> dict[str, Tensor]:
         overrides = [
             "train.max_steps=1",
-            f"train.batch_size={batch_size}",
-            f"train.accumulation={accumulation}",
+            f"train.per_device_train_batch_size={batch_size}",
+            f"train.gradient_accumulation_steps={accumulation}",
             "train.arguments={optim: sgd}",
-            "train.schedule=constant",
-            "train.warmup=0",
-            "train.clip=0",
+            "train.lr_scheduler_type=constant",
+            "train.warmup_steps=0",
+            "train.max_grad_norm=0",
             "train.preflight=false",
             "train.weight_decay=0",
             "train.save_steps=null",

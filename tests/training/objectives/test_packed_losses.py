@@ -144,7 +144,7 @@ def test_what_a_question_reader_makes_of_an_image_differs_by_row(
 
 
 def test_a_quantised_decoder_packs_too(build: Callable[..., TrainingSetup]) -> None:
-    work = build("model.quantize.scheme=nf4", double=False)
+    work = build("model.quantization.load_in_4bit=true", double=False)
     plain, packed_rows = batches(work, [0, 1, 0, 2, 1, 0, 0], True, dtype=torch.float32)
     first, second = outcome(work.loaded, plain), outcome(work.loaded, packed_rows)
     for expected, found in zip(first, second, strict=True):

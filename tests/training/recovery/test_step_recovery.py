@@ -155,7 +155,7 @@ def spiking(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_spike_is_left_out_and_a_resumed_run_does_the_same(
     spiking: int, recipe_file: Path, tmp_path: Path
 ) -> None:
-    skip = [*SPIKES, "train.spike.policy=skip", "train.save_steps=1", "train.keep=9"]
+    skip = [*SPIKES, "train.spike.policy=skip", "train.save_steps=1", "train.save_total_limit=9"]
     whole = tmp_path / "whole"
     assert started(recipe_file, whole, *skip) == 0
     ((step, spike),) = events(whole, "spike")
@@ -244,7 +244,9 @@ def trained(recipe_file: Path, tmp_path: Path) -> Callable[[], tuple[QFormerTrai
     """Trains two steps of two batches of eight in float64, five texts of an image together."""
 
     def train() -> tuple[QFormerTrainer, Gradients]:
-        recipe = load_recipe(recipe_file, ["train.max_steps=2", "train.accumulation=2"])
+        recipe = load_recipe(
+            recipe_file, ["train.max_steps=2", "train.gradient_accumulation_steps=2"]
+        )
         work = training_setup(recipe)
         setup = work.phase_setups()[0](tmp_path / "unused")
         module = setup.module.double()
@@ -267,7 +269,10 @@ def trained(recipe_file: Path, tmp_path: Path) -> Callable[[], tuple[QFormerTrai
             train_dataset=RowDataset(setup.train_rows),
             callbacks=[gradients],
             groups=parameter_groups(
-                module, work.loaded.base.family, recipe.train.lr.model_dump(), weight_decay=0.05
+                module,
+                work.loaded.base.family,
+                recipe.train.learning_rate.model_dump(),
+                weight_decay=0.05,
             ),
             save_weights=lambda folder: None,
             restore_weights=lambda folder: None,
@@ -309,7 +314,7 @@ def test_halving_is_said_and_a_resumed_run_keeps_it(
     whole = tmp_path / "whole"
     narrow(monkeypatch, 4)
     assert started(recipe_file, whole, "train.preflight=false") == 0
-    said = {"batch_size": 4, "accumulation": 2}
+    said = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     assert events(whole, "out_of_memory") == [(1, said)]
 
     resumed = cut_back(whole, tmp_path / "resumed", 4)
@@ -342,11 +347,14 @@ def test_a_batch_whose_rows_depend_on_each_other_is_not_halved(
     narrow(monkeypatch, 4)
     monkeypatch.setattr(LanguageModelling, "adds_over_rows", False)
     assert started(recipe_file, tmp_path, "train.preflight=false") == 1
-    assert "set train.batch_size=4 train.accumulation=2" in capsys.readouterr().err
+    assert (
+        "set train.per_device_train_batch_size=4 train.gradient_accumulation_steps=2"
+        in capsys.readouterr().err
+    )
 
 
 BY_TOKENS = ["train.batch_tokens=401", "train.max_steps=1", "train.preflight=false"]
-SMALLER = {"batch_tokens": 201, "accumulation": 2}
+SMALLER = {"batch_tokens": 201, "gradient_accumulation_steps": 2}
 
 
 def test_where_batches_are_counted_in_tokens_halving_names_half_of_these(
@@ -369,7 +377,10 @@ def test_where_batches_are_counted_in_tokens_a_smaller_number_of_them_is_what_he
     assert started(recipe_file, tmp_path, *BY_TOKENS) == 1
     said = capsys.readouterr().err
     assert f"memory ran out at step 1 with {seen[0]} texts at once" in said
-    assert "set train.batch_tokens=201 train.accumulation=2, or train.checkpointing=true" in said
+    assert (
+        "set train.batch_tokens=201 train.gradient_accumulation_steps=2, or "
+        "train.gradient_checkpointing=true" in said
+    )
 
 
 @pytest.mark.parametrize(
