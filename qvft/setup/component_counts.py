@@ -41,7 +41,7 @@ def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterat
     targets: list[str] = []
     if lora is not None and is_trainable(config):
         targets = resolve_targets(model, family, lora.target_modules)
-        add_lora(model, targets, r=lora.r, alpha=lora.alpha, dora=lora.dora, rslora=lora.rslora)
+        add_lora(model, targets, **lora.model_dump(exclude={"target_modules"}))
     for plan in plans:
         modes = plan.trainable.model_dump(include=set(COMPONENTS))
         mark_trainable(model, family, modes, frozen_share=plan.trainable.frozen_decoder_fraction)
