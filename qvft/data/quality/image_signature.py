@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from qvft.data.formats.hf import RowImage
-from qvft.data.sample import ImageFile, ImageSource
-from qvft.files import sha256_file
+from qvft.data.images.content_hash import content_id
+from qvft.data.sample import ImageSource
 
 SIDE_PX = 32
 HASH_SIDE = 8
@@ -26,7 +24,7 @@ class ImageSignature:
     """An image in small.
 
     Attributes:
-        content: equal for images of the same bytes (drawn scenes: of the same name).
+        content: equal for images of the same bytes (where there are none: of the same name).
         hash: 64 bits, see `perceptual_hash`.
         grey: (SIDE_PX, SIDE_PX) uint8, whatever the image's shape.
         tint: (TINT_SIDE, TINT_SIDE, 2) int16, how far blue and red lie from grey.
@@ -45,17 +43,7 @@ def look(source: ImageSource, image: Image.Image) -> ImageSignature:
     grey = np.asarray(small.getchannel("Y"))
     cells = small.resize((TINT_SIDE, TINT_SIDE), Image.Resampling.BOX)
     tint = np.asarray(cells)[..., 1:].astype(np.int16) - 128
-    return ImageSignature(content_of(source), perceptual_hash(grey), grey, tint)
-
-
-def content_of(source: ImageSource) -> str:
-    """What images of equal bytes have in common; a scene drawn by code is what its name says."""
-    if isinstance(source, ImageFile):
-        return sha256_file(source.path)
-    if isinstance(source, RowImage):
-        encoded = source.images[source.row][source.column]["bytes"] or b""
-        return hashlib.sha256(encoded).hexdigest()
-    return source.name
+    return ImageSignature(content_id(source) or source.name, perceptual_hash(grey), grey, tint)
 
 
 def perceptual_hash(grey: np.ndarray) -> np.uint64:
