@@ -34,7 +34,7 @@ Read = Callable[[ImageSource, int], Tensor]
 may stop and go on anywhere. Raises `ImageError`. Runs in workers."""
 
 Encode = Callable[[Tensor], Tensor]
-"""ViT features (I, P, W) of pixels (I, 3, height, width)."""
+"""ViT features (I, P, W) of pixels (I, 3, height, width), in a new tensor for each call."""
 
 SHARD_IMAGES, SHARD_SECONDS = 256, 300.0
 """A shard is closed after so many images or seconds: what a kill can lose. BLIP-2's 256 images in
@@ -166,6 +166,13 @@ def fill(
         keys: list[bytes] = []
         parts: list[dict[str, Tensor]] = []
         begun = time.monotonic()
+
+        def close_shard() -> None:
+            nonlocal keys, parts, begun
+            complete = keys, parts
+            keys, parts, begun = [], [], time.monotonic()
+            store.add(*complete)
+
         # Where nobody watches, a bar would fill the log with blank lines.
         hidden = not stderr.is_terminal or rank != 0
         with Progress(console=stderr, transient=True, disable=hidden) as progress:
@@ -181,10 +188,9 @@ def fill(
                         parts.append(stored(store.spec, _encoded(encode, pixels, good)))
                         keys += [item.key for item in good]
                     if len(keys) >= shard_images or time.monotonic() - begun >= shard_seconds:
-                        store.add(keys, parts)
-                        keys, parts, begun = [], [], time.monotonic()
+                        close_shard()
             finally:  # Ctrl-C and errors lose nothing that was computed
-                store.add(keys, parts)
+                close_shard()
     return unusable
 
 
