@@ -21,7 +21,7 @@ COMMANDS = {
     "score": "scores anybody's prediction files as the official evaluators do",
     "bench": "measures training and prediction here against plain practice",
     "convert": "writes any data format as the custom JSONL",
-    "features": "lists, verifies or prunes the cache of ViT features",
+    "features": "lists or prunes the cache of ViT features",
     "completion": "prints a completion script for bash, zsh or fish",
 }
 

@@ -137,14 +137,19 @@ def saving(path: Path, *, kept: str) -> Iterator[None]:
 def disk_failure(error: BaseException) -> str | None:
     """What the disk said, where an error is the disk's; None where it is any other.
 
-    safetensors says in words what the system told it by number, and torch only that it failed.
+    torch says only that it failed.
     """
-    number = error.errno if isinstance(error, OSError) else None
-    if type(error).__name__ == "SafetensorError":  # to import it would bring torch along
-        said = re.search(r"\(os error (\d+)\)", str(error))
-        number = int(said[1]) if said else None
+    number = error_number(error)
     if number is not None and number in _OF_THE_DISK:
         return os.strerror(number)
     if isinstance(error, RuntimeError) and re.search(_OF_TORCH, str(error)):
         return "torch wrote a part of a file; the disk may be full"
     return None
+
+
+def error_number(error: BaseException) -> int | None:
+    """The system's number of an error (`errno`), which safetensors says in words; else None."""
+    if type(error).__name__ == "SafetensorError":  # importing it takes time
+        said = re.search(r"\(os error (\d+)\)", str(error))
+        return int(said[1]) if said else None
+    return error.errno if isinstance(error, OSError) else None

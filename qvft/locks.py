@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,8 +32,24 @@ def beside(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _held(file: Path, subject: Path) -> Iterator[None]:
-    """Holds a lock file, and removes it afterwards.
+def in_turn(folder: Path, name: str, *, waiting: Callable[[BusyError], None]) -> Iterator[None]:
+    """Holds the lock `name` of a folder, after any other process that holds it has ended its turn.
+
+    Args:
+        waiting: called once where another process holds it.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    with _held(folder / f".{name}{LOCK}", folder, waiting=waiting):
+        yield
+
+
+@contextlib.contextmanager
+def _held(
+    file: Path, subject: Path, *, waiting: Callable[[BusyError], None] | None = None
+) -> Iterator[None]:
+    """Holds a lock file, and removes it afterwards; with `waiting` it waits for its turn.
 
     A file left by a process that was killed holds nobody up, nor does a copy of one. Children of
     this process do not inherit the lock, so that none outlives it.
@@ -42,18 +58,23 @@ def _held(file: Path, subject: Path) -> Iterator[None]:
         BusyError: another process holds it.
         DataError: the folder cannot be written to.
     """
-    lock = FileLock(file, timeout=0, thread_local=False)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(
-            f"another process is writing here{_holder(file)}",
-            where=str(subject),
-            do="wait until it has ended, stop it, or choose another place",
-        ) from error
-    except OSError as error:
-        raise not_written(error, subject) from error
+    lock = FileLock(file, thread_local=False)
+    for timeout in (0, -1):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=timeout)
+            break
+        except Timeout as error:
+            busy = BusyError(
+                f"another process is writing here{_holder(file)}",
+                where=str(subject),
+                do="wait until it has ended, stop it, or choose another place",
+            )
+            if waiting is None:
+                raise busy from error
+            waiting(busy)
+        except OSError as error:
+            raise not_written(error, subject) from error
     try:
         with contextlib.suppress(OSError):  # only said to others; a full disk is noticed later
             file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")

@@ -14,7 +14,7 @@ import pytest
 
 from qvft.errors import BusyError, DataError
 from qvft.files import new_folder
-from qvft.locks import LOCK, beside, inside
+from qvft.locks import LOCK, beside, in_turn, inside
 
 HOLD = """
 import os, sys, time
@@ -25,6 +25,15 @@ with inside(Path(sys.argv[1])):
         print(os.getpid(), flush=True)
         time.sleep(60)
         os._exit(0)
+    time.sleep(60)
+"""
+
+TURN = """
+import sys, time
+from pathlib import Path
+from qvft.locks import in_turn
+with in_turn(Path(sys.argv[1]), "x", waiting=print):
+    print("held", flush=True)
     time.sleep(60)
 """
 
@@ -81,3 +90,19 @@ def test_a_new_folder_has_one_writer(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_said() -> None:
     with pytest.raises(DataError, match="cannot be written"), inside(Path("/proc/nope")):
         pass
+
+
+def test_a_turn_comes_when_the_other_process_has_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TURN, str(tmp_path)]
+    said: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        def waiting(busy: BusyError) -> None:
+            said.append(str(busy))
+            process.kill()
+
+        with in_turn(tmp_path, "x", waiting=waiting):
+            assert f"process {process.pid}" in said[0] and len(said) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,6 @@ import hashlib
 import json
 import sys
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,7 @@ from scaled_model import SIDE_PX, write_model
 from qvft.benchmark.training import bench_training
 from qvft.data.drawn import draw, sample_scene
 from qvft.data.features.cache_spec import FeatureSpec
-from qvft.data.features.index import Index, index_json
-from qvft.data.features.size import features_bytes
+from qvft.data.features.fill import features_bytes
 from qvft.data.features.store import open_store
 from qvft.recipe.load import parse_recipe
 from qvft.training.batches.sampler import GroupedSampler
@@ -79,24 +77,33 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def cache_of(folder: Path, count: int) -> dict[str, float]:
-    """The cost of a cache of `count` images; its records are holes in files, which take no room."""
-    space = FeatureSpec("v", "ab" * 32, {"images": count}, "bfloat16", "bfloat16", 257, 1408)
-    place = open_store(folder, space).folder
+    """The cost of a cache of `count` images; its features are holes in files and take no room."""
+    spec = FeatureSpec("v", "ab" * 32, {"images": count}, "bfloat16", "bfloat16", 257, 1408)
+    place = open_store(folder, spec).folder
     keys = [hashlib.sha256(f"{index}".encode()).digest() for index in range(count)]
     for start in range(0, count, 256):
-        inside = tuple(keys[start : start + 256])
-        index = Index(f"00000-{start:032x}", inside, tuple(map(zlib.crc32, inside)), "ab" * 32)
-        (place / f"{index.name}.index.json").write_text(json.dumps(index_json(index)))
-        with (place / f"{index.name}.features").open("wb") as stream:
-            stream.truncate(len(inside) * space.record_bytes)
-    opening, store = seconds(lambda: open_store(folder, space))
+        inside = keys[start : start + 256]
+        end = len(inside) * spec.image_bytes
+        header = {
+            "__metadata__": {"keys": " ".join(key.hex() for key in inside)},
+            "features": {
+                "dtype": "BF16",
+                "shape": [len(inside), spec.patches, spec.width],
+                "data_offsets": [0, end],
+            },
+        }
+        text = json.dumps(header).encode()
+        with (place / f"{start:032x}.safetensors").open("wb") as stream:
+            stream.write(len(text).to_bytes(8, "little") + text)
+            stream.truncate(8 + len(text) + end)
+    opening, store = seconds(lambda: open_store(folder, spec))
     looking, found = seconds(lambda: sum(key in store for key in keys))
     assert found == count
     names = [f"{index // 5}" for index in range(5 * count)]
     ordering, order = seconds(lambda: list(GroupedSampler(names, group_size=5, seed=0)))
     assert len(order) == 5 * count
     return {
-        "gigabytes_bfloat16": features_bytes(space, count) / 1e9,
+        "gigabytes_bfloat16": features_bytes(spec, count) / 1e9,
         "open_seconds": opening,
         "lookup_microseconds": looking / count * 1e6,
         "epoch_order_seconds": ordering,

@@ -5,9 +5,10 @@ Shape letters: I images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -34,28 +35,49 @@ def pixel_chunks(
         none, and for each source why it cannot be decoded, None where it can.
     """
     chunks = [sources[start : start + size] for start in range(0, len(sources), size)]
+    return read_chunks(chunks, collator.decode, collator.normalise, workers=workers)
+
+
+def read_chunks(
+    chunks: Sequence[Sequence[Any]],
+    read: Callable[[Any], Any],
+    join: Callable[[list[Any]], Tensor],
+    *,
+    workers: int,
+) -> Iterator[Chunk]:
+    """As `pixel_chunks`, of chunks of any items.
+
+    Args:
+        chunks: of items.
+        read: what is made of an item; raises `ImageError` where that cannot be.
+        join: the pixels (I, 3, height, width) of what was read.
+        workers: processes that read; 0 reads in this one.
+    """
+    if not chunks:
+        return
     loader: DataLoader[Chunk] = DataLoader(
         chunks,  # type: ignore[arg-type]
         batch_size=None,
-        collate_fn=_Reader(collator),
+        collate_fn=_Reader(read, join),
         num_workers=min(workers, len(chunks)),
     )
     yield from loader
 
 
+@dataclass(frozen=True)
 class _Reader:
-    """Decodes a chunk of sources; runs in the loader's workers."""
+    """Reads a chunk; runs in the loader's workers."""
 
-    def __init__(self, collator: Collator) -> None:
-        self.collator = collator
+    read: Callable[[Any], Any]
+    join: Callable[[list[Any]], Tensor]
 
-    def __call__(self, sources: Sequence[ImageSource]) -> Chunk:
-        images: list[Image] = []
+    def __call__(self, chunk: Sequence[Any]) -> Chunk:
+        found: list[Any] = []
         problems: list[ImageError | None] = []
-        for source in sources:
+        for item in chunk:
             try:
-                images.append(self.collator.decode(source))
+                found.append(self.read(item))
                 problems.append(None)
             except ImageError as error:
                 problems.append(error)
-        return self.collator.normalise(images) if images else None, problems
+        return self.join(found) if found else None, problems

@@ -1,4 +1,4 @@
-"""The feature cache at work: what a frozen ViT gives of a recipe's images, computed once."""
+"""Uses the feature cache for a recipe: outputs of the frozen ViT, computed once per image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from PIL.Image import Image
 from torch import Tensor
 
 from qvft.data.collate import Collator
-from qvft.data.features.cache_request import CacheRequest
 from qvft.data.features.cache_spec import FeatureSpec, StoredDtype, preprocessing_of, weights_sha256
-from qvft.data.features.content import contents_of
-from qvft.data.features.fill import Encode, fill
+from qvft.data.features.fill import Encode, Wanted, fill, require_room, wanted
 from qvft.data.features.folders import default_cache
-from qvft.data.features.size import require_room
 from qvft.data.features.store import Cached, Store, open_store
+from qvft.data.images.content_hash import PixelIds, pixel_ids
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import DataError, RecipeError, SpaceError, UserError
 from qvft.log import get_logger
@@ -59,9 +57,10 @@ def with_features(
     store: Store | None = None
     problem: UserError | None = None
     try:
-        store = open_store(default_cache(), _space(loaded, recipe, partial(_encode, loaded.model)))
-        needs = _needs(loaded, recipe, samples, augmented)
-        _require_room(store, needs, recipe)
+        store = open_store(default_cache(), _spec(loaded, recipe, partial(_encode, loaded.model)))
+        ids = _ids(recipe, [*augmented, *samples])
+        groups = _entries(store, loaded, recipe, ids, samples, augmented)
+        _require_room(store, [item.key for group in groups for item in group], recipe)
     except (DataError, RecipeError, SpaceError) as error:
         problem = error
     # All have looked before any fills the disk; what one host has no room for, none caches.
@@ -69,30 +68,45 @@ def with_features(
     if refused is not None:
         return _without(loaded, refused)
     assert store is not None
-    _fill(store, needs, loaded, workers=recipe.data.num_workers)
-    cached = Cached(store, needs.contents, augmentation=needs.augmentation)
+    _fill(store, groups, loaded, workers=recipe.data.num_workers)
+    augmentation = loaded.collator.augmentation
+    cached = Cached(store, ids, augmentation=augmentation.identity if augmentation else None)
     return replace(loaded, collator=replace(loaded.collator, features=cached))
 
 
-def _needs(
-    loaded: Loaded, recipe: Recipe, samples: Sequence[Sample], augmented: Sequence[Sample]
-) -> CacheRequest:
-    augmentation = loaded.collator.augmentation
-    named = {s.image.name: s.image for s in (*augmented, *samples)}
-    contents = contents_of(
-        list(named.values()),
+def _ids(recipe: Recipe, samples: Sequence[Sample]) -> PixelIds:
+    return pixel_ids(
+        [sample.image for sample in samples],
         max_pixels=recipe.data.max_image_pixels,
         threads=max(1, recipe.data.num_workers),
     )
+
+
+def _entries(
+    store: Store,
+    loaded: Loaded,
+    recipe: Recipe,
+    ids: PixelIds,
+    samples: Sequence[Sample],
+    augmented: Sequence[Sample],
+) -> tuple[list[Wanted], list[Wanted]]:
+    """What is wanted of images in one view, and of those in several; each is encoded by itself."""
+    images = list({s.image.name: s.image for s in (*augmented, *samples)}.values())
+    augmentation = loaded.collator.augmentation
     if augmentation is None:
-        return CacheRequest(contents, named, {}, 1, None)
-    in_views = {s.image.name: s.image for s in augmented}
-    return CacheRequest(
-        contents, named, in_views, recipe.data.augmentations_per_image + 1, augmentation.identity
+        return wanted(store.spec, images, ids), []
+    in_views = wanted(
+        store.spec,
+        list({s.image.name: s.image for s in augmented}.values()),
+        ids,
+        views=recipe.data.augmentations_per_image + 1,
+        augmentation=augmentation.identity,
     )
+    seen = {item.key for item in in_views}
+    return [item for item in wanted(store.spec, images, ids) if item.key not in seen], in_views
 
 
-def _fill(store: Store, needs: CacheRequest, loaded: Loaded, *, workers: int) -> None:
+def _fill(store: Store, groups: Sequence[list[Wanted]], loaded: Loaded, *, workers: int) -> None:
     """Every process computes its share of all. Where hosts do not see each other's files, what is
     missing then is computed by the processes of each host.
     """
@@ -101,15 +115,12 @@ def _fill(store: Store, needs: CacheRequest, loaded: Loaded, *, workers: int) ->
         (state.process_index, state.num_processes),
         (state.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
     ):
-        for sources, views in needs.groups():
+        for group in groups:
             fill(
                 store,
-                sources,
+                group,
                 partial(_encode, loaded.model),
                 read=partial(_read, loaded.collator),
-                contents=needs.contents,
-                views=views,
-                augmentation=needs.augmentation,
                 rank=rank,
                 world=world,
                 batch_size=CHUNK,
@@ -117,31 +128,23 @@ def _fill(store: Store, needs: CacheRequest, loaded: Loaded, *, workers: int) ->
             )
         state.wait_for_everyone()
         store.refresh()
-        if all(all_gather_object(all(key in store for key in needs.keys(store)))):
+        done = all(item.key in store for group in groups for item in group)
+        if all(all_gather_object(done)):
             break
 
 
-def _require_room(store: Store, needs: CacheRequest, recipe: Recipe) -> None:
-    """Checks that what is missing fits the limit and the disk, and says how much it is."""
-    keys = needs.keys(store)
-    present = sum(key in store for key in keys)
-    if present == len(keys):
+def _require_room(store: Store, keys: Sequence[bytes], recipe: Recipe) -> None:
+    """Checks that what is missing fits the limit and the disk, and logs how much it is."""
+    missing = sum(key not in store for key in keys)
+    if not missing:
         return
-    seen = needs.seen()
     missing_bytes = require_room(
-        default_cache(),
-        store.space,
-        len(seen),
-        views=needs.views if seen else 1,
-        plain=len(needs.plain()),
-        present=present,
-        limit_bytes=round(recipe.data.features_limit_gb * 1e9),
+        store, keys, limit_bytes=round(recipe.data.features_limit_gb * 1e9)
     )
     logger.info(
-        "features of %d of %d images%s are not cached yet: %.3g GB to %s",
-        len(keys) - present,
+        "features of %d of %d images (each view counts) are not cached yet: %.3g GB to %s",
+        missing,
         len(keys),
-        " and views" if seen else "",
         missing_bytes / 1e9,
         store.folder,
     )
@@ -180,16 +183,16 @@ def cache_features(
         SpaceError, DataError: the cache cannot be written to.
     """
     encode = partial(_encode, model)
-    space = _spec(model, collator, encode, vit=vit, stored="auto", attention=attention)
-    store = open_store(cache or default_cache(), space)
-    contents = contents_of(images, max_pixels=collator.max_image_pixels)
+    spec = _features_of(model, collator, encode, vit=vit, stored="auto", attention=attention)
+    store = open_store(cache or default_cache(), spec)
+    ids = pixel_ids(images, max_pixels=collator.max_image_pixels)
     read = partial(_read, collator)
-    fill(store, images, encode, read=read, contents=contents, workers=workers)
-    return Cached(store, contents)
+    fill(store, wanted(store.spec, images, ids), encode, read=read, workers=workers)
+    return Cached(store, ids)
 
 
-def _space(loaded: Loaded, recipe: Recipe, encode: Encode) -> FeatureSpec:
-    return _spec(
+def _spec(loaded: Loaded, recipe: Recipe, encode: Encode) -> FeatureSpec:
+    return _features_of(
         loaded.model,
         loaded.collator,
         encode,
@@ -199,7 +202,7 @@ def _space(loaded: Loaded, recipe: Recipe, encode: Encode) -> FeatureSpec:
     )
 
 
-def _spec(
+def _features_of(
     model: Any,
     collator: Collator,
     encode: Encode,

@@ -1,4 +1,4 @@
-"""Hashes of what a run has trained and of what it is asked about."""
+"""Hashes of what a run has trained and of the images it is asked about."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvft.data.formats.drawn import DrawnImage
-from qvft.data.sample import ImageFile, ImageInMemory, ImageSource, Sample
+from qvft.data.images.content_hash import content_id
+from qvft.data.sample import Sample
 from qvft.files import sha256_file
 
 # Files of an adapter folder that shape what the model says; its manifest holds the run's path.
@@ -27,21 +27,9 @@ def images_hash(samples: Sequence[Sample]) -> str | None:
     for sample in samples:
         source = sample.image
         if source.name not in known:
-            known[source.name] = _content(source)
+            known[source.name] = content_id(source)
         content = known[source.name]
         if content is None:
             return None
         digest.update(content.encode() + b"\n")
     return digest.hexdigest()
-
-
-def _content(source: ImageSource) -> str | None:
-    """What determines an image's pixels: a hash of its bytes, or a drawn scene's numbers."""
-    if isinstance(source, ImageFile):
-        return sha256_file(source.path)
-    if isinstance(source, ImageInMemory):
-        return source.content_id
-    if isinstance(source, DrawnImage):
-        return source.name
-    encoded = getattr(source, "encoded", None)  # an image inside a dataset
-    return hashlib.sha256(encoded()).hexdigest() if encoded else None

@@ -99,7 +99,7 @@ MISTAKES = {
     "nothing to convert": ("convert jsonl no.jsonl out.jsonl", "no.jsonl: no such file"),
     "format to convert": ("convert jsnl no.jsonl out.jsonl", "unknown format `jsnl`"),
     "no space to prune": ("features prune --cache empty --space x", "begin with `x`"),
-    "no cache": ("features verify --cache no", "--cache no: no such folder"),
+    "no cache": ("features prune --all --cache no", "--cache no: no such folder"),
     "other texts": (
         "train r.yaml run.dir=run train.resume=auto data.train.path=rows.jsonl",
         "rows.jsonl: other texts than the run in run",

@@ -23,8 +23,8 @@ from two_processes import (
     launched,
 )
 
-from qvft.data.features.folders import shard_names, space_folders
-from qvft.data.features.index import read_index
+from qvft.data.features.folders import shard_files, spaces
+from qvft.data.features.shards import read_keys
 from qvft.eval import main as evaluate
 from qvft.train import main as train
 
@@ -137,10 +137,10 @@ def test_two_processes_log_the_losses_of_one_once(pair: Pair, name: str) -> None
 
 def test_processes_fill_the_cache_together_and_no_image_twice(pair: Pair) -> None:
     keys, shards = [], []
-    for folder in space_folders(pair.two.parent / "cache"):
-        names = shard_names(folder)
-        shards.append(len(names))
-        keys.extend(key for name in names for key in read_index(folder, name).keys)
+    for space in spaces(pair.two.parent / "cache"):
+        found = shard_files(space.folder)
+        shards.append(len(found))
+        keys.extend(key for path in found for key in read_keys(path))
     assert len(keys) == len(set(keys))
     # Seven images are one chunk of 16, 24 are two, one for each process.
     assert shards == [3]

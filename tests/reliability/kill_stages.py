@@ -13,8 +13,8 @@ from typing import Any
 from qvft.files import sha256_file
 
 IMAGES = 48
-SHARD_RECORDS = 4
-"""Records of a shard of the cache, instead of 256, so that a pass over few images writes many."""
+SHARD_IMAGES = 4
+"""Images of a shard of the cache, instead of 256, so that a pass over few images writes many."""
 
 
 @dataclass(frozen=True)
@@ -138,28 +138,24 @@ def _cache(recipe: Path, folder: Path) -> int:
     from qvft.training.setup import training_setup
 
     os.environ["QVFT_CACHE"] = str(folder / "cache")
-    features.fill = partial(features.fill, shard_records=SHARD_RECORDS)
-    features.CHUNK = SHARD_RECORDS
+    features.fill = partial(features.fill, shard_images=SHARD_IMAGES)
+    features.CHUNK = SHARD_IMAGES
     return exit_status(lambda: training_setup(load_recipe(str(recipe), ())).cache_features())
 
 
 def _cached(folder: Path) -> dict[str, Any]:
-    """The record of each key, as the files hold it; a shard that is not whole is an error."""
-    from qvft.data.features.folders import INDEX, RECORDS, shard_names, space_folders
-    from qvft.data.features.index import read_index
-    from qvft.data.features.listing import verified_shard
+    """The features of each key, as the files hold them; a damaged shard is an error."""
+    from safetensors.torch import load_file
+
+    from qvft.data.features.folders import shard_files, spaces
+    from qvft.data.features.shards import read_keys
 
     found: dict[str, Any] = {}
-    for space in space_folders(folder / "cache"):
-        for name in shard_names(space):
-            assert verified_shard(space, name).error is None, f"{space / name}{INDEX}"
-            keys = read_index(space, name).keys
-            content = (space / f"{name}{RECORDS}").read_bytes()
-            size = len(content) // len(keys)
-            for number, key in enumerate(keys):
-                record = content[number * size : (number + 1) * size]
-                assert key.hex() not in found, "a record stands twice"
-                found[key.hex()] = hashlib.sha256(record).hexdigest()
+    for space in spaces(folder / "cache"):
+        for path in shard_files(space.folder):
+            for key, features in zip(read_keys(path), load_file(path)["features"], strict=True):
+                assert key.hex() not in found, "an image's features stand twice"
+                found[key.hex()] = hashlib.sha256(features.numpy().tobytes()).hexdigest()
     return found
 
 

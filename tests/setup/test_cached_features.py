@@ -60,7 +60,7 @@ def test_a_run_with_cached_features_is_the_run_without(
         # Six steps of AdamW at 1e-3: what a ViT pass over other batches rounds otherwise (1e-7)
         # may turn the sign of a gradient near zero, and a weight then goes the other way.
         torch.testing.assert_close(cached[name], value, rtol=0, atol=1e-4, msg=name)
-    assert list(cache.glob("*/*.features"))
+    assert list(cache.glob("*/*.safetensors"))
 
 
 def test_features_are_computed_once_for_all_runs(
@@ -122,7 +122,7 @@ def test_a_limit_is_kept_to_and_the_vit_stays(
     assert "the features of 24 images take" in caplog.text
     assert work.loaded.collator.features is None
     assert float(next(work.loaded.model.vision_model.parameters()).abs().max()) > 0
-    assert not list(cache.glob("*/*.features"))
+    assert not list(cache.glob("*/*.safetensors"))
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(

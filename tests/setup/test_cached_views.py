@@ -109,11 +109,11 @@ def test_training_images_alone_have_views(
 def test_the_limit_counts_views(
     recipe_file: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # 16 records of 8,832 bytes with their place in the index; 8 would be within.
+    # 16 of 8,704 bytes with their part of the header; 8 would be within.
     limit = "data.features_limit_gb=1e-4"
     work = built(recipe_file, "train.eval_steps=2", "data.train.limit=4", limit)
     work.cache_features()
-    assert "the features of 8 images, 4 of them in 3 views each, take" in caplog.text
+    assert "the features of 16 images" in caplog.text
     assert "have fewer views" in caplog.text
     assert work.loaded.collator.features is None
 

@@ -1,6 +1,6 @@
-"""The feature cache: what a frozen ViT gives of an image, computed once and kept in shards.
+"""Feature cache: outputs of a frozen ViT, computed once per image and kept in safetensors shards.
 
-`space` says what all features of a folder have in common, `content` and `key` which image a record
-is of; `fill` computes what is missing, `store` finds it again, `listing` and `pruning` look after
-the folders. Nothing here knows a model: whoever fills passes a function that encodes pixels.
+`cache_spec` says what features depend on and makes their keys; `fill` computes what is missing,
+`shards` writes and reads one file, `store` finds features by key or by image; `folders` lists and
+prunes. Nothing here depends on a model: the caller passes the function that encodes pixels.
 """

@@ -1,4 +1,4 @@
-"""What all features of one folder share: the ViT, what is done to an image before it, the format.
+"""What cached features depend on (ViT, preprocessing, dtype, format), and an image's cache key.
 
 Shape letters: P patches, W ViT width.
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
-from qvft.errors import DataError
 from qvft.json_files import sha256_json
 
 if TYPE_CHECKING:
@@ -21,33 +20,32 @@ if TYPE_CHECKING:
 
 StoredDtype = Literal["bfloat16", "float32", "int8"]
 
-LAYOUT = 1
-"""Raised when records or indexes of shards are laid out differently."""
+FORMAT = 2
+"""Raised when shards are laid out differently. Spaces of other formats are never read."""
 
 DECODING = 1
 """Raised when `data.images.decoding.decode` gives other pixels of some image than before: its
 orientation, transparency, grey or ink. A test pins what it gives."""
 
-_BYTES = {"bfloat16": 2, "float32": 4, "int8": 1}
+_VALUE_BYTES = {"bfloat16": 2, "float32": 4, "int8": 1}
 _SCALE_BYTES = 4
-_ALIGNED_BYTES = 64
 _LIBRARIES = ("pillow", "torchvision", "transformers")
 _SETTINGS_OF_NO_EFFECT = ("auto_map", "image_processor_type", "processor_class")
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What has to be equal for one feature to stand for another.
+    """What all features of one space of the cache have in common.
 
     Attributes:
-        vit: what listings call the ViT; the one attribute that is no part of the identity.
+        vit: the ViT's name in listings; the one attribute that is no part of the identity.
         vit_sha256: of its weights, see `weights_sha256`.
         vit_settings: what else determines its output: its config, which layer is read.
         preprocessing: what is done to an image before it, see `preprocessing_of`.
-        compute_dtype: what the ViT calculates in, e.g. `float32`.
+        compute_dtype: what the ViT computes in, e.g. `float32`.
         stored_dtype: what is kept: `float32` exactly, `bfloat16` rounded to nearest, `int8` with
             a float32 scale per token.
-        patches: P, tokens of an image, with the class token where there is one.
+        patches: P, tokens per image, with the class token where there is one.
         width: W.
     """
 
@@ -64,8 +62,7 @@ class FeatureSpec:
     def identity(self) -> dict[str, Any]:
         """Everything that the features depend on, as JSON."""
         return {
-            "layout": LAYOUT,
-            "byte_order": sys.byteorder,
+            "format": FORMAT,
             "vit_sha256": self.vit_sha256,
             "vit_settings": dict(self.vit_settings),
             "preprocessing": dict(self.preprocessing),
@@ -75,54 +72,32 @@ class FeatureSpec:
             "width": self.width,
         }
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hex SHA-256 of the identity; the name of the space's folder."""
         return sha256_json(self.identity)
 
     @property
-    def values_bytes(self) -> int:
-        """Bytes of an image's P x W values, without scales."""
-        return self.patches * self.width * _BYTES[self.stored_dtype]
+    def image_bytes(self) -> int:
+        """Bytes of an image's P x W values and, with int8, of its P scales."""
+        values = self.patches * self.width * _VALUE_BYTES[self.stored_dtype]
+        return values + (self.patches * _SCALE_BYTES if self.stored_dtype == "int8" else 0)
 
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of an image's values and, with int8, of its scales behind them."""
-        scales = -self.values_bytes % _SCALE_BYTES + self.patches * _SCALE_BYTES
-        return self.values_bytes + (scales if self.stored_dtype == "int8" else 0)
+    def key(
+        self, content: str, *, view: int = 0, augmentation: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """32 bytes that differ wherever the features of an image may differ.
 
-    @property
-    def record_bytes(self) -> int:
-        """Bytes from one record of a shard to the next: the payload, filled up to 64."""
-        return self.payload_bytes + -self.payload_bytes % _ALIGNED_BYTES
-
-
-def space_json(space: FeatureSpec) -> dict[str, Any]:
-    """A space as its folder keeps it."""
-    return {"vit": space.vit, **space.identity}
-
-
-def space_of(content: Any, *, where: str) -> FeatureSpec:
-    """The space that a folder's `space.json` describes.
-
-    Raises:
-        DataError: it is none of this version's layout, or incomplete.
-    """
-    try:
-        known = {name: content[name] for name in FeatureSpec.__dataclass_fields__}
-        space = FeatureSpec(**known)
-        whole = space_json(space) == content and space.stored_dtype in get_args(StoredDtype)
-        whole = whole and isinstance(space.patches * space.width, int)
-    except (KeyError, TypeError, ValueError):
-        whole = False
-    if not whole:
-        raise DataError(
-            "no description of features",
-            where=where,
-            expected=f"one of layout {LAYOUT}, written on a machine of this byte order",
-            do="fill this space again, which writes it anew, or remove the space",
-        )
-    return space
+        Args:
+            content: of the image, as `data.images.content_hash.pixels_id` gives it.
+            view: 0 is the image as it is; 1, 2, ... are augmented views of it.
+            augmentation: what is done to the views, its seed included; only for views above 0, so
+                that plain views are shared by recipes with different augmentations.
+        """
+        assert view >= 0, "views are counted from 0"
+        assert bool(view) == (augmentation is not None), "views above 0, and they alone, have one"
+        how = sha256_json(dict(augmentation)) if augmentation is not None else ""
+        return hashlib.sha256(f"{self.id}\n{content}\n{view}\n{how}".encode()).digest()
 
 
 def weights_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -1,234 +1,218 @@
-"""Computing the features that are missing, in a pass of its own that can be killed and restarted.
+"""Filling the feature cache: computes missing features, in a pass that may be killed and restarted.
 
 Shape letters: I images, P patches, W ViT width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from rich.progress import Progress
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from qvft.data.features.content import Contents, contents_of
-from qvft.data.features.orphaned_files import remove_leftovers
-from qvft.data.features.shards import Record, write_shards
-from qvft.data.features.size import require_room
+from qvft.data.features.cache_spec import FeatureSpec
+from qvft.data.features.folders import remove_abandoned
+from qvft.data.features.shards import stored
 from qvft.data.features.store import Store
+from qvft.data.images.content_hash import PixelIds
+from qvft.data.pixels import read_chunks
 from qvft.data.sample import ImageSource
-from qvft.errors import FailedError, ImageError
-from qvft.log import stderr
+from qvft.errors import FailedError, ImageError, RecipeError
+from qvft.files import require_space
+from qvft.locks import in_turn
+from qvft.log import get_logger, stderr
+
+logger = get_logger(__name__)
 
 Read = Callable[[ImageSource, int], Tensor]
 """Normalised pixels (3, height, width) of an image's view, a function of both alone, so that a pass
 may stop and go on anywhere. Raises `ImageError`. Runs in workers."""
 
 Encode = Callable[[Tensor], Tensor]
-"""ViT features (I, P, W) of pixels (I, 3, height, width)."""
+"""ViT features (I, P, W) of pixels (I, 3, height, width), in a new tensor for each call."""
 
-SHARD_RECORDS, SHARD_SECONDS = 256, 300.0
-"""A shard is closed after so many records or seconds: what a kill can lose. BLIP-2's 256 records
-in bfloat16 are 185 MB."""
+SHARD_IMAGES, SHARD_SECONDS = 256, 300.0
+"""A shard is closed after so many images or seconds: what a kill can lose. BLIP-2's 256 images in
+bfloat16 are 185 MB; while a shard is written, it is in memory twice."""
 
-
-@dataclass(frozen=True)
-class Filled:
-    """What a pass of this process did.
-
-    Attributes:
-        contents: of all images, for `store.Cached`.
-        written: records computed and stored.
-        present: records of its share that were there before.
-        unusable: by the image's name, why it has no features.
-    """
-
-    contents: Contents
-    written: int
-    present: int
-    unusable: Mapping[str, ImageError]
+_HEADER_BYTES = 128
+"""Of an image's key and its part of a shard's header, rounded up."""
 
 
 @dataclass(frozen=True)
-class _Item:
-    """A record that is wanted: what it is of."""
+class Wanted:
+    """An entry that the cache is to have: an image in one view, and its key."""
 
     key: bytes
     source: ImageSource
     view: int
 
 
+def wanted(
+    spec: FeatureSpec,
+    sources: Sequence[ImageSource],
+    ids: PixelIds,
+    *,
+    views: int = 1,
+    augmentation: Mapping[str, Any] | None = None,
+) -> list[Wanted]:
+    """The entries of images: equal ones once, and none for images that cannot be read.
+
+    Args:
+        spec: of the features.
+        sources: the images.
+        ids: of all of them, from `content_hash.pixel_ids`.
+        views: of each image; 0 is the plain one, the others are `augmentation`'s.
+        augmentation: identifies what a `Read` does for views above 0, its seed included.
+    """
+    found: dict[bytes, Wanted] = {}
+    for source in sources:
+        content = ids[source.name]
+        if not isinstance(content, ImageError):
+            for view in range(views):
+                key = spec.key(content, view=view, augmentation=augmentation if view else None)
+                found.setdefault(key, Wanted(key, source, view))
+    return list(found.values())
+
+
+def features_bytes(spec: FeatureSpec, images: int) -> int:
+    """Bytes on the disk of the features of `images`; a view counts as an image."""
+    return images * (spec.image_bytes + _HEADER_BYTES)
+
+
+def require_room(store: Store, keys: Collection[bytes], *, limit_bytes: int | None = None) -> int:
+    """Bytes that are still to be written, after checking that they may and can be.
+
+    Args:
+        store: where they will be written.
+        keys: of all entries that are wanted; those that are there count for the limit alone.
+        limit_bytes: what all of them may take together; None: any.
+
+    Raises:
+        RecipeError: they would take more than the limit.
+        SpaceError: the disk has not that much room.
+    """
+    spec, total = store.spec, features_bytes(store.spec, len(keys))
+    if limit_bytes is not None and total > limit_bytes:
+        raise RecipeError(
+            f"the features of {len(keys)} images take {total / 1e9:.3g} GB "
+            f"({spec.image_bytes} bytes each, {spec.stored_dtype}; a view counts as an image)",
+            where="data.features",
+            expected=f"at most {limit_bytes / 1e9:.3g} GB",
+            do="raise the limit, keep them in fewer bytes, have fewer views, or turn the cache off",
+        )
+    missing = features_bytes(spec, sum(key not in store for key in keys))
+    require_space(store.folder, missing)
+    return missing
+
+
 def fill(
     store: Store,
-    sources: Sequence[ImageSource],
+    items: Sequence[Wanted],
     encode: Encode,
     *,
     read: Read,
-    contents: Contents | None = None,
-    views: int = 1,
-    augmentation: Mapping[str, Any] | None = None,
     rank: int = 0,
     world: int = 1,
     batch_size: int = 16,
     workers: int = 0,
-    shard_records: int = SHARD_RECORDS,
+    shard_images: int = SHARD_IMAGES,
     shard_seconds: float = SHARD_SECONDS,
-    limit_bytes: int | None = None,
-    label: str = "features",
-) -> Filled:
-    """Computes and stores what `store` lacks of the images, this process's share of it.
+) -> dict[str, ImageError]:
+    """Computes and stores what `store` lacks of this process's share of `items`.
 
     Images are encoded in chunks that depend on their order and on `batch_size` alone, and a chunk
     is stored whole: features are the same bits whether the pass was killed or not, and whatever
-    the number of processes. Processes need not know of each other; after the last one has
-    returned, `store.refresh()` finds the others' shards.
+    the number of processes. Another program that fills the same folder waits for its turn, then
+    computes what is still missing. `store.refresh()` finds what other processes have written.
 
     Args:
-        sources: images; those of equal content are encoded once.
+        items: from `wanted`.
         encode: the ViT; called without gradients.
         read: decodes, augments and normalises one image.
-        contents: if they are known already.
-        views: of each image; 0 is the plain one, the others are `augmentation`'s.
-        augmentation: identifies what `read` does for views above 0, its seed included.
         rank, world: which share of the chunks this process takes.
         batch_size: images encoded together.
         workers: processes that decode; 0 decodes in this one.
-        shard_records, shard_seconds: when a shard is closed.
-        limit_bytes: what the features of these images may take on the disk; None: any.
-        label: of the progress bar.
+        shard_images, shard_seconds: when a shard is closed.
+
+    Returns:
+        By the image's name, why it has no features.
 
     Raises:
-        RecipeError: they would take more; nothing was computed.
-        SpaceError: there is not enough room, before the first is computed or later all the same;
-            what was written stays.
+        SpaceError: the disk is full; what was written stays.
         FailedError: a feature is not finite.
         DataError: the cache cannot be written to.
     """
-    remove_leftovers(store.folder)
-    if contents is None:
-        contents = contents_of(sources, threads=workers)
-    unusable, wanted = _wanted(store, sources, contents, views=views, augmentation=augmentation)
-    require_room(
+    starts = range(rank * batch_size, len(items), world * batch_size)
+    chunks = [items[start : start + batch_size] for start in starts]
+    if not _missing(store, chunks):
+        return {}
+    with in_turn(
         store.folder,
-        store.space,
-        len(wanted) // views,
-        views=views,
-        present=sum(item.key in store for item in wanted),
-        limit_bytes=limit_bytes,
-    )
-    starts = range(rank * batch_size, len(wanted), world * batch_size)
-    mine = [wanted[start : start + batch_size] for start in starts]
-    missing = [[item for item in chunk if item.key not in store] for chunk in mine]
-    todo = [chunk for chunk in missing if chunk]
-    share, count = sum(map(len, mine)), sum(map(len, todo))
-    encoded = _encoded(store, todo, encode, read=read, workers=workers, unusable=unusable)
-    written = 0
-    # Where nobody watches, a bar would fill the log with blank lines.
-    hidden = not stderr.is_terminal or rank != 0
-    with Progress(console=stderr, transient=True, disable=hidden) as progress:
-        task = progress.add_task(label, total=share, completed=share - count)
+        f"fill-{rank}",  # the processes of one program fill at once
+        waiting=lambda busy: logger.info("the feature cache is filled in turn: %s", busy.given),
+    ):
+        for path in store.damaged:
+            path.unlink(missing_ok=True)
+        remove_abandoned(store.folder)
+        store.refresh()
+        todo, share = _missing(store, chunks), sum(map(len, chunks))
+        unusable: dict[str, ImageError] = {}
+        keys: list[bytes] = []
+        parts: list[dict[str, Tensor]] = []
+        begun = time.monotonic()
 
-        def watched() -> Iterator[list[Record]]:
-            for seen, records in encoded:
-                progress.advance(task, seen)
-                yield records
+        def close_shard() -> None:
+            nonlocal keys, parts, begun
+            complete = keys, parts
+            keys, parts, begun = [], [], time.monotonic()
+            store.add(*complete)
 
-        for index in write_shards(
-            store.folder,
-            store.space,
-            watched(),
-            records=shard_records,
-            seconds=shard_seconds,
-            rank=rank,
-        ):
-            store.include(index)
-            written += len(index.keys)
-    return Filled(contents, written, share - count, unusable)
-
-
-def _wanted(
-    store: Store,
-    sources: Sequence[ImageSource],
-    contents: Contents,
-    *,
-    views: int,
-    augmentation: Mapping[str, Any] | None,
-) -> tuple[dict[str, ImageError], list[_Item]]:
-    """The images that cannot be read, and what is wanted of the others, each record once."""
-    unusable: dict[str, ImageError] = {}
-    wanted: dict[bytes, _Item] = {}
-    for source in sources:
-        content = contents[source.name]
-        if isinstance(content, ImageError):
-            unusable[source.name] = content
-            continue
-        for view in range(views):
-            key = store.key(content, view=view, augmentation=augmentation if view else None)
-            wanted.setdefault(key, _Item(key, source, view))
-    return unusable, list(wanted.values())
-
-
-def _encoded(
-    store: Store,
-    chunks: Sequence[Sequence[_Item]],
-    encode: Encode,
-    *,
-    read: Read,
-    workers: int,
-    unusable: dict[str, ImageError],
-) -> Iterator[tuple[int, list[Record]]]:
-    """For each chunk its length and the records of its usable images; the others are noted."""
-    loader: DataLoader[Any] = DataLoader(
-        chunks,  # type: ignore[arg-type]
-        batch_size=None,
-        collate_fn=_Reader(read),
-        num_workers=min(workers, len(chunks)),
-    )
-    for chunk, (pixels, problems) in zip(chunks, loader if chunks else (), strict=True):
-        validate_images = []
-        for item, problem in zip(chunk, problems, strict=True):
-            if problem is None:
-                validate_images.append(item)
-            else:
-                unusable[item.source.name] = problem
-        records: list[Record] = []
-        if pixels is not None:
-            with torch.no_grad():
-                features = encode(pixels).detach().cpu()
-            expected = (len(validate_images), store.space.patches, store.space.width)
-            assert features.shape == expected, f"{tuple(features.shape)}, not {expected}"
-            for item, one in zip(validate_images, features, strict=True):
-                _require_finite(one, item)
-                records.append((item.key, one))
-        yield len(chunk), records
-
-
-def _require_finite(features: Tensor, item: _Item) -> None:
-    if not bool(torch.isfinite(features).all()):
-        count = int((~torch.isfinite(features)).sum())
-        raise FailedError(
-            f"{item.source.name}: {count} of {features.numel()} ViT features are not finite, "
-            "expected numbers; nothing of its batch was stored; compute the ViT in bfloat16 or "
-            "float32, and check its weights."
-        )
-
-
-class _Reader:
-    """Reads a chunk's images; runs in the loader's workers."""
-
-    def __init__(self, read: Read) -> None:
-        self.read = read
-
-    def __call__(self, chunk: Sequence[_Item]) -> tuple[Tensor | None, list[ImageError | None]]:
-        pixels: list[Tensor] = []
-        problems: list[ImageError | None] = []
-        for item in chunk:
+        # Where nobody watches, a bar would fill the log with blank lines.
+        hidden = not stderr.is_terminal or rank != 0
+        with Progress(console=stderr, transient=True, disable=hidden) as progress:
+            bar = progress.add_task("features", total=share, completed=share - sum(map(len, todo)))
+            read_in_workers = read_chunks(todo, partial(_read, read), torch.stack, workers=workers)
             try:
-                pixels.append(self.read(item.source, item.view))
-                problems.append(None)
-            except ImageError as error:
-                problems.append(error)
-        return torch.stack(pixels) if pixels else None, problems
+                for chunk, (pixels, problems) in zip(todo, read_in_workers, strict=True):
+                    progress.advance(bar, len(chunk))
+                    pairs = list(zip(chunk, problems, strict=True))
+                    unusable |= {item.source.name: error for item, error in pairs if error}
+                    if pixels is not None:
+                        good = [item for item, error in pairs if error is None]
+                        parts.append(stored(store.spec, _encoded(encode, pixels, good)))
+                        keys += [item.key for item in good]
+                    if len(keys) >= shard_images or time.monotonic() - begun >= shard_seconds:
+                        close_shard()
+            finally:  # Ctrl-C and errors lose nothing that was computed
+                close_shard()
+    return unusable
+
+
+def _missing(store: Store, chunks: Sequence[Sequence[Wanted]]) -> list[list[Wanted]]:
+    found = [[item for item in chunk if item.key not in store] for chunk in chunks]
+    return [chunk for chunk in found if chunk]
+
+
+def _read(read: Read, item: Wanted) -> Tensor:
+    return read(item.source, item.view)
+
+
+def _encoded(encode: Encode, pixels: Tensor, items: Sequence[Wanted]) -> Tensor:
+    """Features (I, P, W), all of them finite."""
+    with torch.no_grad():
+        features = encode(pixels)
+    finite = torch.isfinite(features).flatten(1)
+    for item, one in zip(items, finite, strict=True):
+        if not bool(one.all()):
+            raise FailedError(
+                f"{item.source.name}: {int((~one).sum())} of {one.numel()} ViT features are not "
+                "finite, expected numbers; nothing of its batch was stored; compute the ViT in "
+                "bfloat16 or float32, and check its weights."
+            )
+    return features

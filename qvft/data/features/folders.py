@@ -1,21 +1,47 @@
-"""Where features lie: a cache has a folder for each space, a space's folder two files a shard."""
+"""Folders of the feature cache: where they are, what they hold, pruning. Does not import torch."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from qvft.data.features.cache_spec import FeatureSpec, space_of
+from qvft.data.features.cache_spec import FORMAT
 from qvft.errors import DataError, UserError
 from qvft.files import given_path
 from qvft.json_files import read_json
+from qvft.locks import LOCK
 
-SPACE_FILE = "space.json"
-RECORDS, INDEX = ".features", ".index.json"
-"""How the two files of a shard end; a shard is there once its index is."""
+SPACE_FILE, SHARD = "space.json", ".safetensors"
+_OF_FORMAT_1 = (".features", ".index.json")
+ABANDONED_AFTER_S = 3600.0
+"""Seconds after which a partial file that nobody writes to counts as left by a killed process."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """A folder of a cache: the features of one ViT, preprocessing and stored type.
+
+    Attributes:
+        folder: named by the spec's id.
+        described: its `space.json`; empty where that is damaged.
+        files: the cache's own in it, but for those that may be being written.
+        last_used: seconds since 1970 at which one of them was last read or written.
+    """
+
+    folder: Path
+    described: Mapping[str, Any]
+    files: tuple[Path, ...]
+    last_used: float
+
+    @property
+    def other_format(self) -> bool:
+        """Whether it is of another format than this version's, which does not read it."""
+        return bool(self.described) and self.described.get("format") != FORMAT
 
 
 def default_cache() -> Path:
@@ -30,36 +56,31 @@ def default_cache() -> Path:
         raise DataError("no home folder", where="features cache", do="set QVFT_CACHE") from error
 
 
-def space_folders(cache: Path) -> Iterator[Path]:
-    """The folders of a cache that say what they hold, in order of names."""
-    yield from sorted(path.parent for path in cache.glob(f"*/{SPACE_FILE}"))
+def shard_files(folder: Path) -> list[Path]:
+    """The complete shards of a space's folder, in order of names; none where there is no folder."""
+    return sorted(path for path in folder.glob(f"*{SHARD}") if path.name[0] != ".")
 
 
-def shard_names(folder: Path) -> list[str]:
-    """The shards of a space's folder that are whole, in order; none where there is no folder."""
-    with contextlib.suppress(FileNotFoundError):
-        names = [entry.name for entry in os.scandir(folder)]
-        return sorted(n.removesuffix(INDEX) for n in names if n.endswith(INDEX) and n[0] != ".")
-    return []
+def description(folder: Path) -> dict[str, Any]:
+    """What `space.json` says of a folder; empty where it is missing or damaged."""
+    try:
+        found = read_json(folder / SPACE_FILE)
+    except DataError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def read_space(folder: Path) -> FeatureSpec:
-    """The space whose folder this is.
-
-    Raises:
-        DataError: no readable description, or one that does not belong to a folder of this name.
-    """
-    path = folder / SPACE_FILE
-    space = space_of(read_json(path), where=str(path))
-    if space.id != folder.name:
-        raise DataError(
-            f"describes {space.id}", where=str(path), expected=f"what {folder.name} holds"
-        )
-    return space
+def spaces(cache: Path) -> list[Space]:
+    """The spaces of a cache, in order of names."""
+    found = []
+    for folder in sorted(path.parent for path in cache.glob(f"*/{SPACE_FILE}")):
+        files = tuple(_own_files(folder))
+        found.append(Space(folder, description(folder), files, max(map(_last_change, files))))
+    return found
 
 
 def bytes_of(files: Iterable[Path]) -> int:
-    """Bytes that files take; those that others have removed or renamed meanwhile count for none."""
+    """Bytes of files; those that other processes have removed meanwhile count for none."""
     total = 0
     for file in files:
         with contextlib.suppress(FileNotFoundError):
@@ -67,9 +88,51 @@ def bytes_of(files: Iterable[Path]) -> int:
     return total
 
 
-def last_change(file: Path) -> float:
-    """Seconds since 1970: of an index, when its shard was last mapped. Now, where it is gone."""
+def remove(space: Space) -> None:
+    """Removes a space, but for files that are not the cache's own.
+
+    A process that has mapped a shard keeps reading it.
+
+    Raises:
+        DataError: a file cannot be removed.
+    """
+    for path in space.files:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"cannot be removed ({error.strerror})", where=str(path), do="check its folder"
+            ) from error
+    with contextlib.suppress(OSError):  # something is left in it
+        space.folder.rmdir()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what killed processes left half-written."""
+    for path in _own_files(folder):
+        if _is_partial(path):
+            with contextlib.suppress(OSError):  # another process was faster, or a read-only cache
+                path.unlink()
+
+
+def _own_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if _is_partial(path):
+            if _last_change(path) < time.time() - ABANDONED_AFTER_S:
+                yield path
+        elif path.name.endswith((SHARD, LOCK, *_OF_FORMAT_1)):
+            yield path
+    yield folder / SPACE_FILE
+
+
+def _is_partial(path: Path) -> bool:
+    """Whether a file is half-written: by us, or by safetensors, which names it `.tmp...`."""
+    return path.name.startswith(".tmp") or (path.name[0] == "." and path.suffix == ".partial")
+
+
+def _last_change(path: Path) -> float:
+    """Seconds since 1970: of a shard, when it was last mapped. Now, where it is gone."""
     try:
-        return file.stat().st_mtime
+        return path.stat().st_mtime
     except FileNotFoundError:
         return time.time()

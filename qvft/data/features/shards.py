@@ -1,196 +1,146 @@
-"""Writing shards, each whole or not at all, and reading them through memory maps.
+"""Feature shards: safetensors files of many images' features, written atomically, memory-mapped.
 
-Shape letters: P patches, W ViT width.
+A shard holds `features` (N, P, W) and, with int8, `scales` (N, P); its metadata holds the N keys.
+Shape letters: N images of a shard, P patches, W ViT width.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import hashlib
-import json
 import os
-import time
 import uuid
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
 
 from qvft.data.features.cache_spec import FeatureSpec
-from qvft.data.features.codec import from_record, to_record
-from qvft.data.features.folders import INDEX, RECORDS
-from qvft.data.features.index import PRUNE, Index, index_json
-from qvft.disk import not_written
+from qvft.data.features.folders import SHARD
+from qvft.disk import error_number, not_written
 from qvft.errors import DataError, QvftError, SpaceError
 from qvft.files import new_file
 
-Record = tuple[bytes, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Growing:
-    """A shard while it is written; its records go to the disk as they come."""
-
-    def __init__(self, space: FeatureSpec, file: IO[bytes]) -> None:
-        self._space, self._file, self._digest = space, file, hashlib.sha256()
-        self._keys: list[bytes] = []
-        self._checksums: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def add(self, key: bytes, features: Tensor) -> None:
-        """Appends features (P, W)."""
-        payload = to_record(self._space, features).numpy().data
-        for part in (payload, bytes(self._space.record_bytes - self._space.payload_bytes)):
-            self._file.write(part)
-            self._digest.update(part)
-        self._keys.append(key)
-        self._checksums.append(zlib.crc32(payload, zlib.crc32(key)))
-
-    def index(self, name: str) -> Index:
-        """What the shard holds; nothing is added afterwards."""
-        for key in self._keys:
-            self._digest.update(key)
-        return Index(name, tuple(self._keys), tuple(self._checksums), self._digest.hexdigest())
+_INT8_MAX = 127
 
 
-@contextmanager
-def new_shard(folder: Path, space: FeatureSpec, name: str) -> Iterator[Growing]:
-    """Yields a shard that can be seen only once the block has ended without an error.
+def stored(spec: FeatureSpec, features: Tensor) -> dict[str, Tensor]:
+    """The tensors that a shard keeps of features (N, P, W).
 
-    Its records are on the disk before its index is, and the index before the block is left.
+    With int8 each token t is kept as round(x / s) with s = max|x| / 127, so that a value is off by
+    at most s / 2, but for float32's rounding.
+    """
+    import torch
+
+    assert features.shape[1:] == (spec.patches, spec.width), tuple(features.shape)
+    features = features.detach().cpu()
+    if spec.stored_dtype != "int8":
+        return {"features": features.to(getattr(torch, spec.stored_dtype))}
+    exact = features.float()
+    scales = exact.abs().amax(dim=-1) / _INT8_MAX
+    steps = exact / scales.where(scales > 0, torch.ones_like(scales))[..., None]
+    values = steps.round().clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8)
+    return {"features": values, "scales": scales}
+
+
+def write_shard(folder: Path, keys: Sequence[bytes], chunks: Sequence[dict[str, Tensor]]) -> Path:
+    """Writes chunks from `stored` as one new shard, which has its name once it is on the disk.
+
+    Args:
+        folder: of the space.
+        keys: of the images of all chunks, in order.
 
     Raises:
         SpaceError: the disk or the quota is full.
         DataError: the folder cannot be written to.
     """
+    import torch
+    from safetensors.torch import save_file
+
+    path = folder / f"{uuid.uuid4().hex}{SHARD}"
+    tensors = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    assert all(len(keys) == len(tensor) for tensor in tensors.values())
     try:
-        with new_file(folder / f"{name}{RECORDS}") as partial, partial.open("xb") as file:
-            shard = Growing(space, file)
-            yield shard
-        text = json.dumps(index_json(shard.index(name)))
-        with new_file(folder / f"{name}{INDEX}") as partial, partial.open("xb") as file:
-            file.write(text.encode())
+        with new_file(path) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode
+            save_file(tensors, partial, metadata={"keys": " ".join(key.hex() for key in keys)})
+            partial.chmod(mode)  # safetensors lets nobody but its owner read a file
     except QvftError:
         raise
-    except OSError as error:
-        if error.errno in _NO_ROOM:
+    except (OSError, SafetensorError) as error:
+        number = error_number(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
             raise SpaceError(
-                f"no room left ({error.strerror}); the shards written before are whole",
+                f"no room left ({os.strerror(number)}); the shards written before are complete",
                 where=str(folder),
                 do="free some room and start again: it goes on where it stopped",
             ) from error
-        raise not_written(error, folder / name) from error
+        raise not_written(OSError(number, str(error)), path) from error
+    return path
 
 
-def write_shards(
-    folder: Path,
-    space: FeatureSpec,
-    chunks: Iterator[Sequence[Record]],
-    *,
-    records: int,
-    seconds: float,
-    rank: int = 0,
-) -> Iterator[Index]:
-    """Writes chunks of records into new shards; yields the index of each as soon as it is there.
+def read_keys(path: Path) -> list[bytes]:
+    """The keys of a shard's images, from its header; does not import torch.
 
-    A chunk is never divided among shards. If `chunks` raises, the shard is closed with what it
-    has before the error goes on.
-
-    Args:
-        records: a shard is closed once it holds as many, or more.
-        seconds: ... or once it has been open for so long, so that slow encoders lose little.
-        rank: only a part of the shards' names; what keeps them apart is drawn at random.
+    Raises:
+        DataError: the file is damaged: cut or lengthened, or its header cannot be read.
+        OSError: it cannot be opened.
     """
-    stopped: BaseException | None = None
-    first = next(chunks, None)
-    while first is not None:
-        name = f"{rank:05d}-{uuid.uuid4().hex}"
-        with new_shard(folder, space, name) as shard:
-            closing = time.monotonic() + seconds
-            chunk: Sequence[Record] | None = first
-            while chunk is not None:
-                for key, features in chunk:
-                    shard.add(key, features)
-                if len(shard) >= records or time.monotonic() >= closing:
-                    break
-                try:
-                    chunk = next(chunks, None)
-                except BaseException as error:
-                    stopped, chunk = error, None
-        yield shard.index(name)
-        if stopped is not None:
-            raise stopped
-        first = next(chunks, None)
+    try:
+        with safe_open(path, "np") as file:
+            keys = [bytes.fromhex(key) for key in file.metadata()["keys"].split()]
+            lengths = {file.get_slice(name).get_shape()[0] for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"damaged ({error})", where=str(path)) from error
+    if lengths != {len(keys)}:
+        raise DataError(f"damaged: {len(keys)} keys for {lengths} images", where=str(path))
+    return keys
 
 
 class Shard:
-    """A whole shard, mapped into memory: what is read of it is loaded, the rest is not.
+    """A complete shard, memory-mapped at its first use: what is read of it is loaded, no more.
 
     Args:
-        folder: of its space.
-        space: whose features it holds.
-        index: what `read_index` gave.
+        path: of its file.
+        spec: of its features.
     """
 
-    def __init__(self, folder: Path, space: FeatureSpec, index: Index) -> None:
-        self._space, self._index = space, index
-        self._path = folder / f"{index.name}{RECORDS}"
-        self._map: Tensor | None = None
-        self._checked = bytearray(len(index.keys))
+    def __init__(self, path: Path, spec: FeatureSpec) -> None:
+        self.path, self._spec = path, spec
+        self._mapped: dict[str, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}  # a spawned worker maps the file itself
+        return {**self.__dict__, "_mapped": None}  # a spawned worker maps the file itself
 
     def features(self, number: int) -> Tensor:
-        """Features (P, W) of a record, whose checksum is compared when it is first read.
-
-        They are a view of the map (int8: float32 of their own) and must not be altered: the file
-        would stay as it is, but later reads of this process would see the change.
+        """Features (P, W) of an image: a view of the map, not to be altered, since later reads of
+        this process would see the change; with int8 float32 in memory of their own.
 
         Raises:
-            DataError: the record is damaged, or the shard is gone.
+            DataError: the shard is gone, or was cut.
         """
-        start = number * self._space.record_bytes
-        payload = self._mapped()[start : start + self._space.payload_bytes]
-        if not self._checked[number]:
-            crc = zlib.crc32(payload.numpy().data, zlib.crc32(self._index.keys[number]))
-            if crc != self._index.checksums[number]:
-                raise DataError(
-                    f"damaged: record {number} is not what was written",
-                    where=str(self._path),
-                    do=PRUNE,
-                )
-            self._checked[number] = 1
-        return from_record(self._space, payload)
+        if self._mapped is None:
+            self._mapped = self._map()
+        values = self._mapped["features"][number]
+        if self._spec.stored_dtype != "int8":
+            return values
+        return values * self._mapped["scales"][number][:, None]
 
-    def _mapped(self) -> Tensor:
-        if self._map is None:
-            size = len(self._index.keys) * self._space.record_bytes
-            try:
-                # Unlike numpy's and Python's maps it keeps no file descriptor: shards are many.
-                self._map = torch.from_file(
-                    str(self._path), shared=False, size=size, dtype=torch.uint8
-                )
-            except RuntimeError as error:
-                raise DataError(
-                    f"cannot be read any more ({error})",
-                    where=str(self._path),
-                    expected=f"a file of {size} bytes",
-                    do="fill the cache again",
-                ) from error
-            _used_now(self._path.with_name(f"{self._index.name}{INDEX}"))
-        return self._map
-
-
-def _used_now(path: Path) -> None:
-    try:
-        os.utime(path)
-    except OSError:  # a cache that may only be read
-        return
+    def _map(self) -> dict[str, Tensor]:
+        try:
+            with safe_open(self.path, "pt") as file:
+                mapped = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise DataError(
+                f"cannot be read any more ({error})",
+                where=str(self.path),
+                do="start again: what is missing is computed again",
+            ) from error
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            os.utime(self.path)  # `list` and `prune` ask when it was last used
+        return mapped

@@ -28,6 +28,10 @@ class DrawnImage:
     def name(self) -> str:
         return f"drawn:seed={self.seed},index={self.index},size={self.size_px}"
 
+    @property
+    def content_id(self) -> str:
+        return self.name
+
     def open(self) -> Image.Image:
         from qvft.data import drawn
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from qvft.data.sample import ImageFile, ImageSource
-from qvft.files import sha256_file
+from qvft.data.images.content_hash import content_id
+from qvft.data.sample import ImageSource
 
 SIDE_PX = 32
 HASH_SIDE = 8
@@ -40,18 +39,11 @@ def sign(source: ImageSource, image: Image.Image) -> ImageSignature:
     """The signature of a decoded RGB image."""
     small = thumbnail(image, SIDE_PX)
     return ImageSignature(
-        _content(source),
+        content_id(source) or source.name,
         perceptual_hash(np.asarray(small.convert("L"))),
         small,
         tiny=max(image.size) <= SIDE_PX,
     )
-
-
-def _content(source: ImageSource) -> str:
-    if isinstance(source, ImageFile):
-        return sha256_file(source.path)
-    encoded = getattr(source, "encoded", None)  # an image inside a dataset or a shard
-    return hashlib.sha256(encoded()).hexdigest() if encoded else source.name
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""A space of small features and stores that hold some of them."""
+"""A spec of small features and stores that hold some of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from qvft.data.features.cache_spec import FeatureSpec
-from qvft.data.features.shards import write_shards
+from qvft.data.features.shards import stored
 from qvft.data.features.store import Store, open_store
 
 
 @pytest.fixture
-def space() -> FeatureSpec:
+def spec() -> FeatureSpec:
     return FeatureSpec(
         vit="a ViT",
         vit_sha256="ab" * 32,
@@ -29,22 +29,23 @@ def space() -> FeatureSpec:
 
 
 @pytest.fixture
-def filled(space: FeatureSpec) -> Callable[..., tuple[Store, dict[bytes, torch.Tensor]]]:
+def filled(spec: FeatureSpec) -> Callable[..., tuple[Store, dict[bytes, torch.Tensor]]]:
     """A function that stores random features and gives the store and what went in."""
 
     def make(
         cache: Path, *, count: int = 6, shard: int = 2, seed: int = 0, **changes: Any
     ) -> tuple[Store, dict[bytes, torch.Tensor]]:
-        store = open_store(cache, replace(space, **changes))
+        store = open_store(cache, replace(spec, **changes))
         generator = torch.Generator().manual_seed(seed)
-        shape = (count, store.space.patches, store.space.width)
+        shape = (count, store.spec.patches, store.spec.width)
         features = torch.randn(shape, generator=generator)
-        if store.space.stored_dtype == "bfloat16":
+        if store.spec.stored_dtype == "bfloat16":
             features = features.bfloat16()
-        given = {store.key(f"{seed}-{n}"): one for n, one in enumerate(features)}
-        chunks = ([pair] for pair in given.items())
-        for index in write_shards(store.folder, store.space, chunks, records=shard, seconds=60):
-            store.include(index)
+        given = {store.spec.key(f"{seed}-{n}"): one for n, one in enumerate(features)}
+        keys = list(given)
+        for start in range(0, count, shard):
+            part = slice(start, start + shard)
+            store.add(keys[part], [stored(store.spec, features[part])])
         return store, given
 
     return make

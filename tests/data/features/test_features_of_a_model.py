@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from qvft.data.features.cache_spec import FeatureSpec, preprocessing_of, weights_sha256
-from qvft.data.features.fill import fill
+from qvft.data.features.fill import fill, wanted
 from qvft.data.features.store import Cached, open_store
 from qvft.data.formats.drawn import DrawnImage
+from qvft.data.images.content_hash import pixel_ids
 from qvft.data.sample import ImageSource
 from qvft.models.stages import encode_vision
 from qvft.recipe.load import load_recipe
@@ -22,13 +23,13 @@ SOURCES = [DrawnImage(seed=5, index=index, size_px=48) for index in range(6)]
 
 @pytest.fixture(scope="module")
 def loaded(recipe_file: Path) -> tuple:
-    """A model, its collator and the space of its features."""
+    """A model, its collator and the spec of its features."""
     recipe = load_recipe(recipe_file)
     both = base_model(recipe, base_of(recipe))
     model = both.model.eval()
     with torch.no_grad():
         shape = encode_vision(model, both.collator.pixels(SOURCES[:1])).shape
-    space = FeatureSpec(
+    spec = FeatureSpec(
         vit=recipe.model.id,
         vit_sha256=weights_sha256(model.vision_model.named_parameters()),
         vit_settings=model.config.vision_config.to_dict(),
@@ -38,18 +39,20 @@ def loaded(recipe_file: Path) -> tuple:
         patches=shape[1],
         width=shape[2],
     )
-    return model, both.collator, space
+    return model, both.collator, spec
 
 
 def cached(loaded: tuple, folder: Path, **changes: str) -> torch.Tensor:
-    model, collator, space = loaded
+    model, collator, spec = loaded
 
     def read(source: ImageSource, view: int) -> torch.Tensor:
         return collator.pixels([source])[0]
 
-    store = open_store(folder, replace(space, **changes))
-    done = fill(store, SOURCES, lambda pixels: encode_vision(model, pixels), read=read)
-    return Cached(store, done.contents)(SOURCES)
+    store = open_store(folder, replace(spec, **changes))
+    ids = pixel_ids(SOURCES)
+    items = wanted(store.spec, SOURCES, ids)
+    fill(store, items, lambda pixels: encode_vision(model, pixels), read=read)
+    return Cached(store, ids)(SOURCES)
 
 
 @pytest.fixture(scope="module")
