@@ -158,7 +158,9 @@ class Eval(Section):
     caption: Decode = Field(default_factory=Decode)
     answer: Decode = Field(default_factory=lambda: Decode(max_new_tokens=10))
     metrics: list[Text] = Field(
-        default_factory=lambda: ["auto"], min_length=1, description="Groups of metrics; see docs."
+        default_factory=lambda: ["auto"],
+        min_length=1,
+        description="Metrics by name, or package.module.name of your own; see docs/evaluation.md.",
     )
     blind: bool = Field(
         True, description="Score once more with the images shuffled among the texts."

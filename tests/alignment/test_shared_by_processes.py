@@ -13,7 +13,7 @@ from torch import Tensor
 from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
 from qvft.evaluation.available_metrics import prediction_rows
-from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.image_text_retrieval import retrieval_group
 from qvft.evaluation.zero_shot import Classes, zero_shot_group
 from qvft.inference import distributed as shares
