@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qvft.data.formats import read_samples
+from qvft.data.formats import find_format, read_samples
 from qvft.data.images.decoding import ABSENT
 from qvft.data.quality.image_signature import ImageSignature
 from qvft.data.rows import training_rows
@@ -69,7 +69,7 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         DataError: what it names cannot be read, or cleaning leaves nothing of a text.
     """
     source: Source | None = getattr(recipe.data, which)
-    if source is None or (source.path is None and source.format != "drawn"):
+    if source is None or (source.path is None and find_format(source.format).image_files):
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
         )
@@ -117,7 +117,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
     texts = texts or listed(recipe, which)
     samples = texts.samples
     source = getattr(recipe.data, which)
-    if source.format == "drawn":
+    if not find_format(source.format).image_files:
         # There are no files that could be broken, and drawing them all twice takes its time.
         return Split(source_name(source), source, samples, [], samples_hash(samples))
     logger.info("data.%s: checking the images of %d samples", which, len(samples))
@@ -164,7 +164,7 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
         texts = texts or listed(recipe, which)
         stream, samples, broken, remarks = None, texts.samples, [], texts.remarks
     source = getattr(recipe.data, which)
-    if source.format == "drawn":
+    if not find_format(source.format).image_files:
         return Split(source_name(source), source, samples, [], samples_hash(samples))
     logger.info("data.%s: looking at the images of %d samples", which, len(samples))
     kept, skipped, looks = validate_and_sign(

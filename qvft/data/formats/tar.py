@@ -17,6 +17,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from qvft.data.formats import fields, jsonl
+from qvft.data.formats.format import Format
 from qvft.data.formats.shards import shard_files, shard_names
 from qvft.data.formats.tar_members import Member, members
 from qvft.data.sample import Sample
@@ -250,3 +251,12 @@ def _text(record: _Record, ending: str, shard: Path) -> str:
             expected="UTF-8",
             do="save the text again as UTF-8",
         ) from error
+
+
+FORMAT = Format(
+    "tar",
+    "WebDataset tar shards: images and texts side by side",
+    read,
+    ("split",),
+    stream=stream,
+)
