@@ -35,7 +35,7 @@ def wants_retrieval(opened: ResolvedModel, rows: Sequence[Row]) -> bool:
         RecipeError: it is named, and one of these is missing.
     """
     named = RETRIEVAL in opened.recipe.eval.metrics
-    if not named and opened.recipe.eval.metrics != ["auto"]:
+    if not named and "auto" not in opened.recipe.eval.metrics:
         return False
     possible = retrieves(opened)
     if named and not possible:
@@ -84,10 +84,10 @@ def require_known_metrics(names: Sequence[str]) -> None:
     """Checks the names in `eval.metrics`.
 
     Raises:
-        RecipeError: an unknown metric, or `auto` beside another one.
+        RecipeError: an unknown metric.
     """
     for name in names:
-        if name != RETRIEVAL and list(names) != ["auto"]:
+        if name not in _NO_TABLE:
             find_metric(name)
 
 

@@ -72,7 +72,7 @@ def find_metric(name: str) -> Metric:
         raise RecipeError(
             f'"{name}"',
             where="eval.metrics",
-            expected=f"some of {', '.join(METRICS)}, package.module.name, or auto alone",
+            expected=f"auto, retrieval, {', '.join(METRICS)}, or package.module.name of your own",
         )
     return METRICS[name]
 

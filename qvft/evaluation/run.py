@@ -272,9 +272,9 @@ def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
     frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
     if frequent is not None:
         asked = [row for row in task.rows if row.kind == "question"]
-        wanted = task.groups
-        if wanted != "auto":
-            wanted = [name for name in wanted if METRICS[name].kind == "question"]
+        wanted = [
+            name for name in task.groups if name == "auto" or METRICS[name].kind == "question"
+        ]
         found[FREQUENT] = score(prediction_rows(asked, frequent), metrics=wanted)
     if task.shows_blind():
         texts = _ask(loaded, task, label="blind", blind=True)

@@ -60,13 +60,22 @@ def score(
             have not got ten answers, or a group to which no item belongs.
     """
     _check_references(rows)
-    names = applicable_groups(rows) if metrics == "auto" else list(dict.fromkeys(metrics))
+    names = metric_names(rows, metrics)
     scores = Scores(n={"all": len(rows)}, per_item=[{} for _ in rows])
     for name in names:
         _add(scores, name, _score_group(rows, name))
     scores.breakdowns.update(break_down(rows, scores.per_item))
     scores.counts.update(count_outputs(rows, scores.per_item))
     return scores
+
+
+def metric_names(
+    rows: Sequence[PredictionRow], metrics: Sequence[str] | Literal["auto"]
+) -> list[str]:
+    """The metrics named, `auto` spelled out, each once."""
+    named = [metrics] if isinstance(metrics, str) else metrics
+    found = (applicable_groups(rows) if name == "auto" else [name] for name in named)
+    return list(dict.fromkeys(name for names in found for name in names))
 
 
 def applicable_groups(rows: Sequence[PredictionRow]) -> list[str]:

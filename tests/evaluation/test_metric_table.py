@@ -89,7 +89,9 @@ def test_a_dotted_name_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_metric("house.metrics.METRIC") is METRIC
     assert find_metric("house.metrics:METRIC") is METRIC
     require_known_metrics(["auto"])
-    require_known_metrics(["house.metrics.METRIC", "answers"])
+    require_known_metrics(["auto", "house.metrics.METRIC"])
+    found = score(rows("cat", "dog"), metrics=["auto", "house.metrics.METRIC"])
+    assert found.metrics.keys() >= {"exact_match", "same_length"}
 
 
 @pytest.mark.parametrize(
