@@ -8,6 +8,7 @@ from qvft.adapters.freeze import ComponentCount, count_components, mark_trainabl
 from qvft.adapters.lora import add_lora
 from qvft.adapters.targets import resolve_targets
 from qvft.checking.findings import Component, Memory, PhaseFindings
+from qvft.models.decoders import DECODERS
 from qvft.models.families import COMPONENTS, Family, family_of
 from qvft.models.query_count import config_with_queries
 from qvft.models.reference_configs import (
@@ -79,6 +80,7 @@ def phase_findings(
     train, tune = plan.train, plan.tune
     text = config.text_config
     quantized = recipe.model.quantize.scheme != "none"
+    has_dropout = tune.lora.dropout > 0 or tune.decoder_dropout > 0
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(
@@ -91,7 +93,7 @@ def phase_findings(
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
             checkpointing=train.checkpointing,
-            dropout=tune.lora.dropout > 0 or tune.decoder_dropout > 0,
+            layer_bytes=_layer_bytes(text, dropout=has_dropout),
         )
         memory.append(Memory(device, **vars(estimate), total=estimate.total))
     batch = f"{train.batch_size} rows of {row_tokens} tokens"
@@ -133,7 +135,20 @@ def _component(row: ComponentCount) -> Component:
     return Component(row.component, row.total, row.trainable, row.percent, row.title)
 
 
+def _layer_bytes(text: PretrainedConfig, *, dropout: bool) -> float:
+    """Bytes of activations per token, layer and unit of width; T5's, never trained, as OPT's."""
+    decoder = DECODERS.get(text.model_type, DECODERS["opt"])
+    return decoder.dropout_bytes if dropout else decoder.lean_bytes
+
+
 def _embedding_weights(text: PretrainedConfig) -> int:
-    """Weights of the decoder's token and position embeddings; T5 has no position embeddings."""
-    positions = getattr(text, "max_position_embeddings", 0)
-    return (text.vocab_size + positions) * text.hidden_size
+    """Weights of the decoder's token and position embeddings, and of its head where it is its own.
+
+    4-bit types leave these as they are.
+    """
+    decoder = DECODERS.get(text.model_type)
+    if decoder is None:
+        return text.vocab_size * text.hidden_size
+    positions = text.max_position_embeddings if decoder.learned_positions else 0
+    tables = 1 if text.tie_word_embeddings else 2
+    return (tables * text.vocab_size + positions) * text.hidden_size

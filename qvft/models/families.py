@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qvft.errors import ModelError
+from qvft.models.decoders import BLIP2, DECODERS, QVISION, decoder_of
 
 COMPONENTS = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
 
@@ -24,12 +25,7 @@ class Family:
         model_class: name of the transformers class, used unchanged.
         model_type: `model_type` in its config.json.
         parts: component name (see `COMPONENTS`) to parameter-name prefix.
-        decoder_layers: prefix of the decoder's blocks; LoRA targets are looked for below it. Empty
-            where it depends on the decoder: the config's `decoder_blocks` says it then.
-        stop_text: what a training target ends in and generation stops on. BLIP-2's OPT decoders
-            were taught to end in a newline, not in `</s>`
-            (Source: LAVIS, lavis/models/blip2_models/blip2_opt.py, `eos_token_id`).
-            Empty: the tokenizer's end token.
+        decoders: which rows of `decoders.DECODERS` it takes, by their `families`.
         reads_question: its Q-Former reads the prompt beside the image.
         image_tokens: its rows begin with `<image>` tokens, one a query.
         marked: a text stands between the tokenizer's first and last token with a blank inside each.
@@ -40,8 +36,7 @@ class Family:
     model_class: str
     model_type: str
     parts: dict[str, str]
-    decoder_layers: str
-    stop_text: str
+    decoders: str = BLIP2
     reads_question: bool = False
     image_tokens: bool = True
     marked: bool = False
@@ -57,8 +52,15 @@ class Family:
         return self.image_tokens and not self.reads_question
 
     def blocks(self, config: Any) -> str:
-        """Prefix of the decoder's blocks in a model of this configuration."""
-        return self.decoder_layers or config.decoder_blocks
+        """Prefix of the decoder's blocks, in which LoRA targets are looked for."""
+        return decoder_of(config).layers
+
+    def stop_text(self, config: Any) -> str:
+        """What a training target ends in and generation stops on; empty: the end token.
+
+        A marked text ends in the tokenizer's last token, whatever the decoder was taught.
+        """
+        return "" if self.marked else decoder_of(config).stop_text
 
     def title(self, component: str, config: Any) -> str:
         """What a table calls a component of a model of this configuration."""
@@ -94,16 +96,12 @@ FAMILIES = {
         model_class="Blip2ForConditionalGeneration",
         model_type="blip-2",
         parts=_BLIP2_PARTS,
-        decoder_layers="language_model.model.decoder.layers",
-        stop_text="\n",
     ),
     "blip2_question": Family(
         name="blip2_question",
         model_class="InstructBlipForConditionalGeneration",
         model_type="instructblip",
         parts=_BLIP2_PARTS,
-        decoder_layers="language_model.model.decoder.layers",
-        stop_text="\n",
         reads_question=True,
     ),
     # The text meets the image behind the decoder, so that there is neither prefix nor projection.
@@ -112,8 +110,7 @@ FAMILIES = {
         model_class="QVisionForConditionalGeneration",
         model_type="qvision",
         parts={"vision": "vision_model", "decoder": "language_model", "qformer": "qformer"},
-        decoder_layers="",
-        stop_text="",
+        decoders=QVISION,
         image_tokens=False,
         marked=True,
         titles={
@@ -121,10 +118,8 @@ FAMILIES = {
             "clip_vision_model": "CLIP encoder",
             "siglip": "SigLIP encoder",
             "siglip_vision_model": "SigLIP encoder",
-            "gpt_neo": "GPT-Neo decoder",
-            "gpt2": "GPT-2 decoder",
-            "opt": "OPT decoder",
             "qvision": "Q-Former",
+            **{kind: decoder.title for kind, decoder in DECODERS.items()},
         },
     ),
 }

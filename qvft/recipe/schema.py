@@ -95,9 +95,8 @@ class Lora(Section):
     targets: list[Text] = Field(
         default_factory=lambda: ["q_proj", "v_proj"],
         min_length=1,
-        description="Names of the decoder's linear layers: q_proj, k_proj, v_proj, out_proj, fc1, "
-        "fc2; of GPT-Neo c_fc and c_proj in place of the last two; of GPT-2 c_attn, c_proj, c_fc. "
-        "A name that matches none is an error.",
+        description="Names of linear layers in the decoder's blocks, as transformers calls them "
+        "(q_proj, v_proj, fc1, ...). A name that matches none is an error, which lists them.",
     )
     dora: bool = Field(False, description="Weight-decomposed LoRA (arXiv 2402.09353).")
     rslora: bool = Field(False, description="Rank-stabilised scale (arXiv 2312.03732).")
@@ -121,8 +120,8 @@ class Tune(Section):
         0.0,
         ge=0,
         lt=1,
-        description="The decoder's own dropout while training. OPT's checkpoints "
-        "say 0.1; on a frozen decoder it costs memory.",
+        description="The decoder's own dropout while training, of OPT, whose checkpoints say 0.1; "
+        "on a frozen decoder it costs memory. Other decoders refuse it.",
     )
     lora: Lora = Field(default_factory=Lora)
 

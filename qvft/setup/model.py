@@ -26,6 +26,7 @@ from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weights_hash
+from qvft.models.decoders import set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
@@ -95,7 +96,7 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
         tokenizer=processor.tokenizer,
         num_query_tokens=image_tokens(base),
         image_token_id=base.config.image_token_index if base.family.image_tokens else None,
-        stop_text=base.family.stop_text,
+        stop_text=base.family.stop_text(base.config),
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,
         max_text_tokens=recipe.data.max_text_tokens,
@@ -149,7 +150,7 @@ def base_model(
     use_threads(recipe.run.threads)
     auto = torch.bfloat16 if gpu_has_bf16() else torch.float32
     scheme = recipe.model.quantize.scheme if quantized else "none"
-    base.config.text_config.dropout = recipe.tune.decoder_dropout
+    set_dropout(base.config, recipe.tune.decoder_dropout)
     random_seed = recipe.run.seed if recipe.model.init == "random" else None
     model = load_model(
         base,
