@@ -98,6 +98,9 @@ def require_form(manifest: Any, *, where: str) -> None:
         _require_kinds({"alignment": manifest["alignment"]}, {"alignment": dict}, where=where)
         _require_kinds(manifest["alignment"], _ALIGNMENT, where=f"{where}: alignment")
         _require_entries(manifest["alignment"]["weights"], where=f"{where}: alignment.weights")
+    if "objectives" in manifest:
+        _require_kinds(manifest, {"objectives": dict}, where=where)
+        _require_entries(manifest["objectives"], where=f"{where}: objectives")
     files = manifest.get("files", {})
     if not isinstance(files, dict) or not set(files) <= set(READ):
         raise CheckpointError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from qvft.dotted_names import import_dotted
 from qvft.errors import ModelError, RecipeError
 
 BLIP2, QVISION = "blip2", "qvision"
@@ -113,6 +114,22 @@ def register_decoder(decoder: Decoder) -> Decoder:
         raise ValueError(f"there is a decoder of type {decoder.model_type!r} already")
     DECODERS[decoder.model_type] = decoder
     return decoder
+
+
+def add_decoder(name: str | None) -> None:
+    """Adds the row that `model.decoder_type` names, `package.module.name`; None adds nothing.
+
+    Raises:
+        RecipeError: it names no `Decoder`, or one of a type that has another row.
+    """
+    if name is None:
+        return
+    try:
+        register_decoder(import_dotted(name, Decoder, where="model.decoder_type"))
+    except ValueError as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f'"{name}": {error}', where="model.decoder_type") from error
 
 
 def decoder_of(config: Any) -> Decoder:

@@ -53,6 +53,11 @@ class Model(Section):
         description="qvision from its components: the decoder's checkpoint; id is the vision "
         "model's then, and the Q-Former is fresh.",
     )
+    decoder_type: Text | None = Field(
+        None,
+        description="Row of a decoder that qvft does not list, package.module.name of your own "
+        "(examples/extending); null: config.json says which of the listed ones it is.",
+    )
     text_branch: PathText | None = Field(
         None,
         description="Makes a BLIP-2 checkpoint question-aware: what its Q-Former reads text with. "

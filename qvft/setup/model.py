@@ -26,7 +26,7 @@ from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weights_hash
-from qvft.models.decoders import set_dropout
+from qvft.models.decoders import add_decoder, set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
@@ -71,6 +71,7 @@ def use_threads(threads: int | None) -> None:
 def base_of(recipe: Recipe) -> BaseCheckpoint:
     """The recipe's base checkpoint, found but not loaded."""
     model = recipe.model
+    add_decoder(model.decoder_type)
     if model.text_branch is not None and model.init == "random":
         raise RecipeError(
             "random with a text branch",
