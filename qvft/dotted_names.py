@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import TypeVar
 
 from qvft.errors import RecipeError
 
 T = TypeVar("T")
+_LOCK = "recipe.lock.yaml"  # every run folder has one
 
 
 def is_dotted(name: str) -> bool:
@@ -24,11 +27,12 @@ def import_dotted(name: str, wanted: type[T], *, where: str) -> T:
         where: the recipe key that names it.
 
     Raises:
-        RecipeError: no such module, an error while it is imported, no such attribute, or an object
-            of another class.
+        RecipeError: no such module, one that lies in a run folder, an error while it is imported,
+            no such attribute, or an object of another class.
     """
     module_name, _, attribute = name.rpartition(":" if ":" in name else ".")
     expected = f"a {wanted.__name__} as package.module.name"
+    _require_outside_of_runs(module_name.partition(".")[0], name=name, where=where)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a module of the user's may raise anything
@@ -52,3 +56,25 @@ def import_dotted(name: str, wanted: type[T], *, where: str) -> T:
             expected=expected,
         )
     return found
+
+
+def _require_outside_of_runs(package: str, *, name: str, where: str) -> None:
+    """Refuses a module that a run folder brings along: its lock would run it, unasked.
+
+    Python looks for modules in the working folder too, which may be a run from elsewhere.
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return
+    places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
+    for folder in (parent for place in places for parent in Path(place).absolute().parents):
+        if (folder / _LOCK).is_file():
+            raise RecipeError(
+                f'"{name}" would import code from {folder}, a run folder',
+                where=where,
+                expected="a package of your own environment",
+                do="move the package out of the run folder, if you trust it",
+            )

@@ -121,14 +121,17 @@ def require_positions(recipe: Recipe, base: BaseCheckpoint, new_tokens: int, *, 
     Raises:
         RecipeError: they do not; on a GPU the decoder would fail without a message.
     """
-    positions = getattr(base.config.text_config, "max_position_embeddings", None)
+    text = base.config.text_config
+    # Packed rows are given their own mask, in which every token sees all of its row.
+    limits = [getattr(text, key, None) for key in ("max_position_embeddings", "sliding_window")]
+    positions = min((limit for limit in limits if limit is not None), default=None)
     before = image_tokens(base) + recipe.data.max_text_tokens
     if positions is not None and before + new_tokens > positions:
         raise RecipeError(
             f"{before + new_tokens} positions: {image_tokens(base)} for the image, "
             f"{recipe.data.max_text_tokens} for text, {new_tokens} for new tokens",
             where=where,
-            expected=f"at most {positions}, which is all the decoder has",
+            expected=f"at most {positions}, which is all that the decoder sees",
             do="lower data.max_text_tokens or max_new_tokens",
         )
 
