@@ -25,10 +25,9 @@ from qvft.models.tiny import PAD_ID, VOCABULARY_SIZE, tiny_config
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.objectives.alignment_losses import LossSum
-from qvft.training.objectives.custom import (
+from qvft.training.objectives.custom import CustomLoss, Objective
+from qvft.training.objectives.objective_table import (
     OBJECTIVES,
-    CustomLoss,
-    Objective,
     custom_objectives,
     register_objective,
 )

@@ -58,7 +58,8 @@ from qvft.training.distributed.zero import zero_stage
 from qvft.training.kernels import require_kernels, require_shardable
 from qvft.training.library_settings import require_settings
 from qvft.training.objectives.build import Collate, objective_of
-from qvft.training.objectives.custom import CustomLoss, custom_objectives
+from qvft.training.objectives.custom import CustomLoss
+from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
 from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first

@@ -17,8 +17,9 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import TextBranch
 from qvft.setup.model import Loaded
 from qvft.training.objectives.alignment import LANGUAGE, AlignmentCollator, AlignmentObjective
-from qvft.training.objectives.custom import CustomCollator, CustomLoss, custom_objectives
+from qvft.training.objectives.custom import CustomCollator, CustomLoss
 from qvft.training.objectives.language import LanguageModelling
+from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.objectives.scenes import SceneCollator, SceneObjective
 
 Collate = Callable[[Sequence[tuple[int, Row]]], Any]
