@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qvft.errors import ModelError
+from qvft.dotted_names import import_dotted, is_dotted
+from qvft.errors import ModelError, RecipeError
 from qvft.models.decoders import BLIP2, DECODERS, QVISION, decoder_of
 
 COMPONENTS = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
@@ -22,7 +23,9 @@ class Family:
 
     Attributes:
         name: what `model.family` calls it.
-        model_class: name of the transformers class, used unchanged.
+        model_class: name of the model's class, used unchanged.
+        module: where that class is defined.
+        stages: module of its forward pass, with the functions of `stages.py`.
         model_type: `model_type` in its config.json.
         parts: component name (see `COMPONENTS`) to parameter-name prefix.
         decoders: which rows of `decoders.DECODERS` it takes, by their `families`.
@@ -36,6 +39,8 @@ class Family:
     model_class: str
     model_type: str
     parts: dict[str, str]
+    stages: str
+    module: str = "transformers"
     decoders: str = BLIP2
     reads_question: bool = False
     image_tokens: bool = True
@@ -96,12 +101,14 @@ FAMILIES = {
         model_class="Blip2ForConditionalGeneration",
         model_type="blip-2",
         parts=_BLIP2_PARTS,
+        stages="qvft.models.blip2",
     ),
     "blip2_question": Family(
         name="blip2_question",
         model_class="InstructBlipForConditionalGeneration",
         model_type="instructblip",
         parts=_BLIP2_PARTS,
+        stages="qvft.models.question_aware.stages",
         reads_question=True,
     ),
     # The text meets the image behind the decoder, so that there is neither prefix nor projection.
@@ -110,6 +117,8 @@ FAMILIES = {
         model_class="QVisionForConditionalGeneration",
         model_type="qvision",
         parts={"vision": "vision_model", "decoder": "language_model", "qformer": "qformer"},
+        stages="qvft.models.qvision.stages",
+        module="qvft.models.qvision.modeling",
         decoders=QVISION,
         image_tokens=False,
         marked=True,
@@ -125,12 +134,32 @@ FAMILIES = {
 }
 
 
+def register_family(family: Family) -> Family:
+    """Adds a family; returns it. `AutoConfig` must know its configuration.
+
+    Raises:
+        ValueError: another family has its name or its model type.
+    """
+    for other in FAMILIES.values():
+        same = other.name == family.name, other.model_type == family.model_type
+        if any(same) and other != family:
+            raise ValueError(f"family {other.name} ({other.model_type}) is there already")
+    FAMILIES[family.name] = family
+    return family
+
+
 def family_of(model_type: str, *, wanted: str = "auto") -> Family:
     """The family of a checkpoint by the `model_type` of its config.
 
+    Args:
+        wanted: `auto`, a family's name, or `package.module.name` of one that joins the table.
+
     Raises:
+        RecipeError: a dotted name that means no `Family`.
         ModelError: no family has that type, or it is not the one wanted.
     """
+    if is_dotted(wanted):
+        wanted = _imported(wanted).name
     for family in FAMILIES.values():
         if family.model_type == model_type and wanted in ("auto", family.name):
             return family
@@ -138,3 +167,12 @@ def family_of(model_type: str, *, wanted: str = "auto") -> Family:
     raise ModelError(
         f'model_type "{model_type}" with model.family={wanted}', expected=f"one of {known}"
     )
+
+
+def _imported(name: str) -> Family:
+    try:
+        return register_family(import_dotted(name, Family, where="model.family"))
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f'"{name}": {error}', where="model.family") from error

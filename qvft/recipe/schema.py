@@ -43,10 +43,11 @@ class Quantize(Section):
 class Model(Section):
     id: PathText = Field(description="Hub id or local folder; qvft/tiny-blip2 is bundled.")
     revision: Text | None = Field(None, description="Hub commit, tag or branch.")
-    family: Literal["auto", "blip2", "blip2_question", "qvision"] = Field(
+    family: Text = Field(
         "auto",
-        description="Architecture; auto reads it from the model's config.json. blip2_question: "
-        "the Q-Former reads the question. qvision: CLIP, a Q-Former of its own, GPT-Neo.",
+        description="Architecture: blip2, blip2_question (the Q-Former reads the question), "
+        "qvision (CLIP, a Q-Former of its own, GPT-Neo), or package.module.name of your own; "
+        "auto reads it from the model's config.json.",
     )
     decoder: PathText | None = Field(
         None,

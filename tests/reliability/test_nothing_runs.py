@@ -25,8 +25,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "runpy"}
 CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "execfile"}
 ONE_HOME = {
-    # What a recipe names by package.module.name, and the package's own modules for `evaluate`.
-    "importlib.import_module": {"dotted_names.py", "evaluation/modules/__init__.py"},
     # A checkpoint's optimizer and random states, tensors and numbers alone.
     "torch.load": {"training/plain_states.py"},
     # The official METEOR and SPICE, with a list of arguments each.
