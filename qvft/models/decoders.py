@@ -6,7 +6,7 @@ from transformers' class and from the tokenizer (its `bos` token begins the text
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from qvft.dotted_names import import_dotted
@@ -43,7 +43,7 @@ class Decoder:
     lean_bytes: float = 24.2
     dropout_bytes: float = 96.2
     families: tuple[str, ...] = (BLIP2,)
-    title: str = field(default="")
+    title: str = ""
 
 
 _LLAMA_LAYERS = "language_model.model.layers"

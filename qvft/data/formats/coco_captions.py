@@ -82,8 +82,5 @@ def read(
 
 
 FORMAT = Format(
-    "coco_captions",
-    "official COCO caption files",
-    read,
-    ("split", "images", "allow_outside"),
+    "coco_captions", "official COCO caption files", read, ("split", "images", "allow_outside")
 )

@@ -81,10 +81,4 @@ def _parse(path: str) -> dict[str, int]:
     return numbers
 
 
-FORMAT = Format(
-    "drawn",
-    "scenes drawn by qvft itself",
-    read,
-    ("split",),
-    image_files=False,
-)
+FORMAT = Format("drawn", "scenes drawn by qvft itself", read, ("split",), image_files=False)

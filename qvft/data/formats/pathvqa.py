@@ -174,9 +174,4 @@ def _require_columns(names: Sequence[str], *, where: str) -> None:
 _READERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}
 
 
-FORMAT = Format(
-    "pathvqa",
-    "PathVQA as parquet or JSON",
-    read,
-    ("split", "images", "allow_outside"),
-)
+FORMAT = Format("pathvqa", "PathVQA as parquet or JSON", read, ("split", "images", "allow_outside"))

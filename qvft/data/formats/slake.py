@@ -109,8 +109,5 @@ def _file(path: Path, *, split: str | None) -> Path:
 
 
 FORMAT = Format(
-    "slake",
-    "SLAKE, English unless asked otherwise",
-    read,
-    ("split", "images", "allow_outside"),
+    "slake", "SLAKE, English unless asked otherwise", read, ("split", "images", "allow_outside")
 )

@@ -254,9 +254,5 @@ def _text(record: _Record, ending: str, shard: Path) -> str:
 
 
 FORMAT = Format(
-    "tar",
-    "WebDataset tar shards: images and texts side by side",
-    read,
-    ("split",),
-    stream=stream,
+    "tar", "WebDataset tar shards: images and texts side by side", read, ("split",), stream=stream
 )

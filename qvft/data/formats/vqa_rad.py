@@ -102,9 +102,4 @@ def read(
     yield from (gathered.sample() for gathered in found.values())
 
 
-FORMAT = Format(
-    "vqa_rad",
-    "VQA-RAD as published",
-    read,
-    ("split", "images", "allow_outside"),
-)
+FORMAT = Format("vqa_rad", "VQA-RAD as published", read, ("split", "images", "allow_outside"))
