@@ -45,9 +45,9 @@ class Scores:
 def score(
     rows: Sequence[PredictionRow], *, metrics: Sequence[str] | Literal["auto"] = "auto"
 ) -> Scores:
-    """Scores predictions with the groups of metrics named.
+    """Scores predictions with the metrics named, of `metric_table.METRICS` or by dotted name.
 
-    Groups: `captions` (BLEU, ROUGE_L, CIDEr, exact match) for captions; for questions `answers`
+    Among them: `captions` (BLEU, ROUGE_L, CIDEr, exact match) for captions; for questions `answers`
     (exact match), `medical`, `vqa_2017`, `vqa_2021`, and for comparison with papers `llava_med`
     and `multimedeval`.
     `auto` takes `captions` for captions and for questions `answers`, with `medical` where the data

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from qvft.recipe.section import PathText, Section, Text
 
@@ -13,6 +13,10 @@ Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class Objectives(Section):
+    model_config = ConfigDict(
+        json_schema_extra={"patternProperties": {"[.:]": {"type": "number", "minimum": 0}}}
+    )
+
     lm: Weight = Field(1.0, description="Weight of the language loss on target tokens.")
     itc: Weight = Field(
         0.0, description="Weight of image-text contrast. With captions and family blip2."

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qvft.data.formats import find_format, read_samples
+from qvft.data.formats import Format, find_format, read_samples
 from qvft.data.images.decoding import ABSENT
 from qvft.data.quality.image_signature import ImageSignature
 from qvft.data.rows import training_rows
@@ -69,7 +69,7 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         DataError: what it names cannot be read, or cleaning leaves nothing of a text.
     """
     source: Source | None = getattr(recipe.data, which)
-    if source is None or (source.path is None and find_format(source.format).image_files):
+    if source is None or (_format(source, which).image_files and source.path is None):
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
         )
@@ -93,6 +93,10 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         read = [row for row in rows if which == "train" or row.kind == "question"]
         require_text_left(read, recipe.data.text, where=f"data.{which}")
     return samples
+
+
+def _format(source: Source, which: str) -> Format:
+    return find_format(source.format, where=f"data.{which}.format")
 
 
 def listed(recipe: Recipe, which: str) -> Listed:

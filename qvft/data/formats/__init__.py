@@ -63,15 +63,18 @@ def register_format(format: Format) -> Format:
     return format
 
 
-def find_format(name: str) -> Format:
+def find_format(name: str, *, where: str = "format") -> Format:
     """The format of this name; one named by where it is defined joins the table.
+
+    Args:
+        where: the recipe key that names it.
 
     Raises:
         RecipeError: a dotted name that means no `Format`.
         DataError: another unknown name.
     """
     if name not in FORMATS and is_dotted(name):
-        FORMATS[name] = import_dotted(name, Format, where="format")
+        FORMATS[name] = import_dotted(name, Format, where=where)
     if name not in FORMATS:
         raise DataError(
             f"unknown format `{name}`",
