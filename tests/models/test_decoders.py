@@ -45,7 +45,7 @@ GEOMETRY: dict[str, Any] = {
     "pad_token_id": PAD_ID,
 }
 TEXT = {
-    "llama": LlamaConfig(**GEOMETRY, tie_word_embeddings=False),
+    "llama": LlamaConfig(**{**GEOMETRY, "pad_token_id": None}, tie_word_embeddings=False),
     "qwen2": Qwen2Config(**GEOMETRY, tie_word_embeddings=True),
 }
 TARGETS = "tune.lora.targets=[q_proj,v_proj,down_proj]"
@@ -53,7 +53,10 @@ GREEDY = {"max_new_tokens": 6, "do_sample": False, "num_beams": 1}
 
 
 def write_model(folder: Path, processor: Path, text: Any) -> Path:
-    """A BLIP-2 with this decoder and fresh weights; Qwen2's tokenizer has no first token."""
+    """A BLIP-2 with this decoder and fresh weights.
+
+    As published, Llama's tokenizer has no padding token, and Qwen2's no first one.
+    """
     shutil.copytree(processor, folder)
     for weights in folder.glob("model*"):
         weights.unlink()
@@ -66,10 +69,11 @@ def write_model(folder: Path, processor: Path, text: Any) -> Path:
         with torch.no_grad():
             model.language_projection.weight *= 100
     model.save_pretrained(folder)
+    lacks = {"llama": {"pad_token": None}, "qwen2": {"bos_token": None, "add_bos_token": False}}
+    file = folder / "tokenizer_config.json"
+    content = json.loads(file.read_text()) | lacks.get(text.model_type, {})
+    file.write_text(json.dumps(content))
     if text.model_type == "qwen2":
-        file = folder / "tokenizer_config.json"
-        content = json.loads(file.read_text()) | {"bos_token": None, "add_bos_token": False}
-        file.write_text(json.dumps(content))
         file = folder / "tokenizer.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
     return folder
