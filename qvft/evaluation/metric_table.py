@@ -72,7 +72,7 @@ def find_metric(name: str) -> Metric:
         raise RecipeError(
             f'"{name}"',
             where="eval.metrics",
-            expected=f"auto, retrieval, {', '.join(METRICS)}, or package.module.name of your own",
+            expected=f"some of auto, retrieval, {', '.join(METRICS)}, package.module.name",
         )
     return METRICS[name]
 
