@@ -17,7 +17,12 @@ from qvft.public import PUBLIC
 if TYPE_CHECKING:
     from qvft.api.run import Run, fit
     from qvft.inference.vision_language_model import VisionLanguageModel, load_model
+    from qvft.data.formats import register_format
+    from qvft.evaluation.metric_table import register_metric
+    from qvft.models.decoders import register_decoder
+    from qvft.models.families import register_family
     from qvft.recipe.schema import Recipe
+    from qvft.training.objectives.objective_table import register_objective
 
     __version__: str
 
@@ -33,6 +38,11 @@ __all__ = [
     "errors",
     "fit",
     "load_model",
+    "register_decoder",
+    "register_family",
+    "register_format",
+    "register_metric",
+    "register_objective",
 ]
 
 wait_passively()  # before any module of qvft loads torch

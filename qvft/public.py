@@ -10,4 +10,9 @@ PUBLIC: Mapping[str, str] = {
     "VisionLanguageModel": "qvft.inference.vision_language_model",
     "fit": "qvft.api.run",
     "load_model": "qvft.inference.vision_language_model",
+    "register_decoder": "qvft.models.decoders",
+    "register_family": "qvft.models.families",
+    "register_format": "qvft.data.formats",
+    "register_metric": "qvft.evaluation.metric_table",
+    "register_objective": "qvft.training.objectives.objective_table",
 }

@@ -122,7 +122,7 @@ def test_a_proof_whose_every_text_is_cut(
         ("vqa_2017", "metrics 'vqa_2017': question"),
         ("vqa_2021", "expected 10 human answers"),
         ("captions", "for data without captions"),
-        ("llava_med", "for data without closed questions"),
+        ("llava_med", "data without closed questions"),
         ("answer", '"answer"; expected some of'),
     ],
 )

@@ -5,6 +5,7 @@ bridge.safetensors: Q-Former, query tokens, language projection and whatever els
 under the names the model's own `named_parameters` gives. PEFT would leave the query tokens out.
 alignment.safetensors: the alignment heads, where they were trained. They are no part of the model
 that generates, so that merging and exporting it leave them out.
+objectives.safetensors: weights of custom objectives, where they have any; likewise left out.
 manifest.json: what it belongs to, what each key is, and the hashes of the other files.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from qvft.adapters.fingerprints import MANIFEST, fingerprints, require_untouched
@@ -34,6 +36,7 @@ from qvft.models.sharded_weights import copy_into, full_tensor
 
 BRIDGE, LORA = "bridge.safetensors", "adapter_config.json"
 ALIGNMENT = "alignment.safetensors"
+OBJECTIVES = "objectives.safetensors"
 PREFIX = "alignment_heads."
 
 
@@ -101,6 +104,7 @@ def save_checkpoint(
     *,
     bridge: Collection[str],
     alignment: Alignment | None = None,
+    objectives: Mapping[str, nn.Module] | None = None,
 ) -> None:
     """Writes the adapter folder; the manifest last, so that a folder with one is whole.
 
@@ -110,6 +114,7 @@ def save_checkpoint(
     Args:
         bridge: names of the weights beside LoRA that were trained in any phase.
         alignment: the alignment heads, where there are any.
+        objectives: losses of custom objectives by name, with weights or without.
 
     Raises:
         NonFiniteWeightsError: a weight is NaN or infinite; nothing was written.
@@ -121,7 +126,9 @@ def save_checkpoint(
         for name, parameter in model.named_parameters()
         if name in bridge
     }
-    _require_finite({**lora, **heads, **state})
+    losses = nn.ModuleDict(objectives).state_dict()
+    losses = {name: tensor.cpu().contiguous() for name, tensor in losses.items()}
+    _require_finite({**lora, **heads, **state, **losses})
     if not is_main_process():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +140,11 @@ def save_checkpoint(
         name: {"component": family.component(name), **_described(tensor)}
         for name, tensor in sorted(state.items())
     }
-    further = {} if alignment is None else {"alignment": _save_alignment(folder, alignment, heads)}
+    further: dict[str, Any] = {}
+    further |= {} if alignment is None else {"alignment": _save_alignment(folder, alignment, heads)}
+    if losses:
+        save_file(losses, folder / OBJECTIVES, metadata={"format": "pt"})
+        further["objectives"] = {name: _described(t) for name, t in sorted(losses.items())}
     # safetensors makes its files readable by their owner alone; a run is often shared
     for path in folder.glob("*.safetensors"):
         path.chmod(0o666 & ~_umask())
@@ -217,6 +228,29 @@ def restore_alignment(folder: Path, heads: AlignmentHeads) -> None:
     require_untouched(folder, manifest)
     named = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
     load_heads(heads, named, source=str(folder / ALIGNMENT))
+
+
+def restore_objectives(folder: Path, objectives: Mapping[str, nn.Module]) -> None:
+    """Puts the weights of custom objectives into losses built for them, in place.
+
+    Raises:
+        CheckpointError: the file is damaged, or its weights are not those of these objectives.
+    """
+    manifest = read_manifest(folder)
+    losses = nn.ModuleDict(objectives)
+    entries = manifest.get("objectives", {})
+    expected = {name: _described(tensor) for name, tensor in losses.state_dict().items()}
+    if entries != expected:
+        differing = sorted(n for n in entries | expected if entries.get(n) != expected.get(n))
+        raise CheckpointError(
+            f"{differing[0]} is not the same in the checkpoint and in objectives.custom",
+            where=str(folder),
+            do="take the objectives that it was trained with",
+        )
+    if entries:
+        state = _read_checked(folder / OBJECTIVES, entries)
+        require_untouched(folder, manifest)
+        losses.load_state_dict(state)
 
 
 def _read_checked(path: Path, entries: dict[str, Any]) -> dict[str, torch.Tensor]:

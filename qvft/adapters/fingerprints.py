@@ -16,7 +16,7 @@ from qvft.files import sha256_file
 MANIFEST = "manifest.json"
 READ = (
     "adapter_config.json", "adapter_model.safetensors", "bridge.safetensors",
-    "alignment.safetensors",
+    "alignment.safetensors", "objectives.safetensors",
 )  # fmt: skip
 """The files beside the manifest that loading an adapter reads; no other is ever opened."""
 

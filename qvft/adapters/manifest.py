@@ -47,6 +47,7 @@ class _Manifest(BaseModel):
     recipe_sha256: str
     data_sha256: dict
     bridge: dict[str, _Entry]
+    objectives: dict[str, _Entry] = Field(default_factory=dict)
     alignment: _Alignment = Field(default=None)  # type: ignore[assignment]  # absent, never null
     files: dict[Literal[READ], Any] = Field(default_factory=dict)  # type: ignore[valid-type]
 

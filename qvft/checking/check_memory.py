@@ -6,6 +6,7 @@ from transformers import PretrainedConfig
 
 from qvft.adapters.freeze import ComponentCount, total_count
 from qvft.checking.findings import Component, Memory, PhaseFindings
+from qvft.models.decoders import DECODERS
 from qvft.models.families import family_of
 from qvft.models.query_count import config_with_queries
 from qvft.models.reference_configs import (
@@ -75,6 +76,7 @@ def phase_findings(
     train, trainable = plan.train, plan.trainable
     text = config.text_config
     quantized = recipe.model.quantization.scheme != "none"
+    has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(
@@ -87,7 +89,7 @@ def phase_findings(
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
             checkpointing=train.gradient_checkpointing,
-            dropout=trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0,
+            layer_bytes=_layer_bytes(text, dropout=has_dropout),
         )
         memory.append(Memory(device, **vars(estimate), total=estimate.total))
     batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
@@ -114,7 +116,20 @@ def _component(row: ComponentCount) -> Component:
     return Component(row.component, row.total, row.trainable, row.percent, row.title)
 
 
+def _layer_bytes(text: PretrainedConfig, *, dropout: bool) -> float:
+    """Bytes of activations per token, layer and unit of width; T5's, never trained, as OPT's."""
+    decoder = DECODERS.get(text.model_type, DECODERS["opt"])
+    return decoder.dropout_bytes if dropout else decoder.lean_bytes
+
+
 def _embedding_weights(text: PretrainedConfig) -> int:
-    """Weights of the decoder's token and position embeddings; T5 has no position embeddings."""
-    positions = getattr(text, "max_position_embeddings", 0)
-    return (text.vocab_size + positions) * text.hidden_size
+    """Weights of the decoder's token and position embeddings, and of its head where it is its own.
+
+    4-bit types leave these as they are.
+    """
+    decoder = DECODERS.get(text.model_type)
+    if decoder is None:
+        return text.vocab_size * text.hidden_size
+    positions = text.max_position_embeddings if decoder.learned_positions else 0
+    tables = 1 if text.tie_word_embeddings else 2
+    return (tables * text.vocab_size + positions) * text.hidden_size

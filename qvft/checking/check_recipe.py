@@ -75,7 +75,7 @@ def check_model(recipe: Recipe) -> Findings:
     if not is_trainable(config):
         warnings.append(
             f"the decoder of {recipe.model.id} is an encoder-decoder: its weights are counted, but "
-            "qvft trains OPT decoders only"
+            "qvft trains decoder-only models"
         )
     return Findings(
         recipe=recipe_findings(recipe),

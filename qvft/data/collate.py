@@ -76,7 +76,7 @@ class Collator:
             for _, row in rows
         ]
         ids = [row.ids for row in tokens]
-        batch = pad_rows(ids, self.template.tokenizer.pad_token_id)
+        batch = pad_rows(ids, self.template.pad_id)
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for index, token_row in enumerate(tokens):
             if rows[index][0] == FILLER:

@@ -1,6 +1,7 @@
 """The one template that training, evaluation and prediction put texts into.
 
-A row of tokens is: `<image>` times Q, `</s>`, prompt, target, stop. The loss sees target and stop.
+A row of tokens is: `<image>` times Q, the tokenizer's first token, prompt, target, stop. The loss
+sees target and stop.
 A marked row is what the tokenizer makes of `<START> prompt target <END>`, blanks included.
 """
 
@@ -97,14 +98,26 @@ class PromptTemplate:
             raise ModelError(f"the tokenizer writes the stop text as {len(ids)} tokens, not one")
         return ids[0]
 
+    @property
+    def begin_ids(self) -> list[int]:
+        """The token that the text begins with; none where the tokenizer has none (Qwen2's)."""
+        first = self.tokenizer.bos_token_id
+        return [] if first is None else [first]
+
+    @property
+    def pad_id(self) -> int:
+        """What fills rows up, masked; the end token where the tokenizer has none for it (Llama)."""
+        found = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if found is None else found
+
     def encode(
         self, kind: Kind, *, question: str | None = None, target: str | None = None
     ) -> TokenRow:
         """Tokens of a row, with its target where one is given.
 
-        A prompt that is too long loses tokens from its left, after `</s>`; a target that is too
-        long loses them at its end, before the stop token (in a marked row with it). Targets have
-        their white space folded, since the stop token must not stand inside.
+        A prompt that is too long loses tokens from its left, after the first token; a target that
+        is too long loses them at its end, before the stop token (in a marked row with it). Targets
+        have their white space folded, since the stop token must not stand inside.
         """
         prompt_text = self.prompt_text(kind, question)
         prompt = self._tokens(self._before(prompt_text))
@@ -137,12 +150,12 @@ class PromptTemplate:
         stop = [self.stop_id] if target is not None else []
         if self.marked:
             answer, stop = [*answer, *stop], []
-        room = self.max_text_tokens - 1 - len(stop)
+        room = self.max_text_tokens - len(self.begin_ids) - len(stop)
         # At least half the room is the prompt's: an answer without its question teaches nothing.
         kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
         kept_prompt = prompt[max(0, len(prompt) - (room - len(kept_answer))) :]
         images = [] if self.image_token_id is None else [self.image_token_id]
-        head = [*(images * self.num_query_tokens), self.tokenizer.bos_token_id]
+        head = [*(images * self.num_query_tokens), *self.begin_ids]
         ids = [*head, *kept_prompt, *kept_answer, *stop]
         return TokenRow(
             tuple(ids),

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.evaluation.embedding_metrics import RETRIEVAL
-from qvft.evaluation.groups import GROUPS, misfit
-from qvft.evaluation.metrics.java import BY_JAVA
+from qvft.evaluation.metric_table import find_metric, misfit
 from qvft.evaluation.rows import PredictionRow
 from qvft.setup.itc_heads import retrieves
 from qvft.setup.resolve_model import ResolvedModel
+
+_NO_TABLE = ("auto", RETRIEVAL)
 
 
 def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
@@ -34,7 +35,7 @@ def wants_retrieval(opened: ResolvedModel, rows: Sequence[Row]) -> bool:
         RecipeError: it is named, and one of these is missing.
     """
     named = RETRIEVAL in opened.recipe.eval.metrics
-    if not named and opened.recipe.eval.metrics != ["auto"]:
+    if not named and "auto" not in opened.recipe.eval.metrics:
         return False
     possible = retrieves(opened)
     if named and not possible:
@@ -72,7 +73,7 @@ def require_fitting_metrics(names: Sequence[str], asked: Sequence[PredictionRow]
         RecipeError: it has not; the message names the group, and the item that it cannot score.
     """
     for name in names:
-        problem = misfit(asked, name) if name in GROUPS else None
+        problem = misfit(asked, name) if name not in _NO_TABLE else None
         if problem is not None:
             raise RecipeError(
                 problem.given, where="eval.metrics", expected=problem.expected, do=problem.do
@@ -83,15 +84,11 @@ def require_known_metrics(names: Sequence[str]) -> None:
     """Checks the names in `eval.metrics`.
 
     Raises:
-        RecipeError: an unknown group.
+        RecipeError: an unknown metric.
     """
     for name in names:
-        if name not in (*GROUPS, RETRIEVAL) and list(names) != ["auto"]:
-            raise RecipeError(
-                f'"{name}"',
-                where="eval.metrics",
-                expected=f"some of {', '.join((*GROUPS, RETRIEVAL))}, or auto alone",
-            )
+        if name not in _NO_TABLE:
+            find_metric(name)
 
 
 def require_installed_metrics(names: Sequence[str]) -> None:
@@ -101,5 +98,5 @@ def require_installed_metrics(names: Sequence[str]) -> None:
         MissingToolError: one is not.
     """
     for name in names:
-        if name.upper() in BY_JAVA:
-            BY_JAVA[name.upper()].require_installed()
+        if name not in _NO_TABLE and (metric := find_metric(name)).require_installed is not None:
+            metric.require_installed()

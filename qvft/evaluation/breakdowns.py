@@ -6,19 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from qvft.evaluation.letters import composed
+from qvft.evaluation.metric_table import known_scores
 from qvft.evaluation.metrics.exact import exact_match
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.stats import bootstrap_mean
 
 MOST_VALUES = 30
 MOST_QUESTIONS = 20
-
-# Means given beside the exact match, in this order, where the items have them; CIDEr as it is.
-_MEANS_IN_PERCENT = (
-    "accuracy", "closed_accuracy", "closed_accuracy_anywhere", "open_exact_match",
-    "open_token_recall", "open_token_f1", "vqa_accuracy_2017", "vqa_accuracy_2021",
-)  # fmt: skip
-_MEANS = ("CIDEr",)
 
 Entry = dict[str, "float | str | tuple[float, float]"]
 Breakdowns = dict[str, list[Entry]]
@@ -106,11 +100,12 @@ def _entry(
     interval = bootstrap_mean(matches, [rows[i].image for i in indices])
     if interval is not None:
         entry["interval"] = (100 * interval[0], 100 * interval[1])
-    for scale, names in ((100, _MEANS_IN_PERCENT), (1, _MEANS)):
-        for name in names:
-            found = [float(per_item[i][name]) for i in indices if name in per_item[i]]
-            if found:
-                entry[name] = scale * sum(found) / len(found)
+    shown = [score for score in known_scores().values() if score.breakdown]
+    for score in sorted(shown, key=lambda score: score.unit != "percent"):
+        found = [float(per_item[i][score.name]) for i in indices if score.name in per_item[i]]
+        if found:
+            scale = 100 if score.unit == "percent" else 1
+            entry[score.name] = scale * sum(found) / len(found)
     return entry
 
 

@@ -11,7 +11,7 @@ from qvft.evaluation.compared_model import open_alike
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.embedding_metrics import ZERO_SHOT, groups_kept
 from qvft.evaluation.facts import SettingDifference, setting_differences
-from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.output_folder import (
     evaluations_called,
     output_folder,

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from qvft.evaluation.embedding_metrics import with_groups
 from qvft.evaluation.facts import Part, SettingDifference
-from qvft.evaluation.groups import GROUPS, GroupScores
+from qvft.evaluation.metric import GroupScores
+from qvft.evaluation.metric_table import METRICS, known_scores
 from qvft.evaluation.pairing import Pairing
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, main_metric, score
@@ -30,9 +31,6 @@ METHOD = (
     "and accuracy by prompts are those that the two evaluations found, item by item; they are "
     "left out where one side lacks items, since a recall hangs on every candidate."
 )
-LOWER_IS_BETTER = frozenset({"closed_unparseable", "closed_undecided"})
-# METEOR of all items is no mean of theirs, so a difference has no interval.
-NOT_COMPARED = frozenset({"meteor"})
 # Ids named in a report of those that only one side has.
 NAMED_IDS = 20
 
@@ -144,8 +142,8 @@ def compare(
 def _groups(scores: Scores, rows: Sequence[PredictionRow]) -> list[str]:
     """The groups of texts that A was scored with and of whose kind an item is left."""
     kinds = {row.kind for row in rows}
-    names = [name for name in scores.n if name in GROUPS and name not in NOT_COMPARED]
-    return [name for name in names if GROUPS[name][0] in kinds]
+    used = {name: METRICS[name] for name in scores.n if name in METRICS}
+    return [name for name, metric in used.items() if metric.compared and metric.kind in kinds]
 
 
 def _difference(name: str, rows: Sequence[PredictionRow], a: Scores, b: Scores) -> MetricDifference:
@@ -173,7 +171,7 @@ def _difference(name: str, rows: Sequence[PredictionRow], a: Scores, b: Scores) 
         interval=interval,
         excludes_zero=None if interval is None else interval[0] > 0 or interval[1] < 0,
         changed=len(paired.changed),
-        lower_is_better=name in LOWER_IS_BETTER,
+        lower_is_better=name in (known := known_scores()) and known[name].lower_is_better,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from qvft.evaluation.answers import NORMALISATION
-from qvft.evaluation.groups import CorpusCounts, GroupScores, Metric, mean_in_percent
+from qvft.evaluation.metric import CorpusCounts, GroupScores, ScoreInfo, ScoreValue, mean_score
 from qvft.evaluation.metrics.retrieval import CUTOFFS, DEFINITION
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores
@@ -37,7 +37,7 @@ def recall_name(way: str, cutoff: int, suffix: str) -> str:
 
 def recall_metric(
     rows: Sequence[PredictionRow], name: str, items: Mapping[int, float], *, how: str
-) -> Metric:
+) -> ScoreValue:
     """Recall in percent with its interval over images.
 
     Args:
@@ -48,7 +48,7 @@ def recall_metric(
     """
     definition = f"{DEFINITION.rstrip('.')}; {how}."
     if name.startswith(WAYS[0]):
-        return mean_in_percent(rows, name, items, definition=definition)
+        return mean_score(rows, ScoreInfo(name), items, definition=definition)
     # Each caption is a query, and images may have more or fewer of them.
     counts = np.array(
         [[round(v * len(rows[i].references)), len(rows[i].references)] for i, v in items.items()],
@@ -58,12 +58,12 @@ def recall_metric(
     interval = None if sums is None else percentile_interval(_percent(sums))
     value = float(_percent(counts.sum(axis=0)))
     corpus = CorpusCounts(counts, _percent)
-    return Metric(name, "percent", definition, value, items, interval, corpus)
+    return ScoreValue(name, "percent", definition, value, items, interval, corpus)
 
 
-def zero_shot_metric(rows: Sequence[PredictionRow], items: Mapping[int, float]) -> Metric:
+def zero_shot_metric(rows: Sequence[PredictionRow], items: Mapping[int, float]) -> ScoreValue:
     """Accuracy in percent of items that score 1 or 0."""
-    return mean_in_percent(rows, ZERO_SHOT_NAME, items, definition=ZERO_SHOT_DEFINITION)
+    return mean_score(rows, ScoreInfo(ZERO_SHOT_NAME), items, definition=ZERO_SHOT_DEFINITION)
 
 
 def groups_kept(

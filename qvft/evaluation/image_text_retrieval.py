@@ -14,7 +14,7 @@ from torch import Tensor
 from qvft.data.pixels import pixel_chunks
 from qvft.data.sample import ImageSource
 from qvft.evaluation.embedding_metrics import WAYS, recall_metric, recall_name
-from qvft.evaluation.groups import GroupScores, Metric
+from qvft.evaluation.metric import GroupScores, ScoreValue
 from qvft.evaluation.metrics.retrieval import CUTOFFS, image_ranks, text_ranks
 from qvft.evaluation.rows import PredictionRow
 from qvft.inference.distributed import chunks_shared
@@ -184,7 +184,7 @@ class _Ranked:
 
     def recalls(
         self, of_images: Tensor, of_texts: Tensor, *, suffix: str, how: str
-    ) -> list[Metric]:
+    ) -> list[ScoreValue]:
         """Recalls both ways of scores (I, M): those that rank texts and those that rank images."""
         to_text, _ = image_ranks(of_images.numpy(), self.owners)
         to_image, _ = text_ranks(of_texts.numpy(), self.owners)

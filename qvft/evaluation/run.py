@@ -17,8 +17,9 @@ from qvft.evaluation.available_metrics import prediction_rows
 from qvft.evaluation.baselines import DEFINITION
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.embedding_metrics import RETRIEVAL, groups_kept, with_groups
-from qvft.evaluation.groups import GROUPS, GroupScores
 from qvft.evaluation.image_text_retrieval import retrieval_group
+from qvft.evaluation.metric import GroupScores
+from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.output_folder import (
     evaluations_called,
     name_lost_comparison,
@@ -274,9 +275,9 @@ def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
     frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
     if frequent is not None:
         asked = [row for row in task.rows if row.kind == "question"]
-        wanted = task.groups
-        if wanted != "auto":
-            wanted = [name for name in wanted if GROUPS[name][0] == "question"]
+        wanted = [
+            name for name in task.groups if name == "auto" or METRICS[name].kind == "question"
+        ]
         found[FREQUENT] = score(prediction_rows(asked, frequent), metrics=wanted)
     if task.shows_blind():
         texts = _ask(loaded, task, label="blind", blind=True)

@@ -8,13 +8,9 @@ from typing import Literal
 
 from qvft.errors import DataError
 from qvft.evaluation.breakdowns import Breakdowns, break_down, count_outputs
-from qvft.evaluation.groups import GROUPS, TEN_ANSWERS, CorpusCounts, GroupScores, misfit
+from qvft.evaluation.metric import CorpusCounts, GroupScores
+from qvft.evaluation.metric_table import METRICS, find_metric, known_scores, misfit
 from qvft.evaluation.rows import PredictionRow
-
-# An item's main score: the first of these that it has, over its highest value.
-MAIN_SCORES = {
-    "accuracy": 1, "vqa_accuracy_2017": 1, "vqa_accuracy_2021": 1, "exact_match": 1, "CIDEr": 10,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,9 +45,9 @@ class Scores:
 def score(
     rows: Sequence[PredictionRow], *, metrics: Sequence[str] | Literal["auto"] = "auto"
 ) -> Scores:
-    """Scores predictions with the groups of metrics named.
+    """Scores predictions with the metrics named, of `metric_table.METRICS` or by dotted name.
 
-    Groups: `captions` (BLEU, ROUGE_L, CIDEr, exact match) for captions; for questions `answers`
+    Among them: `captions` (BLEU, ROUGE_L, CIDEr, exact match) for captions; for questions `answers`
     (exact match), `medical`, `vqa_2017`, `vqa_2021`, and for comparison with papers `llava_med`
     and `multimedeval`.
     `auto` takes `captions` for captions and for questions `answers`, with `medical` where the data
@@ -59,11 +55,12 @@ def score(
     images.
 
     Raises:
-        DataError: an unknown group, an item without references, a VQA group for questions that
+        RecipeError: an unknown metric.
+        DataError: an item without references, a VQA group for questions that
             have not got ten answers, or a group to which no item belongs.
     """
     _check_references(rows)
-    names = applicable_groups(rows) if metrics == "auto" else list(dict.fromkeys(metrics))
+    names = metric_names(rows, metrics)
     scores = Scores(n={"all": len(rows)}, per_item=[{} for _ in rows])
     for name in names:
         _add(scores, name, _score_group(rows, name))
@@ -72,39 +69,49 @@ def score(
     return scores
 
 
+def metric_names(
+    rows: Sequence[PredictionRow], metrics: Sequence[str] | Literal["auto"]
+) -> list[str]:
+    """The metrics named, `auto` spelled out, each once."""
+    named = [metrics] if isinstance(metrics, str) else metrics
+    found = (applicable_groups(rows) if name == "auto" else [name] for name in named)
+    return list(dict.fromkeys(name for names in found for name in names))
+
+
 def applicable_groups(rows: Sequence[PredictionRow]) -> list[str]:
-    """The groups that `auto` stands for."""
-    questions = [row for row in rows if row.kind == "question"]
-    groups = ["captions"] if len(questions) < len(rows) else []
-    if not questions:
-        return groups
-    stated = {row.meta.get("answer_type", "").strip().lower() for row in questions}
-    if stated <= {"closed", "open"}:
-        groups.append("medical")
-    if all(len(row.references) == TEN_ANSWERS for row in questions):
-        groups.append("vqa_2017")
-    return [*groups, "answers"]
+    """The metrics that `auto` stands for."""
+    by_kind = {kind: [row for row in rows if row.kind == kind] for kind in ("caption", "question")}
+    return [
+        name
+        for name, metric in METRICS.items()
+        if metric.auto is not None and by_kind[metric.kind] and metric.auto(by_kind[metric.kind])
+    ]
+
+
+def main_scores() -> list[str]:
+    """Names of the scores that may represent an item, the most telling one first."""
+    ranks = {name: s.main for name, s in known_scores().items() if s.main is not None}
+    return sorted(ranks, key=ranks.__getitem__)
 
 
 def main_metric(scores: Mapping[str, float | str]) -> str | None:
     """The name of an item's most telling score; None if it has none of these."""
-    return next((name for name in MAIN_SCORES if name in scores), None)
+    return next((name for name in main_scores() if name in scores), None)
 
 
 def main_score(scores: Mapping[str, float | str]) -> float:
     """The item's most telling score, from 0 to 1; 0 if it has none."""
     name = main_metric(scores)
-    return 0.0 if name is None else float(scores[name]) / MAIN_SCORES[name]
+    return 0.0 if name is None else float(scores[name]) / known_scores()[name].highest
 
 
 def _score_group(rows: Sequence[PredictionRow], name: str) -> GroupScores:
-    if name not in GROUPS:
-        raise DataError(f"metrics {name!r}", expected=f"some of {', '.join(GROUPS)}, or auto")
+    metric = find_metric(name)
     problem = misfit(rows, name)
     if problem is not None:
         raise problem
-    kind, function = GROUPS[name]
-    return function(rows, [index for index, row in enumerate(rows) if row.kind == kind])
+    chosen = [index for index, row in enumerate(rows) if row.kind == metric.kind]
+    return metric.function(rows, chosen)
 
 
 def _add(scores: Scores, name: str, group: GroupScores) -> None:

@@ -17,7 +17,7 @@ from qvft.evaluation.collect_facts import data_facts, decode_facts, model_facts
 from qvft.evaluation.embedding_metrics import RETRIEVAL, ZERO_SHOT
 from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.scoring import applicable_groups
+from qvft.evaluation.scoring import metric_names
 from qvft.evaluation.stored import StoredEvaluation, facts_of, mismatch
 from qvft.evaluation.zero_shot import Classes, rows_of_class
 from qvft.inference.generation_trial import tried_fields
@@ -35,7 +35,7 @@ class Task:
     """A model, what it is asked and how, checked; nothing is loaded yet.
 
     Attributes:
-        groups: names of metric groups, or `auto`.
+        groups: names of metrics, `auto` among them.
         generation: `GenerationConfig` fields by kind of text.
         of_model: groups that the model itself gives beside its texts, of `EMBEDDING_METRICS`.
         classes: what images are sorted into, where that is among them.
@@ -44,7 +44,7 @@ class Task:
     opened: ResolvedModel
     split: Split
     rows: list[Row]
-    groups: list[str] | str
+    groups: list[str]
     generation: Mapping[str, Mapping[str, Any]]
     model: ModelFacts
     data: DataFacts
@@ -64,8 +64,7 @@ class Task:
 
     def group_names(self) -> list[str]:
         """The groups of metrics that the report will have, those of the model itself last."""
-        groups = applicable_groups(self.asked()) if self.groups == "auto" else self.groups
-        return [*groups, *self.of_model]
+        return [*metric_names(self.asked(), self.groups), *self.of_model]
 
     def shows_blind(self) -> bool:
         """Whether the model is asked once more with the images shuffled."""
@@ -91,7 +90,6 @@ def prepare(
     rows = evaluation_rows(split.samples, texts=split.source.texts)
     if not rows:
         raise DataError("holds no text to evaluate", where="data.eval")
-    wanted = recipe.eval.metrics
     require_metrics(opened, rows)
     classes = _classes(opened, rows)
     of_model = [RETRIEVAL] if wants_retrieval(opened, rows) else []
@@ -100,7 +98,7 @@ def prepare(
         opened,
         split,
         rows,
-        "auto" if wanted == ["auto"] else [name for name in wanted if name != RETRIEVAL],
+        [name for name in recipe.eval.metrics if name != RETRIEVAL],
         generation,
         model_facts(opened),
         data_facts(split),

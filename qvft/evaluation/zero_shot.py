@@ -20,7 +20,7 @@ from qvft.data.sample import ImageSource
 from qvft.errors import DataError, ImageError
 from qvft.evaluation.answers import normalise_answer
 from qvft.evaluation.embedding_metrics import zero_shot_metric
-from qvft.evaluation.groups import GroupScores
+from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.rows import PredictionRow
 from qvft.files import require_writable
 from qvft.inference.distributed import chunks_shared

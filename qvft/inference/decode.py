@@ -128,7 +128,7 @@ def generate_texts(
             {key: value.to(place) for key, value in rows.items()},
             images=torch.stack([row.image.states for row in batch]),
             eos_token_id=[template.stop_id, tokenizer.eos_token_id],
-            pad_token_id=tokenizer.pad_token_id,
+            pad_token_id=template.pad_id,
             **settings,
             **further,
         )
@@ -160,7 +160,7 @@ def _padded(
     first = torch.tensor([row.ids[:front] for row in batch], dtype=torch.long)
     rest = pad_rows(
         [row.ids[front:] for row in batch],
-        template.tokenizer.pad_token_id,
+        template.pad_id,
         side="left",
         width=batch[0].width - front,
     )

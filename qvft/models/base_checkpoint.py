@@ -13,6 +13,7 @@ from qvft.errors import ModelError
 from qvft.files import sha256_file
 from qvft.json_files import sha256_json
 from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
+from qvft.models.decoders import require_decoder
 from qvft.models.families import FAMILIES, Family, family_of
 from qvft.models.model_path import TINY_ID, names_folder, require_folder
 from qvft.models.query_count import config_with_queries
@@ -178,19 +179,7 @@ def _stored_base(model_id: str, revision: str | None, family: str) -> BaseCheckp
             expected="a BLIP-2 retrieval checkpoint, BERT, or fresh: its Q-Former reads no text",
         )
     found = family_of(config.model_type, wanted=family)
-    if not getattr(config, "use_decoder_only_language_model", True):
-        raise ModelError(
-            f"its decoder is {config.text_config.model_type}, an encoder-decoder",
-            where=model_id,
-            expected="an OPT decoder",
-            do="qvft.check --only model still counts its weights",
-        )
-    if found.name != "qvision" and config.text_config.model_type != "opt":
-        raise ModelError(
-            f"its decoder is {config.text_config.model_type}",
-            where=model_id,
-            expected="an OPT decoder",
-        )
+    require_decoder(config, family=found.decoders, where=model_id)
     commit = None if is_folder else _commit(location, revision)
     return BaseCheckpoint(model_id, location, commit, config, found)
 

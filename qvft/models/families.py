@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qvft.errors import ModelError
+from qvft.dotted_names import import_dotted, is_dotted
+from qvft.errors import ModelError, RecipeError
+from qvft.models.decoders import BLIP2, DECODERS, QVISION, decoder_of
 
 COMPONENTS = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
 
@@ -21,15 +23,12 @@ class Family:
 
     Attributes:
         name: what `model.family` calls it.
-        model_class: name of the transformers class, used unchanged.
+        model_class: name of the model's class, used unchanged.
+        module: where that class is defined.
+        stages: module of its forward pass, with the functions of `stages.py`.
         model_type: `model_type` in its config.json.
         parts: component name (see `COMPONENTS`) to parameter-name prefix.
-        decoder_layers: prefix of the decoder's blocks; LoRA targets are looked for below it. Empty
-            where it depends on the decoder: the config's `decoder_blocks` says it then.
-        stop_text: what a training target ends in and generation stops on. BLIP-2's OPT decoders
-            were taught to end in a newline, not in `</s>`
-            (Source: LAVIS, lavis/models/blip2_models/blip2_opt.py, `eos_token_id`).
-            Empty: the tokenizer's end token.
+        decoders: which rows of `decoders.DECODERS` it takes, by their `families`.
         reads_question: its Q-Former reads the prompt beside the image.
         image_tokens: its rows begin with `<image>` tokens, one a query.
         marked: a text stands between the tokenizer's first and last token with a blank inside each.
@@ -40,8 +39,9 @@ class Family:
     model_class: str
     model_type: str
     parts: dict[str, str]
-    decoder_layers: str
-    stop_text: str
+    stages: str
+    module: str = "transformers"
+    decoders: str = BLIP2
     reads_question: bool = False
     image_tokens: bool = True
     marked: bool = False
@@ -57,8 +57,15 @@ class Family:
         return self.image_tokens and not self.reads_question
 
     def blocks(self, config: Any) -> str:
-        """Prefix of the decoder's blocks in a model of this configuration."""
-        return self.decoder_layers or config.decoder_blocks
+        """Prefix of the decoder's blocks, in which LoRA targets are looked for."""
+        return decoder_of(config).layers
+
+    def stop_text(self, config: Any) -> str:
+        """What a training target ends in and generation stops on; empty: the end token.
+
+        A marked text ends in the tokenizer's last token, whatever the decoder was taught.
+        """
+        return "" if self.marked else decoder_of(config).stop_text
 
     def title(self, component: str, config: Any) -> str:
         """What a table calls a component of a model of this configuration."""
@@ -94,16 +101,14 @@ FAMILIES = {
         model_class="Blip2ForConditionalGeneration",
         model_type="blip-2",
         parts=_BLIP2_PARTS,
-        decoder_layers="language_model.model.decoder.layers",
-        stop_text="\n",
+        stages="qvft.models.blip2",
     ),
     "blip2_question": Family(
         name="blip2_question",
         model_class="InstructBlipForConditionalGeneration",
         model_type="instructblip",
         parts=_BLIP2_PARTS,
-        decoder_layers="language_model.model.decoder.layers",
-        stop_text="\n",
+        stages="qvft.models.question_aware.stages",
         reads_question=True,
     ),
     # The text meets the image behind the decoder, so that there is neither prefix nor projection.
@@ -112,8 +117,9 @@ FAMILIES = {
         model_class="QVisionForConditionalGeneration",
         model_type="qvision",
         parts={"vision": "vision_model", "decoder": "language_model", "qformer": "qformer"},
-        decoder_layers="",
-        stop_text="",
+        stages="qvft.models.qvision.stages",
+        module="qvft.models.qvision.modeling",
+        decoders=QVISION,
         image_tokens=False,
         marked=True,
         titles={
@@ -121,21 +127,39 @@ FAMILIES = {
             "clip_vision_model": "CLIP encoder",
             "siglip": "SigLIP encoder",
             "siglip_vision_model": "SigLIP encoder",
-            "gpt_neo": "GPT-Neo decoder",
-            "gpt2": "GPT-2 decoder",
-            "opt": "OPT decoder",
             "qvision": "Q-Former",
+            **{kind: decoder.title for kind, decoder in DECODERS.items()},
         },
     ),
 }
 
 
+def register_family(family: Family) -> Family:
+    """Adds a family; returns it. `AutoConfig` must know its configuration.
+
+    Raises:
+        ValueError: another family has its name or its model type.
+    """
+    for other in FAMILIES.values():
+        same = other.name == family.name, other.model_type == family.model_type
+        if any(same) and other != family:
+            raise ValueError(f"family {other.name} ({other.model_type}) is there already")
+    FAMILIES[family.name] = family
+    return family
+
+
 def family_of(model_type: str, *, wanted: str = "auto") -> Family:
     """The family of a checkpoint by the `model_type` of its config.
 
+    Args:
+        wanted: `auto`, a family's name, or `package.module.name` of one that joins the table.
+
     Raises:
+        RecipeError: a dotted name that means no `Family`.
         ModelError: no family has that type, or it is not the one wanted.
     """
+    if is_dotted(wanted):
+        wanted = _imported(wanted).name
     for family in FAMILIES.values():
         if family.model_type == model_type and wanted in ("auto", family.name):
             return family
@@ -143,3 +167,12 @@ def family_of(model_type: str, *, wanted: str = "auto") -> Family:
     raise ModelError(
         f'model_type "{model_type}" with model.family={wanted}', expected=f"one of {known}"
     )
+
+
+def _imported(name: str) -> Family:
+    try:
+        return register_family(import_dotted(name, Family, where="model.family"))
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f'"{name}": {error}', where="model.family") from error

@@ -36,7 +36,7 @@ def require_flex(config: PretrainedConfig, place: torch.device) -> None:
             f"flex in a {config.model_type} model with a {text.model_type} decoder, for which "
             "transformers has none",
             where=WHERE,
-            expected="an OPT decoder",
+            expected="a decoder for which it has, OPT or Llama",
             do="leave it at sdpa",
         )
     if place.type == "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,6 @@ from qvft.models.quantize import keep_layout, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.build import graft_model, graft_processor
 from qvft.models.qvision.components import from_components
-from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import processor_from_components
 from qvft.models.qvision.published import published_processor
 from qvft.models.qvision.published_weights import read_published
@@ -35,10 +35,8 @@ def gpu_has_bf16() -> bool:
 
 
 def model_class(family: Family) -> Any:
-    """The class of a family: transformers' own, or ours."""
-    if family.name == "qvision":
-        return QVisionForConditionalGeneration
-    return getattr(transformers, family.model_class)
+    """The class of a family."""
+    return getattr(importlib.import_module(family.module), family.model_class)
 
 
 def load_model(

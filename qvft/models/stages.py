@@ -6,19 +6,14 @@ N positions, V vocabulary.
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from qvft.models import blip2
 from qvft.models.families import family_of
-from qvft.models.question_aware import stages as question_aware
-from qvft.models.qvision import stages as qvision
-
-# By `model_type`; each module has the functions below, those of a prefix where rows share one, and
-# `read_images` where the text meets its image behind the decoder.
-_STAGES: dict[str, Any] = {"blip-2": blip2, "instructblip": question_aware, "qvision": qvision}
 
 
 def encode_vision(model: Any, pixel_values: Tensor) -> Tensor:
@@ -141,4 +136,11 @@ def generate(model: Any, rows: Mapping[str, Tensor], *, images: Tensor, **settin
 
 
 def _stages(model: Any) -> Any:
-    return _STAGES[model.config.model_type]
+    return _module(model.config.model_type)
+
+
+@functools.cache
+def _module(model_type: str) -> Any:
+    """A family's module: it has the functions above, those of a prefix where rows share one, and
+    `read_images` where the text meets its image behind the decoder."""
+    return importlib.import_module(family_of(model_type).stages)

@@ -11,7 +11,11 @@ from qvft.recipe.section import MOST_STEPS, PathText, Section, Text
 
 
 class Source(Section):
-    format: Text = Field("jsonl", description="Name of a format; see docs/formats.md.")
+    format: Text = Field(
+        "jsonl",
+        description="Name of a format (`qvft convert --list`), or package.module.name of "
+        "your own; see docs/formats.md.",
+    )
     path: PathText | None = Field(None, description="File or folder to read.")
     name: Text | None = Field(
         None,

@@ -90,7 +90,8 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
 
 def _require_trained(recipe: Recipe, phase: Phase, trainable: Trainable, *, where: str) -> None:
     """Raises RecipeError for a phase in which nothing would be trained."""
-    has_heads = phase.objective != "language" or bool(recipe.objectives.alignment)
+    objectives = recipe.objectives
+    has_heads = phase.objective != "language" or bool(objectives.alignment or objectives.further)
     parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
     if not has_heads and all(getattr(trainable, part) == "frozen" for part in parts):
         raise RecipeError(

@@ -52,15 +52,21 @@ class Quantization(Section):
 class Model(Section):
     id: PathText = Field(description="Hub id or local folder; qvft/tiny-blip2 is bundled.")
     revision: Text | None = Field(None, description="Hub commit, tag or branch.")
-    family: Literal["auto", "blip2", "blip2_question", "qvision"] = Field(
+    family: Text = Field(
         "auto",
-        description="Architecture; auto reads it from the model's config.json. blip2_question: "
-        "the Q-Former reads the question. qvision: CLIP, a Q-Former of its own, GPT-Neo.",
+        description="Architecture: blip2, blip2_question (the Q-Former reads the question), "
+        "qvision (CLIP, a Q-Former of its own, GPT-Neo), or package.module.name of your own; "
+        "auto reads it from the model's config.json.",
     )
     decoder: PathText | None = Field(
         None,
         description="qvision from components: checkpoint of the decoder; `id` is then the vision "
         "model, and the Q-Former starts from random weights.",
+    )
+    decoder_type: Text | None = Field(
+        None,
+        description="Row of a decoder that qvft does not list, package.module.name of your own "
+        "(examples/extending); null: config.json says which of the listed ones it is.",
     )
     text_branch: PathText | None = Field(
         None,
@@ -105,9 +111,8 @@ class Lora(Section):
     target_modules: list[Text] = Field(
         default_factory=lambda: ["q_proj", "v_proj"],
         min_length=1,
-        description="Linear layers of the decoder: q_proj, k_proj, v_proj, out_proj, fc1, "
-        "fc2; of GPT-Neo c_fc and c_proj in place of the last two; of GPT-2 c_attn, c_proj, c_fc. "
-        "A name that matches no layer is an error.",
+        description="Names of linear layers in the decoder's blocks, as transformers calls them "
+        "(q_proj, v_proj, fc1, ...). A name that matches none is an error, which lists them.",
     )
     use_dora: bool = Field(False, description="Weight-decomposed LoRA (arXiv 2402.09353).")
     use_rslora: bool = Field(False, description="Rank-stabilised scale (arXiv 2312.03732).")
@@ -132,7 +137,7 @@ class Trainable(Section):
         ge=0,
         lt=1,
         description="Dropout of the decoder itself while training, in place of its config's (OPT: "
-        "0.1). On a frozen decoder it costs memory.",
+        "0.1). On a frozen decoder it costs memory. Decoders without such a setting refuse it.",
     )
     lora: Lora = Field(default_factory=Lora)
 
@@ -174,7 +179,7 @@ class Eval(Section):
     metrics: list[Text] = Field(
         default_factory=lambda: ["auto"],
         min_length=1,
-        description="Groups of metrics; see docs/evaluation.md.",
+        description="Metrics by name, or package.module.name of your own; see docs/evaluation.md.",
     )
     blind: bool = Field(
         True, description="Also score with images shuffled among the texts (image-blind baseline)."

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-STREAMED = ("tar", "hf")
-
 
 def require_streamable(recipe: Any) -> None:
     """Raises ValueError, of which pydantic makes an error, where a recipe asks a stream for more
@@ -23,11 +21,6 @@ def require_streamable(recipe: Any) -> None:
     source = data.train
     if source is None or not source.stream:
         return
-    if source.format not in STREAMED:
-        raise ValueError(
-            f"data.train.stream: format {source.format} is listed; streamed are "
-            f"{' and '.join(STREAMED)}"
-        )
     if source.limit is not None:
         raise ValueError("data.train.limit has no use for a stream; set train.max_steps")
     if data.cache_images:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qvft.data.formats import read_samples
+from qvft.data.formats import Format, find_format, read_samples
 from qvft.data.images.decoding import ABSENT
 from qvft.data.quality.image_signature import ImageSignature
 from qvft.data.rows import training_rows
@@ -72,7 +72,7 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
     source: Source | None = getattr(recipe.data, which)
     if source is not None and source.format == MEMORY:
         return _checked(recipe, which, given_samples(which)[: source.limit])
-    if source is None or (source.path is None and source.format != "drawn"):
+    if source is None or (_format(source, which).image_files and source.path is None):
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
         )
@@ -104,6 +104,15 @@ def _checked(recipe: Recipe, which: str, samples: list[Sample]) -> list[Sample]:
     return samples
 
 
+def _has_image_files(source: Source, which: str) -> bool:
+    """Whether its images may be missing or broken."""
+    return source.format == MEMORY or _format(source, which).image_files
+
+
+def _format(source: Source, which: str) -> Format:
+    return find_format(source.format, where=f"data.{which}.format")
+
+
 def listed(recipe: Recipe, which: str) -> Listed:
     """As `read_texts`, with what the format left out."""
     with heard(FORMATS) as remarks:
@@ -126,7 +135,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
     texts = texts or listed(recipe, which)
     samples = texts.samples
     source = getattr(recipe.data, which)
-    if source.format == "drawn":
+    if not _has_image_files(source, which):
         # There are no files that could be broken, and drawing them all twice takes its time.
         return Split(source_name(source), source, samples, [], samples_hash(samples))
     logger.info("data.%s: checking the images of %d samples", which, len(samples))
@@ -173,7 +182,7 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
         texts = texts or listed(recipe, which)
         stream, samples, broken, remarks = None, texts.samples, [], texts.remarks
     source = getattr(recipe.data, which)
-    if source.format == "drawn":
+    if not _has_image_files(source, which):
         return Split(source_name(source), source, samples, [], samples_hash(samples))
     logger.info("data.%s: looking at the images of %d samples", which, len(samples))
     kept, skipped, signatures = validate_and_sign(

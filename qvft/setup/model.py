@@ -26,6 +26,7 @@ from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weights_hash
+from qvft.models.decoders import add_decoder, set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
@@ -70,6 +71,7 @@ def use_threads(threads: int | None) -> None:
 def base_of(recipe: Recipe) -> BaseCheckpoint:
     """The recipe's base checkpoint, found but not loaded."""
     model = recipe.model
+    add_decoder(model.decoder_type)
     if model.text_branch is not None and model.init == "random":
         raise RecipeError(
             "random with a text branch",
@@ -95,7 +97,7 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
         tokenizer=processor.tokenizer,
         num_query_tokens=image_tokens(base),
         image_token_id=base.config.image_token_index if base.family.image_tokens else None,
-        stop_text=base.family.stop_text,
+        stop_text=base.family.stop_text(base.config),
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,
         max_text_tokens=recipe.data.max_text_tokens,
@@ -119,14 +121,17 @@ def require_positions(recipe: Recipe, base: BaseCheckpoint, new_tokens: int, *, 
     Raises:
         RecipeError: they do not; on a GPU the decoder would fail without a message.
     """
-    positions = getattr(base.config.text_config, "max_position_embeddings", None)
+    text = base.config.text_config
+    # Packed rows are given their own mask, in which every token sees all of its row.
+    limits = [getattr(text, key, None) for key in ("max_position_embeddings", "sliding_window")]
+    positions = min((limit for limit in limits if limit is not None), default=None)
     before = image_tokens(base) + recipe.data.max_text_tokens
     if positions is not None and before + new_tokens > positions:
         raise RecipeError(
             f"{before + new_tokens} positions: {image_tokens(base)} for the image, "
             f"{recipe.data.max_text_tokens} for text, {new_tokens} for new tokens",
             where=where,
-            expected=f"at most {positions}, which is all the decoder has",
+            expected=f"at most {positions}, which is all that the decoder sees",
             do="lower data.max_text_tokens or max_new_tokens",
         )
 
@@ -149,7 +154,7 @@ def base_model(
     use_threads(recipe.run.threads)
     auto = torch.bfloat16 if gpu_has_bf16() else torch.float32
     scheme = recipe.model.quantization.scheme if quantized else "none"
-    base.config.text_config.dropout = recipe.trainable.decoder_dropout
+    set_dropout(base.config, recipe.trainable.decoder_dropout)
     random_seed = recipe.run.seed if recipe.model.init == "random" else None
     model = load_model(
         base,

@@ -19,6 +19,13 @@ def require_shardable(recipe: Recipe) -> None:
     Raises:
         RecipeError: phases learn by other objectives.
     """
+    if recipe.objectives.further:
+        raise RecipeError(
+            f"{', '.join(recipe.objectives.further)} under FSDP",
+            where="objectives.custom",
+            expected="none: weights are cut within the objectives that qvft knows",
+            do="use DDP (recipes/accelerate/ddp.yaml)",
+        )
     objectives = {phase.objective for phase in recipe.phases}
     if len(objectives) > 1:
         raise RecipeError(

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 
 from qvft.adapters.freeze import ComponentCount
 
-# Bytes of activations a token, decoder layer and unit of width. Measured on OPT-2.7B (32 layers,
-# width 2560) with bfloat16 LoRA and no dropout: 1.98 MB a token = 24.2 bytes; OPT's own dropout
-# together with dropout on float32 adapters takes 7.88 MB = 96.2.
-LEAN_BYTES, DROPOUT_BYTES = 24.2, 96.2
 # 4 bits and a float32 constant for 64 weights; double quantisation takes most of the latter away.
 NF4_BYTES = 0.5625
 
@@ -40,7 +36,7 @@ def estimate_memory(
     decoder_layers: int,
     decoder_width: int,
     checkpointing: bool,
-    dropout: bool,
+    layer_bytes: float,
 ) -> MemoryEstimate:
     """An estimate, not a promise: allocator overhead and the Q-Former's activations come on top.
 
@@ -53,7 +49,7 @@ def estimate_memory(
         row_tokens: tokens of a row, image tokens included.
         decoder_layers, decoder_width: of the decoder.
         checkpointing: activations are recomputed; a layer's input of each stays.
-        dropout: adapters or decoder have dropout.
+        layer_bytes: bytes of activations per token, decoder layer and unit of width.
     """
     weights = trained = 0
     for row in counts:
@@ -65,8 +61,6 @@ def estimate_memory(
             weights += frozen * frozen_bytes
         # float32 weight, gradient and AdamW's two moments
         trained += 16 * row.trainable
-    per_unit = DROPOUT_BYTES if dropout else LEAN_BYTES
-    if checkpointing:
-        per_unit = 2.0
+    per_unit = 2.0 if checkpointing else layer_bytes
     activations = int(rows * row_tokens * decoder_layers * decoder_width * per_unit)
     return MemoryEstimate(weights, trained, activations)

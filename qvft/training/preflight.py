@@ -78,13 +78,13 @@ class GradientCheck(TrainerCallback):
         if self.done:
             return
         self.steps += 1
-        heads = model.heads if isinstance(model, AlignmentObjective) else None
+        heads = model.trained_heads() if isinstance(model, AlignmentObjective) else []
         if self.steps == 1:
             check_gradients(self.model, self.family)
-            if heads is not None:
+            if heads:
                 _require(part for part, reached in _reached(heads).items() if not reached)
         waiting = set[str]()
-        if heads is not None:
+        if heads:
             largest = _largest(heads)
             self.seen |= {part for part, value in largest.items() if value > 0}
             waiting = largest.keys() - self.seen
@@ -94,12 +94,12 @@ class GradientCheck(TrainerCallback):
 
 
 def check_gradients(
-    model: nn.Module, family: Family, heads: nn.Module | None = None
+    model: nn.Module, family: Family, heads: Sequence[nn.Module] = ()
 ) -> dict[str, float]:
     """Largest absolute gradient by trained component, that of all `heads` as the last.
 
     Args:
-        heads: alignment heads; each trained part of them must have a gradient.
+        heads: what is trained beside the model; each part of them must have a gradient.
 
     Raises:
         PreflightError: a trained component, or a part of the heads, has none, or only zeros.
@@ -109,12 +109,12 @@ def check_gradients(
         if parameter.requires_grad:
             component = family.component(name)
             largest[component] = max(_size(parameter), largest.get(component, 0.0))
-    of_heads = {} if heads is None else _largest(heads)
+    of_heads = _largest(heads)
     _require(name for name, value in {**largest, **of_heads}.items() if not value > 0)
     return {**largest, **({HEADS: max(of_heads.values())} if of_heads else {})}
 
 
-def _largest(heads: nn.Module) -> dict[str, float]:
+def _largest(heads: Iterable[nn.Module]) -> dict[str, float]:
     """Largest absolute gradient by trained part of the heads, such as `heads.itm_head`."""
     largest: dict[str, float] = {}
     for part, parameter in _parts(heads):
@@ -122,7 +122,7 @@ def _largest(heads: nn.Module) -> dict[str, float]:
     return largest
 
 
-def _reached(heads: nn.Module) -> dict[str, bool]:
+def _reached(heads: Iterable[nn.Module]) -> dict[str, bool]:
     """Whether a backward pass went through any weight of a part, be its gradient zero."""
     reached: dict[str, bool] = {}
     for part, parameter in _parts(heads):
@@ -130,10 +130,11 @@ def _reached(heads: nn.Module) -> dict[str, bool]:
     return reached
 
 
-def _parts(heads: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def _parts(heads: Iterable[nn.Module]) -> list[tuple[str, nn.Parameter]]:
     return [
         (f"{HEADS}.{name.partition('.')[0]}", parameter)
-        for name, parameter in heads.named_parameters()
+        for module in heads
+        for name, parameter in module.named_parameters()
         if parameter.requires_grad
     ]
 
@@ -171,7 +172,7 @@ def check_backward(
     module.train()
     try:
         _loss(module, module(**inputs)).backward()
-        heads = module.heads if isinstance(module, AlignmentObjective) else None
+        heads = module.trained_heads() if isinstance(module, AlignmentObjective) else []
         return check_gradients(model, family, heads)
     finally:
         module.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ from qvft.adapters.checkpoint import (
     bridge_names,
     restore_alignment,
     restore_checkpoint,
+    restore_objectives,
     save_checkpoint,
 )
 from qvft.adapters.freeze import ComponentCount, count_components
@@ -55,6 +56,8 @@ from qvft.training.distributed.fsdp import asked_to_shard, shard, without_autoca
 from qvft.training.kernels import require_kernels, require_shardable
 from qvft.training.library_settings import require_settings
 from qvft.training.objectives.build import Collate, objective_of
+from qvft.training.objectives.custom import CustomLoss
+from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.optim import parameter_groups
 from qvft.training.phases import PhaseSetup
 from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
@@ -76,6 +79,7 @@ class TrainingSetup:
         provenance: for the manifest.
         branch: heads of the alignment objectives, where the recipe has any.
         sharded: each process holds a part of every weight.
+        custom: losses of the recipe's custom objectives, by name.
         bridge: names of the weights beside LoRA that any phase so far has trained.
         batches: batches by tokens, by phase, once they were asked for.
         cut: the objective whose weights are cut among processes, once they are.
@@ -90,6 +94,7 @@ class TrainingSetup:
     provenance: Provenance
     branch: TextBranch | None = None
     sharded: bool = False
+    custom: dict[str, CustomLoss] = field(default_factory=dict)
     bridge: set[str] = field(default_factory=set)
     batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
     cut: nn.Module | None = None
@@ -126,6 +131,7 @@ class TrainingSetup:
         largest = max(sum(row.trainable for row in self.counts(plan)) for plan in self.plans)
         if self.branch is not None:
             largest += sum(weight.numel() for weight in self.branch.heads.parameters())
+        largest += sum(w.numel() for loss in self.custom.values() for w in loss.parameters())
         kept = max(plan.train.save_total_limit for plan in self.plans)
         return 4 * largest * (3 * (kept + 1) + 1)
 
@@ -210,6 +216,7 @@ class TrainingSetup:
             self.provenance,
             bridge=self.bridge,
             alignment=self.branch.saved if self.branch is not None else None,
+            objectives=self.custom,
         )
 
     def look_at_queries(self) -> list[str]:
@@ -227,6 +234,7 @@ class TrainingSetup:
         restore_checkpoint(folder, self.loaded.model, self.loaded.handle)
         if self.branch is not None:
             restore_alignment(folder, self.branch.heads)
+        restore_objectives(folder, self.custom)
 
     def _set_up(self, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
         loaded, train = self.loaded, plan.train
@@ -295,7 +303,7 @@ class TrainingSetup:
 
     def objective(self, plan: PhasePlan, rows: list[Row]) -> tuple[nn.Module, Collate]:
         """What a phase learns, around the model, and what builds its batches."""
-        return objective_of(self.recipe, self.loaded, self.branch, plan, rows)
+        return objective_of(self.recipe, self.loaded, self.branch, plan, rows, custom=self.custom)
 
     def _preflight(self, module: nn.Module, collator: Callable, rows: list[Row]) -> None:
         chosen = distinct_first([row.sample.id for row in rows], 4)
@@ -330,6 +338,7 @@ def training_setup(
         require_shardable(recipe)
     base = base_of(recipe)
     require_alignable(recipe, base)
+    custom = custom_objectives(recipe.objectives.further, base)
     require_kernels(recipe, base, plans)
     require_settings(recipe, base, plans)
     texts = texts or {}
@@ -364,6 +373,10 @@ def training_setup(
         branch,
         sharded,
         callbacks=callbacks,
+        custom={
+            name: objective.build(loaded.model).float().to(loaded.model.device)
+            for name, (objective, _) in custom.items()
+        },
     )
     for plan in plans:
         work.token_batches(plan)  # so that it is said before anything long begins

@@ -104,7 +104,7 @@ def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergeP
     )
     logger.info("%s: %s", base.id, plan.counts())
     processor = processor_of(ingredients.recipe, base)
-    stop_text = base.family.stop_text
+    stop_text = base.family.stop_text(base.config)
     stop = processor.tokenizer(stop_text, add_special_tokens=False) if stop_text else None
     config = written_config(
         base.config,

@@ -65,7 +65,7 @@ def toolkit_outputs(model: Any, template: PromptTemplate, probes: Sequence[Probe
             do_sample=False,
             num_beams=1,
             eos_token_id=[template.stop_id, template.tokenizer.eos_token_id],
-            pad_token_id=template.tokenizer.pad_token_id,
+            pad_token_id=template.pad_id,
             return_dict_in_generate=True,
             output_logits=True,
         )

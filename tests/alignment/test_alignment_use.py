@@ -21,8 +21,8 @@ from qvft.data.rows import evaluation_rows
 from qvft.eval import main as evaluate
 from qvft.evaluation import image_text_retrieval as retrieval
 from qvft.evaluation.available_metrics import prediction_rows
-from qvft.evaluation.groups import Metric
 from qvft.evaluation.image_text_retrieval import retrieval_group
+from qvft.evaluation.metric import ScoreValue
 from qvft.evaluation.metrics.retrieval import retrieval_scores
 from qvft.evaluation.zero_shot import classify
 from qvft.export import main as export
@@ -64,7 +64,7 @@ def samples():
     return list(read_samples("drawn", "seed=6,count=8,size=48"))
 
 
-def retrieved(aligned: AlignmentModel, *, top: int, batch_size: int = 3) -> dict[str, Metric]:
+def retrieved(aligned: AlignmentModel, *, top: int, batch_size: int = 3) -> dict[str, ScoreValue]:
     """Recalls over the captions of `samples`, by name."""
     rows = evaluation_rows(samples())
     items = prediction_rows(rows, [""] * len(rows))

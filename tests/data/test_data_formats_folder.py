@@ -88,12 +88,12 @@ def field_names(schema: dict[str, Any]) -> set[str]:
 
 
 def test_every_format_has_its_folder() -> None:
-    assert len(FOLDERS) == 10
     assert {folder.name for folder in FOLDERS} == set(FORMATS)
 
 
-def test_the_folders_hold_135_bad_files() -> None:
-    assert sum(len(load(folder / "bad" / "expected.json")) for folder in FOLDERS) == 135
+@each_format
+def test_every_format_has_bad_files(folder: Path) -> None:
+    assert load(folder / "bad" / "expected.json")
 
 
 @each_format
@@ -167,19 +167,6 @@ def test_readme_names_every_field_of_the_schema(folder: Path) -> None:
 @each_format
 def test_sample_fits_the_schema(folder: Path) -> None:
     schema = load(folder / "schema.json")
-    paths = {
-        "jsonl": ["sample.jsonl"],
-        "hf": ["sample/train/metadata.jsonl"],
-        "coco_captions": ["captions.json"],
-        "karpathy": ["dataset_coco.json"],
-        "vqa_rad": ["VQA_RAD Dataset Public.json"],
-        "slake": ["train.json", "validation.json"],
-        "pathvqa": ["train.json"],
-        "vqa_v2": [
-            "v2_OpenEnded_mscoco_train2014_questions.json",
-            "v2_mscoco_train2014_annotations.json",
-        ],
-    }
     if folder.name == "drawn":
         assert re.fullmatch(schema["pattern"], load(folder / "read.json")["good"]["path"])
         return
@@ -190,7 +177,7 @@ def test_sample_fits_the_schema(folder: Path) -> None:
                     value = json.load(archive.extractfile(name))  # type: ignore[arg-type]
                     assert_fits(value, schema, place=name)
         return
-    for path in paths[folder.name]:
+    for path in load(folder / "read.json")["described"]:
         if path.endswith(".jsonl"):
             lines = (folder / path).read_text(encoding="utf-8").splitlines()
             values = [json.loads(line) for line in lines]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from qvft.errors import DataError
+from qvft.errors import UserError
 from qvft.evaluation.metrics.captions import NAMES
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.scoring import applicable_groups, score
@@ -127,14 +127,14 @@ def test_empty_and_equal_outputs_are_counted() -> None:
 @pytest.mark.parametrize(
     "rows, metrics, message",
     [
-        ([asked("a", "a")], ["bleurt"], "'bleurt'"),
+        ([asked("a", "a")], ["bleurt"], "bleurt"),
         ([asked("a", "a")], ["captions"], "without captions"),
         ([asked("a", "a")], ["vqa_2017"], "has 1 answers"),
         ([asked("a")], "auto", "no references"),
     ],
 )
 def test_what_cannot_be_scored_is_an_error(rows, metrics, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         score(rows, metrics=metrics)
 
 
@@ -153,7 +153,7 @@ def test_row_as_json_has_a_question_only_where_one_was_asked() -> None:
 
 def test_java_metrics_are_scored_where_they_are_asked_for(monkeypatch) -> None:
     """METEOR's corpus score is no mean, so it has no interval; SPICE leaves out what has none."""
-    from qvft.evaluation import groups
+    from qvft.evaluation import caption_metrics
     from qvft.evaluation.metrics.java import JavaMetric
 
     def score_them(references, predictions):
@@ -162,7 +162,7 @@ def test_java_metrics_are_scored_where_they_are_asked_for(monkeypatch) -> None:
 
     for name in ("METEOR", "SPICE"):
         fake = JavaMetric(score_them, f"{name}/none", lambda: None)
-        monkeypatch.setitem(groups.BY_JAVA, name, fake)
+        monkeypatch.setitem(caption_metrics.BY_JAVA, name, fake)
     rows = [
         PredictionRow(str(n), f"{n}.png", "caption", None, "a dog", ("a dog",)) for n in range(3)
     ]

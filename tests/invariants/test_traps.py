@@ -17,6 +17,7 @@ from qvft.data.collate import IGNORED
 from qvft.data.rows import training_rows
 from qvft.errors import NonFiniteLossError, PreflightError, QvftError, RecipeError
 from qvft.models.blip2 import insert_prefix
+from qvft.models.decoders import DECODERS
 from qvft.models.families import FAMILIES
 from qvft.models.stages import encode_images
 from qvft.recipe.load import load_recipe
@@ -74,7 +75,7 @@ def test_trap_3_targets_are_exact_names_of_the_decoder(work) -> None:
     injected = {n for n, _ in work.loaded.model.named_parameters() if ".lora_A." in n}
     layers = work.loaded.base.config.text_config.num_hidden_layers
     assert injected == {
-        f"{BLIP2.decoder_layers}.{layer}.self_attn.{name}.lora_A.default.weight"
+        f"{DECODERS['opt'].layers}.{layer}.self_attn.{name}.lora_A.default.weight"
         for layer in range(layers)
         for name in ("q_proj", "v_proj")
     }

@@ -26,7 +26,6 @@ def test_a_stream_with_its_number_of_steps_is_a_recipe() -> None:
     [
         ({"train": {"max_steps": -1}}, "train.max_steps is not set"),
         ({"train": {"batch_tokens": 500}}, "train.batch_tokens plans an epoch"),
-        ({"data": {"train": {"format": "jsonl"}}}, "format jsonl is listed"),
         ({"data": {"train": {"limit": 5}}}, "data.train.limit has no use"),
         ({"data": {"cache_images": True, "num_workers": 0}}, "keep all images of the stream"),
         ({"data": {"eval": {"format": "tar", "stream": True}}}, "data.eval.stream"),

@@ -1,10 +1,14 @@
-"""From a format's name and a path to samples: the one table of formats."""
+"""The table of dataset formats, and reading samples by a format's name.
+
+A new format is a file here with its `FORMAT`, and a line of the table. A format of another package
+is named by where its `Format` is defined (`my_package.my_format`), or added with `register_format`.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -22,38 +26,62 @@ from qvft.data.formats import (
     vqa_v2,
 )
 from qvft.data.formats.fields import nearest
+from qvft.data.formats.format import Format
 from qvft.data.formats.sample_builder import Unique
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream
+from qvft.dotted_names import import_dotted, is_dotted
 from qvft.errors import DataError, QvftError
 from qvft.files import given_path
 
-
-@dataclass(frozen=True)
-class Format:
-    """An adapter and which of `read_samples`' options it takes."""
-
-    read: Callable[..., Iterator[Sample]]
-    options: tuple[str, ...]
-
-
-FORMATS: Mapping[str, Format] = {
-    "jsonl": Format(jsonl.read, ("split", "images", "allow_paths_outside_root")),
-    "coco_captions": Format(coco_captions.read, ("split", "images", "allow_paths_outside_root")),
-    "karpathy": Format(karpathy.read, ("split", "images", "allow_paths_outside_root")),
-    "vqa_v2": Format(
-        vqa_v2.read, ("split", "questions", "annotations", "images", "allow_paths_outside_root")
-    ),
-    "vqa_rad": Format(vqa_rad.read, ("split", "images", "allow_paths_outside_root")),
-    "slake": Format(slake.read, ("split", "images", "allow_paths_outside_root")),
-    "pathvqa": Format(pathvqa.read, ("split", "images", "allow_paths_outside_root")),
-    "hf": Format(hf.read, ("split", "columns", "allow_paths_outside_root")),
-    "tar": Format(tar.read, ("split",)),
-    "drawn": Format(drawn.read, ("split",)),
+FORMATS: dict[str, Format] = {
+    one.name: one
+    for one in (
+        jsonl.FORMAT,
+        coco_captions.FORMAT,
+        karpathy.FORMAT,
+        vqa_v2.FORMAT,
+        vqa_rad.FORMAT,
+        slake.FORMAT,
+        pathvqa.FORMAT,
+        replace(hf.FORMAT, stream=hf_stream.stream),
+        tar.FORMAT,
+        drawn.FORMAT,
+    )
 }
 
-STREAMS: Mapping[str, Callable[..., Stream]] = {"tar": tar.stream, "hf": hf_stream.stream}
-"""What can be passed over instead of listed."""
+
+def register_format(format: Format) -> Format:
+    """Adds a format that recipes can then name; returns it.
+
+    Raises:
+        ValueError: another format has the name.
+    """
+    if FORMATS.get(format.name, format) is not format:
+        raise ValueError(f"a format is called {format.name!r} already")
+    FORMATS[format.name] = format
+    return format
+
+
+def find_format(name: str, *, where: str = "format") -> Format:
+    """The format of this name; one named by where it is defined joins the table.
+
+    Args:
+        where: the recipe key that names it.
+
+    Raises:
+        RecipeError: a dotted name that means no `Format`.
+        DataError: another unknown name.
+    """
+    if name not in FORMATS and is_dotted(name):
+        FORMATS[name] = import_dotted(name, Format, where=where)
+    if name not in FORMATS:
+        raise DataError(
+            f"unknown format `{name}`",
+            expected="one of " + ", ".join(FORMATS) + ", or package.module.name of your own",
+            do=nearest(name, FORMATS),
+        )
+    return FORMATS[name]
 
 
 def read_samples(
@@ -71,7 +99,7 @@ def read_samples(
     """The samples of a split, in the source's order; no image is decoded.
 
     Args:
-        format: a key of `FORMATS`.
+        format: a key of `FORMATS`, or where a `Format` is defined.
         path: file or folder, or what else the format reads; relative ones to the working folder.
         split: which split, where the format has several.
         images: the image folder, where it lies apart.
@@ -86,12 +114,7 @@ def read_samples(
         DataError: unknown format, an option that the format does not take, nothing to read, or
             whatever the adapter finds wrong.
     """
-    if format not in FORMATS:
-        raise DataError(
-            f"unknown format `{format}`",
-            expected="one of " + ", ".join(FORMATS),
-            do=nearest(format, FORMATS),
-        )
+    reader = find_format(format)
     folders = {"images": images, "questions": questions, "annotations": annotations}
     given: dict[str, Any] = {
         key: given_path(value) for key, value in folders.items() if value is not None
@@ -99,7 +122,7 @@ def read_samples(
     given |= {"split": split} if split is not None else {}
     given |= {"columns": columns} if columns else {}
     given |= {"allow_paths_outside_root": True} if allow_paths_outside_root else {}
-    _require_options(format, given)
+    _require_options(reader, given)
     if images is not None and not given["images"].is_dir():
         is_file = given["images"].exists()
         raise DataError(
@@ -110,7 +133,7 @@ def read_samples(
         )
     if limit is not None and limit < 1:
         raise DataError(f"`limit` is {limit}", expected="at least 1")
-    found = FORMATS[format].read(given_path(path), **given)
+    found = reader.read(given_path(path), **given)
     try:
         samples = list(islice(found, None if limit is None else min(limit, sys.maxsize)))
     except QvftError:  # some are OSErrors too
@@ -140,31 +163,31 @@ def open_stream(
     Raises:
         DataError: a format that is only listed, or nothing to read.
     """
-    if format not in STREAMS:
+    reader = find_format(format)
+    if reader.stream is None:
         raise DataError(
             f"format {format} is streamed",
             where=path,
-            expected="one of " + ", ".join(STREAMS),
+            expected="one of " + ", ".join(name for name, one in FORMATS.items() if one.stream),
             do="remove `stream`, or pack the data as tar shards",
         )
     options = {"split": split, "columns": columns}
     given = {key: value for key, value in options.items() if value is not None}
-    _require_options(format, given)
+    _require_options(reader, given)
     try:
-        return STREAMS[format](given_path(path), **given)
+        return reader.stream(given_path(path), **given)
     except QvftError:  # some are OSErrors too
         raise
     except OSError as error:
         raise _unreadable(error, path) from error
 
 
-def _require_options(format: str, given: Iterable[str]) -> None:
-    taken = FORMATS[format].options
+def _require_options(format: Format, given: Iterable[str]) -> None:
     for option in given:
-        if option not in taken:
+        if option not in format.options:
             raise DataError(
-                f"`{option}` is set for format {format}",
-                expected="only " + ", ".join(taken),
+                f"`{option}` is set for format {format.name}",
+                expected="only " + (", ".join(format.options) or "path"),
                 do=f"remove `{option}`",
             )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
+from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, folder, no_split
 from qvft.data.sample import Sample
@@ -80,3 +81,11 @@ def read(
             without[0],
         )
     yield from (gathered.sample() for gathered in found.values() if gathered.captions)
+
+
+FORMAT = Format(
+    "coco_captions",
+    "official COCO caption files",
+    read,
+    ("split", "images", "allow_paths_outside_root"),
+)

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from qvft.data.formats import fields
+from qvft.data.formats.format import Format
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 
@@ -82,3 +83,6 @@ def _parse(path: str) -> dict[str, int]:
             )
         numbers[key] = int(text)
     return numbers
+
+
+FORMAT = Format("drawn", "scenes drawn by qvft itself", read, ("split",), image_files=False)

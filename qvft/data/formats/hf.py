@@ -15,6 +15,7 @@ from PIL import Image
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields
 from qvft.data.formats.class_labels import with_class_names
+from qvft.data.formats.format import Format
 from qvft.data.formats.image_folder import count_images_without_row
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, no_split
@@ -291,3 +292,11 @@ def _load_hub(path: str, *, split: str | None, streaming: bool) -> Any:
             where=path,
             expected="a local file or folder, or a Hub id with one of its configs and splits",
         ) from error
+
+
+FORMAT = Format(
+    "hf",
+    "Hugging Face datasets: hub id, save_to_disk, parquet, image folder",
+    read,
+    ("split", "columns", "allow_paths_outside_root"),
+)

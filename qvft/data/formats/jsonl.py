@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields
+from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import Unique, no_split
 from qvft.data.sample import ImageSource, Question, Sample
@@ -238,3 +239,11 @@ def _merge(meta: dict[str, Any], added: Any, *, where: str) -> None:
             )
         fields.valid_unicode({key: value}, f"meta.{key}", where=where)
         meta[key] = value
+
+
+FORMAT = Format(
+    "jsonl",
+    "your own images and texts, one JSON object per line",
+    read,
+    ("split", "images", "allow_paths_outside_root"),
+)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields, hf
+from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, existing, folder, no_split
 from qvft.data.sample import Question, Sample
@@ -175,3 +176,8 @@ def _require_columns(names: Sequence[str], *, where: str) -> None:
 
 
 _READERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}
+
+
+FORMAT = Format(
+    "pathvqa", "PathVQA as parquet or JSON", read, ("split", "images", "allow_paths_outside_root")
+)

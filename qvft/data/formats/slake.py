@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
+from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, folder, no_split
 from qvft.data.sample import Question, Sample
@@ -105,3 +106,11 @@ def _file(path: Path, *, split: str | None) -> Path:
         if any((path / f"{stem}.json").exists() for stem in stems)
     ]
     raise no_split(split, where=str(path), splits=present)
+
+
+FORMAT = Format(
+    "slake",
+    "SLAKE, English unless asked otherwise",
+    read,
+    ("split", "images", "allow_paths_outside_root"),
+)

@@ -17,6 +17,7 @@ from random import Random
 from PIL import Image
 
 from qvft.data.formats import fields, jsonl
+from qvft.data.formats.format import Format
 from qvft.data.formats.shards import shard_files, shard_names
 from qvft.data.sample import Sample
 from qvft.data.stream import Part
@@ -274,3 +275,8 @@ def _text(member: TarImage) -> str:
             expected="UTF-8",
             do="save the text again as UTF-8",
         ) from error
+
+
+FORMAT = Format(
+    "tar", "WebDataset tar shards: images and texts side by side", read, ("split",), stream=stream
+)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
+from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, folder, no_split
 from qvft.data.sample import Question, Sample
@@ -99,3 +100,8 @@ def read(
         )
         image.questions.append(Question(qid, texts["question"], (reply,), meta))
     yield from (gathered.sample() for gathered in found.values())
+
+
+FORMAT = Format(
+    "vqa_rad", "VQA-RAD as published", read, ("split", "images", "allow_paths_outside_root")
+)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields
+from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, folder, no_split
 from qvft.data.sample import Question, Sample
@@ -149,3 +150,11 @@ def _image_name(image_id: str, *, subset: str | None, present: set[str]) -> str:
     stems = [f"COCO_{subset}_{number}", number] if subset else [number]
     names = [stem + suffix for stem in stems for suffix in _SUFFIXES]
     return next((name for name in names if name in present), names[0])
+
+
+FORMAT = Format(
+    "vqa_v2",
+    "VQA v2 questions and annotations",
+    read,
+    ("split", "questions", "annotations", "images", "allow_paths_outside_root"),
+)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import evaluate
 
-from qvft.evaluation.groups import llava_med_group
 from qvft.evaluation.metrics.llava_med import DEFINITIONS, Candidates
 from qvft.evaluation.modules.features import TEXTS, described
 from qvft.evaluation.modules.questions import group_figures
+from qvft.evaluation.question_metrics import llava_med_group
 
 
 class LlavaMed(evaluate.Metric):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import evaluate
 
-from qvft.evaluation.groups import GROUPS
+from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.metrics.medical import DEFINITIONS
 from qvft.evaluation.modules.features import TEXTS, described
 from qvft.evaluation.modules.questions import group_figures
@@ -34,5 +34,4 @@ class MedicalVqa(evaluate.Metric):
         references: Sequence[Sequence[str]],
         answer_types: Sequence[str] | None = None,
     ) -> dict[str, float]:
-        _, group = GROUPS["medical"]
-        return group_figures(group, predictions, references, answer_types)
+        return group_figures(METRICS["medical"].function, predictions, references, answer_types)

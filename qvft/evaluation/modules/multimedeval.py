@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import evaluate
 
-from qvft.evaluation.groups import GROUPS
+from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.metrics.multimedeval import DEFINITIONS
 from qvft.evaluation.modules.features import TEXTS, described
 from qvft.evaluation.modules.questions import group_figures
@@ -31,5 +31,4 @@ class MultiMedEval(evaluate.Metric):
     def _compute(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]]
     ) -> dict[str, float]:
-        _, group = GROUPS["multimedeval"]
-        return group_figures(group, predictions, references, None)
+        return group_figures(METRICS["multimedeval"].function, predictions, references, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qvft.errors import DataError
-from qvft.evaluation.groups import Group
+from qvft.evaluation.metric import Group
 from qvft.evaluation.rows import PredictionRow
 
 

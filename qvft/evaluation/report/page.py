@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from PIL import Image
 from qvft.errors import ImageError
 from qvft.evaluation.breakdowns import item_values
 from qvft.evaluation.comparison import ChangedItem, Comparison
+from qvft.evaluation.metric_table import known_scores
 from qvft.evaluation.report.grid import choose_items
 from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
 from qvft.evaluation.report.phases import phase_lines
 from qvft.evaluation.report.table import column_names, signed
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.scoring import MAIN_SCORES, main_score
+from qvft.evaluation.scoring import main_score, main_scores
 
 if TYPE_CHECKING:
     from qvft.evaluation.report.report import Report
@@ -33,26 +35,8 @@ _BASELINE_NAMES = {
     "most_frequent_answer": "most frequent answer",
     "blind": "blind (images shuffled)",
 }
-_HEADLINES = (
-    "accuracy", "closed_accuracy", "open_exact_match", "vqa_accuracy_2017", "vqa_accuracy_2021",
-    "CIDEr", "Bleu_4", "ROUGE_L", "exact_match", "caption_exact_match",
-)  # fmt: skip
 _MOST_HEADLINES = 4
 _CLOSED_AND_OPEN = ("closed_accuracy", "open_token_recall")
-# Scores written on an item's card: those of the first line of which it has any.
-_CARD_SCORES = (
-    ("vqa_accuracy_2017", "vqa_accuracy_2021"),
-    ("closed_accuracy", "open_token_f1"),
-    ("CIDEr", "ROUGE_L"),
-    ("exact_match",),
-)
-_LABELS = {f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)} | {
-    "ROUGE_L": "ROUGE-L", "open_bleu_1": "open BLEU-1", "open_token_f1": "open token F1",
-    "vqa_accuracy_2017": "VQA accuracy (2017)", "vqa_accuracy_2021": "VQA accuracy (2021)",
-    "closed_accuracy_anywhere": "closed accuracy, yes or no anywhere",
-    "closed_accuracy_llava_med": "closed accuracy (LLaVA-Med, before its repair)",
-    "closed_accuracy_llava_med_v2": "closed accuracy (LLaVA-Med)",
-}  # fmt: skip
 
 
 def render_page(
@@ -104,7 +88,8 @@ def render_page(
 
 def label(name: str) -> str:
     """A metric's or key's name as people write it."""
-    return _LABELS.get(name, name.replace("_", " "))
+    score = known_scores().get(name)
+    return (score and score.label) or name.replace("_", " ")
 
 
 def extra_means(entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -112,7 +97,7 @@ def extra_means(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     closed and open scores where a value has both (not beside CIDEr, where kinds are compared)."""
     names = [
         name
-        for name in MAIN_SCORES
+        for name in main_scores()
         if name != "exact_match"
         and any(name in e and abs(e[name] - e["exact_match"]) > 0.05 for e in entries)
     ]
@@ -121,7 +106,8 @@ def extra_means(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _headlines(report: Report) -> list[str]:
-    found = [name for name in _HEADLINES if name in report.metrics]
+    ranks = {name: score.page for name, score in known_scores().items() if score.page is not None}
+    found = sorted((name for name in report.metrics if name in ranks), key=ranks.__getitem__)
     telling = [name for name in found if name not in ("exact_match", "caption_exact_match")]
     return (telling or found)[:_MOST_HEADLINES]
 
@@ -180,7 +166,6 @@ def _card(
             picture = thumbnail(image_for(row.image))
         except (ImageError, OSError):
             problem = "the image could not be read"
-    lines = ({name: scores[name] for name in line if name in scores} for line in _CARD_SCORES)
     return {
         "index": index,
         "row": row,
@@ -188,13 +173,22 @@ def _card(
         "main": main_score(scores),
         # A short caption that equals its reference has a CIDEr below 10.
         "right": main_score(scores) >= 0.999 or scores.get("caption_exact_match") == 1,
-        "scores": next((found for found in lines if found), {}),
+        "scores": _card_scores(scores),
         "parsed": scores.get("parsed", ""),
         "picture": picture,
         "problem": problem,
         "change": change,
         "values": {key: list(values) for key, values in item_values(row).items()},
     }
+
+
+def _card_scores(scores: Mapping[str, float | str]) -> dict[str, float | str]:
+    """The scores on an item's card: those of the first line of which it has any."""
+    lines: dict[int, list[str]] = defaultdict(list)
+    for name, score in known_scores().items():
+        if score.card is not None and name in scores:
+            lines[score.card].append(name)
+    return {name: scores[name] for name in sorted(lines[min(lines)])} if lines else {}
 
 
 def _against(report: Report) -> dict[str, Any] | None:

@@ -7,26 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-# What a short table shows, in this order, of whatever was scored.
-HEADLINE = (
-    "closed_accuracy",
-    "closed_accuracy_anywhere",
-    "closed_unparseable",
-    "open_exact_match",
-    "open_token_recall",
-    "exact_match",
-    "vqa_accuracy_2017",
-    "vqa_accuracy_2021",
-    "caption_exact_match",
-    "CIDEr",
-    "Bleu_4",
-    "ROUGE_L",
-    "image_to_text_recall_at_1",
-    "text_to_image_recall_at_1",
-    "image_to_text_recall_at_1_reranked",
-    "text_to_image_recall_at_1_reranked",
-    "zero_shot_accuracy",
-)
+from qvft.evaluation.metric_table import known_scores
+
 PERCENT = "percent"
 
 
@@ -147,7 +129,8 @@ def comparison_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def headline(metrics: Mapping[str, float]) -> list[str]:
     """The metrics a short table shows."""
-    chosen = [name for name in HEADLINE if name in metrics]
+    ranks = {name: score.table for name, score in known_scores().items() if score.table is not None}
+    chosen = sorted((name for name in metrics if name in ranks), key=ranks.__getitem__)
     if "closed_accuracy" in chosen or "open_exact_match" in chosen:
         chosen.remove("exact_match") if "exact_match" in chosen else None
     return chosen

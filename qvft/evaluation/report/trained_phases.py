@@ -94,7 +94,7 @@ def _objectives(recipe: Recipe, plan: PhasePlan) -> dict[str, float]:
         return {"scene_heads": 1.0}
     objectives = recipe.objectives
     language = {"lm": objectives.lm} if objectives.lm > 0 else {}
-    return {**language, **objectives.alignment}
+    return {**language, **objectives.alignment, **objectives.further}
 
 
 def _learning_rates(

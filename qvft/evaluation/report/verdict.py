@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from qvft.evaluation.report.table import figure, signed
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.scoring import MAIN_SCORES, Scores
+from qvft.evaluation.scoring import Scores, main_scores
 from qvft.evaluation.stats import PairedDifference, paired_difference
 from qvft.setup.query_similarity import collapse_warning
 
@@ -88,7 +88,7 @@ def _compared(
 
     None where no item has one on both sides, or there is only one image.
     """
-    for name in MAIN_SCORES:
+    for name in main_scores():
         chosen = [i for i in range(len(mine)) if name in mine[i] and name in theirs[i]]
         if not chosen or len(chosen) != sum(name in item for item in mine):
             continue

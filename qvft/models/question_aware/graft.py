@@ -119,7 +119,7 @@ def _check_base(base: Checkpoint) -> None:
         raise ModelError(
             f'model_type "{config.model_type}" with a decoder of type {found}',
             where=f"model.id={base.id}",
-            expected="a BLIP-2 checkpoint with an OPT decoder",
+            expected="a BLIP-2 checkpoint with a decoder-only language model",
         )
     if config.image_token_index is None:
         raise ModelError(

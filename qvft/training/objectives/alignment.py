@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration
 
 from qvft.data.collate import Collator
@@ -19,7 +19,13 @@ from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.pairs import Pairs
 from qvft.models.alignment.texts import encode_texts
 from qvft.models.blip2 import language_prefix, query_states
-from qvft.training.objectives.alignment_losses import LossSum, alignment_losses, item_counts
+from qvft.training.objectives.alignment_losses import (
+    OBJECTIVES,
+    LossSum,
+    alignment_losses,
+    item_counts,
+)
+from qvft.training.objectives.custom import CustomLoss
 from qvft.training.objectives.language import language_loss, vision_features
 from qvft.training.objectives.objective import Objective
 
@@ -32,27 +38,39 @@ class AlignmentObjective(Objective):
 
     Args:
         model: a BLIP-2 model, with or without LoRA layers in it.
-        heads: its alignment heads.
-        weights: above zero, by name: `lm`, `itc`, `itm`, `itg`.
+        heads: its alignment heads; None where no objective aligns.
+        weights: above zero, by name: `lm`, `itc`, `itm`, `itg`, and those of `custom`.
         seed: of the draws of hard negatives.
+        custom: further losses by name.
     """
 
     def __init__(
         self,
         model: Blip2ForConditionalGeneration,
-        heads: AlignmentHeads,
+        heads: AlignmentHeads | None,
         *,
         weights: Mapping[str, float],
         seed: int,
+        custom: Mapping[str, CustomLoss] | None = None,
     ) -> None:
         super().__init__(model)
         self.heads = heads
+        self.custom = nn.ModuleDict(custom)
         self.weights, self.seed = dict(weights), seed
+
+    @property
+    def aligned(self) -> list[str]:
+        """The alignment objectives among the weights."""
+        return [name for name in self.weights if name in OBJECTIVES]
+
+    def trained_heads(self) -> list[nn.Module]:
+        """What is trained beside the model."""
+        return [self.custom] if self.heads is None else [self.heads, self.custom]
 
     @property
     def adds_over_rows(self) -> bool:
         """Whether a batch's sums are those of its parts: negatives come from the whole batch."""
-        return not {"itc", "itm"} & self.weights.keys()
+        return not {"itc", "itm"} & self.weights.keys() and not self.custom
 
     def forward(
         self,
@@ -61,15 +79,19 @@ class AlignmentObjective(Objective):
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor,
-        image_ids: Tensor,
-        pair_images: Tensor,
-        text_ids: Tensor,
-        text_mask: Tensor,
+        image_ids: Tensor | None = None,
+        pair_images: Tensor | None = None,
+        text_ids: Tensor | None = None,
+        text_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         features: Tensor | None = None,
-        **packing: Tensor,
+        **further: Tensor,
     ) -> dict[str, Any]:
         """Losses of a batch of `AlignmentCollator`.
+
+        Args:
+            image_ids, pair_images, text_ids, text_mask: of the pairs, where there are heads.
+            further: packing, and what the collators of custom objectives have added.
 
         Returns:
             In training mode `losses`: by name (sum (), count ()), of every weight's objective. In
@@ -82,7 +104,7 @@ class AlignmentObjective(Objective):
         if not self.training or LANGUAGE in self.weights:
             language = language_loss(
                 self.model,
-                {"input_ids": input_ids, **packing},
+                {"input_ids": input_ids, **further},
                 images=language_prefix(self.model, states),
                 image_index=image_index,
                 attention_mask=attention_mask,
@@ -91,24 +113,40 @@ class AlignmentObjective(Objective):
             if not self.training:
                 return language
             losses[LANGUAGE] = LossSum(language["loss_sum"], language["count"])
-        aligned = alignment_losses(
-            self.model,
-            self.heads,
-            Pairs(image_ids, pair_images, text_ids, text_mask),
-            features=features,
-            states=states,
-            objectives=[name for name in self.weights if name != LANGUAGE],
-            seed=self.seed,
-        )
-        return {"losses": {**losses, **aligned}}
+        if self.heads is not None:
+            assert image_ids is not None and pair_images is not None
+            assert text_ids is not None and text_mask is not None
+            losses |= alignment_losses(
+                self.model,
+                self.heads,
+                Pairs(image_ids, pair_images, text_ids, text_mask),
+                features=features,
+                states=states,
+                objectives=self.aligned,
+                seed=self.seed,
+            )
+        batch = {
+            "image_index": image_index,
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": labels,
+            **further,
+        }
+        for name, loss in self.custom.items():
+            losses[name] = loss(self.model, batch, features=features, states=states)
+        return {"losses": losses}
 
     def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, int]:
-        """Items that each alignment objective will count in these batches of this process."""
+        """Items that each objective but the language loss will count in these batches of this
+        process."""
         total = {name: 0 for name in self.weights if name != LANGUAGE}
         for batch in batches:
-            pairs = Pairs(*(batch[key] for key in PAIR_KEYS))
-            for name, count in item_counts(pairs, list(total)).items():
-                total[name] += count
+            if self.heads is not None:
+                pairs = Pairs(*(batch[key] for key in PAIR_KEYS))
+                for name, count in item_counts(pairs, self.aligned).items():
+                    total[name] += count
+            for name, loss in self.custom.items():
+                total[name] += cast(CustomLoss, loss).count_items(batch)
         return total
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,9 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import TextBranch
 from qvft.setup.model import Loaded
 from qvft.training.objectives.alignment import LANGUAGE, AlignmentCollator, AlignmentObjective
+from qvft.training.objectives.custom import CustomCollator, CustomLoss
 from qvft.training.objectives.language import LanguageModelling
+from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.objectives.scenes import SceneCollator, SceneObjective
 
 Collate = Callable[[Sequence[tuple[int, Row]]], Any]
@@ -25,12 +27,19 @@ Collate = Callable[[Sequence[tuple[int, Row]]], Any]
 
 
 def objective_of(
-    recipe: Recipe, loaded: Loaded, branch: TextBranch | None, plan: PhasePlan, rows: Sequence[Row]
+    recipe: Recipe,
+    loaded: Loaded,
+    branch: TextBranch | None,
+    plan: PhasePlan,
+    rows: Sequence[Row],
+    *,
+    custom: Mapping[str, CustomLoss] | None = None,
 ) -> tuple[nn.Module, Collate]:
     """What a phase learns from its rows, and what builds its batches.
 
     Args:
         branch: alignment heads, where the recipe has some.
+        custom: losses of the recipe's custom objectives, by name.
 
     Raises:
         RecipeError: texts are to be aligned, and no row is a caption.
@@ -40,8 +49,32 @@ def objective_of(
     collator = loaded.collator
     if plan.train.packing:
         collator = replace(collator, packer=packer_of(loaded.base))
-    if branch is None:
+    if branch is None and not custom:
         return LanguageModelling(loaded.model), collator
+    weights = {LANGUAGE: recipe.objectives.lm} if recipe.objectives.lm > 0 else {}
+    added = custom_objectives(recipe.objectives.further, loaded.base)
+    module = AlignmentObjective(
+        loaded.model,
+        branch.heads if branch is not None else None,
+        weights={
+            **weights,
+            **recipe.objectives.alignment,
+            **{name: weight for name, (_, weight) in added.items()},
+        },
+        seed=recipe.run.seed,
+        custom=custom,
+    )
+    collate: Collate = collator
+    if branch is not None:
+        _require_captions(rows)
+        collate = AlignmentCollator(
+            collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
+        )
+    objectives = [objective for objective, _ in added.values()]
+    return module, CustomCollator(collate, objectives) if objectives else collate
+
+
+def _require_captions(rows: Sequence[Row]) -> None:
     if not any(row.kind == "caption" for row in rows):
         raise RecipeError(
             "holds no caption",
@@ -49,16 +82,6 @@ def objective_of(
             expected="captions, which itc, itm and itg align with their images",
             do="leave lm alone in objectives, or add captions",
         )
-    weights = {LANGUAGE: recipe.objectives.lm} if recipe.objectives.lm > 0 else {}
-    module = AlignmentObjective(
-        loaded.model,
-        branch.heads,
-        weights={**weights, **recipe.objectives.alignment},
-        seed=recipe.run.seed,
-    )
-    return module, AlignmentCollator(
-        collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
-    )
 
 
 def packer_of(base: BaseCheckpoint) -> Packer:

@@ -98,5 +98,5 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_formats_are_listed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="one of tar, hf"):
+    with pytest.raises(DataError, match="one of hf, tar"):
         open_stream("jsonl", str(tmp_path))

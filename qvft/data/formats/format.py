@@ -1,0 +1,33 @@
+"""A dataset format: its name, its reader and what the reader takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from qvft.data.sample import Sample
+from qvft.data.stream import Stream
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of the table of formats.
+
+    Attributes:
+        name: in `data.train.format`; a format of another package is named by where it is defined.
+        description: what it reads, in a few words.
+        read: `read(path, **options)` yields the samples of a split in the source's order; it
+            decodes no image, and raises DataError for what is wrong with a file.
+        options: of `split`, `images`, `questions`, `annotations`, `columns` and
+            `allow_paths_outside_root`: the keyword arguments that `read` takes. Those that a recipe does not set are not passed.
+        stream: `stream(path, **options)` opens the data without listing it; None: not possible.
+        image_files: its images are files, which are checked before anything long begins; else the
+            reader makes them, and needs no path.
+    """
+
+    name: str
+    description: str
+    read: Callable[..., Iterator[Sample]]
+    options: tuple[str, ...] = ()
+    stream: Callable[..., Stream] | None = None
+    image_files: bool = True

@@ -1,0 +1,80 @@
+"""Import an object that a recipe names as `package.module.name` or `package.module:name`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TypeVar
+
+from qvft.errors import RecipeError
+
+T = TypeVar("T")
+_LOCK = "recipe.lock.yaml"  # every run folder has one
+
+
+def is_dotted(name: str) -> bool:
+    """Whether a name means an object of an importable module, not a row of a table."""
+    return "." in name.strip(".") or ":" in name.strip(":")
+
+
+def import_dotted(name: str, wanted: type[T], *, where: str) -> T:
+    """The object of this name, from the modules that can be imported here.
+
+    Args:
+        name: `package.module.name` or `package.module:name`.
+        wanted: the class that the object must be an instance of.
+        where: the recipe key that names it.
+
+    Raises:
+        RecipeError: no such module, one that lies in a run folder, an error while it is imported,
+            no such attribute, or an object of another class.
+    """
+    module_name, _, attribute = name.rpartition(":" if ":" in name else ".")
+    expected = f"a {wanted.__name__} as package.module.name"
+    _require_outside_of_runs(module_name.partition(".")[0], name=name, where=where)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a module of the user's may raise anything
+        raise RecipeError(
+            f'"{name}": importing "{module_name}" failed with {type(error).__name__}: {error}',
+            where=where,
+            expected=expected,
+            do="install the package, or add its folder to PYTHONPATH",
+        ) from error
+    if not hasattr(module, attribute):
+        raise RecipeError(
+            f'"{name}": module "{module_name}" ({module.__file__}) has no "{attribute}"',
+            where=where,
+            expected=expected,
+        )
+    found = getattr(module, attribute)
+    if not isinstance(found, wanted):
+        raise RecipeError(
+            f'"{name}" is a {type(found).__name__}',
+            where=where,
+            expected=expected,
+        )
+    return found
+
+
+def _require_outside_of_runs(package: str, *, name: str, where: str) -> None:
+    """Refuses a module that a run folder brings along: its lock would run it, unasked.
+
+    Python looks for modules in the working folder too, which may be a run from elsewhere.
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return
+    places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
+    for folder in (parent for place in places for parent in Path(place).absolute().parents):
+        if (folder / _LOCK).is_file():
+            raise RecipeError(
+                f'"{name}" would import code from {folder}, a run folder',
+                where=where,
+                expected="a package of your own environment",
+                do="move the package out of the run folder, if you trust it",
+            )

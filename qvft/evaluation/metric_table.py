@@ -1,0 +1,101 @@
+"""The table of metrics that `eval.metrics` can name; a new one is a row of its kind's file.
+
+A metric of another package is named by where its `Metric` is defined (`my_package.my_metric`), or
+added with `register_metric`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qvft.dotted_names import import_dotted, is_dotted
+from qvft.errors import DataError, RecipeError
+from qvft.evaluation.caption_metrics import CAPTION_METRICS
+from qvft.evaluation.metric import Metric, ScoreInfo
+from qvft.evaluation.question_metrics import QUESTION_METRICS
+from qvft.evaluation.rows import PredictionRow
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*CAPTION_METRICS, *QUESTION_METRICS)
+}
+
+# Scores of the model's embeddings, not of its texts: `embedding_metrics` computes them.
+EMBEDDING_SCORES = tuple(
+    ScoreInfo(name, table=13 + place, page=None)
+    for place, name in enumerate(
+        (
+            "image_to_text_recall_at_1",
+            "text_to_image_recall_at_1",
+            "image_to_text_recall_at_1_reranked",
+            "text_to_image_recall_at_1_reranked",
+            "zero_shot_accuracy",
+        )
+    )
+)
+
+
+def register_metric(metric: Metric) -> Metric:
+    """Adds a metric that `eval.metrics` can then name; returns it.
+
+    Raises:
+        ValueError: the name, or that of one of its scores, is taken by another metric.
+    """
+    _require_new_names(metric)
+    METRICS[metric.name] = metric
+    return metric
+
+
+def _require_new_names(metric: Metric) -> None:
+    if METRICS.get(metric.name, metric) is not metric:
+        raise ValueError(f"a metric is called {metric.name!r} already")
+    others = [other for other in METRICS.values() if other is not metric]
+    taken = {score.name for other in others for score in other.scores}
+    for score in metric.scores:
+        if score.name in taken:
+            raise ValueError(f"another metric gives the score {score.name!r} already")
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of this name; one named by where it is defined joins the table.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name not in METRICS and is_dotted(name):
+        found = import_dotted(name, Metric, where="eval.metrics")
+        try:
+            _require_new_names(found)
+        except ValueError as error:
+            raise RecipeError(f'"{name}": {error}', where="eval.metrics") from error
+        METRICS[name] = found
+    if name not in METRICS:
+        raise RecipeError(
+            f'"{name}"',
+            where="eval.metrics",
+            expected=f"some of auto, retrieval, {', '.join(METRICS)}, package.module.name",
+        )
+    return METRICS[name]
+
+
+def known_scores() -> dict[str, ScoreInfo]:
+    """Every score by name, in the order of the table."""
+    by_metric = (metric.scores for metric in METRICS.values())
+    return {score.name: score for scores in (*by_metric, EMBEDDING_SCORES) for score in scores}
+
+
+def misfit(rows: Sequence[PredictionRow], name: str) -> DataError | None:
+    """Why a metric cannot score these items; None: it can.
+
+    Args:
+        rows: their predictions are not looked at, so that it is known before any is made.
+    """
+    metric = find_metric(name)
+    chosen = [row for row in rows if row.kind == metric.kind]
+    if not chosen:
+        return DataError(
+            f"metrics {name!r} for data without {metric.kind}s", do="name other metrics, or auto"
+        )
+    problem = metric.misfit(chosen) if metric.misfit is not None else None
+    if problem is None:
+        return None
+    return DataError(f"metrics {name!r}: {problem.given}", expected=problem.expected, do=problem.do)

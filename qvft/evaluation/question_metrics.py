@@ -1,0 +1,166 @@
+"""Metrics of answers: exact match, medical VQA, VQA accuracy, and those of two papers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from qvft.errors import DataError
+from qvft.evaluation.metric import Group, ItemScores, Metric, ScoreInfo, Unit, by_item
+from qvft.evaluation.metrics import exact, llava_med, medical, multimedeval
+from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
+from qvft.evaluation.rows import PredictionRow
+
+TEN_ANSWERS = 10
+
+_ANSWER_MATCH = ScoreInfo(
+    "exact_match", "percent", exact.DEFINITION, main=4, table=6, page=90, card=4
+)  # fmt: skip
+
+
+def _score_of_paper(name: str, definition: str, unit: Unit, labels: Mapping[str, str]) -> ScoreInfo:
+    """A score for comparison with papers: in the full table and in `report.json` alone."""
+    return ScoreInfo(name, unit, definition, labels.get(name), table=None, page=None)
+
+
+def _vqa(rules: Rules, *, rank: int, is_auto: bool = False) -> Metric:
+    name = f"vqa_accuracy_{rules}"
+    score = ScoreInfo(
+        name,
+        "percent",
+        f"{name}/v2: as the official VQA evaluator computes it under its rules of {rules}, on "
+        "composed text (Unicode NFC); each of ten human answers is left out in turn, three matches "
+        "among the others do.",
+        f"VQA accuracy ({rules})",
+        main=1 + rank,
+        table=6 + rank,
+        page=3 + rank,
+        card=1,
+        breakdown=True,
+    )
+
+    def scored(row: PredictionRow) -> Mapping[str, float]:
+        return {name: vqa_accuracy(row.prediction, row.references, rules=rules)}
+
+    return Metric(
+        f"vqa_{rules}",
+        "question",
+        by_item(scored, (score,)),
+        (score,),
+        auto=_have_ten_answers if is_auto else None,
+        misfit=_without_ten_answers,
+    )
+
+
+def _have_ten_answers(rows: Sequence[PredictionRow]) -> bool:
+    return all(len(row.references) == TEN_ANSWERS for row in rows)
+
+
+def _without_ten_answers(rows: Sequence[PredictionRow]) -> DataError | None:
+    other = next((row for row in rows if len(row.references) != TEN_ANSWERS), None)
+    return other and DataError(
+        f"question {other.id!r} has {len(other.references)} answers",
+        expected=f"{TEN_ANSWERS} human answers for VQA accuracy",
+        do="use the metrics `answers` instead",
+    )
+
+
+_SHOWN_MEDICAL: dict[str, dict[str, Any]] = {
+    "accuracy": {"main": 1, "page": 1},
+    "closed_accuracy": {"table": 1, "page": 2, "card": 2},
+    "closed_accuracy_anywhere": {
+        "table": 2, "label": "closed accuracy, yes or no anywhere"
+    },
+    "closed_unparseable": {"table": 3, "breakdown": False, "lower_is_better": True},
+    "closed_undecided": {"breakdown": False, "lower_is_better": True},
+    "open_exact_match": {"table": 4, "page": 3},
+    "open_token_recall": {"table": 5},
+    "open_token_f1": {"card": 2, "label": "open token F1"},
+    "open_bleu_1": {"breakdown": False, "label": "open BLEU-1"},
+}  # fmt: skip
+_MEDICAL = tuple(
+    ScoreInfo(
+        name,
+        "percent",
+        definition,
+        **{"table": None, "page": None, "breakdown": True, **_SHOWN_MEDICAL.get(name, {})},
+    )
+    for name, definition in medical.DEFINITIONS.items()
+)
+
+
+def _medical_item(row: PredictionRow) -> Mapping[str, float | str | None]:
+    kind = medical.answer_type(row.references, row.meta)
+    scores, outcomes = medical.item_scores(row.prediction, row.references, kind)
+    return {**scores, **outcomes}
+
+
+def _state_answer_type(rows: Sequence[PredictionRow]) -> bool:
+    stated = {row.meta.get("answer_type", "").strip().lower() for row in rows}
+    return stated <= {"closed", "open"}
+
+
+_LLAVA_MED_LABELS = {
+    "closed_accuracy_llava_med": "closed accuracy (LLaVA-Med, before its repair)",
+    "closed_accuracy_llava_med_v2": "closed accuracy (LLaVA-Med)",
+}
+_LLAVA_MED = tuple(
+    _score_of_paper(name, definition, "percent", _LLAVA_MED_LABELS)
+    for name, definition in llava_med.DEFINITIONS.items()
+)
+_MULTIMEDEVAL = tuple(
+    _score_of_paper(name, definition, "0..1", {})
+    for name, definition in multimedeval.DEFINITIONS.items()
+)
+
+
+def llava_med_group(candidates: llava_med.Candidates | None = None) -> Group:
+    """LLaVA-Med's scores; open accuracy among them where there are candidates to choose from."""
+
+    def scored(row: PredictionRow) -> Mapping[str, float | None]:
+        closed = _is_closed(row)
+        return llava_med.item_scores(
+            row.prediction, row.references[0], closed=closed, candidates=candidates
+        )
+
+    return by_item(scored, _LLAVA_MED)
+
+
+def _is_closed(row: PredictionRow) -> bool:
+    return medical.answer_type(row.references, row.meta) == "closed"
+
+
+def _without_closed_questions(rows: Sequence[PredictionRow]) -> DataError | None:
+    if any(map(_is_closed, rows)):
+        return None
+    return DataError("data without closed questions", do="name other metrics, or auto")
+
+
+def _answers_item(row: PredictionRow) -> Mapping[str, float]:
+    return {_ANSWER_MATCH.name: exact.exact_match(row.prediction, row.references)}
+
+
+def _multimedeval_item(row: PredictionRow) -> Mapping[str, float | None]:
+    return multimedeval.item_scores(row.prediction, row.references[0])
+
+
+def _metric(
+    name: str,
+    item: ItemScores,
+    scores: tuple[ScoreInfo, ...],
+    *,
+    auto: Callable[[Sequence[PredictionRow]], bool] | None = None,
+) -> Metric:
+    return Metric(name, "question", by_item(item, scores), scores, auto=auto)
+
+
+QUESTION_METRICS = (
+    _metric("medical", _medical_item, _MEDICAL, auto=_state_answer_type),
+    Metric(
+        "llava_med", "question", llava_med_group(), _LLAVA_MED, misfit=_without_closed_questions
+    ),
+    _metric("multimedeval", _multimedeval_item, _MULTIMEDEVAL),
+    _vqa("2017", rank=1, is_auto=True),
+    _vqa("2021", rank=2),
+    _metric("answers", _answers_item, (_ANSWER_MATCH,), auto=lambda rows: True),
+)

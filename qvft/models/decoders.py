@@ -1,0 +1,180 @@
+"""The table of language decoders: what differs between OPT, Llama, Qwen2, GPT-Neo and GPT-2.
+
+A decoder of another kind is a row here, or is added with `register_decoder`; everything else comes
+from transformers' class and from the tokenizer (its `bos` token begins the text where it has one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qvft.dotted_names import import_dotted
+from qvft.errors import ModelError, RecipeError
+
+BLIP2, QVISION = "blip2", "qvision"
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A kind of decoder.
+
+    Attributes:
+        model_type: in `text_config` of a model's config.json.
+        layers: prefix of its blocks' parameters, from the model's root.
+        lora_targets: names of the linear layers in a block, for `trainable.lora.target_modules`.
+        stop_text: what a training target ends in and generation stops on; empty: the tokenizer's
+            end token.
+        dropout: key of its config that `trainable.decoder_dropout` sets; None: it has none that
+            can be set.
+        learned_positions: it has position embeddings among its weights.
+        lean_bytes, dropout_bytes: bytes of activations per token, block and unit of width while
+            training in bfloat16 with LoRA, without and with dropout; for the memory estimate.
+        families: of models that it stands in.
+        title: in tables.
+    """
+
+    model_type: str
+    layers: str
+    lora_targets: tuple[str, ...]
+    stop_text: str = ""
+    dropout: str | None = None
+    learned_positions: bool = False
+    lean_bytes: float = 24.2
+    dropout_bytes: float = 96.2
+    families: tuple[str, ...] = (BLIP2,)
+    title: str = ""
+
+
+_LLAMA_LAYERS = "language_model.model.layers"
+_LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+DECODERS: dict[str, Decoder] = {
+    decoder.model_type: decoder
+    for decoder in (
+        # BLIP-2's OPT decoders were taught to end in a newline, not in `</s>`.
+        # Source: LAVIS, lavis/models/blip2_models/blip2_opt.py, `eos_token_id`.
+        # Bytes measured on OPT-2.7B (32 blocks, width 2560): 1.98 MB per token without dropout;
+        # OPT's own dropout together with dropout on float32 adapters takes 7.88 MB.
+        Decoder(
+            "opt",
+            "language_model.model.decoder.layers",
+            ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+            stop_text="\n",
+            dropout="dropout",
+            learned_positions=True,
+            families=(BLIP2, QVISION),
+            title="OPT decoder",
+        ),
+        # Bytes counted from the tensors that autograd saves of Llama-3-8B's and Qwen2-7B's blocks
+        # (the same count gives OPT's measured figure); with dropout not measured: OPT's ratio of 4.
+        Decoder(
+            "llama",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=38.2,
+            dropout_bytes=153.0,
+            title="Llama decoder",
+        ),
+        Decoder(
+            "qwen2",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=48.6,
+            dropout_bytes=194.0,
+            title="Qwen2 decoder",
+        ),
+        Decoder(
+            "gpt_neo",
+            "language_model.transformer.h",
+            ("q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"),
+            learned_positions=True,
+            families=(QVISION,),
+            title="GPT-Neo decoder",
+        ),
+        Decoder(
+            "gpt2",
+            "language_model.transformer.h",
+            ("c_attn", "c_proj", "c_fc"),
+            learned_positions=True,
+            families=(QVISION,),
+            title="GPT-2 decoder",
+        ),
+    )
+}
+
+
+def register_decoder(decoder: Decoder) -> Decoder:
+    """Adds a kind of decoder; returns it.
+
+    Raises:
+        ValueError: there is a row of this model type.
+    """
+    if DECODERS.get(decoder.model_type, decoder) is not decoder:
+        raise ValueError(f"there is a decoder of type {decoder.model_type!r} already")
+    DECODERS[decoder.model_type] = decoder
+    return decoder
+
+
+def add_decoder(name: str | None) -> None:
+    """Adds the row that `model.decoder_type` names, `package.module.name`; None adds nothing.
+
+    Raises:
+        RecipeError: it names no `Decoder`, or one of a type that has another row.
+    """
+    if name is None:
+        return
+    try:
+        register_decoder(import_dotted(name, Decoder, where="model.decoder_type"))
+    except ValueError as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f'"{name}": {error}', where="model.decoder_type") from error
+
+
+def decoder_of(config: Any) -> Decoder:
+    """The kind of decoder of a model with this configuration.
+
+    Raises:
+        KeyError: none that can be trained; `require_decoder` has refused it.
+    """
+    return DECODERS[config.text_config.model_type]
+
+
+def require_decoder(config: Any, *, family: str, where: str) -> None:
+    """Checks that the decoder of a model is one of the table.
+
+    Raises:
+        ModelError: it is not.
+    """
+    expected = "a decoder of type " + ", ".join(
+        name for name, decoder in DECODERS.items() if family in decoder.families
+    )
+    kind = config.text_config.model_type
+    if not getattr(config, "use_decoder_only_language_model", True):
+        raise ModelError(
+            f"its decoder is {kind}, an encoder-decoder",
+            where=where,
+            expected=expected,
+            do="qvft.check --only model still counts its weights",
+        )
+    if kind not in DECODERS or family not in DECODERS[kind].families:
+        raise ModelError(f"its decoder is {kind}", where=where, expected=expected)
+
+
+def set_dropout(config: Any, share: float) -> None:
+    """Sets the decoder's dropout in a model's configuration, in place.
+
+    Raises:
+        RecipeError: it has none that can be set, and `share` is above 0.
+    """
+    decoder = decoder_of(config)
+    if decoder.dropout is not None:
+        setattr(config.text_config, decoder.dropout, share)
+    elif share > 0:
+        raise RecipeError(
+            f"{share} with a decoder of type {decoder.model_type}",
+            where="trainable.decoder_dropout",
+            expected="0: it has no dropout that can be set",
+            do="set trainable.lora.lora_dropout, or leave it at 0",
+        )
