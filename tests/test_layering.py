@@ -42,12 +42,7 @@ ENTRIES = {
 ENTRY_MAY_IMPORT = set(MAY_IMPORT)
 
 HOMES = {
-    # The glyphs are matplotlib's fonts.
-    "matplotlib": {
-        "evaluation/explanation/chart.py",
-        "data/drawn/glyphs.py",
-        "benchmark/chart.py",
-    },
+    "matplotlib": {"evaluation/explanation/chart.py", "benchmark/chart.py"},
     "peft": {"adapters/lora.py"},
     "bitsandbytes": {"models/quantize.py"},
     "filelock": {"locks.py"},

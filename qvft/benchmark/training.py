@@ -16,7 +16,6 @@ from qvft.benchmark.machine import matmul_rate
 from qvft.benchmark.steps import WAYS, Steps, Way
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
-from qvft.errors import RecipeError
 from qvft.models.stages import encode_vision
 from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan
@@ -165,10 +164,8 @@ def training_memory(work: TrainingSetup, *, steps: int) -> int:
 
 
 def _prepared(work: TrainingSetup) -> PhasePlan:
-    """The first phase with the language loss, the model as it wants it."""
-    plan = next((p for p in work.plans if p.phase.objective == "language"), None)
-    if plan is None:
-        raise RecipeError("has no phase with the language loss", where="phases")
+    """The first phase, the model as it wants it."""
+    plan = work.plans[0]
     work.counts(plan)
     model = work.loaded.model
     recompute_activations(model, plan.train.checkpointing)

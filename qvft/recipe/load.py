@@ -52,15 +52,15 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
             raise RecipeError(f'two phases are called "{phase.name}"', where=f"{where}: phases")
         seen.add(phase.name)
         tune, _ = resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
-        _require_trained(recipe, phase, tune, where=f"{where}: phases.{index}.tune")
+        _require_trained(recipe, tune, where=f"{where}: phases.{index}.tune")
     if not recipe.phases:
-        _require_trained(recipe, Phase(name="train"), recipe.tune, where=f"{where}: tune")
+        _require_trained(recipe, recipe.tune, where=f"{where}: tune")
     return recipe
 
 
-def _require_trained(recipe: Recipe, phase: Phase, tune: Tune, *, where: str) -> None:
-    """Raises RecipeError for a phase in which nothing would be trained."""
-    has_heads = phase.objective != "language" or bool(recipe.objectives.alignment)
+def _require_trained(recipe: Recipe, tune: Tune, *, where: str) -> None:
+    """Raises RecipeError where nothing would be trained."""
+    has_heads = bool(recipe.objectives.alignment)
     parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
     if not has_heads and all(getattr(tune, part) == "frozen" for part in parts):
         raise RecipeError(

@@ -96,8 +96,7 @@ def _idle(recipe: Recipe, phases: Sequence[tuple[Tune, Train]]) -> Iterator[tupl
         if "full" not in modes and not recipe.objectives.alignment:
             yield f"train.lr.{part}", f"tune.{part} is not full"
     if not recipe.objectives.alignment:
-        if all(phase.objective == "language" for phase in recipe.phases):
-            yield "train.lr.heads", "no objective has heads"
+        yield "train.lr.heads", "no objective has heads"
         yield "eval.rerank", "objectives.itm is 0"
         yield "eval.classes", "objectives.itc is 0"
     if not recipe.eval.classes:

@@ -69,13 +69,13 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         DataError: what it names cannot be read, or cleaning leaves nothing of a text.
     """
     source: Source | None = getattr(recipe.data, which)
-    if source is None or (source.path is None and source.format != "drawn"):
+    if source is None or source.path is None:
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
         )
     samples = read_samples(
         source.format,
-        source.path or "",
+        source.path,
         split=source.split,
         images=source.images,
         questions=source.questions,
@@ -117,9 +117,6 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
     texts = texts or listed(recipe, which)
     samples = texts.samples
     source = getattr(recipe.data, which)
-    if source.format == "drawn":
-        # There are no files that could be broken, and drawing them all twice takes its time.
-        return Split(source_name(source), source, samples, [], samples_hash(samples))
     logger.info("data.%s: checking the images of %d samples", which, len(samples))
     kept, skipped = validate_images(
         samples,
@@ -164,8 +161,6 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
         texts = texts or listed(recipe, which)
         stream, samples, broken, remarks = None, texts.samples, [], texts.remarks
     source = getattr(recipe.data, which)
-    if source.format == "drawn":
-        return Split(source_name(source), source, samples, [], samples_hash(samples))
     logger.info("data.%s: looking at the images of %d samples", which, len(samples))
     kept, skipped, looks = validate_and_sign(
         samples,

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvft.data.formats.drawn import DrawnImage
 from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.files import sha256_file
 
@@ -36,10 +35,8 @@ def images_hash(samples: Sequence[Sample]) -> str | None:
 
 
 def _content(source: ImageSource) -> str | None:
-    """What determines an image's pixels: a hash of its bytes, or a drawn scene's numbers."""
+    """A hash of an image's encoded bytes; None where it has none."""
     if isinstance(source, ImageFile):
         return sha256_file(source.path)
-    if isinstance(source, DrawnImage):
-        return source.name
     encoded = getattr(source, "encoded", None)  # an image inside a dataset
     return hashlib.sha256(encoded()).hexdigest() if encoded else None

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qvft.errors import RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.flex import require_flex
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import device
 from qvft.training.compiling import require_compiler
-
-
-def require_shardable(recipe: Recipe) -> None:
-    """Checks that weights can be cut among processes.
-
-    Raises:
-        RecipeError: phases learn by other objectives.
-    """
-    objectives = {phase.objective for phase in recipe.phases}
-    if len(objectives) > 1:
-        raise RecipeError(
-            f"{' and '.join(sorted(objectives))} under FSDP",
-            where="phases",
-            expected="one objective: weights are cut once, within the module that learns it",
-            do="use DDP (recipes/accelerate/ddp.yaml), or a run for each",
-        )
 
 
 def require_kernels(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhasePlan]) -> None:

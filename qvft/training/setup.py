@@ -54,7 +54,7 @@ from qvft.training.batches.build_streamed import streamed_batches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.distributed.fsdp import asked_to_shard, shard, without_autocast
-from qvft.training.kernels import require_kernels, require_shardable
+from qvft.training.kernels import require_kernels
 from qvft.training.library_settings import require_settings
 from qvft.training.objectives.build import Collate, objective_of
 from qvft.training.optim import parameter_groups
@@ -102,7 +102,7 @@ class TrainingSetup:
 
     def cache_features(self) -> None:
         """Fills the feature cache and lets the ViT go, where no phase has use for it."""
-        sees = any(p.tune.vision != "frozen" or p.phase.objective != "language" for p in self.plans)
+        sees = any(plan.tune.vision != "frozen" for plan in self.plans)
         if sees or self.recipe.data.features == "off":
             return
         if self.train.stream is not None:
@@ -128,11 +128,9 @@ class TrainingSetup:
         return 4 * largest * (3 * (kept + 1) + 1)
 
     def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
-        """The rows a phase sees of a split: its texts, or one a picture for the scene heads."""
+        """The rows a phase sees of a split."""
         if split is None:
             return []
-        if plan.phase.objective == "scene_heads":
-            return evaluation_rows(split.samples, texts="captions")
         expand = training_rows if training else evaluation_rows
         return expand(split.samples, texts=split.source.texts)
 
@@ -228,12 +226,11 @@ class TrainingSetup:
         rows = self.rows(plan, self.train, training=True)
         if not rows:
             raise RecipeError("holds no text to train on", where="data.train")
-        language = plan.phase.objective == "language"
         module, collator = self.objective(plan, rows)
         if self.sharded:
             module = self._cut(module)
         callbacks: list[TrainerCallback] = []
-        if train.preflight and language:
+        if train.preflight:
             self._preflight(module, collator, rows)
             callbacks.append(GradientCheck(loaded.model, loaded.base.family))
         compile_blocks(loaded.model, loaded.base.family, train.compile)
@@ -313,8 +310,6 @@ def training_setup(
         check_arguments(plan.train.model_dump())  # so that it is said before anything is loaded
     processes()  # joins them, or refuses the launcher, before anything long begins
     sharded = asked_to_shard()
-    if sharded:
-        require_shardable(recipe)
     base = base_of(recipe)
     require_alignable(recipe, base)
     require_kernels(recipe, base, plans)

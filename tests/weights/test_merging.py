@@ -15,7 +15,6 @@ from transformers import AutoProcessor, Blip2ForConditionalGeneration
 from qvft.adapters.lora import without_adapters
 from qvft.errors import VerificationError
 from qvft.files import sha256_file
-from qvft.models.tiny import tiny_config
 from qvft.recipe.lock import read_lock
 from qvft.setup.model import trained_model
 from qvft.weights.merge import merge_run
@@ -25,6 +24,7 @@ from qvft.weights.probes import make_probes
 from qvft.weights.run_probes import probe_rows
 from qvft.weights.shards import write_shards
 from qvft.weights.tolerance import logit_errors
+from tools.tiny_blip2.geometry import tiny_config
 
 FEW = {"data": {"eval": {"format": "drawn", "path": "seed=2,count=2", "texts": "captions"}}}
 LORA = {"targets": ["q_proj", "v_proj", "fc1"], "r": 4, "alpha": 8}

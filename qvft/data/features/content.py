@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 
-from qvft.data import drawn
-from qvft.data.formats.drawn import DrawnImage
 from qvft.data.images.decoding import MAX_PIXELS, decode
 from qvft.data.sample import ImageFile, ImageSource
 from qvft.errors import DataError, ImageError
@@ -18,8 +14,6 @@ from qvft.files import sha256_file
 
 Contents = Mapping[str, str | ImageError]
 """By an image's name: its content as `content_of` gives it, or why it cannot be read."""
-
-_DRAWN_WITH = ("matplotlib", "numpy", "pillow")
 
 
 def contents_of(
@@ -41,8 +35,8 @@ def contents_of(
 
 
 def content_of(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> str:
-    """What determines the pixels: a hash of the encoded bytes, a drawing's numbers and code, or a
-    hash of the pixels themselves where nothing shorter is known.
+    """What determines the pixels: a hash of the encoded bytes, or of the pixels themselves
+    where there are none.
 
     Raises:
         ImageError: the image cannot be read.
@@ -53,8 +47,6 @@ def content_of(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> str:
         except OSError as error:
             decode(source, max_pixels=max_pixels)  # says what is wrong with the file
             raise ImageError(str(error.strerror or error), where=source.name) from error
-    if isinstance(source, DrawnImage):
-        return f"{source.name},code={_drawing()}"
     encoded = getattr(source, "encoded", None)  # an image inside a dataset
     if encoded is not None:
         return f"bytes:{hashlib.sha256(encoded()).hexdigest()}"
@@ -69,13 +61,3 @@ def _content_or_error(source: ImageSource, *, max_pixels: int) -> str | ImageErr
         return error
     except DataError as error:
         return ImageError(error.given, where=error.where, expected=error.expected, do=error.do)
-
-
-@cache
-def _drawing() -> str:
-    """Hex SHA-256 of the code that draws: `DrawnImage` has its numbers, not its pixels."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(str(drawn.__file__)).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    digest.update(" ".join(map(importlib.metadata.version, _DRAWN_WITH)).encode())
-    return digest.hexdigest()

@@ -10,7 +10,6 @@ from typing import Any
 
 from qvft.data.formats import (
     coco_captions,
-    drawn,
     hf,
     hf_stream,
     jsonl,
@@ -37,7 +36,7 @@ class Format:
     options: tuple[str, ...]
 
 
-FORMATS: Mapping[str, Format] = {
+FORMATS: dict[str, Format] = {
     "jsonl": Format(jsonl.read, ("split", "images", "allow_outside")),
     "coco_captions": Format(coco_captions.read, ("split", "images", "allow_outside")),
     "karpathy": Format(karpathy.read, ("split", "images", "allow_outside")),
@@ -47,7 +46,6 @@ FORMATS: Mapping[str, Format] = {
     "pathvqa": Format(pathvqa.read, ("split", "images", "allow_outside")),
     "hf": Format(hf.read, ("split", "columns", "allow_outside")),
     "tar": Format(tar.read, ("split",)),
-    "drawn": Format(drawn.read, ("split",)),
 }
 
 STREAMS: Mapping[str, Callable[..., Stream]] = {"tar": tar.stream, "hf": hf_stream.stream}

@@ -26,7 +26,7 @@ class ImageSignature:
     """An image in small.
 
     Attributes:
-        content: equal for images of the same bytes (drawn scenes: of the same name).
+        content: equal for images of the same bytes.
         hash: 64 bits, see `perceptual_hash`.
         grey: (SIDE_PX, SIDE_PX) uint8, whatever the image's shape.
         tint: (TINT_SIDE, TINT_SIDE, 2) int16, how far blue and red lie from grey.
@@ -49,7 +49,7 @@ def look(source: ImageSource, image: Image.Image) -> ImageSignature:
 
 
 def content_of(source: ImageSource) -> str:
-    """What images of equal bytes have in common; a scene drawn by code is what its name says."""
+    """A hash of the encoded bytes; the name where there are none."""
     if isinstance(source, ImageFile):
         return sha256_file(source.path)
     if isinstance(source, RowImage):

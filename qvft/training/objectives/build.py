@@ -18,7 +18,6 @@ from qvft.setup.alignment_heads import TextBranch
 from qvft.setup.model import Loaded
 from qvft.training.objectives.alignment import LANGUAGE, AlignmentCollator, AlignmentObjective
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.objectives.scenes import SceneCollator, SceneObjective
 
 Collate = Callable[[Sequence[tuple[int, Row]]], Any]
 """From numbered rows to a batch."""
@@ -35,8 +34,6 @@ def objective_of(
     Raises:
         RecipeError: texts are to be aligned, and no row is a caption.
     """
-    if plan.phase.objective == "scene_heads":
-        return SceneObjective(loaded.model), SceneCollator(loaded.collator)
     collator = loaded.collator
     if plan.train.packing:
         collator = replace(collator, packer=packer_of(loaded.base))

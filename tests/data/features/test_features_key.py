@@ -23,7 +23,6 @@ from qvft.data.features.cache_spec import (
 )
 from qvft.data.features.content import content_of, contents_of
 from qvft.data.features.key import features_key
-from qvft.data.formats.drawn import DrawnImage
 from qvft.data.images.decoding import decode
 from qvft.data.sample import ImageFile, ImageInMemory
 from qvft.errors import DataError, ImageError
@@ -140,18 +139,6 @@ def test_an_image_in_memory_is_its_pixels_and_size() -> None:
 
     assert held(4, 2) == held(4, 2) == held(4, 2, mode="RGBA")
     assert len({held(4, 2), held(2, 4), held(4, 2, colour="blue")}) == 3
-
-
-def test_a_drawn_image_is_its_numbers_and_the_code_that_draws(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from qvft.data.features import content
-
-    one = content_of(DrawnImage(1, 2, 48))
-    numbers = [(1, 2, 48), (2, 2, 48), (1, 3, 48), (1, 2, 64)]
-    assert len({content_of(DrawnImage(*given)) for given in numbers}) == 4
-    monkeypatch.setattr(content, "_drawing", lambda: "changed")
-    assert content_of(DrawnImage(1, 2, 48)) != one
 
 
 def test_an_unreadable_image_stands_among_the_contents_as_its_error(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoProcessor, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
 
-from qvft.data.drawn import draw, sample_scene, vocabulary_texts
 from qvft.errors import DataError, VerificationError
 from qvft.models.alignment import retrieval
 from qvft.models.alignment.heads import AlignmentHeads
@@ -24,7 +23,8 @@ from qvft.models.alignment.states import (
 )
 from qvft.models.alignment.texts import encode_texts
 from qvft.models.blip2 import query_states
-from qvft.models.tiny import PAD_ID, VOCABULARY_SIZE, init_tiny, tiny_processor
+from tools.tiny_blip2.drawn import draw, sample_scene, vocabulary_texts
+from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, init_tiny, tiny_processor
 
 TEXTS = ["a circle", "a small red square at the top left"]
 
