@@ -17,7 +17,6 @@ from qvft.benchmark.steps import WAYS, Steps, Way
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.models.stages import encode_vision
-from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
 from qvft.training.arguments import recompute_activations, use_bf16
@@ -145,22 +144,6 @@ def bench_work(
         rounds=rounds,
         precision="bf16" if bf16 else "fp32",
     )
-
-
-def training_memory(work: TrainingSetup, *, steps: int) -> int:
-    """Bytes on the device while a recipe trains with cached features: weights, states, a step.
-
-    The ViT is let go, as training does, and cannot be run afterwards. Without a GPU it is what a
-    step takes above what is held before it.
-    """
-    plan = _prepared(work)
-    model = work.loaded.model
-    batches = _rows_of_batches(work, plan, steps)
-    laid = _laid_out(work, WAYS["qvft"], batches)
-    unload_vision(model)
-    step = Steps(model, bf16=use_bf16(plan.train.precision)).memory(WAYS["qvft"], laid)
-    held = torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else 0
-    return held + step
 
 
 def _prepared(work: TrainingSetup) -> PhasePlan:

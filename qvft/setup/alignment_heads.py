@@ -35,10 +35,6 @@ class TextBranch:
         """The heads themselves."""
         return self.saved.heads
 
-    def trained_weights(self) -> int:
-        """How many of their weights are trained."""
-        return sum(p.numel() for p in self.heads.parameters() if p.requires_grad)
-
 
 def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
     """Checks that the recipe's objectives suit its family.

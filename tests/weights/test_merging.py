@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-from qvft.adapters.lora import without_adapters
 from qvft.errors import VerificationError
 from qvft.files import sha256_file
 from qvft.recipe.lock import read_lock
@@ -96,7 +95,7 @@ def test_adapters_switched_off_leave_the_base_with_its_bridge(drawn_run: Path, t
     recipe = read_lock(drawn_run)
     loaded = trained_model(drawn_run, recipe)
     probes = make_probes(loaded.collator, probe_rows(recipe)[:2])
-    with without_adapters(loaded.handle):
+    with loaded.handle.disable_adapter():
         off = toolkit_logits(loaded.model, probes)
     base = Blip2ForConditionalGeneration.from_pretrained(tiny_folder).eval()
     bridge = load_file(drawn_run / "adapter" / "bridge.safetensors")

@@ -25,7 +25,6 @@ from qvft.models.alignment.states import (
 )
 from qvft.models.blip2 import query_states
 from qvft.training.objectives.alignment_losses import (
-    OBJECTIVES,
     LossSum,
     alignment_losses,
     combined_loss,
@@ -35,6 +34,7 @@ from qvft.training.objectives.alignment_losses import (
 )
 from tools.tiny_blip2.geometry import IMAGE_SIZE_PX, PAD_ID, VOCABULARY_SIZE, init_tiny
 
+OBJECTIVES = ("itc", "itm", "itg")
 SMOOTHING = 0.1
 
 
