@@ -12,13 +12,14 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 
 ROOTS = {
     "errors", "log", "terminal", "files", "json_files", "json_mistakes", "disk", "locks",
-    "cpu_threads",
+    "cpu_threads", "extras",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
     "log": {"errors", "disk", "terminal"},
     "terminal": {"errors", "disk"},
     "cpu_threads": set(),
+    "extras": {"errors"},
     "json_mistakes": {"errors"},
     "disk": {"errors"},
     "locks": {"errors", "disk"},

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from typing import Any
+
 import torch
-from bitsandbytes.nn import Linear4bit
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from qvft.extras import require_package
 from qvft.models.families import Family
 
 
@@ -22,7 +26,11 @@ def quantization_config(
         scheme: `nf4` or `fp4` (Source: QLoRA, arXiv 2305.14314, section 3).
         double: quantise the quantisation constants too.
         compute_dtype: type of the matrix products.
+
+    Raises:
+        MissingToolError: bitsandbytes is not installed.
     """
+    require_package("bitsandbytes", wanted_by="model.quantize.scheme", install="bitsandbytes")
     spared = [prefix for part, prefix in family.parts.items() if part != "decoder"]
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -40,9 +48,8 @@ def keep_layout(model: nn.Module) -> None:
     lays them out anew for a product that rounds to bfloat16 and has no gradient, so that training
     after it fails. Source: bitsandbytes 0.50, nn/modules.py, `Linear4bit.forward`.
     """
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
+    for module in _layers(model):
+        module.support_avx512bf16_for_cpu = False
 
 
 def rest_in_plain_weights(model: nn.Module, place: torch.device) -> None:
@@ -57,11 +64,18 @@ def rest_in_plain_weights(model: nn.Module, place: torch.device) -> None:
     Args:
         place: where the layers will compute.
     """
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.quant_state = module.weight.quant_state
-            module.quant_state.to(place)
-            module.weight = nn.Parameter(module.weight.data, requires_grad=False)
+    for module in _layers(model):
+        module.quant_state = module.weight.quant_state
+        module.quant_state.to(place)
+        module.weight = nn.Parameter(module.weight.data, requires_grad=False)
+
+
+def _layers(model: nn.Module) -> Iterator[Any]:
+    """The 4-bit layers; none where bitsandbytes, which would have made them, is not in use."""
+    if "bitsandbytes" in sys.modules:
+        from bitsandbytes.nn import Linear4bit
+
+        yield from (module for module in model.modules() if isinstance(module, Linear4bit))
 
 
 def element_count(parameter: nn.Parameter) -> int:

@@ -12,7 +12,6 @@ from qvft.data.rows import Row, evaluation_rows
 from qvft.data.truncation import cut_warnings
 from qvft.disk import disk_failure, not_written
 from qvft.errors import FailedError
-from qvft.evaluation.explanation.chart import explanation_figure, figure_bytes
 from qvft.evaluation.explanation.faithfulness import Faithfulness, faithfulness
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts
 from qvft.evaluation.figures import figure_format
@@ -41,6 +40,8 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
         FailedError: the model says nothing, so that there is no word to explain.
     """
     form = figure_format(out, option="--out")
+    from qvft.evaluation.explanation.chart import explanation_figure, figure_bytes
+
     rows = [the_one_row(image, question=question)]
     opened = resolve_model(model)
     loaded = load_resolved(opened)
