@@ -16,7 +16,7 @@ tuned=runs/quickstart_digits
 merged=merged/quickstart_digits
 rm -rf "$tuned" "$merged"
 
-run python -m qvft.data.digits data/digits
+run python tools/digits.py data/digits
 run python -m qvft.eval qvft/tiny-blip2 --recipe "$recipe"
 run python -m qvft.train "$recipe"
 run python -m qvft.eval "$tuned"

@@ -16,9 +16,9 @@ from qvft.public import PUBLIC
 
 if TYPE_CHECKING:
     from qvft.api.run import Run, fit
-    from qvft.inference.vision_language_model import VisionLanguageModel, load_model
     from qvft.data.formats import register_format
     from qvft.evaluation.metric_table import register_metric
+    from qvft.inference.vision_language_model import VisionLanguageModel, load_model
     from qvft.models.decoders import register_decoder
     from qvft.models.families import register_family
     from qvft.recipe.schema import Recipe

@@ -1,8 +1,7 @@
 """`qvft explain MODEL IMAGE [--question Q] --out F.png`: where the queries look.
 
 A figure of the caption or answer, word by word. What such maps are worth for a model is measured by
-`MODEL --faithfulness [--recipe R] [--limit N] [--json F]` (evaluation data, with parts masked) and
-`MODEL --pointing N [--json F]` (N questions about drawn scenes).
+`MODEL --faithfulness [--recipe R] [--limit N] [--json F]` (evaluation data, with parts masked).
 """
 
 from __future__ import annotations
@@ -27,9 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=given_path, metavar="F", help="figure to write: .png, .svg, .pdf"
     )
-    measures = parser.add_mutually_exclusive_group()
-    measures.add_argument("--faithfulness", action="store_true", help="against random masks")
-    measures.add_argument("--pointing", type=int, metavar="N", help="on N drawn questions")
+    parser.add_argument("--faithfulness", action="store_true", help="against random masks")
     parser.add_argument(
         "--recipe", type=expanded, help="for a model that is no run: its evaluation data"
     )
@@ -41,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def explain(given: argparse.Namespace) -> None:
-    """A figure, or one of the two measures."""
+    """A figure, or the measure of what such figures are worth."""
     from qvft.checking.before_torch import require_models, texts_of
     from qvft.data.inputs import the_one_row
     from qvft.evaluation.figures import figure_format
@@ -58,7 +55,7 @@ def explain(given: argparse.Namespace) -> None:
     if given.image is not None:
         figure_format(given.out, option="--out")
         the_one_row(given.image, question=given.question)
-    elif given.faithfulness:
+    else:
         require_eval_data(opened)
         texts_of(opened.recipe, ["eval"])
 
@@ -71,12 +68,9 @@ def explain(given: argparse.Namespace) -> None:
         )
         stdout.print(f"{said}\nwritten to {given.out}", markup=False)
         return
-    if given.faithfulness:
-        found = explaining.measure_faithfulness(
-            given.model, recipe_path=given.recipe, limit=given.limit, seed=given.seed
-        )
-    else:
-        found = explaining.measure_pointing(given.model, questions=given.pointing, seed=given.seed)
+    found = explaining.measure_faithfulness(
+        given.model, recipe_path=given.recipe, limit=given.limit, seed=given.seed
+    )
     stdout.print(found.screen(), markup=False)
     if given.json is not None:
         write_json(given.json, {**dataclasses.asdict(found), "verdict": found.verdict})
@@ -86,18 +80,17 @@ def check_options(given: argparse.Namespace) -> None:
     """Refuses what does not go together, before a model is looked at; raises `RecipeError`."""
     from qvft.errors import RecipeError
 
-    measured = given.faithfulness or given.pointing is not None
+    measured = given.faithfulness
     if given.image is not None and given.out is None:
         raise RecipeError("is not set", where="command line: --out", do="add --out FIGURE.png")
     for name, wrong, expected in (
-        ("IMAGE", measured == (given.image is not None), "an image, --faithfulness or --pointing"),
+        ("IMAGE", measured == (given.image is not None), "an image or --faithfulness"),
         ("--out", measured and given.out is not None, "it with an image"),
         ("--question", measured and given.question is not None, "it with an image"),
         ("--json", not measured and given.json is not None, "it with a measure"),
-        ("--recipe", bool(given.recipe) and not given.faithfulness, "it with --faithfulness"),
-        ("--limit", given.limit is not None and not given.faithfulness, "it with --faithfulness"),
+        ("--recipe", bool(given.recipe) and not measured, "it with --faithfulness"),
+        ("--limit", given.limit is not None and not measured, "it with --faithfulness"),
         ("--limit", (given.limit or 1) < 1, "1 or more"),
-        ("--pointing", given.pointing is not None and given.pointing < 1, "1 or more"),
         ("--seed", given.seed < 0, "0 or more"),
     ):
         if wrong:

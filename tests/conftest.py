@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from qvft import cpu_threads
+from tools.tiny_blip2 import scene_format
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Scenes drawn as they are read: data of any size without a file.
+scene_format.register()
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -76,8 +80,8 @@ def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of the embedded geometry with fresh weights, the same in every session."""
-    from qvft.data.drawn import vocabulary_texts
-    from qvft.models.tiny import init_tiny, tiny_processor
+    from tools.tiny_blip2.drawn import vocabulary_texts
+    from tools.tiny_blip2.geometry import init_tiny, tiny_processor
 
     folder = tmp_path_factory.mktemp("tiny_model")
     init_tiny(0).save_pretrained(folder)

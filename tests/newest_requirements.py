@@ -13,7 +13,7 @@ from pathlib import Path
 import tomllib
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
-EXTRAS = ("quickstart", "dev")
+EXTRAS = ("quickstart", "evaluate", "plots", "dev")
 
 
 def newest_requirements(torch: str) -> Iterator[str]:
@@ -21,7 +21,8 @@ def newest_requirements(torch: str) -> Iterator[str]:
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     extras = project["optional-dependencies"]
     for line in [*project["dependencies"], *(line for name in EXTRAS for line in extras[name])]:
-        yield torch if line.startswith("torch>") else re.sub(r",<[\d.]+", "", line)
+        if not line.startswith("qvft["):
+            yield torch if line.startswith("torch>") else re.sub(r",<[\d.]+", "", line)
 
 
 if __name__ == "__main__":

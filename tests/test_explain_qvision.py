@@ -156,13 +156,6 @@ def test_faithfulness_is_measured_on_a_runs_own_data(run: Path, tmp_path: Path, 
     assert found["brightest"] != 0 and found["verdict"] in capsys.readouterr().out
 
 
-def test_pointing_is_measured_on_drawn_scenes(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "found.json"
-    assert main([str(folder), "--pointing", "6", "--json", str(out)]) == 0
-    found = json.loads(out.read_text())
-    assert found["n"] == 6 and 0 < found["chance"] < found["chance_any"] < 1
-
-
 def test_a_words_map_is_what_the_place_before_it_reads_times_where_that_looks(run: Path) -> None:
     loaded = load_resolved(resolve_model(str(run)))
     rows = evaluation_rows(read_samples("drawn", "seed=5,count=1,size=32"), texts="questions")[:2]

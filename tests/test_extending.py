@@ -21,7 +21,6 @@ from qvft.eval import main as evaluate
 from qvft.evaluation.metric_table import METRICS
 from qvft.merge import main as merge
 from qvft.models.decoders import DECODERS
-from qvft.models.tiny import PAD_ID, VOCABULARY_SIZE, tiny_config
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.objectives.alignment_losses import LossSum
@@ -32,6 +31,7 @@ from qvft.training.objectives.objective_table import (
     register_objective,
 )
 from qvft.training.setup import training_setup
+from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, tiny_config
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "extending"
 LENGTH = "objectives={lm: 1.0, target_length.OBJECTIVE: 0.5}"

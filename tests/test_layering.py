@@ -12,7 +12,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 
 ROOTS = {
     "errors", "log", "terminal", "files", "json_files", "json_mistakes", "disk", "locks",
-    "cpu_threads", "dotted_names",
+    "cpu_threads", "dotted_names", "extras",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "terminal": {"errors", "disk"},
     "cpu_threads": set(),
     "dotted_names": {"errors"},
+    "extras": {"errors"},
     "json_mistakes": {"errors"},
     "disk": {"errors"},
     "locks": {"errors", "disk"},
@@ -45,12 +46,7 @@ ENTRIES = {
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
 
 HOMES = {
-    # The glyphs are matplotlib's fonts.
-    "matplotlib": {
-        "evaluation/explanation/chart.py",
-        "data/drawn/glyphs.py",
-        "benchmark/chart.py",
-    },
+    "matplotlib": {"evaluation/explanation/chart.py", "benchmark/chart.py"},
     "peft": {"adapters/lora.py"},
     "bitsandbytes": {"models/quantize.py"},
     "filelock": {"locks.py"},

@@ -11,7 +11,7 @@ import pytest
 import qvft.files
 from qvft.files import sha256_file
 from qvft.merge import main
-from qvft.models.tiny import tiny_config
+from tools.tiny_blip2.geometry import tiny_config
 
 FEW = {"data": {"eval": {"format": "drawn", "path": "seed=2,count=1", "texts": "captions"}}}
 
@@ -77,7 +77,7 @@ def test_an_output_that_exists_is_left_alone(run: Path, tmp_path: Path, capsys) 
 
 
 def test_another_base_is_refused(own_run: Path, tiny_folder: Path, tmp_path: Path, capsys) -> None:
-    from qvft.models.tiny import init_tiny
+    from tools.tiny_blip2.geometry import init_tiny
 
     other = Path(shutil.copytree(tiny_folder, tmp_path / "other"))
     init_tiny(1).save_pretrained(other)

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from qvft.data.drawn import questions, sample_scene
 from qvft.recipe.load import load_recipe
+from tools.tiny_blip2.drawn import questions, sample_scene
 
 SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "studies" / "question_aware.py"
 

@@ -30,8 +30,12 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from qvft.adapters.lora import add_lora
 from qvft.models.families import FAMILIES
-from qvft.models.quantize import quantization_config, quantize_in_place
+from qvft.models.quantize import quantization_config
 from qvft.training.activations import lean_activations
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.quantize_in_place import quantize_in_place
 
 LAYERS = 32
 ATTENTION = ("q_proj", "v_proj")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import PIL.Image
 from PIL.Image import Image
 
-from qvft.data.digits import write_digits
 from qvft.data.formats import read_samples
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.digits import write_digits
+from tools.tiny_blip2.scene_format import read, write_scenes
 
 TRAIN, HELD_OUT, BASE = 8000, 200, 30_000
 DIGIT_PX = 64
@@ -36,7 +41,10 @@ def write_data(data: str, folder: Path) -> None:
 def base_data(data: str, folder: Path) -> dict[str, str]:
     """The section of a recipe with what a base reads; digits are written unless they are there."""
     if data == "scenes":
-        return {"format": "drawn", "path": f"seed=903,count={BASE},size=48", "texts": "captions"}
+        path = folder / "base_scenes.jsonl"
+        if not path.is_file():
+            write_scenes(f"seed=903,count={BASE},size=48", path)
+        return {"path": str(path), "texts": "captions"}
     target = folder / "base_data"
     if not (target / "data.jsonl").is_file():
         write_split(target, digits(903, folder / "singles", "train"), BASE, unique=False)
@@ -45,7 +53,7 @@ def base_data(data: str, folder: Path) -> dict[str, str]:
 
 def scenes(seed: int) -> Drawn:
     """Drawn scenes with the longer of their captions."""
-    for sample in read_samples("drawn", f"seed={seed},count=100000,size=48"):
+    for sample in read(f"seed={seed},count=100000,size=48"):
         yield max(sample.captions, key=len), sample.image.open()
 
 

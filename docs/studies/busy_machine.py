@@ -22,8 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.cpu_threads import WAITING, cpu_cores
-from qvft.data.digits import write_digits
 from qvft.json_files import complete_lines
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.digits import write_digits
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart_digits.yaml"
 FIRST = 10

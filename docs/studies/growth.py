@@ -23,12 +23,15 @@ from typing import Any
 from scaled_model import SIDE_PX, write_model
 
 from qvft.benchmark.training import bench_training
-from qvft.data.drawn import draw, sample_scene
 from qvft.data.features.cache_spec import FeatureSpec
 from qvft.data.features.fill import features_bytes
 from qvft.data.features.store import open_store
 from qvft.recipe.load import parse_recipe
 from qvft.training.batches.sampler import GroupedSampler
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.tiny_blip2.drawn import draw, sample_scene
 
 WORDS = ("a", "red", "circle", "at", "the", "top", "left", "and", "blue", "square", "near", "it")
 TEXTS, LENGTHS, IMAGES = (1, 2, 5, 10, 30), (8, 16, 32, 64, 128, 256), (100, 1_000, 10_000, 100_000)

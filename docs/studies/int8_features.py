@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from qvft.data.digits import write_digits
 from qvft.data.rows import evaluation_rows
 from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe
@@ -28,6 +27,10 @@ from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded, base_model, base_of, trained_model
 from qvft.train import main as train
 from qvft.training.objectives.language import LanguageModelling
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.digits import write_digits
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart_digits.yaml"
 ARMS = {"exact": "auto", "int8": "int8"}

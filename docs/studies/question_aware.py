@@ -18,9 +18,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qvft.data.drawn import draw, questions, sample_scene
 from qvft.eval import main as evaluate
 from qvft.train import main as train
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.tiny_blip2.drawn import draw, questions, sample_scene
 
 SIZE_PX = 48
 TRAIN, TEST = (11, 3000), (2, 300)

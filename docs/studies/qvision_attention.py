@@ -3,13 +3,15 @@ worth anything after training?
 
 Trains a small QVision on drawn scenes. To save time, encoder and decoder are the bundled model's:
 its ViT without the class token, as a SigLIP, and its OPT. The Q-Former is fresh, and everything is
-trained. The run is FOLDER/run, for `qvft.explain` with --faithfulness and --pointing. At the end
-the study prints how alike the visual tokens are, and how much the maps of a caption's words differ.
+trained. The run is FOLDER/run, for `qvft.explain --faithfulness` and tools.tiny_blip2.pointing. At
+the end the study prints how alike the visual tokens are, and how much the maps of a caption's words
+differ.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,6 @@ import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from qvft.data.formats import read_samples
 from qvft.data.rows import evaluation_rows
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts
 from qvft.models.base_checkpoint import TINY_ID, find_checkpoint
@@ -25,12 +26,16 @@ from qvft.models.load import load_model, load_processor
 from qvft.setup.resolve_model import load_resolved, resolve_model
 from qvft.train import main as train
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.tiny_blip2.scene_format import read, write_scenes
+
 RECIPE = """
 name: qvision_drawn
 model: {{family: qvision, id: "{folder}/siglip", decoder: "{folder}/opt"}}
 data:
-  train: {{format: drawn, path: "seed=1,count={scenes},size=48"}}
-  eval: {{format: drawn, path: "seed=2,count=1000,size=48", name: drawn-heldout}}
+  train: {{path: "{folder}/train.jsonl"}}
+  eval: {{path: "{folder}/eval.jsonl", name: drawn-heldout}}
   num_workers: 0
   cache_images: true
 trainable: {{vision: full, qformer: full, decoder: full}}
@@ -106,9 +111,7 @@ def groups(similarity: FloatArray) -> int:
 def say_how_alike(model: str, scenes: int = 100) -> None:
     """Prints how alike visual tokens and maps of words are, for captions of held-out scenes."""
     loaded = load_resolved(resolve_model(model))
-    rows = evaluation_rows(
-        read_samples("drawn", f"seed=2,count={scenes},size=48"), texts="captions"
-    )
+    rows = evaluation_rows(read(f"seed=2,count={scenes},size=48"), texts="captions")
     found = explain_texts(loaded.model, loaded.collator, rows, [row.target for row in rows])
     counts = [groups(one.similarity) for one in found]
     apart = [
@@ -130,9 +133,10 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     write_components(folder)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(
-        RECIPE.format(folder=folder, steps=given.steps, scenes=given.scenes, seed=given.seed)
-    )
+    recipe.write_text(RECIPE.format(folder=folder, steps=given.steps, seed=given.seed))
+    for which, scenes in (("train", f"seed=1,count={given.scenes}"), ("eval", "seed=2,count=1000")):
+        if not (folder / f"{which}.jsonl").is_file():
+            write_scenes(f"{scenes},size=48", folder / f"{which}.jsonl")
     status = train([str(recipe)])
     if status == 0:
         say_how_alike(str(folder / "run"))

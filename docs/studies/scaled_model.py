@@ -33,8 +33,10 @@ from transformers import (
     OPTConfig,
 )
 
-from qvft.data.drawn import captions, draw, questions, sample_scene, vocabulary_texts
-from qvft.models.tiny import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_processor
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.tiny_blip2.drawn import captions, draw, questions, sample_scene, vocabulary_texts
+from tools.tiny_blip2.geometry import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_processor
 
 SIDE_PX, PATCH_PX, QUERIES = 224, 14, 32
 IMAGES = 64

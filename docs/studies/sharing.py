@@ -18,9 +18,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qvft.data.digits import write_digits
 from qvft.eval import main as evaluate
 from qvft.train import main as train
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.digits import write_digits
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart_digits.yaml"
 ARMS = {

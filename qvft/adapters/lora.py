@@ -163,11 +163,6 @@ def _misfit(folder: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"the adapter does not fit: {reason}", where=str(folder))
 
 
-def without_adapters(handle: PeftModel):  # noqa: ANN201 - PEFT's context manager has no public type
-    """Context in which the model computes as the base does."""
-    return handle.disable_adapter()
-
-
 def inputs_uncast(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Context in which LoRA layers take their input in the type it comes in, for autocast.
 

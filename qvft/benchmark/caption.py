@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from qvft.data.drawn.scenes import draw, sample_scene
 from qvft.errors import RecipeError
 from qvft.models.stages import encode_features, encode_images, encode_vision, generate
 from qvft.recipe.schema import Recipe
@@ -43,7 +44,7 @@ class CaptionPace:
 
 
 def bench_caption(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -> CaptionPace:
-    """Captions one drawn image greedily with the recipe's base, by both ways in turn.
+    """Captions one image of noise greedily with the recipe's base, by both ways in turn.
 
     Both are run once beforehand.
 
@@ -61,7 +62,8 @@ def bench_caption(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -
     loaded = given or base_model(recipe, base)
     model = loaded.model.eval()
     side_px = base.config.tower_config.image_size
-    pixels = loaded.collator.normalise([draw(sample_scene(7, 0), side_px)]).to(model.device)
+    noise = np.random.default_rng(7).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
+    pixels = loaded.collator.normalise([Image.fromarray(noise)]).to(model.device)
     first, end = loaded.template.tokenizer.bos_token_id, loaded.template.stop_id
     seconds: dict[str, list[float]] = {"plain": [], "qvft": []}
     tokens: dict[str, list[int]] = {}

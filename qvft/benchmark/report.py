@@ -10,7 +10,6 @@ import torch
 from rich.table import Table
 
 from qvft.benchmark.caption import CaptionPace
-from qvft.benchmark.chart import save_bars
 from qvft.benchmark.prediction import PredictionPace
 from qvft.benchmark.training import TrainingBench
 from qvft.recipe.schema import Recipe
@@ -109,6 +108,8 @@ def save_chart(bench: TrainingBench, path: Path) -> None:
     Raises:
         RecipeError: the path ends in no known format.
     """
+    from qvft.benchmark.chart import save_bars
+
     save_bars(
         [TITLES[name] for name in bench.ways],
         {

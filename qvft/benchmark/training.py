@@ -16,9 +16,7 @@ from qvft.benchmark.machine import matmul_rate
 from qvft.benchmark.steps import WAYS, Steps, Way
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
-from qvft.errors import RecipeError
 from qvft.models.stages import encode_vision
-from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
 from qvft.training.arguments import recompute_activations, use_bf16
@@ -148,27 +146,9 @@ def bench_work(
     )
 
 
-def training_memory(work: TrainingSetup, *, steps: int) -> int:
-    """Bytes on the device while a recipe trains with cached features: weights, states, a step.
-
-    The ViT is let go, as training does, and cannot be run afterwards. Without a GPU it is what a
-    step takes above what is held before it.
-    """
-    plan = _prepared(work)
-    model = work.loaded.model
-    batches = _rows_of_batches(work, plan, steps)
-    laid = _laid_out(work, WAYS["qvft"], batches)
-    unload_vision(model)
-    step = Steps(model, bf16=use_bf16(plan.train.mixed_precision)).memory(WAYS["qvft"], laid)
-    held = torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else 0
-    return held + step
-
-
 def _prepared(work: TrainingSetup) -> PhasePlan:
-    """The first phase with the language loss, the model as it wants it."""
-    plan = next((p for p in work.plans if p.phase.objective == "language"), None)
-    if plan is None:
-        raise RecipeError("has no phase with the language loss", where="phases")
+    """The first phase, the model as it wants it."""
+    plan = work.plans[0]
     work.counts(plan)
     model = work.loaded.model
     recompute_activations(model, plan.train.gradient_checkpointing)

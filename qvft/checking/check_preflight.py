@@ -38,8 +38,7 @@ def preflight_checks(work: TrainingSetup, stats: TokenStats) -> tuple[Check, ...
         count = len(lora_targets(work.loaded.handle))
         checks.append(Check("LoRA targets are found", True, f"{count} layers of the decoder"))
     for plan in work.plans:
-        if plan.phase.objective == "language":
-            checks.extend(_phase_checks(work, plan))
+        checks.extend(_phase_checks(work, plan))
     return tuple(checks)
 
 

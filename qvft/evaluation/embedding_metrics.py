@@ -19,7 +19,6 @@ from qvft.evaluation.scoring import Scores
 from qvft.evaluation.stats import FloatArray, percentile_interval, resampled_sums
 
 RETRIEVAL, ZERO_SHOT = "retrieval", "zero_shot"
-EMBEDDING_METRICS = (RETRIEVAL, ZERO_SHOT)
 WAYS = ("image_to_text", "text_to_image")
 SUFFIXES = ("", "_reranked")
 ZERO_SHOT_NAME = "zero_shot_accuracy"

@@ -1,10 +1,11 @@
-"""The file endings of figures; nothing here imports matplotlib."""
+"""The file endings of figures, which matplotlib draws; nothing here imports it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from qvft.errors import RecipeError
+from qvft.extras import require_package
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -17,9 +18,11 @@ def figure_format(path: Path, *, option: str) -> str:
 
     Raises:
         RecipeError: the path ends in no known format.
+        MissingToolError: matplotlib is not installed.
     """
     form = path.suffix.lower().removeprefix(".")
     if form not in FORMATS:
         expected = "a file ending in " + ", ".join(f".{name}" for name in FORMATS)
         raise RecipeError(f"{path}", where=f"command line: {option}", expected=expected)
+    require_package("matplotlib", wanted_by=f"command line: {option}", install="qvft[plots]")
     return form

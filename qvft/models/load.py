@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel, set_seed
 
 from qvft.errors import ModelError
-from qvft.models.base_checkpoint import TINY_ID, BaseCheckpoint, not_found
+from qvft.models.base_checkpoint import BaseCheckpoint, not_found
 from qvft.models.families import Family
 from qvft.models.quantize import keep_layout, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
@@ -23,7 +23,6 @@ from qvft.models.qvision.components import from_components
 from qvft.models.qvision.processing import processor_from_components
 from qvft.models.qvision.published import published_processor
 from qvft.models.qvision.published_weights import read_published
-from qvft.models.tiny import init_tiny
 
 if not sys.stderr.isatty():
     transformers.utils.logging.disable_progress_bar()
@@ -187,11 +186,7 @@ def load_processor(base: BaseCheckpoint) -> Any:
 def _fresh_model(
     base: BaseCheckpoint, seed: int, dtype: torch.dtype, attention: str
 ) -> PreTrainedModel:
-    """Fresh weights in a base's geometry; the bundled model has its own way to draw them."""
-    if base.id == TINY_ID:
-        model = init_tiny(seed).to(dtype)
-        model.set_attn_implementation(attention)
-        return model
+    """Fresh weights in a base's geometry."""
     set_seed(seed)
     return model_class(base.family)._from_config(
         base.config, dtype=dtype, attn_implementation=attention

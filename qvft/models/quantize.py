@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from bitsandbytes.nn import Linear4bit, Params4bit
-from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
-from transformers.integrations import replace_with_bnb_linear
+import sys
+from collections.abc import Iterator
+from typing import Any
 
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig
+
+from qvft.extras import require_package
 from qvft.models.families import Family
 
 
@@ -23,7 +26,11 @@ def quantization_config(
         scheme: `nf4` or `fp4` (Source: QLoRA, arXiv 2305.14314, section 3).
         double: quantise the quantisation constants too.
         compute_dtype: type of the matrix products.
+
+    Raises:
+        MissingToolError: bitsandbytes is not installed.
     """
+    require_package("bitsandbytes", wanted_by="model.quantize.scheme", install="bitsandbytes")
     spared = [prefix for part, prefix in family.parts.items() if part != "decoder"]
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -41,9 +48,8 @@ def keep_layout(model: nn.Module) -> None:
     lays them out anew for a product that rounds to bfloat16 and has no gradient, so that training
     after it fails. Source: bitsandbytes 0.50, nn/modules.py, `Linear4bit.forward`.
     """
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
+    for module in _layers(model):
+        module.support_avx512bf16_for_cpu = False
 
 
 def rest_in_plain_weights(model: nn.Module, place: torch.device) -> None:
@@ -58,38 +64,18 @@ def rest_in_plain_weights(model: nn.Module, place: torch.device) -> None:
     Args:
         place: where the layers will compute.
     """
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.quant_state = module.weight.quant_state
-            module.quant_state.to(place)
-            module.weight = nn.Parameter(module.weight.data, requires_grad=False)
+    for module in _layers(model):
+        module.quant_state = module.weight.quant_state
+        module.quant_state.to(place)
+        module.weight = nn.Parameter(module.weight.data, requires_grad=False)
 
 
-def quantize_in_place(model: PreTrainedModel, config: BitsAndBytesConfig) -> None:
-    """Makes of the weights that a model holds what loading makes of a checkpoint's.
+def _layers(model: nn.Module) -> Iterator[Any]:
+    """The 4-bit layers; none where bitsandbytes, which would have made them, is not in use."""
+    if "bitsandbytes" in sys.modules:
+        from bitsandbytes.nn import Linear4bit
 
-    One layer after the other, so that the memory of a layer's old weights is free for the next.
-    """
-    linear = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
-    replace_with_bnb_linear(
-        model, modules_to_not_convert=config.llm_int8_skip_modules, quantization_config=config
-    )
-    for name, module in model.named_modules():
-        if not isinstance(module, Linear4bit):
-            continue
-        old = linear.pop(name)
-        module.weight = Params4bit(
-            old.weight.data,
-            requires_grad=False,
-            quant_type=config.bnb_4bit_quant_type,
-            compress_statistics=config.bnb_4bit_use_double_quant,
-            module=module,
-        ).to(old.weight.device)
-        module.bias = old.bias
-        module.train(old.training)
-    # Loading leaves these marks, by which PEFT chooses its layers.
-    model.is_loaded_in_4bit = model.is_quantized = True
-    keep_layout(model)
+        yield from (module for module in model.modules() if isinstance(module, Linear4bit))
 
 
 def element_count(parameter: nn.Parameter) -> int:

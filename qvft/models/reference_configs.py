@@ -6,8 +6,6 @@ Sources: config.json of each hub repository; BLIP-2, arXiv 2301.12597, section 4
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from transformers import (
@@ -33,14 +31,6 @@ OPT_IMAGE_TOKEN = 50_265
 T5_IMAGE_TOKEN = 32_100
 QVISION_CHECKPOINTS = (CLIP, GPT_NEO)
 """CLIP, and a GPT-Neo of 24 layers, 1,024 wide."""
-
-
-@dataclass(frozen=True)
-class PartCount:
-    """Weights of one component."""
-
-    component: str
-    total: int
 
 
 def known_configs() -> dict[str, Blip2Config]:
@@ -72,15 +62,6 @@ def meta_model(config: PretrainedConfig) -> nn.Module:
     """The model of a configuration on the meta device: names and shapes, no memory."""
     with torch.device("meta"):
         return model_class(family_of(config.model_type))(config)
-
-
-def count_parts(config: PretrainedConfig) -> list[PartCount]:
-    """Weights of each component of a configuration; tied weights count once."""
-    family = family_of(config.model_type)
-    totals = dict.fromkeys(family.parts, 0)
-    for name, parameter in meta_model(config).named_parameters():
-        totals[family.component(name)] += parameter.numel()
-    return [PartCount(component, total) for component, total in totals.items()]
 
 
 def _blip2(text: OPTConfig | T5Config, *, image_token: int) -> Blip2Config:

@@ -7,7 +7,7 @@ training reads would change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from qvft.errors import RecipeError
 from qvft.recipe.renamed_keys import current_overrides
@@ -130,11 +130,3 @@ def refuse_ignored(
 def covers(section: str, key: str) -> bool:
     """Whether `section` is `key`, or a section that holds it."""
     return key == section or key.startswith(f"{section}.")
-
-
-def unplaced(keys: Sequence[str], program: str) -> list[str]:
-    """Keys of which the tables do not say whether a program reads them, or say both."""
-    tables = (READ[program], tuple(IGNORED[program]))
-    return [
-        key for key in keys if sum(any(covers(one, key) for one in table) for table in tables) != 1
-    ]

@@ -82,16 +82,15 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
             raise RecipeError(f'two phases are called "{phase.name}"', where=f"{where}: phases")
         seen.add(phase.name)
         trainable, _ = resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
-        _require_trained(recipe, phase, trainable, where=f"{where}: phases.{index}.trainable")
+        _require_trained(recipe, trainable, where=f"{where}: phases.{index}.trainable")
     if not recipe.phases:
-        _require_trained(recipe, Phase(name="train"), recipe.trainable, where=f"{where}: trainable")
+        _require_trained(recipe, recipe.trainable, where=f"{where}: trainable")
     return recipe
 
 
-def _require_trained(recipe: Recipe, phase: Phase, trainable: Trainable, *, where: str) -> None:
-    """Raises RecipeError for a phase in which nothing would be trained."""
-    objectives = recipe.objectives
-    has_heads = phase.objective != "language" or bool(objectives.alignment or objectives.further)
+def _require_trained(recipe: Recipe, trainable: Trainable, *, where: str) -> None:
+    """Raises RecipeError where nothing would be trained."""
+    has_heads = bool(recipe.objectives.alignment or recipe.objectives.further)
     parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
     if not has_heads and all(getattr(trainable, part) == "frozen" for part in parts):
         raise RecipeError(

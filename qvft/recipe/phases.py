@@ -24,12 +24,10 @@ def phase_plans(recipe: Recipe) -> list[PhasePlan]:
 
     Raises:
         RecipeError: one phase has LoRA on the decoder and another trains it in full, or two have
-            different LoRA settings: the layers are made once. Or one counts tokens of no text.
+            different LoRA settings: the layers are made once.
     """
     phases = recipe.phases or [Phase(name="train")]
     plans = [PhasePlan(phase, *resolve_phase(recipe, phase)) for phase in phases]
-    for plan in plans:
-        require_texts(recipe, plan.phase, plan.train)
     modes = {plan.trainable.decoder for plan in plans}
     loras = [plan.trainable.lora for plan in plans if plan.trainable.decoder == "lora"]
     if {"lora", "full"} <= modes or any(lora != loras[0] for lora in loras):
@@ -37,25 +35,3 @@ def phase_plans(recipe: Recipe) -> list[PhasePlan]:
             "phases disagree on the decoder's LoRA layers, which are made once", where="phases"
         )
     return plans
-
-
-def require_texts(recipe: Recipe, phase: Phase, train: Train) -> None:
-    """Raises RecipeError where a phase has no texts whose tokens could be counted, or learns where
-    things stand in an image of which a view would show a part.
-    """
-    if phase.objective == "language":
-        return
-    if train.batch_tokens is not None:
-        raise RecipeError(
-            "batch_tokens, where images alone are trained on",
-            where=f"phases.{phase.name}.train",
-            expected="per_device_train_batch_size",
-            do="set batch_tokens: null in this phase",
-        )
-    if recipe.data.augmentations_per_image:
-        raise RecipeError(
-            f"{recipe.data.augmentations_per_image}, with a phase that learns what stands where",
-            where="data.augmentations_per_image",
-            expected=f"0 with phases.{phase.name}.objective={phase.objective}",
-            do="train that phase in a recipe of its own",
-        )

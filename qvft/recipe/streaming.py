@@ -37,6 +37,3 @@ def require_streamable(recipe: Any) -> None:
                 f"{where}.batch_tokens plans an epoch from all of its texts, which a stream has "
                 "not read; set per_device_train_batch_size"
             )
-    for phase in recipe.phases:
-        if phase.objective != "language":
-            raise ValueError(f"phases.{phase.name}.objective {phase.objective} takes no stream")

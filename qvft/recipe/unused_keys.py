@@ -99,8 +99,7 @@ def _idle(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> Iterator
         if "full" not in modes and not recipe.objectives.alignment:
             yield f"train.learning_rate.{part}", f"trainable.{part} is not full"
     if not recipe.objectives.alignment:
-        language = all(phase.objective == "language" for phase in recipe.phases)
-        if language and not recipe.objectives.further:
+        if not recipe.objectives.further:
             yield "train.learning_rate.heads", "no objective has heads"
         yield "eval.rerank", "objectives.itm is 0"
         yield "eval.classes", "objectives.itc is 0"

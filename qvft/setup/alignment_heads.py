@@ -42,10 +42,6 @@ class TextBranch:
         limit = self.saved.max_text_tokens
         return [f"{name}: {one}" for one in text_branch_warnings(captions, self.tokenizer, limit)]
 
-    def trained_weights(self) -> int:
-        """How many of their weights are trained."""
-        return sum(p.numel() for p in self.heads.parameters() if p.requires_grad)
-
 
 def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
     """Checks that the recipe's objectives suit its family.

@@ -72,13 +72,13 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
     source: Source | None = getattr(recipe.data, which)
     if source is not None and source.format == MEMORY:
         return _checked(recipe, which, given_samples(which)[: source.limit])
-    if source is None or (_format(source, which).image_files and source.path is None):
+    if source is None or source.path is None:
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
         )
     samples = read_samples(
         source.format,
-        source.path or "",
+        source.path,
         split=source.split,
         images=source.images,
         questions=source.questions,
@@ -102,11 +102,6 @@ def _checked(recipe: Recipe, which: str, samples: list[Sample]) -> list[Sample]:
         read = [row for row in rows if which == "train" or row.kind == "question"]
         require_text_left(read, recipe.data.text, where=f"data.{which}")
     return samples
-
-
-def _has_image_files(source: Source, which: str) -> bool:
-    """Whether its images may be missing or broken."""
-    return source.format == MEMORY or _format(source, which).image_files
 
 
 def _format(source: Source, which: str) -> Format:
@@ -135,9 +130,6 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
     texts = texts or listed(recipe, which)
     samples = texts.samples
     source = getattr(recipe.data, which)
-    if not _has_image_files(source, which):
-        # There are no files that could be broken, and drawing them all twice takes its time.
-        return Split(source_name(source), source, samples, [], samples_hash(samples))
     logger.info("data.%s: checking the images of %d samples", which, len(samples))
     kept, skipped = validate_images(
         samples,
@@ -182,8 +174,6 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
         texts = texts or listed(recipe, which)
         stream, samples, broken, remarks = None, texts.samples, [], texts.remarks
     source = getattr(recipe.data, which)
-    if not _has_image_files(source, which):
-        return Split(source_name(source), source, samples, [], samples_hash(samples))
     logger.info("data.%s: looking at the images of %d samples", which, len(samples))
     kept, skipped, signatures = validate_and_sign(
         samples,

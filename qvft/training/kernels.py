@@ -14,25 +14,17 @@ from qvft.training.compiling import require_compiler
 
 
 def require_shardable(recipe: Recipe) -> None:
-    """Checks that weights can be cut among processes.
+    """Checks that weights can be sharded among processes.
 
     Raises:
-        RecipeError: phases learn by other objectives.
+        RecipeError: the recipe has objectives of its own.
     """
     if recipe.objectives.further:
         raise RecipeError(
             f"{', '.join(recipe.objectives.further)} under FSDP",
             where="objectives.custom",
-            expected="none: weights are cut within the objectives that qvft knows",
+            expected="none: weights are sharded within the objectives that qvft knows",
             do="use DDP (recipes/accelerate/ddp.yaml)",
-        )
-    objectives = {phase.objective for phase in recipe.phases}
-    if len(objectives) > 1:
-        raise RecipeError(
-            f"{' and '.join(sorted(objectives))} under FSDP",
-            where="phases",
-            expected="one objective: weights are cut once, within the module that learns it",
-            do="use DDP (recipes/accelerate/ddp.yaml), or a run for each",
         )
 
 

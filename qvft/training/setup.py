@@ -107,9 +107,7 @@ class TrainingSetup:
 
     def cache_features(self) -> None:
         """Fills the feature cache and lets the ViT go, where no phase has use for it."""
-        sees = any(
-            p.trainable.vision != "frozen" or p.phase.objective != "language" for p in self.plans
-        )
+        sees = any(plan.trainable.vision != "frozen" for plan in self.plans)
         if sees or self.recipe.data.features == "off":
             return
         if self.train.stream is not None:
@@ -136,11 +134,9 @@ class TrainingSetup:
         return 4 * largest * (3 * (kept + 1) + 1)
 
     def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
-        """The rows a phase sees of a split: its texts, or one a picture for the scene heads."""
+        """The rows a phase sees of a split."""
         if split is None:
             return []
-        if plan.phase.objective == "scene_heads":
-            return evaluation_rows(split.samples, texts="captions")
         expand = training_rows if training else evaluation_rows
         return expand(split.samples, texts=split.source.texts)
 
@@ -244,12 +240,11 @@ class TrainingSetup:
         rows = self.rows(plan, self.train, training=True)
         if not rows:
             raise RecipeError("holds no text to train on", where="data.train")
-        language = plan.phase.objective == "language"
         module, collator = self.objective(plan, rows)
         if self.sharded:
             module = self._cut(module)
         callbacks = [*self.callbacks]
-        if train.preflight and language:
+        if train.preflight:
             self._preflight(module, collator, rows)
             callbacks.append(GradientCheck(loaded.model, loaded.base.family))
         compile_blocks(loaded.model, loaded.base.family, train.torch_compile)

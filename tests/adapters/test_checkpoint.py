@@ -25,7 +25,7 @@ from qvft.adapters.lora import add_lora
 from qvft.adapters.targets import resolve_targets
 from qvft.errors import CheckpointError
 from qvft.models.families import FAMILIES
-from qvft.models.tiny import init_tiny
+from tools.tiny_blip2.geometry import init_tiny
 
 FAMILY = FAMILIES["blip2"]
 PROVENANCE = Provenance("base", None, "a" * 64, "blip2", "b" * 64, {"train": "c" * 64})

@@ -8,7 +8,7 @@ from qvft.adapters.lora import add_lora, lora_targets
 from qvft.adapters.targets import resolve_targets
 from qvft.models.families import FAMILIES
 from qvft.models.reference_configs import meta_model, published_qvision
-from qvft.models.tiny import QUERY_TOKENS, WIDTH, init_tiny
+from tools.tiny_blip2.geometry import QUERY_TOKENS, WIDTH, init_tiny
 
 FAMILY = FAMILIES["blip2"]
 USUAL = {

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from qvft.adapters.lora_weights import CONFIG, WEIGHTS, LoraWeight, read_lora
 from qvft.errors import CheckpointError
-from qvft.models.tiny import tiny_config
+from tools.tiny_blip2.geometry import tiny_config
 
 A, B = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [0.0]])
 

@@ -16,7 +16,7 @@ from qvft.adapters.lora_config import CONFIG
 from qvft.adapters.targets import resolve_targets
 from qvft.errors import CheckpointError
 from qvft.models.families import FAMILIES
-from qvft.models.tiny import init_tiny
+from tools.tiny_blip2.geometry import init_tiny
 
 NAMES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 BLOCKS = 5

@@ -6,7 +6,7 @@ from torch import nn
 from qvft.adapters.targets import linear_names, resolve_targets
 from qvft.errors import RecipeError
 from qvft.models.families import FAMILIES
-from qvft.models.tiny import init_tiny
+from tools.tiny_blip2.geometry import init_tiny
 
 FAMILY = FAMILIES["blip2"]
 ALL = ["fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj"]

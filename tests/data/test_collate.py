@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from qvft.data.collate import IGNORED, Collator, pad_rows
-from qvft.data.drawn import vocabulary_texts
 from qvft.data.images.decoding import MAX_PIXELS
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row, training_rows
 from qvft.data.sample import ImageFile, Question, Sample
-from qvft.models.tiny import (
+from tools.tiny_blip2.drawn import vocabulary_texts
+from tools.tiny_blip2.geometry import (
     EOS_ID,
     IMAGE_SIZE_PX,
     PAD_ID,

@@ -31,10 +31,8 @@ def load(path: Path) -> Any:
 
 
 def arguments(folder: Path, kind: str, *, bad: str = "") -> dict[str, Any]:
-    """What `read_samples` gets: files of the format's folder, but for drawn scenes."""
+    """What `read_samples` gets: files of the format's folder."""
     given = load(folder / "read.json")[kind]
-    if folder.name == "drawn":
-        return {key: value.replace("{bad}", bad) for key, value in given.items()}
     return {
         key: str(folder / value.replace("{bad}", f"bad/{bad}")) if key in FILES else value
         for key, value in given.items()
@@ -88,7 +86,7 @@ def field_names(schema: dict[str, Any]) -> set[str]:
 
 
 def test_every_format_has_its_folder() -> None:
-    assert {folder.name for folder in FOLDERS} == set(FORMATS)
+    assert {folder.name for folder in FOLDERS} == set(FORMATS) - {"drawn"}
 
 
 @each_format
@@ -107,8 +105,6 @@ def test_sample_reads_as_expected(folder: Path) -> None:
     samples = [
         plain(sample, folder) for sample in read_samples(folder.name, **arguments(folder, "good"))
     ]
-    if folder.name == "drawn":  # its texts are the business of qvft.data.drawn and its tests
-        samples = [{key: one[key] for key in ("id", "image", "meta")} for one in samples]
     assert samples == expected
 
 
@@ -122,7 +118,7 @@ def test_sample_images_decode(folder: Path) -> None:
 def test_every_bad_file_is_listed(folder: Path) -> None:
     listed = set(load(folder / "bad" / "expected.json"))
     present = {file.name for file in (folder / "bad").iterdir()} - {"expected.json"}
-    assert listed == present or folder.name == "drawn"
+    assert listed == present
 
 
 @pytest.mark.parametrize(
@@ -167,9 +163,6 @@ def test_readme_names_every_field_of_the_schema(folder: Path) -> None:
 @each_format
 def test_sample_fits_the_schema(folder: Path) -> None:
     schema = load(folder / "schema.json")
-    if folder.name == "drawn":
-        assert re.fullmatch(schema["pattern"], load(folder / "read.json")["good"]["path"])
-        return
     if folder.name == "tar":
         for shard in (folder / "sample").iterdir():
             with tarfile.open(shard) as archive:

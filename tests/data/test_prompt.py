@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from qvft.data.drawn import vocabulary_texts
 from qvft.data.prompt import PromptTemplate, TokenRow
 from qvft.errors import ModelError
-from qvft.models.tiny import EOS_ID, QUERY_TOKENS, VOCABULARY_SIZE, tiny_processor
+from tools.tiny_blip2.drawn import vocabulary_texts
+from tools.tiny_blip2.geometry import EOS_ID, QUERY_TOKENS, VOCABULARY_SIZE, tiny_processor
 
 IMAGE_ID = VOCABULARY_SIZE - 1
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from qvft.data.drawn import vocabulary_texts
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.data.truncation import cut_rows, too_long
-from qvft.models.tiny import QUERY_TOKENS, VOCABULARY_SIZE, tiny_processor
+from tools.tiny_blip2.drawn import vocabulary_texts
+from tools.tiny_blip2.geometry import QUERY_TOKENS, VOCABULARY_SIZE, tiny_processor
 
 LONG = "very " * 30
 SAMPLE = Sample("s", ImageFile(Path("a.png")))

@@ -18,7 +18,6 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from qvft.adapters.lora import without_adapters
 from qvft.check import main as check
 from qvft.setup.model import Loaded
 from qvft.setup.resolve_model import load_resolved, resolve_model
@@ -110,7 +109,7 @@ def test_a_run_of_one_step_merges_to_a_model_with_its_logits(
     # the logits' spread is below 2.
     assert logit_errors(said, logits(merged, run))[0] < 1e-5
     assert adapter.handle is not None
-    with without_adapters(adapter.handle):
+    with adapter.handle.disable_adapter():
         without = logits(adapter, run)
     assert logit_errors(said, without)[0] > 0.05
 

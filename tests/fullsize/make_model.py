@@ -22,7 +22,6 @@ from torch import Tensor
 from transformers import AddedToken, Blip2Config, Blip2Processor, GPT2Tokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from qvft.data.drawn import vocabulary_texts
 from qvft.files import new_folder, require_space
 from qvft.json_files import write_json
 from qvft.models.reference_configs import (
@@ -31,7 +30,11 @@ from qvft.models.reference_configs import (
     known_configs,
     meta_model,
 )
-from qvft.models.tiny import IMAGE_TOKEN, tiny_tokenizer
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.tiny_blip2.drawn import vocabulary_texts
+from tools.tiny_blip2.geometry import IMAGE_TOKEN, tiny_tokenizer
 
 SHARD_BYTES = 2_000_000_000
 NEWLINE, NEWLINE_ID = "Ċ", 50_118

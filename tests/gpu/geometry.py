@@ -14,11 +14,20 @@ from torch import nn
 from transformers import Blip2Config, CLIPConfig, GPTNeoConfig, PreTrainedModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from qvft.data.drawn import captions, draw, sample_scene, vocabulary_texts
 from qvft.models.families import FAMILIES
 from qvft.models.load import model_class
 from qvft.models.reference_configs import INITIALIZER_RANGE, known_configs
-from qvft.models.tiny import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_processor, tiny_tokenizer
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.tiny_blip2.drawn import captions, draw, sample_scene, vocabulary_texts
+from tools.tiny_blip2.geometry import (
+    EOS_ID,
+    PAD_ID,
+    VOCABULARY_SIZE,
+    tiny_processor,
+    tiny_tokenizer,
+)
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fullsize"))
 from make_model import opt_processor

@@ -48,15 +48,25 @@ from table import markdown
 from qvft.benchmark.caption import bench_caption
 from qvft.benchmark.prediction import bench_prediction
 from qvft.benchmark.report import caption_json, machine, prediction_json, training_json
-from qvft.benchmark.training import bench_work, training_memory
+from qvft.benchmark.training import (
+    WAYS,
+    Steps,
+    _laid_out,
+    _prepared,
+    _rows_of_batches,
+    bench_work,
+)
 from qvft.json_files import write_json
 from qvft.models.flex import require_flex, use_flex
-from qvft.models.quantize import quantization_config, quantize_in_place
+from qvft.models.quantize import quantization_config
+from qvft.models.unload_vision import unload_vision
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded, base_of, device, with_tools
+from qvft.training.arguments import use_bf16
 from qvft.training.compiling import require_compiler
 from qvft.training.setup import TrainingSetup, training_setup
+from tools.quantize_in_place import quantize_in_place
 
 
 class Session:
@@ -135,6 +145,22 @@ def measure_geometry(
     session.measure(
         f"{name}.nf4_memory_bytes", lambda: training_memory(subject.work(nf4=True), steps=2)
     )
+
+
+def training_memory(work: TrainingSetup, *, steps: int) -> int:
+    """Bytes on the device while a recipe trains with cached features: weights, states, a step.
+
+    The ViT is let go, as training does, and cannot be run afterwards. Without a GPU it is what a
+    step takes above what is held before it.
+    """
+    plan = _prepared(work)
+    model = work.loaded.model
+    batches = _rows_of_batches(work, plan, steps)
+    laid = _laid_out(work, WAYS["qvft"], batches)
+    unload_vision(model)
+    step = Steps(model, bf16=use_bf16(plan.train.precision)).memory(WAYS["qvft"], laid)
+    held = torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else 0
+    return held + step
 
 
 def measure_speed(

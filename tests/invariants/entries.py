@@ -9,11 +9,17 @@ import importlib
 import json
 import os
 import sys
+from pathlib import Path
 from unittest import mock
 
 import torch
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.tiny_blip2 import scene_format
+
 if __name__ == "__main__":
+    scene_format.register()
     for program, arguments, variables in json.loads(sys.argv[1]):
         with mock.patch.dict(os.environ, variables):
             status = importlib.import_module(f"qvft.{program}").main(arguments)

@@ -24,12 +24,12 @@ from qvft.inference.predict import outcomes
 from qvft.merge import main as merge
 from qvft.models.decoders import DECODERS, Decoder, decoder_of, register_decoder
 from qvft.models.qvision.configuration import DECODER_BLOCKS
-from qvft.models.tiny import PAD_ID, VOCABULARY_SIZE, tiny_config
 from qvft.recipe.load import load_recipe
 from qvft.setup.model import base_model, base_of
 from qvft.train import main as train
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.setup import TrainingSetup, training_setup
+from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, tiny_config
 
 GEOMETRY: dict[str, Any] = {
     "vocab_size": VOCABULARY_SIZE,

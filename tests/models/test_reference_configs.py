@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from qvft.models.reference_configs import count_parts, known_configs
+from qvft.models.families import family_of
+from qvft.models.reference_configs import known_configs, meta_model
 
 # Millions, rounded as published; the decoders' are those of OPT with a vocabulary of 50,304.
 BRIDGE = {"vision": 985.95, "qformer": 105.14}
@@ -19,7 +22,10 @@ BRIDGE = {"vision": 985.95, "qformer": 105.14}
     ],
 )
 def test_the_parts_have_their_published_sizes(hub_id, projection, decoder) -> None:
-    found = {part.component: part.total for part in count_parts(known_configs()[hub_id])}
+    model = meta_model(known_configs()[hub_id])
+    family, found = family_of(model.config.model_type), Counter()
+    for name, parameter in model.named_parameters():
+        found[family.component(name)] += parameter.numel()
     assert found.pop("query_tokens") == 32 * 768
     millions = {component: round(total / 1e6, 2) for component, total in found.items()}
     assert millions == {**BRIDGE, "language_projection": projection, "decoder": decoder}

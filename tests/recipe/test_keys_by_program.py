@@ -13,8 +13,8 @@ from qvft.recipe.keys_by_program import (
     OF_A_MODEL,
     OF_A_RUN,
     READ,
+    covers,
     refuse_ignored,
-    unplaced,
 )
 from qvft.recipe.load import idle_keys, load_recipe, merge, parse_recipe
 from qvft.recipe.lock import write_lock
@@ -38,6 +38,14 @@ def keys(node: dict[str, Any] = SCHEMA, path: str = "") -> list[str]:
         else:
             found.append(name)
     return found
+
+
+def unplaced(keys: list[str], program: str) -> list[str]:
+    """Keys of which the tables do not say whether a program reads them, or say both."""
+    tables = (READ[program], tuple(IGNORED[program]))
+    return [
+        key for key in keys if sum(any(covers(one, key) for one in table) for table in tables) != 1
+    ]
 
 
 @pytest.mark.parametrize("program", sorted(IGNORED))

@@ -21,7 +21,6 @@ EXPECTED = {
     "quickstart_digits",
     "qvision_coco",
     "qvision_coco_lora",
-    "tiny_pretrain",
     "vqa_v2",
     "vqa_v2_question",
 }

@@ -30,7 +30,6 @@ def test_a_stream_with_its_number_of_steps_is_a_recipe() -> None:
         ({"data": {"cache_images": True, "num_workers": 0}}, "keep all images of the stream"),
         ({"data": {"eval": {"format": "tar", "stream": True}}}, "data.eval.stream"),
         ({"phases": [{"name": "b", "train": {"max_steps": -1}}]}, "phases.b.train.max_steps"),
-        ({"phases": [{"name": "b", "objective": "scene_heads"}]}, "takes no stream"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

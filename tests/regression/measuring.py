@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -15,6 +16,12 @@ from qvft.setup.alignment_model import load_alignment_model
 from qvft.setup.data import read_texts
 from qvft.setup.model import Loaded
 from qvft.training.objectives.language import LanguageModelling
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.tiny_blip2 import scene_format
+
+scene_format.register()
 
 Scores = dict[str, list[list[float]]]
 """By name a score of each image with each text."""

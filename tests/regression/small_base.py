@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from unittest import mock
 
 from transformers import Blip2Config
 
-from qvft.data.drawn import vocabulary_texts
-from qvft.models import tiny
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
+
+from tools.tiny_blip2 import geometry as tiny
+from tools.tiny_blip2.drawn import vocabulary_texts
 
 # Wider weights than the bundled model's, since it is narrower: about 1 / sqrt(width).
 SIZES = {

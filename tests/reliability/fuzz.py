@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
 
 import setting_trials
 import trials
@@ -60,7 +61,7 @@ def written_adapter(folder: Path) -> Path:
     from qvft.adapters.lora import add_lora
     from qvft.adapters.targets import resolve_targets
     from qvft.models.families import FAMILIES
-    from qvft.models.tiny import init_tiny
+    from tools.tiny_blip2.geometry import init_tiny
 
     model, family = init_tiny(0), FAMILIES["blip2"]
     handle = add_lora(model, resolve_targets(model, family, ["q_proj"]), r=2, lora_alpha=4)

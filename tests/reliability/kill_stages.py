@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from qvft.files import sha256_file
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
 
 IMAGES = 48
 SHARD_IMAGES = 4
@@ -38,8 +41,8 @@ def make_data(folder: Path) -> Path:
     """A recipe file; beside it a model of the embedded geometry and small plain images."""
     from PIL import Image
 
-    from qvft.data.drawn import vocabulary_texts
-    from qvft.models.tiny import init_tiny, tiny_processor
+    from tools.tiny_blip2.drawn import vocabulary_texts
+    from tools.tiny_blip2.geometry import init_tiny, tiny_processor
 
     model = folder / "model"
     init_tiny(0).save_pretrained(model)

@@ -154,10 +154,6 @@ def test_a_run_with_cached_views_is_the_run_that_makes_them(
         ("data.augment={crop: 1, brightness: 0, contrast: 0}", "needs an augmentation"),
         ("data.augmentations_per_image=-1", "data.augmentations_per_image"),
         ("data.augment.flip=true", 'unknown key "data.augment.flip"'),
-        (
-            "phases=[{name: eyes, objective: scene_heads}]",
-            "data.augmentations_per_image: 2, with a phase",
-        ),
     ],
 )
 def test_what_cannot_be_is_an_error_before_training(

@@ -12,12 +12,12 @@ import torch
 
 from qvft.check import main as check
 from qvft.eval import main as evaluate
-from qvft.models.tiny import init_tiny
 from qvft.setup.data import read_texts
 from qvft.setup.model import Loaded
 from qvft.setup.query_similarity import query_similarity
 from qvft.setup.resolve_model import load_resolved, resolve_model
 from qvft.train import main as train
+from tools.tiny_blip2.geometry import init_tiny
 
 
 def make_one(model: torch.nn.Module) -> None:

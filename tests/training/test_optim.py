@@ -9,10 +9,10 @@ from qvft.adapters.freeze import mark_trainable
 from qvft.adapters.lora import add_lora
 from qvft.adapters.targets import resolve_targets
 from qvft.models.families import FAMILIES
-from qvft.models.tiny import init_tiny
 from qvft.recipe.train import LearningRates
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.optim import parameter_groups
+from tools.tiny_blip2.geometry import init_tiny
 
 FAMILY = FAMILIES["blip2"]
 RATES = {

@@ -13,8 +13,8 @@ from transformers import Blip2ForConditionalGeneration, PretrainedConfig
 
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.reference_configs import meta_model
-from qvft.models.tiny import tiny_config
 from qvft.weights.base_weights import stored_weights
+from tools.tiny_blip2.geometry import tiny_config
 
 
 class Tied(nn.Module):

@@ -12,10 +12,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-from qvft.adapters.lora import without_adapters
 from qvft.errors import VerificationError
 from qvft.files import sha256_file
-from qvft.models.tiny import tiny_config
 from qvft.recipe.lock import read_lock
 from qvft.setup.model import trained_model
 from qvft.weights.merge import merge_run
@@ -25,6 +23,7 @@ from qvft.weights.probes import make_probes
 from qvft.weights.run_probes import probe_rows
 from qvft.weights.shards import write_shards
 from qvft.weights.tolerance import logit_errors
+from tools.tiny_blip2.geometry import tiny_config
 
 FEW = {"data": {"eval": {"format": "drawn", "path": "seed=2,count=2", "texts": "captions"}}}
 LORA = {"target_modules": ["q_proj", "v_proj", "fc1"], "r": 4, "lora_alpha": 8}
@@ -96,7 +95,7 @@ def test_adapters_switched_off_leave_the_base_with_its_bridge(drawn_run: Path, t
     recipe = read_lock(drawn_run)
     loaded = trained_model(drawn_run, recipe)
     probes = make_probes(loaded.collator, probe_rows(recipe)[:2])
-    with without_adapters(loaded.handle):
+    with loaded.handle.disable_adapter():
         off = toolkit_logits(loaded.model, probes)
     base = Blip2ForConditionalGeneration.from_pretrained(tiny_folder).eval()
     bridge = load_file(drawn_run / "adapter" / "bridge.safetensors")

@@ -9,12 +9,12 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from qvft.data.collate import Collator
-from qvft.data.formats.drawn import DrawnImage
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.data.sample import Sample
-from qvft.models.tiny import QUERY_TOKENS, VOCABULARY_SIZE
 from qvft.weights.probes import make_probes
+from tools.tiny_blip2.geometry import QUERY_TOKENS, VOCABULARY_SIZE
+from tools.tiny_blip2.scene_format import DrawnImage
 
 
 def row(kind: str, image: int, number: int = 0) -> Row:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from qvft.errors import SpaceError, UserError
-from qvft.models.tiny import tiny_config
 from qvft.weights.shard_size import check_shard_size
 from qvft.weights.write import require_room, written_config
+from tools.tiny_blip2.geometry import tiny_config
 
 
 @pytest.mark.parametrize("size", ["5GB", "500MB", "1KB"])

@@ -14,7 +14,6 @@ from typing import Any
 
 from qvft.data.formats import (
     coco_captions,
-    drawn,
     hf,
     hf_stream,
     jsonl,
@@ -46,7 +45,6 @@ FORMATS: dict[str, Format] = {
         pathvqa.FORMAT,
         replace(hf.FORMAT, stream=hf_stream.stream),
         tar.FORMAT,
-        drawn.FORMAT,
     )
 }
 

@@ -19,10 +19,9 @@ class Format:
         read: `read(path, **options)` yields the samples of a split in the source's order; it
             decodes no image, and raises DataError for what is wrong with a file.
         options: of `split`, `images`, `questions`, `annotations`, `columns` and
-            `allow_paths_outside_root`: the keyword arguments that `read` takes. Those that a recipe does not set are not passed.
+            `allow_paths_outside_root`: the keyword arguments that `read` takes. Those that a recipe
+            does not set are not passed.
         stream: `stream(path, **options)` opens the data without listing it; None: not possible.
-        image_files: its images are files, which are checked before anything long begins; else the
-            reader makes them, and needs no path.
     """
 
     name: str
@@ -30,4 +29,3 @@ class Format:
     read: Callable[..., Iterator[Sample]]
     options: tuple[str, ...] = ()
     stream: Callable[..., Stream] | None = None
-    image_files: bool = True

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from qvft.data.formats import read_samples
 from qvft.data.inputs import the_one_row
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.truncation import cut_warnings
 from qvft.disk import disk_failure, not_written
 from qvft.errors import FailedError
-from qvft.evaluation.explanation.chart import explanation_figure, figure_bytes
 from qvft.evaluation.explanation.faithfulness import Faithfulness, faithfulness
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts
-from qvft.evaluation.explanation.pointing import Pointing, asked_rows, pointing
 from qvft.evaluation.figures import figure_format
 from qvft.inference.generation_config import generation_fields
 from qvft.inference.predict import predict_texts
@@ -27,10 +24,6 @@ from qvft.setup.model import Loaded
 from qvft.setup.resolve_model import load_resolved, require_eval_data, resolve_model
 
 logger = get_logger("qvft.explain")
-
-SCENES_SEED = 2
-"""Of the drawn scenes that pointing is measured on: not those the bundled model was trained on."""
-SCENE_PX = 64
 
 
 def explain_image(model: str, image: str, *, question: str | None, out: Path) -> str:
@@ -47,6 +40,8 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
         FailedError: the model says nothing, so that there is no word to explain.
     """
     form = figure_format(out, option="--out")
+    from qvft.evaluation.explanation.chart import explanation_figure, figure_bytes
+
     rows = [the_one_row(image, question=question)]
     opened = resolve_model(model)
     loaded = load_resolved(opened)
@@ -100,39 +95,6 @@ def measure_faithfulness(
     )
     if found is None:
         raise FailedError(f"the model says nothing to any of {len(rows)} rows")
-    return found
-
-
-def measure_pointing(model: str, *, questions: int, seed: int) -> Pointing:
-    """How often a model's maps point at the thing asked about, on drawn scenes.
-
-    Args:
-        questions: how many, of scenes of seed `SCENES_SEED` with several things.
-        seed: of the intervals.
-
-    Raises:
-        UserError: the model is not there or does not fit.
-        FailedError: the model says nothing to any question.
-    """
-    opened = resolve_model(model)
-    loaded = load_resolved(opened)
-    rows: list[Row] = []
-    for first in range(0, 100 * questions, 100):
-        path = f"seed={SCENES_SEED},count=100,first={first},size={SCENE_PX}"
-        samples = read_samples("drawn", path)
-        rows += asked_rows(evaluation_rows(samples, texts="questions"), questions - len(rows))
-        if len(rows) == questions:
-            break
-    found = pointing(
-        loaded.model,
-        loaded.collator,
-        rows,
-        _said(loaded, opened.recipe, rows),
-        batch_size=opened.recipe.eval.batch_size,
-        seed=seed,
-    )
-    if found is None:
-        raise FailedError(f"the model says nothing to any of {len(rows)} questions")
     return found
 
 

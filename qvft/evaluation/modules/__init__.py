@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from qvft.extras import require_package
+
 NAMES = (
     "captions", "vqa_accuracy", "medical_vqa", "llava_med", "multimedeval", "retrieval",
 )  # fmt: skip
@@ -43,7 +45,9 @@ def load(name: str, config_name: str | None = None, *, cache_dir: str | None = N
 
     Raises:
         ValueError: there is no module of that name, or the module has no such configuration.
+        MissingToolError: the package `evaluate` is not installed.
     """
+    require_package("evaluate", wanted_by="qvft.evaluation.modules", install="qvft[evaluate]")
     import evaluate
 
     module = importlib.import_module(f"{__name__}.{Path(module_path(name)).stem}")

@@ -11,7 +11,7 @@ from pydantic import Field
 from qvft.evaluation.facts import Part
 
 _TITLES = {"vision": "ViT", "qformer": "Q-Former"}
-_LEARNT = {"lm": "language", "scene_heads": "drawn scenes, under heads"}
+_LEARNT = {"lm": "language"}
 
 
 class PhaseComponent(Part):
@@ -28,8 +28,7 @@ class PhaseFacts(Part):
 
     name: str = Field(description="as in the recipe; `train` where it names no phases")
     objectives: dict[str, float] = Field(
-        description="what is learnt, with its weight in the loss: `lm`, `itc`, `itm`, `itg`, or "
-        "`scene_heads`"
+        description="what is learnt, with its weight in the loss: `lm`, `itc`, `itm`, `itg`"
     )
     components: list[PhaseComponent] = Field(description="what is trained and what is frozen")
     decoder_blocks: int = Field(description="blocks of the decoder")

@@ -90,8 +90,6 @@ def _facts(
 
 
 def _objectives(recipe: Recipe, plan: PhasePlan) -> dict[str, float]:
-    if plan.phase.objective == "scene_heads":
-        return {"scene_heads": 1.0}
     objectives = recipe.objectives
     language = {"lm": objectives.lm} if objectives.lm > 0 else {}
     return {**language, **objectives.alignment, **objectives.further}
@@ -102,7 +100,7 @@ def _learning_rates(
 ) -> dict[str, float]:
     """Of what the phase trains; heads beside the model are among it where there are any."""
     trained = [part.component for part in components if part.trained]
-    if plan.phase.objective == "scene_heads" or recipe.objectives.alignment:
+    if recipe.objectives.alignment:
         trained.append("heads")
     rates = plan.train.learning_rate.model_dump()
     return {name: rates[name] for name in trained}

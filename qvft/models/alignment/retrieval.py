@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from qvft.errors import VerificationError
-from qvft.files import new_folder, require_space
+from qvft.files import require_space
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.scoring import similarity
 from qvft.models.alignment.sources import OURS, retrieval_name
@@ -100,45 +100,6 @@ def retrieval_state(
     return typed, tuple(left_out)
 
 
-def write_retrieval(
-    out: Path,
-    model: Blip2ForConditionalGeneration,
-    heads: AlignmentHeads,
-    *,
-    image_processor: Any,
-    tokenizer: Any,
-    dtype: torch.dtype = torch.float32,
-    shard_size: str = "5GB",
-) -> Written:
-    """Writes `out`, which plain `Blip2ForImageTextRetrieval.from_pretrained` loads, and proves it.
-
-    Steps: collect every weight under the class' name, fill the class strictly, write, load again
-    with plain transformers, compare the weights, and cosines and matching logits on noise, then
-    give the folder its name.
-
-    Args:
-        model, heads: in evaluation mode.
-        image_processor: the generation model's.
-        tokenizer: of the text branch; it is copied, pads on the right, cuts where `encode_texts`
-            does (with `truncation=True`), and gains `<image>`.
-
-    Raises:
-        DataError: `out` is there already.
-        SpaceError: there is no room for it.
-        VerificationError: the written folder scores differently.
-    """
-    with new_folder(out) as folder:
-        return fill_retrieval(
-            folder,
-            model,
-            heads,
-            image_processor=image_processor,
-            tokenizer=tokenizer,
-            dtype=dtype,
-            shard_size=shard_size,
-        )
-
-
 def fill_retrieval(
     folder: Path,
     model: Blip2ForConditionalGeneration,
@@ -149,7 +110,22 @@ def fill_retrieval(
     dtype: torch.dtype = torch.float32,
     shard_size: str = "5GB",
 ) -> Written:
-    """As `write_retrieval`, into a folder that is there and empty."""
+    """Writes what plain `Blip2ForImageTextRetrieval.from_pretrained` loads, and proves it.
+
+    Steps: collect every weight under the class' name, fill the class strictly, write, load again
+    with plain transformers, compare the weights, and cosines and matching logits on noise.
+
+    Args:
+        folder: is there and empty.
+        model, heads: in evaluation mode.
+        image_processor: the generation model's.
+        tokenizer: of the text branch; it is copied, pads on the right, cuts where `encode_texts`
+            does (with `truncation=True`), and gains `<image>`.
+
+    Raises:
+        SpaceError: there is no room for it.
+        VerificationError: the written folder scores differently.
+    """
     config = retrieval_config(model, heads, dtype=dtype)
     state, left_out = retrieval_state(model, heads, dtype=dtype)
     require_space(folder, sum(t.numel() * t.element_size() for t in state.values()) + SLACK_BYTES)

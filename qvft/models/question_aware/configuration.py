@@ -15,9 +15,6 @@ from transformers import (
 
 from qvft.models.question_aware.origins import Shapes
 
-_OF_THE_FILE = {"model_type", "transformers_version", "architectures", "dtype"}
-"""Entries of a configuration that say what was written, not what the model is."""
-
 
 def question_aware_config(
     base: Any, *, word_rows: int, positions: int, pad_id: int

@@ -20,7 +20,6 @@ from qvft.training.objectives.alignment import LANGUAGE, AlignmentCollator, Alig
 from qvft.training.objectives.custom import CustomCollator, CustomLoss
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.objectives.objective_table import custom_objectives
-from qvft.training.objectives.scenes import SceneCollator, SceneObjective
 
 Collate = Callable[[Sequence[tuple[int, Row]]], Any]
 """From numbered rows to a batch."""
@@ -44,8 +43,6 @@ def objective_of(
     Raises:
         RecipeError: texts are to be aligned, and no row is a caption.
     """
-    if plan.phase.objective == "scene_heads":
-        return SceneObjective(loaded.model), SceneCollator(loaded.collator)
     collator = loaded.collator
     if plan.train.packing:
         collator = replace(collator, packer=packer_of(loaded.base))

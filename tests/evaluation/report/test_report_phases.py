@@ -78,7 +78,6 @@ def test_batches_losses_and_objectives() -> None:
     assert (line()["rows"], line(accumulation=1)["rows"]) == ("4 \u00d7 8", "8")
     assert (line()["loss"], line(loss=None)["loss"]) == ("2.08", "\u2013")
     assert line()["learns"] == "language"
-    assert line(objectives={"scene_heads": 1.0})["learns"] == "drawn scenes, under heads"
     assert line(objectives={"lm": 1.0, "itc": 0.5})["learns"] == "lm 1, itc 0.5"
 
 

@@ -10,11 +10,10 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoProcessor, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
 
-from qvft.data.drawn import draw, sample_scene, vocabulary_texts
-from qvft.errors import DataError, VerificationError
+from qvft.errors import VerificationError
 from qvft.models.alignment import retrieval
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.retrieval import Written, write_retrieval
+from qvft.models.alignment.retrieval import Written, fill_retrieval
 from qvft.models.alignment.scoring import similarity
 from qvft.models.alignment.sources import fresh_heads
 from qvft.models.alignment.states import (
@@ -24,7 +23,8 @@ from qvft.models.alignment.states import (
 )
 from qvft.models.alignment.texts import encode_texts
 from qvft.models.blip2 import query_states
-from qvft.models.tiny import PAD_ID, VOCABULARY_SIZE, init_tiny, tiny_processor
+from tools.tiny_blip2.drawn import draw, sample_scene, vocabulary_texts
+from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, init_tiny, tiny_processor
 
 TEXTS = ["a circle", "a small red square at the top left"]
 
@@ -53,7 +53,8 @@ def images() -> list[Image.Image]:
 
 def write(out: Path, model, heads, processor, **options) -> Written:
     tokenizer = processor.tokenizer
-    return write_retrieval(
+    out.mkdir()
+    return fill_retrieval(
         out, model, heads, image_processor=processor.image_processor, tokenizer=tokenizer, **options
     )
 
@@ -142,12 +143,7 @@ def test_neither_model_nor_tokenizer_is_altered(tmp_path: Path, model, heads, pr
     assert saved.padding_side == "right"
 
 
-def test_an_existing_folder_is_not_overwritten(folder, model, heads, processor) -> None:
-    with pytest.raises(DataError, match="exists already"):
-        write(folder, model, heads, processor)
-
-
-def test_a_folder_that_scores_differently_is_not_left_behind(
+def test_a_folder_that_scores_differently_is_refused(
     tmp_path: Path, model, heads, processor, monkeypatch
 ) -> None:
     right = retrieval.retrieval_state
@@ -160,4 +156,3 @@ def test_a_folder_that_scores_differently_is_not_left_behind(
     monkeypatch.setattr(retrieval, "retrieval_state", wrong)
     with pytest.raises(VerificationError, match="a score differs by"):
         write(tmp_path / "out", model, heads, processor)
-    assert list(tmp_path.iterdir()) == []

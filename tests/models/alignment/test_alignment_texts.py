@@ -4,10 +4,10 @@ import copy
 
 import pytest
 
-from qvft.data.drawn import vocabulary_texts
 from qvft.errors import ModelError
 from qvft.models.alignment.texts import check_tokenizer, encode_texts
-from qvft.models.tiny import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_tokenizer
+from tools.tiny_blip2.drawn import vocabulary_texts
+from tools.tiny_blip2.geometry import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

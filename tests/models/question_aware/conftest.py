@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from qvft.models.tiny import tiny_tokenizer
+from tools.tiny_blip2.geometry import tiny_tokenizer
 
 WIDTH, LAYERS, QUERIES = 16, 2, 6
 # `Blip2VisionConfig` defaults to 1e-10, which makes a random model blind; 0.3 is large enough for
@@ -142,7 +142,7 @@ def retrieval_folder(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path
 @pytest.fixture(scope="session")
 def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BLIP-2 with an OPT decoder, its weights in several files."""
-    from qvft.data.drawn import vocabulary_texts
+    from tools.tiny_blip2.drawn import vocabulary_texts
 
     folder = tmp_path_factory.mktemp("blip2")
     model = Blip2ForConditionalGeneration(

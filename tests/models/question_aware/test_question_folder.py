@@ -1,4 +1,4 @@
-"""Folder and stages against plain transformers."""
+"""Stages against plain transformers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from transformers import (
     AutoProcessor,
+    GenerationConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
 )
 
-from qvft.errors import DataError, VerificationError
 from qvft.models.blip2 import decode_hidden, encode_vision, insert_prefix
-from qvft.models.question_aware.folder import verify_folder, write_graft
+from qvft.models.question_aware.build import graft_model, graft_processor
 from qvft.models.question_aware.graft import Graft, find_graft
 from qvft.models.question_aware.stages import encode_rows
 from qvft.models.stages import logits_of
@@ -34,7 +34,15 @@ def graft(blip2_folder: Path, retrieval_folder: Path) -> Graft:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, graft: Graft) -> Path:
     out = tmp_path_factory.mktemp("grafted") / "model"
-    write_graft(graft, out, dtype=torch.float32, shard_size="100KB")
+    model = graft_model(graft, dtype=torch.float32)
+    text = graft.config.text_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+        pad_token_id=text.pad_token_id,
+    )
+    model.save_pretrained(out)
+    graft_processor(graft).save_pretrained(out)
     return out
 
 
@@ -110,24 +118,3 @@ def test_generation_from_the_stages_is_plain_generation(model, batch) -> None:
     new = theirs[:, batch["input_ids"].shape[1] :]
     assert ours.tolist() == new.tolist()
     assert ours[0].tolist() != ours[1].tolist()
-
-
-def test_an_existing_folder_is_not_overwritten(graft: Graft, folder: Path) -> None:
-    with pytest.raises(DataError, match="exists already"):
-        write_graft(graft, folder, dtype=torch.float32)
-
-
-def test_a_written_weight_that_differs_is_found(
-    graft: Graft, folder: Path, tmp_path: Path, model
-) -> None:
-    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    state["qformer.encoder.layer.1.output.dense.bias"][3] += 1e-3
-    model.save_pretrained(tmp_path, state_dict=state)
-    with pytest.raises(VerificationError, match=r"layer\.1\.output\.dense\.bias"):
-        verify_folder(graft, tmp_path, dtype=torch.float32)
-
-
-def test_bfloat16_is_written_and_verified(graft: Graft, tmp_path: Path) -> None:
-    write_graft(graft, tmp_path / "half", dtype=torch.bfloat16)
-    model = InstructBlipForConditionalGeneration.from_pretrained(tmp_path / "half")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}

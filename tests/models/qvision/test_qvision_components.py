@@ -13,13 +13,13 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, CLIPPro
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from qvft.data.drawn import vocabulary_texts
 from qvft.errors import ModelError
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import marked_tokenizer, processor_from_components
-from qvft.models.tiny import tiny_tokenizer
+from tools.tiny_blip2.drawn import vocabulary_texts
+from tools.tiny_blip2.geometry import tiny_tokenizer
 
 FIELDS = {"qformer_num_heads": 4, "num_query_tokens": 6}
 

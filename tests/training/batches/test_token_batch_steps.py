@@ -100,7 +100,6 @@ def test_alignment_trains_in_batches_by_tokens(recipe_file: Path, tmp_path: Path
     [
         ("train.batch_tokens=20", "train.batch_tokens: 20 tokens"),
         ("train.packing=false", "batch_tokens needs packing"),
-        ("phases=[{name: eyes, objective: scene_heads}]", "phases.eyes.train: batch_tokens"),
     ],
 )
 def test_what_cannot_be_batched_is_an_error_before_training(

@@ -82,16 +82,6 @@ def test_deepspeed_is_refused_with_what_to_use_instead(
     assert said.count("qvft:") == 1
 
 
-def test_phases_of_two_objectives_are_refused(
-    launcher: pytest.MonkeyPatch, recipe_file: Path
-) -> None:
-    for variable, value in FSDP.items():
-        launcher.setenv(variable, value)
-    phases = "phases=[{name: a}, {name: b, objective: scene_heads}]"
-    with pytest.raises(RecipeError, match="language and scene_heads under FSDP"):
-        training_setup(load_recipe(recipe_file, [phases]))
-
-
 @pytest.fixture
 def group() -> Iterator[Callable[[int], None]]:
     """Makes this process the first of several, whose others are not there and send nothing."""

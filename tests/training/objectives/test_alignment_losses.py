@@ -24,9 +24,7 @@ from qvft.models.alignment.states import (
     text_embeddings,
 )
 from qvft.models.blip2 import query_states
-from qvft.models.tiny import IMAGE_SIZE_PX, PAD_ID, VOCABULARY_SIZE, init_tiny
 from qvft.training.objectives.alignment_losses import (
-    OBJECTIVES,
     LossSum,
     alignment_losses,
     combined_loss,
@@ -34,7 +32,9 @@ from qvft.training.objectives.alignment_losses import (
     hard_negatives,
     item_counts,
 )
+from tools.tiny_blip2.geometry import IMAGE_SIZE_PX, PAD_ID, VOCABULARY_SIZE, init_tiny
 
+OBJECTIVES = ("itc", "itm", "itg")
 SMOOTHING = 0.1
 
 

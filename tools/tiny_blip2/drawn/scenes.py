@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from qvft.data.drawn.glyphs import DIGITS, LETTERS, SHAPES, glyph_mask
+from tools.tiny_blip2.drawn.glyphs import DIGITS, LETTERS, SHAPES, glyph_mask
 
 NAMES = (*SHAPES, *LETTERS, *DIGITS)
 PLACES = ("top left", "top right", "bottom left", "bottom right", "centre")

@@ -3,12 +3,10 @@
 Legend: B batch, P patches (a square grid, without the class token), D width, C classes.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from qvft.data.drawn.scenes import COLOURS, IGNORED, NAMES, PLACES, SIZES
+from tools.tiny_blip2.drawn.scenes import COLOURS, IGNORED, NAMES, PLACES, SIZES
 
 CENTRE = PLACES.index("centre")
 CLASS_COUNTS = {"name": 1 + len(NAMES), "colour": 1 + len(COLOURS), "size": 1 + len(SIZES)}
@@ -70,7 +68,7 @@ class SceneHeads(nn.Module):
         """Return logits by place and, where targets are given, the loss.
 
         Input: `pixel_values` (B, 3, height, width); `name`, `colour`, `size` (B, 5) int64 as
-        `qvft.data.drawn.targets` gives them, `IGNORED` entries do not count.
+        `tools.tiny_blip2.drawn.targets` gives them, `IGNORED` entries do not count.
         Output: "name", "colour", "size" (B, 5, C) and "loss" (scalar, a weighted sum of
         cross-entropies, the quarters' and the centre's apart, each the mean over its counted
         places; 0 for those without any).
@@ -99,31 +97,3 @@ class SceneHeads(nn.Module):
         if not losses:
             return outputs
         return {"loss": torch.stack(losses).sum(), **outputs}
-
-
-def place_accuracy(
-    outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
-) -> dict[str, tuple[int, int]]:
-    """Return right answers and counted places of a batch, so that batches can be added up.
-
-    Args:
-        outputs: "name", "colour", "size" of shape (B, 5, C), as `SceneHeads` returns them.
-        targets: the same keys, shape (B, 5), `IGNORED` where a place does not count.
-
-    Returns:
-        For "name", "colour" and "size" at the quarters and for "centre_name", "centre_colour" at
-        the centre: (number right, number counted). An empty quarter counts as a place whose right
-        answer is "nothing".
-    """
-    scores: dict[str, tuple[int, int]] = {}
-    for key in CLASS_COUNTS:
-        right = outputs[key].argmax(dim=-1) == targets[key]
-        counted = targets[key] != IGNORED
-        for label, places in ((key, slice(0, CENTRE)), (f"centre_{key}", slice(CENTRE, None))):
-            if label == "centre_size":
-                continue
-            scores[label] = (
-                int((right & counted)[:, places].sum()),
-                int(counted[:, places].sum()),
-            )
-    return scores

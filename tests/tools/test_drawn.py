@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from qvft.data.drawn import (
+from tools.tiny_blip2.drawn import (
     Scene,
     Thing,
     captions,
@@ -16,10 +16,10 @@ from qvft.data.drawn import (
     targets,
     vocabulary_texts,
 )
-from qvft.data.drawn.glyphs import DIGITS, LETTERS, SHAPES, glyph_mask
-from qvft.data.drawn.scenes import COLOURS, IGNORED, NAMES, PLACES
-from qvft.data.drawn.strokes import MASK_SIZE_PX, PEN_STROKES, handwritten_mask
-from qvft.data.drawn.texts import NUMBER_WORDS
+from tools.tiny_blip2.drawn.glyphs import DIGITS, LETTERS, SHAPES, glyph_mask
+from tools.tiny_blip2.drawn.scenes import COLOURS, IGNORED, NAMES, PLACES
+from tools.tiny_blip2.drawn.strokes import MASK_SIZE_PX, PEN_STROKES, handwritten_mask
+from tools.tiny_blip2.drawn.texts import NUMBER_WORDS
 
 SCENES = tuple(sample_scene(11, index) for index in range(400))
 ONE_SEVEN = Scene(

@@ -125,7 +125,7 @@ def tiny_tokenizer(texts: Iterable[str]) -> GPT2Tokenizer:
     """Return a byte-level BPE tokenizer trained on `texts`; equal texts give equal tokenizers.
 
     It has `VOCABULARY_SIZE` tokens, writes and reads back any text, and puts `</s>` in front as
-    OPT's does. The embedded model's is trained on `qvft.data.drawn.vocabulary_texts()`.
+    OPT's does. The embedded model's is trained on `tools.tiny_blip2.drawn.vocabulary_texts()`.
 
     Raises:
         ValueError: `texts` are too few or too alike to fill the vocabulary.

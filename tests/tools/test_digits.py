@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from qvft.data.digits import main, write_digits
 from qvft.data.formats import read_samples
 from qvft.errors import DataError
+from tools.digits import main, write_digits
 
 pytest.importorskip(
     "sklearn", reason="scikit-learn is not installed (pip install qvft[quickstart])"

@@ -1,4 +1,4 @@
-"""scikit-learn's bundled handwritten digits as a JSONL dataset: `python -m qvft.data.digits OUT`.
+"""scikit-learn's bundled handwritten digits as a JSONL dataset: `python tools/digits.py OUT`.
 
 1,797 real 8 x 8 images, cut from the UCI Optical Recognition of Handwritten Digits set, at hand
 without a network. The folder written is an ordinary custom JSONL dataset.
@@ -88,7 +88,7 @@ def _row(index: int, digit: int) -> dict[str, Any]:
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the dataset; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="qvft.data.digits", description=__doc__)
+    parser = argparse.ArgumentParser(prog="digits", description=__doc__)
     parser.add_argument("out", type=given_path, help="folder to write, e.g. data/digits")
     given = parser.parse_args(arguments)
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
-from qvft.data.drawn import sample_scene, targets
 from qvft.data.rows import Row
-from qvft.training.objectives.scene_heads import SceneHeads
+from tools.tiny_blip2.drawn import sample_scene, targets
+from tools.tiny_blip2.scene_heads import SceneHeads
 
 
 class SceneObjective(nn.Module):

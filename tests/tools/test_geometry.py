@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoProcessor, Blip2ForConditionalGeneration, Blip2Processor
 
-from qvft.data.drawn import draw, sample_scene, vocabulary_texts
-from qvft.models.tiny import (
+from tools.tiny_blip2.drawn import draw, sample_scene, vocabulary_texts
+from tools.tiny_blip2.geometry import (
     EOS_ID,
     IMAGE_SIZE_PX,
     INITIALIZER_RANGE,

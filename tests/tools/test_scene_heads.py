@@ -1,4 +1,4 @@
-"""Supervised heads of stage one: pooling by place, loss, accuracy, learning."""
+"""Supervised heads of stage one: pooling by place, loss, learning."""
 
 import math
 
@@ -7,14 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvft.data.drawn import draw, sample_scene, targets
-from qvft.data.drawn.scenes import IGNORED
-from qvft.models.tiny import IMAGE_SIZE_PX, WIDTH, init_tiny
-from qvft.training.objectives.scene_heads import (
+from tools.tiny_blip2.drawn import draw, sample_scene, targets
+from tools.tiny_blip2.geometry import IMAGE_SIZE_PX, WIDTH, init_tiny
+from tools.tiny_blip2.scene_heads import (
     CLASS_COUNTS,
     LOSS_WEIGHTS,
     SceneHeads,
-    place_accuracy,
     pooled_places,
 )
 
@@ -62,16 +60,6 @@ def test_logits_have_one_row_a_place() -> None:
     assert {key: tuple(value.shape) for key, value in outputs.items()} == {
         key: (3, 5, count) for key, count in CLASS_COUNTS.items()
     }
-
-
-def test_ignored_places_do_not_count_in_accuracy() -> None:
-    labels = {key: torch.full((2, 5), IGNORED) for key in CLASS_COUNTS}
-    labels["name"][0, 0], labels["name"][0, 1], labels["name"][1, 4] = 3, 0, 7
-    outputs = {key: torch.zeros(2, 5, count) for key, count in CLASS_COUNTS.items()}
-    outputs["name"][0, 0, 3] = 1.0
-    scores = place_accuracy(outputs, labels)
-    assert scores["name"] == (2, 2) and scores["centre_name"] == (0, 1)
-    assert scores["colour"] == scores["centre_colour"] == (0, 0)
 
 
 def test_a_few_steps_lower_the_loss_through_the_vision_model() -> None:

@@ -1,10 +1,14 @@
-"""Where maps point on drawn scenes, where the true region of what is asked about is known.
+"""Whether attention maps point at the thing asked about, on drawn scenes whose regions are known:
+`python -m tools.tiny_blip2.pointing MODEL N [--json F]`.
 
 Shape letters: R rows and C columns of patches.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,11 +17,23 @@ import numpy.typing as npt
 from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
-from qvft.data.drawn import Scene, Thing, draw, sample_scene
-from qvft.data.drawn.texts import NUMBER_WORDS
-from qvft.data.rows import Row
+from qvft.data.rows import Row, evaluation_rows
+from qvft.errors import FailedError
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts
 from qvft.evaluation.stats import bootstrap_mean, paired_difference
+from qvft.files import given_path
+from qvft.inference.generation_config import generation_fields
+from qvft.inference.predict import predict_texts
+from qvft.json_files import write_json
+from qvft.log import exit_status
+from qvft.setup.resolve_model import load_resolved, resolve_model
+from tools.tiny_blip2.drawn import Scene, Thing, draw, sample_scene
+from tools.tiny_blip2.drawn.texts import NUMBER_WORDS
+from tools.tiny_blip2.scene_format import read
+
+SCENES_SEED = 2
+"""Other scenes than those that the bundled model was trained on."""
+SCENE_PX = 64
 
 
 @dataclass(frozen=True)
@@ -151,7 +167,7 @@ def pointing(
     """Measures maps on questions of drawn scenes; None if no question names a thing.
 
     Args:
-        rows: questions of samples of the data format `drawn`, see `asked_rows`.
+        rows: questions of `scene_format.read`, see `asked_rows`.
         texts: what the model said to each.
         batch_size: rows computed together.
         seed: of the intervals.
@@ -221,3 +237,58 @@ def _noun(thing: Thing) -> str:
     if thing.kind == "shape":
         return thing.name
     return f"{thing.kind} {NUMBER_WORDS[int(thing.name)] if thing.kind == 'digit' else thing.name}"
+
+
+def measure(model: str, *, questions: int, seed: int) -> Pointing:
+    """How often a model's maps point at the thing asked about.
+
+    Args:
+        model: run folder, model folder or hub id.
+        questions: how many, of scenes of seed `SCENES_SEED` with several things.
+        seed: of the intervals.
+
+    Raises:
+        UserError: the model is not there or does not fit.
+        FailedError: the model says nothing to any question.
+    """
+    opened = resolve_model(model)
+    loaded = load_resolved(opened)
+    scenes = read(f"seed={SCENES_SEED},count={100 * questions},size={SCENE_PX}")
+    rows = asked_rows(evaluation_rows(scenes, texts="questions"), questions)
+    decode = opened.recipe.eval
+    texts = predict_texts(
+        loaded.model,
+        loaded.collator,
+        rows,
+        generation=generation_fields(opened.recipe),
+        batch_size=decode.batch_size,
+        workers=opened.recipe.data.num_workers,
+    )
+    found = pointing(
+        loaded.model, loaded.collator, rows, texts, batch_size=decode.batch_size, seed=seed
+    )
+    if found is None:
+        raise FailedError(f"the model says nothing to any of {len(rows)} questions")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="tools.tiny_blip2.pointing", description=__doc__)
+    parser.add_argument("model", help="run folder, model folder or hub id")
+    parser.add_argument("questions", type=int, metavar="N", help="on N questions")
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals")
+    parser.add_argument("--json", type=given_path, metavar="F", help="write what was measured to F")
+    given = parser.parse_args(arguments)
+
+    def run() -> None:
+        found = measure(given.model, questions=given.questions, seed=given.seed)
+        print(found.screen())
+        if given.json is not None:
+            write_json(given.json, {**dataclasses.asdict(found), "verdict": found.verdict})
+
+    return exit_status(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

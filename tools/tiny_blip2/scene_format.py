@@ -1,17 +1,25 @@
-"""Scenes drawn by code, as samples: `seed=7,count=20000,first=0,size=64` instead of a file."""
+"""Drawn scenes as samples of qvft, and as a JSONL dataset: `python -m tools.tiny_blip2.scene_format
+seed=7,count=200 OUT.jsonl`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from qvft.data.formats import fields
+from qvft.data.formats import fields, register_format
 from qvft.data.formats.format import Format
 from qvft.data.sample import Question, Sample
+from qvft.data.write_jsonl import write_jsonl
 from qvft.errors import DataError
+from qvft.files import given_path
+from qvft.log import exit_status
+from tools.tiny_blip2 import drawn
 
 _DEFAULTS = {"seed": None, "count": None, "first": 0, "size": 64}
 _LEAST = {"seed": 0, "count": 1, "first": 0, "size": 16}
@@ -34,12 +42,10 @@ class DrawnImage:
         return self.name
 
     def open(self) -> Image.Image:
-        from qvft.data import drawn
-
         return drawn.draw(drawn.sample_scene(self.seed, self.index), self.size_px)
 
 
-def read(path: Path, *, split: str | None = None) -> Iterator[Sample]:
+def read(path: str | Path, *, split: str | None = None) -> Iterator[Sample]:
     """`count` scenes from `first` on, with their captions and questions.
 
     Args:
@@ -49,8 +55,6 @@ def read(path: Path, *, split: str | None = None) -> Iterator[Sample]:
     Raises:
         DataError: an unknown key, something that is not a whole number, or a number too small.
     """
-    from qvft.data import drawn
-
     given = _parse(str(path))
     for index in range(given["first"], given["first"] + given["count"]):
         scene = drawn.sample_scene(given["seed"], index)
@@ -85,4 +89,32 @@ def _parse(path: str) -> dict[str, int]:
     return numbers
 
 
-FORMAT = Format("drawn", "scenes drawn by qvft itself", read, ("split",), image_files=False)
+FORMAT = Format("drawn", "scenes drawn by code", read, ("split",))
+
+
+def register() -> None:
+    """Adds `drawn` to the formats of this process: a recipe's `path` is then that of `read`."""
+    register_format(FORMAT)
+
+
+def write_scenes(path: str, out: Path) -> None:
+    """Writes the scenes that `read` gives as JSONL, their images as PNG into a folder beside it.
+
+    Raises:
+        DataError: as `read`, or `out` exists.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(list(read(path)), out)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes a dataset; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="tools.tiny_blip2.scene_format", description=__doc__)
+    parser.add_argument("scenes", help="seed=7,count=200, and optionally first=0,size=64")
+    parser.add_argument("out", type=given_path, metavar="OUT.jsonl")
+    given = parser.parse_args(arguments)
+    return exit_status(lambda: write_scenes(given.scenes, given.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,9 +3,9 @@
 import random
 from collections.abc import Callable
 
-from qvft.data.drawn.glyphs import DIGITS, LETTERS, SHAPES
-from qvft.data.drawn.scenes import COLOURS, PLACES, Scene, Thing, sample_scene
-from qvft.data.drawn.words import GENERAL_WORDS
+from tools.tiny_blip2.drawn.glyphs import DIGITS, LETTERS, SHAPES
+from tools.tiny_blip2.drawn.scenes import COLOURS, PLACES, Scene, Thing, sample_scene
+from tools.tiny_blip2.drawn.words import GENERAL_WORDS
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 QuestionAnswer = tuple[str, str]

@@ -4,8 +4,8 @@ A `Scene` is sampled from `(seed, index)`, drawn with PIL, described by captions
 labelled by place. Nothing here needs torch or a file beyond the fonts inside matplotlib and PIL.
 """
 
-from qvft.data.drawn.scenes import Scene, Thing, draw, sample_scene, targets
-from qvft.data.drawn.texts import captions, questions, vocabulary_texts
+from tools.tiny_blip2.drawn.scenes import Scene, Thing, draw, sample_scene, targets
+from tools.tiny_blip2.drawn.texts import captions, questions, vocabulary_texts
 
 __all__ = [
     "Scene",

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from qvft.data.drawn.strokes import handwritten_mask
+from tools.tiny_blip2.drawn.strokes import handwritten_mask
 
 DIGITS = tuple("0123456789")
 LETTERS = tuple("ABCDEFGHJKLMNPQRSTUVWXYZ")  # I and O look like 1 and 0

@@ -1,0 +1,25 @@
+"""Optional dependencies: what to install where a feature wants a package that is absent."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from qvft.errors import MissingToolError
+
+
+def require_package(name: str, *, wanted_by: str, install: str) -> None:
+    """Checks that a package is installed, without importing it.
+
+    Args:
+        wanted_by: the command, key or function that needs it.
+        install: what `pip install` takes, e.g. `qvft[plots]`.
+
+    Raises:
+        MissingToolError: it is not.
+    """
+    if find_spec(name) is None:
+        raise MissingToolError(
+            f"needs the package {name}, which is not installed",
+            where=wanted_by,
+            do=f"run pip install '{install}'",
+        )
