@@ -36,6 +36,7 @@ from qvft.models.alignment.states import (
 )
 from qvft.models.sharded_weights import local_scalar
 
+OBJECTIVES = ("itc", "itm", "itg")
 LABEL_SMOOTHING = 0.1
 """Of contrast and of text generation. Source: LAVIS, as above, and Qformer.py beside it."""
 _NEVER = -1e4
