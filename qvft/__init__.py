@@ -16,7 +16,7 @@ from qvft.public import PUBLIC
 
 if TYPE_CHECKING:
     from qvft.api.run import Run, fit
-    from qvft.data.formats import register_format
+    from qvft.data.formats.format_table import register_format
     from qvft.evaluation.metric_table import register_metric
     from qvft.inference.vision_language_model import VisionLanguageModel, load_model
     from qvft.models.decoders import register_decoder

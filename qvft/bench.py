@@ -42,7 +42,7 @@ def bench(given: argparse.Namespace) -> None:
     """Recipe, rounds, ratios, JSON, chart."""
     from qvft.checking.before_torch import require_models, texts_of
     from qvft.errors import RecipeError
-    from qvft.evaluation.figures import figure_format
+    from qvft.evaluation.figure_formats import figure_format
     from qvft.files import require_writable
     from qvft.json_files import write_json
     from qvft.recipe.load import load_recipe

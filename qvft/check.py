@@ -60,8 +60,8 @@ def verify(run: Path, json_file: Path | None) -> None:
     """Findings on a run, screen, JSON."""
     if json_file is not None:
         require_writable(json_file)
-    from qvft.checking.run_screen import show_run
-    from qvft.recipe.lock import LOCK_NAME
+    from qvft.checking.print_run import show_run
+    from qvft.recipe.recipe_lock import LOCK_NAME
     from qvft.setup.run_recipe import run_recipe
 
     if not (run / LOCK_NAME).is_file():
@@ -88,8 +88,8 @@ def check(
     """Recipe, findings, screen, JSON, preview."""
     from qvft.checking.before_torch import require_models, require_settings, texts_of
     from qvft.checking.findings import Findings
+    from qvft.checking.print_findings import show
     from qvft.checking.recipe_summary import recipe_findings
-    from qvft.checking.screen import show
     from qvft.recipe.load import idle_keys, load_recipe
     from qvft.recipe.unused_keys import named_in_file
     from qvft.setup.run_recipe import require_there

@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def explain(given: argparse.Namespace) -> None:
     """A figure, or the measure of what such figures are worth."""
     from qvft.checking.before_torch import require_models, texts_of
-    from qvft.data.inputs import the_one_row
-    from qvft.evaluation.figures import figure_format
+    from qvft.data.predict_inputs import the_one_row
+    from qvft.evaluation.figure_formats import figure_format
     from qvft.files import require_writable
     from qvft.json_files import write_json
     from qvft.setup.resolve_model import require_eval_data, resolve_model

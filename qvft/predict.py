@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
     from qvft.checking.before_torch import require_models
-    from qvft.data.inputs import resolve_inputs
+    from qvft.data.predict_inputs import resolve_inputs
     from qvft.locks import beside
     from qvft.setup.itc_heads import require_contrast
     from qvft.setup.resolve_model import resolve_model

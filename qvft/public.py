@@ -12,7 +12,7 @@ PUBLIC: Mapping[str, str] = {
     "load_model": "qvft.inference.vision_language_model",
     "register_decoder": "qvft.models.decoders",
     "register_family": "qvft.models.families",
-    "register_format": "qvft.data.formats",
+    "register_format": "qvft.data.formats.format_table",
     "register_metric": "qvft.evaluation.metric_table",
     "register_objective": "qvft.training.objectives.objective_table",
 }

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from qvft.recipe.lock import read_lock
+from qvft.recipe.recipe_lock import read_lock
 
 STUDIES = Path(__file__).resolve().parents[1] / "docs" / "studies"
 

@@ -84,7 +84,7 @@ def test_data_without_texts_is_refused_before_the_model_is_loaded(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     data = write(tmp_path / "data", {}, {})
-    monkeypatch.setattr("qvft.training.setup.base_model", None)
+    monkeypatch.setattr("qvft.training.training_setup.base_model", None)
     assert train(command(recipe_file, data, tmp_path)) == 2
     assert "data.train: holds no text to train on" in capsys.readouterr().err
 
@@ -158,7 +158,7 @@ def test_captions_that_the_text_branch_does_not_see_whole_are_counted(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from qvft.recipe.load import load_recipe
-    from qvft.training.setup import training_setup
+    from qvft.training.training_setup import training_setup
 
     captions = [{"caption": "a red circle " * 20}, {"caption": "a red circle"}]
     data = write(tmp_path / "data", *captions)
@@ -177,7 +177,7 @@ def test_prompts_that_the_qformer_does_not_see_whole_are_counted(
     from qvft.data.question_reader import QuestionReader
     from qvft.data.rows import evaluation_rows
     from qvft.recipe.load import load_recipe
-    from qvft.training.setup import training_setup
+    from qvft.training.training_setup import training_setup
 
     work = training_setup(load_recipe(recipe_file, [f"data.train.path={degenerate}"]))
     collator = work.loaded.collator

@@ -12,7 +12,7 @@ import pytest
 from qvft.errors import DataError
 from qvft.eval import main
 from qvft.recipe.load import load_recipe
-from qvft.training.setup import training_setup
+from qvft.training.training_setup import training_setup
 
 PREDICTED = ["eval.blind=false", "data.num_workers=0"]
 

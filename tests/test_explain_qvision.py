@@ -29,7 +29,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from qvft import load_model
 from qvft.data.formats import read_samples
-from qvft.data.inputs import resolve_inputs
+from qvft.data.predict_inputs import resolve_inputs
 from qvft.data.rows import evaluation_rows
 from qvft.evaluation.explanation.chart import explanation_figure, method_text
 from qvft.evaluation.explanation.explain import seen_image

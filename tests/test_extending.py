@@ -30,7 +30,7 @@ from qvft.training.objectives.objective_table import (
     custom_objectives,
     register_objective,
 )
-from qvft.training.setup import training_setup
+from qvft.training.training_setup import training_setup
 from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, tiny_config
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "extending"

@@ -10,7 +10,7 @@ import pytest
 
 from qvft import extras
 from qvft.errors import MissingToolError
-from qvft.evaluation.figures import figure_format
+from qvft.evaluation.figure_formats import figure_format
 from qvft.evaluation.modules import load
 from qvft.explain import main as explain
 from qvft.train import main as train

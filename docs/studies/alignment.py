@@ -31,7 +31,7 @@ from qvft.evaluation.metrics.retrieval import retrieval_scores
 from qvft.evaluation.rows import PredictionRow
 from qvft.export import main as export
 from qvft.merge import main as merge
-from qvft.models.stages import encode_images
+from qvft.models.forward_stages import encode_images
 from qvft.setup.alignment_heads import new_branch
 from qvft.setup.alignment_model import AlignmentModel, load_alignment_model
 from qvft.setup.model import trained_model

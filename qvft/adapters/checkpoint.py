@@ -30,7 +30,7 @@ from qvft.errors import CheckpointError, NonFiniteWeightsError
 from qvft.json_files import write_json
 from qvft.log import is_main_process
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.sources import load_heads
+from qvft.models.alignment.initial_weights import load_heads
 from qvft.models.families import Family
 from qvft.models.sharded_weights import copy_into, full_tensor
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from qvft.errors import UserError
 from qvft.files import given_path
 from qvft.json_files import complete_lines
-from qvft.recipe.load import load_recipe, override_texts, parse_recipe
-from qvft.recipe.lock import read_lock
+from qvft.recipe.load import load_recipe, parse_recipe
+from qvft.recipe.overrides import override_texts
+from qvft.recipe.recipe_lock import read_lock
 from qvft.recipe.schema import Recipe
 
 if TYPE_CHECKING:

@@ -55,9 +55,9 @@ def train(
     texts = training_texts(recipe)
 
     # All mistakes that can be told without torch have been told.
-    from qvft.adapters.table import component_table
+    from qvft.adapters.component_table import component_table
     from qvft.training.run_phases import run_phases
-    from qvft.training.setup import training_setup
+    from qvft.training.training_setup import training_setup
 
     recipe = resolve_revision(recipe)
     work = training_setup(recipe, texts=texts, callbacks=callbacks)

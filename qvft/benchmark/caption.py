@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from qvft.errors import RecipeError
-from qvft.models.stages import encode_features, encode_images, encode_vision, generate
+from qvft.models.forward_stages import encode_features, encode_images, encode_vision, generate
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded, base_model, base_of
 

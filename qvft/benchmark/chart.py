@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from qvft.evaluation.figures import figure_format
+from qvft.evaluation.figure_formats import figure_format
 
 
 def save_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], path: Path) -> None:

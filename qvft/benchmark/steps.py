@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from qvft.benchmark.machine import resident_peak
-from qvft.models.flex import use_flex, uses_flex
+from qvft.models.flex_attention import use_flex, uses_flex
 from qvft.training.activations import lean_activations
 from qvft.training.objectives.language import LanguageModelling
 

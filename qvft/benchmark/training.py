@@ -16,14 +16,14 @@ from qvft.benchmark.machine import matmul_rate
 from qvft.benchmark.steps import WAYS, Steps, Way
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
-from qvft.models.stages import encode_vision
+from qvft.models.forward_stages import encode_vision
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
 from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.objectives.build import packer_of
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
 from qvft.setup.model import base_of
-from qvft.training.memory import estimate_memory
+from qvft.training.memory_estimate import estimate_memory
 
 GPU, CPU = "GPU, bfloat16", "CPU, float32"
 FROZEN_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -14,7 +14,7 @@ from qvft.recipe.phases import PhasePlan
 from qvft.setup.model import device
 from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.preflight import check_backward, check_image_matters, distinct_first
-from qvft.training.setup import TrainingSetup
+from qvft.training.training_setup import TrainingSetup
 
 IMAGES = 4
 LISTED = 3

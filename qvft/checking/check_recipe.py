@@ -28,7 +28,7 @@ from qvft.setup.model import base_of, processor_of, template_of
 from qvft.training.library_settings import require_settings
 from qvft.training.resolve_revision import resolve_revision
 from qvft.training.run_folder import check_folder
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 
 
 def check_all(

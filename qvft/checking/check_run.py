@@ -12,8 +12,8 @@ from qvft.adapters.fingerprints import READ, fingerprints
 from qvft.adapters.manifest import read_manifest
 from qvft.checking.run_findings import RunFindings, Verified, compared
 from qvft.errors import CheckpointError, UserError
-from qvft.evaluation.stored import StoredEvaluation, read_standing
-from qvft.recipe.lock import LOCK_NAME, lock_hash, read_lock
+from qvft.evaluation.stored_evaluation import StoredEvaluation, read_standing
+from qvft.recipe.recipe_lock import LOCK_NAME, lock_hash, read_lock
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import samples_hash, source_name
 from qvft.setup.hashes import images_hash, trained_files

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from qvft.evaluation.letters import RUN, composed
+from qvft.evaluation.unicode_letters import RUN, composed
 
 NORMALISATION = (
     "composed (Unicode NFC), lower-cased, blanks collapsed to one, outer blanks and one trailing "

@@ -1,18 +1,38 @@
-"""What a system that never looks at an image would score."""
+"""Baselines that never see the right image: image-blind, and the most frequent answer."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from qvft.data.sample import Question
+import torch
+
+from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.evaluation.answers import normalise_answer
 
-DEFINITION = (
+FREQUENT, BLIND = "most_frequent_answer", "blind"
+FREQUENT_DEFINITION = (
     "most_frequent_answer: every question gets the most frequent answer of the training questions "
     "of its answer type, where the data states one, else of all training questions."
 )
+BLIND_DEFINITION = (
+    "blind: the same model and texts, each shown the image of another sample; what it scores then "
+    "owes nothing to the image."
+)
+
+
+def blind_images(samples: Sequence[Sample], *, seed: int) -> dict[str, Sample]:
+    """For each sample another one, whose image is shown instead: a random cycle through all.
+
+    With a single sample it is its own, and nothing can be said about blindness.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(samples), generator=generator).tolist()
+    return {
+        samples[current].id: samples[following]
+        for current, following in zip(order, order[1:] + order[:1], strict=True)
+    }
 
 
 def most_frequent_answers(train: Iterable[Question], asked: Sequence[Question]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from qvft.adapters.manifest import read_manifest
-from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
+from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.models.load import gpu_has_bf16
 from qvft.setup.data import Split
 from qvft.setup.hashes import images_hash, trained_files

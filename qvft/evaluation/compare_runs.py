@@ -10,7 +10,7 @@ from qvft.errors import DataError
 from qvft.evaluation.compared_model import open_alike
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.embedding_metrics import ZERO_SHOT, groups_kept
-from qvft.evaluation.facts import SettingDifference, setting_differences
+from qvft.evaluation.evaluation_facts import SettingDifference, setting_differences
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.output_folder import (
     evaluations_called,
@@ -28,7 +28,7 @@ from qvft.evaluation.run import (
     why_report_is_other,
 )
 from qvft.evaluation.scoring import Scores
-from qvft.evaluation.stored import (
+from qvft.evaluation.stored_evaluation import (
     StoredEvaluation,
     facts_of,
     facts_read,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from qvft.errors import CheckpointError
 from qvft.evaluation.embedding_metrics import RETRIEVAL
-from qvft.evaluation.stored import holds_evaluation, read_standing
+from qvft.evaluation.stored_evaluation import holds_evaluation, read_standing
 from qvft.recipe.load import parse_recipe
-from qvft.recipe.lock import LOCK_NAME
+from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.setup.itc_heads import retrieves
 from qvft.setup.resolve_model import ResolvedModel, resolve_model
 

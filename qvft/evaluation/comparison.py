@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from qvft.evaluation.embedding_metrics import with_groups
-from qvft.evaluation.facts import Part, SettingDifference
+from qvft.evaluation.evaluation_facts import Part, SettingDifference
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.metric_table import METRICS, known_scores
 from qvft.evaluation.pairing import Pairing

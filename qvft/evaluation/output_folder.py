@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qvft.errors import DataError
-from qvft.evaluation.facts import SettingDifference, setting_differences
-from qvft.evaluation.stored import (
+from qvft.evaluation.evaluation_facts import SettingDifference, setting_differences
+from qvft.evaluation.stored_evaluation import (
     REPORT_FILES,
     StoredEvaluation,
     facts_of,

@@ -14,7 +14,13 @@ from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row
 from qvft.data.truncation import cut_rows
 from qvft.evaluation.available_metrics import prediction_rows
-from qvft.evaluation.baselines import DEFINITION
+from qvft.evaluation.baselines import (
+    BLIND,
+    BLIND_DEFINITION,
+    FREQUENT,
+    FREQUENT_DEFINITION,
+    blind_images,
+)
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.embedding_metrics import RETRIEVAL, groups_kept, with_groups
 from qvft.evaluation.image_text_retrieval import retrieval_group
@@ -34,11 +40,10 @@ from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from qvft.evaluation.run_baselines import base_figures, frequent_answer_predictions
 from qvft.evaluation.scoring import Scores, score
-from qvft.evaluation.stored import StoredEvaluation
+from qvft.evaluation.stored_evaluation import StoredEvaluation
 from qvft.evaluation.task import Task
 from qvft.evaluation.zero_shot import zero_shot_group
 from qvft.files import write_text
-from qvft.inference.decode import blind_images
 from qvft.inference.distributed import predict_shared
 from qvft.json_files import json_text, read_jsonl
 from qvft.log import get_logger, is_main_process
@@ -48,13 +53,6 @@ from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded
 from qvft.setup.query_similarity import query_similarity
 from qvft.setup.resolve_model import load_resolved
-
-FREQUENT, BLIND = "most_frequent_answer", "blind"
-BLIND_DEFINITION = (
-    "blind: the same model and texts, each shown the image of another sample; what it scores then "
-    "owes nothing to the image."
-)
-
 
 logger = get_logger("qvft.eval")
 
@@ -299,7 +297,7 @@ def _report(
         title=_title(task),
         baselines=baselines,
         against=against,
-        definitions={FREQUENT: DEFINITION, BLIND: BLIND_DEFINITION},
+        definitions={FREQUENT: FREQUENT_DEFINITION, BLIND: BLIND_DEFINITION},
         counts={
             "images_read": len(split.samples) + len(split.skipped),
             "images_skipped": len(split.skipped),

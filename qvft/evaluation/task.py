@@ -15,10 +15,10 @@ from qvft.evaluation.available_metrics import (
 )
 from qvft.evaluation.collect_facts import data_facts, decode_facts, model_facts
 from qvft.evaluation.embedding_metrics import RETRIEVAL, ZERO_SHOT
-from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
+from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import metric_names
-from qvft.evaluation.stored import StoredEvaluation, facts_of, mismatch
+from qvft.evaluation.stored_evaluation import StoredEvaluation, facts_of, mismatch
 from qvft.evaluation.zero_shot import Classes, rows_of_class
 from qvft.inference.generation_trial import tried_fields
 from qvft.log import get_logger

@@ -16,9 +16,8 @@ from transformers import PreTrainedModel
 from qvft.data.collate import Collator
 from qvft.data.padding import pad_rows
 from qvft.data.prompt import Kind, PromptTemplate
-from qvft.data.sample import Sample
 from qvft.inference.encoding import Encoded
-from qvft.models.stages import generate
+from qvft.models.forward_stages import generate
 from qvft.recipe.refused_settings import refusal
 
 WIDTH_STEP = 8
@@ -167,17 +166,4 @@ def _padded(
     return {
         "input_ids": torch.cat([first, rest["input_ids"]], dim=1),
         "attention_mask": torch.cat([torch.ones_like(first), rest["attention_mask"]], dim=1),
-    }
-
-
-def blind_images(samples: Sequence[Sample], *, seed: int) -> dict[str, Sample]:
-    """For each sample another one, whose image is shown instead: a random cycle through all.
-
-    With a single sample it is its own, and nothing can be said about blindness.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(samples), generator=generator).tolist()
-    return {
-        samples[current].id: samples[following]
-        for current, following in zip(order, order[1:] + order[:1], strict=True)
     }

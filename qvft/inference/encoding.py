@@ -16,7 +16,7 @@ from qvft.data.collate import Collator
 from qvft.data.pixels import pixel_chunks
 from qvft.data.sample import ImageSource
 from qvft.errors import ImageError
-from qvft.models.stages import decode_prefix, encode_features, encode_images
+from qvft.models.forward_stages import decode_prefix, encode_features, encode_images
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Encoded:
     """What an image's rows share, each in memory of its own, so that it can be let go alone.
 
     Attributes:
-        states: from `stages.encode_features`.
-        prefix: the decoder's keys and values from `stages.decode_prefix`; None where each row
+        states: from `forward_stages.encode_features`.
+        prefix: the decoder's keys and values, `forward_stages.decode_prefix`; None where each row
             computes its own.
     """
 
@@ -52,7 +52,7 @@ def encoded_images(
         sources: each encoded once; an unusable one stops none of the others.
         batch_size: images encoded together.
         workers: processes that decode; 0 decodes in this one.
-        head: tokens that rows begin with, for `stages.decode_prefix`.
+        head: tokens that rows begin with, for `forward_stages.decode_prefix`.
         shared: numbers of the sources that have a prefix decoded.
     """
     number = 0

@@ -17,7 +17,7 @@ from qvft.errors import ImageError
 from qvft.inference.decode import MOST_WAITING, Prompted, Waiting, generate_texts
 from qvft.inference.encoding import Encoded, encoded_images
 from qvft.log import stderr
-from qvft.models.stages import continues_prefix
+from qvft.models.forward_stages import continues_prefix
 
 HEAD_ROWS = 64
 """Rows that are asked what all begin with; a row that begins otherwise shares less."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from qvft.adapters.lora import PeftModel
 from qvft.data.images.sources import ImageLike, image_source
-from qvft.data.inputs import require_question
+from qvft.data.predict_inputs import require_question
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageSource, Sample
@@ -128,7 +128,7 @@ class VisionLanguageModel:
             images: as in `caption`.
             questions: one for each image; or one for all images; or any number about one image.
                 However often an image stands in the list, it is encoded once.
-            batch_size, workers, on_bad_image, seed, generation: as in `caption`.
+            batch_size: as in `caption`, like `workers`, `on_bad_image`, `seed` and `generation`.
 
         Raises:
             DataError: as many questions as images were expected.

@@ -102,7 +102,7 @@ def decode_hidden(
     *,
     position_ids: Tensor | None = None,
 ) -> Tensor:
-    """As `stages.decode_hidden`."""
+    """As `forward_stages.decode_hidden`."""
     return model.language_model.get_decoder()(
         inputs_embeds=embeds,
         attention_mask=attention_mask,
@@ -114,7 +114,7 @@ def decode_hidden(
 def decode_prefix(
     model: Blip2ForConditionalGeneration, images: Tensor, ids: Sequence[int]
 ) -> Tensor:
-    """As `stages.decode_prefix`, from `prefix_cache.keys_values`."""
+    """As `forward_stages.decode_prefix`, from `prefix_cache.keys_values`."""
     place = images.device
     embeds = insert_prefix(
         model,
@@ -126,7 +126,7 @@ def decode_prefix(
 
 
 def continues_prefix(model: Blip2ForConditionalGeneration, settings: Mapping[str, Any]) -> bool:
-    """As `stages.continues_prefix`."""
+    """As `forward_stages.continues_prefix`."""
     return goes_on(model.language_model, settings)
 
 
@@ -139,7 +139,7 @@ def generate(
     prefix_tokens: int = 0,
     **settings: Any,
 ) -> Any:
-    """As `stages.generate`: the decoder goes on from the embedded rows.
+    """As `forward_stages.generate`: the decoder goes on from the embedded rows.
 
     transformers wants whole rows beside a cache, and leaves out what the cache holds.
     """

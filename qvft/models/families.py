@@ -25,7 +25,7 @@ class Family:
         name: what `model.family` calls it.
         model_class: name of the model's class, used unchanged.
         module: where that class is defined.
-        stages: module of its forward pass, with the functions of `stages.py`.
+        stages: module of its forward pass, with the functions of `forward_stages.py`.
         model_type: `model_type` in its config.json.
         parts: component name (see `COMPONENTS`) to parameter-name prefix.
         decoders: which rows of `decoders.DECODERS` it takes, by their `families`.
@@ -108,7 +108,7 @@ FAMILIES = {
         model_class="InstructBlipForConditionalGeneration",
         model_type="instructblip",
         parts=_BLIP2_PARTS,
-        stages="qvft.models.question_aware.stages",
+        stages="qvft.models.question_aware.forward_stages",
         reads_question=True,
     ),
     # The text meets the image behind the decoder, so that there is neither prefix nor projection.
@@ -117,7 +117,7 @@ FAMILIES = {
         model_class="QVisionForConditionalGeneration",
         model_type="qvision",
         parts={"vision": "vision_model", "decoder": "language_model", "qformer": "qformer"},
-        stages="qvft.models.qvision.stages",
+        stages="qvft.models.qvision.forward_stages",
         module="qvft.models.qvision.modeling",
         decoders=QVISION,
         image_tokens=False,

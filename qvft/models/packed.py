@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qvft.models.flex import block_mask, uses_flex
-from qvft.models.stages import decode_hidden, read_images
+from qvft.models.flex_attention import block_mask, uses_flex
+from qvft.models.forward_stages import decode_hidden, read_images
 
 SHARED_PREFIX = -1
 PACKED = tuple(f"packed_{name}" for name in ("source", "positions", "owner", "text", "place"))
@@ -75,10 +75,10 @@ def hidden_at(
     """What the language-model head is given (N, D) at the positions true in `where` (B, L).
 
     Args:
-        embeds: (B, L, D) from `stages.embed_rows`.
+        embeds: (B, L, D) from `forward_stages.embed_rows`.
         attention_mask: (B, L).
         packing: None: each row is decoded by itself.
-        images: (I, ...) from `stages.encode_features`.
+        images: (I, ...) from `forward_stages.encode_features`.
         image_index: (B,) which image each row belongs to.
     """
     if packing is None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qvft.models.attention_weights import Attention, eager_attention, over_heads, watched
-from qvft.models.stages import decode_hidden, embed_rows, encode_images
+from qvft.models.attention_capture import Attention, eager_attention, over_heads, watched
+from qvft.models.forward_stages import decode_hidden, embed_rows, encode_images
 
 READING = "the decoder's attention to the visual tokens"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,12 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 from qvft.errors import RecipeError
 from qvft.files import given_path
-from qvft.recipe.renamed_keys import current_keys, renamed_overrides, warn_of_renamed
+from qvft.recipe.overrides import apply_overrides, shown
+from qvft.recipe.renamed_keys import current_keys, warn_of_renamed
 from qvft.recipe.schema import Phase, Recipe, Trainable
 from qvft.recipe.secrets import refuse_secrets
-from qvft.recipe.train import Train, one_rate_for_all
+from qvft.recipe.train import Train
 from qvft.recipe.unused_keys import idle_sections, refuse_idle
-from qvft.recipe.yaml_text import yaml_file_value, yaml_override_value
+from qvft.recipe.yaml_text import yaml_file_value
 
 LOCK_NAME = "recipe.lock.yaml"
 """The file in which a run keeps its recipe."""
@@ -43,27 +42,6 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = parse_recipe(content, where=str(path))
     refuse_idle(recipe, idle_keys(recipe), overrides)
     return recipe
-
-
-def override_texts(values: Mapping[str, Any]) -> list[str]:
-    """Overrides given in Python, `{"train.epochs": 3}`, as the command line has them.
-
-    Raises:
-        RecipeError: a value that YAML does not have, such as a set or an object.
-    """
-    texts = []
-    for key, value in values.items():
-        try:
-            # JSON is YAML 1.2, and a path is a text.
-            text = json.dumps(value, ensure_ascii=False, default=os.fspath)
-        except TypeError as error:
-            raise RecipeError(
-                f"a {type(value).__name__}",
-                where=key,
-                expected="a number, a text, true or false, None, a list or a dict of these",
-            ) from error
-        texts.append(f"{key}={text}")
-    return texts
 
 
 def idle_keys(recipe: Recipe) -> dict[str, str]:
@@ -143,72 +121,6 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Lays `key.path=value` overrides over `content`, in place, and returns them under the current
-    names of their keys. Raises RecipeError."""
-    current = renamed_overrides(overrides)
-    for override in current:
-        _apply(content, override)
-    return current
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    key_path, equals, text = override.partition("=")
-    key_path = key_path.strip()
-    if not equals or not key_path:
-        raise RecipeError(
-            f'"{override}"', where="command line", expected="key.path=value, e.g. train.epochs=3"
-        )
-    where = f"command line: {key_path}"
-    value = yaml_override_value(text, where=where)
-    first, *rest = key_path.split(".")
-    if first != "phases" or not rest:
-        _lay_over(content, [first, *rest], value, where=where)
-        return
-    phases = content.get("phases")
-    count = len(phases) if isinstance(phases, list) else 0
-    if not isinstance(phases, list) or not rest[0].isdecimal() or int(rest[0]) >= count:
-        raise RecipeError(
-            f"the recipe has {count} phases",
-            where=where,
-            expected="phases.N.KEY=value with N from 0" if count else "a recipe with phases",
-        )
-    changed = list(phases)
-    number = int(rest[0])
-    if len(rest) == 1:
-        changed[number] = value
-    else:
-        phase = changed[number]
-        changed[number] = dict(phase) if isinstance(phase, Mapping) else {}
-        _lay_over(changed[number], rest[1:], value, where=where)
-    content["phases"] = changed
-
-
-def _lay_over(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:
-    """Sets a key of nested mappings in place; inner mappings are copied, missing ones made."""
-    *parents, last = path
-    node = content
-    for depth, parent in enumerate(parents, start=1):
-        child = node.get(parent)
-        if parents[:depth] == ["train", "learning_rate"]:
-            child = one_rate_for_all(child)
-        if child is not None and not isinstance(child, Mapping):
-            section = ".".join(parents[:depth])
-            raise RecipeError(
-                f"{section} is {_shown(child)}, which has no keys",
-                where=where,
-                do=f"set {section} as a whole",
-            )
-        node[parent] = node = dict(child or {})
-    node[last] = value
-
-
-def _shown(value: Any) -> str:
-    """A value as a message repeats it, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
-
-
 def _validate(model: type[BaseModel], content: Mapping[str, Any], where: str) -> Any:
     try:
         return model.model_validate(content)
@@ -229,14 +141,14 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
         return f'key "{dotted}" is missing'
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] in ("model_type", "dict_type"):
-        return f"{dotted}={_shown(item['input'])}: {_keys_of(model, path)}"
+        return f"{dotted}={shown(item['input'])}: {_keys_of(model, path)}"
     if item["type"] == "list_type":
-        given = _shown(item["input"])
+        given = shown(item["input"])
         example = item["input"] if isinstance(item["input"], str | int | float) else "..."
         return f"{dotted}={given}: expected a list, e.g. {dotted}=[{example}]"
     if item["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message
-    return f"{dotted}={_shown(item['input'])}: {message[0].lower()}{message[1:]}"
+    return f"{dotted}={shown(item['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:

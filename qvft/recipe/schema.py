@@ -272,7 +272,8 @@ class Recipe(Section):
         Raises:
             RecipeError: no such file, or an unknown or ill-typed key.
         """
-        from qvft.recipe.load import load_recipe, override_texts
+        from qvft.recipe.load import load_recipe
+        from qvft.recipe.overrides import override_texts
 
         return load_recipe(os.fspath(path), override_texts(overrides))
 

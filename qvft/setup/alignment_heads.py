@@ -15,8 +15,8 @@ from qvft.data.truncation import text_branch_warnings
 from qvft.errors import ModelError, RecipeError
 from qvft.log import get_logger
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.sources import fresh_heads, heads_from_retrieval, text_config
-from qvft.models.alignment.texts import MAX_TOKENS, check_tokenizer
+from qvft.models.alignment.initial_weights import fresh_heads, heads_from_retrieval, text_config
+from qvft.models.alignment.text_tokens import MAX_TOKENS, check_tokenizer
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weight_files
 from qvft.models.load import load_processor
 from qvft.recipe.schema import Recipe

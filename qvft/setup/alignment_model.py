@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qvft.models.alignment.states import image_embeddings, text_embeddings
-from qvft.models.alignment.texts import encode_texts
+from qvft.models.alignment.qformer_states import image_embeddings, text_embeddings
+from qvft.models.alignment.text_tokens import encode_texts
 from qvft.models.blip2 import encode_vision, query_states
 from qvft.setup.alignment_heads import TextBranch, saved_branch
 from qvft.setup.model import Loaded, trained_model

@@ -24,7 +24,7 @@ from qvft.data.sample import ImageSource, Sample
 from qvft.errors import DataError, RecipeError, SpaceError, UserError
 from qvft.log import get_logger
 from qvft.models.distributed import all_gather_object, processes
-from qvft.models.stages import encode_vision
+from qvft.models.forward_stages import encode_vision
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 

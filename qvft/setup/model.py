@@ -30,7 +30,7 @@ from qvft.models.decoders import add_decoder, set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
-from qvft.recipe.lock import recipe_hash
+from qvft.recipe.recipe_lock import recipe_hash
 from qvft.recipe.schema import Recipe, Trainable
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from qvft.data.sample import Sample
-from qvft.models.stages import encode_vision, query_states
+from qvft.models.forward_stages import encode_vision, query_states
 from qvft.setup.model import Loaded, device
 
 IMAGES = 8

@@ -11,7 +11,7 @@ from qvft.errors import CheckpointError
 from qvft.files import expanded
 from qvft.models.model_path import TINY_ID
 from qvft.recipe.keys_by_program import OF_A_RUN, refuse_ignored
-from qvft.recipe.lock import LOCK_NAME, read_lock, same_recipe
+from qvft.recipe.recipe_lock import LOCK_NAME, read_lock, same_recipe
 from qvft.recipe.renamed_keys import renamed_overrides
 from qvft.recipe.schema import Recipe
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from qvft.errors import RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
-from qvft.models.flex import require_flex
+from qvft.models.flex_attention import require_flex
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import device

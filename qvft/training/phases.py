@@ -12,10 +12,10 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 
 from qvft.data.rows import Row
 from qvft.json_files import read_json, write_json
+from qvft.training.batches.augmented_views import ViewDraw
 from qvft.training.batches.numbered_rows import RowDataset
 from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
-from qvft.training.batches.views import ViewDraw
 from qvft.training.checkpoints import STATE, whole_checkpoints
 from qvft.training.metrics_log import MetricsLog
 from qvft.training.recovery.spikes import SpikeRule

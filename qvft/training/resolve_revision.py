@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qvft.recipe.lock import LOCK_NAME, read_lock
+from qvft.recipe.recipe_lock import LOCK_NAME, read_lock
 from qvft.recipe.schema import Recipe
 from qvft.training.run_folder import has_progress
 

@@ -15,7 +15,7 @@ from qvft.disk import not_written
 from qvft.errors import CheckpointError
 from qvft.locks import LOCK, inside
 from qvft.log import is_main_process
-from qvft.recipe.lock import LOCK_NAME, read_lock, shaping_differences, write_lock
+from qvft.recipe.recipe_lock import LOCK_NAME, read_lock, shaping_differences, write_lock
 from qvft.recipe.schema import Recipe
 from qvft.training.checkpoints import STATE
 from qvft.training.distributed.global_batch_size import require_same_step, without_cutting

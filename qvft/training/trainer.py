@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qvft.errors import NonFiniteLossError
 from qvft.training.activations import lean_activations
+from qvft.training.batches.augmented_views import EpochNumbers
 from qvft.training.batches.loader_workers import with_own_seeds
 from qvft.training.batches.numbered_rows import EpochOrder
 from qvft.training.batches.padding_sampler import Filled
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.batches.streamed import Handed, StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
-from qvft.training.batches.views import EpochNumbers
 from qvft.training.objectives.alignment import LANGUAGE, AlignmentObjective
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.recovery.spikes import SpikeRule

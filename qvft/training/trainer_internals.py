@@ -20,7 +20,7 @@ from qvft.disk import saving
 from qvft.models.sharded_weights import is_sharded
 from qvft.training.checkpoints import STATE, NewCheckpoint
 from qvft.training.distributed.fsdp import lay_out_state, whole_state
-from qvft.training.plain_states import require_plain_states
+from qvft.training.unpickling_safety import require_plain_states
 
 PRIVATE: Mapping[str, tuple[str, ...]] = {
     "_get_train_sampler": ("self", "train_dataset"),

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from qvft.models.question_aware.checkpoint import Checkpoint
-from qvft.weights.plan import tied_keys
+from qvft.weights.merge_plan import tied_keys
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from qvft.setup.model import processor_of, trained_model
 from qvft.weights.card import peft_card
 from qvft.weights.export_qvision import export_published
 from qvft.weights.merge_inputs import Ingredients, origin, read_ingredients
-from qvft.weights.outputs import plain_outputs
 from qvft.weights.parity import compare, require_equal
+from qvft.weights.probe_outputs import plain_outputs
 from qvft.weights.requirements import require_form
 from qvft.weights.run_probes import place_for, reference_outputs, require_rows
 from qvft.weights.summary import comparison_line

@@ -20,10 +20,10 @@ from qvft.models.qvision.published import gpt_neo_place, tokenizer_place
 from qvft.models.qvision.published_weights import published_keys, read_published
 from qvft.setup.model import processor_of
 from qvft.weights.merge_inputs import Ingredients
+from qvft.weights.merge_plan import MergePlan, make_plan
 from qvft.weights.open_base import base_weights
-from qvft.weights.outputs import plain_outputs
 from qvft.weights.parity import compare, require_equal
-from qvft.weights.plan import MergePlan, make_plan
+from qvft.weights.probe_outputs import plain_outputs
 from qvft.weights.run_probes import reference_outputs, require_rows
 from qvft.weights.tensor_file import write_tensor_file
 from qvft.weights.write import require_room

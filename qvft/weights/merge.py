@@ -21,10 +21,10 @@ from qvft.setup.hashes import trained_files
 from qvft.setup.model import processor_of, versions
 from qvft.weights.card import CardFacts, model_card
 from qvft.weights.merge_inputs import Ingredients, origin, read_ingredients
+from qvft.weights.merge_plan import MergePlan, make_plan
 from qvft.weights.open_base import base_weights
-from qvft.weights.outputs import plain_outputs
 from qvft.weights.parity import Comparison, compare, require_equal
-from qvft.weights.plan import MergePlan, make_plan
+from qvft.weights.probe_outputs import plain_outputs
 from qvft.weights.run_probes import reference_outputs, require_rows
 from qvft.weights.shard_size import check_shard_size
 from qvft.weights.shards import write_shards

@@ -17,7 +17,7 @@ from qvft.models.base_checkpoint import BaseCheckpoint, weight_files
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import DTYPES, base_hash, base_of, versions
 from qvft.setup.run_recipe import run_recipe
-from qvft.weights.stored import main_dtype, stored_dtypes, widest_dtype
+from qvft.weights.stored_dtypes import main_dtype, stored_dtypes, widest_dtype
 from qvft.weights.write import file_hashes
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from qvft.errors import VerificationError
-from qvft.weights.outputs import Output
+from qvft.weights.probe_outputs import Output
 from qvft.weights.tolerance import Tolerance, logit_errors
 
 

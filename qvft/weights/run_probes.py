@@ -17,7 +17,7 @@ from qvft.models.load import load_processor
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_split
 from qvft.setup.model import template_of, trained_model
-from qvft.weights.outputs import Output, toolkit_logits, toolkit_outputs
+from qvft.weights.probe_outputs import Output, toolkit_logits, toolkit_outputs
 from qvft.weights.probes import PROBES, Probe, make_probes
 from qvft.weights.requirements import as_of_a_proof, asked_about, of_a_few
 from qvft.weights.tolerance import Tolerance, jitter, tolerance_of

@@ -11,7 +11,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from torch import Tensor
 
 from qvft.files import write_text
-from qvft.weights.plan import MergePlan
+from qvft.weights.merge_plan import MergePlan
 from qvft.weights.tensor_file import write_tensor_file
 
 _PATTERN, _INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"

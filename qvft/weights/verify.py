@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from qvft.errors import VerificationError
-from qvft.weights.plan import MergePlan
+from qvft.weights.merge_plan import MergePlan
 
 
 def verify_weights(folder: Path, base: Mapping[str, Tensor], plan: MergePlan) -> dict[str, int]:

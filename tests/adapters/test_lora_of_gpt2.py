@@ -20,7 +20,7 @@ from qvft.errors import CheckpointError, RecipeError
 from qvft.models.families import FAMILIES
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
-from qvft.weights.plan import make_plan
+from qvft.weights.merge_plan import make_plan
 from qvft.weights.tolerance import jitter
 
 FAMILY = FAMILIES["qvision"]

@@ -182,7 +182,7 @@ MANIFEST = {
 def finish(place: Path, name: str) -> None:
     """Makes a folder look like that of this recipe's finished run; `lora` has an adapter."""
     from qvft.recipe.load import load_recipe
-    from qvft.recipe.lock import write_lock
+    from qvft.recipe.recipe_lock import write_lock
 
     adapter = place / name / "adapter"
     adapter.mkdir(parents=True)
@@ -195,7 +195,7 @@ def finish(place: Path, name: str) -> None:
 def stand(place: Path, name: str) -> None:
     """Makes a folder look like that of this recipe's run, with a checkpoint in it."""
     from qvft.recipe.load import load_recipe
-    from qvft.recipe.lock import write_lock
+    from qvft.recipe.recipe_lock import write_lock
 
     folder = place / name / "checkpoints" / "0" / "checkpoint-1"
     folder.mkdir(parents=True)

@@ -80,7 +80,7 @@ def test_the_question_changes_what_the_queries_bring(recipe_file: Path) -> None:
     """Through the batch that training sees: the same image, another question, another prefix."""
     from qvft.data.rows import training_rows
     from qvft.models.blip2 import encode_vision
-    from qvft.models.question_aware.stages import encode_rows
+    from qvft.models.question_aware.forward_stages import encode_rows
     from qvft.setup.data import read_split
 
     recipe = load_recipe(recipe_file, ["model.text_branch=fresh"])

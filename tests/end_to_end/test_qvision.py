@@ -20,7 +20,7 @@ from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup import training_setup
+from qvft.training.training_setup import training_setup
 from qvft.weights.merge import merge_run
 
 SIDE = 32

@@ -23,7 +23,7 @@ from qvft.setup.model import Loaded
 from qvft.setup.resolve_model import load_resolved, resolve_model
 from qvft.train import main as train
 from qvft.weights.merge import merge_run
-from qvft.weights.outputs import toolkit_logits
+from qvft.weights.probe_outputs import toolkit_logits
 from qvft.weights.probes import make_probes
 from qvft.weights.run_probes import probe_rows
 from qvft.weights.tolerance import logit_errors

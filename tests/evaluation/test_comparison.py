@@ -8,7 +8,7 @@ import pytest
 
 from qvft.errors import DataError
 from qvft.evaluation.comparison import Comparison, compare
-from qvft.evaluation.facts import setting_differences
+from qvft.evaluation.evaluation_facts import setting_differences
 from qvft.evaluation.pairing import differing_parts, pair
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import score

@@ -57,7 +57,7 @@ from qvft.benchmark.training import (
     bench_work,
 )
 from qvft.json_files import write_json
-from qvft.models.flex import require_flex, use_flex
+from qvft.models.flex_attention import require_flex, use_flex
 from qvft.models.quantize import quantization_config
 from qvft.models.unload_vision import unload_vision
 from qvft.recipe.load import parse_recipe
@@ -65,7 +65,7 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded, base_of, device, with_tools
 from qvft.training.arguments import use_bf16
 from qvft.training.compiling import require_compiler
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 from tools.quantize_in_place import quantize_in_place
 
 

@@ -14,17 +14,17 @@ from qvft.data.images.decoding import decode as decode_image
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import ImageError
+from qvft.evaluation.baselines import blind_images
 from qvft.inference import encoding
 from qvft.inference.decode import (
     WIDTH_STEP,
     Prompted,
     Waiting,
-    blind_images,
     generate_texts,
 )
 from qvft.inference.encoding import Encoded, encoded_images
 from qvft.inference.predict import outcomes, predict_rows
-from qvft.models.stages import embed_rows
+from qvft.models.forward_stages import embed_rows
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_split
 from qvft.setup.model import Loaded, base_model, base_of

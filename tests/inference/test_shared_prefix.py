@@ -19,8 +19,8 @@ from qvft.data.rows import Row, evaluation_rows
 from qvft.inference import encoding, predict
 from qvft.inference.decode import WIDTH_STEP
 from qvft.inference.predict import outcomes
+from qvft.models.forward_stages import continues_prefix, decode_prefix, encode_images, encode_vision
 from qvft.models.prefix_cache import cache_of
-from qvft.models.stages import continues_prefix, decode_prefix, encode_images, encode_vision
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_split
 from qvft.setup.model import Loaded, base_model, base_of

@@ -12,7 +12,7 @@ import pytest
 
 from qvft.errors import ModelError
 from qvft.recipe.load import load_recipe
-from qvft.recipe.lock import write_lock
+from qvft.recipe.recipe_lock import write_lock
 from qvft.training.resolve_revision import resolve_revision
 
 SECRETS = {

@@ -19,13 +19,13 @@ from qvft.errors import NonFiniteLossError, PreflightError, QvftError, RecipeErr
 from qvft.models.blip2 import insert_prefix
 from qvft.models.decoders import DECODERS
 from qvft.models.families import FAMILIES
-from qvft.models.stages import encode_images
+from qvft.models.forward_stages import encode_images
 from qvft.recipe.load import load_recipe
 from qvft.setup.model import base_model, base_of, set_trainable, with_fresh_adapters
 from qvft.training.arguments import training_arguments
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.preflight import check_gradients, check_image_matters
-from qvft.training.setup import training_setup
+from qvft.training.training_setup import training_setup
 
 BLIP2 = FAMILIES["blip2"]
 

@@ -17,7 +17,7 @@ from qvft.recipe.keys_by_program import (
     refuse_ignored,
 )
 from qvft.recipe.load import idle_keys, load_recipe, merge, parse_recipe
-from qvft.recipe.lock import write_lock
+from qvft.recipe.recipe_lock import write_lock
 from qvft.recipe.schema import Recipe
 from qvft.recipe.unused_keys import named_in_file
 from qvft.setup.run_recipe import run_recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qvft.recipe.load import parse_recipe
-from qvft.recipe.lock import LOCK_NAME, lock_hash, read_lock, recipe_hash, write_lock
+from qvft.recipe.recipe_lock import LOCK_NAME, lock_hash, read_lock, recipe_hash, write_lock
 from qvft.recipe.schema import Recipe
 
 

@@ -13,7 +13,7 @@ from qvft.errors import CheckpointError, RecipeError
 from qvft.recipe.command_line import RecipeParser
 from qvft.recipe.keys_by_program import refuse_ignored
 from qvft.recipe.load import load_recipe, parse_recipe
-from qvft.recipe.lock import LOCK_NAME, lock_hash, read_lock, recipe_hash, write_lock
+from qvft.recipe.recipe_lock import LOCK_NAME, lock_hash, read_lock, recipe_hash, write_lock
 from qvft.recipe.renamed_keys import NEW_VALUES, RENAMED, current_keys, current_overrides
 from qvft.recipe.schema import Recipe
 from qvft.training.run_folder import check_folder

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from qvft.errors import RecipeError
-from qvft.recipe.load import apply_overrides, merge, parse_recipe
+from qvft.recipe.load import merge, parse_recipe
+from qvft.recipe.overrides import apply_overrides
 from qvft.recipe.schema import Recipe
 
 HUGE = 10**18

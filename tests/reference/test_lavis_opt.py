@@ -23,7 +23,13 @@ from qvft.data.sample import ImageFile, Sample
 from qvft.files import sha256_file
 from qvft.inference.vision_language_model import VisionLanguageModel
 from qvft.models.base_checkpoint import find_checkpoint
-from qvft.models.stages import decode_hidden, embed_rows, encode_images, encode_vision, logits_of
+from qvft.models.forward_stages import (
+    decode_hidden,
+    embed_rows,
+    encode_images,
+    encode_vision,
+    logits_of,
+)
 from qvft.predict import main as predict
 from qvft.setup.resolve_model import resolve_model
 from qvft.training.objectives.language import IGNORED, LanguageModelling, token_losses

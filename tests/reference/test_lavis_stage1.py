@@ -27,14 +27,14 @@ from transformers import (
 
 import qvft.training.objectives.alignment_losses as losses_module
 from qvft.adapters.checkpoint import Alignment
-from qvft.models.alignment.scoring import best_candidates, matching_scores, reranked, similarity
-from qvft.models.alignment.states import (
+from qvft.models.alignment.qformer_states import (
     generation_logits,
     joint_states,
     matching_logits,
     text_states,
 )
-from qvft.models.alignment.texts import MAX_TOKENS
+from qvft.models.alignment.scoring import best_candidates, matching_scores, reranked, similarity
+from qvft.models.alignment.text_tokens import MAX_TOKENS
 from qvft.models.blip2 import encode_vision, query_states
 from qvft.recipe.load import parse_recipe
 from qvft.setup.alignment_heads import TextBranch, generation_start, new_branch

@@ -138,7 +138,7 @@ def _cache(recipe: Path, folder: Path) -> int:
     import qvft.setup.feature_cache as features
     from qvft.log import exit_status
     from qvft.recipe.load import load_recipe
-    from qvft.training.setup import training_setup
+    from qvft.training.training_setup import training_setup
 
     os.environ["QVFT_CACHE"] = str(folder / "cache")
     features.fill = partial(features.fill, shard_images=SHARD_IMAGES)

@@ -17,7 +17,7 @@ from qvft import predict, train
 from qvft.errors import CheckpointError, ModelError, UserError
 from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model, load_processor
-from qvft.training.plain_states import require_plain_states
+from qvft.training.unpickling_safety import require_plain_states
 
 PACKAGE = Path(__file__).resolve().parents[2] / "qvft"
 FILES = sorted(PACKAGE.rglob("*.py"))

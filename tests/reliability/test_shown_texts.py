@@ -18,7 +18,7 @@ from qvft import log
 from qvft.checking.preview import PreviewRow, Token, write_preview
 from qvft.errors import DataError
 from qvft.evaluation.comparison import compare
-from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts
+from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.evaluation.pairing import pair
 from qvft.evaluation.report.phases import PhaseFacts
 from qvft.evaluation.report.report import LossPoint, Report, Skipped

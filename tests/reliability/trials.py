@@ -27,7 +27,7 @@ from qvft.adapters.manifest import read_manifest
 from qvft.data.formats import read_samples
 from qvft.errors import CheckpointError, DataError, RecipeError
 from qvft.recipe.load import load_recipe, read_yaml
-from qvft.recipe.lock import read_lock, recipe_hash, write_lock
+from qvft.recipe.recipe_lock import read_lock, recipe_hash, write_lock
 from qvft.recipe.yaml_text import yaml_file_value
 
 ROOT = Path(__file__).resolve().parents[2]

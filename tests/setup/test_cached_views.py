@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.eval import main as evaluate
-from qvft.models.stages import encode_vision
+from qvft.models.forward_stages import encode_vision
 from qvft.recipe.load import load_recipe
 from qvft.setup import feature_cache as module
 from qvft.train import main as train
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 
 VIEWS = ["data.augmentations_per_image=2", "data.augment={crop: 0.7, brightness: 0.3}"]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qvft.errors import CheckpointError, DataError, RecipeError
-from qvft.recipe.lock import LOCK_NAME
+from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.setup.resolve_model import load_resolved, require_eval_data, resolve_model
 
 

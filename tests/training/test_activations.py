@@ -17,7 +17,7 @@ from qvft.train import main
 from qvft.training.activations import NormInOwnType, lean_activations
 from qvft.training.arguments import recompute_activations
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup import training_setup
+from qvft.training.training_setup import training_setup
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "studies" / "activations.py"
 WIDTH, RANK, HEADS, TOKENS = 64, 16, 4, 12

@@ -14,7 +14,7 @@ from qvft.errors import RecipeError
 from qvft.recipe.load import load_recipe
 from qvft.train import main
 from qvft.training.compiling import compile_blocks, require_compiler
-from qvft.training.setup import training_setup
+from qvft.training.training_setup import training_setup
 
 FILES = ("adapter_model.safetensors", "bridge.safetensors")
 

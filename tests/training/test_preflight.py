@@ -21,7 +21,7 @@ from qvft.training.preflight import (
     check_image_matters,
     distinct_first,
 )
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 
 BLIP2 = FAMILIES["blip2"]
 

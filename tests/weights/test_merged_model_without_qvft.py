@@ -11,9 +11,9 @@ import pytest
 from safetensors.torch import load_file
 
 from qvft.adapters.lora import load_lora
-from qvft.recipe.lock import read_lock
+from qvft.recipe.recipe_lock import read_lock
 from qvft.setup.model import trained_model
-from qvft.weights.outputs import plain_outputs, toolkit_outputs
+from qvft.weights.probe_outputs import plain_outputs, toolkit_outputs
 from qvft.weights.probes import make_probes
 from qvft.weights.run_probes import probe_rows
 

@@ -14,11 +14,11 @@ from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 from qvft.errors import VerificationError
 from qvft.files import sha256_file
-from qvft.recipe.lock import read_lock
+from qvft.recipe.recipe_lock import read_lock
 from qvft.setup.model import trained_model
 from qvft.weights.merge import merge_run
-from qvft.weights.outputs import plain_outputs, toolkit_logits
-from qvft.weights.plan import MergePlan
+from qvft.weights.merge_plan import MergePlan
+from qvft.weights.probe_outputs import plain_outputs, toolkit_logits
 from qvft.weights.probes import make_probes
 from qvft.weights.run_probes import probe_rows
 from qvft.weights.shards import write_shards

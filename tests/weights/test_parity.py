@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from qvft.errors import VerificationError
-from qvft.weights.outputs import Output
 from qvft.weights.parity import compare, logit_spread, require_equal
+from qvft.weights.probe_outputs import Output
 from qvft.weights.tolerance import Tolerance
 
 TIGHT = Tolerance(rms=0.01, largest=0.1)

@@ -17,7 +17,7 @@ from qvft.models.question_aware.checkpoint import open_checkpoint
 from qvft.models.reference_configs import meta_model
 from qvft.weights.base_weights import StoredWeights, stored_weights
 from qvft.weights.merge_inputs import Ingredients, read_ingredients
-from qvft.weights.plan import MergePlan, make_plan
+from qvft.weights.merge_plan import MergePlan, make_plan
 from qvft.weights.shards import write_shards
 from qvft.weights.verify import verify_weights
 from tools.tiny_blip2.geometry import tiny_config

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from qvft.errors import VerificationError
 from qvft.setup.model import base_model, base_of
 from qvft.weights.merge_inputs import read_ingredients
-from qvft.weights.plan import make_plan
+from qvft.weights.merge_plan import make_plan
 from qvft.weights.verify import verify_weights
 
 LORA_KEY = "language_model.model.decoder.layers.0.fc1.weight"

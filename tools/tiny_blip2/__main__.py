@@ -25,7 +25,7 @@ from qvft.setup.data import Split
 from qvft.training.objectives.build import Collate
 from qvft.training.run_folder import check_folder, claimed_folder
 from qvft.training.run_phases import run_phases
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 from tools.tiny_blip2.geometry import init_tiny
 from tools.tiny_blip2.scene_format import write_scenes
 from tools.tiny_blip2.scene_objective import SceneCollator, SceneObjective

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from qvft.models.attention_weights import Attention
+from qvft.models.attention_capture import Attention
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from qvft.data.inputs import the_one_row
+from qvft.data.predict_inputs import the_one_row
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.truncation import cut_warnings
 from qvft.disk import disk_failure, not_written
 from qvft.errors import FailedError
 from qvft.evaluation.explanation.faithfulness import Faithfulness, faithfulness
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts
-from qvft.evaluation.figures import figure_format
+from qvft.evaluation.figure_formats import figure_format
 from qvft.inference.generation_config import generation_fields
 from qvft.inference.predict import predict_texts
 from qvft.log import get_logger

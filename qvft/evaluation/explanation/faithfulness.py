@@ -26,7 +26,13 @@ from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.evaluation.explanation.maps import FloatArray, explain_texts, target_batch
 from qvft.evaluation.stats import paired_difference
-from qvft.models.stages import decode_hidden, embed_rows, encode_images, logits_of, read_images
+from qvft.models.forward_stages import (
+    decode_hidden,
+    embed_rows,
+    encode_images,
+    logits_of,
+    read_images,
+)
 
 SHARE = 0.2
 """Part of the patches that is masked."""

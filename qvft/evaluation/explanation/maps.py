@@ -3,7 +3,7 @@
 A word's map is the text's attention to the query tokens, at the positions that write the word's
 tokens, times the Q-Former's cross-attention of those query tokens to the patches. Both are averaged
 over heads and over all layers that have them; what reads the query tokens is the family's
-(`qvft.models.attention`). What the queries tell each other in the Q-Former, and what positions tell
+(`models.attention_maps`). What queries tell each other in the Q-Former, and what positions tell
 each other in the decoder, is not followed: the map is a reading aid, and
 `faithfulness.py` measures what it is worth.
 
@@ -26,8 +26,8 @@ from transformers import PreTrainedModel
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.evaluation.explanation.cosines import Cosines, cosines
-from qvft.models.attention import attend
-from qvft.models.attention_weights import Attention
+from qvft.models.attention_capture import Attention
+from qvft.models.attention_maps import attend
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -9,12 +9,12 @@ from itertools import chain
 import numpy as np
 
 from qvft.errors import DataError
-from qvft.evaluation.letters import composed
 from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.cider import cider_d
 from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, mean
 from qvft.evaluation.metrics.rouge import rouge_l
 from qvft.evaluation.metrics.tokenize import tokenize
+from qvft.evaluation.unicode_letters import composed
 
 NAMES = (*(f"Bleu_{order}" for order in range(1, ORDERS + 1)), "ROUGE_L", "CIDEr")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from qvft.evaluation.facts import Part
+from qvft.evaluation.evaluation_facts import Part
 
 _TITLES = {"vision": "ViT", "qformer": "Q-Former"}
 _LEARNT = {"lm": "language"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from qvft.evaluation.comparison import METHOD
-from qvft.evaluation.facts import Part
+from qvft.evaluation.evaluation_facts import Part
 from qvft.evaluation.report.report import Report
 from qvft.files import write_text
 

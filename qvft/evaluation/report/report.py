@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from qvft.evaluation.comparison import Comparison
-from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts, Part
+from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts, Part
 from qvft.evaluation.report.phases import PhaseFacts
 from qvft.evaluation.scoring import Scores
 

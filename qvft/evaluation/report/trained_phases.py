@@ -11,8 +11,8 @@ from qvft.adapters.freeze import ComponentCount
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
 from qvft.evaluation.report.report import LossPoint
 from qvft.json_files import complete_lines
-from qvft.recipe.lock import read_lock
 from qvft.recipe.phases import PhasePlan, phase_plans
+from qvft.recipe.recipe_lock import read_lock
 from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
 from qvft.setup.model import base_of

@@ -19,14 +19,14 @@ from transformers import (
 from qvft.errors import VerificationError
 from qvft.files import require_space
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.scoring import similarity
-from qvft.models.alignment.sources import OURS, retrieval_name
-from qvft.models.alignment.states import (
+from qvft.models.alignment.initial_weights import OURS, retrieval_name
+from qvft.models.alignment.qformer_states import (
     image_embeddings,
     matching_logits,
     text_embeddings,
 )
-from qvft.models.alignment.texts import MAX_TOKENS
+from qvft.models.alignment.scoring import similarity
+from qvft.models.alignment.text_tokens import MAX_TOKENS
 from qvft.models.blip2 import query_states
 
 SLACK_BYTES = 16_000_000

@@ -15,7 +15,7 @@ from transformers import Blip2ForConditionalGeneration
 
 from qvft.errors import UserError
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.states import matching_logits
+from qvft.models.alignment.qformer_states import matching_logits
 
 BLOCK_ELEMENTS = 1 << 25
 """Numbers in one block of similarities by query: 128 MiB in float32."""

@@ -13,7 +13,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from qvft.errors import ModelError
-from qvft.models.qvision.marks import with_marks
+from qvft.models.qvision.start_end_tokens import with_marks
 
 IMAGE_PROCESSORS = {
     "clip": CLIPImageProcessorPil,

@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoTokenizer
 from qvft.errors import ModelError
 from qvft.json_files import write_json
 from qvft.models.qvision.configuration import QVisionConfig
-from qvft.models.qvision.marks import END, START, add_marks
 from qvft.models.qvision.processing import read_part
 from qvft.models.qvision.published import HEADS
+from qvft.models.qvision.start_end_tokens import END, START, add_marks
 
 BLOCKS, FFN_FACTOR = 2, 4
 

@@ -13,9 +13,9 @@ from qvft.data.stream import Stream
 from qvft.log import get_logger
 from qvft.recipe.schema import Recipe
 from qvft.recipe.train import Train
+from qvft.training.batches.augmented_views import ViewDraw
 from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
-from qvft.training.batches.views import ViewDraw
 
 logger = get_logger("qvft.train")
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from qvft.data.rows import FILLER, Row
-from qvft.training.batches.views import ViewDraw
+from qvft.training.batches.augmented_views import ViewDraw
 
 
 class RowDataset(Dataset):

@@ -17,7 +17,7 @@ from qvft.data.stream import Part, Stream, buffered, row_groups
 from qvft.data.streaming_collator import left_out_number
 from qvft.errors import DataError, ImageError
 from qvft.log import get_logger
-from qvft.training.batches.views import ViewDraw
+from qvft.training.batches.augmented_views import ViewDraw
 
 logger = get_logger("qvft.data")
 NAMED = 100

@@ -17,7 +17,7 @@ from qvft.data.collate import Collator
 from qvft.data.rows import FILLER, Row
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.pairs import Pairs
-from qvft.models.alignment.texts import encode_texts
+from qvft.models.alignment.text_tokens import encode_texts
 from qvft.models.blip2 import language_prefix, query_states
 from qvft.training.objectives.alignment_losses import (
     OBJECTIVES,

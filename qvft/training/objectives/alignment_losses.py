@@ -27,13 +27,13 @@ from transformers import Blip2ForConditionalGeneration
 from qvft.models.alignment.gather import gathered
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.pairs import Pairs, World, belongs, gather_pairs
-from qvft.models.alignment.scoring import similarity
-from qvft.models.alignment.states import (
+from qvft.models.alignment.qformer_states import (
     generation_logits,
     image_embeddings,
     matching_logits,
     text_embeddings,
 )
+from qvft.models.alignment.scoring import similarity
 from qvft.models.sharded_weights import local_scalar
 
 OBJECTIVES = ("itc", "itm", "itg")

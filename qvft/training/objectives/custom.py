@@ -41,8 +41,8 @@ class CustomLoss(nn.Module):
         """The loss of a batch, added up over the items that it counts.
 
         Args:
-            model: with its LoRA layers; `language_prefix`, `stages.embed_rows` and
-                `stages.decode_hidden` run its decoder.
+            model: with its LoRA layers; `language_prefix`, `forward_stages.embed_rows` and
+                `forward_stages.decode_hidden` run its decoder.
             batch: `image_index` (B,), `input_ids`, `attention_mask`, `labels` (B, L), the packing
                 where rows are packed, and what `collate` has added.
             features: (I, P, width) ViT features of the batch's images.

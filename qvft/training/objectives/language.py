@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from qvft.models.forward_stages import embed_rows, encode_features, encode_vision, logits_of
 from qvft.models.packed import PACKED, Packing, hidden_at
-from qvft.models.stages import embed_rows, encode_features, encode_vision, logits_of
 from qvft.training.objectives.objective import Objective
 
 IGNORED = -100
@@ -58,7 +58,7 @@ class LanguageModelling(Objective):
             input_ids, attention_mask, labels: (B, L); labels are -100 where nothing is learnt.
             pixel_values: (I, 3, height, width) normalised; or
             features: (I, P, W) what the ViT makes of them.
-            further: what `stages.embed_rows` takes of a row beside its tokens, and what
+            further: what `forward_stages.embed_rows` takes of a row beside its tokens, and what
                 `data.packing.packed` says of them, see `OF_ROWS`.
 
         Raises:
@@ -104,8 +104,8 @@ def language_loss(
     """What `LanguageModelling.forward` returns, of images that are encoded already.
 
     Args:
-        rows: as `stages.embed_rows` takes them; and their packing, where they have one.
-        images: (I, ...) from `stages.encode_features`.
+        rows: as `forward_stages.embed_rows` takes them; and their packing, where they have one.
+        images: (I, ...) from `forward_stages.encode_features`.
     """
     embeds = embed_rows(model, rows, images=images, image_index=image_index)
     next_labels = labels[:, 1:]

@@ -13,7 +13,7 @@ from qvft.data.features.fill import fill, wanted
 from qvft.data.features.store import Cached, open_store
 from qvft.data.images.content_hash import pixel_ids
 from qvft.data.sample import ImageSource
-from qvft.models.stages import encode_vision
+from qvft.models.forward_stages import encode_vision
 from qvft.recipe.load import load_recipe
 from qvft.setup.model import base_model, base_of
 from tools.tiny_blip2.scene_format import DrawnImage

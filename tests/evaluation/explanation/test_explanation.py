@@ -16,7 +16,7 @@ from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
 from qvft.evaluation.explanation.cosines import cosines
 from qvft.evaluation.explanation.maps import explain_texts, target_batch, word_spans
-from qvft.models.attention_weights import Attention
+from qvft.models.attention_capture import Attention
 from qvft.setup.model import Loaded
 from qvft.setup.resolve_model import load_resolved, resolve_model
 

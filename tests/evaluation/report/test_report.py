@@ -13,7 +13,7 @@ from PIL import Image
 
 from qvft.errors import ImageError
 from qvft.evaluation.comparison import compare
-from qvft.evaluation.facts import DecodeFacts, ModelFacts, SettingDifference
+from qvft.evaluation.evaluation_facts import DecodeFacts, ModelFacts, SettingDifference
 from qvft.evaluation.pairing import pair
 from qvft.evaluation.report.grid import choose_items
 from qvft.evaluation.report.page import extra_means, format_number

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.sources import heads_from_retrieval
+from qvft.models.alignment.initial_weights import heads_from_retrieval
 
 VOCABULARY, QUERIES, WIDTH, EMBEDDING = 60, 4, 24, 10
 # About 1 / sqrt(WIDTH), so that signals keep their size; transformers' 1e-10 for the ViT would

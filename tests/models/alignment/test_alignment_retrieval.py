@@ -13,15 +13,15 @@ from transformers import AutoProcessor, Blip2ForConditionalGeneration, Blip2ForI
 from qvft.errors import VerificationError
 from qvft.models.alignment import retrieval
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.retrieval import Written, fill_retrieval
-from qvft.models.alignment.scoring import similarity
-from qvft.models.alignment.sources import fresh_heads
-from qvft.models.alignment.states import (
+from qvft.models.alignment.initial_weights import fresh_heads
+from qvft.models.alignment.qformer_states import (
     image_embeddings,
     matching_logits,
     text_embeddings,
 )
-from qvft.models.alignment.texts import encode_texts
+from qvft.models.alignment.retrieval import Written, fill_retrieval
+from qvft.models.alignment.scoring import similarity
+from qvft.models.alignment.text_tokens import encode_texts
 from qvft.models.blip2 import query_states
 from tools.tiny_blip2.drawn import draw, sample_scene, vocabulary_texts
 from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, init_tiny, tiny_processor

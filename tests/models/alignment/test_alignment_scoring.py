@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from qvft.errors import UserError
+from qvft.models.alignment.qformer_states import matching_logits
 from qvft.models.alignment.scoring import (
     best_candidates,
     class_embeddings,
@@ -12,7 +13,6 @@ from qvft.models.alignment.scoring import (
     reranked,
     similarity,
 )
-from qvft.models.alignment.states import matching_logits
 
 
 def test_the_best_query_counts() -> None:

@@ -12,10 +12,10 @@ from transformers import Blip2ForConditionalGeneration, InstructBlipForCondition
 
 from qvft.files import sha256_file
 from qvft.models.blip2 import encode_vision
+from qvft.models.forward_stages import encode_images
 from qvft.models.question_aware.build import graft_model, graft_processor
+from qvft.models.question_aware.forward_stages import encode_rows
 from qvft.models.question_aware.graft import find_graft
-from qvft.models.question_aware.stages import encode_rows
-from qvft.models.stages import encode_images
 
 BERT_ROWS = 34
 DEC, IMAGE = 34, 35

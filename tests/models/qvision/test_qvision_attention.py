@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qvft.models.attention import attend
-from qvft.models.attention_weights import attention_kernels
+from qvft.models.attention_capture import attention_kernels
+from qvft.models.attention_maps import attend
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES
 from qvft.models.qvision.qformer import QVisionAttention
 

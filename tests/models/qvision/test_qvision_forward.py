@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from qvft.models.forward_stages import read_images
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES
 from qvft.models.qvision.modeling import CACHE
 from qvft.models.qvision.qformer import QVisionAttention
-from qvft.models.stages import read_images
 
 # Kernels sum in another order for another batch or another implementation: a few hundred terms of
 # size 1 with float32's 6e-8 each. GPT-Neo computes attention weights in float32 whatever its type.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qvft.data.prompt import PromptTemplate
 from qvft.evaluation.explanation.cosines import cosines
-from qvft.models.attention import attend
+from qvft.models.attention_maps import attend
 from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model, load_processor
 from qvft.training.objectives.language import LanguageModelling

@@ -16,8 +16,8 @@ from qvft.data.formats.tar import stream
 from qvft.data.images.decoding import decode
 from qvft.data.streaming_collator import left_out_index
 from qvft.errors import DataError, ImageError
+from qvft.training.batches.augmented_views import ViewDraw
 from qvft.training.batches.streamed import StreamedBatches
-from qvft.training.batches.views import ViewDraw
 
 
 def batches_of(path: Path, **changes: Any) -> StreamedBatches:

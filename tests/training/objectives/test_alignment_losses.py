@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Blip2ForConditionalGeneration
 
 from qvft.models.alignment.heads import PARTS, AlignmentHeads
+from qvft.models.alignment.initial_weights import fresh_heads
 from qvft.models.alignment.pairs import Pairs, belongs
-from qvft.models.alignment.sources import fresh_heads
-from qvft.models.alignment.states import (
+from qvft.models.alignment.qformer_states import (
     generation_logits,
     image_embeddings,
     matching_logits,

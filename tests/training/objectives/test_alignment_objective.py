@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from qvft.data.rows import Row, training_rows
-from qvft.models.alignment.texts import encode_texts
+from qvft.models.alignment.text_tokens import encode_texts
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective, image_id
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 
 WEIGHTS = {"lm": 1.0, "itc": 0.5, "itm": 0.5, "itg": 0.25}
 

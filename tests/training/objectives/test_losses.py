@@ -12,7 +12,7 @@ from qvft.data.rows import Row, training_rows
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.phases import build_trainer
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from qvft.recipe.load import load_recipe
 from qvft.setup.model import Loaded
 from qvft.training.objectives import language
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 
 TEXTS = (
     ("caption", None, "a red square"),

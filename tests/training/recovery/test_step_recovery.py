@@ -25,8 +25,8 @@ from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.objectives.alignment import AlignmentObjective
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.optim import parameter_groups
-from qvft.training.setup import training_setup
 from qvft.training.trainer import QFormerTrainer
+from qvft.training.training_setup import training_setup
 
 FILES = ("adapter_model.safetensors", "bridge.safetensors")
 SPIKE_STEP = 7

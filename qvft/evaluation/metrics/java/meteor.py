@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from typing import IO
 
 from qvft.errors import DataError, FailedError
-from qvft.evaluation.letters import composed
 from qvft.evaluation.metrics.java.official import java_command
 from qvft.evaluation.metrics.tokenize import tokenize
+from qvft.evaluation.unicode_letters import composed
 
 DEFINITION = (
     "METEOR/1.5: the official jar with `-l en -norm`, on PTB tokens of composed text, from 0 to 1."

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qvft.errors import DataError, FailedError
-from qvft.evaluation.letters import composed
 from qvft.evaluation.metrics.java.official import java_command
 from qvft.evaluation.metrics.tokenize import tokenize
+from qvft.evaluation.unicode_letters import composed
 
 DEFINITION = (
     "SPICE/1.0: the official jar, on PTB tokens of composed text; F-score of scene graphs, "

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from qvft.data.inputs import resolve_inputs, the_one_row
+from qvft.data.predict_inputs import resolve_inputs, the_one_row
 from qvft.data.rows import Row
 from qvft.errors import DataError
 

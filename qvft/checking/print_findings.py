@@ -8,8 +8,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qvft.checking.data_screen import show_data
 from qvft.checking.findings import Check, Findings, PhaseFindings, RecipeFindings, TextShown
+from qvft.checking.print_data import show_data
 
 
 def show(findings: Findings, console: Console) -> None:
@@ -60,8 +60,8 @@ def _row(shown: TextShown) -> Text:
 
 
 def _phase(phase: PhaseFindings) -> Iterator[RenderableType]:
+    from qvft.adapters.component_table import component_table
     from qvft.adapters.freeze import ComponentCount
-    from qvft.adapters.table import component_table
 
     counts = [
         ComponentCount(row.component, row.total, row.trainable, row.title)

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from qvft.models.alignment.scoring import similarity
-from qvft.models.alignment.states import (
+from qvft.models.alignment.qformer_states import (
     generation_logits,
     image_embeddings,
     matching_logits,
     text_embeddings,
 )
+from qvft.models.alignment.scoring import similarity
 from qvft.models.blip2 import query_states
 
 QUERIES = 4

@@ -1,7 +1,7 @@
 """The attention of a forward pass, for whichever family: which patches the queries read, which
 queries the text reads.
 
-The pass is the one of `stages.py`; nothing is computed a second way.
+The pass is the one of `forward_stages.py`; nothing is computed a second way.
 
 Shape letters: B rows, L row length, T question tokens.
 """
@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 
 from qvft.errors import ModelError
 from qvft.models import prefix_attention
-from qvft.models.attention_weights import Attention
-from qvft.models.qvision import attention as qvision
+from qvft.models.attention_capture import Attention
+from qvft.models.qvision import attention_maps as qvision
 
 # By `model_type`; each module has an `attend`.
 _ATTENTION: dict[str, Any] = {
@@ -40,7 +40,7 @@ def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tens
 
     Raises:
         ModelError: its text does not read the image through a Q-Former.
-        QvftError: as `stages.embed_rows`.
+        QvftError: as `forward_stages.embed_rows`.
     """
     family = _ATTENTION.get(model.config.model_type)
     if family is None:

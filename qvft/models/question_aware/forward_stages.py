@@ -125,7 +125,7 @@ def generate(
     images: Tensor,
     **settings: Any,
 ) -> Any:
-    """As `stages.generate`: the decoder goes on from the embedded rows."""
+    """As `forward_stages.generate`: the decoder goes on from the embedded rows."""
     embeds = embed_rows(
         model, rows, images=images, image_index=torch.arange(len(images), device=images.device)
     )

@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
+from qvft.training.batches.augmented_views import EpochNumbers, ViewDraw
 from qvft.training.batches.numbered_rows import RowDataset
 from qvft.training.batches.sampler import GroupedSampler
-from qvft.training.batches.views import EpochNumbers, ViewDraw
 
 SAMPLES = [Sample(f"s{index}", ImageFile(Path(f"{index}.png"))) for index in range(6)]
 ROWS = [

@@ -12,14 +12,14 @@ from transformers import GPT2Config, GPTNeoConfig, OPTConfig, PretrainedConfig
 
 from qvft.data.packing import Packer, packed
 from qvft.errors import RecipeError
-from qvft.models.flex import KERNEL, block_mask, require_flex, use_flex, uses_flex
+from qvft.models.flex_attention import KERNEL, block_mask, require_flex, use_flex, uses_flex
 from qvft.models.packed import SHARED_PREFIX, Packing
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.recipe.load import load_recipe
 from qvft.recipe.schema import Model
 from qvft.train import main
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup import TrainingSetup, training_setup
+from qvft.training.training_setup import TrainingSetup, training_setup
 
 
 def test_who_sees_whom_is_what_the_float_mask_says() -> None:

@@ -27,7 +27,7 @@ from qvft.data.streaming_collator import StreamingCollator
 from qvft.errors import RecipeError
 from qvft.log import get_logger, is_main_process
 from qvft.models.distributed import processes
-from qvft.models.flex import use_flex
+from qvft.models.flex_attention import use_flex
 from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from qvft.errors import DataError
-from qvft.evaluation.facts import DataFacts, DecodeFacts, ModelFacts, setting_differences
+from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts, setting_differences
 from qvft.evaluation.pairing import differing_parts
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.rows import PredictionRow, row_of_json

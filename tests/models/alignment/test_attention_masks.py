@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvft.models.alignment.states import joint_states, text_states
-from qvft.models.alignment.visibility import pattern, visibility
+from qvft.models.alignment.attention_masks import pattern, visibility
+from qvft.models.alignment.qformer_states import joint_states, text_states
 from qvft.models.blip2 import query_states
 
 QUERIES, TOKENS = 4, 5

@@ -8,7 +8,7 @@ from torch import nn
 
 from qvft.adapters.lora_weights import LoraWeight
 from qvft.errors import CheckpointError
-from qvft.weights.plan import make_plan
+from qvft.weights.merge_plan import make_plan
 
 
 class Model(nn.Module):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from qvft.errors import ModelError, QvftError
-from qvft.models.attention import attend
-from qvft.models.attention_weights import attention_kernels, eager_attention
+from qvft.models.attention_capture import attention_kernels, eager_attention
+from qvft.models.attention_maps import attend
 from qvft.models.base_checkpoint import find_checkpoint
+from qvft.models.forward_stages import decode_hidden, embed_rows, encode_images
 from qvft.models.load import load_model
-from qvft.models.stages import decode_hidden, embed_rows, encode_images
 
 B, Q, P, WORDS = 2, 12, 16, 5
 LENGTH = Q + WORDS

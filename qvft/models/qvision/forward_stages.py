@@ -43,7 +43,7 @@ def decode_hidden(
     *,
     position_ids: Tensor | None = None,
 ) -> Tensor:
-    """As `stages.decode_hidden`."""
+    """As `forward_stages.decode_hidden`."""
     return model.decode(
         embeds, attention_mask, position_ids=position_ids, use_cache=False
     ).last_hidden_state
@@ -57,7 +57,7 @@ def read_images(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """As `stages.read_images`. Positions of a row read together, from one copy of its image."""
+    """As `forward_stages.read_images`; positions of a row read one copy of its image."""
     counts = row.bincount(minlength=len(image_index))
     place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
     width = max(int(counts.max()), 1)  # attention kernels need not take rows of no position

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from qvft.models.attention_weights import Attention, over_heads
+from qvft.models.attention_capture import Attention, over_heads
+from qvft.models.forward_stages import encode_vision
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
-from qvft.models.stages import encode_vision
 
 READING = "the text's attention to the visual tokens, after the decoder"
 LIMIT = (

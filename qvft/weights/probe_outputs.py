@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qvft.data.prompt import PromptTemplate
 from qvft.errors import VerificationError
-from qvft.models.stages import (
+from qvft.models.forward_stages import (
     decode_hidden,
     embed_rows,
     encode_images,

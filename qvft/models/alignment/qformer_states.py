@@ -14,8 +14,8 @@ from torch.nn.functional import normalize, pad
 from torch.utils.checkpoint import checkpoint
 from transformers import Blip2ForConditionalGeneration
 
+from qvft.models.alignment.attention_masks import Kind, visibility
 from qvft.models.alignment.heads import AlignmentHeads, TextFeedForward
-from qvft.models.alignment.visibility import Kind, visibility
 
 
 def text_states(

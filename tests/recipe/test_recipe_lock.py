@@ -7,7 +7,7 @@ import pytest
 
 from qvft.errors import CheckpointError
 from qvft.recipe.load import load_recipe, parse_recipe
-from qvft.recipe.lock import (
+from qvft.recipe.recipe_lock import (
     LOCK_NAME,
     read_lock,
     recipe_hash,

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from qvft.errors import ModelError
-from qvft.models.alignment.texts import check_tokenizer, encode_texts
+from qvft.models.alignment.text_tokens import check_tokenizer, encode_texts
 from tools.tiny_blip2.drawn import vocabulary_texts
 from tools.tiny_blip2.geometry import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_tokenizer
 

@@ -11,7 +11,12 @@ from transformers import Blip2Config
 
 from qvft.errors import ModelError
 from qvft.models.alignment.heads import PARTS, TEMPERATURE_RANGE, AlignmentHeads
-from qvft.models.alignment.sources import LoadedHeads, fresh_heads, heads_from_retrieval, load_heads
+from qvft.models.alignment.initial_weights import (
+    LoadedHeads,
+    fresh_heads,
+    heads_from_retrieval,
+    load_heads,
+)
 
 
 def fresh(twins, seed: int = 0, **options) -> AlignmentHeads:

@@ -1,0 +1,203 @@
+"""The table of dataset formats, and reading samples by a format's name.
+
+A new format is a file here with its `FORMAT`, and a line of the table. A format of another package
+is named by where its `Format` is defined (`my_package.my_format`), or added with `register_format`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from qvft.data.formats import (
+    coco_captions,
+    hf,
+    hf_stream,
+    jsonl,
+    karpathy,
+    pathvqa,
+    slake,
+    tar,
+    vqa_rad,
+    vqa_v2,
+)
+from qvft.data.formats.fields import nearest
+from qvft.data.formats.format import Format
+from qvft.data.formats.sample_builder import Unique
+from qvft.data.sample import Sample
+from qvft.data.stream import Stream
+from qvft.dotted_names import import_dotted, is_dotted
+from qvft.errors import DataError, QvftError
+from qvft.files import given_path
+
+FORMATS: dict[str, Format] = {
+    one.name: one
+    for one in (
+        jsonl.FORMAT,
+        coco_captions.FORMAT,
+        karpathy.FORMAT,
+        vqa_v2.FORMAT,
+        vqa_rad.FORMAT,
+        slake.FORMAT,
+        pathvqa.FORMAT,
+        replace(hf.FORMAT, stream=hf_stream.stream),
+        tar.FORMAT,
+    )
+}
+
+
+def register_format(format: Format) -> Format:
+    """Adds a format that recipes can then name; returns it.
+
+    Raises:
+        ValueError: another format has the name.
+    """
+    if FORMATS.get(format.name, format) is not format:
+        raise ValueError(f"a format is called {format.name!r} already")
+    FORMATS[format.name] = format
+    return format
+
+
+def find_format(name: str, *, where: str = "format") -> Format:
+    """The format of this name; one named by where it is defined joins the table.
+
+    Args:
+        where: the recipe key that names it.
+
+    Raises:
+        RecipeError: a dotted name that means no `Format`.
+        DataError: another unknown name.
+    """
+    if name not in FORMATS and is_dotted(name):
+        FORMATS[name] = import_dotted(name, Format, where=where)
+    if name not in FORMATS:
+        raise DataError(
+            f"unknown format `{name}`",
+            expected="one of " + ", ".join(FORMATS) + ", or package.module.name of your own",
+            do=nearest(name, FORMATS),
+        )
+    return FORMATS[name]
+
+
+def read_samples(
+    format: str,
+    path: str,
+    *,
+    split: str | None = None,
+    images: str | None = None,
+    questions: str | None = None,
+    annotations: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    allow_paths_outside_root: bool = False,
+    limit: int | None = None,
+) -> list[Sample]:
+    """The samples of a split, in the source's order; no image is decoded.
+
+    Args:
+        format: a key of `FORMATS`, or where a `Format` is defined.
+        path: file or folder, or what else the format reads; relative ones to the working folder.
+        split: which split, where the format has several.
+        images: the image folder, where it lies apart.
+        questions: VQA v2's question file, where it lies apart.
+        annotations: VQA v2's annotation file, where it lies apart.
+        columns: column names, for `hf`.
+        allow_paths_outside_root: images may lie outside the image folder (that of `path`, or
+            `images`).
+        limit: this many images only, from the first on.
+
+    Raises:
+        DataError: unknown format, an option that the format does not take, nothing to read, or
+            whatever the adapter finds wrong.
+    """
+    reader = find_format(format)
+    folders = {"images": images, "questions": questions, "annotations": annotations}
+    given: dict[str, Any] = {
+        key: given_path(value) for key, value in folders.items() if value is not None
+    }
+    given |= {"split": split} if split is not None else {}
+    given |= {"columns": columns} if columns else {}
+    given |= {"allow_paths_outside_root": True} if allow_paths_outside_root else {}
+    _require_options(reader, given)
+    if images is not None and not given["images"].is_dir():
+        is_file = given["images"].exists()
+        raise DataError(
+            "a file" if is_file else "no such folder",
+            where=images,
+            expected="the folder of the images",
+            do="check `images`",
+        )
+    if limit is not None and limit < 1:
+        raise DataError(f"`limit` is {limit}", expected="at least 1")
+    found = reader.read(given_path(path), **given)
+    try:
+        samples = list(islice(found, None if limit is None else min(limit, sys.maxsize)))
+    except QvftError:  # some are OSErrors too
+        raise
+    except OSError as error:
+        raise _unreadable(error, path) from error
+    if not samples:
+        raise DataError(
+            "no samples" + (f" of split `{split}`" if split else ""),
+            where=path,
+            expected="at least one image",
+            do="check the path and the split",
+        )
+    require_unique(samples, where=path)
+    return samples
+
+
+def open_stream(
+    format: str,
+    path: str,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Stream:
+    """Data that is passed over; arguments as `read_samples`.
+
+    Raises:
+        DataError: a format that is only listed, or nothing to read.
+    """
+    reader = find_format(format)
+    if reader.stream is None:
+        raise DataError(
+            f"format {format} is streamed",
+            where=path,
+            expected="one of " + ", ".join(name for name, one in FORMATS.items() if one.stream),
+            do="remove `stream`, or pack the data as tar shards",
+        )
+    options = {"split": split, "columns": columns}
+    given = {key: value for key, value in options.items() if value is not None}
+    _require_options(reader, given)
+    try:
+        return reader.stream(given_path(path), **given)
+    except QvftError:  # some are OSErrors too
+        raise
+    except OSError as error:
+        raise _unreadable(error, path) from error
+
+
+def _require_options(format: Format, given: Iterable[str]) -> None:
+    for option in given:
+        if option not in format.options:
+            raise DataError(
+                f"`{option}` is set for format {format.name}",
+                expected="only " + (", ".join(format.options) or "path"),
+                do=f"remove `{option}`",
+            )
+
+
+def _unreadable(error: OSError, path: str) -> DataError:
+    return DataError(f"cannot be read ({error.strerror or error})", where=path, do="check the path")
+
+
+def require_unique(samples: list[Sample], *, where: str) -> None:
+    """Raises DataError where two samples or two questions have the same id."""
+    sample_ids, question_ids = Unique("id of a sample"), Unique("id of a question")
+    for sample in samples:
+        sample_ids.add(sample.id, where=f"{where}, image {sample.image.name}")
+        for question in sample.questions:
+            question_ids.add(question.id, where=f"{where}, image {sample.image.name}")

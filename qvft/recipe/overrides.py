@@ -1,0 +1,100 @@
+"""`key.path=value` overrides: read as YAML and applied to a recipe's content."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qvft.errors import RecipeError
+from qvft.recipe.renamed_keys import renamed_overrides
+from qvft.recipe.train import one_rate_for_all
+from qvft.recipe.yaml_text import yaml_override_value
+
+
+def override_texts(values: Mapping[str, Any]) -> list[str]:
+    """Overrides given in Python, `{"train.epochs": 3}`, as the command line has them.
+
+    Raises:
+        RecipeError: a value that YAML does not have, such as a set or an object.
+    """
+    texts = []
+    for key, value in values.items():
+        try:
+            # JSON is YAML 1.2, and a path is a text.
+            text = json.dumps(value, ensure_ascii=False, default=os.fspath)
+        except TypeError as error:
+            raise RecipeError(
+                f"a {type(value).__name__}",
+                where=key,
+                expected="a number, a text, true or false, None, a list or a dict of these",
+            ) from error
+        texts.append(f"{key}={text}")
+    return texts
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Lays `key.path=value` overrides over `content`, in place, and returns them under the current
+    names of their keys. Raises RecipeError."""
+    current = renamed_overrides(overrides)
+    for override in current:
+        _apply(content, override)
+    return current
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key_path, equals, text = override.partition("=")
+    key_path = key_path.strip()
+    if not equals or not key_path:
+        raise RecipeError(
+            f'"{override}"', where="command line", expected="key.path=value, e.g. train.epochs=3"
+        )
+    where = f"command line: {key_path}"
+    value = yaml_override_value(text, where=where)
+    first, *rest = key_path.split(".")
+    if first != "phases" or not rest:
+        _lay_over(content, [first, *rest], value, where=where)
+        return
+    phases = content.get("phases")
+    count = len(phases) if isinstance(phases, list) else 0
+    if not isinstance(phases, list) or not rest[0].isdecimal() or int(rest[0]) >= count:
+        raise RecipeError(
+            f"the recipe has {count} phases",
+            where=where,
+            expected="phases.N.KEY=value with N from 0" if count else "a recipe with phases",
+        )
+    changed = list(phases)
+    number = int(rest[0])
+    if len(rest) == 1:
+        changed[number] = value
+    else:
+        phase = changed[number]
+        changed[number] = dict(phase) if isinstance(phase, Mapping) else {}
+        _lay_over(changed[number], rest[1:], value, where=where)
+    content["phases"] = changed
+
+
+def _lay_over(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:
+    """Sets a key of nested mappings in place; inner mappings are copied, missing ones made."""
+    *parents, last = path
+    node = content
+    for depth, parent in enumerate(parents, start=1):
+        child = node.get(parent)
+        if parents[:depth] == ["train", "learning_rate"]:
+            child = one_rate_for_all(child)
+        if child is not None and not isinstance(child, Mapping):
+            section = ".".join(parents[:depth])
+            raise RecipeError(
+                f"{section} is {shown(child)}, which has no keys",
+                where=where,
+                do=f"set {section} as a whole",
+            )
+        node[parent] = node = dict(child or {})
+    node[last] = value
+
+
+def shown(value: Any) -> str:
+    """A value as an error message repeats it, shortened if it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
