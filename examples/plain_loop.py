@@ -48,7 +48,7 @@ def main(epochs: int = 8) -> list[float]:
         tokenizer=processor.tokenizer,
         num_query_tokens=base.config.num_query_tokens,
         image_token_id=base.config.image_token_index,
-        stop_text=base.family.stop_text,
+        stop_text=base.family.stop_text(base.config),
     )
     packer = Packer(shares=base.family.shares_prefix, budget=64)
     collator = Collator(template, processor.image_processor, 10_000_000, packer=packer)

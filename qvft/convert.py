@@ -14,8 +14,10 @@ from qvft.terminal import program
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts; returns the exit status."""
+    from qvft.data.formats.format_table import FORMATS
+
     parser = argparse.ArgumentParser(prog="qvft convert", description=__doc__)
-    parser.add_argument("format", help="what PATH is, e.g. vqa_rad; --list names all of them")
+    parser.add_argument("format", help=f"one of {', '.join(FORMATS)}; --list describes them")
     parser.add_argument("path", type=expanded, help="file, folder or what else the format reads")
     parser.add_argument(
         "out", type=given_path, help="new file; image paths are relative to its folder"

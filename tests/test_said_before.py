@@ -113,7 +113,7 @@ def test_a_proof_whose_every_text_is_cut(
     long = "a prompt of many words that is longer than all the room there is"
     given += [f"data.prompt.caption={long}", f"data.prompt.question={long} {{question}}"]
     assert merge(given) == 2
-    assert "holds no text that is not cut" in capsys.readouterr().err
+    assert "and a proof needs one that is whole" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterat
         mark_trainable(model, family, modes, frozen_share=plan.trainable.frozen_decoder_fraction)
         yield PhaseCounts(
             count_components(model, family),
-            count_blocks(model, family),
+            count_blocks(model, family) if is_trainable(config) else (0, 0),
             tuple(targets) if plan.trainable.decoder == "lora" else (),
         )
 

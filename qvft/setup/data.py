@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qvft.data.formats import Format, find_format, read_samples
+from qvft.data.formats import find_format, read_samples
 from qvft.data.images.decoding import ABSENT
 from qvft.data.quality.image_signature import ImageSignature
 from qvft.data.rows import training_rows
@@ -76,6 +76,7 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
         )
+    find_format(source.format, where=f"data.{which}.format")
     samples = read_samples(
         source.format,
         source.path,
@@ -102,10 +103,6 @@ def _checked(recipe: Recipe, which: str, samples: list[Sample]) -> list[Sample]:
         read = [row for row in rows if which == "train" or row.kind == "question"]
         require_text_left(read, recipe.data.text, where=f"data.{which}")
     return samples
-
-
-def _format(source: Source, which: str) -> Format:
-    return find_format(source.format, where=f"data.{which}.format")
 
 
 def listed(recipe: Recipe, which: str) -> Listed:

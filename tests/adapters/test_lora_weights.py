@@ -78,7 +78,7 @@ def change_weights(adapter: Path, change) -> None:
         ({"rank_pattern": {"fc1": 2}}, "rank_pattern"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"r": 8}, "expected rank 8"),
-        ({"lora_alpha": None}, "damaged"),
+        ({"lora_alpha": None}, "lora_alpha"),
     ],
 )
 def test_settings_that_change_the_arithmetic_are_refused(adapter: Path, changes, message) -> None:

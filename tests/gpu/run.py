@@ -158,7 +158,7 @@ def training_memory(work: TrainingSetup, *, steps: int) -> int:
     batches = _rows_of_batches(work, plan, steps)
     laid = _laid_out(work, WAYS["qvft"], batches)
     unload_vision(model)
-    step = Steps(model, bf16=use_bf16(plan.train.precision)).memory(WAYS["qvft"], laid)
+    step = Steps(model, bf16=use_bf16(plan.train.mixed_precision)).memory(WAYS["qvft"], laid)
     held = torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else 0
     return held + step
 

@@ -1,5 +1,6 @@
 """Dataset formats: `format_table.py` lists them, every other file reads one or helps to."""
 
+from qvft.data.formats.format import Format
 from qvft.data.formats.format_table import (
     FORMATS,
     find_format,
@@ -11,6 +12,7 @@ from qvft.data.formats.format_table import (
 
 __all__ = [
     "FORMATS",
+    "Format",
     "find_format",
     "open_stream",
     "read_samples",

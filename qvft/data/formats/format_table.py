@@ -76,6 +76,7 @@ def find_format(name: str, *, where: str = "format") -> Format:
     if name not in FORMATS:
         raise DataError(
             f"unknown format `{name}`",
+            where=where,
             expected="one of " + ", ".join(FORMATS) + ", or package.module.name of your own",
             do=nearest(name, FORMATS),
         )

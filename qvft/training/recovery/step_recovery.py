@@ -7,6 +7,7 @@ memory runs out the step is repeated with its batches split into parts.
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -71,7 +72,7 @@ class StepRecovery:
         note: Callable[[int, Mapping[str, Any]], None] | None = None,
     ) -> None:
         trainer.add_callback(RecoveryState())
-        self._trainer = trainer
+        self._trainer: TrainerInternals = weakref.proxy(trainer)  # it owns this object
         self._row_names = row_names
         self._spikes = spikes or SpikeRule("off", window=64, deviations=8.0, factor=1.5)
         self._batch_tokens = batch_tokens

@@ -387,7 +387,7 @@ def test_where_batches_are_counted_in_tokens_a_smaller_number_of_them_is_what_he
     ("weights", "adds"), [({"lm": 1.0, "itg": 1.0}, True), ({"lm": 1.0, "itc": 1.0}, False)]
 )
 def test_contrast_depends_on_the_other_rows(weights: dict[str, float], adds: bool) -> None:
-    objective = SimpleNamespace(weights=weights)
+    objective = SimpleNamespace(weights=weights, custom={})
     assert AlignmentObjective.adds_over_rows.fget(objective) is adds
 
 
