@@ -23,13 +23,17 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart]'
 	@touch $(READY)
 
-# A process a core, of one thread each: they would be in each other's way with more.
-test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# One process per core with one thread each. Files in the order of their names: by their number of
+# tests, as xdist orders them, the few long ones would come last.
+XDIST := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST)
 
-# Leaves out the tests that start programs or train, see tests/conftest.py.
+test: $(READY)
+	$(TESTS)
+
+# Leaves out the tests that start programs or train: those of tests/programs.txt.
 test-fast: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --fast
+	$(TESTS) -m 'not programs and not slow and not fullsize'
 
 # Without constraints.txt and without the upper bounds of pyproject.toml: it shows what they can be
 # raised to. Every wheel of torch is large, so a newer one is asked for by name:
@@ -41,7 +45,7 @@ test-newest:
 	$(NEWEST) -m pip install --quiet --upgrade --upgrade-strategy eager -r .venv-newest/requirements.txt
 	$(NEWEST) -m pip install --quiet --no-deps --editable .
 	$(NEWEST) -m pip list
-	OMP_NUM_THREADS=1 $(NEWEST) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(NEWEST) -m pytest $(XDIST)
 
 quickstart: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/quickstart.sh
@@ -69,7 +73,9 @@ wheel:
 	build/wheel/venv/bin/python -m pip install --quiet --no-deps build/wheel/qvft-*.whl
 	cd build/wheel && venv/bin/qvft --help
 
-ci: lint test wheel docs
+# The fast tests first.
+ci: lint test-fast wheel docs
+	$(TESTS) -m 'programs and not slow and not fullsize'
 
 clean:
 	rm -rf $(VENV) .venv-newest $(DOCS) build runs/quickstart_digits merged/quickstart_digits data/digits

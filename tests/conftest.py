@@ -20,6 +20,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 scene_format.register()
 
 PROJECT = Path(__file__).resolve().parents[1]
+PROGRAMS = [
+    PROJECT / "tests" / line
+    for line in (PROJECT / "tests" / "programs.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+"""Test files that `make test-fast` leaves out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of `PROGRAMS`."""
+    assert all(path.is_file() for path in PROGRAMS), "tests/programs.txt names a file that is gone"
+    files = set(PROGRAMS)
+    for item in items:
+        if item.path in files:
+            item.add_marker("programs")
 
 
 @pytest.fixture(scope="session", autouse=True)
