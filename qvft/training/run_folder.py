@@ -91,6 +91,7 @@ def claimed_folder(recipe: Recipe) -> Iterator[None]:
     folder = Path(recipe.run_dir)
     with inside(folder):
         _require_ours(recipe, folder)
+        _remove_partial_files(folder)
         try:
             write_lock(recipe, folder)
         except OSError as error:
@@ -101,3 +102,10 @@ def claimed_folder(recipe: Recipe) -> Iterator[None]:
 def is_finished(folder: Path) -> bool:
     """Whether the run in `folder` has written its final adapter."""
     return (folder / "adapter" / MANIFEST).is_file()
+
+
+def _remove_partial_files(folder: Path) -> None:
+    """Removes what a process left that was killed while it wrote a file."""
+    for found in (*folder.glob(".*.partial"), *(folder / "checkpoints").rglob(".*.partial")):
+        if found.is_file():
+            found.unlink(missing_ok=True)

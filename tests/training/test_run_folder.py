@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from qvft.json_files import complete_lines
+from qvft.recipe.load import load_recipe
 from qvft.train import main
+from qvft.training.run_folder import claimed_folder
 
 BRIDGE = "bridge.safetensors"
 ADAPTER = "adapter_model.safetensors"
@@ -77,6 +79,18 @@ def phases() -> str:
 def two_phases(recipe_file: Path, phases: str, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("phases") / "run"
     return train(recipe_file, folder, phases, "train.save_steps=null")
+
+
+def test_a_claimed_folder_loses_what_a_killed_process_left(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(recipe_file, [f"run.dir={tmp_path}"])
+    (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+    left = [tmp_path / ".metrics.jsonl.1.partial", tmp_path / "checkpoints/0/.done.json.1.partial"]
+    for path in left:
+        path.touch()
+    with claimed_folder(recipe):
+        assert not any(path.exists() for path in left)
 
 
 def test_phases_are_trained_in_order_and_logged_by_name(two_phases: Path) -> None:
