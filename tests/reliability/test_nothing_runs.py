@@ -26,7 +26,7 @@ MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "job
 CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "execfile"}
 ONE_HOME = {
     # A checkpoint's optimizer and random states, tensors and numbers alone.
-    "torch.load": {"training/plain_states.py"},
+    "torch.load": {"training/unpickling_safety.py"},
     # The official METEOR and SPICE, with a list of arguments each.
     "subprocess": {"evaluation/metrics/java/meteor.py", "evaluation/metrics/java/spice.py"},
 }
