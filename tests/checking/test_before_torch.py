@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-PROGRAM = """
-import sys
+PROGRAMS = """
+import json, os, sys
 from importlib.abc import MetaPathFinder
 
 class Refused(MetaPathFinder):
@@ -21,28 +21,62 @@ class Refused(MetaPathFinder):
             raise AssertionError(f"{name} is imported")
 
 sys.meta_path.insert(0, Refused())
+import qvft.setup.data
 from qvft.cli import main
-sys.exit(main())
+
+for folder, words in json.load(sys.stdin):
+    if not (child := os.fork()):
+        os.chdir(folder)
+        os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT), 2)
+        sys.exit(main(words))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    open(os.path.join(folder, "status"), "w").write(str(code))
 """
-"""Any import of a library that takes long is a defect with a traceback."""
+"""Runs each command in a fork of one process. Any import of a library that takes long is a defect
+with a traceback."""
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A working folder with a recipe, its data, a run that has finished, and an image."""
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Exit status and stderr of each command of `MISTAKES`, each in a folder of its own."""
+    cases = []
+    for name, (command, _) in MISTAKES.items():
+        place = tmp_path_factory.mktemp("place")
+        prepare(place)
+        if "run.dir=run" in command:
+            stand(place, "run")
+        if " done " in command or " lora " in command:
+            finish(place, command.split()[1])
+        cases.append((name, place, words(command)))
+    subprocess.run(
+        [sys.executable, "-c", PROGRAMS],
+        input=json.dumps([(str(place), given) for _, place, given in cases]),
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        text=True,
+        timeout=300,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return {
+        name: (int((place / "status").read_text()), (place / "stderr").read_text())
+        for name, place, _ in cases
+    }
+
+
+def prepare(place: Path) -> None:
+    """Fills a working folder with a recipe, its data and images."""
     for number in (1, 2):
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
-    (tmp_path / "rows.jsonl").write_text('{"image": "1.png", "caption": "black"}\n')
-    (tmp_path / "broken.jsonl").write_text('{"image": "1.png", "caption": 3}\n')
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "r.yaml").write_text(
+        Image.new("RGB", (8, 8)).save(place / f"{number}.png")
+    (place / "rows.jsonl").write_text('{"image": "1.png", "caption": "black"}\n')
+    (place / "broken.jsonl").write_text('{"image": "1.png", "caption": 3}\n')
+    (place / "empty").mkdir()
+    (place / "r.yaml").write_text(
         "name: r\nmodel: {id: qvft/tiny-blip2}\n"
         "data: {train: {path: rows.jsonl}, eval: {path: rows.jsonl}}\n"
     )
-    (tmp_path / "gone.yaml").write_text(
+    (place / "gone.yaml").write_text(
         "name: r\nmodel: {id: qvft/tiny-blip2}\ndata: {eval: {path: no.jsonl}}\n"
     )
-    return tmp_path
 
 
 MISTAKES = {
@@ -143,22 +177,11 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("command", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_without_torch(command: str, said: str, place: Path) -> None:
-    if "run.dir=run" in command:
-        stand(place, "run")
-    if " done " in command or " lora " in command:
-        finish(place, command.split()[1])
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *words(command)],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "Traceback" not in ended.stderr, ended.stderr
-    assert (ended.returncode, said in ended.stderr) == (2, True), ended.stderr
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_without_torch(name: str, ended: dict[str, tuple[int, str]]) -> None:
+    status, stderr = ended[name]
+    assert "Traceback" not in stderr, stderr
+    assert (status, MISTAKES[name][1] in stderr) == (2, True), stderr
 
 
 def words(command: str) -> list[str]:
