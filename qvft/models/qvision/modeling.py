@@ -313,7 +313,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
             visual_tokens = self.encode_images(pixel_values)
         assert visual_tokens is not None
         memory = self.image_memory(visual_tokens)
-        return super().generate(inputs, generation_config, image_memory=memory, **options)  # type: ignore[misc]
+        return super().generate(inputs, generation_config, image_memory=memory, **options)  # type: ignore[misc]  # self is a protocol
 
     def _encode(
         self, pixel_values: Tensor, *, output_attentions: bool
