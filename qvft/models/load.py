@@ -155,7 +155,7 @@ def _stored_model(
 
 
 def _on(model: PreTrainedModel, place: torch.device) -> PreTrainedModel:
-    return model.to(place)  # type: ignore[arg-type]  # its decorator loses self
+    return model.to(place)  # type: ignore[arg-type]  # stub of .to() drops self
 
 
 _BRIDGE = ("qformer", "query_tokens", "language_projection")

@@ -187,7 +187,7 @@ def largest_difference(
     assert not (model.training or heads.training)
     pixels, input_ids, text_mask = _probe(model, heads)
     device = model.query_tokens.device
-    plain = plain.to(device)  # type: ignore[arg-type]  # its decorator loses self
+    plain = plain.to(device)  # type: ignore[arg-type]  # stub of .to() drops self
     features = model.vision_model(pixel_values=pixels.to(device, model.dtype)).last_hidden_state
     texts = {"input_ids": input_ids.to(device), "text_mask": text_mask.to(device)}
     images = image_embeddings(heads, query_states(model, features))

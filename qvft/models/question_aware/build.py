@@ -92,7 +92,7 @@ def graft_model(
         loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
     ), loading
     if not extra:
-        model = model.to(device or "cpu")  # type: ignore[arg-type]  # its decorator loses self
+        model = model.to(device or "cpu")  # type: ignore[arg-type]  # stub of .to() drops self
     return model.eval()
 
 

@@ -78,7 +78,7 @@ def from_components(
     except ValueError as error:
         raise ModelError(str(error), where=f"{vision} with {decoder}") from error
     with torch.random.fork_rng(devices=[]):
-        model = QVisionForConditionalGeneration(config).to(dtype)  # type: ignore[arg-type]  # decorator loses self
+        model = QVisionForConditionalGeneration(config).to(dtype)  # type: ignore[arg-type]  # stub of .to() drops self
         torch.manual_seed(seed)
         for part in (model.qformer, model.vision_model.projection):
             _draw(model, part)

@@ -285,7 +285,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return output.to_tuple() if return_dict is False else output
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]  # the images, by keyword, go before the rest
+    def generate(  # type: ignore[override]  # takes images by keyword
         self,
         inputs: Tensor | None = None,
         generation_config: Any = None,
@@ -313,7 +313,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
             visual_tokens = self.encode_images(pixel_values)
         assert visual_tokens is not None
         memory = self.image_memory(visual_tokens)
-        return super().generate(inputs, generation_config, image_memory=memory, **options)  # type: ignore[misc]  # self is a protocol
+        return super().generate(inputs, generation_config, image_memory=memory, **options)  # type: ignore[misc]  # stub wants a protocol
 
     def _encode(
         self, pixel_values: Tensor, *, output_attentions: bool
