@@ -20,6 +20,7 @@ from qvft.data.rows import training_rows
 from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model, load_processor
 from qvft.setup.feature_cache import cache_features
+from qvft.training.batches.numbered_rows import RowDataset
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.objectives.language import LanguageModelling
 
@@ -54,11 +55,10 @@ def main(epochs: int = 8) -> list[float]:
     collator = Collator(template, processor.image_processor, 10_000_000, packer=packer)
     images = [sample.image for sample in samples]
     cached = cache_features(model, collator, images, vit=base.id)  # the ViT runs here, once
-    rows = list(enumerate(training_rows(samples)))
-    order = GroupedSampler([row.sample.id for _, row in rows], group_size=3, seed=0)
-    loader = DataLoader(
-        rows, sampler=order, batch_size=12, collate_fn=replace(collator, features=cached)
-    )
+    rows = training_rows(samples)
+    order = GroupedSampler([row.sample.id for row in rows], group_size=3, seed=0)
+    collate = replace(collator, features=cached)
+    loader = DataLoader(RowDataset(rows), sampler=order, batch_size=12, collate_fn=collate)
 
     objective = LanguageModelling(model).train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]

@@ -11,12 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, shown, stderr
 from qvft.terminal import program
+
+if TYPE_CHECKING:
+    from qvft.inference.predict_to_file import Written
 
 PROMPT = "a photo of a {}"
 
@@ -86,6 +90,9 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         require_contrast(opened)
 
     # All mistakes that can be told without torch have been told.
+    asked: Any  # what the functions take beside model and rows: classes, or fields of `generate`
+    lines_of: Callable[..., Iterator[str]]
+    write: Callable[..., Written]
     if given.classes is not None:
         from qvft.evaluation.zero_shot import (
             Classes,

@@ -23,15 +23,18 @@ def quantize_in_place(model: PreTrainedModel, config: BitsAndBytesConfig) -> Non
         if not isinstance(module, Linear4bit):
             continue
         old = linear.pop(name)
-        module.weight = Params4bit(
+        weight = Params4bit(
             old.weight.data,
             requires_grad=False,
             quant_type=config.bnb_4bit_quant_type,
             compress_statistics=config.bnb_4bit_use_double_quant,
             module=module,
-        ).to(old.weight.device)
+        )
+        # Moving is what quantises. bitsandbytes annotates its overloads of `to` with a free type.
+        module.weight = weight.to(old.weight.device)  # type: ignore[misc]
         module.bias = old.bias
         module.train(old.training)
     # Loading leaves these marks, by which PEFT chooses its layers.
-    model.is_loaded_in_4bit = model.is_quantized = True
+    for mark in ("is_loaded_in_4bit", "is_quantized"):
+        setattr(model, mark, True)
     keep_layout(model)

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -109,14 +110,15 @@ def _plain(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
     # transformers' own forward expects one type throughout; the bridge is float32 here.
     types = {p.dtype for p in loaded.model.parameters() if p.is_floating_point()}
     mixed = torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=len(types) > 1)
+    model: Any = loaded.model  # of a class that has `generate`, in each family
     texts = []
     for row in rows:
         image = decode(row.sample.image, max_pixels=recipe.data.max_image_pixels)
         prompt = template.written_prompt(row.kind, row.question)
         inputs = loaded.processor(images=image, text=prompt, return_tensors="pt")
         with mixed:
-            ids = loaded.model.generate(
-                **inputs.to(loaded.model.device), **generation[row.kind], eos_token_id=stop
+            ids = model.generate(
+                **inputs.to(model.device), **generation[row.kind], eos_token_id=stop
             )
         texts.append(template.decode(ids[0, inputs["input_ids"].shape[1] :].tolist()))
     return texts

@@ -7,10 +7,12 @@ import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
 from qvft.benchmark.machine import resident_peak
 from qvft.models.flex_attention import use_flex, uses_flex
@@ -50,7 +52,7 @@ WAYS = {
 class Steps:
     """Steps on one model, in whichever way."""
 
-    def __init__(self, model: nn.Module, *, bf16: bool) -> None:
+    def __init__(self, model: PreTrainedModel, *, bf16: bool) -> None:
         self.model, self.bf16 = model, bf16
         self.place = model.device
         self.objective = LanguageModelling(model).train()
@@ -139,7 +141,9 @@ class Steps:
         Plain practice has neither, and operations are counted of what is neither."""
         flex = uses_flex(self.model)
         if flex:
-            self.model.language_model.set_attn_implementation("sdpa")
+            cast(
+                PreTrainedModel, self.model.get_submodule("language_model")
+            ).set_attn_implementation("sdpa")
         try:
             with torch.compiler.set_stance("force_eager"):
                 yield

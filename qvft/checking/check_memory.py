@@ -48,9 +48,10 @@ def config_of(recipe: Recipe) -> PretrainedConfig:
     model = recipe.model
     if model.decoder is not None:
         return published_qvision(model.id, model.decoder) or base_of(recipe).config
-    known = known_configs().get(model.id)
-    if known is not None and model.text_branch is not None:
-        known = question_config(known, model.text_branch)
+    published = known_configs().get(model.id)
+    known: PretrainedConfig | None = published
+    if published is not None and model.text_branch is not None:
+        known = question_config(published, model.text_branch)
     if known is None:
         return base_of(recipe).config
     return config_with_queries(known, model.query_tokens or known.num_query_tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import RenderableType
@@ -113,7 +114,7 @@ def _images_and_texts(splits: Sequence[SplitFindings]) -> Table:
         for place in range(ANSWERS):
             if any(_common(split, place) != "–" for split in splits):
                 title = "most frequent answers" if place == 0 else ""
-                add(title, lambda s, place=place: _common(s, place))
+                add(title, partial(_common, place=place))
         add("questions whose answer is new", lambda s: _answer(s, _unseen))
     add("characters lost by the tokenizer", lambda s: _characters(s, "lost"))
     if any(split.quality.spelling["broken"] for split in splits):

@@ -157,7 +157,7 @@ def _of_pairs(
     input_ids, text_mask = encoded
     found = [
         matching_scores(
-            aligned.loaded.model,
+            aligned.loaded.blip2,
             aligned.branch.heads,
             features=features[image.to(features.device)],
             input_ids=input_ids[text.to(input_ids.device)],

@@ -58,7 +58,9 @@ def _have_ten_answers(rows: Sequence[PredictionRow]) -> bool:
 
 def _without_ten_answers(rows: Sequence[PredictionRow]) -> DataError | None:
     other = next((row for row in rows if len(row.references) != TEN_ANSWERS), None)
-    return other and DataError(
+    if other is None:
+        return None
+    return DataError(
         f"question {other.id!r} has {len(other.references)} answers",
         expected=f"{TEN_ANSWERS} human answers for VQA accuracy",
         do="use the metrics `answers` instead",

@@ -79,6 +79,7 @@ def _prefixes(
     """The prefix of each image that shares one, decoded together."""
     if not any(sharing):
         return iter([None] * len(sharing))
+    assert states is not None, "an image that shares is usable"
     found = iter(decode_prefix(model, states[torch.tensor(sharing)], head))
     return iter([next(found).clone() if shares else None for shares in sharing])
 
@@ -91,6 +92,7 @@ def _chunks(
     workers: int,
 ) -> Iterator[tuple[Tensor | None, Sequence[ImageError | None]]]:
     """States (I, ...) of the usable images of each chunk, and for every image what is wrong."""
+    states: Tensor | None
     if collator.features is not None:
         for start in range(0, len(sources), size):
             features = collator.features(sources[start : start + size])

@@ -47,10 +47,11 @@ def tried_fields(
     """
     over = dict(fields or {})
     settings = generation_fields(recipe, over)
-    for kind, decode, section in (
+    sections: tuple[tuple[Kind, Decode, str], ...] = (
         ("caption", recipe.eval.caption, "eval.caption"),
         ("question", recipe.eval.answer, "eval.answer"),
-    ):
+    )
+    for kind, decode, section in sections:
         key = _key(decode, section, over, where)
         require_positions(
             recipe, base, settings[kind]["max_new_tokens"], where=key("max_new_tokens")

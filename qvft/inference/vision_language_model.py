@@ -213,7 +213,7 @@ class VisionLanguageModel:
 
 def _sources(images: ImageLike | Iterable[ImageLike]) -> list[ImageSource]:
     one = isinstance(images, ImageLike) or not isinstance(images, Iterable)
-    listed: Iterable[Any] = [images] if one else images  # type: ignore[assignment, list-item]
+    listed: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
     return [image_source(image, where="images") for image in listed]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -65,7 +65,7 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
     finally:
         # From the outermost inwards, since setting a model sets those in it too.
         for name, kernel in before.items():
-            model.get_submodule(name).set_attn_implementation(kernel)
+            cast(PreTrainedModel, model.get_submodule(name)).set_attn_implementation(kernel)
 
 
 def attention_kernels(model: PreTrainedModel) -> dict[str, str]:

@@ -10,14 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Blip2ForConditionalGeneration
+from transformers import Blip2ForConditionalGeneration, InstructBlipForConditionalGeneration
 
 from qvft.errors import QvftError
 from qvft.models.kv_cache import CACHE
 from qvft.models.prefix_cache import cache_of, copies, goes_on, keys_values
 
+WithPrefix = Blip2ForConditionalGeneration | InstructBlipForConditionalGeneration
+"""Classes whose visual prefix stands in front of the text in the decoder."""
 
-def encode_vision(model: Blip2ForConditionalGeneration, pixel_values: Tensor) -> Tensor:
+
+def encode_vision(model: WithPrefix, pixel_values: Tensor) -> Tensor:
     """ViT features (I, P + 1, width) of normalised images (I, 3, height, width).
 
     Outside of autograd when every ViT weight is frozen.
@@ -71,7 +74,7 @@ def embed_rows(
 
 
 def insert_prefix(
-    model: Blip2ForConditionalGeneration, input_ids: Tensor, *, prefix: Tensor, image_index: Tensor
+    model: WithPrefix, input_ids: Tensor, *, prefix: Tensor, image_index: Tensor
 ) -> Tensor:
     """The decoder's input (B, L, D): token embeddings, the visual prefix where `<image>` stands.
 
@@ -96,7 +99,7 @@ def insert_prefix(
 
 
 def decode_hidden(
-    model: Blip2ForConditionalGeneration,
+    model: WithPrefix,
     embeds: Tensor,
     attention_mask: Tensor,
     *,
@@ -153,7 +156,7 @@ def generate(
 
 
 def generate_after(
-    model: Blip2ForConditionalGeneration, embeds: Tensor, attention_mask: Tensor, **settings: Any
+    model: WithPrefix, embeds: Tensor, attention_mask: Tensor, **settings: Any
 ) -> Any:
     """What the decoder writes after embedded rows (B, L, D); new tokens only."""
     return model.language_model.generate(

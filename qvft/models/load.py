@@ -6,12 +6,18 @@ import copy
 import importlib
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel, set_seed
+from transformers import (
+    AutoProcessor,
+    InstructBlipConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    set_seed,
+)
 
 from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint, not_found
@@ -20,6 +26,7 @@ from qvft.models.quantize import keep_layout, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.build import graft_model, graft_processor
 from qvft.models.qvision.components import from_components
+from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.processing import processor_from_components
 from qvft.models.qvision.published import published_processor
 from qvft.models.qvision.published_weights import read_published
@@ -60,14 +67,14 @@ def load_model(
     Raises:
         ModelError: weights are missing, are not safetensors, or do not fit the configuration.
     """
+    place = device or torch.device("cpu")
     if random_seed is not None:
-        return _fresh_model(base, random_seed, dtype, attention).to(device or "cpu").eval()
+        return _on(_fresh_model(base, random_seed, dtype, attention), place).eval()
     quantization = None
     if quantize != "none":
         quantization = quantization_config(
             base.family, quantize, double=double_quantize, compute_dtype=dtype
         )
-    place = device or torch.device("cpu")
     if base.decoder is not None:
         if quantization is not None:
             raise ModelError(
@@ -88,8 +95,8 @@ def load_model(
     config = copy.deepcopy(base.config)
     config.num_query_tokens = base.stored_queries or config.num_query_tokens
     if base.graft is not None:
-        graft = replace(base.graft, config=config)
-        model = graft_model(
+        graft = replace(base.graft, config=cast(InstructBlipConfig, config))
+        model: PreTrainedModel = graft_model(
             graft, dtype=dtype, attention=attention, device=place, quantization=quantization
         )
     else:
@@ -102,7 +109,7 @@ def load_model(
 def _placed(family: Family, model: PreTrainedModel, place: torch.device | None) -> PreTrainedModel:
     """The model in evaluation mode, its bridge in float32; None leaves it where it is."""
     if place is not None:
-        model = model.to(place)
+        model = _on(model, place)
     _bridge_in_float32(family, model)
     keep_layout(model)
     return model.eval()
@@ -120,7 +127,14 @@ def _stored_model(
     extra: dict[str, Any] = {}
     location: str | None = base.location
     if base.published:
-        location, extra = None, {"state_dict": read_published(base.location, config, base.revision)}
+        location, extra = (
+            None,
+            {
+                "state_dict": read_published(
+                    base.location, cast(QVisionConfig, config), base.revision
+                )
+            },
+        )
     if quantization is not None:
         extra |= {"quantization_config": quantization, "device_map": {"": place}}
     try:
@@ -137,7 +151,11 @@ def _stored_model(
     except (OSError, ValueError, SafetensorError) as error:
         raise not_found(base.id, error) from error
     _check_loading(base.id, loading)
-    return model if quantization is not None else model.to(place)
+    return model if quantization is not None else _on(model, place)
+
+
+def _on(model: PreTrainedModel, place: torch.device) -> PreTrainedModel:
+    return model.to(place)  # type: ignore[arg-type]  # stub of .to() drops self
 
 
 _BRIDGE = ("qformer", "query_tokens", "language_projection")

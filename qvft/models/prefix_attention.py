@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qvft.models.attention_capture import Attention, eager_attention, over_heads, watched
@@ -21,14 +21,16 @@ READING = "the decoder's attention to the visual tokens"
 
 def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tensor]) -> Attention:
     """As `attention.attend`: the positions of a row read earlier ones, visual tokens among them."""
+    qformer = model.get_submodule("qformer")
+    decoder_model = cast(PreTrainedModel, model.get_submodule("language_model")).get_decoder()
     crossing = {
-        number: layer.crossattention.attention
-        for number, layer in enumerate(model.qformer.encoder.layer)
+        number: layer.get_submodule("crossattention.attention")
+        for number, layer in enumerate(cast(nn.ModuleList, qformer.get_submodule("encoder.layer")))
         if layer.has_cross_attention
     }
     decoding = {
-        number: layer.self_attn
-        for number, layer in enumerate(model.language_model.get_decoder().layers)
+        number: layer.get_submodule("self_attn")
+        for number, layer in enumerate(cast(nn.ModuleList, decoder_model.get_submodule("layers")))
     }
     cross: dict[int, Tensor] = {}
     decoder: dict[int, Tensor] = {}
@@ -39,7 +41,7 @@ def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tens
             for number, module in modules.items():
                 hooks.enter_context(watched(module, _keep_weights(kept, number)))
         hooks.enter_context(
-            watched(model.qformer, lambda output: states.append(output.last_hidden_state))
+            watched(qformer, lambda output: states.append(output.last_hidden_state))
         )
         images = encode_images(model, pixel_values)
         embeds = embed_rows(model, rows, images=images, image_index=image_index)
@@ -52,7 +54,7 @@ def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tens
         cross=crossed,
         has_class_token=True,
         grid=(side, side),
-        queries=states[0][:, : model.query_tokens.shape[1]].float(),
+        queries=states[0][:, : model.get_parameter("query_tokens").shape[1]].float(),
         reading=READING,
         limit="",
         text_layers=tuple(decoder),

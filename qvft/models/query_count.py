@@ -32,7 +32,7 @@ def keep_first_queries(model: PreTrainedModel, count: int) -> None:
     Raises:
         ModelError: the model has fewer, or none would be left.
     """
-    queries = model.query_tokens
+    queries = model.get_parameter("query_tokens")
     _check(count, queries.shape[1])
     kept = queries.detach()[:, :count].clone()
     model.query_tokens = nn.Parameter(kept, requires_grad=queries.requires_grad)

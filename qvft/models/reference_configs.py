@@ -7,7 +7,6 @@ Sources: config.json of each hub repository; BLIP-2, arXiv 2301.12597, section 4
 from __future__ import annotations
 
 import torch
-from torch import nn
 from transformers import (
     Blip2Config,
     Blip2QFormerConfig,
@@ -15,6 +14,7 @@ from transformers import (
     InstructBlipConfig,
     OPTConfig,
     PretrainedConfig,
+    PreTrainedModel,
     T5Config,
 )
 
@@ -58,7 +58,7 @@ def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig |
     return question_aware_config(base, word_rows=rows[text_branch], positions=512, pad_id=0)
 
 
-def meta_model(config: PretrainedConfig) -> nn.Module:
+def meta_model(config: PretrainedConfig) -> PreTrainedModel:
     """The model of a configuration on the meta device: names and shapes, no memory."""
     with torch.device("meta"):
         return model_class(family_of(config.model_type))(config)

@@ -17,7 +17,7 @@ def unload_vision(model: nn.Module) -> int:
     memory, so that counting, freezing and saving what was trained go on as before. The ViT cannot
     be run any more.
     """
-    vision = model.vision_model
+    vision = model.get_submodule("vision_model")
     freed = 0
     for parameter in vision.parameters():
         assert not parameter.requires_grad, "a trained ViT is needed"

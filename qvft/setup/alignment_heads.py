@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from transformers import Blip2Config
 
 from qvft.adapters.checkpoint import Alignment, restore_alignment
 from qvft.adapters.manifest import alignment_entry, read_manifest
@@ -87,7 +88,7 @@ def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> TextBranch:
     """
     entry = alignment_entry(adapter, read_manifest(adapter))
     config = text_config(
-        loaded.model,
+        loaded.blip2,
         vocab_size=entry["vocab_size"],
         pad_id=entry["pad_id"],
         positions=entry["positions"],
@@ -145,7 +146,7 @@ def _fresh(
     recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
 ) -> AlignmentHeads:
     return fresh_heads(
-        loaded.model,
+        loaded.blip2,
         vocab_size=loaded.base.config.text_config.vocab_size,
         pad_id=tokenizer.pad_token_id,
         positions=MAX_TOKENS,
@@ -160,8 +161,8 @@ def _stored(
     """Heads of the text branch's checkpoint."""
     base = _checkpoint(recipe)
     found = heads_from_retrieval(
-        loaded.model,
-        config=base.config,
+        loaded.blip2,
+        config=cast(Blip2Config, base.config),
         files=weight_files(base),
         source=base.id,
         text_generation=text_generation,

@@ -35,20 +35,20 @@ class AlignmentModel:
         for start in range(0, len(texts), batch_size):
             ids, mask = self.encode(texts[start : start + batch_size])
             parts.append(
-                text_embeddings(self.loaded.model, self.branch.heads, input_ids=ids, text_mask=mask)
+                text_embeddings(self.loaded.blip2, self.branch.heads, input_ids=ids, text_mask=mask)
             )
         return torch.cat(parts)
 
     @torch.no_grad()
     def features(self, pixels: Tensor) -> Tensor:
         """ViT features (I, P, width) of normalised images."""
-        model = self.loaded.model
+        model = self.loaded.blip2
         return encode_vision(model, pixels.to(model.device, model.dtype))
 
     @torch.no_grad()
     def image_vectors(self, pixels: Tensor) -> Tensor:
         """Unit vectors (I, Q, E) float32 of normalised images."""
-        states = query_states(self.loaded.model, self.features(pixels))
+        states = query_states(self.loaded.blip2, self.features(pixels))
         return image_embeddings(self.branch.heads, states)
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import PreTrainedModel
+from transformers import Blip2ForConditionalGeneration, PreTrainedModel
 
 from qvft.adapters.checkpoint import LORA, Provenance, check_base, restore_checkpoint
 from qvft.adapters.fingerprints import require_untouched
@@ -47,6 +47,11 @@ class Loaded:
     processor: Any
     template: PromptTemplate
     collator: Collator
+
+    @property
+    def blip2(self) -> Blip2ForConditionalGeneration:
+        """The model, for what is refused with any family but `blip2`."""
+        return cast(Blip2ForConditionalGeneration, self.model)
 
 
 def device() -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from qvft.disk import replaced_folder, saving
 from qvft.json_files import drop_torn_line
@@ -64,7 +65,7 @@ def run_phases(
             if final is not None:
                 restore_weights(final)
             else:
-                with trackers_named(setup.arguments.report_to):
+                with trackers_named(cast(list[str], setup.arguments.report_to)):
                     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
             if trainer.is_world_process_zero():
                 clear(checkpoints)

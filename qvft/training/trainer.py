@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.data_loader import prepare_data_loader
 from numpy import isfinite
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedModel
 
 from qvft.errors import NonFiniteLossError
 from qvft.training.activations import lean_activations
 from qvft.training.batches.augmented_views import EpochNumbers
 from qvft.training.batches.loader_workers import with_own_seeds
-from qvft.training.batches.numbered_rows import EpochOrder
+from qvft.training.batches.numbered_rows import EpochOrder, RowDataset
 from qvft.training.batches.padding_sampler import Filled
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.batches.streamed import Handed, StreamedBatches
@@ -92,7 +93,8 @@ class QFormerTrainer(TrainerInternals):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
         if self.optimizer is None:
-            cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            objective = cast(PreTrainedModel, self.model)  # any module does
+            cls, options = self.get_optimizer_cls_and_kwargs(self.args, objective)
             self.optimizer = cls(self._groups, **options)
         return self.optimizer
 
@@ -105,7 +107,7 @@ class QFormerTrainer(TrainerInternals):
             order = Filled(order, multiple=self.args.train_batch_size * processes)
         return self._ordered(order, dataset)
 
-    def _ordered(self, order: Any, dataset: Dataset) -> Sampler:
+    def _ordered(self, order: Any, dataset: RowDataset) -> Sampler:
         """The order as the dataset is asked by it; its epoch follows the training's."""
         self._order = order if dataset.views is None else EpochNumbers(order, len(dataset))
         return self._order
@@ -196,7 +198,8 @@ class QFormerTrainer(TrainerInternals):
         outputs = model(**{key: value for key, value in inputs.items() if key != "row_index"})
         if "losses" in outputs:
             self._note(outputs["losses"])
-            counts = {LANGUAGE: num_items_in_batch, **self._counts}
+            language = {} if num_items_in_batch is None else {LANGUAGE: num_items_in_batch}
+            counts: dict[str, Tensor | int] = {**language, **self._counts}
             assert self._objective is not None
             loss = combined_loss(outputs["losses"], self._objective.weights, counts)
         else:

@@ -18,6 +18,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from qvft.disk import saving
 from qvft.models.sharded_weights import is_sharded
+from qvft.training.batches.numbered_rows import RowDataset
 from qvft.training.checkpoints import STATE, NewCheckpoint
 from qvft.training.distributed.fsdp import lay_out_state, whole_state
 from qvft.training.unpickling_safety import require_plain_states
@@ -48,6 +49,11 @@ class TrainerInternals(Trainer):
         restore_weights: reads them back from one.
         further arguments: as `transformers.Trainer`.
     """
+
+    # Of what Trainer declares, what qvft gives it.
+    model: nn.Module
+    train_dataset: RowDataset
+    eval_dataset: RowDataset
 
     def __init__(
         self,
@@ -93,7 +99,7 @@ class TrainerInternals(Trainer):
         Raises:
             FailedError: it could not be written; earlier checkpoints are untouched.
         """
-        new = NewCheckpoint(Path(self.args.output_dir), self.state.global_step)
+        new = NewCheckpoint(self._output_dir(), self.state.global_step)
         best = self.state.best_model_checkpoint
         with saving(new.path, kept="those before it are whole; go on with train.resume=auto"):
             if self.args.should_save:
@@ -124,12 +130,17 @@ class TrainerInternals(Trainer):
         self._save(output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self._save_weights(Path(output_dir or self.args.output_dir))
+        self._save_weights(Path(output_dir) if output_dir else self._output_dir())
+
+    def _output_dir(self) -> Path:
+        assert self.args.output_dir is not None, "TrainingArguments has a default"
+        return Path(self.args.output_dir)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self._sharded:
             super()._save_optimizer_and_scheduler(output_dir)
             return
+        assert self.optimizer is not None and self.lr_scheduler is not None, "training has begun"
         optimizer = whole_state(self.optimizer)
         if self.args.should_save:
             torch.save(optimizer, Path(output_dir, OPTIMIZER_NAME))
@@ -138,6 +149,7 @@ class TrainerInternals(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._sharded:
+            assert self.optimizer is not None, "training has begun"
             lay_out_state(self.optimizer)
 
     def _load_from_checkpoint(
@@ -147,4 +159,5 @@ class TrainerInternals(Trainer):
         self._restore_weights(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None, "asked for only where there is one"
         self._restore_weights(Path(self.state.best_model_checkpoint))

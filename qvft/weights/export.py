@@ -161,7 +161,7 @@ def _export_retrieval(run_dir: Path, folder: Path, ingredients: Ingredients) -> 
     branch = saved_branch(adapter, recipe, loaded)
     written = fill_retrieval(
         folder,
-        loaded.model,
+        loaded.blip2,
         branch.heads,
         image_processor=loaded.processor.image_processor,
         tokenizer=branch.tokenizer,

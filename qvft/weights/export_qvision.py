@@ -6,7 +6,7 @@ import gc
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from qvft.errors import VerificationError
 from qvft.log import get_logger
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.load import load_model, load_processor
+from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.publish import require_publishable, write_bases
 from qvft.models.qvision.published import gpt_neo_place, tokenizer_place
 from qvft.models.qvision.published_weights import published_keys, read_published
@@ -39,13 +40,14 @@ def export_published(run_dir: Path, folder: Path, ingredients: Ingredients) -> d
         VerificationError: what was written is not what was planned, or behaves otherwise.
     """
     base = ingredients.base
-    require_publishable(base.config)
+    config = cast(QVisionConfig, base.config)
+    require_publishable(config)
     rows = require_rows(ingredients.recipe, base)
     require_room(folder.parent, ingredients.weights, ingredients.written)
     processor = processor_of(ingredients.recipe, base)
     plan = _write_weights(folder, ingredients)
     gpt_neo, tokenizer = _places(base)
-    write_bases(folder, base.config, processor, gpt_neo=gpt_neo, tokenizer=tokenizer)
+    write_bases(folder, config, processor, gpt_neo=gpt_neo, tokenizer=tokenizer)
     weights = _verify_weights(folder, ingredients, plan)
     logger.info("asking base and adapter about real samples")
     reference = reference_outputs(
@@ -100,7 +102,7 @@ def _value(
 
 def _verify_weights(folder: Path, ingredients: Ingredients, plan: MergePlan) -> int:
     """Reads the files again and holds each weight against the plan; returns how many there are."""
-    written = read_published(str(folder), ingredients.base.config)
+    written = read_published(str(folder), cast(QVisionConfig, ingredients.base.config))
     _, weights = base_weights(ingredients)
     for name, tensor in written.items():
         owner = plan.owners.get(name, name)

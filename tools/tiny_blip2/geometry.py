@@ -148,7 +148,7 @@ def tiny_tokenizer(texts: Iterable[str]) -> GPT2Tokenizer:
     learnt = json.loads(bpe.to_str())["model"]
     tokenizer = GPT2Tokenizer(
         vocab=learnt["vocab"],
-        merges=[tuple(pair) for pair in learnt["merges"]],
+        merges=[tuple(pair) for pair in learnt["merges"]],  # type: ignore[misc]  # typed as text
         unk_token="<unk>",
         bos_token="</s>",
         eos_token="</s>",

@@ -11,6 +11,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ from qvft.log import exit_status
 from qvft.setup.resolve_model import load_resolved, resolve_model
 from tools.tiny_blip2.drawn import Scene, Thing, draw, sample_scene
 from tools.tiny_blip2.drawn.texts import NUMBER_WORDS
-from tools.tiny_blip2.scene_format import read
+from tools.tiny_blip2.scene_format import DrawnImage, read
 
 SCENES_SEED = 2
 """Other scenes than those that the bundled model was trained on."""
@@ -188,7 +189,7 @@ def pointing(
             thing = thing_asked_about(scene, row.question or "")
             if found is None or thing is None:
                 continue
-            grid, size_px = found.map.shape, row.sample.image.size_px
+            grid, size_px = found.map.shape, cast(DrawnImage, row.sample.image).size_px
             regions = [patches_of(thing_region(scene, one, size_px), grid) for one in scene.things]
             asked, any_thing = regions[scene.things.index(thing)], np.logical_or.reduce(regions)
             hits.append(points_at(found.map, asked))

@@ -27,7 +27,9 @@ class SceneObjective(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        self.heads = SceneHeads(model.vision_model, model.config.vision_config.hidden_size)
+        self.heads = SceneHeads(
+            model.get_submodule("vision_model"), model.config.vision_config.hidden_size
+        )
 
     def forward(self, *, pixel_values: Tensor, **places: Tensor) -> dict[str, Tensor]:
         """As `LanguageModelling.forward`; an image counts as one item.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure, FigureBase, SubFigure
 
 from qvft.evaluation.explanation.cosines import Cosines
 from qvft.evaluation.explanation.maps import Explanation, FloatArray
@@ -23,7 +25,7 @@ _COSINES_IN = 2.0
 _TITLE_IN = 0.6
 """Height of a part's heading, with the titles of its first panels."""
 _HEAT = "inferno"
-_PLAIN = {"parse_math": False}
+_PLAIN: Mapping[str, Any] = {"parse_math": False}
 """A `$` in a text is a dollar, not the start of a formula."""
 
 
@@ -47,17 +49,24 @@ def explanation_figure(
         1.1,
     ]
     figure = Figure(figsize=(_WIDTH_IN, sum(heights)), dpi=120, facecolor="white")
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
-    head, top, bottom, foot = *parts[:3], parts[-1]
+    parts = _subfigures(figure, len(heights), 1, height_ratios=heights)
+    head, top, bottom = parts[:3]
     _heading(head, title, explained.text)
     _words(top, explained, image, heights[1], rows=word_rows)
-    overview, matrix = bottom.subfigures(1, 2, width_ratios=[7, 4])
+    overview, matrix = _subfigures(bottom, 1, 2, width_ratios=[7, 4])
     _queries(overview, explained, image, heights[2], rows=query_rows)
     _similarity(matrix, explained, heights[2])
     if explained.cosines:
         _cosines(parts[3], explained.cosines, image, heights[3])
-    foot.text(0.02, 0.92, method_text(explained, model), va="top", size=8, color="#444", **_PLAIN)
+    parts[-1].text(
+        0.02, 0.92, method_text(explained, model), va="top", size=8, color="#444", **_PLAIN
+    )
     return figure
+
+
+def _subfigures(figure: FigureBase, *shape: int, **options: Any) -> list[SubFigure]:
+    """Several in one row or column, which matplotlib types as one."""
+    return list(cast(Sequence[SubFigure], figure.subfigures(*shape, **options)))
 
 
 def figure_bytes(figure: Figure, form: str) -> bytes:

@@ -45,7 +45,7 @@ class Retrieval(evaluate.Metric):
         owner = np.empty(widths[0], dtype=np.int64)
         for image, own in enumerate(references):
             owner[list(own)] = image
-        scores = retrieval_scores(np.array(predictions, dtype=np.float64), owner)
+        scores = retrieval_scores(np.array(predictions, dtype=np.float64), owner.tolist())
         directions = {"image_to_text": scores.image_to_text, "text_to_image": scores.text_to_image}
         figures: dict[str, float] = {
             f"{direction}_recall_at_{cutoff}": value

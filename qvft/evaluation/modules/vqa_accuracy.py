@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import evaluate
 
 from qvft.errors import DataError
-from qvft.evaluation.metrics.vqa import vqa_accuracy
+from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
 from qvft.evaluation.modules.features import TEXTS, described
 
 RULES = ("2017", "2021")
@@ -34,7 +34,7 @@ class VqaAccuracy(evaluate.Metric):
     ) -> dict[str, float | str]:
         if not len(predictions):
             raise DataError("no predictions", expected="an answer and its references, or more")
-        rules = "2021" if self.config_name == "2021" else "2017"
+        rules: Rules = "2021" if self.config_name == "2021" else "2017"
         found = [
             vqa_accuracy(prediction, answers, rules=rules)
             for prediction, answers in zip(predictions, references, strict=True)

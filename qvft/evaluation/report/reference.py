@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from qvft.evaluation.comparison import METHOD
 from qvft.evaluation.evaluation_facts import Part
@@ -133,9 +133,10 @@ def _inner(annotation: Any, mark: str) -> Iterator[tuple[type[Part], str]]:
     """Classes in an annotation, with `[]` behind the key for lists and `.NAME` for mappings."""
     if isinstance(annotation, type) and issubclass(annotation, Part):
         yield annotation, mark
-    origin = getattr(annotation, "__origin__", None)
+    marks: dict[Any, str] = {list: "[]", dict: ".NAME"}
+    inner = marks.get(get_origin(annotation), mark)
     for option in get_args(annotation):
-        yield from _inner(option, {list: "[]", dict: ".NAME"}.get(origin, mark))
+        yield from _inner(option, inner)
 
 
 def _type(described: dict[str, Any]) -> str:

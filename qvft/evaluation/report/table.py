@@ -108,10 +108,8 @@ def comparison_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
     table.add_column("metric")
     for name in reports:
         table.add_column(name, justify="right")
-    blind = next(
-        (r["baselines"]["blind"] for r in reversed(reports.values()) if "blind" in r["baselines"]),
-        None,
-    )
+    blinds = [r["baselines"]["blind"] for r in reports.values() if "blind" in r["baselines"]]
+    blind = blinds[-1] if blinds else None
     if blind is not None:
         table.add_column("blind", justify="right")
     everything = {key for report in reports.values() for key in report["metrics"]}

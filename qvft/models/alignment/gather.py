@@ -46,11 +46,17 @@ def gathered(rows: Tensor, counts: list[int]) -> Tensor:
     return _Gather.apply(rows, counts) if is_distributed() else rows
 
 
+class _Context(FunctionCtx):
+    """What `_Gather` keeps from forward to backward."""
+
+    counts: list[int]
+
+
 class _Gather(torch.autograd.Function):
     """All-gather of unequal numbers of rows; backward adds up over processes and takes its own."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, rows: Tensor, counts: list[int]) -> Tensor:
+    def forward(ctx: _Context, rows: Tensor, counts: list[int]) -> Tensor:
         ctx.counts = counts
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
@@ -59,7 +65,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         ends = list(accumulate(ctx.counts))

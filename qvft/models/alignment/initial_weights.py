@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig
 
 from qvft.errors import ModelError
-from qvft.models.alignment.heads import AlignmentHeads, TextFeedForward
+from qvft.models.alignment.heads import AlignmentHeads
 
 SHARED = ("vision_model.", "qformer.", "query_tokens")
 """Prefixes of retrieval weights that the generation model has of its own."""
@@ -55,17 +56,22 @@ def retrieval_name(name: str) -> str:
     return f"qformer.encoder.layer.{name[12:]}" if name.startswith("text_layers.") else name
 
 
+def qformer_config(config: Blip2Config) -> Blip2QFormerConfig:
+    """The Q-Former's part of a configuration; until it is built, transformers types it as more."""
+    return cast(Blip2QFormerConfig, config.qformer_config)
+
+
 def text_config(
-    model: Blip2ForConditionalGeneration, *, vocab_size: int, pad_id: int, positions: int
+    model: Blip2ForConditionalGeneration, *, vocab_size: int, pad_id: int | None, positions: int
 ) -> Blip2QFormerConfig:
     """The model's Q-Former configuration with a text branch.
 
     Args:
         vocab_size: size of the text branch's tokenizer.
-        pad_id: its padding token.
+        pad_id: its padding token; None: the checkpoint names none.
         positions: tokens of the longest text.
     """
-    config = copy.deepcopy(model.config.qformer_config)
+    config = copy.deepcopy(qformer_config(model.config))
     config.vocab_size, config.pad_token_id = vocab_size, pad_id
     config.max_position_embeddings, config.use_qformer_text_input = positions, True
     return config
@@ -111,9 +117,10 @@ def fresh_heads(
     return heads.to(model.query_tokens.device)
 
 
-def _copy_query_half(text_layer: TextFeedForward, layer: nn.Module) -> None:
-    text_layer.intermediate.load_state_dict(layer.intermediate_query.state_dict())
-    text_layer.output.load_state_dict(layer.output_query.state_dict())
+def _copy_query_half(text_layer: nn.Module, layer: nn.Module) -> None:
+    for part in ("intermediate", "output"):
+        query_half = layer.get_submodule(f"{part}_query")
+        text_layer.get_submodule(part).load_state_dict(query_half.state_dict())
 
 
 def heads_from_retrieval(
@@ -139,8 +146,8 @@ def heads_from_retrieval(
         ModelError: its Q-Former has another geometry than the model's, or a key is missing,
             unknown or of another shape.
     """
-    _check_geometry(model.config.qformer_config, config.qformer_config, source)
-    theirs = config.qformer_config
+    theirs = qformer_config(config)
+    _check_geometry(qformer_config(model.config), theirs, source)
     qformer = text_config(
         model,
         vocab_size=theirs.vocab_size,

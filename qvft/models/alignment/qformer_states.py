@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 from torch.utils.checkpoint import checkpoint
-from transformers import Blip2ForConditionalGeneration
+from transformers import Blip2ForConditionalGeneration, Blip2QFormerModel
+from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerLayer
 
 from qvft.models.alignment.attention_masks import Kind, visibility
-from qvft.models.alignment.heads import AlignmentHeads, TextFeedForward
+from qvft.models.alignment.heads import AlignmentHeads
 
 
 def text_states(
@@ -125,7 +126,7 @@ def generation_logits(
 
 
 def _run(
-    qformer: nn.Module,
+    qformer: Blip2QFormerModel,
     heads: AlignmentHeads,
     embeds: Tensor,
     seen: Tensor,
@@ -154,8 +155,8 @@ def _run(
 
 
 def _layer(
-    layer: nn.Module,
-    text_layer: TextFeedForward,
+    layer: Blip2QFormerLayer,
+    text_layer: nn.Module,
     hidden: Tensor,
     mask: Tensor,
     features: Tensor | None,
@@ -180,7 +181,7 @@ def _one_row(nothing: Tensor) -> Tensor:
     return pad(nothing, (0, 0, 0, 0, 0, 1))
 
 
-def _attention_mask(qformer: nn.Module, seen: Tensor, dtype: torch.dtype) -> Tensor:
+def _attention_mask(qformer: Blip2QFormerModel, seen: Tensor, dtype: torch.dtype) -> Tensor:
     """`seen` (N, 1, L, L) as the Q-Former's attention kernel takes it: bool, or for the eager one
     what is added to its scores."""
     if qformer.config._attn_implementation != "eager":

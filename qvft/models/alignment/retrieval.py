@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,12 +14,13 @@ from transformers import (
     Blip2ForConditionalGeneration,
     Blip2ForImageTextRetrieval,
     Blip2Processor,
+    Blip2VisionConfig,
 )
 
 from qvft.errors import VerificationError
 from qvft.files import require_space
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.initial_weights import OURS, retrieval_name
+from qvft.models.alignment.initial_weights import OURS, qformer_config, retrieval_name
 from qvft.models.alignment.qformer_states import (
     image_embeddings,
     matching_logits,
@@ -60,9 +61,10 @@ def retrieval_config(
 ) -> Blip2Config:
     """The configuration of the retrieval model."""
     config = copy.deepcopy(model.config)
-    attention = config.qformer_config._attn_implementation
-    config.qformer_config = copy.deepcopy(heads.config)
-    config.qformer_config._attn_implementation = attention
+    attention = qformer_config(config)._attn_implementation
+    with_text = copy.deepcopy(heads.config)
+    with_text._attn_implementation = attention
+    config.qformer_config = with_text
     config.image_text_hidden_size = heads.embedding_width
     config.architectures = ["Blip2ForImageTextRetrieval"]
     config.dtype = dtype
@@ -160,7 +162,9 @@ def fill_retrieval(
 
 def _loaded_again(folder: Path, state: dict[str, Tensor]) -> Blip2ForImageTextRetrieval:
     """The folder's model as plain transformers loads it, its weights compared with `state`."""
-    plain, loading = Blip2ForImageTextRetrieval.from_pretrained(folder, output_loading_info=True)
+    # Typed as a model alone, though it is a pair with `output_loading_info`.
+    pair = Blip2ForImageTextRetrieval.from_pretrained(folder, output_loading_info=True)
+    plain, loading = cast(tuple[Blip2ForImageTextRetrieval, dict[str, Any]], pair)
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]]
     loaded = plain.state_dict()
     wrong += [
@@ -183,7 +187,7 @@ def largest_difference(
     assert not (model.training or heads.training)
     pixels, input_ids, text_mask = _probe(model, heads)
     device = model.query_tokens.device
-    plain = plain.to(device)
+    plain = plain.to(device)  # type: ignore[arg-type]  # stub of .to() drops self
     features = model.vision_model(pixel_values=pixels.to(device, model.dtype)).last_hidden_state
     texts = {"input_ids": input_ids.to(device), "text_mask": text_mask.to(device)}
     images = image_embeddings(heads, query_states(model, features))
@@ -192,6 +196,7 @@ def largest_difference(
         matching_logits(model, heads, features=features, **texts),
     ]
     image_id, queries = plain.config.image_token_index, model.query_tokens.shape[1]
+    assert image_id is not None, "`retrieval_config` names it"
     inputs = {
         "pixel_values": pixels.to(device, plain.dtype),
         "input_ids": _with_image_tokens(texts["input_ids"], image_id, queries),
@@ -211,7 +216,7 @@ def _probe(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Noise (2, 3, size, size), token ids (2, 6) and their mask, the same each time."""
     generator = torch.Generator().manual_seed(0)
-    size = model.config.vision_config.image_size
+    size = cast(Blip2VisionConfig, model.config.vision_config).image_size
     height, width = size if isinstance(size, list | tuple) else (size, size)
     pixels = torch.randn(2, 3, height, width, generator=generator)
     input_ids = torch.randint(heads.config.vocab_size, (2, 6), generator=generator)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import (
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
+    InstructBlipQFormerConfig,
 )
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -35,7 +36,7 @@ def graft_state(graft: Graft) -> dict[str, Tensor]:
             keys = {origin.key for origin in weights.values() if origin.source == source}
             held[source] = checkpoint.tensors(keys)
     generator = torch.Generator().manual_seed(graft.seed)
-    scale = graft.config.qformer_config.initializer_range
+    scale = cast(InstructBlipQFormerConfig, graft.config.qformer_config).initializer_range
     state: dict[str, Tensor] = {}
     taken: set[tuple[str, str]] = set()
     # The order of `weights` is the model's own, so that equal seeds draw equal rows.
@@ -75,7 +76,7 @@ def graft_model(
     if quantization is not None:
         extra["quantization_config"] = quantization
         extra["device_map"] = {"": device or torch.device("cpu")}
-    model, loading = InstructBlipForConditionalGeneration.from_pretrained(
+    pair = InstructBlipForConditionalGeneration.from_pretrained(
         None,
         config=graft.config,
         state_dict=graft_state(graft),
@@ -84,11 +85,15 @@ def graft_model(
         output_loading_info=True,
         **extra,
     )
+    # Typed as a model alone, though it is a pair with `output_loading_info`.
+    model, loading = cast(tuple[InstructBlipForConditionalGeneration, dict[str, Any]], pair)
     # The plan has named every key: anything left here is a mistake of the plan.
     assert not any(
         loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
     ), loading
-    return (model if extra else model.to(device or "cpu")).eval()
+    if not extra:
+        model = model.to(device or "cpu")  # type: ignore[arg-type]  # stub of .to() drops self
+    return model.eval()
 
 
 def graft_processor(graft: Graft) -> InstructBlipProcessor:

@@ -78,7 +78,7 @@ def from_components(
     except ValueError as error:
         raise ModelError(str(error), where=f"{vision} with {decoder}") from error
     with torch.random.fork_rng(devices=[]):
-        model = QVisionForConditionalGeneration(config).to(dtype)
+        model = QVisionForConditionalGeneration(config).to(dtype)  # type: ignore[arg-type]  # stub of .to() drops self
         torch.manual_seed(seed)
         for part in (model.qformer, model.vision_model.projection):
             _draw(model, part)
@@ -129,12 +129,12 @@ def _config(
 
 def _with_rows(language_model: PreTrainedModel, rows: int) -> None:
     """Gives the decoder's vocabulary this many rows; new ones are drawn like those it has."""
-    old = language_model.get_input_embeddings().weight.shape[0]
+    old = language_model.get_input_embeddings().get_parameter("weight").shape[0]
     if rows == old:
         return
     language_model.resize_token_embeddings(rows, mean_resizing=False)
     with torch.no_grad():
-        weight = language_model.get_input_embeddings().weight
+        weight = language_model.get_input_embeddings().get_parameter("weight")
         mean, spread = weight[:old].mean(dim=0), weight[:old].std(dim=0)
         weight[old:] = mean + spread * torch.randn_like(weight[old:])
 
@@ -143,7 +143,7 @@ def _draw(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
     """Draws the weights of a part anew."""
     for module in part.modules():
         for parameter in module.parameters(recurse=False):
-            parameter._is_hf_initialized = False
+            parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # transformers' mark
         model._init_weights(module)
 
 

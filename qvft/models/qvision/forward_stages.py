@@ -44,9 +44,9 @@ def decode_hidden(
     position_ids: Tensor | None = None,
 ) -> Tensor:
     """As `forward_stages.decode_hidden`."""
-    return model.decode(
-        embeds, attention_mask, position_ids=position_ids, use_cache=False
-    ).last_hidden_state
+    decoded = model.decode(embeds, attention_mask, position_ids=position_ids, use_cache=False)
+    assert decoded.last_hidden_state is not None
+    return decoded.last_hidden_state
 
 
 def read_images(

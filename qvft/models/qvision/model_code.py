@@ -21,6 +21,7 @@ CODE = (configuration, encoder, qformer, modeling)
 def write_code(folder: Path) -> None:
     """Puts the model's code beside saved weights and names it in their config.json."""
     for module in CODE:
+        assert module.__file__ is not None, "a module that lies in a file"
         source = Path(module.__file__)
         text = source.read_text(encoding="utf-8").replace(f"from {PACKAGE}", "from .")
         (folder / source.name).write_text(text, encoding="utf-8")

@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.encoder import QVisionEncoder
@@ -71,7 +70,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     config_class = QVisionConfig
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = [
         "QVisionQFormer",
@@ -124,7 +123,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Replaces the language-model head."""
         self.language_model.set_output_embeddings(new_embeddings)
 
-    def get_decoder(self) -> nn.Module:
+    def get_decoder(self) -> PreTrainedModel:
         """The decoder without its head."""
         return self.language_model.get_decoder()
 
@@ -154,7 +153,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
-    ) -> ModelOutput:
+    ) -> BaseModelOutputWithPast:
         """The decoder's output, whose `last_hidden_state` is (B, L, D) behind its last norm.
 
         Args:
@@ -246,9 +245,13 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         if visual_tokens is not None:
             image_memory = self.image_memory(visual_tokens)
+        assert image_memory is not None
+        if input_ids is not None:
+            inputs_embeds = self.embed(input_ids)
+        assert inputs_embeds is not None
         eager = self.get_decoder().config._attn_implementation == "eager"
         decoded = self.decode(
-            self.embed(input_ids) if inputs_embeds is None else inputs_embeds,
+            inputs_embeds,
             attention_mask,
             position_ids=position_ids,
             cache=past_key_values if cache is None else cache,
@@ -256,6 +259,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
             output_attentions=output_attentions and eager,
             output_hidden_states=output_hidden_states,
         )
+        assert decoded.last_hidden_state is not None
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         read, text_attention = self._read(
             decoded.last_hidden_state[:, keep], image_memory, output_attentions=output_attentions
@@ -281,7 +285,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return output.to_tuple() if return_dict is False else output
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]  # takes images by keyword
         self,
         inputs: Tensor | None = None,
         generation_config: Any = None,
@@ -305,10 +309,11 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if (pixel_values is None) == (visual_tokens is None):
             raise ValueError("generate needs the images as either pixel_values or visual_tokens")
-        states = self.encode_images(pixel_values) if visual_tokens is None else visual_tokens
-        return super().generate(
-            inputs, generation_config, image_memory=self.image_memory(states), **options
-        )
+        if pixel_values is not None:
+            visual_tokens = self.encode_images(pixel_values)
+        assert visual_tokens is not None
+        memory = self.image_memory(visual_tokens)
+        return super().generate(inputs, generation_config, image_memory=memory, **options)  # type: ignore[misc]  # stub wants a protocol
 
     def _encode(
         self, pixel_values: Tensor, *, output_attentions: bool

@@ -18,6 +18,8 @@ With D = 1024, two blocks and Q = 65: 63 D^2 + 68 D + 65 D + 1 = 66,196,481, pub
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear, scaled_dot_product_attention
@@ -134,12 +136,13 @@ class QVisionQFormer(nn.Module):
             states = states + 0.0 * (self.query_proj.weight.sum() + self.query_proj.bias.sum())
         states = states.expand(len(features), -1, -1)
         looks = []
-        for block, attend in enumerate(self.self_attention_layers):
+        for block in range(len(self.self_attention_layers)):
+            attend = cast(QVisionAttention, self.self_attention_layers[block])
+            look = cast(QVisionAttention, self.cross_attention_layers[block])
             norms = self.layer_norms[4 * block : 4 * block + 4]
             own = norms[0](states)
             states = states + attend(own, attend.memory(own, own))[0]
             states = states + self.ffn_layers[2 * block](norms[1](states))
-            look = self.cross_attention_layers[block]
             read, weights = look(
                 norms[2](states), look.memory(keys, values), output_attentions=output_attentions
             )

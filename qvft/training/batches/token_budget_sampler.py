@@ -153,9 +153,8 @@ def _dealt(
     order = shuffled(len(costs))
     order = order[np.argsort(-costs[order], kind="stable")]
     rounds = -(-len(order) // count)
-    table = np.full(rounds * count, -1)
-    table[: len(order)] = order
-    table = table.reshape(rounds, count)
+    table = np.full((rounds, count), -1)
+    table.flat[: len(order)] = order
     taught = np.zeros(count, np.int64)
     for line, groups in enumerate(table):
         teaches = np.where(groups >= 0, labels[groups], 0)

@@ -99,7 +99,11 @@ def without_autocast(objective: nn.Module) -> nn.Module:
 
 def _blocks(model: PreTrainedModel, family: Family) -> list[nn.Module]:
     decoder: Any = model.get_submodule(family.blocks(model.config))
-    lists = [one for one in model.vision_model.modules() if isinstance(one, nn.ModuleList)]
+    lists = [
+        one
+        for one in model.get_submodule("vision_model").modules()
+        if isinstance(one, nn.ModuleList)
+    ]
     blocks = [*decoder, *(block for one in lists for block in one)]
     # Of a ViT that was let go no weight is left.
     return [one for one in blocks if all(p.is_contiguous() for p in one.parameters())]

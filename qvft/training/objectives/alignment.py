@@ -44,6 +44,8 @@ class AlignmentObjective(Objective):
         custom: further losses by name.
     """
 
+    model: Blip2ForConditionalGeneration
+
     def __init__(
         self,
         model: Blip2ForConditionalGeneration,

@@ -48,7 +48,7 @@ class LossSum(NamedTuple):
     """A loss added up over `count` items; float32 () and long ()."""
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count, unused
 
 
 def contrastive_loss(

@@ -51,7 +51,7 @@ def objective_of(
     weights = {LANGUAGE: recipe.objectives.lm} if recipe.objectives.lm > 0 else {}
     added = custom_objectives(recipe.objectives.further, loaded.base)
     module = AlignmentObjective(
-        loaded.model,
+        loaded.blip2,
         branch.heads if branch is not None else None,
         weights={
             **weights,

@@ -24,14 +24,15 @@ class Objective(nn.Module):
     def train(self, mode: bool = True) -> Objective:
         """Training mode, except for parts that are frozen: they stay as evaluation finds them."""
         super().train(mode)
-        for part in (self.model.vision_model, self.model.qformer):
+        for name in ("vision_model", "qformer"):
+            part = self.model.get_submodule(name)
             if not any(parameter.requires_grad for parameter in part.parameters()):
                 part.eval()
         return self
 
     def _leave_frozen_vision(self) -> None:
         """Tells DDP not to broadcast a frozen ViT: every process has read it, or has let it go."""
-        vision = self.model.vision_model
+        vision = self.model.get_submodule("vision_model")
         if not any(parameter.requires_grad for parameter in vision.parameters()):
             kept = {id(tensor) for tensor in (*vision.parameters(), *vision.buffers())}
             named = (*self.named_parameters(), *self.named_buffers())

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from qvft.errors import ModelError
 from qvft.models.families import family_of
@@ -76,7 +77,8 @@ def named(objective: nn.Module, name: str) -> str:
     if part != "model" or not inner:
         return name
     try:
-        component = family_of(objective.model.config.model_type).component(inner)
+        model = cast(PreTrainedModel, objective.get_submodule("model"))
+        component = family_of(model.config.model_type).component(inner)
     except ModelError:  # a module around several components
         return inner
     return inner if component == inner else f"{inner} ({component})"

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -141,8 +141,9 @@ class StepRecovery:
         first = int(self._trainer.state.epoch or 0) * len(self._trainer.train_dataset)
         rows = [self._trainer.train_dataset[first + index] for index in batch["row_index"].tolist()]
         parts = parts_of([row.sample.id for _, row in rows], halvings=halvings)
+        collate = cast(Callable[[Sequence[Any]], dict[str, Tensor]], self._trainer.data_collator)
         for number, part in enumerate(parts, start=1):
-            yield self._trainer.data_collator([rows[place] for place in part]), number == len(parts)
+            yield collate([rows[place] for place in part]), number == len(parts)
 
     def _halve(self, batch: dict[str, Tensor], error: BaseException) -> None:
         """Has batches taken in parts half as large from now on.
@@ -246,12 +247,13 @@ class StepRecovery:
     def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Any]]:
         trainer = self._trainer
         with trainer.compute_loss_context_manager():
-            return trainer.compute_loss(
+            found = trainer.compute_loss(
                 trainer.model,
                 dict(batch),
                 return_outputs=True,
                 num_items_in_batch=self._step.items,
             )
+        return cast(tuple[Tensor, Mapping[str, Any]], found)
 
     def _leave_out(self, model: nn.Module, loss: float, limit: float) -> None:
         """Notes a spike and drops its gradients, so that the optimizer finds nothing to do."""

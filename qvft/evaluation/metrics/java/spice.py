@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qvft.errors import DataError, FailedError
 from qvft.evaluation.metrics.java.official import java_command
@@ -63,7 +64,7 @@ def spice(
         raise DataError(
             f"no references for {without[0]!r}", expected="references for every predicted id"
         )
-    items = [
+    items: list[dict[str, object]] = [
         {
             "image_id": key,
             "test": " ".join(tokenize(composed(predictions[key]))),
@@ -85,7 +86,7 @@ def tool() -> tuple[list[str], Path]:
     return java_command("SPICE", (_JAR, *_PARSER), do=_GET_PARSER)
 
 
-def _run(items: list[dict[str, object]]) -> list[dict[str, dict[str, dict[str, float | None]]]]:
+def _run(items: list[dict[str, object]]) -> list[dict[str, Any]]:
     """The program's own JSON for these items."""
     java, folder = tool()
     with tempfile.TemporaryDirectory(prefix="qvft-spice-") as name:
