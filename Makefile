@@ -2,7 +2,7 @@
 # `make test`: the whole suite. `make test-fast`: the tests of a minute, for the inner loop. All set up
 # .venv first.
 # `make lint`: style and types. `make docs`: the site, in build/docs. `make wheel`: builds the wheel and
-# runs it outside the checkout. `make ci`: all of that.
+# runs it outside the checkout. `make ci`: all of that but the site.
 # `make test-newest`: the whole suite with the newest release of every dependency, in .venv-newest.
 PYTHON ?= python3
 VENV := .venv
@@ -74,7 +74,7 @@ wheel:
 	cd build/wheel && venv/bin/qvft --help
 
 # The fast tests first.
-ci: lint test-fast wheel docs
+ci: lint test-fast wheel
 	$(TESTS) -m 'programs and not slow and not fullsize'
 
 clean:
