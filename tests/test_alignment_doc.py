@@ -35,7 +35,7 @@ def test_the_example_prints_a_class_an_image(
 def test_the_command_writes_a_class_an_image(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (command,) = re.findall(r"^python -m qvft\.predict (.*)$", DOCUMENT.read_text(), flags=re.M)
+    (command,) = re.findall(r"^qvft predict (.*)$", DOCUMENT.read_text(), flags=re.M)
     monkeypatch.chdir(tmp_path)
     steps = ["objectives.itc=0.5", "train.max_steps=1", "train.save_steps=null"]
     assert main([str(recipe_file), "run.dir=runs/coco_align", *steps]) == 0

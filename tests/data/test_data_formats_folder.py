@@ -145,11 +145,11 @@ def test_readme_has_the_table_of_mistakes(folder: Path) -> None:
 @each_format
 def test_the_commands_of_the_readme_are_valid(folder: Path) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8").replace("\\\n", "")
-    (checking,) = re.findall(r"^python -m qvft\.check (\S+) (.*)$", text, re.MULTILINE)
+    (checking,) = re.findall(r"^qvft check (\S+) (.*)$", text, re.MULTILINE)
     overrides = [word for word in checking[1].split() if "=" in word]
     recipe = load_recipe(str(ROOT.parent / checking[0]), overrides)
     assert {recipe.data.train.format, recipe.data.eval.format} == {folder.name}
-    assert f"python -m qvft.convert {folder.name} " in text
+    assert f"qvft convert {folder.name} " in text
 
 
 @each_format

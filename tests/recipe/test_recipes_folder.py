@@ -56,7 +56,7 @@ def test_it_opens_with_purpose_needs_launch_line_and_override(path: Path) -> Non
     assert text.startswith("# yaml-language-server: $schema=recipe.schema.json\n")
     for part in ("# Purpose: ", "# Needs: ", "# Override, for example: ", "# Hyper-parameters: "):
         assert part in text
-    assert f"# Launch: python -m qvft.train recipes/{path.name}" in text
+    assert f"# Launch: qvft train recipes/{path.name}" in text
 
 
 @each_recipe
