@@ -1,4 +1,4 @@
-"""CPU threads: how many, how they wait for each other, and whether the machine is busy.
+"""CPU threads: thread count, OpenMP wait policy, and whether the machine is busy.
 
 Does not import torch, since the way of waiting must be set before torch is loaded.
 """

@@ -1,4 +1,4 @@
-"""What is written outlasts a loss of power, and what a disk says that takes no more is understood.
+"""Durable writes (fsync, then atomic rename) and errors of a full or read-only disk.
 
 The one home of the rule that a file or folder gets its name only once all of it is on the disk.
 """

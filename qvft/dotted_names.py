@@ -1,4 +1,4 @@
-"""Import an object that a recipe names as `package.module.name` or `package.module:name`."""
+"""Imports an object that a recipe names as `package.module.name` or `package.module:name`."""
 
 from __future__ import annotations
 

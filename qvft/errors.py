@@ -1,4 +1,4 @@
-"""Every error qvft raises on purpose, and what it means for the exit status.
+"""Exceptions of qvft and their exit codes.
 
 `UserError` and its children: the input is wrong; an entry prints the one message and exits with 2.
 `QvftError` itself and `FailedError`'s children: the work failed; an entry exits with 1.

@@ -1,4 +1,4 @@
-"""Reading and writing files so that mistakes are named and nothing is left half-written."""
+"""Reads and writes files: clear errors, atomic writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON and JSONL, read strictly so that mistakes are named, and written whole."""
+"""Reads JSON and JSONL strictly, and writes them atomically."""
 
 from __future__ import annotations
 

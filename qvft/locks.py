@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that the kernel lets go when its process ends, however it ends."""
+"""File locks: one writer at a time; the kernel releases the lock when the process ends."""
 
 from __future__ import annotations
 

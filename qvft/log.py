@@ -1,4 +1,4 @@
-"""One logger for all ranks, and the consoles entries print to."""
+"""Rank-aware logger and consoles."""
 
 from __future__ import annotations
 

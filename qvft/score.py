@@ -1,4 +1,4 @@
-"""`qvft score caption|vqa|medical ...`: scores of anybody's prediction files.
+"""`qvft score caption|vqa|medical ...`: scores prediction files of any system.
 
 They are what the official evaluators give, computed without Java and without a model; medical
 answers are scored by every definition in use, each under its name and version.

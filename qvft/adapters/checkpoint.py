@@ -1,4 +1,4 @@
-"""The adapter folder: LoRA as PEFT writes it, every other trained weight, and a manifest.
+"""Saves and loads an adapter folder: LoRA in PEFT's format, other trained weights, a manifest.
 
 adapter_config.json, adapter_model.safetensors: plain PEFT loads these (absent without LoRA).
 bridge.safetensors: Q-Former, query tokens, language projection and whatever else was trained,

@@ -1,4 +1,4 @@
-"""The component table as a person reads it."""
+"""Component table as text: parameters per component, trainable and frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the files of an adapter folder held when they were written, so that damage is noticed.
+"""SHA-256 hashes of an adapter folder's files, to detect corruption on loading.
 
 The hashes stand in the manifest as `files: {name: SHA-256}`. They guard against flipped bits, torn
 copies and files of two runs put together, not against someone who rewrites the manifest too.

@@ -1,4 +1,4 @@
-"""What is trained and what is not, in flags and in counts."""
+"""Freezes and unfreezes components, and counts trainable and frozen parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA layers in the decoder; the one file that calls PEFT."""
+"""Adds LoRA layers to the decoder; the one file that calls PEFT."""
 
 from __future__ import annotations
 

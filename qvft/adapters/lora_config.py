@@ -1,4 +1,4 @@
-"""`adapter_config.json`, read before PEFT reads it: only what qvft.train writes passes.
+"""Validates `adapter_config.json` before PEFT reads it: only what qvft.train writes is accepted.
 
 PEFT acts on far more: a config may name a module to import, a pattern to match every layer's name
 against, or layers to make of any size.

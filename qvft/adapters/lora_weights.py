@@ -1,4 +1,4 @@
-"""LoRA as numbers: what is in an adapter's files, and the weight each layer comes to.
+"""Computes merged LoRA weights, W + scale * B A, from an adapter's files, without PEFT.
 
 Read without PEFT, so that comparing with a model that PEFT runs compares two computations.
 Shape letters: O output width, I input width, R rank.

@@ -1,4 +1,4 @@
-"""The manifest of an adapter folder: which fields there must be, and of which kind.
+"""Manifest of an adapter folder: required fields and their types.
 
 Nothing here imports torch, unless the manifest is of a QVision that is refused.
 """

@@ -1,4 +1,4 @@
-"""From LoRA target names in a recipe to the exact modules they mean."""
+"""Resolves LoRA `target_modules` of a recipe to exact module names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation of a run or model: what `qvft.eval` and `qvft.Run.evaluate` both do."""
+"""Evaluates a run or model: shared by `qvft.eval` and `qvft.Run.evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merging a run: what `qvft.merge` and `qvft.Run.merge` both do."""
+"""Merges a run's adapter into its base: shared by `qvft.merge` and `qvft.Run.merge`."""
 
 from __future__ import annotations
 

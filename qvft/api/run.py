@@ -1,4 +1,4 @@
-"""`qvft.fit`, which trains from Python, and `qvft.Run`, the run folder that it leaves."""
+"""`qvft.fit`, which trains from Python, and `qvft.Run`, the run folder it returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training from a recipe: what `qvft.train` and `qvft.fit` both do."""
+"""Trains from a recipe: shared by `qvft.train` and `qvft.fit`."""
 
 from __future__ import annotations
 

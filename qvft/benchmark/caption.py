@@ -1,4 +1,4 @@
-"""One QVision caption: the published loop without a cache, beside qvft's generation, in turn."""
+"""Benchmarks one QVision caption: the published loop without a KV cache against qvft."""
 
 from __future__ import annotations
 

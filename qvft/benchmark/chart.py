@@ -1,4 +1,4 @@
-"""A training measurement as bars."""
+"""Bar chart of a training benchmark."""
 
 from __future__ import annotations
 

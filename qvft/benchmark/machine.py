@@ -1,4 +1,4 @@
-"""What a machine has, for measurements: memory that a step takes, operations a second."""
+"""Benchmark helpers: peak memory of a step, FLOP/s of the machine."""
 
 from __future__ import annotations
 

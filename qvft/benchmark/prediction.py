@@ -1,4 +1,4 @@
-"""How fast prediction is beside a loop of single `generate` calls, measured in turn."""
+"""Benchmarks inference throughput: batched prediction against a loop of single `generate` calls."""
 
 from __future__ import annotations
 

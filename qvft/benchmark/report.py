@@ -1,4 +1,4 @@
-"""What `qvft.bench` says of its measurements: a table, lines, JSON, a chart."""
+"""Report of `qvft.bench`: table, lines, JSON, chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training steps on one model in several ways, for measurements: time, operations, memory."""
+"""Training steps for benchmarks: step time, FLOPs and peak memory of several variants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast, and in how much memory, a recipe trains beside plain practice, measured in turn.
+"""Benchmarks training throughput and peak memory: qvft against a plain implementation.
 
 Shape letters: I images, B rows, L row length, P patches, W ViT width.
 """

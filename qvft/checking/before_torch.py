@@ -1,4 +1,4 @@
-"""What a recipe and the file system alone tell, before torch is imported.
+"""Checks of a recipe that need only the file system, made before torch is imported.
 
 To import torch, transformers and peft takes seconds; a misspelt path is told without them.
 """

@@ -1,4 +1,4 @@
-"""From a split to the page that shows it as the model sees it."""
+"""Builds the HTML preview of a split."""
 
 from __future__ import annotations
 

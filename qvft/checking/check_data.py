@@ -1,4 +1,4 @@
-"""From a recipe's data to what a check says about it before anything is trained."""
+"""Data checks before training: statistics, duplicates, data leakage, token lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Component tables and memory from a configuration, without weights."""
+"""Component tables and GPU memory estimate from a configuration, without weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks before the first step, run one after the other so that one run names all failures."""
+"""Preflight checks: runs each check before the first step and reports all failures at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a recipe to everything that can be said before the first step."""
+"""`qvft check RECIPE`: runs all checks of a recipe without training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run folder to whether it still is what its hashes say."""
+"""`qvft check RUN`: compares a run's files with the hashes in its manifest."""
 
 from __future__ import annotations
 

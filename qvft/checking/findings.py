@@ -1,4 +1,4 @@
-"""What a check of a recipe finds, as plain records: `--json` writes them, the screen shows them."""
+"""Dataclasses of the results of `qvft check`: written by `--json`, printed by `print_findings`."""
 
 from __future__ import annotations
 

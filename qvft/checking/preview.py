@@ -1,4 +1,4 @@
-"""Rows as the model sees them, as one HTML page that needs nothing beside it."""
+"""Preview of training rows as one self-contained HTML page."""
 
 from __future__ import annotations
 

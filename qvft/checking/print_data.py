@@ -1,4 +1,4 @@
-"""What was found about the data, on a screen: figures and ids; hardly any text is shown."""
+"""Prints the results of the data checks: figures and sample ids, hardly any text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings on a screen, part by part."""
+"""Prints the results of `qvft check RECIPE`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A check of a run on a screen."""
+"""Prints the results of `qvft check RUN`."""
 
 from __future__ import annotations
 

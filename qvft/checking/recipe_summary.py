@@ -1,4 +1,4 @@
-"""What a recipe says in one glance."""
+"""Summary of a recipe in a few lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check of a finished run finds: what was recorded beside what stands there now."""
+"""Dataclasses of the results of `qvft check RUN`: recorded hashes against current ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions and questions as BLIP-2's own program prepares them: `data.text: blip2`.
+"""BLIP-2's text preprocessing (LAVIS) for captions and questions: `data.text: blip2`.
 
 Source: LAVIS, lavis/processors/blip_processors.py, `BlipCaptionProcessor.pre_caption` and
 `BlipQuestionProcessor.pre_question`.

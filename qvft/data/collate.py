@@ -1,4 +1,4 @@
-"""From rows to a batch that knows which text belongs to which image.
+"""Collator: rows to a batch of pixels, input ids, labels; prompt tokens and padding are masked.
 
 Shape letters: I images, B rows, L longest row.
 """

@@ -1,4 +1,4 @@
-"""Warnings about data that is not broken: cut texts, few images, one answer for all, few steps."""
+"""Data warnings: truncated texts, few images, one answer for all, few steps."""
 
 from __future__ import annotations
 

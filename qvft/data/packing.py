@@ -1,4 +1,4 @@
-"""Rows of tokens laid side by side: what rows of an image begin with stands there once.
+"""Sequence packing: rows of tokens share one sequence, and a common prefix is stored once.
 
 Shape letters: B rows, L longest row, R packed rows, K longest packed row.
 """

@@ -1,4 +1,4 @@
-"""Rows of tokens as rectangles.
+"""Padding: ragged rows of tokens to rectangular tensors.
 
 Shape letters: B rows, L longest row.
 """

@@ -1,4 +1,4 @@
-"""From image sources to normalised pixels, decoded in workers, chunk by chunk.
+"""Decodes and preprocesses images to pixel values in worker processes, in chunks.
 
 Shape letters: I images.
 """

@@ -1,4 +1,4 @@
-"""From what a user names on the command line to the images and questions they mean."""
+"""Resolves the command line's inputs of `qvft predict` to images and questions."""
 
 from __future__ import annotations
 

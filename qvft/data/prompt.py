@@ -1,4 +1,4 @@
-"""The one template that training, evaluation and prediction put texts into.
+"""Prompt template: the one template for training, evaluation and inference.
 
 A row of tokens is: `<image>` times Q, the tokenizer's first token, prompt, target, stop. The loss
 sees target and stop.

@@ -1,4 +1,4 @@
-"""What a Q-Former that reads the prompt is given of it.
+"""Tokenizes the question for a question-aware Q-Former.
 
 Shape letters: B rows, T tokens of the longest text.
 """

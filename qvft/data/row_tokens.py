@@ -1,4 +1,4 @@
-"""What the rows of a split come to in tokens, so that batches can be planned.
+"""Token lengths of each row of a split, for batches under a token budget.
 
 Shape letters: N rows.
 """

@@ -1,4 +1,4 @@
-"""Rows: one image with one of its texts, the plainest layout of a batch."""
+"""Rows: one image with one of its texts."""
 
 from __future__ import annotations
 

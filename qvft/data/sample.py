@@ -1,4 +1,4 @@
-"""The one record of the data room: an image with all its texts."""
+"""`Sample`: an image with all its texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streaming datasets: samples read pass after pass, and the shuffle buffer of their rows."""
+"""Streaming datasets: samples read pass by pass, and the shuffle buffer of their rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collator of a streamed dataset: rows whose image does not decode count nothing."""
+"""Collator of a streamed dataset: rows whose image does not decode get no loss."""
 
 from __future__ import annotations
 

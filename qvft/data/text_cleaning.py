@@ -1,4 +1,4 @@
-"""What cleaning does to the texts of a split (`data.text: blip2`)."""
+"""Statistics of text cleaning on a split (`data.text: blip2`)."""
 
 from __future__ import annotations
 

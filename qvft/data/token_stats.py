@@ -1,4 +1,4 @@
-"""What the rows of a split come to in tokens, and whether each is as the loss needs it."""
+"""Token statistics of a split: lengths, truncation, and rows without a token to train on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows `data.max_text_tokens` cuts, so that every program can say how many."""
+"""Counts the rows that `data.max_text_tokens` truncates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checking every image of a split before any of them is needed."""
+"""Validates every image of a split before training."""
 
 from __future__ import annotations
 

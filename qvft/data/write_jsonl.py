@@ -1,4 +1,4 @@
-"""Samples as the custom JSONL, from which `formats.jsonl` reads the same samples again."""
+"""Writes samples as the custom JSONL, which `formats.jsonl` reads back unchanged."""
 
 from __future__ import annotations
 

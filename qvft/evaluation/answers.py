@@ -1,4 +1,4 @@
-"""What counts as the same answer, and when an answer says yes or no: stated here and only here."""
+"""Answer normalisation: when two answers are equal, and when an answer is yes or no."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which metrics an evaluation can have; nothing here imports torch."""
+"""Which metrics are available for an evaluation. Does not import torch."""
 
 from __future__ import annotations
 

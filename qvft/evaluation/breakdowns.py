@@ -1,4 +1,4 @@
-"""Scores by what the data says about an item, and what the outputs look like as a whole."""
+"""Score breakdowns by metadata (question type, modality), and statistics of the outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of captions: BLEU, ROUGE_L, CIDEr, exact match, and METEOR and SPICE by Java."""
+"""Caption metrics: BLEU, ROUGE_L, CIDEr, exact match, and METEOR and SPICE by Java."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What identifies an evaluation: weights, data and settings, known before a model is loaded."""
+"""Collects what identifies an evaluation (weights, data, settings) before a model is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An evaluation beside another one of the same items: `qvft.eval A --against B`."""
+"""Compares two evaluations of the same items: `qvft.eval A --against B`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second model that is asked as the first one is; nothing here imports torch."""
+"""Evaluates a second model under the first one's settings. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two evaluations of the same items: what differs, how surely, and which items changed.
+"""Comparison of two evaluations: paired differences, confidence intervals, changed items.
 
 A is the evaluation at hand, B the other. Every difference is A minus B.
 """

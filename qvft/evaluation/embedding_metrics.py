@@ -1,4 +1,4 @@
-"""Metrics that the model itself gives, not its texts: retrieval, and classes by prompts.
+"""Metrics from embeddings instead of generated text: retrieval and zero-shot classification.
 
 Each item's scores stand in `predictions.jsonl`, so that two evaluations can be compared by them
 without asking a model again. An image's caption row stands for the image and for all its captions.

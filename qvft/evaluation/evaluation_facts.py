@@ -1,4 +1,4 @@
-"""What an evaluation was made of: the model, the data, how it was asked."""
+"""Provenance of an evaluation: model, data, decoding settings, versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file endings of figures, which matplotlib draws; nothing here imports it."""
+"""File extensions of figures that matplotlib can write. Does not import matplotlib."""
 
 from __future__ import annotations
 

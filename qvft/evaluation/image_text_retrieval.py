@@ -1,4 +1,4 @@
-"""Retrieval of a split's captions by its images and of its images by their captions.
+"""Image-text retrieval of a split: recall at K in both directions.
 
 Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 """

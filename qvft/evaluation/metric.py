@@ -1,4 +1,4 @@
-"""A metric: what it scores, how, and how reports show its scores.
+"""`Metric`: what it scores, how, and how reports show it.
 
 Items are scored on a scale of 0 to 1 (CIDEr 0 to 10); a value in percent is 100 times the mean.
 """

@@ -1,4 +1,4 @@
-"""The table of metrics that `eval.metrics` can name; a new one is a row of its kind's file.
+"""Table of metrics that `eval.metrics` can name; a new metric is a row of its group's file.
 
 A metric of another package is named by where its `Metric` is defined (`my_package.my_metric`), or
 added with `register_metric`.

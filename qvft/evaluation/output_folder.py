@@ -1,4 +1,4 @@
-"""Which folder an evaluation goes to: another evaluation is never replaced.
+"""Output folder of an evaluation: a different evaluation is never overwritten.
 
 RUN/eval/DATASET-SPLIT belongs to the evaluation that came first. The same one asked again, of
 whatever weights the run has now, takes its place; one of other texts, images, prompts, decoding or

@@ -1,4 +1,4 @@
-"""Which items of two evaluations are the same, by id."""
+"""Matches the items of two evaluations by id."""
 
 from __future__ import annotations
 

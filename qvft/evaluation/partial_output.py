@@ -1,4 +1,4 @@
-"""An evaluation's folder while it is made: replaced as a whole, and no prediction is lost."""
+"""Writes an evaluation's folder atomically; predictions survive an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One prediction with what it is compared to: a row of `predictions.jsonl`."""
+"""`predictions.jsonl`: one row per prediction, with its references and scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run or model to predictions, scores and a report on disk."""
+"""Runs an evaluation: predictions, scores, report on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that stand beside a score: the base model's, and the most frequent answer's."""
+"""Runs the baselines: base model, image-blind, most frequent answer."""
 
 from __future__ import annotations
 

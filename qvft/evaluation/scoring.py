@@ -1,4 +1,4 @@
-"""From predictions to scores: which metrics apply, their values, intervals and breakdowns."""
+"""Scores predictions: applicable metrics, values, confidence intervals, breakdowns."""
 
 from __future__ import annotations
 

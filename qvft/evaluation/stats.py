@@ -1,4 +1,4 @@
-"""How far a score would move on other images: bootstrap intervals, clustered by image.
+"""Bootstrap confidence intervals, clustered by image.
 
 Questions about one image are not independent, so whole images are drawn, with replacement, and
 all their items come along. Shape letters: N items, C clusters, K columns, B resamples.

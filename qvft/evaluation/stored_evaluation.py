@@ -1,4 +1,4 @@
-"""An evaluation that stands in a folder: reading it, and whether it is the one that is wanted."""
+"""Reads a stored evaluation and compares its settings with those requested."""
 
 from __future__ import annotations
 

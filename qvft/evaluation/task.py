@@ -1,4 +1,4 @@
-"""What is evaluated: checked and identified before a model is loaded."""
+"""Evaluation task: rows, prompts, decoding and metrics, checked before a model is loaded."""
 
 from __future__ import annotations
 

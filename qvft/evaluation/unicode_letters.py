@@ -1,4 +1,4 @@
-"""Letters of every script: composed, and with the marks that belong to them.
+"""Unicode text normalisation: NFC, and words with their combining marks.
 
 A vowel sign of Bengali, a tone of Thai, a haraka of Arabic or an accent that Unicode cannot compose
 is a character of its own, a combining mark. Without it a word is another word.

@@ -1,4 +1,4 @@
-"""Classes by prompts: images sorted without training on the classes.
+"""Zero-shot classification of images by class prompts.
 
 Shape letters: I images, C classes, E embedding width.
 """

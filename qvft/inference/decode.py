@@ -1,4 +1,4 @@
-"""From encoded images and prompts to generated text.
+"""Generates text from encoded images and prompts.
 
 Shape letters: B rows.
 """

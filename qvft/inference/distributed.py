@@ -1,4 +1,4 @@
-"""Work of several processes: each does its share, and each ends up with all that was found."""
+"""Distributed inference: splits work over ranks and gathers the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From image sources to what their rows share: decoded in workers, each encoded once.
+"""Encodes images for inference: decoded in workers, each image encoded once.
 
 Shape letters: I images.
 """

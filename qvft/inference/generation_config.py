@@ -1,4 +1,4 @@
-"""From decoding settings to checked `GenerationConfig` fields."""
+"""Validates decoding settings and builds a `GenerationConfig`."""
 
 from __future__ import annotations
 

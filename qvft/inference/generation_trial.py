@@ -1,4 +1,4 @@
-"""Decoding settings tried on the bundled model, before a large one is loaded for them."""
+"""Tries decoding settings on the bundled tiny model before a large one is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows in, texts out: batched generation over images and questions."""
+"""Batched inference: rows of images and questions to generated texts."""
 
 from __future__ import annotations
 

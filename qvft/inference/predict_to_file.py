@@ -1,4 +1,4 @@
-"""From a command line to prediction: the fields it sets, and the rows it writes."""
+"""`qvft predict`: parses GenerationConfig fields and writes predictions to a file."""
 
 from __future__ import annotations
 

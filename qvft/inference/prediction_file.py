@@ -1,4 +1,4 @@
-"""The JSONL that prediction writes: rows in the order asked for, and going on after a stop."""
+"""Prediction JSONL: rows in input order, resumable after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model to be asked: captions and answers from Python, and what `qvft.predict` stands on."""
+"""`VisionLanguageModel`: captions and answers from Python."""
 
 from __future__ import annotations
 

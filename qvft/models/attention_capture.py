@@ -1,4 +1,4 @@
-"""What the attention of a pass is, for every family, and how modules are watched to get it.
+"""Captures attention weights of a forward pass with hooks, for every model family.
 
 Attention kernels such as sdpa do not hand their weights out, so a model whose parts take one
 attends eagerly for the pass and as before after it.

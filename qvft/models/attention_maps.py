@@ -1,5 +1,4 @@
-"""The attention of a forward pass, for whichever family: which patches the queries read, which
-queries the text reads.
+"""Attention of a forward pass: queries to patches, and text to queries.
 
 The pass is the one of `forward_stages.py`; nothing is computed a second way.
 

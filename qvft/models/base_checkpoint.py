@@ -1,4 +1,4 @@
-"""From a hub id or folder to a base checkpoint, or to one message that says why there is none."""
+"""Finds a base checkpoint by hub id or folder and reads its configuration."""
 
 from __future__ import annotations
 

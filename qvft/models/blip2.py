@@ -1,4 +1,4 @@
-"""A BLIP-2 model's forward pass by stages, so that a batch decides what is computed once.
+"""BLIP-2's forward pass in stages: encode, query, embed, decode.
 
 Shape letters: I images, B rows, L row length, Q query tokens, P patches, D decoder width.
 """

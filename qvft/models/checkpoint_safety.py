@@ -1,4 +1,4 @@
-"""What keeps a checkpoint inert: nothing in its JSON has code fetched or files beside it read."""
+"""Checkpoint safety: refuses a checkpoint whose JSON runs remote code or reads other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of language decoders: what differs between OPT, Llama, Qwen2, GPT-Neo and GPT-2.
+"""Table of language decoders: what differs between OPT, Llama, Qwen2, GPT-Neo and GPT-2.
 
 A decoder of another kind is a row here, or is added with `register_decoder`; everything else comes
 from transformers' class and from the tokenizer (its `bos` token begins the text where it has one).

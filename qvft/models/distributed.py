@@ -1,4 +1,4 @@
-"""The processes that a launcher has started: how many, which this is, and what the others say."""
+"""Process group: world size, rank, and `all_gather_object`."""
 
 from __future__ import annotations
 

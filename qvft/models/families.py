@@ -1,4 +1,4 @@
-"""What each family's parts are called: the one table that knows.
+"""Table of model families: module paths of ViT, Q-Former, projection and decoder.
 
 A part is an attribute path from the model's root. Everything that freezes, counts, saves or merges
 goes through these names.

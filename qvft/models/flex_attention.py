@@ -1,4 +1,4 @@
-"""Flex attention for packed rows: blocks that do not see each other are not computed.
+"""FlexAttention for packed rows: skips blocks that are fully masked.
 
 Shape letters: R packed rows, K packed row length.
 """

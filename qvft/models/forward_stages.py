@@ -1,4 +1,4 @@
-"""The forward pass by stages, for whichever family: what an image's rows share, what each is.
+"""Forward pass in stages for every family: computed once per image, or once per row.
 
 Shape letters: I images, P patches, W ViT width, B rows, L row length, D decoder width,
 N positions, V vocabulary.

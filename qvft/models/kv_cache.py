@@ -1,4 +1,4 @@
-"""The name of the KV cache in transformers: `cache` since 5.24, `past_key_values` before."""
+"""Name of the KV cache argument in transformers: `cache` since 5.24, `past_key_values` before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a base checkpoint that was found to a model and its processor."""
+"""Loads a base checkpoint: model and processor."""
 
 from __future__ import annotations
 

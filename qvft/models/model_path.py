@@ -1,4 +1,4 @@
-"""Whether what a recipe calls a model can be one, as far as names and folders tell.
+"""Checks a recipe's `model.base` as a path or hub id.
 
 Nothing here imports torch.
 """

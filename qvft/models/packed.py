@@ -1,4 +1,4 @@
-"""A decoder over packed rows: which position sees which, and what each row's tokens come to.
+"""Runs a decoder over packed rows: attention mask, position ids, logits per row.
 
 Shape letters: B rows, L row length, R packed rows, K packed row length, D decoder width,
 N positions.

@@ -1,4 +1,4 @@
-"""Who reads whom where visual tokens stand in front of the text: BLIP-2 and question-aware models.
+"""Attention mask of visual tokens in front of the text: BLIP-2 and question-aware models.
 
 Shape letters: B rows, L row length.
 """

@@ -1,4 +1,4 @@
-"""Keys and values of what all rows of an image begin with: computed once, and gone on from.
+"""KV cache of the prompt prefix that all rows of an image share.
 
 Shape letters: I images, B rows, P prefix tokens, D decoder width, H heads.
 """

@@ -1,4 +1,4 @@
-"""Image processors as a checkpoint has them, or without what makes pixels a model's own."""
+"""Image processors, and their settings that identify pixel values."""
 
 from __future__ import annotations
 

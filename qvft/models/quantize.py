@@ -1,4 +1,4 @@
-"""4-bit weights for the decoder alone; the one file that knows bitsandbytes."""
+"""QLoRA: 4-bit quantization of the decoder; the one file that knows bitsandbytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fewer query tokens than a checkpoint has: how many vectors of an image reach the decoder."""
+"""Reduces the number of query tokens of a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published BLIP-2 geometries, so that their weights can be counted without a download.
+"""Configurations of the published BLIP-2 models, to count parameters without a download.
 
 Sources: config.json of each hub repository; BLIP-2, arXiv 2301.12597, section 4; OPT, arXiv
 2205.01068, table 1; the Flan-T5-XL sizes of google/flan-t5-xl.

@@ -1,4 +1,4 @@
-"""Weights of which each process holds a part: seen whole, and laid out again.
+"""FSDP-sharded weights (DTensor): gather the full tensor, shard it again.
 
 Whoever asks for the whole of a tensor asks in all processes.
 """

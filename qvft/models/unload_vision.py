@@ -1,4 +1,4 @@
-"""A frozen ViT that is needed no more: its weights leave memory, its names and counts stay."""
+"""Unloads a frozen ViT from memory; keeps its parameter names and counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which program reads which key: an override that the program at hand would ignore is refused.
+"""Which command reads which recipe key; overrides that a command would ignore are refused.
 
 Training, `qvft.check` and `qvft.bench` take a recipe whole: what they do not use themselves they
 keep for those that do. The others are given a recipe that was trained with, and changing what only

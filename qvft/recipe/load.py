@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a `Recipe`."""
+"""Loads a recipe from YAML and overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The phases of a recipe, each with its settings. Nothing here imports torch."""
+"""Training phases of a recipe, with their settings. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The resolved recipe a run keeps, and the question whether two recipes are the same."""
+"""Lock file of a run: the resolved recipe, and a comparison with another recipe."""
 
 from __future__ import annotations
 

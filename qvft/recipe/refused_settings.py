@@ -1,4 +1,4 @@
-"""Which of a user's settings a library refuses, found by leaving them out."""
+"""Finds which user settings a library refuses, by leaving them out one by one."""
 
 from __future__ import annotations
 

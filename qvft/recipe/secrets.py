@@ -1,4 +1,4 @@
-"""No secret stands in a recipe: lock files, manifests and reports repeat what it says."""
+"""Refuses secrets in a recipe, since lock files, manifests and reports copy it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys that have no effect beside the others: a setting of something that is switched off.
+"""Recipe keys without effect: settings of a feature that is off.
 
 On the command line such a key is a mistake, and refused. In a file it may be there for another
 day, so that it is only named.

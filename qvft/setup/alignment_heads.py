@@ -1,4 +1,4 @@
-"""From a recipe or a run to alignment heads with the tokenizer of their text branch."""
+"""Builds alignment heads, with their tokenizer, from a recipe or a run."""
 
 from __future__ import annotations
 

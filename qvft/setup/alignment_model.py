@@ -1,4 +1,4 @@
-"""A model of a run with its alignment heads: vectors of images and of texts.
+"""`AlignmentModel`: a run's model with its heads; embeds images and texts.
 
 Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 """

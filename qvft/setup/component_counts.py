@@ -1,4 +1,4 @@
-"""Component table of each phase, counted from a configuration on the meta device."""
+"""Parameter counts per component and phase, on the meta device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a recipe's data section to samples."""
+"""Builds a recipe's datasets: samples from the `data` section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uses the feature cache for a recipe: outputs of the frozen ViT, computed once per image."""
+"""Sets up the feature cache of a recipe: frozen ViT outputs, computed once per image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training and evaluation data given in memory from Python, in place of a recipe's files.
+"""In-memory training and evaluation data from Python, instead of a recipe's files.
 
 A recipe, and so the lock of its run, says `format: memory`; the samples are where the caller holds
 them, and whatever reads the recipe's data within `data_in_memory` finds them.

@@ -1,4 +1,4 @@
-"""Hashes of what a run has trained and of the images it is asked about."""
+"""Hashes of a run's trained weights and of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model can compare images with texts; nothing here imports torch."""
+"""Whether a model has ITC heads to compare images with texts. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a recipe to a model with its processor, prompt template and collator."""
+"""Builds a recipe's model, processor, prompt template and collator."""
 
 from __future__ import annotations
 

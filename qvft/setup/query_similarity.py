@@ -1,4 +1,4 @@
-"""Whether a model's query tokens still differ, on a few images."""
+"""Query token collapse: cosine similarity between a model's query tokens, on a few images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user names (a run, a merged folder, a hub id) to a model ready to be asked."""
+"""Resolves what a user names (run, merged folder, hub id) to a model for inference."""
 
 from __future__ import annotations
 

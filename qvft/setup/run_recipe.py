@@ -1,4 +1,4 @@
-"""The recipe of a run that has finished. Nothing here imports torch."""
+"""Reads the recipe of a finished run. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens the streamed training data of a recipe, and reads its first records."""
+"""Opens a recipe's streamed training data and reads its first records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights of one checkpoint, read when they are asked for."""
+"""Reads a checkpoint's weights lazily."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model cards of what is written: a merged checkpoint, an adapter for plain PEFT."""
+"""Model cards of merged checkpoints and of exported adapters."""
 
 from __future__ import annotations
 

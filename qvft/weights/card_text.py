@@ -1,4 +1,4 @@
-"""Names and prompts as they may stand in a model card: in its text, its code, its front matter."""
+"""Escapes names and prompts for model cards: text, code, YAML front matter."""
 
 from __future__ import annotations
 

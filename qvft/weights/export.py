@@ -1,4 +1,4 @@
-"""From a run to other forms of its checkpoint, each loaded once as its users load it."""
+"""Exports a run's checkpoint to other formats and loads each once to verify it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's QVision in the layout it was published in."""
+"""Exports a run's QVision in its published layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run to a merged checkpoint that has proven itself."""
+"""Merges a run's LoRA and other trained weights into a checkpoint, and verifies it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's checkpoint is made of, read and checked before any model is loaded."""
+"""Inputs of a merge: a run's adapter, base and hashes, checked before any model is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of every weight of the base when a checkpoint is merged into it."""
+"""Merge plan: per base weight, keep, replace, or add the LoRA update."""
 
 from __future__ import annotations
 

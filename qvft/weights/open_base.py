@@ -1,4 +1,4 @@
-"""The base that a run's weights are merged into, weight by weight where it can be."""
+"""Opens the base checkpoint of a merge, lazily where possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparing what two models say to the same probes."""
+"""Parity of two models: compares logits and generated tokens on the same samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model says to the probes: by the toolkit's own way, and by plain transformers' way.
+"""Model outputs for the parity check: by qvft and by plain transformers.
 
 Shape letters: L row length, V vocabulary, D decoder width.
 """

@@ -1,4 +1,4 @@
-"""The real samples that a written checkpoint is asked about.
+"""Samples for the parity check of a written checkpoint.
 
 Shape letters: T text tokens.
 """

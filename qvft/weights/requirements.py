@@ -1,4 +1,4 @@
-"""What a merge or an export needs, as far as it is known without torch."""
+"""Requirements of a merge or export, checked without torch."""
 
 from __future__ import annotations
 

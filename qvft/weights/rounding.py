@@ -1,4 +1,4 @@
-"""From float32 to the type that a merged weight is written in."""
+"""Rounds float32 weights to the output dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model of a run, unmerged, asked about real samples: what a written form must agree with."""
+"""Outputs of the unmerged model on the parity samples: the reference of a merge."""
 
 from __future__ import annotations
 

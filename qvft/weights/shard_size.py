@@ -1,4 +1,4 @@
-"""The size of a checkpoint's files as a user gives it."""
+"""Parses the maximum shard size."""
 
 from __future__ import annotations
 

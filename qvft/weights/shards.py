@@ -1,4 +1,4 @@
-"""Carrying a plan out, from the base's weights to the shards of a checkpoint folder."""
+"""Writes the shards of a merged checkpoint from a merge plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What types a checkpoint's weights are stored in, read from the files' headers."""
+"""Reads the dtypes of a checkpoint's weights from safetensors headers."""
 
 from __future__ import annotations
 

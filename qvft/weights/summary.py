@@ -1,4 +1,4 @@
-"""What a merge says of itself, in a few lines."""
+"""Summary of a merge in a few lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A safetensors file written weight by weight.
+"""Writes a safetensors file weight by weight.
 
 `safetensors.torch.save_file` wants all of a file's weights in memory at once. The bytes are the
 same. Source: the format's description, safetensors README, section "Format": 8 bytes with the

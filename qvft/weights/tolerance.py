@@ -1,4 +1,4 @@
-"""How far rounding alone may move the logits of a merged model, measured on the model itself.
+"""Tolerance of the parity check: how far rounding may move the logits, measured on the model.
 
 The reference adds LoRA to every product, x W + s (x A) B; the merged model has one weight, rounded
 to the type it is written in. Nothing else may differ, and this much does:

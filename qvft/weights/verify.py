@@ -1,4 +1,4 @@
-"""Re-reading a written checkpoint and holding every weight against the plan."""
+"""Re-reads a written checkpoint and compares every weight with the merge plan."""
 
 from __future__ import annotations
 

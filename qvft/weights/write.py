@@ -1,4 +1,4 @@
-"""What a plain checkpoint folder holds beside its weights, and the room it takes."""
+"""Writes configuration, tokenizer and card of a checkpoint folder; estimates disk space."""
 
 from __future__ import annotations
 

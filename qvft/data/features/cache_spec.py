@@ -1,4 +1,4 @@
-"""What cached features depend on (ViT, preprocessing, dtype, format), and an image's cache key.
+"""Cache key of an image's features, and what it depends on (ViT, preprocessing, dtype, format).
 
 Shape letters: P patches, W ViT width.
 """

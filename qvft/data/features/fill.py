@@ -1,4 +1,4 @@
-"""Filling the feature cache: computes missing features, in a pass that may be killed and restarted.
+"""Fills the feature cache: computes missing features; can be interrupted and restarted.
 
 Shape letters: I images, P patches, W ViT width.
 """

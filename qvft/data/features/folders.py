@@ -1,4 +1,4 @@
-"""Folders of the feature cache: where they are, what they hold, pruning. Does not import torch."""
+"""Feature cache folders: location, listing, pruning. Does not import torch."""
 
 from __future__ import annotations
 

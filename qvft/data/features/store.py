@@ -1,4 +1,4 @@
-"""Looking up cached features, by key or by image.
+"""Looks up cached features by key or by image.
 
 Shape letters: I images, P patches, W ViT width.
 """

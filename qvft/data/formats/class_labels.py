@@ -1,4 +1,4 @@
-"""Names of classes in place of their numbers, in rows of a Hugging Face dataset."""
+"""Replaces class numbers (`ClassLabel`) with class names in rows of a Hugging Face dataset."""
 
 from __future__ import annotations
 

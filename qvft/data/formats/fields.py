@@ -1,4 +1,4 @@
-"""Reading single fields of foreign records, with one way to say what is wrong.
+"""Validates single fields of dataset records, with uniform error messages.
 
 Messages name fields, types and ids, never what a text says: data may be about patients.
 """

@@ -1,4 +1,4 @@
-"""Hugging Face datasets: Hub ids, saved folders, parquet, image folders. Home of `datasets`."""
+"""Hugging Face datasets: Hub ids, saved folders, parquet, image folders, by `datasets`."""
 
 from __future__ import annotations
 

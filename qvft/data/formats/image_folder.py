@@ -1,4 +1,4 @@
-"""What a folder of images with a metadata file holds beside the images that the file names."""
+"""Image folder with a metadata file: warns of images that the metadata does not list."""
 
 from __future__ import annotations
 

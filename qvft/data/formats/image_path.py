@@ -1,4 +1,4 @@
-"""From an image's name as data writes it to the file that it means: one rule for all formats."""
+"""Resolves an image name of a dataset to a file: one rule for all formats."""
 
 from __future__ import annotations
 

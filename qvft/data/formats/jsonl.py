@@ -1,4 +1,4 @@
-"""qvft's own JSONL: one line an image with all its texts, or one line a text."""
+"""qvft's custom JSONL: one line per image with all its texts, or one line per text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data given in memory from Python: a list of dicts or a `datasets.Dataset`, as samples."""
+"""In-memory datasets from Python: a list of dicts or a `datasets.Dataset`, as samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder that a format's image paths stay in, however a row writes them."""
+"""Keeps image paths inside the dataset's folder: refuses path traversal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PathVQA in the forms that hold no pickles: parquet with images inside, or rows beside images."""
+"""PathVQA, without pickles: parquet with embedded images, or rows with image files."""
 
 from __future__ import annotations
 

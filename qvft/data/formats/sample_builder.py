@@ -1,4 +1,4 @@
-"""Collecting the texts of an image from records that lie apart."""
+"""Groups records of the same image into one sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tar shards a path means: a file, a folder, `train-{000000..000099}.tar`, `train-*.tar`."""
+"""Expands tar shard paths: a file, a folder, `train-{000000..000099}.tar`, `train-*.tar`."""
 
 from __future__ import annotations
 

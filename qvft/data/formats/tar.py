@@ -1,4 +1,4 @@
-"""WebDataset tar shards: `KEY.jpg` beside `KEY.json` or `KEY.txt`, listed or streamed.
+"""WebDataset tar shards: `KEY.jpg` with `KEY.json` or `KEY.txt`, listed or streamed.
 
 Members are found by their headers and read where they lie; nothing is unpacked, and no member's
 name becomes a path. An image's bytes are read when it is decoded, so that a shuffle buffer of

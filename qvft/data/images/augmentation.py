@@ -1,4 +1,4 @@
-"""Augmented views of an image: a random part of it, brightness, contrast.
+"""Image augmentation: random crop, horizontal mirror, brightness, contrast.
 
 A view is a function of the decoded pixels, its number and the settings, whoever makes it: the pass
 that fills the feature cache, or training that runs the ViT.

@@ -1,4 +1,4 @@
-"""CMYK, the colours of print, as RGB."""
+"""Converts CMYK images to RGB."""
 
 from __future__ import annotations
 

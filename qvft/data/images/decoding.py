@@ -1,4 +1,4 @@
-"""Safe decoding: any image source in, an upright RGB image or one `ImageError` out."""
+"""Decodes any image source safely: an upright RGB image, or one `ImageError`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images of a folder: whatever is decoded, told by ending or by content, and what is none."""
+"""Lists the images of a folder, by extension or by content, and the files that are not images."""
 
 from __future__ import annotations
 

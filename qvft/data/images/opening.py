@@ -1,4 +1,4 @@
-"""Opening an image source: plain files of a bounded size, by the readers of known formats alone."""
+"""Opens an image source: regular files of a bounded size, only with known Pillow readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which way is up: the EXIF orientation, however damaged the EXIF is."""
+"""EXIF orientation: turns an image upright, even if its EXIF is damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turning a decoded Pillow image of any mode into RGB without losing what it shows."""
+"""Converts a decoded Pillow image of any mode to RGB."""
 
 from __future__ import annotations
 

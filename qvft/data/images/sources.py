@@ -1,4 +1,4 @@
-"""From a path, Pillow image, numpy array or bytes to an image source."""
+"""Turns a path, Pillow image, numpy array or bytes into an image source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping Pillow's and libtiff's words from users while images decode, in several threads."""
+"""Suppresses warnings of Pillow and libtiff during decoding, across threads."""
 
 from __future__ import annotations
 

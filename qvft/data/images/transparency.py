@@ -1,4 +1,4 @@
-"""Where an image shows what lies behind it, and white behind it."""
+"""Transparency: composites an image with an alpha channel onto white."""
 
 from __future__ import annotations
 

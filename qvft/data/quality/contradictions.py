@@ -1,4 +1,4 @@
-"""Questions that are asked twice about one image, and whether their answers agree."""
+"""Repeated questions about one image, and whether their answers contradict each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How answers and lengths are distributed over a split."""
+"""Distributions of answers and of text lengths in a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Duplicate images within a split and across two (data leakage), exact and near, by sample id."""
+"""Deduplication: duplicate images within a split and across two (data leakage), exact and near."""
 
 from __future__ import annotations
 

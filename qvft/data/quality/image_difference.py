@@ -1,4 +1,4 @@
-"""How far two thumbnails differ where they differ most: the check behind the perceptual hash."""
+"""Largest local difference of two thumbnails: confirms what the perceptual hash proposes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Perceptual hash and thumbnail of an image, taken while it is decoded, to find its duplicates."""
+"""Perceptual hash and thumbnail of an image, computed when it is decoded, for deduplication."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Near-duplicate images: a perceptual hash finds candidates, one comparison decides."""
+"""Near-duplicate images: candidates by perceptual hash, confirmed by local image difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every text of a split once, with where it stands, so that each check walks the same list."""
+"""All texts of a split with their positions, for the text checks."""
 
 from __future__ import annotations
 

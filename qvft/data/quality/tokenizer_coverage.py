@@ -1,4 +1,4 @@
-"""Characters that the decoder's tokenizer loses, and texts that cost it many tokens."""
+"""Tokenizer coverage: characters that the tokenizer loses, and texts with many tokens per word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An explanation as a figure: words, queries, similarity, and how it was made."""
+"""Figure of an explanation: one heatmap per word, query tokens, similarities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cosines between QVision's visual tokens and the patches they were made from.
+"""Cosine similarity between QVision's visual tokens and image patches.
 
 The context token comes first among the visual tokens, the query tokens follow. Patches are what the
 encoder's linear layer makes of them, which is as wide as the visual tokens.

@@ -1,4 +1,4 @@
-"""Composition of `qvft.explain`: a model, what it says, and what its attention shows of it."""
+"""Explains a caption or answer: generates it and computes its attention heatmaps."""
 
 from __future__ import annotations
 

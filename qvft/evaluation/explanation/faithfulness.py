@@ -1,4 +1,4 @@
-"""What a map is worth: how much less likely the text becomes when what it points at is masked.
+"""Faithfulness of heatmaps: the drop in log-likelihood when the brightest patches are masked.
 
 A fifth of the patches is set to zero after normalisation, which is the mean colour that the image
 processor subtracts: once the brightest fifth of the map, and several times a random fifth. If the

@@ -1,4 +1,4 @@
-"""Where the queries that a word used look: maps over the image's patches, word by word.
+"""Attention heatmaps (saliency maps) over image patches, per word.
 
 A word's map is the text's attention to the query tokens, at the positions that write the word's
 tokens, times the Q-Former's cross-attention of those query tokens to the patches. Both are averaged

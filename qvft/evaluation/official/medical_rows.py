@@ -1,4 +1,4 @@
-"""Medical questions with a system's answers: rows of JSON or JSONL, read strictly."""
+"""Medical questions with answers and predictions: rows of JSON or JSONL, read strictly."""
 
 from __future__ import annotations
 

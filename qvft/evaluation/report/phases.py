@@ -1,4 +1,4 @@
-"""The phases of a training run: what a report holds of them, and how a page words it."""
+"""Training phases in a report: fields and wording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of an evaluation as it stands in `report.json`, typed."""
+"""`Report`: the typed content of `report.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of the training behind a run: its phases and its losses."""
+"""Training summary of a run for its report: phases and losses."""
 
 from __future__ import annotations
 

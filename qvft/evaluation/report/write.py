@@ -1,4 +1,4 @@
-"""`report.json`, and `report.html`, one file on its own."""
+"""Writes `report.json` and a self-contained `report.html`."""
 
 from __future__ import annotations
 

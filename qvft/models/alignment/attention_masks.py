@@ -1,4 +1,4 @@
-"""Which positions of the Q-Former's input see which: the masks of the alignment objectives.
+"""Attention masks of the alignment objectives ITC, ITM and ITG.
 
 The input is the query tokens, then the text. Row i of a mask says what position i reads.
 Shape letters: B rows, Q query tokens, T text tokens.

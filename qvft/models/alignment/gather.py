@@ -1,4 +1,4 @@
-"""Rows of all processes in one tensor, through which gradients find their way back.
+"""Differentiable all-gather: rows of all ranks in one tensor.
 
 Shape letters: R rows of this process, G rows of all processes.
 """

@@ -1,4 +1,4 @@
-"""What a BLIP-2 generation model lacks for alignment: the Q-Former's text branch and its heads.
+"""Alignment heads: Q-Former text branch, ITC projections, ITM head, LM head.
 
 Shape letters: N rows, T text tokens, D Q-Former width, E embedding width, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""Where the weights of the alignment heads come from: a seed, or a BLIP-2 retrieval checkpoint."""
+"""Initialises the alignment heads from a seed or from a BLIP-2 retrieval checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of images and texts in a batch, here and in all processes.
+"""Image-text pairs of a batch, on this rank and across ranks.
 
 Shape letters: I images and N pairs of this process; J images and G pairs of all processes;
 T text tokens.

@@ -1,4 +1,4 @@
-"""The shared Q-Former run over queries, over text, and over both under a mask.
+"""Runs the shared Q-Former over queries, over text, and over both under a mask.
 
 Self-attention is shared; only queries read the image; each modality has its own feed-forward
 layers. Everything runs in the Q-Former's own type.

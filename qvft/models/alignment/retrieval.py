@@ -1,4 +1,4 @@
-"""A generation model and its alignment heads as a plain `Blip2ForImageTextRetrieval` folder."""
+"""Exports model and alignment heads as a plain `Blip2ForImageTextRetrieval` folder."""
 
 from __future__ import annotations
 

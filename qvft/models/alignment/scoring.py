@@ -1,4 +1,4 @@
-"""Scores of images and texts for retrieval and for classification by prompts.
+"""Image-text similarity scores for retrieval and zero-shot classification.
 
 Shape letters: I images, M texts, N pairs, C classes, P patches, Q query tokens, T text tokens,
 E embedding width.

@@ -1,4 +1,4 @@
-"""Texts as the Q-Former's text branch reads them."""
+"""Tokenizes texts for the Q-Former's text branch."""
 
 from __future__ import annotations
 

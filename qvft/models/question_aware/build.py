@@ -1,4 +1,4 @@
-"""A planned graft as objects: weights, model and processor."""
+"""Builds a question-aware model from a planned graft: weights, model and processor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint as its files' headers describe it: nothing is read before it is asked for."""
+"""Reads a checkpoint's safetensors headers; tensors are loaded lazily."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A question-aware model's configuration and geometry, from BLIP-2's."""
+"""Configuration of a question-aware model, derived from BLIP-2's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A question-aware model's forward pass by stages; what it shares with BLIP-2 is in `blip2.py`.
+"""Question-aware model's forward pass in stages; what it shares with BLIP-2 is in `blip2.py`.
 
 Shape letters: I images, B rows, T question tokens, Q query tokens, P patches, W ViT width,
 D decoder width.

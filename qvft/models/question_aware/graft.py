@@ -1,4 +1,4 @@
-"""A question-aware model made of a BLIP-2 checkpoint and the text branch of another.
+"""Makes a question-aware model from a BLIP-2 checkpoint and a text branch.
 
 The class is transformers' `InstructBlipForConditionalGeneration`, unchanged, with an OPT decoder.
 """

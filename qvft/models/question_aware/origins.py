@@ -1,4 +1,4 @@
-"""Where every weight of a question-aware model comes from, and what of its sources stays behind.
+"""Source of every weight of a question-aware model, and which source weights are unused.
 
 The Q-Former has two paths through shared self-attention. The query path (cross-attention, its own
 feed-forward layers) is BLIP-2's. The text path (word and position embeddings, its own feed-forward

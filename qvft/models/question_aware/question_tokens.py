@@ -1,4 +1,4 @@
-"""The Q-Former's tokenizer: the text source's, with BLIP-2's `[DEC]`."""
+"""Q-Former tokenizer: the text source's, with BLIP-2's `[DEC]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention of a QVision model: of each text position to the visual tokens, of these to patches.
+"""Attention of a QVision model: text to visual tokens, and visual tokens to patches.
 
 Both belong to the Q-Former, which returns its weights on request, so that no kernel is switched.
 Text attends to the visual tokens once, after the decoder, and to nothing else there.

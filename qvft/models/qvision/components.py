@@ -1,4 +1,4 @@
-"""A QVision model made of a CLIP (or SigLIP) checkpoint and a decoder checkpoint."""
+"""Builds a QVision model from a CLIP (or SigLIP) checkpoint and a decoder checkpoint."""
 
 from __future__ import annotations
 

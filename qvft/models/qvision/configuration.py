@@ -1,4 +1,4 @@
-"""The configuration of QVision: a CLIP or SigLIP encoder, a Q-Former of its own, a causal decoder.
+"""QVision configuration: CLIP or SigLIP encoder, Q-Former, causal decoder.
 
 This file, `encoder.py`, `qformer.py` and `modeling.py` can be copied beside a model's weights, so
 they import nothing but torch and transformers outside of this package.

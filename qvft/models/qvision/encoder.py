@@ -1,4 +1,4 @@
-"""QVision's eye: a CLIP or SigLIP, and the linear layer behind it.
+"""QVision's vision encoder: CLIP or SigLIP, and a linear projection.
 
 Shape letters: I images, P patches, D the Q-Former's width.
 """

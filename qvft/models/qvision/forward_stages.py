@@ -1,4 +1,4 @@
-"""A QVision model's forward pass by stages.
+"""QVision's forward pass in stages.
 
 Shape letters: I images, P patches, B rows, L row length, Q visual tokens, D decoder width,
 N positions.

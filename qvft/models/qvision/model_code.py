@@ -1,4 +1,4 @@
-"""The model's code beside its weights, so that a folder loads where qvft is not installed.
+"""Copies the model code into a checkpoint folder, for `trust_remote_code` without qvft.
 
 There `AutoModel.from_pretrained(folder, trust_remote_code=True)` needs transformers alone. The code
 is this package's, with imports of one another made relative, as transformers asks of code beside

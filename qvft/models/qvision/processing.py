@@ -1,4 +1,4 @@
-"""QVision's processor: the tower's image processor and the decoder's tokenizer in one object.
+"""QVision processor: CLIP's image processor and the decoder's tokenizer in one object.
 
 It is transformers' `CLIPProcessor`, which takes any of both, so that a saved folder loads with
 `AutoProcessor.from_pretrained` everywhere. The image processors are those that need Pillow alone.

@@ -1,4 +1,4 @@
-"""Writing QVision in the layout it was published in; `published.py` reads it."""
+"""Writes QVision in its published layout; `published.py` reads it."""
 
 from __future__ import annotations
 

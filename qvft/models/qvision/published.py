@@ -1,4 +1,4 @@
-"""QVision in the layout it was published in: three files of weights, whose bases lie elsewhere.
+"""Reads QVision's published layout: three weight files whose base models are stored elsewhere.
 
 `config.json` holds `PUBLISHED_FIELDS` and no `model_type`. The weights lie in `COMPONENTS`, some of
 them twice or three times under different names; `published_weights.py` reads them. CLIP and GPT-Neo

@@ -1,4 +1,4 @@
-"""The weights of a QVision in its published layout: the whole model, or one component alone."""
+"""Weights of QVision's published layout: the whole model, or one component."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QVision's Q-Former: query tokens gather the image, and the text, decoded, reads it from them.
+"""QVision's Q-Former: queries attend to the image; the decoded text attends to the queries.
 
 Modules have the names of the published checkpoint, so that its keys are theirs.
 

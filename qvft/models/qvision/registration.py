@@ -1,4 +1,4 @@
-"""Where transformers' Auto classes learn of QVision."""
+"""Registers QVision with transformers' Auto classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two tokens between which QVision's texts stand."""
+"""Start and end tokens of QVision's texts."""
 
 from __future__ import annotations
 
