@@ -11,4 +11,4 @@ CACHE = next(
     for field in fields(CausalLMOutputWithPast)
     if field.name in ("cache", "past_key_values")
 )
-"""What `forward` and `generate` of a decoder call their cache, and their outputs' field of it."""
+"""Name of the KV cache in a decoder's `forward`, `generate` and outputs."""

@@ -75,9 +75,7 @@ def reader(recipe: Recipe) -> Read:
 
     @cache
     def samples(which: str) -> list[Sample]:
-        if (
-            recipe.data.on_bad_image == "skip"
-        ):  # known only after reading
+        if recipe.data.on_bad_image == "skip":  # known only after reading
             return read_split(recipe, which).samples
         return read_texts(recipe, which)
 
