@@ -68,7 +68,7 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 def attention_kernels(model: PreTrainedModel) -> dict[str, str]:
-    """Attention kernel by module name, of the model ("") and each nested model, outer ones first."""
+    """Attention kernel by module name, of the model ("") and each nested model, outer first."""
     return {
         name: module.config._attn_implementation
         for name, module in model.named_modules()

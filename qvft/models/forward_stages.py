@@ -39,7 +39,7 @@ def query_states(model: Any, features: Tensor) -> Tensor:
 
 
 def encode_images(model: Any, pixel_values: Tensor) -> Tensor:
-    """(I, ...) part that all rows of an image share, from normalised images (I, 3, height, width)."""
+    """(I, ...) part that rows of an image share, from normalised images (I, 3, height, width)."""
     return encode_features(model, encode_vision(model, pixel_values))
 
 

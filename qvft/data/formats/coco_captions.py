@@ -24,7 +24,7 @@ def read(
     images: Path | None = None,
     allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
-    """Samples in the file's image order; images without a caption are left out and counted.
+    """Samples in the file's image order; images without a caption are skipped and counted.
 
     Args:
         path: the JSON file, or a folder with `annotations/captions_{split}.json` and `{split}/`.

@@ -47,7 +47,7 @@ def gathered(rows: Tensor, counts: list[int]) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather of unequal numbers of rows; backward sums over processes and takes the own slice."""
+    """All-gather of unequal numbers of rows; backward sums over processes and takes its slice."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, rows: Tensor, counts: list[int]) -> Tensor:

@@ -19,7 +19,7 @@ from qvft.models.question_aware.origins import Shapes
 def question_aware_config(
     base: Any, *, word_rows: int, positions: int, pad_id: int
 ) -> InstructBlipConfig:
-    """A BLIP-2 configuration as InstructBLIP configuration, with a text branch of the given size."""
+    """A BLIP-2 configuration as InstructBLIP configuration, with a text branch."""
     qformer = _fields(base.qformer_config, InstructBlipQFormerConfig)
     qformer.update(vocab_size=word_rows, max_position_embeddings=positions, pad_token_id=pad_id)
     return InstructBlipConfig(

@@ -32,7 +32,7 @@ def embed_rows(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """The decoder's input (B, L, D): token embeddings only; the image is fused after the decoder."""
+    """The decoder's input (B, L, D): token embeddings only, no image."""
     return model.embed(rows["input_ids"])
 
 
