@@ -84,7 +84,7 @@ def read_lora(folder: Path) -> dict[str, LoraWeight]:
         part = next((part for part in wanted if key.endswith("." + part)), None)
         if part is None or not key.startswith(_PREFIX):
             raise CheckpointError(
-                f"{key} is no LoRA weight", where=str(path), expected="lora_A and lora_B"
+                f"{key} is not a LoRA weight", where=str(path), expected="lora_A and lora_B"
             )
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{key} is not finite", where=str(path))

@@ -42,7 +42,7 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
         if target not in known:
             near = difflib.get_close_matches(target, known, n=1)
             raise RecipeError(
-                f'"{target}" is no linear layer of the decoder',
+                f'"{target}" is not a linear layer of the decoder',
                 where="trainable.lora.target_modules",
                 expected="one of " + ", ".join(known),
                 do=f'did you mean "{near[0]}"?' if near else None,

@@ -132,7 +132,7 @@ def _images(name: str) -> list[Path]:
         raise _no_image(name, matches, others)
     if others:
         _log.warning(
-            "%s: files that are no images and are left out: %d, first %s",
+            "%s: files that are not images, skipped: %d, first %s",
             name,
             len(others),
             others[0],

@@ -44,7 +44,7 @@ def pair(rows: Sequence[PredictionRow], others: Sequence[PredictionRow], *, wher
     if len(found) < len(others):
         twice = next(key for key, times in Counter(r.id for r in others).items() if times > 1)
         raise DataError(
-            f"item {twice!r} stands twice",
+            f"item {twice!r} occurs twice",
             where=where,
             expected="each id once",
             do="evaluate it again",

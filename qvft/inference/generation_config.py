@@ -94,7 +94,7 @@ def check_fields(fields: Mapping[str, Any], where: str) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise RecipeError(
-                "is no field of transformers.GenerationConfig",
+                "is not a field of transformers.GenerationConfig",
                 where=f"{where}{name}",
                 do=f'did you mean "{near[0]}"?' if near else None,
             )

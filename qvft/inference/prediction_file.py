@@ -82,7 +82,7 @@ class PredictionFile:
             raise DataError(
                 f"{_lines(self.path)} rows of a run that was stopped",
                 where=str(self.path),
-                do=f"go on with --resume, or remove it and {self._beside.name}",
+                do=f"continue with --resume, or remove it and {self._beside.name}",
             )
 
     def finished_rows(self) -> int:
@@ -125,7 +125,7 @@ class PredictionFile:
             content = json.loads(line)
             named = {k: v for k, v in content.items() if k in ("id", "image", "question")}
         except (ValueError, AttributeError) as error:
-            raise DataError("is no row of a prediction", where=where) from error
+            raise DataError("is not a row of a prediction", where=where) from error
         if named != wanted:
             raise DataError(
                 f"is about {named}",
@@ -163,7 +163,7 @@ class PredictionFile:
             self.mark_finished()
         except OSError as error:
             raise FailedError(
-                f"{self.path}: cannot be written ({error.strerror}); go on with --resume"
+                f"{self.path}: cannot be written ({error.strerror}); continue with --resume"
             ) from error
         return errors
 

@@ -23,7 +23,7 @@ def require_contrast(opened: ResolvedModel) -> None:
     """
     if not retrieves(opened):
         raise CheckpointError(
-            "has no contrast heads" if opened.kind == "run" else "is no run of qvft.train",
+            "has no contrast heads" if opened.kind == "run" else "is not a run of qvft.train",
             where=opened.name,
             expected="a run with itc among its objectives, which compares images with texts",
         )

@@ -78,7 +78,7 @@ def write_shard(folder: Path, keys: Sequence[bytes], chunks: Sequence[dict[str, 
             raise SpaceError(
                 f"no room left ({os.strerror(number)}); the shards written before are complete",
                 where=str(folder),
-                do="free some room and start again: it goes on where it stopped",
+                do="free some room and start again: it resumes where it stopped",
             ) from error
         raise not_written(OSError(number, str(error)), path) from error
     return path

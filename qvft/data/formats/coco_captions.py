@@ -64,7 +64,7 @@ def read(
         name = fields.identifier(image_id, "image_id", where=where)
         if name not in found:
             raise DataError(
-                f"`image_id` {name} is no image's id",
+                f"`image_id` {name} is not the id of an image",
                 where=where,
                 expected="an id in `images`",
                 do="add the image, or remove the annotation",

@@ -45,7 +45,7 @@ _TAKEN = frozenset(
 def kind(value: Any) -> str:
     """JSON type of a value, in words: `a list`, `null`."""
     if _is_no_number(value):
-        return f"{json.dumps(value)}, which is no value of JSON"
+        return f"{json.dumps(value)}, which is not a JSON value"
     return _JSON_NAMES.get(type(value), f"a {type(value).__name__}")
 
 

@@ -219,7 +219,7 @@ def _add(record: _Record, ending: str, member: TarImage) -> None:
 
 def _twice(shard: Path, key: str) -> DataError:
     return DataError(
-        "the key stands twice",
+        "the key occurs twice",
         where=f"{shard}, {key}",
         expected="members of a key side by side, each key once in a shard",
         do="sort the members by name (tar --sort=name)",

@@ -87,7 +87,7 @@ def read(
         )
     for question_id in answered:
         raise DataError(
-            f"`question_id` {question_id} is no question's id ({len(answered)} such)",
+            f"`question_id` {question_id} is not the id of a question ({len(answered)} such)",
             where=str(annotations),
             expected=f"ids in {question_file}",
             do="give the questions of the same split",
