@@ -1,4 +1,4 @@
-"""Runs the baselines: base model, image-blind, most frequent answer."""
+"""Baseline scores for a report: the base model's, and the most frequent answer's."""
 
 from __future__ import annotations
 

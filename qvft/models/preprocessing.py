@@ -1,4 +1,4 @@
-"""Image processors, and their settings that identify pixel values."""
+"""Image processor without normalisation: resizes to the model's size, pixel values 0 to 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that the machine supports a recipe's kernels: compile, FlexAttention, quantization."""
+"""Checks that this machine supports a recipe's torch.compile, FlexAttention and FSDP settings."""
 
 from __future__ import annotations
 

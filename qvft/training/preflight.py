@@ -1,4 +1,4 @@
-"""Preflight checks of the first steps: loss, gradients, memory."""
+"""Preflight checks: the image changes the loss, and trained components have gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizer coverage: characters that the tokenizer loses, and texts with many tokens per word."""
+"""Tokenizer coverage: characters that the tokenizer loses, and characters of many tokens."""
 
 from __future__ import annotations
 

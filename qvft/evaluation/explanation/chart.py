@@ -24,7 +24,7 @@ _TITLE_IN = 0.6
 """Height of a section heading, with the titles of its first panels."""
 _HEAT = "inferno"
 _PLAIN = {"parse_math": False}
-"""Escapes `$` for matplotlib."""
+"""Text option without math mode, so that `$` is a plain character."""
 
 
 def explanation_figure(

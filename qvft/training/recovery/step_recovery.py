@@ -186,8 +186,8 @@ class StepRecovery:
         sizes = self._sizes(parts)
         self._note_event(self._trainer.state.global_step + 1, {"out_of_memory": sizes})
         logger.warning(
-            "memory ran out at step %d with a batch of %d texts: batches are taken in %d parts "
-            "from now on; the gradients are the same. To have it so from the start: %s",
+            "memory ran out at step %d with a batch of %d texts: batches are split into %d "
+            "parts from now on; gradients are unchanged. To start with this: %s",
             self._trainer.state.global_step + 1,
             rows,
             parts,

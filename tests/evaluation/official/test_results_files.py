@@ -47,8 +47,14 @@ def test_other_keys_are_passed_over(tmp_path: Path) -> None:
             f'[{GOOD}, {{"image_id": 2, "caption": NaN}}]',
             "`caption` is NaN, which is not a JSON value",
         ),
-        (f'[{GOOD}, {{"image_id": NaN, "caption": "a"}}]', "`image_id` is NaN, which is no value"),
-        (f'[{GOOD}, {{"image_id": 1e999, "caption": "a"}}]', "`image_id` is Infinity, which is no"),
+        (
+            f'[{GOOD}, {{"image_id": NaN, "caption": "a"}}]',
+            "`image_id` is NaN, which is not a JSON value",
+        ),
+        (
+            f'[{GOOD}, {{"image_id": 1e999, "caption": "a"}}]',
+            "`image_id` is Infinity, which is not",
+        ),
         (f'[{GOOD}, {{"image_id": 1.5, "caption": "a"}}]', "record 1: `image_id` is a"),
         (f'[{GOOD}, {{"image_id": "", "caption": "a"}}]', "record 1: `image_id` is empty"),
         (f'[{GOOD}, {{"image_id": [1], "caption": "a"}}]', "record 1: `image_id` is a list"),
