@@ -69,15 +69,15 @@ class ScoreInfo:
     """One score of a metric, and its display in reports.
 
     Attributes:
-        name: in `report.json`.
-        unit: the scale of its value.
+        name: name in `report.json`.
+        unit: scale of its value.
         definition: name/version and one sentence.
-        label: in `report.html`; None for the name with blanks.
-        main: rank among the scores that represent an item (`main_metric`); None: it never does.
-        table: rank in the printed table; None: it is not in it.
-        page: rank among the large figures of `report.html`; None: it is not one.
-        card: rank of the line of an item's card that it stands in; None: on no card.
-        breakdown: its mean is given for each value of `breakdowns`.
+        label: label in `report.html`; None: the name with spaces.
+        main: rank among the scores that represent an item (`main_metric`); None: never.
+        table: rank in the printed table; None: not in it.
+        page: rank among the headline scores of `report.html`; None: not one.
+        card: rank of its line on an item's card; None: not on cards.
+        breakdown: whether `breakdowns` include its mean.
         lower_is_better: for the verdict of a comparison.
     """
 
@@ -103,14 +103,14 @@ class Metric:
     """A metric that `eval.metrics` can name.
 
     Attributes:
-        name: in `eval.metrics`; a metric of another package is named by where it is defined.
-        kind: of texts that it scores.
-        function: from rows to scores, see `by_item`.
-        scores: that it gives, some of them only where items have them.
-        auto: whether `auto` takes it for texts of its kind; None: never.
-        misfit: why it cannot score texts of its kind; None: it can score any.
-        compared: another evaluation's texts are scored with it too (`--against`).
-        require_installed: raises MissingToolError where a program that it needs is missing.
+        name: name in `eval.metrics`; a metric of another package is given by its dotted name.
+        kind: kind of texts that it scores.
+        function: computes scores from rows, see `by_item`.
+        scores: its scores, some only for items that have them.
+        auto: whether `auto` includes it for texts of its kind; None: never.
+        misfit: returns why it cannot score given texts; None: it can score any.
+        compared: whether it is also computed for the other evaluation (`--against`).
+        require_installed: raises MissingToolError if a needed program is missing.
     """
 
     name: str
