@@ -1,4 +1,4 @@
-"""`python -m qvft COMMAND ...`: as `qvft COMMAND ...`."""
+"""`python -m qvft COMMAND ...`: the same as `qvft COMMAND ...`."""
 
 from __future__ import annotations
 

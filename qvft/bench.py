@@ -1,9 +1,9 @@
-"""`qvft bench RECIPE [key.path=value ...] [--json F] [--chart F]`: a recipe's pace, here.
+"""`qvft bench RECIPE [key.path=value ...] [--json F] [--chart F]`: benchmarks a recipe.
 
-Training: the recipe's texts, one row a text with an image of its own and logits everywhere, as
-plain practice has it, against qvft, and each part alone. Prediction: one `generate` call a text
-against qvft's batches. All in turn in one process, on the same model. `--only caption`: one caption
-of a QVision, the published loop without a cache against qvft.
+Training throughput and memory: a plain implementation (one image per text, logits at every
+position) against qvft, and each optimization alone. Inference throughput: one `generate` call per
+text against qvft's batches. All in one process, alternating, on the same model. `--only caption`:
+one caption of a QVision, the published loop without a KV cache against qvft.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def bench(given: argparse.Namespace) -> None:
     read = {"train": ["train"], "predict": ["eval"], "caption": []}
     texts_of(recipe, read.get(given.only, ["train", "eval"]))
 
-    # All mistakes that can be told without torch have been told.
+    # All checks that need no torch are done.
     from qvft.benchmark.caption import bench_caption
     from qvft.benchmark.prediction import bench_prediction
     from qvft.benchmark.report import (

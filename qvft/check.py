@@ -1,6 +1,6 @@
-"""`qvft check RECIPE [key.path=value ...]`: everything short of the first step.
+"""`qvft check RECIPE [key.path=value ...]`: checks a recipe without training.
 
-`qvft check RUN`: whether a finished run still is what its hashes say.
+`qvft check RUN`: compares a finished run's files with the hashes in its manifest.
 """
 
 from __future__ import annotations

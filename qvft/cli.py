@@ -1,4 +1,4 @@
-"""`qvft COMMAND ...`: the entry programs under one name."""
+"""`qvft COMMAND ...`: dispatches to the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`qvft convert FORMAT PATH OUT.jsonl`: writes any data format as the custom JSONL."""
+"""`qvft convert FORMAT PATH OUT.jsonl`: converts any dataset format to the custom JSONL."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""CPU threads: how many, how they wait for each other, and whether the machine is busy.
+"""CPU threads: thread count, OpenMP wait policy, and whether the machine is busy.
 
-Does not import torch, since the way of waiting must be set before torch is loaded.
+Does not import torch, since the wait policy must be set before torch is loaded.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _OTHER_WAYS = ("KMP_LIBRARY",)
 
 
 def wait_passively() -> None:
-    """Has OpenMP threads sleep, after a short spin, while they wait for each other.
+    """Sets OpenMP's wait policy to passive: waiting threads sleep after a short spin.
 
-    Spinning threads take the cores that the threads they wait for need: with another job on the
-    machine, training on two cores becomes several times slower. OpenMP reads this once, when torch
-    is loaded. Leaves the environment alone if it holds any of these variables already.
+    Spinning threads occupy cores that other threads need: with another job on the machine, training
+    on two cores becomes several times slower. OpenMP reads this once, when torch is loaded. Does
+    nothing if any of these variables is already set.
 
     Source: OpenMP 5.2, section 21.7 (OMP_WAIT_POLICY); GNU libgomp manual (GOMP_SPINCOUNT); LLVM
     OpenMP runtime (KMP_BLOCKTIME).
@@ -36,7 +36,7 @@ def wait_passively() -> None:
 
 
 def cpu_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

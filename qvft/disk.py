@@ -1,6 +1,6 @@
-"""What is written outlasts a loss of power, and what a disk says that takes no more is understood.
+"""Durable writes (fsync, then atomic rename) and errors of a full or read-only disk.
 
-The one home of the rule that a file or folder gets its name only once all of it is on the disk.
+A file or folder gets its name only when it is completely on disk.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _OF_THE_DISK = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE", "ENODEV", "ENXIO")
 }
-"""Errors that come from the disk or its limits, never from a mistake in a program."""
+"""Error numbers caused by the disk or its limits, never by a bug."""
 _OF_TORCH = "PytorchStreamWriter|unexpected pos"
 
 
 def to_disk(file: IO[Any]) -> None:
-    """Waits until what was written to an open file is on the disk."""
+    """Flushes an open file to disk (fsync)."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def folder_to_disk(folder: Path) -> None:
-    """Makes the names in a folder outlast a loss of power, where the system lets a folder be."""
+    """Flushes a folder's entries to disk, if the system supports it."""
     try:
         opened = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -46,7 +46,7 @@ def folder_to_disk(folder: Path) -> None:
 
 
 def tree_to_disk(path: Path) -> None:
-    """Waits until a file, or all files and names of a folder, are on the disk."""
+    """Flushes a file, or all files and entries of a folder, to disk."""
     if not path.is_dir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -58,9 +58,9 @@ def tree_to_disk(path: Path) -> None:
 
 
 def name_whole(partial: Path, path: Path) -> None:
-    """Gives a finished file or folder its name, in one step and for good.
+    """Renames a finished file or folder atomically and durably.
 
-    A file of that name is replaced; a folder may only be an empty one.
+    Replaces a file of that name; a folder must be empty.
     """
     tree_to_disk(partial)
     os.replace(partial, path)
@@ -68,7 +68,7 @@ def name_whole(partial: Path, path: Path) -> None:
 
 
 def remove_whole(path: Path) -> None:
-    """Removes a folder so that nobody ever finds half of it under its name."""
+    """Removes a folder atomically, by renaming it first."""
     aside = path.with_name(f".{path.name}.removed")
     shutil.rmtree(aside, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
@@ -78,10 +78,10 @@ def remove_whole(path: Path) -> None:
 
 @contextlib.contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yields a fresh folder that takes the place of `path` if the block ends without an error.
+    """Context manager: a new folder that replaces `path` if the block ends without an error.
 
-    Whenever this is cut short, the folder from before is there whole: under its name, or aside,
-    from where the next call takes it back. Callers see to it that they are alone, see `locks`.
+    After an interruption the previous folder is complete: under its name, or renamed, from where
+    the next call restores it. Callers must hold a lock, see `locks`.
     """
     path = Path(os.path.realpath(path))
     partial, aside = (path.with_name(f".{path.name}.{end}") for end in ("partial", "replaced"))
@@ -104,7 +104,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
 
 def not_written(error: OSError, path: Path) -> DataError:
-    """The error for a place where nothing can be written."""
+    """Error for a path that is not writable."""
     return DataError(
         f"cannot be written ({error.strerror or error})",
         where=str(path),
@@ -114,14 +114,14 @@ def not_written(error: OSError, path: Path) -> DataError:
 
 @contextlib.contextmanager
 def saving(path: Path, *, kept: str) -> Iterator[None]:
-    """Turns what the system says against writing `path` into an error for users.
+    """Context manager: turns errors of the disk while writing `path` into user errors.
 
     Args:
         path: named in the message.
-        kept: what is safe all the same, and how to go on.
+        kept: what is not lost, and how to continue.
 
     Raises:
-        FailedError: the disk or a quota is full, the folder has gone or may only be read.
+        FailedError: the disk or a quota is full, or the folder is missing or read-only.
     """
     try:
         yield
@@ -135,7 +135,7 @@ def saving(path: Path, *, kept: str) -> Iterator[None]:
 
 
 def disk_failure(error: BaseException) -> str | None:
-    """What the disk said, where an error is the disk's; None where it is any other.
+    """Description of a disk error; None for any other error.
 
     torch says only that it failed.
     """

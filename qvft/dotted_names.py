@@ -1,4 +1,4 @@
-"""Import an object that a recipe names as `package.module.name` or `package.module:name`."""
+"""Imports an object that a recipe names as `package.module.name` or `package.module:name`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LOCK = "recipe.lock.yaml"  # every run folder has one
 
 
 def is_dotted(name: str) -> bool:
-    """Whether a name means an object of an importable module, not a row of a table."""
+    """Whether a name is a dotted name of an importable object, not a name in a table."""
     return "." in name.strip(".") or ":" in name.strip(":")
 
 
 def import_dotted(name: str, wanted: type[T], *, where: str) -> T:
-    """The object of this name, from the modules that can be imported here.
+    """Imports the object of this name.
 
     Args:
         name: `package.module.name` or `package.module:name`.
@@ -27,15 +27,15 @@ def import_dotted(name: str, wanted: type[T], *, where: str) -> T:
         where: the recipe key that names it.
 
     Raises:
-        RecipeError: no such module, one that lies in a run folder, an error while it is imported,
-            no such attribute, or an object of another class.
+        RecipeError: no such module, a module in a run folder, an import error, no such attribute,
+            or an object of another class.
     """
     module_name, _, attribute = name.rpartition(":" if ":" in name else ".")
     expected = f"a {wanted.__name__} as package.module.name"
     _require_outside_of_runs(module_name.partition(".")[0], name=name, where=where)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a module of the user's may raise anything
+    except Exception as error:  # a user's module may raise anything
         raise RecipeError(
             f'"{name}": importing "{module_name}" failed with {type(error).__name__}: {error}',
             where=where,
@@ -59,9 +59,9 @@ def import_dotted(name: str, wanted: type[T], *, where: str) -> T:
 
 
 def _require_outside_of_runs(package: str, *, name: str, where: str) -> None:
-    """Refuses a module that a run folder brings along: its lock would run it, unasked.
+    """Refuses a module inside a run folder: its lock file would execute it.
 
-    Python looks for modules in the working folder too, which may be a run from elsewhere.
+    Python also searches the working directory, which may be a downloaded run.
     """
     try:
         spec = importlib.util.find_spec(package)

@@ -1,8 +1,8 @@
-"""Every error qvft raises on purpose, and what it means for the exit status.
+"""Exceptions of qvft and their exit codes.
 
 `UserError` and its children: the input is wrong; an entry prints the one message and exits with 2.
 `QvftError` itself and `FailedError`'s children: the work failed; an entry exits with 1.
-Each class has the fitting built-in as second base, so that callers may catch either.
+Each class has a built-in exception as second base, so that callers may catch either.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class CheckpointError(UserError, ValueError):
 
 
 class SpaceError(UserError, OSError):
-    """There is not enough room on the disk for what is about to be written."""
+    """Not enough disk space for the output."""
 
 
 class BusyError(UserError, OSError):
@@ -76,18 +76,18 @@ class BusyError(UserError, OSError):
 
 
 class MissingToolError(UserError, OSError):
-    """Something was asked for that needs a program or file that is not installed."""
+    """A needed program or package is not installed."""
 
 
 class FailedError(QvftError, RuntimeError):
-    """The work was understood but did not succeed."""
+    """The input is valid but the work failed."""
 
 
 class StoppedError(FailedError):
-    """A signal stopped the work after it was made safe; the message says how to go on.
+    """A signal stopped the work after it was saved; the message says how to resume.
 
     Args:
-        message: what was stopped, and how to go on.
+        message: what was stopped, and how to resume.
         signal: number of the signal; an entry exits with 128 more.
     """
 
@@ -97,7 +97,7 @@ class StoppedError(FailedError):
 
 
 class PreflightError(FailedError):
-    """A check before the first step found that training would be worthless."""
+    """A preflight check failed: training would be useless."""
 
 
 class NonFiniteLossError(FailedError):
@@ -106,11 +106,11 @@ class NonFiniteLossError(FailedError):
 
 
 class LossSpikeError(FailedError):
-    """The loss of a step lies far above those before it, and the recipe says to stop there."""
+    """The loss of a step is a spike, and the recipe's policy is to stop."""
 
 
 class MemoryRanOutError(FailedError, MemoryError):
-    """A batch does not fit into memory and cannot be taken in parts."""
+    """A batch does not fit into memory and cannot be split."""
 
 
 class NonFiniteWeightsError(FailedError):
@@ -118,4 +118,4 @@ class NonFiniteWeightsError(FailedError):
 
 
 class VerificationError(FailedError):
-    """What was written does not behave like what it was made from."""
+    """The written model differs from its source."""

@@ -1,6 +1,6 @@
 """`qvft eval RUN [--against OTHER] [key.path=value ...]`: evaluates a domain checkpoint.
 
-`accelerate launch -m qvft.eval` does the same on several processes, each of which answers a share.
+`accelerate launch -m qvft.eval` runs it on several processes.
 
 RUN is a run folder; a merged folder or a base is evaluated with --recipe RECIPE. OTHER is a run, a
 merged folder, a base, or the folder of an earlier evaluation; it is compared item by item.
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=expanded, help="run folder, merged model folder or hub id")
     parser.add_overrides()
     parser.add_argument(
-        "--recipe", type=expanded, help="for a model that is no run: data, prompts, decoding"
+        "--recipe", type=expanded, help="for a model that is not a run: data, prompts, decoding"
     )
     parser.add_argument(
         "--out", type=given_path, help="folder of the report; default: beside the model"

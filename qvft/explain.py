@@ -1,7 +1,7 @@
-"""`qvft explain MODEL IMAGE [--question Q] --out F.png`: where the queries look.
+"""`qvft explain MODEL IMAGE [--question Q] --out F.png`: attention heatmaps.
 
-A figure of the caption or answer, word by word. What such maps are worth for a model is measured by
-`MODEL --faithfulness [--recipe R] [--limit N] [--json F]` (evaluation data, with parts masked).
+A figure of the caption or answer with one heatmap per word. The heatmaps' faithfulness is measured
+by `MODEL --faithfulness [--recipe R] [--limit N] [--json F]` (evaluation data, with parts masked).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--faithfulness", action="store_true", help="against random masks")
     parser.add_argument(
-        "--recipe", type=expanded, help="for a model that is no run: its evaluation data"
+        "--recipe", type=expanded, help="for a model that is not a run: its evaluation data"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only N images of that data")
     parser.add_argument("--seed", type=int, default=0, help="of random masks and intervals")
@@ -59,7 +59,7 @@ def explain(given: argparse.Namespace) -> None:
         require_eval_data(opened)
         texts_of(opened.recipe, ["eval"])
 
-    # All mistakes that can be told without torch have been told.
+    # All checks that need no torch are done.
     from qvft.evaluation.explanation import explain as explaining
 
     if given.image is not None:

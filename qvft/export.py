@@ -1,4 +1,4 @@
-"""`qvft export RUN OUT --to FORM`: writes a run's checkpoint in another form."""
+"""`qvft export RUN OUT --to FORM`: exports a run's checkpoint to another format."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def export(given: argparse.Namespace) -> None:
     if given.to != "retrieval":  # which is proven by its weights
         require_texts(recipe)
 
-    # All mistakes that can be told without torch have been told.
+    # All checks that need no torch are done.
     from qvft.weights.export import export_run, proof_line
 
     content = export_run(Path(given.run), Path(given.out), to=given.to, overrides=given.overrides)

@@ -1,4 +1,4 @@
-"""Optional dependencies: what to install where a feature wants a package that is absent."""
+"""Optional dependencies: error message with the extra to install."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def _size(count: int) -> str:
 def _days(text: str) -> float:
     days = float(text)
     if not 0 <= days < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number of days")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of days")
     return days
 
 

@@ -1,4 +1,4 @@
-"""Reading and writing files so that mistakes are named and nothing is left half-written."""
+"""Reads and writes files: clear errors, atomic writes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NO_TEXT = {
 
 
 def expanded(path: str) -> str:
-    """A path as a user gives it, with `~` for the home folder, or `~name` for somebody else's.
+    """A path with `~` or `~name` expanded.
 
     The one rule for recipe keys and command lines. `$NAME` stays as it stands: a shell has replaced
     it already where one was meant to, and a recipe means the same in every shell. A name such as
@@ -99,10 +99,9 @@ def _require_text(content: bytes, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` in one step: a reader sees the old content or the new, whole.
+    """Writes `text` to `path` atomically.
 
-    Links are followed and stay. A device, a pipe or the file that stdout goes to has no old
-    content to keep: the text is written after what went there before.
+    Symbolic links are followed. To a device, a pipe or the file of stdout the text is appended.
     """
     stream = _stream(path)
     if stream is not None:
@@ -125,7 +124,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def require_writable(path: Path, *, folder: bool = False) -> None:
-    """Checks, before anything long begins, that `path` can be written; leaves nothing.
+    """Checks that `path` is writable, before anything long begins; leaves nothing.
 
     Every program asks here what it can know of its outputs.
 
@@ -160,7 +159,7 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
 
 
 def require_new(path: Path, *, folder: bool = False) -> None:
-    """As `require_writable`, of an output that may not exist yet; an empty folder may.
+    """As `require_writable`, for an output that must not exist yet, except as an empty folder.
 
     Raises:
         DataError: it exists, or cannot be written.
@@ -179,7 +178,7 @@ def require_new(path: Path, *, folder: bool = False) -> None:
 
 
 def _partial(path: Path) -> Path:
-    """The file or folder, beside `path`, that takes its name when it is whole."""
+    """Temporary name next to `path`, renamed when complete."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
@@ -201,7 +200,8 @@ def _stream(path: Path) -> int | Path | None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`; what is written there takes its name if no error ends the block.
+    """Context manager: a temporary path that is renamed to `path` if the block ends without an
+    error.
 
     Raises:
         DataError: `path` exists: outputs are never overwritten.
@@ -218,7 +218,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yields a fresh folder that takes the name `path` only if the block ends without an error.
+    """Context manager: a new folder that is renamed to `path` if the block ends without an error.
 
     Raises:
         DataError: `path` exists and is not an empty folder (outputs are never overwritten), or

@@ -1,4 +1,4 @@
-"""JSON and JSONL, read strictly so that mistakes are named, and written whole."""
+"""Reads JSON and JSONL strictly, and writes them atomically."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def json_of(text: str, path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Pairs (line number from 1, object) of a JSONL file; blank lines are passed over.
+    """Pairs (line number from 1, object) of a JSONL file; blank lines are skipped.
 
     Raises:
         DataError: as `read_json`; or a line is not a JSON object, or holds NaN, which Python's
@@ -52,9 +52,9 @@ def jsonl_of(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def complete_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file that another process may be writing; empty where there is none.
+    """Objects of a JSONL file that another process may be writing; empty if there is none.
 
-    A last line without its end, which a killed process leaves, is passed over.
+    An incomplete last line, as left by a killed process, is ignored.
     """
     if not path.is_file():
         return []
@@ -63,7 +63,7 @@ def complete_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cuts off a last line without its end, so that the file can be read and added to."""
+    """Truncates an incomplete last line, so that the file can be read and appended to."""
     if not path.is_file():
         return
     content = path.read_bytes()
@@ -74,7 +74,7 @@ def drop_torn_line(path: Path) -> None:
 
 
 def json_object(text: str, *, where: str) -> dict[str, Any]:
-    """The JSON object that a text is, as strictly read as a line of JSONL.
+    """Parses a JSON object from a text, as strictly as a line of JSONL.
 
     Raises:
         DataError: as `read_jsonl`; `where` takes the place of the file.
@@ -111,14 +111,14 @@ def _content(text: str, path: Path, *, line: int | None = None, **hooks: Any) ->
         raise not_json(error, path, line=line) from error
     except _RepeatedKey as error:
         raise DataError(
-            f"key `{error}` stands twice",
+            f"key `{error}` occurs twice",
             where=where,
             expected="each key once",
             do="remove one of the two",
         ) from error
     except _NoJsonNumber as error:
         raise DataError(
-            f"`{error}` is no value of JSON", where=where, do="leave out a key without a value"
+            f"`{error}` is not a JSON value", where=where, do="leave out a key without a value"
         ) from error
     except RecursionError as error:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What people do wrong in JSON, and what to tell them."""
+"""Common JSON mistakes and the hints that errors give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that the kernel lets go when its process ends, however it ends."""
+"""File locks: one writer at a time; the kernel releases the lock when the process ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def inside(folder: Path) -> Iterator[None]:
-    """Holds a folder, which is made if need be, by a lock file in it; raises as `_held`."""
+    """Locks a folder, created if needed, by a lock file in it; raises as `_held`."""
     with _held(folder / LOCK, folder):
         yield
 
 
 @contextlib.contextmanager
 def beside(path: Path) -> Iterator[None]:
-    """Holds a file or folder that is to be written by a lock file beside it; raises as `_held`."""
+    """Locks an output file or folder by a lock file next to it; raises as `_held`."""
     path = Path(os.path.realpath(path))
     with _held(path.with_name(f".{path.name}{LOCK}"), path):
         yield
@@ -33,10 +33,10 @@ def beside(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_turn(folder: Path, name: str, *, waiting: Callable[[BusyError], None]) -> Iterator[None]:
-    """Holds the lock `name` of a folder, after any other process that holds it has ended its turn.
+    """Waits for the lock `name` of a folder and holds it.
 
     Args:
-        waiting: called once where another process holds it.
+        waiting: called once if another process holds it.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -49,10 +49,9 @@ def in_turn(folder: Path, name: str, *, waiting: Callable[[BusyError], None]) ->
 def _held(
     file: Path, subject: Path, *, waiting: Callable[[BusyError], None] | None = None
 ) -> Iterator[None]:
-    """Holds a lock file, and removes it afterwards; with `waiting` it waits for its turn.
+    """Holds a lock file, and removes it afterwards; with `waiting` it waits.
 
-    A file left by a process that was killed holds nobody up, nor does a copy of one. Children of
-    this process do not inherit the lock, so that none outlives it.
+    A lock file left by a killed process does not block. Child processes do not inherit the lock.
 
     Raises:
         BusyError: another process holds it.
@@ -76,7 +75,7 @@ def _held(
         except OSError as error:
             raise not_written(error, subject) from error
     try:
-        with contextlib.suppress(OSError):  # only said to others; a full disk is noticed later
+        with contextlib.suppress(OSError):  # informative only; a full disk is noticed later
             file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
         yield
     finally:

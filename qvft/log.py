@@ -1,4 +1,4 @@
-"""One logger for all ranks, and the consoles entries print to."""
+"""Rank-aware logger and consoles."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _UNSEEN = re.compile(
 
 
 def shown(text: str) -> str:
-    """A text for a terminal: what a terminal would obey instead of showing is spelt out.
+    """A text with control characters escaped, for a terminal.
 
-    Captions, ids and file names come from strangers, and an escape sequence can rewrite the screen.
-    The spelling is JSON's, so that JSON stays the same JSON.
+    Captions, ids and file names are untrusted, and an escape sequence can rewrite the screen.
+    Escaped as in JSON, so JSON stays valid.
     """
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class PlainConsole(Console):
-    """A console that takes no text for markup and sends a terminal no character that it obeys.
+    """A console without markup and without control characters.
 
     In tables such characters are left out, since widths are known by then. What rich itself sends
     (colours, the cursor of a progress bar) passes.
@@ -73,7 +73,7 @@ def get_logger(name: str) -> logging.Logger:
 
 @contextlib.contextmanager
 def heard(name: str) -> Iterator[list[str]]:
-    """Yields a list that gets what the loggers below `name` warn of while the block runs."""
+    """Context manager: collects warnings of loggers below `name` in a list."""
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
@@ -86,14 +86,14 @@ def heard(name: str) -> Iterator[list[str]]:
 
 
 class _Lines(logging.Formatter):
-    """One line a record, whatever names stand in it."""
+    """Formats one line per record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return shown(super().formatMessage(record)).replace("\n", "\\n")
 
 
 def setup_logging() -> None:
-    """Sends qvft's log to stderr, one line a record. Entries call it once."""
+    """Sends qvft's log to stderr, one line per record. Entries call it once."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root = logging.getLogger("qvft")
@@ -107,7 +107,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def _require_one_process() -> None:
-    """Raises UserError where a launcher has started several."""
+    """Raises UserError if a launcher has started several processes."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1:
         raise UserError(
@@ -121,7 +121,7 @@ def _require_one_process() -> None:
 def exit_status(
     main: Callable[[], None], *, when_stopped: str = "", many_processes: bool = False
 ) -> int:
-    """Runs an entry's body and turns errors made for users into one message and a status.
+    """Runs an entry's body and turns user errors into one message and an exit status.
 
     Under `accelerate launch` the main process says what is wrong. Another one does so if the main
     process does not: it waits a little for the launcher to end it.

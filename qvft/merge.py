@@ -1,4 +1,4 @@
-"""`qvft merge RUN OUT`: merges a run into a plain checkpoint, and proves it."""
+"""`qvft merge RUN OUT`: merges a run into a plain checkpoint, and verifies it."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Captions or answers for images, folders, globs and JSONL files. MODEL is a run, a merged folder or a
 hub id. Every field of transformers.GenerationConfig is an option: --num_beams 5 --do_sample true.
-With --classes "cat,dog,car" nothing is generated: each image gets the class whose prompts are
-nearest. MODEL is a run that trained itc then.
+With --classes "cat,dog,car" images are classified zero-shot instead; MODEL must be a run trained
+with itc.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16, help="rows decoded together")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode images")
     given, further = parser.parse_known_args(arguments)
-    again = "go on with --resume" if given.out is not None else ""
+    again = "continue with --resume" if given.out is not None else ""
     return exit_status(lambda: predict(given, further), when_stopped=again)
 
 
@@ -89,8 +89,8 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         check_options_of_classes(given, further)
         require_contrast(opened)
 
-    # All mistakes that can be told without torch have been told.
-    asked: Any  # what the functions take beside model and rows: classes, or fields of `generate`
+    # All checks that need no torch are done.
+    asked: Any  # classes, or fields of `generate`
     lines_of: Callable[..., Iterator[str]]
     write: Callable[..., Written]
     if given.classes is not None:

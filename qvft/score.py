@@ -1,7 +1,7 @@
-"""`qvft score caption|vqa|medical ...`: scores of anybody's prediction files.
+"""`qvft score caption|vqa|medical ...`: scores prediction files of any system.
 
-They are what the official evaluators give, computed without Java and without a model; medical
-answers are scored by every definition in use, each under its name and version.
+The same scores as the official evaluators, without Java and without a model; medical answers are
+scored by several definitions, each with name and version.
 """
 
 from __future__ import annotations

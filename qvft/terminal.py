@@ -1,4 +1,4 @@
-"""Standard streams that take whatever is written, and readers that have gone."""
+"""Standard streams: unencodable characters, broken pipes."""
 
 from __future__ import annotations
 

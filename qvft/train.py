@@ -1,4 +1,4 @@
-"""`qvft train RECIPE [key.path=value ...]`: trains what a recipe says.
+"""`qvft train RECIPE [key.path=value ...]`: trains a model from a recipe.
 
 Several GPUs: `accelerate launch -m qvft.train RECIPE` starts a process for each.
 """

@@ -326,7 +326,7 @@ def test_lora_targets_that_match_nothing_end_with_2(
         main([str(recipe_file), "--only", "model", f"trainable.lora.target_modules=[{target}]"])
         == 2
     )
-    assert "is no linear layer of the decoder" in capsys.readouterr().err
+    assert "is not a linear layer of the decoder" in capsys.readouterr().err
 
 
 def test_the_model_alone_gives_the_table_of_the_loaded_one(

@@ -358,7 +358,7 @@ def test_a_source_whose_name_no_system_takes_is_one_message(
             '{"image": "a.png", "question": "?", "answer": ' + "9" * 5000 + "}",
             "thousands of digits",
         ),
-        ('{"image": "a.png", "caption": "x", "meta": {"v": 1e999}}', "`1e999` is no value of JSON"),
+        ('{"image": "a.png", "caption": "x", "meta": {"v": 1e999}}', "`1e999` is not a JSON value"),
         (
             '{"image": "a.png", "caption": "x", "meta": {"v": ' + "[" * 10**5 + "]" * 10**5 + "}}",
             "nested too deeply",

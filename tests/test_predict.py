@@ -260,7 +260,7 @@ def test_a_stopped_run_goes_on_where_it_was(
         kill_after(2, patch)
         main(given)
     assert out.read_text() == "".join(whole.splitlines(keepends=True)[:2])
-    assert "go on with --resume" in refused(capsys, *given)
+    assert "continue with --resume" in refused(capsys, *given)
     with out.open("a") as stream:
         stream.write('{"image": "torn')
     counted: list[int] = []
@@ -360,7 +360,7 @@ def test_an_option_without_value_or_name_is_refused(given: list[str]) -> None:
 def test_an_unknown_field_is_told_the_nearest_one(tiny_run: Path, images: Path, capsys) -> None:
     message = refused(capsys, tiny_run, images, "--num_beems", "2")
     assert (
-        '--num_beems: is no field of transformers.GenerationConfig; did you mean "num_beams"'
+        '--num_beems: is not a field of transformers.GenerationConfig; did you mean "num_beams"'
         in (message)
     )
 

@@ -1,12 +1,11 @@
-"""The adapter folder: LoRA as PEFT writes it, every other trained weight, and a manifest.
+"""Saves and loads an adapter folder: LoRA in PEFT's format, other trained weights, a manifest.
 
 adapter_config.json, adapter_model.safetensors: plain PEFT loads these (absent without LoRA).
-bridge.safetensors: Q-Former, query tokens, language projection and whatever else was trained,
-under the names the model's own `named_parameters` gives. PEFT would leave the query tokens out.
-alignment.safetensors: the alignment heads, where they were trained. They are no part of the model
-that generates, so that merging and exporting it leave them out.
-objectives.safetensors: weights of custom objectives, where they have any; likewise left out.
-manifest.json: what it belongs to, what each key is, and the hashes of the other files.
+bridge.safetensors: Q-Former, query tokens, language projection and other trained weights, under
+their names in `named_parameters`. PEFT would not save the query tokens. alignment.safetensors: the
+alignment heads, if trained. They are not part of the generation model, so merges and exports do not
+include them. objectives.safetensors: weights of custom objectives, if any; likewise not included.
+manifest.json: provenance, keys, and hashes of the other files.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ PREFIX = "alignment_heads."
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a checkpoint belongs to; everything the manifest says beside its keys."""
+    """Provenance of a checkpoint: everything in the manifest besides its keys."""
 
     base_id: str
     base_revision: str | None
@@ -57,12 +56,12 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Alignment heads and what they are rebuilt from.
+    """Alignment heads, and what is needed to rebuild them.
 
     Attributes:
-        objectives: that trained them.
-        tokenizer: hub id or folder of the checkpoint whose tokenizer the text branch has.
-        max_text_tokens: tokens of the longest text it reads.
+        objectives: objectives that trained them.
+        tokenizer: hub id or folder of the text branch's tokenizer.
+        max_text_tokens: maximum text tokens.
     """
 
     heads: AlignmentHeads
@@ -71,7 +70,7 @@ class Alignment:
     max_text_tokens: int
 
     def facts(self) -> dict[str, Any]:
-        """Everything but the weights, for the manifest."""
+        """Manifest entry: everything but the weights."""
         config = self.heads.config
         return {
             "objectives": list(self.objectives),
@@ -87,7 +86,7 @@ class Alignment:
 
 
 def bridge_names(model: PreTrainedModel) -> set[str]:
-    """Names of the weights that are trained now and are not LoRA's."""
+    """Names of the currently trained weights that are not LoRA's."""
     return {
         name
         for name, parameter in model.named_parameters()
@@ -106,15 +105,14 @@ def save_checkpoint(
     alignment: Alignment | None = None,
     objectives: Mapping[str, nn.Module] | None = None,
 ) -> None:
-    """Writes the adapter folder; the manifest last, so that a folder with one is whole.
+    """Writes the adapter folder; the manifest last, so that a folder with one is complete.
 
-    The main process writes. Where weights are sharded all processes must call it, since each holds
-    a part of them.
+    The main process writes. Collective if weights are sharded.
 
     Args:
-        bridge: names of the weights beside LoRA that were trained in any phase.
-        alignment: the alignment heads, where there are any.
-        objectives: losses of custom objectives by name, with weights or without.
+        bridge: names of the non-LoRA weights trained in any phase.
+        alignment: the alignment heads, if any.
+        objectives: losses of custom objectives by name.
 
     Raises:
         NonFiniteWeightsError: a weight is NaN or infinite; nothing was written.
@@ -145,7 +143,7 @@ def save_checkpoint(
     if losses:
         save_file(losses, folder / OBJECTIVES, metadata={"format": "pt"})
         further["objectives"] = {name: _described(t) for name, t in sorted(losses.items())}
-    # safetensors makes its files readable by their owner alone; a run is often shared
+    # safetensors makes files readable only by the owner; a run is often shared
     for path in folder.glob("*.safetensors"):
         path.chmod(0o666 & ~_umask())
     written = {"bridge": keys, **further, "files": fingerprints(folder)}
@@ -171,7 +169,7 @@ def _heads_state(alignment: Alignment) -> dict[str, torch.Tensor]:
 def _save_alignment(
     folder: Path, alignment: Alignment, state: dict[str, torch.Tensor]
 ) -> dict[str, Any]:
-    """Writes the heads; returns their entry of the manifest."""
+    """Writes the heads; returns their manifest entry."""
     save_file(state, folder / ALIGNMENT, metadata={"format": "pt"})
     weights = {name: _described(tensor) for name, tensor in sorted(state.items())}
     return {**alignment.facts(), "weights": weights}
@@ -192,7 +190,7 @@ def _umask() -> int:
 
 
 def check_base(manifest: dict[str, Any], *, base_id: str, weights_sha256: str) -> None:
-    """Checks that a checkpoint was trained on this very base.
+    """Checks that a checkpoint was trained on this base.
 
     Raises:
         CheckpointError: it was trained on other weights.
@@ -207,7 +205,7 @@ def check_base(manifest: dict[str, Any], *, base_id: str, weights_sha256: str) -
 
 
 def read_bridge(folder: Path, manifest: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of `bridge.safetensors`, checked against the manifest.
+    """Tensors of `bridge.safetensors`, checked against the manifest.
 
     Raises:
         CheckpointError: the file is damaged, keys, shapes or types are not the manifest's, or a
@@ -217,7 +215,7 @@ def read_bridge(folder: Path, manifest: dict[str, Any]) -> dict[str, torch.Tenso
 
 
 def restore_alignment(folder: Path, heads: AlignmentHeads) -> None:
-    """Puts the alignment heads of an adapter folder into heads built for it, in place.
+    """Loads the alignment heads of an adapter folder into given heads, in place.
 
     Raises:
         CheckpointError: it has none, or their file is damaged.
@@ -231,7 +229,7 @@ def restore_alignment(folder: Path, heads: AlignmentHeads) -> None:
 
 
 def restore_objectives(folder: Path, objectives: Mapping[str, nn.Module]) -> None:
-    """Puts the weights of custom objectives into losses built for them, in place.
+    """Loads the weights of custom objectives into their losses, in place.
 
     Raises:
         CheckpointError: the file is damaged, or its weights are not those of these objectives.
@@ -273,10 +271,10 @@ def _read_checked(path: Path, entries: dict[str, Any]) -> dict[str, torch.Tensor
 
 
 def restore_checkpoint(folder: Path, model: PreTrainedModel, handle: PeftModel | None) -> None:
-    """Puts an adapter folder's weights into a model built for it, in place.
+    """Loads an adapter folder's weights into a model, in place.
 
     Raises:
-        CheckpointError: a file is damaged, a key has no place in the model, or its shape differs.
+        CheckpointError: a file is damaged, or a key or shape does not fit the model.
     """
     manifest = read_manifest(folder)
     state = read_bridge(folder, manifest)

@@ -1,4 +1,4 @@
-"""The component table as a person reads it."""
+"""Component table as text: parameters per component, trainable and frozen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qvft.adapters.freeze import ComponentCount, total_count
 
 
 def component_table(counts: Sequence[ComponentCount], *, title: str) -> Table:
-    """A table of all, trained and percent, with the sum below."""
+    """Table of all and trained parameters and percentages, with the sum below."""
     table = Table(title=title, title_justify="left")
     table.add_column("component")
     for column in ("total", "trainable", "%"):
@@ -32,5 +32,5 @@ def _cells(row: ComponentCount) -> list[str]:
 
 
 def millions(count: int) -> str:
-    """A count of weights: 2651.74 M, and plain below ten thousand."""
+    """A parameter count as text: 2651.74 M, and plain below ten thousand."""
     return f"{count / 1e6:.2f} M" if count >= 10_000 else str(count)

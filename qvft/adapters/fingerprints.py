@@ -1,7 +1,7 @@
-"""What the files of an adapter folder held when they were written, so that damage is noticed.
+"""SHA-256 hashes of an adapter folder's files, to detect corruption on loading.
 
-The hashes stand in the manifest as `files: {name: SHA-256}`. They guard against flipped bits, torn
-copies and files of two runs put together, not against someone who rewrites the manifest too.
+The manifest has them as `files: {name: SHA-256}`. They detect bit flips, incomplete copies and
+mixed files of two runs, not deliberate changes of the manifest.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ READ = (
     "adapter_config.json", "adapter_model.safetensors", "bridge.safetensors",
     "alignment.safetensors", "objectives.safetensors",
 )  # fmt: skip
-"""The files beside the manifest that loading an adapter reads; no other is ever opened."""
+"""Files read when an adapter is loaded, besides the manifest; no other is ever opened."""
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
-    """SHA-256 by name of those of `READ` that are there."""
+    """SHA-256 by name of the existing files of `READ`."""
     return {name: sha256_file(folder / name) for name in READ if (folder / name).is_file()}
 
 
 def require_untouched(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Checks that an adapter folder's files are those that its manifest was written for.
+    """Checks an adapter folder's files against the hashes in its manifest.
 
-    A manifest of an earlier version has no hashes; then nothing is said.
+    A manifest of an earlier version has no hashes and is not checked.
 
     Raises:
-        CheckpointError: a file is missing, is one too many, or holds something else.
+        CheckpointError: a file is missing, unexpected, or changed.
     """
     if "files" not in manifest:
         return

@@ -1,4 +1,4 @@
-"""What is trained and what is not, in flags and in counts."""
+"""Freezes and unfreezes components, and counts trainable and frozen parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qvft.models.quantize import element_count
 
 @dataclass(frozen=True)
 class ComponentCount:
-    """Weights of one component: all and trained; `title` is what a table calls it."""
+    """Parameters of one component: all and trained; `title` is its name in tables."""
 
     component: str
     total: int
@@ -31,14 +31,15 @@ class ComponentCount:
 def mark_trainable(
     model: nn.Module, family: Family, modes: Mapping[str, str], *, frozen_share: float = 0.0
 ) -> None:
-    """Sets `requires_grad` of every weight by its component and makes trained weights float32.
+    """Sets `requires_grad` per component and casts trained weights to float32.
 
     Args:
-        model: the model, with LoRA layers already in place where there are any.
+        model: the model, including any LoRA layers.
         modes: component to `full`, `frozen` or (decoder) `lora`.
-        frozen_share: of a decoder that is trained in full, see `opened_decoder`.
+        frozen_share: frozen share of a fully trained decoder, see `opened_decoder`.
 
-    Frozen parts stay in their type; a bfloat16 Q-Former would lose small updates to rounding.
+    Frozen parts keep their dtype. In bfloat16, trained weights would lose small updates to
+    rounding.
     """
     opened = opened_decoder(model, family, frozen_share) if frozen_share else None
     for name, parameter in model.named_parameters():
@@ -55,14 +56,14 @@ def mark_trainable(
 
 
 IN_FRONT_OF_BLOCKS = ("wpe", "embed_positions", "project_in")
-"""Modules that only bring tokens into the first block: positions, OPT-350m's way to its width."""
+"""Modules before the first block: position embeddings, OPT-350m's input projection."""
 
 
 def opened_decoder(model: nn.Module, family: Family, frozen_share: float) -> set[str]:
-    """Names of the decoder's weights that are trained when its lower part is frozen.
+    """Names of the trained decoder weights if its lower blocks are frozen.
 
-    Frozen are `int(frozen_share * blocks)` blocks from the bottom and what stands in front of the
-    blocks, except for the token embeddings, which the head shares.
+    Frozen are the lowest `int(frozen_share * blocks)` blocks and everything before the blocks,
+    except the token embeddings, which are tied to the head.
 
     Source: the published QVision, whose shares of 0.7 and 0.4 freeze 16 and 9 of 24 blocks.
     """
@@ -81,9 +82,9 @@ def opened_decoder(model: nn.Module, family: Family, frozen_share: float) -> set
 
 
 def count_blocks(model: nn.Module, family: Family) -> tuple[int, int]:
-    """Blocks of the decoder: all, and those with weights of their own that are trained.
+    """Number of decoder blocks, and of those with trained weights of their own.
 
-    LoRA in a block does not count; the block itself is frozen then.
+    LoRA in a block does not count; the block itself is frozen.
     """
     prefix = family.blocks(cast(Any, model).config) + "."
     blocks: set[str] = set()
@@ -98,7 +99,7 @@ def count_blocks(model: nn.Module, family: Family) -> tuple[int, int]:
 
 
 def count_components(model: nn.Module, family: Family) -> list[ComponentCount]:
-    """One row a component in the family's order, then adapters where there are any."""
+    """One row per component in the family's order, then adapters, if any."""
     totals = dict.fromkeys([*family.parts, "adapters"], 0)
     trained = dict(totals)
     for name, parameter in model.named_parameters():
@@ -119,5 +120,5 @@ def count_components(model: nn.Module, family: Family) -> list[ComponentCount]:
 
 
 def total_count(rows: list[ComponentCount]) -> ComponentCount:
-    """The sum of the rows."""
+    """Sum of the rows."""
     return ComponentCount("total", sum(r.total for r in rows), sum(r.trainable for r in rows))

@@ -1,4 +1,4 @@
-"""LoRA layers in the decoder; the one file that calls PEFT."""
+"""Adds LoRA layers to the decoder; the one file that calls PEFT."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from qvft.models.sharded_weights import full_tensor
 
 @contextlib.contextmanager
 def _without_renaming_warning() -> Iterator[None]:
-    """PEFT asks for a switch by a name that transformers has replaced; users can't mend that."""
+    """Suppresses a PEFT warning about an argument that transformers has renamed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
         yield
@@ -43,15 +43,15 @@ def add_lora(
     use_rslora: bool = False,
     base_id: str | None = None,
 ) -> PeftModel:
-    """Puts LoRA layers into `model`, in place, and returns PEFT's handle on it.
+    """Adds LoRA layers to `model`, in place, and returns the PEFT model.
 
     Args:
         targets: full module names, from `resolve_targets`.
         r, lora_alpha, lora_dropout, use_dora, use_rslora: as in `peft.LoraConfig`.
-        base_id: written into adapter_config.json, so that plain PEFT finds the base.
+        base_id: base model in adapter_config.json, for plain PEFT.
 
     Raises:
-        RecipeError: the targets' weights are not all stored the same way round.
+        RecipeError: the targets mix `Linear` and `Conv1D` layouts.
     """
     config = LoraConfig(
         r=r,
@@ -70,14 +70,14 @@ def add_lora(
 
 
 def lora_targets(handle: PeftModel) -> tuple[str, ...]:
-    """Full names of the layers that have adapters, in the model's order."""
-    # A list in truth; torch says `Tensor | Module` of whatever a module passes on.
+    """Full names of the layers with adapters, in the model's order."""
+    # A list; torch annotates module attributes as `Tensor | Module`.
     names: list[str] = handle.base_model.targeted_module_names  # type: ignore[assignment]
     return tuple(names)
 
 
 def lora_state(handle: PeftModel) -> dict[str, Tensor]:
-    """The adapters' weights as the model names them, whole; all processes that hold parts ask."""
+    """The adapters' full weights by the model's names; collective if sharded."""
     return {
         name: full_tensor(tensor.detach())
         for name, tensor in handle.state_dict().items()
@@ -86,13 +86,13 @@ def lora_state(handle: PeftModel) -> dict[str, Tensor]:
 
 
 def save_lora(handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`; asks no hub.
+    """Writes `adapter_config.json` and `adapter_model.safetensors`; no network.
 
-    The layers stand there by their full names: PEFT keeps them in a set, whose order changes from
-    process to process, and shortens them to common endings where they are many.
+    Target modules are written by full name and sorted: PEFT keeps them in a set, in random order,
+    and shortens them to common suffixes if there are many.
 
     Args:
-        state: from `lora_state`, where it has been asked for already.
+        state: from `lora_state`, if already computed.
     """
     handle.save_pretrained(
         str(folder),
@@ -107,7 +107,7 @@ def save_lora(handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | Non
 
 
 def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:
-    """Puts the LoRA layers saved in `folder` into `model`, in place.
+    """Adds the LoRA layers saved in `folder` to `model`, in place.
 
     Raises:
         CheckpointError: the files are damaged, are not as qvft.train writes them, or do not fit
@@ -131,7 +131,7 @@ def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) 
 
 
 def restore_lora(handle: PeftModel, folder: Path) -> None:
-    """Puts saved LoRA weights back into layers that exist already (resume, best checkpoint).
+    """Loads saved LoRA weights into existing layers (resume, best checkpoint).
 
     Raises:
         CheckpointError: the file is missing or damaged, or its keys or shapes are not the model's.
@@ -139,7 +139,7 @@ def restore_lora(handle: PeftModel, folder: Path) -> None:
     _require_weights(folder)
     try:
         state = load_file(folder / WEIGHTS)
-        # PEFT annotates it as a bare `namedtuple`, which is no type.
+        # PEFT annotates it as a bare `namedtuple`, which is not a type.
         result: Any = peft.set_peft_model_state_dict(handle, state)
     except (RuntimeError, OSError, SafetensorError) as error:
         raise _misfit(folder, error) from error
@@ -152,7 +152,7 @@ def restore_lora(handle: PeftModel, folder: Path) -> None:
 
 
 def _require_weights(folder: Path) -> None:
-    """Looks before PEFT does, which would ask the hub for a file that is not there."""
+    """Checks that the file exists, since PEFT would ask the hub for a missing one."""
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"no {WEIGHTS}", where=str(folder))
 
@@ -164,13 +164,13 @@ def _misfit(folder: Path, error: Exception) -> CheckpointError:
 
 
 def inputs_uncast(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Context in which LoRA layers take their input in the type it comes in, for autocast.
+    """Context manager: LoRA layers do not cast their input, for autocast.
 
-    PEFT makes it the adapter's float32 first, and autocast makes that bfloat16 again: each layer
-    keeps a copy of its own for the backward pass, with dropout one in float32. Left alone, autocast
-    casts the adapter's small weights instead, and the input is kept once for all that read it.
+    PEFT casts it to the adapter's float32, and autocast casts it back to bfloat16: each layer keeps
+    its own copy for the backward pass, with dropout in float32. Without the cast, autocast casts
+    the small adapter weights instead, and the input is stored once.
 
-    DoRA measures the adapted weight's rows in the input's type, so its layers still cast.
+    DoRA computes the norms of the adapted weight in the input's dtype, so its layers still cast.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     plain = not any(layer.lora_variant for layer in layers)

@@ -1,7 +1,7 @@
-"""`adapter_config.json`, read before PEFT reads it: only what qvft.train writes passes.
+"""Validates `adapter_config.json` before PEFT reads it: only what qvft.train writes is accepted.
 
-PEFT acts on far more: a config may name a module to import, a pattern to match every layer's name
-against, or layers to make of any size.
+PEFT supports far more: a config may name a module to import, a regular expression for layer names,
+or layers of any size.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from qvft.errors import CheckpointError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LAYER = ".lora_A.weight"
-"""What the key of a layer's first matrix ends in."""
+"""Suffix of the key of a layer's A matrix."""
 
 
 class _Settings(BaseModel):
-    """What PEFT acts on of a LoRA that qvft.train makes."""
+    """Settings of a LoRA from qvft.train that PEFT uses."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -43,14 +43,14 @@ _WITHOUT_EFFECT = frozenset(
     ("auto_mapping", "base_model_name_or_path", "megatron_core", "peft_version")
     + ("qalora_group_size", "revision", "task_type")
 )
-"""What PEFT writes beside and does not act on where everything else is empty."""
+"""Fields that PEFT writes but does not use if all others are empty."""
 
 
 def read_lora_config(folder: Path) -> dict[str, Any]:
     """The LoRA settings of an adapter folder.
 
     Raises:
-        CheckpointError: the file is damaged, or says anything that qvft.train does not write.
+        CheckpointError: the file is damaged, or has anything that qvft.train does not write.
     """
     path = folder / CONFIG
     try:
@@ -70,14 +70,13 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
 
 
 def require_fitting_lora(folder: Path) -> set[str]:
-    """Checks settings and weights against each other by the file's header alone.
+    """Checks settings against the weights file's header.
 
-    PEFT makes layers of the size that the settings name before it looks at the weights. The
-    settings name layers by full names; those that qvft 0.1.0 wrote of 20 layers or more have
-    endings.
+    PEFT allocates layers of the configured size before it reads the weights. The settings have full
+    layer names; those of qvft 0.1.0 with 20 layers or more have suffixes.
 
     Returns:
-        Names of the layers that have weights, as the file has them.
+        Names of the layers with weights, as in the file.
 
     Raises:
         CheckpointError: as `read_lora_config`; or the header is damaged, or the rank or the layers

@@ -1,6 +1,6 @@
-"""LoRA as numbers: what is in an adapter's files, and the weight each layer comes to.
+"""Computes merged LoRA weights, W + scale * B A, from an adapter's files, without PEFT.
 
-Read without PEFT, so that comparing with a model that PEFT runs compares two computations.
+Without PEFT, so that a comparison with PEFT is an independent check.
 Shape letters: O output width, I input width, R rank.
 """
 
@@ -31,7 +31,7 @@ class LoraWeight:
         a: (R, I) float32. b: (O, R) float32.
         scale: alpha / R, or alpha / sqrt(R) with rsLoRA.
         magnitude: (O,) float32 with DoRA, otherwise None.
-        transposed: the weight it belongs to is stored (I, O), as GPT-2's are.
+        transposed: whether its base weight is stored (I, O), as GPT-2's are.
     """
 
     a: Tensor
@@ -42,17 +42,17 @@ class LoraWeight:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(O, I) of the weight it belongs to, (I, O) where that is stored transposed."""
+        """Shape of its base weight: (O, I), or (I, O) if transposed."""
         width_out, width_in = self.b.shape[0], self.a.shape[1]
         return (width_in, width_out) if self.transposed else (width_out, width_in)
 
     def merged(self, weight: Tensor) -> Tensor:
-        """The weight that computes what base weight and adapter compute, in float32.
+        """Base weight merged with the adapter, in float32.
 
-        It has the shape of `weight`, which is `shape`.
+        `weight` and result have shape `shape`.
 
-        Source: LoRA, arXiv 2106.09685, section 4.1; DoRA, arXiv 2402.09353, equation 5, where the
-        direction W + sBA is scaled row by row to the trained magnitude.
+        Source: LoRA, arXiv 2106.09685, section 4.1; DoRA, arXiv 2402.09353, equation 5, where rows
+        of W + sBA are scaled to the trained magnitude.
         """
         base = weight.float().T if self.transposed else weight.float()
         merged = base + self.scale * (self.b @ self.a)
@@ -62,12 +62,12 @@ class LoraWeight:
 
 
 def read_lora(folder: Path) -> dict[str, LoraWeight]:
-    """The LoRA layers of an adapter folder, by the name of the weight they belong to.
+    """LoRA layers of an adapter folder, by name of their base weight.
 
-    Empty where the folder has no LoRA.
+    Empty without LoRA.
 
     Raises:
-        CheckpointError: a file is damaged, a setting is not supported, or a tensor is surplus,
+        CheckpointError: a file is damaged, a setting is not supported, or a tensor is unexpected,
             missing, of another shape or not finite.
     """
     if not (folder / CONFIG).is_file():
@@ -84,7 +84,7 @@ def read_lora(folder: Path) -> dict[str, LoraWeight]:
         part = next((part for part in wanted if key.endswith("." + part)), None)
         if part is None or not key.startswith(_PREFIX):
             raise CheckpointError(
-                f"{key} is no LoRA weight", where=str(path), expected="lora_A and lora_B"
+                f"{key} is not a LoRA weight", where=str(path), expected="lora_A and lora_B"
             )
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{key} is not finite", where=str(path))

@@ -1,6 +1,6 @@
-"""The manifest of an adapter folder: which fields there must be, and of which kind.
+"""Manifest of an adapter folder: required fields and their types.
 
-Nothing here imports torch, unless the manifest is of a QVision that is refused.
+Does not import torch, unless a QVision's manifest is refused.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from qvft.errors import CheckpointError
 
 FORMAT = 1
 _OF_OLD_QVISION = "qformer.text_reader."
-"""What no Q-Former has but the one that qvft 0.1.0 gave QVision."""
+"""Weight name that only QVision's Q-Former of qvft 0.1.0 has."""
 
 
 class _Entry(BaseModel):
-    """Of a weight."""
+    """Manifest entry of a weight."""
 
     shape: list[int]
     dtype: str
@@ -39,7 +39,7 @@ class _Alignment(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """Fields that are read; others may be anything."""
+    """Fields that qvft reads; others are ignored."""
 
     base_id: str
     base_weights_sha256: str
@@ -73,7 +73,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def alignment_entry(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """What the manifest says of the alignment heads: `Alignment.facts` and their `weights`.
+    """Manifest entry of the alignment heads: `Alignment.facts` and their `weights`.
 
     Raises:
         CheckpointError: there are none.
@@ -88,11 +88,11 @@ def alignment_entry(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_form(manifest: Any, *, where: str) -> None:
-    """Checks a manifest as it was parsed; fields that nothing here reads may be anything.
+    """Validates a parsed manifest; unused fields may be anything.
 
     Raises:
-        CheckpointError: another format, a field is missing or of another kind, or `files` names
-            something that is no file of an adapter folder.
+        CheckpointError: another format, a missing field or wrong type, or `files` names something
+            that is not a file of an adapter folder.
     """
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
@@ -111,10 +111,10 @@ def require_form(manifest: Any, *, where: str) -> None:
 
 
 def require_fields(content: Any, model: type[BaseModel], *, where: str) -> None:
-    """Checks that parsed JSON has the fields of a pydantic model, each of its very type.
+    """Validates parsed JSON strictly against a pydantic model.
 
     Raises:
-        CheckpointError: it has not; the first that does not fit is named.
+        CheckpointError: invalid; the first invalid field is named.
     """
     try:
         model.model_validate(content, strict=True)

@@ -1,4 +1,4 @@
-"""From LoRA target names in a recipe to the exact modules they mean."""
+"""Resolves LoRA `target_modules` of a recipe to exact module names."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def linear_names(model: nn.Module, family: Family) -> list[str]:
 def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) -> list[str]:
     """Full names of the decoder's linear layers whose last part is in `targets`.
 
-    Only the decoder's blocks are searched: PEFT's own defaults for this model miss or exceed them,
-    and a target that matches nothing would go unnoticed.
+    Only the decoder's blocks are searched: PEFT's defaults for this model match too few or too
+    many, and do not report a target without match.
 
     Raises:
         RecipeError: a target matches no layer.
@@ -42,7 +42,7 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
         if target not in known:
             near = difflib.get_close_matches(target, known, n=1)
             raise RecipeError(
-                f'"{target}" is no linear layer of the decoder',
+                f'"{target}" is not a linear layer of the decoder',
                 where="trainable.lora.target_modules",
                 expected="one of " + ", ".join(known),
                 do=f'did you mean "{near[0]}"?' if near else None,
@@ -53,14 +53,14 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
 def stored_transposed(model: nn.Module, targets: Sequence[str]) -> bool:
     """Whether the base stores the weights of these layers (in, out), as `Conv1D` does.
 
-    A 4-bit layer stores them (out, in), whatever it was made from. What counts is the layer it was
-    made from, since that is where its adapter is merged.
+    A 4-bit layer always stores them (out, in); its original layer counts, since the adapter is
+    merged into that.
 
     Args:
         targets: full module names, from `resolve_targets`.
 
     Raises:
-        RecipeError: some are stored one way and some the other; an adapter has one such setting.
+        RecipeError: the layouts are mixed; an adapter has one such setting.
     """
     turned = [name for name in targets if _is_conv1d(model.get_submodule(name))]
     if 0 < len(turned) < len(targets):

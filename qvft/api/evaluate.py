@@ -1,4 +1,4 @@
-"""Evaluation of a run or model: what `qvft.eval` and `qvft.Run.evaluate` both do."""
+"""Evaluates a run or model: shared by `qvft.eval` and `qvft.Run.evaluate`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def evaluate(
     overwrite: bool = False,
     against: str | None = None,
 ) -> Evaluated:
-    """Model, data, predictions, scores, comparison, report.
+    """Evaluates a model: data, predictions, scores, comparison, report.
 
     Args:
         target: run folder, model folder or hub id.
-        recipe_path: for a model that is no run: data, prompts, decoding.
-        overrides: `key.path=value`, laid over the recipe.
-        out: folder of the report; None: beside the model.
+        recipe_path: for a model that is not a run: data, prompts, decoding.
+        overrides: `key.path=value` overrides of the recipe.
+        out: folder of the report; None: next to the model.
         overwrite: replace an evaluation of other data or settings in that folder.
         against: run, model, or folder of an evaluation to compare with on the same items.
 
@@ -56,10 +56,10 @@ def evaluate(
         if other is not None:
             require_models(other.recipe)
     texts = listed(opened.recipe, "eval")
-    if opened.recipe.data.on_bad_image == "error":  # all of these texts are going to be used
+    if opened.recipe.data.on_bad_image == "error":  # all of these texts are used
         require_metrics(opened, evaluation_rows(texts.samples, texts=source.texts))
 
-    # All mistakes that can be told without torch have been told.
+    # All checks that need no torch are done.
     from qvft.evaluation import run
     from qvft.evaluation.compare_runs import evaluate_against
     from qvft.evaluation.task import prepare

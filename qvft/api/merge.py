@@ -1,4 +1,4 @@
-"""Merging a run: what `qvft.merge` and `qvft.Run.merge` both do."""
+"""Merges a run's adapter into its base: shared by `qvft.merge` and `qvft.Run.merge`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def merge(
     require_new(out, folder=True)
     require_texts(recipe)
 
-    # All mistakes that can be told without torch have been told.
+    # All checks that need no torch are done.
     from qvft.weights.merge import merge_run
 
     return merge_run(run, out, dtype=dtype, shard_size=shard_size, overrides=overrides)

@@ -1,4 +1,4 @@
-"""`qvft.fit`, which trains from Python, and `qvft.Run`, the run folder that it leaves."""
+"""`qvft.fit`, which trains from Python, and `qvft.Run`, the run folder it returns."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def fit(
     columns: Mapping[str, str] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Run:
-    """Trains what a recipe says, as `qvft train` does, and returns the run.
+    """Trains a recipe, as `qvft train` does, and returns the run.
 
     Args:
         recipe: from `Recipe.load`, built in Python, or the path of a YAML file.
-        train: in place of the recipe's training data: a `datasets.Dataset`, or a list of dicts with
+        train: training data instead of the recipe's: a `datasets.Dataset`, or a list of dicts with
             the fields of the custom JSONL. Images are paths, Pillow images, uint8 arrays, or the
-            bytes of image files. None: what the recipe names.
-        eval: in place of its evaluation data, alike; read where `train.eval_steps` says so, and by
+            bytes of image files. None: the recipe's data.
+        eval: evaluation data instead of the recipe's; used if `train.eval_steps` is set, and by
             `Run.evaluate`.
-        columns: of `train` and `eval`, from a field (`image`, `caption`, `question`, `answer`, ...)
-            to the name of the column that holds it, as in format hf.
-        callbacks: of transformers, for the trainer of each phase.
+        columns: column names of `train` and `eval` by field (`image`, `caption`, `question`,
+            `answer`, ...), as in format hf.
+        callbacks: transformers callbacks, for the trainer of each phase.
 
     Raises:
-        UserError: the recipe, the data, the base checkpoint or the run folder is wrong; its
-            subclass says which.
-        FailedError: training did not succeed. Ctrl-C raises `StoppedError` after a checkpoint.
+        UserError: the recipe, the data, the base checkpoint or the run folder is wrong; see its
+            subclasses.
+        FailedError: training failed. Ctrl-C raises `StoppedError` after a checkpoint.
     """
     from qvft.api.train import train as run_training
     from qvft.setup.given_data import data_in_memory, with_given
@@ -78,13 +78,13 @@ class Run:
     """The folder of a finished training run.
 
     Args:
-        folder: that `qvft train` or `qvft.fit` wrote.
+        folder: run folder of `qvft train` or `qvft.fit`.
 
     Attributes:
         folder: its path.
 
     Raises:
-        CheckpointError: it is no run folder.
+        CheckpointError: it is not a run folder.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Run:
     ) -> None:
         self.folder = given_path(str(folder))
         self._given = dict(_given or {})
-        _ = self.recipe  # says so where it is no run
+        _ = self.recipe  # raises if it is not a run
 
     def __repr__(self) -> str:
         model = self.recipe.model.id
@@ -100,23 +100,23 @@ class Run:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """What was trained, with all defaults and overrides resolved: `recipe.lock.yaml`."""
+        """The run's recipe with all defaults and overrides resolved: `recipe.lock.yaml`."""
         return read_lock(self.folder)
 
     @property
     def is_finished(self) -> bool:
-        """Whether its adapter is written."""
+        """Whether its adapter has been written."""
         from qvft.adapters.fingerprints import MANIFEST
 
         return (self.folder / "adapter" / MANIFEST).is_file()
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`: phase, step, seconds and what the trainer logged."""
+        """Rows of `metrics.jsonl`: phase, step, seconds and the trainer's logs."""
         return complete_lines(self.folder / "metrics.jsonl")
 
     def model(self) -> VisionLanguageModel:
-        """The trained model, loaded anew, in evaluation mode on the GPU where there is one."""
+        """Loads the trained model, in evaluation mode, on the GPU if there is one."""
         from qvft.inference.vision_language_model import load_model
 
         return load_model(self.folder)
@@ -134,13 +134,13 @@ class Run:
         """Evaluates as `qvft eval` does, writes the report, and returns it.
 
         Args:
-            data: as `eval` of `fit`; None: the evaluation data of the recipe.
-            columns: of `data`, as in `fit`.
+            data: as `eval` of `fit`; None: the recipe's evaluation data.
+            columns: column names of `data`, as in `fit`.
             against: run, model, or folder of an evaluation to compare with on the same items.
-            out: folder of the report; None: RUN/eval/DATASET-SPLIT, or one beside it where that
-                holds another evaluation.
+            out: folder of the report; None: RUN/eval/DATASET-SPLIT, or one next to it if that has
+                another evaluation.
             overwrite: replace another evaluation in that folder.
-            overrides: of the recipe, e.g. `**{"eval.blind": False}`.
+            overrides: recipe overrides, e.g. `**{"eval.blind": False}`.
 
         Raises:
             UserError: the data, an override or the run is wrong.
@@ -167,19 +167,19 @@ class Run:
         shard_size: str = "5GB",
         **overrides: Any,
     ) -> Path:
-        """Merges as `qvft merge` does into a plain checkpoint, proves it, and returns its folder.
+        """Merges into a plain checkpoint as `qvft merge` does, verifies it, and returns its folder.
 
         Args:
             out: new folder.
-            data: a few samples that the proof asks about, as `eval` of `fit`; None: the run's data.
-            columns: of `data`, as in `fit`.
-            dtype: of the written weights, e.g. `float32`; None: what the base is stored in.
-            shard_size: largest file.
-            overrides: of the recipe.
+            data: a few samples for verification, as `eval` of `fit`; None: the run's data.
+            columns: column names of `data`, as in `fit`.
+            dtype: dtype of the written weights, e.g. `float32`; None: that of the base.
+            shard_size: maximum file size.
+            overrides: recipe overrides.
 
         Raises:
             UserError: the run or the base is wrong, or `out` exists.
-            VerificationError: what was written does not behave like base and adapter.
+            VerificationError: the written model differs from base and adapter.
         """
         from qvft.api.merge import merge
 
@@ -198,7 +198,7 @@ class Run:
     def _data(
         self, rows: Rows | None, columns: Mapping[str, str] | None, *, which: str
     ) -> Iterator[list[str]]:
-        """Yields the override that names `rows`, while they and the run's own data are at hand."""
+        """Yields the override for `rows` as in-memory data."""
         from qvft.setup.given_data import data_in_memory, memory_source
 
         if rows is None:

@@ -1,4 +1,4 @@
-"""Training from a recipe: what `qvft.train` and `qvft.fit` both do."""
+"""Trains from a recipe: shared by `qvft.train` and `qvft.fit`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ logger = get_logger("qvft.train")
 def train(
     recipe: Recipe, *, named: str | None = None, callbacks: Sequence[TrainerCallback] = ()
 ) -> Path:
-    """Recipe, data, model, adapters, features, training, checkpoint.
+    """Trains a recipe: data, model, adapters, features, training, checkpoint.
 
     Args:
-        named: what messages call the recipe; None: its name.
+        named: name of the recipe in messages; None: its own.
         callbacks: for the trainer of each phase.
 
     Returns:
@@ -54,7 +54,7 @@ def train(
     require_writable(folder / "metrics.jsonl")
     texts = training_texts(recipe)
 
-    # All mistakes that can be told without torch have been told.
+    # All checks that need no torch are done.
     from qvft.adapters.component_table import component_table
     from qvft.training.run_phases import run_phases
     from qvft.training.training_setup import training_setup
@@ -63,7 +63,7 @@ def train(
     work = training_setup(recipe, texts=texts, callbacks=callbacks)
     require_space(folder, work.needed_bytes())
     with claimed_folder(recipe):
-        if is_finished(folder):  # by another process, meanwhile
+        if is_finished(folder):  # finished by another process meanwhile
             return folder
         if is_main_process():
             for warning in work.warnings():

@@ -1,4 +1,4 @@
-"""One QVision caption: the published loop without a cache, beside qvft's generation, in turn."""
+"""Benchmarks one QVision caption: the published loop without a KV cache against qvft."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TOKENS = 20
 
 @dataclass(frozen=True)
 class CaptionPace:
-    """What was measured, from normalised pixels to tokens.
+    """Result: time from normalised pixels to tokens.
 
     Attributes:
-        plain_ms, qvft_ms: median milliseconds of a caption.
+        plain_ms, qvft_ms: median milliseconds per caption.
         plain_round_ms, qvft_round_ms: milliseconds of every round.
         speedup: plain over qvft, of medians.
         tokens: of the caption; `<END>` is held back until then.
-        equal_tokens: both wrote the same.
+        equal_tokens: whether both generated the same tokens.
     """
 
     plain_ms: float
@@ -44,12 +44,12 @@ class CaptionPace:
 
 
 def bench_caption(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -> CaptionPace:
-    """Captions one image of noise greedily with the recipe's base, by both ways in turn.
+    """Captions one noise image greedily with the recipe's base, alternating both implementations.
 
-    Both are run once beforehand.
+    Both run once as warm-up.
 
     Args:
-        given: the model, where it is at hand already.
+        given: the model, if already loaded.
 
     Raises:
         UserError: the recipe or the base is wrong, or is no QVision.
@@ -98,7 +98,7 @@ def _timed(
 
 @torch.no_grad()
 def _published_loop(model: Any, pixels: Tensor, first: int, end: int) -> list[int]:
-    """CLIP once; then for every token Q-Former, decoder and head over all tokens so far."""
+    """CLIP once; then per token Q-Former, decoder and head over all tokens so far."""
     features = encode_vision(model, pixels)
     ids = torch.tensor([[first]], device=pixels.device)
     for _ in range(TOKENS):
@@ -111,7 +111,7 @@ def _published_loop(model: Any, pixels: Tensor, first: int, end: int) -> list[in
 
 @torch.no_grad()
 def _with_cache(model: Any, pixels: Tensor, first: int, end: int) -> list[int]:
-    """As `qvft.predict` does: the image once, then one position a token."""
+    """As `qvft.predict`: the image once, then one position per token with a KV cache."""
     ids = torch.tensor([[first]], device=pixels.device)
     written = generate(
         model,

@@ -1,4 +1,4 @@
-"""A training measurement as bars."""
+"""Bar chart of a training benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qvft.evaluation.figure_formats import figure_format
 
 
 def save_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Writes one panel of horizontal bars for each quantity, the first name on top.
+    """Writes one panel of horizontal bars per quantity, the first name on top.
 
     Raises:
         RecipeError: as `figure_format`.

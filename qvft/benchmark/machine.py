@@ -1,4 +1,4 @@
-"""What a machine has, for measurements: memory that a step takes, operations a second."""
+"""Benchmark helpers: peak memory of a step, FLOP/s of the machine."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 import torch
 
 MATMUL_SIDE = {"cpu": 1024, "cuda": 8192}
-"""Side of the square matrices whose product tells what the machine can do."""
+"""Size of the square matrices for measuring FLOP/s."""
 SAMPLE_S = 0.002
 
 
 @contextlib.contextmanager
 def resident_peak() -> Iterator[Callable[[], int]]:
-    """Measures this process's memory while the context lasts, where there is no GPU to ask.
+    """Context manager: measures this process's peak memory, without GPU.
 
-    Yields a function that tells, afterwards, the most bytes resident above those at the start. What
-    was freed is given back to the system beforehand. It is sampled every 2 ms: a shorter peak may
-    be missed. Linux alone tells it; elsewhere it is 0.
+    Yields a function that returns, afterwards, the peak of resident bytes above the start. Freed
+    memory is first returned to the system. Sampled every 2 ms, so a shorter peak may be missed.
+    Linux only; elsewhere 0.
     """
     if not os.path.exists("/proc/self/statm"):
         yield lambda: 0
@@ -51,7 +51,7 @@ def _resident() -> int:
 
 
 def matmul_rate(place: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a product of two large square matrices, the best of ten."""
+    """FLOP/s of a product of two large square matrices, the best of ten."""
     side = MATMUL_SIDE[place.type]
     a, b = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
     best = float("inf")

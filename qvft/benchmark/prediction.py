@@ -1,4 +1,4 @@
-"""How fast prediction is beside a loop of single `generate` calls, measured in turn."""
+"""Benchmarks inference throughput: batched prediction against a loop of single `generate` calls."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from qvft.setup.model import Loaded, base_model, base_of
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of every round, and texts per second in the median round."""
+    """Seconds per round, and throughput in texts per second in the median round."""
 
     seconds: tuple[float, ...]
     texts_per_second: float
 
     @staticmethod
     def of(seconds: Sequence[float], texts: int) -> Pace:
-        """The pace of `texts` texts a round."""
+        """The throughput of `texts` texts per round."""
         return Pace(tuple(seconds), texts / statistics.median(seconds))
 
 
 @dataclass(frozen=True)
 class PredictionPace:
-    """What was measured.
+    """Result of the inference benchmark.
 
     Attributes:
         speedup: qvft's texts per second over the plain loop's, median rounds.
-        equal_texts: rows that got the same text from both.
+        equal_texts: rows with the same text from both.
     """
 
     plain: Pace
@@ -53,13 +53,13 @@ class PredictionPace:
 
 
 def bench_prediction(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -> PredictionPace:
-    """Answers the recipe's evaluation data with its base, plainly and in batches, in turn.
+    """Generates for the recipe's evaluation data with its base, alternating plain loop and batches.
 
-    Both decode images from their files, with the same settings, on the same weights. The first
-    row is answered once beforehand, so that neither pays for what is set up once.
+    Both decode images from files, with the same settings and weights. The first row runs once as
+    warm-up.
 
     Args:
-        given: the model, where it is at hand already.
+        given: the model, if already loaded.
 
     Raises:
         UserError: the recipe, the data or the base is wrong.

@@ -1,4 +1,4 @@
-"""What `qvft.bench` says of its measurements: a table, lines, JSON, a chart."""
+"""Report of `qvft.bench`: table, lines, JSON, chart."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TITLES = {
 
 
 def machine(recipe: Recipe) -> dict[str, Any]:
-    """What it was measured on."""
+    """Description of the machine."""
     place = device()
     on_gpu = place.type == "cuda"
     return {
@@ -45,7 +45,7 @@ def training_json(bench: TrainingBench) -> dict[str, Any]:
 
 
 def training_table(bench: TrainingBench) -> Table:
-    """One line a way, ratios against plain practice."""
+    """One line per variant, with ratios to the plain one."""
     table = Table(
         title=f"training: {bench.batches} steps of {bench.texts} texts and {bench.images} images, "
         f"{bench.precision}, median of {bench.rounds} rounds",
@@ -103,7 +103,7 @@ def caption_lines(pace: CaptionPace) -> str:
 
 
 def save_chart(bench: TrainingBench, path: Path) -> None:
-    """Bars of texts a second and of peak memory by way.
+    """Bars of throughput (texts per second) and of peak memory per variant.
 
     Raises:
         RecipeError: the path ends in no known format.

@@ -1,4 +1,4 @@
-"""Training steps on one model in several ways, for measurements: time, operations, memory."""
+"""Training steps for benchmarks: step time, FLOPs and peak memory of several variants."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from qvft.training.objectives.language import LanguageModelling
 
 @dataclass(frozen=True)
 class Way:
-    """A way to lay out the same texts.
+    """A variant of a training step on the same texts.
 
     Attributes:
-        image_once: an image is encoded once for its rows, rather than once a row.
+        image_once: an image is encoded once for its rows, rather than once per row.
         packed: rows are packed, rather than padded to the longest.
-        cached: the ViT's features are at hand.
-        own_forward: the model's own `forward` with logits at every position, in place of logits
-            at supervised positions.
+        cached: ViT features are cached.
+        own_forward: the model's own `forward` with logits at every position, instead of only at
+            supervised positions.
     """
 
     image_once: bool = True
@@ -46,11 +46,11 @@ WAYS = {
     "cached": Way(packed=False),
     "qvft": Way(),
 }
-"""Plain practice, the parts one after the other and each beside it, everything."""
+"""The plain implementation, each optimization alone, and all of them."""
 
 
 class Steps:
-    """Steps on one model, in whichever way."""
+    """Training steps on one model, in any variant."""
 
     def __init__(self, model: PreTrainedModel, *, bf16: bool) -> None:
         self.model, self.bf16 = model, bf16
@@ -70,7 +70,7 @@ class Steps:
             return outputs["loss_sum"] / outputs["count"]
 
     def step(self, way: Way, batch: Mapping[str, Tensor]) -> None:
-        """Forward, backward, optimizer; plain practice keeps what PEFT keeps."""
+        """Forward, backward and optimizer step."""
         lean = lean_activations(self.model, active=self.bf16 and not way.own_forward)
         with lean, self._as_they_come() if way.own_forward else contextlib.nullcontext():
             self.loss(way, batch).backward()
@@ -78,7 +78,7 @@ class Steps:
         self.optimizer.zero_grad()
 
     def timed(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
-        """Seconds of a step on each batch."""
+        """Seconds per step on each batch."""
         self._wait()
         start = time.perf_counter()
         for batch in batches:
@@ -87,7 +87,7 @@ class Steps:
         return time.perf_counter() - start
 
     def flops(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> float:
-        """Operations of a step on each batch, as torch counts them."""
+        """FLOPs per step on each batch, as torch counts them."""
         with self._as_they_come(), FlopCounterMode(display=False) as counter:
             for batch in batches:
                 self.loss(way, batch).backward()
@@ -95,7 +95,7 @@ class Steps:
         return float(counter.get_total_flops())
 
     def memory(self, way: Way, batches: Sequence[Mapping[str, Tensor]]) -> int:
-        """Bytes that the largest step takes above what is held between steps."""
+        """Peak bytes of the largest step above those between steps."""
         self.step(way, batches[0])
         gc.collect()
         if self.place.type == "cuda":

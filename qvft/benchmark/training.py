@@ -1,4 +1,4 @@
-"""How fast, and in how much memory, a recipe trains beside plain practice, measured in turn.
+"""Benchmarks training throughput and peak memory: qvft against a plain implementation.
 
 Shape letters: I images, B rows, L row length, P patches, W ViT width.
 """
@@ -28,13 +28,13 @@ from qvft.training.training_setup import TrainingSetup, training_setup
 
 @dataclass(frozen=True)
 class TrainingPace:
-    """What one way comes to.
+    """Result of one variant.
 
     Attributes:
-        seconds: of every round.
-        texts_per_second, label_tokens_per_second: in the median round.
-        peak_memory_bytes: most memory of a step above what was held before it.
-        flops_per_text: operations of matrix products and attention, forward and backward.
+        seconds: seconds of every round.
+        texts_per_second, label_tokens_per_second: throughput in the median round.
+        peak_memory_bytes: peak memory of a step above that before it.
+        flops_per_text: FLOPs of matrix products and attention, forward and backward.
         flops_per_second: those, achieved in the median round.
     """
 
@@ -48,12 +48,12 @@ class TrainingPace:
 
 @dataclass(frozen=True)
 class TrainingBench:
-    """What was measured.
+    """Result of the training benchmark.
 
     Attributes:
         ways: the pace of each of `WAYS`.
-        speedup: texts a second of `qvft` over `plain`.
-        promised: the speed-up that the operations alone would give.
+        speedup: texts per second of `qvft` over `plain`.
+        promised: the speed-up expected from FLOPs.
         max_abs_loss_difference, max_abs_gradient_difference: over all batches and weights.
         max_abs_gradient: the largest gradient beside it.
         matmul_flops_per_second: of a large product of matrices in the type that trains.
@@ -77,7 +77,7 @@ class TrainingBench:
 def bench_training(
     recipe: Recipe, *, rounds: int, steps: int, ways: Sequence[str] = tuple(WAYS)
 ) -> TrainingBench:
-    """As `bench_work`, of what a recipe says.
+    """As `bench_work`, for a recipe.
 
     Raises:
         UserError: the recipe, the data or the base is wrong.
@@ -88,11 +88,11 @@ def bench_training(
 def bench_work(
     work: TrainingSetup, *, rounds: int, steps: int, ways: Sequence[str] = tuple(WAYS)
 ) -> TrainingBench:
-    """Takes `steps` steps in each way and round: the same texts, model and optimizer.
+    """Runs `steps` steps per variant and round: the same texts, model and optimizer.
 
-    Learning rates are zero, so that all ways and rounds work on the same weights. Images are
-    decoded and features made before the clock starts. Activation checkpointing is the recipe's; so
-    are compiled blocks and flex attention, but for plain practice, which has neither.
+    Learning rates are zero, so that weights stay the same. Images are decoded and features computed
+    before timing starts. Gradient checkpointing is as in the recipe; so are compiled blocks and
+    FlexAttention, except for the plain variant, which has neither.
 
     Args:
         ways: names of those to measure, `plain` and `qvft` among them.
@@ -159,7 +159,7 @@ def _prepared(work: TrainingSetup) -> PhasePlan:
 def _rows_of_batches(
     work: TrainingSetup, plan: PhasePlan, steps: int
 ) -> list[list[tuple[int, Row]]]:
-    """The first batches of an epoch; fewer than `steps` where the data has no more."""
+    """The first batches of an epoch, at most `steps`."""
     rows, train = work.rows(plan, work.train, training=True), plan.train
     by_tokens = work.token_batches(plan)
     if by_tokens is None:
@@ -176,7 +176,7 @@ def _rows_of_batches(
 def _laid_out(
     work: TrainingSetup, way: Way, batches: Sequence[Sequence[tuple[int, Row]]]
 ) -> list[dict[str, Tensor]]:
-    """The batches as a way wants them, on the model's device."""
+    """The batches of a variant, collated, on the model's device."""
     loaded = work.loaded
     collator: Collator = loaded.collator
     if way.packed:

@@ -1,1 +1,1 @@
-"""What `qvft.check` finds, and how it looks on a screen."""
+"""Checks before training: recipe, data, memory, preflight, and a finished run's files."""

@@ -1,6 +1,6 @@
-"""What a recipe and the file system alone tell, before torch is imported.
+"""Checks of a recipe that need only the file system, made before torch is imported.
 
-To import torch, transformers and peft takes seconds; a misspelt path is told without them.
+Importing torch, transformers and peft takes seconds; a misspelt path is reported before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qvft.training.argument_names import refuse_arguments, require_trackers
 
 
 def require_settings(recipe: Recipe) -> None:
-    """Checks what a recipe sets for its programs, as far as it is known without libraries.
+    """Checks a recipe's settings as far as possible without libraries.
 
     Raises:
         RecipeError: an unknown metric, a training argument that qvft refuses, or a tracker whose
@@ -32,10 +32,10 @@ def require_settings(recipe: Recipe) -> None:
 
 
 def require_models(recipe: Recipe) -> None:
-    """Checks that the folders of the base, the decoder and the text branches are there.
+    """Checks that the folders of the base, the decoder and the text branches exist.
 
     Raises:
-        ModelError: one is not.
+        ModelError: one does not.
     """
     require_folder(recipe.model.id)
     named = {
@@ -49,7 +49,7 @@ def require_models(recipe: Recipe) -> None:
 
 
 def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:
-    """The named data of a recipe, its images unchecked; a stream is opened, not read.
+    """The named data of a recipe, with unchecked images; a stream is opened, not read.
 
     Raises:
         RecipeError, DataError: as `read_texts`.
@@ -64,7 +64,7 @@ def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:
 
 
 def training_texts(recipe: Recipe) -> Texts:
-    """What training reads: its data, and the evaluation data where it is told to watch them.
+    """Training data, and evaluation data if training evaluates.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or the recipe's phases contradict each other.

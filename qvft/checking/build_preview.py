@@ -1,4 +1,4 @@
-"""From a split to the page that shows it as the model sees it."""
+"""Builds the HTML preview of a split."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ROWS = 20
 def preview(
     path: Path, rows: Sequence[Row], stats: TokenStats, collator: Collator, *, name: str
 ) -> None:
-    """Writes the preview of a split.
+    """Writes the HTML preview of a split.
 
     Args:
         path: the HTML file.
-        rows: of the split, as training sees them.
-        stats: of these rows; says which is longest and which loses most.
-        collator: the one that training uses.
-        name: of the split.
+        rows: training rows of the split.
+        stats: token statistics of these rows.
+        collator: the training collator.
+        name: name of the split.
     """
     chosen = choose(rows, stats, count=ROWS)
     lead = (
@@ -45,9 +45,9 @@ def preview(
 
 
 def choose(rows: Sequence[Row], stats: TokenStats, *, count: int) -> list[tuple[Row, str]]:
-    """Rows with the reason each is shown for: the longest, the most cut, then an even spread.
+    """Selected rows with the reason: the longest, the most truncated, then an even spread.
 
-    Captions and questions take turns while both last, and no row is chosen twice.
+    Captions and questions alternate, and no row is chosen twice.
     """
     extremes = {stats.longest_id: "longest"}
     if stats.most_cut_id is not None:
@@ -74,7 +74,7 @@ def _shown(row: Row, why: str, collator: Collator) -> PreviewRow:
 
 
 def row_tokens(row: Row, template: PromptTemplate) -> tuple[Token, ...]:
-    """The row's tokens after the image's, those that are cut included and marked."""
+    """Text tokens of a row, including truncated ones, which are marked."""
     kept = encode(row, template)
     whole = encode(row, replace(template, max_text_tokens=len(kept.ids) + kept.cut_tokens))
     head = template.num_query_tokens + 1
@@ -91,13 +91,13 @@ def row_tokens(row: Row, template: PromptTemplate) -> tuple[Token, ...]:
 def _token(template: PromptTemplate, token_id: int, role: Role, *, cut: bool = False) -> Token:
     tokenizer = template.tokenizer
     text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
-    if "\ufffd" in text:  # a part of a character: the vocabulary's own name for it says more
+    if "\ufffd" in text:  # a part of a character: show the vocabulary's entry instead
         text = tokenizer.convert_ids_to_tokens(token_id)
     return Token(token_id, text.replace(" ", "·").replace("\n", "↵"), role, cut)
 
 
 def _png(pixels: Tensor, processor: Any) -> tuple[bytes, tuple[int, int]]:
-    """A normalised image (3, height, width) as PNG, normalisation undone, and its size."""
+    """A normalised image (3, height, width) as PNG, denormalised, and its size."""
     values = pixels.permute(1, 2, 0).numpy()
     if processor.do_normalize:
         values = values * np.array(processor.image_std) + np.array(processor.image_mean)

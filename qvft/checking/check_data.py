@@ -1,4 +1,4 @@
-"""From a recipe's data to what a check says about it before anything is trained."""
+"""Data checks before training: statistics, duplicates, data leakage, token lengths."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ EXAMPLES = 3
 LISTED = 3
 ALL = "all in --json"
 CUT_SHARE = 0.01
-"""Warned about where more rows, or tokens, are lost: a few are what the limit is there for."""
+"""Share of truncated rows or tokens above which there is a warning."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """A split, its rows as they are used, what they come to in tokens, and how texts are read."""
+    """A split with its rows, token statistics, and text cleaning."""
 
     which: str
     split: Split
@@ -41,7 +41,7 @@ class Side:
 
     @property
     def texts(self) -> list[Text]:
-        """Its texts as training would supervise them."""
+        """Its texts as training uses them."""
         found = texts_of(self.split.samples, texts=self.split.source.texts)
         return [
             one
@@ -53,7 +53,7 @@ class Side:
 
 @dataclass(frozen=True)
 class DataFound:
-    """What the data part of a check gives."""
+    """Results of the data checks."""
 
     train: SplitFindings
     eval: SplitFindings | None
@@ -63,13 +63,13 @@ class DataFound:
 
 
 def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = None) -> list[Side]:
-    """The training data and, where the recipe has any, the evaluation data.
+    """The training data and, if the recipe has any, the evaluation data.
 
     Args:
-        texts: by `train` and `eval`, where they have been read already.
+        texts: by `train` and `eval`, if already read.
 
     Raises:
-        RecipeError, DataError: as `inspect_split`, or a split holds no text.
+        RecipeError, DataError: as `inspect_split`, or a split has no text.
     """
     sides = []
     for which in ("train", "eval") if recipe.data.eval else ("train",):
@@ -84,7 +84,7 @@ def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = N
 
 
 def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) -> DataFound:
-    """Everything that can be said of the splits of a recipe."""
+    """Runs all data checks on a recipe's splits."""
     samples = {side.which: side.split.samples for side in sides}
     signatures = {name: one for side in sides for name, one in side.split.signatures.items()}
     copies = duplicates(
@@ -201,7 +201,7 @@ def count_of(found: Sequence[Any], noun: str) -> str:
 
 
 def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
-    """What a user should act on, in one split, and how; `skips`: unusable images are left out."""
+    """Warnings about one split; `skips`: unusable images are skipped."""
     quality, name = found.quality, found.name
     warnings = []
     if found.skipped:
@@ -262,7 +262,7 @@ def _loses_tokens(quality: Quality) -> bool:
 
 
 def _overlap_says(copies: Duplicates, train: Side, other: Side) -> tuple[list[str], list[str]]:
-    """Warnings and notes about images of the evaluation data that are in the training data."""
+    """Warnings and notes about data leakage: evaluation images that are in the training data."""
     overlap = copies.overlap
     assert overlap is not None
     count, name, of = len(other.split.samples), other.split.name, train.split.name

@@ -1,4 +1,4 @@
-"""Component tables and memory from a configuration, without weights."""
+"""Component tables and GPU memory estimate from a configuration, without weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FROZEN_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFindings, ...]:
-    """What `phase_findings` says of each phase of a geometry, with rows of the greatest length."""
+    """`phase_findings` of each phase from a configuration, with rows of maximum length."""
     family = family_of(config.model_type)
     image_tokens = config.num_query_tokens if family.image_tokens else 0
     row_tokens = image_tokens + recipe.data.max_text_tokens
@@ -44,7 +44,7 @@ def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFind
 
 
 def config_of(recipe: Recipe) -> PretrainedConfig:
-    """The configuration of the recipe's base; of a known hub id without asking the hub."""
+    """The configuration of the recipe's base; without network for a known hub id."""
     model = recipe.model
     if model.decoder is not None:
         return published_qvision(model.id, model.decoder) or base_of(recipe).config
@@ -71,8 +71,8 @@ def phase_findings(
 
     Args:
         counts: its component table.
-        row_tokens: tokens of its longest row, image tokens included.
-        steps: optimizer steps on one process, where they are known.
+        row_tokens: tokens of its longest row, including image tokens.
+        steps: optimizer steps on one process, if known.
     """
     train, trainable = plan.train, plan.trainable
     text = config.text_config
@@ -118,15 +118,17 @@ def _component(row: ComponentCount) -> Component:
 
 
 def _layer_bytes(text: PretrainedConfig, *, dropout: bool) -> float:
-    """Bytes of activations per token, layer and unit of width; T5's, never trained, as OPT's."""
+    """Activation bytes per token, layer and unit of width; for T5, which is not trained, as for
+    OPT.
+    """
     decoder = DECODERS.get(text.model_type, DECODERS["opt"])
     return decoder.dropout_bytes if dropout else decoder.lean_bytes
 
 
 def _embedding_weights(text: PretrainedConfig) -> int:
-    """Weights of the decoder's token and position embeddings, and of its head where it is its own.
+    """Number of weights of the decoder's token and position embeddings, and of an untied head.
 
-    4-bit types leave these as they are.
+    These are not quantized.
     """
     decoder = DECODERS.get(text.model_type)
     if decoder is None:

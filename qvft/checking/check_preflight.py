@@ -1,4 +1,4 @@
-"""The checks before the first step, run one after the other so that one run names all failures."""
+"""Preflight checks: runs each check before the first step and reports all failures at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LISTED = 3
 
 
 def preflight_checks(work: TrainingSetup, stats: TokenStats) -> tuple[Check, ...]:
-    """All checks of a run, those of each phase at its end; the weights stay as they are."""
+    """Runs all preflight checks of each phase; weights are not changed."""
     template = work.loaded.template
     checks = [
         _attempt("the stop text is one token", lambda: f"token {template.stop_id}"),
@@ -48,7 +48,7 @@ def _phase_checks(work: TrainingSetup, plan: PhasePlan) -> list[Check]:
     recompute_activations(loaded.model, plan.train.gradient_checkpointing)
     rows = work.rows(plan, work.train, training=True)
     module, collator = work.objective(plan, rows)
-    # Heads learn from captions alone.
+    # Heads are trained on captions only.
     asked = [i for i, row in enumerate(rows) if work.branch is None or row.kind == "caption"]
     first = distinct_first([rows[index].sample.id for index in asked], IMAGES)
     chosen = [asked[place] for place in first]

@@ -1,4 +1,4 @@
-"""From a recipe to everything that can be said before the first step."""
+"""`qvft check RECIPE`: runs all checks of a recipe without training."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from qvft.training.training_setup import TrainingSetup, training_setup
 def check_all(
     recipe: Recipe, preview_file: Path | None = None, *, texts: Texts | None = None
 ) -> Findings:
-    """Data, weights and preflight; the data alone where training would stop at unusable images.
+    """Checks data, weights and preflight; only the data if there are unusable images.
 
     Args:
-        recipe: what to check.
-        preview_file: where to write the HTML preview, if at all.
-        texts: the recipe's data, where they have been read already.
+        recipe: the recipe to check.
+        preview_file: file of the HTML preview, or None.
+        texts: the recipe's data, if already read.
 
     Raises:
-        UserError: whatever else training would raise before its first step.
+        UserError: as training would before its first step.
     """
     require_settings(recipe, base_of(recipe), phase_plans(recipe))
     found, stats = _check_data(recipe, preview_file, texts)
@@ -64,12 +64,12 @@ def check_all(
 def check_data(
     recipe: Recipe, preview_file: Path | None = None, *, texts: Texts | None = None
 ) -> Findings:
-    """The data alone; of the model only the processor is read. Arguments as `check_all`."""
+    """Checks only the data; reads only the model's processor. Arguments as `check_all`."""
     return _check_data(recipe, preview_file, texts)[0]
 
 
 def check_model(recipe: Recipe) -> Findings:
-    """The component table and the memory alone; neither data nor weights are read."""
+    """Component table and memory estimate only; reads neither data nor weights."""
     config = config_of(recipe)
     warnings = []
     if not is_trainable(config):
@@ -87,7 +87,7 @@ def check_model(recipe: Recipe) -> Findings:
 def _check_data(
     recipe: Recipe, preview_file: Path | None, texts: Texts | None
 ) -> tuple[Findings, TokenStats]:
-    """The findings about the data, and the training rows in tokens."""
+    """Results of the data checks, and the training rows' token counts."""
     base = base_of(recipe)
     processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)

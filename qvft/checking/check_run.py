@@ -1,4 +1,4 @@
-"""From a run folder to whether it still is what its hashes say."""
+"""`qvft check RUN`: compares a run's files with the hashes in its manifest."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from qvft.training.recorded_data import Read, manifest_folder, reader, recorded_
 
 
 def check_run(folder: Path) -> RunFindings:
-    """Holds files, base, data, recipe and reports of a run against what was recorded.
+    """Compares files, base, data, recipe and reports of a run with what was recorded.
 
-    Of a run that has not finished it is the newest checkpoint that is looked at.
+    For an unfinished run, uses the newest checkpoint.
 
     Raises:
-        CheckpointError: it is no folder of a run, or of one that has no checkpoint.
+        CheckpointError: it is not a run folder, or has no checkpoint.
     """
     newest = manifest_folder(folder)
     if newest is None or newest == folder / "adapter":
@@ -60,12 +60,12 @@ def check_run(folder: Path) -> RunFindings:
 
 
 def _warnings(folder: Path) -> Iterator[str]:
-    """What the reports say of query tokens that have become one."""
+    """Warnings of the reports about collapsed query tokens."""
     for path in sorted(folder.glob("eval/*/report.json")):
         try:
             similarity = read_standing(path.parent).content.get("query_similarity")
         except UserError:
-            continue  # it is among what differs
+            continue  # reported as a difference
         if isinstance(similarity, float):
             yield from (
                 f"eval/{path.parent.name}: {sentence}" for sentence in collapse_warning(similarity)
@@ -73,7 +73,7 @@ def _warnings(folder: Path) -> Iterator[str]:
 
 
 def _files(adapter: Path, manifest: Mapping[str, Any], *, name: str) -> Iterator[Verified]:
-    """The files of the adapter folder by their hashes, and the bridge by its keys."""
+    """Compares the adapter folder's files by hash, and the bridge by its keys."""
     recorded, found = manifest.get("files"), fingerprints(adapter)
     for file in READ:
         if recorded is not None and file in found and file not in recorded:
@@ -98,7 +98,7 @@ def _base(recipe: Recipe, manifest: Mapping[str, Any]) -> Verified:
 
 
 def _data(recipe: Recipe, manifest: Mapping[str, Any], samples: Read) -> Iterator[Verified]:
-    """The texts and images that training read."""
+    """Compares the texts and images of training."""
     for one in recorded_data(recipe, manifest, samples):
         yield compared(one.what, one.recorded, one.found, detail=one.problem)
 
@@ -126,7 +126,7 @@ def _reports(
 def _report_data(
     what: str, standing: StoredEvaluation, recipe: Recipe, samples: Read
 ) -> Iterator[Verified]:
-    """The texts and images of an evaluation, where they are the recipe's own."""
+    """Compares the texts and images of an evaluation, if they are the recipe's."""
     data = standing.content.get("data") or {}
     recorded, images = data.get("sha256"), data.get("images_sha256")
     source = recipe.data.eval

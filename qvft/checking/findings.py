@@ -1,4 +1,4 @@
-"""What a check of a recipe finds, as plain records: `--json` writes them, the screen shows them."""
+"""Dataclasses of the results of `qvft check`: written by `--json`, printed by `print_findings`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from qvft.errors import ImageError, PreflightError
 
 @dataclass(frozen=True)
 class RecipeFindings:
-    """What the recipe says in one glance. `rows_per_step` is of one process and a phase; where a
-    phase counts tokens, `tokens_per_step` has the most that it may take, and `rows_per_step` None.
+    """Summary of a recipe. `rows_per_step` is per process and phase; under a token budget
+    `tokens_per_step` is its maximum, and `rows_per_step` None.
     """
 
     name: str
@@ -26,7 +26,7 @@ class RecipeFindings:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A sample that is skipped: its image's path, why, what was expected and what to do."""
+    """A skipped sample: its image's path, the reason, what was expected and what to do."""
 
     id: str
     reason: str
@@ -37,21 +37,22 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Quality:
-    """What a split's images and texts are like, as plain values; docs/data_quality.md has the keys.
+    """Data quality of a split as plain values; docs/data_quality.md lists the keys.
 
-    Texts are in `answers.common` alone, and there only what many questions share.
+    Only `answers.common` has texts, and only answers that many questions share.
 
     Attributes:
-        exact_duplicates: groups of sample ids whose images are equal byte by byte.
-        near_duplicates: pairs (first, second, difference) of images that look like copies.
-        overlap: exact and near (pairs of image ids, ours first), id_only (image ids) and questions
-            (pairs of question ids): what is also in the training data; None for the training data.
+        exact_duplicates: groups of sample ids with byte-identical images.
+        near_duplicates: pairs (first, second, difference) of near-duplicate images.
+        overlap: data leakage, what is also in the training data: exact and near (pairs of image
+            ids, ours first), id_only (image ids) and questions (pairs of question ids); None for
+            the training data.
         repeats: contradictions and repeated_questions (groups of question ids), repeated_captions
-            (row ids); images that look like copies of each other count as one.
-        answers: None where there are no questions.
-        lengths: by kind of text: count, and quantiles in words and tokens.
-        cut: by kind of row: rows, tokens, and the share that `data.max_text_tokens` cuts.
-        spelling: what the tokenizer loses, and what costs it much.
+            (row ids); duplicate images count as one.
+        answers: None without questions.
+        lengths: per kind of text: count, and quantiles in words and tokens.
+        cut: per kind of row: rows, tokens, and the share truncated by `data.max_text_tokens`.
+        spelling: tokenizer coverage.
     """
 
     exact_duplicates: tuple[tuple[str, ...], ...]
@@ -66,13 +67,13 @@ class Quality:
 
 @dataclass(frozen=True)
 class SplitFindings:
-    """Counts of one side of the data; lengths in tokens, see `data.token_stats.TokenStats`.
+    """Counts of a split; lengths in tokens, see `data.token_stats.TokenStats`.
 
     Attributes:
-        cut_ids: of the rows that lose tokens.
-        cut_prompts, cut_targets: rows whose prompt, and whose target, loses tokens.
-        cleaned_rows: rows whose caption or question `data.text: blip2` changes.
-        shortened_ids: of those that lose words by it.
+        cut_ids: ids of truncated rows.
+        cut_prompts, cut_targets: rows with truncated prompt, and with truncated target.
+        cleaned_rows: rows changed by `data.text: blip2`.
+        shortened_ids: ids of rows truncated by it.
     """
 
     name: str
@@ -97,7 +98,7 @@ class SplitFindings:
 
 @dataclass(frozen=True)
 class TextShown:
-    """What a row consists of, in tokens; the loss sees the supervised ones only."""
+    """Token counts of a row; only supervised tokens have loss."""
 
     id: str
     kind: str
@@ -108,7 +109,7 @@ class TextShown:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by arithmetic on one kind of device."""
+    """GPU memory estimate in bytes for one kind of device."""
 
     device: str
     weights: int
@@ -119,7 +120,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Component:
-    """Weights of one component."""
+    """Parameters of one component."""
 
     component: str
     total: int
@@ -130,13 +131,13 @@ class Component:
 
 @dataclass(frozen=True)
 class PhaseFindings:
-    """A phase: its component table, its LoRA targets, its memory, its optimizer steps.
+    """A phase: component table, LoRA targets, memory, optimizer steps.
 
     Attributes:
-        total: the sum over the components.
-        lora_targets: full names of the layers that get adapters.
-        memory_assumes: what the estimate takes for granted, in words.
-        steps: optimizer steps on one process, None where no data was read.
+        total: sum over the components.
+        lora_targets: full names of the layers with adapters.
+        memory_assumes: assumptions of the estimate.
+        steps: optimizer steps on one process, None if no data was read.
     """
 
     name: str
@@ -150,7 +151,7 @@ class PhaseFindings:
 
 @dataclass(frozen=True)
 class Check:
-    """One check before the first step."""
+    """One preflight check."""
 
     name: str
     passed: bool
@@ -159,12 +160,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything found; what was not looked at is None or empty.
+    """All results; parts that were not checked are None or empty.
 
     Attributes:
-        warnings: what a user should act on.
-        notes: what is worth knowing and needs no act.
-        unusable: images at which training would stop; 0 where it leaves them out.
+        warnings: problems to act on.
+        notes: information without action.
+        unusable: images at which training would stop; 0 if it skips them.
     """
 
     recipe: RecipeFindings
@@ -178,7 +179,7 @@ class Findings:
     unusable: int = 0
 
     def raise_if_failed(self) -> None:
-        """Ends a check that training would not survive.
+        """Raises if training would fail.
 
         Raises:
             ImageError: training would stop at unusable images.

@@ -1,4 +1,4 @@
-"""Rows as the model sees them, as one HTML page that needs nothing beside it."""
+"""Preview of training rows as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Token:
     """One token.
 
     Attributes:
-        id: in the decoder's vocabulary.
-        text: what it spells, blanks and line breaks made visible.
-        role: `target` and `stop` are what the loss sees.
-        cut: it is left out, since the row is longer than `data.max_text_tokens`.
+        id: token id.
+        text: its text, with visible spaces and line breaks.
+        role: only `target` and `stop` have loss.
+        cut: truncated by `data.max_text_tokens`.
     """
 
     id: int
@@ -36,15 +36,15 @@ class Token:
 
 @dataclass(frozen=True)
 class PreviewRow:
-    """A row as training sees it.
+    """A training row.
 
     Attributes:
-        id: of the row.
+        id: id of the row.
         kind: `caption` or `question`.
-        why: what it was chosen for, e.g. `longest`; empty for the spread over the split.
-        png: the preprocessed image, normalisation undone; None where it cannot be read.
+        why: reason of its selection, e.g. `longest`; empty for the spread over the split.
+        png: the preprocessed image, denormalised; None if unreadable.
         size: its width and height.
-        image_tokens: how many `<image>` tokens stand in front.
+        image_tokens: number of leading `<image>` tokens.
         tokens: the rest of the row, in order.
     """
 
@@ -58,7 +58,7 @@ class PreviewRow:
 
     @property
     def shown(self) -> Iterator[Token | int]:
-        """The tokens; of a run of cut ones the first CUT_SHOWN, then how many more there are."""
+        """The tokens; of consecutive truncated ones the first CUT_SHOWN, then their number."""
         for cut, run in groupby(self.tokens, key=lambda token: token.cut):
             run_tokens = list(run)
             shown = CUT_SHOWN if cut else len(run_tokens)
@@ -71,9 +71,9 @@ def write_preview(path: Path, rows: Sequence[PreviewRow], *, title: str, lead: s
     """Writes the page; every text in it is escaped.
 
     Args:
-        path: the file; one that is there is written anew.
+        path: the file; an existing one is replaced.
         rows: in the order of the page.
-        title: of the page.
+        title: title of the page.
         lead: one sentence below it.
     """
     environment = Environment(

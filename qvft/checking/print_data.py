@@ -1,4 +1,4 @@
-"""What was found about the data, on a screen: figures and ids; hardly any text is shown."""
+"""Prints the results of the data checks: figures and sample ids, hardly any text."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LISTED = 5
 REASONS = 8
 _NUMBER = re.compile(r"\d+")
 ANSWERS = 5
-_LEAST, _MEDIAN, _P95, _MOST = 0, 3, 5, 6  # places in `data.quality.distributions.SHARES`
+_LEAST, _MEDIAN, _P95, _MOST = 0, 3, 5, 6  # indices of `data.quality.distributions.SHARES`
 
 
 def show_data(splits: Sequence[SplitFindings]) -> Iterator[RenderableType]:
-    """Tables of the splits side by side, then what was left out and why."""
+    """Prints tables of the splits side by side, then skipped samples with reasons."""
     yield _counts(splits)
     yield _lengths(splits)
     yield _images_and_texts(splits)
@@ -142,7 +142,7 @@ def _asked(split: SplitFindings) -> str:
 
 
 def _repeat(split: SplitFindings, key: str) -> str:
-    """How many, beside the first of each group where they are in groups."""
+    """Number of repetitions, besides the first of each group."""
     found = split.quality.repeats[key]
     return (
         f"{sum(len(group) - 1 for group in found) if key == 'repeated_questions' else len(found):,}"
@@ -182,7 +182,7 @@ def _other_script(split: SplitFindings) -> str:
 
 
 def _left_out(split: SplitFindings) -> Iterator[Text]:
-    """How many images are unusable for each reason, then the first by id."""
+    """Number of unusable images per reason, then the first by id."""
     reasons = Counter(_NUMBER.sub("N", left_out.reason) for left_out in split.skipped)
     if len(split.skipped) > 1:
         for reason, count in reasons.most_common(REASONS):

@@ -1,4 +1,4 @@
-"""Findings on a screen, part by part."""
+"""Prints the results of `qvft check RECIPE`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qvft.checking.print_data import show_data
 
 
 def show(findings: Findings, console: Console) -> None:
-    """Prints what was found; a part that was not looked at takes no room."""
+    """Prints the results; parts that were not checked are skipped."""
     for part in _parts(findings):
         console.print(part)
 
@@ -46,7 +46,7 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
 
 
 def _steps(recipe: RecipeFindings) -> Iterator[str]:
-    """By phase the rows of a step, or the tokens that it may have."""
+    """Rows per step of each phase, or its token budget."""
     for rows, tokens in zip(recipe.rows_per_step, recipe.tokens_per_step, strict=True):
         yield f"{rows}" if tokens is None else f"up to {tokens:,} tokens"
 

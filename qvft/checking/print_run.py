@@ -1,4 +1,4 @@
-"""A check of a run on a screen."""
+"""Prints the results of `qvft check RUN`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rich.text import Text
 from qvft.checking.run_findings import RunFindings
 
 _SHOWN = 12
-"""Characters of a hash."""
+"""Displayed characters of a hash."""
 _STYLES = {"ok": "green", "not recorded": "dim"}
 
 
 def show_run(findings: RunFindings, console: Console) -> None:
-    """Prints one line a thing that was looked at, and the libraries that have changed."""
+    """Prints one line per check, and the libraries that have changed."""
     table = Table(title=f"run {findings.run}", title_justify="left")
     for column in ("what", "state", "recorded", "found", ""):
         table.add_column(column, overflow="fold")

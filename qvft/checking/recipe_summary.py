@@ -1,4 +1,4 @@
-"""What a recipe says in one glance."""
+"""Summary of a recipe in a few lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qvft.recipe.schema import Phase, Recipe
 
 
 def recipe_findings(recipe: Recipe) -> RecipeFindings:
-    """The recipe's own part of the findings; reads nothing else and imports no torch."""
+    """Summary of a recipe; does not import torch."""
     phases = recipe.phases or [Phase(name="train")]
     trains = [resolve_phase(recipe, phase)[1] for phase in phases]
     return RecipeFindings(

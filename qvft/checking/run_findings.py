@@ -1,4 +1,4 @@
-"""What a check of a finished run finds: what was recorded beside what stands there now."""
+"""Dataclasses of the results of `qvft check RUN`: recorded hashes against current ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ State = Literal["ok", "differs", "missing", "not recorded"]
 
 @dataclass(frozen=True)
 class Verified:
-    """One thing that was looked at.
+    """Result of one comparison.
 
     Attributes:
-        what: a file, or what a hash is over.
-        state: `missing`: it cannot be read here; `not recorded`: nothing to hold it against.
+        what: a file, or the content of a hash.
+        state: `missing`: cannot be read; `not recorded`: nothing to compare with.
         recorded, found: SHA-256, in hexadecimal, or counts.
-        detail: in words, where there is more to say.
+        detail: further explanation.
     """
 
     what: str
@@ -30,7 +30,7 @@ class Verified:
 
 
 def compared(what: str, recorded: str | None, found: str | None, *, detail: str = "") -> Verified:
-    """The finding on two values, of which either may be absent."""
+    """Result of comparing two values, either of which may be absent."""
     if recorded is None:
         return Verified(what, "not recorded", None, found, detail or "written by an older version")
     if found is None:
@@ -40,11 +40,11 @@ def compared(what: str, recorded: str | None, found: str | None, *, detail: str 
 
 @dataclass(frozen=True)
 class RunFindings:
-    """Everything that was looked at in a run folder.
+    """Results of the check of a run folder.
 
     Attributes:
-        versions: (then, now) by library, of those that are another version now.
-        warnings: what the run's reports say that a user should act on.
+        versions: (then, now) per library with a changed version.
+        warnings: warnings of the run's reports.
     """
 
     run: str
@@ -53,7 +53,7 @@ class RunFindings:
     warnings: tuple[str, ...] = ()
 
     def raise_if_failed(self) -> None:
-        """Ends the check of a run that does not hold what it says.
+        """Raises if the run differs from its records.
 
         Raises:
             VerificationError: something differs or is missing.

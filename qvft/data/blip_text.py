@@ -1,4 +1,4 @@
-"""Captions and questions as BLIP-2's own program prepares them: `data.text: blip2`.
+"""BLIP-2's text preprocessing (LAVIS) for captions and questions: `data.text: blip2`.
 
 Source: LAVIS, lavis/processors/blip_processors.py, `BlipCaptionProcessor.pre_caption` and
 `BlipQuestionProcessor.pre_question`.
@@ -18,22 +18,24 @@ _WHITE_SPACE = re.compile(r"\s{2,}")
 
 
 def cleaned(kind: Kind, text: str, form: TextForm) -> str:
-    """A caption or a question as the model reads it: as it is written, or cleaned."""
+    """A caption or question as the model gets it: unchanged or cleaned."""
     if form == "as_written":
         return text
     return clean_caption(text) if kind == "caption" else clean_question(text)
 
 
 def clean_caption(text: str, *, max_words: int = MAX_WORDS) -> str:
-    """A caption in lower case, each of `.!"()*#:;~` a blank, white space folded, at most
-    `max_words` words between blanks."""
+    """A caption in lower case, each of `.!"()*#:;~` replaced by a space, whitespace collapsed,
+    truncated to `max_words` words.
+    """
     spaced = _WHITE_SPACE.sub(" ", _PUNCTUATION.sub(" ", text.lower()))
     return _first_words(spaced.rstrip("\n").strip(" "), max_words)
 
 
 def clean_question(text: str, *, max_words: int = MAX_WORDS) -> str:
-    """A question in lower case, without `.!"()*#:;~` and blanks at its end, at most `max_words`
-    words between blanks. White space inside stays, and two blanks count as a word."""
+    """A question in lower case, without `.!"()*#:;~` and trailing spaces, truncated to `max_words`
+    words. Inner whitespace stays, and two spaces count as a word.
+    """
     return _first_words(_PUNCTUATION.sub("", text.lower()).rstrip(" "), max_words)
 
 

@@ -1,4 +1,4 @@
-"""From rows to a batch that knows which text belongs to which image.
+"""Collator: rows to a batch of pixels, input ids, labels; prompt tokens and padding are masked.
 
 Shape letters: I images, B rows, L longest row.
 """
@@ -27,29 +27,28 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Collator:
-    """Builds a training or evaluation batch; runs in the data loader's workers.
+    """Collates rows to a training or evaluation batch; runs in DataLoader workers.
 
-    Steps: decode each image of the rows once, put each text into the template, pad.
+    Steps: decode each image once, tokenize each text with the prompt template, pad or pack.
 
     Args:
-        template: turns texts into token rows.
-        image_processor: the checkpoint's own; resizes and normalises.
+        template: prompt template, which tokenizes texts.
+        image_processor: the checkpoint's image processor.
         max_image_pixels: larger images are refused.
-        cache: keeps normalised images by name and view, 12 * height * width bytes each, in this
-            process (so it needs a data loader without workers); None keeps none.
-        reader: where the Q-Former reads the prompt, what turns it into the Q-Former's tokens.
-        packer: lays rows side by side; None: they stand by themselves.
-        features: finds the ViT's features (I, P, W) of images, and of their views, in place of
-            decoding them.
-        augmentation: makes the views above 0, which training rows may ask for.
+        cache: in-memory cache of normalised images by name and view, 12 * height * width bytes
+            each, in this process (so it needs a DataLoader without workers); None: no cache.
+        reader: tokenizes the prompt for a Q-Former that reads it, else None.
+        packer: sequence packing; None: rows are padded.
+        features: cached ViT features (I, P, W) of images and their views, instead of decoding them.
+        augmentation: makes the augmented views of training rows (view above 0).
 
     Returns of a call, a dict of:
         pixel_values (I, 3, height, width) float32, or features (I, P, W);
-        image_index (B,) long: the image of each row;
+        image_index (B,) long: image index of each row;
         input_ids (B, L) long; attention_mask (B, L) long, from lengths, never from pad ids;
         labels (B, L) long: the token itself at target and stop positions, -100 elsewhere and in
             rows that only fill the batch up;
-        row_index (B,) long: the row's place in `rows` as numbered by its dataset;
+        row_index (B,) long: row number in the dataset;
         with a reader qformer_input_ids and qformer_attention_mask (B, T) long;
         with a packer what `packing.packed` returns.
     """
@@ -96,13 +95,13 @@ class Collator:
         }
 
     def seen(self, sources: Sequence[ImageSource], views: Sequence[int]) -> dict[str, Tensor]:
-        """A view of each image as the model takes it: features where at hand, else pixels."""
+        """Features of a view of each image if cached, else pixels."""
         if self.features is not None:
             return {"features": self.features(sources, views)}
         return {"pixel_values": self.pixels(sources, views)}
 
     def read(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """What the Q-Former reads of each prompt; nothing where it reads none."""
+        """Q-Former inputs of each prompt; empty if it reads none."""
         if self.reader is None:
             return {}
         return self.reader.batch([self.reader.ids(prompt) for prompt in prompts])
@@ -119,7 +118,9 @@ class Collator:
         return torch.stack([self.cache[source.name, view] for source, view in seen])
 
     def decode(self, source: ImageSource, view: int = 0) -> Image:
-        """The image as upright RGB, or a view of it; raises `ImageError` as `decoding.decode`."""
+        """The image, or an augmented view, as upright RGB; raises `ImageError` as
+        `decoding.decode`.
+        """
         image = decode(source, max_pixels=self.max_image_pixels)
         if view == 0:
             return image

@@ -1,4 +1,4 @@
-"""Warnings about data that is not broken: cut texts, few images, one answer for all, few steps."""
+"""Data warnings: truncated texts, few images, one answer for all, few steps."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from qvft.data.rows import Row
 from qvft.data.truncation import CutRows, cut_rows, cut_warnings
 
 FEW_IMAGES = 10
-"""Below it whatever is learnt or measured holds for these images alone."""
+"""Minimum number of images; with fewer, results hold only for these images."""
 FEW_STEPS = 10
-"""Below it AdamW's averages (beta2 0.999) have hardly seen a gradient, and a warm-up no end."""
+"""Minimum number of steps; with fewer, AdamW's averages (beta2 0.999) and a warm-up are
+incomplete."""
 OFTEN = 0.01
-"""Share of texts that begin as the prompt does; some captions do so of themselves."""
+"""Share of texts that repeat the prompt; some captions do so by chance."""
 
 
 class Prompts(Protocol):
-    """The words before a caption, and those around a `{question}`."""
+    """Words before a caption, and before and after a `{question}`."""
 
     @property
     def caption(self) -> str: ...
@@ -28,11 +29,11 @@ class Prompts(Protocol):
 
 
 def training_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> list[str]:
-    """What should be known of training data before it is trained on.
+    """Warnings about training data.
 
     Args:
-        images: in the split.
-        prompt: `data.prompt`, or a template made of it.
+        images: number of images in the split.
+        prompt: `data.prompt`, or a template made from it.
     """
     return [
         *_one_text(rows, lambda row: (row.target,), noun="targets"),
@@ -43,7 +44,7 @@ def training_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> lis
 
 
 def evaluation_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> list[str]:
-    """What should be known of evaluation data before figures are read; as `training_doubts`."""
+    """Warnings about evaluation data; as `training_doubts`."""
     return [
         *_one_text(rows, lambda row: row.references, noun="references"),
         *_few_images(images, "measured on"),
@@ -55,7 +56,7 @@ def evaluation_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> l
 def training_warnings(
     rows: Sequence[Row], collator: Collator, *, images: int, name: str
 ) -> list[str]:
-    """What is cut, and `training_doubts`, with the split's name; of a stream of its first rows."""
+    """`training_doubts` and truncation, with the split's name; of a stream for its first rows."""
     doubts = training_doubts(rows, images=images, prompt=collator.template)
     return _named(name, cut_warnings(rows, collator.template, collator.reader), doubts)
 
@@ -63,10 +64,10 @@ def training_warnings(
 def evaluation_warnings(
     rows: Sequence[Row], collator: Collator, *, images: int, name: str, cut: CutRows | None = None
 ) -> list[str]:
-    """As `training_warnings`, of the texts that a model is asked for.
+    """As `training_warnings`, for evaluation texts.
 
     Args:
-        cut: `truncation.cut_rows` of them as they are asked, where it is known.
+        cut: their `truncation.cut_rows`, if already counted.
     """
     template = collator.template
     cut = cut or cut_rows(rows, template, asked=True)
@@ -75,7 +76,7 @@ def evaluation_warnings(
 
 
 def prediction_doubts(texts: Sequence[str]) -> list[str]:
-    """What should be known of a model's texts before their scores are read."""
+    """Warnings about predicted texts, such as one answer for all."""
     if len(texts) < 2 or len({_plain(text) for text in texts}) > 1:
         return []
     said = "empty" if not _plain(texts[0]) else "the same text"
@@ -83,7 +84,7 @@ def prediction_doubts(texts: Sequence[str]) -> list[str]:
 
 
 def few_steps(phase: str, steps: int) -> list[str]:
-    """A phase whose length says that something is set wrongly."""
+    """Warning about a phase with too few steps."""
     if steps >= FEW_STEPS:
         return []
     count = "1 optimizer step" if steps == 1 else f"{steps} optimizer steps"
@@ -94,7 +95,7 @@ def few_steps(phase: str, steps: int) -> list[str]:
 
 
 def prompts_repeated(rows: Sequence[Row], prompt: Prompts) -> list[str]:
-    """Texts that bring the words which the prompt puts beside them already."""
+    """Texts that already contain the words of the prompt."""
     captions = [row.target for row in rows if row.kind == "caption"]
     asked = [row for row in rows if row.kind == "question"]
     questions = [row.question or "" for row in asked]
@@ -160,7 +161,7 @@ def _count(texts: Sequence[str], words: str, test: Callable[[str, str], bool]) -
 
 
 def _begins(text: str, part: str) -> bool:
-    """Whether whole words of `text` are `part`, from the first on."""
+    """Whether `text` begins with the words of `part`."""
     rest = text.removeprefix(part)
     return rest != text and not (part[-1].isalnum() and rest[:1].isalnum())
 

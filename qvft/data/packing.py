@@ -1,4 +1,4 @@
-"""Rows of tokens laid side by side: what rows of an image begin with stands there once.
+"""Sequence packing: rows of tokens share one sequence, and a common prefix is stored once.
 
 Shape letters: B rows, L longest row, R packed rows, K longest packed row.
 """
@@ -17,43 +17,42 @@ KEYS = ("source", "positions", "owner", "text", "place")
 
 @dataclass(frozen=True)
 class Packer:
-    """How a family's rows are packed.
+    """Settings of sequence packing for a model family.
 
     Attributes:
-        shares: rows of an image begin alike for the decoder, so that this stands once; otherwise
-            every row stands whole.
-        budget: tokens that a packed row is filled to.
+        shares: whether rows of an image share a common prefix, stored once; otherwise every row is
+            stored in full.
+        budget: maximum tokens of a packed row.
     """
 
     shares: bool
     budget: int
 
     def __call__(self, rows: Sequence[Sequence[int]], images: Sequence[int]) -> dict[str, Tensor]:
-        """What `packed` returns of rows of tokens, each with the image it is about."""
+        """`packed` for rows of tokens and their images."""
         return packed(rows, images if self.shares else range(len(rows)), budget=self.budget)
 
 
 def packed(
     rows: Sequence[Sequence[int]], owners: Sequence[int], *, budget: int
 ) -> dict[str, Tensor]:
-    """Where each token of separate rows stands when they are packed.
+    """Packs rows of tokens: positions of each token in packed rows.
 
-    Rows of one owner keep their common beginning once (the visual prefix, and as many words as all
-    of them begin with), behind it what each goes on with; then come rows of the next owner, until
-    the budget is reached. A model that gives equal states to equal beginnings, and looks from each
-    token at its own row alone, computes for a token what it would in the row by itself.
+    The common prefix of an owner's rows (visual prefix and common first words) is stored once,
+    followed by the rest of each row; then come the next owner's rows, up to the budget. With the
+    attention mask of `models.packed`, each token gets the same result as in a separate row.
 
     Args:
         rows: token ids.
-        owners: for each row whose it is; rows share a beginning only with rows of their owner.
-        budget: tokens of a packed row; where a group is longer, all are as wide as the longest.
+        owners: owner (image) of each row; only rows of the same owner share a prefix.
+        budget: maximum tokens of a packed row; if a group is longer, the width of the longest.
 
     Returns, all long:
-        packed_source (R, K): which token stands there, b * L + l; 0 at padding.
-        packed_positions (R, K): its place in its own row.
+        packed_source (R, K): index of the token at that position, b * L + l; 0 at padding.
+        packed_positions (R, K): position id in its own row.
         packed_owner (R, K): its owner; -1 at padding.
-        packed_text (R, K): its row; -1 where it belongs to all rows of its owner.
-        packed_place (B, L): where the token stands, r * K + k; 0 at padding.
+        packed_text (R, K): its row; -1 if shared by all rows of its owner.
+        packed_place (B, L): packed index of the token, r * K + k; 0 at padding.
     """
     groups: dict[int, list[int]] = {}
     for row, owner in enumerate(owners):
@@ -82,7 +81,7 @@ def packed(
 
 
 def _common(rows: Sequence[Sequence[int]], members: Sequence[int]) -> int:
-    """How many tokens all of these rows begin with; none where there is one row alone."""
+    """Length of the common prefix of these rows; 0 for a single row."""
     if len(members) < 2:
         return 0
     columns = zip(*(rows[row] for row in members), strict=False)
@@ -95,8 +94,8 @@ def _common(rows: Sequence[Sequence[int]], members: Sequence[int]) -> int:
 
 
 def _filled(lengths: dict[int, int], capacity: int) -> list[list[int]]:
-    """Owners by packed row: in as few rows as the first fit of the longest first finds, and in
-    these evenly, so that rows are as wide as they need be and little padding is left.
+    """Assigns owners to packed rows: as few rows as first-fit decreasing finds, evenly filled to
+    reduce padding.
     """
     fitted = _first_fit(lengths, capacity)
     even: list[list[int]] = [[] for _ in fitted]
@@ -109,7 +108,7 @@ def _filled(lengths: dict[int, int], capacity: int) -> list[list[int]]:
 
 
 def _first_fit(lengths: dict[int, int], capacity: int) -> list[list[int]]:
-    """Owners by packed row: the longest first, each into the first row that has room."""
+    """Owners by packed row, by first-fit decreasing bin packing."""
     bins: list[list[int]] = []
     room: list[int] = []
     for owner in sorted(lengths, key=lambda owner: -lengths[owner]):
@@ -132,7 +131,7 @@ def _write(
     line: int,
     start: int,
 ) -> int:
-    """Puts an owner's rows into a packed row from column `start`; returns the next free column."""
+    """Writes an owner's rows into a packed row from column `start`; returns the next column."""
     longest, width = found["place"].shape[1], found["source"].shape[1]
 
     def put(row: int, first: int, last: int, text: int, column: int) -> int:

@@ -1,4 +1,4 @@
-"""Rows of tokens as rectangles.
+"""Padding: ragged rows of tokens to rectangular tensors.
 
 Shape letters: B rows, L longest row.
 """
@@ -16,9 +16,9 @@ def pad_rows(
 ) -> dict[str, Tensor]:
     """`input_ids` and `attention_mask` (B, L) of token rows, padded on one side.
 
-    L is the longest row's length, or `width` where that is more. Training pads on the right,
-    generation on the left. The mask comes from the lengths: OPT's end-of-text token also stands in
-    front of every text, so ids cannot tell padding.
+    L is the longest row's length, or `width` if larger. Training pads on the right, generation on
+    the left. The mask comes from the lengths, not from ids: OPT's end-of-text token also begins
+    every text.
     """
     longest = max(width, *(len(row) for row in rows))
     ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)

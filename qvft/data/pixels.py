@@ -1,4 +1,4 @@
-"""From image sources to normalised pixels, decoded in workers, chunk by chunk.
+"""Decodes and preprocesses images to pixel values in worker processes, in chunks.
 
 Shape letters: I images.
 """
@@ -22,17 +22,17 @@ Chunk = tuple[Tensor | None, list[ImageError | None]]
 def pixel_chunks(
     collator: Collator, sources: Sequence[ImageSource], *, size: int, workers: int
 ) -> Iterator[Chunk]:
-    """The sources in order, `size` at a time.
+    """Pixels of the sources in order, in chunks of `size`.
 
     Args:
-        collator: decodes, resizes and normalises.
-        sources: an unusable one stops none of the others.
-        size: sources of a chunk; the last may have fewer.
-        workers: processes that decode; 0 decodes in this one.
+        collator: decodes and preprocesses images.
+        sources: image sources; unusable ones are reported, not raised.
+        size: sources per chunk; the last may have fewer.
+        workers: decoding processes; 0 decodes in this one.
 
     Returns:
-        For each chunk the pixels (I, 3, height, width) of its usable sources, None where there is
-        none, and for each source why it cannot be decoded, None where it can.
+        Per chunk the pixels (I, 3, height, width) of its usable sources, None if there are none,
+        and per source its error or None.
     """
     chunks = [sources[start : start + size] for start in range(0, len(sources), size)]
     return read_chunks(chunks, collator.decode, collator.normalise, workers=workers)
@@ -45,13 +45,13 @@ def read_chunks(
     *,
     workers: int,
 ) -> Iterator[Chunk]:
-    """As `pixel_chunks`, of chunks of any items.
+    """As `pixel_chunks`, for chunks of any items.
 
     Args:
-        chunks: of items.
-        read: what is made of an item; raises `ImageError` where that cannot be.
-        join: the pixels (I, 3, height, width) of what was read.
-        workers: processes that read; 0 reads in this one.
+        chunks: chunks of items.
+        read: reads an item; may raise `ImageError`.
+        join: stacks the results to pixels (I, 3, height, width).
+        workers: reading processes; 0 reads in this one.
     """
     if not chunks:
         return
@@ -66,7 +66,7 @@ def read_chunks(
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads a chunk; runs in the loader's workers."""
+    """Reads a chunk; runs in DataLoader workers."""
 
     read: Callable[[Any], Any]
     join: Callable[[list[Any]], Tensor]

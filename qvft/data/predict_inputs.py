@@ -1,4 +1,4 @@
-"""From what a user names on the command line to the images and questions they mean."""
+"""Resolves the command line's inputs of `qvft predict` to images and questions."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _log = get_logger(__name__)
 
 
 def resolve_inputs(names: Sequence[str], *, question: str | None = None) -> list[Row]:
-    """One row per image and question, in the order named.
+    """One row per image and question, in the order given.
 
-    What is left out, and images that are missing, are counted in a warning that names the first.
+    Skipped files and missing images are counted in a warning that names the first.
 
     Args:
         names: image files, folders (the images in them and in folders below, sorted), globs, and
-            JSONL files whose rows have `image` (relative to the file) and perhaps `question` or
+            JSONL files whose rows have `image` (relative to the file) and optionally `question` or
             `questions`. The `id` of a row with `question`, or of a row without questions, becomes
             the id of its row here; a question in `questions` has its own `id`, or `ID#N` as the
             N-th of row ID, as in the jsonl format.
-        question: asked about every image that brings none; None asks for captions.
+        question: question for every image without one; None: captions.
 
     Raises:
         DataError: a name matches nothing, a JSONL row has no image or an empty question, two
-            different rows have the same id, or no image is there.
+            different rows have the same id, or no image exists.
     """
     if question is not None:
         require_question(question, where="command line: --question")
@@ -63,7 +63,7 @@ def resolve_inputs(names: Sequence[str], *, question: str | None = None) -> list
 
 
 def the_one_row(image: str, *, question: str | None = None) -> Row:
-    """The row of one image. Raises DataError where a name means several, or as `resolve_inputs`."""
+    """The row of one image. Raises DataError if a name matches several, or as `resolve_inputs`."""
     rows = resolve_inputs([image], question=question)
     if len(rows) != 1:
         raise DataError(f"names {len(rows)} images", where=image, expected="one image")
@@ -71,7 +71,7 @@ def the_one_row(image: str, *, question: str | None = None) -> Row:
 
 
 def require_question(text: Any, *, where: str) -> None:
-    """Raises DataError where it is no text that a tokenizer can read."""
+    """Raises DataError if it is not a text that a tokenizer can read."""
     if not isinstance(text, str):
         raise DataError(f"a question that is a {type(text).__name__}", where=where)
     if not text.strip():
@@ -85,7 +85,7 @@ def require_question(text: Any, *, where: str) -> None:
 
 
 def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
-    """Whether a row with this id has asked the same of the same image; notes the id."""
+    """Whether a row with this id has the same image and question as before; records the id."""
     before, place = ids.setdefault(row.id, (row, where))
     if before is row:
         return False
@@ -100,7 +100,7 @@ def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
 
 
 def _require_images(rows: Sequence[Row]) -> None:
-    """Counts images that are not there; raises DataError if none is."""
+    """Counts missing images; raises DataError if none exists."""
     paths = [Path(name) for name in dict.fromkeys(row.sample.image.name for row in rows)]
     missing = [path for path in paths if not path.exists()]
     if paths and len(missing) == len(paths):
@@ -132,7 +132,7 @@ def _images(name: str) -> list[Path]:
         raise _no_image(name, matches, others)
     if others:
         _log.warning(
-            "%s: files that are no images and are left out: %d, first %s",
+            "%s: files that are not images, skipped: %d, first %s",
             name,
             len(others),
             others[0],
@@ -141,7 +141,7 @@ def _images(name: str) -> list[Path]:
 
 
 def _no_image(name: str, matches: Sequence[Path], others: Sequence[Path]) -> DataError:
-    """The error for a name without an image; it says what is there instead."""
+    """Error for a name without image."""
     do = None
     if others:
         do = f"files that are no images: {len(others)}, first {others[0]}"
@@ -158,7 +158,7 @@ def _no_image(name: str, matches: Sequence[Path], others: Sequence[Path]) -> Dat
 
 
 def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:
-    """Rows with where they stand."""
+    """Rows with their positions."""
     for number, content in read_jsonl(path):
         where = f"{path}:{number}"
         image = content.get("image")
@@ -175,7 +175,7 @@ def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:
 def _asked(
     content: Mapping[str, Any], default: str | None, *, where: str
 ) -> Iterable[tuple[str | None, str]]:
-    """The questions of a JSONL row with their ids; `default` where it brings none."""
+    """Questions of a JSONL row with their ids; `default` if it has none."""
     own_id = _id_of(content, where=where)
     listed = content.get("questions") or []
     if not isinstance(listed, list):
@@ -197,7 +197,7 @@ def _asked(
 
 
 def _id_of(content: Mapping[str, Any], *, where: str) -> str:
-    """The row's or question's own id as text; empty where it has none."""
+    """Id of the row or question as text; empty if it has none."""
     given = content.get("id")
     if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
         raise DataError(f"an id that is a {type(given).__name__}", where=where, expected="a string")

@@ -1,8 +1,8 @@
-"""The one template that training, evaluation and prediction put texts into.
+"""Prompt template: the one template for training, evaluation and inference.
 
-A row of tokens is: `<image>` times Q, the tokenizer's first token, prompt, target, stop. The loss
-sees target and stop.
-A marked row is what the tokenizer makes of `<START> prompt target <END>`, blanks included.
+A row of tokens is: Q times `<image>`, the bos token, prompt, target, stop. The loss covers target
+and stop; prompt tokens are masked. A marked row is the tokenization of `<START> prompt target
+<END>`, with spaces.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class TokenRow:
 
     Attributes:
         ids: all tokens, image tokens first.
-        target_start: index of the first supervised token; `len(ids)` where there is no target.
-        cut_prompt, cut_target: tokens left out of each because the row was too long.
+        target_start: index of the first supervised token; `len(ids)` without target.
+        cut_prompt, cut_target: truncated tokens of each.
     """
 
     ids: tuple[int, ...]
@@ -32,25 +32,25 @@ class TokenRow:
 
     @property
     def cut_tokens(self) -> int:
-        """Tokens left out because the row was too long."""
+        """Number of truncated tokens."""
         return self.cut_prompt + self.cut_target
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """Turns a text of a sample into a row of tokens.
+    """Tokenizes a text of a sample, with its prompt, to a row of tokens.
 
     Args:
         tokenizer: the decoder's tokenizer.
-        num_query_tokens: how many `<image>` tokens stand in front.
-        image_token_id: id of `<image>`; None where there are none.
-        stop_text: what a target ends in; empty for the tokenizer's end token.
+        num_query_tokens: number of leading `<image>` tokens.
+        image_token_id: id of `<image>`; None if not used.
+        stop_text: end of a target; empty for the tokenizer's end token.
         caption: text before a caption.
         question: text before an answer, with `{question}`.
-        max_text_tokens: most tokens after the image tokens.
-        text: `blip2` cleans captions and questions as BLIP-2's program does; answers never.
-        marked: texts stand between the tokenizer's first and last token with a blank inside each,
-            and a row that is too long loses its end, the last token too.
+        max_text_tokens: maximum tokens after the image tokens.
+        text: `blip2` cleans captions and questions as LAVIS does; never answers.
+        marked: texts are enclosed in bos and eos tokens with a space inside each; a row that is too
+            long is truncated at its end, including eos.
     """
 
     tokenizer: Any
@@ -64,13 +64,13 @@ class PromptTemplate:
     marked: bool = False
 
     def cleaned(self, kind: Kind, text: str) -> str:
-        """A caption or a question as the model reads it."""
+        """A caption or question, cleaned if `text` says so."""
         return cleaned(kind, text, self.text)
 
     def prompt_text(self, kind: Kind, question: str | None = None) -> str:
-        """The words before the target, without blanks at the end: the target brings its own.
+        """The words before the target, without trailing spaces: the target begins with its own.
 
-        A line break at the end stays, and the target then follows it directly.
+        A trailing line break stays, and the target follows it directly.
         """
         if kind == "caption":
             return self.caption.rstrip(" ")
@@ -80,16 +80,16 @@ class PromptTemplate:
         return self.question.replace("{question}", asked).rstrip(" ")
 
     def written_prompt(self, kind: Kind, question: str | None = None) -> str:
-        """The prompt as a plain processor has to be given it."""
+        """The prompt to give to a plain processor."""
         words = self.prompt_text(kind, question)
         return self.tokenizer.bos_token + self._before(words) if self.marked else words
 
     @property
     def stop_id(self) -> int:
-        """The one token that ends a target.
+        """The single token that ends a target.
 
         Raises:
-            ModelError: the tokenizer writes the stop text as several tokens.
+            ModelError: the stop text is several tokens.
         """
         if not self.stop_text:
             return self.tokenizer.eos_token_id
@@ -100,24 +100,24 @@ class PromptTemplate:
 
     @property
     def begin_ids(self) -> list[int]:
-        """The token that the text begins with; none where the tokenizer has none (Qwen2's)."""
+        """The bos token; empty if the tokenizer has none (Qwen2)."""
         first = self.tokenizer.bos_token_id
         return [] if first is None else [first]
 
     @property
     def pad_id(self) -> int:
-        """What fills rows up, masked; the end token where the tokenizer has none for it (Llama)."""
+        """Padding token; the end token if the tokenizer has none (Llama)."""
         found = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if found is None else found
 
     def encode(
         self, kind: Kind, *, question: str | None = None, target: str | None = None
     ) -> TokenRow:
-        """Tokens of a row, with its target where one is given.
+        """Tokens of a row, with its target if given.
 
-        A prompt that is too long loses tokens from its left, after the first token; a target that
-        is too long loses them at its end, before the stop token (in a marked row with it). Targets
-        have their white space folded, since the stop token must not stand inside.
+        A prompt that is too long is truncated on the left, after the first token; a target at its
+        end, before the stop token (in a marked row including it). Whitespace of targets is
+        collapsed, since the stop token must not occur inside.
         """
         prompt_text = self.prompt_text(kind, question)
         prompt = self._tokens(self._before(prompt_text))
@@ -127,9 +127,9 @@ class PromptTemplate:
         return self._row(prompt, answer)
 
     def encode_all(self, texts: Sequence[tuple[Kind, str | None, str | None]]) -> list[TokenRow]:
-        """What `encode` gives of each (kind, question, target), in half the time.
+        """`encode` of each (kind, question, target), in half the time.
 
-        The tokenizer takes a list in one call; prompts that recur are read once.
+        The tokenizer is called with a list; repeated prompts are tokenized once.
         """
         prompts = [self.prompt_text(kind, question) for kind, question, _ in texts]
         different = list(dict.fromkeys(prompts))
@@ -145,13 +145,13 @@ class PromptTemplate:
         ]
 
     def _row(self, prompt: Sequence[int], target: Sequence[int] | None) -> TokenRow:
-        """A row of the tokens of its prompt and of its target."""
+        """A row from the tokens of its prompt and of its target."""
         answer = target or []
         stop = [self.stop_id] if target is not None else []
         if self.marked:
             answer, stop = [*answer, *stop], []
         room = self.max_text_tokens - len(self.begin_ids) - len(stop)
-        # At least half the room is the prompt's: an answer without its question teaches nothing.
+        # At least half the tokens are the prompt's: an answer is useless without its question.
         kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
         kept_prompt = prompt[max(0, len(prompt) - (room - len(kept_answer))) :]
         images = [] if self.image_token_id is None else [self.image_token_id]
@@ -165,18 +165,18 @@ class PromptTemplate:
         )
 
     def decode(self, new_ids: Sequence[int]) -> str:
-        """The text of generated tokens, up to the first stop token."""
+        """Text of generated tokens, up to the first stop token."""
         ids = [int(token) for token in new_ids]
         if self.stop_id in ids:
             ids = ids[: ids.index(self.stop_id)]
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _before(self, prompt: str) -> str:
-        """A prompt as it stands behind the first token."""
+        """A prompt as it follows the first token."""
         return f" {prompt}" if self.marked and prompt else prompt
 
     def _answer_text(self, kind: Kind, prompt: str, target: str) -> str:
-        """A target as it stands behind its prompt and before the stop token."""
+        """A target as it follows its prompt, before the stop token."""
         text = self.cleaned(kind, target) if kind == "caption" else target
         words = " ".join(text.split())
         if self.marked:
@@ -185,7 +185,7 @@ class PromptTemplate:
         return (" " if apart else "") + words
 
     def _tokens(self, text: str) -> list[int]:
-        """Tokens of plain text: a text that says `<image>` or `</s>` gets no special token."""
+        """Tokens of plain text: `<image>` or `</s>` in it are not special tokens."""
         if not text:
             return []
         return self.tokenizer(

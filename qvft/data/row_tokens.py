@@ -1,4 +1,4 @@
-"""What the rows of a split come to in tokens, so that batches can be planned.
+"""Token lengths of each row of a split, for batches under a token budget.
 
 Shape letters: N rows.
 """
@@ -18,13 +18,13 @@ AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class RowTokens:
-    """Lengths of rows.
+    """Token lengths of rows.
 
     Attributes:
-        prefix: tokens that all rows of an image begin with and that the decoder sees once for
-            them: the visual prefix and `</s>`; 0 where every row stands whole.
-        own: (N,) the further tokens of each row.
-        labels: (N,) of these, how many the loss sees.
+        prefix: length of the prefix shared by all rows of an image (visual prefix and `</s>`); 0
+            without sharing.
+        own: (N,) remaining tokens of each row.
+        labels: (N,) number of supervised tokens among these.
     """
 
     prefix: int
@@ -33,12 +33,12 @@ class RowTokens:
 
 
 def row_tokens(rows: Sequence[Row], template: PromptTemplate, *, shares: bool) -> RowTokens:
-    """Puts every row into the template and measures it.
+    """Tokenizes every row and counts its tokens.
 
     Args:
-        rows: with their targets.
-        template: as training has it.
-        shares: rows of an image begin alike for the decoder, as `packing.Packer.shares`.
+        rows: rows with targets.
+        template: the training prompt template.
+        shares: whether rows of an image share a prefix, see `packing.Packer.shares`.
     """
     lengths, labels = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     for start in range(0, len(rows), AT_ONCE):

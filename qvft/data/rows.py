@@ -1,4 +1,4 @@
-"""Rows: one image with one of its texts, the plainest layout of a batch."""
+"""Rows: one image with one of its texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qvft.data.sample import Sample
 from qvft.errors import DataError
 
 FILLER = -1
-"""Number of a row that only fills a batch up: nothing is learnt from it, and it counts nothing."""
+"""Number of a padding row, which has no loss and is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,13 @@ class Row:
 
     Attributes:
         id: unique within a split.
-        sample: the image's record.
+        sample: its sample.
         kind: `caption` or `question`.
         question: the question asked, None for captions.
-        target: the text that training supervises.
-        references: every accepted text, as given.
-        meta: what breakdowns may group by.
-        view: of the image; 0 is the image as it is, and all that evaluation sees.
+        target: the training target.
+        references: all accepted texts, unchanged.
+        meta: metadata for breakdowns.
+        view: augmented view; 0 is the unaugmented image, the only one used in evaluation.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Row:
 
 
 def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
-    """One row a caption and one a question (its most frequent answer, the first among equals)."""
+    """One row per caption and one per question (with its most frequent answer)."""
     rows: list[Row] = []
     for sample in samples:
         meta = {key: str(value) for key, value in sample.meta.items()}
@@ -54,10 +54,10 @@ def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]
 
 
 def evaluation_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
-    """One row an image for its captions (all are references) and one a question.
+    """One row per image for its captions (all are references) and one per question.
 
-    A row of captions has the image's id, a question its own. Where an image and a question are
-    called the same (both 1 to n, say), every row of captions is called `ID#captions`.
+    A row of captions has the image's id, a question its own. If an image and a question have the
+    same id (both 1 to n, say), rows of captions are named `ID#captions`.
 
     Raises:
         DataError: two rows would have the same id even so.
@@ -80,11 +80,11 @@ def evaluation_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Ro
 
 
 def choose_rows(rows: Sequence[Row], count: int, *, spread: bool = False) -> list[Row]:
-    """Up to `count` rows to be shown or compared, captions and questions in turn.
+    """Selects up to `count` rows, captions and questions in turn.
 
     Args:
-        rows: of a split.
-        spread: at even distances over the rows; otherwise from the first on, new images first.
+        rows: rows of a split.
+        spread: evenly spaced over the rows; otherwise the first rows, new images first.
     """
     queues: dict[str, list[Row]] = {}
     for row in rows if spread else _new_images_first(rows):

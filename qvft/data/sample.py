@@ -1,4 +1,4 @@
-"""The one record of the data room: an image with all its texts."""
+"""`Sample`: an image with all its texts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from PIL import Image
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Where an image's pixels come from.
+    """Source of an image's pixels.
 
-    `name` is what reports and messages call it (a path where there is one). `open` returns the
-    undecoded Pillow image; only `qvft.data.images.decoding.decode` calls it, which adds the safety.
+    `name` is its name in reports and messages (the path, if any). `open` returns the undecoded
+    Pillow image; only `qvft.data.images.decoding.decode` calls it, which adds the safety checks.
     """
 
     @property
@@ -28,7 +28,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image in a file of its own."""
+    """An image file."""
 
     path: Path
 
@@ -42,7 +42,7 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class ImageInMemory:
-    """A Pillow image that a caller holds; without a label the same object is the same image."""
+    """A Pillow image in memory; without a label the same object is the same image."""
 
     image: Image.Image
     label: str = ""
@@ -53,7 +53,7 @@ class ImageInMemory:
 
     @property
     def content_id(self) -> str:
-        """Hex SHA-256 of what the image holds, the same for equal images."""
+        """Hex SHA-256 of the image's content, the same for equal images."""
         image = self.image
         digest = hashlib.sha256(f"{image.mode} {image.size} {image.getpalette()}".encode())
         digest.update(image.tobytes())
@@ -65,7 +65,7 @@ class ImageInMemory:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """The bytes of an image file that a caller holds; without a label equal bytes are one image."""
+    """The bytes of an image file in memory; without a label equal bytes are one image."""
 
     content: bytes
     label: str = ""
@@ -87,10 +87,10 @@ class Question:
     """A question about an image.
 
     Attributes:
-        id: unique within a split; a string whatever the source's type was.
+        id: unique within a split; always a string.
         text: the question.
-        answers: every given answer, repetitions kept (VQA v2 has ten); never empty.
-        meta: what breakdowns may group by, e.g. `answer_type`, `question_type`.
+        answers: all answers with repetitions (VQA v2 has ten); never empty.
+        meta: metadata for breakdowns, e.g. `answer_type`, `question_type`.
     """
 
     id: str
@@ -105,10 +105,10 @@ class Sample:
 
     Attributes:
         id: unique within a split.
-        image: where the pixels come from.
+        image: its image source.
         captions: descriptions, any number.
         questions: questions with their answers, any number.
-        meta: of the image: organ, modality, category, ...
+        meta: metadata of the image: organ, modality, category, ...
     """
 
     id: str

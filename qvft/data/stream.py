@@ -1,4 +1,4 @@
-"""Streaming datasets: samples read pass after pass, and the shuffle buffer of their rows."""
+"""Streaming datasets: samples read pass by pass, and the shuffle buffer of their rows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Part:
-    """What one process takes of one pass over the data.
+    """One process's part of one pass over the data.
 
     Attributes:
-        number: of the pass, from 0.
-        seed: of the order of shards; with the number it gives the same one in all processes.
-        rank, world: which of how many parts; together they are the whole pass, each record once.
-        shuffled: whether shards come in an order drawn for the pass.
+        number: number of the pass, from 0.
+        seed: seed of the order of shards, which is the same in all processes.
+        rank, world: index and number of parts, which cover each record exactly once.
+        shuffled: whether shards are shuffled per pass.
     """
 
     number: int
@@ -33,20 +33,20 @@ class Part:
 
 
 class Stream(Protocol):
-    """Data larger than memory."""
+    """A streaming dataset, larger than memory."""
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 of what can be told without reading the data."""
+        """Hex SHA-256 of what is known without reading the data."""
         ...
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
-        """A part of a pass, record by record; a broken record comes as its error."""
+        """A part of a pass, record by record; a broken record is yielded as its error."""
         ...
 
 
 def row_groups(sample: Sample, size: int, rng: Random, *, texts: str) -> Iterator[list[Row]]:
-    """A sample's training rows, shuffled and cut into groups that stay together in a batch."""
+    """A sample's training rows, shuffled and split into groups that stay together in a batch."""
     rows = training_rows([sample], texts=texts)
     rng.shuffle(rows)
     for start in range(0, len(rows), size):
@@ -54,10 +54,10 @@ def row_groups(sample: Sample, size: int, rng: Random, *, texts: str) -> Iterato
 
 
 def buffered(items: Iterable[T], size: int, rng: Random) -> Iterator[T]:
-    """All items, each drawn from the `size` that are held at the time.
+    """Shuffles items through a buffer of `size`.
 
-    Of a kind with the buffer of `datasets`, which does not say what it holds, so that a run cannot
-    go on with the same order from its state; this one is filled again by its seed.
+    Like the buffer of `datasets`, whose content is not saved, so that a run could not resume with
+    the same order; this one is refilled deterministically from its seed.
     """
     held: list[T] = []
     for item in items:

@@ -1,4 +1,4 @@
-"""Collator of a streamed dataset: rows whose image does not decode count nothing."""
+"""Collator of a streamed dataset: rows whose image does not decode get no loss."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _BLANK = ImageInMemory(Image.new("RGB", (16, 16)))
 
 
 class StreamingCollator:
-    """Builds batches in which rows of an undecodable image count nothing; runs in workers.
+    """Collates batches in which rows of an undecodable image have no loss; runs in workers.
 
-    Such a row keeps its place with a blank image, as a filler does, and `row_index` has
-    `left_out_index` of its number, by which the main process knows of it.
+    Such a row stays in the batch with a blank image, as padding rows do, and `row_index` has
+    `left_out_index` of its number, which tells the main process.
 
     Args:
-        collate: rows to a batch, as `data.collate.Collator`.
-        decode: an image source and a view to an image, or an `ImageError`.
+        collate: collates rows to a batch, as `data.collate.Collator`.
+        decode: decodes a view of an image source; may raise `ImageError`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class StreamingCollator:
                 images[key] = self._decoded(row)
             image = images[key]
             sample = replace(row.sample, image=image or _BLANK)
-            # The view is made already.
+            # The view is already applied.
             seen = replace(row, sample=replace(sample, id=f"{row.sample.id} {row.view}"), view=0)
             ready.append((FILLER if image is None else number, seen))
         batch = self.collate(ready)
@@ -61,10 +61,10 @@ class StreamingCollator:
 
 
 def left_out_index(number: int) -> int:
-    """What stands for row `number` where it was left out: below `FILLER`, which is -1."""
+    """Index of a skipped row `number`: below `FILLER`, which is -1."""
     return FILLER if number < 0 else FILLER - 1 - number
 
 
 def left_out_number(index: int) -> int | None:
-    """The row that an index below `FILLER` stands for, None for any other."""
+    """Row number of an index below `FILLER`, None for any other."""
     return FILLER - 1 - index if index < FILLER else None

@@ -1,4 +1,4 @@
-"""What cleaning does to the texts of a split (`data.text: blip2`)."""
+"""Statistics of text cleaning on a split (`data.text: blip2`)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _ALL_WORDS = sys.maxsize
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Rows whose caption or question is another after cleaning.
+    """Number of rows changed by cleaning.
 
     Attributes:
-        rows: how many.
-        shortened_ids: of those that lose words, since they have more than `MAX_WORDS`.
+        rows: number of changed rows.
+        shortened_ids: ids of rows truncated to `MAX_WORDS`.
     """
 
     rows: int
@@ -30,7 +30,7 @@ class Cleaned:
 
 
 def cleaned_rows(rows: Iterable[Row], form: TextForm) -> Cleaned:
-    """What is changed in the rows; differences of white space alone do not count."""
+    """Counts changed rows; differences of whitespace only do not count."""
     changed, shortened = 0, []
     if form == "as_written":
         return Cleaned(0, ())
@@ -45,7 +45,7 @@ def cleaned_rows(rows: Iterable[Row], form: TextForm) -> Cleaned:
 
 
 def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> None:
-    """Refuses captions and questions of which cleaning leaves nothing.
+    """Refuses captions and questions that are empty after cleaning.
 
     Raises:
         DataError: there are some.
@@ -67,12 +67,12 @@ def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> Non
 
 @dataclass(frozen=True)
 class TextsLeft:
-    """A stream in which a sample whose texts cleaning empties is a broken record.
+    """A stream in which a sample with an empty text after cleaning is a broken record.
 
     Attributes:
-        stream: the stream as it is read.
-        texts: which of a sample's texts are trained on.
-        form: how they are read.
+        stream: the underlying stream.
+        texts: which texts of a sample are used.
+        form: value of `data.text`.
     """
 
     stream: Stream
@@ -81,7 +81,7 @@ class TextsLeft:
 
     @property
     def sha256(self) -> str:
-        """The stream's own."""
+        """As the underlying stream's."""
         return self.stream.sha256
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
@@ -100,5 +100,5 @@ class TextsLeft:
 
 
 def _text(row: Row) -> str:
-    """What is cleaned of a row: its caption or its question, never an answer."""
+    """The cleaned text of a row: caption or question, never an answer."""
     return row.target if row.kind == "caption" else row.question or ""

@@ -1,4 +1,4 @@
-"""What the rows of a split come to in tokens, and whether each is as the loss needs it."""
+"""Token statistics of a split: lengths, truncation, and rows without a token to train on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from qvft.data.rows import Row, choose_rows
 
 @dataclass(frozen=True)
 class Cut:
-    """What `data.max_text_tokens` costs the rows of one kind.
+    """Truncation by `data.max_text_tokens`, for rows of one kind.
 
     Attributes:
-        rows, tokens: all there are, the tokens without the image's, `</s>` and stop.
-        cut_rows, cut_tokens: those that lose something, and what they lose.
+        rows, tokens: totals, without image tokens, `</s>` and stop.
+        cut_rows, cut_tokens: truncated rows and tokens.
         row_share, token_share: the same as shares, 0 to 1.
     """
 
@@ -30,18 +30,19 @@ class Cut:
 
 @dataclass(frozen=True)
 class TokenStats:
-    """Lengths in tokens over the rows of a split, and the ids of rows that are wrong.
+    """Token statistics of the rows of a split, and ids of invalid rows.
 
     Attributes:
-        target_tokens: least, median and most supervised tokens of a row, the stop token included.
+        target_tokens: minimum, median and maximum of supervised tokens per row, including the stop
+            token.
         longest: tokens of the longest row, image tokens included; `longest_id` is its id.
-        cut_rows, cut_tokens: rows longer than `data.max_text_tokens`, and what they lose.
-        most_cut_id: the row that loses most, None where none does.
-        cut_ids: of the rows that lose something.
-        cut_prompts, cut_targets: rows whose prompt, and whose target, loses something.
-        cut: the same by kind of row, with shares.
-        wrong_image_tokens: rows that do not hold exactly one image token a query.
-        unstopped: rows without a supervised token, or whose last one is not the stop token.
+        cut_rows, cut_tokens: truncated rows and tokens (`data.max_text_tokens`).
+        most_cut_id: the row with the most truncated tokens, or None.
+        cut_ids: ids of truncated rows.
+        cut_prompts, cut_targets: rows with truncated prompt, and with truncated target.
+        cut: the same per kind of row, with shares.
+        wrong_image_tokens: rows without exactly one image token per query.
+        unstopped: rows without supervised tokens, or whose last one is not the stop token.
     """
 
     rows: int
@@ -61,13 +62,13 @@ class TokenStats:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """What a row consists of; its texts may be patient data and are left out.
+    """Token counts of a row, without its texts, which may be patient data.
 
     Attributes:
-        id: of the row.
-        image_tokens: how many stand in front.
-        prompt_tokens: further tokens without loss, `</s>` included.
-        supervised_tokens: tokens the loss sees, the stop token included.
+        id: id of the row.
+        image_tokens: number of leading image tokens.
+        prompt_tokens: other tokens without loss, including `</s>`.
+        supervised_tokens: tokens with loss, including the stop token.
     """
 
     id: str
@@ -78,7 +79,7 @@ class ShownRow:
 
 
 def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
-    """Puts every row into the template and measures it; `rows` is not empty."""
+    """Tokenizes every row and counts its tokens; `rows` is not empty."""
     targets: list[int] = []
     longest, longest_id = 0, ""
     cut_tokens = cut_prompts = cut_targets = 0
@@ -99,7 +100,7 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
         cut_targets += tokens.cut_target > 0
         if tokens.cut_tokens > most_cut:
             most_cut, most_cut_id = tokens.cut_tokens, row.id
-        # Beside the image's tokens, `</s>` and stop are no text.
+        # Image tokens, `</s>` and stop are not text.
         text = len(tokens.ids) - template.num_query_tokens - 2
         kinds.setdefault(row.kind, []).append((text + tokens.cut_tokens, tokens.cut_tokens))
         if tokens.ids.count(template.image_token_id) != template.num_query_tokens:
@@ -124,19 +125,19 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
 
 
 def _cut(lengths: list[tuple[int, int]]) -> Cut:
-    """From pairs (tokens whole, tokens cut), one a row."""
+    """From pairs (tokens in total, tokens truncated), one per row."""
     tokens, lost = (sum(column) for column in zip(*lengths, strict=True))
     rows = sum(cut > 0 for _, cut in lengths)
     return Cut(len(lengths), rows, rows / len(lengths), tokens, lost, lost / max(tokens, 1))
 
 
 def shown_rows(rows: Sequence[Row], template: PromptTemplate, *, count: int) -> list[ShownRow]:
-    """What some rows consist of, as `rows.choose_rows` chooses them."""
+    """Token counts of some rows, selected by `rows.choose_rows`."""
     return [_shown(row, template) for row in choose_rows(rows, count)]
 
 
 def encode(row: Row, template: PromptTemplate) -> TokenRow:
-    """A row's tokens as training sees them."""
+    """A row's tokens as in training."""
     return template.encode(row.kind, question=row.question, target=row.target)
 
 

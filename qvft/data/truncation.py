@@ -1,4 +1,4 @@
-"""Which rows `data.max_text_tokens` cuts, so that every program can say how many."""
+"""Counts the rows that `data.max_text_tokens` truncates."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class CutRows:
-    """Rows that lose tokens.
+    """Truncated rows.
 
     Attributes:
-        rows: all there are.
-        prompts: those whose prompt loses its beginning.
-        targets: those whose target loses its end.
-        tokens: lost in all.
-        first: id of the first that loses any, else its image's name; None where none does.
+        rows: number of all rows.
+        prompts: rows whose prompt is truncated at its start.
+        targets: rows whose target is truncated at its end.
+        tokens: number of truncated tokens.
+        first: id, or image name, of the first truncated row; or None.
     """
 
     rows: int
@@ -32,7 +32,7 @@ class CutRows:
     first: str | None
 
     def warning(self, limit: int) -> list[str]:
-        """The sentence that a user reads of it; nothing where nothing is cut."""
+        """Warning text; empty if nothing is truncated."""
         if self.first is None:
             return []
         return [
@@ -43,11 +43,11 @@ class CutRows:
 
 
 def cut_rows(rows: Sequence[Row], template: PromptTemplate, *, asked: bool = False) -> CutRows:
-    """Puts every row into the template and counts what it cuts.
+    """Tokenizes every row and counts truncation.
 
     Args:
-        asked: prompts are counted as a model is asked, without a target beside them, which leaves
-            them more room; otherwise as it is trained.
+        asked: counts prompts as in inference, without target, which leaves them more tokens;
+            otherwise as in training.
     """
     prompts = targets = tokens = 0
     first = None
@@ -74,12 +74,12 @@ def cut_warnings(
     asked: bool = False,
     cut: CutRows | None = None,
 ) -> list[str]:
-    """Sentences on what the decoder, and a Q-Former that reads prompts, do not see of the texts.
+    """Warnings about texts truncated for the decoder, and for a Q-Former that reads prompts.
 
     Args:
-        reader: of such a Q-Former.
-        asked: as of `cut_rows`.
-        cut: `cut_rows` of the same, where it is known.
+        reader: tokenizer of such a Q-Former.
+        asked: as in `cut_rows`.
+        cut: their `cut_rows`, if already counted.
     """
     cut = cut or cut_rows(rows, template, asked=asked)
     found = cut.warning(template.max_text_tokens)
@@ -95,7 +95,7 @@ def cut_warnings(
 
 
 def text_branch_warnings(texts: Sequence[str], tokenizer: Any, limit: int) -> list[str]:
-    """A sentence on captions that are too long for the text branch, which cuts their end."""
+    """Warning about captions truncated for the text branch."""
     cut = too_long(texts, tokenizer, limit)
     return [
         f"the text branch of itc, itm and itg reads {limit} tokens: it does not see the end of "
@@ -104,7 +104,7 @@ def text_branch_warnings(texts: Sequence[str], tokenizer: Any, limit: int) -> li
 
 
 def too_long(texts: Sequence[str], tokenizer: Any, limit: int) -> int:
-    """How many of the texts have more than `limit` tokens, the tokenizer's own marks counted."""
+    """Number of texts with more than `limit` tokens, including special tokens."""
     lengths: dict[str, int] = {}
     different = list(dict.fromkeys(texts))
     for start in range(0, len(different), AT_ONCE):

@@ -1,4 +1,4 @@
-"""Checking every image of a split before any of them is needed."""
+"""Validates every image of a split before training."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Skipped:
-    """A sample that was left out: its id, its image's name, and why the image is unusable.
+    """A skipped sample: its id, its image's name, and the error.
 
-    `expected` and `do` are those of the error.
+    `expected` and `do` are from the error.
     """
 
     id: str
@@ -38,15 +38,13 @@ def validate_images(
     max_pixels: int = MAX_PIXELS,
     workers: int = 2,
 ) -> tuple[list[Sample], list[Skipped]]:
-    """The samples whose images decode, in order, and those left out.
+    """The samples whose images decode, in order, and the skipped ones.
 
-    Images of the same name are decoded once. Threads do the work: Pillow's decoders release the
-    interpreter lock.
+    Images of the same name are decoded once, in threads: Pillow's decoders release the GIL.
 
     Args:
         samples: a split.
-        on_error: `error` stops at unusable images, `skip` leaves their samples out, all of them
-            if need be.
+        on_error: `error` raises at unusable images, `skip` skips their samples.
         max_pixels: as in `images.decoding.decode`.
         workers: threads; below 1 counts as 1.
 
@@ -72,7 +70,7 @@ def validate_images(
 def validate_and_sign(
     samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS, workers: int = 2
 ) -> tuple[list[Sample], list[Skipped], dict[str, ImageSignature]]:
-    """As `validate_images` under `skip`, and each image's signature by name, from one decoding."""
+    """As `validate_images` with `skip`, plus each image's signature by name, from one decoding."""
 
     def signed(source: ImageSource) -> ImageSignature:
         return sign(source, decode(source, max_pixels=max_pixels))
@@ -84,7 +82,7 @@ def validate_and_sign(
 def _each_image(
     samples: Sequence[Sample], work: Callable[[ImageSource], T], *, workers: int
 ) -> tuple[dict[str, T], dict[str, ImageError]]:
-    """What `work` makes of each image, by name, or the error it raises."""
+    """Result of `work` for each image, by name, or its error."""
 
     def attempt(source: ImageSource) -> T | ImageError:
         try:

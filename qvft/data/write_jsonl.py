@@ -1,4 +1,4 @@
-"""Samples as the custom JSONL, from which `formats.jsonl` reads the same samples again."""
+"""Writes samples as the custom JSONL, which `formats.jsonl` reads back unchanged."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _log = get_logger(__name__)
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
 _LONGEST_STEM = 60
-"""Characters of an id in a file name: four bytes each at most, and names may have 255."""
+"""Maximum characters of an id in a file name: up to four bytes each, and names may have 255."""
 
 
 @runtime_checkable
 class Encoded(Protocol):
-    """An image source that holds the bytes of an image file."""
+    """An image source with the bytes of an image file."""
 
     def encoded(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class Written:
-    """How much was written; `images_written` of the images are new files."""
+    """Counts of what was written; `images_written` are new image files."""
 
     images: int
     captions: int
@@ -48,23 +48,22 @@ class Written:
 
 
 def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = False) -> Written:
-    """Writes one line a sample, whole or not at all.
+    """Writes one line per sample, atomically.
 
-    Image paths are relative to `out`'s folder. The folder `{stem of out}_images` beside it gets
-    every image that no line can point to: one without a file of its own (its bytes as they are,
-    drawn ones as PNG), one that an earlier sample has (lines of one image would be merged), and one
-    whose path a line cannot hold.
+    Image paths are relative to `out`'s folder. The folder `{stem of out}_images` next to it gets
+    every image that a line cannot reference: one without a file (its bytes unchanged, generated
+    ones as PNG), one of an earlier sample (lines of one image would be merged), and one whose path
+    cannot be written in a line.
 
     Args:
-        samples: what to write; ids are unique.
+        samples: samples with unique ids.
         out: a new file.
         copy_images: copy image files into the folder too, so that it can be moved with `out`.
 
     Raises:
-        DataError: `out` exists, or the folder of images and it would be needed; they cannot be
-            written; or a sample's meta cannot be JSON.
-        ImageError: no image is where the data says, an image that has to be copied cannot be read,
-            or no system takes its path.
+        DataError: `out`, or a needed image folder, exists or is not writable; or a sample's meta is
+            not JSON.
+        ImageError: no image exists, an image to copy cannot be read, or its path is invalid.
     """
     paths = [None] * len(samples) if copy_images else _paths(samples, folder=out.parent)
     require_new(out)
@@ -95,7 +94,7 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
 def _write(
     samples: Sequence[Sample], paths: Sequence[str | None], out: Path, pictures: Path
 ) -> int:
-    """Writes the file and the images without a path; returns how many these are."""
+    """Writes the file and the images without a path; returns their number."""
     names: set[str] = set()
     with (
         new_file(out) as partial,
@@ -138,9 +137,9 @@ def _row(sample: Sample, image: str) -> dict[str, Any]:
 
 
 def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
-    """Each image file's path from `folder`, None where a line cannot point to the image.
+    """Each image file's path relative to `folder`, None if a line cannot reference it.
 
-    Links are followed in folders, not in the last part: a link's own name has the image's suffix.
+    Symbolic links are resolved in folders, not in the file name, which has the image's suffix.
     """
     start = os.path.realpath(folder)
     followed: dict[Path, str] = {}
@@ -193,13 +192,13 @@ def _is_there(image: ImageFile) -> bool:
 
 
 def _can_be_written(path: str) -> bool:
-    """Whether a line that holds `path` is read back as that path."""
+    """Whether a line with `path` is read back as that path."""
     is_text = path.encode(errors="replace").decode() == path
     return is_text and path == path.strip() and "\\" not in path and path_problem(path) is None
 
 
 def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str]) -> str:
-    """Writes an image into `folder` under a name made of its sample's id; returns the name."""
+    """Writes an image into `folder` under a name made from its sample's id; returns the name."""
     if isinstance(source, ImageFile):
         name = _file_name(id, source.path.suffix, taken)
         try:
@@ -223,7 +222,7 @@ def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str])
 
 
 def _file_name(id: str, suffix: str, taken: set[str]) -> str:
-    """`id` as a file name that any system takes, and that differs from those taken."""
+    """`id` as a portable file name that is not yet used."""
     suffix = suffix if re.fullmatch(r"\.\w{1,10}", suffix) else ""
     stem = re.sub(r"[^\w.-]+", "_", id.removesuffix(suffix)).strip("._")[:_LONGEST_STEM] or "image"
     name, number = stem + suffix, 1
@@ -234,10 +233,10 @@ def _file_name(id: str, suffix: str, taken: set[str]) -> str:
 
 
 def _suffix(content: bytes) -> str:
-    """The suffix that fits an image's bytes, `.bin` where they are no image."""
+    """Suffix for an image's bytes, `.bin` if they are not an image."""
     try:
         with quiet_pillow(), Image.open(io.BytesIO(content)) as image:
             kind = str(image.format)
-    except Exception:  # a broken header makes Pillow raise nearly anything; the bytes are kept
+    except Exception:  # on a broken header Pillow can raise nearly anything; the bytes are kept
         return ".bin"
     return _SUFFIXES.get(kind, f".{kind.lower()}")

@@ -1,4 +1,4 @@
-"""What counts as the same answer, and when an answer says yes or no: stated here and only here."""
+"""Answer normalisation: when two answers are equal, and when an answer is yes or no."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _AFTER_NO = frozenset({"it", "there", "this", "that", "these", "those", "they", 
 
 
 def normalise_answer(text: str) -> str:
-    """The text composed and lower-cased, with single inner blanks, no outer ones, no full stop."""
+    """The text in NFC and lower case, with whitespace collapsed, without a final full stop."""
     plain = " ".join(composed(text).lower().split())
     return plain[:-1].rstrip() if plain.endswith(_FULL_STOPS) else plain
 
 
 def answer_tokens(text: str) -> list[str]:
-    """Runs of letters, with their marks, and digits of the composed, lower-cased text.
+    """Words (with combining marks) and numbers of the lower-cased NFC text.
 
-    Punctuation only separates them.
+    Punctuation is dropped.
     """
     return _TOKEN.findall(composed(text).lower())
 
 
 def parse_yes_no(text: str) -> YesNo:
-    """What a free answer says to a yes/no question.
+    """Parses a free answer to a yes/no question.
 
     `yes` or `no` must be the first word, and the other must not occur. "No" counts only if it ends
     the answer, stands before punctuation, or before a pronoun, `there` or `not`: "no fracture" is
@@ -62,9 +62,9 @@ def parse_yes_no(text: str) -> YesNo:
 
 
 def find_yes_no(text: str) -> Found:
-    """Which of `yes` and `no` stand in a text as whole words, wherever they stand.
+    """Which of `yes` and `no` occur in a text as whole words.
 
-    A word goes on over apostrophes and hyphens: `none`, `nodule`, `yesterday's` and `no-one` hold
+    Apostrophes and hyphens are part of a word: `none`, `nodule`, `yesterday's` and `no-one` contain
     neither.
     """
     words = set(_WORD.findall(composed(text).lower()))
@@ -80,6 +80,6 @@ def find_yes_no(text: str) -> Found:
 
 
 def is_yes_no(references: Iterable[str]) -> bool:
-    """Whether every reference, normalised, is exactly `yes` or `no`; False of none."""
+    """Whether every reference, normalised, is exactly `yes` or `no`; False without references."""
     found = {normalise_answer(reference) for reference in references}
     return bool(found) and found <= {"yes", "no"}

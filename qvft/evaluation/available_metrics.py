@@ -1,4 +1,4 @@
-"""Which metrics an evaluation can have; nothing here imports torch."""
+"""Which metrics are available for an evaluation. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_TABLE = ("auto", RETRIEVAL)
 
 
 def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
-    """Checks that the data has what `eval.metrics` scores, and the model what it needs.
+    """Checks that data and model support the metrics in `eval.metrics`.
 
     Raises:
         UserError: as the functions called here.
@@ -29,10 +29,10 @@ def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
 
 
 def wants_retrieval(opened: ResolvedModel, rows: Sequence[Row]) -> bool:
-    """Whether retrieval is asked for; `auto` asks where there are heads for it and captions.
+    """Whether retrieval is evaluated; `auto` includes it if there are ITC heads and captions.
 
     Raises:
-        RecipeError: it is named, and one of these is missing.
+        RecipeError: it is requested, and one of these is missing.
     """
     named = RETRIEVAL in opened.recipe.eval.metrics
     if not named and "auto" not in opened.recipe.eval.metrics:
@@ -51,7 +51,7 @@ def wants_retrieval(opened: ResolvedModel, rows: Sequence[Row]) -> bool:
 
 
 def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[PredictionRow]:
-    """Rows with what was predicted for them."""
+    """Rows with their predictions."""
     return [
         PredictionRow(
             row.id,
@@ -67,10 +67,10 @@ def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[Predictio
 
 
 def require_fitting_metrics(names: Sequence[str], asked: Sequence[PredictionRow]) -> None:
-    """Checks that the data has what each group of metrics scores.
+    """Checks that the data fits each group of metrics.
 
     Raises:
-        RecipeError: it has not; the message names the group, and the item that it cannot score.
+        RecipeError: it does not; the message names the group and an item that it cannot score.
     """
     for name in names:
         problem = misfit(asked, name) if name not in _NO_TABLE else None
@@ -92,10 +92,10 @@ def require_known_metrics(names: Sequence[str]) -> None:
 
 
 def require_installed_metrics(names: Sequence[str]) -> None:
-    """Checks that programs are there which some metrics need.
+    """Checks that programs needed by some metrics are installed.
 
     Raises:
-        MissingToolError: one is not.
+        MissingToolError: one is not installed.
     """
     for name in names:
         if name not in _NO_TABLE and (metric := find_metric(name)).require_installed is not None:

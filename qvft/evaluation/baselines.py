@@ -23,9 +23,9 @@ BLIND_DEFINITION = (
 
 
 def blind_images(samples: Sequence[Sample], *, seed: int) -> dict[str, Sample]:
-    """For each sample another one, whose image is shown instead: a random cycle through all.
+    """Image-blind baseline: another sample's image for each sample, by a random cycle.
 
-    With a single sample it is its own, and nothing can be said about blindness.
+    A single sample keeps its own image, so there is no baseline.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(samples), generator=generator).tolist()
@@ -36,7 +36,7 @@ def blind_images(samples: Sequence[Sample], *, seed: int) -> dict[str, Sample]:
 
 
 def most_frequent_answers(train: Iterable[Question], asked: Sequence[Question]) -> list[str]:
-    """The most frequent training answer for each question asked.
+    """Most frequent training answer for each question.
 
     Answers are normalised before counting; a question's answers share one vote; of equally
     frequent answers the alphabetically first is taken. A type unseen in training gets the most
@@ -64,7 +64,7 @@ def most_frequent_answers(train: Iterable[Question], asked: Sequence[Question]) 
 
 
 def _most_frequent(votes: Mapping[str, float]) -> str:
-    # Rounded, so that shares of a vote that sum to the same count as equal.
+    # Rounded, so that equal sums of fractional votes compare equal.
     return min(votes, key=lambda answer: (-round(votes[answer], 6), answer))
 
 

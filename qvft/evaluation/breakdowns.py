@@ -1,4 +1,4 @@
-"""Scores by what the data says about an item, and what the outputs look like as a whole."""
+"""Score breakdowns by metadata (question type, modality), and statistics of the outputs."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def break_down(rows: Sequence[PredictionRow], per_item: PerItem) -> Breakdowns:
 
 
 def item_values(row: PredictionRow) -> dict[str, tuple[str, ...]]:
-    """What an item counts under, by key: its kind, its question, and its `meta`.
+    """Values of an item by key: its kind, its question, and its `meta`.
 
-    Where `meta` has a key beside its plural (`question_type` and `question_types`), the plural
-    holds all values, joined by commas, and stands for both: VQA-RAD types a question as
-    `PRES,ABN`, and such a question is one of presence and one of abnormality.
+    If `meta` has a key and its plural (`question_type` and `question_types`), the plural has all
+    values, joined by commas, and is used: VQA-RAD types a question as `PRES,ABN`, which counts as
+    presence and as abnormality.
     """
     values: dict[str, tuple[str, ...]] = {}
     for key, value in row.meta.items():
@@ -77,7 +77,7 @@ def _grouped(
     *,
     most: int,
 ) -> list[Entry]:
-    """Entries of a key, none unless it has 2 to `most` values."""
+    """Entries of a key, empty unless it has 2 to `most` values."""
     members: dict[str, list[int]] = defaultdict(list)
     for index, own in enumerate(values):
         for value in own:
@@ -110,7 +110,7 @@ def _entry(
 
 
 def count_outputs(rows: Sequence[PredictionRow], per_item: PerItem) -> dict[str, float]:
-    """How many outputs are empty, different, unparseable; how large the largest share is."""
+    """Numbers of empty, distinct and unparseable outputs, and the share of the most common one."""
     texts = Counter(composed(row.prediction).strip() for row in rows)
     found = [scores.get("parsed_anywhere") for scores in per_item]
     most = max(texts.values(), default=0)

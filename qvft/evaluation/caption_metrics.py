@@ -1,4 +1,4 @@
-"""Metrics of captions: BLEU, ROUGE_L, CIDEr, exact match, and METEOR and SPICE by Java."""
+"""Caption metrics: BLEU, ROUGE_L, CIDEr, exact match, and METEOR and SPICE by Java."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _bleu_of_order(place: int) -> Callable[[FloatArray], FloatArray]:
 
 
 def _by_java(name: str, *, is_mean: bool) -> Metric:
-    """A metric that an official Java program computes."""
+    """A metric computed by an official Java program."""
 
     def group(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
         value, found = BY_JAVA[name].score(
@@ -97,7 +97,7 @@ def _by_java(name: str, *, is_mean: bool) -> Metric:
         "caption",
         group,
         (score,),
-        # A corpus score that is no mean of its items has no interval of a difference.
+        # A corpus score that is not the mean of its items has no interval of a difference.
         compared=is_mean,
         require_installed=lambda: BY_JAVA[name].require_installed(),
     )

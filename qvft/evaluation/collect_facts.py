@@ -1,4 +1,4 @@
-"""What identifies an evaluation: weights, data and settings, known before a model is loaded."""
+"""Collects what identifies an evaluation (weights, data, settings) before a model is loaded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from qvft.setup.resolve_model import ResolvedModel
 
 
 def model_facts(opened: ResolvedModel) -> ModelFacts:
-    """The model with the hashes of its weights, which are read for it but not loaded.
+    """The model with the hashes of its weights, which are read but not loaded.
 
     Raises:
-        CheckpointError: a run's adapter folder is not whole.
-        ModelError: the base is not there.
+        CheckpointError: a run's adapter folder is incomplete.
+        ModelError: the base is not found.
     """
     recipe = opened.recipe
     base = base_of(recipe)
@@ -56,7 +56,7 @@ def data_facts(split: Split) -> DataFacts:
 
 
 def decode_facts(opened: ResolvedModel, generation: Mapping[str, Mapping[str, Any]]) -> DecodeFacts:
-    """How the model is asked: `generation` as `generation_fields` gives it, prompts, lengths."""
+    """Decoding settings: `generation` from `generation_fields`, prompts, lengths."""
     recipe = opened.recipe
     return DecodeFacts(
         captions=dict(generation["caption"]),

@@ -1,4 +1,4 @@
-"""An evaluation beside another one of the same items: `qvft.eval A --against B`."""
+"""Compares two evaluations of the same items: `qvft.eval A --against B`."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from qvft.log import get_logger
 logger = get_logger("qvft.eval")
 
 STOOD, MADE = "an evaluation that stood there", "evaluated for this comparison"
-# What two models differ in by nature; that A and B are two models needs no saying.
+# Expected differences of two models, which are not reported.
 _OF_WEIGHTS = ("model.adapter_sha256", "model.base", "model.recipe_sha256")
 
 
 @dataclass(frozen=True)
 class Other:
-    """B: what was named, its evaluation, how that came about, and its items' scores by id."""
+    """B: its name, its evaluation, its origin, and its items' scores by id."""
 
     name: str
     standing: StoredEvaluation
@@ -64,21 +64,21 @@ def evaluate_against(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Evaluated:
-    """Evaluates A, or takes its report that stands, and compares it with B item by item.
+    """Evaluates A, or reuses its report, and compares it with B item by item.
 
-    B comes first, so that whatever is wrong with it is said before anything of A is generated,
-    and A's earlier report stays as it is.
+    B comes first, so that its errors are reported before A generates anything, and A's earlier
+    report is kept.
 
     Args:
         task: A, from `prepare`.
-        folder: from `place_of`: where A's report goes, or stands: it is used again if weights,
-            data, decoding and versions are those it was made with.
+        folder: from `place_of`: folder of A's report, which is reused if weights, data, decoding
+            and versions are unchanged.
         target: B: the folder of an evaluation, a run, a model folder or a hub id.
-        recipe_path, overrides: what A was opened with, for a B that is no run.
+        recipe_path, overrides: those of A, for a B that is not a run.
         overwrite: as `place_of`, for A.
 
     Raises:
-        UserError: B is nothing that can be compared, or its items are others.
+        UserError: B cannot be compared, or has other items.
     """
     require_replaceable(folder)
     other = _other(task, target, recipe_path=recipe_path, overrides=overrides)
@@ -122,27 +122,27 @@ def _compare(
 def _groups_of_model(
     task: Task, rows: Sequence[PredictionRow], other: Other
 ) -> dict[str, GroupScores]:
-    """B's groups that its texts do not give, by numbers of A's rows."""
+    """B's embedding metrics, by A's row numbers."""
     found = groups_kept(rows, [other.scores.get(row.id, {}) for row in rows])
     asked = facts_of(task.model, task.data, task.decode, task.versions)["decode"]
     theirs = facts_read(other.standing.content)["decode"]
     if asked["classes"] != theirs.get("classes"):
-        found.pop(ZERO_SHOT, None)  # among other classes it is another task
+        found.pop(ZERO_SHOT, None)  # with other classes it is another task
     return found
 
 
 def _settings(task: Task, other: StoredEvaluation) -> list[SettingDifference]:
-    """Decoding, data, model type and versions in which B's evaluation differs from A's."""
+    """Differences of decoding, data, model type and versions between B's evaluation and A's."""
     facts = facts_of(task.model, task.data, task.decode, task.versions)
     differing = setting_differences(facts, facts_read(other.content))
     return [item for item in differing if not item.setting.startswith(_OF_WEIGHTS)]
 
 
 def _other(task: Task, target: str, *, recipe_path: str | None, overrides: Sequence[str]) -> Other:
-    """B's evaluation: one that stands, else a new one on A's data."""
+    """B's evaluation: an existing one, else a new one on A's data."""
     named = Path(target)
     if holds_evaluation(named):
-        # Read whole, for it may lie where A's report is about to go.
+        # Read completely, since A's report may replace it.
         return _stood(target, read_standing(named))
     opened = open_alike(target, task.opened, recipe_path=recipe_path, overrides=overrides)
     asked = prepare(opened, split=task.split)
@@ -157,7 +157,7 @@ def _other(task: Task, target: str, *, recipe_path: str | None, overrides: Seque
             logger.info("%s: used, weights, data and decoding are those wanted", folder)
             return _stood(target, standing)
         logger.info("%s: not used (%s)", folder, reason)
-    # What stands in B's own folder is B's report in its own right; it is not replaced.
+    # A report in B's own folder is not replaced.
     made = evaluate(asked, place_of(asked, apart if own.exists() else own))
     standing = StoredEvaluation(made.folder, made.rows, made.report.to_json())
     return replace(_stood(target, standing), origin=MADE)
@@ -170,7 +170,7 @@ def _stood(name: str, standing: StoredEvaluation) -> Other:
 
 
 def _readable(folder: Path) -> StoredEvaluation | None:
-    """The evaluation that stands in a folder; None where none does, or it is damaged."""
+    """The stored evaluation of a folder; None if there is none, or it is damaged."""
     if not holds_evaluation(folder):
         return None
     try:

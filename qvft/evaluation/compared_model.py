@@ -1,4 +1,4 @@
-"""A second model that is asked as the first one is; nothing here imports torch."""
+"""Evaluates a second model under the first one's settings. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def compared_with(
     recipe_path: str | None = None,
     overrides: Sequence[str] = (),
 ) -> ResolvedModel | None:
-    """What a model is to be compared with, where it is no evaluation that stands.
+    """The model to compare with, unless it is a stored evaluation.
 
     Arguments as `open_alike`.
 
     Raises:
-        UserError: it is not there, or is an evaluation whose files are damaged.
+        UserError: it is not found, or is a damaged evaluation.
     """
     if holds_evaluation(Path(target)):
         read_standing(Path(target))
@@ -42,10 +42,9 @@ def open_alike(
     recipe_path: str | None = None,
     overrides: Sequence[str] = (),
 ) -> ResolvedModel:
-    """A second model, asked about the first one's data, decoded and scored in the same way.
+    """Resolves a second model, for evaluation with the first one's data, decoding and metrics.
 
-    A run or merged folder keeps the prompts that it was trained with: asked otherwise, it would
-    be another model's equal in name only.
+    A run or merged folder keeps its training prompts.
 
     Raises:
         UserError: as `resolve_model`.
@@ -69,13 +68,13 @@ def open_alike(
     content = opened.recipe.model_dump()
     asked = first.recipe.model_dump()
     if not retrieves(opened) and asked["eval"]["metrics"] != [RETRIEVAL]:
-        # What B has no heads for is left out of its evaluation, and of the comparison.
+        # Metrics that need heads which B does not have are left out.
         metrics = [name for name in asked["eval"]["metrics"] if name != RETRIEVAL]
         asked["eval"] = {**asked["eval"], "metrics": metrics}
     data = {key: value for key, value in asked["data"].items() if key != "train"}
     data = {**data, **prompts, "train": content["data"]["train"]}
     run = {**asked["run"], "dir": content["run"]["dir"]}
     if opened.kind != "run" and first.kind == "run":
-        run["dir"] = str(first.home)  # its recipe names where it was trained
+        run["dir"] = str(first.home)  # its recipe has the path of training
     content = {**content, "data": data, "eval": asked["eval"], "run": run}
     return replace(opened, recipe=parse_recipe(content))

@@ -1,6 +1,6 @@
-"""Two evaluations of the same items: what differs, how surely, and which items changed.
+"""Comparison of two evaluations: paired differences, confidence intervals, changed items.
 
-A is the evaluation at hand, B the other. Every difference is A minus B.
+A is this evaluation, B the other. Differences are A minus B.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ METHOD = (
     "and accuracy by prompts are those that the two evaluations found, item by item; they are "
     "left out where one side lacks items, since a recall hangs on every candidate."
 )
-# Ids named in a report of those that only one side has.
+# Maximum number of unmatched ids named in a report.
 NAMED_IDS = 20
 
-# From here on a score counts as full: shares of ten answers sum to 1 but for rounding.
+# Minimum of a full score: shares of ten answers sum to 1 up to rounding.
 _FULL = 1 - 1e-9
 
 
 class MetricDifference(Part):
-    """A metric that both evaluations have, in its unit (see `units`)."""
+    """Difference of a metric that both evaluations have, in its unit (see `units`)."""
 
     n: int = Field(description="items that it scores")
     a: float = Field(description="this report's model")
@@ -56,7 +56,7 @@ class MetricDifference(Part):
 
 
 class ChangedItem(Part):
-    """An item for which the two wrote different texts."""
+    """An item with different texts in the two evaluations."""
 
     id: str = Field(description="as in `predictions.jsonl`")
     change: Literal["better", "worse", "same"] = Field(
@@ -105,13 +105,12 @@ def compare(
     others: Mapping[str, GroupScores] | None = None,
     **fields: object,
 ) -> Comparison:
-    """The comparison of A's scored rows with B's texts for the same items.
+    """Compares A's scored rows with B's texts for the same items.
 
     Args:
         rows: A's, with its predictions. scores: theirs.
         pairing: from `pair`, of the same rows.
-        others: B's groups that its texts do not give (`of_model`), by numbers of A's rows; they are
-            compared where both sides have the same items.
+        others: B's embedding metrics, by A's row numbers; compared if both have the same items.
         fields: of `Comparison`, those that scores do not know: `name`, `folder`, `settings`, ...
     """
     mine = [rows[index] for index in pairing.here]
@@ -140,7 +139,7 @@ def compare(
 
 
 def _groups(scores: Scores, rows: Sequence[PredictionRow]) -> list[str]:
-    """The groups of texts that A was scored with and of whose kind an item is left."""
+    """The metrics of A's texts that still have items of their kind."""
     kinds = {row.kind for row in rows}
     used = {name: METRICS[name] for name in scores.n if name in METRICS}
     return [name for name, metric in used.items() if metric.compared and metric.kind in kinds]
@@ -159,7 +158,8 @@ def _difference(name: str, rows: Sequence[PredictionRow], a: Scores, b: Scores) 
         values = ([float(side.per_item[i][name]) for i in scored] for side in (a, b))
         paired = _scaled(paired_difference(*values, clusters=images), percent)
     else:
-        # A metric that leaves items out by what was predicted: each side has its own denominator.
+        # A metric may leave out items depending on the prediction: each side has its own
+        # denominator.
         counts = (_sums_and_counts(side, name, scored) for side in (a, b))
         paired = _scaled(paired_statistic(*counts, clusters=images, value=_mean), percent)
     interval = paired.interval
@@ -182,7 +182,7 @@ def _sums_and_counts(scores: Scores, name: str, scored: Sequence[int]) -> FloatA
 
 
 def _mean(sums: FloatArray) -> FloatArray:
-    # A draw in which one side scores nothing has no mean; it comes out as not a number.
+    # A resample without scored items on one side has no mean: NaN.
     with np.errstate(invalid="ignore"):
         return np.asarray(sums[..., 0] / sums[..., 1])
 

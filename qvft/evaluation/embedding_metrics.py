@@ -1,7 +1,7 @@
-"""Metrics that the model itself gives, not its texts: retrieval, and classes by prompts.
+"""Metrics from embeddings instead of generated text: retrieval and zero-shot classification.
 
-Each item's scores stand in `predictions.jsonl`, so that two evaluations can be compared by them
-without asking a model again. An image's caption row stands for the image and for all its captions.
+Each item's scores are in `predictions.jsonl`, so that two evaluations can be compared without a
+model. An image's caption row has the scores of the image and of all its captions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ZERO_SHOT_DEFINITION = (
 
 
 def recall_name(way: str, cutoff: int, suffix: str) -> str:
-    """What a recall is called in a report."""
+    """Name of a recall in reports."""
     return f"{way}_recall_at_{cutoff}{suffix}"
 
 
@@ -43,7 +43,7 @@ def recall_metric(
         rows: of the evaluation.
         items: by number of a caption row: for `image_to_text` 1 where a text of the image is among
             the best, else 0; for `text_to_image` the share of its captions whose image is.
-        how: what the candidates are ordered by, for the definition.
+        how: ranking of the candidates, for the definition.
     """
     definition = f"{DEFINITION.rstrip('.')}; {how}."
     if name.startswith(WAYS[0]):
@@ -61,14 +61,14 @@ def recall_metric(
 
 
 def zero_shot_metric(rows: Sequence[PredictionRow], items: Mapping[int, float]) -> ScoreValue:
-    """Accuracy in percent of items that score 1 or 0."""
+    """Accuracy in percent of items scored 1 or 0."""
     return mean_score(rows, ScoreInfo(ZERO_SHOT_NAME), items, definition=ZERO_SHOT_DEFINITION)
 
 
 def groups_kept(
     rows: Sequence[PredictionRow], per_item: Sequence[Mapping[str, float | str]]
 ) -> dict[str, GroupScores]:
-    """The groups as an evaluation's items keep them, by name; those it has not are left out.
+    """Embedding metrics restored from an evaluation's items, by name; missing ones are left out.
 
     Args:
         rows: as they are now.
@@ -94,7 +94,7 @@ def groups_kept(
 
 
 def with_groups(scores: Scores, groups: Mapping[str, GroupScores]) -> Scores:
-    """Scores with these groups beside those of the texts."""
+    """Scores with these groups added."""
     metrics = [metric for group in groups.values() for metric in group.metrics]
     per_item = [
         {**found, **{m.name: m.items[index] for m in metrics if index in m.items}}

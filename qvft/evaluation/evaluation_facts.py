@@ -1,4 +1,4 @@
-"""What an evaluation was made of: the model, the data, how it was asked."""
+"""Provenance of an evaluation: model, data, decoding settings, versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Part(BaseModel):
 
 
 class ModelFacts(Part):
-    """The model that was evaluated. Hashes are SHA-256, in hexadecimal."""
+    """The evaluated model. Hashes are SHA-256, in hexadecimal."""
 
     name: str | None = Field(None, description="run, folder or hub id as it was named")
     kind: str | None = Field(
@@ -39,7 +39,7 @@ class ModelFacts(Part):
 
 
 class DataFacts(Part):
-    """The data that was asked about."""
+    """The evaluation data."""
 
     format: str | None = Field(None, description="name of the format")
     name: str | None = Field(None, description="what the split is called, DATASET-SPLIT")
@@ -54,7 +54,7 @@ class DataFacts(Part):
 
 
 class DecodeFacts(Part):
-    """How the model was asked."""
+    """Decoding settings."""
 
     captions: dict[str, Any] = Field({}, description="`GenerationConfig` fields for captions")
     questions: dict[str, Any] = Field({}, description="`GenerationConfig` fields for answers")
@@ -84,7 +84,7 @@ class SettingDifference(Part):
 
 
 def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingDifference]:
-    """Where two nested mappings of JSON values differ, by path, in alphabetical order."""
+    """Differences of two nested mappings of JSON values, by path, in alphabetical order."""
     first, second = dict(_leaves(a, "")), dict(_leaves(b, ""))
     return [
         SettingDifference(setting=path, a=first.get(path), b=second.get(path))

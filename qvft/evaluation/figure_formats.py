@@ -1,4 +1,4 @@
-"""The file endings of figures, which matplotlib draws; nothing here imports it."""
+"""File extensions of figures that matplotlib can write. Does not import matplotlib."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ FORMATS = ("png", "svg", "pdf")
 
 
 def figure_format(path: Path, *, option: str) -> str:
-    """The format that a figure's file name asks for.
+    """Format of a figure by its file extension.
 
     Args:
-        option: of the command line that named it.
+        option: its command line option, for messages.
 
     Raises:
-        RecipeError: the path ends in no known format.
+        RecipeError: unknown extension.
         MissingToolError: matplotlib is not installed.
     """
     form = path.suffix.lower().removeprefix(".")

@@ -1,4 +1,4 @@
-"""Retrieval of a split's captions by its images and of its images by their captions.
+"""Image-text retrieval of a split: recall at K in both directions.
 
 Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 """
@@ -22,7 +22,7 @@ from qvft.models.alignment.scoring import best_candidates, matching_scores, rera
 from qvft.setup.alignment_model import AlignmentModel
 
 PAIRS_AT_ONCE = 256
-"""Pairs that matching scores together: their ViT-g features take 370 MB in float32."""
+"""Pairs per ITM batch: their ViT-g features take 370 MB in float32."""
 
 
 @torch.no_grad()
@@ -35,12 +35,11 @@ def retrieval_group(
     batch_size: int,
     workers: int,
 ) -> GroupScores:
-    """Recall of captions for images and of images for captions, over all rows of captions.
+    """Recall of image-to-text and text-to-image retrieval over all rows of captions.
 
-    Under several processes each encodes and matches its share, and all have the figures.
+    Distributed: each process encodes and scores its share, and all have the results.
 
-    By contrast alone, and, where matching was trained, with each query's `top` best candidates
-    ranked anew by matching.
+    By ITC only, and, if ITM was trained, with each query's `top` candidates re-ranked by ITM.
 
     Memory: of an image its vectors are kept (Q x E in float32, 32 KB for ViT-g's 32 queries of
     256), never its ViT features (1.4 MB): for matching, each image is decoded and encoded once
@@ -50,10 +49,10 @@ def retrieval_group(
     GB for COCO's 5,000 test images and their 25,000 captions.
 
     Args:
-        rows: of the evaluation; those that ask questions have no part in it.
+        rows: rows of the evaluation; questions are ignored.
         sources: each row's image.
         batch_size: images, and texts, encoded together.
-        workers: processes that decode images.
+        workers: image decoding processes.
 
     Raises:
         ImageError: an image is unusable.
@@ -116,7 +115,7 @@ def _text_vectors(aligned: AlignmentModel, texts: Sequence[str], *, batch_size: 
 def _pixels(
     aligned: AlignmentModel, images: Sequence[ImageSource], *, batch_size: int, workers: int
 ) -> Iterator[Tensor]:
-    """Normalised images, `batch_size` at a time; raises `ImageError` at one that is unusable."""
+    """Normalised images, `batch_size` at a time; raises `ImageError` at an unusable one."""
     collator = aligned.loaded.collator
     for pixels, problems in pixel_chunks(collator, images, size=batch_size, workers=workers):
         for problem in problems:
@@ -135,7 +134,7 @@ def _matching(
     batch_size: int,
     workers: int,
 ) -> Tensor:
-    """Matching scores (I, M) of the pairs that are wanted (I, M) bool; the others mean nothing."""
+    """ITM scores (I, M) of the wanted pairs (I, M) bool; others are undefined."""
     encoded = aligned.encode(texts)
 
     def match(chunks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
@@ -153,7 +152,7 @@ def _matching(
 def _of_pairs(
     aligned: AlignmentModel, features: Tensor, encoded: tuple[Tensor, Tensor], pairs: Tensor
 ) -> Tensor:
-    """Matching scores (N,) on the CPU of pairs (N, 2), numbers of an image and a text."""
+    """ITM scores (N,) on the CPU of pairs (N, 2), indices of image and text."""
     input_ids, text_mask = encoded
     found = [
         matching_scores(
@@ -169,12 +168,12 @@ def _of_pairs(
 
 
 class _Ranked:
-    """Recalls of rankings, image by image.
+    """Recalls of rankings, per image.
 
     Args:
-        rows: of the evaluation.
-        chosen: the row of each image (I,).
-        owners: the image of each text (M,), in order.
+        rows: rows of the evaluation.
+        chosen: (I,) row of each image.
+        owners: (M,) image of each text, in order.
     """
 
     def __init__(
@@ -185,7 +184,7 @@ class _Ranked:
     def recalls(
         self, of_images: Tensor, of_texts: Tensor, *, suffix: str, how: str
     ) -> list[ScoreValue]:
-        """Recalls both ways of scores (I, M): those that rank texts and those that rank images."""
+        """Recalls in both directions from scores (I, M) for ranking texts and images."""
         to_text, _ = image_ranks(of_images.numpy(), self.owners)
         to_image, _ = text_ranks(of_texts.numpy(), self.owners)
         of_image = groupby(zip(self.owners, to_image, strict=True), key=lambda pair: pair[0])

@@ -1,6 +1,6 @@
-"""A metric: what it scores, how, and how reports show its scores.
+"""`Metric`: what it scores, how, and how reports show it.
 
-Items are scored on a scale of 0 to 1 (CIDEr 0 to 10); a value in percent is 100 times the mean.
+Item scores are 0 to 1 (CIDEr 0 to 10); a value in percent is 100 times their mean.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ LATE = 50
 
 @dataclass(frozen=True)
 class CorpusCounts:
-    """What a score is computed from that is not the mean of its items.
+    """Counts of a corpus score that is not the mean of its items.
 
     Attributes:
-        counts: (n, K) of each item.
-        value: from sums over items (..., K) to the score (...), in its unit.
+        counts: (n, K) counts per item.
+        value: sums over items (..., K) to the score (...), in its unit.
     """
 
     counts: FloatArray
@@ -33,10 +33,10 @@ class CorpusCounts:
 
 @dataclass(frozen=True)
 class ScoreValue:
-    """A score over items, with what each of them got.
+    """A score over items, with the items' scores.
 
-    `items` holds the score by row number; `interval` is in the unit of `value`; `corpus`, whose
-    rows are those of `items`, is None where the value is the mean of the items' scores.
+    `items` has scores by row number; `interval` is in the unit of `value`; `corpus`, with the rows
+    of `items`, is None if the value is the mean of the items' scores.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ScoreValue:
 
 @dataclass(frozen=True)
 class GroupScores:
-    """The scores that a metric gives, how many items it scored, and their further outcomes."""
+    """Scores of a metric, the number of scored items, and their other outcomes."""
 
     n: int
     metrics: list[ScoreValue]
@@ -58,26 +58,26 @@ class GroupScores:
 
 
 Group = Callable[[Sequence[PredictionRow], Sequence[int]], GroupScores]
-"""From all rows and the numbers of those to score to the scores of a metric."""
+"""Scores of a metric, from all rows and the numbers of those to score."""
 
 ItemScores = Callable[[PredictionRow], Mapping[str, float | str | None]]
-"""From a row to its scores by name: a number counts, None is left out, a text is an outcome."""
+"""Scores of a row by name: a number, None (left out), or a text (an outcome)."""
 
 
 @dataclass(frozen=True)
 class ScoreInfo:
-    """One score of a metric, and where reports show it.
+    """One score of a metric, and its display in reports.
 
     Attributes:
-        name: in `report.json`.
-        unit: the scale of its value.
+        name: name in `report.json`.
+        unit: scale of its value.
         definition: name/version and one sentence.
-        label: in `report.html`; None for the name with blanks.
-        main: rank among the scores that represent an item (`main_metric`); None: it never does.
-        table: rank in the printed table; None: it is not in it.
-        page: rank among the large figures of `report.html`; None: it is not one.
-        card: rank of the line of an item's card that it stands in; None: on no card.
-        breakdown: its mean is given for each value of `breakdowns`.
+        label: label in `report.html`; None: the name with spaces.
+        main: rank among the scores that represent an item (`main_metric`); None: never.
+        table: rank in the printed table; None: not in it.
+        page: rank among the headline scores of `report.html`; None: not one.
+        card: rank of its line on an item's card; None: not on cards.
+        breakdown: whether `breakdowns` include its mean.
         lower_is_better: for the verdict of a comparison.
     """
 
@@ -94,23 +94,23 @@ class ScoreInfo:
 
     @property
     def highest(self) -> int:
-        """What a perfect item has."""
+        """Score of a perfect item."""
         return 10 if self.unit == "0..10" else 1
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What `eval.metrics` can name.
+    """A metric that `eval.metrics` can name.
 
     Attributes:
-        name: in `eval.metrics`; a metric of another package is named by where it is defined.
-        kind: of texts that it scores.
-        function: from rows to scores, see `by_item`.
-        scores: that it gives, some of them only where items have them.
-        auto: whether `auto` takes it for texts of its kind; None: never.
-        misfit: why it cannot score texts of its kind; None: it can score any.
-        compared: another evaluation's texts are scored with it too (`--against`).
-        require_installed: raises MissingToolError where a program that it needs is missing.
+        name: name in `eval.metrics`; a metric of another package is given by its dotted name.
+        kind: kind of texts that it scores.
+        function: computes scores from rows, see `by_item`.
+        scores: its scores, some only for items that have them.
+        auto: whether `auto` includes it for texts of its kind; None: never.
+        misfit: returns why it cannot score given texts; None: it can score any.
+        compared: whether it is also computed for the other evaluation (`--against`).
+        require_installed: raises MissingToolError if a needed program is missing.
     """
 
     name: str
@@ -124,7 +124,7 @@ class Metric:
 
 
 def by_item(score_item: ItemScores, scores: Sequence[ScoreInfo]) -> Group:
-    """Means over the items that have a score, in the order of `scores`, with their intervals."""
+    """Means over the items with a score, in the order of `scores`, with confidence intervals."""
 
     def group(rows: Sequence[PredictionRow], chosen: Sequence[int]) -> GroupScores:
         scored = {index: score_item(rows[index]) for index in chosen}
@@ -150,10 +150,10 @@ def mean_score(
     *,
     definition: str | None = None,
 ) -> ScoreValue:
-    """The mean of the items' scores, by row number, with the interval over images.
+    """Mean of the items' scores, by row number, with the confidence interval over images.
 
     Args:
-        definition: in place of the score's own.
+        definition: replaces the score's own.
     """
     factor = 100 if score.unit == "percent" else 1
     values = list(items.values())

@@ -1,6 +1,6 @@
-"""The table of metrics that `eval.metrics` can name; a new one is a row of its kind's file.
+"""Table of metrics that `eval.metrics` can name; a new metric is a row of its group's file.
 
-A metric of another package is named by where its `Metric` is defined (`my_package.my_metric`), or
+A metric of another package is given by the dotted name of its `Metric` (`my_package.my_metric`), or
 added with `register_metric`.
 """
 
@@ -19,7 +19,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric for metric in (*CAPTION_METRICS, *QUESTION_METRICS)
 }
 
-# Scores of the model's embeddings, not of its texts: `embedding_metrics` computes them.
+# Scores from embeddings, not texts: computed by `embedding_metrics`.
 EMBEDDING_SCORES = tuple(
     ScoreInfo(name, table=13 + place, page=None)
     for place, name in enumerate(
@@ -56,10 +56,10 @@ def _require_new_names(metric: Metric) -> None:
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of this name; one named by where it is defined joins the table.
+    """The metric of this name; a dotted name is imported and added to the table.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: unknown metric.
     """
     if name not in METRICS and is_dotted(name):
         found = import_dotted(name, Metric, where="eval.metrics")
@@ -84,10 +84,10 @@ def known_scores() -> dict[str, ScoreInfo]:
 
 
 def misfit(rows: Sequence[PredictionRow], name: str) -> DataError | None:
-    """Why a metric cannot score these items; None: it can.
+    """Why a metric cannot score these items; None if it can.
 
     Args:
-        rows: their predictions are not looked at, so that it is known before any is made.
+        rows: rows; their predictions are not used.
     """
     metric = find_metric(name)
     chosen = [row for row in rows if row.kind == metric.kind]

@@ -1,8 +1,8 @@
-"""Which folder an evaluation goes to: another evaluation is never replaced.
+"""Output folder of an evaluation: a different evaluation is never overwritten.
 
-RUN/eval/DATASET-SPLIT belongs to the evaluation that came first. The same one asked again, of
-whatever weights the run has now, takes its place; one of other texts, images, prompts, decoding or
-metrics gets a folder beside it, whose name says what differs.
+RUN/eval/DATASET-SPLIT is for the first evaluation. Repeating it, with the run's current weights,
+replaces it; one with other texts, images, prompts, decoding or metrics gets a folder next to it,
+named after the difference.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 logger = get_logger("qvft.eval")
 
 _ASKED = ("dtype", "quantize", "attention")
-"""Of the model: how it computes. Which weights it has is what evaluating again is about."""
+"""Model facts that matter: how it computes, not its weights, which may change."""
 _PACE = "batch_size"
 _LONGEST_ENDING = 40
-"""Characters after DATASET-SPLIT; a folder's name may have 255 bytes."""
+"""Maximum characters after DATASET-SPLIT; a folder name may have 255 bytes."""
 
 
 def output_folder(opened: ResolvedModel, split_name: str) -> Path:
@@ -50,12 +50,12 @@ def output_folder(opened: ResolvedModel, split_name: str) -> Path:
 
 
 def require_replaceable(folder: Path) -> None:
-    """Checks, before anything long, that a report can be written to `folder`.
+    """Checks that a report can be written to `folder`.
 
-    It may be absent, empty, or hold an earlier report and nothing else.
+    It may be missing, empty, or contain only an earlier report.
 
     Raises:
-        DataError: it holds something else, or cannot be written.
+        DataError: it contains something else, or is not writable.
     """
     require_writable(folder, folder=True)
     if not folder.exists():
@@ -69,16 +69,16 @@ def require_replaceable(folder: Path) -> None:
 
 
 def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = False) -> Path:
-    """The folder that an evaluation may write to.
+    """The folder for an evaluation.
 
     Args:
-        task: what is asked.
-        plain: the folder that is called after the data.
-        named: the user named this folder and wants no other.
-        overwrite: what stands in `plain` may be replaced, whatever it is an evaluation of.
+        task: the evaluation task.
+        plain: the folder named after the data.
+        named: whether the user named this folder.
+        overwrite: whether any evaluation in `plain` may be replaced.
 
     Raises:
-        DataError: as `require_replaceable`, or a folder that was named holds another evaluation.
+        DataError: as `require_replaceable`, or a named folder has another evaluation.
     """
     require_replaceable(plain)
     reason = None if overwrite else why_another(task, plain)
@@ -99,7 +99,7 @@ def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = 
 
 
 def name_lost_comparison(folder: Path) -> None:
-    """Says which comparison stands in a report that is about to be replaced by one without."""
+    """Logs the comparison of a report that is about to be replaced by one without."""
     if not holds_evaluation(folder):
         return
     with suppress(DataError):
@@ -114,16 +114,16 @@ def name_lost_comparison(folder: Path) -> None:
 
 
 def why_another(task: Task, folder: Path) -> str | None:
-    """Why what stands in a folder is not what `task` asks, of whatever weights; None: it is.
+    """Difference between a stored evaluation and `task`, ignoring weights; None if there is none.
 
-    None too where nothing stands there, or a report that cannot be read.
+    None also if there is no readable report.
     """
     if not holds_evaluation(folder):
         return "its report is missing" if (folder / "predictions.jsonl").exists() else None
     try:
         standing = read_standing(folder)
     except DataError:
-        return None  # damaged: there is nothing to keep that could be read
+        return None  # damaged: nothing to keep
     said = [
         f"{item.setting}: {_cut(item.b)}, not {_cut(item.a)}" for item in _differing(task, standing)
     ]
@@ -138,7 +138,7 @@ def why_another(task: Task, folder: Path) -> str | None:
 
 
 def evaluations_called(plain: Path) -> Iterator[Path]:
-    """Folders of evaluations of data with one name: `plain`, and those that stand beside it."""
+    """Folders of evaluations of data with one name: `plain`, and those next to it."""
     others = sorted(plain.parent.glob(f"{glob.escape(plain.name)}-*"))
     yield from (folder for folder in (plain, *others) if holds_evaluation(folder))
 
@@ -153,7 +153,7 @@ def free_name(path: Path) -> Path:
 
 
 def _beside(task: Task, plain: Path) -> Path:
-    """The folder beside `plain` that holds this very evaluation, or a free one."""
+    """The folder next to `plain` with this evaluation, or a free one."""
     for folder in evaluations_called(plain):
         if folder != plain and why_another(task, folder) is None:
             require_replaceable(folder)
@@ -167,7 +167,7 @@ def _beside(task: Task, plain: Path) -> Path:
 
 
 def _ending(task: Task, plain: Path) -> str:
-    """What differs from what stands in `plain`, in a word or two."""
+    """Difference from the evaluation in `plain`, in a word or two."""
     if not holds_evaluation(plain):
         return "again"
     standing = read_standing(plain)
@@ -175,7 +175,7 @@ def _ending(task: Task, plain: Path) -> str:
     words = []
     if any(item.setting.startswith("data.") for item in differing):
         words.append(_data_word(task, standing))
-    # First what both have: length_penalty comes with beams.
+    # Common fields first: length_penalty comes with beams.
     for item in sorted(differing, key=lambda one: one.b is None):
         part, _, rest = item.setting.partition(".")
         if part != "data":
@@ -196,7 +196,7 @@ def _ending(task: Task, plain: Path) -> str:
 
 
 def _data_word(task: Task, standing: StoredEvaluation) -> str:
-    """What tells this data from that of the same name."""
+    """Word that distinguishes this data from other data of that name."""
     source = task.split.source
     before = (standing.content.get("data") or {}).get("path")
     path = task.data.path
@@ -210,7 +210,7 @@ def _data_word(task: Task, standing: StoredEvaluation) -> str:
 
 
 def _differing(task: Task, standing: StoredEvaluation) -> list[SettingDifference]:
-    """Where what is asked differs; whose weights were asked, how fast and by which versions not."""
+    """Differences of the tasks, except weights, speed and versions."""
     mine = facts_of(task.model, task.data, task.decode, task.versions)
     theirs = facts_read(standing.content)
     if task.opened.kind == "base":
@@ -230,7 +230,7 @@ def _question(facts: Mapping[str, Any], of_model: Sequence[str]) -> dict[str, An
 
 
 def _lost_groups(task: Task, standing: StoredEvaluation) -> list[str]:
-    """Groups of metrics that stand there and that the new report would lack."""
+    """Metrics of the stored report that the new one would not have."""
     there = standing.content.get("n_by_group") or {}
     return sorted(set(there) - set(task.group_names()))
 

@@ -1,4 +1,4 @@
-"""Which items of two evaluations are the same, by id."""
+"""Matches the items of two evaluations by id."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qvft.evaluation.rows import PredictionRow
 
 @dataclass(frozen=True)
 class Pairing:
-    """The items of A that B has too.
+    """The items of A that B also has.
 
     Attributes:
-        here: their row numbers in A. texts: what B wrote for them.
-        only_a, only_b: ids that one side lacks.
+        here: their row numbers in A. texts: B's texts for them.
+        only_a, only_b: ids of only one side.
     """
 
     here: list[int]
@@ -29,23 +29,22 @@ class Pairing:
 def pair(rows: Sequence[PredictionRow], others: Sequence[PredictionRow], *, where: str) -> Pairing:
     """Matches items by id.
 
-    Items that one side lacks are left out and named. An id that both have must mean the same item:
-    equal kind, question and references and an image file of the same name. Otherwise the two were
-    made on different data, and ids that happen to agree pair nothing.
+    Items of only one side are left out and named. A common id must be the same item: equal kind,
+    question, references and image file name. Otherwise the data differs.
 
     Args:
-        rows: of A; their predictions are not looked at.
-        others: of B.
+        rows: rows of A; their predictions are not used.
+        others: rows of B.
         where: B, for messages.
 
     Raises:
-        DataError: an id means different items, stands twice, or none is common.
+        DataError: an id is of different items, a duplicate, or none is common.
     """
     found = {row.id: row for row in others}
     if len(found) < len(others):
         twice = next(key for key, times in Counter(r.id for r in others).items() if times > 1)
         raise DataError(
-            f"item {twice!r} stands twice",
+            f"item {twice!r} occurs twice",
             where=where,
             expected="each id once",
             do="evaluate it again",
@@ -81,7 +80,7 @@ def pair(rows: Sequence[PredictionRow], others: Sequence[PredictionRow], *, wher
 
 
 def differing_parts(one: PredictionRow, other: PredictionRow) -> list[str]:
-    """What makes two rows different items; where the image's folder lies does not."""
+    """Fields in which two rows differ; the image's folder is ignored."""
     pairs = {
         "image": (Path(one.image).name, Path(other.image).name),
         "kind": (one.kind, other.kind),

@@ -1,4 +1,4 @@
-"""An evaluation's folder while it is made: replaced as a whole, and no prediction is lost."""
+"""Writes an evaluation's folder atomically; predictions survive an interruption."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ logger = get_logger("qvft.eval")
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of `folder` if the block ends without an error.
+    """Context manager: a new folder that replaces `folder` if the block ends without an error.
 
-    Under several processes that is the main one's; the others' goes as it came.
+    Only the main process's folder is kept.
 
     Raises:
         BusyError: another process evaluates there.
     """
     state = processes()
-    state.wait_for_everyone()  # all have looked at what stands there
+    state.wait_for_everyone()  # all processes have checked the existing folder
     if is_main_process():
         with beside(folder), replaced_folder(folder) as partial:
             yield partial
     else:
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch)
-    state.wait_for_everyone()  # all find it whole
+    state.wait_for_everyone()  # all processes see the complete folder
 
 
 @contextmanager
 def kept_whatever_follows(items: Sequence[PredictionRow], folder: Path) -> Iterator[None]:
-    """Writes predictions beside `folder` if what follows fails: they took the time."""
+    """Context manager: keeps predictions next to `folder` if a later step fails."""
     try:
         yield
     except BaseException:

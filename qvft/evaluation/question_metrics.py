@@ -1,4 +1,4 @@
-"""Metrics of answers: exact match, medical VQA, VQA accuracy, and those of two papers."""
+"""Question-answering metrics: exact match, medical VQA, VQA accuracy, two papers' scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One prediction with what it is compared to: a row of `predictions.jsonl`."""
+"""`predictions.jsonl`: one row per prediction, with its references and scores."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from qvft.errors import DataError
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """A text that a model gave for an image, and the references.
+    """A prediction for an image, with its references.
 
     Attributes:
         id: unique within the evaluation.
-        image: names the image; items of one image share it.
-        kind: what was asked for.
+        image: image name, shared by the items of one image.
+        kind: `caption` or `question`.
         question: the question; None for a caption.
         prediction: the model's text, possibly empty.
         references: human captions or answers, repetitions kept.
-        meta: what breakdowns group by: answer_type, question_type, organ, modality, ...
+        meta: metadata for breakdowns: answer_type, question_type, organ, modality, ...
     """
 
     id: str
@@ -33,7 +33,7 @@ class PredictionRow:
 
 
 def row_to_json(row: PredictionRow, scores: Mapping[str, float | str]) -> dict[str, Any]:
-    """The row as it stands in `predictions.jsonl`; `question` only where one was asked."""
+    """The row as a line of `predictions.jsonl`; `question` only for questions."""
     asked = {"question": row.question} if row.question is not None else {}
     return {
         "id": row.id,
@@ -48,10 +48,10 @@ def row_to_json(row: PredictionRow, scores: Mapping[str, float | str]) -> dict[s
 
 
 def row_of_json(content: Mapping[str, Any], *, where: str) -> PredictionRow:
-    """The row that `row_to_json` wrote; its scores are not part of it.
+    """Parses a row of `row_to_json`, without scores.
 
     Raises:
-        DataError: a key is missing or holds something else.
+        DataError: a key is missing or has the wrong type.
     """
     try:
         row = PredictionRow(

@@ -1,4 +1,4 @@
-"""From a run or model to predictions, scores and a report on disk."""
+"""Runs an evaluation: predictions, scores, report on disk."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Compare = Callable[[Sequence[PredictionRow], Scores], Comparison]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation wrote and found."""
+    """Result of an evaluation."""
 
     folder: Path
     report: Report
@@ -75,13 +75,13 @@ def evaluate(
 
     Args:
         task: from `prepare`.
-        folder: from `place_of`: where `predictions.jsonl`, `report.json` and `report.html` go; an
-            earlier report there is replaced once the new one is whole.
-        compare: what the scored rows are compared with.
+        folder: from `place_of`: folder of `predictions.jsonl`, `report.json` and `report.html`; an
+            earlier report is replaced when the new one is complete.
+        compare: comparison of the scored rows, or None.
         overwrite: as `place_of`.
 
     Raises:
-        UserError: the folder holds something else, or the checkpoint is wrong.
+        UserError: the folder has other content, or the checkpoint is wrong.
     """
     start = time.monotonic()
     require_replaceable(folder)
@@ -135,18 +135,18 @@ def evaluate(
 
 
 def evaluate_again(task: Task, standing: StoredEvaluation, *, compare: Compare) -> Evaluated:
-    """Adds a comparison to a report that stands; nothing is generated.
+    """Adds a comparison to an existing report; nothing is generated.
 
     Args:
         task: what `standing` is an evaluation of, as `Task.mismatch` found.
 
     Raises:
-        UserError: the folder holds something else than a report.
+        UserError: the folder has other content than a report.
     """
     report = standing.report()
     assert report is not None, "asked before whether it can be used"
     require_replaceable(standing.folder)
-    # As the data is named now: it may have moved since.
+    # Current paths, since the data may have moved.
     items = prediction_rows(task.rows, [row.prediction for row in standing.rows])
     kept = groups_kept(items, kept_scores(standing.folder))
     scores = with_groups(score(items, metrics=task.groups), kept)
@@ -165,7 +165,7 @@ def evaluate_again(task: Task, standing: StoredEvaluation, *, compare: Compare) 
 
 
 def why_report_is_other(task: Task, standing: StoredEvaluation) -> str | None:
-    """Why a whole report, not only its texts, has to be made again; None: it has not."""
+    """Why a report, not only its texts, must be made again; None if it need not."""
     report = standing.report()
     if report is None:
         return "written by another version of qvft"
@@ -177,12 +177,12 @@ def why_report_is_other(task: Task, standing: StoredEvaluation) -> str | None:
 
 
 def kept_scores(folder: Path) -> list[dict[str, float | str]]:
-    """The scores of each item of an evaluation that stands, in the order of its rows."""
+    """Scores of each item of a stored evaluation, in the order of its rows."""
     return [row.get("scores") or {} for _, row in read_jsonl(folder / "predictions.jsonl")]
 
 
 def base_baseline(task: Task) -> dict[str, dict[str, float]]:
-    """The figures of a run's base under `base`, where it was evaluated in the same way."""
+    """Scores of a run's base under `base`, if it was evaluated in the same way."""
     opened = task.opened
     if opened.kind != "run" or opened.home is None:
         return {}
@@ -217,7 +217,7 @@ def _write(
 def _ask(
     loaded: Loaded, task: Task, *, label: str, blind: bool = False, stream_to: Path | None = None
 ) -> list[str]:
-    """The model's text for each row, streamed to a file as batches finish."""
+    """Generates each row's text, streamed to a file as batches finish."""
     recipe = task.opened.recipe
     images = [row.sample for row in task.rows]
     if blind:
@@ -247,7 +247,7 @@ def _ask(
 def _groups_of_model(
     task: Task, loaded: Loaded, items: Sequence[PredictionRow], said: list[str]
 ) -> dict[str, GroupScores]:
-    """What the model is asked beside its texts; `said` gets what should be known of it."""
+    """Embedding metrics of the model; `said` gets warnings."""
     if not task.of_model:
         return {}
     recipe, aligned = task.opened.recipe, with_heads(task.opened, loaded)
@@ -268,7 +268,7 @@ def _groups_of_model(
 
 
 def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
-    """Scores of the most frequent answers and of the model shown other images."""
+    """Scores of the most frequent answers and of the image-blind baseline."""
     found: dict[str, Scores] = {}
     frequent = frequent_answer_predictions(task.opened.recipe, task.rows)
     if frequent is not None:
@@ -290,7 +290,7 @@ def _report(
     against: Comparison | None,
     **fields: Any,
 ) -> Report:
-    """The report; `fields` are those of `Report` that are told of this evaluation alone."""
+    """The report; `fields` are those specific to this evaluation."""
     split, opened = task.split, task.opened
     return Report.from_scores(
         scores,

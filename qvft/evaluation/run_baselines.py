@@ -1,4 +1,4 @@
-"""Figures that stand beside a score: the base model's, and the most frequent answer's."""
+"""Baseline scores for a report: the base model's, and the most frequent answer's."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ logger = get_logger("qvft.eval")
 def base_figures(
     folders: Sequence[Path], data_sha256: str, decode: Mapping[str, Any]
 ) -> dict[str, float] | None:
-    """The base model's metrics from an evaluation of the same data, decoded in the same way.
+    """The base model's metrics from an evaluation with the same data and decoding.
 
-    None where none of the folders has such a report; if one was made otherwise, it is logged.
+    None if there is no such report; one with other settings is logged.
     """
     asked = json.loads(json.dumps(decode))
     for folder in folders:
@@ -36,9 +36,9 @@ def base_figures(
 
 
 def frequent_answer_predictions(recipe: Recipe, rows: Sequence[Row]) -> list[str] | None:
-    """The most frequent training answer for each question among `rows`.
+    """Most frequent training answer for each question among `rows`.
 
-    None where nothing is asked, or where the training split is not there to count in.
+    None without questions, or without the training split.
     """
     asked = [row for row in rows if row.kind == "question"]
     if not asked or recipe.data.train is None:

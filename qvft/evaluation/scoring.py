@@ -1,4 +1,4 @@
-"""From predictions to scores: which metrics apply, their values, intervals and breakdowns."""
+"""Scores predictions: applicable metrics, values, confidence intervals, breakdowns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qvft.evaluation.rows import PredictionRow
 
 @dataclass(frozen=True)
 class Scores:
-    """Everything that is known about a set of predictions.
+    """Scores of a set of predictions.
 
     Attributes:
         n: items by group of metrics, and `all`.
@@ -23,7 +23,7 @@ class Scores:
         intervals: 95 % bootstrap interval by name, where there are two images or more.
         units: `percent`, `0..1` or `0..10` by name: the official scale.
         definitions: name/version and one sentence by name.
-        breakdowns: by key, then one entry a value: `value`, `n`, and the means of its items.
+        breakdowns: by key, one entry per value: `value`, `n`, and the means of its items.
         per_item: parallel to the rows; by name the item's score, or its parsed answer.
         counts: empty predictions, different predictions, share of the most common one (percent),
             yes/no answers that are unparseable, or undecided wherever they say it.
@@ -45,7 +45,7 @@ class Scores:
 def score(
     rows: Sequence[PredictionRow], *, metrics: Sequence[str] | Literal["auto"] = "auto"
 ) -> Scores:
-    """Scores predictions with the metrics named, of `metric_table.METRICS` or by dotted name.
+    """Scores predictions with the given metrics, of `metric_table.METRICS` or by dotted name.
 
     Among them: `captions` (BLEU, ROUGE_L, CIDEr, exact match) for captions; for questions `answers`
     (exact match), `medical`, `vqa_2017`, `vqa_2021`, and for comparison with papers `llava_med`
@@ -72,14 +72,14 @@ def score(
 def metric_names(
     rows: Sequence[PredictionRow], metrics: Sequence[str] | Literal["auto"]
 ) -> list[str]:
-    """The metrics named, `auto` spelled out, each once."""
+    """The given metrics with `auto` expanded, without duplicates."""
     named = [metrics] if isinstance(metrics, str) else metrics
     found = (applicable_groups(rows) if name == "auto" else [name] for name in named)
     return list(dict.fromkeys(name for names in found for name in names))
 
 
 def applicable_groups(rows: Sequence[PredictionRow]) -> list[str]:
-    """The metrics that `auto` stands for."""
+    """The metrics of `auto`."""
     by_kind = {kind: [row for row in rows if row.kind == kind] for kind in ("caption", "question")}
     return [
         name
@@ -89,18 +89,18 @@ def applicable_groups(rows: Sequence[PredictionRow]) -> list[str]:
 
 
 def main_scores() -> list[str]:
-    """Names of the scores that may represent an item, the most telling one first."""
+    """Names of the scores that may represent an item, most informative first."""
     ranks = {name: s.main for name, s in known_scores().items() if s.main is not None}
     return sorted(ranks, key=ranks.__getitem__)
 
 
 def main_metric(scores: Mapping[str, float | str]) -> str | None:
-    """The name of an item's most telling score; None if it has none of these."""
+    """Name of an item's most informative score; None if it has none."""
     return next((name for name in main_scores() if name in scores), None)
 
 
 def main_score(scores: Mapping[str, float | str]) -> float:
-    """The item's most telling score, from 0 to 1; 0 if it has none."""
+    """The item's most informative score, from 0 to 1; 0 if it has none."""
     name = main_metric(scores)
     return 0.0 if name is None else float(scores[name]) / known_scores()[name].highest
 

@@ -1,7 +1,7 @@
-"""How far a score would move on other images: bootstrap intervals, clustered by image.
+"""Bootstrap confidence intervals, clustered by image.
 
-Questions about one image are not independent, so whole images are drawn, with replacement, and
-all their items come along. Shape letters: N items, C clusters, K columns, B resamples.
+Questions about one image are not independent, so images are resampled with replacement, with all
+their items. Shape letters: N items, C clusters, K columns, B resamples.
 
 Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 8 and 13
 (percentile interval).
@@ -20,13 +20,13 @@ FloatArray = npt.NDArray[np.float64]
 RESAMPLES = 2000
 LEVEL = 0.95
 
-# Draws held in memory at once; bounds memory, not the result.
+# Resamples in memory at once; bounds memory, not the result.
 _DRAWS = 1 << 22
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How two runs differ on the same items.
+    """Paired difference of two runs on the same items.
 
     Attributes:
         difference: the figure of A minus the figure of B: positive where A's is higher.
@@ -47,9 +47,9 @@ def bootstrap_mean(
     """95 % percentile interval of the mean of `values`; None with fewer than two clusters.
 
     Args:
-        values: (N,) one an item.
-        clusters: (N,) what each item belongs to, its image.
-        seed: of the draws; the same seed gives the same interval.
+        values: (N,) one per item.
+        clusters: (N,) cluster of each item: its image.
+        seed: seed of the resampling.
     """
     columns = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
     sums = resampled_sums(columns, clusters, seed=seed)
@@ -59,7 +59,7 @@ def bootstrap_mean(
 def paired_difference(
     a: Sequence[float], b: Sequence[float], *, clusters: Sequence[Hashable], seed: int = 0
 ) -> PairedDifference:
-    """Mean of A minus mean of B on the same items, which are drawn together.
+    """Mean of A minus mean of B on the same items, which are resampled together.
 
     Raises:
         ValueError: the two runs or the clusters differ in length.
@@ -83,11 +83,11 @@ def paired_statistic(
     value: Callable[[FloatArray], FloatArray],
     seed: int = 0,
 ) -> PairedDifference:
-    """As `paired_difference`, of a figure that is computed from summed counts, such as BLEU.
+    """As `paired_difference`, for a statistic of summed counts, such as BLEU.
 
     Args:
         a, b: (N, K) counts of either run.
-        value: from sums (..., K) to figures (...); where it is not a number, the draw is left out.
+        value: sums (..., K) to statistics (...); resamples with NaN are left out.
 
     Raises:
         ValueError: the two runs or the clusters differ in length.
@@ -99,7 +99,7 @@ def paired_statistic(
     interval = None
     if sums is not None:
         drawn = value(sums[:, :width]) - value(sums[:, width:])
-        # Equal sums differ by nothing, whatever rounding says: an interval may end at 0 itself.
+        # Equal sums have difference exactly 0, so an interval may end at 0.
         same = (sums[:, :width] == sums[:, width:]).all(axis=1)
         drawn = np.where(same, 0.0 * drawn, drawn)
         drawn = drawn[np.isfinite(drawn)]
@@ -115,7 +115,7 @@ def paired_statistic(
 def resampled_sums(
     columns: FloatArray, clusters: Sequence[Hashable], *, seed: int = 0
 ) -> FloatArray | None:
-    """(B, K) sums of the columns (N, K) over each draw of C clusters; None if C is below two.
+    """(B, K) sums of the columns (N, K) over each resample of C clusters; None if C is below two.
 
     A statistic that is not a mean, such as corpus BLEU, is computed from each row of the result.
     """
@@ -138,7 +138,7 @@ def resampled_sums(
 
 
 def percentile_interval(values: FloatArray) -> tuple[float, float]:
-    """Lowest and highest of the middle 95 % of `values`."""
+    """Bounds of the middle 95 % of `values`."""
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""An evaluation that stands in a folder: reading it, and whether it is the one that is wanted."""
+"""Reads a stored evaluation and compares its settings with those requested."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from qvft.json_files import read_json, read_jsonl
 
 REPORT_FILES = {"predictions.jsonl", "report.json", "report.html"}
 
-# What may differ though the evaluation is the same: what the user called the model, where it ran,
-# and where the data lay.
+# Facts that may differ for the same evaluation: the model's name, the machine, paths of the data.
 _BESIDE_THE_POINT = {"name", "kind", "device"}
 _OF_A_PLACE = {"path"}
 
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """An evaluation as it was read: its rows, and the content of its `report.json`."""
+    """A stored evaluation: its rows, and the content of its `report.json`."""
 
     folder: Path
     rows: list[PredictionRow]
     content: Mapping[str, Any]
 
     def report(self) -> Report | None:
-        """The typed report; None where another version of qvft wrote other fields."""
+        """The typed report; None if another version of qvft wrote other fields."""
         try:
             return Report.model_validate(self.content)
         except ValidationError:
@@ -41,12 +40,12 @@ class StoredEvaluation:
 
 
 def holds_evaluation(folder: Path) -> bool:
-    """Whether both files are there that an evaluation can be read from."""
+    """Whether both files of an evaluation exist."""
     return all((folder / name).is_file() for name in ("predictions.jsonl", "report.json"))
 
 
 def read_standing(folder: Path) -> StoredEvaluation:
-    """The evaluation in a folder.
+    """Reads the evaluation in a folder.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -68,7 +67,7 @@ def read_standing(folder: Path) -> StoredEvaluation:
 def facts_of(
     model: ModelFacts, data: DataFacts, decode: DecodeFacts, versions: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What two evaluations have in common if their texts are the same, as JSON values."""
+    """Facts that determine an evaluation's texts, as JSON values."""
     return {
         "model": model.model_dump(mode="json", exclude=_BESIDE_THE_POINT),
         "data": data.model_dump(mode="json", exclude=_OF_A_PLACE),
@@ -78,7 +77,7 @@ def facts_of(
 
 
 def facts_read(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of a `report.json`."""
+    """The same facts from a `report.json`."""
     found = {part: dict(content.get(part) or {}) for part in ("model", "data", "decode")}
     found["model"] = {k: v for k, v in found["model"].items() if k not in _BESIDE_THE_POINT}
     found["data"] = {k: v for k, v in found["data"].items() if k not in _OF_A_PLACE}
@@ -88,11 +87,11 @@ def facts_read(content: Mapping[str, Any]) -> dict[str, Any]:
 def mismatch(
     standing: StoredEvaluation, facts: Mapping[str, Any], rows: Sequence[PredictionRow]
 ) -> str | None:
-    """Why these texts are not those that an evaluation with `facts` would write; None: they are.
+    """Why an evaluation with `facts` would have other texts; None if it would not.
 
     Args:
-        facts: from `facts_of`; what is null there is not known, and then no text can be trusted.
-        rows: what would be asked; predictions are not looked at.
+        facts: from `facts_of`; null values are unknown and count as a mismatch.
+        rows: rows of the task; predictions are not used.
     """
     if facts["data"]["images_sha256"] is None:
         return "its images have no files whose content could be compared"

@@ -1,4 +1,4 @@
-"""`python -m qvft.evaluation.summary NAME=FOLDER ...`: reports side by side, as a table."""
+"""`python -m qvft.evaluation.summary NAME=FOLDER ...`: prints several reports as one table."""
 
 from __future__ import annotations
 

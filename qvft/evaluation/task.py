@@ -1,4 +1,4 @@
-"""What is evaluated: checked and identified before a model is loaded."""
+"""Evaluation task: rows, prompts, decoding and metrics, checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ logger = get_logger("qvft.eval")
 
 @dataclass(frozen=True)
 class Task:
-    """A model, what it is asked and how, checked; nothing is loaded yet.
+    """A checked evaluation task; nothing is loaded yet.
 
     Attributes:
-        groups: names of metrics, `auto` among them.
-        generation: `GenerationConfig` fields by kind of text.
-        of_model: groups that the model itself gives beside its texts, of `EMBEDDING_METRICS`.
-        classes: what images are sorted into, where that is among them.
+        groups: names of metrics, possibly `auto`.
+        generation: `GenerationConfig` fields per kind of text.
+        of_model: embedding metrics, of `EMBEDDING_METRICS`.
+        classes: classes of zero-shot classification, if evaluated.
     """
 
     opened: ResolvedModel
@@ -54,7 +54,7 @@ class Task:
     classes: Classes | None = None
 
     def mismatch(self, standing: StoredEvaluation) -> str | None:
-        """Why an evaluation that stands has other texts than this task; None: it has the same."""
+        """Why a stored evaluation has other texts than this task; None if it has the same."""
         facts = facts_of(self.model, self.data, self.decode, self.versions)
         return mismatch(standing, facts, self.asked())
 
@@ -63,23 +63,23 @@ class Task:
         return prediction_rows(self.rows, [""] * len(self.rows))
 
     def group_names(self) -> list[str]:
-        """The groups of metrics that the report will have, those of the model itself last."""
+        """Metrics in the report, embedding metrics last."""
         return [*metric_names(self.asked(), self.groups), *self.of_model]
 
     def shows_blind(self) -> bool:
-        """Whether the model is asked once more with the images shuffled."""
+        """Whether the image-blind baseline is computed."""
         return self.opened.recipe.eval.blind and len(self.split.samples) > 1
 
 
 def prepare(
     opened: ResolvedModel, *, split: Split | None = None, texts: Listed | None = None
 ) -> Task:
-    """Checks the settings, reads the data and hashes data and weights.
+    """Checks settings, reads data, and hashes data and weights.
 
     Args:
         opened: from `resolve_model`.
-        split: the evaluation data where it has been read already.
-        texts: from `data.listed`, where only they have been read.
+        split: the evaluation data, if already read.
+        texts: from `data.listed`, if only these have been read.
 
     Raises:
         UserError: the recipe, the data or the checkpoint is wrong.
@@ -110,7 +110,7 @@ def prepare(
 
 
 def _classes(opened: ResolvedModel, rows: Sequence[Row]) -> Classes | None:
-    """What images are to be sorted into; None where that is not asked for, or cannot be.
+    """Classes of zero-shot classification; None if not requested or not possible.
 
     Raises:
         UserError: as `Classes`.

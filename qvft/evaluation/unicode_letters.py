@@ -1,7 +1,7 @@
-"""Letters of every script: composed, and with the marks that belong to them.
+"""Unicode text normalisation: NFC, and words with their combining marks.
 
-A vowel sign of Bengali, a tone of Thai, a haraka of Arabic or an accent that Unicode cannot compose
-is a character of its own, a combining mark. Without it a word is another word.
+Bengali vowel signs, Thai tones, Arabic harakat and accents that Unicode cannot compose are
+combining marks, separate characters that belong to the word.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ RUN = rf"[^\W_](?:[^\W_]|[{_MARKS}{_JOINERS}])*"
 
 
 def composed(text: str) -> str:
-    """The text in Unicode's form C, in which a letter is written in one way only."""
+    """The text in Unicode NFC."""
     return unicodedata.normalize("NFC", text)

@@ -1,4 +1,4 @@
-"""Classes by prompts: images sorted without training on the classes.
+"""Zero-shot classification of images by class prompts.
 
 Shape letters: I images, C classes, E embedding width.
 """
@@ -33,17 +33,16 @@ from qvft.setup.itc_heads import require_contrast
 from qvft.setup.resolve_model import load_resolved, resolve_model
 
 DIGITS = 6
-"""Of a cosine in a file: float32 has seven."""
+"""Decimals of a cosine in a file; float32 has seven digits."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """What images are sorted into.
+    """Classes of zero-shot classification.
 
     Attributes:
         names: the classes.
-        templates: prompts in which `{}` stands once for the class; the direction of the mean over
-            them is the class'.
+        templates: prompts with one `{}` for the class; their mean embedding represents the class.
 
     Raises:
         UserError: as `check_classes`.
@@ -61,7 +60,7 @@ class Classes:
 
 
 def read_names(given: str) -> tuple[str, ...]:
-    """Classes as a command line names them: `cat,dog`, or a text file with one on each line.
+    """Parses classes of the command line: `cat,dog`, or a text file with one per line.
 
     Raises:
         DataError: the file is not UTF-8.
@@ -80,7 +79,7 @@ def read_names(given: str) -> tuple[str, ...]:
 def classify(
     aligned: AlignmentModel, images: Sequence[Image], names: Sequence[str], templates: Sequence[str]
 ) -> list[str]:
-    """The class of each image whose prompts are nearest.
+    """The class of each image with the nearest prompts.
 
     Raises:
         UserError: as `check_classes`.
@@ -93,13 +92,13 @@ def classify(
 def class_lines(
     model: str, rows: Sequence[Row], classes: Classes, *, batch_size: int, workers: int
 ) -> Iterator[str]:
-    """One line of JSON a row, in order: as `prediction_file.line_of` writes it, with the nearest
-    class as `text`, and `scores`, the cosine of every class.
+    """One line of JSON per row, in order: as `prediction_file.line_of`, with the nearest class as
+    `text`, and `scores`, the cosine of every class.
 
-    A row's question plays no part. Arguments as `predict_lines`.
+    A row's question is ignored. Arguments as `predict_lines`.
 
     Raises:
-        UserError: the model is no run with contrast heads, or it is not there.
+        UserError: the model is not found, or not a run with ITC heads.
     """
     opened = resolve_model(model)
     require_contrast(opened)
@@ -118,7 +117,7 @@ def classify_to_file(
     batch_size: int,
     workers: int,
 ) -> Written:
-    """Writes `class_lines` to a file as they come; `resume` as in `predict_to_file`.
+    """Writes `class_lines` to a file as they are computed; `resume` as in `predict_to_file`.
 
     Raises:
         UserError: as `class_lines`, or `out` does not go with what is asked.
@@ -155,7 +154,7 @@ def zero_shot_group(
     batch_size: int,
     workers: int,
 ) -> GroupScores:
-    """Accuracy over the rows whose reference is one of the classes; each process sorts a share.
+    """Accuracy over the rows whose reference is one of the classes, distributed over processes.
 
     Args:
         sources: each row's image.
@@ -184,7 +183,7 @@ def zero_shot_group(
 
 
 def rows_of_class(rows: Sequence[PredictionRow], names: Sequence[str]) -> dict[int, str]:
-    """The class of each row whose references name one, and only one, after normalisation."""
+    """Class of each row whose references name exactly one, after normalisation."""
     known = {normalise_answer(name): name for name in names}
     found: dict[int, str] = {}
     for index, row in enumerate(rows):
@@ -197,7 +196,7 @@ def rows_of_class(rows: Sequence[PredictionRow], names: Sequence[str]) -> dict[i
 def _outcomes(
     aligned: AlignmentModel, rows: Sequence[Row], classes: Classes, *, batch_size: int, workers: int
 ) -> Iterator[Outcome]:
-    """The nearest class of each row's image, in order, with the cosine of every class."""
+    """Nearest class of each row's image, in order, with the cosine of every class."""
     sources = {row.sample.id: row.sample.image for row in rows}  # in order of first use
     found = _scores(
         aligned, list(sources.values()), classes, batch_size=batch_size, workers=workers
@@ -228,7 +227,7 @@ def _scores(
     batch_size: int,
     workers: int,
 ) -> Iterator[Mapping[str, float] | ImageError]:
-    """For each source the cosine of every class, or why it cannot be decoded."""
+    """Per source the cosine of every class, or its decoding error."""
     vectors = classes.vectors(aligned)
     collator = aligned.loaded.collator
     for pixels, problems in pixel_chunks(collator, sources, size=batch_size, workers=workers):

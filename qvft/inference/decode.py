@@ -1,4 +1,4 @@
-"""From encoded images and prompts to generated text.
+"""Generates text from encoded images and prompts.
 
 Shape letters: B rows.
 """
@@ -21,23 +21,23 @@ from qvft.models.forward_stages import generate
 from qvft.recipe.refused_settings import refusal
 
 WIDTH_STEP = 8
-"""Rows are padded to a multiple of this many tokens, so that a run has few shapes of batches."""
+"""Rows are padded to a multiple of this many tokens, to limit the number of batch shapes."""
 
 MOST_WAITING = 8
-"""Batches' worth of rows that may wait for company of their width."""
+"""Maximum number of waiting rows, in batches."""
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """A row ready to be answered.
+    """A row ready for generation.
 
     Attributes:
-        number: its place among the rows asked.
-        kind: what is asked for.
-        ids: tokens of its prompt, image tokens included.
-        image: what its image's rows share, from `encoding.encoded_images`.
-        prompt: the words of the prompt.
-        shared: how many of its tokens its image's prefix holds, never all; 0 without a prefix.
+        number: row number.
+        kind: `caption` or `question`.
+        ids: prompt tokens, including image tokens.
+        image: its encoded image, from `encoding.encoded_images`.
+        prompt: text of the prompt.
+        shared: number of its tokens in the image's KV cache prefix, never all; 0 without one.
     """
 
     number: int
@@ -49,17 +49,17 @@ class Prompted:
 
     @property
     def width(self) -> int:
-        """Its tokens rounded up to `WIDTH_STEP`."""
+        """Number of tokens, rounded up to `WIDTH_STEP`."""
         return -(-len(self.ids) // WIDTH_STEP) * WIDTH_STEP
 
     @property
     def shape(self) -> tuple[Kind, int, bool]:
-        """What rows of one batch have in common: kind, width, and whether a prefix is at hand."""
+        """Batching key: kind, width, and whether there is a KV cache prefix."""
         return self.kind, self.width, self.shared > 0
 
 
 class Waiting:
-    """Rows that wait for company of equal shape.
+    """Groups rows of equal shape into batches.
 
     Args:
         batch_size: rows decoded together.
@@ -70,10 +70,10 @@ class Waiting:
         self._groups: dict[tuple[Kind, int, bool], list[Prompted]] = {}
 
     def add(self, row: Prompted) -> list[Prompted]:
-        """The batch that leaves now that `row` has come; empty if none does.
+        """Adds a row; returns a batch that is ready, or an empty one.
 
-        A batch leaves as soon as it is full. When `MOST_WAITING` batches' worth of rows wait, those
-        whose first has waited longest leave as they are.
+        A batch is ready when it is full. When more than `MOST_WAITING` batches of rows are waiting,
+        the oldest group is returned as it is.
         """
         group = self._groups.setdefault(row.shape, [])
         group.append(row)
@@ -84,7 +84,7 @@ class Waiting:
         return []
 
     def rest(self) -> list[list[Prompted]]:
-        """The batches of all that still wait."""
+        """Batches of all waiting rows."""
         groups, self._groups = self._groups, {}
         return list(groups.values())
 
@@ -96,14 +96,14 @@ def generate_texts(
     batch: Sequence[Prompted],
     generation: Mapping[str, Any],
 ) -> list[tuple[str, ...]]:
-    """What the model says to each row of a batch.
+    """Generates texts for the rows of a batch.
 
     Args:
         model: with its trained weights in place, in evaluation mode.
-        collator: holds the template, and what the Q-Former reads.
+        collator: has the prompt template, and the Q-Former's tokenizer.
         batch: B rows of one shape.
-        generation: fields of `transformers.GenerationConfig`. Lengths count new tokens only:
-            the image's tokens are not among them.
+        generation: fields of `transformers.GenerationConfig`. Lengths count new tokens only,
+            without image tokens.
 
     Returns:
         B tuples of `num_return_sequences` texts (one unless set) up to the stop token, without the
@@ -135,8 +135,7 @@ def generate_texts(
     try:
         new_ids = generated(generation)
     except Exception as error:
-        # Values and combinations of GenerationConfig are checked by transformers as it generates,
-        # and some break it. Without a limit of its own it would write hundreds of tokens.
+        # transformers checks GenerationConfig only during generation, and some values break it.
         few = {"max_new_tokens": 1, "do_sample": False}
         attempt = lambda some: generated({**few, **some})  # noqa: E731
         found = refusal(error, generation, attempt, key=lambda name: f"decoding: {name}")
@@ -151,10 +150,11 @@ def generate_texts(
 def _padded(
     batch: Sequence[Prompted], template: PromptTemplate, *, front: int
 ) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask` of a batch, with padding behind `front` tokens of each row.
+    """`input_ids` and `attention_mask` of a batch, with padding after the first `front` tokens of
+    each row.
 
-    Rows of image tokens have some in front even where nothing is shared: transformers 5.23 lets a
-    repetition penalty pass over as many new tokens as there is padding at the left edge.
+    Rows with image tokens begin with some of them even without a shared prefix: in transformers
+    5.23 a repetition penalty skips as many new tokens as there is padding on the left.
     """
     first = torch.tensor([row.ids[:front] for row in batch], dtype=torch.long)
     rest = pad_rows(

@@ -1,4 +1,4 @@
-"""Work of several processes: each does its share, and each ends up with all that was found."""
+"""Distributed inference: splits work over ranks and gathers the results."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def predict_shared(
     images: Sequence[Sample] | None = None,
     **settings: Any,
 ) -> Iterator[tuple[int, str]]:
-    """As `predict_rows`: every row once, in every process; under one process it is that.
+    """As `predict_rows`, with rows divided among ranks; every rank yields every row once.
 
-    Rows of an image stay in one process, since it is encoded once for them. A process yields its
-    own rows as they finish, then waits for the others'.
+    Rows of an image stay on one rank, which encodes it once. A rank yields its own rows as they
+    finish, then all-gathers the others'.
 
     Raises:
-        ImageError: an image is unusable, whichever process has met it.
+        ImageError: an image is unusable, on any rank.
     """
     state = processes()
     if state.num_processes == 1:
@@ -58,7 +58,7 @@ def predict_shared(
             answers.append((mine[place], text))
             yield answers[-1]
     except ImageError as error:
-        problem = error  # told to the others, which would wait for this process's answers
+        problem = error  # sent to the other ranks, which would wait for this one's results
     for rank, found in enumerate(_from_all(answers, problem)):
         if rank != state.process_index:
             yield from found
@@ -70,18 +70,18 @@ def chunks_shared(
     *,
     size: int,
 ) -> list[Found]:
-    """What `work` finds of each chunk of the items, in order, in every process.
+    """Results of `work` for each chunk of the items, in order, on every rank.
 
-    A process works on every n-th chunk. Chunks are those of one process, so that what is found of
-    them is the same to the last bit.
+    A rank computes every n-th chunk. Chunks do not depend on the number of ranks, so results are
+    bit-identical.
 
     Args:
-        work: finds something of each of a process's chunks, in order. It is sent to the others, so
-            that tensors should be on the CPU and no views.
-        size: items of a chunk; the last may have fewer.
+        work: computes the results of a rank's chunks, in order. They are sent to other ranks, so
+            tensors should be on the CPU and not views.
+        size: items per chunk; the last may have fewer.
 
     Raises:
-        ImageError: as `work`, whichever process has met it.
+        ImageError: as `work`, on any rank.
     """
     state = processes()
     world = state.num_processes
@@ -91,13 +91,13 @@ def chunks_shared(
     try:
         found = list(work(chunks[state.process_index :: world]))
     except ImageError as error:
-        problem = error  # told to the others, which would wait for what this process finds
+        problem = error  # sent to the other ranks, which would wait for this one's results
     gathered = _from_all(found, problem)
     return [gathered[number % world][number // world] for number in range(len(chunks))]
 
 
 def _from_all(mine: list[Found], problem: ImageError | None) -> list[list[Found]]:
-    """What each process found, by rank; raises what one of them met."""
+    """All-gathers results by rank; raises the error of any rank."""
     gathered = all_gather_object((mine, problem))
     for _, error in gathered:
         if error is not None:
@@ -106,10 +106,10 @@ def _from_all(mine: list[Found], problem: ImageError | None) -> list[list[Found]
 
 
 def share(image_ids: Sequence[str], *, rank: int, world: int) -> list[int]:
-    """Numbers of the rows that a process answers: those of every `world`-th image, in order.
+    """Row numbers of this rank: those of every `world`-th image, in order.
 
     Args:
-        image_ids: of the image that each row is shown.
+        image_ids: image id of each row.
     """
     order = {name: number for number, name in enumerate(dict.fromkeys(image_ids))}
     return [number for number, name in enumerate(image_ids) if order[name] % world == rank]

@@ -1,4 +1,4 @@
-"""From image sources to what their rows share: decoded in workers, each encoded once.
+"""Encodes images for inference: decoded in workers, each image encoded once.
 
 Shape letters: I images.
 """
@@ -21,12 +21,11 @@ from qvft.models.forward_stages import decode_prefix, encode_features, encode_im
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an image's rows share, each in memory of its own, so that it can be let go alone.
+    """What an image's rows share, in its own memory, so that it can be freed separately.
 
     Attributes:
         states: from `forward_stages.encode_features`.
-        prefix: the decoder's keys and values, `forward_stages.decode_prefix`; None where each row
-            computes its own.
+        prefix: KV cache of the prefix, from `forward_stages.decode_prefix`; None if not shared.
     """
 
     states: Tensor
@@ -43,17 +42,16 @@ def encoded_images(
     head: Sequence[int] = (),
     shared: Collection[int] = (),
 ) -> Iterator[Encoded | ImageError]:
-    """What an image's rows share, of each source in order, or why the image cannot be decoded.
+    """Encodes each source, in order; yields the encoded image or its error.
 
     Args:
         model: in evaluation mode.
-        collator: decodes, resizes and normalises, or has features at hand; then every image has
-            been read before.
-        sources: each encoded once; an unusable one stops none of the others.
+        collator: decodes and preprocesses images, or has cached features.
+        sources: image sources, each encoded once; unusable ones are reported, not raised.
         batch_size: images encoded together.
-        workers: processes that decode; 0 decodes in this one.
-        head: tokens that rows begin with, for `forward_stages.decode_prefix`.
-        shared: numbers of the sources that have a prefix decoded.
+        workers: decoding processes; 0 decodes in this one.
+        head: tokens of the common prefix, for `forward_stages.decode_prefix`.
+        shared: indices of the sources that get a KV cache prefix.
     """
     number = 0
     for states, problems in _chunks(model, collator, sources, batch_size, workers):
@@ -76,7 +74,7 @@ def encoded_images(
 def _prefixes(
     model: PreTrainedModel, states: Tensor | None, head: Sequence[int], sharing: Sequence[bool]
 ) -> Iterator[Tensor | None]:
-    """The prefix of each image that shares one, decoded together."""
+    """KV cache prefixes of the images that share one, computed as a batch."""
     if not any(sharing):
         return iter([None] * len(sharing))
     assert states is not None, "an image that shares is usable"
@@ -91,7 +89,7 @@ def _chunks(
     size: int,
     workers: int,
 ) -> Iterator[tuple[Tensor | None, Sequence[ImageError | None]]]:
-    """States (I, ...) of the usable images of each chunk, and for every image what is wrong."""
+    """States (I, ...) of the usable images of each chunk, and every image's error or None."""
     states: Tensor | None
     if collator.features is not None:
         for start in range(0, len(sources), size):

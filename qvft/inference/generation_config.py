@@ -1,4 +1,4 @@
-"""From decoding settings to checked `GenerationConfig` fields."""
+"""Validates decoding settings and builds a `GenerationConfig`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qvft.recipe.schema import Decode, Recipe
 
 logger = get_logger("qvft.generation")
 
-# What the prompt template decides: where a text ends, and what pads it.
+# Set by the prompt template: stop and padding tokens.
 _OF_TEMPLATE = ("eos_token_id", "pad_token_id", "bos_token_id")
 _OF_IMAGE = "counts the image's tokens too"
 # Why a field is refused, and what to use instead.
@@ -34,11 +34,11 @@ _SEVERAL = "num_return_sequences"
 def generation_fields(
     recipe: Recipe, fields: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """`GenerationConfig` fields by kind of text.
+    """`GenerationConfig` fields for captions and for questions.
 
     Args:
-        recipe: says how captions and answers are decoded.
-        fields: laid over both.
+        recipe: decoding settings of captions and answers.
+        fields: override both.
 
     Raises:
         RecipeError: an unknown field, one that counts the image's tokens, or a value or combination
@@ -55,9 +55,9 @@ def generation_fields(
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """The fields of a `generation_config.json`, or of the folder that holds one.
+    """The fields of a `generation_config.json`, or of a folder with one.
 
-    Token ids are left out, since the prompt template sets them, and so is what is null.
+    Without token ids, which the prompt template sets, and null values.
 
     Raises:
         DataError: it cannot be read.
@@ -81,7 +81,7 @@ def check_fields(fields: Mapping[str, Any], where: str) -> None:
     """Checks names of `GenerationConfig` fields.
 
     Args:
-        where: what stands in front of a name, e.g. `eval.caption.arguments.`.
+        where: prefix of a name in messages, e.g. `eval.caption.arguments.`.
 
     Raises:
         RecipeError: an unknown field, one that counts the image's tokens, or one that qvft sets.
@@ -94,7 +94,7 @@ def check_fields(fields: Mapping[str, Any], where: str) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise RecipeError(
-                "is no field of transformers.GenerationConfig",
+                "is not a field of transformers.GenerationConfig",
                 where=f"{where}{name}",
                 do=f'did you mean "{near[0]}"?' if near else None,
             )
@@ -120,7 +120,7 @@ def _fields(decode: Decode, where: str, over: Mapping[str, Any]) -> dict[str, An
 
 
 def _require_valid(fields: Mapping[str, Any], kind: str) -> None:
-    """Refuses what transformers refuses without a model, and says which fields have no effect."""
+    """Runs the checks of transformers that need no model, and names fields without effect."""
     for name in ("num_beams", "max_new_tokens"):
         value = fields.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -1,4 +1,4 @@
-"""Decoding settings tried on the bundled model, before a large one is loaded for them."""
+"""Tries decoding settings on the bundled tiny model before a large one is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qvft.recipe.schema import Decode, Recipe
 from qvft.setup.model import base_model, base_of, require_positions
 
 _UNTRIED = {"max_new_tokens", "num_beams", "do_sample", "length_penalty"}
-"""Fields whose values are checked without a model; alone they are no reason for a trial."""
+"""Fields whose values are checked without a model, so they need no trial."""
 _NEW_TOKENS = 4
 
 
@@ -35,12 +35,12 @@ def tried_fields(
     *,
     where: str = "command line: --",
 ) -> dict[str, dict[str, Any]]:
-    """`generation_fields` that fit the model's positions and with which `generate` works.
+    """`generation_fields`, checked against the model's positions and with a trial of `generate`.
 
     Args:
-        recipe, fields: as of `generation_fields`.
-        base: the model that is going to be asked; only its configuration is looked at.
-        where: what stands in front of a name of `fields`.
+        recipe, fields: as in `generation_fields`.
+        base: the model for inference; only its configuration is used.
+        where: prefix of names of `fields` in messages.
 
     Raises:
         RecipeError: transformers refuses a field, or fails because of it; the message names it.
@@ -75,7 +75,7 @@ def _key(decode: Decode, section: str, over: Mapping[str, Any], where: str) -> C
 def _try(
     kind: Kind, settings: Mapping[str, Any], given: Mapping[str, Any], key: Callable[[str], str]
 ) -> None:
-    """Asks the bundled model twice about one image with the settings, and if need be with fewer."""
+    """Runs the tiny model twice on one image with the settings, and if it fails with fewer."""
     recipe = parse_recipe({"name": "trial", "model": {"id": TINY_ID, "dtype": "float32"}})
     loaded = base_model(recipe, base_of(recipe))
     sample = Sample("", ImageInMemory(Image.new("RGB", (8, 8))))
@@ -89,7 +89,7 @@ def _try(
             predict_texts(
                 loaded.model, loaded.collator, rows, generation=generation, batch_size=2, workers=0
             )
-        except RecipeError as error:  # it does not know how the user wrote the field
+        except RecipeError as error:  # the user's spelling of the field is unknown here
             raise error.__cause__ or error from None
 
     level = transformers.utils.logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""Rows in, texts out: batched generation over images and questions."""
+"""Batched inference: rows of images and questions to generated texts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from qvft.log import stderr
 from qvft.models.forward_stages import continues_prefix
 
 HEAD_ROWS = 64
-"""Rows that are asked what all begin with; a row that begins otherwise shares less."""
+"""Rows used to find the common prefix; a row with another prefix shares less."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a row: its number and either its texts or why its image is unusable.
+    """Result of a row: its number and its texts, or the error of its image.
 
-    `scores` go with texts that were chosen among classes.
+    `scores` belong to zero-shot classification.
     """
 
     number: int
@@ -49,17 +49,16 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """The outcome of every row, as batches finish.
 
-    Images are decoded in workers and encoded once each, in the order in which rows first name
-    them; what they share is kept until the last is answered. Rows of equal shape are
-    decoded together. An image whose rows stand close together has its keys and values in the
-    decoder computed once for them, see `_near_rows`.
+    Images are decoded in workers and encoded once each, in order of first use, and kept until their
+    last row is done. Rows of equal shape are batched. The KV cache of an image's prefix is computed
+    once if its rows are close together, see `_near_rows`.
 
     Args:
-        images: the sample whose image each row is shown; None: its own.
+        images: the sample whose image each row uses; None: its own.
         generation: `GenerationConfig` fields by kind, `caption` and `question`.
         batch_size: images encoded, and rows decoded, together.
-        workers: processes that decode images.
-        label: of the progress bar.
+        workers: image decoding processes.
+        label: label of the progress bar.
     """
     shown = images if images is not None else [row.sample for row in rows]
     waiting = Waiting(batch_size=batch_size)
@@ -68,7 +67,7 @@ def outcomes(
         texts = generate_texts(model, collator, batch, generation[batch[0].kind])
         return [Outcome(row.number, said) for row, said in zip(batch, texts, strict=True)]
 
-    # Where nobody watches, a bar would fill the log with blank lines.
+    # Without a terminal, a progress bar would fill the log with blank lines.
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(label, total=len(rows))
         within = batch_size * MOST_WAITING
@@ -128,7 +127,7 @@ def _prompted(
     workers: int,
     within: int,
 ) -> Iterator[Prompted | Outcome]:
-    """Each row with its encoded image, in order; an outcome where the image is unusable."""
+    """Each row with its encoded image, in order; an outcome if the image is unusable."""
     last_use = {sample.id: number for number, sample in enumerate(shown)}
     sources = {sample.id: sample.image for sample in shown}  # in order of first use
     near = _near_rows(shown, within)
@@ -153,18 +152,17 @@ def _prompted(
         else:
             ids = collator.template.encode(row.kind, question=row.question).ids
             prompt = collator.template.prompt_text(row.kind, row.question)
-            # Something must be left to go through the decoder.
+            # At least one token must go through the decoder.
             shared = 0 if found.prefix is None else _alike(head, ids[:-1])
             yield Prompted(number, row.kind, ids, found, prompt, shared)
 
 
 def _near_rows(shown: Sequence[Sample], within: int) -> set[str]:
-    """Images of several rows, the last fewer than `within` rows after the first.
+    """Images with several rows, the last fewer than `within` rows after the first.
 
-    An image of one row has nothing to share: its prefix would be a decoder's pass of its own. One
-    whose rows stand far apart would hold memory (`prefix_cache.keys_values` says how much) for
-    long. So at most `within` images between their first row and their last have a prefix in
-    memory, besides those of one chunk that is encoded ahead and of the rows that wait.
+    An image with one row has nothing to share. One whose rows are far apart would keep its KV cache
+    (size: see `prefix_cache.keys_values`) in memory for long. So at most `within` images, plus one
+    chunk encoded ahead and those of waiting rows, have a prefix in memory.
     """
     last = {sample.id: number for number, sample in enumerate(shown)}
     first = {sample.id: number for number, sample in reversed(list(enumerate(shown)))}
@@ -172,13 +170,13 @@ def _near_rows(shown: Sequence[Sample], within: int) -> set[str]:
 
 
 def _head(collator: Collator, rows: Sequence[Row]) -> tuple[int, ...]:
-    """Tokens that rows begin with: image tokens, `</s>`, and words that all prompts begin with."""
+    """Common prefix of rows: image tokens, `</s>`, and common first words of all prompts."""
     asked = rows[:: -(-len(rows) // HEAD_ROWS)]
     texts = [collator.template.encode(row.kind, question=row.question).ids for row in asked]
     return reduce(lambda head, ids: head[: _alike(head, ids)], texts)
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two rows begin with alike."""
+    """Length of the common prefix of two rows."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -1,4 +1,4 @@
-"""From a command line to prediction: the fields it sets, and the rows it writes."""
+"""`qvft predict`: parses GenerationConfig fields and writes predictions to a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qvft.setup.resolve_model import ResolvedModel, resolve_model
 
 
 def field_options(further: Sequence[str]) -> dict[str, Any]:
-    """`--num_beams 5` and `--num_beams=5` as `GenerationConfig` fields.
+    """Parses `--num_beams 5` and `--num_beams=5` as `GenerationConfig` fields.
 
     Raises:
         RecipeError: an option without a value, or a name that is no such field.
@@ -53,18 +53,18 @@ def predict_lines(
     batch_size: int,
     workers: int,
 ) -> Iterator[str]:
-    """One line of JSON a row, in order, see `prediction_file.line_of`.
+    """One line of JSON per row, in order, see `prediction_file.line_of`.
 
     Args:
         model: run folder, model folder or hub id.
         rows: from `resolve_inputs`.
-        fields: `GenerationConfig` fields laid over the model's own decoding.
-        overrides: laid over the model's recipe.
+        fields: `GenerationConfig` fields, override the model's.
+        overrides: override the model's recipe.
         batch_size: rows decoded together.
         workers: processes that decode images.
 
     Raises:
-        UserError: the model is not there or does not fit, or a field's value is refused.
+        UserError: the model is not found or does not fit, or a field's value is refused.
     """
     opened = resolve_model(model, overrides=overrides)
     tried_fields(opened.recipe, base_of(opened.recipe), fields)  # before the weights are loaded
@@ -77,7 +77,7 @@ def predict_lines(
 
 @dataclass(frozen=True)
 class Written:
-    """What a prediction wrote: rows in all, of these before, and errors among the new ones."""
+    """Counts of a prediction: total rows, rows from before, and errors among the new ones."""
 
     rows: int
     before: int
@@ -95,14 +95,14 @@ def predict_to_file(
     batch_size: int,
     workers: int,
 ) -> Written:
-    """Writes `predict_lines` to a file as they come.
+    """Writes `predict_lines` to a file as they are generated.
 
     Args:
-        resume: go on after the rows that stand in `out`; without it, a finished file is replaced
-            and an unfinished one refused.
+        resume: continue after the rows in `out`; otherwise a finished file is replaced and an
+            unfinished one refused.
 
     Raises:
-        UserError: as `predict_lines`, or `out` does not go with what is asked.
+        UserError: as `predict_lines`, or `out` is from another job.
     """
     opened = resolve_model(model, overrides=overrides)
     settings = {
@@ -130,17 +130,17 @@ def predict_to_file(
 
 
 def identity(model: str, opened: ResolvedModel) -> dict[str, Any]:
-    """What an output file says of the model it was made with, so that rows of two never mix.
+    """Identity of the model in an output file's settings, so that rows of two models never mix.
 
     Args:
-        model: as the user named it.
+        model: the user's name for it.
     """
     name = str(Path(model).resolve()) if Path(model).exists() else model
     return {"model": name, "weights": _weights(opened)}
 
 
 def _weights(opened: ResolvedModel) -> dict[str, str]:
-    """What tells weights apart, cheaply: hashes of the adapter, sizes and times of the base."""
+    """Cheap identity of the weights: hashes of the adapter, sizes and times of the base."""
     found = {}
     for path in weight_files(base_of(opened.recipe)):
         status = path.stat()

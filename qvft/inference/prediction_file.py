@@ -1,4 +1,4 @@
-"""The JSONL that prediction writes: rows in the order asked for, and going on after a stop."""
+"""Prediction JSONL: rows in input order, resumable after an interruption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETTINGS_SUFFIX = ".settings.json"
 
 
 def in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """The outcomes by their number, 0, 1, 2, ...; each is held until those before it have come."""
+    """The outcomes sorted by number, yielded as soon as possible."""
     early: dict[int, Outcome] = {}
     due = 0
     for outcome in outcomes:
@@ -31,9 +31,8 @@ def in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
 def line_of(row: Row, outcome: Outcome) -> str:
     """A row of the output as JSON.
 
-    `image`; `id` and `question` where there are any; `text`, or `error` where the image is
-    unusable; `texts` beside `text`, which is the first of them, where several were asked for;
-    `scores` where it was chosen among classes.
+    `image`; `id` and `question`, if any; `text`, or `error` if the image is unusable; `texts`
+    besides `text`, the first of them, with several return sequences; `scores` for classification.
     """
     content: dict[str, Any] = _named(row)
     if outcome.error is not None:
@@ -48,21 +47,21 @@ def line_of(row: Row, outcome: Outcome) -> str:
 
 
 def _named(row: Row) -> dict[str, Any]:
-    """What a line says of the row itself."""
+    """The input fields of a line."""
     own_id = {"id": row.id} if row.id else {}
     asked = {} if row.question is None else {"question": row.question}
     return {**own_id, "image": row.sample.image.name, **asked}
 
 
 class PredictionFile:
-    """An output file that grows line by line.
+    """An output file that is written line by line.
 
-    `PATH.settings.json` beside it says how its rows are made, so that rows of two jobs never mix.
+    `PATH.settings.json` records how its rows were made, so that rows of two jobs never mix.
 
     Args:
         path: the JSONL file.
-        rows: every row asked for, in order.
-        settings: what makes the texts: model, weights, prompts, decoding. JSON values.
+        rows: all input rows, in order.
+        settings: model, weights, prompts, decoding, as JSON values.
     """
 
     def __init__(self, path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
@@ -71,10 +70,10 @@ class PredictionFile:
         self._beside = path.with_name(path.name + SETTINGS_SUFFIX)
 
     def refuse_what_would_be_lost(self) -> None:
-        """Checks that a file which is about to be replaced is a finished one of ours.
+        """Checks that a file to be replaced is a finished one of ours.
 
         Raises:
-            DataError: it is unfinished, or holds something else.
+            DataError: it is unfinished, or another file.
         """
         if not self.path.is_file() or not self.path.stat().st_size:
             return
@@ -83,14 +82,14 @@ class PredictionFile:
             raise DataError(
                 f"{_lines(self.path)} rows of a run that was stopped",
                 where=str(self.path),
-                do=f"go on with --resume, or remove it and {self._beside.name}",
+                do=f"continue with --resume, or remove it and {self._beside.name}",
             )
 
     def finished_rows(self) -> int:
-        """How many rows, from the first on, stand in the file; a torn last line is cut off.
+        """Number of leading rows already in the file; a partial last line is truncated.
 
         Raises:
-            DataError: the file holds other rows than those asked for, or rows made otherwise.
+            DataError: the file has other rows, or rows of another job.
         """
         if not self.path.is_file() or not self.path.stat().st_size:
             return 0
@@ -102,7 +101,7 @@ class PredictionFile:
                     where=str(self.path),
                     do="repeat the settings, or write to another file",
                 )
-        # A last part without an end is a line that was cut short.
+        # A last line without line break is incomplete.
         lines = self.path.read_bytes().split(b"\n")[:-1]
         for number, line in enumerate(lines):
             self._require_row(number, line)
@@ -126,7 +125,7 @@ class PredictionFile:
             content = json.loads(line)
             named = {k: v for k, v in content.items() if k in ("id", "image", "question")}
         except (ValueError, AttributeError) as error:
-            raise DataError("is no row of a prediction", where=where) from error
+            raise DataError("is not a row of a prediction", where=where) from error
         if named != wanted:
             raise DataError(
                 f"is about {named}",
@@ -136,22 +135,22 @@ class PredictionFile:
             )
 
     def write(self, outcomes: Iterable[Outcome], *, finished: int = 0) -> int:
-        """Writes the outcomes of the rows after the first `finished`, each as it comes in order.
+        """Writes the outcomes of the rows after the first `finished`, in order, as they come.
 
-        With `finished` 0 an earlier file is replaced, once the first outcome is there.
+        With `finished` 0 an earlier file is replaced, at the first outcome.
 
         Returns:
-            How many of them are errors.
+            The number of errors.
 
         Raises:
-            FailedError: the disk is full or the file has gone; what is written stays.
+            FailedError: the disk is full or the file is gone; written rows stay.
         """
         ordered = in_order(outcomes)
         first = list(itertools.islice(ordered, 1))
         errors = 0
         try:
             if not finished:
-                # Emptied first: settings beside rows that were made otherwise would vouch for them.
+                # Emptied first, so that new settings never describe old rows.
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.path.open("w").close()
             write_json(self._beside, {"finished": False, "settings": self.settings})
@@ -164,14 +163,12 @@ class PredictionFile:
             self.mark_finished()
         except OSError as error:
             raise FailedError(
-                f"{self.path}: cannot be written ({error.strerror}); go on with --resume"
+                f"{self.path}: cannot be written ({error.strerror}); continue with --resume"
             ) from error
         return errors
 
     def mark_finished(self) -> None:
-        """Notes that the file holds every row; a run that was killed before it did so has none
-        left to write.
-        """
+        """Marks the file as complete."""
         write_json(self._beside, {"finished": True, "settings": self.settings})
 
 

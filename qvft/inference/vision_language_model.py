@@ -1,4 +1,4 @@
-"""A model to be asked: captions and answers from Python, and what `qvft.predict` stands on."""
+"""`VisionLanguageModel`: captions and answers from Python."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ OnBadImage = Literal["error", "skip"]
 
 
 def load_model(name: str | Path) -> VisionLanguageModel:
-    """A model in evaluation mode, on the GPU where there is one.
+    """Loads a model for inference, on the GPU if there is one.
 
     Args:
         name: run folder, merged or other model folder, or hub id. Prompts, lengths and decoding are
-            those the run was trained with, where the name knows of a run.
+            those of its training run, if known.
 
     Raises:
-        UserError: no such model, or it does not fit.
+        UserError: the model is not found or does not fit.
     """
     return VisionLanguageModel(resolve_model(str(name)))
 
@@ -46,7 +46,7 @@ class VisionLanguageModel:
     """Captions images and answers questions about them.
 
     Args:
-        opened: from `resolve_model`; the weights are loaded here.
+        opened: from `resolve_model`; loads the weights.
 
     Attributes:
         name: the run, folder or hub id it was loaded from.
@@ -66,17 +66,17 @@ class VisionLanguageModel:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The model of transformers, with LoRA layers in its decoder where it has any."""
+        """The transformers model, with LoRA layers in its decoder if it has any."""
         return self.loaded.model
 
     @property
     def peft_model(self) -> PeftModel | None:
-        """PEFT's wrapper around `model`; None where there is no LoRA, as in a merged model."""
+        """PEFT's wrapper around `model`; None without LoRA, as in a merged model."""
         return self.loaded.handle
 
     @property
     def processor(self) -> Any:
-        """The processor of transformers: tokenizer and image processor."""
+        """The transformers processor: tokenizer and image processor."""
         return self.loaded.processor
 
     def caption(
@@ -95,17 +95,17 @@ class VisionLanguageModel:
             images: paths, Pillow images, the bytes of image files, or arrays (height, width) or
                 (height, width, 3 or 4) of uint8, 0 to 255, as Pillow makes them.
             batch_size: images captioned together.
-            workers: processes that decode the images; 0 decodes in this one.
+            workers: image decoding processes; 0 decodes in this one.
             on_bad_image: `error` raises at an image that cannot be decoded, `skip` gives None.
-            seed: of sampling; None takes the model's own, so that the same call says the same.
+            seed: seed of sampling; None: the recipe's, so that calls are reproducible.
             generation: fields of `transformers.GenerationConfig` laid over the model's own
                 decoding, e.g. `num_beams=5`. With `num_return_sequences` above 1 each caption
                 becomes a list of that many.
 
         Raises:
             ImageError: an image cannot be decoded.
-            DataError: something else than an image or path.
-            RecipeError: a field that is none, or that transformers refuses.
+            DataError: an unsupported image type.
+            RecipeError: an unknown field, or one that transformers refuses.
         """
         rows = [_row(source, None) for source in _sources(images)]
         texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
@@ -122,16 +122,16 @@ class VisionLanguageModel:
         seed: int | None = None,
         **generation: Any,
     ) -> Text | list[Text]:
-        """The answer to each question about its image; a single one for one image and one question.
+        """Answers each question about its image; one answer for one image and one question.
 
         Args:
             images: as in `caption`.
             questions: one for each image; or one for all images; or any number about one image.
-                However often an image stands in the list, it is encoded once.
+                Repeated images are encoded once.
             batch_size: as in `caption`, like `workers`, `on_bad_image`, `seed` and `generation`.
 
         Raises:
-            DataError: as many questions as images were expected.
+            DataError: numbers of questions and images differ.
             ImageError, RecipeError: as `caption`.
         """
         sources = _sources(images)
@@ -161,10 +161,10 @@ class VisionLanguageModel:
         batch_size: int,
         workers: int,
     ) -> Iterator[Outcome]:
-        """What comes of each row, as batches finish; prompts that are cut are counted first.
+        """The outcome of each row, as batches finish; truncated prompts are counted first.
 
         Raises:
-            DataError: cleaning leaves nothing of a question.
+            DataError: a question is empty after cleaning.
         """
         generation = generation_fields(self.recipe, fields)
         most = max(settings["max_new_tokens"] for settings in generation.values())

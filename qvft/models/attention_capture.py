@@ -1,7 +1,7 @@
-"""What the attention of a pass is, for every family, and how modules are watched to get it.
+"""Captures attention weights of a forward pass with hooks, for every model family.
 
-Attention kernels such as sdpa do not hand their weights out, so a model whose parts take one
-attends eagerly for the pass and as before after it.
+Attention kernels such as sdpa do not return weights, so the model is switched to eager attention
+for the pass.
 
 Shape letters: B rows, L row length, K things read, Q query tokens, P patches, W Q-Former width,
 N layers in which the text reads, M cross-attention layers of the Q-Former.
@@ -20,23 +20,22 @@ from transformers import PreTrainedModel
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention weights of a pass, averaged over heads, in float32; rows sum to 1.
+    """Attention weights of a forward pass, averaged over heads, in float32; rows sum to 1.
 
     Attributes:
-        text: (N, B, L, K) from each position of a row to each of the K things that it reads.
-        is_query: (B, K) which of them are query tokens: Q in each row, in the Q-Former's order.
+        text: (N, B, L, K) from each position of a row to each of its K keys.
+        is_query: (B, K) which keys are query tokens: Q in each row, in the Q-Former's order.
         cross: (M, B, Q, P) from each query token to the patches, row by row from the top left, or
             (M, B, Q, P + 1) with the class token in front.
         has_class_token: whether the class token is in `cross`.
         grid: rows and columns of patches.
-        queries: (B, Q, W) what the Q-Former made of the query tokens.
-        reading: what `text` is, in words.
-        limit: what else has to be known of `text` to read a map of it, in words.
-        text_layers: (N,) numbers of the layers in which the text reads, from 0.
-        cross_layers: (M,) numbers of the Q-Former's layers that look at the image, from 0.
-        features: (B, P, W) the patches, where they and the queries lie in one space, so that the
-            cosine of a query with a patch means something; the first query is a context token
-            then.
+        queries: (B, Q, W) query outputs of the Q-Former.
+        reading: description of `text`.
+        limit: caveat for heatmaps of `text`.
+        text_layers: (N,) layers in which the text attends to them, from 0.
+        cross_layers: (M,) Q-Former layers with cross-attention to the image, from 0.
+        features: (B, P, W) patches, if they share a space with the queries, so that cosine
+            similarities are meaningful; the first query is then a context token.
     """
 
     text: Tensor
@@ -54,22 +53,22 @@ class Attention:
 
 @contextmanager
 def eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Lets a model and all models in it attend eagerly, and afterwards as each did before.
+    """Context manager: eager attention in a model and all nested models.
 
-    Weights are not touched, so that quantised ones stay as they are.
+    Weights are not touched, so quantized ones stay valid.
     """
     before = attention_kernels(model)
     model.set_attn_implementation("eager")
     try:
         yield
     finally:
-        # From the outermost inwards, since setting a model sets those in it too.
+        # Outermost first, since setting a model also sets nested ones.
         for name, kernel in before.items():
             cast(PreTrainedModel, model.get_submodule(name)).set_attn_implementation(kernel)
 
 
 def attention_kernels(model: PreTrainedModel) -> dict[str, str]:
-    """Attention kernel by module name, of the model ("") and each model in it, outer ones first."""
+    """Attention kernel by module name, of the model ("") and each nested model, outer first."""
     return {
         name: module.config._attn_implementation
         for name, module in model.named_modules()
@@ -79,7 +78,7 @@ def attention_kernels(model: PreTrainedModel) -> dict[str, str]:
 
 @contextmanager
 def watched(module: nn.Module, watch: Callable[[Any], None]) -> Iterator[None]:
-    """Shows what a module returns to `watch`."""
+    """Context manager: passes a module's output to `watch`."""
     handle = module.register_forward_hook(lambda module, inputs, output: watch(output))
     try:
         yield
@@ -88,5 +87,5 @@ def watched(module: nn.Module, watch: Callable[[Any], None]) -> Iterator[None]:
 
 
 def over_heads(weights: Tensor) -> Tensor:
-    """(B, L, K) in float32, of an attention module's weights (B, heads, L, K)."""
+    """Mean over heads (B, L, K) in float32 of attention weights (B, heads, L, K)."""
     return weights.float().mean(dim=1)

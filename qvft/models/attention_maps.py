@@ -1,7 +1,6 @@
-"""The attention of a forward pass, for whichever family: which patches the queries read, which
-queries the text reads.
+"""Attention of a forward pass: queries to patches, and text to queries.
 
-The pass is the one of `forward_stages.py`; nothing is computed a second way.
+Uses the forward pass of `forward_stages.py`.
 
 Shape letters: B rows, L row length, T question tokens.
 """
@@ -33,9 +32,9 @@ def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tens
     """The attention of one pass over rows of tokens with their images.
 
     Args:
-        model: in evaluation mode; afterwards it attends as it did before.
-        pixel_values: (B, 3, height, width) normalised, one image a row.
-        rows: `input_ids` and `attention_mask` (B, L), padded on the right, and where the Q-Former
+        model: in evaluation mode; its attention kernel is restored afterwards.
+        pixel_values: (B, 3, height, width) normalised, one image per row.
+        rows: `input_ids` and `attention_mask` (B, L), padded on the right, and if the Q-Former
             reads the prompt `qformer_input_ids` and `qformer_attention_mask` (B, T).
 
     Raises:

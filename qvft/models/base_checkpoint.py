@@ -1,4 +1,4 @@
-"""From a hub id or folder to a base checkpoint, or to one message that says why there is none."""
+"""Finds a base checkpoint by hub id or folder and reads its configuration."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _TINY_FOLDER = Path(__file__).parent / "tiny_blip2"
 
 @dataclass(frozen=True)
 class BaseCheckpoint:
-    """A base checkpoint that was found.
+    """A resolved base checkpoint.
 
     Attributes:
-        id: what the user called it.
-        location: what `from_pretrained` is given: a folder, or the hub id.
+        id: the user's name for it.
+        location: argument of `from_pretrained`: a folder, or the hub id.
         revision: hub revision, None for folders.
-        config: of the model that is loaded.
+        config: configuration of the model to load.
         family: its family.
-        graft: where the weights come from two checkpoints, which from which.
-        stored_queries: query tokens that the checkpoint holds, where fewer are wanted.
-        decoder: the second checkpoint of a model that is made from components, the first being
-            `location`; what neither holds is drawn with `seed`.
-        published: it is a QVision in the layout it was published in.
+        graft: plan of a model made from two checkpoints.
+        stored_queries: query tokens of the checkpoint, if fewer are used.
+        decoder: decoder checkpoint of a model made from components, with `location` as vision
+            model; missing weights are initialised with `seed`.
+        published: whether it is a QVision in its published layout.
     """
 
     id: str
@@ -63,19 +63,19 @@ def find_checkpoint(
     decoder: str | None = None,
     seed: int = 0,
 ) -> BaseCheckpoint:
-    """Reads the configuration of a checkpoint and decides its family.
+    """Reads the configuration of a checkpoint and determines its family.
 
     Args:
         model_id: folder or hub id; `TINY_ID` is bundled.
-        revision: of a hub id.
-        family: which one is wanted, or `auto`.
-        text_branch: what makes a BLIP-2 checkpoint question-aware, see `find_graft`.
+        revision: hub revision.
+        family: expected family, or `auto`.
+        text_branch: text branch that makes a BLIP-2 checkpoint question-aware, see `find_graft`.
         query_tokens: keep this many, the first ones; None keeps all.
-        decoder: makes a QVision of the vision model `model_id` and this decoder.
-        seed: of what no checkpoint holds.
+        decoder: decoder of a QVision made from it and the vision model `model_id`.
+        seed: initialises weights that no checkpoint has.
 
     Raises:
-        ModelError: not there (with what to do offline), no config, or an unknown family.
+        ModelError: not found (with help for offline use), no config, or an unknown family.
     """
     require_config(model_id, revision)
     published = model_id != TINY_ID and is_published(model_id, revision)
@@ -107,8 +107,8 @@ def find_checkpoint(
 
 
 def require_config(model_id: str, revision: str | None) -> None:
-    """Looks once for the config.json of a hub id: each look at a hub that does not answer takes
-    half a minute. Raises ModelError if there is none.
+    """Looks once for the config.json of a hub id: each request to an unreachable hub takes half a
+    minute. Raises ModelError if there is none.
     """
     if model_id == TINY_ID or Path(model_id).is_dir():
         return
@@ -159,7 +159,7 @@ def _grafted(base: BaseCheckpoint, family: str, text_branch: str, seed: int) -> 
 
 
 def _stored_base(model_id: str, revision: str | None, family: str) -> BaseCheckpoint:
-    """The base of one checkpoint."""
+    """The base from one checkpoint."""
     location = str(_TINY_FOLDER) if model_id == TINY_ID else model_id
     is_folder = Path(location).is_dir()
     require_folder(model_id)
@@ -167,7 +167,7 @@ def _stored_base(model_id: str, revision: str | None, family: str) -> BaseCheckp
         config = AutoConfig.from_pretrained(
             location, revision=None if is_folder else revision, trust_remote_code=False
         )
-    except Exception as error:  # a damaged config.json makes configurations raise nearly anything
+    except Exception as error:  # a damaged config.json can raise nearly anything
         raise not_found(model_id, error) from error
     require_safe_checkpoint(config, where=model_id)
     if is_folder and (Path(location) / INDEX).is_file():
@@ -185,13 +185,13 @@ def _stored_base(model_id: str, revision: str | None, family: str) -> BaseCheckp
 
 
 def _commit(hub_id: str, revision: str | None) -> str | None:
-    """The commit that a hub revision means, as the local cache names its snapshot."""
+    """Commit of a hub revision, from the snapshot's name in the local cache."""
     path = transformers.utils.cached_file(hub_id, "config.json", revision=revision)
     return Path(path).parent.name if path else revision
 
 
 def weight_files(base: BaseCheckpoint) -> list[Path]:
-    """The safetensors files of a base, sorted by name; those of a hub id are fetched first.
+    """The safetensors files of a base, sorted by name; downloads those of a hub id.
 
     Raises:
         ModelError: there are none.
@@ -214,7 +214,7 @@ def weight_files(base: BaseCheckpoint) -> list[Path]:
 
 
 def _hub_files(base: BaseCheckpoint) -> list[Path]:
-    """A hub checkpoint's weight files in the local cache, downloaded where they are missing."""
+    """A hub checkpoint's weight files in the local cache, downloaded if missing."""
 
     def cached(name: str) -> Path | None:
         try:
@@ -230,7 +230,7 @@ def _hub_files(base: BaseCheckpoint) -> list[Path]:
 
 @functools.lru_cache(maxsize=8)
 def _content_hash(path: Path, _size_bytes: int, _modified_ns: int) -> str:
-    """SHA-256 of a weight file; a process asks several times for files of several GB."""
+    """SHA-256 of a weight file; cached, since files are several GB."""
     return sha256_file(path)
 
 
@@ -239,7 +239,7 @@ def weights_hash(base: BaseCheckpoint) -> str:
     hashes = {}
     for number, file in enumerate(weight_files(base)):
         status = file.stat()
-        # Two checkpoints may call their files alike.
+        # Files of two checkpoints may have equal names.
         several = base.graft is not None or base.decoder is not None
         name = f"{number} {file.name}" if several else file.name
         hashes[name] = _content_hash(file, status.st_size, status.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""A BLIP-2 model's forward pass by stages, so that a batch decides what is computed once.
+"""BLIP-2's forward pass in stages: encode, query, embed, decode.
 
 Shape letters: I images, B rows, L row length, Q query tokens, P patches, D decoder width.
 """
@@ -23,7 +23,7 @@ WithPrefix = Blip2ForConditionalGeneration | InstructBlipForConditionalGeneratio
 def encode_vision(model: WithPrefix, pixel_values: Tensor) -> Tensor:
     """ViT features (I, P + 1, width) of normalised images (I, 3, height, width).
 
-    Outside of autograd when every ViT weight is frozen.
+    Without autograd if every ViT weight is frozen.
     """
     vision = model.vision_model
     trained = any(parameter.requires_grad for parameter in vision.parameters())
@@ -41,9 +41,9 @@ def encode_features(model: Blip2ForConditionalGeneration, features: Tensor) -> T
 
 
 def query_states(model: Blip2ForConditionalGeneration, features: Tensor) -> Tensor:
-    """The queries' outputs (I, Q, width) of ViT features (I, P + 1, width), without text.
+    """Query outputs (I, Q, width) of ViT features (I, P + 1, width), without text.
 
-    Generation takes them through the language projection, contrast as they are.
+    Input of the language projection and of the ITC projection.
     """
     features = features.to(model.query_tokens.dtype)
     mask = features.new_ones(features.shape[:-1], dtype=torch.long)
@@ -54,7 +54,7 @@ def query_states(model: Blip2ForConditionalGeneration, features: Tensor) -> Tens
 
 
 def language_prefix(model: Blip2ForConditionalGeneration, states: Tensor) -> Tensor:
-    """The visual prefix (I, Q, D) of the queries' outputs (I, Q, width)."""
+    """The visual prefix (I, Q, D) of the query outputs (I, Q, width)."""
     return model.language_projection(states.to(model.language_projection.weight.dtype))
 
 
@@ -65,7 +65,7 @@ def embed_rows(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """The decoder's input (B, L, D) of rows of tokens; `images` is what `encode_features` gives.
+    """The decoder's input (B, L, D) of rows of tokens; `images` is from `encode_features`.
 
     Raises:
         QvftError: as `insert_prefix`.
@@ -76,15 +76,15 @@ def embed_rows(
 def insert_prefix(
     model: WithPrefix, input_ids: Tensor, *, prefix: Tensor, image_index: Tensor
 ) -> Tensor:
-    """The decoder's input (B, L, D): token embeddings, the visual prefix where `<image>` stands.
+    """The decoder's input (B, L, D): token embeddings, with the visual prefix at `<image>` tokens.
 
     Args:
         input_ids: (B, L).
         prefix: (I, Q, D) from `encode_features`.
-        image_index: (B,) which image each row belongs to.
+        image_index: (B,) image index of each row.
 
     Raises:
-        QvftError: a row does not hold exactly Q image tokens, so that its image would be ignored.
+        QvftError: a row does not have exactly Q image tokens, so its image would be ignored.
     """
     is_image = input_ids == model.config.image_token_id
     counts = is_image.sum(dim=1)
@@ -142,9 +142,9 @@ def generate(
     prefix_tokens: int = 0,
     **settings: Any,
 ) -> Any:
-    """As `forward_stages.generate`: the decoder goes on from the embedded rows.
+    """As `forward_stages.generate`: the decoder continues the embedded rows.
 
-    transformers wants whole rows beside a cache, and leaves out what the cache holds.
+    With a KV cache, transformers expects whole rows and skips the cached part.
     """
     embeds = embed_rows(
         model, rows, images=images, image_index=torch.arange(len(images), device=images.device)
@@ -158,7 +158,7 @@ def generate(
 def generate_after(
     model: WithPrefix, embeds: Tensor, attention_mask: Tensor, **settings: Any
 ) -> Any:
-    """What the decoder writes after embedded rows (B, L, D); new tokens only."""
+    """New tokens that the decoder generates after embedded rows (B, L, D)."""
     return model.language_model.generate(
         inputs_embeds=embeds, attention_mask=attention_mask, **settings
     )

@@ -1,4 +1,4 @@
-"""What keeps a checkpoint inert: nothing in its JSON has code fetched or files beside it read."""
+"""Checkpoint safety: refuses a checkpoint whose JSON runs remote code or reads other files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _KERNELS = ("_attn_implementation_internal", "_experts_implementation_internal")
 
 
 def require_safe_checkpoint(config: PretrainedConfig, *, where: str) -> None:
-    """Checks that a configuration names no kernel of a hub, which transformers would run.
+    """Checks that a configuration names no hub kernel, which transformers would execute.
 
-    Code named by `auto_map` is not run either, since nothing here passes `trust_remote_code`.
+    Code named by `auto_map` is not run, since qvft never passes `trust_remote_code`.
 
     Raises:
         ModelError: it does.
@@ -44,11 +44,12 @@ def _with_parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
 
 
 def shard_names(index: Path) -> list[str]:
-    """The weight files that an index of shards names, sorted.
+    """Weight files named by a safetensors index, sorted.
 
     Raises:
         DataError: the index is not JSON.
-        ModelError: it has no map of weights, or names what is no safetensors file beside it.
+        ModelError: it has no weight map, or names something else than a safetensors file in its
+            folder.
     """
     content = read_json(index)
     named: Any = content.get("weight_map") if isinstance(content, dict) else None
@@ -59,10 +60,10 @@ def shard_names(index: Path) -> list[str]:
 
 
 def require_own_files(names: Iterable[Any], *, where: str) -> None:
-    """Checks that each name is that of a safetensors file in the index's own folder.
+    """Checks that each name is a safetensors file in the index's own folder.
 
     Raises:
-        ModelError: one leads elsewhere or is of another kind.
+        ModelError: one is elsewhere or of another type.
     """
     for name in names:
         text = name if isinstance(name, str) else ""

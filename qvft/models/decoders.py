@@ -1,7 +1,7 @@
-"""The table of language decoders: what differs between OPT, Llama, Qwen2, GPT-Neo and GPT-2.
+"""Table of language decoders: what differs between OPT, Llama, Qwen2, GPT-Neo and GPT-2.
 
-A decoder of another kind is a row here, or is added with `register_decoder`; everything else comes
-from transformers' class and from the tokenizer (its `bos` token begins the text where it has one).
+To add a decoder, add a row here or call `register_decoder`; everything else comes from
+transformers' class and from the tokenizer (its `bos` token, if any, begins the text).
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ BLIP2, QVISION = "blip2", "qvision"
 
 @dataclass(frozen=True)
 class Decoder:
-    """A kind of decoder.
+    """A type of language decoder.
 
     Attributes:
         model_type: in `text_config` of a model's config.json.
         layers: prefix of its blocks' parameters, from the model's root.
-        lora_targets: names of the linear layers in a block, for `trainable.lora.target_modules`.
-        stop_text: what a training target ends in and generation stops on; empty: the tokenizer's
-            end token.
-        dropout: key of its config that `trainable.decoder_dropout` sets; None: it has none that
-            can be set.
-        learned_positions: it has position embeddings among its weights.
-        lean_bytes, dropout_bytes: bytes of activations per token, block and unit of width while
-            training in bfloat16 with LoRA, without and with dropout; for the memory estimate.
-        families: of models that it stands in.
-        title: in tables.
+        lora_targets: linear layers in a block, for `trainable.lora.target_modules`.
+        stop_text: end of training targets and stop string of generation; empty: the tokenizer's end
+            token.
+        dropout: key of its config that `trainable.decoder_dropout` sets; None: not supported.
+        learned_positions: whether it has learned position embeddings.
+        lean_bytes, dropout_bytes: activation bytes per token, block and unit of width when training
+            in bfloat16 with LoRA, without and with dropout; for the memory estimate.
+        families: model families that it is used in.
+        title: name in tables.
     """
 
     model_type: str
@@ -52,7 +51,7 @@ _LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 DECODERS: dict[str, Decoder] = {
     decoder.model_type: decoder
     for decoder in (
-        # BLIP-2's OPT decoders were taught to end in a newline, not in `</s>`.
+        # BLIP-2's OPT decoders were trained to end with a newline, not with `</s>`.
         # Source: LAVIS, lavis/models/blip2_models/blip2_opt.py, `eos_token_id`.
         # Bytes measured on OPT-2.7B (32 blocks, width 2560): 1.98 MB per token without dropout;
         # OPT's own dropout together with dropout on float32 adapters takes 7.88 MB.
@@ -105,10 +104,10 @@ DECODERS: dict[str, Decoder] = {
 
 
 def register_decoder(decoder: Decoder) -> Decoder:
-    """Adds a kind of decoder; returns it.
+    """Adds a decoder type; returns it.
 
     Raises:
-        ValueError: there is a row of this model type.
+        ValueError: the model type is already in the table.
     """
     if DECODERS.get(decoder.model_type, decoder) is not decoder:
         raise ValueError(f"there is a decoder of type {decoder.model_type!r} already")
@@ -117,10 +116,10 @@ def register_decoder(decoder: Decoder) -> Decoder:
 
 
 def add_decoder(name: str | None) -> None:
-    """Adds the row that `model.decoder_type` names, `package.module.name`; None adds nothing.
+    """Adds the decoder that `model.decoder_type` names as `package.module.name`; None adds nothing.
 
     Raises:
-        RecipeError: it names no `Decoder`, or one of a type that has another row.
+        RecipeError: it is not a `Decoder`, or its type is already in the table.
     """
     if name is None:
         return
@@ -133,16 +132,16 @@ def add_decoder(name: str | None) -> None:
 
 
 def decoder_of(config: Any) -> Decoder:
-    """The kind of decoder of a model with this configuration.
+    """The decoder type of a model with this configuration.
 
     Raises:
-        KeyError: none that can be trained; `require_decoder` has refused it.
+        KeyError: not in the table; `require_decoder` refuses it first.
     """
     return DECODERS[config.text_config.model_type]
 
 
 def require_decoder(config: Any, *, family: str, where: str) -> None:
-    """Checks that the decoder of a model is one of the table.
+    """Checks that the decoder of a model is in the table.
 
     Raises:
         ModelError: it is not.
@@ -166,7 +165,7 @@ def set_dropout(config: Any, share: float) -> None:
     """Sets the decoder's dropout in a model's configuration, in place.
 
     Raises:
-        RecipeError: it has none that can be set, and `share` is above 0.
+        RecipeError: it does not support this, and `share` is above 0.
     """
     decoder = decoder_of(config)
     if decoder.dropout is not None:

@@ -1,4 +1,4 @@
-"""The processes that a launcher has started: how many, which this is, and what the others say."""
+"""Process group: world size, rank, and `all_gather_object`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from qvft.errors import RecipeError
 
 
 def processes() -> PartialState:
-    """Accelerate's state, which joins the processes when it is first asked for.
+    """Accelerate's state; initialises the process group at the first call.
 
-    Without a GPU it does so only if it is told that there is none; by itself it would take each
-    process for the only one.
+    Without a GPU, Accelerate must be told to use the CPU; otherwise it would not find the other
+    processes.
 
     Raises:
         RecipeError: the launcher asks for DeepSpeed.
@@ -32,7 +32,7 @@ def processes() -> PartialState:
 
 
 def all_gather_object(mine: Any) -> list[Any]:
-    """What each process says, in the order of their ranks. All of them must ask."""
+    """Gathers one object per rank, by rank. Collective: every rank must call it."""
     state = processes()
     if state.num_processes == 1:
         return [mine]

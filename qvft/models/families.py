@@ -1,7 +1,7 @@
-"""What each family's parts are called: the one table that knows.
+"""Table of model families: module paths of ViT, Q-Former, projection and decoder.
 
-A part is an attribute path from the model's root. Everything that freezes, counts, saves or merges
-goes through these names.
+A part is an attribute path from the model's root. Freezing, counting, saving and merging use these
+names.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ class Family:
     """A model family.
 
     Attributes:
-        name: what `model.family` calls it.
+        name: value of `model.family`.
         model_class: name of the model's class, used unchanged.
         module: where that class is defined.
         stages: module of its forward pass, with the functions of `forward_stages.py`.
         model_type: `model_type` in its config.json.
         parts: component name (see `COMPONENTS`) to parameter-name prefix.
-        decoders: which rows of `decoders.DECODERS` it takes, by their `families`.
-        reads_question: its Q-Former reads the prompt beside the image.
-        image_tokens: its rows begin with `<image>` tokens, one a query.
-        marked: a text stands between the tokenizer's first and last token with a blank inside each.
-        titles: what a table calls a component of a `model_type`, where not by its own name.
+        decoders: which rows of `decoders.DECODERS` it supports, by their `families`.
+        reads_question: whether its Q-Former reads the prompt as well as the image.
+        image_tokens: whether rows begin with `<image>` tokens, one per query.
+        marked: whether a text is enclosed in the tokenizer's bos and eos tokens, with a space
+            inside each.
+        titles: names of components in tables per `model_type`, if different.
     """
 
     name: str
@@ -49,26 +50,26 @@ class Family:
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether rows of an image begin alike for the decoder, whatever is said of the image.
+        """Whether all rows of an image have the same prompt prefix in the decoder.
 
-        Not where the Q-Former reads the question, and not where the text meets the image behind
-        the decoder: rows share visual tokens there, of which the decoder sees nothing.
+        Not if the Q-Former reads the question, and not if text and image are fused after the
+        decoder, which then sees no visual tokens.
         """
         return self.image_tokens and not self.reads_question
 
     def blocks(self, config: Any) -> str:
-        """Prefix of the decoder's blocks, in which LoRA targets are looked for."""
+        """Prefix of the decoder's blocks, in which LoRA targets are searched."""
         return decoder_of(config).layers
 
     def stop_text(self, config: Any) -> str:
-        """What a training target ends in and generation stops on; empty: the end token.
+        """End of training targets and stop string of generation; empty: the end token.
 
-        A marked text ends in the tokenizer's last token, whatever the decoder was taught.
+        A marked text ends with the tokenizer's end token.
         """
         return "" if self.marked else decoder_of(config).stop_text
 
     def title(self, component: str, config: Any) -> str:
-        """What a table calls a component of a model of this configuration."""
+        """Name of a component in tables, for a model of this configuration."""
         own = {"vision": "vision_config", "decoder": "text_config", "qformer": ""}.get(component)
         if own is None:
             return component.replace("_", " ")
@@ -111,7 +112,7 @@ FAMILIES = {
         stages="qvft.models.question_aware.forward_stages",
         reads_question=True,
     ),
-    # The text meets the image behind the decoder, so that there is neither prefix nor projection.
+    # Text and image are fused after the decoder, so there is neither prefix nor projection.
     "qvision": Family(
         name="qvision",
         model_class="QVisionForConditionalGeneration",
@@ -152,11 +153,11 @@ def family_of(model_type: str, *, wanted: str = "auto") -> Family:
     """The family of a checkpoint by the `model_type` of its config.
 
     Args:
-        wanted: `auto`, a family's name, or `package.module.name` of one that joins the table.
+        wanted: `auto`, a family's name, or `package.module.name` of one to add to the table.
 
     Raises:
-        RecipeError: a dotted name that means no `Family`.
-        ModelError: no family has that type, or it is not the one wanted.
+        RecipeError: a dotted name that is not a `Family`.
+        ModelError: no family has that type, or it is another one than wanted.
     """
     if is_dotted(wanted):
         wanted = _imported(wanted).name

@@ -1,4 +1,4 @@
-"""Flex attention for packed rows: blocks that do not see each other are not computed.
+"""FlexAttention for packed rows: skips blocks that are fully masked.
 
 Shape letters: R packed rows, K packed row length.
 """
@@ -19,11 +19,11 @@ WHERE = "model.attn_implementation"
 
 
 def require_flex(config: PretrainedConfig, place: torch.device) -> None:
-    """Checks that a decoder can be trained with flex attention here.
+    """Checks that a decoder can be trained with FlexAttention on a device.
 
     Args:
-        config: the model's; its decoder's is `text_config`.
-        place: where it is trained.
+        config: the model's configuration; `text_config` is the decoder's.
+        place: training device.
 
     Raises:
         RecipeError: transformers has no flex attention for this decoder, or torch no backward pass
@@ -49,21 +49,21 @@ def require_flex(config: PretrainedConfig, place: torch.device) -> None:
 
 
 def use_flex(model: Any) -> None:
-    """Has the decoder attend with flex attention from now on; the rest of the model does not."""
+    """Switches the decoder, and only the decoder, to FlexAttention."""
     model.language_model.set_attn_implementation(KERNEL)
 
 
 def uses_flex(model: Any) -> bool:
-    """Whether the decoder attends with flex attention."""
+    """Whether the decoder uses FlexAttention."""
     return model.language_model.config._attn_implementation == KERNEL
 
 
 def block_mask(owner: Tensor, text: Tensor, nobody: int) -> BlockMask:
-    """Who sees whom in packed rows, as `Packing.mask` has it, by blocks of 128.
+    """Block mask of packed rows, as `Packing.mask`, in blocks of 128.
 
     Args:
         owner, text: (R, K) of a `Packing`.
-        nobody: what stands in `text` where a position belongs to all rows of its owner.
+        nobody: value in `text` for positions shared by all rows of their owner.
     """
 
     def sees(row: Tensor, head: Tensor, reader: Tensor, read: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The forward pass by stages, for whichever family: what an image's rows share, what each is.
+"""Forward pass in stages for every family: computed once per image, or once per row.
 
 Shape letters: I images, P patches, W ViT width, B rows, L row length, D decoder width,
 N positions, V vocabulary.
@@ -19,27 +19,27 @@ from qvft.models.families import family_of
 def encode_vision(model: Any, pixel_values: Tensor) -> Tensor:
     """(I, P, W) ViT features of normalised images (I, 3, height, width).
 
-    All that a frozen ViT has to do for an image, however often and by whatever it is read.
+    Needed once per image for a frozen ViT, so it can be cached.
     """
     return _stages(model).encode_vision(model, pixel_values)
 
 
 def encode_features(model: Any, features: Tensor) -> Tensor:
-    """(I, ...) what all rows of an image share, of its ViT features (I, P, W)."""
+    """(I, ...) part that all rows of an image share, from its ViT features (I, P, W)."""
     return _stages(model).encode_features(model, features)
 
 
 def query_states(model: Any, features: Tensor) -> Tensor:
-    """(I, Q, width) what the query tokens become, of ViT features (I, P, W) and no question.
+    """(I, Q, width) query outputs of ViT features (I, P, W), without question.
 
-    Of a family without such a step it is what `encode_features` gives.
+    For a family without this stage, as `encode_features`.
     """
     family = _stages(model)
     return getattr(family, "query_states", family.encode_features)(model, features)
 
 
 def encode_images(model: Any, pixel_values: Tensor) -> Tensor:
-    """(I, ...) what all rows of an image share, of normalised images (I, 3, height, width)."""
+    """(I, ...) part that rows of an image share, from normalised images (I, 3, height, width)."""
     return encode_features(model, encode_vision(model, pixel_values))
 
 
@@ -49,7 +49,7 @@ def embed_rows(
     """The decoder's input (B, L, D).
 
     Args:
-        rows: `input_ids` (B, L) and, where the Q-Former reads the prompt, `qformer_input_ids` and
+        rows: `input_ids` (B, L) and, if the Q-Former reads the prompt, `qformer_input_ids` and
             `qformer_attention_mask` (B, T).
         images: (I, ...) from `encode_features`.
         image_index: (B,) which image each row belongs to.
@@ -67,7 +67,7 @@ def decode_hidden(
 
     Args:
         embeds: (B, L, D) from `embed_rows`.
-        attention_mask: (B, L) 1 at tokens; or (B, 1, L, L), what is added to attention's scores.
+        attention_mask: (B, L) 1 at tokens; or (B, 1, L, L), added to attention scores.
         position_ids: (B, L); None: tokens are counted from 0.
     """
     return _stages(model).decode_hidden(model, embeds, attention_mask, position_ids=position_ids)
@@ -76,12 +76,12 @@ def decode_hidden(
 def read_images(
     model: Any, hidden: Tensor, *, row: Tensor, images: Tensor, image_index: Tensor
 ) -> Tensor:
-    """(N, D) what the language-model head is given, of the decoder's last hidden states (N, D).
+    """(N, D) inputs of the language-model head, from the decoder's last hidden states (N, D).
 
-    Where a family's text meets its image before or within the decoder these are the same.
+    The same, unless text and image are fused after the decoder.
 
     Args:
-        row: (N,) which row each belongs to, in ascending order.
+        row: (N,) row index of each, ascending.
         images: (I, ...) from `encode_features`.
         image_index: (B,) which image each row belongs to.
     """
@@ -97,18 +97,18 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
 
 
 def decode_prefix(model: Any, images: Tensor, ids: Sequence[int]) -> Tensor:
-    """(I, ...) the decoder's keys and values of what rows begin with, to go on from in `generate`.
+    """(I, ...) KV cache of the decoder for the prefix of rows, for `generate`.
 
     Args:
-        model: of a family that shares a prefix.
+        model: model of a family that shares a prefix.
         images: (I, ...) from `encode_features`.
-        ids: the tokens that rows begin with, all image tokens among them.
+        ids: tokens of the prefix, including all image tokens.
     """
     return _stages(model).decode_prefix(model, images, ids)
 
 
 def continues_prefix(model: Any, settings: Mapping[str, Any]) -> bool:
-    """Whether `generate` can go on from `decode_prefix` and write what it writes without.
+    """Whether `generate` can continue from `decode_prefix` with unchanged output.
 
     Args:
         settings: of `generate`.
@@ -118,19 +118,19 @@ def continues_prefix(model: Any, settings: Mapping[str, Any]) -> bool:
 
 
 def generate(model: Any, rows: Mapping[str, Tensor], *, images: Tensor, **settings: Any) -> Any:
-    """What `transformers` generates after each row, without the row itself.
+    """New tokens that `transformers` generates after each row.
 
     Args:
-        rows: as in `embed_rows`, padded on the left or, where they begin with image tokens, behind
-            some of those, with `attention_mask` (B, L).
-        images: (B, ...) from `encode_features`, one a row.
-        settings: of `generate`. Where `continues_prefix`, also `prefixes`, B of `decode_prefix`,
-            one a row, and `prefix_tokens`: how many of their tokens count. Rows begin with these,
-            and padding stands behind them.
+        rows: as in `embed_rows`, with `attention_mask` (B, L), padded on the left or, if they begin
+            with image tokens, after some of those.
+        images: (B, ...) from `encode_features`, one per row.
+        settings: generation settings. If `continues_prefix`, also `prefixes`, one of
+            `decode_prefix` per row, and `prefix_tokens`: number of their tokens to use. Rows begin
+            with these, then padding.
 
     Returns:
         New tokens (B * num_return_sequences, T), or transformers' output with these as `sequences`
-        where `return_dict_in_generate` is set.
+        if `return_dict_in_generate` is set.
     """
     return _stages(model).generate(model, rows, images=images, **settings)
 
@@ -141,6 +141,7 @@ def _stages(model: Any) -> Any:
 
 @functools.cache
 def _module(model_type: str) -> Any:
-    """A family's module: it has the functions above, those of a prefix where rows share one, and
-    `read_images` where the text meets its image behind the decoder."""
+    """A family's module with the functions above, those of a prefix if rows share one, and
+    `read_images` if text and image are fused after the decoder.
+    """
     return importlib.import_module(family_of(model_type).stages)

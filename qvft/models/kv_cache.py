@@ -1,4 +1,4 @@
-"""The name of the KV cache in transformers: `cache` since 5.24, `past_key_values` before."""
+"""Name of the KV cache argument in transformers: `cache` since 5.24, `past_key_values` before."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ CACHE = next(
     for field in fields(CausalLMOutputWithPast)
     if field.name in ("cache", "past_key_values")
 )
-"""What `forward` and `generate` of a decoder call their cache, and their outputs' field of it."""
+"""Name of the KV cache in a decoder's `forward`, `generate` and outputs."""

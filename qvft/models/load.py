@@ -1,4 +1,4 @@
-"""From a base checkpoint that was found to a model and its processor."""
+"""Loads a base checkpoint: model and processor."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if not sys.stderr.isatty():
 
 
 def gpu_has_bf16() -> bool:
-    """Whether there is a GPU that computes in bfloat16 itself, rather than emulating it."""
+    """Whether there is a GPU with native bfloat16."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
@@ -55,14 +55,14 @@ def load_model(
     device: torch.device | None = None,
     random_seed: int | None = None,
 ) -> PreTrainedModel:
-    """The model of a base checkpoint in evaluation mode, on one device.
+    """Loads the model of a base checkpoint in evaluation mode, on one device.
 
     Args:
-        dtype: type of all weights (of those not quantised).
+        dtype: dtype of all weights that are not quantized.
         attention: attention kernel, as transformers names it.
         quantize: `none`, or the decoder's 4-bit type `nf4` or `fp4`.
-        device: where it goes; one process uses one device, never a `device_map="auto"`.
-        random_seed: None loads the weights; a seed draws fresh ones in the same geometry.
+        device: one device per process, never `device_map="auto"`.
+        random_seed: None loads the weights; a seed initialises random ones.
 
     Raises:
         ModelError: weights are missing, are not safetensors, or do not fit the configuration.
@@ -107,7 +107,7 @@ def load_model(
 
 
 def _placed(family: Family, model: PreTrainedModel, place: torch.device | None) -> PreTrainedModel:
-    """The model in evaluation mode, its bridge in float32; None leaves it where it is."""
+    """The model in evaluation mode, its bridge in float32; device None does not move it."""
     if place is not None:
         model = _on(model, place)
     _bridge_in_float32(family, model)
@@ -123,7 +123,7 @@ def _stored_model(
     place: torch.device,
     quantization: Any,
 ) -> PreTrainedModel:
-    """The model of one checkpoint, with every key accounted for."""
+    """The model from one checkpoint, with every key accounted for."""
     extra: dict[str, Any] = {}
     location: str | None = base.location
     if base.published:
@@ -162,8 +162,9 @@ _BRIDGE = ("qformer", "query_tokens", "language_projection")
 
 
 def _bridge_in_float32(family: Family, model: PreTrainedModel) -> None:
-    """Q-Former, query tokens and projection in float32, trained or not, so that a base and the
-    runs made from it are measured in the same arithmetic."""
+    """Casts Q-Former, query tokens and projection to float32, trained or not, so that a base and
+    its runs compute in the same precision.
+    """
     for name, parameter in model.named_parameters():
         if family.component(name) in _BRIDGE:
             parameter.data = parameter.data.float()
@@ -186,7 +187,7 @@ def load_processor(base: BaseCheckpoint) -> Any:
         processor = AutoProcessor.from_pretrained(
             base.location, revision=base.revision, trust_remote_code=False
         )
-    except Exception as error:  # damaged files make tokenizers raise nearly anything
+    except Exception as error:  # damaged tokenizer files can raise nearly anything
         raise not_found(base.id, error) from error
     if not base.family.image_tokens:
         return processor
@@ -204,7 +205,7 @@ def load_processor(base: BaseCheckpoint) -> Any:
 def _fresh_model(
     base: BaseCheckpoint, seed: int, dtype: torch.dtype, attention: str
 ) -> PreTrainedModel:
-    """Fresh weights in a base's geometry."""
+    """A randomly initialised model."""
     set_seed(seed)
     return model_class(base.family)._from_config(
         base.config, dtype=dtype, attn_implementation=attention
@@ -212,7 +213,7 @@ def _fresh_model(
 
 
 def _check_loading(model_id: str, loading: dict[str, Any]) -> None:
-    """Accounts for every key: none may be missing, surplus or of another shape."""
+    """Accounts for every key: none may be missing, unexpected or of another shape."""
     missing = sorted(loading.get("missing_keys", ()))
     unexpected = sorted(loading.get("unexpected_keys", ()))
     mismatched = sorted(str(key) for key in loading.get("mismatched_keys", ()))

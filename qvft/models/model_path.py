@@ -1,4 +1,4 @@
-"""Whether what a recipe calls a model can be one, as far as names and folders tell.
+"""Checks a recipe's `model.base` as a path or hub id.
 
 Nothing here imports torch.
 """
@@ -19,10 +19,10 @@ def names_folder(model_id: str) -> bool:
 
 
 def require_folder(model_id: str, *, where: str = "model.id") -> None:
-    """Checks that a name means the bundled model, a model's folder, or perhaps a hub id.
+    """Checks that a name is the bundled model, a model folder, or possibly a hub id.
 
     Raises:
-        ModelError: a folder that is not there, or is no model's.
+        ModelError: a folder that does not exist, or is not a model folder.
     """
     folder = Path(model_id)
     if model_id == TINY_ID:

@@ -1,4 +1,4 @@
-"""A decoder over packed rows: which position sees which, and what each row's tokens come to.
+"""Runs a decoder over packed rows: attention mask, position ids, logits per row.
 
 Shape letters: B rows, L row length, R packed rows, K packed row length, D decoder width,
 N positions.
@@ -18,19 +18,19 @@ from qvft.models.forward_stages import decode_hidden, read_images
 
 SHARED_PREFIX = -1
 PACKED = tuple(f"packed_{name}" for name in ("source", "positions", "owner", "text", "place"))
-"""What a batch calls its packing, in the order of `Packing`."""
+"""Names of the packing's tensors in a batch, in the order of `Packing`."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where tokens of separate rows stand in packed ones; made by `data.packing.packed`.
+    """Positions of rows' tokens in packed rows; made by `data.packing.packed`.
 
     Attributes:
-        source: (R, K) which token of the rows stands there, b * L + l.
-        positions: (R, K) its place in its own row.
-        owner: (R, K) whose it is; -1 at padding.
-        text: (R, K) which row's; -1 where it belongs to all rows of its owner.
-        place: (B, L) where a row's token stands, r * K + k.
+        source: (R, K) index of the token at that position, b * L + l.
+        positions: (R, K) position id in its own row.
+        owner: (R, K) group of rows that the token belongs to; -1 at padding.
+        text: (R, K) row of the token; -1 if shared by all rows of its owner.
+        place: (B, L) packed index of a row's token, r * K + k.
     """
 
     source: Tensor
@@ -41,17 +41,18 @@ class Packing:
 
     @staticmethod
     def of(batch: Mapping[str, Tensor]) -> Packing | None:
-        """The packing of a batch's rows; None where they stand by themselves."""
+        """The packing of a batch; None if rows are padded."""
         if PACKED[0] not in batch:
             return None
         return Packing(*(batch[name] for name in PACKED))
 
     def mask(self, dtype: torch.dtype) -> Tensor:
-        """(R, 1, K, K) 0 where a position sees another, the type's least number elsewhere.
+        """Additive attention mask (R, 1, K, K): 0 where a position sees another, else the dtype's
+        minimum.
 
-        It sees what stands at or before it, of its own owner, and of that what belongs to its own
-        row or to all. Padding sees itself, since a row of a softmax must have something. The mask
-        is of floating point: eager attention adds it, and would add a boolean one as 0 and 1.
+        A position sees positions up to itself of the same owner that belong to its own row or to
+        all rows. Padding sees itself, so that no softmax row is empty. Floating point, since eager
+        attention would add a boolean mask as 0 and 1.
         """
         width = self.owner.shape[1]
         earlier = torch.ones(width, width, dtype=torch.bool, device=self.owner.device).tril()
@@ -72,12 +73,12 @@ def hidden_at(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """What the language-model head is given (N, D) at the positions true in `where` (B, L).
+    """Inputs of the language-model head (N, D) at the positions true in `where` (B, L).
 
     Args:
         embeds: (B, L, D) from `forward_stages.embed_rows`.
         attention_mask: (B, L).
-        packing: None: each row is decoded by itself.
+        packing: None: rows are padded.
         images: (I, ...) from `forward_stages.encode_features`.
         image_index: (B,) which image each row belongs to.
     """

@@ -1,4 +1,4 @@
-"""Who reads whom where visual tokens stand in front of the text: BLIP-2 and question-aware models.
+"""Attention mask of visual tokens in front of the text: BLIP-2 and question-aware models.
 
 Shape letters: B rows, L row length.
 """
@@ -20,7 +20,7 @@ READING = "the decoder's attention to the visual tokens"
 
 
 def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tensor]) -> Attention:
-    """As `attention.attend`: the positions of a row read earlier ones, visual tokens among them."""
+    """As `attention_maps.attend`: positions attend to earlier ones, including visual tokens."""
     qformer = model.get_submodule("qformer")
     decoder_model = cast(PreTrainedModel, model.get_submodule("language_model")).get_decoder()
     crossing = {
@@ -63,7 +63,7 @@ def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tens
 
 
 def _keep_weights(kept: dict[int, Tensor], number: int) -> Callable[[Any], None]:
-    """Keeps an attention module's weights, the second thing it returns."""
+    """Keeps an attention module's weights, its second output."""
 
     def keep(output: tuple[Tensor, Tensor]) -> None:
         kept[number] = over_heads(output[1])

@@ -1,4 +1,4 @@
-"""Keys and values of what all rows of an image begin with: computed once, and gone on from.
+"""KV cache of the prompt prefix that all rows of an image share.
 
 Shape letters: I images, B rows, P prefix tokens, D decoder width, H heads.
 """
@@ -14,8 +14,8 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
 from qvft.models.kv_cache import CACHE
 
-# Settings that bring a cache of their own, go through the prompt in another way, or leave
-# transformers' greedy, sampling and beam loops. Their rows are decoded whole.
+# Settings with a KV cache of their own, another prompt pass, or other loops than transformers'
+# greedy, sampling and beam search. Their rows are decoded without the prefix cache.
 _NOT_AFTER_A_PREFIX = (
     "assistant_early_exit",
     "cache_implementation",
@@ -38,8 +38,8 @@ _NOT_AFTER_A_PREFIX = (
 def keys_values(decoder: PreTrainedModel, embeds: Tensor) -> Tensor:
     """(I, layers, 2, H, P, D / H) keys and values of the decoder for embedded prefixes (I, P, D).
 
-    An image's take 2 x layers x P x D numbers: 10.5 MB for the 32 visual tokens of BLIP-2-OPT-2.7B
-    (32 layers, width 2,560) in bfloat16, and 0.33 MB a further token.
+    2 x layers x P x D numbers per image: 10.5 MB for the 32 visual tokens of BLIP-2-OPT-2.7B (32
+    layers, width 2,560) in bfloat16, and 0.33 MB per further token.
     """
     cache = getattr(decoder(inputs_embeds=embeds, use_cache=True), CACHE)
     layers = [torch.stack([layer.keys, layer.values], dim=1) for layer in cache.layers]
@@ -47,12 +47,12 @@ def keys_values(decoder: PreTrainedModel, embeds: Tensor) -> Tensor:
 
 
 def cache_of(prefixes: Sequence[Tensor], *, tokens: int, copies: int) -> DynamicCache:
-    """The cache that rows go on from, which none of the prefixes changes with.
+    """KV cache of rows from their prefixes; the prefixes are not modified.
 
     Args:
-        prefixes: B of (layers, 2, H, P, D / H) from `keys_values`, one a row.
-        tokens: how many of their P tokens count; later ones see none of it, so the rest may go.
-        copies: times each row stands in the cache, one after the other.
+        prefixes: B of (layers, 2, H, P, D / H) from `keys_values`, one per row.
+        tokens: number of their P tokens to use.
+        copies: consecutive copies of each row in the cache.
     """
     cache = DynamicCache()
     for number in range(len(prefixes[0])):
@@ -63,16 +63,17 @@ def cache_of(prefixes: Sequence[Tensor], *, tokens: int, copies: int) -> Dynamic
 
 
 def goes_on(model: GenerationMixin, settings: Mapping[str, Any]) -> bool:
-    """Whether `generate` of these settings goes on from a cache and writes what it would without.
+    """Whether `generate` with these settings can continue from a KV cache with unchanged output.
 
     Args:
-        model: the language model, whose own generation settings count where none is given.
+        model: the language model, whose generation config holds the defaults.
     """
     return not any(_setting(model, settings, name) for name in _NOT_AFTER_A_PREFIX)
 
 
 def copies(model: GenerationMixin, settings: Mapping[str, Any]) -> int:
-    """How often `generate` repeats each row before it begins; it does not repeat a given cache.
+    """Number of times `generate` repeats each row before it starts; it does not repeat a given
+    cache.
 
     Source: `GenerationMixin.generate` in transformers, `expand_size`.
     """
@@ -83,5 +84,5 @@ def copies(model: GenerationMixin, settings: Mapping[str, Any]) -> int:
 
 
 def _setting(model: GenerationMixin, settings: Mapping[str, Any], name: str) -> Any:
-    """What holds for `generate`: a setting, or the model's own where none is given."""
+    """A setting of `generate`, or the model's default."""
     return settings.get(name, getattr(model.generation_config, name, None))

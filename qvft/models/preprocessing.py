@@ -1,4 +1,4 @@
-"""Image processors as a checkpoint has them, or without what makes pixels a model's own."""
+"""Image processor without normalisation: resizes to the model's size, pixel values 0 to 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 
 def plain_pixels(image_processor: Any) -> Any:
-    """A copy that resizes to the model's size without keeping the shape, with values from 0 to 1.
+    """A copy of an image processor that resizes without keeping the aspect ratio and does not
+    normalise (values 0 to 1).
 
     Source: the notebook published with QVision, which leaves out CLIP's normalisation, cropping and
     resizing of the shorter side; its training has them.

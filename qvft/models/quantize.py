@@ -1,4 +1,4 @@
-"""4-bit weights for the decoder alone; the one file that knows bitsandbytes."""
+"""QLoRA: 4-bit quantization of the decoder; the one file that knows bitsandbytes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from qvft.models.families import Family
 def quantization_config(
     family: Family, scheme: str, *, double: bool, compute_dtype: torch.dtype
 ) -> BitsAndBytesConfig:
-    """A configuration that quantises the decoder's blocks and nothing else.
+    """A BitsAndBytesConfig that quantizes only the decoder's blocks.
 
-    By default bitsandbytes would also quantise the ViT and the projection that is trained
-    (and PEFT's preparation would cast the ViT to float32), so every other part is named.
+    By default bitsandbytes would also quantize the ViT and the trained projection (and PEFT's
+    preparation would cast the ViT to float32), so every other part is excluded by name.
 
     Args:
         scheme: `nf4` or `fp4` (Source: QLoRA, arXiv 2305.14314, section 3).
-        double: quantise the quantisation constants too.
-        compute_dtype: type of the matrix products.
+        double: double quantization: also quantize the quantization constants.
+        compute_dtype: dtype of the matrix products.
 
     Raises:
         MissingToolError: bitsandbytes is not installed.
@@ -42,27 +42,26 @@ def quantization_config(
 
 
 def keep_layout(model: nn.Module) -> None:
-    """Has 4-bit weights on a CPU stay as they were quantised, in place.
+    """Keeps the layout of 4-bit weights on a CPU, in place.
 
-    At the first pass in evaluation mode on a processor with AVX-512 for bfloat16, bitsandbytes
-    lays them out anew for a product that rounds to bfloat16 and has no gradient, so that training
-    after it fails. Source: bitsandbytes 0.50, nn/modules.py, `Linear4bit.forward`.
+    At the first pass in evaluation mode on a CPU with AVX-512 for bfloat16, bitsandbytes repacks
+    them for a kernel that rounds to bfloat16 and has no gradient, so that later training fails.
+    Source: bitsandbytes 0.50, nn/modules.py, `Linear4bit.forward`.
     """
     for module in _layers(model):
         module.support_avx512bf16_for_cpu = False
 
 
 def rest_in_plain_weights(model: nn.Module, place: torch.device) -> None:
-    """Has 4-bit weights lie in plain parameters, which can be cut among processes, in place.
+    """Stores 4-bit weights as plain parameters, which FSDP can shard, in place.
 
-    A `Params4bit` carries what its numbers are scaled by, and loses it when it is cut. Its layer
-    has that too and, where the weight it computes with has none, puts it beside it again: it was
-    made so for weights that FSDP gathers. What scales them stays whole on the layer: with double
-    quantisation 1 byte for 32 of packed weights, without 4.
+    A `Params4bit` loses its quantization state when sharded. Its layer also has it and restores it
+    on gathered weights. The quantization state is not sharded: with double quantization 1 byte per
+    32 bytes of packed weights, without it 4.
     Source: bitsandbytes 0.50, nn/modules.py, `fix_4bit_weight_quant_state_from_module`.
 
     Args:
-        place: where the layers will compute.
+        place: device of the layers.
     """
     for module in _layers(model):
         module.quant_state = module.weight.quant_state
@@ -71,7 +70,7 @@ def rest_in_plain_weights(model: nn.Module, place: torch.device) -> None:
 
 
 def _layers(model: nn.Module) -> Iterator[Any]:
-    """The 4-bit layers; none where bitsandbytes, which would have made them, is not in use."""
+    """The 4-bit layers; none if bitsandbytes is not in use."""
     if "bitsandbytes" in sys.modules:
         from bitsandbytes.nn import Linear4bit
 
@@ -79,9 +78,9 @@ def _layers(model: nn.Module) -> Iterator[Any]:
 
 
 def element_count(parameter: nn.Parameter) -> int:
-    """Weights a parameter stands for; a 4-bit parameter stores two in a byte."""
+    """Number of weights of a parameter; a 4-bit parameter stores two per byte."""
     state = getattr(parameter, "quant_state", None)
     if state is not None:
         return int(torch.Size(state.shape).numel())
-    # Bytes are what `rest_in_plain_weights` leaves.
+    # Byte parameters are from `rest_in_plain_weights`.
     return parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)

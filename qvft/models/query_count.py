@@ -1,4 +1,4 @@
-"""Fewer query tokens than a checkpoint has: how many vectors of an image reach the decoder."""
+"""Reduces the number of query tokens of a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from qvft.errors import ModelError
 
 
 def config_with_queries(config: PretrainedConfig, count: int) -> PretrainedConfig:
-    """A copy of a model's configuration that says `count` query tokens.
+    """A copy of a model's configuration with `count` query tokens.
 
     Raises:
-        ModelError: the checkpoint has fewer, or none would be left.
+        ModelError: the checkpoint has fewer, or `count` is below 1.
     """
     _check(count, config.num_query_tokens)
     config = copy.deepcopy(config)
@@ -24,13 +24,13 @@ def config_with_queries(config: PretrainedConfig, count: int) -> PretrainedConfi
 
 
 def keep_first_queries(model: PreTrainedModel, count: int) -> None:
-    """Cuts a loaded model down, in place, to its first `count` query tokens.
+    """Reduces a loaded model, in place, to its first `count` query tokens.
 
-    Weights, their type, device and whether they are trained stay; the configuration follows, so
-    that what is saved loads. Of BLIP-2 and of question-aware models alike.
+    Dtype, device and `requires_grad` stay; the configuration is updated. For BLIP-2 and
+    question-aware models.
 
     Raises:
-        ModelError: the model has fewer, or none would be left.
+        ModelError: the model has fewer, or `count` is below 1.
     """
     queries = model.get_parameter("query_tokens")
     _check(count, queries.shape[1])
@@ -40,7 +40,7 @@ def keep_first_queries(model: PreTrainedModel, count: int) -> None:
 
 
 def processor_with_queries(processor: Any, count: int) -> Any:
-    """A copy of a processor that puts `count` `<image>` tokens before a text.
+    """A copy of a processor with `count` `<image>` tokens before a text.
 
     Raises:
         ModelError: none would be left.

@@ -1,4 +1,4 @@
-"""The published BLIP-2 geometries, so that their weights can be counted without a download.
+"""Configurations of the published BLIP-2 models, to count parameters without a download.
 
 Sources: config.json of each hub repository; BLIP-2, arXiv 2301.12597, section 4; OPT, arXiv
 2205.01068, table 1; the Flan-T5-XL sizes of google/flan-t5-xl.
@@ -50,7 +50,7 @@ def published_qvision(vision: str, decoder: str) -> QVisionConfig | None:
 def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig | None:
     """The question-aware geometry of a published base and text branch; None for other branches.
 
-    Rows are those of the branch's words, `[DEC]` and `<image>`.
+    The vocabulary is the branch's words, `[DEC]` and `<image>`.
     """
     rows = {"Salesforce/blip2-itm-vit-g": 30_524, "bert-base-uncased": 30_523}
     if text_branch not in rows:
@@ -59,13 +59,13 @@ def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig |
 
 
 def meta_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The model of a configuration on the meta device: names and shapes, no memory."""
+    """The model of a configuration on the meta device: names and shapes without memory."""
     with torch.device("meta"):
         return model_class(family_of(config.model_type))(config)
 
 
 def _blip2(text: OPTConfig | T5Config, *, image_token: int) -> Blip2Config:
-    # `Blip2VisionConfig` defaults to 1e-10, which makes a random model blind.
+    # `Blip2VisionConfig` defaults to 1e-10, which makes a random model ignore the image.
     vision = Blip2VisionConfig(
         hidden_size=1408,
         intermediate_size=6144,

@@ -1,6 +1,6 @@
-"""Weights of which each process holds a part: seen whole, and laid out again.
+"""FSDP-sharded weights (DTensor): gather the full tensor, shard it again.
 
-Whoever asks for the whole of a tensor asks in all processes.
+Gathering is collective: every process must call it.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_ten
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether processes hold parts of a module's weights."""
+    """Whether a module's weights are sharded across processes."""
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all of one of which this process holds a part."""
+    """The tensor itself, or the full tensor of a shard."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gradient(parameter: nn.Parameter) -> Tensor | None:
-    """A weight's gradient after the backward pass, whole; None: it has none."""
+    """A weight's full gradient after the backward pass, or None."""
     return None if parameter.grad is None else full_tensor(parameter.grad.detach())
 
 
 def shard_like(like: Tensor, tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that all processes hold whole, laid out as `like` is."""
+    """This process's shard of a full tensor, with the layout of `like`."""
     if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
         return tensor
     place = tensor.to(device=like.device, dtype=like.dtype)
-    # Every process has read the same file, so that nothing need be sent.
+    # Every process has read the same file, so no communication is needed.
     return distribute_tensor(place, like.device_mesh, like.placements, src_data_rank=None)
 
 
 @torch.no_grad()
 def copy_into(parameter: Tensor, tensor: Tensor) -> None:
-    """Puts the values of a whole tensor into a parameter, sharded or not."""
+    """Copies the values of a full tensor into a parameter, sharded or not."""
     parameter.copy_(shard_like(parameter, tensor))
 
 
 def hold_numbers(module: nn.Module, mesh: DeviceMesh) -> set[nn.Parameter]:
-    """Makes parameters without a dimension, which cannot be cut, the same number in all processes.
+    """Replicates scalar parameters, which cannot be sharded, across processes.
 
-    What computes with one asks `number` for it.
+    Read one with `local_scalar`.
 
     Returns:
-        These parameters, in the place of those that were there.
+        The new parameters.
     """
     held = set()
     for one in module.modules():
@@ -63,10 +63,9 @@ def hold_numbers(module: nn.Module, mesh: DeviceMesh) -> set[nn.Parameter]:
 
 
 def local_scalar(parameter: Tensor) -> Tensor:
-    """A parameter without a dimension, as what this process computes takes it.
+    """A scalar parameter as a local tensor, for computing with it.
 
-    The gradient that comes back is the mean over the processes, as that of parts is. All of them
-    must take part in the backward pass.
+    Its gradient is the mean over the processes, as for shards. Collective in the backward pass.
     """
     if not isinstance(parameter, DTensor):
         return parameter
@@ -79,7 +78,7 @@ def local_scalar(parameter: Tensor) -> Tensor:
 
 
 def accept_whole_states(module: nn.Module) -> None:
-    """Lets `load_state_dict` of a sharded module take whole tensors."""
+    """Lets `load_state_dict` of a sharded module accept full tensors."""
 
     def lay_out(one: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         for name, parameter in one.named_parameters(recurse=False):

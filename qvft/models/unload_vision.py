@@ -1,4 +1,4 @@
-"""A frozen ViT that is needed no more: its weights leave memory, its names and counts stay."""
+"""Unloads a frozen ViT from memory; keeps its parameter names and counts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from qvft.errors import ModelError
 
 
 def unload_vision(model: nn.Module) -> int:
-    """Lets go of the weights of a model's ViT, in place; returns the bytes they took.
+    """Unloads the weights of a model's ViT, in place; returns the freed bytes.
 
-    Each parameter keeps its name, shape, type and place, but all of its values are one zero in
-    memory, so that counting, freezing and saving what was trained go on as before. The ViT cannot
-    be run any more.
+    Each parameter keeps its name, shape, dtype and device, but all its values share one zero in
+    memory, so that counting, freezing and saving still work. The ViT cannot run any more.
     """
     vision = model.get_submodule("vision_model")
     freed = 0
@@ -30,6 +29,6 @@ def unload_vision(model: nn.Module) -> int:
 
 def _refuse(*_: Any, **__: Any) -> Any:
     raise ModelError(
-        "the ViT was let go, since the features of all images are cached",
+        "the ViT has been unloaded, since the features of all images are cached",
         do="set data.features=off",
     )

@@ -1,4 +1,4 @@
-"""A parser of command lines that knows the recipe's keys: `--epochs 3` means `train.epochs=3`."""
+"""Argument parser that knows the recipe's keys: `--epochs 3` means `train.epochs=3`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Which program reads which key: an override that the program at hand would ignore is refused.
+"""Which command reads which recipe key; overrides that a command would ignore are refused.
 
-Training, `qvft.check` and `qvft.bench` take a recipe whole: what they do not use themselves they
-keep for those that do. The others are given a recipe that was trained with, and changing what only
-training reads would change nothing.
+Training, `qvft.check` and `qvft.bench` accept all keys of a recipe. The other commands use the
+recipe of a finished run, in which changing a training key would have no effect.
 """
 
 from __future__ import annotations
@@ -74,13 +73,13 @@ IGNORED: Mapping[str, Mapping[str, str]] = {
 """Keys that a program does not read, with the reason."""
 
 AS = {"export": "merge"}
-"""Programs that read what another one reads."""
+"""Programs that read the same keys as another one."""
 
 OF_A_RUN: Mapping[str, str] = {
     "name": "a run is where it is; --out names another folder for the report",
     "run.dir": "a run is where it is; --out names another folder for the report",
 }
-"""What evaluating a run ignores as well."""
+"""Keys that evaluation of a run also ignores."""
 
 OF_A_MODEL: Mapping[str, str] = {
     "model.quantization": "a finished model is taken whole, as it is stored"
@@ -96,10 +95,10 @@ def refuse_ignored(
     also: Mapping[str, str] | None = None,
     repeats: Callable[[str], bool] = lambda _: False,
 ) -> None:
-    """Checks that a program reads the keys it is given.
+    """Checks that a program reads the given override keys.
 
-    What is switched off (`null`, `false`, `none`) may be given all the same: a recipe whose data
-    is gone may need it to be valid.
+    Switching something off (`null`, `false`, `none`) is always allowed: a recipe whose data is gone
+    may need it.
 
     Args:
         overrides: `key.path=value`.

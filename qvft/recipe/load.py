@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a `Recipe`."""
+"""Loads a recipe from YAML and overrides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qvft.recipe.unused_keys import idle_sections, refuse_idle
 from qvft.recipe.yaml_text import yaml_file_value
 
 LOCK_NAME = "recipe.lock.yaml"
-"""The file in which a run keeps its recipe."""
+"""Name of a run's lock file."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -45,13 +45,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def idle_keys(recipe: Recipe) -> dict[str, str]:
-    """Keys and sections of a recipe that have no effect beside the others, with the reason."""
+    """Keys and sections of a recipe without effect, with the reason."""
     phases = recipe.phases or [Phase(name="train")]
     return idle_sections(recipe, [resolve_phase(recipe, phase) for phase in phases])
 
 
 def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
-    """Checks a mapping and its phases. Raises RecipeError naming key path and nearest name."""
+    """Validates a mapping and its phases. Raises RecipeError naming key path and nearest name."""
     refuse_secrets(content, where=where)
     recipe = _validate(Recipe, current_keys(content, where=where), where)
     seen: set[str] = set()
@@ -67,7 +67,7 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
 
 
 def _require_trained(recipe: Recipe, trainable: Trainable, *, where: str) -> None:
-    """Raises RecipeError where nothing would be trained."""
+    """Raises RecipeError if nothing would be trained."""
     has_heads = bool(recipe.objectives.alignment or recipe.objectives.further)
     parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
     if not has_heads and all(getattr(trainable, part) == "frozen" for part in parts):
@@ -81,7 +81,7 @@ def _require_trained(recipe: Recipe, trainable: Trainable, *, where: str) -> Non
 def resolve_phase(
     recipe: Recipe, phase: Phase, *, where: str = "recipe"
 ) -> tuple[Trainable, Train]:
-    """The `trainable` and `train` sections that hold in a phase."""
+    """The `trainable` and `train` sections of a phase, with its overrides."""
     trainable = merge(recipe.trainable.model_dump(), phase.trainable)
     train = merge(recipe.train.model_dump(), phase.train)
     return (
@@ -110,7 +110,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; neither is altered."""
+    """`base` updated recursively with `changes`; neither is modified."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)

@@ -39,12 +39,12 @@ class Objectives(Section):
 
     @property
     def further(self) -> dict[str, float]:
-        """The custom objectives with a weight above zero."""
+        """The custom objectives with a positive weight."""
         return {name: weight for name, weight in self.custom.items() if weight > 0}
 
     @property
     def alignment(self) -> dict[str, float]:
-        """The weights above zero of all but the language loss."""
+        """The positive weights of the alignment objectives."""
         weights = {"itc": self.itc, "itm": self.itm, "itg": self.itg}
         return {name: weight for name, weight in weights.items() if weight > 0}
 

@@ -1,4 +1,4 @@
-"""The phases of a recipe, each with its settings. Nothing here imports torch."""
+"""Training phases of a recipe, with their settings. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class PhasePlan:
 
 
 def phase_plans(recipe: Recipe) -> list[PhasePlan]:
-    """The recipe's phases; one called `train` where it names none.
+    """The recipe's phases; one called `train` if it has none.
 
     Raises:
         RecipeError: one phase has LoRA on the decoder and another trains it in full, or two have
-            different LoRA settings: the layers are made once.
+            different LoRA settings: the layers are added once.
     """
     phases = recipe.phases or [Phase(name="train")]
     plans = [PhasePlan(phase, *resolve_phase(recipe, phase)) for phase in phases]

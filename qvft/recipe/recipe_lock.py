@@ -1,4 +1,4 @@
-"""The resolved recipe a run keeps, and the question whether two recipes are the same."""
+"""Lock file of a run: the resolved recipe, and a comparison with another recipe."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from qvft.recipe.schema import Recipe
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Hex SHA-256 over all that shapes the trained weights.
+    """Hex SHA-256 over all hyperparameters that affect the trained weights.
 
-    Left out: where the run lies, whether it resumes, how it is logged, how it is evaluated (unless
-    evaluation chooses the checkpoint), and what is done about spikes: a run that one stopped goes
-    on without it. Changing these does not make it another run.
+    Excluded: the run folder, resume, logging, evaluation (unless it selects the checkpoint), and
+    the loss spike policy. A run can be resumed with other values of these.
     """
     return _hash(recipe.model_dump())
 
 
 def lock_hash(run_dir: Path) -> str:
-    """The `recipe_hash` that a run folder's recipe had when its lock was written.
+    """`recipe_hash` of a run folder's recipe as its lock file was written.
 
     A later version knows further keys, with defaults, and may have renamed some; this is over those
     in the file, under the names in the file.
@@ -39,10 +38,10 @@ def lock_hash(run_dir: Path) -> str:
 
 
 def shaping_differences(there: Recipe, here: Recipe) -> list[tuple[str, Any, Any]]:
-    """Keys that shape the trained weights and differ: (key path, value there, value here).
+    """Changed hyperparameters that affect the trained weights: (key path, value there, value here).
 
-    Paths are compared as paths: `./x`, `x` and their absolute path are one. Of phases each is
-    compared by its number.
+    Paths are compared as paths: `./x`, `x` and their absolute path are equal. Phases are compared
+    by number.
     """
     return _differences(_shaping(there.model_dump()), _shaping(here.model_dump()))
 
@@ -88,7 +87,7 @@ def _hash(recipe: Mapping[str, Any]) -> str:
 
 
 def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe's content shapes the trained weights."""
+    """The part of a recipe's content that affects the trained weights."""
     content = copy.deepcopy({key: value for key, value in recipe.items() if key != "eval"})
     data, train = content["data"], content["train"]
     _drop(content["run"], "run", "dir", "threads")

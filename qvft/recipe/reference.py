@@ -1,4 +1,4 @@
-"""`python -m qvft.recipe.reference`: writes what the schema says of itself.
+"""`python -m qvft.recipe.reference`: generates the recipe reference from the schema.
 
 recipes/recipe.schema.json: for editors. docs/recipe_reference.md: for readers.
 """

@@ -1,4 +1,4 @@
-"""Which of a user's settings a library refuses, found by leaving them out."""
+"""Finds which user settings a library refuses, by leaving them out one by one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def require_accepted(
     key: Callable[[str], str],
     library: str = "transformers",
 ) -> None:
-    """Tries out what a user has set.
+    """Tries a user's settings with a library.
 
     Args:
-        settings: names and values that the user has set.
-        attempt: does with some of them what the program is going to do.
-        key: from a name to how the user wrote it, e.g. `train.arguments.optim`.
-        library: whose settings these are.
+        settings: names and values set by the user.
+        attempt: runs the library call with some of them.
+        key: maps a name to its recipe key, e.g. `train.arguments.optim`.
+        library: name of the library.
 
     Raises:
         RecipeError: `attempt` fails with the settings and succeeds without some of them.
@@ -47,7 +47,7 @@ def refusal(
     key: Callable[[str], str],
     library: str = "transformers",
 ) -> RecipeError | None:
-    """The message about an error that `attempt` has raised; None where no setting is to blame.
+    """Error for an exception raised by `attempt`; None if no setting is the cause.
 
     Arguments as `require_accepted`.
     """
@@ -68,7 +68,7 @@ def refusal(
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, on one line; its kind where it says nothing."""
+    """Message of an error, on one line; its class name if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

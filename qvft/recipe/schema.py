@@ -1,4 +1,4 @@
-"""The recipe schema: every key with its type, default, unit and effect.
+"""The recipe schema: all keys (hyperparameters, data, model) with type, default, unit and effect.
 
 The JSON schema for editors and docs/recipe_reference.md are generated from these classes. Nothing
 here imports torch: a recipe is checked in milliseconds.

@@ -1,4 +1,4 @@
-"""No secret stands in a recipe: lock files, manifests and reports repeat what it says."""
+"""Refuses secrets in a recipe, since lock files, manifests and reports copy it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _FORMS = (
     ("a GitHub token", re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}")),
     ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
 )
-"""What gives a secret away. Source: the prefixes that the services publish for scanners."""
+"""Patterns of secrets. Source: the prefixes that the services publish for scanners."""
 
 
 def refuse_secrets(content: Mapping[str, Any], *, where: str) -> None:
-    """Checks that a recipe repeats no secret, neither by its form nor from the environment.
+    """Checks that a recipe contains no secret, by pattern or from the environment.
 
     The message names the key path, never the value.
 
     Raises:
-        RecipeError: it does.
+        RecipeError: it contains one.
     """
     known = {
         name: value
@@ -54,7 +54,7 @@ def refuse_secrets(content: Mapping[str, Any], *, where: str) -> None:
 
 
 def _found(path: Sequence[str], text: str, known: Mapping[str, str]) -> str | None:
-    """What kind of secret a text is, None for none."""
+    """Kind of secret in a text, None for none."""
     if text and any(_SECRET_KEY.search(key) for key in path):
         return "a secret by its name"
     for name, value in known.items():

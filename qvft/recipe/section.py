@@ -1,4 +1,4 @@
-"""What every part of a recipe is."""
+"""Base class of all recipe sections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does not go with training data that is passed over instead of listed."""
+"""Recipe keys that do not work with streaming."""
 
 from __future__ import annotations
 

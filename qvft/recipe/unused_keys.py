@@ -1,7 +1,6 @@
-"""Keys that have no effect beside the others: a setting of something that is switched off.
+"""Recipe keys without effect: settings of a feature that is off.
 
-On the command line such a key is a mistake, and refused. In a file it may be there for another
-day, so that it is only named.
+On the command line such a key is an error. In a file it is only a warning.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ def idle_sections(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> 
 
 
 def named_in_file(recipe: Recipe, idle: Mapping[str, str]) -> list[str]:
-    """Those of `idle` that a recipe sets to something else than the default, each in a sentence.
+    """Warnings for those of `idle` that a recipe sets to another value than the default.
 
-    A learning rate of what is frozen is not named: recipes list the rates of all groups.
+    Learning rates of frozen components are ignored: recipes list the rates of all groups.
     """
     found = []
     for section, reason in idle.items():

@@ -1,4 +1,4 @@
-"""YAML 1.2 as plain values: what JSON has, of a bounded size, and nothing that refers to itself."""
+"""Parses YAML 1.2 safely to plain values: bounded size, no aliases, no tags."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def yaml_file_value(text: str, *, where: str) -> Any:
         raise RecipeError(f"not valid YAML: {problem}", where=line) from error
     except RecursionError as error:
         raise RecipeError("nested too deeply", where=where) from error
-    except Exception as error:  # broken dates, tags and numbers raise nearly anything
+    except Exception as error:  # broken dates, tags and numbers can raise nearly anything
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise RecipeError(f"not valid YAML: {reason}", where=where) from error
     return plain_value(value, where=where)

@@ -1,4 +1,4 @@
-"""From a recipe or a run to alignment heads with the tokenizer of their text branch."""
+"""Builds alignment heads, with their tokenizer, from a recipe or a run."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ logger = get_logger("qvft.train")
 
 @dataclass(frozen=True)
 class TextBranch:
-    """Alignment heads as a checkpoint keeps them, and the tokenizer of their texts."""
+    """Alignment heads as stored in a checkpoint, with the tokenizer of their texts."""
 
     saved: Alignment
     tokenizer: Any
 
     @property
     def heads(self) -> AlignmentHeads:
-        """The heads themselves."""
+        """The alignment heads."""
         return self.saved.heads
 
     def warnings(self, captions: Sequence[str], *, name: str) -> list[str]:
-        """On captions of the split `name` of which the branch does not see the end."""
+        """Warnings about truncated captions of the split `name`."""
         limit = self.saved.max_text_tokens
         return [f"{name}: {one}" for one in text_branch_warnings(captions, self.tokenizer, limit)]
 
 
 def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
-    """Checks that the recipe's objectives suit its family.
+    """Checks that the recipe's objectives fit its model family.
 
     Raises:
-        RecipeError: they align images with texts, and the family is not `blip2`.
+        RecipeError: alignment objectives, and the family is not `blip2`.
     """
     asked = recipe.objectives.alignment
     if asked and base.family.name != "blip2":
@@ -61,7 +61,7 @@ def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
 
 
 def new_branch(recipe: Recipe, loaded: Loaded) -> TextBranch | None:
-    """The heads that a recipe's objectives begin with; None where it names lm alone.
+    """Initial alignment heads of a recipe; None for lm only.
 
     Raises:
         ModelError: the checkpoint of the text branch does not fit.
@@ -80,11 +80,11 @@ def new_branch(recipe: Recipe, loaded: Loaded) -> TextBranch | None:
 
 
 def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> TextBranch:
-    """The heads of an adapter folder, in evaluation mode on the model's device.
+    """Loads the heads of an adapter folder, in evaluation mode on the model's device.
 
     Raises:
         CheckpointError: it has none, or their file is damaged.
-        ModelError: the checkpoint that their tokenizer is from is not there.
+        ModelError: the checkpoint of their tokenizer is not found.
     """
     entry = alignment_entry(adapter, read_manifest(adapter))
     config = text_config(
@@ -117,10 +117,10 @@ def _tokenizer(recipe: Recipe, loaded: Loaded) -> Any:
 
 
 def _checkpoint(recipe: Recipe) -> BaseCheckpoint:
-    """The checkpoint that the text branch starts from.
+    """The checkpoint that initialises the text branch.
 
     Raises:
-        ModelError: it is not to be had.
+        ModelError: it is not found.
     """
     name = recipe.objectives.text_branch
     assert name is not None
@@ -132,8 +132,8 @@ def _checkpoint(recipe: Recipe) -> BaseCheckpoint:
 
 
 def generation_start(tokenizer: Any) -> int | None:
-    """What a checkpoint's text generation begins with, in the place of [CLS]: the tokenizer's
-    begin-of-text token, which BLIP-2 has made of [DEC]. None leaves what texts begin with.
+    """Start token of ITG texts, instead of [CLS]: the tokenizer's begin-of-text token, [DEC] in
+    BLIP-2. None keeps the tokenizer's first token.
 
     Source: LAVIS, lavis/models/blip2_models/blip2.py, `init_tokenizer`.
     """
@@ -158,7 +158,7 @@ def _fresh(
 def _stored(
     recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
 ) -> AlignmentHeads:
-    """Heads of the text branch's checkpoint."""
+    """Heads from the text branch's checkpoint."""
     base = _checkpoint(recipe)
     found = heads_from_retrieval(
         loaded.blip2,

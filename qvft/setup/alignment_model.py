@@ -1,4 +1,4 @@
-"""A model of a run with its alignment heads: vectors of images and of texts.
+"""`AlignmentModel`: a run's model with its heads; embeds images and texts.
 
 Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 """
@@ -23,7 +23,7 @@ from qvft.setup.run_recipe import run_recipe
 
 @dataclass(frozen=True)
 class AlignmentModel:
-    """A model of a run with its alignment heads, in evaluation mode."""
+    """A run's model with its alignment heads, in evaluation mode; embeds images and texts."""
 
     loaded: Loaded
     branch: TextBranch
@@ -62,8 +62,8 @@ def load_alignment_model(run_dir: Path | str, overrides: Sequence[str] = ()) -> 
     """Loads a finished run with its alignment heads.
 
     Raises:
-        CheckpointError: no finished run is there, or it trained no heads.
-        UserError: its base, or the checkpoint of its text branch, is not there.
+        CheckpointError: no finished run, or one without heads.
+        UserError: its base, or the checkpoint of its text branch, is not found.
     """
     run = Path(run_dir)
     recipe = run_recipe(run, list(overrides))
@@ -72,6 +72,6 @@ def load_alignment_model(run_dir: Path | str, overrides: Sequence[str] = ()) -> 
 
 
 def with_heads(opened: ResolvedModel, loaded: Loaded) -> AlignmentModel:
-    """A run that is loaded without its heads, with them."""
+    """Adds the heads of a run to its loaded model."""
     assert opened.home is not None
     return AlignmentModel(loaded, saved_branch(opened.home / "adapter", opened.recipe, loaded))

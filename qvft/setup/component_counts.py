@@ -1,4 +1,4 @@
-"""Component table of each phase, counted from a configuration on the meta device."""
+"""Parameter counts per component and phase, on the meta device."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from qvft.recipe.phases import PhasePlan
 
 @dataclass(frozen=True)
 class PhaseCounts:
-    """What a phase trains.
+    """Parameter counts of a phase.
 
     Attributes:
-        components: its table, as `count_components` gives it.
-        decoder_blocks: all of the decoder, and those trained.
-        lora_targets: where LoRA is trained; empty where it is not.
+        components: its component table, from `count_components`.
+        decoder_blocks: number of decoder blocks, and of trained ones.
+        lora_targets: modules with trained LoRA; empty without LoRA.
     """
 
     components: list[ComponentCount]
@@ -31,9 +31,9 @@ class PhaseCounts:
 
 
 def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterator[PhaseCounts]:
-    """The counts of each phase of a model that is never loaded.
+    """Parameter counts of each phase, without loading the model.
 
-    LoRA layers are made once for all phases, as in training. An encoder-decoder, which qvft does
+    LoRA layers are added once for all phases, as in training. An encoder-decoder, which qvft does
     not train, gets none.
     """
     family, model = family_of(config.model_type), meta_model(config)
@@ -53,5 +53,5 @@ def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterat
 
 
 def is_trainable(config: PretrainedConfig) -> bool:
-    """Whether the decoder is one that qvft trains; an encoder-decoder is only counted."""
+    """Whether qvft can train the decoder; an encoder-decoder is only counted."""
     return getattr(config, "use_decoder_only_language_model", True)

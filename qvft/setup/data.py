@@ -1,4 +1,4 @@
-"""From a recipe's data section to samples."""
+"""Builds a recipe's datasets: samples from the `data` section."""
 
 from __future__ import annotations
 
@@ -27,29 +27,28 @@ from qvft.setup.streaming import CHECKED, HEAD, is_streamed, stream_head, stream
 
 REASONS = 8
 FORMATS = "qvft.data.formats"
-"""Name of the loggers by which formats say what they leave out."""
+"""Name of the loggers through which formats report skipped records."""
 logger = get_logger("qvft.data")
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A split's samples, their images unchecked, and what the format said that it left out."""
+    """A split's samples, with unchecked images, and the format's warnings."""
 
     samples: list[Sample]
     remarks: tuple[str, ...]
 
 
 Texts = Mapping[str, Listed]
-"""A recipe's data by `train` and `eval`; none of what is streamed."""
+"""A recipe's data by `train` and `eval`, without streamed data."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split as read: its usable samples, what was left out, and a hash of its texts.
+    """A split: its usable samples, the skipped ones, and a hash of its texts.
 
-    `signatures` are those of the images by name, where `inspect_split` has read them. Of a
-    `stream`, `samples` are the first few, and the hash is the stream's own. `remarks` say what the
-    format has left out.
+    `signatures` are by image name, if read by `inspect_split`. For a `stream`, `samples` are the
+    first few, and the hash is the stream's. `remarks` are the format's warnings.
     """
 
     name: str
@@ -63,11 +62,11 @@ class Split:
 
 
 def read_texts(recipe: Recipe, which: str) -> list[Sample]:
-    """The samples of the recipe's `train` or `eval` data, their images unchecked.
+    """Samples of the recipe's `train` or `eval` data, with unchecked images.
 
     Raises:
-        RecipeError: the recipe names no such data, or no path.
-        DataError: what it names cannot be read, or cleaning leaves nothing of a text.
+        RecipeError: the recipe has no such data, or no path.
+        DataError: the data cannot be read, or a text is empty after cleaning.
     """
     source: Source | None = getattr(recipe.data, which)
     if source is not None and source.format == MEMORY:
@@ -92,31 +91,31 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
 
 
 def _checked(recipe: Recipe, which: str, samples: list[Sample]) -> list[Sample]:
-    """The samples with as many captions as the recipe wants; raises DataError as `read_texts`."""
+    """The samples with the recipe's number of captions; raises DataError as `read_texts`."""
     source: Source = getattr(recipe.data, which)
     if source.captions_per_image is not None:
         kept = slice(source.captions_per_image)
         samples = [replace(sample, captions=sample.captions[kept]) for sample in samples]
     if recipe.data.text != "as_written":
         rows = training_rows(samples, texts=source.texts)
-        # Evaluation compares with captions as they are written.
+        # Evaluation compares with unmodified captions.
         read = [row for row in rows if which == "train" or row.kind == "question"]
         require_text_left(read, recipe.data.text, where=f"data.{which}")
     return samples
 
 
 def listed(recipe: Recipe, which: str) -> Listed:
-    """As `read_texts`, with what the format left out."""
+    """As `read_texts`, with the format's warnings."""
     with heard(FORMATS) as remarks:
         samples = read_texts(recipe, which)
     return Listed(samples, tuple(remarks))
 
 
 def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split:
-    """The recipe's `train` or `eval` data, its images checked.
+    """The recipe's `train` or `eval` data, with checked images.
 
     Args:
-        texts: from `listed`, where that has been called already.
+        texts: from `listed`, if already read.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
@@ -152,12 +151,12 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
 
 
 def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split:
-    """The recipe's `train` or `eval` data with its images' signatures, for a check of the data.
+    """The recipe's `train` or `eval` data with image signatures, for data checks.
 
-    Unusable images are listed, all of them, whatever `data.on_bad_image` says.
+    All unusable images are listed, regardless of `data.on_bad_image`.
 
     Args:
-        texts: from `listed`, where that has been called already.
+        texts: from `listed`, if already read.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
@@ -189,7 +188,8 @@ def _streamed(recipe: Recipe) -> Split:
     """The stream of the training data and its first usable samples.
 
     Raises:
-        DataError: none of the first is usable, or one is not and `data.on_bad_image` is `error`.
+        DataError: none of the first samples is usable, or one is not and `data.on_bad_image` is
+            `error`.
     """
     stream = stream_of(recipe)
     samples, broken = stream_head(stream, HEAD, seed=recipe.run.seed)
@@ -207,7 +207,7 @@ def _streamed(recipe: Recipe) -> Split:
 
 
 def _no_image(which: str, skipped: list[Skipped]) -> RecipeError:
-    """Names the reasons and the first path: mostly the folder is wrong."""
+    """Error with the reasons and the first path: usually the folder is wrong."""
     where = f"data.{which}"
     if not skipped:
         return RecipeError("no usable image is left (there is no sample)", where=where)
@@ -225,7 +225,7 @@ def _no_image(which: str, skipped: list[Skipped]) -> RecipeError:
 
 
 def source_name(source: Source) -> str:
-    """What a report and its folder call a split: DATASET-SPLIT."""
+    """Name of a split in reports and folders: DATASET-SPLIT."""
     if source.name:
         return source.name
     path = Path(source.path or source.format)
@@ -233,12 +233,12 @@ def source_name(source: Source) -> str:
     if stem == "..":
         stem = path.resolve().name
     parts = [part for part in (stem or source.format, source.split) if part]
-    plain = re.sub(r"[{}*?\[\]=]", "", "-".join(parts))  # of ranges and patterns of shards
+    plain = re.sub(r"[{}*?\[\]=]", "", "-".join(parts))  # for ranges and patterns of shards
     return _one_folder(re.sub(r"[\s,/\\\x00-\x1f\x7f]", "_", plain)) or source.format
 
 
 def _one_folder(name: str) -> str:
-    """A name as one folder may have it; of a long one the beginning, and a hash of all of it."""
+    """A valid folder name; a long name is truncated and gets a hash."""
     name = name.strip(". ")
     if not name or folder_name_problem(name) is None:
         return name

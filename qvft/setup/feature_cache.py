@@ -1,4 +1,4 @@
-"""Uses the feature cache for a recipe: outputs of the frozen ViT, computed once per image."""
+"""Sets up the feature cache of a recipe: frozen ViT outputs, computed once per image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from qvft.setup.model import Loaded
 logger = get_logger("qvft.features")
 
 EXACT: dict[torch.dtype, StoredDtype] = {torch.bfloat16: "bfloat16"}
-"""What keeps features of a type as they are; float32 everything else."""
+"""Lossless storage dtype of a compute dtype; float32 for all others."""
 CHUNK = 16
 
 
@@ -42,15 +42,14 @@ def with_features(
     *,
     augmented: Sequence[Sample] = (),
 ) -> Loaded:
-    """The model whose collator takes features from the cache, after what was missing is computed.
+    """The model with a collator that uses cached features; computes missing ones first.
 
-    Every process computes its share. Nothing changes where `data.features` is off, and, with a
-    warning, where features would take more than `data.features_limit_gb` or the disk has, or
-    where the cache cannot be written to.
+    Every process computes its share. Without cache if `data.features` is off, or, with a warning,
+    if features would exceed `data.features_limit_gb` or the disk, or if the cache is not writable.
 
     Args:
-        samples: whose images are seen as they are.
-        augmented: whose images are seen in `data.augmentations_per_image` augmented views too.
+        samples: samples with unaugmented images.
+        augmented: samples that also use `data.augmentations_per_image` augmented views.
     """
     if recipe.data.features == "off":
         return loaded
@@ -63,7 +62,7 @@ def with_features(
         _require_room(store, [item.key for group in groups for item in group], recipe)
     except (DataError, RecipeError, SpaceError) as error:
         problem = error
-    # All have looked before any fills the disk; what one host has no room for, none caches.
+    # All processes check before any fills the disk; if one host lacks space, none caches.
     refused = next((error for error in all_gather_object(problem) if error is not None), None)
     if refused is not None:
         return _without(loaded, refused)
@@ -90,7 +89,7 @@ def _entries(
     samples: Sequence[Sample],
     augmented: Sequence[Sample],
 ) -> tuple[list[Wanted], list[Wanted]]:
-    """What is wanted of images in one view, and of those in several; each is encoded by itself."""
+    """Required entries of images with one view and of images with several."""
     images = list({s.image.name: s.image for s in (*augmented, *samples)}.values())
     augmentation = loaded.collator.augmentation
     if augmentation is None:
@@ -107,8 +106,8 @@ def _entries(
 
 
 def _fill(store: Store, groups: Sequence[list[Wanted]], loaded: Loaded, *, workers: int) -> None:
-    """Every process computes its share of all. Where hosts do not see each other's files, what is
-    missing then is computed by the processes of each host.
+    """Computes missing features on all processes; if hosts do not share a file system, the rest is
+    computed per host.
     """
     state = processes()
     for rank, world in (
@@ -134,7 +133,7 @@ def _fill(store: Store, groups: Sequence[list[Wanted]], loaded: Loaded, *, worke
 
 
 def _require_room(store: Store, keys: Sequence[bytes], recipe: Recipe) -> None:
-    """Checks that what is missing fits the limit and the disk, and logs how much it is."""
+    """Checks that the missing features fit the limit and the disk, and logs their size."""
     missing = sum(key not in store for key in keys)
     if not missing:
         return
@@ -151,7 +150,7 @@ def _require_room(store: Store, keys: Sequence[bytes], recipe: Recipe) -> None:
 
 
 def _without(loaded: Loaded, error: UserError) -> Loaded:
-    """The model as it was: nothing is lost without the cache but time."""
+    """The model without cache; only speed is lost."""
     logger.warning("features are not cached, the ViT runs in every step: %s", error)
     return loaded
 
@@ -166,21 +165,21 @@ def cache_features(
     cache: Path | None = None,
     workers: int = 0,
 ) -> Cached:
-    """The cached features of images, computed where they are missing: for a loop of one's own.
+    """Cached features of images, computed if missing, for your own training loop.
 
-    `replace(collator, features=cache_features(...))` makes batches that have `features` in place
-    of `pixel_values`, so that no step runs the ViT.
+    With `replace(collator, features=cache_features(...))` batches have `features` instead of
+    `pixel_values`, and no step runs the ViT.
 
     Args:
-        model: of any family, with its ViT.
-        collator: decodes and normalises.
-        vit: what listings of the cache call the ViT.
-        attention: kernel that the model was loaded with.
+        model: model of any family, with its ViT.
+        collator: decodes and preprocesses images.
+        vit: name of the ViT in listings of the cache.
+        attention: attention kernel of the loaded model.
         cache: folder; None: $QVFT_CACHE, or ~/.cache/qvft/features.
-        workers: processes that decode images.
+        workers: image decoding processes.
 
     Raises:
-        SpaceError, DataError: the cache cannot be written to.
+        SpaceError, DataError: the cache is not writable.
     """
     encode = partial(_encode, model)
     spec = _features_of(model, collator, encode, vit=vit, stored="auto", attention=attention)
@@ -230,20 +229,20 @@ def _features_of(
 
 
 def _blank() -> Image:
-    """An image to learn the shape of features from."""
+    """A blank image, to get the shape of features."""
     return PIL.Image.new("RGB", (16, 16))
 
 
 def _encode(model: Any, pixels: Tensor) -> Tensor:
-    """Features (I, P, W) in the ViT's own type, without autocast, so that whoever asks for them
-    gets the same.
+    """Features (I, P, W) in the ViT's dtype, without autocast, so that they are the same for every
+    caller.
     """
     with torch.no_grad():
         return encode_vision(model, pixels.to(_place(model)))
 
 
 def _place(model: Any) -> torch.device:
-    """Where the ViT is; the rest of the model may wait elsewhere."""
+    """Device of the ViT; the rest of the model may be elsewhere."""
     return next(model.vision_model.parameters()).device
 
 

@@ -1,7 +1,7 @@
-"""Training and evaluation data given in memory from Python, in place of a recipe's files.
+"""In-memory training and evaluation data from Python, instead of a recipe's files.
 
-A recipe, and so the lock of its run, says `format: memory`; the samples are where the caller holds
-them, and whatever reads the recipe's data within `data_in_memory` finds them.
+The recipe, and its run's lock file, have `format: memory`; the samples are found by anything that
+reads the recipe's data inside `data_in_memory`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
 
 MEMORY = "memory"
-"""What a recipe calls the format of such data."""
+"""Format name of in-memory data in a recipe."""
 
 _KEPT = ("limit", "texts", "captions_per_image")
-"""Keys of a source that say something about data in memory too; and `name`, unless it is that of
-the files whose place is taken."""
+"""Keys of a source that also apply to in-memory data; and `name`, unless it is that of the replaced
+files."""
 
 _GIVEN: ContextVar[Mapping[str, list[Sample]] | None] = ContextVar("given", default=None)
 
 
 @contextmanager
 def data_in_memory(samples: Mapping[str, list[Sample]]) -> Iterator[None]:
-    """Lets the recipe's data of format `memory` be these samples while the block runs.
+    """Context manager: these samples are the recipe's data of format `memory`.
 
     Args:
-        samples: by `train` and `eval`.
+        samples: samples by `train` and `eval`.
     """
     token = _GIVEN.set(samples)
     try:
@@ -43,7 +43,7 @@ def given_samples(which: str) -> list[Sample]:
     """The samples given as `train` or `eval`.
 
     Raises:
-        RecipeError: none are at hand, as in another process than the one that trained.
+        RecipeError: there are none, as in another process than the one that trained.
     """
     given = _GIVEN.get() or {}
     if which not in given:
@@ -57,15 +57,15 @@ def given_samples(which: str) -> list[Sample]:
 
 
 def where_it_lies(which: str, format: str) -> str:
-    """The overrides that name other data for `train` or `eval`, whose format was `format`."""
+    """Overrides that name other data for `train` or `eval`, whose format was `format`."""
     path = f"data.{which}.path=YOUR_DATA"
     return f"data.{which}.format=jsonl {path}" if format == MEMORY else path
 
 
 def with_given(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
-    """The recipe whose `train` or `eval` data, where `given` has them, are in memory.
+    """The recipe with in-memory data as `train` or `eval`.
 
-    Evaluation data that the recipe leaves to be filled in, as recipes to copy do, is none then.
+    Evaluation data that a template recipe leaves to be filled in is dropped.
     """
     changed: dict[str, Source | None] = {
         which: memory_source(getattr(recipe.data, which)) for which in given
@@ -77,7 +77,7 @@ def with_given(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
 
 
 def memory_source(source: Source | None) -> Source:
-    """The source of data in memory that takes the place of `source`."""
+    """Source of in-memory data that replaces `source`."""
     if source is None:
         return Source(format=MEMORY)
     name = source.name if source.path is None else None

@@ -1,4 +1,4 @@
-"""Hashes of what a run has trained and of the images it is asked about."""
+"""Hashes of a run's trained weights and of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qvft.data.images.content_hash import content_id
 from qvft.data.sample import Sample
 from qvft.files import sha256_file
 
-# Files of an adapter folder that shape what the model says; its manifest holds the run's path.
+# Files of an adapter folder that determine outputs; not its manifest, which has the run's path.
 _TRAINED = ("*.safetensors", "adapter_config.json")
 
 
@@ -21,7 +21,7 @@ def trained_files(folder: Path) -> dict[str, str]:
 
 
 def images_hash(samples: Sequence[Sample]) -> str | None:
-    """Hex SHA-256 over the content of the samples' images; None where one's is not at hand."""
+    """Hex SHA-256 over the content of the samples' images; None if one's is unavailable."""
     digest = hashlib.sha256()
     known: dict[str, str | None] = {}
     for sample in samples:

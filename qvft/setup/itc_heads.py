@@ -1,4 +1,4 @@
-"""Whether a model can compare images with texts; nothing here imports torch."""
+"""Whether a model has ITC heads to compare images with texts. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qvft.setup.resolve_model import ResolvedModel
 
 
 def retrieves(opened: ResolvedModel) -> bool:
-    """Whether it is a run whose heads were trained to tell images and texts apart (`itc`)."""
+    """Whether it is a run with heads trained by `itc`."""
     if opened.kind != "run" or opened.home is None:
         return False
     alignment = read_manifest(opened.home / "adapter").get("alignment", {})
@@ -16,14 +16,14 @@ def retrieves(opened: ResolvedModel) -> bool:
 
 
 def require_contrast(opened: ResolvedModel) -> None:
-    """Checks that what was opened can compare images with texts.
+    """Checks that a model has ITC heads.
 
     Raises:
-        CheckpointError: it is no run, or trained no `itc`.
+        CheckpointError: it is not a run, or was trained without `itc`.
     """
     if not retrieves(opened):
         raise CheckpointError(
-            "has no contrast heads" if opened.kind == "run" else "is no run of qvft.train",
+            "has no contrast heads" if opened.kind == "run" else "is not a run of qvft.train",
             where=opened.name,
             expected="a run with itc among its objectives, which compares images with texts",
         )

@@ -1,4 +1,4 @@
-"""From a recipe to a model with its processor, prompt template and collator."""
+"""Builds a recipe's model, processor, prompt template and collator."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for use: the model itself, PEFT's handle where it has LoRA, and its tools."""
+    """A loaded model with PEFT wrapper, processor, prompt template and collator."""
 
     base: BaseCheckpoint
     model: PreTrainedModel
@@ -55,17 +55,17 @@ class Loaded:
 
 
 def device() -> torch.device:
-    """This process's one device."""
+    """The device of this process."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
 
 
 def use_threads(threads: int | None) -> None:
-    """Sets the CPU threads of this process, where there is no GPU.
+    """Sets the CPU threads of this process if there is no GPU.
 
     Args:
-        threads: how many; None: the cores divided by the processes on this host.
+        threads: number of threads; None: cores divided by the processes on this host.
     """
     if not torch.cuda.is_available():
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -95,7 +95,7 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
 
 
 def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptTemplate:
-    """The prompt template that training, evaluation and prediction share."""
+    """The prompt template for training, evaluation and inference."""
     new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
     require_positions(recipe, base, new, where="data.max_text_tokens")
     return PromptTemplate(
@@ -112,7 +112,7 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
 
 
 def image_tokens(base: BaseCheckpoint) -> int:
-    """Tokens of a row that stand for its image."""
+    """Number of image tokens in a row."""
     return base.config.num_query_tokens if base.family.image_tokens else 0
 
 
@@ -120,14 +120,14 @@ def require_positions(recipe: Recipe, base: BaseCheckpoint, new_tokens: int, *, 
     """Checks that the longest row and what is generated after it fit the decoder's positions.
 
     Args:
-        new_tokens: how many may be generated.
-        where: the key that says so.
+        new_tokens: maximum new tokens.
+        where: its recipe key.
 
     Raises:
-        RecipeError: they do not; on a GPU the decoder would fail without a message.
+        RecipeError: they do not; on a GPU the decoder would fail without a clear error.
     """
     text = base.config.text_config
-    # Packed rows are given their own mask, in which every token sees all of its row.
+    # Packed rows have their own mask, in which every token sees all of its row.
     limits = [getattr(text, key, None) for key in ("max_position_embeddings", "sliding_window")]
     positions = min((limit for limit in limits if limit is not None), default=None)
     before = image_tokens(base) + recipe.data.max_text_tokens
@@ -152,9 +152,9 @@ def base_model(
     """The base model without adapters.
 
     Args:
-        quantized: as the recipe says; False loads the decoder unquantised.
+        quantized: as in the recipe; False loads the decoder unquantized.
         dtype: instead of the recipe's.
-        place: instead of this process's device.
+        place: device, instead of this process's.
     """
     use_threads(recipe.run.threads)
     auto = torch.bfloat16 if gpu_has_bf16() else torch.float32
@@ -174,7 +174,7 @@ def base_model(
 
 
 def with_tools(recipe: Recipe, base: BaseCheckpoint, model: PreTrainedModel) -> Loaded:
-    """A base's model with its processor, prompt template and collator."""
+    """Adds processor, prompt template and collator to a model."""
     processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
     collator = Collator(
@@ -189,7 +189,7 @@ def with_tools(recipe: Recipe, base: BaseCheckpoint, model: PreTrainedModel) -> 
 
 
 def processor_of(recipe: Recipe, base: BaseCheckpoint) -> Any:
-    """A base's processor with the recipe's preprocessing of images."""
+    """Processor of a base with the recipe's image preprocessing."""
     processor = load_processor(base)
     if recipe.data.preprocessing == "plain":
         processor.image_processor = plain_pixels(processor.image_processor)
@@ -197,7 +197,7 @@ def processor_of(recipe: Recipe, base: BaseCheckpoint) -> Any:
 
 
 def augmentation_of(recipe: Recipe) -> Augmentation | None:
-    """What makes the views of training images; None where there are none."""
+    """Augmentation of training images; None if there is none."""
     return (
         Augmentation(**recipe.data.augment.model_dump())
         if recipe.data.augmentations_per_image
@@ -206,7 +206,7 @@ def augmentation_of(recipe: Recipe) -> Augmentation | None:
 
 
 def _reader(base: BaseCheckpoint, processor: Any) -> QuestionReader | None:
-    """What the Q-Former reads, in the families whose Q-Former reads."""
+    """Tokenizer of the question, for families whose Q-Former reads it."""
     if not base.family.reads_question:
         return None
     positions = base.config.qformer_config.max_position_embeddings
@@ -214,7 +214,7 @@ def _reader(base: BaseCheckpoint, processor: Any) -> QuestionReader | None:
 
 
 def with_fresh_adapters(loaded: Loaded, recipe: Recipe, trainable: Trainable) -> Loaded:
-    """Adds new LoRA layers where `trainable` asks for them."""
+    """Adds new LoRA layers if `trainable` has them."""
     if trainable.decoder != "lora":
         return loaded
     lora = trainable.lora
@@ -228,7 +228,7 @@ def with_fresh_adapters(loaded: Loaded, recipe: Recipe, trainable: Trainable) ->
 
 
 def set_trainable(loaded: Loaded, trainable: Trainable) -> None:
-    """Freezes and unfreezes by component."""
+    """Freezes and unfreezes components."""
     modes = trainable.model_dump(include=set(COMPONENTS))
     if modes["decoder"] == "full" and getattr(loaded.model, "is_quantized", False):
         raise RecipeError(
@@ -251,11 +251,10 @@ def trained_model(
     adapter: Path | None = None,
     place: torch.device | None = None,
 ) -> Loaded:
-    """The model of a run: its base with the trained weights in place, in evaluation mode.
+    """Loads the model of a run: base and trained weights, in evaluation mode.
 
     Raises:
-        CheckpointError: no finished adapter, a damaged one, or the base is not the one it was
-            trained on.
+        CheckpointError: no finished adapter, a damaged one, or another base than in training.
     """
     folder = adapter or run_dir / "adapter"
     manifest = read_manifest(folder)
@@ -274,7 +273,7 @@ def trained_model(
 
 
 def base_hash(recipe: Recipe, base: BaseCheckpoint) -> str:
-    """What identifies the weights training starts from: file content, or seed and geometry."""
+    """Identity of the initial weights: file content, or seed and geometry."""
     if recipe.model.init == "random":
         return sha256_json({"seed": recipe.run.seed, "config": base.config.to_dict()["model_type"]})
     return weights_hash(base)
@@ -283,7 +282,7 @@ def base_hash(recipe: Recipe, base: BaseCheckpoint) -> str:
 def provenance_of(
     recipe: Recipe, base: BaseCheckpoint, data_sha256: Mapping[str, str]
 ) -> Provenance:
-    """Where a checkpoint comes from, for its manifest."""
+    """Provenance of a checkpoint, for its manifest."""
     return Provenance(
         base_id=recipe.model.id,
         base_revision=base.revision,
@@ -297,7 +296,7 @@ def provenance_of(
 
 
 def versions() -> dict[str, str]:
-    """Versions of qvft and of the libraries that shape results."""
+    """Versions of qvft and of the libraries that affect results."""
     found = {}
     for name in LIBRARIES:
         try:

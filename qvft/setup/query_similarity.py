@@ -1,4 +1,4 @@
-"""Whether a model's query tokens still differ, on a few images."""
+"""Query token collapse: cosine similarity between a model's query tokens, on a few images."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from qvft.models.forward_stages import encode_vision, query_states
 from qvft.setup.model import Loaded, device
 
 IMAGES = 8
-"""Images that are looked at: where queries have become one, they have for every image."""
+"""Number of images to check: collapsed queries are collapsed for every image."""
 
 COLLAPSED = 0.995
-"""A mean cosine of 1 but for half a hundredth. Of the bundled model it is 0.77 to 0.92, depending
-on the images."""
+"""Threshold of the mean cosine. The bundled model has 0.77 to 0.92, depending on the images."""
 
 
 @torch.no_grad()
 def query_similarity(loaded: Loaded, samples: Sequence[Sample]) -> float | None:
-    """Mean cosine between what two query tokens become, over pairs and images.
+    """Mean cosine similarity between outputs of two query tokens, over pairs and images.
 
-    None of a model with one query token. The model is asked in evaluation mode, and left in the
-    mode that it was in.
+    None for a model with one query token. Runs in evaluation mode and restores the mode.
 
     Args:
-        samples: their first images are looked at; with a feature cache, images that are in it.
+        samples: their first images are used; with a feature cache, images that are in it.
     """
     model = loaded.model
     sources = [sample.image for sample in samples[:IMAGES]]
@@ -51,7 +49,7 @@ def query_similarity(loaded: Loaded, samples: Sequence[Sample]) -> float | None:
 
 
 def collapse_warning(query_similarity: float) -> list[str]:
-    """A sentence where the query tokens have become one."""
+    """Warning if the query tokens have collapsed."""
     if query_similarity < COLLAPSED:
         return []
     return [

@@ -1,4 +1,4 @@
-"""From what a user names (a run, a merged folder, a hub id) to a model ready to be asked."""
+"""Resolves what a user names (run, merged folder, hub id) to a model for inference."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model and the recipe that says how it is asked.
+    """A model with the recipe for its inference.
 
     Attributes:
-        name: what the user called it.
-        kind: `run`, `base` for the base that its recipe trains, `model` for any other.
+        name: the user's name for it.
+        kind: `run`, `base` for the base of its recipe, `model` for any other.
         home: the run or model folder, None for hub ids.
     """
 
@@ -46,14 +46,14 @@ def resolve_model(
     overrides: Sequence[str] = (),
     program: str | None = None,
 ) -> ResolvedModel:
-    """Finds out what `target` is; loads no weights.
+    """Resolves `target` without loading weights.
 
     Args:
         target: run folder, model folder or hub id.
         recipe_path: for a model: the recipe with data, prompts and decoding.
-        overrides: laid over the recipe, or over the defaults where there is none.
-        program: of `recipe.readers.IGNORED`; keys that it does not read are refused. None: the
-            overrides were meant for another model, and are taken as far as they fit.
+        overrides: override the recipe, or the defaults.
+        program: the command, see `recipe.keys_by_program`; keys that it does not read are refused.
+            None: the overrides were for another model; only fitting ones apply.
 
     Raises:
         CheckpointError: a folder that is neither a run nor a model, or a recipe given for a run.
@@ -87,7 +87,7 @@ def resolve_model(
         refuse_ignored(overrides, program, also={} if is_base else OF_A_MODEL)
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
     if not is_base:
-        # The recipe's base is made of these; a finished model is whole.
+        # The recipe's base is made from these; a finished model needs none.
         content["model"] |= {"text_branch": None, "decoder": None, "query_tokens": None}
         content["model"] |= {"family": "auto", "quantization": {"load_in_4bit": False}}
     recipe = parse_recipe(content)
@@ -95,9 +95,9 @@ def resolve_model(
 
 
 def load_resolved(opened: ResolvedModel) -> Loaded:
-    """Loads the weights of what was opened, in evaluation mode on this process's device.
+    """Loads a resolved model, in evaluation mode on this process's device.
 
-    Torch is imported here, so that a target is opened, and a mistake told, without it.
+    Imports torch here, so that errors in resolving are reported without it.
     """
     from qvft.setup.model import base_model, base_of, trained_model
 
@@ -109,8 +109,7 @@ def load_resolved(opened: ResolvedModel) -> Loaded:
 
 
 def _asked_as(home: Path | None) -> dict[str, Any]:
-    """Prompts, lengths and decoding that a merged or exported folder was trained with; else
-    nothing, which leaves the defaults."""
+    """Prompts, lengths and decoding of a merged or exported folder's training; else empty."""
     names = ("merge.json", "export.json")
     paths = [path for path in (home / name for name in names) if path.is_file()] if home else []
     if not paths:
@@ -121,7 +120,7 @@ def _asked_as(home: Path | None) -> dict[str, Any]:
 
 
 def _as_published(target: str, home: Path | None) -> dict[str, Any]:
-    """Lengths for a QVision in its published layout; nothing for other models."""
+    """Lengths for a QVision in its published layout; empty for other models."""
     if target == TINY_ID or (home and "model_type" in read_json(home / "config.json")):
         return {}  # without importing torch
 
@@ -140,15 +139,15 @@ def _as_published(target: str, home: Path | None) -> dict[str, Any]:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two names mean the same hub id or folder."""
+    """Whether two names are the same hub id or folder."""
     return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def require_eval_data(opened: ResolvedModel) -> Source:
-    """The data section that an evaluation reads.
+    """The data section for evaluation.
 
     Raises:
-        RecipeError: a model was named without a recipe, or the recipe has no evaluation data.
+        RecipeError: a model without a recipe, or a recipe without evaluation data.
     """
     source = opened.recipe.data.eval
     if source is None and opened.kind == "model" and opened.home is None:

@@ -1,4 +1,4 @@
-"""The recipe of a run that has finished. Nothing here imports torch."""
+"""Reads the recipe of a finished run. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from qvft.recipe.renamed_keys import renamed_overrides
 from qvft.recipe.schema import Recipe
 
 LISTED = 5
-"""Folders that a message names."""
+"""Maximum number of folders in a message."""
 
 
 def require_there(target: str) -> None:
-    """Checks that what can only be meant as a folder is one; anything else may be a hub id.
+    """Checks that a name that can only be a folder exists; anything else may be a hub id.
 
     Raises:
-        CheckpointError: it is not there, or is a file.
+        CheckpointError: it does not exist, or is a file.
     """
     folder = Path(target)
     if target == TINY_ID or folder.is_dir():
@@ -48,14 +48,14 @@ def require_there(target: str) -> None:
 
 
 def run_recipe(run_dir: Path, overrides: list[str], *, program: str | None = None) -> Recipe:
-    """The recipe of a run folder with overrides laid over its lock.
+    """The recipe of a run folder from its lock file, with overrides.
 
     Args:
-        program: of `recipe.readers`; keys that it does not read are refused, unless they repeat
-            what the run was trained with. None: the overrides are not looked at.
+        program: the command, see `recipe.keys_by_program`; keys that it does not read are refused,
+            unless equal to the run's. None: no check.
 
     Raises:
-        CheckpointError: no run is there, or its training has not finished.
+        CheckpointError: there is no run, or its training has not finished.
         RecipeError: an override that `program` does not read.
     """
     overrides = renamed_overrides(overrides)
@@ -80,8 +80,9 @@ def run_recipe(run_dir: Path, overrides: list[str], *, program: str | None = Non
 
 
 def _is_of(run_dir: Path, override: str) -> bool:
-    """Whether an override says of a run what is the case, as in a script that passes the same
-    overrides to training and evaluation."""
+    """Whether an override equals the run's value, as in a script with the same overrides for
+    training and evaluation.
+    """
     key, _, value = override.partition("=")
     if key.strip() == "run.dir":
         return os.path.abspath(expanded(value.strip())) == os.path.abspath(run_dir)

@@ -1,4 +1,4 @@
-"""Opens the streamed training data of a recipe, and reads its first records."""
+"""Opens a recipe's streamed training data and reads its first records."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from qvft.errors import DataError, RecipeError
 from qvft.recipe.schema import Recipe
 
 HEAD = 64
-"""Records read before training, for what is checked before the first step."""
+"""Records read for checks before training."""
 CHECKED = 1000
-"""Records that `qvft.check` reads of a stream."""
+"""Records of a stream read by `qvft.check`."""
 
 
 def is_streamed(recipe: Recipe, which: str) -> bool:
-    """Whether the recipe passes over this data."""
+    """Whether the recipe streams this data."""
     source = getattr(recipe.data, which)
     return source is not None and source.stream
 
@@ -52,7 +52,7 @@ def stream_of(recipe: Recipe) -> Stream:
 
 
 def stream_head(stream: Stream, count: int, *, seed: int) -> tuple[list[Sample], list[Skipped]]:
-    """The first records of the data in its own order: samples, and what is broken among them."""
+    """The first records of the data in order: samples, and errors of broken records."""
     samples: list[Sample] = []
     broken: list[Skipped] = []
     first = stream.samples(Part(0, seed, 0, 1, shuffled=False))

@@ -1,4 +1,4 @@
-"""What a step keeps for its backward pass, under bfloat16 autocast."""
+"""Mixed precision (bfloat16 autocast): which activations are kept for the backward pass."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from qvft.adapters.lora import inputs_uncast
 
 @contextlib.contextmanager
 def lean_activations(model: nn.Module, *, active: bool) -> Iterator[None]:
-    """Context of training under bfloat16 autocast in which nothing is kept in float32 needlessly.
+    """Context manager for training under bfloat16 autocast that keeps no activation in float32
+    needlessly.
 
-    Trained weights stay float32; so does what they accumulate. Two things change: LoRA layers leave
-    the type of their input alone (`adapters.lora.inputs_uncast`), and frozen norms that are
-    bfloat16 themselves compute as such. Autocast on a GPU makes input and output of a norm float32
-    and keeps both, and every linear layer behind it makes the output bfloat16 again. A norm's
-    kernel computes mean and variance in float32 in any case.
+    Trained weights and their gradients stay float32. Two things change: LoRA layers do not cast
+    their input (`adapters.lora.inputs_uncast`), and frozen bfloat16 norms run in bfloat16. Autocast
+    on a GPU would cast input and output of a norm to float32 and keep both, and each following
+    linear layer would cast back. A norm's kernel computes mean and variance in float32 either way.
 
-    The context must span forward and backward: checkpointing runs blocks again in between.
+    The context must span forward and backward: gradient checkpointing runs blocks again.
 
     Args:
         model: the objective or the model itself.
@@ -42,7 +42,7 @@ def lean_activations(model: nn.Module, *, active: bool) -> Iterator[None]:
 
 
 class NormInOwnType(nn.LayerNorm):
-    """A norm that is left out of autocast where its input has the type of its weights.
+    """A norm that runs outside autocast if its input has the dtype of its weights.
 
     A class rather than a wrapped `forward` for each norm, so that compiled blocks share their code.
     """

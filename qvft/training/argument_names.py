@@ -1,4 +1,4 @@
-"""Fields of `train.arguments` that qvft refuses by their names; nothing here imports torch."""
+"""TrainingArguments that `train.arguments` refuses, by name. Does not import torch."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _OURS = {
     "use_cpu": None,
 }
 
-_ORDER = "texts come in the order of run.seed and train.texts_per_image"
-_METRICS = "evaluation while training has metrics of its own, which need neither"
-_EVAL_PRECISION = "evaluation while training computes as training does: train.mixed_precision"
+_ORDER = "the order of texts follows run.seed and train.texts_per_image"
+_METRICS = "evaluation during training computes its own metrics, which need neither"
+_EVAL_PRECISION = "evaluation during training uses train.mixed_precision"
 _PROGRAM = "it is for scripts that read it themselves"
-# Fields that would change nothing here, and why.
+# Fields without effect here, and why.
 _IDLE = {
     "data_seed": _ORDER,
     "train_sampling_strategy": _ORDER,
@@ -52,10 +52,10 @@ _IDLE = {
     "eval_do_concat_batches": _METRICS,
     "bf16_full_eval": _EVAL_PRECISION,
     "fp16_full_eval": _EVAL_PRECISION,
-    "auto_find_batch_size": "a batch that does not fit into memory is taken in parts",
+    "auto_find_batch_size": "a batch that does not fit into memory is split into parts",
     "activation_checkpointing": "train.gradient_checkpointing is read instead",
     "activation_checkpointing_kwargs": "train.gradient_checkpointing is read instead",
-    "fsdp_config": "accelerate launch says how weights are cut, see docs/scaling.md",
+    "fsdp_config": "accelerate launch sets how weights are sharded, see docs/scaling.md",
     **dict.fromkeys(
         ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
         "checkpoints are not uploaded",
@@ -65,7 +65,7 @@ _IDLE = {
     "do_predict": _PROGRAM,
     "resume_from_checkpoint": "train.resume is read instead",
 }
-# Fields that are read where batches are numbers of texts alone.
+# Fields that are read only if the batch size is in texts.
 _OF_TEXT_BATCHES = (
     "dataloader_drop_last", "dataloader_multiprocessing_context", "dataloader_in_order",
 )  # fmt: skip
@@ -111,7 +111,7 @@ TRACKERS = {
         for name in ("wandb", "mlflow", "comet_ml", "clearml", "dvclive", "swanlab", "trackio")
     },
 }
-"""Packages of which one is needed, by the tracker's name; transformers knows further trackers."""
+"""Packages per tracker, one of which must be installed; transformers knows further trackers."""
 
 
 def require_trackers(report_to: Sequence[str]) -> None:

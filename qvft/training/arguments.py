@@ -1,4 +1,4 @@
-"""From plain training settings to `transformers.TrainingArguments`."""
+"""Builds `transformers.TrainingArguments`: batch size, gradient accumulation, mixed precision."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with
 def training_arguments(
     train: Mapping[str, Any], *, output_dir: Path, seed: int, workers: int, has_eval: bool
 ) -> TrainingArguments:
-    """Trainer arguments of a phase.
+    """Builds the `TrainingArguments` of a phase.
 
     Args:
         train: the recipe's `train` section as a mapping.
@@ -41,8 +41,7 @@ def training_arguments(
         has_eval: whether there is evaluation data.
 
     Raises:
-        RecipeError: as `check_arguments`; or the launcher asks for a way of sharding that is
-            refused.
+        RecipeError: as `check_arguments`; or the launcher sets a way of sharding that is refused.
     """
     check_arguments(train)
     asked_to_shard()
@@ -85,7 +84,8 @@ def training_arguments(
         "label_names": ["labels"],
         "seed": seed,
         "ddp_find_unused_parameters": False,
-        # They are constants, and nothing may be sent within a pass (processes/exchange.py).
+        # Buffers are constants; nothing may be communicated within a pass
+        # (distributed/grad_sync.py).
         "ddp_broadcast_buffers": False,
         "disable_tqdm": not sys.stderr.isatty(),
         "restore_callback_states_from_checkpoint": True,
@@ -97,25 +97,25 @@ def training_arguments(
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if values["bf16"] else "no"
     arguments = TrainingArguments(**{**values, **train["arguments"]})
     if arguments.n_gpu > 1:
-        # Several GPUs in one process would mean DataParallel, which cuts a batch's images and
-        # texts apart from each other.
+        # Several GPUs in one process would mean DataParallel, which would split images and texts of
+        # a batch differently.
         logger.info("one of %d GPUs is used; accelerate launch uses all", arguments.n_gpu)
         arguments._n_gpu = 1
     return arguments
 
 
 def use_bf16(mixed_precision: str) -> bool:
-    """Whether to run under bfloat16 autocast: on request, or where a GPU has it."""
+    """Whether to use bfloat16 mixed precision (autocast): on request, or if the GPU supports it."""
     if mixed_precision == "auto":
         return gpu_has_bf16()
     return mixed_precision == "bf16"
 
 
 def recompute_activations(model: PreTrainedModel, wanted: bool) -> None:
-    """Switches activation checkpointing on or off, never reentrant.
+    """Switches gradient checkpointing on or off, always non-reentrant.
 
-    The reentrant kind gives adapters no gradient where a block's inputs are frozen. Releases of
-    transformers before 5.2x call the switches by their older names.
+    Reentrant checkpointing gives adapters no gradient if a block's inputs are frozen. Releases of
+    transformers before 5.2x use older names for the switches.
     """
     if wanted:
         name = "activation_checkpointing_enable"
@@ -143,7 +143,7 @@ def check_arguments(train: Mapping[str, Any]) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise RecipeError(
-                "is no field of transformers.TrainingArguments",
+                "is not a field of transformers.TrainingArguments",
                 where=where,
                 do=f'did you mean "{near[0]}"?' if near else None,
             )

@@ -1,4 +1,4 @@
-"""The checkpoints of a phase: each is there whole under its name, or cannot be seen."""
+"""Training checkpoints: written atomically, listed, rotated (`save_total_limit`)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PREFIX = "checkpoint-"
 
 
 class NewCheckpoint:
-    """A checkpoint in the making, beside those that are whole.
+    """A checkpoint being written, in a staging folder next to the complete ones.
 
     Args:
-        folder: of the phase's checkpoints; it is there, and a checkpoint is not written where it
-            has gone.
-        step: at which it is taken.
+        folder: folder of the phase's checkpoints; it must exist, and is not created again if
+            deleted.
+        step: step of the checkpoint.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -26,18 +26,18 @@ class NewCheckpoint:
         self.staging = folder / _STAGING
 
     def begin(self) -> None:
-        """Makes `staging`, in which the Trainer writes as if it were `folder`."""
+        """Creates `staging`, in which the Trainer writes as if it were `folder`."""
         clear(self.path.parent)
         self.staging.mkdir()
 
     def finish(self, *, keep: int | None, best: str | None) -> None:
-        """Gives it its name once all of it is on the disk, and only then lets old ones go.
+        """Syncs and renames the checkpoint, then deletes old ones (`save_total_limit`).
 
         Args:
-            keep: how many stay, this one among them; None: all.
-            best: path of one that stays in any case.
+            keep: number of checkpoints to keep, including this one; None: all.
+            best: path of a checkpoint that is always kept.
         """
-        remove_whole(self.path)  # what an earlier release left half-written
+        remove_whole(self.path)  # incomplete checkpoints of earlier releases
         name_whole(self.staging / self.path.name, self.path)
         self.staging.rmdir()
         if keep is None:
@@ -50,15 +50,15 @@ class NewCheckpoint:
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints that can be gone on from, oldest first.
+    """Resumable checkpoints, oldest first.
 
-    Earlier releases wrote them in place, the state last; what lacks it was cut off.
+    Earlier releases wrote them in place, the state last; one without state is incomplete.
     """
     found = [path.parent for path in folder.glob(f"{_PREFIX}*/{STATE}")]
     return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
 
 
 def clear(folder: Path) -> None:
-    """Removes what a killed process left in a folder of checkpoints."""
+    """Deletes incomplete checkpoints that a killed process left."""
     for path in (folder / _STAGING, *folder.glob(f".{_PREFIX}*")):
         shutil.rmtree(path, ignore_errors=True)

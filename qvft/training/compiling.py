@@ -1,4 +1,4 @@
-"""The decoder's blocks, compiled."""
+"""`torch.compile` of the decoder's blocks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ WHERE = "train.torch_compile"
 
 
 def require_compiler(place: torch.device) -> None:
-    """Checks that torch.compile has what it needs on a device, before anything long begins.
+    """Checks that torch.compile has a compiler for a device.
 
     Raises:
-        RecipeError: it has not.
+        RecipeError: it has none.
     """
     if place.type == "cpu":
         compiler = os.environ.get("CXX", "g++")
@@ -41,11 +41,10 @@ def require_compiler(place: torch.device) -> None:
 
 
 def compile_blocks(model: PreTrainedModel, family: Family, wanted: bool) -> None:
-    """Has the decoder's blocks run compiled from their next call on, or as they are.
+    """Compiles the decoder's blocks in place, or restores them.
 
-    They are compiled in place, so that no weight changes its name; one code serves all of them, and
-    rows of any length. What lies around them is a small part of the work, and its shapes depend on
-    the data.
+    In place, so that no parameter is renamed. All blocks share one compiled code, for rows of any
+    length. The rest of the model is a small part of the work, and its shapes depend on the data.
     """
     blocks = model.get_submodule(family.blocks(model.config))
     assert isinstance(blocks, nn.ModuleList)

@@ -1,4 +1,4 @@
-"""What the phases of a recipe ask of a machine."""
+"""Checks that this machine supports a recipe's torch.compile, FlexAttention and FSDP settings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from qvft.training.compiling import require_compiler
 
 
 def require_shardable(recipe: Recipe) -> None:
-    """Checks that weights can be sharded among processes.
+    """Checks that the recipe's objectives can be trained under FSDP.
 
     Raises:
-        RecipeError: the recipe has objectives of its own.
+        RecipeError: the recipe has custom objectives.
     """
     if recipe.objectives.further:
         raise RecipeError(
@@ -29,7 +29,7 @@ def require_shardable(recipe: Recipe) -> None:
 
 
 def require_kernels(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhasePlan]) -> None:
-    """Checks that what the recipe would compile can be compiled here.
+    """Checks that what the recipe compiles can be compiled on this machine.
 
     Raises:
         RecipeError: it cannot.

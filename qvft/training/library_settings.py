@@ -1,4 +1,4 @@
-"""Whether the libraries take what a recipe sets of theirs, before anything long begins."""
+"""Checks settings for transformers, peft and bitsandbytes before anything long begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qvft.training.rehearsal import require_trainable
 
 
 def require_settings(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhasePlan]) -> None:
-    """Tries training and decoding on stand-ins, where a recipe says more than its own keys do.
+    """Tries training and decoding on a tiny model if a recipe sets more than qvft's own keys.
 
     Raises:
         RecipeError: a library refuses a setting; the message names its key.

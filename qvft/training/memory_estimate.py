@@ -1,4 +1,4 @@
-"""How much device memory a recipe will need, by arithmetic."""
+"""GPU memory estimate of a recipe, by arithmetic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qvft.adapters.freeze import ComponentCount
 
-# 4 bits and a float32 constant for 64 weights; double quantisation takes most of the latter away.
+# 4 bits and a float32 constant per 64 weights; double quantization removes most of the latter.
 NF4_BYTES = 0.5625
 
 
@@ -38,17 +38,17 @@ def estimate_memory(
     checkpointing: bool,
     layer_bytes: float,
 ) -> MemoryEstimate:
-    """An estimate, not a promise: allocator overhead and the Q-Former's activations come on top.
+    """GPU memory estimate; allocator overhead and the Q-Former's activations are not included.
 
     Args:
         counts: the component table.
-        frozen_bytes: bytes of a frozen weight (2 in bfloat16, 4 in float32).
-        quantized: the decoder's frozen weights take 4.5 bits each, but for its embeddings.
-        embedding_weights: weights of the decoder's token and position embeddings.
-        rows: texts a device and step.
-        row_tokens: tokens of a row, image tokens included.
+        frozen_bytes: bytes per frozen weight (2 in bfloat16, 4 in float32).
+        quantized: the decoder's frozen weights, except its embeddings, take 4.5 bits each.
+        embedding_weights: number of weights of the decoder's token and position embeddings.
+        rows: per-device batch size, in texts.
+        row_tokens: tokens per row, including image tokens.
         decoder_layers, decoder_width: of the decoder.
-        checkpointing: activations are recomputed; a layer's input of each stays.
+        checkpointing: gradient checkpointing: only each layer's input is kept.
         layer_bytes: bytes of activations per token, decoder layer and unit of width.
     """
     weights = trained = 0

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: what the trainer logs, one object a line, as it comes."""
+"""`metrics.jsonl`: the Trainer's logs, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from qvft.disk import saving, to_disk
 from qvft.files import write_text
 from qvft.json_files import complete_lines
 
-_KEPT = "the checkpoints are whole; go on with train.resume=auto"
+_KEPT = "the checkpoints are complete; resume with train.resume=auto"
 
 
 class MetricsLog(TrainerCallback):
-    """Appends every log of the trainer with its phase, step and seconds since the start.
+    """Callback that appends the Trainer's logs with phase, step and seconds since the start.
 
-    A resumed run first drops the lines of steps it is about to repeat.
+    A resumed run first drops the lines of steps that it repeats.
     """
 
     def __init__(self, path: Path, phase: str) -> None:
         self.path, self.phase, self.start = path, phase, time.monotonic()
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
-        """Drops lines beyond the step that training goes on from."""
+        """Drops lines after the step that training resumes from."""
         self.start = time.monotonic()
         if not state.is_world_process_zero or not self.path.is_file():
             return
@@ -46,9 +46,9 @@ class MetricsLog(TrainerCallback):
             self.note(state.global_step, facts)
 
     def note(self, step: int, facts: Mapping[str, Any]) -> None:
-        """Appends what happened at a step; for the main process to call."""
+        """Appends an event at a step; called by the main process."""
         seconds = round(time.monotonic() - self.start, 2)
         row = {"phase": self.phase, "step": step, "seconds": seconds, **facts}
         with saving(self.path, kept=_KEPT), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-            to_disk(stream)  # before the checkpoint that goes on after it
+            to_disk(stream)  # before the checkpoint to resume from

@@ -1,4 +1,4 @@
-"""Parameter groups: a learning rate for each component, decay for matrices only."""
+"""Optimizer parameter groups: learning rate per component, weight decay for matrices only."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ def parameter_groups(
     weight_decay: float,
     prefix: str = "model.",
 ) -> list[dict[str, Any]]:
-    """AdamW groups of the trained parameters, two a component at most.
+    """AdamW parameter groups of the trained parameters, at most two per component.
 
     Args:
-        module: the module that is trained; the family's model lies in it under `prefix`, and
-            whatever lies elsewhere is a head.
-        learning_rates: by component, and `heads`.
-        weight_decay: on parameters of two and more dimensions but the query tokens, embeddings
-            of positions and what no loss ever moves; biases and norms have none.
+        module: the trained module; the family's model is under `prefix`, all else is a head.
+        learning_rates: per component, and `heads`.
+        weight_decay: applied to parameters of two or more dimensions except query tokens, position
+            embeddings and weights without gradient; not to biases and norms.
 
     Returns:
         Groups with `params`, `lr`, `weight_decay` and `name`, in a fixed order.
@@ -51,8 +50,9 @@ def parameter_groups(
 
 
 def _is_spared(name: str) -> bool:
-    """Whether a matrix holds positions, or is QVision's projection of query tokens, which is never
-    used: decay alone would change it."""
+    """Whether a matrix is a position embedding, or QVision's unused projection of query tokens,
+    which decay alone would change.
+    """
     return any(
         part in name for part in ("embed_pos", "position_embeddings", ".wpe.", "query_proj.")
     )

@@ -1,4 +1,4 @@
-"""One phase of training: an objective, its own optimizer and schedule, its checkpoints."""
+"""Trains one phase: objective, optimizer, learning rate schedule, checkpoints, resume."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from qvft.training.trainer import QFormerTrainer
 
 @dataclass(frozen=True)
 class PhaseSetup:
-    """All that a phase needs, built.
+    """Everything needed to train a phase.
 
     Attributes:
-        name: of the phase.
+        name: name of the phase.
         module: its objective around the model.
-        arguments: its training arguments; their output_dir holds its checkpoints.
+        arguments: its TrainingArguments; `output_dir` holds its checkpoints.
         groups: its parameter groups.
-        train_rows, eval_rows: its data; no eval rows, no evaluation.
-        collator: rows to batch.
-        texts_per_image: rows of an image that stay together in a batch.
-        batches: batches by tokens, in place of the arguments' number of rows.
-        views: draws the views of the training images; None: they are seen as they are.
-        stream: batches of a stream, in place of those of `train_rows`.
-        early_stopping: evaluations without a lower loss before it stops, or None.
+        train_rows, eval_rows: its data; without eval rows there is no evaluation.
+        collator: collates rows to a batch.
+        texts_per_image: rows of an image that are kept together in a batch.
+        batches: token-budget batches, instead of the arguments' batch size.
+        views: draws the views of the training images; None: no augmentation.
+        stream: batches of a stream, instead of `train_rows`.
+        early_stopping: evaluations without a lower loss before it stops (patience), or None.
         callbacks: further callbacks.
-        spikes: which losses are spikes; None: none is looked for.
+        spikes: loss spike rule; None: off.
     """
 
     name: str
@@ -65,7 +65,7 @@ def build_trainer(
     restore_weights: Callable[[Path], None],
     metrics_file: Path,
 ) -> QFormerTrainer:
-    """The trainer of a phase."""
+    """Builds the Trainer of a phase."""
     log = MetricsLog(metrics_file, setup.name)
     callbacks: list[TrainerCallback] = [log, *setup.callbacks]
     if setup.early_stopping is not None:
@@ -92,19 +92,19 @@ def build_trainer(
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint of a phase, None where there is none."""
+    """The newest complete checkpoint of a phase, or None."""
     whole = whole_checkpoints(folder)
     return str(whole[-1]) if whole else None
 
 
 def final_checkpoint(folder: Path, *, best: bool) -> Path | None:
-    """The checkpoint that a phase ended with, None where it has steps left to take.
+    """The checkpoint that a phase ended with, None if it has steps left.
 
-    A run may be stopped between its last checkpoint and its adapter. The Trainer, resumed there,
-    would take a step more than was asked for.
+    A run may be interrupted between its last checkpoint and its adapter. The Trainer, resumed
+    there, would take one step too many.
 
     Args:
-        folder: the phase's checkpoints.
+        folder: folder of the phase's checkpoints.
         best: whether the phase ends with the best checkpoint instead of the last.
     """
     last = last_checkpoint(folder)
@@ -118,10 +118,11 @@ def final_checkpoint(folder: Path, *, best: bool) -> Path | None:
 
 
 def follow_move(folder: Path) -> None:
-    """Lets the last checkpoint name the best one where it lies now.
+    """Updates the path of the best checkpoint in the last checkpoint after a move of the run
+    folder.
 
-    The Trainer notes a whole path, and forgets the best checkpoint of a run folder that has been
-    moved or copied, so that the run would end otherwise than it was going to.
+    The Trainer stores an absolute path, and would forget the best checkpoint of a run folder that
+    was moved or copied.
     """
     last = last_checkpoint(folder)
     if last is None:
@@ -135,10 +136,10 @@ def follow_move(folder: Path) -> None:
 
 
 def mark_done(folder: Path) -> None:
-    """Notes that a phase ended; `weights` beside the mark holds what it trained."""
+    """Marks a phase as finished; `weights` next to the mark holds its trained weights."""
     write_json(folder / "done.json", {"done": True})
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a phase ended in an earlier start of this run."""
+    """Whether a phase finished in an earlier start of this run."""
     return (folder / "done.json").is_file()

@@ -1,4 +1,4 @@
-"""Checks before and after the first step that training is worth its time."""
+"""Preflight checks: the image changes the loss, and trained components have gradients."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from qvft.training.objectives.alignment_losses import combined_loss
 
 HEADS = "heads"
 HEADS_WITHIN = 100
-"""Steps within which every part of the heads must have had a gradient: a batch may hold questions
-alone, or a single caption, which has nothing to be told apart from."""
+"""Steps within which every part of the heads must have had a gradient: a batch may have questions
+only, or a single caption without negatives."""
 
 
 def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
-    """Swaps the images of a batch and sees whether the loss of its rows moves.
+    """Checks that the loss changes when the images of a batch are swapped.
 
     Args:
         module: the language objective.
         batch: a training batch with at least two images that differ.
 
     Returns:
-        Largest change of a row's loss, nats a token.
+        Largest change of a row's loss, nats per token.
 
     Raises:
         PreflightError: no row's loss changed (the image does not reach the decoder), or one is NaN.
@@ -56,14 +56,15 @@ def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
 
 
 class GradientCheck(TrainerCallback):
-    """After the first backward pass, every trained component must have a gradient.
+    """Callback that checks after the first backward pass that every trained component has a
+    gradient.
 
-    Weights of one component share their fate (a cut graph, a frozen input under reentrant
-    checkpointing), so one non-zero gradient a component is asked for. LoRA's A matrices have none
-    at first, since B starts at zero; the component counts as a whole.
+    A detached graph or a frozen input under reentrant checkpointing affects all weights of a
+    component, so one non-zero gradient per component is required. LoRA's A matrices have zero
+    gradient at first, since B starts at zero; the component counts as a whole.
 
     Alignment heads are checked part by part: each must be reached by the first pass, and have a
-    gradient other than zero within `HEADS_WITHIN` steps.
+    non-zero gradient within `HEADS_WITHIN` steps.
     """
 
     def __init__(self, model: nn.Module, family: Family) -> None:
@@ -96,13 +97,13 @@ class GradientCheck(TrainerCallback):
 def check_gradients(
     model: nn.Module, family: Family, heads: Sequence[nn.Module] = ()
 ) -> dict[str, float]:
-    """Largest absolute gradient by trained component, that of all `heads` as the last.
+    """Largest absolute gradient per trained component, with `heads` last.
 
     Args:
-        heads: what is trained beside the model; each part of them must have a gradient.
+        heads: trained modules outside the model; each part must have a gradient.
 
     Raises:
-        PreflightError: a trained component, or a part of the heads, has none, or only zeros.
+        PreflightError: a trained component, or a part of the heads, has no gradient, or only zeros.
     """
     largest: dict[str, float] = {}
     for name, parameter in model.named_parameters():
@@ -115,7 +116,7 @@ def check_gradients(
 
 
 def _largest(heads: Iterable[nn.Module]) -> dict[str, float]:
-    """Largest absolute gradient by trained part of the heads, such as `heads.itm_head`."""
+    """Largest absolute gradient per trained part of the heads, such as `heads.itm_head`."""
     largest: dict[str, float] = {}
     for part, parameter in _parts(heads):
         largest[part] = max(_size(parameter), largest.get(part, 0.0))
@@ -123,7 +124,7 @@ def _largest(heads: Iterable[nn.Module]) -> dict[str, float]:
 
 
 def _reached(heads: Iterable[nn.Module]) -> dict[str, bool]:
-    """Whether a backward pass went through any weight of a part, be its gradient zero."""
+    """Whether a backward pass reached any weight of a part, even with zero gradient."""
     reached: dict[str, bool] = {}
     for part, parameter in _parts(heads):
         reached[part] = reached.get(part, False) or gradient(parameter) is not None
@@ -156,10 +157,10 @@ def _require(dead: Iterable[str], *, when: str = "the first backward pass") -> N
 def check_backward(
     module: nn.Module, model: nn.Module, family: Family, batch: dict[str, Tensor]
 ) -> dict[str, float]:
-    """One backward pass on a batch, whose gradients are dropped again.
+    """Runs one backward pass on a batch and checks its gradients, which are discarded.
 
     Args:
-        module: the objective, of language alone or with alignment.
+        module: the objective.
 
     Returns:
         As `check_gradients`.
@@ -180,7 +181,7 @@ def check_backward(
 
 
 def _loss(module: nn.Module, outputs: Mapping) -> Tensor:
-    """The batch's loss, as the Trainer would divide it if it were all of the step."""
+    """The batch's loss, divided as if it were the whole step."""
     if not isinstance(module, AlignmentObjective):
         return outputs["loss_sum"] / outputs["count"]
     counts = {name: loss.count.clamp(min=1) for name, loss in outputs["losses"].items()}

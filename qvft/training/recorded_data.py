@@ -1,4 +1,4 @@
-"""The data that a run was trained on, as its manifest records it, beside what stands there now."""
+"""Training data recorded in a run's manifest, compared with the current data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Read = Callable[[str], list[Sample]]
 
 @dataclass(frozen=True)
 class Recorded:
-    """One hash of a split that a manifest holds.
+    """A data hash of a manifest and its current value.
 
     Attributes:
         what: `data NAME`, or `images of NAME`.
-        which: `train` or `eval`; None where the recipe names no such data.
-        recorded, found: SHA-256, in hexadecimal; `found` is None where nothing can be read.
+        which: `train` or `eval`; None if the recipe names no such data.
+        recorded, found: SHA-256 in hexadecimal; `found` is None if the data cannot be read.
         problem: why it cannot.
     """
 
@@ -42,10 +42,10 @@ class Recorded:
 
 
 def data_hashes(splits: Mapping[str, Split | None]) -> dict[str, str]:
-    """The hash of each split's texts by its name, for a manifest.
+    """Hash of each split's texts, by split name, for a manifest.
 
     Args:
-        splits: by `train` and `eval`.
+        splits: samples by `train` and `eval`.
     """
     present = {which: split for which, split in splits.items() if split is not None}
     names = [split.name for split in present.values()]
@@ -56,9 +56,9 @@ def data_hashes(splits: Mapping[str, Split | None]) -> dict[str, str]:
 
 
 def image_hashes(splits: Mapping[str, Split | None]) -> dict[str, str]:
-    """The hash of each split's images by `train` and `eval`, where they are files or lie in rows.
+    """Hash of each split's images by `train` and `eval`, if they are files or embedded in rows.
 
-    The main process alone reads them: it writes the manifest.
+    Only the main process reads them, for the manifest.
     """
     if not is_main_process():
         return {}
@@ -71,11 +71,11 @@ def image_hashes(splits: Mapping[str, Split | None]) -> dict[str, str]:
 
 
 def reader(recipe: Recipe) -> Read:
-    """A function from `train` or `eval` to the samples that are used, each read once."""
+    """A function from `train` or `eval` to the usable samples, each read once."""
 
     @cache
     def samples(which: str) -> list[Sample]:
-        if recipe.data.on_bad_image == "skip":  # which ones are left out shows when they are read
+        if recipe.data.on_bad_image == "skip":  # known only after reading
             return read_split(recipe, which).samples
         return read_texts(recipe, which)
 
@@ -83,7 +83,7 @@ def reader(recipe: Recipe) -> Read:
 
 
 def recorded_data(recipe: Recipe, manifest: Mapping[str, Any], samples: Read) -> Iterator[Recorded]:
-    """Each hash of data in a manifest with the one of today's data."""
+    """Each data hash of a manifest with its current value."""
     names = _keys(recipe)
     for key, recorded in manifest["data_sha256"].items():
         which = names.get(key)
@@ -98,10 +98,9 @@ def recorded_data(recipe: Recipe, manifest: Mapping[str, Any], samples: Read) ->
 
 
 def require_same_data(recipe: Recipe, folder: Path) -> None:
-    """Checks that a run that is to go on has the data it began with; the main process does.
+    """Checks on the main process that a resumed run has unchanged data.
 
-    Data that cannot be read is no matter of this function: training says what is wrong with it,
-    and a run that has finished does not need it any more.
+    Unreadable data is ignored here: training reports it, and a finished run does not need it.
 
     Raises:
         CheckpointError: texts or images have changed.
@@ -117,12 +116,12 @@ def require_same_data(recipe: Recipe, folder: Path) -> None:
             raise CheckpointError(
                 f"other {kind} than the run in {folder} has been trained on",
                 where=f"data.{one.which}: {', '.join(_places(source))}",
-                do="put back what has changed and go on, or train anew with run.dir=PATH",
+                do="restore the data and resume, or train anew with run.dir=PATH",
             )
 
 
 def manifest_folder(run: Path) -> Path | None:
-    """The folder of a run's newest manifest: its adapter, else its last checkpoint."""
+    """Folder of a run's newest manifest: its adapter, else its last checkpoint."""
     if (run / "adapter" / MANIFEST).is_file():
         return run / "adapter"
     phases = [path for path in run.glob("checkpoints/*") if path.name.isdigit()]
@@ -139,7 +138,7 @@ def _key(name: str, which: str, *, twice: bool) -> str:
 
 
 def _keys(recipe: Recipe) -> dict[str, str]:
-    """`train` and `eval` by the names that a manifest may call them."""
+    """`train` and `eval` by their possible names in a manifest."""
     keys: dict[str, str] = {}
     for which in ("eval", "train"):
         source: Source | None = getattr(recipe.data, which)
@@ -168,7 +167,7 @@ def _compared(
 
 
 def _places(source: Source) -> list[str]:
-    """What a user finds the data by."""
+    """Paths of the data, for messages."""
     given = (source.path, source.questions, source.annotations)
     split = f", split {source.split}" if source.split else ""
     return [place + split for place in given if place is not None] or [source.format]

@@ -1,4 +1,4 @@
-"""Two steps of training on a stand-in, to see whether the libraries take what a recipe sets."""
+"""Tries a recipe's library settings with two training steps on a tiny model."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ROWS, WIDTH = 8, 4
 
 
 def require_trainable(train: Mapping[str, Any], *, workers: int = 0, where: str = "train") -> None:
-    """Checks that Trainer, trackers and optimizer can be built and take steps as a recipe says.
+    """Checks that Trainer, trackers and optimizer can be built and run as a recipe says.
 
-    Only what a user has set beyond the recipe's own keys can make a library raise, so that a recipe
-    without `arguments` and `report_to` is not tried. Trackers are built and hear of nothing.
+    Only settings passed on to a library can make it raise, so a recipe without `arguments` and
+    `report_to` is not tried. Trackers are built but receive nothing.
 
     Args:
         train: the recipe's `train` section as a mapping.
@@ -59,7 +59,7 @@ def require_trainable(train: Mapping[str, Any], *, workers: int = 0, where: str 
 
 
 def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
-    """Builds a phase around a stand-in, takes two steps, evaluates and saves.
+    """Trains a tiny model for two steps, evaluates and saves.
 
     Args:
         train: the recipe's `train` section as a mapping.
@@ -100,7 +100,7 @@ def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
             restore_weights=lambda folder: None,
             metrics_file=folder / "metrics.jsonl",
         )
-        if setup.arguments.world_size > 1:  # steps would need all of them to take part
+        if setup.arguments.world_size > 1:  # steps would be collective
             trainer.create_optimizer_and_scheduler(2)
             return
         for tracker in get_reporting_integration_callbacks(setup.arguments.report_to):
@@ -110,7 +110,7 @@ def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
 
 
 class _StandIn(nn.Module):
-    """A module whose forward gives what an objective's does."""
+    """A module whose forward returns what an objective's does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ def _batch(rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Nothing is said of steps that nobody asked for, and random numbers go on as if without."""
+    """Silences logs and restores random states."""
     level = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity(logging.CRITICAL)
     plain, of_numpy = random.getstate(), np.random.get_state()

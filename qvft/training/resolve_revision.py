@@ -1,4 +1,4 @@
-"""The commit of a hub id, so that a lock means the same weights for ever."""
+"""Resolves a hub id to its commit, which the lock file records."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def revision_from_lock(recipe: Recipe) -> Recipe:
-    """The recipe as its run pinned it, where one stands; torch is not imported."""
+    """The recipe with the revision that its run's lock file records, if there is one; does not
+    import torch.
+    """
     return resolve_revision(recipe) if has_progress(Path(recipe.run_dir)) else recipe
 
 
 def resolve_revision(recipe: Recipe) -> Recipe:
-    """The recipe with the commit that its hub id, branch or tag means now; of folders as it is.
+    """The recipe with the commit of its hub id, branch or tag; local folders are unchanged.
 
-    A run that goes on keeps what its lock says, whatever the hub holds by now.
+    A resumed run keeps the commit in its lock file.
 
     Raises:
-        ModelError: the base is not there.
+        ModelError: the base does not exist.
     """
     if _COMMIT.fullmatch(recipe.model.revision or ""):
         return recipe
@@ -32,7 +34,7 @@ def resolve_revision(recipe: Recipe) -> Recipe:
         commit = read_lock(folder).model.revision
     else:
         from qvft.setup.model import (
-            base_of,  # brings torch, which a run that stands can wait for
+            base_of,  # imports torch, which a resumed run can load later
         )
 
         commit = base_of(recipe).revision

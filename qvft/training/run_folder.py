@@ -1,7 +1,4 @@
-"""The folder of a training run: whose it is, and how far it has come.
-
-Nothing here imports torch.
-"""
+"""Run folder of a training run: ownership and progress. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from qvft.training.distributed.global_batch_size import require_same_step, witho
 
 
 def check_folder(recipe: Recipe) -> Path:
-    """The run folder, if this recipe may have it; writes nothing.
+    """Checks that this recipe may use the run folder, and returns it; writes nothing.
 
     Raises:
         BusyError: another process trains there.
@@ -30,7 +27,7 @@ def check_folder(recipe: Recipe) -> Path:
     """
     folder = Path(recipe.run_dir)
     if is_main_process() and (folder / LOCK).is_file():
-        with inside(folder):  # nobody does; a process that was killed has left the file
+        with inside(folder):  # not locked; a killed process left the file
             pass
     return _require_ours(recipe, folder)
 
@@ -39,7 +36,7 @@ def _require_ours(recipe: Recipe, folder: Path) -> Path:
     if not is_main_process() or not (folder / LOCK_NAME).is_file():
         return folder
     if not has_progress(folder):
-        return folder  # an attempt that ended before its first checkpoint holds nothing to lose
+        return folder  # an attempt without a checkpoint may be overwritten
     before = read_lock(folder)
     differing = shaping_differences(without_cutting(before), without_cutting(recipe))
     if differing:
@@ -55,9 +52,9 @@ def _require_ours(recipe: Recipe, folder: Path) -> Path:
         )
     if recipe.train.resume == "never":
         raise CheckpointError(
-            "holds this recipe's run already",
+            "already holds this recipe's run",
             where=str(folder),
-            do="go on with train.resume=auto, or choose another folder with run.dir=PATH",
+            do="resume with train.resume=auto, or choose another folder with run.dir=PATH",
         )
     require_same_step(folder, before, recipe)
     return folder
@@ -79,11 +76,11 @@ def has_progress(folder: Path) -> bool:
 
 @contextmanager
 def claimed_folder(recipe: Recipe) -> Iterator[None]:
-    """Makes the run folder this recipe's, and keeps other processes out; the main process does.
+    """Locks and initialises the run folder; for the main process.
 
     Raises:
-        BusyError, CheckpointError: as `check_folder`, if another has been faster.
-        DataError: nothing can be written there.
+        BusyError, CheckpointError: as `check_folder`, if another process was faster.
+        DataError: the folder is not writable.
     """
     if not is_main_process():
         yield

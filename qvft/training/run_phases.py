@@ -1,4 +1,4 @@
-"""The phases of a run in order, each from where it stopped, and the final adapter."""
+"""Runs a recipe's phases in order, resumes each, writes the final adapter."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def run_phases(
     save_weights: Callable[[Path], None],
     restore_weights: Callable[[Path], None],
 ) -> None:
-    """Trains phase after phase and writes `adapter/` at the end.
+    """Trains phase by phase and writes `adapter/` at the end.
 
     Args:
         folder: the run folder.
-        setups: for each phase a function from its checkpoint folder to its setup; called when the
-            phase begins, since it freezes and unfreezes the model.
-        save_weights, restore_weights: of all that is trained; called in all processes.
+        setups: per phase a function from its checkpoint folder to its setup; called when the phase
+            begins, since it freezes and unfreezes the model.
+        save_weights, restore_weights: for all trained weights; called in all processes.
 
-    A phase that ended in an earlier start is not repeated: its weights are read back. One that was
-    cut short goes on from its last checkpoint.
+    A phase that finished in an earlier start is not repeated: its weights are loaded. An
+    interrupted one resumes from its last checkpoint.
     """
     if is_main_process():
         drop_torn_line(folder / "metrics.jsonl")
@@ -78,14 +78,14 @@ def run_phases(
 
 
 def _write(folder: Path, save_weights: Callable[[Path], None]) -> None:
-    """Writes an adapter folder whole, or leaves the one that is there; all processes call it.
+    """Writes an adapter folder atomically; called in all processes.
 
     Raises:
         FailedError: it could not be written.
     """
     if not is_main_process():
-        save_weights(folder)  # gives its parts of the weights and writes nothing
+        save_weights(folder)  # contributes its shards of the weights and writes nothing
         return
-    kept = "the checkpoints are whole; go on with train.resume=auto"
+    kept = "the checkpoints are complete; resume with train.resume=auto"
     with saving(folder, kept=kept), replaced_folder(folder) as partial:
         save_weights(partial)

@@ -1,4 +1,4 @@
-"""Stopping a run from outside: a checkpoint at the end of the step, then out."""
+"""Stops training on a signal: saves a checkpoint after the current step and exits."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from qvft.log import is_main_process
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SAME_REQUEST_S = 2.0
-"""Ctrl-C reaches a process from its terminal and, right after, from the launcher that passes it on:
-that is one request. Later ones end the run at once."""
+"""Seconds within which repeated signals count as one: Ctrl-C reaches a process from its terminal
+and again from the launcher. Later ones end the run at once."""
 
 
 @dataclass
 class Request:
-    """A wish to stop: the signal's number, and when it first came (monotonic seconds)."""
+    """A request to stop: the signal's number, and the time of the first (monotonic seconds)."""
 
     number: int | None = None
     at: float = 0.0
@@ -35,10 +35,10 @@ class Request:
 
 @contextmanager
 def requests_noted() -> Iterator[Request]:
-    """Yields a request that SIGTERM and Ctrl-C fill in instead of ending the process.
+    """Yields a request that SIGTERM and Ctrl-C set instead of ending the process.
 
-    A second signal does what it did before. Nothing changes outside of the main thread, which
-    alone gets signals.
+    A second signal has its default effect. Does nothing outside the main thread, which alone
+    receives signals.
     """
     request, owner = Request(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
@@ -47,7 +47,7 @@ def requests_noted() -> Iterator[Request]:
 
     def note(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:
-            return  # a worker; the process that it reads for ends it
+            return  # a worker; its main process ends it
         if request.number is None:
             request.number, request.at = number, time.monotonic()
             if is_main_process():
@@ -66,16 +66,16 @@ def requests_noted() -> Iterator[Request]:
 
 
 def _say(number: int) -> None:
-    """Writes past all buffers, which a signal may have come into the middle of."""
+    """Writes unbuffered, since the signal may interrupt a buffered write."""
     name = signal.Signals(number).name
     text = f"qvft: {name}: stopping with a checkpoint after this step; again to stop at once\n"
     os.write(2, text.encode())
 
 
 class StopAtStep(TrainerCallback):
-    """Saves a checkpoint at the end of the step in which any process was asked to stop, and stops.
+    """Saves a checkpoint after the step in which any process was asked to stop, and stops.
 
-    All processes stop at the same step: they agree on it by a sum over all.
+    All processes stop at the same step, by an all-reduce.
     """
 
     def __init__(self, request: Request) -> None:
@@ -83,7 +83,7 @@ class StopAtStep(TrainerCallback):
         self._agreed: int | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Asks for a checkpoint, if it is time."""
+        """Requests a checkpoint, if any process was asked to stop."""
         number = self._request.number or 0
         if args.world_size > 1:
             highest = torch.tensor(number, device=args.device)
@@ -94,7 +94,7 @@ class StopAtStep(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leaves training, once the checkpoint is there.
+        """Ends training once the checkpoint is saved.
 
         Raises:
             StoppedError: it was asked for.
@@ -104,6 +104,6 @@ class StopAtStep(TrainerCallback):
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         raise StoppedError(
             f"stopped by {signal.Signals(self._agreed).name} at step {state.global_step}; "
-            f"{checkpoint} is whole; go on with the same command and train.resume=auto.",
+            f"{checkpoint} is complete; resume with the same command and train.resume=auto.",
             signal=self._agreed,
         )

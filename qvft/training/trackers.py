@@ -1,4 +1,4 @@
-"""What goes wrong within a tracker is about `train.report_to`."""
+"""Errors of experiment trackers (wandb, tensorboard), reported as `train.report_to`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _THEIRS = "transformers/integrations/integration_utils.py"
 
 @contextmanager
 def trackers_named(names: Sequence[str]) -> Iterator[None]:
-    """Turns an error that was raised within a tracker (no login, no network) into one for users.
+    """Turns an error raised in a tracker (no login, no network) into a RecipeError.
 
     Args:
-        names: of the trackers.
+        names: names of the trackers.
 
     Raises:
         RecipeError: a tracker failed.

@@ -42,11 +42,11 @@ class QFormerTrainer(TrainerInternals):
     Args:
         groups: parameter groups for AdamW.
         row_names: sample ids by row index.
-        texts_per_image: rows of an image that stay together in a batch.
-        batches: batches under a token budget; None: as many rows as the arguments say.
-        stream: this process's batches of a stream, in place of those of `train_dataset`.
-        spikes: which losses are spikes, and what is done about them; None: nothing.
-        note: logs what happened at a step; None: it is not logged.
+        texts_per_image: rows of an image that are kept together in a batch.
+        batches: batches under a token budget; None: batch size as in the arguments.
+        stream: this process's batches of a stream, instead of `train_dataset`.
+        spikes: loss spike rule and policy; None: off.
+        note: logs an event at a step; None: no log.
         further arguments: as `TrainerInternals`.
     """
 
@@ -82,7 +82,7 @@ class QFormerTrainer(TrainerInternals):
 
     @property
     def recovery(self) -> RecoveryState:
-        """Losses of the last steps and how often batches are halved."""
+        """Recovery state: losses of the last steps, number of batch halvings."""
         return self._steps.state
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -122,7 +122,7 @@ class QFormerTrainer(TrainerInternals):
             ahead = self.args.dataloader_num_workers * (self.args.dataloader_prefetch_factor or 2)
             batches = ahead + self.args.gradient_accumulation_steps + 2
             self._stream.keep(batches * self._stream.batch_size)
-            # As of one process: it is divided already.
+            # As for one process: the stream is already divided.
             return with_own_seeds(
                 prepare_data_loader(
                     self._loader(Handed(), self._stream),
@@ -170,7 +170,7 @@ class QFormerTrainer(TrainerInternals):
             total = torch.tensor(list(counts.values()), device=device)
             if self.args.average_tokens_across_devices:
                 total = self.accelerator.reduce(total, reduction="sum")
-            # Where nothing is counted the sum is 0 too.
+            # Without items the sum is 0 too.
             self._counts = dict(zip(counts, total.clamp(min=1), strict=True))
         return batches, items
 
@@ -184,7 +184,7 @@ class QFormerTrainer(TrainerInternals):
         return self._steps.training_step(model, inputs, super().training_step)
 
     def before_optimizer_step(self, model: nn.Module, norm: Tensor | float | None) -> None:
-        """Refuses what is not finite, and skips loss spikes."""
+        """Raises on a non-finite loss or gradient, and skips loss spikes."""
         self._steps.check(model, norm)
 
     def compute_loss(
@@ -228,7 +228,8 @@ class QFormerTrainer(TrainerInternals):
         """`row_means`, of losses that are all finite.
 
         Raises:
-            NonFiniteLossError: one is not; every process has all of them and says so alike.
+            NonFiniteLossError: one is not; raised alike in every process, which all have the full
+                list.
         """
         bad = (~isfinite(prediction.predictions[:, 0])).nonzero()[0]
         if len(bad):
@@ -246,9 +247,9 @@ class QFormerTrainer(TrainerInternals):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss, and by row (B, 3) its loss, its tokens and whether greedy decoding is right.
+        """Mean loss, and per row (B, 3) loss, tokens and whether greedy decoding is right.
 
-        No logits leave this function: 50,272 wide, they would fill the memory.
+        Logits are not returned: with a vocabulary of 50,272 they would fill the memory.
         """
         inputs = self.on_device(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -260,8 +261,9 @@ class QFormerTrainer(TrainerInternals):
 
 
 def row_means(prediction: Any) -> dict[str, float]:
-    """Metrics of an evaluation during training, over all rows at once, so that neither batch size
-    nor number of processes matters: loss a token in nats, exact match in percent."""
+    """Metrics of an evaluation during training, over all rows at once, independent of batch size
+    and number of processes: loss per token in nats, exact match in percent.
+    """
     loss, tokens, exact = prediction.predictions.astype("float64").T
     return {
         "token_loss": float((loss * tokens).sum() / tokens.sum()),

@@ -39,7 +39,7 @@ PRIVATE: Mapping[str, tuple[str, ...]] = {
 
 
 class TrainerInternals(Trainer):
-    """A Trainer with a sampler, a look at each gradient norm, and checkpoints of its own.
+    """A Trainer with its own sampler, a hook on the gradient norm, and atomic checkpoints.
 
     A checkpoint is written into a staging folder and renamed when it is complete. It holds the
     trained weights as an adapter folder in place of `model.safetensors`.
@@ -101,7 +101,7 @@ class TrainerInternals(Trainer):
         """
         new = NewCheckpoint(self._output_dir(), self.state.global_step)
         best = self.state.best_model_checkpoint
-        with saving(new.path, kept="those before it are whole; go on with train.resume=auto"):
+        with saving(new.path, kept="earlier ones are complete; resume with train.resume=auto"):
             if self.args.should_save:
                 new.begin()
             self.accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""From a recipe to a training run: its data, its model, its phases."""
+"""Sets up training from a recipe: data, model, phases."""
 
 from __future__ import annotations
 
@@ -69,20 +69,21 @@ logger = get_logger("qvft.train")
 
 @dataclass
 class TrainingSetup:
-    """Everything a training run works on.
+    """Everything needed to train a recipe.
 
     Attributes:
-        recipe: what it was built from.
-        loaded: the model, with LoRA layers where any phase wants them.
-        train, eval: the data, of a stream its first samples; `eval` is None where there is none.
+        recipe: the recipe.
+        loaded: the model, with LoRA layers if any phase trains them.
+        train, eval: the data, of a stream its first samples; `eval` is None without evaluation
+            data.
         plans: the phases.
         provenance: for the manifest.
-        branch: heads of the alignment objectives, where the recipe has any.
-        sharded: each process holds a part of every weight.
+        branch: alignment heads, if the recipe has alignment objectives.
+        sharded: whether FSDP shards the weights.
         custom: losses of the recipe's custom objectives, by name.
-        bridge: names of the weights beside LoRA that any phase so far has trained.
-        batches: batches by tokens, by phase, once they were asked for.
-        cut: the objective whose weights are cut among processes, once they are.
+        bridge: names of the non-LoRA weights trained by any phase so far.
+        batches: token-budget batches per phase, cached.
+        cut: the FSDP-sharded objective, once sharded.
         callbacks: the caller's, for the trainer of each phase.
     """
 
@@ -101,12 +102,12 @@ class TrainingSetup:
     callbacks: Sequence[TrainerCallback] = ()
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
-        """The component table of a phase; leaves the model frozen and unfrozen accordingly."""
+        """Component table of a phase; freezes and unfreezes the model accordingly."""
         set_trainable(self.loaded, plan.trainable)
         return count_components(self.loaded.model, self.loaded.base.family)
 
     def cache_features(self) -> None:
-        """Fills the feature cache and lets the ViT go, where no phase has use for it."""
+        """Fills the feature cache and unloads the ViT, if no phase needs it."""
         sees = any(plan.trainable.vision != "frozen" for plan in self.plans)
         if sees or self.recipe.data.features == "off":
             return
@@ -115,16 +116,16 @@ class TrainingSetup:
             return
         watched = self.eval.samples if self.eval is not None else []
         set_trainable(self.loaded, self.plans[0].trainable)
-        if self.sharded:  # it waits to be cut, in the CPU's memory
+        if self.sharded:  # stays in CPU memory until it is sharded
             self.loaded.model.vision_model.to(device())
         self.loaded = with_features(self.loaded, self.recipe, watched, augmented=self.train.samples)
         if self.loaded.collator.features is not None:
             unload_vision(self.loaded.model)
 
     def needed_bytes(self) -> int:
-        """Room on the disk for the checkpoints kept (weights and AdamW's moments) and the adapter.
+        """Disk space needed for the kept checkpoints (weights and AdamW's state) and the adapter.
 
-        Trained weights are float32; a checkpoint holds them three times over.
+        Trained weights are float32; a checkpoint holds three values per weight.
         """
         largest = max(sum(row.trainable for row in self.counts(plan)) for plan in self.plans)
         if self.branch is not None:
@@ -134,17 +135,17 @@ class TrainingSetup:
         return 4 * largest * (3 * (kept + 1) + 1)
 
     def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
-        """The rows a phase sees of a split."""
+        """Rows of a split that a phase uses."""
         if split is None:
             return []
         expand = training_rows if training else evaluation_rows
         return expand(split.samples, texts=split.source.texts)
 
     def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
-        """A phase's batches by tokens; None where it has them by texts.
+        """Token-budget batches of a phase; None if its batch size is in texts.
 
         Raises:
-            RecipeError: the phase cannot have such batches.
+            RecipeError: as `TokenBatchSampler`.
         """
         name = plan.phase.name
         if name not in self.batches:
@@ -175,7 +176,7 @@ class TrainingSetup:
         )
 
     def warnings(self) -> list[str]:
-        """What should be known of the data and of the length of training before it begins."""
+        """Warnings about the data and the length of training."""
         split, collator = self.train, self.loaded.collator
         rows = training_rows(split.samples, texts=split.source.texts)
         found = training_warnings(rows, collator, images=len(split.samples), name=split.name)
@@ -187,7 +188,7 @@ class TrainingSetup:
         return [*found, *self.further_warnings()]
 
     def further_warnings(self) -> list[str]:
-        """Those that hang on the phases and objectives, not on the data alone."""
+        """Warnings that depend on phases and objectives, not on the data alone."""
         found: list[str] = []
         if self.branch is not None:
             rows = training_rows(self.train.samples, texts=self.train.source.texts)
@@ -198,11 +199,11 @@ class TrainingSetup:
         return found
 
     def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
-        """For each phase a function that prepares the model and sets the phase up."""
+        """Per phase, a function that prepares the model and sets the phase up."""
         return [partial(self._set_up, plan) for plan in self.plans]
 
     def save_weights(self, folder: Path) -> None:
-        """Writes all that was trained so far as an adapter folder."""
+        """Writes all weights trained so far as an adapter folder."""
         loaded = self.loaded
         save_checkpoint(
             folder,
@@ -216,9 +217,9 @@ class TrainingSetup:
         )
 
     def look_at_queries(self) -> list[str]:
-        """A warning where training has made the query tokens one, on a few training images.
+        """Warning if the query tokens have collapsed, on a few training images.
 
-        Not looked at where weights are cut among processes, which would all have to take part.
+        Not checked under FSDP, which would need all processes.
         """
         if self.sharded or not is_main_process():
             return []
@@ -226,7 +227,7 @@ class TrainingSetup:
         return [] if similarity is None else collapse_warning(similarity)
 
     def restore_weights(self, folder: Path) -> None:
-        """Reads an adapter folder back into the model."""
+        """Loads an adapter folder into the model."""
         restore_checkpoint(folder, self.loaded.model, self.loaded.handle)
         if self.branch is not None:
             restore_alignment(folder, self.branch.heads)
@@ -284,20 +285,20 @@ class TrainingSetup:
 
     def _set_trainable(self, plan: PhasePlan) -> None:
         if self.sharded and self.cut is None:
-            # What is trained in any phase is float32 before it is cut.
+            # Weights trained in any phase are float32 before sharding.
             for each in self.plans:
                 set_trainable(self.loaded, each.trainable)
         set_trainable(self.loaded, plan.trainable)
 
     def _cut(self, module: nn.Module) -> nn.Module:
-        """The objective with its weights cut; the first phase's serves all of them."""
+        """The sharded objective; the first phase's serves all phases."""
         if self.cut is None:
             shard(module, self.loaded.model, self.loaded.base.family)
             self.cut = module
         return without_autocast(self.cut)
 
     def objective(self, plan: PhasePlan, rows: list[Row]) -> tuple[nn.Module, Collate]:
-        """What a phase learns, around the model, and what builds its batches."""
+        """Objective of a phase, and its collator."""
         return objective_of(self.recipe, self.loaded, self.branch, plan, rows, custom=self.custom)
 
     def _preflight(self, module: nn.Module, collator: Callable, rows: list[Row]) -> None:
@@ -314,20 +315,20 @@ def training_setup(
     texts: Texts | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingSetup:
-    """Reads the data, loads the model and puts adapters into it.
+    """Reads the data, loads the model and adds adapters.
 
     Args:
-        given: the recipe's base model, where it is at hand already; it gets the adapters.
-        texts: from `early.training_texts`, where they have been read already.
-        callbacks: for the trainer of each phase, behind qvft's own.
+        given: the recipe's base model, if already loaded; it gets the adapters.
+        texts: from `early.training_texts`, if already read.
+        callbacks: for the trainer of each phase, after qvft's own.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
     """
     plans = phase_plans(recipe)
     for plan in plans:
-        check_arguments(plan.train.model_dump())  # so that it is said before anything is loaded
-    processes()  # joins them, or refuses the launcher, before anything long begins
+        check_arguments(plan.train.model_dump())  # reported before anything is loaded
+    processes()  # joins the process group, or refuses the launcher, before anything long begins
     sharded = asked_to_shard()
     if sharded:
         require_shardable(recipe)
@@ -338,14 +339,14 @@ def training_setup(
     require_settings(recipe, base, plans)
     texts = texts or {}
     train = read_split(recipe, "train", texts.get("train"))
-    # A test split is read by evaluation alone; training reads it only if told to watch it.
+    # Only evaluation reads a test split; training reads it only if asked to evaluate on it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
     evaluation = read_split(recipe, "eval", texts.get("eval")) if watched else None
     for which, split, purpose in (("train", train, "train"), ("eval", evaluation, "evaluate")):
         if split is not None and not training_rows(split.samples, texts=split.source.texts):
             raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
     set_seed(recipe.run.seed)
-    # What is about to be cut does not go to the GPU whole.
+    # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
     loaded = given or base_model(recipe, base, place=place)
     with_lora = next((plan.trainable for plan in plans if plan.trainable.decoder == "lora"), None)
@@ -374,5 +375,5 @@ def training_setup(
         },
     )
     for plan in plans:
-        work.token_batches(plan)  # so that it is said before anything long begins
+        work.token_batches(plan)  # reported before anything long begins
     return work

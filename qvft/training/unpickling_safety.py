@@ -1,4 +1,4 @@
-"""The files of a checkpoint that `torch.load` reads, looked at before the Trainer reads them."""
+"""Checks the pickle files of a checkpoint before the Trainer calls `torch.load`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PATTERNS = ("optimizer*.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
 
 
 def require_plain_states(checkpoint: Path) -> None:
-    """Checks that optimizer, schedule, scaler and random states hold tensors and numbers alone.
+    """Checks that optimizer, scheduler, scaler and random states hold only tensors and numbers.
 
-    The Trainer reads them with `weights_only` too, so that none of them runs code; what it says of
-    a damaged one names no file. Tensors are mapped here, not read. `training_args.bin`, a pickle
-    that the Trainer leaves beside them, is never read.
+    The Trainer also reads them with `weights_only`, so none of them runs code, but its error for a
+    damaged file names no file. Tensors are memory-mapped here, not read. `training_args.bin`, a
+    pickle that the Trainer writes too, is never read.
 
     Raises:
-        CheckpointError: one is damaged, or holds an object that only a pickle with code makes.
+        CheckpointError: one is damaged, or holds another object.
     """
     files = sorted(path for pattern in _PATTERNS for path in checkpoint.glob(pattern))
     for path in files:
@@ -34,5 +34,5 @@ def require_plain_states(checkpoint: Path) -> None:
                 else f"cannot be read safely ({type(error).__name__})",
                 where=str(path),
                 expected="tensors and numbers, as the trainer saves them",
-                do=f"remove {checkpoint} to go on from the checkpoint before it",
+                do=f"remove {checkpoint} to resume from the checkpoint before it",
             ) from error

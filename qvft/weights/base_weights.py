@@ -1,4 +1,4 @@
-"""The weights of one checkpoint, read when they are asked for."""
+"""Reads a checkpoint's weights lazily."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from qvft.weights.merge_plan import tied_keys
 
 @dataclass(frozen=True)
 class StoredWeights(Mapping[str, Tensor]):
-    """A model's weights by their keys in it; each look-up reads the file, and nothing is kept.
+    """A model's weights by key; each lookup reads the file, and nothing is cached.
 
     Attributes:
-        checkpoint: where they lie.
-        stored: key of the model to the key that the files have for it.
+        checkpoint: their checkpoint.
+        stored: key of the model to its key in the files.
     """
 
     checkpoint: Checkpoint
@@ -27,7 +27,7 @@ class StoredWeights(Mapping[str, Tensor]):
 
     def __getitem__(self, key: str) -> Tensor:
         stored = self.stored[key]
-        # Read rather than mapped: pages of a mapped file count as this process's memory.
+        # Read, not memory-mapped: mapped pages count as this process's memory.
         path = self.checkpoint.files[stored]
         with safe_open(path, framework="pt", backend="pread") as stream:
             tensor: Tensor = stream.get_tensor(stored)
@@ -41,13 +41,13 @@ class StoredWeights(Mapping[str, Tensor]):
 
 
 def stored_weights(checkpoint: Checkpoint, model: nn.Module) -> StoredWeights | None:
-    """The weights of `model` in a checkpoint; None where loading would have to change something.
+    """The weights of `model` in a checkpoint; None if loading would need a conversion.
 
-    That is where a weight is missing, surplus, of another shape or under another name than the
-    model's, and where two weights that the model ties are stored and differ.
+    That is, if a weight is missing, unexpected, of another shape or under another name, or if two
+    tied weights are stored and differ.
 
     Args:
-        model: may be on the meta device; says which weights there are.
+        model: the model, possibly on the meta device.
     """
     owners = tied_keys(model)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Model cards of what is written: a merged checkpoint, an adapter for plain PEFT."""
+"""Model cards of merged checkpoints and of exported adapters."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ Nothing was measured before this was written.
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says, beside the measured figures.
+    """Content of a card besides measured scores.
 
     Attributes:
-        name: the recipe's. folder: what the checkpoint is called.
+        name: the recipe's name. folder: the checkpoint's name.
         data: names of the data trained on. trained: names of the components trained.
         caption, question: prompts. cleaned: whether `data.text` is `blip2`.
     """
@@ -136,11 +136,11 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:
-    """The card as Markdown, with the figures of `run_dir`/eval/*/report.json.
+    """The card as Markdown, with the scores of `run_dir`/eval/*/report.json.
 
     Args:
-        adapter_sha256: hashes of the adapter's files by name. A report of other weights, measured
-            before the run was trained on, is named and left out.
+        adapter_sha256: hashes of the adapter's files by name. A report of other weights is named
+            but not included.
     """
     asked = facts.question.replace("{question}", "What is shown?").rstrip()
     return _render(
@@ -181,7 +181,7 @@ def _measured(run_dir: Path, adapter_sha256: Mapping[str, str]) -> str:
 
 
 def _report(path: Path) -> dict[str, Any] | None:
-    """The content of a report; None for what is not one."""
+    """Content of a report; None if it is not one."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         return report if {"n", "metrics"} <= report.keys() else None
@@ -190,7 +190,7 @@ def _report(path: Path) -> dict[str, Any] | None:
 
 
 def _table(report: Mapping[str, Any]) -> str:
-    """A report's figures as a Markdown table, each in its unit, baselines beside them."""
+    """A report's scores as a Markdown table, with units and baselines."""
     units, intervals = report.get("units", {}), report.get("intervals", {})
     baselines = report.get("baselines", {})
 

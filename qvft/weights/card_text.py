@@ -1,4 +1,4 @@
-"""Names and prompts as they may stand in a model card: in its text, its code, its front matter."""
+"""Escapes names and prompts for model cards: text, code, YAML front matter."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _SIMPLE = re.compile(r"[A-Za-z][\w./-]*")
 
 
 def plain(value: object) -> str:
-    """A text that Markdown shows as it is: no links, tags, cells or code of its own."""
+    """A text escaped for Markdown."""
     return _ACTED_ON.sub(r"\\\g<0>", _one_line(value)).replace("\\<", "&lt;")
 
 
 def inline_code(value: object) -> str:
-    """A text to stand between backticks."""
+    """A text escaped for inline code."""
     return _one_line(value).replace("`", "'")
 
 
 def quoted(value: object) -> str:
-    """A text as a string of Python."""
+    """A text as a Python string literal."""
     return json.dumps(str(value))
 
 
 def yaml_value(value: object) -> str:
-    """A text as a value of YAML, quoted where it is more than a name."""
+    """A text as a YAML value, quoted if necessary."""
     return str(value) if _SIMPLE.fullmatch(str(value)) else json.dumps(str(value))
 
 

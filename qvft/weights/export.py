@@ -1,4 +1,4 @@
-"""From a run to other forms of its checkpoint, each loaded once as its users load it."""
+"""Exports a run's checkpoint to other formats and loads each once to verify it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ logger = get_logger("qvft.export")
 def export_run(
     run_dir: Path, out: Path, *, to: str, overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Writes a run's checkpoint in the form `to`; `out` appears if it has been loaded and agrees.
+    """Exports a run's checkpoint in the form `to`; `out` appears only after verification.
 
     Returns:
         The content of export.json.
 
     Raises:
         UserError: no such form, the run has nothing for it, `out` exists, the disk is full.
-        VerificationError: what was written does not behave like base and adapter.
+        VerificationError: the written model differs from base and adapter.
     """
     require_form(run_dir, to)
     ingredients = read_ingredients(run_dir, overrides=overrides, program="export")
@@ -64,10 +64,10 @@ def export_run(
 
 
 def proof_line(content: Mapping[str, Any]) -> str:
-    """How what was written compares with the run, in one line.
+    """Result of the verification, in one line.
 
     Args:
-        content: of export.json.
+        content: content of export.json.
     """
     figures = content["verification"]
     if content["form"] in ("peft", "qvision"):
@@ -79,7 +79,7 @@ def proof_line(content: Mapping[str, Any]) -> str:
 
 
 def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
-    """Files that `peft.PeftModel.from_pretrained` loads, and the bridge beside them."""
+    """Files for `peft.PeftModel.from_pretrained`, and the bridge."""
     adapter = run_dir / "adapter"
     if ingredients.base.graft is not None or ingredients.base.stored_queries is not None:
         raise CheckpointError(
@@ -144,7 +144,7 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
 
 
 def _export_retrieval(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
-    """A folder of plain `Blip2ForImageTextRetrieval`: ViT, Q-Former and alignment heads."""
+    """A folder for plain `Blip2ForImageTextRetrieval`: ViT, Q-Former and alignment heads."""
     adapter, recipe = run_dir / "adapter", ingredients.recipe
     trained = alignment_entry(adapter, ingredients.manifest)["objectives"]
     for name, what in (("itc", "cosines"), ("itm", "matching scores")):

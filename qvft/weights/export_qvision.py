@@ -1,4 +1,4 @@
-"""A run's QVision in the layout it was published in."""
+"""Exports a run's QVision in its published layout."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ logger = get_logger("qvft.export")
 
 
 def export_published(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
-    """Writes base and trained weights, LoRA merged in, and proves that they load and agree.
+    """Writes base and trained weights with LoRA merged, and verifies that they load and agree.
 
     Raises:
-        UserError: the run is no QVision, or one that the layout does not hold.
-        VerificationError: what was written is not what was planned, or behaves otherwise.
+        UserError: the run is not a QVision, or does not fit the layout.
+        VerificationError: written weights differ from the plan, or outputs differ.
     """
     base = ingredients.base
     config = cast(QVisionConfig, base.config)
@@ -75,7 +75,7 @@ def export_published(run_dir: Path, folder: Path, ingredients: Ingredients) -> d
 
 @torch.no_grad()
 def _write_weights(folder: Path, ingredients: Ingredients) -> MergePlan:
-    """Writes the three files, one weight in memory at a time beside the base."""
+    """Writes the three files, with one weight in memory at a time besides the base."""
     model, weights = base_weights(ingredients)
     plan = make_plan(
         model, bridge=ingredients.bridge, lora=ingredients.lora, dtype=ingredients.written
@@ -101,7 +101,7 @@ def _value(
 
 
 def _verify_weights(folder: Path, ingredients: Ingredients, plan: MergePlan) -> int:
-    """Reads the files again and holds each weight against the plan; returns how many there are."""
+    """Re-reads the files and compares each weight with the plan; returns their number."""
     written = read_published(str(folder), cast(QVisionConfig, ingredients.base.config))
     _, weights = base_weights(ingredients)
     for name, tensor in written.items():
@@ -112,7 +112,7 @@ def _verify_weights(folder: Path, ingredients: Ingredients, plan: MergePlan) -> 
 
 
 def _places(base: BaseCheckpoint) -> tuple[str | None, str | None]:
-    """Where the decoder's own configuration and tokenizer are, and the marked tokenizer."""
+    """Locations of the decoder's configuration and tokenizer, and of the marked tokenizer."""
     if base.published:
         where = base.location, base.revision
         return gpt_neo_place(*where), tokenizer_place(*where)

@@ -1,4 +1,4 @@
-"""From a run to a merged checkpoint that has proven itself."""
+"""Merges a run's LoRA and other trained weights into a checkpoint, and verifies it."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def merge_run(
     shard_size: str = "5GB",
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Merges a run's checkpoint into its unquantised base; `out` appears if all of it is proven.
+    """Merges a run's checkpoint into its unquantized base; `out` appears only after verification.
 
     Args:
-        dtype: of the written weights; None: the one most of the base's weights are stored in.
-        shard_size: largest file.
-        overrides: of the run's recipe, e.g. where the data lies now.
+        dtype: dtype of the written weights; None: that of most base weights.
+        shard_size: maximum file size.
+        overrides: recipe overrides, e.g. the data's current path.
 
     Returns:
         The content of merge.json.
 
     Raises:
         UserError: the run, the base or the adapter does not fit, `out` exists, the disk is full.
-        VerificationError: what was written is not, or does not behave like, base and adapter.
+        VerificationError: written weights or outputs differ from base and adapter.
     """
     check_shard_size(shard_size)
     with new_folder(out) as folder:
@@ -124,7 +124,7 @@ def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergeP
 def _verify_behaviour(
     run_dir: Path, folder: Path, ingredients: Ingredients, plan: MergePlan, rows: Sequence[Row]
 ) -> tuple[Comparison, Comparison | None]:
-    """Compares with the unquantised reference, and with the quantised one where there was one.
+    """Compares outputs with the unquantized reference, and with the quantized one if there is one.
 
     One model is in memory at a time.
     """

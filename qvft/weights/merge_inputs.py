@@ -1,4 +1,4 @@
-"""What a run's checkpoint is made of, read and checked before any model is loaded."""
+"""Inputs of a merge: a run's adapter, base and hashes, checked before any model is loaded."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from qvft.weights.write import file_hashes
 
 @dataclass(frozen=True)
 class Ingredients:
-    """All that a merge is made of, read and checked.
+    """Inputs of a merge, read and checked.
 
     Attributes:
-        stored: type that holds every weight of the base exactly. written: type of the output.
+        stored: dtype that represents every base weight exactly. written: output dtype.
         weights: number of weights in the base's files.
     """
 
@@ -76,7 +76,7 @@ def read_ingredients(
 
 
 def origin(run_dir: Path, ingredients: Ingredients) -> dict[str, Any]:
-    """Where a written checkpoint comes from, for the JSON file beside it."""
+    """Provenance of a written checkpoint, for its JSON file."""
     manifest, recipe = ingredients.manifest, ingredients.recipe
     return {
         "format": 1,

@@ -1,4 +1,4 @@
-"""What becomes of every weight of the base when a checkpoint is merged into it."""
+"""Merge plan: per base weight, keep, replace, or add the LoRA update."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ ACTIONS = ("bridge", "lora", "untouched", "tied")
 
 @dataclass(frozen=True)
 class MergePlan:
-    """A merge, decided and checked but not done.
+    """A checked plan of a merge.
 
     Attributes:
-        actions: for every key of the base's state what happens to it: `bridge` (replaced by the
-            trained weight), `lora` (the adapter is added), `untouched`, or `tied` (the same tensor
-            as another key).
-        owners: tied key to the key that holds its tensor.
+        actions: per key of the base's state dict: `bridge` (replaced by the trained weight), `lora`
+            (the adapter is added), `untouched`, or `tied` (the same tensor as another key).
+        owners: tied key to the key of its tensor.
         bridge: trained weights that replace the base's.
-        lora: adapters by the weight they are added to.
-        dtypes: key to the type it is written in.
+        lora: adapters by base weight.
+        dtypes: key to output dtype.
         shapes: key to its shape.
     """
 
@@ -40,12 +39,12 @@ class MergePlan:
     shapes: Mapping[str, tuple[int, ...]]
 
     def value(self, key: str, base: Tensor) -> Tensor:
-        """What the merged checkpoint holds under `key`, given the base's tensor.
+        """Merged weight of `key`, given the base's tensor.
 
-        Computed in float32 and rounded once, to the type it is written in.
+        Computed in float32 and rounded once, to the output dtype.
 
         Raises:
-            CheckpointError: a weight is too large for that type.
+            CheckpointError: a weight overflows that dtype.
         """
         action = self.actions[key]
         exact = base
@@ -65,7 +64,7 @@ class MergePlan:
         return rounded
 
     def rounded(self, stored: torch.dtype) -> set[str]:
-        """Keys whose written weight is rounded, given the type that holds the base exactly."""
+        """Keys whose written weight is rounded, given the dtype of the base."""
         return {
             key
             for key, dtype in self.dtypes.items()
@@ -74,7 +73,7 @@ class MergePlan:
         }
 
     def outline(self) -> dict[str, Tensor]:
-        """Every weight that is written, on the meta device: names, types and shapes, no memory."""
+        """Every written weight on the meta device: names, dtypes and shapes."""
         return {
             key: torch.empty(self.shapes[key], dtype=dtype, device="meta")
             for key, dtype in self.dtypes.items()
@@ -82,7 +81,7 @@ class MergePlan:
         }
 
     def counts(self) -> dict[str, int]:
-        """Keys by what happens to them."""
+        """Keys per action."""
         found = Counter(self.actions.values())
         return {action: found[action] for action in ACTIONS}
 
@@ -94,19 +93,18 @@ def make_plan(
     lora: Mapping[str, LoraWeight],
     dtype: torch.dtype,
 ) -> MergePlan:
-    """Decides what happens to each weight of `base`, an unquantised model without adapters.
+    """Plans the merge of `base`, an unquantized model without adapters.
 
     Args:
-        base: may be on the meta device; no weight of it is read.
+        base: the model, possibly on the meta device; no weight is read.
         bridge: trained weights by their names in the base.
-        lora: adapters by the base's weight they belong to.
-        dtype: what floating weights are written in. Parts that transformers keeps in float32 when
-            it loads float16 are written in float32 beside it.
+        lora: adapters by base weight.
+        dtype: output dtype of floating-point weights. Parts that transformers keeps in float32 when
+            loading float16 are then written in float32.
 
     Raises:
-        CheckpointError: a trained weight has no place in the base, is in two places, is of another
-            shape, not finite, or under a tied name; an adapter was made for a weight that is
-            stored the other way round.
+        CheckpointError: a trained weight is not in the base, duplicate, of another shape, not
+            finite, or under a tied name; an adapter is for a transposed weight.
     """
     state = base.state_dict()
     owners = tied_keys(base)
@@ -134,13 +132,13 @@ def make_plan(
 
 
 def tied_keys(model: nn.Module) -> dict[str, str]:
-    """Keys of a model's state whose weight is another key's too, each with the first such key.
+    """Keys of a state dict that share a tensor with another key, each with the first such key.
 
-    OPT's `lm_head` is its token embedding; only one of them is stored.
+    OPT's `lm_head` is tied to its token embedding; only one is stored.
     """
     first: dict[int, str] = {}
     owners: dict[str, str] = {}
-    # The very parameters, since on the meta device all weights lie at address 0.
+    # Compares parameter objects, since on the meta device all weights have address 0.
     for key, tensor in model.state_dict(keep_vars=True).items():
         owner = first.setdefault(id(tensor), key)
         if owner != key:
@@ -168,7 +166,7 @@ def _check_place(
 
 
 def _check_direction(key: str, layer: LoraWeight, base: nn.Module) -> None:
-    """A square weight has the right shape either way round, so that the layer's kind is asked."""
+    """Checks the layout of square weights by class, since their shape fits both."""
     owner = base.get_submodule(key.rpartition(".")[0])
     if isinstance(owner, Conv1D) != layer.transposed:
         stored = "(in, out)" if layer.transposed else "(out, in)"
@@ -188,7 +186,7 @@ def _written_dtype(
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all weights are finite; makes no tensor as large as theirs, as `isfinite` does."""
+    """Whether all weights are finite, without a temporary tensor, unlike `isfinite`."""
     return not tensor.numel() or all(bool(torch.isfinite(end)) for end in tensor.aminmax())
 
 

@@ -1,4 +1,4 @@
-"""The base that a run's weights are merged into, weight by weight where it can be."""
+"""Opens the base checkpoint of a merge, lazily where possible."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ from qvft.weights.merge_inputs import Ingredients
 def base_weights(
     ingredients: Ingredients,
 ) -> tuple[transformers.PreTrainedModel, Mapping[str, torch.Tensor]]:
-    """The unquantised base, and its weights by key exactly as they are stored.
+    """The unquantized base, and its stored weights by key.
 
-    Where one checkpoint holds them all under the model's own names, the model is on the meta
-    device and each weight is read from its file when it is asked for. Loaded as a whole are models
-    whose weights lie in no such checkpoint: drawn by `model.init: random`, put together from a
-    base and a text branch or from components, in QVision's
-    published layout, cut by `model.query_tokens`, or stored as another version of transformers
-    named them.
+    If one checkpoint has all of them under the model's names, the model is on the meta device and
+    weights are read lazily. Other models are loaded in full: randomly initialised (`model.init:
+    random`), made from a base and a text branch or from components, in QVision's published layout,
+    reduced by `model.query_tokens`, or stored under names of another version of transformers.
     """
     recipe, base = ingredients.recipe, ingredients.base
     whole = not (base.graft or base.decoder or base.published or base.stored_queries)

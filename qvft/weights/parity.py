@@ -1,4 +1,4 @@
-"""Comparing what two models say to the same probes."""
+"""Parity of two models: compares logits and generated tokens on the same samples."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from qvft.weights.tolerance import Tolerance, logit_errors
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a model is from the reference.
+    """Difference of a model from the reference.
 
     Attributes:
-        rows: probes compared. positions: tokens whose logits were compared.
-        spread: standard deviation of the reference's logits over the vocabulary, on average.
-        largest_error, rms_error: of the logits.
-        tolerance: what rounding may do to them.
-        equal_texts: probes with the very same greedy text.
-        near_ties: probes whose texts part where the reference's two best tokens are closer than
-            the tolerance: row, token, margin.
-        parted: probes whose texts part elsewhere.
+        rows: samples compared. positions: tokens whose logits were compared.
+        spread: mean standard deviation of the reference's logits over the vocabulary.
+        largest_error, rms_error: errors of the logits.
+        tolerance: allowed errors by rounding.
+        equal_texts: samples with identical greedy text.
+        near_ties: samples whose texts diverge at a token where the reference's top two logits are
+            closer than the tolerance: row, token, margin.
+        parted: samples whose texts diverge elsewhere.
     """
 
     rows: int
@@ -39,12 +39,12 @@ class Comparison:
 
     @property
     def headroom(self) -> float:
-        """How many times larger the errors could be: the smaller of both ratios."""
+        """Factor by which errors could grow within the tolerance: the smaller of both ratios."""
         largest = self.tolerance.largest / max(self.largest_error, 1e-30)
         return min(largest, self.tolerance.rms / max(self.rms_error, 1e-30))
 
     def figures(self) -> dict[str, Any]:
-        """Everything, for a report."""
+        """All values, for a report."""
         return {**asdict(self), "headroom": self.headroom}
 
 
@@ -57,7 +57,7 @@ def logit_spread(outputs: Sequence[Output]) -> float:
 def compare(
     reference: Sequence[Output], candidate: Sequence[Output], tolerance: Tolerance
 ) -> Comparison:
-    """The distance of `candidate` from `reference`, outputs of the same probes in order."""
+    """Compares outputs of `candidate` and `reference` on the same samples."""
     largest, rms = logit_errors(
         [output.logits for output in reference], [output.logits for output in candidate]
     )
@@ -78,10 +78,10 @@ def compare(
 
 
 def require_equal(comparison: Comparison, *, what: str, reference: str) -> None:
-    """Demands that logits agree within the tolerance and that greedy texts are the same.
+    """Requires logits within the tolerance and equal greedy texts.
 
     Raises:
-        VerificationError: they do not; the message holds the figures.
+        VerificationError: they are not; the message has the values.
     """
     allowed = comparison.tolerance
     largest, rms = comparison.largest_error, comparison.rms_error
@@ -101,7 +101,7 @@ def require_equal(comparison: Comparison, *, what: str, reference: str) -> None:
 
 
 def _parting(one: Output, other: Output) -> dict[str, Any] | None:
-    """Where two greedy texts part, None where they are the same."""
+    """Position where two greedy texts diverge, None if they are equal."""
     if one.new_ids == other.new_ids and one.text == other.text:
         return None
     pairs = zip(one.new_ids, other.new_ids, strict=False)

@@ -1,4 +1,4 @@
-"""What a model says to the probes: by the toolkit's own way, and by plain transformers' way.
+"""Model outputs for the parity check: by qvft and by plain transformers.
 
 Shape letters: L row length, V vocabulary, D decoder width.
 """
@@ -26,20 +26,20 @@ from qvft.weights.probes import Probe
 
 _OF_PROMPT = ("input_ids", "attention_mask")
 NEW_TOKENS = 10
-"""Tokens that each model writes freely for each probe."""
+"""Number of tokens generated per sample."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a model says to one probe.
+    """A model's output for one sample.
 
     Attributes:
-        row_id: the probe's row.
+        row_id: id of the row.
         logits: (L, V) float32, at every position of prompt and target.
-        new_ids: tokens written greedily, up to and without the first stop token.
-        margins: for each written token, the stop token too, how far the best logit is above the
-            second best; empty where it was not recorded.
-        text: what was written.
+        new_ids: greedily generated tokens, up to the first stop token, exclusive.
+        margins: per generated token, including the stop token, the difference of the top two
+            logits; empty if not recorded.
+        text: the generated text.
     """
 
     row_id: str
@@ -51,7 +51,7 @@ class Output:
 
 @torch.no_grad()
 def toolkit_outputs(model: Any, template: PromptTemplate, probes: Sequence[Probe]) -> list[Output]:
-    """Outputs of a model that the toolkit loaded, adapters in place, through its own stages."""
+    """Outputs of a model loaded by qvft with adapters, through its forward stages."""
     outputs = []
     for probe in probes:
         place = model.device
@@ -85,7 +85,7 @@ def toolkit_outputs(model: Any, template: PromptTemplate, probes: Sequence[Probe
 
 @torch.no_grad()
 def toolkit_logits(model: Any, probes: Sequence[Probe]) -> list[Tensor]:
-    """The logits alone of `toolkit_outputs`, (L, V) for each probe."""
+    """Only the logits of `toolkit_outputs`, (L, V) per sample."""
     return [_logits(model, probe) for probe in probes]
 
 
@@ -98,15 +98,15 @@ def plain_outputs(
     *,
     stop_ids: list[int] | None = None,
 ) -> list[Output]:
-    """Outputs the way a user without the toolkit gets them: `processor(...)`, `model.generate`.
+    """Outputs by plain transformers: `processor(...)`, `model.generate`.
 
     Args:
-        model: a transformers model, or PEFT's handle on one.
-        template: the toolkit's; only compared with.
-        stop_ids: what `generate` is told to stop on; None: what the checkpoint itself says.
+        model: a transformers model or a PEFT model.
+        template: qvft's prompt template, for comparison.
+        stop_ids: `eos_token_id` of `generate`; None: the checkpoint's own.
 
     Raises:
-        VerificationError: the processor makes other tokens or pixels of a probe than the toolkit.
+        VerificationError: the processor's tokens or pixels differ from qvft's.
     """
     place = model.device
     told = {} if stop_ids is None else {"eos_token_id": stop_ids}

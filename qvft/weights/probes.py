@@ -1,4 +1,4 @@
-"""The real samples that a written checkpoint is asked about.
+"""Samples for the parity check of a written checkpoint.
 
 Shape letters: T text tokens.
 """
@@ -16,21 +16,20 @@ from qvft.data.images.decoding import decode
 from qvft.data.rows import Row
 
 PROBES = 8
-"""Rows compared: both kinds of text, as many images as there are."""
+"""Number of rows compared: both kinds of text, different images."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One row as the toolkit prepares it, and what a plain processor is given for it.
+    """One row as qvft prepares it, and the inputs of a plain processor.
 
     Attributes:
         row_id: the row's id.
-        image: the decoded image. prompt: what stands before the target, as a plain processor takes
-            it.
-        prompt_ids: the toolkit's tokens of image and prompt.
+        image: the decoded image. prompt: the prompt for a plain processor.
+        prompt_ids: qvft's tokens of image and prompt.
         target_ids: tokens of the target and the stop token.
-        pixel_values: (1, 3, height, width), by the toolkit's collator.
-        read: what the Q-Former reads of the prompt, (1, T) each; empty where it reads none.
+        pixel_values: (1, 3, height, width), from qvft's collator.
+        read: the Q-Former's text inputs, (1, T) each; empty if it reads none.
     """
 
     row_id: str
@@ -43,9 +42,9 @@ class Probe:
 
 
 def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
-    """What is compared for each row; rows whose text had to be cut are left out.
+    """Samples for the parity check; truncated rows are left out.
 
-    A plain processor cuts nothing, so that a cut row has no plain counterpart.
+    A plain processor does not truncate.
     """
     template = collator.template
     probes = []

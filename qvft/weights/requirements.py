@@ -1,4 +1,4 @@
-"""What a merge or an export needs, as far as it is known without torch."""
+"""Requirements of a merge or export, checked without torch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from qvft.setup.given_data import where_it_lies
 
 FORMS = ("peft", "qvision", "retrieval")
 IMAGES_READ = 64
-"""Images that the texts of a proof are chosen from."""
+"""Number of images from which verification samples are chosen."""
 
 
 def require_form(run_dir: Path, to: str) -> None:
-    """Checks that there is such a form, and that the run has what it holds.
+    """Checks that the export form exists, and that the run has what it needs.
 
     Raises:
-        UserError: there is not, or it has not.
+        UserError: it does not.
     """
     if to not in FORMS:
         raise UserError(f'"{to}"', where="--to", expected="one of " + ", ".join(FORMS))
@@ -39,12 +39,12 @@ def require_form(run_dir: Path, to: str) -> None:
 
 
 def asked_about(recipe: Recipe) -> str:
-    """Which data a proof takes its texts from: `eval`, or `train` where there is no such data."""
+    """Data used for verification: `eval`, or `train` if there is none."""
     return "eval" if recipe.data.eval else "train"
 
 
 def of_a_few(recipe: Recipe) -> Recipe:
-    """The recipe with no more images than a proof chooses from."""
+    """The recipe with a limited number of images for verification."""
     which = asked_about(recipe)
     source = getattr(recipe.data, which)
     if source is None:
@@ -55,10 +55,10 @@ def of_a_few(recipe: Recipe) -> Recipe:
 
 
 def require_texts(recipe: Recipe) -> None:
-    """Checks that the data is there which a proof asks about; its images are not looked at.
+    """Checks that the data for verification exists; images are not read.
 
     Raises:
-        UserError: it is not.
+        UserError: it does not.
     """
     if getattr(getattr(recipe.data, asked_about(recipe)), "stream", False):
         return
@@ -69,7 +69,7 @@ def require_texts(recipe: Recipe) -> None:
 
 
 def as_of_a_proof(error: UserError, recipe: Recipe) -> UserError:
-    """What is wrong with data, with the reason why it is read."""
+    """Adds to a data error why the data is read."""
     which = asked_about(recipe)
     source = getattr(recipe.data, which)
     lies = where_it_lies(which, source.format if source is not None else "")

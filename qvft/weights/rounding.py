@@ -1,4 +1,4 @@
-"""From float32 to the type that a merged weight is written in."""
+"""Rounds float32 weights to the output dtype."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ _DROPPED_BITS = 16
 
 
 def round_weight(exact: Tensor, dtype: torch.dtype, *, key: str) -> Tensor:
-    """A float32 weight in `dtype`; bfloat16 is rounded up or down by chance, in proportion.
+    """Rounds a float32 weight to `dtype`; to bfloat16 stochastically.
 
-    A base's weights lie on bfloat16's grid, and what a short training adds to them is often less
-    than half a step of it. Rounding to nearest then takes all of it back, everywhere at once, and
-    the merged model is the base again. Rounded stochastically, a weight is off by as much, but
-    the errors are independent and zero on average, so that what was learnt survives in the sum.
-    Weights that are on the grid stay as they are.
+    Base weights are bfloat16 numbers, and the update of a short training is often less than half a
+    unit in the last place. Rounding to nearest would then undo it for all weights, and the merged
+    model would be the base. With stochastic rounding errors are of the same size, but independent
+    with zero mean, so the update survives in sums. Exactly representable weights do not change.
 
     Args:
         exact: any shape.
-        key: the weight's name; seeds the chance, so that the same weights give the same bits.
+        key: the weight's name, which seeds the rounding, so that it is reproducible.
 
     Source: Gupta et al., Deep Learning with Limited Numerical Precision, ICML 2015, section 3.
     """

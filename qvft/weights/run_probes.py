@@ -1,4 +1,4 @@
-"""The model of a run, unmerged, asked about real samples: what a written form must agree with."""
+"""Outputs of the unmerged model on the parity samples: the reference of a merge."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from qvft.weights.tolerance import Tolerance, jitter, tolerance_of
 
 @dataclass(frozen=True)
 class Reference:
-    """What base and adapter say.
+    """Outputs of base and adapter.
 
     Attributes:
-        probes: what they were asked. outputs: what they said.
-        tolerance: what rounding may do to their logits; None where it was not measured.
-        computed: type they computed in. place: where.
+        probes: the samples. outputs: their outputs.
+        tolerance: allowed errors of logits by rounding; None if not measured.
+        computed: compute dtype. place: device.
     """
 
     probes: list[Probe]
@@ -51,16 +51,16 @@ def reference_outputs(
     rounded: Collection[str] | None,
     written: torch.dtype,
 ) -> Reference:
-    """Loads base and adapter, asks them, and lets them go.
+    """Loads base and adapter, computes outputs, and unloads them.
 
-    They compute in float32, so that nothing but the merge can differ; in bfloat16 where the recipe
-    says `model.dtype: bfloat16`, for hosts that cannot hold four bytes a weight.
+    In float32, so that only the merge can differ; in bfloat16 with `model.dtype: bfloat16`, for
+    hosts without memory for four bytes per weight.
 
     Args:
         rows: from `require_rows`.
-        weights: of the base, to find a place that holds them.
-        quantized: whether the decoder is quantised as in training.
-        rounded: names of the weights that writing rounds to `written`; None measures no tolerance.
+        weights: number of base weights, to choose a device.
+        quantized: whether the decoder is quantized as in training.
+        rounded: names of the weights that are rounded to `written`; None: no tolerance is measured.
     """
     computed = torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32
     place = place_for(weights * computed.itemsize)
@@ -82,11 +82,10 @@ def reference_outputs(
 
 
 def require_rows(recipe: Recipe, base: BaseCheckpoint) -> list[Row]:
-    """What a written form will be asked about, known before anything is written.
+    """Rows for verification, read before anything is written.
 
     Raises:
-        UserError: the recipe has no data, it cannot be read, or it has no text that a plain
-            processor can be asked about; the message says that a proof needs some.
+        UserError: the recipe has no data, it cannot be read, or no text suits a plain processor.
     """
     try:
         rows = _first_rows(recipe)
@@ -109,7 +108,7 @@ def require_rows(recipe: Recipe, base: BaseCheckpoint) -> list[Row]:
 
 
 def probe_rows(recipe: Recipe) -> list[Row]:
-    """Rows of the recipe's eval data, or of its training data where it has none."""
+    """Rows of the recipe's eval data, or of its training data if there is none."""
     return choose_rows(_first_rows(recipe), PROBES)
 
 
@@ -119,9 +118,9 @@ def _first_rows(recipe: Recipe) -> list[Row]:
 
 
 def place_for(needed_bytes: int) -> torch.device:
-    """A GPU with room for a model and a fifth more, otherwise the CPU."""
+    """A GPU with memory for a model and a fifth more, otherwise the CPU."""
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # what earlier models held counts as taken until then
+        torch.cuda.empty_cache()  # frees cached memory of earlier models
     if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.2 * needed_bytes:
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The size of a checkpoint's files as a user gives it."""
+"""Parses the maximum shard size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qvft.errors import UserError
 
 
 def check_shard_size(text: str) -> str:
-    """The size as transformers reads it.
+    """Shard size in the format of transformers.
 
     Raises:
         UserError: not a whole number with KB, MB or GB.

@@ -1,4 +1,4 @@
-"""Carrying a plan out, from the base's weights to the shards of a checkpoint folder."""
+"""Writes the shards of a merged checkpoint from a merge plan."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def write_shards(
     parameters: int,
     shard_size: str,
 ) -> None:
-    """Writes the merged weights: the files `save_pretrained` of the merged model would write.
+    """Writes the merged weights as `save_pretrained` of the merged model would.
 
-    Memory holds one weight, in the type it is stored in and in float32, beside the trained ones.
+    Memory: one weight, in its stored dtype and in float32, plus the trained weights.
 
     Args:
         base: the unquantised base's weights by key; each is looked up once.
-        parameters: of the model, tied ones counted once, for the index.
-        shard_size: largest file, unless a single weight is larger.
+        parameters: parameter count of the model, tied ones once, for the index.
+        shard_size: maximum file size, unless a single weight is larger.
 
     Raises:
-        CheckpointError: a weight is too large for the type it is written in.
+        CheckpointError: a weight overflows the output dtype.
     """
     outline = plan.outline()
     outline = {key: outline[key] for key in sorted(outline, key=_place)}
@@ -58,7 +58,7 @@ def write_shards(
 
 
 def _place(key: str) -> list[tuple[int | str, ...]]:
-    """Sorts keys by their parts, numbers in them by size, so that layer 2 comes before layer 10.
+    """Sort key with numbers by value, so that layer 2 comes before layer 10.
 
     Source: `dot_natural_key` in transformers, core_model_loading.py, the order in which
     `save_pretrained` fills the shards of a model that was loaded.

@@ -1,4 +1,4 @@
-"""What types a checkpoint's weights are stored in, read from the files' headers."""
+"""Reads the dtypes of a checkpoint's weights from safetensors headers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "
 
 
 def stored_dtypes(files: Sequence[Path]) -> dict[torch.dtype, int]:
-    """Floating types in safetensors files with the number of weights stored in each.
+    """Number of weights per floating-point dtype in safetensors files.
 
     Raises:
-        ModelError: a file is damaged, or its weights are quantised.
+        ModelError: a file is damaged, or its weights are quantized.
     """
     counts: Counter[torch.dtype] = Counter()
     for path in files:
@@ -38,10 +38,10 @@ def stored_dtypes(files: Sequence[Path]) -> dict[torch.dtype, int]:
 
 
 def main_dtype(counts: Mapping[torch.dtype, int]) -> torch.dtype:
-    """The type that most weights are stored in."""
+    """The dtype of most weights."""
     return max(counts, key=lambda dtype: counts[dtype])
 
 
 def widest_dtype(counts: Mapping[torch.dtype, int]) -> torch.dtype:
-    """A type that holds every stored weight exactly."""
+    """A dtype that represents every stored weight exactly."""
     return reduce(torch.promote_types, counts)

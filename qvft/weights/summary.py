@@ -1,4 +1,4 @@
-"""What a merge says of itself, in a few lines."""
+"""Summary of a merge in a few lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def merge_summary(content: Mapping[str, Any]) -> Iterator[str]:
-    """Lines for a person: keys by what happened to them, and the figures of the verification."""
+    """Summary lines: keys per action, and the results of verification."""
     keys, checks = content["keys"], content["verification"]
     yield (
         f"keys: {keys['bridge']} replaced by trained weights, {keys['lora']} with LoRA added, "
@@ -30,7 +30,7 @@ def merge_summary(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def comparison_line(figures: Mapping[str, Any], *, judged: bool = True) -> str:
-    """How far a model is from the reference, in one line."""
+    """Result of a parity check, in one line."""
     allowed = f" (allowed {figures['tolerance']['largest']:.2g})" if judged else ""
     return (
         f"{figures['equal_texts']} of {figures['rows']} texts equal, logits off by at most "

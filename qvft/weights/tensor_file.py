@@ -1,8 +1,8 @@
-"""A safetensors file written weight by weight.
+"""Writes a safetensors file weight by weight.
 
-`safetensors.torch.save_file` wants all of a file's weights in memory at once. The bytes are the
-same. Source: the format's description, safetensors README, section "Format": 8 bytes with the
-header's length, the header in JSON, padded with blanks, the weights without gaps.
+`safetensors.torch.save_file` needs all weights of a file in memory at once. The bytes are the same.
+Source: the format's description, safetensors README, section "Format": 8 bytes with the header's
+length, the header in JSON, padded with blanks, the weights without gaps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CODES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""How the header calls each type, in the order in which `save_file` sorts weights by type."""
+"""Name of each dtype in the header, in the order in which `save_file` sorts weights."""
 
 _ALIGNMENT_BYTES = 8
 
@@ -38,8 +38,8 @@ def write_tensor_file(
     """Writes a file as `save_file(..., metadata={"format": "pt"})` does.
 
     Args:
-        outline: types and shapes by key; the tensors may be on the meta device.
-        value: makes the weight of a key, on the CPU; called once for each, when it is its turn.
+        outline: dtypes and shapes by key; tensors may be on the meta device.
+        value: returns the weight of a key, on the CPU; called once per key, in order.
     """
     ranks = {dtype: rank for rank, dtype in enumerate(_CODES)}
     keys = sorted(outline, key=lambda key: (ranks[outline[key].dtype], key.encode()))
@@ -49,7 +49,7 @@ def write_tensor_file(
             tensor = value(key)
             assert (tensor.dtype, tensor.shape) == (outline[key].dtype, outline[key].shape), key
             stream.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            del tensor  # before the next is made
+            del tensor  # before the next one is computed
 
 
 def _header(outline: Mapping[str, Tensor]) -> bytes:

@@ -1,7 +1,7 @@
-"""How far rounding alone may move the logits of a merged model, measured on the model itself.
+"""Tolerance of the parity check: how far rounding may move the logits, measured on the model.
 
-The reference adds LoRA to every product, x W + s (x A) B; the merged model has one weight, rounded
-to the type it is written in. Nothing else may differ, and this much does:
+The reference computes x W + s (x A) B; the merged model has one weight, rounded to the output
+dtype. The only allowed differences:
 
 1. Each rounded weight is off by a relative error of root mean square 0.42 u, where u is the type's
    unit roundoff (2^-24 float32, 2^-11 float16, 2^-8 bfloat16) and 0.42 is what significands spread
@@ -12,9 +12,9 @@ to the type it is written in. Nothing else may differ, and this much does:
    stored. Source: Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, SIAM J.
    Sci. Comput. 41(5), 2019, theorem 2.4. As an error of the weights it has the same effect.
 
-What such errors do to the logits depends on the network, so it is measured: the reference is asked
-once more with every weight off by random errors of just this size. The merged model is one other
-draw of the same errors; `SAFETY` covers the difference between two draws.
+The effect of such errors on the logits depends on the network, so it is measured: the reference
+runs once more with random errors of this size added to every weight. The merged model is another
+sample of the same errors; `SAFETY` covers the difference between two samples.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 SAFETY = 4.0
-"""Allowed multiple of what the random errors did. Two draws agree within a factor of two: on small
-random models the merged model's errors were 0.15 (float32) to 1.05 (bfloat16) times the control's.
+"""Allowed multiple of the effect of random errors. Two samples agree within a factor of two: on
+small random models the merged model's errors were 0.15 (float32) to 1.05 (bfloat16) times the
+control's.
 """
 
 _RMS_OF_ROUNDING = math.sqrt((1 - 0.25) / (2 * math.log(2)) / 3)
@@ -38,7 +39,7 @@ _FLOAT32_ROUNDOFF = 2.0**-24
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far logits may move: the root mean square over all of them, and any single one."""
+    """Allowed error of logits: root mean square, and maximum."""
 
     rms: float
     largest: float
@@ -48,17 +49,17 @@ class Tolerance:
 def jitter(
     model: nn.Module, rounded: Collection[str], *, written: torch.dtype, computed: torch.dtype
 ) -> None:
-    """Puts every weight off by random errors as large as rounding's, in place.
+    """Adds random errors of the size of rounding errors to every weight, in place.
 
     Args:
         model: the reference, with or without LoRA layers in it.
-        rounded: names in the base of the weights that writing rounds.
-        written: type of the written weights. computed: type the model computes in.
+        rounded: base names of the weights that are rounded.
+        written: output dtype. computed: compute dtype.
 
-    4-bit weights are left as they are.
+    4-bit weights are not changed.
     """
     generators: dict[torch.device, torch.Generator] = {}
-    # The terms that a product sums lie along the first dimension of these.
+    # These sum over the first dimension.
     transposed = {
         f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, Conv1D)
     }
@@ -79,13 +80,13 @@ def jitter(
 
 
 def tolerance_of(reference: list[Tensor], control: list[Tensor]) -> Tolerance:
-    """The tolerance, from the reference's logits and those it had with random errors."""
+    """Tolerance from the reference's logits and those with random errors."""
     largest, rms = logit_errors(reference, control)
     return Tolerance(rms=SAFETY * rms, largest=SAFETY * largest)
 
 
 def logit_errors(reference: list[Tensor], candidate: list[Tensor]) -> tuple[float, float]:
-    """Largest and root mean square difference of logits; infinite where one is not a number."""
+    """Maximum and root mean square difference of logits; infinite if one is NaN."""
     largest, squares, count = 0.0, 0.0, 0
     for one, other in zip(reference, candidate, strict=True):
         error = (one - other).abs()
@@ -98,7 +99,7 @@ def logit_errors(reference: list[Tensor], candidate: list[Tensor]) -> tuple[floa
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
-    """Largest relative error of rounding to `dtype`: half the distance from 1 to the next."""
+    """Largest relative error of rounding to `dtype`: half the gap after 1."""
     return torch.finfo(dtype).eps / 2
 
 

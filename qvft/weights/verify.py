@@ -1,4 +1,4 @@
-"""Re-reading a written checkpoint and holding every weight against the plan."""
+"""Re-reads a written checkpoint and compares every weight with the merge plan."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from qvft.weights.merge_plan import MergePlan
 
 
 def verify_weights(folder: Path, base: Mapping[str, Tensor], plan: MergePlan) -> dict[str, int]:
-    """Checks that what lies in `folder` is what `plan` makes of `base`, bit by bit.
+    """Checks that the weights in `folder` equal the plan applied to `base`, bit by bit.
 
-    Untouched weights must be the base's cast to the written type, trained ones the checkpoint's
+    Untouched weights must be the base's cast to the output dtype, trained ones the checkpoint's
     rounded once, LoRA targets W + sBA rounded once; a tied weight may be stored under any of its
     names.
 
     Args:
-        folder: holds the safetensors files.
-        base: the unquantised base's weights by key, read anew; one is in memory at a time.
+        folder: folder of the safetensors files.
+        base: the unquantized base's weights by key, read again; one is in memory at a time.
 
     Returns:
-        `keys` that were compared and `weights` in them.
+        Numbers of compared `keys` and `weights`.
 
     Raises:
-        VerificationError: a key is missing or surplus, or differs in type, shape or any bit.
+        VerificationError: a key is missing or unexpected, or differs in dtype, shape or any bit.
     """
     owner_of = {key: plan.owners.get(key, key) for key in plan.actions}
     found: set[str] = set()
@@ -60,7 +60,7 @@ def verify_weights(folder: Path, base: Mapping[str, Tensor], plan: MergePlan) ->
 def written_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of all safetensors files in a folder, one in memory at a time."""
     for path in sorted(folder.glob("*.safetensors")):
-        # Read rather than mapped: pages of a mapped file count as this process's memory.
+        # Read, not memory-mapped: mapped pages count as this process's memory.
         with safe_open(path, framework="pt", backend="pread") as stream:
             for key in stream.keys():  # noqa: SIM118
                 yield key, stream.get_tensor(key)

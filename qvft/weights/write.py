@@ -1,4 +1,4 @@
-"""What a plain checkpoint folder holds beside its weights, and the room it takes."""
+"""Writes configuration, tokenizer and card of a checkpoint folder; estimates disk space."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from transformers import GenerationConfig, PretrainedConfig
 from qvft.files import require_space, sha256_file
 
 SLACK_BYTES = 64_000_000
-"""Room for the processor and all that is small."""
+"""Disk space for the processor and other small files."""
 
 
 def require_room(out: Path, weights: int, dtype: torch.dtype) -> None:
-    """Checks that the disk of `out` holds `weights` weights of a type.
+    """Checks that the disk of `out` has space for `weights` weights of a dtype.
 
     Raises:
-        SpaceError: it does not.
+        SpaceError: it has not.
     """
-    # Beside float16 the Q-Former is written in float32; a tenth covers it in every known model.
+    # With float16 the Q-Former is written in float32; a tenth more covers it in every known model.
     spare = 1.1 if dtype == torch.float16 else 1.0
     require_space(out, int(weights * dtype.itemsize * spare) + SLACK_BYTES)
 
@@ -29,10 +29,10 @@ def require_room(out: Path, weights: int, dtype: torch.dtype) -> None:
 def written_config(
     base: PretrainedConfig, *, model_class: str, dtype: torch.dtype, stop_ids: list[int]
 ) -> PretrainedConfig:
-    """The base's configuration with the written class, type and tokens that `generate` stops on.
+    """The base's configuration with class, dtype and stop tokens of the written model.
 
-    `Blip2ForConditionalGeneration.generate` hands over to its decoder, which stops on what
-    `text_config` says; the generation_config.json of the folder does not reach it.
+    `Blip2ForConditionalGeneration.generate` calls its decoder, which uses `eos_token_id` of
+    `text_config`, not the folder's generation_config.json.
     """
     config = copy.deepcopy(base)
     config.architectures = [model_class]
@@ -44,7 +44,7 @@ def written_config(
 
 
 def write_settings(folder: Path, processor: Any, *, config: PretrainedConfig) -> None:
-    """Writes all that lies beside the weights: config.json, generation_config.json, the processor.
+    """Writes config.json, generation_config.json and the processor.
 
     Args:
         config: from `written_config`, with the model's class in `architectures`.
@@ -60,6 +60,6 @@ def write_settings(folder: Path, processor: Any, *, config: PretrainedConfig) ->
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """Hex SHA-256 of every file of a folder and of folders in it, by path from the folder."""
+    """Hex SHA-256 of all files of a folder, recursively, by relative path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}

@@ -44,5 +44,5 @@ def test_a_name_that_matches_nothing_is_an_error_with_the_nearest_one(model: nn.
 
 @pytest.mark.parametrize("name", ["query", "lm_head", "layers", "embed_tokens", ""])
 def test_names_outside_the_blocks_linear_layers_are_errors(model: nn.Module, name: str) -> None:
-    with pytest.raises(RecipeError, match="is no linear layer of the decoder"):
+    with pytest.raises(RecipeError, match="is not a linear layer of the decoder"):
         resolve_targets(model, FAMILY, [name])

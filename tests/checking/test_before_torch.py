@@ -107,7 +107,7 @@ MISTAKES = {
     "no model in it": ("check r.yaml model.id=empty", "no config.json"),
     "no text branch": ("train r.yaml model.text_branch=./no", "model.text_branch=./no"),
     "another run": ("train r.yaml run.dir=run model.dtype=float16", "another recipe's run"),
-    "a run that stands": ("train r.yaml run.dir=run", "holds this recipe's run already"),
+    "a run that stands": ("train r.yaml run.dir=run", "already holds this recipe's run"),
     "no run to check": ("check empty", "no recipe.lock.yaml"),
     "no model to evaluate": ("eval empty", "empty: neither recipe.lock.yaml nor config.json"),
     "no data to evaluate": (

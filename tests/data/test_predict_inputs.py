@@ -120,9 +120,7 @@ def test_images_of_unknown_ending_are_taken_and_other_files_counted(
         rows = resolve_inputs([name])
         assert named(tmp_path, rows) == ["a.apng", "b.pgm", "c.jfif", "d.weird", "e"]
         first = tmp_path / "drawing.psd"
-        assert said.messages == [
-            f"{name}: files that are no images and are left out: 3, first {first}"
-        ]
+        assert said.messages == [f"{name}: files that are not images, skipped: 3, first {first}"]
 
 
 def test_a_glob_of_folders_alone_says_so(folder: Path) -> None:

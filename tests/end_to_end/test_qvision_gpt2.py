@@ -148,7 +148,7 @@ def test_the_names_of_another_decoder_are_answered_with_those_of_gpt2(
     given = [str(recipe), f"run.dir={tmp_path}", "trainable.lora.target_modules=[q_proj, v_proj]"]
     assert train(given) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert '"q_proj" is no linear layer of the decoder' in said
+    assert '"q_proj" is not a linear layer of the decoder' in said
     assert "expected one of c_attn, c_fc, c_proj" in said
 
 

@@ -191,7 +191,7 @@ def test_nothing_in_common_and_ids_that_stand_twice_are_refused() -> None:
     a = [asked("1", "red", "red")]
     with pytest.raises(DataError, match="no item is in both"):
         pair(a, [asked("2", "red", "red")], where="b")
-    with pytest.raises(DataError, match="'1' stands twice"):
+    with pytest.raises(DataError, match="'1' occurs twice"):
         pair(a, a * 2, where="b")
 
 

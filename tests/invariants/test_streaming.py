@@ -98,5 +98,5 @@ def test_a_broken_image_of_a_stream_is_left_out_by_name(
     given = streamed(recipe_file, broken(tmp_path / "s"), tmp_path / "run", "train.max_steps=11")
     skips = ["data.train.texts=captions", "train.save_steps=null", "data.on_bad_image=skip"]
     assert main([*given, *skips]) == 0
-    (left_out,) = [one for one in capsys.readouterr().err.splitlines() if "left out" in one]
+    (left_out,) = [one for one in capsys.readouterr().err.splitlines() if "1 so far" in one]
     assert "z.tar, bad.png" in left_out

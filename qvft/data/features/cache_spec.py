@@ -1,4 +1,4 @@
-"""What cached features depend on (ViT, preprocessing, dtype, format), and an image's cache key.
+"""Cache key of an image's features, and what it depends on (ViT, preprocessing, dtype, format).
 
 Shape letters: P patches, W ViT width.
 """
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 StoredDtype = Literal["bfloat16", "float32", "int8"]
 
 FORMAT = 2
-"""Raised when shards are laid out differently. Spaces of other formats are never read."""
+"""Version of the shard format. Caches of other versions are never read."""
 
 DECODING = 1
-"""Raised when `data.images.decoding.decode` gives other pixels of some image than before: its
-orientation, transparency, grey or ink. A test pins what it gives."""
+"""Version of image decoding, increased when `data.images.decoding.decode` changes pixels
+(orientation, transparency, grey, CMYK). A test pins the output."""
 
 _VALUE_BYTES = {"bfloat16": 2, "float32": 4, "int8": 1}
 _SCALE_BYTES = 4
@@ -35,17 +35,17 @@ _SETTINGS_OF_NO_EFFECT = ("auto_map", "image_processor_type", "processor_class")
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What all features of one space of the cache have in common.
+    """Properties that all features in a cache folder share.
 
     Attributes:
-        vit: the ViT's name in listings; the one attribute that is no part of the identity.
-        vit_sha256: of its weights, see `weights_sha256`.
-        vit_settings: what else determines its output: its config, which layer is read.
-        preprocessing: what is done to an image before it, see `preprocessing_of`.
-        compute_dtype: what the ViT computes in, e.g. `float32`.
-        stored_dtype: what is kept: `float32` exactly, `bfloat16` rounded to nearest, `int8` with
-            a float32 scale per token.
-        patches: P, tokens per image, with the class token where there is one.
+        vit: the ViT's name in listings; the only attribute that is not part of the identity.
+        vit_sha256: hash of its weights, see `weights_sha256`.
+        vit_settings: what else determines its output: configuration, output layer.
+        preprocessing: preprocessing of images, see `preprocessing_of`.
+        compute_dtype: dtype of the ViT, e.g. `float32`.
+        stored_dtype: `float32` exactly, `bfloat16` rounded to nearest, `int8` with a float32 scale
+            per token.
+        patches: P, tokens per image, including a class token.
         width: W.
     """
 
@@ -60,7 +60,7 @@ class FeatureSpec:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that the features depend on, as JSON."""
+        """Everything that determines the features, as JSON."""
         return {
             "format": FORMAT,
             "vit_sha256": self.vit_sha256,
@@ -74,25 +74,25 @@ class FeatureSpec:
 
     @cached_property
     def id(self) -> str:
-        """Hex SHA-256 of the identity; the name of the space's folder."""
+        """Hex SHA-256 of the identity; name of the folder."""
         return sha256_json(self.identity)
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of an image's P x W values and, with int8, of its P scales."""
+        """Bytes of an image's P x W values and, with int8, its P scales."""
         values = self.patches * self.width * _VALUE_BYTES[self.stored_dtype]
         return values + (self.patches * _SCALE_BYTES if self.stored_dtype == "int8" else 0)
 
     def key(
         self, content: str, *, view: int = 0, augmentation: Mapping[str, Any] | None = None
     ) -> bytes:
-        """32 bytes that differ wherever the features of an image may differ.
+        """Cache key of 32 bytes, which differs if the features may differ.
 
         Args:
-            content: of the image, as `data.images.content_hash.pixels_id` gives it.
-            view: 0 is the image as it is; 1, 2, ... are augmented views of it.
-            augmentation: what is done to the views, its seed included; only for views above 0, so
-                that plain views are shared by recipes with different augmentations.
+            content: content hash of the image, from `data.images.content_hash.pixels_id`.
+            view: 0 is the unaugmented image; 1, 2, ... are augmented views.
+            augmentation: augmentation settings with seed; only for views above 0, so that recipes
+                with different augmentations share view 0.
         """
         assert view >= 0, "views are counted from 0"
         assert bool(view) == (augmentation is not None), "views above 0, and they alone, have one"
@@ -101,10 +101,9 @@ class FeatureSpec:
 
 
 def weights_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Hex SHA-256 of named weights: their names, types, shapes and bytes, in the order of names.
+    """Hex SHA-256 of named weights: names, dtypes, shapes and bytes, in the order of names.
 
-    The weights of a module in memory and those read one by one from a file give the same where
-    names and types agree.
+    Equal for a module in memory and for the same weights read from a file.
     """
     import torch
 
@@ -117,9 +116,9 @@ def weights_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def preprocessing_of(image_processor: Any) -> dict[str, Any]:
-    """What decides the pixels that the ViT is given: settings, code by its version, decoding.
+    """Everything that determines the ViT's pixel values: settings, code version, decoding.
 
-    `data.max_image_pixels` is no part of it: it decides whether an image is decoded, not how.
+    Not `data.max_image_pixels`, which decides whether an image is decoded, not how.
     """
     settings = json.loads(image_processor.to_json_string())
     for name in _SETTINGS_OF_NO_EFFECT:
@@ -131,7 +130,7 @@ def preprocessing_of(image_processor: Any) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        # The settings call the processors of Pillow and of torchvision by one name.
+        # The settings have one name for the processors of Pillow and of torchvision.
         "processor": type(image_processor).__name__,
         "settings": settings,
         "decoding": DECODING,

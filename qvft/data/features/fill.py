@@ -1,4 +1,4 @@
-"""Filling the feature cache: computes missing features, in a pass that may be killed and restarted.
+"""Fills the feature cache: computes missing features; can be interrupted and restarted.
 
 Shape letters: I images, P patches, W ViT width.
 """
@@ -30,23 +30,23 @@ from qvft.log import get_logger, stderr
 logger = get_logger(__name__)
 
 Read = Callable[[ImageSource, int], Tensor]
-"""Normalised pixels (3, height, width) of an image's view, a function of both alone, so that a pass
-may stop and go on anywhere. Raises `ImageError`. Runs in workers."""
+"""Normalised pixels (3, height, width) of an image's view, deterministic, so that a pass may stop
+and resume anywhere. Raises `ImageError`. Runs in workers."""
 
 Encode = Callable[[Tensor], Tensor]
 """ViT features (I, P, W) of pixels (I, 3, height, width), in a new tensor for each call."""
 
 SHARD_IMAGES, SHARD_SECONDS = 256, 300.0
-"""A shard is closed after so many images or seconds: what a kill can lose. BLIP-2's 256 images in
-bfloat16 are 185 MB; while a shard is written, it is in memory twice."""
+"""A shard is closed after this many images or seconds, the most that an interruption can lose. 256
+images of BLIP-2 in bfloat16 are 185 MB; while a shard is written, it is in memory twice."""
 
 _HEADER_BYTES = 128
-"""Of an image's key and its part of a shard's header, rounded up."""
+"""Bytes of an image's key and its part of a shard's header, rounded up."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An entry that the cache is to have: an image in one view, and its key."""
+    """A required cache entry: an image, a view, and its key."""
 
     key: bytes
     source: ImageSource
@@ -61,14 +61,14 @@ def wanted(
     views: int = 1,
     augmentation: Mapping[str, Any] | None = None,
 ) -> list[Wanted]:
-    """The entries of images: equal ones once, and none for images that cannot be read.
+    """Required cache entries of images, deduplicated; none for unreadable images.
 
     Args:
-        spec: of the features.
+        spec: spec of the features.
         sources: the images.
-        ids: of all of them, from `content_hash.pixel_ids`.
-        views: of each image; 0 is the plain one, the others are `augmentation`'s.
-        augmentation: identifies what a `Read` does for views above 0, its seed included.
+        ids: their content hashes, from `content_hash.pixel_ids`.
+        views: views per image; 0 is unaugmented, the others are `augmentation`'s.
+        augmentation: identifies the augmentation for views above 0, with seed.
     """
     found: dict[bytes, Wanted] = {}
     for source in sources:
@@ -81,21 +81,21 @@ def wanted(
 
 
 def features_bytes(spec: FeatureSpec, images: int) -> int:
-    """Bytes on the disk of the features of `images`; a view counts as an image."""
+    """Bytes on disk of the features of `images`; a view counts as an image."""
     return images * (spec.image_bytes + _HEADER_BYTES)
 
 
 def require_room(store: Store, keys: Collection[bytes], *, limit_bytes: int | None = None) -> int:
-    """Bytes that are still to be written, after checking that they may and can be.
+    """Bytes still to be written, after a check against the limit and the free disk space.
 
     Args:
-        store: where they will be written.
-        keys: of all entries that are wanted; those that are there count for the limit alone.
-        limit_bytes: what all of them may take together; None: any.
+        store: the store to write to.
+        keys: all required keys; existing ones count only for the limit.
+        limit_bytes: maximum total size; None: no limit.
 
     Raises:
-        RecipeError: they would take more than the limit.
-        SpaceError: the disk has not that much room.
+        RecipeError: they would exceed the limit.
+        SpaceError: not enough disk space.
     """
     spec, total = store.spec, features_bytes(store.spec, len(keys))
     if limit_bytes is not None and total > limit_bytes:
@@ -124,29 +124,29 @@ def fill(
     shard_images: int = SHARD_IMAGES,
     shard_seconds: float = SHARD_SECONDS,
 ) -> dict[str, ImageError]:
-    """Computes and stores what `store` lacks of this process's share of `items`.
+    """Computes and stores the entries that `store` lacks, this process's share of `items`.
 
-    Images are encoded in chunks that depend on their order and on `batch_size` alone, and a chunk
-    is stored whole: features are the same bits whether the pass was killed or not, and whatever
-    the number of processes. Another program that fills the same folder waits for its turn, then
-    computes what is still missing. `store.refresh()` finds what other processes have written.
+    Images are encoded in chunks that depend only on their order and on `batch_size`, and a chunk is
+    stored whole: features are bit-identical after an interruption and for any number of processes.
+    Another program that fills the same folder waits for the lock. `store.refresh()` finds what
+    other processes have written.
 
     Args:
         items: from `wanted`.
-        encode: the ViT; called without gradients.
+        encode: the ViT, called without gradients.
         read: decodes, augments and normalises one image.
-        rank, world: which share of the chunks this process takes.
+        rank, world: rank and number of processes, which share the chunks.
         batch_size: images encoded together.
-        workers: processes that decode; 0 decodes in this one.
-        shard_images, shard_seconds: when a shard is closed.
+        workers: decoding processes; 0 decodes in this one.
+        shard_images, shard_seconds: limits at which a shard is closed.
 
     Returns:
-        By the image's name, why it has no features.
+        Errors by image name, for images without features.
 
     Raises:
         SpaceError: the disk is full; what was written stays.
         FailedError: a feature is not finite.
-        DataError: the cache cannot be written to.
+        DataError: the cache is not writable.
     """
     starts = range(rank * batch_size, len(items), world * batch_size)
     chunks = [items[start : start + batch_size] for start in starts]
@@ -154,7 +154,7 @@ def fill(
         return {}
     with in_turn(
         store.folder,
-        f"fill-{rank}",  # the processes of one program fill at once
+        f"fill-{rank}",  # the processes of one program fill concurrently
         waiting=lambda busy: logger.info("the feature cache is filled in turn: %s", busy.given),
     ):
         for path in store.damaged:
@@ -173,7 +173,7 @@ def fill(
             keys, parts, begun = [], [], time.monotonic()
             store.add(*complete)
 
-        # Where nobody watches, a bar would fill the log with blank lines.
+        # Without a terminal, a progress bar would fill the log with blank lines.
         hidden = not stderr.is_terminal or rank != 0
         with Progress(console=stderr, transient=True, disable=hidden) as progress:
             bar = progress.add_task("features", total=share, completed=share - sum(map(len, todo)))
@@ -189,7 +189,7 @@ def fill(
                         keys += [item.key for item in good]
                     if len(keys) >= shard_images or time.monotonic() - begun >= shard_seconds:
                         close_shard()
-            finally:  # Ctrl-C and errors lose nothing that was computed
+            finally:  # computed features are kept on Ctrl-C and errors
                 close_shard()
     return unusable
 
@@ -204,7 +204,7 @@ def _read(read: Read, item: Wanted) -> Tensor:
 
 
 def _encoded(encode: Encode, pixels: Tensor, items: Sequence[Wanted]) -> Tensor:
-    """Features (I, P, W), all of them finite."""
+    """Features (I, P, W), checked to be finite."""
     with torch.no_grad():
         features = encode(pixels)
     finite = torch.isfinite(features).flatten(1)

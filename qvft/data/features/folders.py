@@ -1,4 +1,4 @@
-"""Folders of the feature cache: where they are, what they hold, pruning. Does not import torch."""
+"""Feature cache folders: location, listing, pruning. Does not import torch."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from qvft.locks import LOCK
 SPACE_FILE, SHARD = "space.json", ".safetensors"
 _OF_FORMAT_1 = (".features", ".index.json")
 ABANDONED_AFTER_S = 3600.0
-"""Seconds after which a partial file that nobody writes to counts as left by a killed process."""
+"""Seconds without a write after which a partial file counts as left by a killed process."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """A folder of a cache: the features of one ViT, preprocessing and stored type.
+    """A cache folder: features of one ViT, preprocessing and stored dtype.
 
     Attributes:
         folder: named by the spec's id.
-        described: its `space.json`; empty where that is damaged.
-        files: the cache's own in it, but for those that may be being written.
-        last_used: seconds since 1970 at which one of them was last read or written.
+        described: its `space.json`; empty if damaged.
+        files: the cache's files in it, except those that may still be written.
+        last_used: time of the last read or write, seconds since 1970.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class Space:
 
     @property
     def other_format(self) -> bool:
-        """Whether it is of another format than this version's, which does not read it."""
+        """Whether it has another format version, which this version does not read."""
         return bool(self.described) and self.described.get("format") != FORMAT
 
 
@@ -57,12 +57,12 @@ def default_cache() -> Path:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The complete shards of a space's folder, in order of names; none where there is no folder."""
+    """Complete shards of a cache folder, by name; empty if there is no folder."""
     return sorted(path for path in folder.glob(f"*{SHARD}") if path.name[0] != ".")
 
 
 def description(folder: Path) -> dict[str, Any]:
-    """What `space.json` says of a folder; empty where it is missing or damaged."""
+    """Content of a folder's `space.json`; empty if missing or damaged."""
     try:
         found = read_json(folder / SPACE_FILE)
     except DataError:
@@ -71,7 +71,7 @@ def description(folder: Path) -> dict[str, Any]:
 
 
 def spaces(cache: Path) -> list[Space]:
-    """The spaces of a cache, in order of names."""
+    """Folders of a cache, by name."""
     found = []
     for folder in sorted(path.parent for path in cache.glob(f"*/{SPACE_FILE}")):
         files = tuple(_own_files(folder))
@@ -80,7 +80,7 @@ def spaces(cache: Path) -> list[Space]:
 
 
 def bytes_of(files: Iterable[Path]) -> int:
-    """Bytes of files; those that other processes have removed meanwhile count for none."""
+    """Total size of files; deleted files count 0."""
     total = 0
     for file in files:
         with contextlib.suppress(FileNotFoundError):
@@ -89,9 +89,9 @@ def bytes_of(files: Iterable[Path]) -> int:
 
 
 def remove(space: Space) -> None:
-    """Removes a space, but for files that are not the cache's own.
+    """Removes a cache folder, except files that are not the cache's.
 
-    A process that has mapped a shard keeps reading it.
+    A process that has memory-mapped a shard can still read it.
 
     Raises:
         DataError: a file cannot be removed.
@@ -103,12 +103,12 @@ def remove(space: Space) -> None:
             raise DataError(
                 f"cannot be removed ({error.strerror})", where=str(path), do="check its folder"
             ) from error
-    with contextlib.suppress(OSError):  # something is left in it
+    with contextlib.suppress(OSError):  # not empty
         space.folder.rmdir()
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes what killed processes left half-written."""
+    """Removes partial files of killed processes."""
     for path in _own_files(folder):
         if _is_partial(path):
             with contextlib.suppress(OSError):  # another process was faster, or a read-only cache
@@ -126,12 +126,14 @@ def _own_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_partial(path: Path) -> bool:
-    """Whether a file is half-written: by us, or by safetensors, which names it `.tmp...`."""
+    """Whether a file is partial: ours, or safetensors' `.tmp...`."""
     return path.name.startswith(".tmp") or (path.name[0] == "." and path.suffix == ".partial")
 
 
 def _last_change(path: Path) -> float:
-    """Seconds since 1970: of a shard, when it was last mapped. Now, where it is gone."""
+    """Time of the last change, of a shard the last mapping, in seconds since 1970. Now, if it is
+    gone.
+    """
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

@@ -29,10 +29,10 @@ _INT8_MAX = 127
 
 
 def stored(spec: FeatureSpec, features: Tensor) -> dict[str, Tensor]:
-    """The tensors that a shard keeps of features (N, P, W).
+    """Tensors that a shard stores for features (N, P, W).
 
-    With int8 each token t is kept as round(x / s) with s = max|x| / 127, so that a value is off by
-    at most s / 2, but for float32's rounding.
+    With int8 each token is stored as round(x / s) with s = max|x| / 127, so the error is at most s
+    / 2, up to float32 rounding.
     """
     import torch
 
@@ -48,11 +48,11 @@ def stored(spec: FeatureSpec, features: Tensor) -> dict[str, Tensor]:
 
 
 def write_shard(folder: Path, keys: Sequence[bytes], chunks: Sequence[dict[str, Tensor]]) -> Path:
-    """Writes chunks from `stored` as one new shard, which has its name once it is on the disk.
+    """Writes chunks from `stored` as one new shard, atomically.
 
     Args:
-        folder: of the space.
-        keys: of the images of all chunks, in order.
+        folder: the cache folder.
+        keys: keys of the images of all chunks, in order.
 
     Raises:
         SpaceError: the disk or the quota is full.
@@ -69,7 +69,7 @@ def write_shard(folder: Path, keys: Sequence[bytes], chunks: Sequence[dict[str, 
             partial.touch()
             mode = partial.stat().st_mode
             save_file(tensors, partial, metadata={"keys": " ".join(key.hex() for key in keys)})
-            partial.chmod(mode)  # safetensors lets nobody but its owner read a file
+            partial.chmod(mode)  # safetensors makes files readable only by the owner
     except QvftError:
         raise
     except (OSError, SafetensorError) as error:
@@ -78,7 +78,7 @@ def write_shard(folder: Path, keys: Sequence[bytes], chunks: Sequence[dict[str, 
             raise SpaceError(
                 f"no room left ({os.strerror(number)}); the shards written before are complete",
                 where=str(folder),
-                do="free some room and start again: it goes on where it stopped",
+                do="free some room and start again: it resumes where it stopped",
             ) from error
         raise not_written(OSError(number, str(error)), path) from error
     return path
@@ -88,7 +88,7 @@ def read_keys(path: Path) -> list[bytes]:
     """The keys of a shard's images, from its header; does not import torch.
 
     Raises:
-        DataError: the file is damaged: cut or lengthened, or its header cannot be read.
+        DataError: the file is damaged: wrong size, or an unreadable header.
         OSError: it cannot be opened.
     """
     try:
@@ -103,11 +103,11 @@ def read_keys(path: Path) -> list[bytes]:
 
 
 class Shard:
-    """A complete shard, memory-mapped at its first use: what is read of it is loaded, no more.
+    """A complete shard, memory-mapped at first use, so only what is read is loaded.
 
     Args:
-        path: of its file.
-        spec: of its features.
+        path: path of its file.
+        spec: spec of its features.
     """
 
     def __init__(self, path: Path, spec: FeatureSpec) -> None:
@@ -118,11 +118,11 @@ class Shard:
         return {**self.__dict__, "_mapped": None}  # a spawned worker maps the file itself
 
     def features(self, number: int) -> Tensor:
-        """Features (P, W) of an image: a view of the map, not to be altered, since later reads of
-        this process would see the change; with int8 float32 in memory of their own.
+        """Features (P, W) of an image: a view of the memory map, which must not be modified; with
+        int8 a new float32 tensor.
 
         Raises:
-            DataError: the shard is gone, or was cut.
+            DataError: the shard is missing or truncated.
         """
         if self._mapped is None:
             self._mapped = self._map()
@@ -141,6 +141,6 @@ class Shard:
                 where=str(self.path),
                 do="start again: what is missing is computed again",
             ) from error
-        with contextlib.suppress(OSError):  # a cache that may only be read
-            os.utime(self.path)  # `list` and `prune` ask when it was last used
+        with contextlib.suppress(OSError):  # a read-only cache
+            os.utime(self.path)  # `list` and `prune` use the time of last use
         return mapped

@@ -1,4 +1,4 @@
-"""Looking up cached features, by key or by image.
+"""Looks up cached features by key or by image.
 
 Shape letters: I images, P patches, W ViT width.
 """
@@ -26,7 +26,7 @@ logger = get_logger(__name__)
 
 
 def open_store(cache: Path, spec: FeatureSpec) -> Store:
-    """The store of a spec, whose folder is made if there is none yet.
+    """The store of a spec; creates its folder.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -42,17 +42,17 @@ def open_store(cache: Path, spec: FeatureSpec) -> Store:
 
 
 class Store:
-    """The features of one space that are on the disk, by key.
+    """Features of one cache folder, by key.
 
-    Headers are read when it is made and by `refresh`; a shard is mapped when it is first read. It
-    may be handed to the workers of a data loader.
+    Headers are read at construction and by `refresh`; a shard is mapped at its first read. It can
+    be sent to DataLoader workers.
 
     Args:
-        folder: of the space.
-        spec: what its features have in common.
+        folder: the cache folder.
+        spec: spec of its features.
 
     Attributes:
-        damaged: shards that cannot be used and count as missing; `fill` removes them.
+        damaged: unusable shards, which count as missing; `fill` removes them.
     """
 
     def __init__(self, folder: Path, spec: FeatureSpec) -> None:
@@ -69,7 +69,7 @@ class Store:
         return key in self._places
 
     def refresh(self) -> None:
-        """Takes in the shards that other processes have written since."""
+        """Adds the shards that other processes have written."""
         for path in shard_files(self.folder):
             if path in self._seen:
                 continue
@@ -85,7 +85,7 @@ class Store:
                 logger.warning("a shard's features are not used: %s: %s", path, error)
 
     def add(self, keys: Sequence[bytes], chunks: Sequence[dict[str, Tensor]]) -> None:
-        """Writes a shard and takes it in, unless it is empty; see `write_shard`."""
+        """Writes a shard and adds it, unless it is empty; see `write_shard`."""
         if not keys:
             return
         path = write_shard(self.folder, keys, chunks)
@@ -98,27 +98,27 @@ class Store:
             self._places.setdefault(key, (shard, number))
 
     def features(self, key: bytes) -> Tensor:
-        """Features (P, W): a view of the file, not to be altered; see `Shard.features`.
+        """Features (P, W): a view of the file, which must not be modified; see `Shard.features`.
 
         Raises:
-            KeyError: they are not there.
-            DataError: their file is gone or was cut.
+            KeyError: they are not in the store.
+            DataError: their file is missing or truncated.
         """
         shard, number = self._places[key]
         return shard.features(number)
 
     def stacked(self, keys: Sequence[bytes]) -> Tensor:
-        """Features (I, P, W) in memory of their own; raises as `features`."""
+        """Features (I, P, W) as a new tensor; raises as `features`."""
         return torch.stack([self.features(key) for key in keys])
 
 
 class Cached:
-    """Features by image: what a `Collator` takes as `features`.
+    """Cached features by image, for the `features` argument of a `Collator`.
 
     Args:
-        store: holds the features.
-        ids: of the images, as `content_hash.pixel_ids` gives them.
-        augmentation: of views above 0.
+        store: the feature store.
+        ids: content hashes of the images, from `content_hash.pixel_ids`.
+        augmentation: augmentation of views above 0.
     """
 
     def __init__(
@@ -127,11 +127,11 @@ class Cached:
         self.store, self.ids, self.augmentation = store, ids, augmentation
 
     def __call__(self, sources: Sequence[ImageSource], views: Sequence[int] = ()) -> Tensor:
-        """Features (I, P, W) of images as they are, or in one view each.
+        """Features (I, P, W) of images, or of one view of each.
 
         Raises:
-            ImageError: an image cannot be read, or its features were never computed.
-            DataError: a shard is gone or was cut.
+            ImageError: an image cannot be read, or has no cached features.
+            DataError: a shard is missing or truncated.
         """
         return self.store.stacked(list(self._keys(sources, views or [0] * len(sources))))
 

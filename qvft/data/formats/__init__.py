@@ -1,4 +1,4 @@
-"""Dataset formats: `format_table.py` lists them, every other file reads one or helps to."""
+"""Dataset formats: `format_table.py` lists them; each other file reads one or helps to."""
 
 from qvft.data.formats.format import Format
 from qvft.data.formats.format_table import (

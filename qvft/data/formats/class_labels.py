@@ -1,4 +1,4 @@
-"""Names of classes in place of their numbers, in rows of a Hugging Face dataset."""
+"""Replaces class numbers (`ClassLabel`) with class names in rows of a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def with_class_names(
     *,
     where: str,
 ) -> dict[str, Any]:
-    """The row with the names of its `ClassLabel`s, also of those inside lists and objects.
+    """The row with class names instead of `ClassLabel` numbers, also inside lists and objects.
 
     Args:
-        row: as `datasets` gives it.
-        features: the dataset's; None where a stream does not know them, which then has no classes.
-        columns: the columns to look at.
+        row: row of `datasets`.
+        features: features of the dataset; None if a stream does not know them.
+        columns: the columns to convert.
 
     Raises:
-        DataError: a number that is no class, such as -1, which `datasets` writes for "no label".
+        DataError: a number without class, such as -1, which `datasets` uses for "no label".
     """
     named = dict(row)
     for column in columns:

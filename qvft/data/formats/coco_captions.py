@@ -24,7 +24,7 @@ def read(
     images: Path | None = None,
     allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
-    """Samples in the file's image order; images without a caption are left out and counted.
+    """Samples in the file's image order; images without a caption are skipped and counted.
 
     Args:
         path: the JSON file, or a folder with `annotations/captions_{split}.json` and `{split}/`.
@@ -64,7 +64,7 @@ def read(
         name = fields.identifier(image_id, "image_id", where=where)
         if name not in found:
             raise DataError(
-                f"`image_id` {name} is no image's id",
+                f"`image_id` {name} is not the id of an image",
                 where=where,
                 expected="an id in `images`",
                 do="add the image, or remove the annotation",

@@ -1,4 +1,4 @@
-"""Which column of a table holds what, and the texts of one row. Knows nothing of any library."""
+"""Maps columns of a table to image, caption, question and answer. Imports no dataset library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "answer_type": ("answer_type",),
     "question_type": ("question_type",),
 }
-"""Every key of `columns`, and the column names tried for it, in order."""
+"""Keys of `columns`, each with the column names tried for it, in order."""
 
 _CAPTION_KEYS = ("caption", "captions")
 _OTHER_NUMBER = {
@@ -35,13 +35,13 @@ _QUESTION_KEYS = ("question", "answer", "answers")
 def resolve(columns: Mapping[str, str], present: Iterable[str], *, where: str) -> dict[str, str]:
     """The column of each key that has one.
 
-    What `columns` names wins; an empty name leaves the key without a column. Once it names a
+    `columns` takes precedence; an empty name leaves the key without a column. Once it names a
     column of captions or of questions, defaults do not add the other kind of text, nor `answers`
     to a named `answer`. Of defaults, `captions` and `answers` win over `caption` and `answer`.
 
     Raises:
-        DataError: an unknown key, a column that is not there, no image column, no text column, or
-            questions without answers.
+        DataError: an unknown key, a missing column, no image column, no text column, or questions
+            without answers.
     """
     names = tuple(present)
     fields.known_keys(columns, DEFAULTS, where=f"{where}, columns")

@@ -1,4 +1,4 @@
-"""Reading single fields of foreign records, with one way to say what is wrong.
+"""Validates single fields of dataset records, with uniform error messages.
 
 Messages name fields, types and ids, never what a text says: data may be about patients.
 """
@@ -25,7 +25,7 @@ _JSON_NAMES = {
 }
 
 
-_DO = {  # what to do about a value where a text should be
+_DO = {  # hint for a value that is not a text
     type(None): "fill it in or remove it",
     dict: "write its text alone",
     list: "write one text, not a list of them",
@@ -39,13 +39,13 @@ _TAKEN = frozenset(
     ("answer", "answer_type", "caption", "content_type", "id", "image", "image_id", "image_organ")
     + ("phrase_type", "qid", "q_lang", "question", "question_id", "question_type")
 )
-"""Keys that mean the same in every format; none is another's misspelling."""
+"""Keys with the same meaning in every format; none is a misspelling of another."""
 
 
 def kind(value: Any) -> str:
-    """What a value is, in JSON's words: `a list`, `null`."""
+    """JSON type of a value, in words: `a list`, `null`."""
     if _is_no_number(value):
-        return f"{json.dumps(value)}, which is no value of JSON"
+        return f"{json.dumps(value)}, which is not a JSON value"
     return _JSON_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
@@ -54,7 +54,7 @@ def _is_no_number(value: Any) -> bool:
 
 
 def _do(value: Any) -> str | None:
-    """What to do about a value where a text should be."""
+    """Hint for a value that is not a text."""
     return "leave out a key without a value" if _is_no_number(value) else _DO.get(type(value))
 
 
@@ -65,10 +65,10 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def field(row: Mapping[str, Any], key: str, *, where: str) -> Any:
-    """The value of a key that must be there.
+    """Value of a required key.
 
     Raises:
-        DataError: it is not.
+        DataError: it is missing.
     """
     if key not in row:
         others = [name for name in row if name not in _TAKEN]
@@ -79,7 +79,7 @@ def field(row: Mapping[str, Any], key: str, *, where: str) -> Any:
 
 
 def string(value: Any, key: str, *, where: str) -> str:
-    """A string as it stands.
+    """A string, unchanged.
 
     Raises:
         DataError: another type, or half of a surrogate pair.
@@ -93,10 +93,10 @@ def string(value: Any, key: str, *, where: str) -> str:
 
 
 def text(value: Any, key: str, *, where: str) -> str:
-    """A string without outer blanks.
+    """A string without outer whitespace.
 
     Raises:
-        DataError: another type, nothing but blanks, or half of a surrogate pair.
+        DataError: another type, only whitespace, or half of a surrogate pair.
     """
     stripped = string(value, key, where=where).strip()
     if not stripped:
@@ -132,7 +132,7 @@ def valid_unicode(value: Any, key: str, *, where: str) -> None:
 
 
 def answer(value: Any, key: str, *, where: str) -> str:
-    """An answer; numbers and true/false become the text JSON writes for them.
+    """An answer; numbers and booleans become their JSON text.
 
     Raises:
         DataError: another type, or empty.
@@ -142,7 +142,7 @@ def answer(value: Any, key: str, *, where: str) -> str:
 
 
 def answers(value: Any, key: str, *, where: str) -> tuple[str, ...]:
-    """All answers of a list, repetitions kept.
+    """All answers of a list, with repetitions.
 
     Raises:
         DataError: not a list, an empty list, or an answer that is empty or of another type.
@@ -165,7 +165,7 @@ def answers(value: Any, key: str, *, where: str) -> tuple[str, ...]:
 
 
 def identifier(value: Any, key: str, *, where: str) -> str:
-    """An id as text: a string, or a whole number.
+    """An id as text: a string or an integer.
 
     Raises:
         DataError: another type, or empty.
@@ -184,10 +184,10 @@ def identifier(value: Any, key: str, *, where: str) -> str:
 
 
 def known_keys(row: Mapping[str, Any], keys: Iterable[str], *, where: str) -> None:
-    """Checks that a record has no other keys.
+    """Checks that a record has no unknown keys.
 
     Raises:
-        DataError: it has; the most similar known key is named.
+        DataError: it has one; the message names the most similar known key.
     """
     allowed = tuple(keys)
     for key in row:
@@ -203,10 +203,10 @@ def known_keys(row: Mapping[str, Any], keys: Iterable[str], *, where: str) -> No
 def records(
     content: Any, *, where: str, example: str | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Pairs (place for messages, object) of a JSON list of objects; messages show the example.
+    """Pairs (position for messages, object) of a JSON list of objects; messages show the example.
 
     Raises:
-        DataError: not a list, or something in it is not an object.
+        DataError: not a list of objects.
     """
     if not isinstance(content, list):
         do = f"write [{example}, ...]" if example else "write [{...}, {...}]"

@@ -14,14 +14,14 @@ class Format:
     """A row of the table of formats.
 
     Attributes:
-        name: in `data.train.format`; a format of another package is named by where it is defined.
-        description: what it reads, in a few words.
-        read: `read(path, **options)` yields the samples of a split in the source's order; it
-            decodes no image, and raises DataError for what is wrong with a file.
+        name: value of `data.train.format`; a format of another package is given by its dotted name.
+        description: short description.
+        read: `read(path, **options)` yields the samples of a split in the source's order, without
+            decoding images; raises DataError.
         options: of `split`, `images`, `questions`, `annotations`, `columns` and
             `allow_paths_outside_root`: the keyword arguments that `read` takes. Those that a recipe
             does not set are not passed.
-        stream: `stream(path, **options)` opens the data without listing it; None: not possible.
+        stream: `stream(path, **options)` opens the data for streaming; None: not supported.
     """
 
     name: str

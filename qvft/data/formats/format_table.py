@@ -1,7 +1,8 @@
 """The table of dataset formats, and reading samples by a format's name.
 
-A new format is a file here with its `FORMAT`, and a line of the table. A format of another package
-is named by where its `Format` is defined (`my_package.my_format`), or added with `register_format`.
+To add a format, add a file here with its `FORMAT`, and a line to the table. A format of another
+package is given by the dotted name of its `Format` (`my_package.my_format`), or added with
+`register_format`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ FORMATS: dict[str, Format] = {
 
 
 def register_format(format: Format) -> Format:
-    """Adds a format that recipes can then name; returns it.
+    """Adds a format, so that recipes can name it; returns it.
 
     Raises:
         ValueError: another format has the name.
@@ -62,13 +63,13 @@ def register_format(format: Format) -> Format:
 
 
 def find_format(name: str, *, where: str = "format") -> Format:
-    """The format of this name; one named by where it is defined joins the table.
+    """The format of this name; a dotted name is imported and added to the table.
 
     Args:
         where: the recipe key that names it.
 
     Raises:
-        RecipeError: a dotted name that means no `Format`.
+        RecipeError: a dotted name that is not a `Format`.
         DataError: another unknown name.
     """
     if name not in FORMATS and is_dotted(name):
@@ -95,23 +96,22 @@ def read_samples(
     allow_paths_outside_root: bool = False,
     limit: int | None = None,
 ) -> list[Sample]:
-    """The samples of a split, in the source's order; no image is decoded.
+    """The samples of a split, in the source's order; images are not decoded.
 
     Args:
-        format: a key of `FORMATS`, or where a `Format` is defined.
-        path: file or folder, or what else the format reads; relative ones to the working folder.
-        split: which split, where the format has several.
-        images: the image folder, where it lies apart.
-        questions: VQA v2's question file, where it lies apart.
-        annotations: VQA v2's annotation file, where it lies apart.
+        format: a key of `FORMATS`, or the dotted name of a `Format`.
+        path: file or folder, or other input of the format; relative to the working directory.
+        split: the split, if the format has several.
+        images: the image folder, if separate.
+        questions: VQA v2's question file, if separate.
+        annotations: VQA v2's annotation file, if separate.
         columns: column names, for `hf`.
         allow_paths_outside_root: images may lie outside the image folder (that of `path`, or
             `images`).
-        limit: this many images only, from the first on.
+        limit: only the first `limit` images.
 
     Raises:
-        DataError: unknown format, an option that the format does not take, nothing to read, or
-            whatever the adapter finds wrong.
+        DataError: unknown format, unsupported option, nothing to read, or invalid data.
     """
     reader = find_format(format)
     folders = {"images": images, "questions": questions, "annotations": annotations}
@@ -157,10 +157,10 @@ def open_stream(
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Stream:
-    """Data that is passed over; arguments as `read_samples`.
+    """Opens data for streaming; arguments as `read_samples`.
 
     Raises:
-        DataError: a format that is only listed, or nothing to read.
+        DataError: a format without streaming, or nothing to read.
     """
     reader = find_format(format)
     if reader.stream is None:

@@ -1,4 +1,4 @@
-"""Hugging Face datasets: Hub ids, saved folders, parquet, image folders. Home of `datasets`."""
+"""Hugging Face datasets: Hub ids, saved folders, parquet, image folders, by `datasets`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ALIASES = {"val": "validation", "validation": "val"}
 
 @dataclass(frozen=True, eq=False)
 class RowImage:
-    """An image inside a dataset; its bytes stay in the arrow file until it is opened."""
+    """An image embedded in a dataset; its bytes stay in the arrow file until it is opened."""
 
     images: Dataset
     column: str
@@ -40,7 +40,7 @@ class RowImage:
     name: str
 
     def encoded(self) -> bytes:
-        """The image as the dataset holds it."""
+        """The encoded image file."""
         content = self.images[self.row][self.column]["bytes"]
         if not content:
             raise ImageError("no bytes", where=self.name, do="leave the row out")
@@ -57,9 +57,9 @@ def read(
     columns: Mapping[str, str] | None = None,
     allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
-    """Samples in the order in which their images first appear; rows of an equal image are one.
+    """Samples in order of first appearance of their images; rows with equal images are merged.
 
-    Images are never decoded here: their bytes are read once to tell equal ones.
+    Images are not decoded: their bytes are read once to find equal ones.
 
     Args:
         path: a folder of `save_to_disk`, a parquet file or a folder of them, an image folder with
@@ -68,7 +68,7 @@ def read(
         columns: from `image`, `caption`, `captions`, `question`, `answer`, `answers`, `id`,
             `answer_type`, `question_type` to column names; see `columns.resolve`. An `id` is the
             question's where a row has one, otherwise the sample's; without, rows are numbered.
-        allow_paths_outside_root: paths in a table may lead out of its folder (of a Hub id: out of
+        allow_paths_outside_root: paths in a table may be outside its folder (for a Hub id: outside
             the cache).
 
     Raises:
@@ -82,7 +82,7 @@ def read(
 def samples_of(
     dataset: Dataset, columns: Mapping[str, str], *, where: str, inside: PathGuard
 ) -> Iterator[Sample]:
-    """As `read`, of a dataset that is at hand."""
+    """As `read`, of a dataset in memory."""
     found = table.resolve(columns, dataset.column_names, where=where)
     dataset = undecoded(dataset, found["image"], where=where)
     rows = dataset.select_columns(sorted(set(found.values())))
@@ -93,7 +93,7 @@ def is_dataset(rows: Any) -> bool:
     """Whether `rows` is a `datasets.Dataset`.
 
     Raises:
-        DataError: it is several splits, or a dataset that can only be iterated over.
+        DataError: it is a `DatasetDict` or an `IterableDataset`.
     """
     import datasets
 
@@ -125,7 +125,7 @@ def undecoded(dataset: Any, column: str, *, where: str) -> Any:
     """The dataset, listed or streamed, with images as bytes or paths.
 
     Raises:
-        DataError: the column holds nothing of the kind.
+        DataError: the column has no images.
     """
     import datasets
 
@@ -141,7 +141,7 @@ def undecoded(dataset: Any, column: str, *, where: str) -> Any:
 
 
 def _homes(path: Path) -> list[Path]:
-    """Where images that have files of their own may lie; those of a Hub id are in its caches."""
+    """Folders in which image files may be; of a Hub id its caches."""
     if path.exists():
         return [path if path.is_dir() else path.parent]
     import datasets
@@ -182,11 +182,11 @@ def _samples(
 
 
 def load(path: str, *, split: str | None, streaming: bool = False) -> Any:
-    """One split of what `path` names, from disk if it is there, otherwise from the Hub.
+    """One split of `path`, from disk if present, otherwise from the Hub.
 
     Args:
         path, split: as `read`.
-        streaming: gives an `IterableDataset`; on disk of parquet alone.
+        streaming: returns an `IterableDataset`; on disk for parquet only.
 
     Raises:
         DataError: as `read`.
@@ -225,7 +225,7 @@ def load(path: str, *, split: str | None, streaming: bool = False) -> Any:
 
 
 def _split_of(loaded: Mapping[str, Any], split: str | None, *, where: str) -> Any:
-    """The split that is asked for, or the only one."""
+    """The requested split, or the only one."""
     for name in (split, _ALIASES.get(split or "")):
         if name is not None and name in loaded:
             return loaded[name]
@@ -235,7 +235,7 @@ def _split_of(loaded: Mapping[str, Any], split: str | None, *, where: str) -> An
 
 
 def _load_file(path: Path, *, streaming: bool) -> Any:
-    """A parquet file whole: a split is only a label for it."""
+    """A parquet file; a split is only a label for it."""
     import datasets
 
     if path.suffix != ".parquet":
@@ -274,7 +274,7 @@ def _load_folder(path: Path, *, streaming: bool) -> Any:
 
 
 def _paths(split: Any, *, where: str) -> Iterator[str]:
-    """The image files that the rows of a split name."""
+    """Image files named by the rows of a split."""
     for row in undecoded(split, "image", where=where).select_columns(["image"]):
         if row["image"] and row["image"]["path"]:
             yield row["image"]["path"]

@@ -1,7 +1,7 @@
 """Streaming Hugging Face datasets: parquet files and Hub ids, row by row.
 
-Rows carry their images' bytes. Equal images of several rows are not brought together, as `hf.read`
-does: nobody has seen all of them.
+Rows carry their images' bytes. Rows with equal images are not merged as in `hf.read`, since that
+would need all of them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from datasets import IterableDataset
 
 _NAME = 32
-"""Hexadecimal digits of an image's hash that a sample is called by."""
+"""Hexadecimal digits of an image's hash used as sample id."""
 _MIXED = 100
-"""Rows that `datasets` mixes; what the recipe asks for is held behind it."""
+"""Shuffle buffer of `datasets`, in rows; the recipe's own buffer comes after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ class ImageBytes:
 
 @dataclass(frozen=True, eq=False)
 class DatasetStream:
-    """A streamed split, to be passed over again and again.
+    """A streamed split, which can be iterated over repeatedly.
 
     Attributes:
         dataset: with images as bytes.
-        found: the column of each key.
-        where: it comes from.
-        files: names and sizes of its files, as far as they lie here.
+        found: column of each key.
+        where: its source, for messages.
+        files: names and sizes of its local files.
     """
 
     dataset: IterableDataset
@@ -64,14 +64,14 @@ class DatasetStream:
     files: tuple[tuple[str, int], ...]
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
-        """As `Stream.samples`; a sample is called by a hash of its image."""
+        """As `Stream.samples`; the sample id is a hash of its image."""
         from datasets.distributed import split_dataset_by_node
 
         dataset = self.dataset
         if part.shuffled:
             seed = part.seed * 1_000_003 + part.number
-            # Of ten shards at once it would sleep for five seconds at the end of each pass, so that
-            # their threads can end.
+            # With ten shards it would sleep for five seconds at the end of each pass, for its
+            # threads.
             dataset = dataset.shuffle(seed=seed, buffer_size=_MIXED, max_buffer_input_shards=1)
         mine = split_dataset_by_node(dataset, rank=part.rank, world_size=part.world)
         for number, row in enumerate(mine):
@@ -114,7 +114,7 @@ class DatasetStream:
 def stream(
     path: Path, *, split: str | None = None, columns: Mapping[str, str] | None = None
 ) -> DatasetStream:
-    """A parquet file, a folder of them, or a split of a Hub id, read as it comes.
+    """A parquet file, a folder of them, or a split of a Hub id, streamed.
 
     Raises:
         DataError: nothing to read at `path`, or no such split or column.

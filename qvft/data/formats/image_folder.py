@@ -1,4 +1,4 @@
-"""What a folder of images with a metadata file holds beside the images that the file names."""
+"""Image folder with a metadata file: warns of images that the metadata does not list."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _log = get_logger(__name__)
 
 
 def count_images_without_row(folder: Path, named: Iterable[str]) -> None:
-    """Warns of the folder's images that are not among the paths `named`, and names the first."""
+    """Warns of images in the folder that are not among the paths `named`, with the first one."""
     known = {Path(name).resolve() for name in named}
     images, _ = images_among(sorted(folder.rglob("*")))
     left_out = [image for image in images if image.resolve() not in known]

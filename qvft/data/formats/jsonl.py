@@ -1,4 +1,4 @@
-"""qvft's own JSONL: one line an image with all its texts, or one line a text."""
+"""qvft's custom JSONL: one line per image with all its texts, or one line per text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LIST_HINTS = {
 
 @dataclass
 class _Image:
-    """The lines of one image so far; a question without an id gets one when all are read."""
+    """Lines of one image so far; questions without id get one when all lines are read."""
 
     image: ImageSource
     written: str
@@ -47,12 +47,12 @@ def read(
     images: Path | None = None,
     allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
-    """Samples of a JSONL file in the order in which their images first appear.
+    """Samples of a JSONL file in order of first appearance of their images.
 
     Lines of the same image are merged. `id` and `meta` of a line with `question` belong to the
     question. The `id` of a line with `caption` is the sample's if no line of the image alone has
-    one; the first counts. Without an id a sample is called by its image as written, and a question
-    by its sample and place in it, `img/x1.png#1`.
+    one; the first counts. The default id of a sample is its image as written, and of a question its
+    sample and number, `img/x1.png#1`.
 
     Args:
         path: the file, or a folder that holds `{split}.jsonl`.
@@ -61,7 +61,7 @@ def read(
         allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
-        DataError: with file and line, for whatever a line does wrong.
+        DataError: invalid line, with file and line number.
     """
     file = _file(path, split=split)
     home = images or file.parent
@@ -80,11 +80,10 @@ def _lines(file: Path, inside: PathGuard) -> Iterator[tuple[str, dict[str, Any],
 def merged(
     rows: Iterable[tuple[str, Mapping[str, Any], ImageSource, str]],
 ) -> Iterator[Sample]:
-    """Samples of rows with a line's fields; rows whose images have one name are merged.
+    """Samples of rows with the JSONL fields; rows with the same image name are merged.
 
     Args:
-        rows: where each row was found, its fields, its image, and what an image without an id is
-            called.
+        rows: position, fields, image, and default id of each row.
 
     Raises:
         DataError: as `read`.
@@ -102,16 +101,16 @@ def merged(
 
 
 def record(row: Mapping[str, Any], image: ImageSource, *, name: str, where: str) -> Sample:
-    """The sample of an object that has a line's fields, and whose image is at hand.
+    """The sample of an object with the JSONL fields, for a given image.
 
     Args:
-        row: with a line's fields; `image`, where it was before, is read past.
-        image: where its pixels come from.
-        name: what it is called; an `id` that names the image is kept in its meta.
-        where: it was found, for messages.
+        row: the fields of a line; `image` is ignored.
+        image: its image source.
+        name: sample id; an `id` of the image is kept in its meta.
+        where: position, for messages.
 
     Raises:
-        DataError: as of a line.
+        DataError: as `read`.
     """
     fields.known_keys(row, ROW_KEYS, where=where)
     one = _Image(image, name, where)
@@ -128,7 +127,7 @@ def _sample(image: _Image, name: str) -> Sample:
 
 
 def _named(image: _Image, name: str) -> Iterator[tuple[str, Question]]:
-    """Its questions with where they stand; those without an id are called by their place."""
+    """Its questions with their positions; those without id are numbered."""
     for n, (where, asked) in enumerate(image.questions, start=1):
         yield where, replace(asked, id=asked.id or f"{name}#{n}")
 

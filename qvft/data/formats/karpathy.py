@@ -22,8 +22,7 @@ def read(
 ) -> Iterator[Sample]:
     """Samples of one split or several, in the file's order.
 
-    A sample's id is `cocoid` where there is one (what COCO's evaluator calls `image_id`),
-    otherwise `imgid`.
+    A sample's id is `cocoid` if present (`image_id` in COCO's evaluator), otherwise `imgid`.
 
     Args:
         path: the JSON file.

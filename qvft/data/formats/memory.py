@@ -1,4 +1,4 @@
-"""Data given in memory from Python: a list of dicts or a `datasets.Dataset`, as samples."""
+"""In-memory datasets from Python: a list of dicts or a `datasets.Dataset`, as samples."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from qvft.data.formats.hf import Dataset
 
     Rows: TypeAlias = Dataset | Iterable[Mapping[str, Any]]
-    """What `qvft.fit` takes as data."""
+    """Data accepted by `qvft.fit`."""
 
 
 def samples_in_memory(
     rows: Rows, *, columns: Mapping[str, str] | None = None, where: str = "data"
 ) -> list[Sample]:
-    """The samples of rows that a Python caller holds; no image is decoded.
+    """Samples from rows in memory; images are not decoded.
 
     Args:
         rows: dicts with the fields of the custom JSONL (`image` with `captions`, `questions`,
             `caption`, or `question` and `answer`), or a `datasets.Dataset` with the columns of
-            format hf or with those fields. An image is whatever `image_source` takes; a relative
-            path begins in the working folder. Rows of one image (path, object, equal bytes) are
-            merged.
-        columns: from a field to the name of the column that holds it, as in format hf.
-        where: what messages and, without an id, samples call the data.
+            format hf or with those fields. An image is anything that `image_source` accepts;
+            relative paths are relative to the working directory. Rows of one image (path, object,
+            equal bytes) are merged.
+        columns: from a field to its column name, as in format hf.
+        where: name of the data in messages and default sample ids.
 
     Raises:
-        DataError: no rows, or whatever is wrong with one; the message names its number.
+        DataError: no rows, or an invalid row; the message names its number.
     """
     columns = dict(columns or {})
     if "datasets" in sys.modules and hf.is_dataset(rows):
@@ -78,9 +78,9 @@ def _listed(rows: Any, *, where: str) -> Iterable[Any]:
 def _of_dicts(
     rows: Iterable[Any], columns: Mapping[str, str], *, where: str
 ) -> Iterator[tuple[str, Mapping[str, Any], ImageSource, str]]:
-    """Each row as `jsonl.merged` takes it."""
+    """Each row as `jsonl.merged` expects it."""
     fields.known_keys(columns, jsonl.ROW_KEYS, where=f"{where}, columns")
-    known: dict[Any, tuple[ImageSource, Any]] = {}  # an object's id is its own while it is held
+    known: dict[Any, tuple[ImageSource, Any]] = {}  # ids of live objects are unique
     for number, given in enumerate(rows):
         place = f"{where}, row {number}"
         if not isinstance(given, Mapping):
@@ -104,7 +104,7 @@ def _identity(source: ImageSource, image: Any) -> Any:
 
 
 def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], *, where: str) -> dict[str, Any]:
-    """A row by the names of fields; columns that mean nothing here are left out."""
+    """A row by field names; unknown columns are dropped."""
     taken = set(columns.values())
     found = {key: row[key] for key in jsonl.ROW_KEYS if key in row and key not in taken}
     for key, column in columns.items():

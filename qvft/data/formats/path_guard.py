@@ -1,4 +1,4 @@
-"""The folder that a format's image paths stay in, however a row writes them."""
+"""Keeps image paths inside the dataset's folder: refuses path traversal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from qvft.errors import DataError
 
 
 class PathGuard:
-    """Image files of the folders they are to lie in.
+    """Resolves image files and refuses paths outside the given folders.
 
-    A path leaves a folder by `..`, by being absolute, or by a link; a folder that is a link itself
-    is the one that it leads to.
+    A path can leave a folder by `..`, by being absolute, or by a symbolic link; a folder that is
+    itself a link is resolved.
 
     Args:
-        folders: the image folder, or several; paths that are not absolute begin in the first.
+        folders: the image folder, or several; relative paths are relative to the first.
         allow_paths_outside_root: let every path pass.
     """
 
@@ -29,10 +29,10 @@ class PathGuard:
         self._real: dict[str, str] = {}
 
     def image(self, written: str, key: str, *, where: str) -> ImageFile:
-        """The image that a row's value of `key` means, see `image_path`.
+        """The image named by a row's value of `key`, see `image_path`.
 
         Raises:
-            DataError: it is a URL or another value that is no path, or as `file`.
+            DataError: it is a URL or otherwise not a path, or as `file`.
         """
         if problem := path_problem(written):
             given, do = problem
@@ -48,7 +48,7 @@ class PathGuard:
         """The image at a path, joined to its folder.
 
         Raises:
-            DataError: it lies outside, or no system takes such a path.
+            DataError: it is outside, or not a valid path.
         """
         image = ImageFile(path)
         if self._allow_outside:
@@ -73,7 +73,7 @@ class PathGuard:
         return image
 
     def _followed(self, path: Path) -> str:
-        """Where a path leads; folders are followed once, since many images share one."""
+        """The resolved path; folders are cached, since many images share one."""
         above, name = os.path.split(path)
         if name == ".." or os.path.islink(path):
             return os.path.realpath(path)

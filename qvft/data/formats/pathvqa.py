@@ -1,4 +1,4 @@
-"""PathVQA in the forms that hold no pickles: parquet with images inside, or rows beside images."""
+"""PathVQA, without pickles: parquet with embedded images, or rows with image files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(
         allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
-        DataError: a record is broken, there is no such split, or there are pickles only.
+        DataError: an invalid record, no such split, or only pickles.
     """
     file = _rows_file(path, split=split)
     if file is None:
@@ -67,7 +67,7 @@ def _typed(question: Question) -> Question:
 
 
 def _rows_file(path: Path, *, split: str | None) -> Path | None:
-    """The file of rows, None where there is parquet."""
+    """The file of rows, None if there is parquet."""
     if not existing(path).is_dir():
         return None if path.suffix == ".parquet" else path
     files = {file.stem: file for kind in _READERS for file in sorted(path.glob(f"*{kind}"))}
@@ -135,7 +135,7 @@ def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows by the header's names, with the separator that the header has."""
+    """Rows by the header's names, with the header's separator."""
     content = read_text(file)
     header = content.partition("\n")[0]
     separator = next((mark for mark in ",;\t" if mark in header), ",")

@@ -1,4 +1,4 @@
-"""Collecting the texts of an image from records that lie apart."""
+"""Groups records of the same image into one sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qvft.errors import DataError
 
 @dataclass
 class SampleBuilder:
-    """A sample in the making."""
+    """Builds a sample from several records."""
 
     id: str
     image: ImageSource
@@ -27,17 +27,17 @@ class SampleBuilder:
 
 
 class Unique:
-    """Ids seen so far and where, so that the second use of one is an error."""
+    """Ids seen so far with their positions, to detect duplicates."""
 
     def __init__(self, key: str) -> None:
         self._key = key
         self._places: dict[str, str] = {}
 
     def add(self, id: str, *, where: str) -> None:
-        """Notes an id.
+        """Adds an id.
 
         Raises:
-            DataError: it was noted before; the message names both places.
+            DataError: it is a duplicate; the message names both positions.
         """
         if id in self._places:
             raise DataError(
@@ -50,7 +50,7 @@ class Unique:
 
 
 def no_split(split: str | None, *, where: str, splits: Iterable[str]) -> DataError:
-    """The error for a split that is not there, or not named; it lists those that are."""
+    """Error for a missing or unnamed split; lists the existing ones."""
     found = ", ".join(sorted(splits))
     if not found:
         return DataError("no file of any split", where=where, do="check the path and the format")
@@ -64,7 +64,7 @@ def no_split(split: str | None, *, where: str, splits: Iterable[str]) -> DataErr
 
 
 def existing(path: Path) -> Path:
-    """`path`, a file or folder that must be there.
+    """`path`, an existing file or folder.
 
     Raises:
         DataError: it is not.
@@ -75,7 +75,7 @@ def existing(path: Path) -> Path:
 
 
 def folder(path: Path, *, what: str) -> Path:
-    """`path`, a folder that must be there.
+    """`path`, an existing folder.
 
     Raises:
         DataError: it is not.

@@ -1,4 +1,4 @@
-"""Which tar shards a path means: a file, a folder, `train-{000000..000099}.tar`, `train-*.tar`."""
+"""Expands tar shard paths: a file, a folder, `train-{000000..000099}.tar`, `train-*.tar`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _EXPECTED = "a .tar file, a folder of them, train-{000000..000099}.tar or train-
 
 
 def shard_files(path: Path, *, split: str | None = None) -> list[Path]:
-    """The shards in the order of their names, all of them there.
+    """The shards in order of their names; all exist.
 
     Args:
-        path: what means them.
-        split: of a folder, those that are called so or `SPLIT-...`; otherwise only a label.
+        path: file, folder, range or pattern.
+        split: in a folder, selects shards of this name or `SPLIT-...`; otherwise only a label.
 
     Raises:
         DataError: there is none, one of a range is missing, or a range is absurd.
@@ -50,15 +50,13 @@ def shard_files(path: Path, *, split: str | None = None) -> list[Path]:
 
 
 def shard_names(shards: Sequence[Path]) -> list[str]:
-    """What the samples of each shard are called by: its path without `.tar`, from the folder that
-    all of them lie in.
-    """
+    """Prefixes of sample ids per shard: its path without `.tar`, relative to the common folder."""
     home = os.path.commonpath([os.path.dirname(shard) or "." for shard in shards])
     return [Path(os.path.relpath(shard, home)).with_suffix("").as_posix() for shard in shards]
 
 
 def _spelt_out(path: str) -> list[str]:
-    """The names of a range, or of several in one path."""
+    """Expands one or more ranges in a path."""
     found = _RANGE.search(path)
     if found is None:
         return [path]

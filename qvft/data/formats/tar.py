@@ -1,8 +1,8 @@
-"""WebDataset tar shards: `KEY.jpg` beside `KEY.json` or `KEY.txt`, listed or streamed.
+"""WebDataset tar shards: `KEY.jpg` with `KEY.json` or `KEY.txt`, listed or streamed.
 
-Members are found by their headers and read where they lie; nothing is unpacked, and no member's
-name becomes a path. An image's bytes are read when it is decoded, so that a shuffle buffer of
-records holds places and texts alone.
+Members are located by their headers and read in place; nothing is unpacked, and no member's name
+becomes a path. An image's bytes are read when it is decoded, so a shuffle buffer holds only offsets
+and texts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BROKEN = (tarfile.TarError, OSError, ValueError, EOFError, OverflowError, Recur
 
 @dataclass(frozen=True, slots=True)
 class TarImage:
-    """A member of an uncompressed tar, by its place in bytes; an image, but for `_text`."""
+    """A member of an uncompressed tar, by its byte offset."""
 
     shard: Path
     member: str
@@ -45,7 +45,7 @@ class TarImage:
         return f"{self.shard}, {self.member}"
 
     def encoded(self) -> bytes:
-        """The file as it was packed."""
+        """The member's bytes."""
         with self.shard.open("rb") as file:
             file.seek(self.start)
             content = file.read(self.size)
@@ -59,7 +59,7 @@ class TarImage:
 
 @dataclass
 class _Record:
-    """The members of a key by their endings, or what is wrong with them."""
+    """Members of a key by extension, or what is wrong with them."""
 
     key: str
     members: dict[str, TarImage] = field(default_factory=dict)
@@ -68,22 +68,22 @@ class _Record:
 
 @dataclass(frozen=True)
 class TarShards:
-    """Shards that are streamed; a `data.stream.Stream`.
+    """Streamed shards; a `data.stream.Stream`.
 
     Attributes:
         shards: the files.
-        names: what samples of each are called by.
+        names: id prefixes of their samples.
     """
 
     shards: tuple[Path, ...]
     names: tuple[str, ...]
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
-        """One part of a pass, shards in the pass's order; a broken record comes as its error."""
+        """One part of a pass; a broken record is yielded as its error."""
         order = list(range(len(self.shards)))
         if part.shuffled:
             Random(f"{part.seed} {part.number}").shuffle(order)
-        even = len(order) % part.world == 0  # otherwise records are dealt instead of shards
+        even = len(order) % part.world == 0  # otherwise records are divided instead of shards
         if even:
             order = order[part.rank :: part.world]
         records = ((place, one) for place in order for one in _records(self.shards[place]))
@@ -96,13 +96,13 @@ class TarShards:
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 over the shards' names and sizes; their content is not read for it."""
+        """Hex SHA-256 over the shards' names and sizes, without reading their content."""
         sizes = [shard.stat().st_size for shard in self.shards]
         return sha256_json([list(self.names), sizes])
 
 
 def stream(path: Path, *, split: str | None = None) -> TarShards:
-    """The shards that `path` means; see `shards.shard_files`, whose errors it raises."""
+    """The shards of `path` as a stream; raises as `shards.shard_files`."""
     shards = shard_files(path, split=split)
     return TarShards(tuple(shards), tuple(shard_names(shards)))
 
@@ -114,7 +114,7 @@ def read(path: Path, *, split: str | None = None) -> Iterator[Sample]:
         path, split: as `shards.shard_files`.
 
     Raises:
-        DataError: no shard, or whatever is wrong with a record; it names shard and member.
+        DataError: no shard, or an invalid record; names shard and member.
     """
     for found in stream(path, split=split).samples(Part(0, 0, 0, 1, shuffled=False)):
         if isinstance(found, DataError):
@@ -123,10 +123,10 @@ def read(path: Path, *, split: str | None = None) -> Iterator[Sample]:
 
 
 def _records(shard: Path) -> Iterator[_Record]:
-    """Members of equal key that follow one another.
+    """Consecutive members with equal key.
 
-    Where a member is refused or the shard breaks off, the record before may lack members: it is
-    one problem with it.
+    If a member is refused or the shard is truncated, the preceding record may be incomplete: both
+    are one error.
     """
     record: _Record | None = None
     seen: set[str] = set()
@@ -163,7 +163,9 @@ def _records(shard: Path) -> Iterator[_Record]:
 
 
 def _require_end(archive: tarfile.TarFile) -> None:
-    """tarfile takes any broken header for the end, and all after it would be lost silently."""
+    """Checks the end of the archive: tarfile treats a broken header as the end, and the rest would
+    be lost silently.
+    """
     assert archive.fileobj is not None, "it was opened for reading"
     archive.fileobj.seek(archive.offset)
     block = archive.fileobj.read(tarfile.BLOCKSIZE)
@@ -172,9 +174,7 @@ def _require_end(archive: tarfile.TarFile) -> None:
 
 
 def _member_problem(member: tarfile.TarInfo, where: str) -> DataError | None:
-    """Links and devices stand for something outside the archive, and names become ids and, with
-    whoever unpacks them, paths.
-    """
+    """Refuses links, devices and unsafe names: names become ids and, when unpacked, paths."""
     name, path = member.name, PurePosixPath(member.name)
     odd = "\\" in name or not name.isprintable() or name[1:2] == ":"
     if not path.parts or path.is_absolute() or ".." in path.parts or odd:
@@ -196,7 +196,9 @@ def _member_problem(member: tarfile.TarInfo, where: str) -> DataError | None:
 
 
 def _key(name: str) -> tuple[str, str]:
-    """`a/b`, `jpg` of `a/b.jpg`: up to the first dot behind the last /, and what follows it."""
+    """Key and extension of a member: `a/b`, `jpg` of `a/b.jpg`, split at the first dot after the
+    last /.
+    """
     folder, slash, base = name.rpartition("/")
     stem, _, ending = base.partition(".")
     return f"{folder}{slash}{stem}", ending.lower()
@@ -217,7 +219,7 @@ def _add(record: _Record, ending: str, member: TarImage) -> None:
 
 def _twice(shard: Path, key: str) -> DataError:
     return DataError(
-        "the key stands twice",
+        "the key occurs twice",
         where=f"{shard}, {key}",
         expected="members of a key side by side, each key once in a shard",
         do="sort the members by name (tar --sort=name)",

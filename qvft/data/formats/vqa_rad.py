@@ -39,16 +39,16 @@ def read(
     images: Path | None = None,
     allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
-    """Samples of the official train or test questions; 314 images in all are asked about.
+    """Samples of the official train or test questions, about 314 images.
 
-    A question's meta has `answer_type` (`closed` or `open`), `question_type` (the first of those
-    given, in capitals, two misspelt ones mended), `question_types` (all, joined by commas),
-    `phrase_type`; a sample's has `organ`. Train and test ask about the same images: the split is
-    one of questions.
+    A question's meta has `answer_type` (`closed` or `open`), `question_type` (the first one given,
+    in capitals, two misspellings corrected), `question_types` (all, joined by commas),
+    `phrase_type`; a sample's has `organ`. Train and test share images: the split is one of
+    questions.
 
     Args:
         path: the folder, or the JSON file.
-        split: `train` or `test`, told by `phrase_type`.
+        split: `train` or `test`, from `phrase_type`.
         images: the image folder; None: `VQA_RAD Image Folder` beside the file.
         allow_paths_outside_root: images may lie outside that folder.
 

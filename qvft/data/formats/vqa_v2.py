@@ -30,10 +30,10 @@ def read(
     images: Path | None = None,
     allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
-    """Samples in the order in which images are first asked about, all human answers kept.
+    """Samples in order of first appearance of their images, with all human answers.
 
     Args:
-        path: folder with the official file names; used only for what is not given apart.
+        path: folder with the official file names; used for what is not given separately.
         split: `train` or `val` (the answers of `test` and `test-dev` are not published), or a
             subset as files name it, e.g. `train2014`.
         questions: the questions file.
@@ -87,7 +87,7 @@ def read(
         )
     for question_id in answered:
         raise DataError(
-            f"`question_id` {question_id} is no question's id ({len(answered)} such)",
+            f"`question_id` {question_id} is not the id of a question ({len(answered)} such)",
             where=str(annotations),
             expected=f"ids in {question_file}",
             do="give the questions of the same split",
@@ -145,7 +145,7 @@ def _pictures(path: Path, *, subset: str | None, images: Path | None) -> Path:
 
 
 def _image_name(image_id: str, *, subset: str | None, present: set[str]) -> str:
-    """The file name of an image: the first possible one that is present, else the official one."""
+    """File name of an image: the first possible one that exists, else the official one."""
     number = image_id.zfill(12)
     stems = [f"COCO_{subset}_{number}", number] if subset else [number]
     names = [stem + suffix for stem in stems for suffix in _SUFFIXES]

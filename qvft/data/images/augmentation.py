@@ -1,7 +1,7 @@
-"""Augmented views of an image: a random part of it, brightness, contrast.
+"""Image augmentation: random crop, horizontal mirror, brightness, contrast.
 
-A view is a function of the decoded pixels, its number and the settings, whoever makes it: the pass
-that fills the feature cache, or training that runs the ViT.
+A view is a deterministic function of the decoded pixels, its number and the settings, both when the
+feature cache is filled and when training runs the ViT.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from PIL import ImageEnhance, ImageOps
 from PIL.Image import Image
 
 MAKING = 1
-"""Raised when the same settings give other pixels than before. A test pins what they give."""
+"""Version, increased when the same settings give other pixels. A test pins the output."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Makes the views of an image.
+    """Makes augmented views of an image.
 
     Attributes:
-        crop: least share of the area that a view shows; the part has the image's own shape. The
-            image processor brings it to the size of the whole.
+        crop: minimum share of the area in a random crop, which keeps the aspect ratio. The image
+            processor resizes it.
         brightness, contrast: largest relative change of each.
-        mirror: exchange left and right in half of the views.
-        seed: of everything drawn.
+        mirror: horizontal flip in half of the views.
+        seed: random seed.
     """
 
     crop: float = 1.0
@@ -41,16 +41,16 @@ class Augmentation:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """All that views depend on beside the image and their number."""
+        """Everything that determines views besides the image and their number."""
         return {"making": MAKING, **dataclasses.asdict(self)}
 
     def __call__(self, image: Image, view: int) -> Image:
-        """View number `view` of an upright RGB image; 0 is the image as it is."""
+        """View number `view` of an upright RGB image; 0 is the unaugmented image."""
         assert view >= 0, "views are counted from 0"
         if view == 0:
             return image
         draw = self._draws(image, view)
-        # All are drawn, so that a setting changes nothing about the others.
+        # All are drawn, so that one setting does not affect the others.
         share, across, down = draw.uniform(self.crop, 1), draw.random(), draw.random()
         light = 1 + self.brightness * draw.uniform(-1, 1)
         contrast = 1 + self.contrast * draw.uniform(-1, 1)
@@ -63,8 +63,8 @@ class Augmentation:
         return ImageOps.mirror(seen) if self.mirror and exchanged else seen
 
     def _draws(self, image: Image, view: int) -> Random:
-        """Random numbers of a view: images of equal pixels have equal views, whatever they are
-        called, as they have one place in the cache.
+        """Random numbers of a view, seeded by the image's pixels, not its name, as the cache key
+        is.
         """
         digest = hashlib.sha256(f"{self.seed} {view} {image.width}x{image.height} ".encode())
         digest.update(image.tobytes())
@@ -72,7 +72,7 @@ class Augmentation:
 
 
 def _box(image: Image, share: float, across: float, down: float) -> tuple[int, int, int, int]:
-    """The part with a share of the area, at a place from 0 (left, top) to 1 (right, bottom)."""
+    """Crop box with a share of the area, at a position from 0 (left, top) to 1 (right, bottom)."""
     side = math.sqrt(share)
     width = max(1, round(image.width * side))
     height = max(1, round(image.height * side))

@@ -1,4 +1,4 @@
-"""CMYK, the colours of print, as RGB."""
+"""Converts CMYK images to RGB."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image, ImageCms
 def cmyk_to_rgb(image: Image.Image) -> Image.Image:
     """A CMYK image as sRGB: by its ICC profile if a usable one is embedded, else by Pillow's rule.
 
-    Ink has no colour but by a profile. Pillow's rule, red = (255 - cyan) * (255 - black) / 255, is
-    what is left without one; it shows purer colours than any press prints.
+    Without a profile, CMYK has no defined colour; Pillow's rule is red = (255 - cyan) * (255 -
+    black) / 255, which is more saturated than print.
     """
     profile = image.info.get("icc_profile")
     if profile:
@@ -22,9 +22,9 @@ def cmyk_to_rgb(image: Image.Image) -> Image.Image:
                 "CMYK",
                 "RGB",
                 renderingIntent=ImageCms.Intent.PERCEPTUAL,
-                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,  # so that full ink is black
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,  # so that full CMYK is black
             )
             return transform.apply(image)
         except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-            pass  # damaged, or of RGB: the pixels are good without it
+            pass  # damaged, or an RGB profile: ignored
     return image.convert("RGB")

@@ -15,40 +15,40 @@ from qvft.errors import DataError, ImageError
 from qvft.files import sha256_file
 
 PixelIds = Mapping[str, str | ImageError]
-"""By an image's name: what `pixels_id` gives, or why the image cannot be read."""
+"""`pixels_id` by image name, or the error of an unreadable image."""
 
 _SETTLED_S = 2.0
-"""A file that was changed less than so many seconds ago is read again each time: a second change
-may leave size and times as they are, since file systems count time in steps."""
+"""A file changed less than this many seconds ago is always read again: a second change may keep
+size and times, since file system timestamps are coarse."""
 
 
 def encoded_hash(source: ImageSource) -> str | None:
-    """Hex SHA-256 of the encoded image (PNG, JPEG, ...); None where it is not kept encoded.
+    """Hex SHA-256 of the encoded image (PNG, JPEG, ...); None if there is no encoded form.
 
-    A file is read whole; once per process, unless it changes.
+    Cached per process, unless the file changes.
 
     Raises:
         OSError: the file cannot be read.
-        DataError: so of an image inside a dataset.
+        DataError: an image embedded in a dataset cannot be read.
     """
     if isinstance(source, ImageFile):
         return _file_hash(source.path)
-    encoded = getattr(source, "encoded", None)  # an image inside a dataset
+    encoded = getattr(source, "encoded", None)  # an image embedded in a dataset
     return None if encoded is None else hashlib.sha256(encoded()).hexdigest()
 
 
 def content_id(source: ImageSource) -> str | None:
-    """The encoded image's hash, or the `content_id` that an image made by code has of its own.
+    """The encoded image's hash, or the `content_id` of a generated image.
 
-    None where neither is at hand. Raises as `encoded_hash`.
+    None if there is neither. Raises as `encoded_hash`.
     """
     return encoded_hash(source) or getattr(source, "content_id", None)
 
 
 def pixels_id(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> str:
-    """`bytes:` and the encoded image's hash; `rgb:`, size and the pixels' hash where there is none.
+    """`bytes:` and the encoded image's hash; else `rgb:`, size and the pixels' hash.
 
-    Code that makes images may change, so pixels count here, not an image's own `content_id`.
+    Pixels count, not `content_id`, since code that generates images may change.
 
     Raises:
         ImageError: the image cannot be read.
@@ -56,7 +56,7 @@ def pixels_id(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> str:
     try:
         encoded = encoded_hash(source)
     except OSError as error:
-        decode(source, max_pixels=max_pixels)  # says what is wrong with the file
+        decode(source, max_pixels=max_pixels)  # raises the file's own error
         raise ImageError(str(error.strerror or error), where=source.name) from error
     if encoded is not None:
         return f"bytes:{encoded}"
@@ -67,12 +67,12 @@ def pixels_id(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> str:
 def pixel_ids(
     sources: Sequence[ImageSource], *, max_pixels: int = MAX_PIXELS, threads: int = 2
 ) -> dict[str, str | ImageError]:
-    """The `pixels_id` of each image by its name; equal names are read once.
+    """`pixels_id` of each image by name; equal names are read once.
 
     Args:
         sources: e.g. the images of a split.
         max_pixels: as in `images.decoding.decode`; only images that are not encoded are decoded.
-        threads: that read and hash at once; below 1 counts as 1.
+        threads: number of threads; below 1 counts as 1.
     """
     named = {source.name: source for source in sources}
     one = partial(_id_or_error, max_pixels=max_pixels)
@@ -98,5 +98,5 @@ def _file_hash(path: Path) -> str:
 
 @lru_cache(maxsize=100_000)
 def _read_once(path: Path, *state: int) -> str:
-    """The hash of a file in a state; whatever changes a file's content changes its `ctime`."""
+    """Hash of a file in a given state; any change of content changes its `ctime`."""
     return sha256_file(path)

@@ -1,4 +1,4 @@
-"""Safe decoding: any image source in, an upright RGB image or one `ImageError` out."""
+"""Decodes any image source safely: an upright RGB image, or one `ImageError`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from qvft.data.sample import ImageFile, ImageSource
 from qvft.errors import ImageError, UserError
 
 MAX_PIXELS = 64_000_000
-"""Largest width x height decoded unless told otherwise: 192 MB of RGB."""
+"""Default maximum of width x height: 192 MB of RGB."""
 
 ABSENT = "no such file"
-"""What an error says of an image whose path leads nowhere."""
+"""Error text for a missing image."""
 
 FORMATS = frozenset(
     {
@@ -41,9 +41,8 @@ FORMATS = frozenset(
         "WEBP",
     }
 )
-"""What is decoded. Not EPS, whose decoding starts Ghostscript: nothing that executes is loaded.
-Nor formats in which hardly any data set ships (PSD, DDS): every decoder is one more that meets
-strangers' files."""
+"""Decoded formats. Not EPS, whose decoding runs Ghostscript, nor formats rarely used in datasets
+(PSD, DDS), to limit the attack surface."""
 
 _CONVERT = {
     ".dcm": "DICOM",
@@ -55,29 +54,29 @@ _CONVERT = {
     ".pdf": "PDF",
     ".svg": "SVG",
 }
-"""By the ending of a name that is no known image: what it probably is."""
+"""Probable file type by extension, for files that are not images."""
 
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
 def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The first frame of an image as RGB, turned upright as its EXIF says; see `rgb.to_rgb`.
+    """The first frame of an image as RGB, with EXIF orientation applied; see `rgb.to_rgb`.
 
     Args:
-        source: where the pixels come from.
-        max_pixels: larger images (width x height) are refused before they are decoded, icons
-            right after: Pillow decodes them on opening. Its own limit of 89 million holds beside.
-            Files beyond 8 bytes for each, and 16 MiB, are not opened.
+        source: the image source.
+        max_pixels: larger images (width x height) are refused before decoding, icons right after,
+            since Pillow decodes them on opening. Pillow's own limit of 89 million also applies.
+            Files over 8 bytes per pixel plus 16 MiB are not opened.
 
     Raises:
         ImageError: the file is missing, empty, truncated, broken, without pixels, too large or of
-            a format that is not decoded. The message names the source and the cause.
+            another format. The message names source and cause.
     """
     return _read(source, max_pixels=max_pixels, reduced=False)
 
 
 def check(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Decodes the whole image and drops it; JPEGs at an eighth of their size, which is cheaper.
+    """Decodes the whole image and discards it; JPEGs at an eighth of their size, which is cheaper.
 
     Raises:
         ImageError: as `decode`.
@@ -97,7 +96,7 @@ def _read(source: ImageSource, *, max_pixels: int, reduced: bool) -> Image.Image
             return _upright_rgb(image)
     except UserError:
         raise
-    except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
+    except Exception as error:  # on a broken file, Pillow's decoders can raise nearly anything
         kind = _kind_by_bytes(source) or _CONVERT.get(PurePath(source.name).suffix.lower())
         if isinstance(error, UnidentifiedImageError) and _is_empty(source):
             raise ImageError("an empty file", where=source.name, do="replace the file") from error
@@ -120,7 +119,7 @@ def _is_empty(source: ImageSource) -> bool:
 
 
 def _kind_by_bytes(source: ImageSource) -> str | None:
-    """What a file that is no known image is, by its first bytes."""
+    """Type of a file that is not a known image, by its first bytes."""
     head = _head(source)
     if head[128:132] == b"DICM":
         return "DICOM"
@@ -133,7 +132,7 @@ def _kind_by_bytes(source: ImageSource) -> str | None:
 
 
 def _head(source: ImageSource) -> bytes:
-    """The first bytes of a source's file; empty where it has none or it cannot be read."""
+    """The first bytes of a source's file; empty if there is none or it is unreadable."""
     if not isinstance(source, ImageFile) or not source.path.is_file():
         return b""
     try:
@@ -144,7 +143,7 @@ def _head(source: ImageSource) -> bytes:
 
 
 def _other_case(name: str) -> str | None:
-    """A question about a file beside it that is called the same but for the case of letters."""
+    """Hint about a file whose name differs only in case."""
     path = Path(name)
     if path.exists() or not path.parent.is_dir():
         return None
@@ -153,9 +152,9 @@ def _other_case(name: str) -> str | None:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    """Decodes an opened image; what Pillow gets wrong about a format is set right around `load`.
+    """Decodes an opened image, with fixes for Pillow's format bugs.
 
-    The result carries no EXIF and no profile, which would no longer be true of it.
+    The result has no EXIF and no profile, which would no longer apply.
     """
     settle_exif(image)
     settle_key(image)
@@ -172,7 +171,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _require_decodable(image: Image.Image, *, name: str, max_pixels: int) -> None:
-    """Refuses by what the header says; an image drawn in memory has no format and may pass."""
+    """Refuses an image by its header; an image in memory has no format and may pass."""
     if image.format is not None and image.format not in FORMATS:
         raise _not_decoded(f"a file of format {image.format}", name=name)
     if image.width < 1 or image.height < 1:
@@ -199,7 +198,7 @@ def _not_decoded(kind: str, *, name: str) -> ImageError:
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong, in words that do not repeat the path."""
+    """Cause of an error, without the path."""
     if isinstance(error, FileNotFoundError):
         return ABSENT
     if isinstance(error, IsADirectoryError):

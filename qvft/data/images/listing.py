@@ -1,4 +1,4 @@
-"""The images of a folder: whatever is decoded, told by ending or by content, and what is none."""
+"""Lists the images of a folder, by extension or by content, and the files that are not images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from qvft.data.images.opening import open_source
 from qvft.data.images.suppress_warnings import quiet_pillow
 from qvft.data.sample import ImageFile
 
-# Nothing at a TGA's beginning tells that it is one, so that any file might be.
+# TGA has no magic bytes, so any file might be one.
 _TOLD_BY_CONTENT = FORMATS - {"TGA"}
 
 
 def images_among(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """The images and the other files, each in order; folders are neither.
 
-    An ending of a format that is decoded makes an image, also a broken one; a file with any other
-    ending is one if it begins as an image does.
+    A file with a supported extension counts as image, even if broken; any other file if its first
+    bytes are those of an image.
     """
     endings = {end for end, name in Image.registered_extensions().items() if name in FORMATS}
     images, others = [], []
@@ -41,5 +41,5 @@ def _begins_as_image(path: Path) -> bool:
             open_source(ImageFile(path), formats=_TOLD_BY_CONTENT, max_pixels=MAX_PIXELS),
         ):
             return True
-    except Exception:  # what is no image makes Pillow's readers raise nearly anything
+    except Exception:  # on other files, Pillow's readers can raise nearly anything
         return False

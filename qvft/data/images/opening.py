@@ -1,4 +1,4 @@
-"""Opening an image source: plain files of a bounded size, by the readers of known formats alone."""
+"""Opens an image source: regular files of a bounded size, only with known Pillow readers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from qvft.data.sample import ImageFile, ImageSource
 from qvft.errors import ImageError
 
 BYTES_A_PIXEL = 8
-"""Four channels of 16 bits: what an image takes in a file that is not compressed at all."""
+"""Bytes per pixel: four channels of 16 bits, uncompressed."""
 BESIDE_PIXELS = 16 * 2**20
-"""Room in a file for profiles, EXIF and texts."""
+"""Bytes allowed for profiles, EXIF and texts."""
 
 
 def open_source(source: ImageSource, *, formats: Collection[str], max_pixels: int) -> Image.Image:
     """The undecoded image.
 
-    Some of Pillow's readers take a whole file into memory when they open it, and others wait for
-    ever at a pipe. A file may have 8 bytes for each of `max_pixels`, and 16 MiB.
+    Some of Pillow's readers load a whole file on opening, and others block forever on a pipe. A
+    file may have 8 bytes per pixel of `max_pixels`, plus 16 MiB.
 
     Args:
-        formats: whose readers may see a file; sources that open themselves see to that.
+        formats: allowed Pillow formats; sources with their own `open` must respect them.
         max_pixels: see `decoding.decode`.
 
     Raises:
@@ -52,9 +52,9 @@ def _identified(file: object, formats: Collection[str]) -> Image.Image:
 
 
 def foreign_format(head: bytes, formats: Collection[str]) -> str | None:
-    """What Pillow would take a file for that begins so, if it is none of `formats`.
+    """The format that Pillow would detect, if it is none of `formats`.
 
-    Its readers look at 16 bytes to tell; none of them reads on here.
+    Detection uses the first 16 bytes only; nothing is decoded.
     """
     Image.init()
     for name, (_, accepts) in Image.OPEN.items():

@@ -1,4 +1,4 @@
-"""Which way is up: the EXIF orientation, however damaged the EXIF is."""
+"""EXIF orientation: turns an image upright, even if its EXIF is damaged."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _UPRIGHT = {
 
 
 def turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns a loaded image upright; None if it is, or if its EXIF does not say.
+    """The transpose that turns a loaded image upright; None if it is, or without EXIF orientation.
 
-    Pillow turns TIFFs itself while it loads them, and says 1 afterwards.
+    Pillow turns TIFFs itself on loading, and then reports 1.
     """
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF raises nearly anything, and the pixels are good without it
+    except Exception:  # damaged EXIF can raise nearly anything; the pixels are usable without it
         return None
 
 
 def settle_exif(image: Image.Image) -> None:
-    """Reads a TIFF's EXIF ahead of its pixels and drops the directories that cannot be read.
+    """Reads a TIFF's EXIF before its pixels and drops unreadable directories.
 
-    Pillow reads them in `load`, after the pixels, and would lose the pixels with them. Other
-    formats are left alone.
+    Pillow reads them in `load`, after the pixels, and would fail there. Other formats are
+    unchanged.
     """
     if image.format != "TIFF":
         return
-    with suppress(Exception):  # as in `turn`; the next call returns what was read until then
+    with suppress(Exception):  # as in `turn`; the next call returns what was read so far
         image.getexif()
     with suppress(Exception):
         exif = image.getexif()

@@ -1,4 +1,4 @@
-"""Turning a decoded Pillow image of any mode into RGB without losing what it shows."""
+"""Converts a decoded Pillow image of any mode to RGB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAMPLE_FORMAT_TAG, _UNSIGNED = 339, (1,)
 def to_rgb(image: Image.Image) -> Image.Image:
     """A loaded image as a new RGB image.
 
-    Transparent pixels show white, as on a page; a logo of white glyphs on nothing is lost.
+    Transparent pixels become white, so a white logo on transparent background is lost.
 
     Grey images of 16 or 32 bits or of floats (radiology, height maps) are scaled so that their
     darkest pixel is black and their brightest white: Pillow's own conversion clips at 255, and
@@ -25,7 +25,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     single hot pixel darkens the rest. An image of one such grey is black; NaN is black. RGB of 16
     bits a channel comes from Pillow as its upper 8 bits.
 
-    CMYK follows an embedded ICC profile, see `ink`; LAB is CIE L*a*b* under D50. Profiles of RGB
+    CMYK uses an embedded ICC profile, see `cmyk`; LAB is CIE L*a*b* under D50. Profiles of RGB
     and grey images (Adobe RGB, Display P3) are not applied: the checkpoints were trained on pixels
     read without them. Source: LAVIS and transformers, which call `Image.convert("RGB")`.
 
@@ -42,7 +42,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _stretched(image: Image.Image) -> Image.Image:
-    """A grey image of more than 8 bits as 8 bits, its own range stretched over 0 to 255."""
+    """A grey image of more than 8 bits scaled from its own range to 8 bits."""
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image)
     if image.mode == "I" and tags and tags.get(_SAMPLE_FORMAT_TAG, _UNSIGNED) == _UNSIGNED:
@@ -51,7 +51,7 @@ def _stretched(image: Image.Image) -> Image.Image:
     hidden = key if isinstance(key, int) else None
     low, high = _range(values, hidden)
     inverted = tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE  # Pillow inverts files of 8 bits only
-    if values.dtype.itemsize == 2:  # then a table of all values is quicker than all pixels
+    if values.dtype.itemsize == 2:  # a lookup table is faster
         table = _grey(np.arange(2**16), low, high, inverted=inverted, hidden=hidden)
         return Image.fromarray(table[values])
     grey = np.empty(values.shape, np.uint8)
@@ -61,15 +61,14 @@ def _stretched(image: Image.Image) -> Image.Image:
 
 
 def _bands(values: np.ndarray) -> Iterator[slice]:
-    """Slices of rows, a million pixels each: arithmetic on all at once takes ten times the image's
-    memory."""
+    """Slices of rows, a million pixels each, to limit memory."""
     height, width = values.shape
     step = max(1, 2**20 // max(width, 1))
     return (slice(start, start + step) for start in range(0, height, step))
 
 
 def _range(values: np.ndarray, hidden: int | None) -> tuple[float, float]:
-    """The smallest and largest value shown; (0, 0) where there is none."""
+    """Smallest and largest visible value; (0, 0) if there is none."""
     ends: list[float] = []
     for rows in _bands(values):
         shown = values[rows]
@@ -85,7 +84,7 @@ def _range(values: np.ndarray, hidden: int | None) -> tuple[float, float]:
 def _grey(
     levels: np.ndarray, low: float, high: float, *, inverted: bool, hidden: int | None
 ) -> np.ndarray:
-    """Levels as 8 bits, `low` to `high` stretched over 0 to 255, what is hidden white."""
+    """Values scaled from `low`..`high` to 8 bits, hidden pixels white."""
     scaled = np.clip(levels, low, high, dtype=np.float64)
     scaled -= low
     scaled /= max(high - low, np.finfo(np.float64).tiny)

@@ -1,4 +1,4 @@
-"""From a path, Pillow image, numpy array or bytes to an image source."""
+"""Turns a path, Pillow image, numpy array or bytes into an image source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qvft.errors import DataError
 from qvft.files import given_path
 
 ImageLike = str | Path | Image.Image | np.ndarray | bytes
-"""What a Python caller may give as an image."""
+"""Image types accepted from Python."""
 
 
 def image_source(image: Any, *, where: str, label: str = "") -> ImageSource:
@@ -23,7 +23,7 @@ def image_source(image: Any, *, where: str, label: str = "") -> ImageSource:
         image: path; Pillow image; array (height, width) or (height, width, 3 or 4) of uint8; the
             bytes of an image file; or a dict with `bytes` or `path`, as `datasets.Image` stores it.
         where: for messages, e.g. `images`.
-        label: what an image that has no path is called.
+        label: name of an image without path.
 
     Raises:
         DataError: it is none of these.

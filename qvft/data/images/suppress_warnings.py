@@ -1,4 +1,4 @@
-"""Keeping Pillow's and libtiff's words from users while images decode, in several threads."""
+"""Suppresses warnings of Pillow and libtiff during decoding, across threads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _STDERR = 2
 
 
 class _Shared:
-    """A process-wide change that threads share: the first one in makes it, the last out undoes it.
+    """A process-wide change shared by threads: set by the first to enter, reset by the last to
+    leave.
 
-    Each thread making and undoing it alone would leave it wrong when blocks of two threads overlap.
+    Separate changes per thread would be restored wrongly if blocks of two threads overlap.
     """
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
@@ -58,7 +59,7 @@ def _no_warnings() -> Iterator[None]:
 def _no_stderr() -> Iterator[None]:
     try:
         kept = os.dup(_STDERR)
-    except OSError:  # the process runs without one
+    except OSError:  # the process has none
         yield
         return
     null = os.open(os.devnull, os.O_WRONLY)
@@ -76,16 +77,17 @@ _libtiff = _Shared(_no_stderr)
 
 
 def quiet_pillow() -> AbstractContextManager[None]:
-    """Within the block warnings are dropped, but for the bomb warning, which is an error.
+    """Context manager: drops Pillow's warnings, except the decompression bomb warning, which is an
+    error.
 
-    Pillow's log is dropped too: where no logging is set up, Python prints its errors.
+    Pillow's log is dropped too: without logging setup, Python prints its errors.
     """
     return _python()
 
 
 def quiet_libtiff() -> AbstractContextManager[None]:
-    """Within the block nothing reaches file descriptor 2, where libtiff writes about damage.
+    """Context manager: silences file descriptor 2, to which libtiff writes about damaged files.
 
-    Other threads' words are lost with it, so the block holds no more than one decoding of a TIFF.
+    Output of other threads is lost too, so the block should decode only one TIFF.
     """
     return _libtiff()

@@ -1,4 +1,4 @@
-"""Where an image shows what lies behind it, and white behind it."""
+"""Transparency: composites an image with an alpha channel onto white."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from PIL.ImageFile import ImageFile
 Box = tuple[int, int, int, int]
 
 _UNUSED_ALPHA = {"BMP", "DIB", "TGA"}
-"""Formats whose writers may leave the fourth byte zero, meaning nothing by it."""
+"""Formats in which an alpha channel of zeros often has no meaning."""
 
 _RESCALED: Mapping[str, Callable[[Any], Any]] = {
     "L;2": lambda value: value * 85,
     "L;4": lambda value: value * 17,
     "RGB;16B": lambda value: tuple(channel >> 8 for channel in value),
 }
-"""By how a PNG stores its pixels: from its transparent value to that of the decoded pixels."""
+"""Per PNG raw mode: maps the transparent value to that of decoded pixels."""
 
 
 def over_white(image: Image.Image) -> Image.Image:
-    """A loaded image with transparency over white, as RGB.
+    """A loaded image with transparency composited onto white, as RGB.
 
-    A BMP or TGA of which nothing at all would show is opaque. Source: nothings/stb, stb_image.h,
+    A fully transparent BMP or TGA is treated as opaque. Source: nothings/stb, stb_image.h,
     stbi__bmp_load, which does so for BMP.
     """
     straight = image.convert("LA") if image.mode == "La" else image
@@ -36,10 +36,10 @@ def over_white(image: Image.Image) -> Image.Image:
 
 
 def settle_key(image: Image.Image) -> None:
-    """Puts the transparent value of an unloaded PNG on the scale of the pixels to come.
+    """Scales the transparent value of an unloaded PNG to the decoded pixels.
 
-    Pillow widens grey of 2 and 4 bits and narrows RGB of 16 bits to 8, but leaves that value as
-    it is in the file. Values of RGB that fall together in 8 bits are transparent together.
+    Pillow converts grey of 2 and 4 bits and RGB of 16 bits to 8 bits, but not that value. RGB
+    values that are equal in 8 bits are transparent together.
     """
     key = image.info.get("transparency")
     if image.format == "PNG" and key is not None and isinstance(image, ImageFile) and image.tile:
@@ -49,7 +49,7 @@ def settle_key(image: Image.Image) -> None:
 
 
 def drawn_box(image: Image.Image) -> Box | None:
-    """The part of an unloaded GIF's canvas that its first frame draws on; None for all of it."""
+    """Box of the first frame on an unloaded GIF's canvas; None for all of it."""
     if image.format != "GIF" or not isinstance(image, ImageFile) or not image.tile:
         return None
     box = image.tile[0].extents
@@ -57,7 +57,7 @@ def drawn_box(image: Image.Image) -> Box | None:
 
 
 def white_outside(image: Image.Image, box: Box) -> Image.Image:
-    """An RGB image that is white but for a box, where it stays as it is."""
+    """An RGB image with everything outside a box set to white."""
     canvas = Image.new("RGB", image.size, (255, 255, 255))
     canvas.paste(image.crop(box), box[:2])
     return canvas

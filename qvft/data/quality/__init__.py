@@ -1,1 +1,1 @@
-"""What a split is like before anything is trained on it: copies, contradictions, texts."""
+"""Data quality checks: duplicates, data leakage, contradictions, text statistics."""

@@ -1,4 +1,4 @@
-"""Questions that are asked twice about one image, and whether their answers agree."""
+"""Repeated questions about one image, and whether their answers contradict each other."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from qvft.data.sample import Question, Sample
 
 @dataclass(frozen=True)
 class Repeats:
-    """Repetitions by id; texts are left out, for a question may be patient data.
+    """Repetitions by id, without texts, since a question may be patient data.
 
     Attributes:
         contradictions: groups of question ids: one image, one question, no answer in common.
         repeated_questions: groups of question ids: one image, one question, answers in common.
-        repeated_captions: row ids of captions that their own image has already.
+        repeated_captions: row ids of repeated captions of an image.
     """
 
     contradictions: tuple[tuple[str, ...], ...]
@@ -27,15 +27,14 @@ class Repeats:
 def repeats(
     samples: Iterable[Sample], content: Callable[[Sample], str], *, texts: str = "all"
 ) -> Repeats:
-    """What is said twice about an image.
+    """Repeated texts of an image.
 
-    Texts are compared as `texts.normal` leaves them. A question's several
-    human answers (VQA v2 has ten) are no contradiction; two questions contradict each other where
-    not one answer is common to both.
+    Texts are compared after `texts.normal`. Several human answers of one question (VQA v2 has ten)
+    are not a contradiction; two questions contradict each other if they have no answer in common.
 
     Args:
         samples: a split, or two.
-        content: equal for samples that show the same image.
+        content: equal for samples with the same image.
         texts: `all`, `captions` or `questions`, as the recipe's `data.*.texts`.
     """
     asked: dict[tuple[str, str], list[Question]] = {}
@@ -58,7 +57,7 @@ def repeats(
 def asked_before(
     samples: Iterable[Sample], others: Iterable[Sample], content: Callable[[Sample], str]
 ) -> tuple[tuple[str, str], ...]:
-    """Ids of questions that `others` ask too, of the same image, each with the other's id."""
+    """Ids of questions that `others` also ask about the same image, with the other's id."""
     known: dict[tuple[str, str], str] = {}
     for other in others:
         key = content(other)

@@ -1,4 +1,4 @@
-"""How answers and lengths are distributed over a split."""
+"""Distributions of answers and of text lengths in a split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ YES_NO = frozenset({"yes", "no"})
 
 @dataclass(frozen=True)
 class Common:
-    """An answer that many questions have, and its share of all (0 to 1)."""
+    """A frequent answer, and its share of all (0 to 1)."""
 
     answer: str
     count: int
@@ -31,10 +31,10 @@ class Answers:
         count: questions.
         distinct: different answers.
         yes_no_share: share of answers that are `yes` or `no`.
-        common: the most frequent answers. One that fewer than LEAST_SHOWN questions have is not
-            named: it may say something about a person.
-        once: answers that one question has.
-        unseen: questions whose answer no training question has, None for training data itself.
+        common: the most frequent answers; those of fewer than LEAST_SHOWN questions are left out
+            for privacy.
+        once: answers of a single question.
+        unseen: questions whose answer is not in the training data, None for training data itself.
     """
 
     count: int
@@ -51,8 +51,8 @@ class Lengths:
 
     Attributes:
         count: texts.
-        words: in words, as white space parts them.
-        tokens: in the decoder's tokens.
+        words: in words, split at whitespace.
+        tokens: in decoder tokens.
     """
 
     count: int
@@ -61,10 +61,10 @@ class Lengths:
 
 
 def answers(texts: Iterable[Text], *, known: Collection[str] | None = None) -> Answers | None:
-    """The distribution of a split's answers, None where it has no questions.
+    """Distribution of a split's answers, None without questions.
 
     Args:
-        texts: of the split.
+        texts: texts of the split.
         known: the normalised answers of the training data.
     """
     given = Counter(normal(one.text) for one in texts if one.kind == "answer")
@@ -89,7 +89,7 @@ def answers(texts: Iterable[Text], *, known: Collection[str] | None = None) -> A
 
 
 def lengths(texts: Sequence[Text], tokens: Mapping[str, int]) -> dict[str, Lengths]:
-    """Lengths by kind, kinds without a text left out; `tokens` is `spelling.token_counts`."""
+    """Lengths by kind of text; `tokens` is `spelling.token_counts`."""
     found: dict[str, Lengths] = {}
     for kind in KINDS:
         own = [one.text for one in texts if one.kind == kind]
@@ -100,6 +100,6 @@ def lengths(texts: Sequence[Text], tokens: Mapping[str, int]) -> dict[str, Lengt
 
 
 def quantiles(values: Sequence[int]) -> tuple[int, ...]:
-    """The values at SHARES of the sorted list; no value is made up between two."""
+    """Values at SHARES of the sorted list, without interpolation."""
     ordered = sorted(values)
     return tuple(ordered[round(share * (len(ordered) - 1))] for share in SHARES)

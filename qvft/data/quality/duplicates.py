@@ -1,4 +1,4 @@
-"""Duplicate images within a split and across two (data leakage), exact and near, by sample id."""
+"""Deduplication: duplicate images within a split and across two (data leakage), exact and near."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from qvft.data.quality.near_duplicates import closer_view, near_pairs
 from qvft.data.sample import Sample
 
 _VIEWS = 1000
-"""Closer views kept: 49 MB."""
+"""Cached larger thumbnails: 49 MB."""
 
 
 @dataclass(frozen=True)
 class NearPair:
-    """Two samples whose images are copies of each other, though not byte by byte.
+    """Two samples with near-duplicate images, not byte-identical.
 
     `difference` is that of `near_duplicates.near_pairs`: 0 for a perfect copy, at most 0.9.
     """
@@ -31,12 +31,12 @@ class NearPair:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Images of the evaluation data that are also in the training data, by sample id.
+    """Data leakage: images of the evaluation data that are also in the training data, by sample id.
 
     Attributes:
         exact: pairs (evaluation, training), one per evaluation sample; their bytes are equal.
-        near: pairs (evaluation, training) of copies; those of `exact` are left out.
-        id_only: another image of the training data has the same id; not in itself a fault.
+        near: pairs (evaluation, training) of near duplicates, without those of `exact`.
+        id_only: ids that belong to a different image in the training data; not an error in itself.
     """
 
     exact: tuple[NearPair, ...]
@@ -46,14 +46,14 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Copies among images, by sample id; a sample is an image with all its texts.
+    """Duplicate images, by sample id; a sample is an image with all its texts.
 
     Attributes:
-        exact: groups of samples of one split whose images have equal bytes, by split.
-        near: pairs of samples of one split whose images are copies, by split; of equal images the
-            first stands for all.
-        overlap: across the splits, None where there is one split only.
-        groups: by image name, the content of the first image of its group of copies.
+        exact: groups of samples with byte-identical images, by split.
+        near: pairs of samples with near-duplicate images, by split; only the first of
+            byte-identical images.
+        overlap: duplicates across splits, None with a single split.
+        groups: by image name, the content of the first image of its duplicates.
     """
 
     exact: Mapping[str, tuple[tuple[str, ...], ...]]
@@ -73,13 +73,13 @@ def duplicates(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> Duplicates:
-    """Copies within and across splits.
+    """Duplicates within and across splits.
 
     Args:
         train, evaluation: the splits; None: there is no evaluation data.
-        signatures: by image name. An image without one (it is drawn by code) has its name for
-            content and is not searched for near copies.
-        max_pixels: as in `images.decoding.decode`; images that look alike are decoded again.
+        signatures: by image name. An image without one uses its name as content and is not searched
+            for near duplicates.
+        max_pixels: as in `images.decoding.decode`; candidates are decoded again.
     """
     splits = {"train": train, "eval": evaluation or ()}
     everything = [*train, *splits["eval"]]
@@ -115,7 +115,7 @@ def _overlap(
     held: Mapping[str, Mapping[str, Sequence[str]]],
     alike: Sequence[tuple[str, str, float]],
 ) -> Overlap:
-    """What `evaluation` shares with the training data; `held` has sample ids by content."""
+    """Duplicates between `evaluation` and the training data; `held` has sample ids by content."""
     ours, theirs = held["eval"], held["train"]
     both = {i: theirs[content][0] for content in ours if content in theirs for i in ours[content]}
     turned = [(second, first, difference) for first, second, difference in alike]
@@ -131,7 +131,7 @@ def _overlap(
 
 
 def _groups(alike: Sequence[tuple[str, str, float]]) -> dict[str, str]:
-    """By content, the first content of its group of near copies."""
+    """By content, the first content of its group of near duplicates."""
     leaders: dict[str, str] = {}
     members: dict[str, list[str]] = {}
     for first, second, _ in alike:
@@ -147,7 +147,7 @@ def _pairs(
     firsts: Mapping[str, Sequence[str]],
     seconds: Mapping[str, Sequence[str]],
 ) -> tuple[NearPair, ...]:
-    """Pairs of contents as pairs of sample ids, those of which each side holds one."""
+    """Pairs of contents as pairs of sample ids."""
     return tuple(
         NearPair(firsts[first][0], seconds[second][0], difference)
         for first, second, difference in alike

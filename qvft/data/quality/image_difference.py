@@ -1,4 +1,4 @@
-"""How far two thumbnails differ where they differ most: the check behind the perceptual hash."""
+"""Largest local difference of two thumbnails: confirms what the perceptual hash proposes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 WINDOW = 9
 NOISE = 10.0
-"""Grey levels: what a JPEG's noise and rounding may do where an image is plain."""
+"""Noise floor in grey levels, for JPEG artefacts and rounding in flat regions."""
 MOST_CROP = 0.08
 MOST_CONTRAST = 1.35
 MOST_TINT = 30.0  # of 255; brightness +10 % moves the strongest tint by 13
@@ -17,7 +17,7 @@ GREY_TINT = 6.0
 LEAST_CORRELATION = 0.8  # of the coarsest fit; copies of VQA-RAD reach 0.85, crops of 5 % included
 
 FINE_STEPS = (0.032, 0.016, 0.008, 0.004, 0.002)
-"""Of a side, by which the edges of a crop are moved, one after another."""
+"""Step sizes of the crop search, as shares of a side."""
 COARSE_STEPS = FINE_STEPS[:3]
 _BLUR = 0.7  # resampling changes the finest detail; without it copies of half size reach 0.7
 _TINT_SIDE = 8

@@ -1,4 +1,4 @@
-"""Perceptual hash and thumbnail of an image, taken while it is decoded, to find its duplicates."""
+"""Perceptual hash and thumbnail of an image, computed when it is decoded, for deduplication."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _BITS = np.uint64(1) << np.arange(HASH_SIDE * HASH_SIDE, dtype=np.uint64)
 
 @dataclass(frozen=True, eq=False)
 class ImageSignature:
-    """What is kept per image.
+    """Perceptual hash and thumbnail of an image.
 
     Attributes:
-        content: equal for images of the same bytes; the name where a source has no bytes.
+        content: equal for byte-identical images; the name if a source has no bytes.
         hash: 64 bits, see `perceptual_hash`.
-        thumbnail: (SIDE_PX, SIDE_PX) RGB, whatever the image's shape.
-        tiny: the image itself is not larger than its thumbnail.
+        thumbnail: (SIDE_PX, SIDE_PX) RGB, for any aspect ratio.
+        tiny: whether the image is not larger than its thumbnail.
     """
 
     content: str
@@ -58,10 +58,10 @@ def perceptual_hash(grey: np.ndarray) -> np.uint64:
         grey: (SIDE_PX, SIDE_PX) of any real type.
 
     Source: the DCT hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash
-    Functions" (2010), section 3.2. It is these few lines, so the package `imagehash`, which brings
-    scipy and PyWavelets along, is not used.
+    Functions" (2010), section 3.2. The package `imagehash` is not used, since it needs scipy and
+    PyWavelets.
     """
     spectrum = (_FREQUENCIES @ grey.astype(np.float64) @ _FREQUENCIES.T).ravel()
     above = spectrum > np.median(spectrum[1:])
-    above[0] = False  # the mean brightness says nothing
+    above[0] = False  # the mean brightness is not informative
     return np.uint64(_BITS[above].sum())

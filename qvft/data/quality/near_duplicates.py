@@ -1,4 +1,4 @@
-"""Near-duplicate images: a perceptual hash finds candidates, one comparison decides."""
+"""Near-duplicate images: candidates by perceptual hash, confirmed by local image difference."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _BLOCK = 512
 
 
 def closer_view(image: Image.Image) -> Image.Image:
-    """A decoded RGB image as a square of at most CLOSER_PX; a smaller image is not enlarged."""
+    """A decoded RGB image as a square of at most CLOSER_PX; smaller images are not enlarged."""
     return thumbnail(image, min(CLOSER_PX, max(image.size)))
 
 
 def near_pairs(
     signatures: Sequence[ImageSignature], closer: Callable[[int], Image.Image]
 ) -> list[tuple[int, int, float]]:
-    """Pairs (i, j, difference), i < j, of images that are copies of each other, by place.
+    """Pairs (i, j, difference), i < j, of near-duplicate images, by index.
 
     Candidates are, for each image, the NEAREST nearest hashes among the later ones, if at most
-    HASH_BITS of 64 bits differ. A pair is one of copies if `image_difference` is at most
-    MOST_DIFFERENCE: of the thumbnails first, then of the closer views. Tiny images are compared by
-    their thumbnails alone, without looking for a crop. A mirrored image is another image: left and
+    HASH_BITS of 64 bits differ. A pair is a near duplicate if `image_difference` is at most
+    MOST_DIFFERENCE, first of the thumbnails, then of the closer views. Tiny images are compared by
+    their thumbnails only, without a crop search. A mirrored image is not a duplicate: left and
     right matter in radiographs and texts.
 
     The constants come from VQA-RAD (315 radiographs), pages of one template and the digits of the
@@ -40,7 +40,7 @@ def near_pairs(
 
     Args:
         signatures: one per image.
-        closer: gives `closer_view` of an image by its place; called for few images.
+        closer: returns `closer_view` of an image by index; called for few images.
 
     Work: 10^10 / 2 comparisons of 64 bits in numpy for 100,000 images, then at most NEAREST
     differences of thumbnails per image.
@@ -61,7 +61,7 @@ def near_pairs(
 
 
 def _candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
-    """Places (first, second), first < second, of near hashes."""
+    """Index pairs (first, second), first < second, of near hashes."""
     found: list[tuple[int, int]] = []
     for start in range(0, len(hashes), _BLOCK):
         rest = hashes[start:]

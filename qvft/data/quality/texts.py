@@ -1,4 +1,4 @@
-"""Every text of a split once, with where it stands, so that each check walks the same list."""
+"""All texts of a split with their positions, for the text checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS: tuple[TextKind, ...] = ("caption", "question", "answer")
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text that training sees: `row_id` is its row's, as in `rows.training_rows`."""
+    """A training text; `row_id` is its row's, as in `rows.training_rows`."""
 
     kind: TextKind
     row_id: str
@@ -26,7 +26,7 @@ class Text:
 
 
 def texts_of(samples: Iterable[Sample], *, texts: str = "all") -> Iterator[Text]:
-    """Captions, questions, and of each question the answer that is supervised.
+    """Captions, questions, and the supervised answer of each question.
 
     Args:
         samples: a split.
@@ -43,17 +43,16 @@ def texts_of(samples: Iterable[Sample], *, texts: str = "all") -> Iterator[Text]
 
 
 def target_of(answers: Iterable[str]) -> str:
-    """The most frequent answer, the first among equals: the one that training supervises."""
+    """The most frequent answer, the first among equals: the training target."""
     return Counter(answers).most_common(1)[0][0]
 
 
 def normal(text: str) -> str:
-    """A text without what does not change its meaning, for comparisons.
+    """A text normalised for comparison.
 
-    Gone are differences of case, of white space, of width and ligatures (Unicode NFKC), of curly
-    and straight quotes, and punctuation around the text: `(left)` is `left`. Signs that mean
-    something at an end stay: a dash (`-5`), `%` and the like, a point before a number. A text of
-    punctuation alone stays as it is.
+    Removes differences of case, whitespace, width and ligatures (Unicode NFKC), curly and straight
+    quotes, and punctuation around the text: `(left)` is `left`. Meaningful signs stay: a dash
+    (`-5`), `%` and the like, a point before a number. A text of punctuation only is unchanged.
     """
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     folded = " ".join(plain.translate(_STRAIGHT).split())

@@ -1,4 +1,4 @@
-"""Characters that the decoder's tokenizer loses, and texts that cost it many tokens."""
+"""Tokenizer coverage: characters that the tokenizer loses, and characters of many tokens."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Character:
-    """A character, how many rows have it, and their ids.
+    """A character, with the number and ids of its rows.
 
     Attributes:
-        character: itself.
-        name: as Unicode calls it, with its code point.
-        tokens: that it takes alone.
-        ids: of the rows; of costly characters the first LISTED.
+        character: the character.
+        name: Unicode name and code point.
+        tokens: number of tokens of the character alone.
+        ids: ids of the rows; for costly characters the first LISTED.
     """
 
     character: str
@@ -35,16 +35,16 @@ class Character:
 
 @dataclass(frozen=True)
 class Spelling:
-    """What the tokenizer makes of the characters of a split.
+    """Tokenizer coverage of the characters of a split.
 
     Attributes:
-        lost: characters that become an unknown token or do not come back from decoding.
-        costly: characters of COSTLY_TOKENS tokens or more, the most frequent first.
-        broken: control characters and U+FFFD, which stands for what was lost before.
+        lost: characters that become an unknown token or are not restored by decoding.
+        costly: characters of COSTLY_TOKENS tokens or more, most frequent first.
+        broken: control characters and U+FFFD, the replacement character.
         lost_rows, costly_rows, broken_rows: rows that have any such character.
-        other_script_rows: rows with a letter of another script than Latin.
+        other_script_rows: rows with a non-Latin letter.
         other_script_tokens_per_character: over their texts; `latin_tokens_per_character` over the
-            rest. None where there is no such text.
+            rest. None without such texts.
     """
 
     lost: tuple[Character, ...]
@@ -59,7 +59,9 @@ class Spelling:
 
 
 def token_counts(texts: Iterable[Text], tokenizer: Any) -> dict[str, int]:
-    """Tokens of each different text as it stands inside a row (after a blank), without specials."""
+    """Token count of each distinct text, as it occurs inside a row (after a space), without special
+    tokens.
+    """
     different = list(dict.fromkeys(one.text for one in texts))
     counts: dict[str, int] = {}
     for start in range(0, len(different), _BATCH):
@@ -70,10 +72,10 @@ def token_counts(texts: Iterable[Text], tokenizer: Any) -> dict[str, int]:
 
 
 def spelling(texts: Sequence[Text], tokenizer: Any, tokens: dict[str, int]) -> Spelling:
-    """Looks at every character that occurs.
+    """Tokenizer coverage of every character that occurs.
 
     Args:
-        texts: of a split.
+        texts: texts of a split.
         tokenizer: the decoder's.
         tokens: `token_counts` of the texts.
     """
@@ -83,7 +85,7 @@ def spelling(texts: Sequence[Text], tokenizer: Any, tokens: dict[str, int]) -> S
         by_row.setdefault(one.row_id, set()).update(one.text)
     for characters in by_row.values():
         rows.update(characters)
-    # White space is folded before a text is encoded.
+    # Whitespace is collapsed before a text is encoded.
     present = sorted(character for character in rows if not character.isspace())
     encoded = dict(zip(present, _encode(tokenizer, present), strict=True))
     lost = {c for c, ids in encoded.items() if _is_lost(c, ids, tokenizer)}
@@ -119,7 +121,7 @@ def spelling(texts: Sequence[Text], tokenizer: Any, tokens: dict[str, int]) -> S
 
 
 def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text after a blank."""
+    """Token ids of each text after a space."""
     if not texts:
         return []
     return tokenizer(
@@ -138,7 +140,7 @@ def _is_lost(character: str, ids: Sequence[int], tokenizer: Any) -> bool:
 
 
 def _is_other_script(character: str) -> bool:
-    """Whether it is a letter, and not a Latin one (Greek letters as in `μm` count as other)."""
+    """Whether a character is a non-Latin letter (Greek letters as in `μm` count)."""
     return character.isalpha() and "LATIN" not in unicodedata.name(character, "")
 
 

@@ -1,1 +1,1 @@
-"""Where queries look, and what that is worth."""
+"""Explanations: attention heatmaps (saliency over patches) and their faithfulness."""

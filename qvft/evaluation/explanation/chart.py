@@ -1,4 +1,4 @@
-"""An explanation as a figure: words, queries, similarity, and how it was made."""
+"""Figure of an explanation: one heatmap per word, query tokens, similarities."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from qvft.evaluation.explanation.maps import Explanation, FloatArray
 
 MOST_WORDS = 35
 _ACROSS = 6
-"""Panels in a row: the image, then words."""
+"""Panels per row: the image, then words."""
 _QUERIES_ACROSS = 8
 _WIDTH_IN = 11.0
 _WORD_IN = 2.05
 _QUERY_IN = 1.2
 _COSINES_IN = 2.0
 _TITLE_IN = 0.6
-"""Height of a part's heading, with the titles of its first panels."""
+"""Height of a section heading, with the titles of its first panels."""
 _HEAT = "inferno"
 _PLAIN: Mapping[str, Any] = {"parse_math": False}
-"""A `$` in a text is a dollar, not the start of a formula."""
+"""Text option without math mode, so that `$` is a plain character."""
 
 
 def explanation_figure(
@@ -35,8 +35,8 @@ def explanation_figure(
     """The figure of an explanation.
 
     Args:
-        image: (height, width, 3) in 0..1, as the model sees it.
-        title: the question, or what was asked for.
+        image: (height, width, 3) in 0..1, as preprocessed for the model.
+        title: the question, or the task.
         model: what the user called it.
     """
     word_rows = -(-(min(len(explained.words), MOST_WORDS) + 1) // _ACROSS)
@@ -70,14 +70,14 @@ def _subfigures(figure: FigureBase, *shape: int, **options: Any) -> list[SubFigu
 
 
 def figure_bytes(figure: Figure, form: str) -> bytes:
-    """The file of a figure; `form` is one of `figures.FORMATS`."""
+    """The encoded figure; `form` is one of `figure_formats.FORMATS`."""
     stream = io.BytesIO()
     figure.savefig(stream, format=form)
     return stream.getvalue()
 
 
 def layers_text(layers: tuple[int, ...]) -> str:
-    """Layers as people write them: `layers 0 to 11`, `layers 0, 2, 4` or `layer 0`."""
+    """Layers in words: `layers 0 to 11`, `layers 0, 2, 4` or `layer 0`."""
     if len(layers) == 1:
         return f"layer {layers[0]}"
     if len(layers) > 2 and layers == tuple(range(layers[0], layers[-1] + 1)):
@@ -86,7 +86,7 @@ def layers_text(layers: tuple[int, ...]) -> str:
 
 
 def method_text(explained: Explanation, model: str) -> str:
-    """How a figure was made and what to mind when reading it, for people who see only the figure.
+    """Method and caveats of a figure, for readers who see only the figure.
 
     Args:
         model: what the user called it.
@@ -118,7 +118,7 @@ def method_text(explained: Explanation, model: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text without control characters, which models of single bytes can write."""
+    """A text without control characters, which byte-level models can generate."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
@@ -159,7 +159,7 @@ def _queries(
 
 
 def _panels(part: SubFigure, rows: int, columns: int, height_in: float) -> list[Axes]:
-    """Panels without axes, row by row, below a part's heading."""
+    """Panels without axes, row by row, below a section heading."""
     panels = list(part.subplots(rows, columns, squeeze=False).ravel())
     top = 1 - _TITLE_IN / height_in
     part.subplots_adjust(left=0.02, right=0.98, bottom=0.02, top=top, wspace=0.1, hspace=0.2)
@@ -204,9 +204,9 @@ def _cosines(part: SubFigure, found: Cosines, image: FloatArray, height_in: floa
 
 
 def _heat(panel: Axes, map_: FloatArray, image: FloatArray) -> None:
-    """A map over the image in pale grey, from its own least value (dark) to its largest."""
+    """A heatmap over the pale grey image, from its minimum (dark) to its maximum."""
     height, width = image.shape[:2]
-    # The image keeps half its contrast, so that its own light and dark are not taken for the map's.
+    # Half contrast, so that the image's brightness is not mistaken for the heatmap's.
     panel.imshow(0.25 + 0.5 * image.mean(axis=2), cmap="gray", vmin=0, vmax=1)
     spread = np.ptp(map_)
     scaled = (map_ - map_.min()) / spread if spread > 0 else np.zeros_like(map_)

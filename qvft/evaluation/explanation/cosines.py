@@ -1,7 +1,7 @@
-"""Cosines between QVision's visual tokens and the patches they were made from.
+"""Cosine similarity between QVision's visual tokens and image patches.
 
-The context token comes first among the visual tokens, the query tokens follow. Patches are what the
-encoder's linear layer makes of them, which is as wide as the visual tokens.
+The context token is the first visual token, followed by the query tokens. Patches are outputs of
+the encoder's linear layer, which has the width of the visual tokens.
 
 Shape letters: Q visual tokens, R rows and C columns of patches.
 """
@@ -36,7 +36,7 @@ class Cosines:
 
 
 def cosines(attention: Attention, row: int) -> Cosines | None:
-    """The cosines of a row's image; None where the patches are of another space."""
+    """Cosine similarities of a row's image; None if patches are in another space."""
     if attention.features is None:
         return None
     context, queries = normalize(attention.queries[row], dim=-1).tensor_split([1])

@@ -1,4 +1,4 @@
-"""Composition of `qvft.explain`: a model, what it says, and what its attention shows of it."""
+"""Explains a caption or answer: generates it and computes its attention heatmaps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = get_logger("qvft.explain")
 
 
 def explain_image(model: str, image: str, *, question: str | None, out: Path) -> str:
-    """Writes the figure of what a model says about an image; returns what it says.
+    """Writes the figure of a model's text about an image; returns the text.
 
     Args:
         model: run folder, model folder or hub id.
@@ -37,7 +37,7 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
 
     Raises:
         UserError: the model or image is not there or does not fit, or `out` cannot be written.
-        FailedError: the model says nothing, so that there is no word to explain.
+        FailedError: the model generates no word to explain.
     """
     form = figure_format(out, option="--out")
     from qvft.evaluation.explanation.chart import explanation_figure, figure_bytes
@@ -68,17 +68,17 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
 def measure_faithfulness(
     model: str, *, recipe_path: str | None, limit: int | None, seed: int
 ) -> Faithfulness:
-    """What the maps of a model are worth on evaluation data, by masking.
+    """Faithfulness of a model's heatmaps on evaluation data, by masking.
 
     Args:
         model: run folder, model folder or hub id.
-        recipe_path: for a model that is no run: the recipe with data, prompts and decoding.
+        recipe_path: for a model that is not a run: the recipe with data, prompts and decoding.
         limit: images; None leaves it to the recipe.
         seed: of the random masks and the interval.
 
     Raises:
         UserError: the model, the recipe or the data is wrong.
-        FailedError: the model says nothing to any row.
+        FailedError: the model generates no word for any row.
     """
     overrides = [] if limit is None else [f"data.eval.limit={limit}"]
     opened = resolve_model(model, recipe_path=recipe_path, overrides=overrides)
@@ -99,7 +99,7 @@ def measure_faithfulness(
 
 
 def seen_image(loaded: Loaded, row: Row) -> FloatArray:
-    """The image as the model sees it, resized and perhaps cropped: (height, width, 3) in 0..1."""
+    """The image as preprocessed for the model: (height, width, 3) in 0..1."""
     processor = loaded.collator.image_processor
     pixels = loaded.collator.pixels([row.sample.image])[0].permute(1, 2, 0).double().numpy()
     if processor.do_normalize:
@@ -108,7 +108,7 @@ def seen_image(loaded: Loaded, row: Row) -> FloatArray:
 
 
 def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
-    """What the model says to each row, decoded as its recipe says; cut prompts are counted."""
+    """Generated text of each row, decoded as in its recipe; truncated prompts are counted."""
     for sentence in cut_warnings(rows, loaded.template, loaded.collator.reader, asked=True):
         logger.warning("%s", sentence)
     return predict_texts(

@@ -1,8 +1,8 @@
-"""What a map is worth: how much less likely the text becomes when what it points at is masked.
+"""Faithfulness of heatmaps: the drop in log-likelihood when the brightest patches are masked.
 
-A fifth of the patches is set to zero after normalisation, which is the mean colour that the image
-processor subtracts: once the brightest fifth of the map, and several times a random fifth. If the
-queries used what the map shows, the brightest fifth must cost more.
+A fifth of the patches is set to zero after normalisation, i.e. to the mean colour: once the
+brightest fifth of the heatmap, and several times a random fifth. If the heatmap is faithful, the
+brightest fifth must cost more.
 
 Source: the deletion test of RISE, Petsiuk et al., arXiv 1806.07421, section 4.1, at one size.
 
@@ -35,23 +35,23 @@ from qvft.models.forward_stages import (
 )
 
 SHARE = 0.2
-"""Part of the patches that is masked."""
+"""Share of masked patches."""
 DRAWS = 5
-"""Random masks for each text."""
+"""Random masks per text."""
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How much log-probability the model's own texts lose, in nats a text.
+    """Loss of log-probability of the model's own texts, in nats per text.
 
     Attributes:
         brightest: mean loss when the brightest fifth is masked.
         random: mean loss when a random fifth is, over all draws.
         difference: brightest minus random. interval: its 95 %, paired, drawn by image; None with
             fewer than two images.
-        n: texts. images: images. without_words: rows left out, the model said nothing.
+        n: texts. images: images. without_words: rows without generated words, left out.
         masked_patches, patches: patches masked, and patches.
-        draws: random masks a text. seed: of the draws.
+        draws: random masks per text. seed: seed of the masks.
     """
 
     brightest: float
@@ -68,7 +68,7 @@ class Faithfulness:
 
     @property
     def verdict(self) -> str:
-        """What the interval says, in plain words."""
+        """Interpretation of the interval."""
         if self.interval is None:
             return "Too few images to say whether the maps do better than random."
         low, high = self.interval
@@ -79,7 +79,7 @@ class Faithfulness:
         return "The maps do no better than random: masking where they point costs no more."
 
     def screen(self) -> str:
-        """The figures with their verdict, as lines."""
+        """The values with the verdict, as lines."""
         between = f" ({self.interval[0]:+.3f} to {self.interval[1]:+.3f})" if self.interval else ""
         return "\n".join(
             [
@@ -103,14 +103,14 @@ def faithfulness(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Faithfulness | None:
-    """Measures maps by masking; None if no text has a word.
+    """Measures heatmaps by masking; None if no text has a word.
 
     Args:
         rows: captions and questions with their images.
-        texts: what the model said to each.
+        texts: the model's text for each.
         batch_size: rows computed together.
-        draws: random masks for each row.
-        seed: of the draws; each row's depend on it and on the row's number alone.
+        draws: random masks per row.
+        seed: seed of the masks, which depend only on it and on the row number.
     """
     bright: list[float] = []
     random: list[float] = []
@@ -157,7 +157,7 @@ def log_probabilities(
     """(B,) log-probability of each row's target without its stop token, in nats.
 
     Args:
-        pixel_values: (B, 3, height, width), one image a row.
+        pixel_values: (B, 3, height, width), one image per row.
         batch: from `explanation.target_batch`.
     """
     image_index = torch.arange(len(pixel_values), device=pixel_values.device)
@@ -181,12 +181,12 @@ def log_probabilities(
 
 
 def masked_count(patches: int) -> int:
-    """How many patches a fifth are, rounded up."""
+    """A fifth of the patches, rounded up."""
     return math.ceil(SHARE * patches)
 
 
 def brightest_patches(map_: FloatArray) -> npt.NDArray[np.bool_]:
-    """(R, C) the brightest fifth of a map (R, C); among equals the first from the top left."""
+    """(R, C) the brightest fifth of a heatmap (R, C); ties from the top left."""
     order = np.argsort(-map_.ravel(), kind="stable")
     return _chosen(map_.shape, order)
 
@@ -197,9 +197,9 @@ def random_patches(shape: tuple[int, ...], generator: np.random.Generator) -> np
 
 
 def mask_patches(pixel_values: Tensor, masks: npt.NDArray[np.bool_]) -> Tensor:
-    """Images (B, 3, height, width) with the patches that are true in `masks` (B, R, C) at zero.
+    """Images (B, 3, height, width) with the patches in `masks` (B, R, C) set to zero.
 
-    Where patches do not divide the image evenly, the last pixels belong to none and stay.
+    Pixels beyond the last full patch stay.
     """
     height, width = pixel_values.shape[-2:]
     rows, columns = masks.shape[-2:]
@@ -215,7 +215,7 @@ def _losses(
     batch: dict[str, Tensor],
     masks: Sequence[Sequence[npt.NDArray[np.bool_]]],
 ) -> FloatArray:
-    """(B,) log-probability that each row loses, mean over its masks; every row has as many."""
+    """(B,) loss of log-probability per row, mean over its masks; all rows have equally many."""
     whole = log_probabilities(model, batch["pixel_values"], batch)
     kept = [
         log_probabilities(model, mask_patches(batch["pixel_values"], np.stack(draw)), batch)

@@ -1,11 +1,10 @@
-"""Where the queries that a word used look: maps over the image's patches, word by word.
+"""Attention heatmaps (saliency maps) over image patches, per word.
 
 A word's map is the text's attention to the query tokens, at the positions that write the word's
 tokens, times the Q-Former's cross-attention of those query tokens to the patches. Both are averaged
-over heads and over all layers that have them; what reads the query tokens is the family's
-(`models.attention_maps`). What queries tell each other in the Q-Former, and what positions tell
-each other in the decoder, is not followed: the map is a reading aid, and
-`faithfulness.py` measures what it is worth.
+over heads and layers; where text attends to query tokens depends on the family
+(`models.attention_maps`). Self-attention in Q-Former and decoder is not followed, so a heatmap is
+only a hint; `faithfulness.py` measures its quality.
 
 Shape letters: B rows, L row length, K things that the text reads, Q query tokens, P patches,
 R rows and C columns of patches.
@@ -34,7 +33,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a text and where the queries that it used look.
+    """A word of a text with its heatmap.
 
     Attributes:
         text: the word.
@@ -48,29 +47,29 @@ class Word:
 
     @property
     def on_image(self) -> float:
-        """Share of the text's attention that goes to query tokens at all."""
+        """Share of the text's attention on query tokens."""
         return float(self.used.sum())
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the attention of one text shows.
+    """Attention heatmaps of a text.
 
     Attributes:
         text: the caption or answer, as explained.
         words: its words in order.
         map: (R, C) the mean over the tokens of all words.
-        queries: (Q, R, C) where each query token looks, whatever the words.
+        queries: (Q, R, C) attention of each query token to patches, independent of words.
         used: (Q,) the text's attention to each query token, mean over the tokens of all words.
-        similarity: (Q, Q) cosine between what the Q-Former made of the query tokens.
-        on_class_token: share of the queries' attention that goes to the ViT's class token, which
-            has no place in the image and is in no map; None where the queries do not see it.
+        similarity: (Q, Q) cosine similarity of the query outputs.
+        on_class_token: share of the queries' attention on the ViT's class token, which is not in
+            the heatmaps; None if queries do not attend to it.
         reads_words: whether the attention to query tokens competes with that to words, so that
             `Word.on_image` is not 1.
         reading, limit: as in `Attention`.
-        text_layers, cross_layers: numbers of the layers averaged over, from 0.
-        cosines: of the visual tokens with each other and with the patches, where they lie in one
-            space, as QVision's do; None elsewhere. The first query is the context token then.
+        text_layers, cross_layers: averaged layers, from 0.
+        cosines: cosine similarities of visual tokens and patches, if they share a space, as in
+            QVision; else None. The first query is then the context token.
     """
 
     text: str
@@ -91,14 +90,14 @@ class Explanation:
 def explain_texts(
     model: PreTrainedModel, collator: Collator, rows: Sequence[Row], texts: Sequence[str]
 ) -> list[Explanation | None]:
-    """The explanation of a text for each row; None where there is no word to explain.
+    """The explanation of a text for each row; None if there is no word to explain.
 
-    The text is read as a training target is, so that the attention is that of writing it.
+    The text is processed as a training target (teacher forcing).
 
     Args:
         model: in evaluation mode.
         rows: B captions or questions with their images.
-        texts: (B,) what the model said, or anything else.
+        texts: (B,) generated or other texts.
 
     Raises:
         ModelError: as `attention.attend`.
@@ -119,7 +118,7 @@ def explain_texts(
 def target_batch(
     collator: Collator, rows: Sequence[Row], texts: Sequence[str], *, place: Any
 ) -> dict[str, Tensor]:
-    """The collator's batch of rows with their targets replaced, on a device, one image a row."""
+    """The collated batch of rows with other targets, on a device, one image per row."""
     aimed = [replace(row, target=text) for row, text in zip(rows, texts, strict=True)]
     batch = collator(list(enumerate(aimed)))
     batch["pixel_values"] = batch["pixel_values"][batch["image_index"]]
@@ -127,7 +126,7 @@ def target_batch(
 
 
 def text_positions(labels: Tensor) -> Tensor:
-    """Positions of a target's words in its row of labels (L,): the supervised ones without stop."""
+    """Positions of a target's words in its labels (L,): supervised ones without stop."""
     return (labels != IGNORED).nonzero()[:-1, 0]
 
 
@@ -150,7 +149,7 @@ def _explain(
     cross = attention.cross[:, row].mean(dim=0)  # (Q, P), or with a class token (Q, P + 1)
     patches = cross[:, 1:] if attention.has_class_token else cross
     is_query = attention.is_query[row]
-    # A token is written at the position before it.
+    # A token is predicted at the position before it.
     used = text[where - 1][:, is_query]  # (tokens, Q)
     maps = (used @ patches).view(-1, *attention.grid)
     words = tuple(

@@ -1,4 +1,4 @@
-"""The scores of a set of captions, on the official scales."""
+"""Scores a set of captions: BLEU, ROUGE_L, CIDEr, on the official scales."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact match after a stated normalisation."""
+"""Exact match after normalisation."""
 
 from __future__ import annotations
 

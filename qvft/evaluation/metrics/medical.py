@@ -1,4 +1,4 @@
-"""Scores of medical visual question answering, each with a name, a version and its definition.
+"""Medical VQA scores, each with a name, a version and a definition.
 
 Published figures under the same names follow different definitions, so a figure without its
 definition compares with nothing.

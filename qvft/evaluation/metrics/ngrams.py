@@ -1,4 +1,4 @@
-"""Captions as integers: the one layout from which BLEU, ROUGE_L and CIDEr are computed.
+"""N-gram counts of tokenised captions as integers, from which BLEU, ROUGE_L and CIDEr follow.
 
 Shapes: I items, R references of all items, T = I + R texts, E (text, n-gram) pairs.
 """

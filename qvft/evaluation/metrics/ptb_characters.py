@@ -1,4 +1,4 @@
-"""The classes of characters that the Penn Treebank lexer tells apart: a table, and `shape`.
+"""Character classes of the Penn Treebank lexer: a table, and `shape`.
 
 The lexer knows the letters of the Unicode of its day and some of the marks. So they are written out
 here and do not follow the Unicode of the Python that runs: letters that came later, and the vowel

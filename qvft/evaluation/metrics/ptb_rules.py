@@ -1,4 +1,4 @@
-"""The token rules of the Penn Treebank lexer that `tokenize` applies: a table.
+"""Token rules of the Penn Treebank lexer, used by `tokenize`: a table.
 
 The patterns read shapes (`ptb_characters.shape`), in which one character stands for all of its
 class: LETTER for the letters of every script. Of all rules that match at a place the longest match

@@ -1,4 +1,4 @@
-"""The metrics as modules of Hugging Face's `evaluate`, loaded from this package, not from the hub.
+"""The metrics as modules of Hugging Face's `evaluate`, loaded from this package without network.
 
 `load("captions").compute(predictions=[...], references=[[...], ...])`, or, where a script's path
 is wanted, `evaluate.load(module_path("captions"))`. Neither uses the network.

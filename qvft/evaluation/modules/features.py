@@ -1,4 +1,4 @@
-"""What the modules take, in the types of `datasets`, and how they describe themselves."""
+"""Input features and descriptions of the `evaluate` modules."""
 
 from __future__ import annotations
 

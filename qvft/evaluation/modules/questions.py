@@ -1,4 +1,4 @@
-"""From the columns that `evaluate` hands over to a group's figures."""
+"""Scores from the columns that `evaluate` passes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files of the official layouts, from any system, and what the official evaluators make of them."""
+"""Scores prediction files in official layouts (COCO captions, VQA v2, medical VQA)."""

@@ -1,4 +1,4 @@
-"""Captions in COCO's layouts: an annotations file, and results as the caption server takes them.
+"""COCO captions layouts: annotations file and results file.
 
 Source: github.com/salaniz/pycocoevalcap 1.2, eval.py, over pycocotools' `COCO.loadRes`: it refuses
 results for images that the annotations file does not list, and scores the images that have one.

@@ -1,4 +1,4 @@
-"""Medical answers by every definition: qvft's own, LLaVA-Med's and MultiMedEval's."""
+"""Scores medical answers by three definitions: qvft's own, LLaVA-Med's and MultiMedEval's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Medical questions with a system's answers: rows of JSON or JSONL, read strictly."""
+"""Medical questions with answers and predictions: rows of JSON or JSONL, read strictly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_rows(path: Path) -> tuple[dict[str, MedicalRow], Candidates | None]:
 
     Raises:
         DataError: another layout, no row, a row without one of the keys or with another
-            `answer_type` than CLOSED or OPEN, or an id that stands twice.
+            `answer_type` than CLOSED or OPEN, or a duplicate id.
     """
     found: dict[str, MedicalRow] = {}
     places: dict[str, str] = {}
@@ -47,7 +47,7 @@ def read_rows(path: Path) -> tuple[dict[str, MedicalRow], Candidates | None]:
         name = identifier(row, "id", where=where)
         if name in found:
             raise DataError(
-                f"`id` {name} stands twice, first at {places[name]}",
+                f"`id` {name} occurs twice, first at {places[name]}",
                 where=where,
                 expected="each id once",
                 do="remove one of the two, or give them other ids",

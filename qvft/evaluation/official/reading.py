@@ -1,4 +1,4 @@
-"""Reading the files of official evaluators: one way to say which row of which file is wrong.
+"""Reads files of official layouts, with error messages that name file and row.
 
 Messages name fields, types and ids, never what a text says: data may be about patients.
 """

@@ -1,4 +1,4 @@
-"""What scoring a pair of files gives: the JSON of it, and the notes a person must read."""
+"""Result of scoring a prediction file: JSON and notes."""
 
 from __future__ import annotations
 

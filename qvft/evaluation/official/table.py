@@ -1,4 +1,4 @@
-"""Official scores as a person reads them in a terminal."""
+"""Table of official scores for the terminal."""
 
 from __future__ import annotations
 

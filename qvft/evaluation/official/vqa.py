@@ -1,4 +1,4 @@
-"""Answers in VQA v2's layouts: questions, annotations with human answers, results.
+"""VQA v2 layouts: questions, annotations with human answers, results.
 
 Source: github.com/GT-Vision-Lab/VQA, PythonHelperTools/vqaTools/vqa.py (`loadRes`) and
 PythonEvaluationTools/vqaEvaluation/vqaEval.py: results must answer every annotated question and no

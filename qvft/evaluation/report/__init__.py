@@ -1,1 +1,1 @@
-"""What an evaluation found, as files and for readers."""
+"""Evaluation report: JSON, HTML, notebook, terminal."""

@@ -1,4 +1,4 @@
-"""Which items the report shows."""
+"""Chooses the items for the report's image grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss curve as inline SVG; its colours are classes of the page's style sheet."""
+"""Loss curve as inline SVG; colours are classes of the page's style sheet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as a notebook shows it: an HTML table of its scores."""
+"""Report in a notebook: an HTML table of the scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`report.html` from a report: what the template is given, and its rendering."""
+"""Renders `report.html` from a report: template values and rendering."""
 
 from __future__ import annotations
 

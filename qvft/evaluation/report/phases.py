@@ -1,4 +1,4 @@
-"""The phases of a training run: what a report holds of them, and how a page words it."""
+"""Training phases in a report: fields and wording."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class PhaseFacts(Part):
 
 
 def phase_lines(phases: Sequence[PhaseFacts]) -> list[dict[str, Any]]:
-    """For each phase the texts of its row; lists have a line an entry."""
+    """Cells of each phase's row; lists have one line per entry."""
     numbered = len(phases) > 1
     return [
         {
@@ -85,7 +85,7 @@ def _learns(phase: PhaseFacts) -> str:
 
 
 def _trained(phase: PhaseFacts) -> list[str]:
-    """The components that are trained, and the share that this is of all weights."""
+    """Trained components, and their share of all weights."""
     lines = []
     for part in phase.components:
         if not part.trained:
@@ -115,7 +115,7 @@ def _weights(count: int) -> str:
 
 
 def _rates(phase: PhaseFacts) -> list[str]:
-    """The learning rates, the most common one first; one alone goes without names."""
+    """Learning rates, the most common one first; a single one without name."""
     titles = {part.component: _title(part) for part in phase.components}
     rates = phase.learning_rates
     common = [value for value, _ in Counter(rates.values()).most_common()]

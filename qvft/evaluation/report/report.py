@@ -1,4 +1,4 @@
-"""The report of an evaluation as it stands in `report.json`, typed."""
+"""`Report`: the typed content of `report.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from qvft.evaluation.scoring import Scores
 
 
 class LossPoint(Part):
-    """A logged step of training; either loss may be absent. NaN and infinity become absent."""
+    """A logged step of training; either loss may be absent. NaN and infinity are stored as
+    absent."""
 
     phase: str | None = Field(None, description="name of the phase; null in older reports")
     step: int = Field(description="optimizer step, counted anew in each phase")

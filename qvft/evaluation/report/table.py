@@ -1,4 +1,4 @@
-"""Scores as a person reads them in a terminal."""
+"""Table of scores for the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of the training behind a run: its phases and its losses."""
+"""Training summary of a run for its report: phases and losses."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from qvft.setup.resolve_model import ResolvedModel
 
 
 def training_facts(opened: ResolvedModel) -> dict[str, Any]:
-    """`phases` and `loss_curve` of a report; empty unless it is a run that is evaluated."""
+    """`phases` and `loss_curve` of a report; empty unless a run is evaluated."""
     if opened.kind != "run" or opened.home is None:
         return {}
-    # As it was trained: what evaluation overrides is not laid over it.
+    # The training recipe, without overrides of the evaluation.
     recipe = read_lock(opened.home)
     phases = list(_phases(recipe, complete_lines(opened.home / "metrics.jsonl")))
     return {"phases": phases, "loss_curve": loss_curve(opened.home, recipe)}
 
 
 def loss_curve(run: Path, recipe: Recipe) -> list[LossPoint]:
-    """The losses that a run logged, of the phases of its recipe.
+    """Logged losses of a run, for the phases of its recipe.
 
-    An earlier attempt in the same folder, of another recipe, may have left lines of other phases.
+    An earlier attempt with another recipe may have left lines of other phases.
     """
     names = {plan.phase.name for plan in phase_plans(recipe)}
     kept = ("phase", "step", "loss", "eval_loss")

@@ -1,4 +1,4 @@
-"""What an evaluation comes to, in plain sentences: whether the model uses the image, whether it
+"""Conclusions of an evaluation in plain sentences: whether the model uses the image, whether it
 beats the most frequent answer, and whether its query tokens still differ.
 
 A difference counts if its paired 95 % interval, over whole images, does not hold 0.

@@ -1,4 +1,4 @@
-"""`report.json`, and `report.html`, one file on its own."""
+"""Writes `report.json` and a self-contained `report.html`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def write_report(
     """Writes `report.json` and `report.html` into `folder`.
 
     Args:
-        rows: what was predicted, for the grid of images.
-        per_item: the rows' scores, parallel to them.
-        image_for: the decoded picture of an image's name; None leaves pictures out. It is called
-            only for the items of the grid, and may raise `ImageError`.
-        grid: items shown at most: the lowest scores, unparseable answers, items that changed
+        rows: predictions, for the image grid.
+        per_item: scores, parallel to the rows.
+        image_for: decodes an image by name; None: no images. Called only for the items of the grid;
+            may raise `ImageError`.
+        grid: maximum number of items: lowest scores, unparseable answers, items that changed
             against the other run, and a spread of all.
     """
     write_json(folder / "report.json", report.to_json())

@@ -1,1 +1,1 @@
-"""Alignment beside generation: the Q-Former's text branch, its heads and their scores."""
+"""Alignment (ITC, ITM, ITG): the Q-Former's text branch, its heads and their scores."""

@@ -1,6 +1,6 @@
-"""Which positions of the Q-Former's input see which: the masks of the alignment objectives.
+"""Attention masks of the alignment objectives ITC, ITM and ITG.
 
-The input is the query tokens, then the text. Row i of a mask says what position i reads.
+The input is the query tokens, then the text. Row i of a mask is what position i attends to.
 Shape letters: B rows, Q query tokens, T text tokens.
 """
 
@@ -15,12 +15,12 @@ Kind = Literal["unimodal", "bidirectional", "multimodal_causal"]
 
 
 def pattern(kind: Kind, *, queries: int, tokens: int, device: torch.device | None = None) -> Tensor:
-    """Who sees whom without padding, (Q + T, Q + T) bool.
+    """Attention mask of an objective without padding, (Q + T, Q + T) bool.
 
-    `unimodal` (contrast): queries see queries, text sees text.
-    `bidirectional` (matching): everything sees everything.
-    `multimodal_causal` (text generation): queries see queries; a text token sees the queries, the
-    text before it and itself.
+    `unimodal` (ITC): queries see queries, text sees text.
+    `bidirectional` (ITM): everything sees everything.
+    `multimodal_causal` (ITG): queries see queries; a text token sees the queries, the text before
+    it and itself.
 
     Source: BLIP-2, arXiv 2301.12597, section 3.2 and figure 2.
     """
@@ -35,9 +35,9 @@ def pattern(kind: Kind, *, queries: int, tokens: int, device: torch.device | Non
 
 
 def visibility(kind: Kind, *, queries: int, text_mask: Tensor) -> Tensor:
-    """Who sees whom in a padded batch, (B, Q + T, Q + T) bool.
+    """Attention mask of a padded batch, (B, Q + T, Q + T) bool.
 
-    Nothing sees padding. Padding itself reads what its place would; its outputs mean nothing.
+    Nothing attends to padding. Outputs at padding positions are meaningless.
 
     Args:
         text_mask: (B, T), 1 at tokens, 0 at padding.

@@ -1,4 +1,4 @@
-"""Rows of all processes in one tensor, through which gradients find their way back.
+"""Differentiable all-gather: rows of all ranks in one tensor.
 
 Shape letters: R rows of this process, G rows of all processes.
 """
@@ -19,7 +19,7 @@ def is_distributed() -> bool:
 
 
 def row_counts(rows: Tensor) -> list[int]:
-    """Rows of each process, in the order of their ranks."""
+    """Number of rows of each process, by rank."""
     if not is_distributed():
         return [len(rows)]
     mine = torch.tensor([len(rows)], device=rows.device)
@@ -29,18 +29,18 @@ def row_counts(rows: Tensor) -> list[int]:
 
 
 def first_row(counts: list[int]) -> int:
-    """Where this process's rows begin among all."""
+    """Index of this process's first row among all rows."""
     return sum(counts[: dist.get_rank()]) if is_distributed() else 0
 
 
 def gathered(rows: Tensor, counts: list[int]) -> Tensor:
-    """The rows of all processes (G, ...) in the order of their ranks; each may have its own number.
+    """All-gather of rows (G, ...), by rank; processes may have different numbers of rows.
 
-    Differentiable: a process's rows receive the sum of what every process's loss asks of them. So
-    the gradients of the processes' losses, summed, are those of the one loss over all rows.
+    Differentiable: a process's rows receive the sum of the gradients of every process's loss. So
+    the summed gradients of the processes' losses are those of one loss over all rows.
 
     Args:
-        rows: (R, ...), of the same type and the same further dimensions everywhere.
+        rows: (R, ...), with the same dtype and the same other dimensions in every process.
         counts: R of each process, from `row_counts`.
     """
     return _Gather.apply(rows, counts) if is_distributed() else rows
@@ -53,7 +53,7 @@ class _Context(FunctionCtx):
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather of unequal numbers of rows; backward adds up over processes and takes its own."""
+    """All-gather of unequal numbers of rows; backward sums over processes and takes its slice."""
 
     @staticmethod
     def forward(ctx: _Context, rows: Tensor, counts: list[int]) -> Tensor:

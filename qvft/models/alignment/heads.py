@@ -1,4 +1,4 @@
-"""What a BLIP-2 generation model lacks for alignment: the Q-Former's text branch and its heads.
+"""Alignment heads: Q-Former text branch, ITC projections, ITM head, LM head.
 
 Shape letters: N rows, T text tokens, D Q-Former width, E embedding width, V vocabulary.
 """
@@ -31,7 +31,7 @@ PARTS = {
 
 
 class TextFeedForward(nn.Module):
-    """The feed-forward part of one Q-Former layer for text; the layer itself has the queries'."""
+    """Feed-forward part of a Q-Former layer for text; the layer itself has that for queries."""
 
     def __init__(self, config: Blip2QFormerConfig) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class TextFeedForward(nn.Module):
         self.output = Blip2QFormerOutput(config)
 
     def forward(self, attended: Tensor) -> Tensor:
-        """(N, T, D) of attention outputs (N, T, D)."""
+        """Attention outputs (N, T, D) to (N, T, D)."""
         return self.output(self.intermediate(attended), attended)
 
 
@@ -58,24 +58,23 @@ class TextPrediction(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
-        """(..., V) of text states (..., D) and the embeddings (V, D)."""
+        """Logits (..., V) of text states (..., D), with word embeddings (V, D)."""
         hidden = self.layer_norm(self.activation(self.dense(states)))
         return linear(hidden, word_embeddings, self.bias)
 
 
 class AlignmentHeads(nn.Module):
-    """Text embeddings, text feed-forward layers, projections and heads beside a shared Q-Former.
+    """Text embeddings, text feed-forward layers, projections and heads for a shared Q-Former.
 
-    The Q-Former's attention, its norm and its query tokens are the generation model's own and are
-    not held here. Names follow `Blip2ForImageTextRetrieval`, except `text_layers.N`, which stands
-    in `qformer.encoder.layer.N` there, and `temperature` and `lm_head`, which it has not.
+    The Q-Former's attention, norm and query tokens belong to the generation model. Names follow
+    `Blip2ForImageTextRetrieval`, except `text_layers.N`, which is `qformer.encoder.layer.N` there,
+    and `temperature` and `lm_head`, which it does not have.
 
     Args:
-        config: the Q-Former's, with vocabulary, positions and padding of the text branch.
-        embedding_width: E of the contrasted embeddings.
-        text_generation: whether there is a head for the text-generation objective.
-        generation_start_id: token that stands first when text is generated, BLIP-2's [DEC]; None
-            leaves the token that the tokenizer puts there.
+        config: Q-Former configuration, with vocabulary, positions and padding of the text branch.
+        embedding_width: E, width of the ITC embeddings.
+        text_generation: whether there is a head for ITG.
+        generation_start_id: first token of ITG texts, BLIP-2's [DEC]; None: the tokenizer's own.
     """
 
     def __init__(
@@ -102,16 +101,17 @@ class AlignmentHeads(nn.Module):
 
     @torch.no_grad()
     def clamp_temperature_(self) -> None:
-        """Puts a temperature that a step carried out of `TEMPERATURE_RANGE` back to its border.
+        """Clamps the temperature to `TEMPERATURE_RANGE` after a step.
 
-        Clamping the value in the forward pass instead would leave it without a gradient outside,
-        where it could never come back from.
+        Clamping in the forward pass would give it no gradient outside the range, and it could never
+        return.
         """
         self.temperature.clamp_(*TEMPERATURE_RANGE)
 
     def train_only(self, objectives: Collection[str]) -> None:
-        """Freezes the parts that none of the objectives (`itc`, `itm`, `itg`) reaches: DDP waits
-        for the gradient of every trained weight."""
+        """Freezes parts that none of the objectives (`itc`, `itm`, `itg`) uses: DDP waits for the
+        gradient of every trained weight.
+        """
         trained = {part for objective in objectives for part in PARTS[objective]}
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.partition(".")[0] in trained)

@@ -1,4 +1,4 @@
-"""Where the weights of the alignment heads come from: a seed, or a BLIP-2 retrieval checkpoint."""
+"""Initialises the alignment heads from a seed or from a BLIP-2 retrieval checkpoint."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from qvft.errors import ModelError
 from qvft.models.alignment.heads import AlignmentHeads
 
 SHARED = ("vision_model.", "qformer.", "query_tokens")
-"""Prefixes of retrieval weights that the generation model has of its own."""
+"""Prefixes of retrieval weights that the generation model already has."""
 DERIVED = ("embeddings.position_ids",)
-"""Saved by older versions of transformers; the numbers 0, 1, 2, ..."""
+"""Saved by older versions of transformers: position ids 0, 1, 2, ..."""
 OURS = ("temperature", "lm_head.")
-"""What no retrieval checkpoint has; it keeps its start."""
+"""Not in any retrieval checkpoint; it keeps its initial value."""
 _SAME = (
     "hidden_size",
     "num_hidden_layers",
@@ -36,13 +36,13 @@ _SAME = (
 
 @dataclass(frozen=True)
 class LoadedHeads:
-    """Heads from a checkpoint, and what became of each of its keys.
+    """Heads from a checkpoint, and what each of its keys was used for.
 
     Attributes:
         heads: the heads.
-        taken: its keys that are now in `heads`.
-        left: its keys that the generation model has of its own, or that follow from the rest.
-        fresh: weights of `heads` that it does not have.
+        taken: keys loaded into `heads`.
+        left: keys that the generation model already has, or that are computed.
+        fresh: weights of `heads` that are not in the checkpoint.
     """
 
     heads: AlignmentHeads
@@ -52,7 +52,7 @@ class LoadedHeads:
 
 
 def retrieval_name(name: str) -> str:
-    """What `Blip2ForImageTextRetrieval` calls a weight of `AlignmentHeads`."""
+    """Name of a weight of `AlignmentHeads` in `Blip2ForImageTextRetrieval`."""
     return f"qformer.encoder.layer.{name[12:]}" if name.startswith("text_layers.") else name
 
 
@@ -69,7 +69,7 @@ def text_config(
     Args:
         vocab_size: size of the text branch's tokenizer.
         pad_id: its padding token; None: the checkpoint names none.
-        positions: tokens of the longest text.
+        positions: maximum number of text tokens.
     """
     config = copy.deepcopy(qformer_config(model.config))
     config.vocab_size, config.pad_token_id = vocab_size, pad_id
@@ -87,14 +87,13 @@ def fresh_heads(
     text_generation: bool = False,
     generation_start_id: int | None = None,
 ) -> AlignmentHeads:
-    """Heads with weights from a seed, in float32 on the model's device.
+    """Initialises heads from a seed, in float32 on the model's device.
 
     Matrices are normal with the Q-Former's `initializer_range`, biases zero. The text's
-    feed-forward layers start as copies of the queries', whose place beside the same attention they
-    take, as BLIP-2's queries' layers once started as copies of BERT's (Source: LAVIS,
-    lavis/models/blip2_models/blip2_qformer.py, `_query` weights).
+    feed-forward layers start as copies of the queries', as BLIP-2's query layers started as copies
+    of BERT's (Source: LAVIS, lavis/models/blip2_models/blip2_qformer.py, `_query` weights).
 
-    The global random state is left as it was.
+    The global random state is unchanged.
     """
     config = text_config(model, vocab_size=vocab_size, pad_id=pad_id, positions=positions)
     with torch.random.fork_rng(devices=[]):
@@ -134,13 +133,13 @@ def heads_from_retrieval(
 ) -> LoadedHeads:
     """Heads with the weights of a `Blip2ForImageTextRetrieval` checkpoint, in float32.
 
-    They were trained beside that checkpoint's Q-Former, not beside the generation model's, which
-    went on training: they are a start, not a finished retrieval model.
+    They were trained with that checkpoint's Q-Former, not with the generation model's, which was
+    trained further: an initialisation, not a finished retrieval model.
 
     Args:
-        config: of the retrieval checkpoint.
+        config: configuration of the retrieval checkpoint.
         files: its safetensors files.
-        source: what the user called it, for messages.
+        source: the user's name for it, for messages.
 
     Raises:
         ModelError: its Q-Former has another geometry than the model's, or a key is missing,
@@ -179,7 +178,7 @@ def heads_from_retrieval(
 
 
 def load_heads(heads: AlignmentHeads, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Puts the weights of `heads.state_dict()`, as they were saved, back in place.
+    """Loads weights of `heads.state_dict()`.
 
     Raises:
         ModelError: a key is missing, unknown or of another shape.
@@ -197,7 +196,7 @@ def load_heads(heads: AlignmentHeads, state: Mapping[str, Tensor], *, source: st
 def _read(
     files: Iterable[Path], names: Mapping[str, str], own: set[str], source: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The heads' weights by our names, and the keys that are left."""
+    """The heads' weights by our names, and the unused keys."""
     state: dict[str, Tensor] = {}
     left, unknown = [], []
     for file in files:

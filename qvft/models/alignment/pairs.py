@@ -1,4 +1,4 @@
-"""Pairs of images and texts in a batch, here and in all processes.
+"""Image-text pairs of a batch, on this rank and across ranks.
 
 Shape letters: I images and N pairs of this process; J images and G pairs of all processes;
 T text tokens.
@@ -18,12 +18,12 @@ from qvft.models.alignment.gather import first_row, gathered, is_distributed, ro
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of a batch.
+    """Image-text pairs of a batch.
 
     Attributes:
-        image_ids: (I,) long: equal numbers, equal images; the same in all processes.
-        image_index: (N,) long: the image of each text, in this process's images.
-        input_ids, text_mask: (N, T) long: texts of the text branch's tokenizer, padded on the
+        image_ids: (I,) long: equal for equal images, in all processes.
+        image_index: (N,) long: index of each text's image among this process's images.
+        input_ids, text_mask: (N, T) long: texts, tokenized for the text branch, padded on the
             right.
     """
 
@@ -35,11 +35,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class World:
-    """All processes' pairs in the order of their ranks, and where this one's are.
+    """All processes' pairs by rank, and the position of this process's pairs.
 
     Attributes:
-        pairs: the pairs; `image_index` counts through all J images.
-        images, texts: how many each process has.
+        pairs: the pairs; `image_index` indexes all J images.
+        images, texts: number per process.
         rows: this process's pairs among G.
     """
 
@@ -50,7 +50,7 @@ class World:
 
 
 def gather_pairs(pairs: Pairs) -> World:
-    """The pairs of all processes; texts are padded to the longest anywhere."""
+    """All-gather of the pairs; texts are padded to the longest of all processes."""
     images, texts = row_counts(pairs.image_ids), row_counts(pairs.image_index)
     longest = torch.tensor(pairs.input_ids.shape[1], device=pairs.input_ids.device)
     if is_distributed():
@@ -67,10 +67,10 @@ def gather_pairs(pairs: Pairs) -> World:
 
 
 def belongs(pairs: Pairs) -> Tensor:
-    """Which text belongs to which pair's image, (G, G) bool.
+    """Which text matches which pair's image, (G, G) bool.
 
-    Where both are of one image, and where the two texts are the same, token by token: a caption
-    that describes two images is not wrong for either.
+    True if both are of one image, or if the two texts have equal tokens: a caption that describes
+    two images is not a negative of either.
     """
     numbers = pairs.image_ids[pairs.image_index]
     texts = pairs.input_ids.masked_fill(pairs.text_mask == 0, -1)

@@ -1,7 +1,7 @@
-"""The shared Q-Former run over queries, over text, and over both under a mask.
+"""Runs the shared Q-Former over queries, over text, and over both under a mask.
 
-Self-attention is shared; only queries read the image; each modality has its own feed-forward
-layers. Everything runs in the Q-Former's own type.
+Self-attention is shared; only queries cross-attend to the image; each modality has its own
+feed-forward layers. Everything runs in the Q-Former's dtype.
 Shape letters: I images, N rows, P patches, Q query tokens, T text tokens, D Q-Former width,
 E embedding width, V vocabulary.
 """
@@ -26,7 +26,7 @@ def text_states(
     input_ids: Tensor,
     text_mask: Tensor,
 ) -> Tensor:
-    """The text's outputs (N, T, D) where it sees no query: the uni-modal mask.
+    """Text outputs (N, T, D) without queries: the uni-modal mask.
 
     Args:
         input_ids, text_mask: (N, T), padded on the right.
@@ -57,7 +57,7 @@ def joint_states(
 
 
 def image_embeddings(heads: AlignmentHeads, states: Tensor) -> Tensor:
-    """Unit vectors (I, Q, E) float32 of the queries' outputs (I, Q, D), one a query."""
+    """Unit vectors (I, Q, E) float32 of the query outputs (I, Q, D), one per query."""
     return normalize(heads.vision_projection(states).float(), dim=-1)
 
 
@@ -68,7 +68,7 @@ def text_embeddings(
     input_ids: Tensor,
     text_mask: Tensor,
 ) -> Tensor:
-    """Unit vectors (N, E) float32 of texts (N, T), read at their first token."""
+    """Unit vectors (N, E) float32 of texts (N, T), from their first token."""
     states = text_states(model, heads, input_ids=input_ids, text_mask=text_mask)
     return normalize(heads.text_projection(states[:, 0]).float(), dim=-1)
 
@@ -81,7 +81,7 @@ def matching_logits(
     input_ids: Tensor,
     text_mask: Tensor,
 ) -> Tensor:
-    """Logits (N, 2) float32, of "does not belong" and "belongs", for rows of image and text.
+    """Logits (N, 2) float32, "no match" and "match", of image-text rows.
 
     Mean over the queries. Shapes of the arguments as in `joint_states`.
     """
@@ -105,7 +105,7 @@ def generation_logits(
     input_ids: Tensor,
     text_mask: Tensor,
 ) -> Tensor:
-    """Logits (N, T, V) of the token after each, from the image and the text up to it.
+    """Next-token logits (N, T, V), from the image and the text up to each token.
 
     `heads` must have its text-generation head. Shapes of the arguments as in `joint_states`.
     """
@@ -135,8 +135,8 @@ def _run(
 ) -> Tensor:
     """Outputs (N, L, D) of embedded input (N, L, D) of which the first `queries` are queries."""
     if len(embeds) == 0:
-        # Attention cannot take a batch of nothing, but its weights must be in the graph of every
-        # process, where DDP looks for them.
+        # Attention cannot run on an empty batch, but DDP needs its weights in the graph of every
+        # process.
         seen = seen.new_ones(1, *seen.shape[1:])
         features = None if features is None else _one_row(features)
         return _run(qformer, heads, _one_row(embeds), seen, features, queries)[:0]
@@ -146,7 +146,8 @@ def _run(
     mask = _attention_mask(qformer, seen[:, None], hidden.dtype)
     for layer, text_layer in zip(qformer.encoder.layer, heads.text_layers, strict=True):
         arguments = (layer, text_layer, hidden, mask, features, queries)
-        # The layer's own `__call__`, where transformers checkpoints, lacks the text's half.
+        # The layer's own `__call__`, with transformers' gradient checkpointing, lacks the text
+        # part.
         if getattr(layer, "gradient_checkpointing", False) and layer.training:
             hidden = checkpoint(_layer, *arguments, use_reentrant=False)
         else:
@@ -177,13 +178,14 @@ def _layer(
 
 
 def _one_row(nothing: Tensor) -> Tensor:
-    """One row of zeros (1, L, D) after no rows (0, L, D), which stay in its graph."""
+    """One row of zeros (1, L, D) instead of no rows (0, L, D), connected to their graph."""
     return pad(nothing, (0, 0, 0, 0, 0, 1))
 
 
 def _attention_mask(qformer: Blip2QFormerModel, seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """`seen` (N, 1, L, L) as the Q-Former's attention kernel takes it: bool, or for the eager one
-    what is added to its scores."""
+    """`seen` (N, 1, L, L) as the Q-Former's attention kernel takes it: bool, or for eager attention
+    additive.
+    """
     if qformer.config._attn_implementation != "eager":
         return seen
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(

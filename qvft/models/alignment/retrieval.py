@@ -1,4 +1,4 @@
-"""A generation model and its alignment heads as a plain `Blip2ForImageTextRetrieval` folder."""
+"""Exports model and alignment heads as a plain `Blip2ForImageTextRetrieval` folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from qvft.models.alignment.text_tokens import MAX_TOKENS
 from qvft.models.blip2 import query_states
 
 SLACK_BYTES = 16_000_000
-"""Room for the processor and all that is small."""
+"""Disk space for the processor and other small files."""
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-1}
 """Largest difference of a score, over 1 + its size, that counts as equal: by the coarser of the
 type that is written and the type that the ViT has here. The arithmetic is the same up to its order,
@@ -41,11 +41,11 @@ the 39 layers of a ViT-g add that up. That the weights are the same is checked t
 
 @dataclass(frozen=True)
 class Written:
-    """What became of the weights.
+    """Summary of what was written.
 
     Attributes:
         weights: number of weights written.
-        left_out: weights of the heads that the class has no place for.
+        left_out: weights of the heads that the class does not have.
         largest_difference: of a cosine or matching logit, over 1 + its size, between the folder and
             what it is from. allowed: how large it may be.
     """
@@ -112,20 +112,21 @@ def fill_retrieval(
     dtype: torch.dtype = torch.float32,
     shard_size: str = "5GB",
 ) -> Written:
-    """Writes what plain `Blip2ForImageTextRetrieval.from_pretrained` loads, and proves it.
+    """Writes a folder that plain `Blip2ForImageTextRetrieval.from_pretrained` loads, and verifies
+    it.
 
     Steps: collect every weight under the class' name, fill the class strictly, write, load again
     with plain transformers, compare the weights, and cosines and matching logits on noise.
 
     Args:
-        folder: is there and empty.
+        folder: an existing, empty folder.
         model, heads: in evaluation mode.
         image_processor: the generation model's.
         tokenizer: of the text branch; it is copied, pads on the right, cuts where `encode_texts`
             does (with `truncation=True`), and gains `<image>`.
 
     Raises:
-        SpaceError: there is no room for it.
+        SpaceError: not enough disk space.
         VerificationError: the written folder scores differently.
     """
     config = retrieval_config(model, heads, dtype=dtype)
@@ -140,7 +141,7 @@ def fill_retrieval(
     )
     config.image_token_index = tokenizer.convert_tokens_to_ids("<image>")
     with torch.device("meta"):
-        # A copy: saving notes the type of the first weight in it, which the Q-Former's is not.
+        # A copy: saving records the dtype of the first weight, which is not the Q-Former's.
         plain = Blip2ForImageTextRetrieval(copy.deepcopy(config))
     plain.load_state_dict(state, strict=True, assign=True)
     plain.save_pretrained(folder, max_shard_size=shard_size)

@@ -1,4 +1,4 @@
-"""Scores of images and texts for retrieval and for classification by prompts.
+"""Image-text similarity scores for retrieval and zero-shot classification.
 
 Shape letters: I images, M texts, N pairs, C classes, P patches, Q query tokens, T text tokens,
 E embedding width.
@@ -123,7 +123,7 @@ def check_classes(names: Sequence[str], templates: Sequence[str]) -> None:
     """Refuses classes that cannot be told apart, before anything is loaded for them.
 
     Raises:
-        UserError: no class or no template, an empty class or one that stands twice, or a template
+        UserError: no class or no template, an empty class a duplicate, or a template
             without exactly one `{}`.
     """
     if not names or len(set(names)) < len(names):

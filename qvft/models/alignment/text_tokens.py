@@ -1,4 +1,4 @@
-"""Texts as the Q-Former's text branch reads them."""
+"""Tokenizes texts for the Q-Former's text branch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_TOKENS = 32
 
 
 def check_tokenizer(tokenizer: Any, *, vocab_size: int, where: str) -> None:
-    """Checks that a tokenizer can serve the text branch.
+    """Checks that a tokenizer can be used for the text branch.
 
     Raises:
         ModelError: it has no padding token, its texts do not all begin with the same special token
@@ -43,11 +43,11 @@ def check_tokenizer(tokenizer: Any, *, vocab_size: int, where: str) -> None:
 def encode_texts(
     tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TOKENS
 ) -> tuple[Tensor, Tensor]:
-    """`input_ids` and `text_mask` (N, T) long, padded on the right and cut at `max_tokens`.
+    """Tokenizes texts: `input_ids` and `text_mask` (N, T) long, padded on the right, truncated at
+    `max_tokens`.
 
-    On the right, whatever the tokenizer's habit: the first place is the one that is read. The mask
-    comes from the lengths, never from padding ids. A tokenizer that ends texts in a special token
-    keeps it when it cuts.
+    Always on the right, since the embedding is read at the first position. The mask comes from the
+    lengths, never from padding ids. Truncation keeps a final special token.
     """
     rows = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
     longest = max(len(row) for row in rows)

@@ -1,4 +1,4 @@
-"""A planned graft as objects: weights, model and processor."""
+"""Builds a question-aware model from a planned graft: weights, model and processor."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from qvft.models.question_aware.question_tokens import base_processor
 
 
 def graft_state(graft: Graft) -> dict[str, Tensor]:
-    """Every stored weight of the model, mapped from the sources' files where no row is drawn.
+    """State dict of the model, memory-mapped from the sources' files unless rows are initialised.
 
-    Tied weights are held once. Nothing is copied before it is used, but for a word embedding that
-    gets rows and for feed-forward layers that start as copies.
+    Tied weights are stored once. Only a word embedding that gets new rows, and feed-forward layers
+    that start as copies, are copied.
 
     Raises:
         ModelError: the base stores two tensors where its configuration ties them into one.
@@ -39,11 +39,11 @@ def graft_state(graft: Graft) -> dict[str, Tensor]:
     scale = cast(InstructBlipQFormerConfig, graft.config.qformer_config).initializer_range
     state: dict[str, Tensor] = {}
     taken: set[tuple[str, str]] = set()
-    # The order of `weights` is the model's own, so that equal seeds draw equal rows.
+    # The order of `weights` is the model's, so that equal seeds give equal rows.
     for key, origin in weights.items():
         parts = [held[origin.source][origin.key]] if origin.source in held else []
         if (origin.source, origin.key) in taken:
-            # A copy of another weight: sharing its memory, the two would be trained as one.
+            # A copy: with shared memory the two weights would be trained as one.
             parts = [parts[0].clone()]
         if parts:
             taken.add((origin.source, origin.key))
@@ -64,13 +64,13 @@ def graft_model(
     device: torch.device | None = None,
     quantization: QuantizationConfigMixin | None = None,
 ) -> InstructBlipForConditionalGeneration:
-    """The model in evaluation mode on one device; memory holds one copy of it.
+    """The model in evaluation mode on one device, loaded without a second copy in memory.
 
     Args:
-        dtype: type of all weights (of those not quantised).
+        dtype: dtype of all weights that are not quantized.
         attention: attention kernel, as transformers names it.
-        device: where it goes.
-        quantization: how the decoder is quantised while it is loaded, None for not at all.
+        device: device of the model.
+        quantization: quantization config of the decoder, or None.
     """
     extra: dict[str, Any] = {}
     if quantization is not None:
@@ -87,7 +87,7 @@ def graft_model(
     )
     # Typed as a model alone, though it is a pair with `output_loading_info`.
     model, loading = cast(tuple[InstructBlipForConditionalGeneration, dict[str, Any]], pair)
-    # The plan has named every key: anything left here is a mistake of the plan.
+    # The plan names every key: a remaining key is a bug.
     assert not any(
         loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
     ), loading
@@ -97,7 +97,7 @@ def graft_model(
 
 
 def graft_processor(graft: Graft) -> InstructBlipProcessor:
-    """The base's image processor and tokenizer with the Q-Former's tokenizer beside them.
+    """The base's image processor and tokenizer, with the Q-Former's tokenizer.
 
     Raises:
         ModelError: the base has none, or its `<image>` is not the model's.

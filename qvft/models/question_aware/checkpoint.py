@@ -1,4 +1,4 @@
-"""A checkpoint as its files' headers describe it: nothing is read before it is asked for."""
+"""Reads a checkpoint's safetensors headers; tensors are loaded lazily."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "ch
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found.
+    """A checkpoint with the shapes of its weights.
 
     Attributes:
-        id: what the user called it.
-        location: what `from_pretrained` is given: a folder, or the hub id.
+        id: the user's name for it.
+        location: argument of `from_pretrained`: a folder, or the hub id.
         revision: hub commit, None for folders.
         config: its configuration.
-        files: weight key to the safetensors file that holds it.
+        files: weight key to its safetensors file.
         shapes: weight key to its shape.
     """
 
@@ -39,7 +39,7 @@ class Checkpoint:
     shapes: dict[str, tuple[int, ...]]
 
     def tensors(self, keys: Collection[str]) -> dict[str, Tensor]:
-        """Weights by key, mapped from the files: memory is taken when one is first used."""
+        """Weights by key, memory-mapped."""
         found = {}
         for path in sorted({self.files[key] for key in keys}):
             with safe_open(path, framework="pt") as stream:
@@ -56,11 +56,11 @@ def open_checkpoint(
     Args:
         model_id: a folder or a hub id.
         where: the recipe key that names it, for messages.
-        location: where it lies, if not under `model_id` itself.
+        location: its folder, if other than `model_id`.
         revision: hub revision; folders have none.
 
     Raises:
-        ModelError: not there, no config, no safetensors, a damaged file, or a key in two files.
+        ModelError: not found, no config, no safetensors, a damaged file, or a key in two files.
     """
     place = location or model_id
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
@@ -71,7 +71,7 @@ def open_checkpoint(
         )
     try:
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    except Exception as error:  # a damaged config.json makes configurations raise nearly anything
+    except Exception as error:  # a damaged config.json can raise nearly anything
         raise _not_found(model_id, where, error) from error
     require_safe_checkpoint(config, where=f"{where}={model_id}")
     files: dict[str, Path] = {}
@@ -88,7 +88,7 @@ def open_checkpoint(
 
 
 def _weight_files(model_id: str, place: str, *, where: str, revision: str | None) -> list[Path]:
-    """The files that the index names, or the single file; strays beside them are not read."""
+    """Files named by the index, or the single file; other files are not read."""
     index = _file(place, INDEX, revision)
     names = [_SINGLE] if index is None else shard_names(index)
     paths = {name: _file(place, name, revision) for name in names}
@@ -108,7 +108,7 @@ def _weight_files(model_id: str, place: str, *, where: str, revision: str | None
 
 
 def _file(place: str, name: str, revision: str | None) -> Path | None:
-    """A file of a folder or hub checkpoint, None where there is none."""
+    """A file of a folder or hub checkpoint, None if there is none."""
     if Path(place).is_dir():
         path = Path(place) / name
         return path if path.is_file() else None

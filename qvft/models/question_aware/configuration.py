@@ -1,4 +1,4 @@
-"""A question-aware model's configuration and geometry, from BLIP-2's."""
+"""Configuration of a question-aware model, derived from BLIP-2's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qvft.models.question_aware.origins import Shapes
 def question_aware_config(
     base: Any, *, word_rows: int, positions: int, pad_id: int
 ) -> InstructBlipConfig:
-    """A BLIP-2 configuration as InstructBLIP's, with a text branch of the size given."""
+    """A BLIP-2 configuration as InstructBLIP configuration, with a text branch."""
     qformer = _fields(base.qformer_config, InstructBlipQFormerConfig)
     qformer.update(vocab_size=word_rows, max_position_embeddings=positions, pad_token_id=pad_id)
     return InstructBlipConfig(
@@ -34,7 +34,7 @@ def question_aware_config(
 
 
 def model_shapes(config: InstructBlipConfig) -> tuple[Shapes, dict[str, str]]:
-    """Keys and shapes of the model, and its tied keys with the key that holds each tensor."""
+    """Keys and shapes of the model, and tied keys with the key of their tensor."""
     with torch.device("meta"):
         model = InstructBlipForConditionalGeneration(config)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
@@ -48,7 +48,7 @@ def model_shapes(config: InstructBlipConfig) -> tuple[Shapes, dict[str, str]]:
 
 
 def _fields(config: Any, wanted: type) -> dict[str, Any]:
-    """The values of a configuration under the names that another class has too."""
+    """Values of a configuration for the fields that another class also has."""
     names = set(wanted().to_dict()) - {
         "model_type",
         "transformers_version",

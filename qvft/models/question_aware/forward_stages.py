@@ -1,4 +1,4 @@
-"""A question-aware model's forward pass by stages; what it shares with BLIP-2 is in `blip2.py`.
+"""Question-aware model's forward pass in stages; what it shares with BLIP-2 is in `blip2.py`.
 
 Shape letters: I images, B rows, T question tokens, Q query tokens, P patches, W ViT width,
 D decoder width.
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def encode_features(model: InstructBlipForConditionalGeneration, features: Tensor) -> Tensor:
-    """What the rows of an image share: its ViT features (I, P + 1, W) as they are."""
+    """Shared by the rows of an image: its ViT features (I, P + 1, W), unchanged."""
     return features
 
 
@@ -43,7 +43,7 @@ def embed_rows(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """The decoder's input (B, L, D); `rows` holds input_ids and what the Q-Former reads.
+    """The decoder's input (B, L, D); `rows` has input_ids and the Q-Former's inputs.
 
     Raises:
         QvftError: as `blip2.insert_prefix`.
@@ -73,10 +73,9 @@ def encode_rows(
 ) -> Tensor:
     """The visual prefix of each row (B, Q, D): Q-Former over queries and question, projection.
 
-    A row whose mask is all zeros has no question: its queries see what BLIP-2's would, since
-    masked positions weigh exactly nothing, and its prefix is BLIP-2's. A batch that is trained on
-    holds at least one column, masked or not (T > 0): the text branch is then part of the graph, as
-    DDP expects of every trained weight in every step.
+    A row whose mask is all zeros has no question: masked positions have weight zero, so its prefix
+    is BLIP-2's. A training batch has at least one column, masked or not (T > 0): the text branch is
+    then part of the graph, as DDP requires.
 
     Args:
         features: (I, P + 1, W) from `encode_vision`, each image once.
@@ -93,7 +92,7 @@ def encode_rows(
 
 
 def query_states(model: InstructBlipForConditionalGeneration, features: Tensor) -> Tensor:
-    """The queries' outputs (I, Q, width) of ViT features (I, P + 1, W), without a question."""
+    """Query outputs (I, Q, width) of ViT features (I, P + 1, W), without a question."""
     nothing = torch.zeros(len(features), 0, dtype=torch.long, device=features.device)
     return _attended(model, features, nothing, nothing)
 
@@ -104,7 +103,7 @@ def _attended(
     qformer_input_ids: Tensor,
     qformer_attention_mask: Tensor,
 ) -> Tensor:
-    """The queries' outputs (B, Q, width) of each row's features (B, P + 1, W) and question."""
+    """Query outputs (B, Q, width) of each row's features (B, P + 1, W) and question."""
     # transformers casts features for BLIP-2's Q-Former but not for this one.
     features = features.to(model.qformer.embeddings.layernorm.weight.dtype)
     rows, count = len(features), model.query_tokens.shape[1]
@@ -125,7 +124,7 @@ def generate(
     images: Tensor,
     **settings: Any,
 ) -> Any:
-    """As `forward_stages.generate`: the decoder goes on from the embedded rows."""
+    """As `forward_stages.generate`: the decoder continues the embedded rows."""
     embeds = embed_rows(
         model, rows, images=images, image_index=torch.arange(len(images), device=images.device)
     )

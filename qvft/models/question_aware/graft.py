@@ -1,4 +1,4 @@
-"""A question-aware model made of a BLIP-2 checkpoint and the text branch of another.
+"""Makes a question-aware model from a BLIP-2 checkpoint and a text branch.
 
 The class is transformers' `InstructBlipForConditionalGeneration`, unchanged, with an OPT decoder.
 """
@@ -24,28 +24,28 @@ from qvft.models.question_aware.question_tokens import (
     question_tokenizer,
 )
 
-"""What `model.text_branch` says where there is no checkpoint to take the text branch from.
+"""Value of `model.text_branch` for a text branch without a checkpoint.
 
-Word and position embeddings are then drawn from a normal distribution of the Q-Former's
-`initializer_range`, and the text's feed-forward layers are copies of the queries' own.
-Measured on qvft/tiny-blip2 (384 questions about drawn scenes, the prompt as text, seeds 0 to 2):
-the visual prefix moves by 6.2 to 7.2 % of its spread over rows, the loss per token from 0.1856 to
-between 0.1866 and 0.1873, teacher-forced exact match from 330 rows to between 326 and 328. Drawn
+Word and position embeddings are then initialised from a normal distribution with the Q-Former's
+`initializer_range`, and the text's feed-forward layers are copies of the queries'. Measured on
+qvft/tiny-blip2 (384 questions about drawn scenes, the prompt as text, seeds 0 to 2): the visual
+prefix moves by 6.2 to 7.2 % of its spread over rows, the loss per token from 0.1856 to between
+0.1866 and 0.1873, teacher-forced exact match from 330 rows to between 326 and 328. Drawn
 feed-forward layers, or words that start from the mean query or from the decoder's embedding, moved
 the loss by as little."""
 
 
 @dataclass(frozen=True)
 class Graft:
-    """A question-aware model, decided and checked but not loaded.
+    """Plan of a question-aware model: checked, not loaded.
 
     Attributes:
         base: the BLIP-2 checkpoint.
-        text: the text source, None where it is fresh.
+        text: the text source, None if fresh.
         config: the model's configuration.
-        origins: where each weight comes from.
-        qformer_tokenizer: what turns questions into the Q-Former's tokens.
-        seed: draws the rows that no source has.
+        origins: source of each weight.
+        qformer_tokenizer: tokenizer of questions for the Q-Former.
+        seed: initialises rows that no source has.
     """
 
     base: Checkpoint
@@ -56,7 +56,7 @@ class Graft:
     seed: int
 
     def summary(self) -> dict[str, Any]:
-        """Weights by origin, rows that are drawn, and what is left behind, for logs and records."""
+        """Weights by origin, initialised rows and unused weights, for logs and records."""
         return {
             "weights": dict(Counter(o.source for o in self.origins.weights.values())),
             "fresh_rows": {
@@ -79,18 +79,18 @@ def find_graft(
     text_revision: str | None = None,
     seed: int = 0,
 ) -> Graft:
-    """Reads configurations, tokenizers and the headers of weight files, and plans every weight.
+    """Reads configurations, tokenizers and weight headers, and plans every weight.
 
     Args:
         base_id: a BLIP-2 checkpoint with an OPT decoder, folder or hub id.
         text_branch: `Salesforce/blip2-itm-vit-g` or another retrieval checkpoint, BERT, or `fresh`.
-        base_location: where the base lies, if not under its id.
+        base_location: folder of the base, if other than its id.
         revision, text_revision: hub revisions.
-        seed: draws the rows that no source has; equal seeds give equal rows.
+        seed: initialises rows that no source has.
 
     Raises:
-        ModelError: a checkpoint is not there, not of safetensors or of another kind, or a weight
-            is missing, surplus or of another shape.
+        ModelError: a checkpoint is not found, not safetensors or of another type, or a weight is
+            missing, unexpected or of another shape.
     """
     base = open_checkpoint(base_id, where="model.id", location=base_location, revision=revision)
     _check_base(base)
@@ -143,7 +143,7 @@ def _kind(text: Checkpoint | None) -> TextKind:
 
 
 def _question_side(base: Checkpoint, text: Checkpoint | None) -> tuple[Any, int]:
-    """The Q-Former's tokenizer and the number of its positions."""
+    """The Q-Former's tokenizer and its number of positions."""
     qformer = base.config.qformer_config
     if text is None:
         positions = qformer.max_position_embeddings
@@ -163,7 +163,7 @@ def _question_side(base: Checkpoint, text: Checkpoint | None) -> tuple[Any, int]
 
 
 def _rows(text: Checkpoint, table: str) -> int:
-    """Rows of an embedding as the file has them: old configurations name another number."""
+    """Rows of an embedding in the file: old configurations state another number."""
     for prefix in ("", "bert."):
         shape = text.shapes.get(f"{prefix}embeddings.{table}.weight")
         if shape is not None:

@@ -1,4 +1,4 @@
-"""Where every weight of a question-aware model comes from, and what of its sources stays behind.
+"""Source of every weight of a question-aware model, and which source weights are unused.
 
 The Q-Former has two paths through shared self-attention. The query path (cross-attention, its own
 feed-forward layers) is BLIP-2's. The text path (word and position embeddings, its own feed-forward
@@ -57,18 +57,18 @@ UNUSED: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "fresh": (),
 }
-"""Patterns of keys that are left behind on purpose, by source, each with its reason."""
+"""Patterns of keys that are not used, by source, each with its reason."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where one weight comes from.
+    """Source of one weight.
 
     Attributes:
-        source: `base` (BLIP-2), `text` (the text source), `fresh` (drawn), or `tied`.
-        key: its key in that source; the key that holds the tensor where it is tied; else "".
+        source: `base` (BLIP-2), `text` (the text source), `fresh` (initialised), or `tied`.
+        key: its key in that source; the key of the tensor it is tied to; else "".
         shape: its shape in the model.
-        fresh_rows: rows at its end that the source does not have and that are drawn.
+        fresh_rows: rows at its end that the source does not have, initialised randomly.
     """
 
     source: Literal["base", "text", "fresh", "tied"]
@@ -83,7 +83,7 @@ class Origins:
 
     Attributes:
         weights: every key of the model to its origin.
-        unused: (`base` or `text`, key) of each weight that is left behind, to the reason.
+        unused: (`base` or `text`, key) of each unused weight, to the reason.
     """
 
     weights: dict[str, Origin]
@@ -93,18 +93,17 @@ class Origins:
 def plan_origins(
     target: Shapes, tied: Mapping[str, str], *, base: Shapes, text: Shapes, kind: TextKind
 ) -> Origins:
-    """Decides where each weight of a model comes from and checks that all fits.
+    """Determines the source of each weight and checks shapes.
 
     Args:
         target: keys and shapes of the question-aware model.
-        tied: keys of it that share another key's tensor, to that key.
+        tied: tied keys, to the key of their tensor.
         base: those of the BLIP-2 checkpoint.
-        text: those of the text source; empty where it is fresh.
-        kind: what the text source is.
+        text: those of the text source; empty if fresh.
+        kind: type of the text source.
 
     Raises:
-        ModelError: a weight has no source, a source has a weight with no place and no reason to
-            stay behind, or a shape differs.
+        ModelError: a weight has no source, a source has an unexpected weight, or a shape differs.
     """
     names = {_plain(key, kind): key for key in text}
     weights = {
@@ -171,7 +170,7 @@ def _origin(
 
 
 def _plain(key: str, kind: TextKind) -> str:
-    """A key as today's transformers writes it.
+    """A key as current transformers writes it.
 
     `bert-base-uncased` on the hub was written by an old release: a prefix `bert.`, and `gamma` and
     `beta` for a LayerNorm's weight and bias.
@@ -187,7 +186,7 @@ def _plain(key: str, kind: TextKind) -> str:
 
 
 def _misfit(origin: Origin, base: Shapes, text: Shapes) -> str | None:
-    """What is wrong with a shape, None if it fits."""
+    """Description of a shape mismatch, None if it fits."""
     if origin.source not in ("base", "text"):
         return None
     found = (base if origin.source == "base" else text)[origin.key]

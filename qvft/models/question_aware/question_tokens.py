@@ -1,4 +1,4 @@
-"""The Q-Former's tokenizer: the text source's, with BLIP-2's `[DEC]`."""
+"""Q-Former tokenizer: the text source's, with BLIP-2's `[DEC]`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from qvft.errors import ModelError
 from qvft.models.question_aware.checkpoint import Checkpoint
 
 DECODE_TOKEN = "[DEC]"
-"""What BLIP-2 adds to BERT's vocabulary as its first free id, 30522: the start of a text that the
-Q-Former writes. Questions begin with `[CLS]` and never hold it, but its row is BLIP-2's.
+"""Added by BLIP-2 to BERT's vocabulary as id 30522: the start token of ITG texts. Questions begin
+with `[CLS]` and do not contain it, but its embedding is BLIP-2's.
 Source: LAVIS, lavis/models/blip2_models/blip2.py, `init_tokenizer`."""
 
 _PADDED_ROWS = 127
-"""Rows an embedding may have beyond its tokenizer: vocabularies are padded to multiples of 128."""
+"""Maximum number of embedding rows beyond the tokenizer: vocabularies are padded to multiples of
+128."""
 
 
 def question_tokenizer(text: Checkpoint, *, word_rows: int, positions: int) -> Any:
-    """The tokenizer of a text source; `[DEC]` is added where no token begins a written text.
+    """The tokenizer of a text source; `[DEC]` is added if it has no such token.
 
-    Tokens that were added to it (`<image>`, `[DEC]`) may lie beyond the rows and get drawn ones;
-    words may not.
+    Added tokens (`<image>`, `[DEC]`) may exceed the rows and get initialised ones; words may not.
 
     Args:
         text: the text source.
         word_rows: rows of its word embedding.
-        positions: most tokens of a question.
+        positions: maximum tokens of a question.
 
     Raises:
         ModelError: it has no tokenizer, one that does not belong to its rows, or no pad token.
@@ -60,7 +60,7 @@ def question_tokenizer(text: Checkpoint, *, word_rows: int, positions: int) -> A
 
 
 def prepared(tokenizer: Any, *, positions: int) -> Any:
-    """A tokenizer made fit for questions; the one given is the one returned.
+    """Prepares a tokenizer for questions, in place; returns it.
 
     Raises:
         ModelError: it has no pad token.
@@ -74,7 +74,7 @@ def prepared(tokenizer: Any, *, positions: int) -> Any:
 
 
 def highest_id(tokenizer: Any) -> int:
-    """The largest id the tokenizer can give, added tokens included."""
+    """Highest token id of a tokenizer, added tokens included."""
     return max(tokenizer.get_vocab().values())
 
 

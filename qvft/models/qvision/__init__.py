@@ -1,4 +1,4 @@
-"""QVision, the second model family. Importing it makes transformers' Auto classes know it."""
+"""QVision model family. Importing it registers it with transformers' Auto classes."""
 
 from qvft.models.qvision.registration import register
 

@@ -1,7 +1,7 @@
-"""Attention of a QVision model: of each text position to the visual tokens, of these to patches.
+"""Attention of a QVision model: text to visual tokens, and visual tokens to patches.
 
-Both belong to the Q-Former, which returns its weights on request, so that no kernel is switched.
-Text attends to the visual tokens once, after the decoder, and to nothing else there.
+Both are in the Q-Former, which returns its weights on request. Text attends to the visual tokens
+once, after the decoder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ LIMIT = (
 def attend(
     model: QVisionForConditionalGeneration, pixel_values: Tensor, rows: Mapping[str, Tensor]
 ) -> Attention:
-    """As `attention.attend`: every position of a row reads the visual tokens of its image."""
+    """As `attention_maps.attend`: every position of a row attends to the visual tokens of its
+    image.
+    """
     features = encode_vision(model, pixel_values).to(model.qformer.dtype)
     states, looks = model.qformer(features, output_attentions=True)
     text = model(

@@ -1,4 +1,4 @@
-"""A QVision model made of a CLIP (or SigLIP) checkpoint and a decoder checkpoint."""
+"""Builds a QVision model from a CLIP (or SigLIP) checkpoint and a decoder checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import marked_tokenizer
 
 MASKS_OF_OLD = re.compile(r"(position_ids|\.attn(\.attention)?\.(masked_)?bias)$")
-"""Position numbers and causal masks, which older checkpoints hold and newer code computes.
+"""Position ids and causal masks, stored in older checkpoints and computed by newer code.
 
 Source: the non-persistent buffers `position_ids` of `CLIPVisionEmbeddings` and `bias` of
 `GPTNeoSelfAttention` and `GPT2Attention` in transformers; `masked_bias` is gone from both.
@@ -37,7 +37,7 @@ Source: the non-persistent buffers `position_ids` of `CLIPVisionEmbeddings` and 
 BESIDE_VISION = re.compile(
     r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$|logit_bias$)"
 )
-"""What a whole CLIP or SigLIP has beside its vision tower."""
+"""Parts of a CLIP or SigLIP besides its vision tower."""
 
 
 def from_components(
@@ -51,24 +51,25 @@ def from_components(
     dtype: torch.dtype = torch.float32,
     **geometry: Any,
 ) -> QVisionForConditionalGeneration:
-    """A model with the tower's and the decoder's weights and a fresh Q-Former, in evaluation mode.
+    """A model with the tower's and the decoder's weights and a randomly initialised Q-Former, in
+    evaluation mode.
 
-    The decoder's rows of `<START>` and `<END>` are fresh too, where it has none.
+    The decoder's embeddings of `<START>` and `<END>` are initialised too, if missing.
 
     Args:
         vision: folder or hub id with safetensors, e.g. `openai/clip-vit-base-patch32`.
         decoder: folder or hub id of a GPT-Neo, OPT or GPT-2 with its language-model head.
-        seed: for all that is fresh, the projection in front of the Q-Former too; the drawn weights
-            depend on it and on their own geometry alone.
+        seed: for all initialised weights, including the projection in front of the Q-Former; they
+            depend only on it and on their geometry.
         vision_revision, decoder_revision: of hub ids.
-        whole_vision: keeps a CLIP's text tower, as the published counts have it.
-        dtype: of all weights.
+        whole_vision: keeps a CLIP's text tower, as in the published counts.
+        dtype: dtype of all weights.
         geometry: fields of `QVisionConfig`, e.g. `num_query_tokens`. The Q-Former's width is the
             decoder's unless given.
 
     Raises:
-        ModelError: a checkpoint is not there, is of another kind, has no safetensors, or lacks a
-            weight or has one too many; or the geometry does not fit.
+        ModelError: a checkpoint is not found, of another type, without safetensors, or has missing
+            or unexpected weights; or the geometry does not fit.
     """
     tower = _load_tower(vision, vision_revision, dtype, whole=whole_vision)
     language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype, DECODER_TYPES)
@@ -95,10 +96,10 @@ def components_config(
     vision_revision: str | None = None,
     decoder_revision: str | None = None,
 ) -> QVisionConfig:
-    """The configuration of a model that `from_components` makes of the same two; no weights.
+    """The configuration of the model that `from_components` makes; no weights.
 
     Raises:
-        ModelError: a checkpoint is not there or of another kind, or the two do not fit.
+        ModelError: a checkpoint is not found or of another type, or the two do not fit.
     """
     tower = _read_config(vision, vision_revision, VISION_TYPES)
     text = _read_config(decoder, decoder_revision, DECODER_TYPES)
@@ -128,7 +129,7 @@ def _config(
 
 
 def _with_rows(language_model: PreTrainedModel, rows: int) -> None:
-    """Gives the decoder's vocabulary this many rows; new ones are drawn like those it has."""
+    """Resizes the decoder's vocabulary; new rows are initialised like existing ones."""
     old = language_model.get_input_embeddings().get_parameter("weight").shape[0]
     if rows == old:
         return
@@ -140,7 +141,7 @@ def _with_rows(language_model: PreTrainedModel, rows: int) -> None:
 
 
 def _draw(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
-    """Draws the weights of a part anew."""
+    """Initialises the weights of a part."""
     for module in part.modules():
         for parameter in module.parameters(recurse=False):
             parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # transformers' mark
@@ -150,7 +151,7 @@ def _draw(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
 def _load_tower(
     model_id: str, revision: str | None, dtype: torch.dtype, *, whole: bool
 ) -> PreTrainedModel:
-    """A CLIP or SigLIP, with or without what stands beside its vision tower."""
+    """A CLIP or SigLIP, with or without its text tower."""
     config = _read_config(model_id, revision, VISION_TYPES)
     if whole or config.model_type not in WHOLE_TYPES:
         return _load(AutoModel, model_id, revision, dtype, VISION_TYPES)
@@ -161,7 +162,7 @@ def _load_tower(
 def _read_config(model_id: str, revision: str | None, known: tuple[str, ...]) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(model_id, revision=revision, trust_remote_code=False)
-    except Exception as error:  # a damaged config.json makes configurations raise nearly anything
+    except Exception as error:  # a damaged config.json can raise nearly anything
         raise _unusable(model_id, error) from error
     require_safe_checkpoint(config, where=model_id)
     if config.model_type not in known:
@@ -182,7 +183,7 @@ def _load(
     *,
     surplus: re.Pattern[str] | None = None,
 ) -> PreTrainedModel:
-    """A checkpoint of safetensors whose keys are all accounted for."""
+    """Loads a safetensors checkpoint; all keys are accounted for."""
     _read_config(model_id, revision, known)
     try:
         model, loading = auto.from_pretrained(

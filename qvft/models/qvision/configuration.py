@@ -1,4 +1,4 @@
-"""The configuration of QVision: a CLIP or SigLIP encoder, a Q-Former of its own, a causal decoder.
+"""QVision configuration: CLIP or SigLIP encoder, Q-Former, causal decoder.
 
 This file, `encoder.py`, `qformer.py` and `modeling.py` can be copied beside a model's weights, so
 they import nothing but torch and transformers outside of this package.
@@ -11,14 +11,14 @@ from typing import Any
 from transformers import AutoConfig, CLIPConfig, GPTNeoConfig, PretrainedConfig
 
 WHOLE_TYPES = ("clip", "siglip")
-"""Model types that hold a vision and a text tower; only the first is used."""
+"""Model types with a vision and a text tower; only the vision tower is used."""
 VISION_TYPES = (*WHOLE_TYPES, "clip_vision_model", "siglip_vision_model")
 DECODER_BLOCKS = {
     "gpt_neo": "language_model.transformer.h",
     "opt": "language_model.model.decoder.layers",
     "gpt2": "language_model.transformer.h",
 }
-"""Where the blocks of each kind of decoder stand, from the model's root."""
+"""Module path of each decoder type's blocks, from the model's root."""
 DECODER_TYPES = tuple(DECODER_BLOCKS)
 
 OLD_FUNCTION = (
@@ -36,17 +36,15 @@ class QVisionConfig(PretrainedConfig):
         text_config: configuration of the decoder, one of `DECODER_TYPES`. Default: GPT-Neo,
             1024 wide, 24 blocks of which every other attends within 256 tokens, 16 heads, with
             `<START>` and `<END>` behind its own 50,257 tokens.
-        qformer_hidden_size: width of the Q-Former. It has to be the width of the decoder's token
-            embeddings, which is that of its last hidden states, since the text meets the image
-            there.
-        qformer_num_heads: heads of each of its attentions.
-        qformer_num_blocks: its blocks.
-        qformer_ffn_factor: inner width of its feed-forward layers, in widths.
-        qformer_dropout: dropout of attention weights, twice in each feed-forward layer, of the
-            decoder's token embeddings and of what the language-model head is given.
-        num_query_tokens: learned query tokens; one more learned token, the context token, goes
-            before them.
-        initializer_range: standard deviation of fresh weights outside of tower and decoder.
+        qformer_hidden_size: width of the Q-Former. Must equal the width of the decoder's token
+            embeddings and last hidden states, since text and image are fused there.
+        qformer_num_heads: attention heads.
+        qformer_num_blocks: number of blocks.
+        qformer_ffn_factor: inner width of its feed-forward layers, as a multiple of the width.
+        qformer_dropout: dropout of attention weights, in feed-forward layers (twice), of the
+            decoder's token embeddings and of the input of the language-model head.
+        num_query_tokens: learned query tokens, preceded by one more, the context token.
+        initializer_range: standard deviation of initial weights outside tower and decoder.
 
     Raises:
         ValueError: a type is not among those above, widths and heads do not fit, or the fields are
@@ -94,7 +92,7 @@ class QVisionConfig(PretrainedConfig):
 
     @property
     def num_states(self) -> int:
-        """Visual tokens that an image becomes: the context token and the query tokens."""
+        """Visual tokens per image: the context token and the query tokens."""
         return self.num_query_tokens + 1
 
     @property

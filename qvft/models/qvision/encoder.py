@@ -1,4 +1,4 @@
-"""QVision's eye: a CLIP or SigLIP, and the linear layer behind it.
+"""QVision's vision encoder: CLIP or SigLIP, and a linear projection.
 
 Shape letters: I images, P patches, D the Q-Former's width.
 """
@@ -13,7 +13,7 @@ from qvft.models.qvision.configuration import QVisionConfig
 
 
 class QVisionEncoder(nn.Module):
-    """The vision tower and the linear layer from its width to the Q-Former's."""
+    """The vision tower and a linear projection to the Q-Former's width."""
 
     def __init__(self, config: QVisionConfig) -> None:
         super().__init__()
@@ -24,11 +24,11 @@ class QVisionEncoder(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Patch features (I, P, D) of normalised images (I, 3, height, width), no class token.
 
-        The tower runs outside of autograd when all of its weights are frozen.
+        The tower runs without autograd if all of its weights are frozen.
         """
         tower = getattr(self.tower, "vision_model", self.tower)
         trained = any(parameter.requires_grad for parameter in tower.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             features = tower(pixel_values=pixel_values.to(self.tower.dtype)).last_hidden_state
-        # A class token, where there is one, stands before the patches.
+        # A class token, if any, precedes the patches.
         return self.projection(features[:, -self.patches :].to(self.projection.weight.dtype))

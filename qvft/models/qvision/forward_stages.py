@@ -1,4 +1,4 @@
-"""A QVision model's forward pass by stages.
+"""QVision's forward pass in stages.
 
 Shape letters: I images, P patches, B rows, L row length, Q visual tokens, D decoder width,
 N positions.
@@ -32,7 +32,7 @@ def embed_rows(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """The decoder's input (B, L, D): tokens, which meet their image after the decoder."""
+    """The decoder's input (B, L, D): token embeddings only, no image."""
     return model.embed(rows["input_ids"])
 
 
@@ -57,10 +57,10 @@ def read_images(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """As `forward_stages.read_images`; positions of a row read one copy of its image."""
+    """As `forward_stages.read_images`; all positions of a row share one copy of its image."""
     counts = row.bincount(minlength=len(image_index))
     place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    width = max(int(counts.max()), 1)  # attention kernels need not take rows of no position
+    width = max(int(counts.max()), 1)  # attention kernels need not support empty rows
     by_row = hidden.new_zeros(len(image_index), width, hidden.shape[-1])
     by_row = by_row.index_put((row, place), hidden)
     return model.read(by_row, model.image_memory(images)[image_index])[row, place]
@@ -73,7 +73,9 @@ def generate(
     images: Tensor,
     **settings: Any,
 ) -> Any:
-    """As `models.stages.generate`; every new token reads the image, so the whole model writes."""
+    """As `forward_stages.generate`; every new token attends to the image, so the whole model
+    generates.
+    """
     written = model.generate(
         input_ids=rows["input_ids"],
         attention_mask=rows["attention_mask"],

@@ -1,8 +1,7 @@
-"""The model's code beside its weights, so that a folder loads where qvft is not installed.
+"""Copies the model code into a checkpoint folder, for `trust_remote_code` without qvft.
 
-There `AutoModel.from_pretrained(folder, trust_remote_code=True)` needs transformers alone. The code
-is this package's, with imports of one another made relative, as transformers asks of code beside
-weights.
+`AutoModel.from_pretrained(folder, trust_remote_code=True)` then needs only transformers. The code
+is this package's, with relative imports, as transformers requires.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ CODE = (configuration, encoder, qformer, modeling)
 
 
 def write_code(folder: Path) -> None:
-    """Puts the model's code beside saved weights and names it in their config.json."""
+    """Copies the model code next to saved weights and adds `auto_map` to their config.json."""
     for module in CODE:
         assert module.__file__ is not None, "a module that lies in a file"
         source = Path(module.__file__)

@@ -1,21 +1,19 @@
-"""QVision: a frozen CLIP, a causal decoder of text, and a Q-Former through which the text the
-decoder has read meets the image.
+"""QVision model: frozen CLIP, causal decoder, and a Q-Former that fuses decoded text and image.
 
 Shape letters: I images, B rows, L tokens, P patches, Q visual tokens, D width, H heads,
 V vocabulary.
 
-The published parts and how they are counted here (weights tied to others count once):
+The published components and their parameter counts (tied weights count once):
 
     vision_model    152,064,769  whole CLIP ViT-B/32 151,277,313, linear 768 -> 1024 787,456
     qformer          66,196,481  see `qformer.py`
     language_model  355,800,064  GPT-Neo, 1024 wide, 24 blocks of 12,593,152, 50,259 tokens
 
-The whole CLIP is kept, its text tower unused, so that a CLIP checkpoint loads and leaves with all
-its weights and the count is the published one. A `clip_vision_model` configuration drops the
-text tower.
-The published count has nothing trained in the first row, so the linear layer keeps its fresh
-weights there. In the third it has 240,364,544: the top 15 blocks, the last norm and the tied
-embeddings.
+The whole CLIP is kept, with its text tower unused, so that a CLIP checkpoint loads and saves with
+all its weights and the count is the published one. A `clip_vision_model` configuration drops the
+text tower. In the published count nothing in the first row is trained, so the linear layer keeps
+its initial weights. In the third row 240,364,544 are trained: the top 15 blocks, the last norm and
+the tied embeddings.
 """
 
 from __future__ import annotations
@@ -39,9 +37,9 @@ CACHE = next(
     for field in fields(CausalLMOutputWithPast)
     if field.name in ("cache", "past_key_values")
 )
-"""What transformers calls a decoder's cache: `cache` from 5.24 on, `past_key_values` before.
+"""Name of a decoder's KV cache in transformers: `cache` since 5.24, `past_key_values` before.
 
-As in `models/kv_cache.py`, which does not lie beside the copies of this file.
+As in `models/kv_cache.py`, which is not copied along with this file.
 """
 
 
@@ -62,7 +60,7 @@ class QVisionOutput(CausalLMOutputWithPast):
 
 
 class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """QVision with its language-model head: losses, generation, and the stages of both.
+    """QVision with its language-model head: loss, generation, and the stages of both.
 
     `encode_images`, `embed`, `decode` and `read` are the stages of `forward`, for callers that
     compute some of them once for several rows.
@@ -86,7 +84,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: QVisionConfig) -> None:
         super().__init__(config)
-        # GPT-Neo has eager attention only; asking for sdpa is meant for the vision tower then.
+        # GPT-Neo has eager attention only; sdpa then applies to the vision tower.
         text = config.text_config
         if text.model_type == "gpt_neo" and text._attn_implementation == "sdpa":
             text._attn_implementation = "eager"
@@ -97,7 +95,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Fresh weights of Q-Former and projection; tower and decoder initialise themselves."""
+        """Initialises Q-Former and projection; tower and decoder initialise themselves."""
         super()._init_weights(module)
         if isinstance(module, QVisionQFormer):
             init.normal_(module.query_tokens, std=self.config.initializer_range)
@@ -132,15 +130,16 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self._encode(pixel_values, output_attentions=False)[0]
 
     def image_memory(self, visual_tokens: Tensor) -> Tensor:
-        """Keys and values (I, 2, H, Q, D / H) that text reads, of visual tokens (I, Q, D).
+        """Keys and values (I, 2, H, Q, D / H) of visual tokens (I, Q, D), for the text's
+        cross-attention.
 
-        They depend on the image alone, so that generation computes them once.
+        They depend only on the image, so generation computes them once.
         """
         states = visual_tokens.to(self.qformer.dtype)
         return self.qformer.decoder_cross_attn.memory(states, states)
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """The decoder's input (B, L, D): token embeddings of (B, L), and nothing of an image."""
+        """The decoder's input (B, L, D): token embeddings of (B, L), without image."""
         return self.qformer.token_dropout(self.get_input_embeddings()(input_ids))
 
     def decode(
@@ -154,14 +153,14 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> BaseModelOutputWithPast:
-        """The decoder's output, whose `last_hidden_state` is (B, L, D) behind its last norm.
+        """The decoder's output; `last_hidden_state` (B, L, D) is after its last norm.
 
         Args:
             inputs_embeds: (B, L, D) from `embed`.
-            attention_mask: (B, past + L) 1 at tokens, 0 at padding on either side. Positions
-                count tokens only, so that padding moves nothing. None: no padding.
-            position_ids: (B, L) in place of those.
-            cache: keys and values of the tokens before.
+            attention_mask: (B, past + L) 1 at tokens, 0 at padding on either side. Position ids
+                count tokens only, so padding changes nothing. None: no padding.
+            position_ids: (B, L) instead of those.
+            cache: KV cache of the preceding tokens.
         """
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             counted = attention_mask.long().cumsum(dim=-1) - 1
@@ -177,11 +176,12 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
 
     def read(self, hidden: Tensor, image_memory: Tensor) -> Tensor:
-        """What the language-model head is given (B, L, D): hidden states with what they read.
+        """Input of the language-model head (B, L, D): hidden states after cross-attention to the
+        image.
 
         Args:
             hidden: (B, L, D), the `last_hidden_state` of `decode`.
-            image_memory: (B, 2, H, Q, D / H), one image a row.
+            image_memory: (B, 2, H, Q, D / H), one image per row.
 
         Raises:
             ValueError: there is not one image for each row.
@@ -207,23 +207,23 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: int | Tensor | None = None,
     ) -> QVisionOutput | tuple[Any, ...]:
-        """Logits, and the loss where labels are given. Arguments that are not here are refused.
+        """Logits, and the loss if labels are given.
 
         Args:
-            input_ids: (B, L); those after the cached ones where a cache is given.
+            input_ids: (B, L); with a cache, only those after the cached ones.
             attention_mask, position_ids: as in `decode`.
-            pixel_values: (B, 3, height, width), one image a row; or
+            pixel_values: (B, 3, height, width), one image per row; or
             visual_tokens: (B, Q, D) from `encode_images`; or
             image_memory: (B, 2, H, Q, D / H) from the method of that name.
-            inputs_embeds: (B, L, D) from `embed`, in place of `input_ids`.
-            cache: the decoder's; `past_key_values` is its name before transformers 5.24, and either
-                name serves with every version.
-            labels: (B, L), -100 where nothing is learnt; shifted here.
-            output_attentions: asks for `text_attention` and `query_attentions`, and for the
-                decoder's own where its attention is eager.
+            inputs_embeds: (B, L, D) from `embed`, instead of `input_ids`.
+            cache: the decoder's KV cache; also as `past_key_values`, its name before transformers
+                5.24.
+            labels: (B, L), -100 at positions without loss; shifted here.
+            output_attentions: return `text_attention` and `query_attentions`, and the decoder's own
+                if its attention is eager.
             return_dict: False returns a tuple.
             logits_to_keep: last positions to give logits of, or their indices; 0: all.
-            num_items_in_batch: what the loss is divided by, in place of the supervised tokens.
+            num_items_in_batch: divisor of the loss, instead of the number of supervised tokens.
 
         Raises:
             ValueError: not one of ids and embeddings, not exactly one form of the images, two
@@ -294,10 +294,10 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         visual_tokens: Tensor | None = None,
         **options: Any,
     ) -> Any:
-        """Tokens (B, L + new) that follow prompts, each with its image; see `GenerationMixin`.
+        """Tokens (B, L + new) generated after prompts, each with its image; see `GenerationMixin`.
 
-        Without a prompt every row begins with the bos token. The images are encoded once, not at
-        every token and not for every beam.
+        Without a prompt every row begins with the bos token. Images are encoded once, not per token
+        or beam.
 
         Args:
             inputs: (B, L) prompts, padded on the left; also as `input_ids`.

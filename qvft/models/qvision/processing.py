@@ -1,7 +1,7 @@
-"""QVision's processor: the tower's image processor and the decoder's tokenizer in one object.
+"""QVision processor: CLIP's image processor and the decoder's tokenizer in one object.
 
-It is transformers' `CLIPProcessor`, which takes any of both, so that a saved folder loads with
-`AutoProcessor.from_pretrained` everywhere. The image processors are those that need Pillow alone.
+It is transformers' `CLIPProcessor`, so that a saved folder loads with
+`AutoProcessor.from_pretrained`. The image processors need only Pillow.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def processor_from_components(
     vision_revision: str | None = None,
     decoder_revision: str | None = None,
 ) -> CLIPProcessor:
-    """The processor of a model that `from_components` makes of the same two.
+    """The processor of a model from `from_components`.
 
     Prompts are padded on the left, as generation needs them. GPT-Neo and GPT-2 have no padding
-    token; their end token stands in for it, so masks have to come from lengths.
+    token; their end token is used for it, so masks must come from lengths.
 
     Raises:
-        ModelError: the image processor or the tokenizer is not there, or the first is of a model
-            that is not among `IMAGE_PROCESSORS`.
+        ModelError: the image processor or the tokenizer is not found, or the former is not among
+            `IMAGE_PROCESSORS`.
     """
     kind = read_part(AutoConfig, vision, revision=vision_revision, trust_remote_code=False)
     if kind.model_type not in IMAGE_PROCESSORS:
@@ -51,7 +51,7 @@ def processor_from_components(
 
 
 def marked_tokenizer(location: str, *, revision: str | None = None, do: str | None = None) -> Any:
-    """The tokenizer of a folder or hub id with QVision's marks, padding on the left.
+    """The tokenizer of a folder or hub id with QVision's start and end tokens, padding on the left.
 
     Args:
         do: what to do where it is not there.
@@ -59,14 +59,13 @@ def marked_tokenizer(location: str, *, revision: str | None = None, do: str | No
     Raises:
         ModelError: it is not there.
     """
-    # As arguments, since what is set later is not saved. The marks are written out, and nothing
-    # else stands in front of a text.
+    # As arguments, since later changes are not saved.
     given = {"padding_side": "left", "add_bos_token": False, "trust_remote_code": False}
     return with_marks(read_part(AutoTokenizer, location, revision=revision, do=do, **given))
 
 
 def read_part(auto: Any, location: str, *, do: str | None = None, **options: Any) -> Any:
-    """What `auto.from_pretrained` gives.
+    """Result of `auto.from_pretrained`.
 
     Args:
         do: what to do where it gives nothing.
@@ -76,7 +75,7 @@ def read_part(auto: Any, location: str, *, do: str | None = None, **options: Any
     """
     try:
         return auto.from_pretrained(location, **options)
-    except Exception as error:  # damaged files make tokenizers raise nearly anything
+    except Exception as error:  # damaged tokenizer files can raise nearly anything
         reason = str(error).strip().split("\n")[0]
         expected = "a complete checkpoint"
         raise ModelError(reason, where=location, expected=expected, do=do) from error

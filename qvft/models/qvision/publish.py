@@ -1,4 +1,4 @@
-"""Writing QVision in the layout it was published in; `published.py` reads it."""
+"""Writes QVision in its published layout; `published.py` reads it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BLOCKS, FFN_FACTOR = 2, 4
 
 
 def require_publishable(config: QVisionConfig) -> None:
-    """Checks that the published layout, which names no geometry, can hold a model.
+    """Checks that a model fits the published layout, which stores no geometry.
 
     Raises:
-        ModelError: it cannot.
+        ModelError: it does not.
     """
     found = {
         "encoder": config.vision_config.model_type,
@@ -51,7 +51,7 @@ def write_bases(
     gpt_neo: str | None,
     tokenizer: str | None,
 ) -> None:
-    """Writes config.json, and `clip`, `gpt_neo` and `tokenizer`, so that nothing is asked of a hub.
+    """Writes config.json, and `clip`, `gpt_neo` and `tokenizer`, so that loading needs no hub.
 
     Args:
         gpt_neo: folder or hub id of the decoder's own configuration and tokenizer, without marks;
@@ -85,7 +85,7 @@ def write_bases(
 
 
 def _name_marks_as_before(path: Path) -> None:
-    """Names the marks so that every transformers reads them.
+    """Names the start and end tokens so that every version of transformers reads them.
 
     The original runs with transformers 4.56, which takes no list of `extra_special_tokens`;
     transformers 5 writes one, and reads `additional_special_tokens` too.

@@ -1,9 +1,9 @@
-"""QVision in the layout it was published in: three files of weights, whose bases lie elsewhere.
+"""Reads QVision's published layout: three weight files whose base models are stored elsewhere.
 
-`config.json` holds `PUBLISHED_FIELDS` and no `model_type`. The weights lie in `COMPONENTS`, some of
-them twice or three times under different names; `published_weights.py` reads them. CLIP and GPT-Neo
-(configuration, image processor, tokenizer) are taken from the folders `clip`, `gpt_neo` and
-`tokenizer` beside the weights, or else from the hub.
+`config.json` has `PUBLISHED_FIELDS` and no `model_type`. The weights are in the files of
+`COMPONENTS`, some two or three times under different names; `published_weights.py` reads them. CLIP
+and GPT-Neo (configuration, image processor, tokenizer) come from the folders `clip`, `gpt_neo` and
+`tokenizer` next to the weights, or else from the hub.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ COMPONENTS = ("encoder", "decoder", "gpt_decoder")
 CLIP, GPT_NEO = "openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG"
 BESIDE = "put it into a folder clip, gpt_neo or tokenizer beside the weights"
 PUBLISHED_NEW_TOKENS = 30
-"""Steps that the published generation takes at most."""
+"""Maximum number of new tokens of the published generation."""
 HEADS = 8
-"""Of every attention of the Q-Former; the layout does not say it."""
+"""Attention heads of the Q-Former, which the layout does not store."""
 
 
 def is_published(location: str, revision: str | None = None) -> bool:
-    """Whether a folder or hub id has the published layout, as far as its config.json says."""
+    """Whether a folder or hub id has the published layout, by its config.json."""
     return _read_fields(location, revision) is not None
 
 
@@ -41,7 +41,7 @@ def published_config(location: str, revision: str | None = None) -> QVisionConfi
     """The whole geometry of a published checkpoint.
 
     Raises:
-        ModelError: CLIP or GPT-Neo is not to be had, or does not fit what config.json says.
+        ModelError: CLIP or GPT-Neo is not found, or does not fit config.json.
     """
     fields = _read_fields(location, revision)
     assert fields is not None, "is_published says so"
@@ -75,10 +75,10 @@ def published_config(location: str, revision: str | None = None) -> QVisionConfi
 
 
 def published_tokenizer(location: str, revision: str | None = None) -> Any:
-    """The tokenizer with its two marks, padding on the left.
+    """The tokenizer with its start and end tokens, padding on the left.
 
     Raises:
-        ModelError: it is not to be had.
+        ModelError: it is not found.
     """
     place = tokenizer_place(location, revision) or gpt_neo_place(location, revision)
     return marked_tokenizer(place, do=BESIDE)
@@ -88,29 +88,29 @@ def published_processor(location: str, revision: str | None = None) -> CLIPProce
     """CLIP's image processor and the tokenizer in one.
 
     Raises:
-        ModelError: one of them is not to be had.
+        ModelError: one of them is not found.
     """
     images = read_part(CLIPImageProcessorPil, clip_place(location, revision), do=BESIDE)
     return CLIPProcessor(images, published_tokenizer(location, revision))
 
 
 def clip_place(location: str, revision: str | None = None) -> str:
-    """Folder or hub id that holds the configuration and the image processor of CLIP."""
+    """Folder or hub id with the configuration and the image processor of CLIP."""
     return _beside(location, revision, "clip/config.json") or CLIP
 
 
 def gpt_neo_place(location: str, revision: str | None = None) -> str:
-    """Folder or hub id that holds the configuration and the tokenizer (no marks) of GPT-Neo."""
+    """Folder or hub id with the configuration and the tokenizer (no marks) of GPT-Neo."""
     return _beside(location, revision, "gpt_neo/config.json") or GPT_NEO
 
 
 def tokenizer_place(location: str, revision: str | None = None) -> str | None:
-    """Folder of the tokenizer with its marks; None where it has to be made of GPT-Neo's."""
+    """Folder of the tokenizer with its marks; None if it must be made from GPT-Neo's."""
     return _beside(location, revision, "tokenizer/tokenizer.json")
 
 
 def published_files(location: str, revision: str | None = None) -> dict[str, Path]:
-    """The weight file of each component; those of a hub id are fetched first.
+    """The weight file of each component; downloads those of a hub id.
 
     Raises:
         ModelError: one is not there.
@@ -119,7 +119,7 @@ def published_files(location: str, revision: str | None = None) -> dict[str, Pat
 
 
 def published_file(location: str, component: str, revision: str | None = None) -> Path:
-    """The weight file of one component; that of a hub id is fetched first.
+    """The weight file of one component; downloads that of a hub id.
 
     Raises:
         ModelError: it is not there.
@@ -135,7 +135,7 @@ def published_file(location: str, component: str, revision: str | None = None) -
 
 
 def _read_fields(location: str, revision: str | None) -> dict[str, int] | None:
-    """The fields of a config.json in the published layout; None where it is another or none."""
+    """Fields of a config.json in the published layout; None for another layout or no file."""
     path = _found(location, revision, "config.json")
     if path is None:
         return None
@@ -151,7 +151,7 @@ def _read_fields(location: str, revision: str | None) -> dict[str, int] | None:
 
 
 def _found(location: str, revision: str | None, name: str) -> Path | None:
-    """A file of a folder or a hub id; None where there is none."""
+    """A file of a folder or a hub id; None if missing."""
     if Path(location).is_dir():
         path = Path(location) / name
         return path if path.is_file() else None
@@ -163,7 +163,7 @@ def _found(location: str, revision: str | None, name: str) -> Path | None:
 
 
 def _beside(location: str, revision: str | None, file: str) -> str | None:
-    """The folder of a file in a folder beside the weights; None where there is no such file."""
+    """Folder of a file in a subfolder next to the weights; None if missing."""
     folder = Path(location)
     if not folder.is_dir():
         try:

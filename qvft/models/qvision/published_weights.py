@@ -1,4 +1,4 @@
-"""The weights of a QVision in its published layout: the whole model, or one component alone."""
+"""Weights of QVision's published layout: the whole model, or one component."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_published(
 
 
 def load_component(location: str, name: str, *, revision: str | None = None) -> nn.Module:
-    """One component of a published checkpoint, of whose weights no other file is read.
+    """Loads one component of a published checkpoint, from its own file only.
 
     Args:
         location: folder or hub id in the published layout.
@@ -48,7 +48,7 @@ def load_component(location: str, name: str, *, revision: str | None = None) -> 
             `gpt_decoder`: the `GPTNeoForCausalLM` alone.
 
     Returns:
-        The module in evaluation mode, in the type it is stored in.
+        The module in evaluation mode, in its stored dtype.
 
     Raises:
         ModelError: there is no such component, or as `read_published`.
@@ -67,7 +67,7 @@ def load_component(location: str, name: str, *, revision: str | None = None) -> 
 
 
 def _empty(component: str, config: QVisionConfig) -> tuple[nn.Module, str]:
-    """A component to be filled, and where it stands in a whole model."""
+    """An uninitialised component, and its path in a whole model."""
     if component == "encoder":
         return QVisionEncoder(config), "vision_model."
     if component == "gpt_decoder":
@@ -78,7 +78,7 @@ def _empty(component: str, config: QVisionConfig) -> tuple[nn.Module, str]:
 
 
 def published_keys(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Of each component's file the keys, and the model's name of what stands there.
+    """Keys of each component's file, with the model's name of each weight.
 
     Args:
         names: of all weights of a model, tied ones too.

@@ -1,6 +1,6 @@
-"""QVision's Q-Former: query tokens gather the image, and the text, decoded, reads it from them.
+"""QVision's Q-Former: queries attend to the image; the decoded text attends to the queries.
 
-Modules have the names of the published checkpoint, so that its keys are theirs.
+Module names are those of the published checkpoint.
 
 Shape letters: I images, B rows, L positions, P patches, Q visual tokens (the context token and the
 query tokens), D width, H heads.
@@ -31,7 +31,7 @@ READING_NORM_EPS = 1e-5
 
 
 class QVisionAttention(nn.Module):
-    """Multi-head attention whose keys and values can be computed once and used often.
+    """Multi-head attention whose keys and values can be computed once and reused.
 
     Weights are named and stacked as those of `nn.MultiheadAttention`: query, key and value in
     thirds of `in_proj_weight` (3 D, D) and `in_proj_bias` (3 D,).
@@ -54,8 +54,9 @@ class QVisionAttention(nn.Module):
     def forward(
         self, hidden: Tensor, memory: Tensor, *, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """What each position of `hidden` (B, L, D) reads from `memory`: (B, L, D), and (B, H, L, S)
-        how it weighs it where that is asked for."""
+        """Output of attention from `hidden` (B, L, D) to `memory`: (B, L, D), and weights (B, H, L,
+        S) on request.
+        """
         query = self._projected(0, hidden)
         keys, values = memory.unbind(dim=1)
         weights = None
@@ -89,10 +90,10 @@ def _feed_forward(config: QVisionConfig) -> nn.Sequential:
 
 
 class QVisionQFormer(nn.Module):
-    """All that stands between patch features and language-model head beside the decoder.
+    """Everything between patch features and language-model head except the decoder.
 
-    Each block is self-attention, feed-forward, cross-attention to the patches, feed-forward; each
-    of these has its own norm in front and is added to what it read.
+    Each block is self-attention, feed-forward, cross-attention to the patches, feed-forward;
+    pre-norm, with residual connections.
     """
 
     def __init__(self, config: QVisionConfig) -> None:
@@ -126,13 +127,13 @@ class QVisionQFormer(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Visual tokens (I, Q, D) of patch features (I, P, D), the context token first.
 
-        Keys and values of the features are projected once for all blocks. The second value holds
-        (I, H, Q, P) for each block where attentions are asked for.
+        Keys and values of the features are projected once for all blocks. The second output is (I,
+        H, Q, P) per block if attentions are requested.
         """
         keys, values = self.key_proj(features), self.value_proj(features)
         states = torch.cat([self.img_context, self.query_tokens], dim=1)
         if self.query_proj.weight.requires_grad and torch.is_grad_enabled():
-            # Processes that train together need a gradient of every trained weight: here it is 0.
+            # DDP needs a gradient of every trained weight: here it is 0.
             states = states + 0.0 * (self.query_proj.weight.sum() + self.query_proj.bias.sum())
         states = states.expand(len(features), -1, -1)
         looks = []
@@ -155,13 +156,14 @@ class QVisionQFormer(nn.Module):
     def read(
         self, hidden: Tensor, memory: Tensor, *, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Hidden states (B, L, D) with what they read of their image, for the language-model head.
+        """Hidden states (B, L, D) after cross-attention to their image, for the language-model
+        head.
 
         Args:
             memory: (B, 2, H, Q, D / H) from `decoder_cross_attn.memory`.
 
         Returns:
-            (B, L, D), and (B, H, L, Q) from where if attentions are asked for.
+            (B, L, D), and attention weights (B, H, L, Q) if requested.
         """
         read, weights = self.decoder_cross_attn(
             self.decoder_cross_attn_norm(hidden), memory, output_attentions=output_attentions

@@ -1,4 +1,4 @@
-"""Where transformers' Auto classes learn of QVision."""
+"""Registers QVision with transformers' Auto classes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 
 AUTO_MODELS = (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText)
-"""The Auto classes that give a `QVisionForConditionalGeneration`."""
+"""Auto classes that `QVisionForConditionalGeneration` is registered with."""
 
 
 def register() -> None:
-    """Makes `AutoConfig` and `AUTO_MODELS` know `model_type` qvision in this process."""
+    """Registers `model_type` qvision with `AutoConfig` and `AUTO_MODELS` in this process."""
     AutoConfig.register(QVisionConfig.model_type, QVisionConfig, exist_ok=True)
     for auto in AUTO_MODELS:
         auto.register(QVisionConfig, QVisionForConditionalGeneration, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The two tokens between which QVision's texts stand."""
+"""Start and end tokens of QVision's texts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ START, END = "<START>", "<END>"
 
 
 def add_marks(tokenizer: Any) -> Any:
-    """A tokenizer with `<START>` and `<END>` behind its own tokens, where it lacks them.
+    """Adds `<START>` and `<END>` to a tokenizer, if missing.
 
-    Where it has no padding token, what ends its texts pads them, so that masks have to come from
-    lengths. The tokenizer is changed in place.
+    Without a padding token the end token is used for padding, so masks must come from lengths. The
+    tokenizer is changed in place.
     """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

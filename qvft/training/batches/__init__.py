@@ -1,1 +1,1 @@
-"""Which rows a step sees, and in which order."""
+"""Batch samplers: order of rows, token budget, padding, streaming."""

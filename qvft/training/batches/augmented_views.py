@@ -1,4 +1,4 @@
-"""Which view of an image an epoch shows."""
+"""Which augmented view of an image an epoch uses."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from qvft.data.rows import FILLER
 
 @dataclass(frozen=True)
 class ViewDraw:
-    """Draws an image's view for each epoch.
+    """Draws an image's augmented view for each epoch.
 
-    In every `count` + 1 epochs an image is seen once as it is and once in each of its views, in a
-    random order of its own. The draw follows from seed, epoch and image alone.
+    In every `count` + 1 epochs an image is used once without augmentation and once in each of its
+    views, in a random order per image. The draw depends only on seed, epoch and image.
 
     Attributes:
-        count: augmented views of an image.
-        seed: of the order.
+        count: augmented views per image.
+        seed: seed of the order.
     """
 
     count: int
     seed: int
 
     def __call__(self, epoch: int, image: str) -> int:
-        """The view of an image, by its sample's id, in an epoch; 0 is the image as it is."""
+        """The view of an image, by its sample's id, in an epoch; 0 is the unaugmented image."""
         cycle, place = divmod(epoch, self.count + 1)
 
         def chance(view: int) -> bytes:
@@ -38,21 +38,21 @@ class ViewDraw:
 
 
 class EpochNumbers(Sampler[Any]):
-    """The rows of another sampler numbered through all epochs, epoch * rows + row.
+    """A sampler's rows numbered through all epochs: epoch * rows + row.
 
-    Workers of a data loader outlive an epoch and are told numbers only; `RowDataset` reads both
-    row and epoch from these.
+    DataLoader workers outlive an epoch and receive numbers only; `RowDataset` reads row and epoch
+    from them.
 
     Args:
-        rows: gives rows, or lists of them, and takes `set_epoch`.
-        count: of all rows.
+        rows: sampler of rows or of lists of rows, with `set_epoch`.
+        count: number of rows.
     """
 
     def __init__(self, rows: Any, count: int) -> None:
         self._rows, self._count, self._epoch = rows, count, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that comes next."""
+        """Sets the next epoch."""
         self._epoch = epoch
         self._rows.set_epoch(epoch)
 

@@ -1,4 +1,4 @@
-"""From a phase's settings to its batches: by tokens, or streamed."""
+"""Builds the dataset and batch sampler of a phase: token budget, or streamed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def token_batches(
     seed: int,
     phase: str,
 ) -> TokenBatchSampler | None:
-    """What `train.batch_tokens` asks for; None where batches are counted in texts.
+    """The token-budget batch sampler of `train.batch_tokens`; None if batch size is in texts.
 
     Args:
-        train: the settings that hold in the phase.
-        rows: what it trains on; without any there are no batches.
-        template: as training has it.
-        shares: rows of an image begin alike for the decoder.
+        train: the phase's settings.
+        rows: training rows; None if there are none.
+        template: the training prompt template.
+        shares: whether rows of an image share a prompt prefix in the decoder.
         seed: of the order.
         phase: its name, for the log.
 
@@ -66,7 +66,7 @@ def token_batches(
 
 
 def view_draw(recipe: Recipe) -> ViewDraw | None:
-    """What chooses a training image's view in each epoch; None where images have no views."""
+    """The draw of a training image's view per epoch; None without augmentation."""
     views = recipe.data.augmentations_per_image
     return ViewDraw(views, recipe.run.seed) if views else None
 
@@ -74,7 +74,7 @@ def view_draw(recipe: Recipe) -> ViewDraw | None:
 def streamed_batches(
     stream: Stream, recipe: Recipe, train: Train, collator: Collator, *, views: ViewDraw | None
 ) -> StreamedBatches:
-    """This process's batches of a phase."""
+    """Batch sampler of a phase's stream on this process."""
     source = recipe.data.train
     assert source is not None, "what is streamed is named"
     return StreamedBatches(

@@ -1,4 +1,4 @@
-"""The workers of a data loader: what they draw from, and which signals reach them."""
+"""DataLoader workers: seeds and signal handling."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from torch.utils.data import DataLoader
 
 
 def with_own_seeds(loader: DataLoader) -> DataLoader:
-    """The loader, drawing seeds for workers, which need none, from a generator of its own.
+    """The DataLoader with worker seeds drawn from its own generator.
 
-    One that keeps its workers draws when it is first iterated over, and a resumed run iterates for
-    the first time later than one that was never stopped: their dropout would differ.
+    A loader with persistent workers draws seeds at its first iteration. A resumed run iterates for
+    the first time later than an uninterrupted one, so drawing from the global generator would
+    change its dropout.
 
-    Its workers are deaf to SIGTERM: whoever stops a job often sends it to all of its processes, and
-    without its workers the main one could not end the step it is in. They hear it when the main
-    process leaves, which ends them by it and waits until they are gone.
+    Workers ignore SIGTERM: schedulers often send it to all processes of a job, and the main process
+    needs its workers to finish the current step. When the main process exits, it terminates them
+    and waits for them.
     """
-    inner = getattr(loader, "base_dataloader", loader)  # accelerate's have torch's inside
+    inner = getattr(loader, "base_dataloader", loader)  # accelerate's loaders wrap torch's
     if inner.generator is None:
         inner.generator = torch.Generator()
     inner.worker_init_fn = partial(_deaf_to_sigterm, _leaving(), inner.worker_init_fn)
@@ -34,19 +35,19 @@ def with_own_seeds(loader: DataLoader) -> DataLoader:
 
 @cache
 def _leaving() -> Any:
-    """Whether this process is about to end, a number that its workers see change."""
+    """Whether this process is about to exit: a number that its workers see change."""
     leaving = RawValue("b", 0)
-    # Before `multiprocessing` ends what is left: what is registered later is called first.
+    # Runs before `multiprocessing` terminates children: handlers registered later run first.
     atexit.register(setattr, leaving, "value", 1)
     return leaving
 
 
 def _deaf_to_sigterm(leaving: Any, then: Callable[[int], None] | None, worker: int) -> None:
-    """Begins a worker; one whose main process is gone ends by itself."""
+    """Starts a worker that ignores SIGTERM; it exits by itself if its main process is gone."""
 
     def heard(number: int, frame: FrameType | None) -> None:
         if leaving.value:
-            os._exit(0)  # torch takes any other end for a failure
+            os._exit(0)  # torch treats any other exit as a failure
 
     signal.signal(signal.SIGTERM, heard)
     if then is not None:

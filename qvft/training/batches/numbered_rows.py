@@ -1,4 +1,4 @@
-"""Rows by number, and which epoch it is that orders them."""
+"""Dataset of rows by index, and the epoch number for samplers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from qvft.training.batches.augmented_views import ViewDraw
 
 
 class RowDataset(Dataset):
-    """Numbered rows: item e * rows + i is (i, row i as epoch e sees it), so that a batch can name
-    its rows.
+    """Dataset of numbered rows: item e * rows + i is (i, row i as epoch e sees it), so that a batch
+    can name its rows.
 
-    `FILLER` is a row of no text; the first stands for it.
+    `FILLER` is a padding row without text; it uses the first row's image.
 
     Args:
         rows: of a split.
-        views: draws the view of a row's image; None: it is seen as it is in every epoch.
+        views: draws the view of a row's image; None: no augmentation.
     """
 
     def __init__(self, rows: Sequence[Row], views: ViewDraw | None = None) -> None:
@@ -41,20 +41,20 @@ class RowDataset(Dataset):
 
 
 class EpochOrder(TrainerCallback):
-    """Tells what orders the rows which epoch begins.
+    """Callback that sets the epoch of the sampler or dataset that orders the rows.
 
-    transformers and accelerate reach a sampler through some of their wrappers only: not in one of
-    several processes that goes on in the middle of an epoch.
+    transformers and accelerate reach a sampler only through some of their wrappers: not in a
+    distributed run that resumes in the middle of an epoch.
 
     Args:
-        order: finds it, with `set_epoch`; None where nothing is ordered yet.
+        order: returns the object with `set_epoch`; None if there is none yet.
     """
 
     def __init__(self, order: Callable[[], Any]) -> None:
         self.order = order
 
     def on_epoch_begin(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
-        """`state.epoch` is what has been trained so far, in epochs."""
+        """Sets the epoch; `state.epoch` is the number of epochs trained so far."""
         order = self.order()
         if order is not None:
             order.set_epoch(int(state.epoch))

@@ -1,6 +1,6 @@
-"""An epoch whose rows do not come out even among the processes is filled up with rows of no text.
+"""Pads an epoch with rows without loss until it divides evenly among processes.
 
-Accelerate fills up too, but with rows from the epoch's beginning, from which would be learnt twice.
+Accelerate pads with repeated rows from the start of the epoch, which would be trained on twice.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from qvft.data.rows import FILLER
 
 
 class Filled(Sampler[int]):
-    """A sampler's order, then `FILLER` until the length is a multiple of what a step takes.
+    """Appends `FILLER` to a sampler's order until its length is a multiple of the global batch
+    size.
 
-    So N processes with batches of B see, batch by batch, what one process with batches of N x B
-    sees: those that are left over stand in the last batch, among fillers that count nothing.
+    So N processes with batch size B see, batch by batch, what one process with batch size N x B
+    sees; the last batch is padded with fillers without loss.
 
     Args:
-        order: sized, with `set_epoch`.
-        multiple: batch size times processes.
+        order: a sized sampler with `set_epoch`.
+        multiple: batch size times number of processes.
     """
 
     def __init__(self, order: Any, *, multiple: int) -> None:

@@ -1,4 +1,4 @@
-"""The order of rows in an epoch.
+"""Row sampler: shuffles rows per epoch, grouped by image.
 
 Shape letters: N rows, I images, G groups.
 """
@@ -15,16 +15,16 @@ INT64_MIN = -(2**63)
 
 
 class GroupedSampler(Sampler[int]):
-    """A random order in which rows of one image stand together in groups.
+    """Shuffles rows so that rows of one image stay together in groups.
 
     Each epoch shuffles the rows within an image, cuts them into groups and shuffles the groups;
-    `group_size` 1 is a plain shuffle. The order follows from seed and epoch alone, so that a
-    resumed run goes on where it was.
+    `group_size` 1 is a plain shuffle. The order depends only on seed and epoch, so that a resumed
+    run continues exactly.
 
     Args:
-        sample_ids: the image of each row.
-        group_size: rows of an image that stay together.
-        seed: of the order.
+        sample_ids: sample id of each row.
+        group_size: rows of an image that are kept together.
+        seed: seed of the order.
     """
 
     def __init__(self, sample_ids: Sequence[str], *, group_size: int, seed: int) -> None:
@@ -32,7 +32,7 @@ class GroupedSampler(Sampler[int]):
         self._group_size, self._seed, self._epoch = group_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order comes next."""
+        """Sets the next epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -46,11 +46,11 @@ class GroupedSampler(Sampler[int]):
 
 
 class Images:
-    """Rows by image, to be shuffled and cut into groups anew each epoch.
+    """Rows by image, shuffled and split into groups anew for each epoch.
 
     Attributes:
-        rows: (N,) row numbers, image after image in the order in which the images first come.
-        starts, counts: (I,) where each image's rows begin in `rows`, and how many they are.
+        rows: (N,) row numbers, grouped by image in order of first appearance.
+        starts, counts: (I,) start of each image's rows in `rows`, and their number.
     """
 
     def __init__(self, sample_ids: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ class Images:
     def groups(
         self, size: int, generator: torch.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Shuffled rows (N,), and where each group begins and how many it has, (G,) both."""
+        """Shuffled rows (N,), and start and size of each group, (G,) both."""
         rows = self._shuffled(generator)
         cut = -(-self.counts // size)
         image = np.repeat(np.arange(len(cut)), cut)
@@ -72,10 +72,10 @@ class Images:
         return rows, starts, np.minimum(size, self.counts[image] - place * size)
 
     def _shuffled(self, generator: torch.Generator) -> np.ndarray:
-        """The rows, each image's in the order that `torch.randperm` would give them in turn.
+        """The rows, each image's rows permuted as `torch.randperm` would.
 
-        That is a Fisher-Yates shuffle: place i of n changes with place i + draw % (n - i), one
-        draw of 32 bits for each place but the last. All images take their i-th step at once.
+        A Fisher-Yates shuffle: position i of n is swapped with position i + draw % (n - i), one
+        32-bit draw per position except the last. Vectorised over images.
 
         Source: aten/src/ATen/native/TensorFactories.cpp, `randperm_cpu`; a test holds it.
         """
@@ -94,24 +94,24 @@ class Images:
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """The random numbers of an epoch."""
+    """Random generator of an epoch."""
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
 def spans(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The numbers from each start on, as many as its size says, one span behind the other."""
+    """Concatenated ranges: from each start, as many numbers as its size."""
     ends = np.cumsum(sizes)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
 
 
 def _draws(count: int, generator: torch.Generator) -> np.ndarray:
-    """The next numbers of 32 bits, as int64; the generator gives 64 bits as two of these."""
+    """The next 32-bit random numbers, as int64; the generator gives 64 bits for two of them."""
     pairs = torch.empty(count // 2, dtype=torch.int64)
     pairs.random_(INT64_MIN, None, generator=generator)
     halves = pairs.numpy().view(np.uint64)
     both = np.stack([halves >> np.uint64(32), halves & np.uint64(0xFFFFFFFF)], axis=1)
     draws = both.reshape(-1).astype(np.int64)
     if count % 2:
-        # The last draw of all chooses between two places, as that of a permutation of two does.
+        # The last draw chooses between two positions, as in a permutation of two.
         draws = np.append(draws, int(torch.randperm(2, generator=generator)[0]))
     return draws

@@ -21,25 +21,25 @@ from qvft.training.batches.augmented_views import ViewDraw
 
 logger = get_logger("qvft.data")
 NAMED = 100
-"""Records left out that are logged one by one; then every thousandth."""
+"""Number of skipped records that are logged one by one; after that, every thousandth."""
 
 
 class StreamedBatches(Sampler[list[tuple[int, Row]]]):
-    """One process's batches of numbered rows, the same from the beginning each time.
+    """Batches of numbered rows of one process, in the same order from the start each time.
 
-    They are read in the main process: records of tar shards hold places of images, which workers
-    read and decode. So the order depends neither on workers nor on where a run was stopped, and
-    batches that it has had are passed over without an image being decoded.
+    Records are read in the main process; they hold the positions of images, which workers read and
+    decode. So the order depends neither on workers nor on where a run was interrupted, and a
+    resumed run skips past batches without decoding images.
 
     Args:
-        stream: the data.
-        batch_size: rows a batch.
-        group_size: rows of a sample that stay together.
-        buffer: groups that the next is drawn from.
-        seed: of all order.
-        rank, world: which part of each pass.
-        texts: which of a sample's texts.
-        on_bad: whether a broken record or image stops training or is left out.
+        stream: the streaming dataset.
+        batch_size: rows per batch.
+        group_size: rows of a sample that are kept together.
+        buffer: size of the shuffle buffer, in groups.
+        seed: seed of the shuffle.
+        rank, world: rank and number of processes, which divide each pass.
+        texts: which texts of a sample to use.
+        on_bad: whether a broken record or image stops training or is skipped.
         check: raises the `ImageError` of an image that does not decode.
         views: draws the view of a row's image.
     """
@@ -67,7 +67,7 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
         self._on_bad, self._views = on_bad, views
 
     def keep(self, rows: int) -> None:
-        """Remembers this many rows behind the newest: those of batches on their way."""
+        """Sets how many rows behind the newest are kept: those of batches in flight."""
         self.rows.most = rows
 
     def __iter__(self) -> Iterator[list[tuple[int, Row]]]:
@@ -80,7 +80,7 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
                 batch = []
 
     def judge(self, row_index: Tensor) -> None:
-        """Looks at what a batch says of its rows' images.
+        """Checks what a batch reports of its rows' images.
 
         Raises:
             ImageError: one did not decode, and `on_bad` is `error`.
@@ -92,8 +92,10 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
                 self.check(source)
             except ImageError as error:
                 self._leave_out(error)
-            else:  # a file system that failed for a moment
-                self._leave_out(ImageError("decodes now, but did not before", where=source.name))
+            else:  # a temporary failure of the file system
+                self._leave_out(
+                    ImageError("decodes now, but did not decode before", where=source.name)
+                )
 
     def _endless(self) -> Iterator[Row]:
         for number in count():
@@ -110,7 +112,7 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
                 )
 
     def _one_pass(self, number: int) -> Iterator[Row]:
-        # A string's digest seeds it, which is the same everywhere.
+        # Seeded by a string's digest, which is the same on every machine.
         rng = Random(f"{self._seed} {number} {self._rank} {self._world}")
         for group in buffered(self._groups(number, rng), self._buffer, rng):
             for row in group:
@@ -129,15 +131,13 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
             raise error
         self.left_out += 1
         if self.left_out <= NAMED or not self.left_out % 1000:
-            logger.warning(
-                "left out, %d so far (data.on_bad_image: skip): %s", self.left_out, error
-            )
+            logger.warning("skipped, %d so far (data.on_bad_image: skip): %s", self.left_out, error)
 
 
 class RecentRows(Dataset):
-    """The rows of the batches on their way, by number, as the Trainer asks for them again.
+    """Rows of the batches in flight, by number, as the Trainer asks for them again.
 
-    A row that was left out is asked for by its number below `FILLER`, and is a filler.
+    A skipped row has a number below `FILLER`, and is a filler.
     """
 
     def __init__(self) -> None:
@@ -154,14 +154,14 @@ class RecentRows(Dataset):
         return index, self._rows[index]
 
     def add(self, batch: list[tuple[int, Row]]) -> None:
-        """Takes a batch in and lets the oldest go."""
+        """Adds a batch and drops the oldest."""
         self._rows.update(batch)
         while len(self._rows) > max(self.most, len(batch)):
             del self._rows[next(iter(self._rows))]
 
 
 class Handed(Dataset):
-    """The data set of a loader whose batches hold the rows themselves."""
+    """Dataset of a DataLoader whose batches already hold the rows."""
 
     def __getitem__(self, item: tuple[int, Row]) -> tuple[int, Row]:
         return item

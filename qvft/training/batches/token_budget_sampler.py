@@ -1,4 +1,4 @@
-"""Batches up to a number of tokens, with as many tokens to learn in each.
+"""Batch sampler under a token budget: batches with equal numbers of supervised tokens.
 
 Shape letters: N rows, G groups, S batches of an epoch.
 """
@@ -17,32 +17,31 @@ from qvft.training.batches.sampler import Images, epoch_generator, spans
 
 
 class TokenBatchSampler(Sampler[list[int]]):
-    """An epoch's rows in batches of at most `budget` tokens that are alike.
+    """Batches of at most `budget` tokens, with similar numbers of supervised tokens.
 
-    Rows of an image stand together in groups, cut anew each epoch as `GroupedSampler` cuts them.
-    The number of batches is the same in every epoch, and known before the first: as few as keep
-    every batch within the budget, however the groups fall. Groups are then dealt to the batches
-    in rounds, the longest first, so that all batches have texts of all lengths; within a round,
-    the batch that has least to learn so far gets the group that teaches most. Every row comes once
-    an epoch. The batches follow from seed and epoch alone.
+    Rows of an image are kept together in groups, redrawn each epoch as in `GroupedSampler`. The
+    number of batches is the same in every epoch and known before the first: the fewest that keep
+    every batch within the budget for any grouping. Groups are assigned to batches in rounds,
+    longest first, so that all batches have texts of all lengths; within a round, the batch with the
+    fewest supervised tokens gets the group with the most. Every row is used once per epoch. The
+    batches depend only on seed and epoch.
 
-    Batch number i is process i % n's of n. Since the number of batches is a multiple of the
-    processes times the accumulated batches, all steps of an epoch have equally many.
+    Batch i goes to process i % n of n. The number of batches is a multiple of processes times
+    gradient accumulation steps, so all steps of an epoch have equally many batches.
 
     Args:
-        sample_ids: the image of each row.
-        tokens: lengths of the rows.
-        budget: tokens a batch has at most. Counted are those of every text, and those that the
-            rows of a group share once; a packed batch may come to fewer, where questions begin
-            with the same words.
-        group_size: rows of an image that stay together.
-        processes: between which batches are divided.
-        accumulation: batches of a process summed before a step.
-        seed: of the order.
+        sample_ids: sample id of each row.
+        tokens: token lengths of the rows.
+        budget: maximum tokens per batch. Tokens that the rows of a group share count once; a packed
+            batch may have fewer tokens, if questions begin with the same words.
+        group_size: rows of an image that are kept together.
+        processes: number of processes that batches are divided among.
+        accumulation: gradient accumulation steps.
+        seed: seed of the order.
 
     Raises:
-        RecipeError: a group alone is longer than the budget, or the rows are too few for every
-            process to have a batch.
+        RecipeError: a single group exceeds the budget, or there are too few rows to give every
+            process a batch.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class TokenBatchSampler(Sampler[list[int]]):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose batches come next."""
+        """Sets the next epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -85,7 +84,7 @@ class TokenBatchSampler(Sampler[list[int]]):
             yield rows[spans(starts[groups], sizes[groups])].tolist()
 
     def _longest_groups(self) -> np.ndarray:
-        """(G,) what each group may come to at most, the longest first.
+        """(G,) upper bound of the groups' lengths, longest first.
 
         An image's groups hold its longest rows at worst, all of them in each.
         """
@@ -113,8 +112,8 @@ def _require_room(longest: np.ndarray, budget: int) -> None:
 def _batch_count(
     longest: np.ndarray, total: int, *, budget: int, multiples: tuple[int, int]
 ) -> int:
-    """The least number of batches that no deal can overfill, a multiple of the first of
-    `multiples` where there are groups enough, of the second otherwise.
+    """Smallest number of batches that no assignment can overfill, a multiple of the first of
+    `multiples` if there are groups enough, else of the second.
 
     A batch has one group of each round, so at most the longest of each: `longest[::S]` added up.
     That of a round is at most the mean of the round before, hence also `total / S` and the longest
@@ -145,7 +144,7 @@ def _batch_count(
 def _dealt(
     costs: np.ndarray, labels: np.ndarray, count: int, generator: torch.Generator
 ) -> Iterator[np.ndarray]:
-    """The groups of each batch; costs and labels are (G,), `count` is S, at most G."""
+    """Groups of each batch; costs and labels are (G,), `count` is S, at most G."""
 
     def shuffled(length: int) -> np.ndarray:
         return torch.randperm(length, generator=generator).numpy()

@@ -1,1 +1,1 @@
-"""What several processes share of a model and of a step."""
+"""Distributed training: FSDP, gradient synchronisation, global batch size."""

@@ -1,13 +1,12 @@
-"""FSDP: each process holds a part of every weight, frozen or trained, and of AdamW's moments.
+"""FSDP: shards weights, frozen and trained, and AdamW's state across processes.
 
-The launcher says that weights are to be sharded (`accelerate launch --use_fsdp --fsdp_version 2`);
-how is decided here, since Accelerate's way is made for models that are trained whole: it would wrap
-the objective by class names and expect one type of weight. Torch's `fully_shard` wants one type
-only of those weights of a group that are trained, which are float32; frozen ones beside them may be
-bfloat16.
+The launcher turns it on (`accelerate launch --use_fsdp --fsdp_version 2`); how weights are sharded
+is decided here, since Accelerate expects fully trained models: it would wrap the objective by class
+names and require one dtype for all weights. Torch's `fully_shard` requires one dtype per group only
+for trained weights, which are float32; frozen ones may be bfloat16.
 
-A checkpoint does not show that a run was sharded: weights and optimizer are gathered, so that it
-goes on under any number of processes, sharded or not.
+Checkpoints hold full weights and optimizer state, so a run resumes under any number of processes,
+sharded or not.
 """
 
 from __future__ import annotations
@@ -35,13 +34,12 @@ _TAKEN = "QVFT_SHARDS_WEIGHTS"
 
 
 def asked_to_shard() -> bool:
-    """Whether the launcher asks for FSDP; from then on Accelerate and transformers do not see it.
+    """Whether the launcher enables FSDP; afterwards hides this from Accelerate and transformers.
 
-    They would wrap the model their own way.
+    They would wrap the model themselves.
 
     Raises:
-        RecipeError: it asks for the first version of FSDP, or for weights that rest in the CPU's
-            memory.
+        RecipeError: it asks for FSDP 1, or for CPU offload of weights.
     """
     if not _is_set(_ASKED):
         return _is_set(_TAKEN)
@@ -54,7 +52,7 @@ def asked_to_shard() -> bool:
         )
     if _is_set("FSDP_OFFLOAD_PARAMS"):
         raise RecipeError(
-            "asks to keep weights in the CPU's memory",
+            "asks for CPU offload of weights",
             where="accelerate launch",
             expected="fsdp_offload_params: false",
             do="add processes, or quantise the decoder and use DDP",
@@ -65,19 +63,18 @@ def asked_to_shard() -> bool:
 
 
 def shard(objective: nn.Module, model: PreTrainedModel, family: Family) -> None:
-    """Cuts all weights of an objective into equal parts, one a process, in place.
+    """Shards all weights of an objective across processes, in place.
 
-    A block of the decoder or of the ViT is gathered while it computes; all else (embeddings,
-    Q-Former, projection, heads), which is needed all the way, for a whole pass, forward or
-    backward. A ViT whose weights were let go has nothing to cut.
+    Each decoder or ViT block is gathered while it computes; the rest (embeddings, Q-Former,
+    projection, heads) for a whole forward or backward pass. An unloaded ViT has nothing to shard.
 
-    What is trained may change afterwards, in `requires_grad`, not in type.
+    `requires_grad` may change afterwards, dtypes may not.
 
     Args:
-        objective: the module whose `forward` is a step.
-        model: in it, with LoRA layers; weights that are trained at any time are float32.
+        objective: the module whose `forward` computes the losses of a step.
+        model: the model in it, with LoRA layers; weights trained in any phase are float32.
     """
-    # A block returns a view of what it computed, which nothing changes in place.
+    # A block returns a view of its output, which nothing changes in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     place = processes().device
     mesh = init_device_mesh(place.type, (dist.get_world_size(),))
@@ -86,14 +83,16 @@ def shard(objective: nn.Module, model: PreTrainedModel, family: Family) -> None:
     ignored |= hold_numbers(objective, mesh)
     for block in _blocks(model, family):
         fully_shard(block, mesh=mesh, ignored_params=ignored)
-    # Cut again after each forward pass, the last of an evaluation too: whoever looks at the weights
-    # between two steps must find parts.
+    # Reshard after each forward pass, also the last of an evaluation: between two steps weights
+    # must be sharded.
     fully_shard(objective, mesh=mesh, ignored_params=ignored, reshard_after_forward=True)
     accept_whole_states(objective)
 
 
 def without_autocast(objective: nn.Module) -> nn.Module:
-    """The objective without what the Trainer of an earlier phase has put around its `forward`."""
+    """The objective without the autocast wrapper that the Trainer of an earlier phase put around
+    its `forward`.
+    """
     return extract_model_from_parallel(objective, keep_fp32_wrapper=False)
 
 
@@ -105,14 +104,14 @@ def _blocks(model: PreTrainedModel, family: Family) -> list[nn.Module]:
         if isinstance(one, nn.ModuleList)
     ]
     blocks = [*decoder, *(block for one in lists for block in one)]
-    # Of a ViT that was let go no weight is left.
+    # An unloaded ViT has no weights left.
     return [one for one in blocks if all(p.is_contiguous() for p in one.parameters())]
 
 
 def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state of an optimizer over sharded weights, as it would be over whole ones, on the CPU.
+    """Full optimizer state, gathered from sharded weights, on the CPU.
 
-    All processes must ask.
+    Collective: every process must call it.
     """
     content = optimizer.state_dict()
     state = {
@@ -126,10 +125,10 @@ def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
-    """Cuts the state of an optimizer, loaded whole, as its weights are cut."""
+    """Shards a loaded full optimizer state as its weights are sharded."""
     for parameter, entry in optimizer.state.items():
         for name, value in entry.items():
-            # AdamW's own counter has no dimension, as some parameters have none.
+            # AdamW's step counter is a scalar, as are some parameters.
             if name != "step" and isinstance(value, Tensor) and value.shape == parameter.shape:
                 entry[name] = shard_like(parameter, value)
 

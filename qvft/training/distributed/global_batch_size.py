@@ -1,4 +1,4 @@
-"""A run may go on under another number of processes, if its steps still take as many texts."""
+"""Resuming with another number of processes: the global batch size must stay."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from qvft.recipe.schema import Phase, Recipe
 
 
 def without_cutting(recipe: Recipe) -> Recipe:
-    """The recipe but for how a step's texts are cut into batches, to compare it with another."""
+    """The recipe without the keys that only split a global batch (batch size, gradient
+    accumulation), for comparison.
+    """
     same = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
     train = recipe.train.model_copy(update=same)
     return recipe.model_copy(update={"train": train})
 
 
 def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
-    """Checks that a run goes on with steps of as many texts as it has taken so far.
+    """Checks that a resumed run keeps its global batch size.
 
-    A step takes batch size x accumulation x processes, or, where batches are counted in tokens, the
-    batches of accumulation x processes; under that, gradients and the place in the data are the
-    same however it is cut.
+    A step uses batch size x gradient accumulation x processes texts, or, under a token budget,
+    gradient accumulation x processes batches; if that is equal, gradients and position in the data
+    are the same for any split.
 
     Args:
         folder: the run folder.
         before: the recipe it holds.
-        now: the recipe it is to go on with.
+        now: the recipe to resume with.
 
     Raises:
-        CheckpointError: steps would take another number of texts, or a stream would be divided
-            among another number of processes.
+        CheckpointError: the global batch size would change, or a stream would be divided among
+            another number of processes.
     """
     processes = processes_of(folder)
     if processes is None:
@@ -61,17 +63,17 @@ def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
 
 
 def processes_of(folder: Path) -> int | None:
-    """Processes that wrote a run's newest checkpoint; None where it has none."""
+    """Number of processes that wrote a run's newest checkpoint; None if there is none."""
     states = list(folder.glob("checkpoints/*/checkpoint-*/trainer_state.json"))
     if not states:
         return None
     newest = max(states, key=lambda path: path.stat().st_mtime).parent
-    # The Trainer leaves one of these a process where there are several.
+    # The Trainer writes one of these per process if there are several.
     return max(1, len(list(newest.glob("rng_state_*.pth"))))
 
 
 def _cut(recipe: Recipe, phase: Phase, processes: int) -> tuple[int, str]:
-    """Texts a step, or batches where they are counted in tokens, and how they are cut."""
+    """Texts per step (batches under a token budget), and how they are split."""
     _, train = resolve_phase(recipe, phase)
     size, accumulated = train.per_device_train_batch_size, train.gradient_accumulation_steps
     batches = accumulated * processes

@@ -1,10 +1,10 @@
-"""Gradients of processes that each hold all weights, averaged when a step's passes are done.
+"""Gradient synchronisation after the backward passes of a step, in place of DDP.
 
-DDP exchanges them within the backward pass. A process whose memory runs out there leaves the others
-waiting for what it cannot give any more. Exchanged afterwards, a process may begin its part of a
-step anew by itself, while the others wait for its gradients. What a transfer could have hidden
-behind is little: the Q-Former, most of what is trained beside adapters, has its gradients last.
-Where a decoder is trained in full it is much, and DDP exchanges as it does.
+DDP all-reduces gradients within the backward pass. If one process runs out of memory there, the
+others hang. Synchronised afterwards, a process can repeat its part of a step while the others wait
+for its gradients. Little overlap of communication and computation is lost: the Q-Former, which has
+most of the trained weights beside the adapters, gets its gradients last. If the decoder is trained
+in full much would be lost, and DDP is used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
 
 AT_ONCE = 2**23
-"""Weights whose gradients are sent together: 32 MB, of the size of DDP's own buckets."""
+"""Weights per all-reduce bucket: 32 MB, about the size of DDP's buckets."""
 
 
 def exchanges_afterwards(model: nn.Module) -> bool:
-    """Whether a wrapped objective's processes have nothing to say to each other within a pass.
+    """Whether gradients are synchronised after the backward passes, without communication within a
+    pass.
 
-    They have where a row is learnt with others, and where most weights are trained.
+    Not if the loss of a row depends on other rows, nor if most weights are trained.
     """
     if not isinstance(model, DistributedDataParallel):
         return False
@@ -38,9 +39,9 @@ def _mostly_trained(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def average_gradients(module: nn.Module) -> None:
-    """Makes each gradient the mean over all processes, in place; all of them must call it.
+    """Averages gradients over all processes, in place. Collective: every process must call it.
 
-    A weight that a process has no gradient of counts as zero there.
+    A missing gradient counts as zero.
     """
     for parameters in _together(one for one in module.parameters() if one.requires_grad):
         for one in parameters:
@@ -55,7 +56,7 @@ def average_gradients(module: nn.Module) -> None:
 
 
 def largest_of_all(number: int, place: torch.device) -> int:
-    """The largest of what all processes say; all of them must ask."""
+    """Maximum of a value over all processes. Collective: every process must call it."""
     largest = torch.tensor(number, device=place)
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return int(largest)

@@ -1,1 +1,1 @@
-"""From a batch to what is to be made small."""
+"""Training losses: language modelling (cross-entropy), ITC, ITM, ITG, custom."""

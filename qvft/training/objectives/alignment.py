@@ -1,4 +1,4 @@
-"""The language loss with alignment beside it: one pass of ViT and queries serves both.
+"""Language and alignment losses (ITC, ITM, ITG) from one forward pass of ViT and Q-Former.
 
 Shape letters: I images, B rows, N pairs of an image and a caption, L row length, T text tokens.
 """
@@ -34,14 +34,14 @@ PAIR_KEYS = ("image_ids", "pair_images", "text_ids", "text_mask")
 
 
 class AlignmentObjective(Objective):
-    """The weighted sum of the language loss and of contrast, matching and text generation.
+    """Weighted sum of the language loss and the alignment losses (ITC, ITM, ITG).
 
     Args:
         model: a BLIP-2 model, with or without LoRA layers in it.
-        heads: its alignment heads; None where no objective aligns.
-        weights: above zero, by name: `lm`, `itc`, `itm`, `itg`, and those of `custom`.
-        seed: of the draws of hard negatives.
-        custom: further losses by name.
+        heads: its alignment heads; None without alignment objectives.
+        weights: positive weight by name: `lm`, `itc`, `itm`, `itg`, and those of `custom`.
+        seed: seed of hard negative sampling.
+        custom: custom losses by name.
     """
 
     model: Blip2ForConditionalGeneration
@@ -66,12 +66,14 @@ class AlignmentObjective(Objective):
         return [name for name in self.weights if name in OBJECTIVES]
 
     def trained_heads(self) -> list[nn.Module]:
-        """What is trained beside the model."""
+        """Trained modules outside the model."""
         return [self.custom] if self.heads is None else [self.heads, self.custom]
 
     @property
     def adds_over_rows(self) -> bool:
-        """Whether a batch's sums are those of its parts: negatives come from the whole batch."""
+        """Whether a batch's loss sums are the sums of its parts: not if negatives come from the
+        batch.
+        """
         return not {"itc", "itm"} & self.weights.keys() and not self.custom
 
     def forward(
@@ -92,13 +94,13 @@ class AlignmentObjective(Objective):
         """Losses of a batch of `AlignmentCollator`.
 
         Args:
-            image_ids, pair_images, text_ids, text_mask: of the pairs, where there are heads.
-            further: packing, and what the collators of custom objectives have added.
+            image_ids, pair_images, text_ids, text_mask: of the pairs, if there are heads.
+            further: packing, and additions of custom objectives' collators.
 
         Returns:
-            In training mode `losses`: by name (sum (), count ()), of every weight's objective. In
-            evaluation mode what `LanguageModelling` returns: the language loss alone, which does
-            not depend on what else is in the batch.
+            In training mode `losses`: (sum (), count ()) per objective name. In evaluation mode the
+            output of `LanguageModelling`: the language loss alone, which does not depend on the
+            rest of the batch.
         """
         features = vision_features(self.model, pixel_values, features)
         states = query_states(self.model, features)
@@ -139,8 +141,7 @@ class AlignmentObjective(Objective):
         return {"losses": losses}
 
     def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, int]:
-        """Items that each objective but the language loss will count in these batches of this
-        process."""
+        """Number of items per alignment objective in these batches of this process."""
         total = {name: 0 for name in self.weights if name != LANGUAGE}
         for batch in batches:
             if self.heads is not None:
@@ -153,14 +154,14 @@ class AlignmentObjective(Objective):
 
 
 class AlignmentCollator:
-    """Adds to a language batch its captions as the Q-Former's text branch reads them.
+    """Adds the captions, tokenized for the Q-Former's text branch, to a language batch.
 
-    Questions are no description of their image and have no part in alignment.
+    Questions do not describe their image and are not used for alignment.
 
     Args:
-        collator: builds the language batch.
-        tokenizer: of the text branch.
-        max_text_tokens: longer captions are cut.
+        collator: collator of the language batch.
+        tokenizer: tokenizer of the text branch.
+        max_text_tokens: longer captions are truncated.
 
     Returns of a call: what `collator` returns, and image_ids (I,) long, the same number for the
     same image in every process; pair_images (N,) long: the image of each caption; text_ids,
@@ -199,5 +200,5 @@ class AlignmentCollator:
 
 
 def image_id(sample_id: str) -> int:
-    """63 bits of the id's SHA-256: Python's own hash differs between processes."""
+    """63 bits of the id's SHA-256, since Python's hash differs between processes."""
     return int.from_bytes(hashlib.sha256(sample_id.encode()).digest()[:8], "big") >> 1

@@ -1,13 +1,13 @@
-"""Contrast, matching and text generation with the Q-Former (ITC, ITM, ITG), each as (sum, count).
+"""Alignment losses of BLIP-2: contrastive (ITC), matching (ITM), captioning (ITG).
 
-Each text row is one pair of an image and a text, and each loss counts one item a pair (text
-generation: one a predicted token), so that the counts of a step are known before its forward pass:
-`item_counts`. Divide each sum once by its count over all processes and accumulated batches.
+Each text row is one image-text pair, and each loss counts one item per pair (ITG: one per predicted
+token), so that the counts of a step are known before its forward pass: `item_counts`. Divide each
+sum once by its count over all processes and accumulated batches.
 
-Negatives come from the batch of all processes, gathered, but not from accumulated batches: those
-have been let go of. So with N processes, batch size B and accumulation A, contrast is the mean over
-A batches of N x B pairs, each among its own N x B - 1 others. N x B may be cut among processes in
-any way without moving the result; A may not.
+Negatives come from an all-gather over processes, but not from accumulated batches, whose
+activations are gone. So with N processes, batch size B and gradient accumulation A, the contrastive
+loss is the mean over A batches of N x B pairs, each with N x B - 1 negatives. N x B may be split
+among processes in any way without changing the result; A may not.
 
 Shape letters: I images and N pairs of this process; J images and G pairs of all processes;
 P patches, Q query tokens, T text tokens, E embedding width.
@@ -38,14 +38,14 @@ from qvft.models.sharded_weights import local_scalar
 
 OBJECTIVES = ("itc", "itm", "itg")
 LABEL_SMOOTHING = 0.1
-"""Of contrast and of text generation. Source: LAVIS, as above, and Qformer.py beside it."""
+"""Label smoothing of ITC and ITG. Source: LAVIS, as above, and Qformer.py in the same folder."""
 _NEVER = -1e4
-"""Added to the logit of what must not be drawn: cosines over the least temperature differ by 2,000
-at most, so that the largest weight is always that of a candidate."""
+"""Added to the logit of a match, which must not be drawn: cosines over the lowest temperature
+differ by at most 2,000, so that the largest weight always belongs to a candidate."""
 
 
 class LossSum(NamedTuple):
-    """A loss added up over `count` items; float32 () and long ()."""
+    """Sum of a loss over `count` items; float32 () and long ()."""
 
     total: Tensor
     count: Tensor  # type: ignore[assignment]  # shadows tuple.count, unused
@@ -54,48 +54,48 @@ class LossSum(NamedTuple):
 def contrastive_loss(
     logits: Tensor, matches: Tensor, *, smoothing: float = LABEL_SMOOTHING
 ) -> Tensor:
-    """Sum over the rows of their cross-entropy against targets spread evenly over the matches.
+    """Sum over rows of the cross-entropy against targets spread evenly over the matches.
 
     Args:
         logits: (N, G) similarities over temperature.
-        matches: (N, G) bool, one or more a row.
-        smoothing: share of the target that is spread over all G.
+        matches: (N, G) bool, one or more per row.
+        smoothing: label smoothing, over all G.
     """
     matched = matches / matches.sum(dim=1, keepdim=True)
-    # A batch may hold no pair at all.
+    # A batch may have no pairs.
     targets = (1 - smoothing) * matched + smoothing / max(1, logits.shape[1])
     return cross_entropy(logits, targets.to(logits.dtype), reduction="sum")
 
 
 def hard_negatives(logits: Tensor, matches: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """One candidate a row that does not match it, drawn by the softmax of its logits.
+    """Samples one non-matching candidate per row by the softmax of its logits.
 
-    Drawn from `uniform` through the cumulative distribution, so that a row's draw does not depend
-    on which process holds it.
+    By inverse transform sampling from `uniform`, so that a row's draw does not depend on its
+    process.
 
     Args:
         logits: (N, G).
-        matches: (N, G) bool: never drawn.
+        matches: (N, G) bool, never drawn.
         uniform: (N,) in [0, 1).
 
     Returns:
-        Candidates (N,) and whether there was one to draw (N,) bool.
+        Candidates (N,), and (N,) bool whether the row had a candidate.
     """
-    if matches.shape[1] == 0:  # no pair in the whole batch
+    if matches.shape[1] == 0:  # no pairs in the global batch
         return matches.new_zeros(0, dtype=torch.long), matches.new_zeros(0)
     weights = (logits.detach().double() + _NEVER * matches).softmax(dim=1) * ~matches
     cumulative = weights.cumsum(dim=1)
     aimed = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, aimed, right=True)[:, 0]
-    # The last candidate of any weight, where rounding would aim past it.
+    # The last candidate with a weight, in case rounding goes past it.
     last = (weights > 0).long().mul(torch.arange(1, weights.shape[1] + 1).to(drawn)).amax(1) - 1
     return drawn.minimum(last.clamp(min=0)), (~matches).any(dim=1)
 
 
 def item_counts(pairs: Pairs, objectives: Collection[str]) -> dict[str, int]:
-    """Items that each objective counts in a batch, without a forward pass.
+    """Number of items per objective in a batch, without a forward pass.
 
-    The trainer adds them up over processes and accumulated batches and divides each sum by them.
+    The trainer sums them over processes and accumulated batches and divides each loss sum once.
     """
     rows = len(pairs.image_index)
     tokens = int(pairs.text_mask[:, 1:].sum())
@@ -112,24 +112,24 @@ def alignment_losses(
     objectives: Collection[str],
     seed: int,
 ) -> dict[str, LossSum]:
-    """The losses asked for, of this process's pairs.
+    """Alignment losses of this process's pairs.
 
-    Steps: gather embeddings, texts and, for matching, ViT features of all processes; contrast each
-    pair with all; draw a hard negative text for each image and a hard negative image for each text;
-    predict each text from its image. Every process must call it alike, with pairs or without.
+    Steps: all-gather embeddings, texts and, for ITM, ViT features; contrast each pair with all;
+    sample a hard negative text per image and a hard negative image per text; predict each text from
+    its image. Collective: every process must call it, with or without pairs.
 
     Args:
         features: (I, P, width) ViT features.
-        states: (I, Q, D) from `query_states`, which generation uses too.
+        states: (I, Q, D) from `query_states`, shared with the language loss.
         objectives: of `OBJECTIVES`.
-        seed: of the draws, which follow from it and from the images of the batch: alike in all
-            processes, and again after a resumed run.
+        seed: seed of hard negative sampling, which depends only on it and on the images of the
+            batch: the same in all processes and after resuming.
     """
     losses: dict[str, LossSum] = {}
     if "itc" in objectives or "itm" in objectives:
         world = gather_pairs(pairs)
         matches = belongs(world.pairs)[world.rows]
-        # For matching alone the similarities only say what to draw.
+        # Without ITC the similarities only weight the hard negatives.
         with torch.set_grad_enabled("itc" in objectives and torch.is_grad_enabled()):
             image_logits, text_logits = _similarities(model, heads, pairs, world, states)
         if "itc" in objectives:
@@ -154,8 +154,7 @@ def _similarities(
     world: World,
     states: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Over temperature, (N, G) each: of each pair's image with all texts, of its text with the
-    image of every pair."""
+    """Similarities over temperature, (N, G) each: image to all texts, and text to all images."""
     if heads.training:
         heads.clamp_temperature_()
     images = image_embeddings(heads, states)
@@ -176,10 +175,11 @@ def _matching_loss(
     negative_texts: tuple[Tensor, Tensor],
     negative_images: tuple[Tensor, Tensor],
 ) -> LossSum:
-    """Two-way cross-entropy of each pair as it is, with a wrong text and with a wrong image.
+    """Binary cross-entropy of each pair, of its image with a wrong text, and of its text with a
+    wrong image.
 
-    A pair's item is the mean over the three; over fewer where every other text (or image) of the
-    batch belongs to it, and it has nothing to be told apart from.
+    A pair's item is the mean of the three; of fewer if it has no negative text (or image) in the
+    batch.
     """
     everything = gathered(features, world.images)
     rows = torch.arange(len(world.pairs.image_index), device=features.device)[world.rows]
@@ -206,7 +206,7 @@ def _matching_loss(
 def _generation_loss(
     model: Blip2ForConditionalGeneration, heads: AlignmentHeads, pairs: Pairs, features: Tensor
 ) -> LossSum:
-    """Cross-entropy of each text token but the first, given the image and the tokens before it."""
+    """Cross-entropy of each text token but the first, given the image and the preceding tokens."""
     logits = generation_logits(
         model,
         heads,
@@ -225,8 +225,8 @@ def _generation_loss(
 
 
 def _uniform(pairs: Pairs, seed: int) -> Tensor:
-    """Two draws in [0, 1) a pair, (2, G) float64 on the CPU."""
-    # int64 sums wrap around, alike everywhere
+    """Two draws in [0, 1) per pair, (2, G) float64 on the CPU."""
+    # int64 sums wrap around in the same way everywhere
     mixed = seed * 1_000_003 + int(pairs.image_ids[pairs.image_index].sum())
     generator = torch.Generator().manual_seed(mixed % 2**63)
     return torch.rand(2, len(pairs.image_index), generator=generator, dtype=torch.float64)
@@ -239,6 +239,6 @@ def _count(items: int, like: Tensor) -> Tensor:
 def combined_loss(
     losses: Mapping[str, LossSum], weights: Mapping[str, float], counts: Mapping[str, Tensor | int]
 ) -> Tensor:
-    """Weighted sum of the losses, each divided by its items in the whole step."""
+    """Weighted sum of the losses, each divided by its item count over the whole step."""
     parts = [weights[name] * losses[name].total / counts[name] for name in losses]
     return torch.stack(parts).sum()

@@ -1,4 +1,4 @@
-"""What a phase learns, around the model, and what builds the batches for it."""
+"""Builds a phase's objective and collator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from qvft.training.objectives.language import LanguageModelling
 from qvft.training.objectives.objective_table import custom_objectives
 
 Collate = Callable[[Sequence[tuple[int, Row]]], Any]
-"""From numbered rows to a batch."""
+"""Collator: numbered rows to a batch."""
 
 
 def objective_of(
@@ -34,14 +34,14 @@ def objective_of(
     *,
     custom: Mapping[str, CustomLoss] | None = None,
 ) -> tuple[nn.Module, Collate]:
-    """What a phase learns from its rows, and what builds its batches.
+    """Objective of a phase, and its collator.
 
     Args:
-        branch: alignment heads, where the recipe has some.
+        branch: alignment heads, if the recipe has any.
         custom: losses of the recipe's custom objectives, by name.
 
     Raises:
-        RecipeError: texts are to be aligned, and no row is a caption.
+        RecipeError: alignment objectives without captions in the data.
     """
     collator = loaded.collator
     if plan.train.packing:
@@ -82,12 +82,11 @@ def _require_captions(rows: Sequence[Row]) -> None:
 
 
 def packer_of(base: BaseCheckpoint) -> Packer:
-    """How rows of this base are packed.
+    """Packing settings for a base model.
 
-    Attention to positions that a mask rules out is work for nothing: K / (6 D) of what a decoder
-    of width D does for a token in a row of K. A fifth of the width, 512 for OPT-2.7B, makes it a
-    thirtieth. GPT-Neo has a mask of its own, which no packed row may exceed; its family shares
-    nothing, and no row alone does.
+    Attention to masked positions is wasted: K / (6 D) of the work of a decoder of width D per token
+    in a packed row of length K. K = D / 5, 512 for OPT-2.7B, makes it a thirtieth. GPT-Neo has its
+    own mask, which no packed row may exceed.
     """
     text = base.config.text_config
     budget = max(1, text.hidden_size // 5)

@@ -1,4 +1,4 @@
-"""A training objective beside the built-in ones: its loss, and what its batches hold.
+"""`Objective`: interface of custom training losses.
 
 `lm`, `itc`, `itm` and `itg` share one pass of ViT and Q-Former and are computed together in
 `alignment.py`; a custom objective gets what that pass has made.
@@ -25,9 +25,9 @@ NumberedRows = Sequence[tuple[int, Row]]
 
 
 class CustomLoss(nn.Module):
-    """A training loss; weights of its own are trained with `train.learning_rate.heads` and saved.
+    """A custom training loss; its weights are trained with `train.learning_rate.heads` and saved.
 
-    Every process calls it in every step, so that each of its weights must be part of each result.
+    Every process calls it in every step, so each of its weights must take part in each result.
     """
 
     def forward(
@@ -38,7 +38,7 @@ class CustomLoss(nn.Module):
         features: Tensor,
         states: Tensor,
     ) -> LossSum:
-        """The loss of a batch, added up over the items that it counts.
+        """The loss of a batch, summed over its items.
 
         Args:
             model: with its LoRA layers; `language_prefix`, `forward_stages.embed_rows` and
@@ -46,15 +46,15 @@ class CustomLoss(nn.Module):
             batch: `image_index` (B,), `input_ids`, `attention_mask`, `labels` (B, L), the packing
                 where rows are packed, and what `collate` has added.
             features: (I, P, width) ViT features of the batch's images.
-            states: (I, Q, D) what the Q-Former makes of them.
+            states: (I, Q, D) query outputs of the Q-Former.
         """
         raise NotImplementedError
 
     def count_items(self, batch: Mapping[str, Tensor]) -> int:
-        """The items of a batch before its forward pass, the `count` of its loss.
+        """Number of items of a batch, known before its forward pass: the `count` of its loss.
 
         The sum over a step is divided once by the items of all processes and accumulated batches.
-        Here: rows with a target (those that fill a last batch have none).
+        Default: rows with a target (padding rows have none).
         """
         return int((batch["labels"] != IGNORED).any(dim=1).sum())
 
@@ -66,7 +66,7 @@ class Objective:
     Attributes:
         name: in the table and as `loss_NAME` in metrics.jsonl; without dots.
         build: its loss for a model of family blip2, before training.
-        collate: further tensors of a batch, of its numbered rows; their names must be new ones.
+        collate: additional tensors of a batch from its numbered rows, under new names.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Objective:
 
 
 class CustomCollator:
-    """Adds to a batch what custom objectives want of its rows."""
+    """Adds the tensors of custom objectives to a batch."""
 
     def __init__(self, collator: Callable[[NumberedRows], Any], added: Sequence[Objective]) -> None:
         self.collator, self.added = collator, added

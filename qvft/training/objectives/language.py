@@ -1,4 +1,4 @@
-"""From a batch to a loss, as (sum, count), so that it is divided once and globally.
+"""Language modelling loss: cross-entropy of the supervised tokens' logits, as (sum, count).
 
 Shape letters: I images, B rows, L row length, N supervised positions, V vocabulary.
 """
@@ -19,22 +19,22 @@ from qvft.training.objectives.objective import Objective
 
 IGNORED = -100
 OF_ROWS = ("qformer_input_ids", "qformer_attention_mask", *PACKED)
-"""What a batch may hold beside the arguments that `LanguageModelling.forward` names."""
+"""Optional tensors of a batch, besides the named arguments of `LanguageModelling.forward`."""
 LOGIT_ROWS = 512
-"""Positions whose logits are held at once: with OPT's 50,304 words and what their gradient needs,
-600 KB each in float32."""
+"""Positions per chunk of logits: with OPT's vocabulary of 50,304 and the gradient, 600 KB each in
+float32."""
 
 
 class LanguageModelling(Objective):
-    """Next-token loss of the supervised tokens given image and prompt.
+    """Next-token cross-entropy of the supervised tokens given image and prompt.
 
     One module around the whole model, so that DDP sees a single `forward`.
 
     Args:
-        model: of any family, with or without LoRA layers in it.
+        model: model of any family, with or without LoRA layers.
     """
 
-    adds_over_rows = True  # a batch's sums are those of its parts
+    adds_over_rows = True  # a batch's loss sums are the sums of its parts
 
     def forward(
         self,
@@ -49,29 +49,28 @@ class LanguageModelling(Objective):
     ) -> dict[str, Tensor]:
         """Loss of a batch.
 
-        Steps: encode each image once, put its prefix into its rows, run the decoder over them
-        (packed or one by one), take logits at the N supervised positions only, sum their
-        cross-entropy.
+        Steps: encode each image once, insert its prefix into its rows, run the decoder (packed or
+        padded), compute logits at the N supervised positions only, sum their cross-entropy.
 
         Args:
             image_index: (B,) image of each row.
-            input_ids, attention_mask, labels: (B, L); labels are -100 where nothing is learnt.
+            input_ids, attention_mask, labels: (B, L); labels are -100 at positions without loss.
             pixel_values: (I, 3, height, width) normalised; or
-            features: (I, P, W) what the ViT makes of them.
-            further: what `forward_stages.embed_rows` takes of a row beside its tokens, and what
-                `data.packing.packed` says of them, see `OF_ROWS`.
+            features: (I, P, W) ViT outputs.
+            further: further inputs of `forward_stages.embed_rows`, and the packing from
+                `data.packing.packed`, see `OF_ROWS`.
 
         Raises:
             TypeError: `further` holds anything else.
 
         Returns:
-            `loss_sum` (), float32 at least, `count` () long; by row (B,): `row_loss` its mean loss,
-            `row_count` its supervised tokens, `exact` bool: greedy decoding would write this
-            target, since each of its tokens is the most likely one given those before it.
+            `loss_sum` (), at least float32, `count` () long; per row (B,): `row_loss` mean loss,
+            `row_count` supervised tokens, `exact` bool: greedy decoding would give this target,
+            since each token is the most likely one given those before it.
         """
         unknown = sorted(further.keys() - set(OF_ROWS))
         if unknown:
-            raise TypeError(f"{unknown[0]} is nothing that the language loss takes")
+            raise TypeError(f"{unknown[0]} is not an input of the language loss")
         return language_loss(
             self.model,
             {"input_ids": input_ids, **further},
@@ -85,7 +84,7 @@ class LanguageModelling(Objective):
 def vision_features(
     model: PreTrainedModel, pixel_values: Tensor | None, features: Tensor | None
 ) -> Tensor:
-    """ViT features (I, P, W) of a batch, which has either its images or these themselves."""
+    """ViT features (I, P, W) of a batch: computed from its images, or given."""
     if features is not None:
         return features
     assert pixel_values is not None, "a batch has images or their features"
@@ -101,16 +100,16 @@ def language_loss(
     attention_mask: Tensor,
     labels: Tensor,
 ) -> dict[str, Tensor]:
-    """What `LanguageModelling.forward` returns, of images that are encoded already.
+    """As `LanguageModelling.forward`, from encoded images.
 
     Args:
-        rows: as `forward_stages.embed_rows` takes them; and their packing, where they have one.
+        rows: inputs of `forward_stages.embed_rows`, and their packing, if any.
         images: (I, ...) from `forward_stages.encode_features`.
     """
     embeds = embed_rows(model, rows, images=images, image_index=image_index)
     next_labels = labels[:, 1:]
     supervised = next_labels != IGNORED
-    # The last column predicts nothing; positions are asked for among all columns.
+    # The last column predicts nothing; positions index all columns.
     where = torch.zeros_like(labels, dtype=torch.bool)
     where[:, :-1] = supervised
     hidden = hidden_at(
@@ -137,14 +136,15 @@ def language_loss(
 
 
 def token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy (N,) of each target, float32 at least; and (N,) whether it is the likeliest.
+    """Cross-entropy (N,) of each target, at least float32; and (N,) whether it is the most likely
+    token.
 
-    Logits of `LOGIT_ROWS` positions are made at a time and made once more for their gradient, so
-    that no tensor of all positions times the vocabulary is ever held.
+    Logits are computed in chunks of `LOGIT_ROWS` positions and recomputed for the gradient, so that
+    the full (N, V) logits are never in memory.
 
     Args:
-        hidden: (N, D) what the language-model head is given.
-        targets: (N,) the tokens that follow.
+        hidden: (N, D) inputs of the language-model head.
+        targets: (N,) next tokens.
     """
     parts = list(zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True))
     if len(parts) == 1:

@@ -1,4 +1,4 @@
-"""What objectives around a whole model have in common."""
+"""Base class of training objectives."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from transformers import PreTrainedModel
 
 
 class Objective(nn.Module):
-    """A module whose `forward` is a step, so that DDP sees a single one.
+    """Wraps the whole model in one module whose `forward` computes the losses, for DDP.
 
     Args:
-        model: of any family, with or without LoRA layers in it.
+        model: model of any family, with or without LoRA layers.
     """
 
     accepts_loss_kwargs = True
@@ -22,7 +22,7 @@ class Objective(nn.Module):
         self._leave_frozen_vision()
 
     def train(self, mode: bool = True) -> Objective:
-        """Training mode, except for parts that are frozen: they stay as evaluation finds them."""
+        """Sets training mode, except for frozen parts, which stay in evaluation mode."""
         super().train(mode)
         for name in ("vision_model", "qformer"):
             part = self.model.get_submodule(name)
@@ -31,7 +31,7 @@ class Objective(nn.Module):
         return self
 
     def _leave_frozen_vision(self) -> None:
-        """Tells DDP not to broadcast a frozen ViT: every process has read it, or has let it go."""
+        """Excludes a frozen ViT from DDP's broadcast: every process has loaded or unloaded it."""
         vision = self.model.get_submodule("vision_model")
         if not any(parameter.requires_grad for parameter in vision.parameters()):
             kept = {id(tensor) for tensor in (*vision.parameters(), *vision.buffers())}

@@ -1,4 +1,4 @@
-"""The table of training objectives that `objectives.custom` can name.
+"""Table of training objectives that `objectives.custom` can name.
 
 An objective of another package is named by where it is defined
 (`objectives: {my_package.my_loss: 0.5}`), or added with `register_objective`; one in this package
@@ -32,7 +32,7 @@ def register_objective(objective: Objective) -> Objective:
 def custom_objectives(
     weights: Mapping[str, float], base: BaseCheckpoint
 ) -> dict[str, tuple[Objective, float]]:
-    """The objectives that a recipe names, with their weights, by their own names.
+    """Custom objectives of a recipe with their weights, by name.
 
     Raises:
         RecipeError: there is none of a name, two have one name, or the model is of another family.

@@ -1,1 +1,1 @@
-"""Steps that cannot be taken as they are."""
+"""Recovery from out of memory, NaN and loss spikes."""

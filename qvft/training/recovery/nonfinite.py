@@ -1,4 +1,4 @@
-"""Where NaN or infinity first appears: in a batch, a weight, an output or a gradient."""
+"""Locates the first NaN or infinity: batch, weight, output or gradient."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from qvft.models.families import family_of
 
 @dataclass(frozen=True)
 class NonFinite:
-    """What was found in a batch.
+    """Where a non-finite value was found.
 
     Attributes:
-        what: in words, with component and name.
-        rows: numbers of the rows that it concerns; all of the batch where they cannot be told
-            apart.
+        what: description with component and name.
+        rows: numbers of the affected rows; all of the batch if unknown.
     """
 
     what: str
@@ -36,15 +35,14 @@ def find_non_finite(
     batch: Mapping[str, Tensor],
     loss_of: Callable[[Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Any]]],
 ) -> NonFinite | None:
-    """The first value of a batch's pass that is not finite; None: all of them are.
+    """The first non-finite value in a batch's forward and backward pass; None if there is none.
 
-    Goes through the batch once more, forwards and backwards, with hooks: modules in the order in
-    which they end, so that the innermost comes first; weights in the order in which they get their
-    gradients. Gradients are dropped again.
+    Repeats forward and backward pass with hooks: modules in the order in which they return, so
+    innermost first; weights in the order of their gradients. Gradients are discarded.
 
     Args:
-        objective: around the model.
-        loss_of: the loss of a batch and what the objective returned.
+        objective: the objective around the model.
+        loss_of: computes the loss of a batch and the objective's output.
     """
     rows = tuple(batch["row_index"].tolist())
     given = [f"the batch's {name}" for name, tensor in batch.items() if not _finite(tensor)]
@@ -55,7 +53,7 @@ def find_non_finite(
     with ExitStack() as hooks:
         for handle in _hooked(objective, outputs, gradients):
             hooks.callback(handle.remove)
-        # Whatever was found already: with several processes the others wait in here.
+        # Also after a finding: with several processes the others wait in a collective call here.
         loss, returned = loss_of(batch)
         loss.backward()
     objective.zero_grad()
@@ -72,7 +70,7 @@ def find_non_finite(
 
 
 def named(objective: nn.Module, name: str) -> str:
-    """A module or parameter of an objective with the component that it belongs to."""
+    """Name of a module or parameter of an objective, with its component."""
     part, _, inner = name.partition(".")
     if part != "model" or not inner:
         return name
@@ -121,7 +119,7 @@ def _finite(tensor: Tensor | None) -> bool:
 
 
 def _concerned(returned: Mapping[str, Any], rows: tuple[int, ...]) -> tuple[int, ...]:
-    """The rows whose own loss is not finite, where the objective says so of some."""
+    """Rows whose own loss is not finite, if the objective returns losses per row."""
     losses = returned.get("row_loss")
     if losses is None:
         return rows

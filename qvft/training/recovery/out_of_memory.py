@@ -1,4 +1,4 @@
-"""A batch in parts, where the whole does not fit into memory."""
+"""Out of memory: splits a batch into parts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or in the host."""
+    """Whether an error is out-of-memory, on GPU or host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, Exception) and should_reduce_batch_size(error)
 
 
 def parts_of(images: Sequence[str], *, halvings: int) -> list[list[int]]:
-    """The places of a batch's rows, cut in half so many times, in order.
+    """Indices of a batch's rows, halved so many times, in order.
 
-    A cut goes where the image changes, at the place nearest to the middle; rows of one image alone
-    are cut in the middle. A part of one row stays.
+    Splits at a change of image nearest to the middle, or in the middle if all rows are of one
+    image. A part of one row is not split.
 
     Args:
-        images: of each row, the one it is about.
+        images: image index of each row.
     """
     parts = [list(range(len(images)))]
     for _ in range(halvings):

@@ -1,5 +1,4 @@
-"""When the loss of a step counts as a spike, by medians: a spike does not move what it is held
-against."""
+"""Loss spike detection by running medians."""
 
 from __future__ import annotations
 
@@ -8,23 +7,24 @@ from dataclasses import dataclass
 from statistics import median
 
 _SIGMA = 1.4826
-"""The standard deviation of normal noise in median absolute deviations: 1 / the normal quantile of
-0.75. Source: Rousseeuw and Croux (1993), Alternatives to the Median Absolute Deviation, section 1.
+"""Standard deviation of a normal distribution in median absolute deviations: 1 / the normal
+quantile of 0.75. Source: Rousseeuw and Croux (1993), Alternatives to the Median Absolute Deviation,
+section 1.
 """
 
 
 @dataclass(frozen=True)
 class SpikeRule:
-    """A step's loss is a spike if it lies above both `factor` times the median of the steps before
-    it and `deviations` standard deviations, estimated from their median absolute deviation, above
-    that median.
+    """A step's loss is a spike if it exceeds both `factor` times the median of the preceding steps
+    and that median plus `deviations` standard deviations, estimated from the median absolute
+    deviation.
 
-    The steps before it are the last `window`, those that were spikes among them: up to half of them
-    leave a median where it is, and a loss that has risen for good ends being one.
+    The preceding steps are the last `window`, including spikes: up to half of them hardly move a
+    median, and a permanently higher loss eventually stops counting as a spike.
 
     Attributes:
         policy: `off`, `skip` or `stop`.
-        window: steps looked back on; half of them must be known.
+        window: number of preceding steps; half of them must be known.
         deviations, factor: see above.
     """
 
@@ -34,10 +34,10 @@ class SpikeRule:
     factor: float
 
     def limit(self, losses: Sequence[float]) -> float | None:
-        """The loss above which the next step is a spike; None while too few are known.
+        """Loss above which the next step is a spike; None if too few losses are known.
 
         Args:
-            losses: of the steps before it, nats an item.
+            losses: losses of the preceding steps, nats per item.
         """
         if self.policy == "off" or 2 * len(losses) < self.window:
             return None

@@ -1,4 +1,4 @@
-"""What a phase has learnt about its steps and a resumed run has to know."""
+"""Recovery state that a resumed run restores."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from transformers.trainer_callback import ExportableState
 
 
 class RecoveryState(TrainerCallback, ExportableState):
-    """Losses of the last steps and how often batches are halved; saved with every checkpoint.
+    """Losses of the last steps and the number of batch halvings; saved with every checkpoint.
 
     Attributes:
-        losses: of the last steps, the latest last, nats an item.
-        halvings: 1: every batch is taken in two parts, 2: in four.
+        losses: losses of the last steps, latest last, nats per item.
+        halvings: 1: every batch is split into two parts, 2: into four.
     """
 
     def __init__(self) -> None:
@@ -21,14 +21,14 @@ class RecoveryState(TrainerCallback, ExportableState):
         self.halvings = 0
 
     def state(self) -> dict[str, Any]:
-        """As `ExportableState` wants it."""
+        """State for transformers' `ExportableState`."""
         attributes = {"losses": list(self.losses), "halvings": self.halvings}
         return {"args": {}, "attributes": attributes}
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
-        """Makes room for it in the state of a checkpoint that was written without it."""
+        """Adds an entry to the Trainer state of a checkpoint written without it."""
         state.stateful_callbacks.setdefault(type(self).__name__, self.state())
 
     def remember(self, loss: float, *, window: int) -> None:
-        """Notes the loss of a step; keeps those of the last `window`."""
+        """Adds the loss of a step; keeps the last `window`."""
         self.losses = [*self.losses, loss][-window:]

@@ -1,4 +1,4 @@
-"""What is said of a step that cannot be taken. Samples are named by their ids alone."""
+"""Error messages of failed training steps; they name sample ids only."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from math import isfinite
 from qvft.errors import MemoryRanOutError, NonFiniteLossError
 
 _NAMED = 8
-"""Samples that a message names; metrics.jsonl has them all."""
+"""Maximum number of samples that a message names; metrics.jsonl has them all."""
 
 
 def some_of(samples: Sequence[str]) -> str:
-    """The first of the samples, and how many more there are."""
+    """The first samples, and how many more there are."""
     further = len(samples) - _NAMED
     return ", ".join(samples[:_NAMED]) + (f" and {further} more" if further > 0 else "")
 
@@ -20,11 +20,11 @@ def some_of(samples: Sequence[str]) -> str:
 def non_finite_loss(
     loss: float, norm: float, *, step: int, found: Sequence[tuple[str, list[str]]]
 ) -> NonFiniteLossError:
-    """The error for a step whose loss or gradient is NaN or infinite.
+    """Error for a step whose loss or gradient is NaN or infinite.
 
     Args:
-        norm: the gradient's.
-        found: what is not finite, with the samples that it concerns, from the first on.
+        norm: gradient norm.
+        found: non-finite values with their samples, first one first.
     """
     what = f"the norm of the gradient is {norm}" if isfinite(loss) else f"the loss is {loss}"
     if not found:
@@ -50,11 +50,11 @@ def settings_of(sizes: Mapping[str, int]) -> str:
 def cannot_halve(
     reason: str, *, step: int, rows: int, instead: Mapping[str, int]
 ) -> MemoryRanOutError:
-    """The error for a batch that does not fit and cannot be halved here.
+    """Error for a batch that does not fit into memory and cannot be halved.
 
     Args:
-        rows: that the largest part of the batch has now.
-        instead: keys of `train` with which a step is cut into batches half as large.
+        rows: rows of the batch's largest part.
+        instead: keys of `train` that would halve the batch size.
     """
     start = f"memory ran out at step {step} with {rows} texts at once"
     if rows < 2:

@@ -1,7 +1,7 @@
 """Recovery of a training step: NaN and infinity, loss spikes, out of memory.
 
-Before the optimizer steps, loss and gradient must be finite, and the loss must be no spike. Where
-memory runs out the step is repeated with its batches split into parts.
+Before the optimizer steps, loss and gradient must be finite, and the loss must not be a spike. Out
+of memory, the step is repeated with its batches split into parts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ logger = get_logger("qvft.train")
 
 @dataclass
 class Step:
-    """A step so far: its divisor, its batches, and the losses of those that were taken."""
+    """State of the current step: divisor, batches, losses so far."""
 
     items: Tensor | int | None = None
     batches: list[dict[str, Tensor]] = field(default_factory=list)
@@ -48,18 +48,19 @@ class Step:
 
 
 Take = Callable[[nn.Module, dict[str, Tensor], Tensor | int | None], Tensor]
-"""`Trainer.training_step`: forward and backward pass of a batch; gives its loss."""
+"""`Trainer.training_step`: forward and backward pass of a batch; returns its loss."""
 
 
 class StepRecovery:
-    """Stops at a loss that is not finite, skips spikes, and splits batches that do not fit.
+    """Stops on a non-finite loss, skips loss spikes, and splits batches that do not fit into
+    memory.
 
     Args:
-        trainer: whose steps these are.
+        trainer: the Trainer.
         row_names: sample ids by row index.
-        spikes: which losses are spikes, and what is done about them; None: nothing.
+        spikes: loss spike rule and policy; None: off.
         batch_tokens: token budget of a batch; None: batches are counted in texts.
-        note: logs what happened at a step; None: it is not logged.
+        note: logs an event at a step; None: no log.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class StepRecovery:
         note: Callable[[int, Mapping[str, Any]], None] | None = None,
     ) -> None:
         trainer.add_callback(RecoveryState())
-        self._trainer: TrainerInternals = weakref.proxy(trainer)  # it owns this object
+        self._trainer: TrainerInternals = weakref.proxy(trainer)  # the Trainer owns this object
         self._row_names = row_names
         self._spikes = spikes or SpikeRule("off", window=64, deviations=8.0, factor=1.5)
         self._batch_tokens = batch_tokens
@@ -81,21 +82,21 @@ class StepRecovery:
 
     @property
     def state(self) -> RecoveryState:
-        """What is remembered; resuming puts another object in its place."""
+        """The saved state; resuming replaces it."""
         callbacks = self._trainer.callback_handler.callbacks
         return next(one for one in callbacks if isinstance(one, RecoveryState))
 
     def begin(self, items: Tensor | int | None) -> None:
-        """A step begins; `items` is what its loss is divided by."""
+        """Begins a step; `items` divides its loss."""
         self._step = Step(items)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], take: Take) -> Tensor:
-        """As the Trainer's; where memory runs out, all of the step is taken anew, in smaller parts.
+        """As the Trainer's; out of memory, the whole step is repeated in smaller parts.
 
-        A pass that broke off has left gradients of some weights behind, so that none can be kept.
+        An interrupted pass leaves gradients on some weights, so none can be kept.
 
         Raises:
-            MemoryRanOutError: its batches cannot be halved, or no more.
+            MemoryRanOutError: its batches cannot be halved (any further).
         """
         self._step.batches.append(inputs)
         while not self._take_rest(model, take):
@@ -108,7 +109,7 @@ class StepRecovery:
         return self._step.losses[-1]
 
     def _take_rest(self, model: nn.Module, take: Take) -> bool:
-        """Takes the batches without a loss yet; False: memory ran out, they are halved now."""
+        """Runs the remaining batches; returns False if memory ran out and batches were halved."""
         step = self._step
         try:
             for batch in step.batches[len(step.losses) :]:
@@ -121,10 +122,10 @@ class StepRecovery:
         return True
 
     def _take(self, model: nn.Module, batch: dict[str, Tensor], take: Take) -> Tensor:
-        """A batch's loss; its gradients are added to what is there."""
+        """Loss of a batch; its gradients are accumulated."""
         total = torch.zeros((), device=self._trainer.args.device)
         for part, is_last in self._parts(batch):
-            # Processes exchange gradients once a batch at most.
+            # Gradients are synchronised at most once per batch.
             exchanged = is_last and not exchanges_afterwards(model)
             no_sync = self._trainer.accelerator.no_sync
             with contextlib.nullcontext() if exchanged else no_sync(model):
@@ -132,12 +133,12 @@ class StepRecovery:
         return total
 
     def _parts(self, batch: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], bool]]:
-        """The batch itself or, built anew one by one, its parts; and whether it is the last."""
+        """The batch itself or, collated one by one, its parts; and whether it is the last."""
         halvings = self.state.halvings
         if not halvings:
             yield batch, True
             return
-        # As this epoch sees them.
+        # With the views of this epoch.
         first = int(self._trainer.state.epoch or 0) * len(self._trainer.train_dataset)
         rows = [self._trainer.train_dataset[first + index] for index in batch["row_index"].tolist()]
         parts = parts_of([row.sample.id for _, row in rows], halvings=halvings)
@@ -146,10 +147,10 @@ class StepRecovery:
             yield collate([rows[place] for place in part]), number == len(parts)
 
     def _halve(self, batch: dict[str, Tensor], error: BaseException) -> None:
-        """Has batches taken in parts half as large from now on.
+        """Halves the size of batch parts from now on.
 
         Raises:
-            MemoryRanOutError: they cannot be.
+            MemoryRanOutError: they cannot be halved.
         """
         parts = 2**self.state.halvings
         smaller = self._sizes(2 * parts)
@@ -159,7 +160,7 @@ class StepRecovery:
         if several and not exchanges_afterwards(trainer.model_wrapped):
             reason = "the other processes wait for this one's gradients"
         elif not getattr(trainer.model, "adds_over_rows", False):
-            reason = "what a row is to learn depends on the other rows of its batch"
+            reason = "the loss of a row depends on the other rows of its batch"
         elif len(batch["row_index"]) <= parts:
             reason = "a single row does not fit"
         if reason is not None:
@@ -167,13 +168,13 @@ class StepRecovery:
             step = self._trainer.state.global_step + 1
             stop = cannot_halve(reason, step=step, rows=rows, instead=smaller)
             if not self._trainer.is_world_process_zero():
-                logger.error("%s", stop)  # the main process has nothing to say of it
+                logger.error("%s", stop)  # not logged by the main process
             raise stop from error
         self.state.halvings += 1
         self._say_halved(len(batch["row_index"]))
 
     def _halve_as_others(self) -> None:
-        """Has batches taken in parts as small as those of the process with the least memory."""
+        """Uses parts as small as those of the process with the least memory."""
         most = largest_of_all(self.state.halvings, self._trainer.args.device)
         if most > self.state.halvings:
             self.state.halvings = most
@@ -186,8 +187,8 @@ class StepRecovery:
         sizes = self._sizes(parts)
         self._note_event(self._trainer.state.global_step + 1, {"out_of_memory": sizes})
         logger.warning(
-            "memory ran out at step %d with a batch of %d texts: batches are taken in %d parts "
-            "from now on; the gradients are the same. To have it so from the start: %s",
+            "memory ran out at step %d with a batch of %d texts: batches are split into %d "
+            "parts from now on; gradients are unchanged. To start with this: %s",
             self._trainer.state.global_step + 1,
             rows,
             parts,
@@ -195,7 +196,7 @@ class StepRecovery:
         )
 
     def _sizes(self, parts: int) -> dict[str, int]:
-        """The keys of `train` with which batches would be as large as such parts of them are."""
+        """Keys of `train` that would make batches as small as these parts."""
         arguments = self._trainer.args
         size = {"per_device_train_batch_size": arguments.per_device_train_batch_size}
         if self._batch_tokens is not None:
@@ -224,14 +225,14 @@ class StepRecovery:
             self._leave_out(model, loss, limit)
 
     def _agreed(self, norm: Tensor | float | None) -> tuple[float, float]:
-        """The step's loss over all processes and its gradient's norm, the same in every process."""
+        """Loss of the step and gradient norm over all processes, the same in every process."""
         loss = torch.stack(self._step.losses).sum().detach().float()
         size = full_tensor(torch.as_tensor(0.0 if norm is None else norm)).to(loss)
         both: Tensor = self._trainer.accelerator.reduce(torch.stack([loss, size]), reduction="mean")
         return tuple(both.tolist())
 
     def _found(self) -> list[tuple[str, list[str]]]:
-        """What is not finite, with the samples that it concerns, in all processes' batches."""
+        """Non-finite values with their samples, from the batches of all processes."""
         trainer = self._trainer
         found: list[NonFinite] = []
         for batch in self._step.batches:
@@ -241,7 +242,7 @@ class StepRecovery:
         return gather_object([(one.what, self._names(one.rows)) for one in found])
 
     def _names(self, rows: Iterable[int]) -> list[str]:
-        """Sample ids of rows; a negative number is no row but fills a process's batch."""
+        """Sample ids of rows; a negative number is a padding row."""
         return self._row_names([row for row in rows if row >= 0])
 
     def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Any]]:
@@ -256,7 +257,7 @@ class StepRecovery:
         return cast(tuple[Tensor, Mapping[str, Any]], found)
 
     def _leave_out(self, model: nn.Module, loss: float, limit: float) -> None:
-        """Notes a spike and drops its gradients, so that the optimizer finds nothing to do."""
+        """Logs a spike and drops its gradients, so that the optimizer does nothing."""
         step, policy = self._trainer.state.global_step + 1, self._spikes.policy
         rows = [row for batch in self._step.batches for row in batch["row_index"].tolist()]
         samples = gather_object(self._names(rows))

@@ -166,7 +166,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_shard(
     store = open_store(tmp_path, spec)
     place = "safetensors.torch.save_file" if error == "safetensors" else "os.fsync"
     monkeypatch.setattr(place, full)
-    with pytest.raises(SpaceError, match="it goes on where it stopped"):
+    with pytest.raises(SpaceError, match="it resumes where it stopped"):
         add(store, "a", torch.ones(3, 5))
     assert [path.name for path in store.folder.iterdir()] == ["space.json"]
 

@@ -144,7 +144,7 @@ def test_meta_of_an_image_keeps_its_values(tmp_path: Path) -> None:
             "a comma before the closing bracket (column 36)",
         ),
         ('{\0"\0', "a zero byte (column 2); save the file as UTF-8"),
-        ('{"image": "a.png", "id": Infinity}', "`Infinity` is no value of JSON"),
+        ('{"image": "a.png", "id": Infinity}', "`Infinity` is not a JSON value"),
     ],
 )
 def test_a_line_that_is_no_json_says_what_is_wrong(line: str, message: str, tmp_path: Path) -> None:

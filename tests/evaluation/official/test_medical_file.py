@@ -166,7 +166,7 @@ def without(key: str) -> dict[str, str]:
     "rows, says",
     [
         *[([ROWS[1], without(key)], f":2: `{key}` is missing") for key in ROWS[0]],
-        ([ROWS[0], {**ROWS[1], "id": "a"}], ":2: `id` a stands twice, first at"),
+        ([ROWS[0], {**ROWS[1], "id": "a"}], ":2: `id` a occurs twice, first at"),
         ([{**ROWS[0], "answer_type": "OTHER"}], ':1: `answer_type` is "OTHER"; expected CLOSED or'),
         ([{**ROWS[0], "prediction": None}], ":1: `prediction` is null; expected a string"),
         ([{**ROWS[0], "reference": ["yes"]}], ":1: `reference` is a list"),

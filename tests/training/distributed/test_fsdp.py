@@ -60,7 +60,7 @@ def test_fsdp_is_noticed_once_and_hidden_from_accelerate(launcher: pytest.Monkey
     ("variables", "said"),
     [
         ({**FSDP, "FSDP_VERSION": "1"}, "FSDP 1"),
-        ({**FSDP, "FSDP_OFFLOAD_PARAMS": "true"}, "CPU's memory"),
+        ({**FSDP, "FSDP_OFFLOAD_PARAMS": "true"}, "CPU offload"),
     ],
 )
 def test_other_ways_of_sharding_are_refused(

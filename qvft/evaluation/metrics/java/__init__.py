@@ -1,4 +1,4 @@
-"""Metrics that only the official Java programs compute: extras, never needed by anything else."""
+"""METEOR and SPICE by the official Java programs: optional."""
 
 from __future__ import annotations
 

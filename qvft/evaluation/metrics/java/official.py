@@ -1,4 +1,4 @@
-"""Where Java and the jars of the official evaluators are; they are never downloaded from here.
+"""Finds Java and the jars of the official evaluators; never downloads them.
 
 The jars are those of the package `pycocoevalcap`, which is looked up but never imported.
 """
