@@ -91,7 +91,7 @@ def test_settings_that_change_the_arithmetic_are_refused(adapter: Path, changes,
     ("change", "message"),
     [
         (lambda t, k: t.pop(k), "is missing"),
-        (lambda t, k: t.__setitem__("odd.weight", t.pop(k)), "no LoRA weight"),
+        (lambda t, k: t.__setitem__("odd.weight", t.pop(k)), "not a LoRA weight"),
         (lambda t, k: t.__setitem__(k, t[k] * float("nan")), "not finite"),
         (lambda t, k: t.clear(), "no LoRA weight"),
     ],

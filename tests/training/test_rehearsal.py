@@ -29,7 +29,7 @@ def settings(**train: Any) -> dict[str, Any]:
         ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha", ""),
         ({"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor", "num_workers"),
         ({"lr_scheduler_kwargs": {"x": 1}}, "lr_scheduler_kwargs", "'x'"),
-        ({"adam_epsilon": 1e-8, "adam_epsilon_": 1}, "adam_epsilon_", "no field"),
+        ({"adam_epsilon": 1e-8, "adam_epsilon_": 1}, "adam_epsilon_", "not a field"),
         ({"tf32": 3}, "tf32", "expected bool"),
         ({"logging_first_step": "x"}, "logging_first_step", "expected bool"),
         ({"push_to_hub": True}, "push_to_hub", "qvft.merge"),

@@ -43,7 +43,7 @@ def evaluated(work: TrainingSetup, batch: dict[str, Tensor]) -> dict[str, Tensor
 
 def test_what_the_loss_does_not_know_is_refused(work: TrainingSetup, rows: list[Row]) -> None:
     batch = collated(work, rows[:2])
-    with pytest.raises(TypeError, match="packed_places is nothing"):
+    with pytest.raises(TypeError, match="packed_places is not an input"):
         LanguageModelling(work.loaded.model)(**batch, packed_places=batch["labels"])
 
 
