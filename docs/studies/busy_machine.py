@@ -3,10 +3,11 @@
     python docs/studies/busy_machine.py FOLDER [--rounds 3] [--steps 60] [--out busy.json]
 
 Runs `qvft.train` on the quickstart's digits with as many threads as cores, in a fresh process for
-each row of the table, in turn: alone and beside a second training of as many threads, with
-the way of waiting that qvft sets and with OpenMP's own default. Beside a second job of as
-many threads the fair share of the cores is half, so that twice the time would be fair. The time is
-that of the steps after the first 10, from `metrics.jsonl`; ratios are taken within each round.
+each row of the table, in turn: alone and beside a second training of as many threads, with the way
+of waiting that qvft sets, with threads that sleep at once, and with OpenMP's own default. Beside a
+second job of as many threads the fair share of the cores is half, so that twice the time would be
+fair. The time is that of the steps after the first 10, from `metrics.jsonl`; ratios are taken
+within each round.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tools.digits import write_digits
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart_digits.yaml"
 FIRST = 10
-ARMS = {"qvft": dict(WAITING), "default": {}}
+ARMS = {"qvft": dict(WAITING), "sleep": WAITING | {"GOMP_SPINCOUNT": "0"}, "default": {}}
 
 
 def environment(arm: str) -> dict[str, str]:

@@ -25,9 +25,9 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import is_trainable
 from qvft.setup.data import Texts
 from qvft.setup.model import base_of, processor_of, template_of
-from qvft.training.library_settings import require_settings
 from qvft.training.resolve_revision import resolve_revision
 from qvft.training.run_folder import check_folder
+from qvft.training.settings_check import require_settings
 from qvft.training.training_setup import TrainingSetup, training_setup
 
 

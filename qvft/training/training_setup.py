@@ -54,7 +54,6 @@ from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.distributed.fsdp import asked_to_shard, shard, without_autocast
 from qvft.training.kernels import require_kernels, require_shardable
-from qvft.training.library_settings import require_settings
 from qvft.training.objectives.build import Collate, objective_of
 from qvft.training.objectives.custom import CustomLoss
 from qvft.training.objectives.objective_table import custom_objectives
@@ -63,6 +62,7 @@ from qvft.training.phases import PhaseSetup
 from qvft.training.preflight import GradientCheck, check_image_matters, distinct_first
 from qvft.training.recorded_data import data_hashes, image_hashes
 from qvft.training.recovery.spikes import SpikeRule
+from qvft.training.settings_check import require_settings
 
 logger = get_logger("qvft.train")
 
