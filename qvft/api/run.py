@@ -106,9 +106,9 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether its adapter has been written."""
-        from qvft.adapters.fingerprints import MANIFEST
+        from qvft.training.run_folder import is_finished
 
-        return (self.folder / "adapter" / MANIFEST).is_file()
+        return is_finished(self.folder)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

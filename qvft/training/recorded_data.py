@@ -19,6 +19,7 @@ from qvft.setup.data import Split, read_split, read_texts, samples_hash, source_
 from qvft.setup.hashes import images_hash
 from qvft.setup.streaming import is_streamed, stream_of
 from qvft.training.checkpoints import whole_checkpoints
+from qvft.training.run_folder import is_finished
 
 Read = Callable[[str], list[Sample]]
 
@@ -122,7 +123,7 @@ def require_same_data(recipe: Recipe, folder: Path) -> None:
 
 def manifest_folder(run: Path) -> Path | None:
     """Folder of a run's newest manifest: its adapter, else its last checkpoint."""
-    if (run / "adapter" / MANIFEST).is_file():
+    if is_finished(run):
         return run / "adapter"
     phases = [path for path in run.glob("checkpoints/*") if path.name.isdigit()]
     for phase in sorted(phases, key=lambda path: int(path.name), reverse=True):
