@@ -319,7 +319,7 @@ def training_setup(
 
     Args:
         given: the recipe's base model, if already loaded; it gets the adapters.
-        texts: from `early.training_texts`, if already read.
+        texts: from `before_torch.training_texts`, if already read.
         callbacks: for the trainer of each phase, after qvft's own.
 
     Raises:

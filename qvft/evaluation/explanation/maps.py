@@ -100,7 +100,7 @@ def explain_texts(
         texts: (B,) generated or other texts.
 
     Raises:
-        ModelError: as `attention.attend`.
+        ModelError: as `attention_maps.attend`.
         ImageError: an image cannot be decoded.
     """
     batch = target_batch(collator, rows, texts, place=model.device)
