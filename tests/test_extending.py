@@ -21,6 +21,7 @@ from qvft.eval import main as evaluate
 from qvft.evaluation.metric_table import METRICS
 from qvft.merge import main as merge
 from qvft.models.decoders import DECODERS
+from qvft.models.families import FAMILIES
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.objectives.alignment_losses import LossSum
@@ -39,7 +40,7 @@ LENGTH = "objectives={lm: 1.0, target_length.OBJECTIVE: 0.5}"
 
 @pytest.fixture(autouse=True, scope="module")
 def _outside() -> Iterator[None]:
-    tables: tuple[dict[str, Any], ...] = (FORMATS, METRICS, DECODERS, OBJECTIVES)
+    tables: tuple[dict[str, Any], ...] = (FORMATS, METRICS, DECODERS, FAMILIES, OBJECTIVES)
     before = [dict(table) for table in tables]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
@@ -151,6 +152,25 @@ def test_a_decoder_from_outside_is_trained_and_merged(
     assert train(given) == 2
     assert train([*given, "model.decoder_type=mistral.DECODER"]) == 0
     assert merge([str(tmp_path / "run"), str(tmp_path / "merged")]) == 0
+
+
+def test_a_family_from_outside_is_trained_merged_and_evaluated(
+    recipe_file: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    from mlp_projection import MlpBlip2, MlpBlip2Config
+
+    base = shutil.copytree(tiny_folder, tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        MlpBlip2(MlpBlip2Config.from_dict(tiny_config().to_dict())).save_pretrained(base)
+    given = [str(recipe_file), f"model.id={base}", f"run.dir={tmp_path / 'run'}"]
+    given += ["train.max_steps=2", "model.family=mlp_projection.FAMILY"]
+    assert train(given) == 0
+    weights = load_file(tmp_path / "run" / "adapter" / "bridge.safetensors")
+    assert {"language_projection.0.weight", "language_projection.2.weight"} <= weights.keys()
+    assert merge([str(tmp_path / "run"), str(tmp_path / "merged")]) == 0
+    assert evaluate([str(tmp_path / "run"), "eval.blind=false", "--out", str(tmp_path / "e")]) == 0
 
 
 @pytest.mark.parametrize(

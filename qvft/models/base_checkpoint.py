@@ -14,7 +14,7 @@ from qvft.files import sha256_file
 from qvft.json_files import sha256_json
 from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
 from qvft.models.decoders import require_decoder
-from qvft.models.families import FAMILIES, Family, family_of
+from qvft.models.families import FAMILIES, Family, add_family, family_of
 from qvft.models.model_path import TINY_ID, names_folder, require_folder
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
@@ -77,6 +77,7 @@ def find_checkpoint(
     Raises:
         ModelError: not found (with help for offline use), no config, or an unknown family.
     """
+    family = add_family(family)
     require_config(model_id, revision)
     published = model_id != TINY_ID and is_published(model_id, revision)
     if decoder is not None:

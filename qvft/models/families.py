@@ -149,18 +149,31 @@ def register_family(family: Family) -> Family:
     return family
 
 
+def add_family(name: str) -> str:
+    """The family's plain name; a dotted name `package.module.NAME` is added to the table first.
+
+    Raises:
+        RecipeError: it is not a `Family`, or the table has another of its name or model type.
+    """
+    if not is_dotted(name):
+        return name
+    try:
+        return register_family(import_dotted(name, Family, where="model.family")).name
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f'"{name}": {error}', where="model.family") from error
+
+
 def family_of(model_type: str, *, wanted: str = "auto") -> Family:
     """The family of a checkpoint by the `model_type` of its config.
 
     Args:
-        wanted: `auto`, a family's name, or `package.module.name` of one to add to the table.
+        wanted: `auto`, or a family's name.
 
     Raises:
-        RecipeError: a dotted name that is not a `Family`.
         ModelError: no family has that type, or it is another one than wanted.
     """
-    if is_dotted(wanted):
-        wanted = _imported(wanted).name
     for family in FAMILIES.values():
         if family.model_type == model_type and wanted in ("auto", family.name):
             return family
@@ -168,12 +181,3 @@ def family_of(model_type: str, *, wanted: str = "auto") -> Family:
     raise ModelError(
         f'model_type "{model_type}" with model.family={wanted}', expected=f"one of {known}"
     )
-
-
-def _imported(name: str) -> Family:
-    try:
-        return register_family(import_dotted(name, Family, where="model.family"))
-    except RecipeError:
-        raise
-    except ValueError as error:
-        raise RecipeError(f'"{name}": {error}', where="model.family") from error

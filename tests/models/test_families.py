@@ -14,7 +14,7 @@ from transformers import AutoConfig, Blip2Config, Blip2ForConditionalGeneration
 
 from qvft.errors import ModelError, RecipeError
 from qvft.merge import main as merge
-from qvft.models.families import FAMILIES, family_of, register_family
+from qvft.models.families import FAMILIES, add_family, family_of, register_family
 from qvft.train import main as train
 
 
@@ -74,5 +74,5 @@ def test_what_is_no_family_is_refused() -> None:
     with pytest.raises(ModelError, match="model.family=blip3"):
         family_of("blip-2", wanted="blip3")
     with pytest.raises(RecipeError) as refusal:
-        family_of("blip-2", wanted="json.dumps")
+        add_family("json.dumps")
     assert refusal.value.where == "model.family"
