@@ -198,7 +198,7 @@ def test_images_that_a_format_leaves_out_stand_in_the_report_and_in_the_check(
     lines = [json.dumps({"file_name": row["image"], "text": row["text"]}) for row in rows]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     given = ["data.eval.format=hf", f"data.eval.path={folder}"]
-    said = "images without a row in the metadata, left out: 1 of 3, first 2.png"
+    said = "1 of 3 images have no row in the metadata and are skipped, first 2.png"
     out, found = tmp_path / "report", tmp_path / "found.json"
     assert evaluate([str(tiny_run), *given, "eval.blind=false", "--out", str(out)]) == 0
     assert said in str(json.loads((out / "report.json").read_text())["warnings"])

@@ -18,18 +18,17 @@ def with_class_names(
     """The row with class names instead of `ClassLabel` numbers, also inside lists and objects.
 
     Args:
-        row: row of `datasets`.
         features: features of the dataset; None if a stream does not know them.
         columns: the columns to convert.
 
     Raises:
         DataError: a number without class, such as -1, which `datasets` uses for "no label".
     """
-    named = dict(row)
+    converted = dict(row)
     for column in columns:
         if features is not None and column in features:
-            named[column] = _named(row[column], features[column], f"`{column}`", where)
-    return named
+            converted[column] = _named(row[column], features[column], f"`{column}`", where)
+    return converted
 
 
 def _named(value: Any, feature: Any, column: str, where: str) -> Any:
@@ -42,12 +41,11 @@ def _named(value: Any, feature: Any, column: str, where: str) -> Any:
         return [_named(one, items, column, where) for one in value]
     if not hasattr(feature, "int2str") or isinstance(value, str):
         return value
-    names = feature.names
-    if not 0 <= value < len(names):
+    if not 0 <= value < len(feature.names):
         raise DataError(
             f"{column} is class {value}",
             where=where,
-            expected=f"a class from 0 to {len(names) - 1}",
+            expected=f"a class from 0 to {len(feature.names) - 1}",
             do="leave out rows without a class",
         )
-    return names[value]
+    return feature.names[value]

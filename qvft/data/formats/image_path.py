@@ -22,7 +22,7 @@ def path_problem(written: str) -> tuple[str, str] | None:
         return "is a URL", "download it"
     if written.startswith("data:"):
         return "holds the image itself", "write it to a file"
-    if _CONTROL.search(written):  # "img\new.png" has a line break
+    if _CONTROL.search(_label_studio(written) or written):  # "img\new.png" has a line break
         return "has a control character, as a backslash makes it", "write / between folders"
     if _DRIVE.match(written) and os.name != "nt":
         return "is a path of a Windows drive", "put the images beside the file"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.data.formats.image_path import image_path, path_problem
@@ -23,7 +22,7 @@ class PathGuard:
     """
 
     def __init__(self, *folders: Path, allow_paths_outside_root: bool = False) -> None:
-        self._folders: Sequence[Path] = folders
+        self._folders = folders
         self._roots = [os.path.join(os.path.realpath(folder), "") for folder in folders]
         self._allow_outside = allow_paths_outside_root
         self._real: dict[str, str] = {}
@@ -45,35 +44,22 @@ class PathGuard:
         return self.file(image_path(self._folders[0], written), where=where)
 
     def file(self, path: Path, *, where: str) -> ImageFile:
-        """The image at a path, joined to its folder.
+        """The image at a path, joined to its folder. Raises DataError if it is outside."""
+        if not self._allow_outside:
+            real = self._resolved(path)
+            if not any(real.startswith(root) for root in self._roots):
+                raise DataError(
+                    f"the image {str(path)!r} lies outside {self._folders[0].absolute()}",
+                    where=where,
+                    expected="images in this folder, also where links lead",
+                    do="name their own folder with `images`, or, where you trust the data, set "
+                    "`allow_paths_outside_root: true` beside `path` (of qvft.convert: "
+                    "`--allow-outside`)",
+                )
+        return ImageFile(path)
 
-        Raises:
-            DataError: it is outside, or not a valid path.
-        """
-        image = ImageFile(path)
-        if self._allow_outside:
-            return image
-        if "\0" in str(path):
-            raise DataError(
-                "an image path with a zero character, which no system takes",
-                where=where,
-                expected="the name of a file",
-                do="correct the path",
-            )
-        real = self._followed(path)
-        if not any(real.startswith(root) for root in self._roots):
-            raise DataError(
-                f"the image {str(path)!r} lies outside {self._folders[0].absolute()}",
-                where=where,
-                expected="images in this folder, also where links lead",
-                do="name their own folder with `images`, or, where you trust the data, set "
-                "`allow_paths_outside_root: true` beside `path` (of qvft.convert: "
-                "`--allow-outside`)",
-            )
-        return image
-
-    def _followed(self, path: Path) -> str:
-        """The resolved path; folders are cached, since many images share one."""
+    def _resolved(self, path: Path) -> str:
+        """The path without links; folders are cached, since many images share one."""
         above, name = os.path.split(path)
         if name == ".." or os.path.islink(path):
             return os.path.realpath(path)
