@@ -48,11 +48,7 @@ def stored(spec: FeatureSpec, features: Tensor) -> dict[str, Tensor]:
 
 
 def write_shard(folder: Path, keys: Sequence[bytes], chunks: Sequence[dict[str, Tensor]]) -> Path:
-    """Writes chunks from `stored` as one new shard, atomically.
-
-    Args:
-        folder: the cache folder.
-        keys: keys of the images of all chunks, in order.
+    """Writes chunks from `stored` as one new shard, atomically; `keys` are of all their images.
 
     Raises:
         SpaceError: the disk or the quota is full.
@@ -103,15 +99,10 @@ def read_keys(path: Path) -> list[bytes]:
 
 
 class Shard:
-    """A complete shard, memory-mapped at first use, so only what is read is loaded.
+    """A complete shard, memory-mapped at first use, so only what is read is loaded."""
 
-    Args:
-        path: path of its file.
-        spec: spec of its features.
-    """
-
-    def __init__(self, path: Path, spec: FeatureSpec) -> None:
-        self.path, self._spec = path, spec
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._mapped: dict[str, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,9 +118,9 @@ class Shard:
         if self._mapped is None:
             self._mapped = self._map()
         values = self._mapped["features"][number]
-        if self._spec.stored_dtype != "int8":
-            return values
-        return values * self._mapped["scales"][number][:, None]
+        if "scales" in self._mapped:
+            return values * self._mapped["scales"][number][:, None]
+        return values
 
     def _map(self) -> dict[str, Tensor]:
         try:
