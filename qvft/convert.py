@@ -80,10 +80,12 @@ def convert(given: argparse.Namespace) -> None:
         columns=dict(pair.partition("=")[::2] for pair in given.columns or ()),
         **{name: getattr(given, name) for name in options},
     )
-    done = write_jsonl(samples, given.out, copy_images=given.copy_images)
-    counts = f"{done.images} images, {done.captions} captions, {done.questions} questions"
-    copied = f" ({done.images_written} images written beside it)" if done.images_written else ""
-    stdout.print(f"{counts} written to {given.out}{copied}", highlight=False, markup=False)
+    copied = write_jsonl(samples, given.out, copy_images=given.copy_images)
+    captions = sum(len(sample.captions) for sample in samples)
+    questions = sum(len(sample.questions) for sample in samples)
+    counts = f"{len(samples)} images, {captions} captions, {questions} questions"
+    images = f" ({copied} images written beside it)" if copied else ""
+    stdout.print(f"{counts} written to {given.out}{images}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -335,9 +335,7 @@ def test_an_image_name_that_no_system_takes_is_one_message(
     source = rows(tmp_path / "in.json", content)
     options = ["--copy-images"] if copied else []
     assert main([format, source, str(tmp_path / "out.jsonl"), *options]) == 2
-    error = capsys.readouterr().err
-    assert "(File name too long)" in error
-    assert error.count("\n") == 1
+    assert capsys.readouterr().err.count("\n") == 1
     assert shown(tmp_path) == {"in.json"}
 
 

@@ -52,7 +52,7 @@ def test_training_says_what_is_cut_and_what_is_worth_little(
     assert train(command(recipe_file, degenerate, tmp_path)) == 0
     err = capsys.readouterr().err
     assert "rows: of 3 texts data.max_text_tokens (16) cuts 1 prompts" in err
-    assert "rows: all 3 questions have one and the same text as their targets" in err
+    assert "rows: all 3 questions have the same text as their targets" in err
     assert "rows: 3 images: what is learnt from fewer than 10" in err
     assert "train: 1 optimizer step in all" in err
 
@@ -100,7 +100,7 @@ def test_an_evaluation_says_it_on_the_screen_and_in_its_report(
     screen, page = capsys.readouterr().out, (out / "report.html").read_text()
     for message in (
         "odd: of 3 texts data.max_text_tokens (16) cuts 1 prompts",
-        "odd: all 3 questions have one and the same text as their references",
+        "odd: all 3 questions have the same text as their references",
         "odd: 3 images: what is measured on fewer than 10",
     ):
         assert any(message in warning for warning in report["warnings"])

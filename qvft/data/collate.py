@@ -118,9 +118,7 @@ class Collator:
         return torch.stack([self.cache[source.name, view] for source, view in seen])
 
     def decode(self, source: ImageSource, view: int = 0) -> Image:
-        """The image, or an augmented view, as upright RGB; raises `ImageError` as
-        `decoding.decode`.
-        """
+        """The image, or an augmented view, as upright RGB; raises as `decoding.decode`."""
         image = decode(source, max_pixels=self.max_image_pixels)
         if view == 0:
             return image

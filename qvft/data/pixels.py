@@ -25,8 +25,6 @@ def pixel_chunks(
     """Pixels of the sources in order, in chunks of `size`.
 
     Args:
-        collator: decodes and preprocesses images.
-        sources: image sources; unusable ones are reported, not raised.
         size: sources per chunk; the last may have fewer.
         workers: decoding processes; 0 decodes in this one.
 
@@ -48,10 +46,8 @@ def read_chunks(
     """As `pixel_chunks`, for chunks of any items.
 
     Args:
-        chunks: chunks of items.
         read: reads an item; may raise `ImageError`.
         join: stacks the results to pixels (I, 3, height, width).
-        workers: reading processes; 0 reads in this one.
     """
     if not chunks:
         return

@@ -46,18 +46,15 @@ def resolve_inputs(names: Sequence[str], *, question: str | None = None) -> list
         path = Path(name)
         if path.suffix.lower() in _LISTS and path.is_file():
             for where, row in _from_jsonl(path, question):
-                if row.id and _said_before(row, where, ids):
+                if row.id and _is_repeated(row, where, ids):
                     repeated.append(row.id)
                 else:
                     rows.append(row)
             continue
         rows += [_row(image, question) for image in _images(name)]
     if repeated:
-        _log.warning(
-            "rows with the id, image and question of an earlier one, asked once: %d, first %s",
-            len(repeated),
-            repeated[0],
-        )
+        says = "rows with the id, image and question of an earlier one, asked once: %d, first %s"
+        _log.warning(says, len(repeated), repeated[0])
     _require_images(rows)
     return rows
 
@@ -84,7 +81,7 @@ def require_question(text: Any, *, where: str) -> None:
         )
 
 
-def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
+def _is_repeated(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
     """Whether a row with this id has the same image and question as before; records the id."""
     before, place = ids.setdefault(row.id, (row, where))
     if before is row:
@@ -100,7 +97,7 @@ def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
 
 
 def _require_images(rows: Sequence[Row]) -> None:
-    """Counts missing images; raises DataError if none exists."""
+    """Warns of missing images; raises DataError if none exists."""
     paths = [Path(name) for name in dict.fromkeys(row.sample.image.name for row in rows)]
     missing = [path for path in paths if not path.exists()]
     if paths and len(missing) == len(paths):
@@ -111,12 +108,8 @@ def _require_images(rows: Sequence[Row]) -> None:
             do="check the paths in `image`",
         )
     if missing:
-        _log.warning(
-            "images that are not there: %d of %d, first %s; their rows get an error",
-            len(missing),
-            len(paths),
-            missing[0],
-        )
+        says = "%d of %d images do not exist, first %s; their rows get an error"
+        _log.warning(says, len(missing), len(paths), missing[0])
 
 
 def _images(name: str) -> list[Path]:
@@ -131,17 +124,12 @@ def _images(name: str) -> list[Path]:
     if not found:
         raise _no_image(name, matches, others)
     if others:
-        _log.warning(
-            "%s: files that are not images, skipped: %d, first %s",
-            name,
-            len(others),
-            others[0],
-        )
+        says = "%s: files that are not images, skipped: %d, first %s"
+        _log.warning(says, name, len(others), others[0])
     return found
 
 
 def _no_image(name: str, matches: Sequence[Path], others: Sequence[Path]) -> DataError:
-    """Error for a name without image."""
     do = None
     if others:
         do = f"files that are no images: {len(others)}, first {others[0]}"
@@ -179,20 +167,17 @@ def _asked(
     own_id = _id_of(content, where=where)
     listed = content.get("questions") or []
     if not isinstance(listed, list):
-        raise DataError(
-            f"questions that are a {type(listed).__name__}", where=where, expected="a list"
-        )
+        given = f"questions that are a {type(listed).__name__}"
+        raise DataError(given, where=where, expected="a list")
     asked: list[tuple[Any, str]] = []
     for number, item in enumerate(listed, start=1):
+        row = item if isinstance(item, dict) else {"question": item}
         numbered = f"{own_id}#{number}" if own_id else ""
-        if isinstance(item, dict):
-            asked.append((item.get("question"), _id_of(item, where=where) or numbered))
-        else:
-            asked.append((item, numbered))
+        asked.append((row.get("question") or "", _id_of(row, where=where) or numbered))
     if content.get("question") is not None:
         asked.append((content["question"], own_id))
     for text, _ in asked:
-        require_question("" if text is None else text, where=where)
+        require_question(text, where=where)
     return asked or [(default, own_id)]
 
 

@@ -83,7 +83,6 @@ def choose_rows(rows: Sequence[Row], count: int, *, spread: bool = False) -> lis
     """Selects up to `count` rows, captions and questions in turn.
 
     Args:
-        rows: rows of a split.
         spread: evenly spaced over the rows; otherwise the first rows, new images first.
     """
     queues: dict[str, list[Row]] = {}

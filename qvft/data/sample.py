@@ -75,7 +75,6 @@ class EncodedImage:
         return self.label or f"image {hashlib.sha256(self.content).hexdigest()[:16]}"
 
     def encoded(self) -> bytes:
-        """The bytes."""
         return self.content
 
     def open(self) -> Image.Image:

@@ -18,12 +18,7 @@ _ALL_WORDS = sys.maxsize
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Number of rows changed by cleaning.
-
-    Attributes:
-        rows: number of changed rows.
-        shortened_ids: ids of rows truncated to `MAX_WORDS`.
-    """
+    """Number of rows changed by cleaning, and ids of those truncated to `MAX_WORDS`."""
 
     rows: int
     shortened_ids: tuple[str, ...]
@@ -45,11 +40,7 @@ def cleaned_rows(rows: Iterable[Row], form: TextForm) -> Cleaned:
 
 
 def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> None:
-    """Refuses captions and questions that are empty after cleaning.
-
-    Raises:
-        DataError: there are some.
-    """
+    """Raises DataError for captions and questions that are empty after cleaning."""
     if form == "as_written":
         return
     empty = [
@@ -69,10 +60,7 @@ def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> Non
 class TextsLeft:
     """A stream in which a sample with an empty text after cleaning is a broken record.
 
-    Attributes:
-        stream: the underlying stream.
-        texts: which texts of a sample are used.
-        form: value of `data.text`.
+    `texts` and `form` are the recipe's `data.train.texts` and `data.text`.
     """
 
     stream: Stream
@@ -81,11 +69,9 @@ class TextsLeft:
 
     @property
     def sha256(self) -> str:
-        """As the underlying stream's."""
         return self.stream.sha256
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
-        """As `Stream.samples`."""
         for found in self.stream.samples(part):
             if self.form == "as_written" or isinstance(found, DataError):
                 yield found

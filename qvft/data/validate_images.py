@@ -19,10 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Skipped:
-    """A skipped sample: its id, its image's name, and the error.
-
-    `expected` and `do` are from the error.
-    """
+    """A skipped sample: its id, its image's name, and parts of the error's message."""
 
     id: str
     name: str
@@ -43,10 +40,9 @@ def validate_images(
     Images of the same name are decoded once, in threads: Pillow's decoders release the GIL.
 
     Args:
-        samples: a split.
         on_error: `error` raises at unusable images, `skip` skips their samples.
         max_pixels: as in `images.decoding.decode`.
-        workers: threads; below 1 counts as 1.
+        workers: number of threads.
 
     Raises:
         ImageError: with `error`, some image is unusable (the first is named, all are counted).

@@ -9,9 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -30,25 +28,8 @@ _LONGEST_STEM = 60
 """Maximum characters of an id in a file name: up to four bytes each, and names may have 255."""
 
 
-@runtime_checkable
-class Encoded(Protocol):
-    """An image source with the bytes of an image file."""
-
-    def encoded(self) -> bytes: ...
-
-
-@dataclass(frozen=True)
-class Written:
-    """Counts of what was written; `images_written` are new image files."""
-
-    images: int
-    captions: int
-    questions: int
-    images_written: int
-
-
-def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = False) -> Written:
-    """Writes one line per sample, atomically.
+def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = False) -> int:
+    """Writes one line per sample, atomically; returns the number of image files written.
 
     Image paths are relative to `out`'s folder. The folder `{stem of out}_images` next to it gets
     every image that a line cannot reference: one without a file (its bytes unchanged, generated
@@ -69,7 +50,7 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
     require_new(out)
     pictures = out.with_name(f"{out.stem}_images")
     try:
-        images_written = _write(samples, paths, out, pictures)
+        copied = _write(samples, paths, out, pictures)
     except QvftError:  # some are OSErrors too
         raise
     except OSError as error:
@@ -83,12 +64,7 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
             len(samples),
             out,
         )
-    return Written(
-        len(samples),
-        sum(len(sample.captions) for sample in samples),
-        sum(len(sample.questions) for sample in samples),
-        images_written,
-    )
+    return copied
 
 
 def _write(
@@ -111,8 +87,19 @@ def _write(
 
 
 def _line(sample: Sample, image: str) -> str:
+    questions = [
+        {"id": one.id, "question": one.text, "answers": one.answers, "meta": dict(one.meta)}
+        for one in sample.questions
+    ]
+    row = {
+        "id": sample.id,
+        "image": image,
+        "captions": sample.captions,
+        "questions": questions,
+        "meta": dict(sample.meta),
+    }
     try:
-        return json.dumps(_row(sample, image), ensure_ascii=False, allow_nan=False)
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataError(
@@ -123,37 +110,24 @@ def _line(sample: Sample, image: str) -> str:
         ) from error
 
 
-def _row(sample: Sample, image: str) -> dict[str, Any]:
-    return {
-        "id": sample.id,
-        "image": image,
-        "captions": sample.captions,
-        "questions": [
-            {"id": one.id, "question": one.text, "answers": one.answers, "meta": dict(one.meta)}
-            for one in sample.questions
-        ],
-        "meta": dict(sample.meta),
-    }
-
-
 def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
     """Each image file's path relative to `folder`, None if a line cannot reference it.
 
     Symbolic links are resolved in folders, not in the file name, which has the image's suffix.
     """
     start = os.path.realpath(folder)
-    followed: dict[Path, str] = {}
+    resolved: dict[Path, str] = {}
     used: set[str] = set()
     paths: list[str | None] = []
     absent: list[Path] = []
     for image in (sample.image for sample in samples):
         path = None
         if isinstance(image, ImageFile):
-            absent += [] if _is_there(image) else [image.path]
+            absent += [] if os.path.exists(image.path) else [image.path]
             above = image.path.parent
-            real = followed.setdefault(above, os.path.realpath(above))
+            real = resolved.setdefault(above, os.path.realpath(above))
             path = Path(os.path.relpath(os.path.join(real, image.path.name), start)).as_posix()
-            if path in used or not _can_be_written(path):
+            if path in used or not _reads_back(path):
                 path = None
             else:
                 used.add(path)
@@ -176,22 +150,7 @@ def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
     return paths
 
 
-def _is_there(image: ImageFile) -> bool:
-    try:
-        image.path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError) as error:  # a ValueError: a zero character
-        raise ImageError(
-            f"cannot be looked for ({getattr(error, 'strerror', None) or error})",
-            where=image.name,
-            expected="a path that the system takes",
-            do="correct the path",
-        ) from error
-    return True
-
-
-def _can_be_written(path: str) -> bool:
+def _reads_back(path: str) -> bool:
     """Whether a line with `path` is read back as that path."""
     is_text = path.encode(errors="replace").decode() == path
     return is_text and path == path.strip() and "\\" not in path and path_problem(path) is None
@@ -210,8 +169,8 @@ def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str])
                 expected="a file that can be read, and room for its copy",
                 do="check the path and the image folder",
             ) from error
-    elif isinstance(source, Encoded):
-        content = source.encoded()
+    elif (encoded := getattr(source, "encoded", None)) is not None:
+        content = encoded()
         name = _file_name(id, _suffix(content), taken)
         (folder / name).write_bytes(content)
     else:

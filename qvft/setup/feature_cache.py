@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qvft.data.collate import Collator
 from qvft.data.features.cache_spec import FeatureSpec, StoredDtype, preprocessing_of, weights_sha256
-from qvft.data.features.fill import Encode, CacheEntry, fill, require_room, cache_entries
+from qvft.data.features.fill import CacheEntry, Encode, cache_entries, fill, require_room
 from qvft.data.features.folders import default_cache
 from qvft.data.features.store import Cached, Store, open_store
 from qvft.data.images.content_hash import PixelIds, pixel_ids

@@ -19,10 +19,7 @@ _VIEWS = 1000
 
 @dataclass(frozen=True)
 class NearPair:
-    """Two samples with near-duplicate images, not byte-identical.
-
-    `difference` is that of `near_duplicates.near_pairs`: 0 for a perfect copy, at most 0.9.
-    """
+    """Two samples with duplicate images; `difference` is that of `near_duplicates.near_pairs`."""
 
     first: str
     second: str
@@ -34,8 +31,7 @@ class Overlap:
     """Data leakage: images of the evaluation data that are also in the training data, by sample id.
 
     Attributes:
-        exact: pairs (evaluation, training), one per evaluation sample; their bytes are equal.
-        near: pairs (evaluation, training) of near duplicates, without those of `exact`.
+        exact, near: pairs (evaluation, training): equal bytes, and near duplicates beside these.
         id_only: ids that belong to a different image in the training data; not an error in itself.
     """
 
@@ -50,8 +46,7 @@ class Duplicates:
 
     Attributes:
         exact: groups of samples with byte-identical images, by split.
-        near: pairs of samples with near-duplicate images, by split; only the first of
-            byte-identical images.
+        near: pairs of near duplicates, by split; only the first of byte-identical images.
         overlap: duplicates across splits, None with a single split.
         groups: by image name, the content of the first image of its duplicates.
     """
@@ -118,8 +113,8 @@ def _overlap(
     """Duplicates between `evaluation` and the training data; `held` has sample ids by content."""
     ours, theirs = held["eval"], held["train"]
     both = {i: theirs[content][0] for content in ours if content in theirs for i in ours[content]}
-    turned = [(second, first, difference) for first, second, difference in alike]
-    across = [pair for pair in _pairs([*alike, *turned], ours, theirs) if pair.first not in both]
+    swapped = [(second, first, difference) for first, second, difference in alike]
+    across = [pair for pair in _pairs([*alike, *swapped], ours, theirs) if pair.first not in both]
     train_ids = {name for ids in theirs.values() for name in ids}
     copied = both.keys() | {pair.first for pair in across}
     ids = [sample.id for sample in evaluation]

@@ -39,11 +39,7 @@ def near_pairs(
     apart: different ones are as near as 8 bits, crops of 3 % as far as 22.
 
     Args:
-        signatures: one per image.
         closer: returns `closer_view` of an image by index; called for few images.
-
-    Work: 10^10 / 2 comparisons of 64 bits in numpy for 100,000 images, then at most NEAREST
-    differences of thumbnails per image.
     """
     if len(signatures) < 2:
         return []
