@@ -62,7 +62,7 @@ def test_the_check_says_it_too(recipe_file: Path, degenerate: Path, tmp_path: Pa
     assert check([*command(recipe_file, degenerate, tmp_path), "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     said = "\n".join(found["warnings"])
-    assert "all 3 questions have one and the same text" in said
+    assert "all 3 questions have the same text" in said
     assert "3 images: what is learnt from fewer than 10" in said
     assert "train: 1 optimizer step in all" in said
     assert (found["train"]["cut_prompts"], found["train"]["cut_targets"]) == (1, 0)

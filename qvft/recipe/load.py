@@ -47,7 +47,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def idle_keys(recipe: Recipe) -> dict[str, str]:
     """Keys and sections of a recipe without effect, with the reason."""
     phases = recipe.phases or [Phase(name="train")]
-    return idle_sections(recipe, [resolve_phase(recipe, phase) for phase in phases])
+    return dict(idle_sections(recipe, [resolve_phase(recipe, phase) for phase in phases]))
 
 
 def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
@@ -67,7 +67,6 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
 
 
 def _require_trained(recipe: Recipe, trainable: Trainable, *, where: str) -> None:
-    """Raises RecipeError if nothing would be trained."""
     has_heads = bool(recipe.objectives.alignment or recipe.objectives.further)
     parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
     if not has_heads and all(getattr(trainable, part) == "frozen" for part in parts):
@@ -152,7 +151,7 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
 
 
 def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:
-    """What stands at `path` in place of a single value."""
+    """What to give for a section at `path`, instead of a single value."""
     try:
         known = list(_section(model, path).model_fields)
     except (KeyError, StopIteration):  # a mapping of free keys

@@ -16,8 +16,7 @@ from qvft.recipe.yaml_text import yaml_override_value
 def override_texts(values: Mapping[str, Any]) -> list[str]:
     """Overrides given in Python, `{"train.epochs": 3}`, as the command line has them.
 
-    Raises:
-        RecipeError: a value that YAML does not have, such as a set or an object.
+    Raises RecipeError for a value that YAML does not have, such as a set.
     """
     texts = []
     for key, value in values.items():
@@ -35,7 +34,7 @@ def override_texts(values: Mapping[str, Any]) -> list[str]:
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Lays `key.path=value` overrides over `content`, in place, and returns them under the current
+    """Applies `key.path=value` overrides to `content`, in place, and returns them under the current
     names of their keys. Raises RecipeError."""
     current = renamed_overrides(overrides)
     for override in current:

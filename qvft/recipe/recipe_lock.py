@@ -25,7 +25,7 @@ def recipe_hash(recipe: Recipe) -> str:
     Excluded: the run folder, resume, logging, evaluation (unless it selects the checkpoint), and
     the loss spike policy. A run can be resumed with other values of these.
     """
-    return _hash(recipe.model_dump())
+    return sha256_json(_shaping(recipe.model_dump()))
 
 
 def lock_hash(run_dir: Path) -> str:
@@ -34,7 +34,7 @@ def lock_hash(run_dir: Path) -> str:
     A later version knows further keys, with defaults, and may have renamed some; this is over those
     in the file, under the names in the file.
     """
-    return _hash(read_yaml(run_dir / LOCK_NAME))
+    return sha256_json(_shaping(read_yaml(run_dir / LOCK_NAME)))
 
 
 def shaping_differences(there: Recipe, here: Recipe) -> list[tuple[str, Any, Any]]:
@@ -82,10 +82,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _hash(recipe: Mapping[str, Any]) -> str:
-    return sha256_json(_shaping(recipe))
-
-
 def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a recipe's content that affects the trained weights."""
     content = copy.deepcopy({key: value for key, value in recipe.items() if key != "eval"})
@@ -123,11 +119,7 @@ def write_lock(recipe: Recipe, run_dir: Path) -> None:
 
 
 def read_lock(run_dir: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """The recipe of a run folder.
-
-    Raises:
-        CheckpointError: the folder is missing or is not a run.
-    """
+    """The recipe of a run folder; raises CheckpointError if it is missing or not a run."""
     path = run_dir / LOCK_NAME
     if not path.is_file():
         raise CheckpointError(

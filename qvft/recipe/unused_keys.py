@@ -21,39 +21,21 @@ if TYPE_CHECKING:
 _RATES = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
 
 
-def idle_sections(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> dict[str, str]:
-    """Keys and sections without effect, with the reason.
-
-    Args:
-        phases: the sections that hold in each phase.
-    """
-    return dict(_idle(recipe, phases))
-
-
 def named_in_file(recipe: Recipe, idle: Mapping[str, str]) -> list[str]:
     """Warnings for those of `idle` that a recipe sets to another value than the default.
 
     Learning rates of frozen components are ignored: recipes list the rates of all groups.
     """
-    found = []
-    for section, reason in idle.items():
-        changed = [
-            key
-            for key, value, default in _leaves(recipe)
-            if covers(section, key)
-            and value != default
-            and not key.startswith("train.learning_rate.")
-        ]
-        found += [f"{key} has no effect: {reason}" for key in changed]
-    return found
+    return [
+        f"{key} has no effect: {reason}"
+        for section, reason in idle.items()
+        for key, value, default in _leaves(recipe)
+        if covers(section, key) and value != default and not key.startswith("train.learning_rate.")
+    ]
 
 
 def refuse_idle(recipe: Recipe, idle: Mapping[str, str], overrides: Iterable[str]) -> None:
-    """Checks that every override has an effect.
-
-    Raises:
-        RecipeError: one has none; the message says what switches it off.
-    """
+    """Raises RecipeError for an override without effect; the message says what switches it off."""
     values = {key: (value, default) for key, value, default in _leaves(recipe)}
     for override in overrides:
         name = override.partition("=")[0].strip()
@@ -66,11 +48,14 @@ def refuse_idle(recipe: Recipe, idle: Mapping[str, str], overrides: Iterable[str
             raise RecipeError(
                 f"would have no effect: {reasons[0]}",
                 where=f"command line: {name}",
-                do="leave it out, or change that",
+                do="remove it, or change that",
             )
 
 
-def _idle(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> Iterator[tuple[str, str]]:
+def idle_sections(
+    recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]
+) -> Iterator[tuple[str, str]]:
+    """Keys and sections without effect, with the reason; `phases` are the sections of each."""
     model, data = recipe.model, recipe.data
     if not model.quantization.load_in_4bit:
         for key in ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant"):

@@ -49,7 +49,8 @@ def repeats(
             known_captions.add((key, normal(caption)))
         for question in sample.questions if texts != "captions" else ():
             asked.setdefault((key, normal(question.text)), []).append(question)
-    contradictions, repeated_questions = [], []
+    contradictions: list[tuple[str, ...]] = []
+    repeated_questions: list[tuple[str, ...]] = []
     for group in asked.values():
         if len(group) > 1:
             ids = tuple(question.id for question in group)
