@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from qvft.files import expanded, given_path
+from qvft.files import expanded, given_path, require_new
 from qvft.log import exit_status, stdout
 from qvft.terminal import program
 
@@ -65,9 +65,7 @@ class _ListFormats(argparse.Action):
 
 
 def convert(given: argparse.Namespace) -> None:
-    """Read, write, one line of summary."""
-    from qvft.files import require_new
-
+    """Reads, writes, and prints one line of summary."""
     require_new(given.out)
 
     from qvft.data.formats import read_samples

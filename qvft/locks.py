@@ -67,7 +67,7 @@ def _held(
             busy = BusyError(
                 f"another process is writing here{_holder(file)}",
                 where=str(subject),
-                do="wait until it has ended, stop it, or choose another place",
+                do="wait until it has ended, stop it, or choose another folder",
             )
             if waiting is None:
                 raise busy from error

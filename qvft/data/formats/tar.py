@@ -239,7 +239,7 @@ def _texts(members: dict[str, TarImage], *, where: str) -> dict:
         )
     row: dict = {}
     if "json" in members:
-        row = json_object(_text(members["json"]), where=members["json"].name)
+        row = json_object(_text(members["json"]), Path(members["json"].name))
     if "txt" not in members:
         return row
     if any(key in row for key in _TEXT_KEYS):
