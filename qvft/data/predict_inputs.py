@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from qvft.data.formats.image_path import image_path, path_problem
+from qvft.data.formats.fields import Record
+from qvft.data.formats.path_guard import PathGuard
 from qvft.data.images.listing import images_among
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
@@ -147,33 +148,26 @@ def _no_image(name: str, matches: Sequence[Path], others: Sequence[Path]) -> Dat
 
 def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:
     """Rows with their positions."""
-    for number, content in read_jsonl(path):
-        where = f"{path}:{number}"
-        image = content.get("image")
-        if not isinstance(image, str) or not image:
-            raise DataError('no "image"', where=where, expected="a path")
-        if problem := path_problem(image):
-            given, do = problem
-            raise DataError(f"`image` {given}", where=where, expected="a path", do=do)
-        file = image_path(path.parent, image)
-        for text, text_id in _asked(content, question, where=where):
-            yield where, _row(file, text, row_id=text_id)
+    guard = PathGuard(path.parent, allow_paths_outside_root=True)
+    for number, values in read_jsonl(path):
+        content = Record(values, f"{path}:{number}")
+        image = guard.image(content.text("image"), "image", where=content.where)
+        for text, text_id in _asked(content, question):
+            yield content.where, _row(image.path, text, row_id=text_id)
 
 
-def _asked(
-    content: Mapping[str, Any], default: str | None, *, where: str
-) -> Iterable[tuple[str | None, str]]:
+def _asked(content: Record, default: str | None) -> Iterable[tuple[str | None, str]]:
     """Questions of a JSONL row with their ids; `default` if it has none."""
-    own_id = _id_of(content, where=where)
+    where, own_id = content.where, _id_of(content)
     listed = content.get("questions") or []
     if not isinstance(listed, list):
         given = f"questions that are a {type(listed).__name__}"
         raise DataError(given, where=where, expected="a list")
     asked: list[tuple[Any, str]] = []
     for number, item in enumerate(listed, start=1):
-        row = item if isinstance(item, dict) else {"question": item}
+        row = Record(item if isinstance(item, dict) else {"question": item}, where)
         numbered = f"{own_id}#{number}" if own_id else ""
-        asked.append((row.get("question") or "", _id_of(row, where=where) or numbered))
+        asked.append((row.get("question") or "", _id_of(row) or numbered))
     if content.get("question") is not None:
         asked.append((content["question"], own_id))
     for text, _ in asked:
@@ -181,12 +175,9 @@ def _asked(
     return asked or [(default, own_id)]
 
 
-def _id_of(content: Mapping[str, Any], *, where: str) -> str:
+def _id_of(content: Record) -> str:
     """Id of the row or question as text; empty if it has none."""
-    given = content.get("id")
-    if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
-        raise DataError(f"an id that is a {type(given).__name__}", where=where, expected="a string")
-    return "" if given is None else str(given)
+    return "" if content.get("id") is None else content.identifier("id")
 
 
 def _row(image: Path, question: str | None, *, row_id: str = "") -> Row:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from qvft.data.images.decoding import ABSENT, MAX_PIXELS, check, decode
-from qvft.data.quality.image_signature import ImageSignature, sign
+from qvft.data.quality.near_duplicates import ImageSignature, sign
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import ImageError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from qvft.data.formats.image_path import path_problem
+from qvft.data.formats.path_guard import path_problem
 from qvft.data.images.suppress_warnings import quiet_pillow
 from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.disk import not_written

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qvft.data.formats import find_format, read_samples
 from qvft.data.images.decoding import ABSENT
-from qvft.data.quality.image_signature import ImageSignature
+from qvft.data.quality.near_duplicates import ImageSignature
 from qvft.data.rows import training_rows
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream

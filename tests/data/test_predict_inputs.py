@@ -89,8 +89,8 @@ def test_a_name_that_matches_nothing_is_an_error(folder: Path, name: str) -> Non
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "What?"}, 'no "image"'),
-        ({"image": 3}, 'no "image"'),
+        ({"question": "What?"}, "`image` is missing"),
+        ({"image": 3}, "`image` is a number"),
         ({"image": "https://example.org/a.png"}, "`image` is a URL; .*; download it"),
         ({"image": "a.png", "question": 7}, "a question that is a int"),
         ({"image": "a.png", "question": " "}, "an empty question"),

@@ -8,7 +8,7 @@ package is given by the dotted name of its `Format` (`my_package.my_format`), or
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -109,17 +109,15 @@ def read_samples(
         DataError: unknown format, unsupported option, nothing to read, or invalid data.
     """
     reader = find_format(format)
-    folders = {"images": images, "questions": questions, "annotations": annotations}
-    options: dict[str, Any] = {
-        key: given_path(value) for key, value in folders.items() if value is not None
-    }
-    if split is not None:
-        options["split"] = split
-    if columns:
-        options["columns"] = columns
-    if allow_paths_outside_root:
-        options["allow_paths_outside_root"] = True
-    _require_options(reader, options)
+    options = _given_options(
+        reader,
+        split=split,
+        images=images and given_path(images),
+        questions=questions and given_path(questions),
+        annotations=annotations and given_path(annotations),
+        columns=columns,
+        allow_paths_outside_root=allow_paths_outside_root,
+    )
     if images is not None:
         image_folder(options["images"])
     if limit is not None and limit < 1:
@@ -155,14 +153,14 @@ def open_stream(
             expected="one of " + ", ".join(name for name, one in FORMATS.items() if one.stream),
             do="remove `stream`, or pack the data as tar shards",
         )
-    options = {"split": split, "columns": columns}
-    given = {key: value for key, value in options.items() if value is not None}
-    _require_options(reader, given)
+    options = _given_options(reader, split=split, columns=columns)
     with _readable(path):
-        return reader.stream(given_path(path), **given)
+        return reader.stream(given_path(path), **options)
 
 
-def _require_options(format: Format, given: Iterable[str]) -> None:
+def _given_options(format: Format, **options: Any) -> dict[str, Any]:
+    """The options that are set; raises DataError for one that the format does not take."""
+    given = {option: value for option, value in options.items() if value}
     for option in given:
         if option not in format.options:
             raise DataError(
@@ -170,6 +168,7 @@ def _require_options(format: Format, given: Iterable[str]) -> None:
                 expected="only " + (", ".join(format.options) or "path"),
                 do=f"remove `{option}`",
             )
+    return given
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from PIL import Image
 
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields
-from qvft.data.formats.class_labels import with_class_names
 from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, no_split
@@ -96,7 +95,7 @@ def samples_of(
     features, texts = dataset.features, set(found.values()) - {column}
     for number, written in enumerate(dataset):
         place = f"{where}, row {number}"
-        row, cell = with_class_names(written, features, texts, where=place), written[column]
+        row, cell = table.with_class_names(written, features, texts, where=place), written[column]
         if not cell or not (cell["bytes"] or cell["path"]):
             raise DataError(f"`{column}` is empty", where=place, expected="an image")
         name = str(number)

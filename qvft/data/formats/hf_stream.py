@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields, hf
-from qvft.data.formats.class_labels import with_class_names
 from qvft.data.sample import EncodedImage, Sample
 from qvft.data.stream import Part
 from qvft.errors import DataError
@@ -71,7 +70,7 @@ class DatasetStream:
         columns, where = self.columns, f"{self.where}, row {number} of a pass"
         image = row[columns["image"]]
         texts = set(columns.values()) - {columns["image"]}
-        row = with_class_names(row, self.dataset.features, texts, where=where)
+        row = table.with_class_names(row, self.dataset.features, texts, where=where)
         if not image or not image["bytes"]:
             raise DataError(
                 f"`{columns['image']}` holds no bytes",

@@ -9,8 +9,7 @@ from functools import lru_cache
 from PIL import Image
 
 from qvft.data.images.decoding import MAX_PIXELS, decode
-from qvft.data.quality.image_signature import ImageSignature
-from qvft.data.quality.near_duplicates import closer_view, near_pairs
+from qvft.data.quality.near_duplicates import ImageSignature, closer_view, near_pairs
 from qvft.data.sample import Sample
 
 _VIEWS = 1000
