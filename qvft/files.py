@@ -143,7 +143,7 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
 def require_new(path: Path, *, folder: bool = False) -> None:
     """As `require_writable`, for an output that must not exist yet, except as an empty folder."""
     is_folder = os.path.isdir(path)
-    empty = is_folder and not any(path.iterdir())
+    empty = folder and is_folder and not any(path.iterdir())
     if os.path.lexists(path) and is_folder == folder and not empty:
         do = f"name a new {'folder' if folder else 'file'}; nothing is overwritten"
         raise DataError("exists already", where=str(path), do=do)
@@ -191,7 +191,7 @@ def _partial_file(path: Path) -> Iterator[Path]:
         yield partial
         name_whole(partial, path)
     finally:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(OSError):
             partial.unlink()
 
 

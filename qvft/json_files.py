@@ -89,7 +89,7 @@ def json_object(text: str, path: Path, *, line: int | None = None) -> dict[str, 
     where = str(path) if line is None else f"{path}:{line}"
 
     def refuse(written: str) -> NoReturn:
-        do = "leave out a key without a value"
+        do = "remove a key without a value"
         raise DataError(f"`{written}` is not a JSON value", where=where, do=do)
 
     def finite(written: str) -> float:

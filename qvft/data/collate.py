@@ -95,7 +95,7 @@ class Collator:
         }
 
     def seen(self, sources: Sequence[ImageSource], views: Sequence[int]) -> dict[str, Tensor]:
-        """Features of a view of each image if cached, else pixels."""
+        """Cached features of a view of each image, else pixels."""
         if self.features is not None:
             return {"features": self.features(sources, views)}
         return {"pixel_values": self.pixels(sources, views)}

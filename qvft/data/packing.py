@@ -28,7 +28,6 @@ class Packer:
     budget: int
 
     def __call__(self, rows: Sequence[Sequence[int]], images: Sequence[int]) -> dict[str, Tensor]:
-        """`packed` for rows of tokens and their images."""
         return packed(rows, images if self.shares else range(len(rows)), budget=self.budget)
 
 
@@ -80,7 +79,7 @@ def packed(
 
 
 def _common(rows: Sequence[Sequence[int]], members: Sequence[int]) -> int:
-    """Length of the common prefix of these rows; 0 for a single row."""
+    """Length of the rows' common prefix; 0 for a single row."""
     if len(members) < 2:
         return 0
     length = 0
@@ -104,7 +103,7 @@ def _assigned(lengths: dict[int, int], capacity: int) -> list[list[int]]:
 
 
 def _first_fit(lengths: dict[int, int], capacity: int) -> list[list[int]]:
-    """Owners by packed row, by first-fit decreasing bin packing."""
+    """First-fit decreasing bin packing."""
     bins: list[list[int]] = []
     room: list[int] = []
     for owner in sorted(lengths, key=lambda owner: -lengths[owner]):

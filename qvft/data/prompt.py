@@ -20,12 +20,11 @@ _BATCH = 10_000
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One text as tokens.
+    """One text as tokens, image tokens first.
 
     Attributes:
-        ids: all tokens, image tokens first.
         target_start: index of the first supervised token; `len(ids)` without target.
-        cut_prompt, cut_target: truncated tokens of each.
+        cut_prompt, cut_target: numbers of truncated tokens.
     """
 
     ids: tuple[int, ...]
@@ -35,7 +34,6 @@ class TokenRow:
 
     @property
     def cut_tokens(self) -> int:
-        """Number of truncated tokens."""
         return self.cut_prompt + self.cut_target
 
 
@@ -67,14 +65,11 @@ class PromptTemplate:
     marked: bool = False
 
     def cleaned(self, kind: Kind, text: str) -> str:
-        """A caption or question, cleaned if `text` says so."""
+        """A caption or question, cleaned as `text` says."""
         return cleaned(kind, text, self.text)
 
     def prompt_text(self, kind: Kind, question: str | None = None) -> str:
-        """The words before the target, without trailing spaces: the target begins with its own.
-
-        A trailing line break stays, and the target follows it directly.
-        """
+        """The words before the target, without trailing spaces: the target begins with its own."""
         if kind == "caption":
             return self.caption.rstrip(" ")
         asked = self.cleaned("question", question or "")
@@ -89,11 +84,7 @@ class PromptTemplate:
 
     @property
     def stop_id(self) -> int:
-        """The single token that ends a target.
-
-        Raises:
-            ModelError: the stop text is several tokens.
-        """
+        """The token that ends a target; raises ModelError if the stop text is several tokens."""
         if not self.stop_text:
             return self.tokenizer.eos_token_id
         (ids,) = self._tokens([self.stop_text])
@@ -150,7 +141,6 @@ class PromptTemplate:
                 yield self._row(ids[prompt], None if text is None else next(answers))
 
     def _row(self, prompt: Sequence[int], target: Sequence[int] | None) -> TokenRow:
-        """A row from the tokens of its prompt and of its target."""
         answer = target or []
         stop = [self.stop_id] if target is not None else []
         if self.marked:
@@ -177,11 +167,9 @@ class PromptTemplate:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _before(self, prompt: str) -> str:
-        """A prompt as it follows the first token."""
         return f" {prompt}" if self.marked and prompt else prompt
 
     def _answer_text(self, kind: Kind, prompt: str, target: str) -> str:
-        """A target as it follows its prompt, before the stop token."""
         text = self.cleaned(kind, target) if kind == "caption" else target
         words = " ".join(text.split())
         if self.marked:

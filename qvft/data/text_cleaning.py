@@ -86,5 +86,5 @@ class TextsLeft:
 
 
 def _text(row: Row) -> str:
-    """The cleaned text of a row: caption or question, never an answer."""
+    """The text of a row that is cleaned: caption or question, never an answer."""
     return row.target if row.kind == "caption" else row.question or ""

@@ -78,7 +78,7 @@ def validate_and_sign(
 def _each_image(
     samples: Sequence[Sample], work: Callable[[ImageSource], T], *, workers: int
 ) -> tuple[dict[str, T], dict[str, ImageError]]:
-    """Result of `work` for each image, by name, or its error."""
+    """Results of `work`, and errors, by image name."""
 
     def attempt(source: ImageSource) -> T | ImageError:
         try:

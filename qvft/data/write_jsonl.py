@@ -24,8 +24,7 @@ from qvft.log import get_logger
 _log = get_logger(__name__)
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
-_LONGEST_STEM = 60
-"""Maximum characters of an id in a file name: up to four bytes each, and names may have 255."""
+_LONGEST_STEM = 60  # characters, of up to four bytes each; file names may have 255 bytes
 
 
 def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = False) -> int:
@@ -70,7 +69,6 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
 def _write(
     samples: Sequence[Sample], paths: Sequence[str | None], out: Path, pictures: Path
 ) -> int:
-    """Writes the file and the images without a path; returns their number."""
     names: set[str] = set()
     with (
         new_file(out) as partial,
@@ -111,10 +109,8 @@ def _line(sample: Sample, image: str) -> str:
 
 
 def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
-    """Each image file's path relative to `folder`, None if a line cannot reference it.
-
-    Symbolic links are resolved in folders, not in the file name, which has the image's suffix.
-    """
+    """Each image file's path relative to `folder`, without links in it; None if a line cannot
+    reference it."""
     start = os.path.realpath(folder)
     resolved: dict[Path, str] = {}
     used: set[str] = set()
@@ -157,7 +153,7 @@ def _reads_back(path: str) -> bool:
 
 
 def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str]) -> str:
-    """Writes an image into `folder` under a name made from its sample's id; returns the name."""
+    """Writes an image into `folder`; returns its name, made from the sample's id."""
     if isinstance(source, ImageFile):
         name = _file_name(id, source.path.suffix, taken)
         try:
@@ -181,7 +177,6 @@ def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str])
 
 
 def _file_name(id: str, suffix: str, taken: set[str]) -> str:
-    """`id` as a portable file name that is not yet used."""
     suffix = suffix if re.fullmatch(r"\.\w{1,10}", suffix) else ""
     stem = re.sub(r"[^\w.-]+", "_", id.removesuffix(suffix)).strip("._")[:_LONGEST_STEM] or "image"
     name, number = stem + suffix, 1

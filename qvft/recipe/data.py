@@ -67,9 +67,7 @@ class Source(Section):
         return name
 
 
-LONGEST_NAME = 100
-"""Characters of a name that a folder gets, of at most four bytes each where 255 have room beside
-an ending; and longer ones help nobody."""
+LONGEST_NAME = 100  # characters of a folder's name; file systems allow 255 bytes
 
 
 def folder_name_problem(name: str) -> str | None:

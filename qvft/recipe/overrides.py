@@ -53,7 +53,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     value = yaml_override_value(text, where=where)
     first, *rest = key_path.split(".")
     if first != "phases" or not rest:
-        _lay_over(content, [first, *rest], value, where=where)
+        _set_key(content, [first, *rest], value, where=where)
         return
     phases = content.get("phases")
     count = len(phases) if isinstance(phases, list) else 0
@@ -70,11 +70,11 @@ def _apply(content: dict[str, Any], override: str) -> None:
     else:
         phase = changed[number]
         changed[number] = dict(phase) if isinstance(phase, Mapping) else {}
-        _lay_over(changed[number], rest[1:], value, where=where)
+        _set_key(changed[number], rest[1:], value, where=where)
     content["phases"] = changed
 
 
-def _lay_over(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:
+def _set_key(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:
     """Sets a key of nested mappings in place; inner mappings are copied, missing ones made."""
     *parents, last = path
     node = content

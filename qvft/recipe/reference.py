@@ -47,10 +47,7 @@ def schema_text() -> str:
 
 
 def reference_text() -> str:
-    """The reference in Markdown: a table for each section, in the recipe's order.
-
-    A class that stands at two places (`data.train` and `data.eval`) has one table, at its first.
-    """
+    """The reference in Markdown: a table for each section class, in the recipe's order."""
     paths = {section: path for path, section in reversed(list(_sections()))}
     parts = [_OPENING]
     for path, section in _sections():
@@ -76,7 +73,6 @@ def reference_text() -> str:
 
 
 def _renamed_keys() -> str:
-    """The section on keys that had another name."""
     lines = ["## Renamed keys", "", _RENAMED, "| old | new | values |", "|---|---|---|"]
     for old, new in RENAMED.items():
         values = "; ".join(
@@ -122,16 +118,16 @@ def _type(described: dict[str, Any], *, section: bool) -> str:
         return ", ".join(f"`{value}`" for value in described["enum"])
     kind = str(described.get("type"))
     if kind == "array":
-        item, comma, bounds = _type(described["items"], section=section).partition(" ")
-        return f"list of {item}s{comma}{bounds}"
+        item, blank, rest = _type(described["items"], section=section).partition(" ")
+        return f"list of {item}s{blank}{rest}"
     if section and kind not in ("null", "number"):
         return "section"
-    said = [
+    bounds = [
         f"{sign} {described[name]:g}"
         for name, sign in _BOUNDS.items()
         if name in described and abs(described[name]) < BEYOND_USE
     ]
-    return {"object": "mapping"}.get(kind, kind) + (f" {', '.join(said)}" if said else "")
+    return {"object": "mapping"}.get(kind, kind) + (f" {', '.join(bounds)}" if bounds else "")
 
 
 def _default(value: Any) -> str:

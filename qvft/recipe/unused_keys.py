@@ -111,7 +111,7 @@ def _paths(content: Mapping[str, Any], path: str) -> Iterator[str]:
 
 
 def _leaves(section: BaseModel, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key path, value, default) of every key that holds no section; phases are left out."""
+    """(key path, value, default) of every key that is not a section, except phases."""
     defaults = {
         name: field.get_default(call_default_factory=True)
         for name, field in type(section).model_fields.items()

@@ -12,8 +12,7 @@ from qvft.errors import RecipeError
 
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000
-"""Values in all, those behind an alias counted at each place: nine lines of aliases to aliases
-would stand for a thousand million."""
+"""Aliases are counted at each use: nine lines of aliases to aliases can expand to 10^9 values."""
 MAX_DEPTH = 50
 
 
@@ -87,7 +86,7 @@ def plain_value(value: Any, *, where: str) -> Any:
         left -= 1
         if left < 0 or depth > MAX_DEPTH:
             given = f"over {MAX_VALUES:,} values" if left < 0 else f"over {MAX_DEPTH} levels"
-            raise RecipeError(f"stands for {given}", where=where, do="look at its aliases (*)")
+            raise RecipeError(f"has {given}", where=where, do="look at its aliases (*)")
         problem = _problem(one)
         if problem:
             raise RecipeError(f"{path or 'the value'} {problem}", where=where)

@@ -92,10 +92,7 @@ class FeatureSpec:
 
 
 def weights_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Hex SHA-256 of named weights: names, dtypes, shapes and bytes, in the order of names.
-
-    Equal for a module in memory and for the same weights read from a file.
-    """
+    """Hex SHA-256 of named weights: names, dtypes, shapes and bytes, in the order of names."""
     import torch
 
     hashes = {}
@@ -107,10 +104,7 @@ def weights_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def preprocessing_of(image_processor: Any) -> dict[str, Any]:
-    """Everything that determines the ViT's pixel values: settings, code version, decoding.
-
-    Not `data.max_image_pixels`, which decides whether an image is decoded, not how.
-    """
+    """Everything that determines the ViT's pixel values: settings, code version, decoding."""
     settings = json.loads(image_processor.to_json_string())
     for name in ("auto_map", "image_processor_type", "processor_class"):  # without effect
         settings.pop(name, None)

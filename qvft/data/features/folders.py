@@ -19,8 +19,7 @@ from qvft.locks import LOCK
 
 SPACE_FILE, SHARD = "space.json", ".safetensors"
 _OF_FORMAT_1 = (".features", ".index.json")
-ABANDONED_AFTER_S = 3600.0
-"""Seconds without a write after which a partial file counts as left by a killed process."""
+ABANDONED_AFTER_S = 3600.0  # without a write: a partial file of a killed process
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _cache_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_partial(path: Path) -> bool:
-    """Whether a file is partial: ours, or safetensors' `.tmp...`."""
+    """Whether a file is partial: of this package, or `.tmp...` of safetensors."""
     return path.name.startswith(".tmp") or (path.name[0] == "." and path.suffix == ".partial")
 
 

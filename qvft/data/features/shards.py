@@ -31,8 +31,7 @@ _INT8_MAX = 127
 def stored(spec: FeatureSpec, features: Tensor) -> dict[str, Tensor]:
     """Tensors that a shard stores for features (N, P, W).
 
-    With int8 each token is stored as round(x / s) with s = max|x| / 127, so the error is at most s
-    / 2, up to float32 rounding.
+    With int8 each token is stored as round(x / s), s = max|x| / 127: an error of s / 2 at most.
     """
     import torch
 
@@ -84,7 +83,7 @@ def read_keys(path: Path) -> list[bytes]:
     """The keys of a shard's images, from its header; does not import torch.
 
     Raises:
-        DataError: the file is damaged: wrong size, or an unreadable header.
+        DataError: the file is damaged.
         OSError: it cannot be opened.
     """
     try:
@@ -110,11 +109,7 @@ class Shard:
 
     def features(self, number: int) -> Tensor:
         """Features (P, W) of an image: a view of the memory map, which must not be modified; with
-        int8 a new float32 tensor.
-
-        Raises:
-            DataError: the shard is missing or truncated.
-        """
+        int8 a new float32 tensor. Raises DataError if the shard is missing or truncated."""
         if self._mapped is None:
             self._mapped = self._map()
         values = self._mapped["features"][number]

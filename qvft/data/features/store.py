@@ -26,11 +26,7 @@ logger = get_logger(__name__)
 
 
 def open_store(cache: Path, spec: FeatureSpec) -> Store:
-    """The store of a spec; creates its folder.
-
-    Raises:
-        DataError: the folder cannot be written to.
-    """
+    """The store of a spec; creates its folder. Raises DataError if it is not writable."""
     folder = cache / spec.id
     found = {name: value for name, value in description(folder).items() if name != "vit"}
     if sha256_json(found) != spec.id:  # none yet, or damaged
@@ -92,12 +88,7 @@ class Store:
             self._places.setdefault(key, (shard, number))
 
     def features(self, key: bytes) -> Tensor:
-        """Features (P, W): a view of the file, which must not be modified; see `Shard.features`.
-
-        Raises:
-            KeyError: they are not in the store.
-            DataError: their file is missing or truncated.
-        """
+        """Features (P, W), see `Shard.features`; raises KeyError if they are not in the store."""
         shard, number = self._places[key]
         return shard.features(number)
 

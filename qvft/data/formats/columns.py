@@ -160,6 +160,6 @@ def _named(value: Any, feature: Any, column: str, where: str) -> Any:
             f"{column} is class {value}",
             where=where,
             expected=f"a class from 0 to {len(feature.names) - 1}",
-            do="leave out rows without a class",
+            do="remove rows without a class",
         )
     return feature.names[value]

@@ -75,7 +75,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def _hint(value: Any) -> str | None:
-    return "leave out a key without a value" if _is_nan(value) else _HINTS.get(type(value))
+    return "remove a key without a value" if _is_nan(value) else _HINTS.get(type(value))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -125,7 +125,7 @@ def valid_unicode(value: Any, key: str, *, where: str) -> None:
         raise DataError(
             f"`{key}` is not valid Unicode (half of a surrogate pair)",
             where=where,
-            expected="whole characters",
+            expected="complete characters",
             do="export the text again as UTF-8",
         ) from error
 

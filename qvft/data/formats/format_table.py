@@ -52,11 +52,7 @@ FORMATS: dict[str, Format] = {
 
 
 def register_format(format: Format) -> Format:
-    """Adds a format, so that recipes can name it; returns it.
-
-    Raises:
-        ValueError: another format has the name.
-    """
+    """Adds a format, so that recipes can name it; raises ValueError if another has the name."""
     if FORMATS.get(format.name, format) is not format:
         raise ValueError(f"a format is called {format.name!r} already")
     FORMATS[format.name] = format

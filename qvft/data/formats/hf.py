@@ -42,10 +42,9 @@ class RowImage:
     name: str
 
     def encoded(self) -> bytes:
-        """The encoded image file."""
         content = self.images[self.row][self.column]["bytes"]
         if not content:
-            raise ImageError("no bytes", where=self.name, do="leave the row out")
+            raise ImageError("no bytes", where=self.name, do="remove the row")
         return bytes(content)
 
     def open(self) -> Image.Image:
@@ -117,11 +116,7 @@ def samples_of(
 
 
 def is_dataset(rows: Any) -> bool:
-    """Whether `rows` is a `datasets.Dataset`.
-
-    Raises:
-        DataError: it is a `DatasetDict` or an `IterableDataset`.
-    """
+    """Whether `rows` is a `datasets.Dataset`; raises DataError for its other dataset types."""
     import datasets
 
     if isinstance(rows, datasets.DatasetDict | datasets.IterableDatasetDict):
@@ -149,11 +144,7 @@ def plain_rows(dataset: Dataset, column: str, *, where: str) -> Iterator[dict[st
 
 
 def undecoded(dataset: Any, column: str, *, where: str) -> Any:
-    """The dataset, listed or streamed, with images as bytes or paths.
-
-    Raises:
-        DataError: the column has no images.
-    """
+    """The dataset with images as bytes or paths; raises DataError if the column has no images."""
     import datasets
 
     try:
@@ -178,14 +169,9 @@ def _image_folders(path: Path) -> list[Path]:
 
 
 def load(path: str, *, split: str | None, streaming: bool = False) -> Any:
-    """One split of `path`, from disk if present, otherwise from the Hub.
+    """One split of `path`, from disk if present, otherwise from the Hub; raises as `read`.
 
-    Args:
-        path, split: as `read`.
-        streaming: returns an `IterableDataset`; on disk for parquet only.
-
-    Raises:
-        DataError: as `read`.
+    `streaming` returns an `IterableDataset`; on disk for parquet only.
     """
     place = Path(path)
     if not place.exists() and _HUB_ID.fullmatch(path) is None:
@@ -234,7 +220,7 @@ def _load_file(path: Path, *, streaming: bool) -> Any:
             "a file",
             where=str(path),
             expected="a .parquet file or a folder",
-            do="put a table beside its images as metadata.csv, with a column `file_name`",
+            do="save a table in the image folder as metadata.csv, with a column `file_name`",
         )
     return datasets.load_dataset(
         "parquet", data_files=str(path), split="train", streaming=streaming
@@ -264,7 +250,8 @@ def _load_folder(path: Path, *, streaming: bool) -> Any:
 
 
 def _warn_of_images_without_row(folder: Path, splits: list[Any]) -> None:
-    rows = (row for one in splits for row in undecoded(one, "image", where=str(folder)))
+    tables = [undecoded(one, "image", where=str(folder)) for one in splits]
+    rows = (row for one in tables for row in one.select_columns(["image"]))
     cells = (row["image"] for row in rows if row["image"])
     named = {Path(cell["path"]).resolve() for cell in cells if cell["path"]}
     images, _ = images_among(sorted(folder.rglob("*")))

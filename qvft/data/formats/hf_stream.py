@@ -30,7 +30,7 @@ _BUFFER = 100
 
 @dataclass(frozen=True, eq=False)
 class DatasetStream:
-    """A streamed split, which can be iterated over repeatedly.
+    """A streamed split; a `data.stream.Stream`.
 
     Attributes:
         dataset: with images as bytes.
@@ -45,7 +45,7 @@ class DatasetStream:
     files: tuple[tuple[str, int], ...]
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
-        """As `Stream.samples`; the sample id is a hash of its image."""
+        """The sample id is a hash of its image."""
         from datasets.distributed import split_dataset_by_node
 
         dataset = self.dataset

@@ -185,7 +185,7 @@ def _list(row: Record, key: str) -> list[Any]:
             f"`{key}` is {fields.kind(value)}",
             where=row.where,
             expected="a list",
-            do=_LIST_HINTS[key] if value is not None else f"leave `{key}` out if there are none",
+            do=_LIST_HINTS[key] if value is not None else f"remove `{key}` if there are none",
         )
     return value
 
@@ -219,7 +219,7 @@ def _add_meta(meta: dict[str, Any], row: Record) -> None:
             f"`meta` is {fields.kind(added)}",
             where=row.where,
             expected="an object",
-            do='write {"name": "value"}, or leave `meta` out',
+            do='write {"name": "value"}, or remove `meta`',
         )
     for key, value in added.items():
         if key in meta and meta[key] != value:

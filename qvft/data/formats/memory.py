@@ -28,11 +28,10 @@ def samples_in_memory(
     """Samples from rows in memory; images are not decoded.
 
     Args:
-        rows: dicts with the fields of the custom JSONL (`image` with `captions`, `questions`,
-            `caption`, or `question` and `answer`), or a `datasets.Dataset` with the columns of
-            format hf or with those fields. An image is anything that `image_source` accepts;
-            relative paths are relative to the working directory. Rows of one image (path, object,
-            equal bytes) are merged.
+        rows: dicts with the fields of the custom JSONL, or a `datasets.Dataset` with these or the
+            columns of format hf. An image is anything that `image_source` accepts; relative paths
+            are relative to the working directory. Rows of one image (path, object, equal bytes)
+            are merged.
         columns: from a field to its column name, as in format hf.
         where: name of the data in messages and default sample ids.
 

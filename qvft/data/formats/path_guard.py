@@ -86,7 +86,7 @@ def path_problem(written: str) -> tuple[str, str] | None:
     if _CONTROL.search(_label_studio(written) or written):  # "img\new.png" has a line break
         return "has a control character, as a backslash makes it", "write / between folders"
     if _DRIVE.match(written) and os.name != "nt":
-        return "is a path of a Windows drive", "put the images beside the file"
+        return "is a path of a Windows drive", "put the images next to the file"
     return None
 
 

@@ -45,7 +45,6 @@ class TarImage:
         return f"{self.shard}, {self.member}"
 
     def encoded(self) -> bytes:
-        """The member's bytes."""
         with self.shard.open("rb") as file:
             file.seek(self.start)
             content = file.read(self.size)
@@ -68,12 +67,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class TarShards:
-    """Streamed shards; a `data.stream.Stream`.
-
-    Attributes:
-        shards: the files.
-        names: id prefixes of their samples.
-    """
+    """Streamed shards; a `data.stream.Stream`. `names` are the id prefixes of their samples."""
 
     shards: tuple[Path, ...]
     names: tuple[str, ...]
@@ -159,7 +153,7 @@ def _records(shard: Path) -> Iterator[_Record]:
         problem = DataError(
             f"cannot be read as a tar ({str(error) or type(error).__name__})",
             where=f"{shard}, behind {last!r}" if last else str(shard),
-            expected="a whole tar that is not compressed",
+            expected="a complete tar, not compressed",
             do="pack it again, or unpack the compression (gzip -d)",
         )
         record = _Record("", problem=problem)
@@ -234,7 +228,7 @@ def _texts(members: dict[str, TarImage], *, where: str) -> dict:
         raise DataError(
             "neither KEY.json nor KEY.txt",
             where=where,
-            expected="one of them beside the image",
+            expected="one of them with the image",
             do="pack the texts side by side with their image",
         )
     row: dict = {}

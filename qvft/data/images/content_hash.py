@@ -23,9 +23,7 @@ size and times, since file system timestamps are coarse."""
 
 
 def encoded_hash(source: ImageSource) -> str | None:
-    """Hex SHA-256 of the encoded image (PNG, JPEG, ...); None if there is no encoded form.
-
-    Cached per process, unless the file changes.
+    """Hex SHA-256 of the image file; None if there is none. Cached until the file changes.
 
     Raises:
         OSError: the file cannot be read.

@@ -84,8 +84,7 @@ def _read(source: ImageSource, *, max_pixels: int, reduced: bool) -> Image.Image
             _cause(error),
             where=source.name,
             expected="an image that decodes without errors",
-            do=_other_case(source.name)
-            or "replace the file or leave it out (data.on_bad_image: skip)",
+            do=_other_case(source.name) or "replace the file, or set data.on_bad_image: skip",
         ) from error
 
 

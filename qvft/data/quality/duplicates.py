@@ -70,7 +70,6 @@ def duplicates(
     """Duplicates within and across splits.
 
     Args:
-        train, evaluation: the splits; None: there is no evaluation data.
         signatures: by image name. An image without one uses its name as content and is not searched
             for near duplicates.
         max_pixels: as in `images.decoding.decode`; candidates are decoded again.
@@ -89,28 +88,28 @@ def duplicates(
     near = near_pairs(unique, closer)
     alike = [(unique[i].content, unique[j].content, difference) for i, j, difference in near]
     groups = _groups(alike)
-    held: dict[str, dict[str, list[str]]] = {name: {} for name in splits}
+    ids_of: dict[str, dict[str, list[str]]] = {name: {} for name in splits}
     for which, split in splits.items():
         for sample in split:
-            held[which].setdefault(contents[sample.image.name], []).append(sample.id)
+            ids_of[which].setdefault(contents[sample.image.name], []).append(sample.id)
     return Duplicates(
         exact={
             which: tuple(tuple(ids) for ids in by_content.values() if len(ids) > 1)
-            for which, by_content in held.items()
+            for which, by_content in ids_of.items()
         },
-        near={which: _pairs(alike, one, one) for which, one in held.items()},
-        overlap=None if evaluation is None else _overlap(evaluation, held, alike),
+        near={which: _pairs(alike, one, one) for which, one in ids_of.items()},
+        overlap=None if evaluation is None else _overlap(evaluation, ids_of, alike),
         groups={name: groups.get(content, content) for name, content in contents.items()},
     )
 
 
 def _overlap(
     evaluation: Sequence[Sample],
-    held: Mapping[str, Mapping[str, Sequence[str]]],
+    ids_of: Mapping[str, Mapping[str, Sequence[str]]],
     alike: Sequence[tuple[str, str, float]],
 ) -> Overlap:
-    """Duplicates between `evaluation` and the training data; `held` has sample ids by content."""
-    ours, theirs = held["eval"], held["train"]
+    """Duplicates between `evaluation` and the training data; `ids_of` has sample ids by content."""
+    ours, theirs = ids_of["eval"], ids_of["train"]
     both = {i: theirs[content][0] for content in ours if content in theirs for i in ours[content]}
     swapped = [(second, first, difference) for first, second, difference in alike]
     across = [pair for pair in _pairs([*alike, *swapped], ours, theirs) if pair.first not in both]
