@@ -16,7 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Converts; returns the exit status."""
     from qvft.data.formats.format_table import FORMATS
 
-    parser = argparse.ArgumentParser(prog="qvft convert", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="qvft convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the lines of --list
+    )
     parser.add_argument("format", help=f"one of {', '.join(FORMATS)}; --list describes them")
     parser.add_argument("path", type=expanded, help="file, folder or what else the format reads")
     parser.add_argument(
@@ -43,25 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
     )
-    parser.add_argument("--list", action=_ListFormats, help="print the formats and exit")
+    formats = "\n".join(
+        f"{one.name:14} {one.description}{' (can be streamed)' if one.stream else ''}"
+        for one in FORMATS.values()
+    )
+    parser.add_argument(
+        "--list", action="version", version=formats, help="print the formats and exit"
+    )
     given = parser.parse_intermixed_args(arguments)
     return exit_status(lambda: convert(given))
-
-
-class _ListFormats(argparse.Action):
-    """Prints the table of formats and ends the program, as `--help` does."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
-        super().__init__(option_strings, dest, nargs=0, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        from qvft.data.formats import FORMATS
-
-        for one in FORMATS.values():
-            streamed = " (can be streamed)" if one.stream else ""
-            line = f"{one.name:14} {one.description}{streamed}"
-            stdout.print(line, highlight=False, markup=False, soft_wrap=True)
-        parser.exit()
 
 
 def convert(given: argparse.Namespace) -> None:

@@ -56,22 +56,15 @@ def _apply(content: dict[str, Any], override: str) -> None:
         _set_key(content, [first, *rest], value, where=where)
         return
     phases = content.get("phases")
-    count = len(phases) if isinstance(phases, list) else 0
-    if not isinstance(phases, list) or not rest[0].isdecimal() or int(rest[0]) >= count:
+    numbered = {str(n): one for n, one in enumerate(phases if isinstance(phases, list) else [])}
+    if rest[0] not in numbered:
         raise RecipeError(
-            f"the recipe has {count} phases",
+            f"the recipe has {len(numbered)} phases",
             where=where,
-            expected="phases.N.KEY=value with N from 0" if count else "a recipe with phases",
+            expected="phases.N.KEY=value with N from 0" if numbered else "a recipe with phases",
         )
-    changed = list(phases)
-    number = int(rest[0])
-    if len(rest) == 1:
-        changed[number] = value
-    else:
-        phase = changed[number]
-        changed[number] = dict(phase) if isinstance(phase, Mapping) else {}
-        _set_key(changed[number], rest[1:], value, where=where)
-    content["phases"] = changed
+    _set_key(numbered, rest, value, where=where)
+    content["phases"] = list(numbered.values())
 
 
 def _set_key(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:
@@ -80,7 +73,7 @@ def _set_key(content: dict[str, Any], path: Sequence[str], value: Any, *, where:
     node = content
     for depth, parent in enumerate(parents, start=1):
         child = node.get(parent)
-        if parents[:depth] == ["train", "learning_rate"]:
+        if parents[max(depth - 2, 0) : depth] == ["train", "learning_rate"]:
             child = one_rate_for_all(child)
         if child is not None and not isinstance(child, Mapping):
             section = ".".join(parents[:depth])

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
 from qvft.files import write_text
 from qvft.recipe.renamed_keys import NEW_VALUES, RENAMED
 from qvft.recipe.schema import Recipe
-from qvft.recipe.section import Section
+from qvft.recipe.section import Section, section_of
 
 SCHEMA_FILE, REFERENCE_FILE = "recipes/recipe.schema.json", "docs/recipe_reference.md"
 
@@ -57,7 +57,7 @@ def reference_text() -> str:
         lines += ["| key | type | default | what it does |", "|---|---|---|---|"]
         described = section.model_json_schema()["properties"]
         for key, field in section.model_fields.items():
-            inner = _section_of(field.annotation)
+            inner = section_of(field.annotation)
             text = field.description or ""
             if inner:
                 text = f"{text} See `{paths[inner]}`.".strip()
@@ -98,17 +98,9 @@ def _sections(
     """Pairs (key path, section class), a section before those inside it."""
     yield path, section
     for key, field in section.model_fields.items():
-        inner = _section_of(field.annotation)
+        inner = section_of(field.annotation)
         if inner:
             yield from _sections(inner, f"{path}.{key}" if path else key)
-
-
-def _section_of(annotation: Any) -> type[Section] | None:
-    """The section class behind a field's type, through `| None` and lists."""
-    for option in [annotation, *get_args(annotation)]:
-        if isinstance(option, type) and issubclass(option, Section):
-            return option
-    return None
 
 
 def _type(described: dict[str, Any], *, section: bool) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from qvft.errors import RecipeError
 from qvft.recipe.keys_by_program import covers
+from qvft.recipe.section import leaves
 
 if TYPE_CHECKING:
     from qvft.recipe.schema import Recipe, Trainable
@@ -97,17 +98,9 @@ def idle_sections(
 def _set_by_phases(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Keys of `trainable` and `train` that every phase sets for itself."""
     for section in ("trainable", "train"):
-        own = [set(_paths(getattr(phase, section), section)) for phase in recipe.phases]
+        own = [set(dict(leaves(getattr(phase, section), section))) for phase in recipe.phases]
         for key in sorted(set.intersection(*own)) if own else ():
             yield key, f"every phase sets it, as in phases.0.{key}"
-
-
-def _paths(content: Mapping[str, Any], path: str) -> Iterator[str]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _paths(value, f"{path}.{key}")
-        else:
-            yield f"{path}.{key}"
 
 
 def _leaves(section: BaseModel, path: str = "") -> Iterator[tuple[str, Any, Any]]:
