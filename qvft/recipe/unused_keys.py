@@ -98,7 +98,10 @@ def idle_sections(
 def _set_by_phases(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Keys of `trainable` and `train` that every phase sets for itself."""
     for section in ("trainable", "train"):
-        own = [set(dict(leaves(getattr(phase, section), section))) for phase in recipe.phases]
+        own = [
+            {key for key, value in leaves(getattr(phase, section), section) if value != {}}
+            for phase in recipe.phases
+        ]
         for key in sorted(set.intersection(*own)) if own else ():
             yield key, f"every phase sets it, as in phases.0.{key}"
 
