@@ -6,7 +6,7 @@ Shape letters: I images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -54,26 +54,21 @@ def read_chunks(
     loader: DataLoader[Chunk] = DataLoader(
         chunks,  # type: ignore[arg-type]
         batch_size=None,
-        collate_fn=_Reader(read, join),
+        collate_fn=partial(_read_chunk, read, join),  # runs in workers
         num_workers=min(workers, len(chunks)),
     )
     yield from loader
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Reads a chunk; runs in DataLoader workers."""
-
-    read: Callable[[Any], Any]
-    join: Callable[[list[Any]], Tensor]
-
-    def __call__(self, chunk: Sequence[Any]) -> Chunk:
-        found: list[Any] = []
-        problems: list[ImageError | None] = []
-        for item in chunk:
-            try:
-                found.append(self.read(item))
-                problems.append(None)
-            except ImageError as error:
-                problems.append(error)
-        return self.join(found) if found else None, problems
+def _read_chunk(
+    read: Callable[[Any], Any], join: Callable[[list[Any]], Tensor], chunk: Sequence[Any]
+) -> Chunk:
+    found: list[Any] = []
+    problems: list[ImageError | None] = []
+    for item in chunk:
+        try:
+            found.append(read(item))
+            problems.append(None)
+        except ImageError as error:
+            problems.append(error)
+    return join(found) if found else None, problems

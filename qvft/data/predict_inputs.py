@@ -85,8 +85,6 @@ def require_question(text: Any, *, where: str) -> None:
 def _is_repeated(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
     """Whether a row with this id has the same image and question as before; records the id."""
     before, place = ids.setdefault(row.id, (row, where))
-    if before is row:
-        return False
     if (before.sample, before.question) != (row.sample, row.question):
         raise DataError(
             f"`id` {row.id} is used twice",
@@ -94,7 +92,7 @@ def _is_repeated(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
             expected=f"an id other than that of {place}",
             do="give each row its own id, or none",
         )
-    return True
+    return before is not row
 
 
 def _require_images(rows: Sequence[Row]) -> None:

@@ -73,16 +73,14 @@ class TextsLeft:
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
         for found in self.stream.samples(part):
-            if self.form == "as_written" or isinstance(found, DataError):
-                yield found
-                continue
-            try:
-                rows = training_rows([found], texts=self.texts)
-                require_text_left(rows, self.form, where=found.id)
-            except DataError as error:
-                yield error
-            else:
-                yield found
+            if not isinstance(found, DataError):
+                try:
+                    rows = training_rows([found], texts=self.texts)
+                    require_text_left(rows, self.form, where=found.id)
+                except DataError as error:
+                    yield error
+                    continue
+            yield found
 
 
 def _text(row: Row) -> str:

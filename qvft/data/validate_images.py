@@ -101,10 +101,11 @@ def _each_image(
 def _partition(
     samples: Sequence[Sample], bad: Mapping[str, ImageError]
 ) -> tuple[list[Sample], list[Skipped]]:
-    kept = [sample for sample in samples if sample.image.name not in bad]
-    skipped = [
-        Skipped(sample.id, sample.image.name, error.given, error.expected, error.do)
-        for sample in samples
-        if (error := bad.get(sample.image.name)) is not None
-    ]
+    kept, skipped = [], []
+    for sample in samples:
+        name = sample.image.name
+        if (error := bad.get(name)) is None:
+            kept.append(sample)
+        else:
+            skipped.append(Skipped(sample.id, name, error.given, error.expected, error.do))
     return kept, skipped

@@ -18,8 +18,7 @@ PixelIds = Mapping[str, str | ImageError]
 """`pixels_id` by image name, or the error of an unreadable image."""
 
 _SETTLED_S = 2.0
-"""A file changed less than this many seconds ago is always read again: a second change may keep
-size and times, since file system timestamps are coarse."""
+"""A file that changed within this time is read again: timestamps of file systems are coarse."""
 
 
 def encoded_hash(source: ImageSource) -> str | None:
