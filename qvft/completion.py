@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 from qvft.terminal import program
 
-OF_RECIPES = ("train", "check", "eval", "merge", "export", "bench")
-"""Commands that take `key.path=value`."""
+OF_RECIPES = ("train", "check", "eval", "merge", "export", "bench")  # they take key.path=value
 
 BASH = """\
 _qvft() {{

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from qvft.files import expanded, given_path
+from qvft.files import expanded, given_path, require_new
 from qvft.log import exit_status, stdout
 from qvft.terminal import program
 
@@ -16,7 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Converts; returns the exit status."""
     from qvft.data.formats.format_table import FORMATS
 
-    parser = argparse.ArgumentParser(prog="qvft convert", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="qvft convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the lines of --list
+    )
     parser.add_argument("format", help=f"one of {', '.join(FORMATS)}; --list describes them")
     parser.add_argument("path", type=expanded, help="file, folder or what else the format reads")
     parser.add_argument(
@@ -43,31 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
     )
-    parser.add_argument("--list", action=_ListFormats, help="print the formats and exit")
+    formats = "\n".join(
+        f"{one.name:14} {one.description}{' (can be streamed)' if one.stream else ''}"
+        for one in FORMATS.values()
+    )
+    parser.add_argument(
+        "--list", action="version", version=formats, help="print the formats and exit"
+    )
     given = parser.parse_intermixed_args(arguments)
     return exit_status(lambda: convert(given))
 
 
-class _ListFormats(argparse.Action):
-    """Prints the table of formats and ends the program, as `--help` does."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
-        super().__init__(option_strings, dest, nargs=0, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        from qvft.data.formats import FORMATS
-
-        for one in FORMATS.values():
-            streamed = " (can be streamed)" if one.stream else ""
-            line = f"{one.name:14} {one.description}{streamed}"
-            stdout.print(line, highlight=False, markup=False, soft_wrap=True)
-        parser.exit()
-
-
 def convert(given: argparse.Namespace) -> None:
-    """Read, write, one line of summary."""
-    from qvft.files import require_new
-
+    """Reads, writes, and prints one line of summary."""
     require_new(given.out)
 
     from qvft.data.formats import read_samples
@@ -80,10 +72,12 @@ def convert(given: argparse.Namespace) -> None:
         columns=dict(pair.partition("=")[::2] for pair in given.columns or ()),
         **{name: getattr(given, name) for name in options},
     )
-    done = write_jsonl(samples, given.out, copy_images=given.copy_images)
-    counts = f"{done.images} images, {done.captions} captions, {done.questions} questions"
-    copied = f" ({done.images_written} images written beside it)" if done.images_written else ""
-    stdout.print(f"{counts} written to {given.out}{copied}", highlight=False, markup=False)
+    copied = write_jsonl(samples, given.out, copy_images=given.copy_images)
+    captions = sum(len(sample.captions) for sample in samples)
+    questions = sum(len(sample.questions) for sample in samples)
+    counts = f"{len(samples)} images, {captions} captions, {questions} questions"
+    images = f" ({copied} images written beside it)" if copied else ""
+    stdout.print(f"{counts} written to {given.out}{images}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -18,20 +18,18 @@ WAITING = {
     "GOMP_SPINCOUNT": "3000",
     "KMP_BLOCKTIME": "0",  # Intel's and LLVM's, in milliseconds of spinning
 }
-_OTHER_WAYS = ("KMP_LIBRARY",)
 
 
 def wait_passively() -> None:
-    """Sets OpenMP's wait policy to passive: waiting threads sleep after a short spin.
+    """Sets OpenMP's wait policy to passive, unless the environment sets one.
 
     Spinning threads occupy cores that other threads need: with another job on the machine, training
-    on two cores becomes several times slower. OpenMP reads this once, when torch is loaded. Does
-    nothing if any of these variables is already set.
+    on two cores becomes several times slower. OpenMP reads this once, when torch is loaded.
 
     Source: OpenMP 5.2, section 21.7 (OMP_WAIT_POLICY); GNU libgomp manual (GOMP_SPINCOUNT); LLVM
     OpenMP runtime (KMP_BLOCKTIME).
     """
-    if not any(name in os.environ for name in (*WAITING, *_OTHER_WAYS)):
+    if not any(name in os.environ for name in (*WAITING, "KMP_LIBRARY")):
         os.environ.update(WAITING)
 
 
@@ -44,11 +42,7 @@ def cpu_cores() -> int:
 
 @functools.cache
 def warn_if_busy() -> None:
-    """Logs a warning, once per process, if other programs leave this one no core of its own.
-
-    Compares the load average of the last minute with the cores of the whole machine, since the load
-    counts the programs of the whole machine too.
-    """
+    """Logs a warning, once per process, if the machine's load exceeds its cores."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > cores and os.environ.get("LOCAL_RANK", "0") == "0":

@@ -114,42 +114,34 @@ def not_written(error: OSError, path: Path) -> DataError:
 
 @contextlib.contextmanager
 def saving(path: Path, *, kept: str) -> Iterator[None]:
-    """Context manager: turns errors of the disk while writing `path` into user errors.
+    """Context manager: turns errors of the disk while writing `path` into `FailedError`.
 
-    Args:
-        path: named in the message.
-        kept: what is not lost, and how to continue.
-
-    Raises:
-        FailedError: the disk or a quota is full, or the folder is missing or read-only.
+    `kept` says what is not lost, and how to continue.
     """
     try:
         yield
     except QvftError:
         raise
     except Exception as error:
-        said = disk_failure(error) or (error.strerror if isinstance(error, OSError) else None)
-        if said is None:
+        cause = disk_failure(error) or (error.strerror if isinstance(error, OSError) else None)
+        if cause is None:
             raise
-        raise FailedError(f"{path}: cannot be written ({said}); {kept}.") from error
+        raise FailedError(f"{path}: cannot be written ({cause}); {kept}.") from error
 
 
 def disk_failure(error: BaseException) -> str | None:
-    """Description of a disk error; None for any other error.
-
-    torch says only that it failed.
-    """
+    """Description of a disk error; None for any other error."""
     number = error_number(error)
     if number is not None and number in _OF_THE_DISK:
         return os.strerror(number)
     if isinstance(error, RuntimeError) and re.search(_OF_TORCH, str(error)):
-        return "torch wrote a part of a file; the disk may be full"
+        return "torch could not write a file; the disk may be full"  # it gives no reason
     return None
 
 
 def error_number(error: BaseException) -> int | None:
-    """The system's number of an error (`errno`), which safetensors says in words; else None."""
+    """The system's number of an error (`errno`), or that in a message of safetensors; else None."""
     if type(error).__name__ == "SafetensorError":  # importing it takes time
-        said = re.search(r"\(os error (\d+)\)", str(error))
-        return int(said[1]) if said else None
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        return int(found[1]) if found else None
     return error.errno if isinstance(error, OSError) else None

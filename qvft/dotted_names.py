@@ -50,19 +50,12 @@ def import_dotted(name: str, wanted: type[T], *, where: str) -> T:
         )
     found = getattr(module, attribute)
     if not isinstance(found, wanted):
-        raise RecipeError(
-            f'"{name}" is a {type(found).__name__}',
-            where=where,
-            expected=expected,
-        )
+        raise RecipeError(f'"{name}" is a {type(found).__name__}', where=where, expected=expected)
     return found
 
 
 def _require_outside_of_runs(package: str, *, name: str, where: str) -> None:
-    """Refuses a module inside a run folder: its lock file would execute it.
-
-    Python also searches the working directory, which may be a downloaded run.
-    """
+    """Refuses a module in a run folder, which may be a downloaded one: its lock would run it."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):

@@ -8,14 +8,11 @@ from qvft.errors import MissingToolError
 
 
 def require_package(name: str, *, wanted_by: str, install: str) -> None:
-    """Checks that a package is installed, without importing it.
+    """Raises MissingToolError if a package is not installed; does not import it.
 
     Args:
         wanted_by: the command, key or function that needs it.
-        install: what `pip install` takes, e.g. `qvft[plots]`.
-
-    Raises:
-        MissingToolError: it is not.
+        install: the argument of `pip install`, e.g. `qvft[plots]`.
     """
     if find_spec(name) is None:
         raise MissingToolError(

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qvft.files import given_path
 from qvft.log import exit_status, stdout
@@ -26,21 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Lists or prunes; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft features", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
-    options = {
-        action: actions.add_parser(action, help=does, description=does)
-        for action, does in (
-            ("list", "shows what the cache holds, and its size on disk"),
-            ("prune", "removes spaces of the cache, and says how many bytes that frees"),
-        )
-    }
-    for one in options.values():
-        one.add_argument(
-            "--cache",
-            type=given_path,
-            metavar="DIR",
-            help="default: $QVFT_CACHE or ~/.cache/qvft/features",
-        )
-    prune = options["prune"]
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--cache",
+        type=given_path,
+        metavar="DIR",
+        help="default: $QVFT_CACHE or ~/.cache/qvft/features",
+    )
+    actions.add_parser("list", parents=[options], help="shows what the cache holds, and its size")
+    prune = actions.add_parser(
+        "prune", parents=[options], help="removes spaces of the cache, and prints the freed bytes"
+    )
     prune.add_argument("--all", action="store_true", help="all spaces")
     prune.add_argument("--space", metavar="ID", help="this space; the beginning of its id will do")
     prune.add_argument(
@@ -55,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def act(given: argparse.Namespace) -> None:
-    """Finds the cache and does what was asked."""
     from qvft.data.features.folders import default_cache
     from qvft.errors import DataError
 
@@ -83,18 +78,18 @@ def show(cache: Path) -> None:
             table.add_row(one.folder.name[:_SHOWN_ID], *_facts(one), size, used)
         stdout.print(table)
     total = _size(sum(bytes_of(one.files) for one in found))
-    _say(f"{len(found)} spaces, {total} in {cache}")
+    _print(f"{len(found)} spaces, {total} in {cache}")
     old = [one for one in found if one.other_format]
     if old:
         size = _size(sum(bytes_of(one.files) for one in old))
-        _say(
+        _print(
             f"{len(old)} of them ({size}) are of another format, which this version does not "
             "read: `python -m qvft.features prune --old-format` removes them"
         )
 
 
 def prune(cache: Path, given: argparse.Namespace) -> None:
-    """Removes what was chosen, and says what."""
+    """Removes the chosen spaces and prints the freed bytes."""
     from qvft.data.features.folders import bytes_of, remove
 
     chosen = _chosen(cache, given)
@@ -102,8 +97,8 @@ def prune(cache: Path, given: argparse.Namespace) -> None:
     if not given.dry_run:
         for one in chosen:
             remove(one)
-    does = "would free" if given.dry_run else "freed"
-    _say(f"{does} {size} bytes in {cache}: {len(chosen)} spaces")
+    verb = "would free" if given.dry_run else "freed"
+    _print(f"{verb} {size} bytes in {cache}: {len(chosen)} spaces")
 
 
 def _chosen(cache: Path, given: argparse.Namespace) -> list[Space]:
@@ -111,10 +106,7 @@ def _chosen(cache: Path, given: argparse.Namespace) -> list[Space]:
     from qvft.errors import UserError
 
     if not (given.all or given.old_format) and given.unused_days is None and given.space is None:
-        raise UserError(
-            "nothing says what is to go",
-            do="give --all, --space, --unused-days or --old-format",
-        )
+        raise UserError("nothing to prune", do="give --all, --space, --unused-days or --old-format")
     chosen = spaces(cache)
     if given.space is not None:
         chosen = [one for one in chosen if one.folder.name.startswith(given.space)]
@@ -134,36 +126,35 @@ def _chosen(cache: Path, given: argparse.Namespace) -> list[Space]:
 
 
 def _facts(space: Space) -> tuple[str, str, str, str, str]:
-    """ViT, pixels, stored type, shape and images of a space."""
-    from qvft.data.features.shards import read_keys
-    from qvft.errors import DataError
-
+    """ViT, image size and processor, stored type, shape and images of a space."""
     known = space.described
     if not known:
         return "space.json is damaged", "", "", "", ""
+    preprocessing = known.get("preprocessing") or {}
+    size = preprocessing.get("settings", {}).get("size", {})
+    return (
+        str(known.get("vit")),
+        " ".join([*map(str, size.values()), str(preprocessing.get("processor", ""))]),
+        str(known.get("stored_dtype")),
+        f"{known.get('patches')} x {known.get('width')}",
+        "another format" if space.other_format else _image_count(space.files),
+    )
+
+
+def _image_count(files: Sequence[Path]) -> str:
+    from qvft.data.features.folders import SHARD
+    from qvft.data.features.shards import read_keys
+    from qvft.errors import DataError
+
     keys: set[bytes] = set()
     damaged = 0
-    for path in space.files:
-        if path.suffix == ".safetensors" and not space.other_format:
+    for path in files:
+        if path.suffix == SHARD:
             try:
                 keys.update(read_keys(path))
             except (DataError, OSError):
                 damaged += 1
-    images = f"{len(keys)}" + (f", {damaged} shards damaged" if damaged else "")
-    return (
-        str(known.get("vit")),
-        _pixels(known.get("preprocessing")),
-        str(known.get("stored_dtype")),
-        f"{known.get('patches')} x {known.get('width')}",
-        "another format" if space.other_format else images,
-    )
-
-
-def _pixels(preprocessing: Any) -> str:
-    """The size that images are resized to, and the processor."""
-    given = preprocessing if isinstance(preprocessing, dict) else {}
-    size = given.get("settings", {}).get("size", {})
-    return " ".join([*(f"{value}" for value in size.values()), str(given.get("processor", ""))])
+    return f"{len(keys)}" + (f", {damaged} shards damaged" if damaged else "")
 
 
 def _size(count: int) -> str:
@@ -177,7 +168,7 @@ def _days(text: str) -> float:
     return days
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     stdout.print(text, highlight=False, markup=False)
 
 

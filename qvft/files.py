@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from qvft.disk import folder_to_disk, name_whole, not_written, to_disk
+from qvft.disk import name_whole, not_written
 from qvft.errors import DataError, SpaceError, UserError
 from qvft.locks import beside
 
@@ -34,15 +34,10 @@ _NO_TEXT = {
 
 
 def expanded(path: str) -> str:
-    """A path with `~` or `~name` expanded.
-
-    The one rule for recipe keys and command lines. `$NAME` stays as it stands: a shell has replaced
-    it already where one was meant to, and a recipe means the same in every shell. A name such as
-    `~backup` that is nobody's stays too.
+    """A path with `~` or `~name` expanded, of recipe keys and command lines; `$NAME` is not.
 
     Raises:
-        UserError: there is no home folder. It is no ValueError, which argparse would put other
-            words on.
+        UserError: there is no home folder. Not a ValueError, whose message argparse would replace.
     """
     found = os.path.expanduser(path)
     if found == "~" or found.startswith("~/"):
@@ -66,13 +61,11 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path), do="check the path") from error
     except IsADirectoryError as error:
-        raise DataError(
-            "a folder", where=str(path), expected="a file", do="name the file in it"
-        ) from error
+        do = "name the file in it"
+        raise DataError("a folder", where=str(path), expected="a file", do=do) from error
     except OSError as error:
-        raise DataError(
-            f"cannot be read ({error.strerror or error})", where=str(path), do="check the path"
-        ) from error
+        given = f"cannot be read ({error.strerror or error})"
+        raise DataError(given, where=str(path), do="check the path") from error
     except UnicodeDecodeError as error:
         _require_text(error.object, path)
         wide = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
@@ -110,29 +103,18 @@ def write_text(path: Path, text: str) -> None:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
-        with partial.open("w", encoding="utf-8") as opened:
-            opened.write(text)
-            to_disk(opened)
-        os.replace(partial, path)
-        folder_to_disk(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+    with _partial_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def require_writable(path: Path, *, folder: bool = False) -> None:
     """Checks that `path` is writable, before anything long begins; leaves nothing.
 
-    Every program asks here what it can know of its outputs.
-
     Args:
-        folder: what is written is a folder, not a file as `write_text` writes it.
+        folder: the output is a folder, not a file.
 
     Raises:
-        DataError: it cannot, or a folder stands where a file is meant, or the other way round.
+        DataError: it is not writable, or a folder in place of a file, or the other way round.
     """
     if os.path.exists(path) and path.is_dir() != folder:
         raise DataError(
@@ -159,33 +141,23 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
 
 
 def require_new(path: Path, *, folder: bool = False) -> None:
-    """As `require_writable`, for an output that must not exist yet, except as an empty folder.
-
-    Raises:
-        DataError: it exists, or cannot be written.
-    """
-    if os.path.isdir(path) and not folder:
-        raise DataError("a folder", where=str(path), expected="a file to write")
-    kind = "folder" if folder else "file"
+    """As `require_writable`, for an output that must not exist yet, except as an empty folder."""
     is_folder = os.path.isdir(path)
     empty = folder and is_folder and not any(path.iterdir())
-    # Of a folder in place of a file the next check says what it is.
-    if os.path.lexists(path) and not empty and is_folder == folder:
-        raise DataError(
-            "exists already", where=str(path), do=f"name a new {kind}; nothing is overwritten"
-        )
+    if os.path.lexists(path) and is_folder == folder and not empty:
+        do = f"name a new {'folder' if folder else 'file'}; nothing is overwritten"
+        raise DataError("exists already", where=str(path), do=do)
     require_writable(path, folder=folder)
 
 
 def _partial(path: Path) -> Path:
-    """Temporary name next to `path`, renamed when complete."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _stream(path: Path) -> int | Path | None:
     """What to open for a device, a pipe or the file of stdout or stderr; None for other files.
 
-    Stdout and stderr are opened by their number, so that what they get later stands after it.
+    Stdout and stderr are opened by their number, so that later output follows.
     """
     try:
         found = path.stat()
@@ -208,12 +180,19 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     require_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _partial_file(path) as partial:
+        yield partial
+
+
+@contextlib.contextmanager
+def _partial_file(path: Path) -> Iterator[Path]:
     partial = _partial(path)
     try:
         yield partial
         name_whole(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 @contextlib.contextmanager
@@ -238,11 +217,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
-    """Checks that the disk holding `folder` has `needed_bytes` free.
-
-    Raises:
-        SpaceError: it has not.
-    """
+    """Raises SpaceError if the disk of `folder` has less than `needed_bytes` free."""
     existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:

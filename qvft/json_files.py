@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qvft.errors import DataError
 from qvft.files import read_text, write_text
@@ -27,9 +28,43 @@ def read_json(path: Path) -> Any:
     return json_of(read_text(path), path)
 
 
-def json_of(text: str, path: Path) -> Any:
-    """As `read_json`, from the text of the file at `path`."""
-    return _content(text, path)
+def json_of(text: str, path: Path, *, line: int | None = None, **hooks: Any) -> Any:
+    """As `read_json`, from the text of the file at `path`, or from one `line` of it.
+
+    Args:
+        hooks: for `json.loads`.
+    """
+    where = str(path) if line is None else f"{path}:{line}"
+
+    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) == len(pairs):
+            return row
+        keys = [key for key, _ in pairs]
+        raise DataError(
+            f"key `{next(key for key in keys if keys.count(key) > 1)}` occurs twice",
+            where=where,
+            expected="each key once",
+            do="remove one of the two",
+        )
+
+    try:
+        return json.loads(text, object_pairs_hook=without_repeats, **hooks)
+    except json.JSONDecodeError as error:
+        raise not_json(error, path, line=line) from error
+    except DataError:
+        raise
+    except RecursionError as error:
+        raise DataError(
+            "nested too deeply",
+            where=where,
+            expected="a few levels of brackets",
+            do="look for brackets that are not closed",
+        ) from error
+    except ValueError as error:  # `int` refuses so many digits
+        raise DataError(
+            "a number of thousands of digits", where=where, do="put it in quotes if it is a text"
+        ) from error
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -45,10 +80,33 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def jsonl_of(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """As `read_jsonl`, from the text of the file at `path`."""
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = _object(line, path, line=number)
-        yield number, row
+        if line.strip():
+            yield number, json_object(line, path, line=number)
+
+
+def json_object(text: str, path: Path, *, line: int | None = None) -> dict[str, Any]:
+    """A JSON object, read as strictly as a line of JSONL; raises as `read_jsonl`."""
+    where = str(path) if line is None else f"{path}:{line}"
+
+    def refuse(written: str) -> NoReturn:
+        do = "remove a key without a value"
+        raise DataError(f"`{written}` is not a JSON value", where=where, do=do)
+
+    def finite(written: str) -> float:
+        value = float(written)
+        if math.isinf(value):
+            refuse(written if len(written) <= _LONGEST_NUMBER else "Infinity")
+        return value
+
+    row = json_of(text, path, line=line, parse_constant=refuse, parse_float=finite)
+    if isinstance(row, dict):
+        return row
+    raise DataError(
+        "a list" if isinstance(row, list) else f"a {type(row).__name__}",
+        where=where,
+        expected="a JSON object",
+        do="write each object on a line of its own, without [ and ]" if line is not None else None,
+    )
 
 
 def complete_lines(path: Path) -> list[dict[str, Any]]:
@@ -64,95 +122,11 @@ def complete_lines(path: Path) -> list[dict[str, Any]]:
 
 def drop_torn_line(path: Path) -> None:
     """Truncates an incomplete last line, so that the file can be read and appended to."""
-    if not path.is_file():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("r+b") as stream:
-            stream.truncate(whole)
-
-
-def json_object(text: str, *, where: str) -> dict[str, Any]:
-    """Parses a JSON object from a text, as strictly as a line of JSONL.
-
-    Raises:
-        DataError: as `read_jsonl`; `where` takes the place of the file.
-    """
-    return _object(text, Path(where))
-
-
-def _object(text: str, path: Path, *, line: int | None = None) -> dict[str, Any]:
-    row = _content(text, path, line=line, parse_constant=_refuse_constant, parse_float=_finite)
-    if isinstance(row, dict):
-        return row
-    raise DataError(
-        "a list" if isinstance(row, list) else f"a {type(row).__name__}",
-        where=str(path) if line is None else f"{path}:{line}",
-        expected="a JSON object",
-        do="write each object on a line of its own, without [ and ]" if line is not None else None,
-    )
-
-
-class _RepeatedKey(Exception):
-    """A JSON object has a key twice; `json` would keep the last silently."""
-
-
-class _NoJsonNumber(Exception):
-    """NaN, Infinity or -Infinity, or what would become one of them."""
-
-
-def _content(text: str, path: Path, *, line: int | None = None, **hooks: Any) -> Any:
-    """The value of a file's text, or of one line of it; `hooks` go to `json.loads`."""
-    where = str(path) if line is None else f"{path}:{line}"
-    try:
-        return json.loads(text, object_pairs_hook=_without_repeats, **hooks)
-    except json.JSONDecodeError as error:
-        raise not_json(error, path, line=line) from error
-    except _RepeatedKey as error:
-        raise DataError(
-            f"key `{error}` occurs twice",
-            where=where,
-            expected="each key once",
-            do="remove one of the two",
-        ) from error
-    except _NoJsonNumber as error:
-        raise DataError(
-            f"`{error}` is not a JSON value", where=where, do="leave out a key without a value"
-        ) from error
-    except RecursionError as error:
-        raise DataError(
-            "nested too deeply",
-            where=where,
-            expected="a few levels of brackets",
-            do="look for brackets that are not closed",
-        ) from error
-    except ValueError as error:  # what `int` says of more digits than it takes
-        raise DataError(
-            "a number of thousands of digits",
-            where=where,
-            expected="numbers that a computer takes",
-            do="put it in quotes if it is a text",
-        ) from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise _NoJsonNumber(name)
-
-
-def _finite(written: str) -> float:
-    value = float(written)
-    if math.isinf(value):
-        raise _NoJsonNumber(written if len(written) <= _LONGEST_NUMBER else "Infinity")
-    return value
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKey(next(key for key in keys if keys.count(key) > 1))
-    return row
+    if path.is_file():
+        content = path.read_bytes()
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            os.truncate(path, complete)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -161,11 +135,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
-    """`content` as JSON that UTF-8 can write: characters as they are, but all of them escaped
-    where a file's name holds half of a surrogate pair, as names that are not UTF-8 do."""
+    """`content` as JSON in UTF-8, without escapes unless it holds half of a surrogate pair, as file
+    names that are not UTF-8 do."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
-    whole = text.encode(errors="replace").decode() == text
-    return text if whole else json.dumps(content, indent=indent)
+    is_valid = text.encode(errors="replace").decode() == text
+    return text if is_valid else json.dumps(content, indent=indent)
 
 
 def sha256_json(content: Any) -> str:

@@ -76,7 +76,7 @@ _COMPLAINTS = (
     ("Invalid \\", "a backslash", "write / in paths, and \\\\ for a backslash in a text"),
     (
         "Expecting ',' delimiter",
-        "a comma is missing, or a quote stands inside a text",
+        "a comma is missing, or a quote is inside a text",
         'write such a quote as \\"',
     ),
 )

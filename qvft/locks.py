@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,33 +17,26 @@ from qvft.errors import BusyError
 LOCK = ".lock"
 
 
-@contextlib.contextmanager
-def inside(folder: Path) -> Iterator[None]:
+def inside(folder: Path) -> AbstractContextManager[None]:
     """Locks a folder, created if needed, by a lock file in it; raises as `_held`."""
-    with _held(folder / LOCK, folder):
-        yield
+    return _held(folder / LOCK, folder)
 
 
-@contextlib.contextmanager
-def beside(path: Path) -> Iterator[None]:
+def beside(path: Path) -> AbstractContextManager[None]:
     """Locks an output file or folder by a lock file next to it; raises as `_held`."""
     path = Path(os.path.realpath(path))
-    with _held(path.with_name(f".{path.name}{LOCK}"), path):
-        yield
+    return _held(path.with_name(f".{path.name}{LOCK}"), path)
 
 
-@contextlib.contextmanager
-def in_turn(folder: Path, name: str, *, waiting: Callable[[BusyError], None]) -> Iterator[None]:
-    """Waits for the lock `name` of a folder and holds it.
-
-    Args:
-        waiting: called once if another process holds it.
+def in_turn(
+    folder: Path, name: str, *, waiting: Callable[[BusyError], None]
+) -> AbstractContextManager[None]:
+    """Waits for the lock `name` of a folder; `waiting` is called once if another process holds it.
 
     Raises:
         DataError: the folder cannot be written to.
     """
-    with _held(folder / f".{name}{LOCK}", folder, waiting=waiting):
-        yield
+    return _held(folder / f".{name}{LOCK}", folder, waiting=waiting)
 
 
 @contextlib.contextmanager
@@ -67,7 +61,7 @@ def _held(
             busy = BusyError(
                 f"another process is writing here{_holder(file)}",
                 where=str(subject),
-                do="wait until it has ended, stop it, or choose another place",
+                do="wait until it has ended, stop it, or choose another folder",
             )
             if waiting is None:
                 raise busy from error
@@ -79,7 +73,7 @@ def _held(
             file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
         yield
     finally:
-        # While it is held: who has opened it meanwhile finds it gone and opens a new one.
+        # While it is locked: a process that waits for this file finds it gone and makes a new one.
         with contextlib.suppress(OSError):
             file.unlink()
         lock.release()

@@ -28,20 +28,15 @@ _UNSEEN = re.compile(
 
 
 def shown(text: str) -> str:
-    """A text with control characters escaped, for a terminal.
+    """A text with control characters escaped as in JSON, so that JSON stays valid.
 
     Captions, ids and file names are untrusted, and an escape sequence can rewrite the screen.
-    Escaped as in JSON, so JSON stays valid.
     """
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class PlainConsole(Console):
-    """A console without markup and without control characters.
-
-    In tables such characters are left out, since widths are known by then. What rich itself sends
-    (colours, the cursor of a progress bar) passes.
-    """
+    """A console that removes control characters from texts, but not those of rich itself."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -51,8 +46,8 @@ class PlainConsole(Console):
 
 
 OTHERS_WAIT = 10.0
-"""Seconds that a process leaves the launcher to end it before it says what was wrong. The launcher
-looks for failed ones ten times a second, but one takes seconds to leave on a busy machine."""
+"""Seconds that a process waits for the launcher to end it, before it prints its error: the main
+process takes seconds to end on a busy machine."""
 _WIDTH = None if sys.stdout is not None and sys.stdout.isatty() else 120
 stdout = PlainConsole(soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
 stderr = PlainConsole(stderr=True, soft_wrap=True, width=_WIDTH, markup=False, emoji=False)
@@ -72,8 +67,8 @@ def get_logger(name: str) -> logging.Logger:
 
 
 @contextlib.contextmanager
-def heard(name: str) -> Iterator[list[str]]:
-    """Context manager: collects warnings of loggers below `name` in a list."""
+def collected_warnings(name: str) -> Iterator[list[str]]:
+    """Context manager: a list of the warnings of loggers below `name`."""
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
@@ -85,9 +80,7 @@ def heard(name: str) -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-class _Lines(logging.Formatter):
-    """Formats one line per record."""
-
+class _LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         return shown(super().formatMessage(record)).replace("\n", "\\n")
 
@@ -95,7 +88,7 @@ class _Lines(logging.Formatter):
 def setup_logging() -> None:
     """Sends qvft's log to stderr, one line per record. Entries call it once."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_LineFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root = logging.getLogger("qvft")
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
@@ -103,19 +96,7 @@ def setup_logging() -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which unwinds as Ctrl-C does, so that files are closed and half-written ones go."""
-
-
-def _require_one_process() -> None:
-    """Raises UserError if a launcher has started several processes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        raise UserError(
-            f"{processes} processes",
-            where="accelerate launch",
-            expected="one process: only training and evaluation share their work among several",
-            do="start it with python -m",
-        )
+    """SIGTERM, handled as Ctrl-C is, so that files are closed and partial ones removed."""
 
 
 def exit_status(
@@ -123,70 +104,75 @@ def exit_status(
 ) -> int:
     """Runs an entry's body and turns user errors into one message and an exit status.
 
-    Under `accelerate launch` the main process says what is wrong. Another one does so if the main
-    process does not: it waits a little for the launcher to end it.
+    Under `accelerate launch` the main process prints the message; another one does if the main
+    process has none.
 
     Args:
         main: the body.
         when_stopped: what to do after Ctrl-C or SIGTERM.
-        many_processes: whether several processes share the work; where they do not, starting
-            several is a mistake.
+        many_processes: whether several processes share the work; otherwise starting several is an
+            error.
 
     Returns:
-        0 when `main` returns, 2 on a `UserError`, 1 on any other `QvftError`, when the disk fails
-        or is full, when the system refuses a file, or when nobody reads the output any more, 130
-        on Ctrl-C, 143 on SIGTERM. Other exceptions are defects and pass through with their
-        traceback.
+        0 when `main` returns, 2 on a `UserError`, 1 on any other `QvftError`, on errors of the disk
+        or of files, or on a broken pipe, 130 on Ctrl-C, 143 on SIGTERM. Other exceptions are
+        defects and pass through with their traceback.
     """
     setup_logging()
     try:
         with _terminable():
-            if not many_processes:
-                _require_one_process()
+            processes = int(os.environ.get("WORLD_SIZE", "1"))
+            if processes > 1 and not many_processes:
+                raise UserError(
+                    f"{processes} processes",
+                    where="accelerate launch",
+                    expected="one process: only training and evaluation use several",
+                    do="start it with python -m",
+                )
             main()
     except StoppedError as error:
-        _say(f"qvft: {error}")
+        _print_error(f"qvft: {error}")
         return 128 + error.signal
     except QvftError as error:
         if is_main_process():
-            _say(f"qvft: {error}")
+            _print_error(f"qvft: {error}")
         else:
             time.sleep(OTHERS_WAIT)
-            told = shown(f"qvft, process {os.environ['RANK']}: {error}")
-            print(told, file=sys.stderr, flush=True)
+            message = shown(f"qvft, process {os.environ['RANK']}: {error}")
+            print(message, file=sys.stderr, flush=True)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt as error:
-        _say("\nqvft: stopped" + (f"; {when_stopped}" if when_stopped else ""))
+        _print_error("\nqvft: stopped" + (f"; {when_stopped}" if when_stopped else ""))
         return 128 + (SIGTERM if isinstance(error, Terminated) else SIGINT)
     except BrokenPipeError:
         drop_output()
         return 1
     except Exception as error:
-        said = disk_failure(error)
-        if said is None and isinstance(error, OSError) and error.filename is not None:
-            said = error.strerror  # a folder that vanished or may not be written to
-        if said is None:
+        cause = disk_failure(error)
+        if cause is None and isinstance(error, OSError) and error.filename is not None:
+            cause = error.strerror  # a folder that vanished or may not be written to
+        if cause is None:
             raise
         where = getattr(error, "filename", None) or "the disk"
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            _say(f"qvft: {where}: {said}.")
+            _print_error(f"qvft: {where}: {cause}.")
             return 2
-        _say(f"qvft: {where}: cannot be written or read ({said}).")
+        _print_error(f"qvft: {where}: cannot be written or read ({cause}).")
         return 1
     return 0
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     if is_main_process():
         print(shown(text), file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Raises `Terminated` on SIGTERM, unless somebody else handles it or gets it."""
+    """Raises `Terminated` on SIGTERM, unless another handler is set or this is a child process."""
     owner = os.getpid()
-    here = threading.current_thread() is threading.main_thread()
-    if not here or getsignal(SIGTERM) is not SIG_DFL:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or getsignal(SIGTERM) is not SIG_DFL:
         yield
         return
 

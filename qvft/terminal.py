@@ -24,11 +24,7 @@ _ESCAPED = "qvft_escaped"
 
 
 def program(main: Callable[..., int]) -> Main:
-    """The `main` of a program, with streams that can be written to.
-
-    Where nobody reads the output any more the program ends with status 1 and no word, and where
-    the disk that it goes to is full with one. argparse, which ends programs itself, included.
-    """
+    """The `main` of a program, with open streams; a broken pipe or a full disk ends it with 1."""
 
     @functools.wraps(main)
     def run(arguments: Sequence[str] | None = None) -> int:
@@ -41,17 +37,17 @@ def program(main: Callable[..., int]) -> Main:
         except BrokenPipeError:
             drop_output()
             return 1
-        except UserError as error:  # of an argument's type
+        except UserError as error:  # raised by an argument's type
             print(f"qvft: {error}", file=sys.stderr)
             return 2
         except OSError as error:
-            if error.filename is not None:  # of an option that was looked at before all else
+            if error.filename is not None:  # a path of an option
                 print(f"qvft: {error.filename}: {error.strerror}.", file=sys.stderr)
                 return 2
-            said = disk_failure(error)
-            if said is None:
+            cause = disk_failure(error)
+            if cause is None:
                 raise
-            print(f"qvft: the output cannot be written ({said}).", file=sys.stderr)
+            print(f"qvft: the output cannot be written ({cause}).", file=sys.stderr)
             drop_output()
             return 1
         return status
@@ -60,10 +56,10 @@ def program(main: Callable[..., int]) -> Main:
 
 
 def open_streams() -> None:
-    """Opens standard streams that are closed, and has characters that they lack spelt as in JSON.
+    """Opens standard streams that are closed; characters that they cannot encode are escaped.
 
-    A file that is opened later would get the number of a closed stream, and with it what C
-    libraries print.
+    A file that is opened later would get the number of a closed stream, and the output of C
+    libraries with it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -82,12 +78,12 @@ def open_streams() -> None:
 
 
 def drop_output() -> None:
-    """Sends what is still to be printed nowhere, at the interpreter's end too."""
+    """Discards output that is still buffered, also at the interpreter's end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding lacks as `\\u...`, so that JSON stays the same JSON."""
+    """Escapes characters that an encoding lacks as `\\u...`, so that JSON stays valid."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end

@@ -170,8 +170,7 @@ def test_an_image_whose_path_no_line_can_hold_is_copied(name: str, tmp_path: Pat
     (tmp_path / name).parent.mkdir(exist_ok=True)
     shutil.copy(kept, tmp_path / name)
     out = tmp_path / "out.jsonl"
-    done = write_jsonl([Sample("a", ImageFile(tmp_path / name))], out)
-    assert (done.images, done.images_written) == (1, 1)
+    assert write_jsonl([Sample("a", ImageFile(tmp_path / name))], out) == 1
     assert written(out)[0].image.path.read_bytes() == kept.read_bytes()
 
 
@@ -335,9 +334,7 @@ def test_an_image_name_that_no_system_takes_is_one_message(
     source = rows(tmp_path / "in.json", content)
     options = ["--copy-images"] if copied else []
     assert main([format, source, str(tmp_path / "out.jsonl"), *options]) == 2
-    error = capsys.readouterr().err
-    assert "(File name too long)" in error
-    assert error.count("\n") == 1
+    assert capsys.readouterr().err.count("\n") == 1
     assert shown(tmp_path) == {"in.json"}
 
 

@@ -52,7 +52,7 @@ def test_training_says_what_is_cut_and_what_is_worth_little(
     assert train(command(recipe_file, degenerate, tmp_path)) == 0
     err = capsys.readouterr().err
     assert "rows: of 3 texts data.max_text_tokens (16) cuts 1 prompts" in err
-    assert "rows: all 3 questions have one and the same text as their targets" in err
+    assert "rows: all 3 questions have the same text as their targets" in err
     assert "rows: 3 images: what is learnt from fewer than 10" in err
     assert "train: 1 optimizer step in all" in err
 
@@ -62,7 +62,7 @@ def test_the_check_says_it_too(recipe_file: Path, degenerate: Path, tmp_path: Pa
     assert check([*command(recipe_file, degenerate, tmp_path), "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     said = "\n".join(found["warnings"])
-    assert "all 3 questions have one and the same text" in said
+    assert "all 3 questions have the same text" in said
     assert "3 images: what is learnt from fewer than 10" in said
     assert "train: 1 optimizer step in all" in said
     assert (found["train"]["cut_prompts"], found["train"]["cut_targets"]) == (1, 0)
@@ -100,7 +100,7 @@ def test_an_evaluation_says_it_on_the_screen_and_in_its_report(
     screen, page = capsys.readouterr().out, (out / "report.html").read_text()
     for message in (
         "odd: of 3 texts data.max_text_tokens (16) cuts 1 prompts",
-        "odd: all 3 questions have one and the same text as their references",
+        "odd: all 3 questions have the same text as their references",
         "odd: 3 images: what is measured on fewer than 10",
     ):
         assert any(message in warning for warning in report["warnings"])
@@ -198,7 +198,7 @@ def test_images_that_a_format_leaves_out_stand_in_the_report_and_in_the_check(
     lines = [json.dumps({"file_name": row["image"], "text": row["text"]}) for row in rows]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     given = ["data.eval.format=hf", f"data.eval.path={folder}"]
-    said = "images without a row in the metadata, left out: 1 of 3, first 2.png"
+    said = "1 of 3 images have no row in the metadata and are skipped, first 2.png"
     out, found = tmp_path / "report", tmp_path / "found.json"
     assert evaluate([str(tiny_run), *given, "eval.blind=false", "--out", str(out)]) == 0
     assert said in str(json.loads((out / "report.json").read_text())["warnings"])

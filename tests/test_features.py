@@ -182,7 +182,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing(
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "nothing says what is to go"),
+        ([], "nothing to prune"),
         (["--space", "nothing"], "0 spaces begin with `nothing`"),
         (["--space", ""], "2 spaces begin with ``"),
     ],

@@ -100,7 +100,7 @@ def test_asking_leaves_nothing_behind(tmp_path: Path) -> None:
     ("text", "says"),
     [
         (NESTED, "nested too deeply; expected"),
-        (f'{{"answer": {DIGITS}}}', "a number of thousands of digits; expected"),
+        (f'{{"answer": {DIGITS}}}', "a number of thousands of digits"),
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "key `c` occurs twice; expected each key once"),
         ("{,}", "not valid JSON"),
     ],
@@ -120,7 +120,7 @@ def test_json_that_cannot_be_taken_is_refused(text: str, says: str, tmp_path: Pa
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "-1e999", "9" * 400 + ".0"])
 def test_a_line_holds_no_number_beyond_all_floats(number: str, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(f'{{"meta": {{"v": {number}}}}}')
-    with pytest.raises(DataError, match=r"in\.jsonl:1: `.*` is not a JSON value; leave out") as got:
+    with pytest.raises(DataError, match=r"in\.jsonl:1: `.*` is not a JSON value; remove") as got:
         list(read_jsonl(tmp_path / "in.jsonl"))
     assert len(str(got.value)) < len(str(tmp_path)) + 120
 

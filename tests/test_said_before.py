@@ -178,7 +178,7 @@ def test_a_finished_model_is_not_quantised_in_silence(
 ) -> None:
     given = [str(merged), "--recipe", str(recipe_file), "model.quantization.load_in_4bit=true"]
     assert evaluate(given) == 2
-    assert "a finished model is taken whole" in capsys.readouterr().err
+    assert "a finished model is evaluated as it is stored" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("field", ["data_seed", "train_sampling_strategy", "do_eval"])

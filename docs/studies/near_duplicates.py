@@ -14,8 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageEnhance
 
 from qvft.data.images.decoding import decode
-from qvft.data.quality.image_signature import sign
-from qvft.data.quality.near_duplicates import closer_view, near_pairs
+from qvft.data.quality.near_duplicates import closer_view, near_pairs, sign
 from qvft.data.sample import ImageFile, ImageInMemory
 
 

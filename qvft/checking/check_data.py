@@ -15,9 +15,9 @@ from qvft.data.quality import tokenizer_coverage as spelling
 from qvft.data.quality.contradictions import asked_before, repeats
 from qvft.data.quality.duplicates import Duplicates, duplicates
 from qvft.data.quality.texts import Text, normal, texts_of
-from qvft.data.rows import Row, evaluation_rows, training_rows
+from qvft.data.rows import Row, choose_rows, evaluation_rows, training_rows
 from qvft.data.text_cleaning import cleaned_rows
-from qvft.data.token_stats import TokenStats, shown_rows, token_stats
+from qvft.data.token_stats import TokenStats, encode, token_stats
 from qvft.errors import RecipeError
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Split, Texts, inspect_split
@@ -95,7 +95,7 @@ def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) 
         asked = asked_before(samples["eval"], samples["train"], copies.group)
     known = {normal(one.text) for one in sides[0].texts if one.kind == "answer"}
     found = [_split_findings(side, template, copies, known=known, asked=asked) for side in sides]
-    shown = shown_rows(sides[0].rows, template, count=EXAMPLES)
+    shown = choose_rows(sides[0].rows, EXAMPLES)
     skips = recipe.data.on_bad_image == "skip"
     warnings = [
         warning
@@ -122,10 +122,16 @@ def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) 
     return DataFound(
         train=found[0],
         eval=found[1] if len(found) > 1 else None,
-        shown=tuple(TextShown(**asdict(row)) for row in shown),
+        shown=tuple(_text_shown(row, template) for row in shown),
         warnings=tuple(warnings),
         notes=(*_stream_says(sides[0].split), *notes),
     )
+
+
+def _text_shown(row: Row, template: PromptTemplate) -> TextShown:
+    tokens = encode(row, template)
+    images, start = tokens.ids.count(template.image_token_id), tokens.target_start
+    return TextShown(row.id, row.kind, images, start - images, len(tokens.ids) - start)
 
 
 def _doubts(side: Side, template: PromptTemplate) -> list[str]:

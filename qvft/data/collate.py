@@ -95,7 +95,7 @@ class Collator:
         }
 
     def seen(self, sources: Sequence[ImageSource], views: Sequence[int]) -> dict[str, Tensor]:
-        """Features of a view of each image if cached, else pixels."""
+        """Cached features of a view of each image, else pixels."""
         if self.features is not None:
             return {"features": self.features(sources, views)}
         return {"pixel_values": self.pixels(sources, views)}
@@ -118,9 +118,7 @@ class Collator:
         return torch.stack([self.cache[source.name, view] for source, view in seen])
 
     def decode(self, source: ImageSource, view: int = 0) -> Image:
-        """The image, or an augmented view, as upright RGB; raises `ImageError` as
-        `decoding.decode`.
-        """
+        """The image, or an augmented view, as upright RGB; raises as `decoding.decode`."""
         image = decode(source, max_pixels=self.max_image_pixels)
         if view == 0:
             return image

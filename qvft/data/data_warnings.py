@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from qvft.data.collate import Collator
+from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.data.truncation import CutRows, cut_rows, cut_warnings
 
 FEW_IMAGES = 10
-"""Minimum number of images; with fewer, results hold only for these images."""
+"""With fewer images, results hold only for these images."""
 FEW_STEPS = 10
-"""Minimum number of steps; with fewer, AdamW's averages (beta2 0.999) and a warm-up are
-incomplete."""
+"""With fewer steps, AdamW's averages (beta2 0.999) and a warm-up are incomplete."""
 OFTEN = 0.01
 """Share of texts that repeat the prompt; some captions do so by chance."""
 
 
-class Prompts(Protocol):
-    """Words before a caption, and before and after a `{question}`."""
-
-    @property
-    def caption(self) -> str: ...
-
-    @property
-    def question(self) -> str: ...
-
-
-def training_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> list[str]:
-    """Warnings about training data.
-
-    Args:
-        images: number of images in the split.
-        prompt: `data.prompt`, or a template made from it.
-    """
+def training_doubts(rows: Sequence[Row], *, images: int, prompt: PromptTemplate) -> list[str]:
+    """Warnings about training data; `images` is the number of images in the split."""
     return [
         *_one_text(rows, lambda row: (row.target,), noun="targets"),
         *_few_images(images, "learnt from"),
@@ -43,7 +27,7 @@ def training_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> lis
     ]
 
 
-def evaluation_doubts(rows: Sequence[Row], *, images: int, prompt: Prompts) -> list[str]:
+def evaluation_doubts(rows: Sequence[Row], *, images: int, prompt: PromptTemplate) -> list[str]:
     """Warnings about evaluation data; as `training_doubts`."""
     return [
         *_one_text(rows, lambda row: row.references, noun="references"),
@@ -57,30 +41,29 @@ def training_warnings(
     rows: Sequence[Row], collator: Collator, *, images: int, name: str
 ) -> list[str]:
     """`training_doubts` and truncation, with the split's name; of a stream for its first rows."""
-    doubts = training_doubts(rows, images=images, prompt=collator.template)
-    return _named(name, cut_warnings(rows, collator.template, collator.reader), doubts)
+    template = collator.template
+    found = cut_warnings(rows, template, collator.reader)
+    found += training_doubts(rows, images=images, prompt=template)
+    return [f"{name}: {sentence}" for sentence in found]
 
 
 def evaluation_warnings(
     rows: Sequence[Row], collator: Collator, *, images: int, name: str, cut: CutRows | None = None
 ) -> list[str]:
-    """As `training_warnings`, for evaluation texts.
-
-    Args:
-        cut: their `truncation.cut_rows`, if already counted.
-    """
+    """As `training_warnings`, for evaluation texts; `cut` is their `cut_rows`, if counted."""
     template = collator.template
     cut = cut or cut_rows(rows, template, asked=True)
-    doubts = evaluation_doubts(rows, images=images, prompt=template)
-    return _named(name, cut_warnings(rows, template, collator.reader, cut=cut), doubts)
+    found = cut_warnings(rows, template, collator.reader, cut=cut)
+    found += evaluation_doubts(rows, images=images, prompt=template)
+    return [f"{name}: {sentence}" for sentence in found]
 
 
 def prediction_doubts(texts: Sequence[str]) -> list[str]:
     """Warnings about predicted texts, such as one answer for all."""
     if len(texts) < 2 or len({_plain(text) for text in texts}) > 1:
         return []
-    said = "empty" if not _plain(texts[0]) else "the same text"
-    return [f"all {len(texts):,} predictions are {said}: the model pays no heed to what is asked"]
+    same = "the same text" if _plain(texts[0]) else "empty"
+    return [f"all {len(texts):,} predictions are {same}: the model ignores what is asked"]
 
 
 def few_steps(phase: str, steps: int) -> list[str]:
@@ -94,22 +77,23 @@ def few_steps(phase: str, steps: int) -> list[str]:
     ]
 
 
-def prompts_repeated(rows: Sequence[Row], prompt: Prompts) -> list[str]:
+def prompts_repeated(rows: Sequence[Row], prompt: PromptTemplate) -> list[str]:
     """Texts that already contain the words of the prompt."""
     captions = [row.target for row in rows if row.kind == "caption"]
     asked = [row for row in rows if row.kind == "question"]
     questions = [row.question or "" for row in asked]
     answers = [row.target for row in asked]
     before, _, after = prompt.question.partition("{question}")
-    checks = [
+    found = []
+    for noun, texts, place, words, key in (
         ("captions", captions, "begin", prompt.caption, "caption"),
         ("questions", questions, "begin", before, "question"),
         ("questions", questions, "end", after, "question"),
         ("answers", answers, "begin", after, "question"),
-    ]
-    found = []
-    for noun, texts, place, words, key in checks:
-        count = _count(texts, words, _begins if place == "begin" else _ends)
+    ):
+        part = _plain(words)
+        repeats = _begins if place == "begin" else _ends
+        count = sum(repeats(_plain(text), part) for text in texts) if part else 0
         if count > OFTEN * len(texts):
             found.append(
                 f"{count:,} of {len(texts):,} {noun} {place} with {words.strip()!r}, which "
@@ -117,10 +101,6 @@ def prompts_repeated(rows: Sequence[Row], prompt: Prompts) -> list[str]:
                 "the texts or of the recipe"
             )
     return found
-
-
-def _named(name: str, *sentences: Sequence[str]) -> list[str]:
-    return [f"{name}: {sentence}" for some in sentences for sentence in some]
 
 
 def _one_text(
@@ -131,8 +111,8 @@ def _one_text(
         chosen = [row for row in rows if row.kind == kind]
         if len(chosen) > 1 and len({_plain(text) for row in chosen for text in texts(row)}) == 1:
             found.append(
-                f"all {len(chosen):,} {kind}s have one and the same text as their {noun}: there "
-                "is nothing to tell apart"
+                f"all {len(chosen):,} {kind}s have the same text as their {noun}: there is nothing "
+                "to tell apart"
             )
     return found
 
@@ -153,11 +133,6 @@ def _without_text(rows: Sequence[Row], images: int) -> list[str]:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _count(texts: Sequence[str], words: str, test: Callable[[str, str], bool]) -> int:
-    part = _plain(words)
-    return sum(test(_plain(text), part) for text in texts) if part else 0
 
 
 def _begins(text: str, part: str) -> bool:

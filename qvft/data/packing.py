@@ -20,8 +20,7 @@ class Packer:
     """Settings of sequence packing for a model family.
 
     Attributes:
-        shares: whether rows of an image share a common prefix, stored once; otherwise every row is
-            stored in full.
+        shares: whether a common prefix of an image's rows is stored once.
         budget: maximum tokens of a packed row.
     """
 
@@ -29,7 +28,6 @@ class Packer:
     budget: int
 
     def __call__(self, rows: Sequence[Sequence[int]], images: Sequence[int]) -> dict[str, Tensor]:
-        """`packed` for rows of tokens and their images."""
         return packed(rows, images if self.shares else range(len(rows)), budget=self.budget)
 
 
@@ -62,7 +60,7 @@ def packed(
         owner: shared[owner] + sum(len(rows[row]) - shared[owner] for row in members)
         for owner, members in groups.items()
     }
-    bins = _filled(lengths, max(budget, *lengths.values()))
+    bins = _assigned(lengths, max(budget, *lengths.values()))
     width = max(sum(lengths[owner] for owner in owners) for owners in bins)
     longest = max(len(row) for row in rows)
     size = (len(bins), width)
@@ -81,22 +79,19 @@ def packed(
 
 
 def _common(rows: Sequence[Sequence[int]], members: Sequence[int]) -> int:
-    """Length of the common prefix of these rows; 0 for a single row."""
+    """Length of the rows' common prefix; 0 for a single row."""
     if len(members) < 2:
         return 0
-    columns = zip(*(rows[row] for row in members), strict=False)
     length = 0
-    for column in columns:
+    for column in zip(*(rows[row] for row in members), strict=False):
         if any(token != column[0] for token in column):
             break
         length += 1
     return length
 
 
-def _filled(lengths: dict[int, int], capacity: int) -> list[list[int]]:
-    """Assigns owners to packed rows: as few rows as first-fit decreasing finds, evenly filled to
-    reduce padding.
-    """
+def _assigned(lengths: dict[int, int], capacity: int) -> list[list[int]]:
+    """Owners by packed row: as few rows as first-fit decreasing finds, evenly filled."""
     fitted = _first_fit(lengths, capacity)
     even: list[list[int]] = [[] for _ in fitted]
     taken = [0] * len(fitted)
@@ -108,7 +103,7 @@ def _filled(lengths: dict[int, int], capacity: int) -> list[list[int]]:
 
 
 def _first_fit(lengths: dict[int, int], capacity: int) -> list[list[int]]:
-    """Owners by packed row, by first-fit decreasing bin packing."""
+    """First-fit decreasing bin packing."""
     bins: list[list[int]] = []
     room: list[int] = []
     for owner in sorted(lengths, key=lambda owner: -lengths[owner]):

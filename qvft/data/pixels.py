@@ -6,7 +6,7 @@ Shape letters: I images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -25,8 +25,6 @@ def pixel_chunks(
     """Pixels of the sources in order, in chunks of `size`.
 
     Args:
-        collator: decodes and preprocesses images.
-        sources: image sources; unusable ones are reported, not raised.
         size: sources per chunk; the last may have fewer.
         workers: decoding processes; 0 decodes in this one.
 
@@ -48,36 +46,29 @@ def read_chunks(
     """As `pixel_chunks`, for chunks of any items.
 
     Args:
-        chunks: chunks of items.
         read: reads an item; may raise `ImageError`.
         join: stacks the results to pixels (I, 3, height, width).
-        workers: reading processes; 0 reads in this one.
     """
     if not chunks:
         return
     loader: DataLoader[Chunk] = DataLoader(
         chunks,  # type: ignore[arg-type]
         batch_size=None,
-        collate_fn=_Reader(read, join),
+        collate_fn=partial(_read_chunk, read, join),  # runs in workers
         num_workers=min(workers, len(chunks)),
     )
     yield from loader
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Reads a chunk; runs in DataLoader workers."""
-
-    read: Callable[[Any], Any]
-    join: Callable[[list[Any]], Tensor]
-
-    def __call__(self, chunk: Sequence[Any]) -> Chunk:
-        found: list[Any] = []
-        problems: list[ImageError | None] = []
-        for item in chunk:
-            try:
-                found.append(self.read(item))
-                problems.append(None)
-            except ImageError as error:
-                problems.append(error)
-        return self.join(found) if found else None, problems
+def _read_chunk(
+    read: Callable[[Any], Any], join: Callable[[list[Any]], Tensor], chunk: Sequence[Any]
+) -> Chunk:
+    found: list[Any] = []
+    problems: list[ImageError | None] = []
+    for item in chunk:
+        try:
+            found.append(read(item))
+            problems.append(None)
+        except ImageError as error:
+            problems.append(error)
+    return join(found) if found else None, problems

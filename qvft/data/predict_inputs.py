@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from qvft.data.formats.image_path import image_path, path_problem
+from qvft.data.formats.fields import Record
+from qvft.data.formats.path_guard import PathGuard
 from qvft.data.images.listing import images_among
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
@@ -46,18 +47,15 @@ def resolve_inputs(names: Sequence[str], *, question: str | None = None) -> list
         path = Path(name)
         if path.suffix.lower() in _LISTS and path.is_file():
             for where, row in _from_jsonl(path, question):
-                if row.id and _said_before(row, where, ids):
+                if row.id and _is_repeated(row, where, ids):
                     repeated.append(row.id)
                 else:
                     rows.append(row)
             continue
         rows += [_row(image, question) for image in _images(name)]
     if repeated:
-        _log.warning(
-            "rows with the id, image and question of an earlier one, asked once: %d, first %s",
-            len(repeated),
-            repeated[0],
-        )
+        says = "rows with the id, image and question of an earlier one, asked once: %d, first %s"
+        _log.warning(says, len(repeated), repeated[0])
     _require_images(rows)
     return rows
 
@@ -84,11 +82,9 @@ def require_question(text: Any, *, where: str) -> None:
         )
 
 
-def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
+def _is_repeated(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
     """Whether a row with this id has the same image and question as before; records the id."""
     before, place = ids.setdefault(row.id, (row, where))
-    if before is row:
-        return False
     if (before.sample, before.question) != (row.sample, row.question):
         raise DataError(
             f"`id` {row.id} is used twice",
@@ -96,11 +92,11 @@ def _said_before(row: Row, where: str, ids: dict[str, tuple[Row, str]]) -> bool:
             expected=f"an id other than that of {place}",
             do="give each row its own id, or none",
         )
-    return True
+    return before is not row
 
 
 def _require_images(rows: Sequence[Row]) -> None:
-    """Counts missing images; raises DataError if none exists."""
+    """Warns of missing images; raises DataError if none exists."""
     paths = [Path(name) for name in dict.fromkeys(row.sample.image.name for row in rows)]
     missing = [path for path in paths if not path.exists()]
     if paths and len(missing) == len(paths):
@@ -111,12 +107,8 @@ def _require_images(rows: Sequence[Row]) -> None:
             do="check the paths in `image`",
         )
     if missing:
-        _log.warning(
-            "images that are not there: %d of %d, first %s; their rows get an error",
-            len(missing),
-            len(paths),
-            missing[0],
-        )
+        says = "%d of %d images do not exist, first %s; their rows get an error"
+        _log.warning(says, len(missing), len(paths), missing[0])
 
 
 def _images(name: str) -> list[Path]:
@@ -131,17 +123,12 @@ def _images(name: str) -> list[Path]:
     if not found:
         raise _no_image(name, matches, others)
     if others:
-        _log.warning(
-            "%s: files that are not images, skipped: %d, first %s",
-            name,
-            len(others),
-            others[0],
-        )
+        says = "%s: files that are not images, skipped: %d, first %s"
+        _log.warning(says, name, len(others), others[0])
     return found
 
 
 def _no_image(name: str, matches: Sequence[Path], others: Sequence[Path]) -> DataError:
-    """Error for a name without image."""
     do = None
     if others:
         do = f"files that are no images: {len(others)}, first {others[0]}"
@@ -159,49 +146,36 @@ def _no_image(name: str, matches: Sequence[Path], others: Sequence[Path]) -> Dat
 
 def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:
     """Rows with their positions."""
-    for number, content in read_jsonl(path):
-        where = f"{path}:{number}"
-        image = content.get("image")
-        if not isinstance(image, str) or not image:
-            raise DataError('no "image"', where=where, expected="a path")
-        if problem := path_problem(image):
-            given, do = problem
-            raise DataError(f"`image` {given}", where=where, expected="a path", do=do)
-        file = image_path(path.parent, image)
-        for text, text_id in _asked(content, question, where=where):
-            yield where, _row(file, text, row_id=text_id)
+    guard = PathGuard(path.parent, allow_paths_outside_root=True)
+    for number, values in read_jsonl(path):
+        content = Record(values, f"{path}:{number}")
+        image = guard.image(content.text("image"), "image", where=content.where)
+        for text, text_id in _asked(content, question):
+            yield content.where, _row(image.path, text, row_id=text_id)
 
 
-def _asked(
-    content: Mapping[str, Any], default: str | None, *, where: str
-) -> Iterable[tuple[str | None, str]]:
+def _asked(content: Record, default: str | None) -> Iterable[tuple[str | None, str]]:
     """Questions of a JSONL row with their ids; `default` if it has none."""
-    own_id = _id_of(content, where=where)
+    where, own_id = content.where, _id_of(content)
     listed = content.get("questions") or []
     if not isinstance(listed, list):
-        raise DataError(
-            f"questions that are a {type(listed).__name__}", where=where, expected="a list"
-        )
+        given = f"questions that are a {type(listed).__name__}"
+        raise DataError(given, where=where, expected="a list")
     asked: list[tuple[Any, str]] = []
     for number, item in enumerate(listed, start=1):
+        row = Record(item if isinstance(item, dict) else {"question": item}, where)
         numbered = f"{own_id}#{number}" if own_id else ""
-        if isinstance(item, dict):
-            asked.append((item.get("question"), _id_of(item, where=where) or numbered))
-        else:
-            asked.append((item, numbered))
+        asked.append((row.get("question") or "", _id_of(row) or numbered))
     if content.get("question") is not None:
         asked.append((content["question"], own_id))
     for text, _ in asked:
-        require_question("" if text is None else text, where=where)
+        require_question(text, where=where)
     return asked or [(default, own_id)]
 
 
-def _id_of(content: Mapping[str, Any], *, where: str) -> str:
+def _id_of(content: Record) -> str:
     """Id of the row or question as text; empty if it has none."""
-    given = content.get("id")
-    if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
-        raise DataError(f"an id that is a {type(given).__name__}", where=where, expected="a string")
-    return "" if given is None else str(given)
+    return "" if content.get("id") is None else content.identifier("id")
 
 
 def _row(image: Path, question: str | None, *, row_id: str = "") -> Row:

@@ -7,22 +7,24 @@ and stop; prompt tokens are masked. A marked row is the tokenization of `<START>
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from qvft.data.blip_text import Kind, TextForm, cleaned
 from qvft.errors import ModelError
 
+_BATCH = 10_000
+
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One text as tokens.
+    """One text as tokens, image tokens first.
 
     Attributes:
-        ids: all tokens, image tokens first.
         target_start: index of the first supervised token; `len(ids)` without target.
-        cut_prompt, cut_target: truncated tokens of each.
+        cut_prompt, cut_target: numbers of truncated tokens.
     """
 
     ids: tuple[int, ...]
@@ -32,7 +34,6 @@ class TokenRow:
 
     @property
     def cut_tokens(self) -> int:
-        """Number of truncated tokens."""
         return self.cut_prompt + self.cut_target
 
 
@@ -64,14 +65,11 @@ class PromptTemplate:
     marked: bool = False
 
     def cleaned(self, kind: Kind, text: str) -> str:
-        """A caption or question, cleaned if `text` says so."""
+        """A caption or question, cleaned as `text` says."""
         return cleaned(kind, text, self.text)
 
     def prompt_text(self, kind: Kind, question: str | None = None) -> str:
-        """The words before the target, without trailing spaces: the target begins with its own.
-
-        A trailing line break stays, and the target follows it directly.
-        """
+        """The words before the target, without trailing spaces: the target begins with its own."""
         if kind == "caption":
             return self.caption.rstrip(" ")
         asked = self.cleaned("question", question or "")
@@ -86,14 +84,10 @@ class PromptTemplate:
 
     @property
     def stop_id(self) -> int:
-        """The single token that ends a target.
-
-        Raises:
-            ModelError: the stop text is several tokens.
-        """
+        """The token that ends a target; raises ModelError if the stop text is several tokens."""
         if not self.stop_text:
             return self.tokenizer.eos_token_id
-        ids = self._tokens(self.stop_text)
+        (ids,) = self._tokens([self.stop_text])
         if len(ids) != 1:
             raise ModelError(f"the tokenizer writes the stop text as {len(ids)} tokens, not one")
         return ids[0]
@@ -120,32 +114,33 @@ class PromptTemplate:
         collapsed, since the stop token must not occur inside.
         """
         prompt_text = self.prompt_text(kind, question)
-        prompt = self._tokens(self._before(prompt_text))
-        answer = None
-        if target is not None:
-            answer = self._tokens(self._answer_text(kind, prompt_text, target))
+        (prompt,) = self._tokens([self._before(prompt_text)])
+        if target is None:
+            return self._row(prompt, None)
+        (answer,) = self._tokens([self._answer_text(kind, prompt_text, target)])
         return self._row(prompt, answer)
 
-    def encode_all(self, texts: Sequence[tuple[Kind, str | None, str | None]]) -> list[TokenRow]:
+    def encode_all(
+        self, texts: Iterable[tuple[Kind, str | None, str | None]]
+    ) -> Iterator[TokenRow]:
         """`encode` of each (kind, question, target), in half the time.
 
-        The tokenizer is called with a list; repeated prompts are tokenized once.
+        The tokenizer is called with lists, in which repeated prompts occur once.
         """
-        prompts = [self.prompt_text(kind, question) for kind, question, _ in texts]
-        different = list(dict.fromkeys(prompts))
-        ids = dict(zip(different, self._all_tokens(map(self._before, different)), strict=True))
-        written = [
-            None if target is None else self._answer_text(kind, prompt, target)
-            for prompt, (kind, _, target) in zip(prompts, texts, strict=True)
-        ]
-        answers = iter(self._all_tokens([text for text in written if text is not None]))
-        return [
-            self._row(ids[prompt], None if text is None else next(answers))
-            for prompt, text in zip(prompts, written, strict=True)
-        ]
+        remaining = iter(texts)
+        while batch := list(islice(remaining, _BATCH)):
+            prompts = [self.prompt_text(kind, question) for kind, question, _ in batch]
+            different = list(dict.fromkeys(prompts))
+            ids = dict(zip(different, self._tokens(map(self._before, different)), strict=True))
+            written = [
+                None if target is None else self._answer_text(kind, prompt, target)
+                for prompt, (kind, _, target) in zip(prompts, batch, strict=True)
+            ]
+            answers = iter(self._tokens(text for text in written if text is not None))
+            for prompt, text in zip(prompts, written, strict=True):
+                yield self._row(ids[prompt], None if text is None else next(answers))
 
     def _row(self, prompt: Sequence[int], target: Sequence[int] | None) -> TokenRow:
-        """A row from the tokens of its prompt and of its target."""
         answer = target or []
         stop = [self.stop_id] if target is not None else []
         if self.marked:
@@ -172,11 +167,9 @@ class PromptTemplate:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _before(self, prompt: str) -> str:
-        """A prompt as it follows the first token."""
         return f" {prompt}" if self.marked and prompt else prompt
 
     def _answer_text(self, kind: Kind, prompt: str, target: str) -> str:
-        """A target as it follows its prompt, before the stop token."""
         text = self.cleaned(kind, target) if kind == "caption" else target
         words = " ".join(text.split())
         if self.marked:
@@ -184,16 +177,8 @@ class PromptTemplate:
         apart = prompt and not prompt[-1].isspace()
         return (" " if apart else "") + words
 
-    def _tokens(self, text: str) -> list[int]:
-        """Tokens of plain text: `<image>` or `</s>` in it are not special tokens."""
-        if not text:
-            return []
-        return self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )["input_ids"]
-
-    def _all_tokens(self, texts: Iterable[str]) -> list[list[int]]:
-        """`_tokens` of each text."""
+    def _tokens(self, texts: Iterable[str]) -> list[list[int]]:
+        """Tokens of plain texts: `<image>` or `</s>` in them are not special tokens."""
         given = list(texts)
         if not given:
             return []

@@ -13,8 +13,6 @@ import numpy as np
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 
-AT_ONCE = 10_000
-
 
 @dataclass(frozen=True)
 class RowTokens:
@@ -33,19 +31,16 @@ class RowTokens:
 
 
 def row_tokens(rows: Sequence[Row], template: PromptTemplate, *, shares: bool) -> RowTokens:
-    """Tokenizes every row and counts its tokens.
+    """Tokenizes every row, with its target, and counts its tokens.
 
     Args:
-        rows: rows with targets.
-        template: the training prompt template.
         shares: whether rows of an image share a prefix, see `packing.Packer.shares`.
     """
     lengths, labels = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-    for start in range(0, len(rows), AT_ONCE):
-        texts = [(row.kind, row.question, row.target) for row in rows[start : start + AT_ONCE]]
-        for place, tokens in enumerate(template.encode_all(texts), start):
-            lengths[place] = len(tokens.ids)
-            labels[place] = len(tokens.ids) - tokens.target_start
+    texts = ((row.kind, row.question, row.target) for row in rows)
+    for place, tokens in enumerate(template.encode_all(texts)):
+        lengths[place] = len(tokens.ids)
+        labels[place] = len(tokens.ids) - tokens.target_start
     images = template.num_query_tokens if template.image_token_id is not None else 0
     prefix = images + 1 if shares else 0
     return RowTokens(prefix, lengths - prefix, labels)

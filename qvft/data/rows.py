@@ -20,8 +20,6 @@ class Row:
 
     Attributes:
         id: unique within a split.
-        sample: its sample.
-        kind: `caption` or `question`.
         question: the question asked, None for captions.
         target: the training target.
         references: all accepted texts, unchanged.
@@ -63,19 +61,27 @@ def evaluation_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Ro
         DataError: two rows would have the same id even so.
     """
     listed = list(samples)
-    captioned = [one for one in listed if one.captions and texts != "questions"]
+    captioned = {one.id for one in listed if one.captions and texts != "questions"}
     asked = {question.id for one in listed for question in one.questions if texts != "captions"}
-    suffix = "#captions" if any(one.id in asked for one in captioned) else ""
+    suffix = "#captions" if captioned & asked else ""
     rows: list[Row] = []
     for sample in listed:
         meta = {key: str(value) for key, value in sample.meta.items()}
         if texts != "questions" and sample.captions:
-            references = sample.captions
-            name = sample.id + suffix
+            name, references = sample.id + suffix, sample.captions
             rows.append(Row(name, sample, "caption", None, references[0], references, meta))
         if texts != "captions":
             rows.extend(_question_rows(sample, meta))
-    _require_unique(rows)
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen:
+            raise DataError(
+                f"two texts have the id {row.id}",
+                where=row.sample.image.name,
+                expected="a different id for each question, and for captions `ID#captions`",
+                do="rename one of them",
+            )
+        seen.add(row.id)
     return rows
 
 
@@ -83,11 +89,12 @@ def choose_rows(rows: Sequence[Row], count: int, *, spread: bool = False) -> lis
     """Selects up to `count` rows, captions and questions in turn.
 
     Args:
-        rows: rows of a split.
         spread: evenly spaced over the rows; otherwise the first rows, new images first.
     """
     queues: dict[str, list[Row]] = {}
-    for row in rows if spread else _new_images_first(rows):
+    first_rows: dict[str, Row] = {}
+    repeated = [row for row in rows if first_rows.setdefault(row.sample.id, row) is not row]
+    for row in rows if spread else (*first_rows.values(), *repeated):
         queues.setdefault(row.kind, []).append(row)
     if spread:
         for kind, queue in queues.items():
@@ -98,25 +105,6 @@ def choose_rows(rows: Sequence[Row], count: int, *, spread: bool = False) -> lis
     while any(queues.values()) and len(chosen) < count:
         chosen += [queue.pop(0) for queue in queues.values() if queue]
     return chosen[:count]
-
-
-def _new_images_first(rows: Iterable[Row]) -> list[Row]:
-    fresh: dict[str, Row] = {}
-    repeated = [row for row in rows if fresh.setdefault(row.sample.id, row) is not row]
-    return [*fresh.values(), *repeated]
-
-
-def _require_unique(rows: Iterable[Row]) -> None:
-    seen: set[str] = set()
-    for row in rows:
-        if row.id in seen:
-            raise DataError(
-                f"two texts are called {row.id}",
-                where=row.sample.image.name,
-                expected="a different id for each question, and for captions `ID#captions`",
-                do="rename one of them",
-            )
-        seen.add(row.id)
 
 
 def _question_rows(sample: Sample, meta: dict[str, str]) -> Iterable[Row]:

@@ -17,7 +17,7 @@ class ImageSource(Protocol):
     """Source of an image's pixels.
 
     `name` is its name in reports and messages (the path, if any). `open` returns the undecoded
-    Pillow image; only `qvft.data.images.decoding.decode` calls it, which adds the safety checks.
+    Pillow image; call `qvft.data.images.decoding.decode`, which adds the safety checks.
     """
 
     @property
@@ -75,7 +75,6 @@ class EncodedImage:
         return self.label or f"image {hashlib.sha256(self.content).hexdigest()[:16]}"
 
     def encoded(self) -> bytes:
-        """The bytes."""
         return self.content
 
     def open(self) -> Image.Image:
@@ -84,13 +83,10 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about an image.
+    """A question about an image; `id` is unique within a split.
 
-    Attributes:
-        id: unique within a split; always a string.
-        text: the question.
-        answers: all answers with repetitions (VQA v2 has ten); never empty.
-        meta: metadata for breakdowns, e.g. `answer_type`, `question_type`.
+    `answers` are all answers with repetitions (VQA v2 has ten), never empty; `meta` is metadata for
+    breakdowns, e.g. `answer_type`, `question_type`.
     """
 
     id: str
@@ -103,12 +99,7 @@ class Question:
 class Sample:
     """An image and every text that belongs to it.
 
-    Attributes:
-        id: unique within a split.
-        image: its image source.
-        captions: descriptions, any number.
-        questions: questions with their answers, any number.
-        meta: metadata of the image: organ, modality, category, ...
+    `id` is unique within a split; `meta` is metadata of the image: organ, modality, category, ...
     """
 
     id: str

@@ -20,9 +20,8 @@ class Part:
 
     Attributes:
         number: number of the pass, from 0.
-        seed: seed of the order of shards, which is the same in all processes.
+        seed: seed of the order of shards, the same in all processes.
         rank, world: index and number of parts, which cover each record exactly once.
-        shuffled: whether shards are shuffled per pass.
     """
 
     number: int
@@ -38,11 +37,9 @@ class Stream(Protocol):
     @property
     def sha256(self) -> str:
         """Hex SHA-256 of what is known without reading the data."""
-        ...
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
         """A part of a pass, record by record; a broken record is yielded as its error."""
-        ...
 
 
 def row_groups(sample: Sample, size: int, rng: Random, *, texts: str) -> Iterator[list[Row]]:
@@ -59,13 +56,13 @@ def buffered(items: Iterable[T], size: int, rng: Random) -> Iterator[T]:
     Like the buffer of `datasets`, whose content is not saved, so that a run could not resume with
     the same order; this one is refilled deterministically from its seed.
     """
-    held: list[T] = []
+    buffer: list[T] = []
     for item in items:
-        if len(held) < size:
-            held.append(item)
+        if len(buffer) < size:
+            buffer.append(item)
             continue
         place = rng.randrange(size)
-        drawn, held[place] = held[place], item
+        drawn, buffer[place] = buffer[place], item
         yield drawn
-    rng.shuffle(held)
-    yield from held
+    rng.shuffle(buffer)
+    yield from buffer

@@ -20,7 +20,7 @@ class StreamingCollator:
     """Collates batches in which rows of an undecodable image have no loss; runs in workers.
 
     Such a row stays in the batch with a blank image, as padding rows do, and `row_index` has
-    `left_out_index` of its number, which tells the main process.
+    `left_out_index` of its number, for the main process.
 
     Args:
         collate: collates rows to a batch, as `data.collate.Collator`.
@@ -40,7 +40,10 @@ class StreamingCollator:
         for number, row in rows:
             key = row.sample.id, row.view
             if key not in images:
-                images[key] = self._decoded(row)
+                try:
+                    images[key] = ImageInMemory(self.decode(row.sample.image, row.view))
+                except ImageError:
+                    images[key] = None
             image = images[key]
             sample = replace(row.sample, image=image or _BLANK)
             # The view is already applied.
@@ -52,12 +55,6 @@ class StreamingCollator:
             for (number, _), (shown, _) in zip(rows, ready, strict=True)
         ]
         return {**batch, "row_index": torch.tensor(numbers)}
-
-    def _decoded(self, row: Row) -> ImageInMemory | None:
-        try:
-            return ImageInMemory(self.decode(row.sample.image, row.view))
-        except ImageError:
-            return None
 
 
 def left_out_index(number: int) -> int:

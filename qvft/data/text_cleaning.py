@@ -18,12 +18,7 @@ _ALL_WORDS = sys.maxsize
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Number of rows changed by cleaning.
-
-    Attributes:
-        rows: number of changed rows.
-        shortened_ids: ids of rows truncated to `MAX_WORDS`.
-    """
+    """Number of rows changed by cleaning, and ids of those truncated to `MAX_WORDS`."""
 
     rows: int
     shortened_ids: tuple[str, ...]
@@ -45,11 +40,7 @@ def cleaned_rows(rows: Iterable[Row], form: TextForm) -> Cleaned:
 
 
 def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> None:
-    """Refuses captions and questions that are empty after cleaning.
-
-    Raises:
-        DataError: there are some.
-    """
+    """Raises DataError for captions and questions that are empty after cleaning."""
     if form == "as_written":
         return
     empty = [
@@ -69,10 +60,7 @@ def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> Non
 class TextsLeft:
     """A stream in which a sample with an empty text after cleaning is a broken record.
 
-    Attributes:
-        stream: the underlying stream.
-        texts: which texts of a sample are used.
-        form: value of `data.text`.
+    `texts` and `form` are the recipe's `data.train.texts` and `data.text`.
     """
 
     stream: Stream
@@ -81,24 +69,20 @@ class TextsLeft:
 
     @property
     def sha256(self) -> str:
-        """As the underlying stream's."""
         return self.stream.sha256
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
-        """As `Stream.samples`."""
         for found in self.stream.samples(part):
-            if self.form == "as_written" or isinstance(found, DataError):
-                yield found
-                continue
-            try:
-                rows = training_rows([found], texts=self.texts)
-                require_text_left(rows, self.form, where=found.id)
-            except DataError as error:
-                yield error
-            else:
-                yield found
+            if not isinstance(found, DataError):
+                try:
+                    rows = training_rows([found], texts=self.texts)
+                    require_text_left(rows, self.form, where=found.id)
+                except DataError as error:
+                    yield error
+                    continue
+            yield found
 
 
 def _text(row: Row) -> str:
-    """The cleaned text of a row: caption or question, never an answer."""
+    """The text of a row that is cleaned: caption or question, never an answer."""
     return row.target if row.kind == "caption" else row.question or ""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
 from qvft.data.prompt import PromptTemplate, TokenRow
-from qvft.data.rows import Row, choose_rows
+from qvft.data.rows import Row
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Truncation by `data.max_text_tokens`, for rows of one kind.
-
-    Attributes:
-        rows, tokens: totals, without image tokens, `</s>` and stop.
-        cut_rows, cut_tokens: truncated rows and tokens.
-        row_share, token_share: the same as shares, 0 to 1.
-    """
+    """Truncated rows and tokens of one kind; totals are without image tokens, `</s>` and stop."""
 
     rows: int
     cut_rows: int
@@ -38,9 +32,8 @@ class TokenStats:
         longest: tokens of the longest row, image tokens included; `longest_id` is its id.
         cut_rows, cut_tokens: truncated rows and tokens (`data.max_text_tokens`).
         most_cut_id: the row with the most truncated tokens, or None.
-        cut_ids: ids of truncated rows.
+        cut: truncation per kind of row.
         cut_prompts, cut_targets: rows with truncated prompt, and with truncated target.
-        cut: the same per kind of row, with shares.
         wrong_image_tokens: rows without exactly one image token per query.
         unstopped: rows without supervised tokens, or whose last one is not the stop token.
     """
@@ -58,24 +51,6 @@ class TokenStats:
     cut_ids: tuple[str, ...] = ()
     cut_prompts: int = 0
     cut_targets: int = 0
-
-
-@dataclass(frozen=True)
-class ShownRow:
-    """Token counts of a row, without its texts, which may be patient data.
-
-    Attributes:
-        id: id of the row.
-        image_tokens: number of leading image tokens.
-        prompt_tokens: other tokens without loss, including `</s>`.
-        supervised_tokens: tokens with loss, including the stop token.
-    """
-
-    id: str
-    kind: str
-    image_tokens: int
-    prompt_tokens: int
-    supervised_tokens: int
 
 
 def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
@@ -131,18 +106,6 @@ def _cut(lengths: list[tuple[int, int]]) -> Cut:
     return Cut(len(lengths), rows, rows / len(lengths), tokens, lost, lost / max(tokens, 1))
 
 
-def shown_rows(rows: Sequence[Row], template: PromptTemplate, *, count: int) -> list[ShownRow]:
-    """Token counts of some rows, selected by `rows.choose_rows`."""
-    return [_shown(row, template) for row in choose_rows(rows, count)]
-
-
 def encode(row: Row, template: PromptTemplate) -> TokenRow:
     """A row's tokens as in training."""
     return template.encode(row.kind, question=row.question, target=row.target)
-
-
-def _shown(row: Row, template: PromptTemplate) -> ShownRow:
-    tokens = encode(row, template)
-    images = tokens.ids.count(template.image_token_id)
-    start = tokens.target_start
-    return ShownRow(row.id, row.kind, images, start - images, len(tokens.ids) - start)

@@ -10,7 +10,7 @@ from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.data.rows import Row
 
-AT_ONCE = 10_000
+_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,7 @@ class CutRows:
 
     Attributes:
         rows: number of all rows.
-        prompts: rows whose prompt is truncated at its start.
-        targets: rows whose target is truncated at its end.
+        prompts, targets: rows whose prompt is truncated at its start, or target at its end.
         tokens: number of truncated tokens.
         first: id, or image name, of the first truncated row; or None.
     """
@@ -51,18 +50,15 @@ def cut_rows(rows: Sequence[Row], template: PromptTemplate, *, asked: bool = Fal
     """
     prompts = targets = tokens = 0
     first = None
-    for start in range(0, len(rows), AT_ONCE):
-        some = rows[start : start + AT_ONCE]
-        trained = template.encode_all([(row.kind, row.question, row.target) for row in some])
-        shown = trained
-        if asked:
-            shown = template.encode_all([(row.kind, row.question, None) for row in some])
-        for row, one, whole in zip(some, shown, trained, strict=True):
-            prompts += one.cut_prompt > 0
-            targets += whole.cut_target > 0
-            tokens += one.cut_prompt + whole.cut_target
-            if first is None and one.cut_prompt + whole.cut_target:
-                first = row.id or row.sample.image.name
+    trained = template.encode_all((row.kind, row.question, row.target) for row in rows)
+    inputs = template.encode_all((row.kind, row.question, None) for row in rows)
+    for row, target in zip(rows, trained, strict=True):
+        cut_prompt = (next(inputs) if asked else target).cut_prompt
+        prompts += cut_prompt > 0
+        targets += target.cut_target > 0
+        tokens += cut_prompt + target.cut_target
+        if first is None and cut_prompt + target.cut_target:
+            first = row.id or row.sample.image.name
     return CutRows(len(rows), prompts, targets, tokens, first)
 
 
@@ -85,8 +81,7 @@ def cut_warnings(
     found = cut.warning(template.max_text_tokens)
     if reader is not None:
         prompts = [template.prompt_text(row.kind, row.question) for row in rows]
-        unseen = too_long(prompts, reader.tokenizer, reader.most_tokens)
-        if unseen:
+        if unseen := too_long(prompts, reader.tokenizer, reader.most_tokens):
             found.append(
                 f"the Q-Former reads {reader.most_tokens} tokens: it does not see the beginning of "
                 f"{unseen:,} of {len(rows):,} prompts"
@@ -107,8 +102,8 @@ def too_long(texts: Sequence[str], tokenizer: Any, limit: int) -> int:
     """Number of texts with more than `limit` tokens, including special tokens."""
     lengths: dict[str, int] = {}
     different = list(dict.fromkeys(texts))
-    for start in range(0, len(different), AT_ONCE):
-        some = different[start : start + AT_ONCE]
-        ids = tokenizer(some, split_special_tokens=True, verbose=False)["input_ids"]
-        lengths |= {text: len(tokens) for text, tokens in zip(some, ids, strict=True)}
+    for start in range(0, len(different), _BATCH):
+        batch = different[start : start + _BATCH]
+        ids = tokenizer(batch, split_special_tokens=True, verbose=False)["input_ids"]
+        lengths |= {text: len(tokens) for text, tokens in zip(batch, ids, strict=True)}
     return sum(lengths[text] > limit for text in texts)

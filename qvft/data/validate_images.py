@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from qvft.data.images.decoding import ABSENT, MAX_PIXELS, check, decode
-from qvft.data.quality.image_signature import ImageSignature, sign
+from qvft.data.quality.near_duplicates import ImageSignature, sign
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import ImageError
 
@@ -19,10 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Skipped:
-    """A skipped sample: its id, its image's name, and the error.
-
-    `expected` and `do` are from the error.
-    """
+    """A skipped sample: its id, its image's name, and parts of the error's message."""
 
     id: str
     name: str
@@ -43,10 +40,9 @@ def validate_images(
     Images of the same name are decoded once, in threads: Pillow's decoders release the GIL.
 
     Args:
-        samples: a split.
         on_error: `error` raises at unusable images, `skip` skips their samples.
         max_pixels: as in `images.decoding.decode`.
-        workers: threads; below 1 counts as 1.
+        workers: number of threads.
 
     Raises:
         ImageError: with `error`, some image is unusable (the first is named, all are counted).
@@ -82,7 +78,7 @@ def validate_and_sign(
 def _each_image(
     samples: Sequence[Sample], work: Callable[[ImageSource], T], *, workers: int
 ) -> tuple[dict[str, T], dict[str, ImageError]]:
-    """Result of `work` for each image, by name, or its error."""
+    """Results of `work`, and errors, by image name."""
 
     def attempt(source: ImageSource) -> T | ImageError:
         try:
@@ -105,10 +101,11 @@ def _each_image(
 def _partition(
     samples: Sequence[Sample], bad: Mapping[str, ImageError]
 ) -> tuple[list[Sample], list[Skipped]]:
-    kept = [sample for sample in samples if sample.image.name not in bad]
-    skipped = [
-        Skipped(sample.id, sample.image.name, error.given, error.expected, error.do)
-        for sample in samples
-        if (error := bad.get(sample.image.name)) is not None
-    ]
+    kept, skipped = [], []
+    for sample in samples:
+        name = sample.image.name
+        if (error := bad.get(name)) is None:
+            kept.append(sample)
+        else:
+            skipped.append(Skipped(sample.id, name, error.given, error.expected, error.do))
     return kept, skipped

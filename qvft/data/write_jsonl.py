@@ -9,13 +9,11 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from qvft.data.formats.image_path import path_problem
+from qvft.data.formats.path_guard import path_problem
 from qvft.data.images.suppress_warnings import quiet_pillow
 from qvft.data.sample import ImageFile, ImageSource, Sample
 from qvft.disk import not_written
@@ -26,29 +24,11 @@ from qvft.log import get_logger
 _log = get_logger(__name__)
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
-_LONGEST_STEM = 60
-"""Maximum characters of an id in a file name: up to four bytes each, and names may have 255."""
+_LONGEST_STEM = 60  # characters, of up to four bytes each; file names may have 255 bytes
 
 
-@runtime_checkable
-class Encoded(Protocol):
-    """An image source with the bytes of an image file."""
-
-    def encoded(self) -> bytes: ...
-
-
-@dataclass(frozen=True)
-class Written:
-    """Counts of what was written; `images_written` are new image files."""
-
-    images: int
-    captions: int
-    questions: int
-    images_written: int
-
-
-def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = False) -> Written:
-    """Writes one line per sample, atomically.
+def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = False) -> int:
+    """Writes one line per sample, atomically; returns the number of image files written.
 
     Image paths are relative to `out`'s folder. The folder `{stem of out}_images` next to it gets
     every image that a line cannot reference: one without a file (its bytes unchanged, generated
@@ -69,7 +49,7 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
     require_new(out)
     pictures = out.with_name(f"{out.stem}_images")
     try:
-        images_written = _write(samples, paths, out, pictures)
+        copied = _write(samples, paths, out, pictures)
     except QvftError:  # some are OSErrors too
         raise
     except OSError as error:
@@ -83,18 +63,12 @@ def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = Fal
             len(samples),
             out,
         )
-    return Written(
-        len(samples),
-        sum(len(sample.captions) for sample in samples),
-        sum(len(sample.questions) for sample in samples),
-        images_written,
-    )
+    return copied
 
 
 def _write(
     samples: Sequence[Sample], paths: Sequence[str | None], out: Path, pictures: Path
 ) -> int:
-    """Writes the file and the images without a path; returns their number."""
     names: set[str] = set()
     with (
         new_file(out) as partial,
@@ -111,8 +85,19 @@ def _write(
 
 
 def _line(sample: Sample, image: str) -> str:
+    questions = [
+        {"id": one.id, "question": one.text, "answers": one.answers, "meta": dict(one.meta)}
+        for one in sample.questions
+    ]
+    row = {
+        "id": sample.id,
+        "image": image,
+        "captions": sample.captions,
+        "questions": questions,
+        "meta": dict(sample.meta),
+    }
     try:
-        return json.dumps(_row(sample, image), ensure_ascii=False, allow_nan=False)
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataError(
@@ -123,37 +108,22 @@ def _line(sample: Sample, image: str) -> str:
         ) from error
 
 
-def _row(sample: Sample, image: str) -> dict[str, Any]:
-    return {
-        "id": sample.id,
-        "image": image,
-        "captions": sample.captions,
-        "questions": [
-            {"id": one.id, "question": one.text, "answers": one.answers, "meta": dict(one.meta)}
-            for one in sample.questions
-        ],
-        "meta": dict(sample.meta),
-    }
-
-
 def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
-    """Each image file's path relative to `folder`, None if a line cannot reference it.
-
-    Symbolic links are resolved in folders, not in the file name, which has the image's suffix.
-    """
+    """Each image file's path relative to `folder`, without links in it; None if a line cannot
+    reference it."""
     start = os.path.realpath(folder)
-    followed: dict[Path, str] = {}
+    resolved: dict[Path, str] = {}
     used: set[str] = set()
     paths: list[str | None] = []
     absent: list[Path] = []
     for image in (sample.image for sample in samples):
         path = None
         if isinstance(image, ImageFile):
-            absent += [] if _is_there(image) else [image.path]
+            absent += [] if os.path.exists(image.path) else [image.path]
             above = image.path.parent
-            real = followed.setdefault(above, os.path.realpath(above))
+            real = resolved.setdefault(above, os.path.realpath(above))
             path = Path(os.path.relpath(os.path.join(real, image.path.name), start)).as_posix()
-            if path in used or not _can_be_written(path):
+            if path in used or not _reads_back(path):
                 path = None
             else:
                 used.add(path)
@@ -176,29 +146,14 @@ def _paths(samples: Sequence[Sample], *, folder: Path) -> list[str | None]:
     return paths
 
 
-def _is_there(image: ImageFile) -> bool:
-    try:
-        image.path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError) as error:  # a ValueError: a zero character
-        raise ImageError(
-            f"cannot be looked for ({getattr(error, 'strerror', None) or error})",
-            where=image.name,
-            expected="a path that the system takes",
-            do="correct the path",
-        ) from error
-    return True
-
-
-def _can_be_written(path: str) -> bool:
+def _reads_back(path: str) -> bool:
     """Whether a line with `path` is read back as that path."""
     is_text = path.encode(errors="replace").decode() == path
     return is_text and path == path.strip() and "\\" not in path and path_problem(path) is None
 
 
 def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str]) -> str:
-    """Writes an image into `folder` under a name made from its sample's id; returns the name."""
+    """Writes an image into `folder`; returns its name, made from the sample's id."""
     if isinstance(source, ImageFile):
         name = _file_name(id, source.path.suffix, taken)
         try:
@@ -210,8 +165,8 @@ def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str])
                 expected="a file that can be read, and room for its copy",
                 do="check the path and the image folder",
             ) from error
-    elif isinstance(source, Encoded):
-        content = source.encoded()
+    elif (encoded := getattr(source, "encoded", None)) is not None:
+        content = encoded()
         name = _file_name(id, _suffix(content), taken)
         (folder / name).write_bytes(content)
     else:
@@ -222,7 +177,6 @@ def _write_image(source: ImageSource, folder: Path, *, id: str, taken: set[str])
 
 
 def _file_name(id: str, suffix: str, taken: set[str]) -> str:
-    """`id` as a portable file name that is not yet used."""
     suffix = suffix if re.fullmatch(r"\.\w{1,10}", suffix) else ""
     stem = re.sub(r"[^\w.-]+", "_", id.removesuffix(suffix)).strip("._")[:_LONGEST_STEM] or "image"
     name, number = stem + suffix, 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn, get_args
+from typing import NoReturn
 
-from pydantic import BaseModel
+from qvft.recipe.section import Section, section_of
 
 _UNKNOWN = re.compile(r"unrecognized arguments: --([\w.-]+)(?:[= ]([^\s-]\S*))?")
 
@@ -55,10 +55,8 @@ def _overrides(name: str, value: str) -> Iterator[str]:
             yield f"{path}={value}"
 
 
-def _paths(section: type[BaseModel], above: str = "") -> Iterator[str]:
+def _paths(section: type[Section], above: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield f"{above}{name}"
-        kinds: list[Any] = [field.annotation, *get_args(field.annotation)]
-        for inner in kinds:
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from _paths(inner, f"{above}{name}.")
+        if inner := section_of(field.annotation):
+            yield from _paths(inner, f"{above}{name}.")

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from qvft.recipe.augment import Augment
-from qvft.recipe.section import MOST_STEPS, PathText, Section, Text
+from qvft.recipe.section import MOST_SEED, MOST_STEPS, PathText, Section, Text
 
 
 class Source(Section):
@@ -68,9 +67,7 @@ class Source(Section):
         return name
 
 
-LONGEST_NAME = 100
-"""Characters of a name that a folder gets, of at most four bytes each where 255 have room beside
-an ending; and longer ones help nobody."""
+LONGEST_NAME = 100  # characters of a folder's name; file systems allow 255 bytes
 
 
 def folder_name_problem(name: str) -> str | None:
@@ -99,6 +96,39 @@ class Prompt(Section):
         if "{question}" not in question:
             raise ValueError(f"{question!r} must contain {{question}}")
         return question
+
+
+class Augment(Section):
+    """Augmentations of an image; `data.augmentations_per_image` is the number of views."""
+
+    crop: float = Field(
+        0.85,
+        ge=0.01,
+        le=1,
+        description="Random crop: minimum share of the image's area, at its aspect ratio; 1: no "
+        "crop. Wrong where details at the border matter.",
+    )
+    brightness: float = Field(
+        0.1, ge=0, lt=1, description="Brightness factor drawn from 1 - this to 1 + this."
+    )
+    contrast: float = Field(
+        0.1, ge=0, lt=1, description="Contrast factor drawn from 1 - this to 1 + this."
+    )
+    mirror: bool = Field(
+        False,
+        description="Horizontal flip of half of the views. Wrong where texts say left or right.",
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        le=MOST_SEED,
+        description="Seed of the views, independent of run.seed, so that runs share cached views.",
+    )
+
+    @property
+    def changes(self) -> bool:
+        """Whether a view differs from the image at all."""
+        return self.crop < 1 or self.brightness > 0 or self.contrast > 0 or self.mirror
 
 
 class Data(Section):

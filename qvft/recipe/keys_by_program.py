@@ -12,68 +12,40 @@ from qvft.errors import RecipeError
 from qvft.recipe.renamed_keys import current_overrides
 from qvft.recipe.yaml_text import yaml_override_value
 
-_TRAINED = "it shaped the training, which is over"
-_OF_VIEWS = "views are for training; evaluation sees images as they are"
-_OF_TRAINING_DATA = "it says how training goes through its data"
-_NOT_ASKED = "no report is made"
-
-READ: Mapping[str, tuple[str, ...]] = {
-    "eval": (
-        "name", "model",
-        "data.train.format", "data.train.path", "data.train.split", "data.train.images",
-        "data.train.allow_paths_outside_root", "data.train.questions", "data.train.annotations",
-        "data.train.columns", "data.train.limit", "data.train.stream",
-        "data.eval", "data.prompt", "data.text", "data.max_text_tokens", "data.on_bad_image",
-        "data.max_image_pixels", "data.preprocessing", "data.num_workers", "data.features",
-        "data.features_dtype", "data.features_limit_gb", "data.cache_images", "eval", "run",
+_TRAINING_KEYS: Mapping[str, str] = {
+    **dict.fromkeys(("trainable", "train", "phases", "objectives"), "it affects training only"),
+    **dict.fromkeys(
+        ("data.augmentations_per_image", "data.augment"),
+        "augmented views are for training; evaluation uses the original images",
     ),
-    "merge": (
-        "name", "model", "data.train", "data.eval", "data.prompt", "data.text",
-        "data.max_text_tokens", "data.on_bad_image", "data.max_image_pixels",
-        "data.preprocessing", "data.num_workers", "data.cache_images",
-        "eval.caption", "eval.answer", "run.seed", "run.threads",
+}
+_EVAL: Mapping[str, str] = {
+    **_TRAINING_KEYS,
+    **dict.fromkeys(
+        (
+            "data.train.name", "data.train.texts", "data.train.captions_per_image",
+            "data.train.shuffle_buffer",
+        ),
+        "it affects training only",
     ),
 }  # fmt: skip
-"""Keys that a program reads, by its name; a section stands for all of its keys. The most frequent
-answer, beside which an evaluation puts a model's, is counted in the training data."""
-
-IGNORED: Mapping[str, Mapping[str, str]] = {
-    "eval": {
-        "data.train.name": _OF_TRAINING_DATA,
-        "data.train.texts": _OF_TRAINING_DATA,
-        "data.train.captions_per_image": _OF_TRAINING_DATA,
-        "data.train.shuffle_buffer": _OF_TRAINING_DATA,
-        "data.augmentations_per_image": _OF_VIEWS,
-        "data.augment": _OF_VIEWS,
-        "trainable": _TRAINED,
-        "train": _TRAINED,
-        "phases": _TRAINED,
-        "objectives": _TRAINED,
-    },
-    "merge": {
-        "data.features": "features are not cached here",
-        "data.features_dtype": "features are not cached here",
-        "data.features_limit_gb": "features are not cached here",
-        "data.augmentations_per_image": _OF_VIEWS,
-        "data.augment": _OF_VIEWS,
-        "trainable": _TRAINED,
-        "train": _TRAINED,
-        "phases": _TRAINED,
-        "objectives": _TRAINED,
-        "eval.batch_size": _NOT_ASKED,
-        "eval.metrics": _NOT_ASKED,
-        "eval.blind": _NOT_ASKED,
-        "eval.report_images": _NOT_ASKED,
-        "eval.rerank": _NOT_ASKED,
-        "eval.classes": _NOT_ASKED,
-        "eval.class_prompts": _NOT_ASKED,
-        "run.dir": "the folder to write is named on the command line",
-    },
-}
-"""Keys that a program does not read, with the reason."""
-
-AS = {"export": "merge"}
-"""Programs that read the same keys as another one."""
+_MERGE: Mapping[str, str] = {
+    **_TRAINING_KEYS,
+    **dict.fromkeys(
+        ("data.features", "data.features_dtype", "data.features_limit_gb"),
+        "features are not cached here",
+    ),
+    **dict.fromkeys(
+        (
+            "eval.batch_size", "eval.metrics", "eval.blind", "eval.report_images", "eval.rerank",
+            "eval.classes", "eval.class_prompts",
+        ),
+        "no report is made",
+    ),
+    "run.dir": "the folder to write is named on the command line",
+}  # fmt: skip
+IGNORED: Mapping[str, Mapping[str, str]] = {"eval": _EVAL, "merge": _MERGE, "export": _MERGE}
+"""Keys that a program does not read, with the reason; a section stands for all of its keys."""
 
 OF_A_RUN: Mapping[str, str] = {
     "name": "a run is where it is; --out names another folder for the report",
@@ -82,10 +54,10 @@ OF_A_RUN: Mapping[str, str] = {
 """Keys that evaluation of a run also ignores."""
 
 OF_A_MODEL: Mapping[str, str] = {
-    "model.quantization": "a finished model is taken whole, as it is stored"
+    "model.quantization": "a finished model is evaluated as it is stored"
 }
-"""What evaluating a model refuses as well that is not the base of its recipe. Other keys of `model`
-describe that base, and may be repeated as they were for training."""
+"""Keys that evaluation of a model that is not the base of its recipe also ignores. Other keys of
+`model` describe that base, and may be repeated as they were for training."""
 
 
 def refuse_ignored(
@@ -95,21 +67,18 @@ def refuse_ignored(
     also: Mapping[str, str] | None = None,
     repeats: Callable[[str], bool] = lambda _: False,
 ) -> None:
-    """Checks that a program reads the given override keys.
+    """Raises RecipeError for an override key that a program does not read, with the reason.
 
     Switching something off (`null`, `false`, `none`) is always allowed: a recipe whose data is gone
     may need it.
 
     Args:
         overrides: `key.path=value`.
-        program: of `IGNORED`, or of `AS`.
+        program: of `IGNORED`.
         also: further keys that it ignores, with the reason.
-        repeats: whether an override says what holds anyway; such a one may be given.
-
-    Raises:
-        RecipeError: it does not read one; the message says why.
+        repeats: whether an override equals the value in use, which is allowed.
     """
-    ignored = {**IGNORED[AS.get(program, program)], **(also or {})}
+    ignored = {**IGNORED[program], **(also or {})}
     for override in current_overrides(list(overrides)):
         key, _, text = override.partition("=")
         key = key.strip()
@@ -122,7 +91,7 @@ def refuse_ignored(
             raise RecipeError(
                 f"qvft.{program} does not read it: {reason}",
                 where=f"command line: {key}",
-                do="leave it out",
+                do="remove it",
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,6 +15,7 @@ from qvft.recipe.overrides import apply_overrides, shown
 from qvft.recipe.renamed_keys import current_keys, warn_of_renamed
 from qvft.recipe.schema import Phase, Recipe, Trainable
 from qvft.recipe.secrets import refuse_secrets
+from qvft.recipe.section import section_of
 from qvft.recipe.train import Train
 from qvft.recipe.unused_keys import idle_sections, refuse_idle
 from qvft.recipe.yaml_text import yaml_file_value
@@ -47,7 +48,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def idle_keys(recipe: Recipe) -> dict[str, str]:
     """Keys and sections of a recipe without effect, with the reason."""
     phases = recipe.phases or [Phase(name="train")]
-    return idle_sections(recipe, [resolve_phase(recipe, phase) for phase in phases])
+    return dict(idle_sections(recipe, [resolve_phase(recipe, phase) for phase in phases]))
 
 
 def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
@@ -67,7 +68,6 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
 
 
 def _require_trained(recipe: Recipe, trainable: Trainable, *, where: str) -> None:
-    """Raises RecipeError if nothing would be trained."""
     has_heads = bool(recipe.objectives.alignment or recipe.objectives.further)
     parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
     if not has_heads and all(getattr(trainable, part) == "frozen" for part in parts):
@@ -152,10 +152,10 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
 
 
 def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:
-    """What stands at `path` in place of a single value."""
+    """What to give for a section at `path`, instead of a single value."""
     try:
         known = list(_section(model, path).model_fields)
-    except (KeyError, StopIteration):  # a mapping of free keys
+    except KeyError:  # a mapping of free keys
         return "expected a mapping, {key: value}"
     dotted = ".".join(str(part) for part in path)
     one = "one number, or " if model is Recipe and dotted == "train.learning_rate" else ""
@@ -167,7 +167,8 @@ def _section(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
     for part in path:
         if isinstance(part, int):
             continue
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        inner = section_of(model.model_fields[part].annotation)
+        if inner is None:
+            raise KeyError(part)
+        model = inner
     return model

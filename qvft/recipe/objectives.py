@@ -34,7 +34,7 @@ class Objectives(Section):
     custom: dict[Text, Weight] = Field(
         default_factory=dict,
         description="Weights of objectives of your own, package.module.name: weight, of family "
-        "blip2; such names can also stand beside itc. See docs/extending.md.",
+        "blip2; such names can also be given next to itc. See docs/extending.md.",
     )
 
     @property

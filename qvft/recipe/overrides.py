@@ -16,8 +16,7 @@ from qvft.recipe.yaml_text import yaml_override_value
 def override_texts(values: Mapping[str, Any]) -> list[str]:
     """Overrides given in Python, `{"train.epochs": 3}`, as the command line has them.
 
-    Raises:
-        RecipeError: a value that YAML does not have, such as a set or an object.
+    Raises RecipeError for a value that YAML does not have, such as a set.
     """
     texts = []
     for key, value in values.items():
@@ -35,7 +34,7 @@ def override_texts(values: Mapping[str, Any]) -> list[str]:
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Lays `key.path=value` overrides over `content`, in place, and returns them under the current
+    """Applies `key.path=value` overrides to `content`, in place, and returns them under the current
     names of their keys. Raises RecipeError."""
     current = renamed_overrides(overrides)
     for override in current:
@@ -54,34 +53,27 @@ def _apply(content: dict[str, Any], override: str) -> None:
     value = yaml_override_value(text, where=where)
     first, *rest = key_path.split(".")
     if first != "phases" or not rest:
-        _lay_over(content, [first, *rest], value, where=where)
+        _set_key(content, [first, *rest], value, where=where)
         return
     phases = content.get("phases")
-    count = len(phases) if isinstance(phases, list) else 0
-    if not isinstance(phases, list) or not rest[0].isdecimal() or int(rest[0]) >= count:
+    numbered = {str(n): one for n, one in enumerate(phases if isinstance(phases, list) else [])}
+    if rest[0] not in numbered:
         raise RecipeError(
-            f"the recipe has {count} phases",
+            f"the recipe has {len(numbered)} phases",
             where=where,
-            expected="phases.N.KEY=value with N from 0" if count else "a recipe with phases",
+            expected="phases.N.KEY=value with N from 0" if numbered else "a recipe with phases",
         )
-    changed = list(phases)
-    number = int(rest[0])
-    if len(rest) == 1:
-        changed[number] = value
-    else:
-        phase = changed[number]
-        changed[number] = dict(phase) if isinstance(phase, Mapping) else {}
-        _lay_over(changed[number], rest[1:], value, where=where)
-    content["phases"] = changed
+    _set_key(numbered, rest, value, where=where)
+    content["phases"] = list(numbered.values())
 
 
-def _lay_over(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:
+def _set_key(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:
     """Sets a key of nested mappings in place; inner mappings are copied, missing ones made."""
     *parents, last = path
     node = content
     for depth, parent in enumerate(parents, start=1):
         child = node.get(parent)
-        if parents[:depth] == ["train", "learning_rate"]:
+        if parents[max(depth - 2, 0) : depth] == ["train", "learning_rate"]:
             child = one_rate_for_all(child)
         if child is not None and not isinstance(child, Mapping):
             section = ".".join(parents[:depth])

@@ -32,6 +32,6 @@ def phase_plans(recipe: Recipe) -> list[PhasePlan]:
     loras = [plan.trainable.lora for plan in plans if plan.trainable.decoder == "lora"]
     if {"lora", "full"} <= modes or any(lora != loras[0] for lora in loras):
         raise RecipeError(
-            "phases disagree on the decoder's LoRA layers, which are made once", where="phases"
+            "phases have different LoRA settings, but the layers are added once", where="phases"
         )
     return plans

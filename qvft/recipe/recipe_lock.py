@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from qvft.json_files import sha256_json
 from qvft.recipe.load import LOCK_NAME, load_recipe, read_yaml
 from qvft.recipe.renamed_keys import old_names
 from qvft.recipe.schema import Recipe
+from qvft.recipe.section import leaves
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -25,7 +26,7 @@ def recipe_hash(recipe: Recipe) -> str:
     Excluded: the run folder, resume, logging, evaluation (unless it selects the checkpoint), and
     the loss spike policy. A run can be resumed with other values of these.
     """
-    return _hash(recipe.model_dump())
+    return sha256_json(_shaping(recipe.model_dump()))
 
 
 def lock_hash(run_dir: Path) -> str:
@@ -34,7 +35,7 @@ def lock_hash(run_dir: Path) -> str:
     A later version knows further keys, with defaults, and may have renamed some; this is over those
     in the file, under the names in the file.
     """
-    return _hash(read_yaml(run_dir / LOCK_NAME))
+    return sha256_json(_shaping(read_yaml(run_dir / LOCK_NAME)))
 
 
 def shaping_differences(there: Recipe, here: Recipe) -> list[tuple[str, Any, Any]]:
@@ -52,7 +53,7 @@ def same_recipe(one: Recipe, other: Recipe) -> bool:
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    one, other = dict(_leaves(there)), dict(_leaves(here))
+    one, other = dict(leaves(there)), dict(leaves(here))
     return [
         (key, one.get(key), other.get(key))
         for key in [*one, *(key for key in other if key not in one)]
@@ -68,22 +69,6 @@ def _comparable(key: str, value: Any) -> Any:
     if isinstance(value, str) and key.split(".")[-1] in _PATHS and key.split(".")[0] != "trainable":
         return os.path.abspath(expanded(value)) if "://" not in value else value
     return value
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(key path, value) of nested mappings, and of the mappings in the list of phases."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}" if path else key)
-    elif path == "phases" and value:
-        for number, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}.{number}")
-    else:
-        yield path, value
-
-
-def _hash(recipe: Mapping[str, Any]) -> str:
-    return sha256_json(_shaping(recipe))
 
 
 def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,11 +108,7 @@ def write_lock(recipe: Recipe, run_dir: Path) -> None:
 
 
 def read_lock(run_dir: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """The recipe of a run folder.
-
-    Raises:
-        CheckpointError: the folder is missing or is not a run.
-    """
+    """The recipe of a run folder; raises CheckpointError if it is missing or not a run."""
     path = run_dir / LOCK_NAME
     if not path.is_file():
         raise CheckpointError(

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
 from qvft.files import write_text
 from qvft.recipe.renamed_keys import NEW_VALUES, RENAMED
 from qvft.recipe.schema import Recipe
-from qvft.recipe.section import Section
+from qvft.recipe.section import Section, section_of
 
 SCHEMA_FILE, REFERENCE_FILE = "recipes/recipe.schema.json", "docs/recipe_reference.md"
 
@@ -47,10 +47,7 @@ def schema_text() -> str:
 
 
 def reference_text() -> str:
-    """The reference in Markdown: a table for each section, in the recipe's order.
-
-    A class that stands at two places (`data.train` and `data.eval`) has one table, at its first.
-    """
+    """The reference in Markdown: a table for each section class, in the recipe's order."""
     paths = {section: path for path, section in reversed(list(_sections()))}
     parts = [_OPENING]
     for path, section in _sections():
@@ -60,7 +57,7 @@ def reference_text() -> str:
         lines += ["| key | type | default | what it does |", "|---|---|---|---|"]
         described = section.model_json_schema()["properties"]
         for key, field in section.model_fields.items():
-            inner = _section_of(field.annotation)
+            inner = section_of(field.annotation)
             text = field.description or ""
             if inner:
                 text = f"{text} See `{paths[inner]}`.".strip()
@@ -76,7 +73,6 @@ def reference_text() -> str:
 
 
 def _renamed_keys() -> str:
-    """The section on keys that had another name."""
     lines = ["## Renamed keys", "", _RENAMED, "| old | new | values |", "|---|---|---|"]
     for old, new in RENAMED.items():
         values = "; ".join(
@@ -102,17 +98,9 @@ def _sections(
     """Pairs (key path, section class), a section before those inside it."""
     yield path, section
     for key, field in section.model_fields.items():
-        inner = _section_of(field.annotation)
+        inner = section_of(field.annotation)
         if inner:
             yield from _sections(inner, f"{path}.{key}" if path else key)
-
-
-def _section_of(annotation: Any) -> type[Section] | None:
-    """The section class behind a field's type, through `| None` and lists."""
-    for option in [annotation, *get_args(annotation)]:
-        if isinstance(option, type) and issubclass(option, Section):
-            return option
-    return None
 
 
 def _type(described: dict[str, Any], *, section: bool) -> str:
@@ -122,16 +110,16 @@ def _type(described: dict[str, Any], *, section: bool) -> str:
         return ", ".join(f"`{value}`" for value in described["enum"])
     kind = str(described.get("type"))
     if kind == "array":
-        item, comma, bounds = _type(described["items"], section=section).partition(" ")
-        return f"list of {item}s{comma}{bounds}"
+        item, blank, rest = _type(described["items"], section=section).partition(" ")
+        return f"list of {item}s{blank}{rest}"
     if section and kind not in ("null", "number"):
         return "section"
-    said = [
+    bounds = [
         f"{sign} {described[name]:g}"
         for name, sign in _BOUNDS.items()
         if name in described and abs(described[name]) < BEYOND_USE
     ]
-    return {"object": "mapping"}.get(kind, kind) + (f" {', '.join(said)}" if said else "")
+    return {"object": "mapping"}.get(kind, kind) + (f" {', '.join(bounds)}" if bounds else "")
 
 
 def _default(value: Any) -> str:

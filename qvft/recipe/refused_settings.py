@@ -24,7 +24,6 @@ def require_accepted(
         settings: names and values set by the user.
         attempt: runs the library call with some of them.
         key: maps a name to its recipe key, e.g. `train.arguments.optim`.
-        library: name of the library.
 
     Raises:
         RecipeError: `attempt` fails with the settings and succeeds without some of them.
@@ -47,23 +46,23 @@ def refusal(
     key: Callable[[str], str],
     library: str = "transformers",
 ) -> RecipeError | None:
-    """Error for an exception raised by `attempt`; None if no setting is the cause.
-
-    Arguments as `require_accepted`.
-    """
+    """Error for an exception raised by `attempt`; None if no setting is the cause."""
     if isinstance(error, QvftError | MemoryError) or disk_failure(error) is not None:
         return None
-    guilty = [name for name in settings if _passes(attempt, _without(settings, name))]
-    if not guilty:
+    refused = [
+        name
+        for name in settings
+        if _passes(attempt, {other: settings[other] for other in settings if other != name})
+    ]
+    if not refused:
         if not settings or not _passes(attempt, {}):
             return None
-        guilty = list(settings)
-    values = [settings[name] for name in guilty]
-    given = repr(values[0]) if len(values) == 1 else ", ".join(map(repr, values))
+        refused = list(settings)
     return RecipeError(
-        f"{library} refuses {given} ({first_line(error)})",
-        where=" and ".join(key(name) for name in guilty),
-        do="correct it or leave it out" if len(guilty) == 1 else "leave one of them out",
+        f"{library} refuses {', '.join(repr(settings[name]) for name in refused)} "
+        f"({first_line(error)})",
+        where=" and ".join(key(name) for name in refused),
+        do="correct or remove it" if len(refused) == 1 else "remove one of them",
     )
 
 
@@ -71,10 +70,6 @@ def first_line(error: BaseException) -> str:
     """Message of an error, on one line; its class name if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-def _without(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {other: value for other, value in settings.items() if other != name}
 
 
 def _passes(attempt: Attempt, settings: Mapping[str, Any]) -> bool:

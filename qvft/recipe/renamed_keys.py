@@ -74,23 +74,14 @@ def current_keys(
     Raises:
         RecipeError: a key is given under its old and its new name.
     """
-    current: dict[str, Any] = _current(
-        content, "", where=where, found={} if renamed is None else renamed
-    )
-    return current
+    found = {} if renamed is None else renamed
+    return _current(content, "", where=where, found=found)
 
 
 def current_overrides(
     overrides: Sequence[str], *, renamed: dict[str, str] | None = None
 ) -> list[str]:
-    """`key.path=value` overrides under today's key names.
-
-    Args:
-        renamed: as for `current_keys`.
-
-    Raises:
-        RecipeError: a key is given under its old and its new name.
-    """
+    """`key.path=value` overrides under today's key names; as `current_keys`."""
     given = {override.partition("=")[0].strip() for override in overrides}
     found = {} if renamed is None else renamed
     return [
@@ -109,8 +100,8 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
 def warn_of_renamed(renamed: Mapping[str, str], *, where: str) -> None:
     """Logs one warning that names the new key of every old one."""
     if renamed:
-        said = ", ".join(f"{old} is now {new}" for old, new in sorted(renamed.items()))
-        logger.warning("%s: old names of recipe keys still work: %s", where, said)
+        names = ", ".join(f"{old} is now {new}" for old, new in sorted(renamed.items()))
+        logger.warning("%s: old names of recipe keys still work: %s", where, names)
 
 
 def old_names(section: str, keys: Sequence[str]) -> tuple[str, ...]:
@@ -125,7 +116,7 @@ _PHASE = re.compile(r"^phases\.\d+(\.|$)")
 
 
 def _current(content: Any, path: str, *, where: str, found: dict[str, str]) -> Any:
-    """What is at a key path, which has its new name already, with the keys below it renamed."""
+    """The value at a key path (under its new name), with the keys below it renamed."""
     if path == "phases" and isinstance(content, list):
         numbered = enumerate(content)
         return [_current(one, f"{path}.{n}", where=where, found=found) for n, one in numbered]
@@ -143,7 +134,7 @@ def _current(content: Any, path: str, *, where: str, found: dict[str, str]) -> A
 
 
 def _current_key(section: str, key: str, value: Any, found: dict[str, str]) -> dict[str, Any]:
-    """The keys and values that take the place of one key of a section."""
+    """The keys and values that replace one key of a section."""
     old = _OLD.get((section, key))
     if old is None:
         return {key: value}
@@ -154,7 +145,7 @@ def _current_key(section: str, key: str, value: Any, found: dict[str, str]) -> d
 
 
 def _current_override(override: str, given: AbstractSet[str], found: dict[str, str]) -> list[str]:
-    """The overrides that take the place of one."""
+    """The overrides that replace one."""
     key_path, equals, text = override.partition("=")
     where = f"command line: {key_path.strip()}"
     value = content = yaml_override_value(text, where=where)

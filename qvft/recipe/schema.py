@@ -217,7 +217,7 @@ class Eval(Section):
     def _prompts_have_a_place(cls, prompts: list[str]) -> list[str]:
         for prompt in prompts:
             if prompt.count("{}") != 1:
-                raise ValueError(f"{prompt!r} must contain {{}} once, where the class stands")
+                raise ValueError(f"{prompt!r} must contain {{}} once, for the class name")
         return prompts
 
 

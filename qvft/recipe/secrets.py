@@ -11,8 +11,8 @@ from qvft.errors import RecipeError
 
 _SECRET_KEY = re.compile(r"(^|_)(token|password|passwd|secret|api_key|apikey|secret_key)$", re.I)
 _SECRET_VARIABLE = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY|SECRET_KEY)$")
-_SHORTEST = 8
-"""Characters of a variable's value that is looked for; shorter ones stand in words by chance."""
+_MIN_LENGTH = 8
+"""Shorter values of variables are not searched for: they occur in words by chance."""
 
 _FORMS = (
     ("a user and a password before the host", re.compile(r"://[^/\s@]*:[^/\s@]+@")),
@@ -29,17 +29,14 @@ _FORMS = (
 
 
 def refuse_secrets(content: Mapping[str, Any], *, where: str) -> None:
-    """Checks that a recipe contains no secret, by pattern or from the environment.
+    """Raises RecipeError if a recipe contains a secret, by pattern or from the environment.
 
     The message names the key path, never the value.
-
-    Raises:
-        RecipeError: it contains one.
     """
     known = {
         name: value
         for name, value in os.environ.items()
-        if _SECRET_VARIABLE.search(name) and len(value) >= _SHORTEST
+        if _SECRET_VARIABLE.search(name) and len(value) >= _MIN_LENGTH
     }
     for path, text in _texts(content, ()):
         found = _found(path, text, known)
@@ -48,8 +45,8 @@ def refuse_secrets(content: Mapping[str, Any], *, where: str) -> None:
                 f"holds {found}",
                 where=f"{where}: {'.'.join(path)}",
                 expected="no secret: recipe.lock.yaml and reports repeat a recipe",
-                do="leave it in the environment (HF_TOKEN, WANDB_API_KEY, AWS_...), where the "
-                "libraries look for it",
+                do="set it in the environment (HF_TOKEN, WANDB_API_KEY, AWS_...), where the "
+                "libraries read it",
             )
 
 
@@ -66,11 +63,11 @@ def _found(path: Sequence[str], text: str, known: Mapping[str, str]) -> str | No
 def _texts(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Every text in nested mappings and lists, keys too, with its key path."""
     if isinstance(value, Mapping):
+        yield from ((path, str(key)) for key in value)
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield path, str(key)
             yield from _texts(inner, (*path, str(key)))
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from _texts(inner, (*path, str(number)))
     elif isinstance(value, str):
         yield path, value

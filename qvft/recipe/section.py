@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -13,6 +14,25 @@ class Section(BaseModel):
     """A frozen, strictly typed part of a recipe; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section class of a field's type, through `| None` and lists."""
+    for option in (annotation, *get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, Section):
+            return option
+    return None
+
+
+def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(key path, value) of nested mappings, and of the mappings in the list of phases."""
+    if path == "phases" and isinstance(content, list):
+        content = dict(enumerate(content))
+    if isinstance(content, Mapping) and content:
+        for key, inner in content.items():
+            yield from leaves(inner, f"{path}.{key}" if path else key)
+    else:
+        yield path, content
 
 
 Text = Annotated[str, Field(min_length=1)]

@@ -30,7 +30,7 @@ def require_streamable(recipe: Any) -> None:
         train = {**recipe.train.model_dump(include={"max_steps", "batch_tokens"}), **changes}
         if (train["max_steps"] or 0) < 1:
             raise ValueError(
-                f"{where}.max_steps is not set, and nobody knows how long a stream is; set it"
+                f"{where}.max_steps is not set, and a stream has no known length; set it"
             )
         if train["batch_tokens"] is not None:
             raise ValueError(

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from qvft.errors import RecipeError
 from qvft.recipe.keys_by_program import covers
+from qvft.recipe.section import leaves
 
 if TYPE_CHECKING:
     from qvft.recipe.schema import Recipe, Trainable
@@ -21,39 +22,21 @@ if TYPE_CHECKING:
 _RATES = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
 
 
-def idle_sections(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> dict[str, str]:
-    """Keys and sections without effect, with the reason.
-
-    Args:
-        phases: the sections that hold in each phase.
-    """
-    return dict(_idle(recipe, phases))
-
-
 def named_in_file(recipe: Recipe, idle: Mapping[str, str]) -> list[str]:
     """Warnings for those of `idle` that a recipe sets to another value than the default.
 
     Learning rates of frozen components are ignored: recipes list the rates of all groups.
     """
-    found = []
-    for section, reason in idle.items():
-        changed = [
-            key
-            for key, value, default in _leaves(recipe)
-            if covers(section, key)
-            and value != default
-            and not key.startswith("train.learning_rate.")
-        ]
-        found += [f"{key} has no effect: {reason}" for key in changed]
-    return found
+    return [
+        f"{key} has no effect: {reason}"
+        for section, reason in idle.items()
+        for key, value, default in _leaves(recipe)
+        if covers(section, key) and value != default and not key.startswith("train.learning_rate.")
+    ]
 
 
 def refuse_idle(recipe: Recipe, idle: Mapping[str, str], overrides: Iterable[str]) -> None:
-    """Checks that every override has an effect.
-
-    Raises:
-        RecipeError: one has none; the message says what switches it off.
-    """
+    """Raises RecipeError for an override without effect; the message says what switches it off."""
     values = {key: (value, default) for key, value, default in _leaves(recipe)}
     for override in overrides:
         name = override.partition("=")[0].strip()
@@ -66,11 +49,14 @@ def refuse_idle(recipe: Recipe, idle: Mapping[str, str], overrides: Iterable[str
             raise RecipeError(
                 f"would have no effect: {reasons[0]}",
                 where=f"command line: {name}",
-                do="leave it out, or change that",
+                do="remove it, or change that",
             )
 
 
-def _idle(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> Iterator[tuple[str, str]]:
+def idle_sections(
+    recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]
+) -> Iterator[tuple[str, str]]:
+    """Keys and sections without effect, with the reason; `phases` are the sections of each."""
     model, data = recipe.model, recipe.data
     if not model.quantization.load_in_4bit:
         for key in ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant"):
@@ -112,21 +98,16 @@ def _idle(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> Iterator
 def _set_by_phases(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Keys of `trainable` and `train` that every phase sets for itself."""
     for section in ("trainable", "train"):
-        own = [set(_paths(getattr(phase, section), section)) for phase in recipe.phases]
+        own = [
+            {key for key, value in leaves(getattr(phase, section), section) if value != {}}
+            for phase in recipe.phases
+        ]
         for key in sorted(set.intersection(*own)) if own else ():
             yield key, f"every phase sets it, as in phases.0.{key}"
 
 
-def _paths(content: Mapping[str, Any], path: str) -> Iterator[str]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _paths(value, f"{path}.{key}")
-        else:
-            yield f"{path}.{key}"
-
-
 def _leaves(section: BaseModel, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key path, value, default) of every key that holds no section; phases are left out."""
+    """(key path, value, default) of every key that is not a section, except phases."""
     defaults = {
         name: field.get_default(call_default_factory=True)
         for name, field in type(section).model_fields.items()

@@ -12,19 +12,15 @@ from qvft.errors import RecipeError
 
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000
-"""Values in all, those behind an alias counted at each place: nine lines of aliases to aliases
-would stand for a thousand million."""
+"""Aliases are counted at each use: nine lines of aliases to aliases can expand to 10^9 values."""
 MAX_DEPTH = 50
 
 
 def yaml_file_value(text: str, *, where: str) -> Any:
     """The value of a YAML text.
 
-    Args:
-        where: the file, for messages.
-
     Raises:
-        RecipeError: it is not YAML (with the line), or holds what is no plain value.
+        RecipeError: it is not YAML (with the line), or raises as `plain_value`.
     """
     if len(text) > MAX_CHARACTERS:
         raise RecipeError(
@@ -46,13 +42,10 @@ def yaml_file_value(text: str, *, where: str) -> Any:
 
 
 def yaml_override_value(text: str, *, where: str) -> Any:
-    """The value of an override or option; what is not YAML is a text, whole.
+    """The value of an override or option; what is not YAML is a text. Raises as `plain_value`.
 
-    A command line has no comments: a text with ` #` in it is not cut there. Nor does a text without
-    quotes lose the blanks at its ends.
-
-    Raises:
-        RecipeError: it holds what is no plain value.
+    A command line has no comments: a text is not cut at ` #`, and a text without quotes keeps the
+    blanks at its ends.
     """
     try:
         value = _parsed(text) if text else None
@@ -80,7 +73,7 @@ def _parsed(text: str) -> Any:
 
 
 def plain_value(value: Any, *, where: str) -> Any:
-    """`value`, which holds only what JSON has.
+    """`value`, if it holds only what JSON has.
 
     Raises:
         RecipeError: a date, bytes, a set, NaN, a key that is no text, a text that no file can
@@ -93,7 +86,7 @@ def plain_value(value: Any, *, where: str) -> Any:
         left -= 1
         if left < 0 or depth > MAX_DEPTH:
             given = f"over {MAX_VALUES:,} values" if left < 0 else f"over {MAX_DEPTH} levels"
-            raise RecipeError(f"stands for {given}", where=where, do="look at its aliases (*)")
+            raise RecipeError(f"has {given}", where=where, do="look at its aliases (*)")
         problem = _problem(one)
         if problem:
             raise RecipeError(f"{path or 'the value'} {problem}", where=where)

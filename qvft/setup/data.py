@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qvft.data.formats import find_format, read_samples
 from qvft.data.images.decoding import ABSENT
-from qvft.data.quality.image_signature import ImageSignature
+from qvft.data.quality.near_duplicates import ImageSignature
 from qvft.data.rows import training_rows
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream
@@ -19,7 +19,7 @@ from qvft.data.text_cleaning import require_text_left
 from qvft.data.validate_images import Skipped, validate_and_sign, validate_images
 from qvft.errors import DataError, RecipeError
 from qvft.json_files import sha256_json
-from qvft.log import get_logger, heard
+from qvft.log import collected_warnings, get_logger
 from qvft.recipe.data import LONGEST_NAME, Source, folder_name_problem
 from qvft.recipe.schema import Recipe
 from qvft.setup.given_data import MEMORY, given_samples
@@ -106,7 +106,7 @@ def _checked(recipe: Recipe, which: str, samples: list[Sample]) -> list[Sample]:
 
 def listed(recipe: Recipe, which: str) -> Listed:
     """As `read_texts`, with the format's warnings."""
-    with heard(FORMATS) as remarks:
+    with collected_warnings(FORMATS) as remarks:
         samples = read_texts(recipe, which)
     return Listed(samples, tuple(remarks))
 
@@ -163,7 +163,7 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
     """
     if is_streamed(recipe, which):
         stream = stream_of(recipe)
-        with heard(FORMATS) as said:
+        with collected_warnings(FORMATS) as said:
             samples, broken = stream_head(stream, CHECKED, seed=recipe.run.seed)
         remarks = tuple(said)
     else:

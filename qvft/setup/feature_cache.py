@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qvft.data.collate import Collator
 from qvft.data.features.cache_spec import FeatureSpec, StoredDtype, preprocessing_of, weights_sha256
-from qvft.data.features.fill import Encode, Wanted, fill, require_room, wanted
+from qvft.data.features.fill import CacheEntry, Encode, cache_entries, fill, require_room
 from qvft.data.features.folders import default_cache
 from qvft.data.features.store import Cached, Store, open_store
 from qvft.data.images.content_hash import PixelIds, pixel_ids
@@ -88,13 +88,13 @@ def _entries(
     ids: PixelIds,
     samples: Sequence[Sample],
     augmented: Sequence[Sample],
-) -> tuple[list[Wanted], list[Wanted]]:
+) -> tuple[list[CacheEntry], list[CacheEntry]]:
     """Required entries of images with one view and of images with several."""
     images = list({s.image.name: s.image for s in (*augmented, *samples)}.values())
     augmentation = loaded.collator.augmentation
     if augmentation is None:
-        return wanted(store.spec, images, ids), []
-    in_views = wanted(
+        return cache_entries(store.spec, images, ids), []
+    in_views = cache_entries(
         store.spec,
         list({s.image.name: s.image for s in augmented}.values()),
         ids,
@@ -102,10 +102,14 @@ def _entries(
         augmentation=augmentation.identity,
     )
     seen = {item.key for item in in_views}
-    return [item for item in wanted(store.spec, images, ids) if item.key not in seen], in_views
+    return [
+        item for item in cache_entries(store.spec, images, ids) if item.key not in seen
+    ], in_views
 
 
-def _fill(store: Store, groups: Sequence[list[Wanted]], loaded: Loaded, *, workers: int) -> None:
+def _fill(
+    store: Store, groups: Sequence[list[CacheEntry]], loaded: Loaded, *, workers: int
+) -> None:
     """Computes missing features on all processes; if hosts do not share a file system, the rest is
     computed per host.
     """
@@ -186,7 +190,7 @@ def cache_features(
     store = open_store(cache or default_cache(), spec)
     ids = pixel_ids(images, max_pixels=collator.max_image_pixels)
     read = partial(_read, collator)
-    fill(store, wanted(store.spec, images, ids), encode, read=read, workers=workers)
+    fill(store, cache_entries(store.spec, images, ids), encode, read=read, workers=workers)
     return Cached(store, ids)
 
 

@@ -89,8 +89,8 @@ def test_a_name_that_matches_nothing_is_an_error(folder: Path, name: str) -> Non
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "What?"}, 'no "image"'),
-        ({"image": 3}, 'no "image"'),
+        ({"question": "What?"}, "`image` is missing"),
+        ({"image": 3}, "`image` is a number"),
         ({"image": "https://example.org/a.png"}, "`image` is a URL; .*; download it"),
         ({"image": "a.png", "question": 7}, "a question that is a int"),
         ({"image": "a.png", "question": " "}, "an empty question"),
@@ -165,7 +165,7 @@ def test_missing_images_are_counted_and_an_error_if_all_are(
     rows = resolve_inputs([jsonl(folder, absent, {"image": "a.png"})])
     assert len(rows) == 2
     assert said.messages == [
-        f"images that are not there: 1 of 2, first {folder}/absent.png; their rows get an error"
+        f"1 of 2 images do not exist, first {folder}/absent.png; their rows get an error"
     ]
     with pytest.raises(DataError, match=f"^{folder}/absent.png: no such file, nor any other of 1"):
         resolve_inputs([jsonl(folder, absent, {**absent, "question": "What?"})])

@@ -154,9 +154,9 @@ def test_many_texts_at_once_are_the_rows_of_each(tokenizer: Any) -> None:
         ("question", long, "yes"),
     ]
     expected = [made.encode(kind, question=asked, target=said) for kind, asked, said in texts]
-    assert made.encode_all(texts) == expected
+    assert list(made.encode_all(texts)) == expected
     assert [row.cut_tokens > 0 for row in expected] == [False, False, True, True]
-    assert made.encode_all([]) == []
+    assert list(made.encode_all([])) == []
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_captions_and_questions_are_cleaned_and_answers_are_not(
     row = one.encode("question", question="Is it  3.5\tcm?", target="Yes. 3.5")
     assert split(tokenizer, row) == (question, answer)
     several = [("caption", None, "A Cat. Red!"), ("question", "Is it  3.5\tcm?", "Yes. 3.5")]
-    assert one.encode_all(several)[1] == row
-    assert one.encode_all(several)[0] == one.encode("caption", target="A Cat. Red!")
+    caption = one.encode("caption", target="A Cat. Red!")
+    assert list(one.encode_all(several)) == [caption, row]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_images_and_questions_with_the_same_ids_give_rows_of_different_ids() -> 
 
 def test_ids_that_cannot_be_told_apart_are_refused() -> None:
     asked = Question("1#captions", "Which?", ("a",))
-    with pytest.raises(DataError, match="two texts are called 1#captions"):
+    with pytest.raises(DataError, match="two texts have the id 1#captions"):
         evaluation_rows([*numbered(1), Sample("x", SAMPLE.image, questions=(asked,))])
 
 

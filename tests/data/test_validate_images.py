@@ -37,8 +37,8 @@ def test_skip_keeps_the_rest_in_order_and_lists_what_is_left_out(samples: list[S
         "s2",
         samples[2].image.name,
         "no such file",
-        "an image that decodes whole",
-        "replace the file or leave it out (data.on_bad_image: skip)",
+        "an image that decodes without errors",
+        "replace the file, or set data.on_bad_image: skip",
     )
 
 

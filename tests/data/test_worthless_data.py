@@ -68,7 +68,7 @@ def test_one_answer_for_all_texts_is_said_of_each_kind() -> None:
     captions = [str(n) for n in range(10)]
     found = rows(captions=captions, asked=[("a?", "Yes"), ("b?", "yes ")])
     (said,) = training_doubts(found, images=12, prompt=Prompt())
-    assert said.startswith("all 2 questions have one and the same text as their targets")
+    assert said.startswith("all 2 questions have the same text as their targets")
     once = rows(captions=captions, asked=[("a?", "yes")])
     assert training_doubts(once, images=11, prompt=Prompt()) == []
 

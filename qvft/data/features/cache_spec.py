@@ -5,11 +5,12 @@ Shape letters: P patches, W ViT width.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +31,6 @@ DECODING = 1
 _VALUE_BYTES = {"bfloat16": 2, "float32": 4, "int8": 1}
 _SCALE_BYTES = 4
 _LIBRARIES = ("pillow", "torchvision", "transformers")
-_SETTINGS_OF_NO_EFFECT = ("auto_map", "image_processor_type", "processor_class")
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,13 @@ class FeatureSpec:
 
     Attributes:
         vit: the ViT's name in listings; the only attribute that is not part of the identity.
-        vit_sha256: hash of its weights, see `weights_sha256`.
-        vit_settings: what else determines its output: configuration, output layer.
-        preprocessing: preprocessing of images, see `preprocessing_of`.
+        vit_sha256: `weights_sha256` of its weights.
+        preprocessing: `preprocessing_of` its image processor.
         compute_dtype: dtype of the ViT, e.g. `float32`.
         stored_dtype: `float32` exactly, `bfloat16` rounded to nearest, `int8` with a float32 scale
             per token.
-        patches: P, tokens per image, including a class token.
-        width: W.
+        patches, width: P, tokens per image with the class token, and W.
+        vit_settings: what else determines its output: configuration, kernel.
     """
 
     vit: str
@@ -61,16 +60,8 @@ class FeatureSpec:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the features, as JSON."""
-        return {
-            "format": FORMAT,
-            "vit_sha256": self.vit_sha256,
-            "vit_settings": dict(self.vit_settings),
-            "preprocessing": dict(self.preprocessing),
-            "compute_dtype": self.compute_dtype,
-            "stored_dtype": self.stored_dtype,
-            "patches": self.patches,
-            "width": self.width,
-        }
+        fields = {name: value for name, value in asdict(self).items() if name != "vit"}
+        return {"format": FORMAT, **fields}
 
     @cached_property
     def id(self) -> str:
@@ -89,10 +80,10 @@ class FeatureSpec:
         """Cache key of 32 bytes, which differs if the features may differ.
 
         Args:
-            content: content hash of the image, from `data.images.content_hash.pixels_id`.
+            content: content hash of the image, from `content_hash.pixels_id`.
             view: 0 is the unaugmented image; 1, 2, ... are augmented views.
-            augmentation: augmentation settings with seed; only for views above 0, so that recipes
-                with different augmentations share view 0.
+            augmentation: settings with seed; only of views above 0, so that recipes with different
+                augmentations share view 0.
         """
         assert view >= 0, "views are counted from 0"
         assert bool(view) == (augmentation is not None), "views above 0, and they alone, have one"
@@ -101,10 +92,7 @@ class FeatureSpec:
 
 
 def weights_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Hex SHA-256 of named weights: names, dtypes, shapes and bytes, in the order of names.
-
-    Equal for a module in memory and for the same weights read from a file.
-    """
+    """Hex SHA-256 of named weights: names, dtypes, shapes and bytes, in the order of names."""
     import torch
 
     hashes = {}
@@ -116,19 +104,14 @@ def weights_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def preprocessing_of(image_processor: Any) -> dict[str, Any]:
-    """Everything that determines the ViT's pixel values: settings, code version, decoding.
-
-    Not `data.max_image_pixels`, which decides whether an image is decoded, not how.
-    """
+    """Everything that determines the ViT's pixel values: settings, code version, decoding."""
     settings = json.loads(image_processor.to_json_string())
-    for name in _SETTINGS_OF_NO_EFFECT:
+    for name in ("auto_map", "image_processor_type", "processor_class"):  # without effect
         settings.pop(name, None)
     versions = {}
     for name in _LIBRARIES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         # The settings have one name for the processors of Pillow and of torchvision.
         "processor": type(image_processor).__name__,

@@ -30,9 +30,8 @@ from qvft.log import get_logger, stderr
 logger = get_logger(__name__)
 
 Read = Callable[[ImageSource, int], Tensor]
-"""Normalised pixels (3, height, width) of an image's view, deterministic, so that a pass may stop
-and resume anywhere. Raises `ImageError`. Runs in workers."""
-
+"""Normalised pixels (3, height, width) of an image's view, the same in every call. Raises
+`ImageError`. Runs in workers."""
 Encode = Callable[[Tensor], Tensor]
 """ViT features (I, P, W) of pixels (I, 3, height, width), in a new tensor for each call."""
 
@@ -45,7 +44,7 @@ _HEADER_BYTES = 128
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CacheEntry:
     """A required cache entry: an image, a view, and its key."""
 
     key: bytes
@@ -53,30 +52,28 @@ class Wanted:
     view: int
 
 
-def wanted(
+def cache_entries(
     spec: FeatureSpec,
     sources: Sequence[ImageSource],
     ids: PixelIds,
     *,
     views: int = 1,
     augmentation: Mapping[str, Any] | None = None,
-) -> list[Wanted]:
+) -> list[CacheEntry]:
     """Required cache entries of images, deduplicated; none for unreadable images.
 
     Args:
-        spec: spec of the features.
-        sources: the images.
-        ids: their content hashes, from `content_hash.pixel_ids`.
-        views: views per image; 0 is unaugmented, the others are `augmentation`'s.
-        augmentation: identifies the augmentation for views above 0, with seed.
+        ids: content hashes of the images, from `content_hash.pixel_ids`.
+        views: views per image; 0 is unaugmented.
+        augmentation: settings of the views above 0, with seed.
     """
-    found: dict[bytes, Wanted] = {}
+    found: dict[bytes, CacheEntry] = {}
     for source in sources:
         content = ids[source.name]
         if not isinstance(content, ImageError):
             for view in range(views):
                 key = spec.key(content, view=view, augmentation=augmentation if view else None)
-                found.setdefault(key, Wanted(key, source, view))
+                found.setdefault(key, CacheEntry(key, source, view))
     return list(found.values())
 
 
@@ -89,7 +86,6 @@ def require_room(store: Store, keys: Collection[bytes], *, limit_bytes: int | No
     """Bytes still to be written, after a check against the limit and the free disk space.
 
     Args:
-        store: the store to write to.
         keys: all required keys; existing ones count only for the limit.
         limit_bytes: maximum total size; None: no limit.
 
@@ -113,7 +109,7 @@ def require_room(store: Store, keys: Collection[bytes], *, limit_bytes: int | No
 
 def fill(
     store: Store,
-    items: Sequence[Wanted],
+    items: Sequence[CacheEntry],
     encode: Encode,
     *,
     read: Read,
@@ -127,12 +123,11 @@ def fill(
     """Computes and stores the entries that `store` lacks, this process's share of `items`.
 
     Images are encoded in chunks that depend only on their order and on `batch_size`, and a chunk is
-    stored whole: features are bit-identical after an interruption and for any number of processes.
-    Another program that fills the same folder waits for the lock. `store.refresh()` finds what
-    other processes have written.
+    never split: features are bit-identical after an interruption and for any number of processes.
+    `store.refresh()` finds what other processes have written.
 
     Args:
-        items: from `wanted`.
+        items: from `cache_entries`.
         encode: the ViT, called without gradients.
         read: decodes, augments and normalises one image.
         rank, world: rank and number of processes, which share the chunks.
@@ -194,16 +189,16 @@ def fill(
     return unusable
 
 
-def _missing(store: Store, chunks: Sequence[Sequence[Wanted]]) -> list[list[Wanted]]:
+def _missing(store: Store, chunks: Sequence[Sequence[CacheEntry]]) -> list[list[CacheEntry]]:
     found = [[item for item in chunk if item.key not in store] for chunk in chunks]
     return [chunk for chunk in found if chunk]
 
 
-def _read(read: Read, item: Wanted) -> Tensor:
+def _read(read: Read, item: CacheEntry) -> Tensor:
     return read(item.source, item.view)
 
 
-def _encoded(encode: Encode, pixels: Tensor, items: Sequence[Wanted]) -> Tensor:
+def _encoded(encode: Encode, pixels: Tensor, items: Sequence[CacheEntry]) -> Tensor:
     """Features (I, P, W), checked to be finite."""
     with torch.no_grad():
         features = encode(pixels)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.features.cache_spec import FORMAT
+from qvft.disk import not_written
 from qvft.errors import DataError, UserError
 from qvft.files import given_path
 from qvft.json_files import read_json
@@ -18,8 +19,7 @@ from qvft.locks import LOCK
 
 SPACE_FILE, SHARD = "space.json", ".safetensors"
 _OF_FORMAT_1 = (".features", ".index.json")
-ABANDONED_AFTER_S = 3600.0
-"""Seconds without a write after which a partial file counts as left by a killed process."""
+ABANDONED_AFTER_S = 3600.0  # without a write: a partial file of a killed process
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class Space:
     """A cache folder: features of one ViT, preprocessing and stored dtype.
 
     Attributes:
-        folder: named by the spec's id.
         described: its `space.json`; empty if damaged.
         files: the cache's files in it, except those that may still be written.
         last_used: time of the last read or write, seconds since 1970.
@@ -45,11 +44,7 @@ class Space:
 
 
 def default_cache() -> Path:
-    """`$QVFT_CACHE`, or `~/.cache/qvft/features`.
-
-    Raises:
-        DataError: there is no home folder.
-    """
+    """`$QVFT_CACHE`, or `~/.cache/qvft/features`; raises DataError without a home folder."""
     try:
         return given_path(os.environ.get("QVFT_CACHE") or "~/.cache/qvft/features")
     except UserError as error:
@@ -74,7 +69,7 @@ def spaces(cache: Path) -> list[Space]:
     """Folders of a cache, by name."""
     found = []
     for folder in sorted(path.parent for path in cache.glob(f"*/{SPACE_FILE}")):
-        files = tuple(_own_files(folder))
+        files = tuple(_cache_files(folder))
         found.append(Space(folder, description(folder), files, max(map(_last_change, files))))
     return found
 
@@ -92,30 +87,25 @@ def remove(space: Space) -> None:
     """Removes a cache folder, except files that are not the cache's.
 
     A process that has memory-mapped a shard can still read it.
-
-    Raises:
-        DataError: a file cannot be removed.
     """
     for path in space.files:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise DataError(
-                f"cannot be removed ({error.strerror})", where=str(path), do="check its folder"
-            ) from error
+            raise not_written(error, path) from error
     with contextlib.suppress(OSError):  # not empty
         space.folder.rmdir()
 
 
 def remove_abandoned(folder: Path) -> None:
     """Removes partial files of killed processes."""
-    for path in _own_files(folder):
+    for path in _cache_files(folder):
         if _is_partial(path):
             with contextlib.suppress(OSError):  # another process was faster, or a read-only cache
                 path.unlink()
 
 
-def _own_files(folder: Path) -> Iterator[Path]:
+def _cache_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if _is_partial(path):
             if _last_change(path) < time.time() - ABANDONED_AFTER_S:
@@ -126,14 +116,12 @@ def _own_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_partial(path: Path) -> bool:
-    """Whether a file is partial: ours, or safetensors' `.tmp...`."""
+    """Whether a file is partial: of this package, or `.tmp...` of safetensors."""
     return path.name.startswith(".tmp") or (path.name[0] == "." and path.suffix == ".partial")
 
 
 def _last_change(path: Path) -> float:
-    """Time of the last change, of a shard the last mapping, in seconds since 1970. Now, if it is
-    gone.
-    """
+    """Time of the last change (of a shard: mapping), in seconds since 1970; now, if it is gone."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

@@ -31,8 +31,7 @@ _INT8_MAX = 127
 def stored(spec: FeatureSpec, features: Tensor) -> dict[str, Tensor]:
     """Tensors that a shard stores for features (N, P, W).
 
-    With int8 each token is stored as round(x / s) with s = max|x| / 127, so the error is at most s
-    / 2, up to float32 rounding.
+    With int8 each token is stored as round(x / s), s = max|x| / 127: an error of s / 2 at most.
     """
     import torch
 
@@ -48,11 +47,7 @@ def stored(spec: FeatureSpec, features: Tensor) -> dict[str, Tensor]:
 
 
 def write_shard(folder: Path, keys: Sequence[bytes], chunks: Sequence[dict[str, Tensor]]) -> Path:
-    """Writes chunks from `stored` as one new shard, atomically.
-
-    Args:
-        folder: the cache folder.
-        keys: keys of the images of all chunks, in order.
+    """Writes chunks from `stored` as one new shard, atomically; `keys` are of all their images.
 
     Raises:
         SpaceError: the disk or the quota is full.
@@ -88,7 +83,7 @@ def read_keys(path: Path) -> list[bytes]:
     """The keys of a shard's images, from its header; does not import torch.
 
     Raises:
-        DataError: the file is damaged: wrong size, or an unreadable header.
+        DataError: the file is damaged.
         OSError: it cannot be opened.
     """
     try:
@@ -103,15 +98,10 @@ def read_keys(path: Path) -> list[bytes]:
 
 
 class Shard:
-    """A complete shard, memory-mapped at first use, so only what is read is loaded.
+    """A complete shard, memory-mapped at first use, so only what is read is loaded."""
 
-    Args:
-        path: path of its file.
-        spec: spec of its features.
-    """
-
-    def __init__(self, path: Path, spec: FeatureSpec) -> None:
-        self.path, self._spec = path, spec
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._mapped: dict[str, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,17 +109,13 @@ class Shard:
 
     def features(self, number: int) -> Tensor:
         """Features (P, W) of an image: a view of the memory map, which must not be modified; with
-        int8 a new float32 tensor.
-
-        Raises:
-            DataError: the shard is missing or truncated.
-        """
+        int8 a new float32 tensor. Raises DataError if the shard is missing or truncated."""
         if self._mapped is None:
             self._mapped = self._map()
         values = self._mapped["features"][number]
-        if self._spec.stored_dtype != "int8":
-            return values
-        return values * self._mapped["scales"][number][:, None]
+        if "scales" in self._mapped:
+            return values * self._mapped["scales"][number][:, None]
+        return values
 
     def _map(self) -> dict[str, Tensor]:
         try:

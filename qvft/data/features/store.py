@@ -5,7 +5,7 @@ Shape letters: I images, P patches, W ViT width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,7 @@ logger = get_logger(__name__)
 
 
 def open_store(cache: Path, spec: FeatureSpec) -> Store:
-    """The store of a spec; creates its folder.
-
-    Raises:
-        DataError: the folder cannot be written to.
-    """
+    """The store of a spec; creates its folder. Raises DataError if it is not writable."""
     folder = cache / spec.id
     found = {name: value for name, value in description(folder).items() if name != "vit"}
     if sha256_json(found) != spec.id:  # none yet, or damaged
@@ -45,14 +41,8 @@ class Store:
     """Features of one cache folder, by key.
 
     Headers are read at construction and by `refresh`; a shard is mapped at its first read. It can
-    be sent to DataLoader workers.
-
-    Args:
-        folder: the cache folder.
-        spec: spec of its features.
-
-    Attributes:
-        damaged: unusable shards, which count as missing; `fill` removes them.
+    be sent to DataLoader workers. `damaged` are unusable shards, which count as missing; `fill`
+    removes them.
     """
 
     def __init__(self, folder: Path, spec: FeatureSpec) -> None:
@@ -93,30 +83,20 @@ class Store:
         self._include(path, keys)
 
     def _include(self, path: Path, keys: Sequence[bytes]) -> None:
-        shard = Shard(path, self.spec)
+        shard = Shard(path)
         for number, key in enumerate(keys):
             self._places.setdefault(key, (shard, number))
 
     def features(self, key: bytes) -> Tensor:
-        """Features (P, W): a view of the file, which must not be modified; see `Shard.features`.
-
-        Raises:
-            KeyError: they are not in the store.
-            DataError: their file is missing or truncated.
-        """
+        """Features (P, W), see `Shard.features`; raises KeyError if they are not in the store."""
         shard, number = self._places[key]
         return shard.features(number)
-
-    def stacked(self, keys: Sequence[bytes]) -> Tensor:
-        """Features (I, P, W) as a new tensor; raises as `features`."""
-        return torch.stack([self.features(key) for key in keys])
 
 
 class Cached:
     """Cached features by image, for the `features` argument of a `Collator`.
 
     Args:
-        store: the feature store.
         ids: content hashes of the images, from `content_hash.pixel_ids`.
         augmentation: augmentation of views above 0.
     """
@@ -133,20 +113,20 @@ class Cached:
             ImageError: an image cannot be read, or has no cached features.
             DataError: a shard is missing or truncated.
         """
-        return self.store.stacked(list(self._keys(sources, views or [0] * len(sources))))
+        views = views or [0] * len(sources)
+        return torch.stack([self._one(*pair) for pair in zip(sources, views, strict=True)])
 
-    def _keys(self, sources: Sequence[ImageSource], views: Sequence[int]) -> Iterator[bytes]:
-        for source, view in zip(sources, views, strict=True):
-            augmentation = self.augmentation if view else None
-            content = self.ids.get(source.name)
-            if isinstance(content, ImageError):
-                raise content
-            key = self.store.spec.key(content or "", view=view, augmentation=augmentation)
-            if content is None or key not in self.store:
-                raise ImageError(
-                    f"no features of view {view} in the cache",
-                    where=source.name,
-                    expected=f"them in {self.store.folder}",
-                    do="fill the cache with this image",
-                )
-            yield key
+    def _one(self, source: ImageSource, view: int) -> Tensor:
+        content = self.ids.get(source.name)
+        if isinstance(content, ImageError):
+            raise content
+        augmentation = self.augmentation if view else None
+        key = self.store.spec.key(content or "", view=view, augmentation=augmentation)
+        if content is None or key not in self.store:
+            raise ImageError(
+                f"no features of view {view} in the cache",
+                where=source.name,
+                expected=f"them in {self.store.folder}",
+                do="fill the cache with this image",
+            )
+        return self.store.features(key)

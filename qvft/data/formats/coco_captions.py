@@ -8,7 +8,7 @@ from pathlib import Path
 from qvft.data.formats import fields
 from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, folder, no_split
+from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, image_folder, no_split
 from qvft.data.sample import Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
@@ -30,38 +30,31 @@ def read(
         path: the JSON file, or a folder with `annotations/captions_{split}.json` and `{split}/`.
         split: `train2014`, `val2017`, ...; of a single file it is only a label.
         images: the image folder; None: `{split}/` of the folder, or beside a single file.
-        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
-        DataError: a record is broken, an id is used twice, or an annotation's `image_id` is no
-            image's id.
+        DataError: an invalid record, a repeated id, or an annotation without its image.
     """
-    file, pictures = existing(path), images or path.parent
+    file, folder = existing(path), images or path.parent
     if path.is_dir():
         file = path / "annotations" / f"captions_{split}.json"
-        pictures = images or path / f"{split}"
+        folder = images or path / f"{split}"
         if split is None or not file.exists():
             known = (path / "annotations").glob("captions_*.json")
-            raise no_split(
-                split, where=str(path), splits=[name.stem[len("captions_") :] for name in known]
-            )
-    inside = PathGuard(
-        folder(pictures, what="the images"), allow_paths_outside_root=allow_paths_outside_root
-    )
+            splits = [name.stem.removeprefix("captions_") for name in known]
+            raise no_split(split, where=str(path), splits=splits)
+    guard = PathGuard(image_folder(folder), allow_paths_outside_root=allow_paths_outside_root)
     content = read_json(file)
     found: dict[str, SampleBuilder] = {}
     image_ids, annotation_ids = Unique("id"), Unique("id")
     for where, row in fields.section(content, "images", path=file):
-        name = fields.identifier(fields.field(row, "id", where=where), "id", where=where)
+        name = row.identifier("id")
         image_ids.add(name, where=where)
-        written = fields.field(row, "file_name", where=where)
-        file_name = fields.text(written, "file_name", where=where)
-        found[name] = SampleBuilder(name, inside.image(file_name, "file_name", where=where))
+        image = guard.image(row.text("file_name"), "file_name", where=where)
+        found[name] = SampleBuilder(name, image)
     for where, row in fields.section(content, "annotations", path=file):
         if "id" in row:
-            annotation_ids.add(fields.identifier(row["id"], "id", where=where), where=where)
-        image_id = fields.field(row, "image_id", where=where)
-        name = fields.identifier(image_id, "image_id", where=where)
+            annotation_ids.add(row.identifier("id"), where=where)
+        name = row.identifier("image_id")
         if name not in found:
             raise DataError(
                 f"`image_id` {name} is not the id of an image",
@@ -69,18 +62,17 @@ def read(
                 expected="an id in `images`",
                 do="add the image, or remove the annotation",
             )
-        caption = fields.field(row, "caption", where=where)
-        found[name].captions.append(fields.text(caption, "caption", where=where))
-    without = [gathered.id for gathered in found.values() if not gathered.captions]
+        found[name].captions.append(row.text("caption"))
+    without = [one.id for one in found.values() if not one.captions]
     if without:
         _log.warning(
-            "%s: %d of %d images have no caption and are left out, first %s",
+            "%s: %d of %d images have no caption and are skipped, first %s",
             file,
             len(without),
             len(found),
             without[0],
         )
-    yield from (gathered.sample() for gathered in found.values() if gathered.captions)
+    yield from (one.sample() for one in found.values() if one.captions)
 
 
 FORMAT = Format(

@@ -23,13 +23,9 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
 """Keys of `columns`, each with the column names tried for it, in order."""
 
 _CAPTION_KEYS = ("caption", "captions")
-_OTHER_NUMBER = {
-    "caption": "captions",
-    "captions": "caption",
-    "answer": "answers",
-    "answers": "answer",
-}
 _QUESTION_KEYS = ("question", "answer", "answers")
+_SINGULAR = {"captions": "caption", "answers": "answer"}
+_OTHER_NUMBER = _SINGULAR | {one: several for several, one in _SINGULAR.items()}
 
 
 def resolve(columns: Mapping[str, str], present: Iterable[str], *, where: str) -> dict[str, str]:
@@ -57,17 +53,16 @@ def resolve(columns: Mapping[str, str], present: Iterable[str], *, where: str) -
     named = set(found) & {*_CAPTION_KEYS, *_QUESTION_KEYS}
     for key in ("captions", "answers", *DEFAULTS):
         group = next((keys for keys in (_CAPTION_KEYS, _QUESTION_KEYS) if key in keys), ())
-        switched_off = bool(group) and bool(named) and not named & set(group)
+        other_kind_named = bool(group) and bool(named) and not named & set(group)
         covered = _OTHER_NUMBER.get(key) in found
         default = next((name for name in DEFAULTS[key] if name in names), None)
-        if key not in columns and default and not switched_off and not covered:
+        if key not in columns and default and not other_kind_named and not covered:
             found[key] = default
-    _require(found, names, where=where)
+    _require_image_and_text(found, ", ".join(names) or "none", where=where)
     return found
 
 
-def _require(found: Mapping[str, str], names: tuple[str, ...], *, where: str) -> None:
-    listed = ", ".join(names) or "none"
+def _require_image_and_text(found: Mapping[str, str], listed: str, *, where: str) -> None:
     if "image" not in found:
         raise DataError(
             f"no image column (columns: {listed})",
@@ -90,17 +85,12 @@ def _require(found: Mapping[str, str], names: tuple[str, ...], *, where: str) ->
 
 
 def captions(row: Mapping[str, Any], columns: Mapping[str, str], *, where: str) -> list[str]:
-    """The captions of a row; a cell may hold one or a list.
-
-    Raises:
-        DataError: a cell is neither a string nor a list of strings, or a caption is empty.
-    """
+    """The captions of a row; a cell may hold one or a list. Raises DataError as `fields.text`."""
     texts = []
-    for key in _CAPTION_KEYS:
-        if key in columns:
-            cell = row[columns[key]]
-            for one in cell if isinstance(cell, list) else [cell]:
-                texts.append(fields.text(one, columns[key], where=where))
+    for column in (columns[key] for key in _CAPTION_KEYS if key in columns):
+        cell = row[column]
+        for one in cell if isinstance(cell, list) else [cell]:
+            texts.append(fields.text(one, column, where=where))
     return texts
 
 
@@ -120,17 +110,56 @@ def question(
     cell = row[key]
     if isinstance(cell, list):
         plain = [one.get("answer") if isinstance(one, dict) else one for one in cell]
-        given = fields.answers(plain, key, where=where)
+        answers = fields.answers(plain, key, where=where)
     else:
-        given = (fields.answer(cell, key, where=where),)
-    types = ("answer_type", "question_type")
+        answers = (fields.answer(cell, key, where=where),)
+    types = [name for name in ("answer_type", "question_type") if name in columns]
     return Question(
         id,
         fields.text(row[columns["question"]], columns["question"], where=where),
-        given,
-        {
-            name: fields.answer(row[columns[name]], columns[name], where=where)
-            for name in types
-            if name in columns
-        },
+        answers,
+        {name: fields.answer(row[columns[name]], columns[name], where=where) for name in types},
     )
+
+
+def with_class_names(
+    row: Mapping[str, Any],
+    features: Mapping[str, Any] | None,
+    columns: Iterable[str],
+    *,
+    where: str,
+) -> dict[str, Any]:
+    """The row with class names instead of `ClassLabel` numbers, also inside lists and objects.
+
+    Args:
+        features: features of the dataset; None if a stream does not know them.
+        columns: the columns to convert.
+
+    Raises:
+        DataError: a number without class, such as -1, which `datasets` uses for "no label".
+    """
+    converted = dict(row)
+    for column in columns:
+        if features is not None and column in features:
+            converted[column] = _named(row[column], features[column], f"`{column}`", where)
+    return converted
+
+
+def _named(value: Any, feature: Any, column: str, where: str) -> Any:
+    if value is None:
+        return None
+    if isinstance(feature, dict):
+        return {key: _named(value.get(key), one, column, where) for key, one in feature.items()}
+    items = getattr(feature, "feature", None)  # of a list
+    if items is not None and isinstance(value, list):
+        return [_named(one, items, column, where) for one in value]
+    if not hasattr(feature, "int2str") or isinstance(value, str):
+        return value
+    if not 0 <= value < len(feature.names):
+        raise DataError(
+            f"{column} is class {value}",
+            where=where,
+            expected=f"a class from 0 to {len(feature.names) - 1}",
+            do="remove rows without a class",
+        )
+    return feature.names[value]

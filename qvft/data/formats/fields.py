@@ -1,4 +1,4 @@
-"""Validates single fields of dataset records, with uniform error messages.
+"""Reads and validates single fields of dataset records, with uniform error messages.
 
 Messages name fields, types and ids, never what a text says: data may be about patients.
 """
@@ -23,9 +23,7 @@ _JSON_NAMES = {
     float: "a number",
     type(None): "null",
 }
-
-
-_DO = {  # hint for a value that is not a text
+_HINTS = {  # for a value that is not a text
     type(None): "fill it in or remove it",
     dict: "write its text alone",
     list: "write one text, not a list of them",
@@ -33,29 +31,51 @@ _DO = {  # hint for a value that is not a text
     int: "put it in quotes",
     float: "put it in quotes",
 }
-
-
-_TAKEN = frozenset(
+_DISTINCT_KEYS = frozenset(
     ("answer", "answer_type", "caption", "content_type", "id", "image", "image_id", "image_organ")
     + ("phrase_type", "qid", "q_lang", "question", "question_id", "question_type")
 )
 """Keys with the same meaning in every format; none is a misspelling of another."""
 
 
+class Record(dict[str, Any]):
+    """A JSON object of a data file; `where` is its position, for messages.
+
+    Each method reads a required field and raises DataError if it is missing or invalid.
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        super().__init__(values)
+        self.where = where
+
+    def text(self, key: str) -> str:
+        return text(field(self, key, where=self.where), key, where=self.where)
+
+    def answer(self, key: str) -> str:
+        return answer(field(self, key, where=self.where), key, where=self.where)
+
+    def identifier(self, key: str) -> str:
+        return identifier(field(self, key, where=self.where), key, where=self.where)
+
+    def records(self, key: str, *, example: str) -> Iterator[tuple[str, Record]]:
+        value = field(self, key, where=self.where)
+        return records(value, where=f"{self.where}, {key}", example=example)
+
+
 def kind(value: Any) -> str:
     """JSON type of a value, in words: `a list`, `null`."""
-    if _is_no_number(value):
+    if _is_nan(value):
         return f"{json.dumps(value)}, which is not a JSON value"
     return _JSON_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
-def _is_no_number(value: Any) -> bool:
+def _is_nan(value: Any) -> bool:
+    """Whether a value is NaN, as in an empty cell of a table of pandas, or infinite."""
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _do(value: Any) -> str | None:
-    """Hint for a value that is not a text."""
-    return "leave out a key without a value" if _is_no_number(value) else _DO.get(type(value))
+def _hint(value: Any) -> str | None:
+    return "remove a key without a value" if _is_nan(value) else _HINTS.get(type(value))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -65,13 +85,9 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def field(row: Mapping[str, Any], key: str, *, where: str) -> Any:
-    """Value of a required key.
-
-    Raises:
-        DataError: it is missing.
-    """
+    """Value of a required key. Raises DataError if it is missing."""
     if key not in row:
-        others = [name for name in row if name not in _TAKEN]
+        others = [name for name in row if name not in _DISTINCT_KEYS]
         close = difflib.get_close_matches(key, others, n=1, cutoff=0.7)
         do = f"rename `{close[0]}` to it" if close else "add it"
         raise DataError(f"`{key}` is missing", where=where, do=do)
@@ -79,25 +95,17 @@ def field(row: Mapping[str, Any], key: str, *, where: str) -> Any:
 
 
 def string(value: Any, key: str, *, where: str) -> str:
-    """A string, unchanged.
-
-    Raises:
-        DataError: another type, or half of a surrogate pair.
-    """
+    """A string, unchanged. Raises DataError for another type, or half of a surrogate pair."""
     if not isinstance(value, str):
         raise DataError(
-            f"`{key}` is {kind(value)}", where=where, expected="a string", do=_do(value)
+            f"`{key}` is {kind(value)}", where=where, expected="a string", do=_hint(value)
         )
     valid_unicode(value, key, where=where)
     return value
 
 
 def text(value: Any, key: str, *, where: str) -> str:
-    """A string without outer whitespace.
-
-    Raises:
-        DataError: another type, only whitespace, or half of a surrogate pair.
-    """
+    """A string without outer whitespace. Raises DataError if nothing is left, or as `string`."""
     stripped = string(value, key, where=where).strip()
     if not stripped:
         raise DataError(
@@ -107,46 +115,29 @@ def text(value: Any, key: str, *, where: str) -> str:
 
 
 def valid_unicode(value: Any, key: str, *, where: str) -> None:
-    """Checks that a JSON value can be written as UTF-8.
-
-    Raises:
-        DataError: it holds half of a surrogate pair, or is nested too deeply.
-    """
+    """Raises DataError if a JSON value holds half of a surrogate pair, or is nested too deeply."""
     try:
         written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         written.encode()
     except RecursionError as error:
-        raise DataError(
-            f"`{key}` is nested too deeply",
-            where=where,
-            expected="a few levels of brackets",
-            do="write less into it",
-        ) from error
+        raise DataError(f"`{key}` is nested too deeply", where=where) from error
     except UnicodeEncodeError as error:
         raise DataError(
             f"`{key}` is not valid Unicode (half of a surrogate pair)",
             where=where,
-            expected="whole characters",
+            expected="complete characters",
             do="export the text again as UTF-8",
         ) from error
 
 
 def answer(value: Any, key: str, *, where: str) -> str:
-    """An answer; numbers and booleans become their JSON text.
-
-    Raises:
-        DataError: another type, or empty.
-    """
-    is_written = isinstance(value, int | float) and not _is_no_number(value)
-    return text(json.dumps(value) if is_written else value, key, where=where)
+    """An answer; numbers and booleans become their JSON text. Raises DataError as `text`."""
+    is_number = isinstance(value, int | float) and not _is_nan(value)
+    return text(json.dumps(value) if is_number else value, key, where=where)
 
 
 def answers(value: Any, key: str, *, where: str) -> tuple[str, ...]:
-    """All answers of a list, with repetitions.
-
-    Raises:
-        DataError: not a list, an empty list, or an answer that is empty or of another type.
-    """
+    """All answers of a list, with repetitions. Raises DataError if it is no list, or empty."""
     if not isinstance(value, list | tuple):
         raise DataError(
             f"`{key}` is {kind(value)}",
@@ -165,30 +156,22 @@ def answers(value: Any, key: str, *, where: str) -> tuple[str, ...]:
 
 
 def identifier(value: Any, key: str, *, where: str) -> str:
-    """An id as text: a string or an integer.
-
-    Raises:
-        DataError: another type, or empty.
-    """
+    """An id as text: a string or an integer. Raises DataError for another type, or if empty."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        decimal = isinstance(value, float) and not _is_no_number(value)
+        decimal = isinstance(value, float) and not _is_nan(value)
         raise DataError(
             f"`{key}` is {'a decimal number' if decimal else kind(value)}",
             where=where,
             expected="a string or a whole number",
-            do=_do(value),
+            do=_hint(value),
         )
     return text(value, key, where=where)
 
 
 def known_keys(row: Mapping[str, Any], keys: Iterable[str], *, where: str) -> None:
-    """Checks that a record has no unknown keys.
-
-    Raises:
-        DataError: it has one; the message names the most similar known key.
-    """
+    """Raises DataError for an unknown key; the message names the most similar known key."""
     allowed = tuple(keys)
     for key in row:
         if key not in allowed:
@@ -202,7 +185,7 @@ def known_keys(row: Mapping[str, Any], keys: Iterable[str], *, where: str) -> No
 
 def records(
     content: Any, *, where: str, example: str | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, Record]]:
     """Pairs (position for messages, object) of a JSON list of objects; messages show the example.
 
     Raises:
@@ -216,20 +199,13 @@ def records(
         if not isinstance(row, dict):
             do = f"write {example}" if example else "write {...} with the keys of the format"
             raise DataError(kind(row), where=place, expected="an object", do=do)
-        yield place, row
+        yield place, Record(row, place)
 
 
-def section(content: Any, key: str, *, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """As `records`, of the list under `key` of a JSON file's object.
-
-    Raises:
-        DataError: the file holds no object, or no list of objects under `key`.
-    """
+def section(content: Any, key: str, *, path: Path) -> Iterator[tuple[str, Record]]:
+    """As `records`, of the list under `key` of a JSON file's object."""
     if not isinstance(content, dict):
-        raise DataError(
-            kind(content),
-            where=str(path),
-            expected=f"an object with `{key}`",
-            do=f'write {{"{key}": [{{...}}, ...]}}',
-        )
+        do = f'write {{"{key}": [{{...}}, ...]}}'
+        expected = f"an object with `{key}`"
+        raise DataError(kind(content), where=str(path), expected=expected, do=do)
     return records(field(content, key, where=str(path)), where=f"{path}, {key}")

@@ -18,9 +18,10 @@ class Format:
         description: short description.
         read: `read(path, **options)` yields the samples of a split in the source's order, without
             decoding images; raises DataError.
-        options: of `split`, `images`, `questions`, `annotations`, `columns` and
-            `allow_paths_outside_root`: the keyword arguments that `read` takes. Those that a recipe
-            does not set are not passed.
+        options: keyword arguments of `read`; those that a recipe does not set are not passed. Of
+            `split`; `images`, the image folder, if separate; `questions` and `annotations`, files
+            of VQA v2; `columns`, column names of `hf`; `allow_paths_outside_root`: images may lie
+            outside the image folder (that of `path`, or `images`).
         stream: `stream(path, **options)` opens the data for streaming; None: not supported.
     """
 

@@ -8,7 +8,8 @@ package is given by the dotted name of its `Format` (`my_package.my_format`), or
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -27,7 +28,7 @@ from qvft.data.formats import (
 )
 from qvft.data.formats.fields import nearest
 from qvft.data.formats.format import Format
-from qvft.data.formats.sample_builder import Unique
+from qvft.data.formats.sample_builder import Unique, image_folder
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream
 from qvft.dotted_names import import_dotted, is_dotted
@@ -51,11 +52,7 @@ FORMATS: dict[str, Format] = {
 
 
 def register_format(format: Format) -> Format:
-    """Adds a format, so that recipes can name it; returns it.
-
-    Raises:
-        ValueError: another format has the name.
-    """
+    """Adds a format, so that recipes can name it; raises ValueError if another has the name."""
     if FORMATS.get(format.name, format) is not format:
         raise ValueError(f"a format is called {format.name!r} already")
     FORMATS[format.name] = format
@@ -101,51 +98,33 @@ def read_samples(
     Args:
         format: a key of `FORMATS`, or the dotted name of a `Format`.
         path: file or folder, or other input of the format; relative to the working directory.
-        split: the split, if the format has several.
-        images: the image folder, if separate.
-        questions: VQA v2's question file, if separate.
-        annotations: VQA v2's annotation file, if separate.
-        columns: column names, for `hf`.
-        allow_paths_outside_root: images may lie outside the image folder (that of `path`, or
-            `images`).
+        split, images, questions, annotations, columns, allow_paths_outside_root: see `Format`.
         limit: only the first `limit` images.
 
     Raises:
         DataError: unknown format, unsupported option, nothing to read, or invalid data.
     """
     reader = find_format(format)
-    folders = {"images": images, "questions": questions, "annotations": annotations}
-    given: dict[str, Any] = {
-        key: given_path(value) for key, value in folders.items() if value is not None
-    }
-    given |= {"split": split} if split is not None else {}
-    given |= {"columns": columns} if columns else {}
-    given |= {"allow_paths_outside_root": True} if allow_paths_outside_root else {}
-    _require_options(reader, given)
-    if images is not None and not given["images"].is_dir():
-        is_file = given["images"].exists()
-        raise DataError(
-            "a file" if is_file else "no such folder",
-            where=images,
-            expected="the folder of the images",
-            do="check `images`",
-        )
+    options = _given_options(
+        reader,
+        split=split,
+        images=images and given_path(images),
+        questions=questions and given_path(questions),
+        annotations=annotations and given_path(annotations),
+        columns=columns,
+        allow_paths_outside_root=allow_paths_outside_root,
+    )
+    if images is not None:
+        image_folder(options["images"])
     if limit is not None and limit < 1:
         raise DataError(f"`limit` is {limit}", expected="at least 1")
-    found = reader.read(given_path(path), **given)
-    try:
+    with _readable(path):
+        found = reader.read(given_path(path), **options)
         samples = list(islice(found, None if limit is None else min(limit, sys.maxsize)))
-    except QvftError:  # some are OSErrors too
-        raise
-    except OSError as error:
-        raise _unreadable(error, path) from error
     if not samples:
-        raise DataError(
-            "no samples" + (f" of split `{split}`" if split else ""),
-            where=path,
-            expected="at least one image",
-            do="check the path and the split",
-        )
+        given = "no samples" + (f" of split `{split}`" if split else "")
+        do = "check the path and the split"
+        raise DataError(given, where=path, expected="at least one image", do=do)
     require_unique(samples, where=path)
     return samples
 
@@ -170,18 +149,14 @@ def open_stream(
             expected="one of " + ", ".join(name for name, one in FORMATS.items() if one.stream),
             do="remove `stream`, or pack the data as tar shards",
         )
-    options = {"split": split, "columns": columns}
-    given = {key: value for key, value in options.items() if value is not None}
-    _require_options(reader, given)
-    try:
-        return reader.stream(given_path(path), **given)
-    except QvftError:  # some are OSErrors too
-        raise
-    except OSError as error:
-        raise _unreadable(error, path) from error
+    options = _given_options(reader, split=split, columns=columns)
+    with _readable(path):
+        return reader.stream(given_path(path), **options)
 
 
-def _require_options(format: Format, given: Iterable[str]) -> None:
+def _given_options(format: Format, **options: Any) -> dict[str, Any]:
+    """The options that are set; raises DataError for one that the format does not take."""
+    given = {option: value for option, value in options.items() if value}
     for option in given:
         if option not in format.options:
             raise DataError(
@@ -189,10 +164,18 @@ def _require_options(format: Format, given: Iterable[str]) -> None:
                 expected="only " + (", ".join(format.options) or "path"),
                 do=f"remove `{option}`",
             )
+    return given
 
 
-def _unreadable(error: OSError, path: str) -> DataError:
-    return DataError(f"cannot be read ({error.strerror or error})", where=path, do="check the path")
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except QvftError:  # some are OSErrors too
+        raise
+    except OSError as error:
+        given = f"cannot be read ({error.strerror or error})"
+        raise DataError(given, where=path, do="check the path") from error
 
 
 def require_unique(samples: list[Sample], *, where: str) -> None:

@@ -14,16 +14,18 @@ from PIL import Image
 
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields
-from qvft.data.formats.class_labels import with_class_names
 from qvft.data.formats.format import Format
-from qvft.data.formats.image_folder import count_images_without_row
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, no_split
+from qvft.data.images.listing import images_among
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError, ImageError
+from qvft.log import get_logger
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_log = get_logger(__name__)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 _METADATA = ("metadata.jsonl", "metadata.csv")
@@ -32,7 +34,7 @@ _ALIASES = {"val": "validation", "validation": "val"}
 
 @dataclass(frozen=True, eq=False)
 class RowImage:
-    """An image embedded in a dataset; its bytes stay in the arrow file until it is opened."""
+    """An image embedded in a dataset; its bytes stay in the arrow file until they are read."""
 
     images: Dataset
     column: str
@@ -40,10 +42,9 @@ class RowImage:
     name: str
 
     def encoded(self) -> bytes:
-        """The encoded image file."""
         content = self.images[self.row][self.column]["bytes"]
         if not content:
-            raise ImageError("no bytes", where=self.name, do="leave the row out")
+            raise ImageError("no bytes", where=self.name, do="remove the row")
         return bytes(content)
 
     def open(self) -> Image.Image:
@@ -69,32 +70,53 @@ def read(
             `answer_type`, `question_type` to column names; see `columns.resolve`. An `id` is the
             question's where a row has one, otherwise the sample's; without, rows are numbered.
         allow_paths_outside_root: paths in a table may be outside its folder (for a Hub id: outside
-            the cache).
+            the cache of datasets).
 
     Raises:
         DataError: nothing to read at `path`, no such split or column, or a broken row.
     """
     dataset = load(str(path), split=split)
-    inside = PathGuard(*_homes(path), allow_paths_outside_root=allow_paths_outside_root)
-    yield from samples_of(dataset, columns or {}, where=str(path), inside=inside)
+    guard = PathGuard(*_image_folders(path), allow_paths_outside_root=allow_paths_outside_root)
+    yield from samples_of(dataset, columns or {}, where=str(path), guard=guard)
 
 
 def samples_of(
-    dataset: Dataset, columns: Mapping[str, str], *, where: str, inside: PathGuard
+    dataset: Dataset, columns: Mapping[str, str], *, where: str, guard: PathGuard
 ) -> Iterator[Sample]:
     """As `read`, of a dataset in memory."""
     found = table.resolve(columns, dataset.column_names, where=where)
-    dataset = undecoded(dataset, found["image"], where=where)
-    rows = dataset.select_columns(sorted(set(found.values())))
-    yield from _samples(rows, found, path=where, inside=inside)
+    column = found["image"]
+    dataset = undecoded(dataset, column, where=where)
+    dataset = dataset.select_columns(sorted(set(found.values())))
+    images = dataset.select_columns([column])
+    builders: dict[str, SampleBuilder] = {}
+    ids = Unique(found.get("id", "id"))
+    features, texts = dataset.features, set(found.values()) - {column}
+    for number, written in enumerate(dataset):
+        place = f"{where}, row {number}"
+        row, cell = table.with_class_names(written, features, texts, where=place), written[column]
+        if not cell or not (cell["bytes"] or cell["path"]):
+            raise DataError(f"`{column}` is empty", where=place, expected="an image")
+        name = str(number)
+        if "id" in found:
+            name = fields.identifier(row[found["id"]], found["id"], where=place)
+            ids.add(name, where=place)
+        question = table.question(row, found, id=name, where=place)
+        if cell["bytes"]:
+            key = hashlib.sha256(cell["bytes"]).hexdigest()
+            image: RowImage | ImageFile = RowImage(images, column, number, place)
+        else:
+            image = guard.image(cell["path"], column, where=place)
+            key = image.name
+        builder = builders.setdefault(key, SampleBuilder(str(number) if question else name, image))
+        builder.captions.extend(table.captions(row, found, where=place))
+        if question:
+            builder.questions.append(question)
+    yield from (builder.sample() for builder in builders.values())
 
 
 def is_dataset(rows: Any) -> bool:
-    """Whether `rows` is a `datasets.Dataset`.
-
-    Raises:
-        DataError: it is a `DatasetDict` or an `IterableDataset`.
-    """
+    """Whether `rows` is a `datasets.Dataset`; raises DataError for its other dataset types."""
     import datasets
 
     if isinstance(rows, datasets.DatasetDict | datasets.IterableDatasetDict):
@@ -122,11 +144,7 @@ def plain_rows(dataset: Dataset, column: str, *, where: str) -> Iterator[dict[st
 
 
 def undecoded(dataset: Any, column: str, *, where: str) -> Any:
-    """The dataset, listed or streamed, with images as bytes or paths.
-
-    Raises:
-        DataError: the column has no images.
-    """
+    """The dataset with images as bytes or paths; raises DataError if the column has no images."""
     import datasets
 
     try:
@@ -140,7 +158,7 @@ def undecoded(dataset: Any, column: str, *, where: str) -> Any:
         ) from error
 
 
-def _homes(path: Path) -> list[Path]:
+def _image_folders(path: Path) -> list[Path]:
     """Folders in which image files may be; of a Hub id its caches."""
     if path.exists():
         return [path if path.is_dir() else path.parent]
@@ -150,46 +168,10 @@ def _homes(path: Path) -> list[Path]:
     return [Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)]
 
 
-def _samples(
-    dataset: Dataset, found: Mapping[str, str], *, path: str, inside: PathGuard
-) -> Iterator[Sample]:
-    column = found["image"]
-    images = dataset.select_columns([column])
-    gathered: dict[str, SampleBuilder] = {}
-    ids = Unique(found.get("id", "id"))
-    features, texts = dataset.features, set(found.values()) - {column}
-    for number, written in enumerate(dataset):
-        where = f"{path}, row {number}"
-        row, cell = with_class_names(written, features, texts, where=where), written[column]
-        if not cell or not (cell["bytes"] or cell["path"]):
-            raise DataError(f"`{column}` is empty", where=where, expected="an image")
-        name = str(number)
-        if "id" in found:
-            name = fields.identifier(row[found["id"]], found["id"], where=where)
-            ids.add(name, where=where)
-        asked = table.question(row, found, id=name, where=where)
-        if cell["bytes"]:
-            key = hashlib.sha256(cell["bytes"]).hexdigest()
-            image: RowImage | ImageFile = RowImage(images, column, number, where)
-        else:
-            image = inside.image(cell["path"], column, where=where)
-            key = image.name
-        one = gathered.setdefault(key, SampleBuilder(str(number) if asked else name, image))
-        one.captions.extend(table.captions(row, found, where=where))
-        if asked:
-            one.questions.append(asked)
-    yield from (one.sample() for one in gathered.values())
-
-
 def load(path: str, *, split: str | None, streaming: bool = False) -> Any:
-    """One split of `path`, from disk if present, otherwise from the Hub.
+    """One split of `path`, from disk if present, otherwise from the Hub; raises as `read`.
 
-    Args:
-        path, split: as `read`.
-        streaming: returns an `IterableDataset`; on disk for parquet only.
-
-    Raises:
-        DataError: as `read`.
+    `streaming` returns an `IterableDataset`; on disk for parquet only.
     """
     place = Path(path)
     if not place.exists() and _HUB_ID.fullmatch(path) is None:
@@ -221,17 +203,12 @@ def load(path: str, *, split: str | None, streaming: bool = False) -> Any:
         if split is None or loaded.split is None:
             return loaded
         loaded = {str(loaded.split): loaded}
-    return _split_of(loaded, split, where=path)
-
-
-def _split_of(loaded: Mapping[str, Any], split: str | None, *, where: str) -> Any:
-    """The requested split, or the only one."""
     for name in (split, _ALIASES.get(split or "")):
         if name is not None and name in loaded:
             return loaded[name]
     if split is None and len(loaded) == 1:
         return next(iter(loaded.values()))
-    raise no_split(split, where=where, splits=loaded)
+    raise no_split(split, where=path, splits=loaded)
 
 
 def _load_file(path: Path, *, streaming: bool) -> Any:
@@ -243,7 +220,7 @@ def _load_file(path: Path, *, streaming: bool) -> Any:
             "a file",
             where=str(path),
             expected="a .parquet file or a folder",
-            do="put a table beside its images as metadata.csv, with a column `file_name`",
+            do="save a table in the image folder as metadata.csv, with a column `file_name`",
         )
     return datasets.load_dataset(
         "parquet", data_files=str(path), split="train", streaming=streaming
@@ -260,8 +237,7 @@ def _load_folder(path: Path, *, streaming: bool) -> Any:
     if any(file for name in _METADATA for file in path.rglob(name)):
         loaded = datasets.load_dataset("imagefolder", data_dir=str(path), drop_labels=True)
         splits = [split for split in loaded.values() if "image" in split.column_names]
-        paths = (name for split in splits for name in _paths(split, where=str(path)))
-        count_images_without_row(path, paths)
+        _warn_of_images_without_row(path, splits)
         return loaded
     if any(path.rglob("*.parquet")):
         return datasets.load_dataset("parquet", data_dir=str(path))
@@ -273,11 +249,21 @@ def _load_folder(path: Path, *, streaming: bool) -> Any:
     )
 
 
-def _paths(split: Any, *, where: str) -> Iterator[str]:
-    """Image files named by the rows of a split."""
-    for row in undecoded(split, "image", where=where).select_columns(["image"]):
-        if row["image"] and row["image"]["path"]:
-            yield row["image"]["path"]
+def _warn_of_images_without_row(folder: Path, splits: list[Any]) -> None:
+    tables = [undecoded(one, "image", where=str(folder)) for one in splits]
+    rows = (row for one in tables for row in one.select_columns(["image"]))
+    cells = (row["image"] for row in rows if row["image"])
+    named = {Path(cell["path"]).resolve() for cell in cells if cell["path"]}
+    images, _ = images_among(sorted(folder.rglob("*")))
+    unnamed = [image for image in images if image.resolve() not in named]
+    if unnamed:
+        _log.warning(
+            "%s: %d of %d images have no row in the metadata and are skipped, first %s",
+            folder,
+            len(unnamed),
+            len(images),
+            unnamed[0].relative_to(folder),
+        )
 
 
 def _load_hub(path: str, *, split: str | None, streaming: bool) -> Any:

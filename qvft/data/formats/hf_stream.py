@@ -7,18 +7,14 @@ would need all of them.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields, hf
-from qvft.data.formats.class_labels import with_class_names
-from qvft.data.sample import Sample
+from qvft.data.sample import EncodedImage, Sample
 from qvft.data.stream import Part
 from qvft.errors import DataError
 from qvft.json_files import sha256_json
@@ -26,45 +22,30 @@ from qvft.json_files import sha256_json
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
-_NAME = 32
+_ID_DIGITS = 32
 """Hexadecimal digits of an image's hash used as sample id."""
-_MIXED = 100
+_BUFFER = 100
 """Shuffle buffer of `datasets`, in rows; the recipe's own buffer comes after it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageBytes:
-    """An image file in memory."""
-
-    content: bytes
-    name: str
-
-    def encoded(self) -> bytes:
-        """The image file."""
-        return self.content
-
-    def open(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.content))
 
 
 @dataclass(frozen=True, eq=False)
 class DatasetStream:
-    """A streamed split, which can be iterated over repeatedly.
+    """A streamed split; a `data.stream.Stream`.
 
     Attributes:
         dataset: with images as bytes.
-        found: column of each key.
+        columns: column of each key.
         where: its source, for messages.
         files: names and sizes of its local files.
     """
 
     dataset: IterableDataset
-    found: Mapping[str, str]
+    columns: Mapping[str, str]
     where: str
     files: tuple[tuple[str, int], ...]
 
     def samples(self, part: Part) -> Iterator[Sample | DataError]:
-        """As `Stream.samples`; the sample id is a hash of its image."""
+        """The sample id is a hash of its image."""
         from datasets.distributed import split_dataset_by_node
 
         dataset = self.dataset
@@ -72,9 +53,9 @@ class DatasetStream:
             seed = part.seed * 1_000_003 + part.number
             # With ten shards it would sleep for five seconds at the end of each pass, for its
             # threads.
-            dataset = dataset.shuffle(seed=seed, buffer_size=_MIXED, max_buffer_input_shards=1)
-        mine = split_dataset_by_node(dataset, rank=part.rank, world_size=part.world)
-        for number, row in enumerate(mine):
+            dataset = dataset.shuffle(seed=seed, buffer_size=_BUFFER, max_buffer_input_shards=1)
+        own_rows = split_dataset_by_node(dataset, rank=part.rank, world_size=part.world)
+        for number, row in enumerate(own_rows):
             try:
                 yield self._sample(row, number)
             except DataError as error:
@@ -83,31 +64,31 @@ class DatasetStream:
     @property
     def sha256(self) -> str:
         """Hex SHA-256 over path, columns and the names and sizes of local files."""
-        return sha256_json([self.where, dict(self.found), self.files])
+        return sha256_json([self.where, dict(self.columns), self.files])
 
     def _sample(self, row: Mapping[str, Any], number: int) -> Sample:
-        found, where = self.found, f"{self.where}, row {number} of a pass"
-        cell = row[found["image"]]
-        texts = set(found.values()) - {found["image"]}
-        row = with_class_names(row, self.dataset.features, texts, where=where)
-        if not cell or not cell["bytes"]:
+        columns, where = self.columns, f"{self.where}, row {number} of a pass"
+        image = row[columns["image"]]
+        texts = set(columns.values()) - {columns["image"]}
+        row = table.with_class_names(row, self.dataset.features, texts, where=where)
+        if not image or not image["bytes"]:
             raise DataError(
-                f"`{found['image']}` holds no bytes",
+                f"`{columns['image']}` holds no bytes",
                 where=where,
                 expected="images inside the rows",
                 do="list them with stream: false, or pack them as tar shards",
             )
-        name = hashlib.sha256(cell["bytes"]).hexdigest()[:_NAME]
-        asked_id = f"{name}#1"
-        if "id" in found:
-            asked_id = fields.identifier(row[found["id"]], found["id"], where=where)
-            where = f"{where} ({found['id']} {asked_id})"
-        asked = table.question(row, found, id=asked_id, where=where)
+        name = hashlib.sha256(image["bytes"]).hexdigest()[:_ID_DIGITS]
+        question_id = f"{name}#1"
+        if "id" in columns:
+            question_id = fields.identifier(row[columns["id"]], columns["id"], where=where)
+            where = f"{where} ({columns['id']} {question_id})"
+        question = table.question(row, columns, id=question_id, where=where)
         return Sample(
             name,
-            ImageBytes(bytes(cell["bytes"]), where),
-            tuple(table.captions(row, found, where=where)),
-            (asked,) if asked else (),
+            EncodedImage(bytes(image["bytes"]), where),
+            tuple(table.captions(row, columns, where=where)),
+            (question,) if question else (),
         )
 
 
@@ -126,7 +107,7 @@ def stream(
             "no .parquet file",
             where=where,
             expected="parquet, or a Hub id, where a dataset is streamed",
-            do="leave stream out, or pack the data as tar shards (format: tar)",
+            do="remove `stream`, or pack the data as tar shards (format: tar)",
         )
     sizes = tuple((file.name, file.stat().st_size) for file in files if file.exists())
     dataset = hf.load(where, split=split, streaming=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import fields
+from qvft.data.formats.fields import Record
 from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import Unique, no_split
@@ -24,20 +25,6 @@ _LIST_HINTS = {
     "captions": 'write ["..."], or use `caption` for a single one',
     "questions": 'write [{"question": "...", "answers": ["..."]}]',
 }
-
-
-@dataclass
-class _Image:
-    """Lines of one image so far; questions without id get one when all lines are read."""
-
-    image: ImageSource
-    written: str
-    where: str
-    id: str | None = None
-    caption_id: str | None = None
-    captions: list[str] = field(default_factory=list)
-    questions: list[tuple[str, Question]] = field(default_factory=list)
-    meta: dict[str, Any] = field(default_factory=dict)
 
 
 def read(
@@ -58,185 +45,191 @@ def read(
         path: the file, or a folder that holds `{split}.jsonl`.
         split: which file of a folder; of a single file it is only a label.
         images: folder that image paths are relative to; None: the file's own.
-        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
         DataError: invalid line, with file and line number.
     """
-    file = _file(path, split=split)
-    home = images or file.parent
-    inside = PathGuard(home, allow_paths_outside_root=allow_paths_outside_root)
-    yield from merged(_lines(file, inside))
+    file = path
+    if path.is_dir():
+        splits = [one.stem for one in path.glob("*.jsonl")]
+        if split not in splits:
+            raise no_split(split, where=str(path), splits=splits)
+        file = path / f"{split}.jsonl"
+    guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
+    yield from merged(_lines(file, guard))
 
 
-def _lines(file: Path, inside: PathGuard) -> Iterator[tuple[str, dict[str, Any], ImageSource, str]]:
-    for number, row in read_jsonl(file):
-        where = f"{file}:{number}"
-        fields.known_keys(row, ROW_KEYS, where=where)
-        written = fields.text(fields.field(row, "image", where=where), "image", where=where)
-        yield where, row, inside.image(written, "image", where=where), written
+def _lines(file: Path, guard: PathGuard) -> Iterator[tuple[Record, ImageSource, str]]:
+    for number, values in read_jsonl(file):
+        row = Record(values, f"{file}:{number}")
+        fields.known_keys(row, ROW_KEYS, where=row.where)
+        written = row.text("image")
+        yield row, guard.image(written, "image", where=row.where), written
 
 
-def merged(
-    rows: Iterable[tuple[str, Mapping[str, Any], ImageSource, str]],
-) -> Iterator[Sample]:
+def merged(rows: Iterable[tuple[Record, ImageSource, str]]) -> Iterator[Sample]:
     """Samples of rows with the JSONL fields; rows with the same image name are merged.
 
     Args:
-        rows: position, fields, image, and default id of each row.
+        rows: fields, image, and default id of each row.
 
     Raises:
         DataError: as `read`.
     """
-    found: dict[str, _Image] = {}
-    for where, row, image, written in rows:
-        _add(found.setdefault(image.name, _Image(image, written, where)), row, where=where)
+    found: dict[str, _ImageTexts] = {}
+    for row, image, default_id in rows:
+        found.setdefault(image.name, _ImageTexts(image, default_id, row.where)).add(row)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
     for one in found.values():
-        name = one.id or one.caption_id or one.written
-        sample_ids.add(name, where=one.where)
-        for where, asked in _named(one, name):
-            question_ids.add(asked.id, where=where)
-        yield _sample(one, name)
+        sample = one.sample(one.given_id or one.default_id)
+        sample_ids.add(sample.id, where=one.where)
+        for (where, _), question in zip(one.questions, sample.questions, strict=True):
+            question_ids.add(question.id, where=where)
+        yield sample
 
 
-def record(row: Mapping[str, Any], image: ImageSource, *, name: str, where: str) -> Sample:
+def record(values: Mapping[str, Any], image: ImageSource, *, name: str, where: str) -> Sample:
     """The sample of an object with the JSONL fields, for a given image.
 
     Args:
-        row: the fields of a line; `image` is ignored.
-        image: its image source.
+        values: the fields of a line; `image` is ignored.
         name: sample id; an `id` of the image is kept in its meta.
         where: position, for messages.
 
     Raises:
         DataError: as `read`.
     """
-    fields.known_keys(row, ROW_KEYS, where=where)
-    one = _Image(image, name, where)
-    _add(one, row, where=where)
-    own = one.id or one.caption_id
-    if own is not None:
-        one.meta.setdefault("id", own)
-    return _sample(one, name)
+    fields.known_keys(values, ROW_KEYS, where=where)
+    one = _ImageTexts(image, name, where)
+    one.add(Record(values, where))
+    if one.given_id is not None:
+        one.meta.setdefault("id", one.given_id)
+    return one.sample(name)
 
 
-def _sample(image: _Image, name: str) -> Sample:
-    questions = tuple(asked for _, asked in _named(image, name))
-    return Sample(name, image.image, tuple(image.captions), questions, image.meta)
+@dataclass
+class _ImageTexts:
+    """Texts of one image, collected from its lines."""
 
+    image: ImageSource
+    default_id: str
+    where: str
+    id: str | None = None
+    caption_id: str | None = None
+    captions: list[str] = field(default_factory=list)
+    questions: list[tuple[str, Question]] = field(default_factory=list)  # with their positions
+    meta: dict[str, Any] = field(default_factory=dict)
 
-def _named(image: _Image, name: str) -> Iterator[tuple[str, Question]]:
-    """Its questions with their positions; those without id are numbered."""
-    for n, (where, asked) in enumerate(image.questions, start=1):
-        yield where, replace(asked, id=asked.id or f"{name}#{n}")
+    @property
+    def given_id(self) -> str | None:
+        return self.id or self.caption_id
 
+    def sample(self, id: str) -> Sample:
+        """The sample; questions without id get one."""
+        questions = tuple(
+            replace(question, id=question.id or f"{id}#{n}")
+            for n, (_, question) in enumerate(self.questions, start=1)
+        )
+        return Sample(id, self.image, tuple(self.captions), questions, self.meta)
 
-def _file(path: Path, *, split: str | None) -> Path:
-    if not path.is_dir():
-        return path
-    splits = [file.stem for file in path.glob("*.jsonl")]
-    if split not in splits:
-        raise no_split(split, where=str(path), splits=splits)
-    return path / f"{split}.jsonl"
-
-
-def _add(image: _Image, row: Mapping[str, Any], *, where: str) -> None:
-    if "id" in row and "question" not in row:
-        _name(image, fields.identifier(row["id"], "id", where=where), row, where=where)
-    if "caption" in row:
-        image.captions.append(fields.text(row["caption"], "caption", where=where))
-    for n, caption in enumerate(_list(row, "captions", where=where)):
-        image.captions.append(fields.text(caption, f"captions[{n}]", where=where))
-    for n, asked in enumerate(_list(row, "questions", where=where)):
-        place = f"{where}, questions[{n}]"
-        if not isinstance(asked, dict):
+    def add(self, row: Record) -> None:
+        where = row.where
+        if "id" in row and "question" not in row:
+            self._add_id(row)
+        if "caption" in row:
+            self.captions.append(row.text("caption"))
+        for n, caption in enumerate(_list(row, "captions")):
+            self.captions.append(fields.text(caption, f"captions[{n}]", where=where))
+        for n, values in enumerate(_list(row, "questions")):
+            place = f"{where}, questions[{n}]"
+            if not isinstance(values, dict):
+                raise DataError(
+                    fields.kind(values),
+                    where=place,
+                    expected="an object",
+                    do='write {"question": "...", "answers": ["..."]}',
+                )
+            fields.known_keys(values, QUESTION_KEYS, where=place)
+            self.questions.append((where, _question(Record(values, place))))
+        if "question" in row:
+            self.questions.append((where, _question(row)))
+        elif "answer" in row or "answers" in row:
             raise DataError(
-                fields.kind(asked),
-                where=place,
-                expected="an object",
-                do='write {"question": "...", "answers": ["..."]}',
+                "an answer without `question`",
+                where=where,
+                expected="both on one line",
+                do="add `question`, or name it `caption` if it describes the image",
             )
-        fields.known_keys(asked, QUESTION_KEYS, where=place)
-        image.questions.append((where, _question(asked, where=place)))
-    if "question" in row:
-        image.questions.append((where, _question(row, where=where)))
-    elif "answer" in row or "answers" in row:
-        raise DataError(
-            "an answer without `question`",
-            where=where,
-            expected="both on one line",
-            do="add `question`, or name it `caption` if it describes the image",
-        )
-    else:
-        _merge(image.meta, row.get("meta", {}), where=where)
+        else:
+            _add_meta(self.meta, row)
+
+    def _add_id(self, row: Record) -> None:
+        id = row.identifier("id")
+        if "caption" in row:
+            self.caption_id = self.caption_id or id
+            return
+        if self.id not in (None, id):
+            raise DataError(
+                f"`id` {id} for an image that {self.where} calls {self.id}",
+                where=row.where,
+                expected="one id an image",
+                do="give both lines the same id, or an id to the question alone",
+            )
+        self.id, self.where = id, row.where
 
 
-def _name(image: _Image, name: str, row: Mapping[str, Any], *, where: str) -> None:
-    if "caption" in row:
-        image.caption_id = image.caption_id or name
-        return
-    if image.id not in (None, name):
-        raise DataError(
-            f"`id` {name} for an image that {image.where} calls {image.id}",
-            where=where,
-            expected="one id an image",
-            do="give both lines the same id, or an id to the question alone",
-        )
-    image.id, image.where = name, where
-
-
-def _list(row: Mapping[str, Any], key: str, *, where: str) -> list[Any]:
+def _list(row: Record, key: str) -> list[Any]:
     value = row.get(key, [])
     if not isinstance(value, list):
         raise DataError(
             f"`{key}` is {fields.kind(value)}",
-            where=where,
+            where=row.where,
             expected="a list",
-            do=_LIST_HINTS[key] if value is not None else f"leave `{key}` out if there are none",
+            do=_LIST_HINTS[key] if value is not None else f"remove `{key}` if there are none",
         )
     return value
 
 
-def _question(row: Mapping[str, Any], *, where: str) -> Question:
+def _question(row: Record) -> Question:
     if ("answer" in row) == ("answers" in row):
         raise DataError(
             "both `answer` and `answers`" if "answer" in row else "a question without answers",
-            where=where,
+            where=row.where,
             expected="either `answer` or `answers`",
             do="remove one" if "answer" in row else "add the answer, or remove the question",
         )
     if "answers" in row:
-        given = fields.answers(row["answers"], "answers", where=where)
+        answers = fields.answers(row["answers"], "answers", where=row.where)
     else:
-        given = (fields.answer(row["answer"], "answer", where=where),)
+        answers = (row.answer("answer"),)
     meta: dict[str, Any] = {}
-    _merge(meta, row.get("meta", {}), where=where)
+    _add_meta(meta, row)
     return Question(
-        fields.identifier(row["id"], "id", where=where) if "id" in row else "",
-        fields.text(fields.field(row, "question", where=where), "question", where=where),
-        given,
-        {key: fields.answer(value, f"meta.{key}", where=where) for key, value in meta.items()},
+        row.identifier("id") if "id" in row else "",
+        row.text("question"),
+        answers,
+        {key: fields.answer(one, f"meta.{key}", where=row.where) for key, one in meta.items()},
     )
 
 
-def _merge(meta: dict[str, Any], added: Any, *, where: str) -> None:
+def _add_meta(meta: dict[str, Any], row: Record) -> None:
+    added = row.get("meta", {})
     if not isinstance(added, dict):
         raise DataError(
             f"`meta` is {fields.kind(added)}",
-            where=where,
+            where=row.where,
             expected="an object",
-            do='write {"name": "value"}, or leave `meta` out',
+            do='write {"name": "value"}, or remove `meta`',
         )
     for key, value in added.items():
         if key in meta and meta[key] != value:
             raise DataError(
                 f"`meta.{key}` differs from what an earlier line says of the image",
-                where=where,
+                where=row.where,
                 expected="one value an image",
                 do="correct one of the lines",
             )
-        fields.valid_unicode({key: value}, f"meta.{key}", where=where)
+        fields.valid_unicode({key: value}, f"meta.{key}", where=row.where)
         meta[key] = value
 
 

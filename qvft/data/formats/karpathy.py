@@ -8,7 +8,7 @@ from pathlib import Path
 from qvft.data.formats import fields
 from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import Unique, existing, folder, no_split
+from qvft.data.formats.sample_builder import Unique, existing, image_folder, no_split
 from qvft.data.sample import Sample
 from qvft.json_files import read_json
 
@@ -29,38 +29,32 @@ def read(
         split: `train`, `restval`, `val` or `test`; `train+restval` takes both.
         images: the image folder, which `filepath` (COCO's `val2014`) and `filename` are relative
             to; None: the file's own.
-        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
-        DataError: a record is broken, an id is used twice, or there is no such split.
+        DataError: an invalid record, a repeated id, or no such split.
     """
-    pictures = folder(images or existing(path).parent, what="the images")
-    inside = PathGuard(pictures, allow_paths_outside_root=allow_paths_outside_root)
-    wanted = {part.strip() for part in split.split("+")} if split else set()
-    seen: set[str] = set()
+    guard = PathGuard(
+        image_folder(images or existing(path).parent),
+        allow_paths_outside_root=allow_paths_outside_root,
+    )
+    requested = {part.strip() for part in split.split("+")} if split else set()
+    present: set[str] = set()
     ids = Unique("id")
     for where, row in fields.section(read_json(path), "images", path=path):
-        named = fields.text(fields.field(row, "split", where=where), "split", where=where)
-        seen.add(named)
-        if named not in wanted:
+        present.add(row.text("split"))
+        if row.text("split") not in requested:
             continue
-        key = "cocoid" if "cocoid" in row else "imgid"
-        name = fields.identifier(fields.field(row, key, where=where), key, where=where)
+        name = row.identifier("cocoid" if "cocoid" in row else "imgid")
         ids.add(name, where=where)
-        file = fields.text(fields.field(row, "filename", where=where), "filename", where=where)
-        below = fields.text(row["filepath"], "filepath", where=where) if "filepath" in row else ""
-        captions = []
-        sentences = fields.field(row, "sentences", where=where)
-        for place, sentence in fields.records(
-            sentences, where=f"{where}, sentences", example='{"raw": "A dog."}'
-        ):
-            raw = fields.field(sentence, "raw", where=place)
-            captions.append(fields.text(raw, "raw", where=place))
-        image = inside.image(f"{below}/{file}" if below else file, "filename", where=where)
-        yield Sample(name, image, tuple(captions))
-    if not wanted or wanted - seen:
-        missing = "+".join(sorted(wanted - seen)) or None
-        raise no_split(missing, where=str(path), splits=seen)
+        file = row.text("filename")
+        if "filepath" in row:
+            file = f"{row.text('filepath')}/{file}"
+        sentences = row.records("sentences", example='{"raw": "A dog."}')
+        captions = tuple(sentence.text("raw") for _, sentence in sentences)
+        yield Sample(name, guard.image(file, "filename", where=where), captions)
+    if not requested or requested - present:
+        missing = "+".join(sorted(requested - present)) or None
+        raise no_split(missing, where=str(path), splits=present)
 
 
 FORMAT = Format(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qvft.data.formats import fields, hf, jsonl, require_unique
+from qvft.data.formats.fields import Record
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.images.sources import image_source
 from qvft.data.sample import ImageFile, ImageSource, Sample
@@ -27,11 +28,10 @@ def samples_in_memory(
     """Samples from rows in memory; images are not decoded.
 
     Args:
-        rows: dicts with the fields of the custom JSONL (`image` with `captions`, `questions`,
-            `caption`, or `question` and `answer`), or a `datasets.Dataset` with the columns of
-            format hf or with those fields. An image is anything that `image_source` accepts;
-            relative paths are relative to the working directory. Rows of one image (path, object,
-            equal bytes) are merged.
+        rows: dicts with the fields of the custom JSONL, or a `datasets.Dataset` with these or the
+            columns of format hf. An image is anything that `image_source` accepts; relative paths
+            are relative to the working directory. Rows of one image (path, object, equal bytes)
+            are merged.
         columns: from a field to its column name, as in format hf.
         where: name of the data in messages and default sample ids.
 
@@ -42,7 +42,8 @@ def samples_in_memory(
     if "datasets" in sys.modules and hf.is_dataset(rows):
         samples = list(_of_dataset(rows, columns, where=where))
     else:
-        samples = list(jsonl.merged(_of_dicts(_listed(rows, where=where), columns, where=where)))
+        _require_rows(rows, where=where)
+        samples = list(jsonl.merged(_of_dicts(rows, columns, where=where)))
     if not samples:
         raise DataError("no rows", where=where, expected="at least one")
     require_unique(samples, where=where)
@@ -57,27 +58,23 @@ def _of_dataset(dataset: Any, columns: dict[str, str], *, where: str) -> Iterato
         yield from jsonl.merged(_of_dicts(rows, columns, where=where))
         return
     anywhere = PathGuard(Path(), allow_paths_outside_root=True)
-    yield from hf.samples_of(dataset.with_format(None), columns, where=where, inside=anywhere)
+    yield from hf.samples_of(dataset.with_format(None), columns, where=where, guard=anywhere)
 
 
-def _listed(rows: Any, *, where: str) -> Iterable[Any]:
-    if isinstance(rows, Iterable) and not isinstance(rows, str | bytes | Mapping | Path):
-        if not hasattr(rows, "to_dict"):
-            return rows
+def _require_rows(rows: Any, *, where: str) -> None:
+    if isinstance(rows, str | bytes | Mapping | Path) or not isinstance(rows, Iterable):
+        do = "name a file in the recipe (data.train.path), or read it to a list first"
+    elif hasattr(rows, "to_dict"):
         do = "give a table as frame.to_dict('records')"
     else:
-        do = "name a file in the recipe (data.train.path), or read it to a list first"
-    raise DataError(
-        f"a {type(rows).__name__}",
-        where=where,
-        expected="a list of dicts or a datasets.Dataset",
-        do=do,
-    )
+        return
+    expected = "a list of dicts or a datasets.Dataset"
+    raise DataError(f"a {type(rows).__name__}", where=where, expected=expected, do=do)
 
 
 def _of_dicts(
     rows: Iterable[Any], columns: Mapping[str, str], *, where: str
-) -> Iterator[tuple[str, Mapping[str, Any], ImageSource, str]]:
+) -> Iterator[tuple[Record, ImageSource, str]]:
     """Each row as `jsonl.merged` expects it."""
     fields.known_keys(columns, jsonl.ROW_KEYS, where=f"{where}, columns")
     known: dict[Any, tuple[ImageSource, Any]] = {}  # ids of live objects are unique
@@ -85,14 +82,14 @@ def _of_dicts(
         place = f"{where}, row {number}"
         if not isinstance(given, Mapping):
             raise DataError(f"a {type(given).__name__}", where=place, expected="a dict")
-        row = _renamed(given, columns, where=place) if columns else given
+        row = Record(_renamed(given, columns, where=place) if columns else given, place)
         fields.known_keys(row, jsonl.ROW_KEYS, where=place)
         image = fields.field(row, "image", where=place)
         source = image
         if not isinstance(image, hf.RowImage):
             source = image_source(image, where=f"{place}, image", label=place)
         source, _ = known.setdefault(_identity(source, image), (source, image))
-        yield place, row, source, str(image) if isinstance(image, str | Path) else source.name
+        yield row, source, str(image) if isinstance(image, str | Path) else source.name
 
 
 def _identity(source: ImageSource, image: Any) -> Any:
@@ -105,8 +102,8 @@ def _identity(source: ImageSource, image: Any) -> Any:
 
 def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], *, where: str) -> dict[str, Any]:
     """A row by field names; unknown columns are dropped."""
-    taken = set(columns.values())
-    found = {key: row[key] for key in jsonl.ROW_KEYS if key in row and key not in taken}
+    named = set(columns.values())
+    found = {key: row[key] for key in jsonl.ROW_KEYS if key in row and key not in named}
     for key, column in columns.items():
         if column not in row:
             raise DataError(

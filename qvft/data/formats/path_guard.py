@@ -1,14 +1,19 @@
-"""Keeps image paths inside the dataset's folder: refuses path traversal."""
+"""Resolves image paths of a dataset, inside its folder: refuses path traversal."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from qvft.data.formats.image_path import image_path, path_problem
 from qvft.data.sample import ImageFile
 from qvft.errors import DataError
+
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]")
+_LOCAL_FILES = "/data/local-files/"
+"""Label Studio's URL of a local file: `/data/local-files/?d=img%201.png`."""
 
 
 class PathGuard:
@@ -23,7 +28,7 @@ class PathGuard:
     """
 
     def __init__(self, *folders: Path, allow_paths_outside_root: bool = False) -> None:
-        self._folders: Sequence[Path] = folders
+        self._folders = folders
         self._roots = [os.path.join(os.path.realpath(folder), "") for folder in folders]
         self._allow_outside = allow_paths_outside_root
         self._real: dict[str, str] = {}
@@ -45,38 +50,79 @@ class PathGuard:
         return self.file(image_path(self._folders[0], written), where=where)
 
     def file(self, path: Path, *, where: str) -> ImageFile:
-        """The image at a path, joined to its folder.
+        """The image at a path, joined to its folder. Raises DataError if it is outside."""
+        if not self._allow_outside:
+            real = self._resolved(path)
+            if not any(real.startswith(root) for root in self._roots):
+                raise DataError(
+                    f"the image {str(path)!r} lies outside {self._folders[0].absolute()}",
+                    where=where,
+                    expected="images in this folder, also where links lead",
+                    do="name their own folder with `images`, or, where you trust the data, set "
+                    "`allow_paths_outside_root: true` beside `path` (of qvft.convert: "
+                    "`--allow-outside`)",
+                )
+        return ImageFile(path)
 
-        Raises:
-            DataError: it is outside, or not a valid path.
-        """
-        image = ImageFile(path)
-        if self._allow_outside:
-            return image
-        if "\0" in str(path):
-            raise DataError(
-                "an image path with a zero character, which no system takes",
-                where=where,
-                expected="the name of a file",
-                do="correct the path",
-            )
-        real = self._followed(path)
-        if not any(real.startswith(root) for root in self._roots):
-            raise DataError(
-                f"the image {str(path)!r} lies outside {self._folders[0].absolute()}",
-                where=where,
-                expected="images in this folder, also where links lead",
-                do="name their own folder with `images`, or, where you trust the data, set "
-                "`allow_paths_outside_root: true` beside `path` (of qvft.convert: "
-                "`--allow-outside`)",
-            )
-        return image
-
-    def _followed(self, path: Path) -> str:
-        """The resolved path; folders are cached, since many images share one."""
+    def _resolved(self, path: Path) -> str:
+        """The path without links; folders are cached, since many images share one."""
         above, name = os.path.split(path)
         if name == ".." or os.path.islink(path):
             return os.path.realpath(path)
         if above not in self._real:
             self._real[above] = os.path.realpath(above)
         return os.path.join(self._real[above], name)
+
+
+def path_problem(written: str) -> tuple[str, str] | None:
+    """What is wrong with an image path and what to do, None if nothing is.
+
+    Backslashes are accepted as separators (Windows), and Label Studio's URLs of local files too.
+    """
+    if "://" in written and _label_studio(written) is None:
+        return "is a URL", "download it"
+    if written.startswith("data:"):
+        return "holds the image itself", "write it to a file"
+    if _CONTROL.search(_label_studio(written) or written):  # "img\new.png" has a line break
+        return "has a control character, as a backslash makes it", "write / between folders"
+    if _DRIVE.match(written) and os.name != "nt":
+        return "is a path of a Windows drive", "put the images next to the file"
+    return None
+
+
+def image_path(folder: Path, written: str) -> Path:
+    """The file that `written` names; relative paths are relative to `folder`.
+
+    The first of these that exists: the name as written, with / for every backslash (Windows),
+    percent-decoded (label tools), and Label Studio's `?d=`. If none exists, the last that applies,
+    but without percent-decoding.
+    """
+    asked = _label_studio(written)
+    if asked is not None:
+        return _place(folder, asked.replace("\\", "/"))
+    plain = _place(folder, written.replace("\\", "/"))
+    if "\\" in written and os.path.lexists(literal := _place(folder, written)):
+        return literal
+    if "%" in written and not os.path.lexists(plain):
+        decoded = _place(folder, unquote(written).replace("\\", "/"))
+        if os.path.lexists(decoded):
+            return decoded
+    return plain
+
+
+def _label_studio(written: str) -> str | None:
+    """Path after `?d=` of a local file URL of Label Studio, None for anything else."""
+    if _LOCAL_FILES not in written:
+        return None
+    parts = urlsplit(written)
+    named = parse_qs(parts.query).get("d", [])
+    return named[0] if parts.path == _LOCAL_FILES and named else None
+
+
+def _place(folder: Path, written: str) -> Path:
+    """A path joined to its folder, normalised.
+
+    `..` of a symbolic link is resolved as the operating system does.
+    """
+    base = os.path.realpath(folder) if ".." in written else folder
+    return Path(os.path.normpath(os.path.join(base, written)))

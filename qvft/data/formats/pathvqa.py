@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from qvft.data.formats import fields, hf
+from qvft.data.formats.fields import Record
 from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import SampleBuilder, existing, folder, no_split
+from qvft.data.formats.sample_builder import SampleBuilder, existing, image_folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.files import read_text
@@ -22,6 +22,7 @@ from qvft.json_files import read_json, read_jsonl
 _STEMS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _SUFFIXES = (".jpg", ".png", ".jpeg")
 _KEYS = ("image", "question", "answer")
+_ROW_FILES = (".json", ".jsonl", ".csv")
 
 
 def read(
@@ -42,36 +43,38 @@ def read(
         split: `train`, `validation` (`val`) or `test`.
         images: the image folder of rows; None: `images/{split}` or `images` beside the file, or
             the file's own folder. `image` may lack its suffix (the original's `train_0001`).
-        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
         DataError: an invalid record, no such split, or only pickles.
     """
-    file = _rows_file(path, split=split)
+    stems = next((stems for stems in _STEMS.values() if split in stems), ())
+    file = _rows_file(path, stems, split=split)
     if file is None:
         columns = {key: key for key in _KEYS} | {"id": ""}
         samples = hf.read(
             path, split=split, columns=columns, allow_paths_outside_root=allow_paths_outside_root
         )
     else:
-        samples = _from_rows(
-            file, split=split, images=images, allow_paths_outside_root=allow_paths_outside_root
-        )
+        below = file.parent / "images"
+        folders = [*(below / stem for stem in stems), below]
+        default = next((folder for folder in folders if folder.is_dir()), file.parent)
+        folder = image_folder(images or default)
+        guard = PathGuard(folder, allow_paths_outside_root=allow_paths_outside_root)
+        samples = _from_rows(file, folder, guard)
     for sample in samples:
-        yield replace(sample, questions=tuple(map(_typed, sample.questions)))
+        yield replace(sample, questions=tuple(map(_with_type, sample.questions)))
 
 
-def _typed(question: Question) -> Question:
+def _with_type(question: Question) -> Question:
     closed = question.answers[0].lower() in ("yes", "no")
     return replace(question, meta={"answer_type": "closed" if closed else "open"})
 
 
-def _rows_file(path: Path, *, split: str | None) -> Path | None:
+def _rows_file(path: Path, stems: tuple[str, ...], *, split: str | None) -> Path | None:
     """The file of rows, None if there is parquet."""
     if not existing(path).is_dir():
         return None if path.suffix == ".parquet" else path
-    files = {file.stem: file for kind in _READERS for file in sorted(path.glob(f"*{kind}"))}
-    stems = _stems(split)
+    files = {file.stem: file for kind in _ROW_FILES for file in sorted(path.glob(f"*{kind}"))}
     for stem in stems:
         if stem in files:
             return files[stem]
@@ -88,53 +91,37 @@ def _rows_file(path: Path, *, split: str | None) -> Path | None:
     raise no_split(split, where=str(path), splits=splits)
 
 
-def _stems(split: str | None) -> tuple[str, ...]:
-    return next((stems for stems in _STEMS.values() if split in stems), ())
-
-
-def _from_rows(
-    file: Path, *, split: str | None, images: Path | None, allow_paths_outside_root: bool
-) -> Iterator[Sample]:
-    if file.suffix not in _READERS:
-        raise DataError(
-            f"a `{file.suffix}` file",
-            where=str(file),
-            expected="one of " + ", ".join(_READERS),
-            do="save it as one of these",
-        )
-    pictures = folder(images or _pictures(file.parent, split=split), what="the images")
-    inside = PathGuard(pictures, allow_paths_outside_root=allow_paths_outside_root)
-    present = {entry.name for entry in os.scandir(pictures)}
+def _from_rows(file: Path, folder: Path, guard: PathGuard) -> Iterator[Sample]:
+    present = {entry.name for entry in os.scandir(folder)}
     found: dict[str, SampleBuilder] = {}
-    for number, (where, row) in enumerate(_READERS[file.suffix](file)):
-        name, words = (
-            fields.text(fields.field(row, key, where=where), key, where=where)
-            for key in ("image", "question")
-        )
-        reply = fields.answer(fields.field(row, "answer", where=where), "answer", where=where)
+    for number, (where, row) in enumerate(_rows(file)):
+        name = row.text("image")
         names = [name, *(name + suffix for suffix in _SUFFIXES)]
         file_name = next((one for one in names if one in present), name)
-        image = inside.image(file_name, "image", where=where)
+        image = guard.image(file_name, "image", where=where)
         found.setdefault(name, SampleBuilder(Path(name).stem, image)).questions.append(
-            Question(str(number), words, (reply,))
+            Question(str(number), row.text("question"), (row.answer("answer"),))
         )
-    yield from (gathered.sample() for gathered in found.values())
+    yield from (one.sample() for one in found.values())
 
 
-def _pictures(base: Path, *, split: str | None) -> Path:
-    places = [*(base / "images" / stem for stem in _stems(split)), base / "images"]
-    return next((place for place in places if place.is_dir()), base)
+def _rows(file: Path) -> Iterator[tuple[str, Record]]:
+    if file.suffix == ".csv":
+        return _csv_rows(file)
+    if file.suffix == ".json":
+        return fields.records(read_json(file), where=str(file))
+    if file.suffix == ".jsonl":
+        places = ((f"{file}:{number}", row) for number, row in read_jsonl(file))
+        return ((place, Record(row, place)) for place, row in places)
+    raise DataError(
+        f"a `{file.suffix}` file",
+        where=str(file),
+        expected="one of " + ", ".join(_ROW_FILES),
+        do="save it as one of these",
+    )
 
 
-def _json(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    return fields.records(read_json(file), where=str(file))
-
-
-def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((f"{file}:{number}", row) for number, row in read_jsonl(file))
-
-
-def _csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(file: Path) -> Iterator[tuple[str, Record]]:
     """Rows by the header's names, with the header's separator."""
     content = read_text(file)
     header = content.partition("\n")[0]
@@ -143,18 +130,26 @@ def _csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         io.StringIO(content, newline=""), strict=True, delimiter=separator, skipinitialspace=True
     )
     try:
-        rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or _KEYS]
-        _require_columns(rows.fieldnames, where=f"{file}:1")
+        names = [name.strip().lower() for name in rows.fieldnames or _KEYS]
+        rows.fieldnames = names
+        for key in _KEYS:
+            if names.count(key) != 1:
+                raise DataError(
+                    f"{names.count(key)} columns called `{key}` in the first line",
+                    where=f"{file}:1",
+                    expected="one each of " + ", ".join(_KEYS),
+                    do="write `image,question,answer` as the first line",
+                )
         for row in rows:
             where = f"{file}:{rows.line_num}"
             if None in row or None in row.values():
                 raise DataError(
                     "another number of fields than the header",
                     where=where,
-                    expected=f"{len(rows.fieldnames)} fields with `{separator}` between them",
+                    expected=f"{len(names)} fields with `{separator}` between them",
                     do="put double quotes around a text that holds the separator",
                 )
-            yield where, row
+            yield where, Record(row, where)
     except csv.Error as error:
         raise DataError(
             f"not valid CSV: {error}",
@@ -162,20 +157,6 @@ def _csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             expected="a closing quote for every opening one",
             do='write "" for a quote inside a quoted text',
         ) from error
-
-
-def _require_columns(names: Sequence[str], *, where: str) -> None:
-    for key in _KEYS:
-        if names.count(key) != 1:
-            raise DataError(
-                f"{names.count(key)} columns called `{key}` in the first line",
-                where=where,
-                expected="one each of " + ", ".join(_KEYS),
-                do="write `image,question,answer` as the first line",
-            )
-
-
-_READERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}
 
 
 FORMAT = Format(

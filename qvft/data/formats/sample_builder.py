@@ -22,7 +22,7 @@ class SampleBuilder:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def sample(self) -> Sample:
-        """The finished record."""
+        """The complete sample."""
         return Sample(self.id, self.image, tuple(self.captions), tuple(self.questions), self.meta)
 
 
@@ -34,11 +34,7 @@ class Unique:
         self._places: dict[str, str] = {}
 
     def add(self, id: str, *, where: str) -> None:
-        """Adds an id.
-
-        Raises:
-            DataError: it is a duplicate; the message names both positions.
-        """
+        """Adds an id. Raises DataError for a duplicate, with both positions."""
         if id in self._places:
             raise DataError(
                 f"`{self._key}` {id} is used twice",
@@ -54,9 +50,8 @@ def no_split(split: str | None, *, where: str, splits: Iterable[str]) -> DataErr
     found = ", ".join(sorted(splits))
     if not found:
         return DataError("no file of any split", where=where, do="check the path and the format")
-    given = "no split is named" if split is None else f"no samples of split `{split}`"
     return DataError(
-        given,
+        "no split is named" if split is None else f"no samples of split `{split}`",
         where=where,
         expected=f"one of the splits: {found}",
         do="name one with `split` (of qvft.convert: `--split`)",
@@ -64,23 +59,15 @@ def no_split(split: str | None, *, where: str, splits: Iterable[str]) -> DataErr
 
 
 def existing(path: Path) -> Path:
-    """`path`, an existing file or folder.
-
-    Raises:
-        DataError: it is not.
-    """
+    """`path`; raises DataError if it does not exist."""
     if not path.exists():
         raise DataError("no such file or folder", where=str(path), do="check the path")
     return path
 
 
-def folder(path: Path, *, what: str) -> Path:
-    """`path`, an existing folder.
-
-    Raises:
-        DataError: it is not.
-    """
+def image_folder(path: Path) -> Path:
+    """`path`; raises DataError if it is not a folder."""
     if not path.is_dir():
         given = "a file" if path.exists() else "no such folder"
-        raise DataError(given, where=str(path), expected=f"the folder of {what}")
+        raise DataError(given, where=str(path), expected="the folder of the images")
     return path

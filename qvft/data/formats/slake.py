@@ -8,11 +8,13 @@ from pathlib import Path
 from qvft.data.formats import fields
 from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, folder, no_split
+from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, image_folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
 from qvft.log import get_logger
+
+_log = get_logger(__name__)
 
 _STEMS = {
     "train": ("train",),
@@ -20,7 +22,6 @@ _STEMS = {
     "test": ("test",),
 }
 _TEXT_KEYS = ("img_name", "question", "answer_type", "content_type", "location", "modality")
-_log = get_logger(__name__)
 _LANGUAGES = ("en", "zh", "all")
 
 
@@ -41,10 +42,9 @@ def read(
         split: `train`, `validation` (`val`) or `test`; `test:zh` takes the Chinese questions,
             `test:all` both languages.
         images: the image folder; None: `imgs` beside the file.
-        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
-        DataError: a record is broken, a `qid` is used twice, or there is no such split.
+        DataError: an invalid record, a repeated `qid`, or no such split.
     """
     name, _, language = (split or "").partition(":")
     language = language or "en"
@@ -55,56 +55,50 @@ def read(
             expected="one of " + ", ".join(_LANGUAGES),
         )
     file = _file(path, split=name or None)
-    pictures = folder(images or file.parent / "imgs", what="the images")
-    inside = PathGuard(pictures, allow_paths_outside_root=allow_paths_outside_root)
+    guard = PathGuard(
+        image_folder(images or file.parent / "imgs"),
+        allow_paths_outside_root=allow_paths_outside_root,
+    )
     found: dict[str, SampleBuilder] = {}
     ids = Unique("qid")
-    others = 0
-    for record, row in fields.records(read_json(file), where=str(file)):
-        qid = fields.identifier(fields.field(row, "qid", where=record), "qid", where=record)
-        where = f"{file}, qid {qid}"
-        spoken = fields.text(fields.field(row, "q_lang", where=where), "q_lang", where=where)
-        if language not in ("all", spoken):
-            others += 1
+    skipped = 0
+    for place, row in fields.records(read_json(file), where=str(file)):
+        qid = row.identifier("qid")
+        row.where = f"{file}, qid {qid}"
+        row_language = row.text("q_lang")
+        if language not in ("all", row_language):
+            skipped += 1
             continue
-        ids.add(qid, where=record)
-        texts = {
-            key: fields.text(fields.field(row, key, where=where), key, where=where)
-            for key in _TEXT_KEYS
-        }
-        reply = fields.answer(fields.field(row, "answer", where=where), "answer", where=where)
-        meta = {
-            "answer_type": texts["answer_type"].lower(),
-            "content_type": texts["content_type"],
-            "language": spoken,
-        }
+        ids.add(qid, where=place)
+        texts = {key: row.text(key) for key in _TEXT_KEYS}
         written = Path(texts["img_name"].replace("\\", "/"))
-        image = found.setdefault(
+        sample = found.setdefault(
             str(written),
             SampleBuilder(
                 written.parent.name or written.stem,
-                inside.image(texts["img_name"], "img_name", where=where),
+                guard.image(texts["img_name"], "img_name", where=row.where),
                 meta={key: texts[key] for key in ("location", "modality")},
             ),
         )
-        image.questions.append(Question(qid, texts["question"], (reply,), meta))
-    if others:
-        _log.info("%s: %d questions are in another language than %s", file, others, language)
-    yield from (gathered.sample() for gathered in found.values())
+        meta = {
+            "answer_type": texts["answer_type"].lower(),
+            "content_type": texts["content_type"],
+            "language": row_language,
+        }
+        sample.questions.append(Question(qid, texts["question"], (row.answer("answer"),), meta))
+    if skipped:
+        _log.info("%s: %d questions are in another language than %s", file, skipped, language)
+    yield from (one.sample() for one in found.values())
 
 
 def _file(path: Path, *, split: str | None) -> Path:
     if not existing(path).is_dir():
         return path
-    stems = next((stems for stems in _STEMS.values() if split in stems), ())
-    for stem in stems:
+    for stem in next((stems for stems in _STEMS.values() if split in stems), ()):
         if (path / f"{stem}.json").exists():
             return path / f"{stem}.json"
-    present = [
-        name
-        for name, stems in _STEMS.items()
-        if any((path / f"{stem}.json").exists() for stem in stems)
-    ]
+    files = {file.stem for file in path.glob("*.json")}
+    present = [name for name, stems in _STEMS.items() if files & set(stems)]
     raise no_split(split, where=str(path), splits=present)
 
 

@@ -45,7 +45,6 @@ class TarImage:
         return f"{self.shard}, {self.member}"
 
     def encoded(self) -> bytes:
-        """The member's bytes."""
         with self.shard.open("rb") as file:
             file.seek(self.start)
             content = file.read(self.size)
@@ -68,12 +67,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class TarShards:
-    """Streamed shards; a `data.stream.Stream`.
-
-    Attributes:
-        shards: the files.
-        names: id prefixes of their samples.
-    """
+    """Streamed shards; a `data.stream.Stream`. `names` are the id prefixes of their samples."""
 
     shards: tuple[Path, ...]
     names: tuple[str, ...]
@@ -102,16 +96,13 @@ class TarShards:
 
 
 def stream(path: Path, *, split: str | None = None) -> TarShards:
-    """The shards of `path` as a stream; raises as `shards.shard_files`."""
+    """The shards of `path` as a stream; arguments and errors as `shards.shard_files`."""
     shards = shard_files(path, split=split)
     return TarShards(tuple(shards), tuple(shard_names(shards)))
 
 
 def read(path: Path, *, split: str | None = None) -> Iterator[Sample]:
-    """The samples of all shards in order.
-
-    Args:
-        path, split: as `shards.shard_files`.
+    """The samples of all shards in order; arguments as `shards.shard_files`.
 
     Raises:
         DataError: no shard, or an invalid record; names shard and member.
@@ -142,35 +133,32 @@ def _records(shard: Path) -> Iterator[_Record]:
                     continue
                 if member.isdir():
                     continue
-                key, ending = _key(member.name)
+                folder, slash, base = last.rpartition("/")
+                stem, _, ending = base.partition(".")  # the key ends at the first dot
+                key = f"{folder}{slash}{stem}"
                 if record is None or record.key != key:
                     if record is not None:
                         yield record
                     record = _Record(key, problem=_twice(shard, key) if key in seen else None)
                     seen.add(key)
-                _add(record, ending, TarImage(shard, last, member.offset_data, member.size))
-            _require_end(archive)
+                image = TarImage(shard, last, member.offset_data, member.size)
+                _add(record, ending.lower(), image)
+            # tarfile takes a broken header for the end, which would lose the rest silently.
+            assert archive.fileobj is not None, "it was opened for reading"
+            archive.fileobj.seek(archive.offset)
+            block = archive.fileobj.read(tarfile.BLOCKSIZE)
+            if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+                raise tarfile.ReadError("a broken header, or cut off at the end")
     except _BROKEN as error:
         problem = DataError(
             f"cannot be read as a tar ({str(error) or type(error).__name__})",
             where=f"{shard}, behind {last!r}" if last else str(shard),
-            expected="a whole tar that is not compressed",
+            expected="a complete tar, not compressed",
             do="pack it again, or unpack the compression (gzip -d)",
         )
         record = _Record("", problem=problem)
     if record is not None:
         yield record
-
-
-def _require_end(archive: tarfile.TarFile) -> None:
-    """Checks the end of the archive: tarfile treats a broken header as the end, and the rest would
-    be lost silently.
-    """
-    assert archive.fileobj is not None, "it was opened for reading"
-    archive.fileobj.seek(archive.offset)
-    block = archive.fileobj.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
-        raise tarfile.ReadError("a broken header, or cut off at the end")
 
 
 def _member_problem(member: tarfile.TarInfo, where: str) -> DataError | None:
@@ -193,15 +181,6 @@ def _member_problem(member: tarfile.TarInfo, where: str) -> DataError | None:
             do="pack the files themselves (tar --dereference)",
         )
     return None
-
-
-def _key(name: str) -> tuple[str, str]:
-    """Key and extension of a member: `a/b`, `jpg` of `a/b.jpg`, split at the first dot after the
-    last /.
-    """
-    folder, slash, base = name.rpartition("/")
-    stem, _, ending = base.partition(".")
-    return f"{folder}{slash}{stem}", ending.lower()
 
 
 def _add(record: _Record, ending: str, member: TarImage) -> None:
@@ -249,12 +228,12 @@ def _texts(members: dict[str, TarImage], *, where: str) -> dict:
         raise DataError(
             "neither KEY.json nor KEY.txt",
             where=where,
-            expected="one of them beside the image",
+            expected="one of them with the image",
             do="pack the texts side by side with their image",
         )
     row: dict = {}
     if "json" in members:
-        row = json_object(_text(members["json"]), where=members["json"].name)
+        row = json_object(_text(members["json"]), Path(members["json"].name))
     if "txt" not in members:
         return row
     if any(key in row for key in _TEXT_KEYS):

@@ -8,7 +8,7 @@ from pathlib import Path
 from qvft.data.formats import fields
 from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import SampleBuilder, Unique, folder, no_split
+from qvft.data.formats.sample_builder import SampleBuilder, Unique, image_folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
@@ -50,56 +50,48 @@ def read(
         path: the folder, or the JSON file.
         split: `train` or `test`, from `phrase_type`.
         images: the image folder; None: `VQA_RAD Image Folder` beside the file.
-        allow_paths_outside_root: images may lie outside that folder.
 
     Raises:
-        DataError: a record is broken, a `qid` is used twice, or there is no such split.
+        DataError: an invalid record, a repeated `qid`, or no such split.
     """
     file = path / _FILE if path.is_dir() else path
     content = read_json(file)
     if split not in _SPLITS.values():
         raise no_split(split, where=str(file), splits=set(_SPLITS.values()))
-    pictures = folder(images or file.parent / _IMAGES, what="the images")
-    inside = PathGuard(pictures, allow_paths_outside_root=allow_paths_outside_root)
+    guard = PathGuard(
+        image_folder(images or file.parent / _IMAGES),
+        allow_paths_outside_root=allow_paths_outside_root,
+    )
     found: dict[str, SampleBuilder] = {}
     ids = Unique("qid")
-    for record, row in fields.records(content, where=str(file)):
-        qid = fields.identifier(fields.field(row, "qid", where=record), "qid", where=record)
-        ids.add(qid, where=record)
-        where = f"{file}, qid {qid}"
-        texts = {
-            key: fields.text(fields.field(row, key, where=where), key, where=where)
-            for key in _TEXT_KEYS
-        }
+    for place, row in fields.records(content, where=str(file)):
+        qid = row.identifier("qid")
+        ids.add(qid, where=place)
+        row.where = f"{file}, qid {qid}"
+        texts = {key: row.text(key) for key in _TEXT_KEYS}
         phrase, name = texts["phrase_type"], texts["image_name"]
         if phrase not in _SPLITS:
             raise DataError(
                 "`phrase_type` has an unknown value",
-                where=where,
+                where=row.where,
                 expected="one of " + ", ".join(_SPLITS),
                 do="correct it; it says which split the question is in",
             )
         if _SPLITS[phrase] != split:
             continue
-        reply = fields.answer(fields.field(row, "answer", where=where), "answer", where=where)
-        kinds = texts["question_type"].upper().replace(" ", "").split(",")
-        types = [_MISSPELT.get(one, one) for one in kinds]
+        given = texts["question_type"].upper().replace(" ", "").split(",")
+        types = [_MISSPELT.get(one, one) for one in given]
         meta = {
             "answer_type": texts["answer_type"].lower(),
             "question_type": types[0],
             "question_types": ",".join(types),
             "phrase_type": phrase,
         }
-        image = found.setdefault(
-            name,
-            SampleBuilder(
-                Path(name).stem,
-                inside.image(name, "image_name", where=where),
-                meta={"organ": texts["image_organ"].upper()},
-            ),
-        )
-        image.questions.append(Question(qid, texts["question"], (reply,), meta))
-    yield from (gathered.sample() for gathered in found.values())
+        image = guard.image(name, "image_name", where=row.where)
+        organ = {"organ": texts["image_organ"].upper()}
+        sample = found.setdefault(name, SampleBuilder(Path(name).stem, image, meta=organ))
+        sample.questions.append(Question(qid, texts["question"], (row.answer("answer"),), meta))
+    yield from (one.sample() for one in found.values())
 
 
 FORMAT = Format(

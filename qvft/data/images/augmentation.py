@@ -63,16 +63,14 @@ class Augmentation:
         return ImageOps.mirror(seen) if self.mirror and exchanged else seen
 
     def _draws(self, image: Image, view: int) -> Random:
-        """Random numbers of a view, seeded by the image's pixels, not its name, as the cache key
-        is.
-        """
+        """Random numbers of a view, seeded by the image's pixels, as the cache key is."""
         digest = hashlib.sha256(f"{self.seed} {view} {image.width}x{image.height} ".encode())
         digest.update(image.tobytes())
         return Random(int.from_bytes(digest.digest(), "big"))
 
 
 def _box(image: Image, share: float, across: float, down: float) -> tuple[int, int, int, int]:
-    """Crop box with a share of the area, at a position from 0 (left, top) to 1 (right, bottom)."""
+    """Crop box with a share of the area, at a position from 0 to 1 across and down."""
     side = math.sqrt(share)
     width = max(1, round(image.width * side))
     height = max(1, round(image.height * side))

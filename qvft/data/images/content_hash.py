@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from qvft.data.images.decoding import MAX_PIXELS, decode
@@ -18,14 +18,11 @@ PixelIds = Mapping[str, str | ImageError]
 """`pixels_id` by image name, or the error of an unreadable image."""
 
 _SETTLED_S = 2.0
-"""A file changed less than this many seconds ago is always read again: a second change may keep
-size and times, since file system timestamps are coarse."""
+"""A file that changed within this time is read again: timestamps of file systems are coarse."""
 
 
 def encoded_hash(source: ImageSource) -> str | None:
-    """Hex SHA-256 of the encoded image (PNG, JPEG, ...); None if there is no encoded form.
-
-    Cached per process, unless the file changes.
+    """Hex SHA-256 of the image file; None if there is none. Cached until the file changes.
 
     Raises:
         OSError: the file cannot be read.
@@ -38,10 +35,7 @@ def encoded_hash(source: ImageSource) -> str | None:
 
 
 def content_id(source: ImageSource) -> str | None:
-    """The encoded image's hash, or the `content_id` of a generated image.
-
-    None if there is neither. Raises as `encoded_hash`.
-    """
+    """`encoded_hash`, or the `content_id` of a generated image; None if there is neither."""
     return encoded_hash(source) or getattr(source, "content_id", None)
 
 
@@ -67,26 +61,19 @@ def pixels_id(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> str:
 def pixel_ids(
     sources: Sequence[ImageSource], *, max_pixels: int = MAX_PIXELS, threads: int = 2
 ) -> dict[str, str | ImageError]:
-    """`pixels_id` of each image by name; equal names are read once.
+    """`pixels_id` of each image by name; equal names are read once."""
 
-    Args:
-        sources: e.g. the images of a split.
-        max_pixels: as in `images.decoding.decode`; only images that are not encoded are decoded.
-        threads: number of threads; below 1 counts as 1.
-    """
+    def id_or_error(source: ImageSource) -> str | ImageError:
+        try:
+            return pixels_id(source, max_pixels=max_pixels)
+        except ImageError as error:
+            return error
+        except DataError as error:
+            return ImageError(error.given, where=error.where, expected=error.expected, do=error.do)
+
     named = {source.name: source for source in sources}
-    one = partial(_id_or_error, max_pixels=max_pixels)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        return dict(zip(named, pool.map(one, named.values()), strict=True))
-
-
-def _id_or_error(source: ImageSource, *, max_pixels: int) -> str | ImageError:
-    try:
-        return pixels_id(source, max_pixels=max_pixels)
-    except ImageError as error:
-        return error
-    except DataError as error:
-        return ImageError(error.given, where=error.where, expected=error.expected, do=error.do)
+        return dict(zip(named, pool.map(id_or_error, named.values()), strict=True))
 
 
 def _file_hash(path: Path) -> str:

@@ -22,24 +22,8 @@ ABSENT = "no such file"
 """Error text for a missing image."""
 
 FORMATS = frozenset(
-    {
-        "AVIF",
-        "BMP",
-        "DIB",
-        "GIF",
-        "ICO",
-        "JPEG",
-        "JPEG2000",
-        "MPO",
-        "PCX",
-        "PNG",
-        "PPM",
-        "QOI",
-        "SGI",
-        "TGA",
-        "TIFF",
-        "WEBP",
-    }
+    ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO")
+    + ("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
 )
 """Decoded formats. Not EPS, whose decoding runs Ghostscript, nor formats rarely used in datasets
 (PSD, DDS), to limit the attack surface."""
@@ -86,10 +70,7 @@ def check(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> None:
 
 def _read(source: ImageSource, *, max_pixels: int, reduced: bool) -> Image.Image:
     try:
-        with (
-            quiet_pillow(),
-            open_source(source, formats=FORMATS, max_pixels=max_pixels) as image,
-        ):
+        with quiet_pillow(), open_source(source, formats=FORMATS, max_pixels=max_pixels) as image:
             _require_decodable(image, name=source.name, max_pixels=max_pixels)
             if reduced:
                 image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
@@ -97,30 +78,29 @@ def _read(source: ImageSource, *, max_pixels: int, reduced: bool) -> Image.Image
     except UserError:
         raise
     except Exception as error:  # on a broken file, Pillow's decoders can raise nearly anything
-        kind = _kind_by_bytes(source) or _CONVERT.get(PurePath(source.name).suffix.lower())
-        if isinstance(error, UnidentifiedImageError) and _is_empty(source):
-            raise ImageError("an empty file", where=source.name, do="replace the file") from error
-        if kind and isinstance(error, UnidentifiedImageError):
-            raise _not_decoded(f"probably a {kind} file", name=source.name) from error
-        foreign = foreign_format(_head(source), FORMATS)
-        if foreign and isinstance(error, UnidentifiedImageError):
-            raise _not_decoded(f"a file of format {foreign}", name=source.name) from error
+        if isinstance(error, UnidentifiedImageError) and (known := _other_file(source)):
+            raise known from error
         raise ImageError(
             _cause(error),
             where=source.name,
-            expected="an image that decodes whole",
-            do=_other_case(source.name)
-            or "replace the file or leave it out (data.on_bad_image: skip)",
+            expected="an image that decodes without errors",
+            do=_other_case(source.name) or "replace the file, or set data.on_bad_image: skip",
         ) from error
 
 
-def _is_empty(source: ImageSource) -> bool:
-    return isinstance(source, ImageFile) and not source.path.stat().st_size
-
-
-def _kind_by_bytes(source: ImageSource) -> str | None:
-    """Type of a file that is not a known image, by its first bytes."""
+def _other_file(source: ImageSource) -> ImageError | None:
+    """Error for a file that is empty or of another type; None if its type is not known."""
+    if isinstance(source, ImageFile) and not source.path.stat().st_size:
+        return ImageError("an empty file", where=source.name, do="replace the file")
     head = _head(source)
+    kind = _kind_by_bytes(head) or _CONVERT.get(PurePath(source.name).suffix.lower())
+    if kind:
+        return _not_decoded(f"probably a {kind} file", name=source.name)
+    foreign = foreign_format(head, FORMATS)
+    return _not_decoded(f"a file of format {foreign}", name=source.name) if foreign else None
+
+
+def _kind_by_bytes(head: bytes) -> str | None:
     if head[128:132] == b"DICM":
         return "DICOM"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
@@ -152,10 +132,7 @@ def _other_case(name: str) -> str | None:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    """Decodes an opened image, with fixes for Pillow's format bugs.
-
-    The result has no EXIF and no profile, which would no longer apply.
-    """
+    """Decodes an opened image; the result has no EXIF and no profile, which no longer apply."""
     settle_exif(image)
     settle_key(image)
     box = drawn_box(image)
@@ -171,7 +148,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _require_decodable(image: Image.Image, *, name: str, max_pixels: int) -> None:
-    """Refuses an image by its header; an image in memory has no format and may pass."""
+    """Refuses an image by its header; an image in memory has no format."""
     if image.format is not None and image.format not in FORMATS:
         raise _not_decoded(f"a file of format {image.format}", name=name)
     if image.width < 1 or image.height < 1:

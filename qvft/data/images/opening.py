@@ -11,26 +11,20 @@ from PIL import Image
 from qvft.data.sample import ImageFile, ImageSource
 from qvft.errors import ImageError
 
-BYTES_A_PIXEL = 8
-"""Bytes per pixel: four channels of 16 bits, uncompressed."""
-BESIDE_PIXELS = 16 * 2**20
-"""Bytes allowed for profiles, EXIF and texts."""
+_BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
+_METADATA_BYTES = 16 * 2**20  # profiles, EXIF and texts
 
 
 def open_source(source: ImageSource, *, formats: Collection[str], max_pixels: int) -> Image.Image:
-    """The undecoded image.
+    """The undecoded image, read by the Pillow readers of `formats` only.
 
-    Some of Pillow's readers load a whole file on opening, and others block forever on a pipe. A
-    file may have 8 bytes per pixel of `max_pixels`, plus 16 MiB.
-
-    Args:
-        formats: allowed Pillow formats; sources with their own `open` must respect them.
-        max_pixels: see `decoding.decode`.
+    Some of Pillow's readers load a whole file on opening, and others block forever on a pipe.
 
     Raises:
-        ImageError: a device, a pipe or a file beyond the limit.
+        ImageError: a device, a pipe, or a file of more than 8 bytes per pixel of `max_pixels`, plus
+            16 MiB.
     """
-    limit = BYTES_A_PIXEL * max_pixels + BESIDE_PIXELS
+    limit = _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES
     if isinstance(source, ImageFile):
         status = source.path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
@@ -52,10 +46,7 @@ def _identified(file: object, formats: Collection[str]) -> Image.Image:
 
 
 def foreign_format(head: bytes, formats: Collection[str]) -> str | None:
-    """The format that Pillow would detect, if it is none of `formats`.
-
-    Detection uses the first 16 bytes only; nothing is decoded.
-    """
+    """The format that Pillow would detect by the first 16 bytes, if it is none of `formats`."""
     Image.init()
     for name, (_, accepts) in Image.OPEN.items():
         if name not in formats and accepts is not None and accepts(head[:16]) is True:

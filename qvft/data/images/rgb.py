@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
-from qvft.data.images.cmyk import cmyk_to_rgb
 from qvft.data.images.transparency import over_white
 
 _PHOTOMETRIC_TAG, _MIN_IS_WHITE = 262, 0
@@ -25,7 +25,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     single hot pixel darkens the rest. An image of one such grey is black; NaN is black. RGB of 16
     bits a channel comes from Pillow as its upper 8 bits.
 
-    CMYK uses an embedded ICC profile, see `cmyk`; LAB is CIE L*a*b* under D50. Profiles of RGB
+    CMYK uses an embedded ICC profile; LAB is CIE L*a*b* under D50. Profiles of RGB
     and grey images (Adobe RGB, Display P3) are not applied: the checkpoints were trained on pixels
     read without them. Source: LAVIS and transformers, which call `Image.convert("RGB")`.
 
@@ -37,7 +37,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return over_white(image)
     if image.mode == "CMYK":
-        return cmyk_to_rgb(image)
+        return _cmyk_to_rgb(image)
+    return image.convert("RGB")
+
+
+def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
+    """A CMYK image as sRGB: by its ICC profile if a usable one is embedded, else by Pillow's rule.
+
+    Without a profile, CMYK has no defined colour; Pillow's rule is red = (255 - cyan) * (255 -
+    black) / 255, which is more saturated than print.
+    """
+    profile = image.info.get("icc_profile")
+    if profile:
+        try:
+            transform = ImageCms.buildTransform(
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                "CMYK",
+                "RGB",
+                renderingIntent=ImageCms.Intent.PERCEPTUAL,
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,  # so that full CMYK is black
+            )
+            return transform.apply(image)
+        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+            pass  # damaged, or an RGB profile: ignored
     return image.convert("RGB")
 
 

@@ -35,7 +35,14 @@ def image_source(image: Any, *, where: str, label: str = "") -> ImageSource:
     if isinstance(image, bytes | bytearray | memoryview) and len(image):
         return EncodedImage(bytes(image), label)
     if isinstance(image, np.ndarray):
-        image = Image.fromarray(_require_pixels(image, where=where))
+        coloured = image.ndim == 3 and image.shape[2] in (3, 4)
+        if image.dtype != np.uint8 or not (image.ndim == 2 or coloured) or 0 in image.shape:
+            raise DataError(
+                f"an array of {image.dtype} of shape {image.shape}",
+                where=where,
+                expected="uint8 of shape (height, width) or (height, width, 3)",
+            )
+        image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         return ImageInMemory(image, label)
     raise DataError(
@@ -46,14 +53,3 @@ def image_source(image: Any, *, where: str, label: str = "") -> ImageSource:
         if type(image).__name__ == "Tensor"
         else None,
     )
-
-
-def _require_pixels(array: np.ndarray, *, where: str) -> np.ndarray:
-    coloured = array.ndim == 3 and array.shape[2] in (3, 4)
-    if array.dtype != np.uint8 or not (array.ndim == 2 or coloured) or 0 in array.shape:
-        raise DataError(
-            f"an array of {array.dtype} of shape {array.shape}",
-            where=where,
-            expected="uint8 of shape (height, width) or (height, width, 3)",
-        )
-    return array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import combinations
 
 from qvft.data.quality.texts import normal
 from qvft.data.sample import Question, Sample
@@ -14,8 +15,8 @@ class Repeats:
     """Repetitions by id, without texts, since a question may be patient data.
 
     Attributes:
-        contradictions: groups of question ids: one image, one question, no answer in common.
-        repeated_questions: groups of question ids: one image, one question, answers in common.
+        contradictions, repeated_questions: groups of question ids: one image, one question, without
+            and with an answer in common.
         repeated_captions: row ids of repeated captions of an image.
     """
 
@@ -38,20 +39,23 @@ def repeats(
         texts: `all`, `captions` or `questions`, as the recipe's `data.*.texts`.
     """
     asked: dict[tuple[str, str], list[Question]] = {}
-    said: set[tuple[str, str]] = set()
+    known_captions: set[tuple[str, str]] = set()
     repeated_captions: list[str] = []
     for sample in samples:
         key = content(sample)
         for index, caption in enumerate(sample.captions if texts != "questions" else ()):
-            if (key, normal(caption)) in said:
+            if (key, normal(caption)) in known_captions:
                 repeated_captions.append(f"{sample.id}#caption{index}")
-            said.add((key, normal(caption)))
+            known_captions.add((key, normal(caption)))
         for question in sample.questions if texts != "captions" else ():
             asked.setdefault((key, normal(question.text)), []).append(question)
-    several = [group for group in asked.values() if len(group) > 1]
-    opposed = [group for group in several if _contradict(group)]
-    agreed = [group for group in several if not _contradict(group)]
-    return Repeats(_ids(opposed), _ids(agreed), tuple(repeated_captions))
+    contradictions: list[tuple[str, ...]] = []
+    repeated_questions: list[tuple[str, ...]] = []
+    for group in asked.values():
+        if len(group) > 1:
+            ids = tuple(question.id for question in group)
+            (contradictions if _contradict(group) else repeated_questions).append(ids)
+    return Repeats(tuple(contradictions), tuple(repeated_questions), tuple(repeated_captions))
 
 
 def asked_before(
@@ -63,24 +67,14 @@ def asked_before(
         key = content(other)
         for question in other.questions:
             known.setdefault((key, normal(question.text)), question.id)
-    found = []
-    for sample in samples:
-        key = content(sample)
-        for question in sample.questions:
-            partner = known.get((key, normal(question.text)))
-            if partner is not None:
-                found.append((question.id, partner))
-    return tuple(found)
-
-
-def _ids(groups: Iterable[list[Question]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(question.id for question in group) for group in groups)
+    return tuple(
+        (question.id, known[asked])
+        for sample in samples
+        for question in sample.questions
+        if (asked := (content(sample), normal(question.text))) in known
+    )
 
 
 def _contradict(group: list[Question]) -> bool:
     answers = [{normal(answer) for answer in question.answers} for question in group]
-    return any(
-        not (first & second)
-        for index, first in enumerate(answers)
-        for second in answers[index + 1 :]
-    )
+    return any(not first & second for first, second in combinations(answers, 2))

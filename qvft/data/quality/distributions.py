@@ -11,7 +11,6 @@ from qvft.data.quality.texts import KINDS, Text, normal
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 COMMON = 10
 LEAST_SHOWN = 5
-YES_NO = frozenset({"yes", "no"})
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,11 @@ class Answers:
     """The supervised answers of a split, compared as `texts.normal` says.
 
     Attributes:
-        count: questions.
-        distinct: different answers.
+        count: number of questions.
+        distinct: number of different answers.
         yes_no_share: share of answers that are `yes` or `no`.
-        common: the most frequent answers; those of fewer than LEAST_SHOWN questions are left out
-            for privacy.
-        once: answers of a single question.
+        common: the most frequent answers; for privacy only those of LEAST_SHOWN questions or more.
+        once: number of answers of a single question.
         unseen: questions whose answer is not in the training data, None for training data itself.
     """
 
@@ -47,13 +45,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of the texts of one kind, at the quantiles SHARES (least to most).
-
-    Attributes:
-        count: texts.
-        words: in words, split at whitespace.
-        tokens: in decoder tokens.
-    """
+    """Lengths of the texts of one kind in words and in decoder tokens, at the quantiles SHARES."""
 
     count: int
     words: tuple[int, ...]
@@ -64,7 +56,6 @@ def answers(texts: Iterable[Text], *, known: Collection[str] | None = None) -> A
     """Distribution of a split's answers, None without questions.
 
     Args:
-        texts: texts of the split.
         known: the normalised answers of the training data.
     """
     given = Counter(normal(one.text) for one in texts if one.kind == "answer")
@@ -76,15 +67,16 @@ def answers(texts: Iterable[Text], *, known: Collection[str] | None = None) -> A
         for answer, times in given.most_common(COMMON)
         if times >= LEAST_SHOWN
     )
+    unseen = None
+    if known is not None:
+        unseen = sum(times for answer, times in given.items() if answer not in known)
     return Answers(
         count=count,
         distinct=len(given),
-        yes_no_share=sum(given[answer] for answer in YES_NO) / count,
+        yes_no_share=(given["yes"] + given["no"]) / count,
         common=common,
         once=sum(times == 1 for times in given.values()),
-        unseen=None
-        if known is None
-        else sum(times for answer, times in given.items() if answer not in known),
+        unseen=unseen,
     )
 
 

@@ -9,8 +9,7 @@ from functools import lru_cache
 from PIL import Image
 
 from qvft.data.images.decoding import MAX_PIXELS, decode
-from qvft.data.quality.image_signature import ImageSignature
-from qvft.data.quality.near_duplicates import closer_view, near_pairs
+from qvft.data.quality.near_duplicates import ImageSignature, closer_view, near_pairs
 from qvft.data.sample import Sample
 
 _VIEWS = 1000
@@ -19,10 +18,7 @@ _VIEWS = 1000
 
 @dataclass(frozen=True)
 class NearPair:
-    """Two samples with near-duplicate images, not byte-identical.
-
-    `difference` is that of `near_duplicates.near_pairs`: 0 for a perfect copy, at most 0.9.
-    """
+    """Two samples with duplicate images; `difference` is that of `near_duplicates.near_pairs`."""
 
     first: str
     second: str
@@ -34,8 +30,7 @@ class Overlap:
     """Data leakage: images of the evaluation data that are also in the training data, by sample id.
 
     Attributes:
-        exact: pairs (evaluation, training), one per evaluation sample; their bytes are equal.
-        near: pairs (evaluation, training) of near duplicates, without those of `exact`.
+        exact, near: pairs (evaluation, training): equal bytes, and near duplicates beside these.
         id_only: ids that belong to a different image in the training data; not an error in itself.
     """
 
@@ -50,8 +45,7 @@ class Duplicates:
 
     Attributes:
         exact: groups of samples with byte-identical images, by split.
-        near: pairs of samples with near-duplicate images, by split; only the first of
-            byte-identical images.
+        near: pairs of near duplicates, by split; only the first of byte-identical images.
         overlap: duplicates across splits, None with a single split.
         groups: by image name, the content of the first image of its duplicates.
     """
@@ -76,7 +70,6 @@ def duplicates(
     """Duplicates within and across splits.
 
     Args:
-        train, evaluation: the splits; None: there is no evaluation data.
         signatures: by image name. An image without one uses its name as content and is not searched
             for near duplicates.
         max_pixels: as in `images.decoding.decode`; candidates are decoded again.
@@ -95,31 +88,31 @@ def duplicates(
     near = near_pairs(unique, closer)
     alike = [(unique[i].content, unique[j].content, difference) for i, j, difference in near]
     groups = _groups(alike)
-    held: dict[str, dict[str, list[str]]] = {name: {} for name in splits}
+    ids_of: dict[str, dict[str, list[str]]] = {name: {} for name in splits}
     for which, split in splits.items():
         for sample in split:
-            held[which].setdefault(contents[sample.image.name], []).append(sample.id)
+            ids_of[which].setdefault(contents[sample.image.name], []).append(sample.id)
     return Duplicates(
         exact={
             which: tuple(tuple(ids) for ids in by_content.values() if len(ids) > 1)
-            for which, by_content in held.items()
+            for which, by_content in ids_of.items()
         },
-        near={which: _pairs(alike, one, one) for which, one in held.items()},
-        overlap=None if evaluation is None else _overlap(evaluation, held, alike),
+        near={which: _pairs(alike, one, one) for which, one in ids_of.items()},
+        overlap=None if evaluation is None else _overlap(evaluation, ids_of, alike),
         groups={name: groups.get(content, content) for name, content in contents.items()},
     )
 
 
 def _overlap(
     evaluation: Sequence[Sample],
-    held: Mapping[str, Mapping[str, Sequence[str]]],
+    ids_of: Mapping[str, Mapping[str, Sequence[str]]],
     alike: Sequence[tuple[str, str, float]],
 ) -> Overlap:
-    """Duplicates between `evaluation` and the training data; `held` has sample ids by content."""
-    ours, theirs = held["eval"], held["train"]
+    """Duplicates between `evaluation` and the training data; `ids_of` has sample ids by content."""
+    ours, theirs = ids_of["eval"], ids_of["train"]
     both = {i: theirs[content][0] for content in ours if content in theirs for i in ours[content]}
-    turned = [(second, first, difference) for first, second, difference in alike]
-    across = [pair for pair in _pairs([*alike, *turned], ours, theirs) if pair.first not in both]
+    swapped = [(second, first, difference) for first, second, difference in alike]
+    across = [pair for pair in _pairs([*alike, *swapped], ours, theirs) if pair.first not in both]
     train_ids = {name for ids in theirs.values() for name in ids}
     copied = both.keys() | {pair.first for pair in across}
     ids = [sample.id for sample in evaluation]

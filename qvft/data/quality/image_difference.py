@@ -31,10 +31,10 @@ def image_difference(
     """The largest local difference of two images, one of which may be a crop of the other.
 
     The crop (up to MOST_CROP on each side) is the one whose grey values correlate most, found by
-    moving one edge at a time. In windows of WINDOW pixels the standard deviation of what remains
-    after contrast and brightness are matched is divided by what one pixel of movement makes there,
-    NOISE added. Clipped pixels (white or black) count only in the direction that clipping allows.
-    An average over the image would hide what tells pages of one template apart.
+    moving one edge at a time. After contrast and brightness are matched, in each window of WINDOW
+    pixels the standard deviation of the rest is divided by the effect of one pixel of movement
+    there plus NOISE. Clipped pixels (white or black) count only in the direction that clipping
+    allows. An average over the image would hide what distinguishes pages of one template.
 
     Args:
         first, second: square RGB images; the larger is compared at the size of the smaller.
@@ -56,10 +56,10 @@ def _as_crop(whole: Image.Image, part: Image.Image, steps: Sequence[float]) -> f
     box = _best_box(whole.convert("L").convert("F"), target, steps)
     if box is None:
         return np.inf
-    laid = whole.resize((side, side), Image.Resampling.BILINEAR, box=box)
-    if _other_colours(laid, part):
+    aligned = whole.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    if _other_colours(aligned, part):
         return np.inf
-    return _local_difference(target, _grey(laid))
+    return _local_difference(target, _grey(aligned))
 
 
 def _best_box(whole: Image.Image, target: np.ndarray, steps: Sequence[float]) -> Box | None:

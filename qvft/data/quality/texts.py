@@ -29,7 +29,6 @@ def texts_of(samples: Iterable[Sample], *, texts: str = "all") -> Iterator[Text]
     """Captions, questions, and the supervised answer of each question.
 
     Args:
-        samples: a split.
         texts: `all`, `captions` or `questions`, as the recipe's `data.*.texts`.
     """
     for sample in samples:

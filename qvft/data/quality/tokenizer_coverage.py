@@ -17,13 +17,9 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Character:
-    """A character, with the number and ids of its rows.
+    """A character, with the number and ids of its rows (of costly ones the first LISTED).
 
-    Attributes:
-        character: the character.
-        name: Unicode name and code point.
-        tokens: number of tokens of the character alone.
-        ids: ids of the rows; for costly characters the first LISTED.
+    `name` is its Unicode name and code point, `tokens` the number of tokens of it alone.
     """
 
     character: str
@@ -59,9 +55,7 @@ class Spelling:
 
 
 def token_counts(texts: Iterable[Text], tokenizer: Any) -> dict[str, int]:
-    """Token count of each distinct text, as it occurs inside a row (after a space), without special
-    tokens.
-    """
+    """Token count of each distinct text, as it occurs inside a row (after a space)."""
     different = list(dict.fromkeys(one.text for one in texts))
     counts: dict[str, int] = {}
     for start in range(0, len(different), _BATCH):
@@ -72,13 +66,7 @@ def token_counts(texts: Iterable[Text], tokenizer: Any) -> dict[str, int]:
 
 
 def spelling(texts: Sequence[Text], tokenizer: Any, tokens: dict[str, int]) -> Spelling:
-    """Tokenizer coverage of every character that occurs.
-
-    Args:
-        texts: texts of a split.
-        tokenizer: the decoder's.
-        tokens: `token_counts` of the texts.
-    """
+    """Tokenizer coverage of every character that occurs; `tokens` are the texts' `token_counts`."""
     rows: Counter[str] = Counter()
     by_row: dict[str, set[str]] = {}
     for one in texts:
@@ -90,7 +78,6 @@ def spelling(texts: Sequence[Text], tokenizer: Any, tokens: dict[str, int]) -> S
     encoded = dict(zip(present, _encode(tokenizer, present), strict=True))
     lost = {c for c, ids in encoded.items() if _is_lost(c, ids, tokenizer)}
     costly = {c for c, ids in encoded.items() if len(ids) >= COSTLY_TOKENS} - lost
-
     broken = {c for c in present if c == "\ufffd" or unicodedata.category(c) == "Cc"}
 
     def described(characters: set[str], *, listed: int | None = None) -> tuple[Character, ...]:
@@ -104,19 +91,23 @@ def spelling(texts: Sequence[Text], tokenizer: Any, tokens: dict[str, int]) -> S
             Character(c, _name(c), len(encoded[c]), rows[c], tuple(ids[c])) for c in ordered
         )
 
-    foreign = {c for c in present if _is_other_script(c)}
+    def count_rows(characters: set[str]) -> int:
+        return sum(not characters.isdisjoint(present) for present in by_row.values())
+
+    # Letters that are not Latin; Greek ones as in `μm` count.
+    foreign = {c for c in present if c.isalpha() and "LATIN" not in unicodedata.name(c, "")}
     other = [one.text for one in texts if not foreign.isdisjoint(one.text)]
     latin = [one.text for one in texts if foreign.isdisjoint(one.text)]
     return Spelling(
         lost=described(lost),
         costly=described(costly, listed=LISTED),
         broken=described(broken),
-        lost_rows=sum(not lost.isdisjoint(characters) for characters in by_row.values()),
-        costly_rows=sum(not costly.isdisjoint(characters) for characters in by_row.values()),
-        broken_rows=sum(not broken.isdisjoint(characters) for characters in by_row.values()),
-        other_script_rows=sum(not foreign.isdisjoint(found) for found in by_row.values()),
-        other_script_tokens_per_character=_price(other, tokens),
-        latin_tokens_per_character=_price(latin, tokens),
+        lost_rows=count_rows(lost),
+        costly_rows=count_rows(costly),
+        broken_rows=count_rows(broken),
+        other_script_rows=count_rows(foreign),
+        other_script_tokens_per_character=_tokens_per_character(other, tokens),
+        latin_tokens_per_character=_tokens_per_character(latin, tokens),
     )
 
 
@@ -135,19 +126,13 @@ def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 def _is_lost(character: str, ids: Sequence[int], tokenizer: Any) -> bool:
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
         return True
-    back = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
-    return back.strip() != character
-
-
-def _is_other_script(character: str) -> bool:
-    """Whether a character is a non-Latin letter (Greek letters as in `μm` count)."""
-    return character.isalpha() and "LATIN" not in unicodedata.name(character, "")
+    return tokenizer.decode(list(ids), clean_up_tokenization_spaces=False).strip() != character
 
 
 def _name(character: str) -> str:
     return f"{unicodedata.name(character, 'without a name')} (U+{ord(character):04X})"
 
 
-def _price(texts: Sequence[str], tokens: dict[str, int]) -> float | None:
+def _tokens_per_character(texts: Sequence[str], tokens: dict[str, int]) -> float | None:
     characters = sum(len(text) for text in texts)
     return sum(tokens[text] for text in texts) / characters if characters else None

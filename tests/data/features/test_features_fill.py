@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from qvft.data.features.cache_spec import FeatureSpec
-from qvft.data.features.fill import Wanted, features_bytes, fill, require_room, wanted
+from qvft.data.features.fill import CacheEntry, cache_entries, features_bytes, fill, require_room
 from qvft.data.features.folders import SHARD, shard_files
 from qvft.data.features.shards import read_keys
 from qvft.data.features.store import Cached, Store, open_store
@@ -53,8 +53,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def entries(store: Store, sources: list[ImageFile], **given: Any) -> list[Wanted]:
-    return wanted(store.spec, sources, pixel_ids(sources), **given)
+def entries(store: Store, sources: list[ImageFile], **given: Any) -> list[CacheEntry]:
+    return cache_entries(store.spec, sources, pixel_ids(sources), **given)
 
 
 def held(store: Store, folder: Path) -> torch.Tensor:
@@ -118,7 +118,7 @@ def test_unusable_images_are_named_and_stop_no_other(spec: FeatureSpec, tmp_path
     (tmp_path / "3.png").mkdir()
     store, sources = open_store(tmp_path / "cache", spec), sources_in(tmp_path)
     ids = pixel_ids(sources)
-    unusable = fill(store, wanted(spec, sources, ids), encode, read=read, batch_size=2)
+    unusable = fill(store, cache_entries(spec, sources, ids), encode, read=read, batch_size=2)
     assert len(store) == 2
     assert [Path(name).name for name in unusable] == ["1.png"]
     cached = Cached(store, ids)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qvft.data.features.cache_spec import FeatureSpec, preprocessing_of, weights_sha256
-from qvft.data.features.fill import fill, wanted
+from qvft.data.features.fill import cache_entries, fill
 from qvft.data.features.store import Cached, open_store
 from qvft.data.images.content_hash import pixel_ids
 from qvft.data.sample import ImageSource
@@ -50,7 +50,7 @@ def cached(loaded: tuple, folder: Path, **changes: str) -> torch.Tensor:
 
     store = open_store(folder, replace(spec, **changes))
     ids = pixel_ids(SOURCES)
-    items = wanted(store.spec, SOURCES, ids)
+    items = cache_entries(store.spec, SOURCES, ids)
     fill(store, items, lambda pixels: encode_vision(model, pixels), read=read)
     return Cached(store, ids)(SOURCES)
 

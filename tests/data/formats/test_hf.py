@@ -211,5 +211,5 @@ def test_images_without_a_row_are_counted_and_named(
         (tmp_path / split / "metadata.jsonl").write_text(json.dumps(row) + "\n")
     assert len(read_samples("hf", str(tmp_path), split="train")) == 1
     assert said.messages == [
-        f"{tmp_path}: images without a row in the metadata, left out: 2 of 4, first train/b.png"
+        f"{tmp_path}: 2 of 4 images have no row in the metadata and are skipped, first train/b.png"
     ]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from qvft.data.formats import read_samples
-from qvft.data.formats.image_path import image_path
+from qvft.data.formats.path_guard import image_path
 from qvft.errors import DataError
 
 WAYS = {

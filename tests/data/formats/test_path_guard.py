@@ -72,8 +72,9 @@ def test_a_linked_image_folder_is_the_one_it_leads_to(root: Path) -> None:
 
 
 def test_a_zero_character_is_one_message(root: Path) -> None:
-    with pytest.raises(DataError, match="no system takes"):
-        PathGuard(root).file(root / "a\0b", where="x")
+    for written in ("a\0b", "/data/local-files/?d=a%00b"):
+        with pytest.raises(DataError, match="control character"):
+            PathGuard(root).image(written, "image", where="x")
 
 
 ROWS: dict[str, Any] = {

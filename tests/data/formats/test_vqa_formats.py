@@ -153,5 +153,5 @@ def test_an_answer_that_is_no_number_is_refused(number: str, said: str, tmp_path
     (tmp_path / "rows.json").write_text(
         f'[{{"image": "a", "question": "What?", "answer": {number}}}]'
     )
-    with pytest.raises(DataError, match=f"`answer` is {said}, which is not a JSON value; .* leave"):
+    with pytest.raises(DataError, match=f"`answer` is {said}, which is not a JSON value"):
         read_samples("pathvqa", str(tmp_path / "rows.json"))

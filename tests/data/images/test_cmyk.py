@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from qvft.data.images.cmyk import cmyk_to_rgb
+from qvft.data.images.rgb import to_rgb
 
 WHITE, GREY, BLACK = (255, 128, 128), (128, 128, 128), (0, 128, 128)  # L*a*b* in 8 bits
 
@@ -44,7 +44,7 @@ def inked(*values: int, profile: bytes | None) -> list[int]:
     Image.new("CMYK", (1, 1), values).save(stream, "TIFF", icc_profile=profile)
     with Image.open(stream) as image:
         image.load()
-        return np.asarray(cmyk_to_rgb(image))[0, 0].tolist()
+        return np.asarray(to_rgb(image))[0, 0].tolist()
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,15 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from qvft.data.quality import near_duplicates as near
 from qvft.data.quality.image_difference import image_difference
-from qvft.data.quality.image_signature import SIDE_PX, ImageSignature, perceptual_hash, sign
-from qvft.data.quality.near_duplicates import MOST_DIFFERENCE, NEAREST, closer_view
+from qvft.data.quality.near_duplicates import (
+    MOST_DIFFERENCE,
+    NEAREST,
+    SIDE_PX,
+    ImageSignature,
+    closer_view,
+    perceptual_hash,
+    sign,
+)
 
 
 class Drawn:

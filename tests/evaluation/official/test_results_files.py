@@ -77,8 +77,8 @@ def test_mistakes_are_named(tmp_path: Path, text: str | bytes, says: str) -> Non
     [
         (f'[{GOOD}, {{"image_id": 2, "caption": 3}}]', "put it in quotes"),
         (f'[{GOOD}, {{"image_id": 2, "caption": null}}]', "fill it in or remove it"),
-        (f'[{GOOD}, {{"image_id": 2, "caption": NaN}}]', "leave out a key without a value"),
-        (f'[{GOOD}, {{"image_id": NaN, "caption": "a"}}]', "leave out a key without a value"),
+        (f'[{GOOD}, {{"image_id": 2, "caption": NaN}}]', "remove a key without a value"),
+        (f'[{GOOD}, {{"image_id": NaN, "caption": "a"}}]', "remove a key without a value"),
         (f'[{GOOD}, {{"image_id": 2, "text": "a", "image": 2}}]', "add it"),
         ('[{"image_idx": 2, "caption": "a"}]', "rename `image_idx` to it"),
         ("[]", "check that the system wrote its outputs"),
