@@ -9,6 +9,7 @@ from qvft.evaluation.report.report import Report
 from qvft.evaluation.rows import PredictionRow, row_to_json
 from tools.report_reference import PAGE, ROW_KEYS, tables, with_tables
 
+
 def test_the_file_in_the_repository_is_current() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert text == with_tables(text), "run `python -m tools.report_reference`"
