@@ -1,4 +1,4 @@
-"""`python -m tools.report_reference`: writes the tables of docs/report.md from the report's classes."""
+"""`python -m tools.report_reference`: writes the tables of docs/report.md."""
 
 from __future__ import annotations
 

@@ -95,8 +95,7 @@ def _check_data(
     sides = read_sides(recipe, template, texts)
     train = sides[0]
     if len(sides) > 1:
-        asked = prediction_rows(sides[1].rows, [""] * len(sides[1].rows))
-        require_fitting_metrics(recipe.eval.metrics, asked)
+        require_fitting_metrics(recipe.eval.metrics, prediction_rows(sides[1].rows))
     if preview_file is not None:
         collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
         preview(preview_file, train.rows, train.stats, collator, name=train.split.name)

@@ -12,7 +12,7 @@ from qvft.adapters.fingerprints import READ, fingerprints
 from qvft.adapters.manifest import read_manifest
 from qvft.checking.run_findings import RunFindings, Verified, compared
 from qvft.errors import CheckpointError, UserError
-from qvft.evaluation.stored_evaluation import StoredEvaluation, read_standing
+from qvft.evaluation.stored_evaluation import StoredEvaluation, read_evaluation
 from qvft.recipe.recipe_lock import LOCK_NAME, lock_hash, read_lock
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import samples_hash, source_name
@@ -63,7 +63,7 @@ def _warnings(folder: Path) -> Iterator[str]:
     """Warnings of the reports about collapsed query tokens."""
     for path in sorted(folder.glob("eval/*/report.json")):
         try:
-            similarity = read_standing(path.parent).content.get("query_similarity")
+            similarity = read_evaluation(path.parent).content.get("query_similarity")
         except UserError:
             continue  # reported as a difference
         if isinstance(similarity, float):
@@ -110,24 +110,24 @@ def _reports(
     for path in sorted(folder.glob("eval/*/report.json")):
         what = f"eval/{path.parent.name}"
         try:
-            standing = read_standing(path.parent)
+            stored = read_evaluation(path.parent)
         except UserError as error:
             yield Verified(what, "differs", detail=error.given)
             continue
-        model = standing.content.get("model") or {}
+        model = stored.content.get("model") or {}
         for name in sorted(trained.keys() | (model.get("adapter_sha256") or {}).keys()):
             recorded = (model.get("adapter_sha256") or {}).get(name)
             yield compared(f"{what}: adapter/{name}", recorded, trained.get(name))
         for part, key in (("recipe", "recipe_sha256"), ("base", "base_weights_sha256")):
             yield compared(f"{what}: {part}", model.get(key), manifest[key])
-        yield from _report_data(what, standing, recipe, samples)
+        yield from _report_data(what, stored, recipe, samples)
 
 
 def _report_data(
-    what: str, standing: StoredEvaluation, recipe: Recipe, samples: Read
+    what: str, stored: StoredEvaluation, recipe: Recipe, samples: Read
 ) -> Iterator[Verified]:
     """Compares the texts and images of an evaluation, if they are the recipe's."""
-    data = standing.content.get("data") or {}
+    data = stored.content.get("data") or {}
     recorded, images = data.get("sha256"), data.get("images_sha256")
     source = recipe.data.eval
     if recorded is None:

@@ -7,9 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
+from qvft.data.rows import Row
 from qvft.data.sample import Question, Sample
-from qvft.errors import DataError
+from qvft.errors import DataError, UserError
 from qvft.evaluation.answers import normalise_answer
+from qvft.log import get_logger
+from qvft.recipe.schema import Recipe
+from qvft.setup.data import read_texts
+
+logger = get_logger("qvft.eval")
 
 FREQUENT, BLIND = "most_frequent_answer", "blind"
 FREQUENT_DEFINITION = (
@@ -70,3 +76,24 @@ def _most_frequent(votes: Mapping[str, float]) -> str:
 
 def _group(question: Question) -> str | None:
     return question.meta.get("answer_type", "").strip().lower() or None
+
+
+def frequent_answer_predictions(recipe: Recipe, rows: Sequence[Row]) -> list[str] | None:
+    """Most frequent training answer for each question among `rows`.
+
+    None without questions, or without the training split.
+    """
+    asked = [row for row in rows if row.kind == "question"]
+    if not asked or recipe.data.train is None:
+        return None
+    if recipe.data.train.stream:
+        logger.warning("no most-frequent-answer baseline: the training data is a stream")
+        return None
+    try:
+        samples = read_texts(recipe, "train")
+    except UserError as error:
+        logger.warning("no most-frequent-answer baseline: %s", error)
+        return None
+    train = [question for sample in samples for question in sample.questions]
+    questions = [Question(r.id, r.question or "", r.references, r.meta) for r in asked]
+    return most_frequent_answers(train, questions) if train else None

@@ -65,16 +65,15 @@ def zero_shot_metric(rows: Sequence[PredictionRow], items: Mapping[int, float]) 
     return mean_score(rows, ScoreInfo(ZERO_SHOT_NAME), items, definition=ZERO_SHOT_DEFINITION)
 
 
-def groups_kept(
+def stored_groups(
     rows: Sequence[PredictionRow], per_item: Sequence[Mapping[str, float | str]]
 ) -> dict[str, GroupScores]:
-    """Embedding metrics restored from an evaluation's items, by name; missing ones are left out.
+    """Embedding metrics restored from an evaluation's items, by name.
 
     Args:
         rows: as they are now.
         per_item: parallel to them, `scores` of their lines in `predictions.jsonl`.
     """
-
     recalls = []
     for way in WAYS:
         for cutoff in CUTOFFS:
