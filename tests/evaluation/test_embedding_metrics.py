@@ -10,8 +10,8 @@ from qvft.evaluation.comparison import compare
 from qvft.evaluation.embedding_metrics import (
     RETRIEVAL,
     ZERO_SHOT,
-    stored_groups,
     recall_metric,
+    stored_groups,
     with_groups,
     zero_shot_metric,
 )

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.errors import DataError
-from qvft.evaluation.metrics.captions import CaptionScores, score_captions
-from qvft.evaluation.metrics.java import BY_JAVA as _BY_JAVA
+from qvft.evaluation.metrics.captions import score_captions
+from qvft.evaluation.metrics.java import BY_JAVA
 from qvft.evaluation.official.reading import identifier, named, read_results, words
 from qvft.evaluation.official.scored import Scored
 from qvft.json_files import read_json
@@ -35,7 +35,7 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
         MissingToolError: Java or a program that `also` needs is not installed.
     """
     for name in also:
-        _BY_JAVA[name].require_installed()
+        BY_JAVA[name].require_installed()
     known = read_references(references)
     results = read_results(predictions, key="image_id", text_key="caption")
     unknown = [name for name in results.texts if name not in known]
@@ -50,9 +50,12 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
     ordered = {name: results.texts[name] for name in known if name in results.texts}
     scores = score_captions(known, ordered)
     metrics: dict[str, float | None] = dict(scores.corpus)
-    per_item = _by_image(scores)
+    per_item: dict[str, dict[str, float | None]] = {
+        image: {name: values[image] for name, values in scores.per_item.items()}
+        for image in ordered
+    }
     for name in dict.fromkeys(also):
-        value, items = _BY_JAVA[name].score(known, ordered)
+        value, items = BY_JAVA[name].score(known, ordered)
         metrics[name] = _number(value)
         for image, item in items.items():
             per_item[image][name] = _number(item)
@@ -77,7 +80,7 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
         n=scores.n,
         per_item=per_item,
         files={"references": references, "predictions": predictions},
-        definition="; ".join([_DEFINITION, *(_BY_JAVA[name].definition for name in also)]),
+        definition="; ".join([_DEFINITION, *(BY_JAVA[name].definition for name in also)]),
         counts={
             "duplicate_rows": len(results.repeated),
             "without_prediction": len(scores.without_prediction),
@@ -117,16 +120,6 @@ def read_references(path: Path) -> dict[str, list[str]]:
             do="check that the images listed are those that are described",
         )
     return found
-
-
-def _by_image(scores: CaptionScores) -> dict[str, dict[str, float | None]]:
-    names = list(scores.per_item)
-    columns = zip(*(scores.per_item[name].values() for name in names), strict=True)
-    images = scores.per_item[names[0]]
-    return {
-        image: dict(zip(names, values, strict=True))
-        for image, values in zip(images, columns, strict=True)
-    }
 
 
 def _number(value: float) -> float | None:
