@@ -20,7 +20,7 @@ from qvft.log import exit_status, shown, stderr
 from qvft.terminal import program
 
 if TYPE_CHECKING:
-    from qvft.inference.predict_to_file import Written
+    from qvft.inference.prediction_file import Written
 
 PROMPT = "a photo of a {}"
 

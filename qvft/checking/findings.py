@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from qvft.errors import ImageError, PreflightError
+
+if TYPE_CHECKING:
+    from qvft.data.token_stats import ShownRow
 
 
 @dataclass(frozen=True)
@@ -97,17 +100,6 @@ class SplitFindings:
 
 
 @dataclass(frozen=True)
-class TextShown:
-    """Token counts of a row; only supervised tokens have loss."""
-
-    id: str
-    kind: str
-    image_tokens: int
-    prompt_tokens: int
-    supervised_tokens: int
-
-
-@dataclass(frozen=True)
 class Memory:
     """GPU memory estimate in bytes for one kind of device."""
 
@@ -171,10 +163,10 @@ class Findings:
     recipe: RecipeFindings
     train: SplitFindings | None = None
     eval: SplitFindings | None = None
-    shown: tuple[TextShown, ...] = ()
+    shown: tuple[ShownRow, ...] = ()
     phases: tuple[PhaseFindings, ...] = ()
     checks: tuple[Check, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unusable: int = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -65,13 +65,12 @@ def most_frequent_answers(train: Iterable[Question], asked: Sequence[Question]) 
         raise DataError(
             "no training questions", expected="at least one, for the most-frequent-answer baseline"
         )
-    best = {group: _most_frequent(count) for group, count in votes.items()}
+    best = {
+        # Rounded, so that equal sums of fractional votes compare equal.
+        group: min(count, key=lambda answer: (-round(count[answer], 6), answer))
+        for group, count in votes.items()
+    }
     return [best.get(_group(question), best[None]) for question in asked]
-
-
-def _most_frequent(votes: Mapping[str, float]) -> str:
-    # Rounded, so that equal sums of fractional votes compare equal.
-    return min(votes, key=lambda answer: (-round(votes[answer], 6), answer))
 
 
 def _group(question: Question) -> str | None:

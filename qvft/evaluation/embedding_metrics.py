@@ -7,7 +7,6 @@ model. An image's caption row has the scores of the image and of all its caption
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from qvft.evaluation.answers import NORMALISATION
 from qvft.evaluation.metric import CorpusCounts, GroupScores, ScoreInfo, ScoreValue, mean_score
 from qvft.evaluation.metrics.retrieval import CUTOFFS, DEFINITION
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.scoring import Scores
 from qvft.evaluation.stats import FloatArray, percentile_interval, resampled_sums
 
 RETRIEVAL, ZERO_SHOT = "retrieval", "zero_shot"
@@ -90,28 +88,6 @@ def stored_groups(
     if chosen:
         groups[ZERO_SHOT] = GroupScores(len(chosen), [zero_shot_metric(rows, chosen)])
     return groups
-
-
-def with_groups(scores: Scores, groups: Mapping[str, GroupScores]) -> Scores:
-    """Scores with these groups added."""
-    metrics = [metric for group in groups.values() for metric in group.metrics]
-    per_item = [
-        {**found, **{m.name: m.items[index] for m in metrics if index in m.items}}
-        for index, found in enumerate(scores.per_item)
-    ]
-    return replace(
-        scores,
-        n={**scores.n, **{name: group.n for name, group in groups.items()}},
-        metrics={**scores.metrics, **{m.name: m.value for m in metrics}},
-        units={**scores.units, **{m.name: m.unit for m in metrics}},
-        definitions={**scores.definitions, **{m.name: m.definition for m in metrics}},
-        intervals={
-            **scores.intervals,
-            **{m.name: m.interval for m in metrics if m.interval is not None},
-        },
-        per_item=per_item,
-        corpus={**scores.corpus, **{m.name: m.corpus for m in metrics if m.corpus is not None}},
-    )
 
 
 def _items(per_item: Sequence[Mapping[str, float | str]], name: str) -> dict[int, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,17 +37,9 @@ def pair(rows: Sequence[PredictionRow], others: Sequence[PredictionRow], *, wher
         where: B, for messages.
 
     Raises:
-        DataError: an id is of different items, a duplicate, or none is common.
+        DataError: an id is of different items, or none is common.
     """
     found = {row.id: row for row in others}
-    if len(found) < len(others):
-        twice = next(key for key, times in Counter(r.id for r in others).items() if times > 1)
-        raise DataError(
-            f"item {twice!r} occurs twice",
-            where=where,
-            expected="each id once",
-            do="evaluate it again",
-        )
     here = [index for index, row in enumerate(rows) if row.id in found]
     differing = {
         rows[index].id: parts

@@ -24,7 +24,7 @@ from qvft.evaluation.baselines import (
     frequent_answer_predictions,
 )
 from qvft.evaluation.comparison import Comparison
-from qvft.evaluation.embedding_metrics import RETRIEVAL, stored_groups, with_groups
+from qvft.evaluation.embedding_metrics import RETRIEVAL, stored_groups
 from qvft.evaluation.image_text_retrieval import retrieval_group
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.metric_table import METRICS
@@ -40,7 +40,7 @@ from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.trained_phases import training_facts
 from qvft.evaluation.report.verdict import verdicts
 from qvft.evaluation.rows import PredictionRow, row_to_json
-from qvft.evaluation.scoring import Scores, score
+from qvft.evaluation.scoring import Scores, score, with_groups
 from qvft.evaluation.stored_evaluation import StoredEvaluation
 from qvft.evaluation.task import Task
 from qvft.evaluation.zero_shot import zero_shot_group

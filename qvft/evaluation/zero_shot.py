@@ -22,11 +22,10 @@ from qvft.evaluation.answers import normalise_answer
 from qvft.evaluation.embedding_metrics import zero_shot_metric
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.rows import PredictionRow
-from qvft.files import require_writable
 from qvft.inference.distributed import chunks_shared
 from qvft.inference.predict import Outcome
-from qvft.inference.predict_to_file import Written, identity
-from qvft.inference.prediction_file import PredictionFile, line_of
+from qvft.inference.predict_to_file import identity
+from qvft.inference.prediction_file import PredictionFile, Written, line_of
 from qvft.models.alignment.scoring import check_classes, class_embeddings, similarity
 from qvft.setup.alignment_model import AlignmentModel, with_heads
 from qvft.setup.itc_heads import require_contrast
@@ -117,11 +116,10 @@ def classify_to_file(
     batch_size: int,
     workers: int,
 ) -> Written:
-    """Writes `class_lines` to a file as they are computed; `resume` as in `predict_to_file`.
+    """Writes `class_lines` to a file as they are computed.
 
     Raises:
-        UserError: as `class_lines`, or `out` does not go with what is asked.
-        FailedError: the disk is full or the file has gone; what is written stays.
+        UserError: as `class_lines` and `PredictionFile.write`.
     """
     opened = resolve_model(model)
     require_contrast(opened)
@@ -130,19 +128,12 @@ def classify_to_file(
         "classes": classes.names,
         "class_prompts": classes.templates,
     }
-    file = PredictionFile(out, rows, settings)
-    finished = 0
-    if resume:
-        finished = file.finished_rows()
-    else:
-        file.refuse_what_would_be_lost()
-    require_writable(out)
-    if finished == len(rows):
-        file.mark_finished()
-        return Written(finished, finished, 0)
-    aligned = with_heads(opened, load_resolved(opened))
-    outcomes = _outcomes(aligned, rows[finished:], classes, batch_size=batch_size, workers=workers)
-    return Written(len(rows), finished, file.write(outcomes, finished=finished))
+
+    def outcomes_of(remaining: Sequence[Row]) -> Iterator[Outcome]:
+        aligned = with_heads(opened, load_resolved(opened))
+        return _outcomes(aligned, remaining, classes, batch_size=batch_size, workers=workers)
+
+    return PredictionFile(out, rows, settings).write(outcomes_of, resume=resume)
 
 
 def zero_shot_group(
@@ -234,6 +225,6 @@ def _scores(
         cosines: list[list[float]] = []
         if pixels is not None:
             cosines = similarity(aligned.image_vectors(pixels), vectors).tolist()
-        validate_images = iter(cosines)
+        found = iter(cosines)
         for problem in problems:
-            yield problem or dict(zip(classes.names, next(validate_images), strict=True))
+            yield problem or dict(zip(classes.names, next(found), strict=True))

@@ -12,12 +12,11 @@ from qvft.evaluation.embedding_metrics import (
     ZERO_SHOT,
     recall_metric,
     stored_groups,
-    with_groups,
     zero_shot_metric,
 )
 from qvft.evaluation.pairing import pair
 from qvft.evaluation.rows import PredictionRow, row_to_json
-from qvft.evaluation.scoring import score
+from qvft.evaluation.scoring import score, with_groups
 
 TO_TEXT, TO_IMAGE = "image_to_text_recall_at_1", "text_to_image_recall_at_1"
 

@@ -11,8 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase, SubFigure
 
-from qvft.evaluation.explanation.cosines import Cosines
-from qvft.evaluation.explanation.maps import Explanation, FloatArray
+from qvft.evaluation.explanation.maps import Cosines, Explanation, FloatArray
 
 MOST_WORDS = 35
 _ACROSS = 6
@@ -76,7 +75,7 @@ def figure_bytes(figure: Figure, form: str) -> bytes:
     return stream.getvalue()
 
 
-def layers_text(layers: tuple[int, ...]) -> str:
+def _layers_text(layers: tuple[int, ...]) -> str:
     """Layers in words: `layers 0 to 11`, `layers 0, 2, 4` or `layer 0`."""
     if len(layers) == 1:
         return f"layer {layers[0]}"
@@ -91,7 +90,7 @@ def method_text(explained: Explanation, model: str) -> str:
     Args:
         model: what the user called it.
     """
-    text, cross = layers_text(explained.text_layers), layers_text(explained.cross_layers)
+    text, cross = _layers_text(explained.text_layers), _layers_text(explained.cross_layers)
     said = [
         f"{model}. A word's map is {explained.reading}, from the places that write the word (mean "
         f"over heads and {text}), times the Q-Former's cross-attention from those queries to the "
@@ -117,14 +116,14 @@ def method_text(explained: Explanation, model: str) -> str:
     return "\n".join(textwrap.fill(line, 175) for line in (" ".join(said), warning))
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """A text without control characters, which byte-level models can generate."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def _heading(head: SubFigure, title: str, text: str) -> None:
     asked = textwrap.shorten(title, 130, placeholder=" ...")
-    said = textwrap.shorten(printable(text), 105, placeholder=" ...")
+    said = textwrap.shorten(_printable(text), 105, placeholder=" ...")
     head.text(0.02, 0.78, asked, va="center", size=11, color="#444", **_PLAIN)
     head.text(0.02, 0.30, said, va="center", size=14, weight="bold", **_PLAIN)
 
@@ -140,7 +139,7 @@ def _words(
     panels[0].set_title("as the model sees it", size=9, color="#444")
     for panel, word in zip(panels[1:], explained.words, strict=False):
         _heat(panel, word.map, image)
-        name = printable(word.text)
+        name = _printable(word.text)
         name = name if len(name) <= 16 else f"{name[:13]}..."
         share = f"  ({word.on_image:.0%})" if explained.reads_words else ""
         panel.set_title(f"{name}{share}", size=9, **_PLAIN)

@@ -45,7 +45,7 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
     rows = [the_one_row(image, question=question)]
     opened = resolve_model(model)
     loaded = load_resolved(opened)
-    (text,) = _said(loaded, opened.recipe, rows)
+    (text,) = _generated(loaded, opened.recipe, rows)
     (explained,) = explain_texts(loaded.model, loaded.collator, rows, [text])
     if explained is None:
         raise FailedError("the model says nothing about this image: there is no word to explain")
@@ -89,7 +89,7 @@ def measure_faithfulness(
         loaded.model,
         loaded.collator,
         rows,
-        _said(loaded, opened.recipe, rows),
+        _generated(loaded, opened.recipe, rows),
         batch_size=opened.recipe.eval.batch_size,
         seed=seed,
     )
@@ -107,8 +107,8 @@ def seen_image(loaded: Loaded, row: Row) -> FloatArray:
     return np.clip(pixels, 0.0, 1.0)
 
 
-def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
-    """Generated text of each row, decoded as in its recipe; truncated prompts are counted."""
+def _generated(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
+    """Generated text of each row, decoded as in its recipe; warns of truncated prompts."""
     for sentence in cut_warnings(rows, loaded.template, loaded.collator.reader, asked=True):
         logger.warning("%s", sentence)
     return predict_texts(

@@ -81,15 +81,13 @@ class Faithfulness:
     def screen(self) -> str:
         """The values with the verdict, as lines."""
         between = f" ({self.interval[0]:+.3f} to {self.interval[1]:+.3f})" if self.interval else ""
-        return "\n".join(
-            [
-                f"{self.n} texts of {self.images} images; {self.masked_patches} of {self.patches} "
-                f"patches masked; loss of log-probability in nats a text",
-                f"  brightest   {self.brightest:8.3f}",
-                f"  random      {self.random:8.3f}, mean of {self.draws} draws a text",
-                f"  difference  {self.difference:+8.3f}{between}",
-                self.verdict,
-            ]
+        return (
+            f"{self.n} texts of {self.images} images; {self.masked_patches} of {self.patches} "
+            "patches masked; loss of log-probability in nats a text\n"
+            f"  brightest   {self.brightest:8.3f}\n"
+            f"  random      {self.random:8.3f}, mean of {self.draws} draws a text\n"
+            f"  difference  {self.difference:+8.3f}{between}\n"
+            f"{self.verdict}"
         )
 
 

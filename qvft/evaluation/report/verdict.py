@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from qvft.evaluation.report.table import figure, signed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, main_scores
-from qvft.evaluation.stats import PairedDifference, paired_difference
+from qvft.evaluation.stats import paired_difference
 from qvft.setup.query_similarity import collapse_warning
 
 FEW_IMAGES = 100
@@ -97,15 +97,12 @@ def _compared(
         paired = paired_difference(a, b, clusters=[images[index] for index in chosen])
         if paired.interval is None:
             return None
-        values = (figure(sum(side) / len(side), scores.units[name]) for side in (a, b))
-        here, there = values
-        return name, _with_interval(paired, scores.units[name]), paired.interval, here, there
+        unit = scores.units[name]
+        here, there = (figure(sum(side) / len(side), unit) for side in (a, b))
+        ends = " to ".join(signed(end, unit) for end in paired.interval)
+        difference = f"{signed(paired.difference, unit)} (95 % interval {ends})"
+        return name, difference, paired.interval, here, there
     return None
-
-
-def _with_interval(paired: PairedDifference, unit: str) -> str:
-    ends = " to ".join(signed(end, unit) for end in paired.interval or ())
-    return f"{signed(paired.difference, unit)} (95 % interval {ends})"
 
 
 def _words(name: str) -> str:
