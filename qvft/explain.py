@@ -63,10 +63,10 @@ def explain(given: argparse.Namespace) -> None:
     from qvft.evaluation.explanation import explain as explaining
 
     if given.image is not None:
-        said = explaining.explain_image(
+        text = explaining.explain_image(
             given.model, given.image, question=given.question, out=given.out
         )
-        stdout.print(f"{said}\nwritten to {given.out}", markup=False)
+        stdout.print(f"{text}\nwritten to {given.out}", markup=False)
         return
     found = explaining.measure_faithfulness(
         given.model, recipe_path=given.recipe, limit=given.limit, seed=given.seed

@@ -137,7 +137,7 @@ def _split_findings(
     own = side.which == "train"
     answers = distributions.answers(texts, known=None if own else known)
     overlap = None if own else copies.overlap
-    said = repeats(split.samples, copies.group, texts=split.source.texts)
+    repeated = repeats(split.samples, copies.group, texts=split.source.texts)
     return SplitFindings(
         name=split.name,
         images=len(split.samples),
@@ -162,7 +162,7 @@ def _split_findings(
             exact_duplicates=copies.exact[side.which],
             near_duplicates=tuple(asdict(pair) for pair in copies.near[side.which]),
             overlap=None if overlap is None else {**asdict(overlap), "questions": tuple(asked)},
-            repeats=asdict(said),
+            repeats=asdict(repeated),
             answers=None if answers is None else asdict(answers),
             lengths=_as_dicts(distributions.lengths(texts, counts)),
             cut=_as_dicts(stats.cut),
@@ -224,7 +224,7 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
             f"{name}: {count_of(opposed, 'question')} asked again about the same image and "
             f"answered otherwise, first {first}; decide on one answer ({ALL})"
         )
-    for key, says in (
+    for key, meaning in (
         ("lost", "lost by the tokenizer"),
         ("broken", "control characters or U+FFFD, a sign of damaged texts"),
     ):
@@ -232,8 +232,8 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
             points = ", ".join(one["name"] for one in listed[:LISTED])
             rows = quality.spelling[f"{key}_rows"]
             warnings.append(
-                f"{name}: {count_of(listed, 'character')} in {rows:,} rows: {says}, first {points} "
-                f"in row {listed[0]['ids'][0]}; replace them in the texts ({ALL})"
+                f"{name}: {count_of(listed, 'character')} in {rows:,} rows: {meaning}, first "
+                f"{points} in row {listed[0]['ids'][0]}; replace them in the texts ({ALL})"
             )
     return warnings
 

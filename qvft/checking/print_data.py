@@ -183,11 +183,11 @@ def _skipped(split: SplitFindings) -> Iterator[Text]:
         if len(reasons) > REASONS:
             yield Text(f"unusable {split.name}: ... and {len(reasons) - REASONS:,} more reasons")
     for skipped in split.skipped[:LISTED]:
-        says = [skipped.reason]
+        parts = [skipped.reason]
         if skipped.expected:
-            says.append(f"expected {skipped.expected}")
+            parts.append(f"expected {skipped.expected}")
         if skipped.do:
-            says.append(skipped.do)
-        yield Text(f"unusable {split.name}: {skipped.id}: {'; '.join(says)}")
+            parts.append(skipped.do)
+        yield Text(f"unusable {split.name}: {skipped.id}: {'; '.join(parts)}")
     if len(split.skipped) > LISTED:
         yield Text(f"unusable {split.name}: {len(split.skipped) - LISTED:,} more (see --json)")

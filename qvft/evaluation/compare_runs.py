@@ -115,20 +115,20 @@ def _embedding_groups(
 
 def _evaluation_of(opened: ResolvedModel, task: Task) -> tuple[StoredEvaluation, str]:
     """B's evaluation and its origin: an existing one, else a new one on A's data."""
-    asked = prepare(opened, split=task.split)
+    other_task = prepare(opened, split=task.split)
     own = output_folder(opened, task.split.name)
     apart = own.parent.with_name(f"{own.parent.name}-against") / own.name
     for folder in (*evaluations_called(own), *evaluations_called(apart)):
         stored = _readable(folder)
         if stored is None:
             continue
-        reason = asked.mismatch(stored)
+        reason = other_task.mismatch(stored)
         if reason is None:
             logger.info("%s: used; it has the same weights, data and decoding", folder)
             return stored, STOOD
         logger.info("%s: not used (%s)", folder, reason)
     # A report in B's own folder is not replaced.
-    made = evaluate(asked, place_of(asked, apart if own.exists() else own))
+    made = evaluate(other_task, place_of(other_task, apart if own.exists() else own))
     return read_evaluation(made.folder), MADE
 
 

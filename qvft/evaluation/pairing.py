@@ -28,7 +28,7 @@ class Pairing:
 def pair(rows: Sequence[PredictionRow], others: Sequence[PredictionRow], *, where: str) -> Pairing:
     """Matches items by id.
 
-    Items of only one side are left out and named. A common id must be the same item: equal kind,
+    Items of only one side are named, not compared. A common id must be the same item: equal kind,
     question, references and image file name. Otherwise the data differs.
 
     Args:

@@ -65,7 +65,7 @@ def outcomes(
 
     def answered(batch: Sequence[Prompted]) -> list[Outcome]:
         texts = generate_texts(model, collator, batch, generation[batch[0].kind])
-        return [Outcome(row.number, said) for row, said in zip(batch, texts, strict=True)]
+        return [Outcome(row.number, found) for row, found in zip(batch, texts, strict=True)]
 
     # Without a terminal, a progress bar would fill the log with blank lines.
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:

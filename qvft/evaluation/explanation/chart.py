@@ -91,29 +91,29 @@ def method_text(explained: Explanation, model: str) -> str:
         model: what the user called it.
     """
     text, cross = _layers_text(explained.text_layers), _layers_text(explained.cross_layers)
-    said = [
+    sentences = [
         f"{model}. A word's map is {explained.reading}, from the places that write the word (mean "
         f"over heads and {text}), times the Q-Former's cross-attention from those queries to the "
         f"patches (mean over heads and {cross}). Each map runs from its own least value (dark) to "
         "its largest (bright)."
     ]
     if explained.reads_words:
-        said.append(
+        sentences.append(
             "In brackets after a word: the share of that attention that goes to the image at all, "
             "the rest goes to words."
         )
     if explained.on_class_token is not None:
-        said.append(
+        sentences.append(
             "The ViT's class token, which has no place in the image, is left out: "
             f"{explained.on_class_token:.0%} of the queries' attention goes to it."
         )
     if explained.limit:
-        said.append(explained.limit)
+        sentences.append(explained.limit)
     warning = (
         "Attention shows what was read, not what decided: --faithfulness measures what such maps "
         "are worth for a model."
     )
-    return "\n".join(textwrap.fill(line, 175) for line in (" ".join(said), warning))
+    return "\n".join(textwrap.fill(line, 175) for line in (" ".join(sentences), warning))
 
 
 def _printable(text: str) -> str:
@@ -123,9 +123,9 @@ def _printable(text: str) -> str:
 
 def _heading(head: SubFigure, title: str, text: str) -> None:
     asked = textwrap.shorten(title, 130, placeholder=" ...")
-    said = textwrap.shorten(_printable(text), 105, placeholder=" ...")
+    shown = textwrap.shorten(_printable(text), 105, placeholder=" ...")
     head.text(0.02, 0.78, asked, va="center", size=11, color="#444", **_PLAIN)
-    head.text(0.02, 0.30, said, va="center", size=14, weight="bold", **_PLAIN)
+    head.text(0.02, 0.30, shown, va="center", size=14, weight="bold", **_PLAIN)
 
 
 def _words(

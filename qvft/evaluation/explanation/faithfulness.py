@@ -115,13 +115,13 @@ def faithfulness(
     clusters: list[str] = []
     patches = 0
     for start in range(0, len(rows), batch_size):
-        chunk, said = rows[start : start + batch_size], texts[start : start + batch_size]
-        found = explain_texts(model, collator, chunk, said)
+        chunk, chunk_texts = rows[start : start + batch_size], texts[start : start + batch_size]
+        found = explain_texts(model, collator, chunk, chunk_texts)
         maps = {number: item.map for number, item in enumerate(found) if item is not None}
         if not maps:
             continue
         patches = next(iter(maps.values())).size
-        aimed, worded = [chunk[n] for n in maps], [said[n] for n in maps]
+        aimed, worded = [chunk[n] for n in maps], [chunk_texts[n] for n in maps]
         batch = target_batch(collator, aimed, worded, place=model.device)
         bright.extend(_losses(model, batch, [[brightest_patches(m)] for m in maps.values()]))
         drawn = []

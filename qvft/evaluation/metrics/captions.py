@@ -84,12 +84,13 @@ def score_tokens(
         return CaptionScores(
             dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)), 0, without_prediction
         )
-    said, known = list(predictions.values()), [references[key] for key in ids]
-    batch = CaptionBatch.from_tokens(said, known)
+    predicted, known = list(predictions.values()), [references[key] for key in ids]
+    batch = CaptionBatch.from_tokens(predicted, known)
     words = batch
-    if any(_NO_BREAK in token for text in (*said, *chain(*known)) for token in text):
+    if any(_NO_BREAK in token for text in (*predicted, *chain(*known)) for token in text):
         words = CaptionBatch.from_tokens(
-            [_split(text) for text in said], [[_split(text) for text in texts] for texts in known]
+            [_split(text) for text in predicted],
+            [[_split(text) for text in texts] for texts in known],
         )
     counts = bleu_counts(words)
     corpus_bleu, item_bleu = bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)

@@ -112,10 +112,10 @@ def item_scores(
     """
     given, wanted = normalised(prediction), normalised(reference)
     if closed:
-        says = "yes" in given or "no" in given
-        right = float(says and wanted in given)
+        is_yes_no = "yes" in given or "no" in given
+        right = float(is_yes_no and wanted in given)
         return {
-            "closed_accuracy_llava_med": None if says and not right else right,
+            "closed_accuracy_llava_med": None if is_yes_no and not right else right,
             "closed_accuracy_llava_med_v2": right,
         }
     scores: dict[str, float | None] = {}

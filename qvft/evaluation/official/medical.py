@@ -90,10 +90,10 @@ def _counted(outcome: dict[str, str], prediction: str) -> list[str]:
     """What an item counts as."""
     found = [outcome["answer_type"]]
     if "parsed" in outcome:
-        said = outcome["parsed_anywhere"]
+        anywhere = outcome["parsed_anywhere"]
         found += ["yes_no"]
         found += ["unparseable"] if outcome["parsed"] == "unparseable" else []
-        found += [f"said_{said}"] if said in ("both", "neither") else []
+        found += [f"said_{anywhere}"] if anywhere in ("both", "neither") else []
     return found if prediction.strip() else [*found, "empty_predictions"]
 
 

@@ -19,7 +19,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Results:
-    """What a system said, by id.
+    """A system's texts, by id.
 
     Attributes:
         texts: the first row's text of each id, in the file's order.
@@ -45,11 +45,11 @@ def read_results(path: Path, *, key: str, text_key: str) -> Results:
     repeated = []
     for where, row in fields.records(read_json(path), where=str(path)):
         name = identifier(row, key, where=where)
-        said = words(row, text_key, where=where)
+        text = words(row, text_key, where=where)
         if name in texts:
             repeated.append(name)
         else:
-            texts[name] = said
+            texts[name] = text
     if not texts:
         raise DataError(
             "no predictions",

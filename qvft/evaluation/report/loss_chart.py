@@ -102,8 +102,8 @@ def loss_chart(
                 ]
         if pieces:
             last = pieces[-1][-1]
-            said = f"{name} {last.value:.3g}"
-            parts.append(_text(f"label {name}", x(last.at) + 10, heights[name] + 4, said))
+            label = f"{name} {last.value:.3g}"
+            parts.append(_text(f"label {name}", x(last.at) + 10, heights[name] + 4, label))
     return "".join([*parts, "</svg>"])
 
 
@@ -137,10 +137,10 @@ def _cut(
 def _mark(name: str, start: int, ends: tuple[float, float], *, top: int, bottom: int) -> str:
     """The beginning of a phase: its line, and its name where there is room up to the next."""
     left, right = ends
-    said = html.escape(name if len(name) * _LETTER < right - left else name.partition(" ")[0])
+    label = html.escape(name if len(name) * _LETTER < right - left else name.partition(" ")[0])
     line = f'<line class="phase" x1="{left}" x2="{left}" y1="{top - 10}" y2="{bottom}">'
     title = f"<title>phase {html.escape(name)} begins after {start} steps</title></line>"
-    return line + title + _text("phase", left + 4, top - 10, said)
+    return line + title + _text("phase", left + 4, top - 10, label)
 
 
 def _text(classes: str, x: float, y: float, text: str, *, anchor: str = "start") -> str:
@@ -173,10 +173,10 @@ def _label_heights(heights: dict[str, float]) -> dict[str, float]:
 
 
 def _description(curves: dict[str, list[list[_Spot]]], marks: dict[str, int]) -> str:
-    said = [
+    label = [
         f"{name} from {pieces[0][0].value:.3g} to {pieces[-1][-1].value:.3g}"
         for name, pieces in curves.items()
         if pieces
     ]
-    said += [f"phase {html.escape(name)} begins at {start}" for name, start in marks.items()]
-    return ", ".join(said)
+    label += [f"phase {html.escape(name)} begins at {start}" for name, start in marks.items()]
+    return ", ".join(label)

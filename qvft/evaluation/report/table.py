@@ -161,8 +161,8 @@ def report_html(report: Report) -> str:
             *(figure(one.get(name), unit) for one in report.baselines.values()),
         ]
         lines.append(_row(cells, "td"))
-    said = [*report.verdict, *(f"warning: {warning}" for warning in report.warnings)]
-    notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in said)
+    sentences = [*report.verdict, *(f"warning: {warning}" for warning in report.warnings)]
+    notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     title = f"{report.title}: {report.n} texts"
     return (
         f"<table><caption>{escape(title)}</caption><thead>{_row(heads, 'th')}</thead>"

@@ -42,7 +42,7 @@ def verdicts(
         frequent: scores of the most frequent answers to the questions among the rows, in order.
         query_similarity: mean cosine between what the query tokens become.
     """
-    said = []
+    sentences = []
     for kind in ("question", "caption"):
         chosen = [index for index, row in enumerate(rows) if row.kind == kind]
         images = [rows[index].image for index in chosen]
@@ -50,11 +50,11 @@ def verdicts(
         if blind is not None:
             theirs = [blind.per_item[index] for index in chosen]
             found = _compared(scores, mine, theirs, images)
-            said += [_of_the_image(kind, *found, images=len(set(images)))] if found else []
+            sentences += [_of_the_image(kind, *found, images=len(set(images)))] if found else []
         if kind == "question" and frequent is not None:
             found = _compared(scores, mine, frequent.per_item, images)
-            said += [_of_answers(*found)] if found else []
-    return [*said, *([] if query_similarity is None else collapse_warning(query_similarity))]
+            sentences += [_of_answers(*found)] if found else []
+    return [*sentences, *([] if query_similarity is None else collapse_warning(query_similarity))]
 
 
 def _of_the_image(

@@ -94,8 +94,10 @@ class _Program:
         self._process.kill()
         self._process.wait()
         self._errors.seek(0)
-        said = (line + "\n" + self._errors.read().decode(errors="replace")).strip()
-        return FailedError(f"METEOR's Java program failed or did not answer in time: {said[-500:]}")
+        message = (line + "\n" + self._errors.read().decode(errors="replace")).strip()
+        return FailedError(
+            f"METEOR's Java program failed or did not answer in time: {message[-500:]}"
+        )
 
 
 @contextmanager
