@@ -26,8 +26,8 @@ class CaptionPace:
     """Result: time from normalised pixels to tokens.
 
     Attributes:
-        plain_ms, qvft_ms: median millimilliseconds per caption.
-        plain_round_ms, qvft_round_ms: millimilliseconds of every round.
+        plain_ms, qvft_ms: median milliseconds per caption.
+        plain_round_ms, qvft_round_ms: milliseconds of every round.
         speedup: plain over qvft, of medians.
         tokens: of the caption; `<END>` is held back until then.
         equal_tokens: whether both generated the same tokens.
