@@ -31,7 +31,6 @@ class TrainingPace:
     """Result of one variant.
 
     Attributes:
-        seconds: seconds of every round.
         texts_per_second, label_tokens_per_second: throughput in the median round.
         peak_memory_bytes: peak memory of a step above that before it.
         flops_per_text: FLOPs of matrix products and attention, forward and backward.
@@ -51,7 +50,6 @@ class TrainingBench:
     """Result of the training benchmark.
 
     Attributes:
-        ways: the pace of each of `WAYS`.
         speedup: texts per second of `qvft` over `plain`.
         promised: the speed-up expected from FLOPs.
         max_abs_loss_difference, max_abs_gradient_difference: over all batches and weights.

@@ -55,9 +55,6 @@ class Side:
 def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = None) -> list[Side]:
     """The training data and, if the recipe has any, the evaluation data.
 
-    Args:
-        texts: by `train` and `eval`, if already read.
-
     Raises:
         RecipeError, DataError: as `inspect_split`, or a split has no text.
     """

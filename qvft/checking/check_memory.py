@@ -70,7 +70,6 @@ def phase_findings(
     """The findings of a phase.
 
     Args:
-        counts: its component table.
         row_tokens: tokens of its longest row, including image tokens.
         steps: optimizer steps on one process, if known.
     """

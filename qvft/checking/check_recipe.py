@@ -36,11 +36,6 @@ def check_all(
 ) -> Findings:
     """Checks data, weights and preflight; only the data if there are unusable images.
 
-    Args:
-        recipe: the recipe to check.
-        preview_file: file of the HTML preview, or None.
-        texts: the recipe's data, if already read.
-
     Raises:
         UserError: as training would before its first step.
     """

@@ -41,7 +41,6 @@ class Verified:
         what: a file, or the content of a hash.
         state: `missing`: cannot be read; `not recorded`: nothing to compare with.
         recorded, found: SHA-256, in hexadecimal, or counts.
-        detail: further explanation.
     """
 
     what: str

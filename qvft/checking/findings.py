@@ -126,7 +126,6 @@ class PhaseFindings:
     """A phase: component table, LoRA targets, memory, optimizer steps.
 
     Attributes:
-        total: sum over the components.
         lora_targets: full names of the layers with adapters.
         memory_assumes: assumptions of the estimate.
         steps: optimizer steps on one process, None if no data was read.
@@ -155,8 +154,6 @@ class Findings:
     """All results; parts that were not checked are None or empty.
 
     Attributes:
-        warnings: problems to act on.
-        notes: information without action.
         unusable: images at which training would stop; 0 if it skips them.
     """
 

@@ -31,7 +31,6 @@ class Token:
     """One token.
 
     Attributes:
-        id: token id.
         text: its text, with visible spaces and line breaks.
         role: only `target` and `stop` have loss.
         cut: truncated by `data.max_text_tokens`.
@@ -48,13 +47,11 @@ class PreviewRow:
     """A training row.
 
     Attributes:
-        id: id of the row.
         kind: `caption` or `question`.
         why: reason of its selection, e.g. `longest`; empty for the spread over the split.
         png: the preprocessed image, denormalised; None if unreadable.
         size: its width and height.
         image_tokens: number of leading `<image>` tokens.
-        tokens: the rest of the row, in order.
     """
 
     id: str
@@ -100,7 +97,6 @@ def preview(
 
     Args:
         rows: training rows of the split.
-        stats: token statistics of these rows.
     """
     chosen = _choose(rows, stats, count=ROWS)
     lead = (

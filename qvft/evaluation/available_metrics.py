@@ -16,11 +16,7 @@ _NO_TABLE = ("auto", RETRIEVAL)
 
 
 def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
-    """Checks that data and model support the metrics in `eval.metrics`.
-
-    Raises:
-        UserError: as the functions called here.
-    """
+    """Checks that data and model support the metrics in `eval.metrics`."""
     names = opened.recipe.eval.metrics
     require_known_metrics(names)
     require_installed_metrics(names)

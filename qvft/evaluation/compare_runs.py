@@ -56,7 +56,6 @@ def evaluate_against(
             and versions are unchanged.
         target: B as the user named it.
         other: B's model, from `compared_with`; None: `target` is the folder of an evaluation.
-        overwrite: as `place_of`, for A.
 
     Raises:
         UserError: B cannot be compared, or has other items.

@@ -28,7 +28,6 @@ def compared_with(
 
     Args:
         target: run, model folder, hub id, or the folder of an evaluation.
-        first: the model that it is compared with.
         recipe_path, overrides: those of `first`, for a model that is not a run.
 
     Returns:

@@ -38,7 +38,6 @@ def recall_metric(
     """Recall in percent with its interval over images.
 
     Args:
-        rows: of the evaluation.
         items: by number of a caption row: for `image_to_text` 1 where a text of the image is among
             the best, else 0; for `text_to_image` the share of its captions whose image is.
         how: ranking of the candidates, for the definition.
@@ -69,7 +68,6 @@ def stored_groups(
     """Embedding metrics restored from an evaluation's items, by name.
 
     Args:
-        rows: as they are now.
         per_item: parallel to them, `scores` of their lines in `predictions.jsonl`.
     """
     recalls = []

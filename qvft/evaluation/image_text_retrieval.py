@@ -51,9 +51,7 @@ def retrieval_group(
 
     Args:
         rows: rows of the evaluation; questions are ignored.
-        sources: each row's image.
         batch_size: images, and texts, encoded together.
-        workers: image decoding processes.
 
     Raises:
         ImageError: an image is unusable.

@@ -70,8 +70,6 @@ def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = 
     """The folder for an evaluation.
 
     Args:
-        task: the evaluation task.
-        plain: the folder named after the data.
         named: whether the user named this folder.
         overwrite: whether any evaluation in `plain` may be replaced.
 

@@ -33,8 +33,6 @@ def pair(rows: Sequence[PredictionRow], others: Sequence[PredictionRow], *, wher
 
     Args:
         rows: rows of A; their predictions are not used.
-        others: rows of B.
-        where: B, for messages.
 
     Raises:
         DataError: an id is of different items, or none is common.

@@ -76,11 +76,8 @@ def evaluate(
     """Generates, scores, compares with baselines and writes the report.
 
     Args:
-        task: from `prepare`.
         folder: from `place_of`: folder of `predictions.jsonl`, `report.json` and `report.html`; an
             earlier report is replaced when the new one is complete.
-        compare: comparison of the scored rows, or None.
-        overwrite: as `place_of`.
 
     Raises:
         UserError: the folder has other content, or the checkpoint is wrong.

@@ -80,7 +80,6 @@ def prepare(
     """Checks settings, reads data, and hashes data and weights.
 
     Args:
-        opened: from `resolve_model`.
         split: the evaluation data, if already read.
         texts: from `data.listed`, if only these have been read.
 

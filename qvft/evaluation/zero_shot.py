@@ -40,7 +40,6 @@ class Classes:
     """Classes of zero-shot classification.
 
     Attributes:
-        names: the classes.
         templates: prompts with one `{}` for the class; their mean embedding represents the class.
 
     Raises:
@@ -146,9 +145,6 @@ def zero_shot_group(
     workers: int,
 ) -> GroupScores:
     """Accuracy over the rows whose reference is one of the classes, distributed over processes.
-
-    Args:
-        sources: each row's image.
 
     Raises:
         ImageError: an image is unusable.

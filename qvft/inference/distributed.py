@@ -106,10 +106,6 @@ def _gathered(mine: list[Found], problem: ImageError | None) -> list[list[Found]
 
 
 def share(image_ids: Sequence[str], *, rank: int, world: int) -> list[int]:
-    """Row numbers of this rank: those of every `world`-th image, in order.
-
-    Args:
-        image_ids: image id of each row.
-    """
+    """Row numbers of this rank: those of every `world`-th image, in order."""
     order = {name: number for number, name in enumerate(dict.fromkeys(image_ids))}
     return [number for number, name in enumerate(image_ids) if order[name] % world == rank]

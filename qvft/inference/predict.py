@@ -57,8 +57,6 @@ def outcomes(
         images: the sample whose image each row uses; None: its own.
         generation: `GenerationConfig` fields by kind, `caption` and `question`.
         batch_size: images encoded, and rows decoded, together.
-        workers: image decoding processes.
-        label: label of the progress bar.
     """
     shown = images if images is not None else [row.sample for row in rows]
     waiting = Waiting(batch_size=batch_size)

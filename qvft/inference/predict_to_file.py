@@ -55,11 +55,7 @@ def predict_lines(
     """One line of JSON per row, in order, see `prediction_file.line_of`.
 
     Args:
-        model: run folder, model folder or hub id.
-        rows: from `resolve_inputs`.
         fields: `GenerationConfig` fields, override the model's.
-        overrides: override the model's recipe.
-        batch_size: rows decoded together.
         workers: processes that decode images.
 
     Raises:

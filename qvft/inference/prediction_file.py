@@ -70,8 +70,6 @@ class PredictionFile:
     `PATH.settings.json` records how its rows were made, so that rows of two jobs never mix.
 
     Args:
-        path: the JSONL file.
-        rows: all input rows, in order.
         settings: model, weights, prompts, decoding, as JSON values.
     """
 

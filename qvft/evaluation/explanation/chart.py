@@ -35,8 +35,6 @@ def explanation_figure(
 
     Args:
         image: (height, width, 3) in 0..1, as preprocessed for the model.
-        title: the question, or the task.
-        model: what the user called it.
     """
     word_rows = -(-(min(len(explained.words), MOST_WORDS) + 1) // _ACROSS)
     query_rows = -(-len(explained.queries) // _QUERIES_ACROSS)
@@ -85,11 +83,7 @@ def _layers_text(layers: tuple[int, ...]) -> str:
 
 
 def method_text(explained: Explanation, model: str) -> str:
-    """Method and caveats of a figure, for readers who see only the figure.
-
-    Args:
-        model: what the user called it.
-    """
+    """Method and caveats of a figure, for readers who see only the figure."""
     text, cross = _layers_text(explained.text_layers), _layers_text(explained.cross_layers)
     sentences = [
         f"{model}. A word's map is {explained.reading}, from the places that write the word (mean "

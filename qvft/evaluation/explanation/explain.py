@@ -30,8 +30,6 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
     """Writes the figure of a model's text about an image; returns the text.
 
     Args:
-        model: run folder, model folder or hub id.
-        image: an image file.
         question: None asks for a caption.
         out: `.png`, `.svg` or `.pdf`; an existing file is replaced.
 
@@ -71,7 +69,6 @@ def measure_faithfulness(
     """Faithfulness of a model's heatmaps on evaluation data, by masking.
 
     Args:
-        model: run folder, model folder or hub id.
         recipe_path: for a model that is not a run: the recipe with data, prompts and decoding.
         limit: images; None leaves it to the recipe.
         seed: of the random masks and the interval.

@@ -104,10 +104,6 @@ def faithfulness(
     """Measures heatmaps by masking; None if no text has a word.
 
     Args:
-        rows: captions and questions with their images.
-        texts: the model's text for each.
-        batch_size: rows computed together.
-        draws: random masks per row.
         seed: seed of the masks, which depend only on it and on the row number.
     """
     bright: list[float] = []

@@ -53,7 +53,6 @@ class Word:
     """A word of a text with its heatmap.
 
     Attributes:
-        text: the word.
         map: (R, C) attention to each patch, from the top left.
         used: (Q,) the text's attention to each query token, mean over the word's tokens.
     """
@@ -73,8 +72,6 @@ class Explanation:
     """Attention heatmaps of a text.
 
     Attributes:
-        text: the caption or answer, as explained.
-        words: its words in order.
         map: (R, C) the mean over the tokens of all words.
         queries: (Q, R, C) attention of each query token to patches, independent of words.
         used: (Q,) the text's attention to each query token, mean over the tokens of all words.

@@ -33,7 +33,6 @@ class CaptionScores:
         per_item: the same for each item, by name, then by id. CIDEr's document frequencies are
             the corpus's; a corpus BLEU is not the mean of its items.
         bleu_counts: (n, 10) what corpus BLEU is computed from, see `bleu.bleu_counts`.
-        n: items scored.
         without_prediction: ids that have references but no prediction; they are left out.
     """
 

@@ -105,8 +105,6 @@ def item_scores(
     """An item's scores by name, from 0 to 1; None where v1 leaves the question out.
 
     Args:
-        prediction: the answer given.
-        reference: the right answer.
         closed: whether the question counts as closed; open questions get the open scores.
         candidates: without them there is no open accuracy.
     """

@@ -53,7 +53,6 @@ class CaptionBatch:
         tokens: (N,) ids of all texts' tokens, one text after another.
         lengths: (T,) tokens of each text.
         item: (T,) the item each text belongs to; ascending within the references.
-        items: I, the number of items.
     """
 
     tokens: IntArray

@@ -38,7 +38,6 @@ def load(name: str, config_name: str | None = None) -> Any:
     """The `evaluate.Metric` of a name; it keeps what is added to it in memory.
 
     Args:
-        name: one of `NAMES`.
         config_name: `2017` or `2021` for `vqa_accuracy`, which is 2017 without it.
 
     Raises:

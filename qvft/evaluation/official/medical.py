@@ -28,7 +28,6 @@ def score_medical_file(rows: Path, candidates: Path | None = None) -> Scored:
     metrics of a kind of question that does not occur are left out.
 
     Args:
-        rows: as `read_rows` takes them.
         candidates: of LLaVA-Med's open accuracy; else those in `rows`, else it is left out.
 
     Raises:

@@ -34,7 +34,6 @@ def read_results(path: Path, *, key: str, text_key: str) -> Results:
     """The rows of a results file, a list of objects with an id and a text.
 
     Args:
-        path: the file.
         key: the id's key, `image_id` or `question_id`.
         text_key: the text's key, `caption` or `answer`. A text may be empty.
 

@@ -24,9 +24,6 @@ class Scored:
 
     Attributes:
         metrics: value by name, on the official scale.
-        n: items scored.
-        per_item: an item's scores by its id.
-        files: the files read, by what they are.
         definition: which evaluator's scores these are.
         counts: rows and items that were found but not scored, by what they are.
         settings: what was chosen, e.g. `rules`.

@@ -52,7 +52,6 @@ def write_report(
     """Writes `report.json` and `report.html` into `folder`.
 
     Args:
-        rows: predictions, for the image grid.
         per_item: scores, parallel to the rows.
         image_for: decodes an image by name; None: no images. Called only for the items of the grid;
             may raise `ImageError`.

@@ -17,11 +17,7 @@ PERCENT = "percent"
 
 
 def score_table(report: Mapping[str, Any]) -> Table:
-    """Headline scores of a report with intervals, and its baselines beside.
-
-    Args:
-        report: the content of a `report.json`.
-    """
+    """Headline scores of a report with intervals, and its baselines beside."""
     table = Table(
         title=f"{report['data']['name']}: {report['n']} texts of {report['data']['images']} images",
         title_justify="left",

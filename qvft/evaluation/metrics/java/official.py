@@ -22,7 +22,6 @@ def java_command(metric: str, package_files: tuple[str, ...], *, do: str) -> tup
     """The start of a command line that runs Java, and the folder of `pycocoevalcap`.
 
     Args:
-        metric: its name, for the message.
         package_files: what must be there, relative to the package's folder; may hold `*`.
         do: what to do where one of them is missing although the package is installed.
 
