@@ -48,6 +48,7 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
             do="give the captions of the split that the predictions were made on",
         )
     ordered = {name: results.texts[name] for name in known if name in results.texts}
+    without = [name for name in known if name not in ordered]
     scores = score_captions(known, ordered)
     metrics: dict[str, float | None] = dict(scores.corpus)
     per_item: dict[str, dict[str, float | None]] = {
@@ -65,25 +66,25 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
             f"rows that repeat an image: {len(results.repeated):,}, first {results.repeated[0]}; "
             "the first row of an image counts"
         )
-    if scores.without_prediction:
+    if without:
         notes.append(
-            f"images without a prediction: {len(scores.without_prediction):,} of {len(known):,}, "
-            f"left out: {named(scores.without_prediction)}"
+            f"images without a prediction: {len(without):,} of {len(known):,}, "
+            f"left out: {named(without)}"
         )
-    if scores.n == 1:
+    if len(ordered) == 1:
         notes.append(
             "one image only: CIDEr is 0 by its definition, which gives no weight to words that "
             "every image's captions have"
         )
     return Scored(
         metrics=metrics,
-        n=scores.n,
+        n=len(ordered),
         per_item=per_item,
         files={"references": references, "predictions": predictions},
         definition="; ".join([_DEFINITION, *(BY_JAVA[name].definition for name in also)]),
         counts={
             "duplicate_rows": len(results.repeated),
-            "without_prediction": len(scores.without_prediction),
+            "without_prediction": len(without),
         },
         notes=tuple(notes),
     )
