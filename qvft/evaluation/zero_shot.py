@@ -29,7 +29,7 @@ from qvft.inference.prediction_file import PredictionFile, Written, line_of
 from qvft.models.alignment.scoring import check_classes, class_embeddings, similarity
 from qvft.setup.alignment_model import AlignmentModel, with_heads
 from qvft.setup.itc_heads import require_contrast
-from qvft.setup.resolve_model import load_resolved, resolve_model
+from qvft.setup.resolve_model import ResolvedModel, load_resolved
 
 DIGITS = 6
 """Decimals of a cosine in a file; float32 has seven digits."""
@@ -88,7 +88,7 @@ def classify(
 
 
 def class_lines(
-    model: str, rows: Sequence[Row], classes: Classes, *, batch_size: int, workers: int
+    opened: ResolvedModel, rows: Sequence[Row], classes: Classes, *, batch_size: int, workers: int
 ) -> Iterator[str]:
     """One line of JSON per row, in order: as `prediction_file.line_of`, with the nearest class as
     `text`, and `scores`, the cosine of every class.
@@ -96,9 +96,8 @@ def class_lines(
     A row's question is ignored. Arguments as `predict_lines`.
 
     Raises:
-        UserError: the model is not found, or not a run with ITC heads.
+        CheckpointError: the model is not a run with ITC heads.
     """
-    opened = resolve_model(model)
     require_contrast(opened)
     aligned = with_heads(opened, load_resolved(opened))
     outcomes = _outcomes(aligned, rows, classes, batch_size=batch_size, workers=workers)
@@ -106,7 +105,7 @@ def class_lines(
 
 
 def classify_to_file(
-    model: str,
+    opened: ResolvedModel,
     rows: Sequence[Row],
     classes: Classes,
     out: Path,
@@ -120,10 +119,9 @@ def classify_to_file(
     Raises:
         UserError: as `class_lines` and `PredictionFile.write`.
     """
-    opened = resolve_model(model)
     require_contrast(opened)
     settings = {
-        **identity(model, opened),
+        **identity(opened),
         "classes": classes.names,
         "class_prompts": classes.templates,
     }

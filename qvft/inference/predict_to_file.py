@@ -19,7 +19,7 @@ from qvft.models.base_checkpoint import weight_files
 from qvft.recipe.yaml_text import yaml_override_value
 from qvft.setup.hashes import trained_files
 from qvft.setup.model import base_of
-from qvft.setup.resolve_model import ResolvedModel, resolve_model
+from qvft.setup.resolve_model import ResolvedModel
 
 
 def field_options(further: Sequence[str]) -> dict[str, Any]:
@@ -44,11 +44,10 @@ def field_options(further: Sequence[str]) -> dict[str, Any]:
 
 
 def predict_lines(
-    model: str,
+    opened: ResolvedModel,
     rows: Sequence[Row],
     fields: Mapping[str, Any],
     *,
-    overrides: Sequence[str] = (),
     batch_size: int,
     workers: int,
 ) -> Iterator[str]:
@@ -59,9 +58,8 @@ def predict_lines(
         workers: processes that decode images.
 
     Raises:
-        UserError: the model is not found or does not fit, or a field's value is refused.
+        UserError: the model does not fit, or a field's value is refused.
     """
-    opened = resolve_model(model, overrides=overrides)
     tried_fields(opened.recipe, base_of(opened.recipe), fields)  # before the weights are loaded
     torch.manual_seed(opened.recipe.run.seed)
     found = VisionLanguageModel(opened).outcomes(
@@ -71,13 +69,12 @@ def predict_lines(
 
 
 def predict_to_file(
-    model: str,
+    opened: ResolvedModel,
     rows: Sequence[Row],
     fields: Mapping[str, Any],
     out: Path,
     *,
     resume: bool,
-    overrides: Sequence[str] = (),
     batch_size: int,
     workers: int,
 ) -> Written:
@@ -86,9 +83,8 @@ def predict_to_file(
     Raises:
         UserError: as `predict_lines` and `PredictionFile.write`.
     """
-    opened = resolve_model(model, overrides=overrides)
     settings = {
-        **identity(model, opened),
+        **identity(opened),
         "prompt": opened.recipe.data.prompt.model_dump(),
         "text": opened.recipe.data.text,
         "decoding": tried_fields(opened.recipe, base_of(opened.recipe), fields),
@@ -104,17 +100,14 @@ def predict_to_file(
     return PredictionFile(out, rows, settings).write(outcomes_of, resume=resume)
 
 
-def identity(model: str, opened: ResolvedModel) -> dict[str, Any]:
-    """Identity of the model in an output file's settings, so that rows of two models never mix.
-
-    Args:
-        model: the user's name for it.
-    """
+def identity(opened: ResolvedModel) -> dict[str, Any]:
+    """Identity of a model in an output file's settings, so that rows of two models never mix."""
     weights = {}  # sizes and times of the base's files, hashes of the adapter's
     for path in weight_files(base_of(opened.recipe)):
         status = path.stat()
         weights[path.name] = f"{status.st_size} bytes of {status.st_mtime_ns}"
     if opened.kind == "run" and opened.home is not None:
         weights |= trained_files(opened.home / "adapter")
-    name = str(Path(model).resolve()) if Path(model).exists() else model
+    path = Path(opened.name)
+    name = str(path.resolve()) if path.exists() else opened.name
     return {"model": name, "weights": weights}
