@@ -53,10 +53,8 @@ class RetrievalScores:
     tied_texts: int
 
 
-def retrieval_scores(
-    similarity: npt.ArrayLike, text_image: Sequence[int], *, cutoffs: Sequence[int] = CUTOFFS
-) -> RetrievalScores:
-    """Recall at each cutoff, image to text and text to image, from one matrix of similarities.
+def retrieval_scores(similarity: npt.ArrayLike, text_image: Sequence[int]) -> RetrievalScores:
+    """Recall at 1, 5 and 10, image to text and text to image, from one matrix of similarities.
 
     Where the two directions have matrices of their own, as after re-ranking the best candidates,
     use `image_ranks` and `text_ranks` with each.
@@ -64,19 +62,16 @@ def retrieval_scores(
     Args:
         similarity: (I, T), higher is more alike; -inf for pairs that were not scored.
         text_image: (T,) the row of the image that each text belongs to.
-        cutoffs: the K of recall at K, each at least 1.
 
     Raises:
-        ValueError: no matrix of numbers, NaN in it, a text without its image's row, an image
-            without a text, or a cutoff below 1.
+        ValueError: no matrix of numbers, NaN in it, a text without its image's row, or an image
+            without a text.
     """
-    if any(cutoff < 1 for cutoff in cutoffs):
-        raise ValueError(f"cutoffs {tuple(cutoffs)}; recall at K needs a K of at least 1")
     images, tied_images = image_ranks(similarity, text_image)
     texts, tied_texts = text_ranks(similarity, text_image)
     return RetrievalScores(
-        {cutoff: recall(images, cutoff) for cutoff in cutoffs},
-        {cutoff: recall(texts, cutoff) for cutoff in cutoffs},
+        {cutoff: recall(images, cutoff) for cutoff in CUTOFFS},
+        {cutoff: recall(texts, cutoff) for cutoff in CUTOFFS},
         images,
         texts,
         tied_images,
