@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from qvft.files import expanded, given_path
@@ -70,12 +71,9 @@ def bench(given: argparse.Namespace) -> None:
     from qvft.benchmark.caption import bench_caption
     from qvft.benchmark.prediction import bench_prediction
     from qvft.benchmark.report import (
-        caption_json,
         caption_lines,
         machine,
-        prediction_json,
         prediction_lines,
-        save_chart,
         training_json,
         training_table,
     )
@@ -87,15 +85,17 @@ def bench(given: argparse.Namespace) -> None:
         stdout.print(training_table(training))
         found.update(training_json(training))
         if given.chart is not None:
+            from qvft.benchmark.chart import save_chart
+
             save_chart(training, given.chart)
     if given.only in (None, "predict"):
         prediction = bench_prediction(recipe, rounds=given.rounds)
         stdout.print(prediction_lines(prediction))
-        found["predict"] = prediction_json(prediction)
+        found["predict"] = asdict(prediction)
     if given.only == "caption":
         caption = bench_caption(recipe, rounds=given.rounds)
         stdout.print(caption_lines(caption))
-        found["caption"] = caption_json(caption)
+        found["caption"] = asdict(caption)
     if given.json is not None:
         write_json(given.json, found)
 

@@ -60,13 +60,12 @@ def verify(run: Path, json_file: Path | None) -> None:
     """Findings on a run, screen, JSON."""
     if json_file is not None:
         require_writable(json_file)
-    from qvft.checking.print_run import show_run
     from qvft.recipe.recipe_lock import LOCK_NAME
     from qvft.setup.run_recipe import run_recipe
 
     if not (run / LOCK_NAME).is_file():
         run_recipe(run, [])  # says that it is no run, before torch is imported
-    from qvft.checking.check_run import check_run
+    from qvft.checking.check_run import check_run, show_run
 
     findings = check_run(run)
     show_run(findings, stdout)
@@ -86,10 +85,14 @@ def check(
     preview_file: Path | None,
 ) -> None:
     """Recipe, findings, screen, JSON, preview."""
-    from qvft.checking.before_torch import require_models, require_settings, texts_of
+    from qvft.checking.before_torch import (
+        recipe_findings,
+        require_models,
+        require_settings,
+        texts_of,
+    )
     from qvft.checking.findings import Findings
     from qvft.checking.print_findings import show
-    from qvft.checking.recipe_summary import recipe_findings
     from qvft.recipe.load import idle_keys, load_recipe
     from qvft.recipe.unused_keys import named_in_file
     from qvft.setup.run_recipe import require_there

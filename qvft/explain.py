@@ -50,11 +50,12 @@ def explain(given: argparse.Namespace) -> None:
     for path in (given.out, given.json):
         if path is not None:
             require_writable(path)
-    opened = resolve_model(given.model, recipe_path=given.recipe)
+    overrides = [] if given.limit is None else [f"data.eval.limit={given.limit}"]
+    opened = resolve_model(given.model, recipe_path=given.recipe, overrides=overrides)
     require_models(opened.recipe)
     if given.image is not None:
         figure_format(given.out, option="--out")
-        the_one_row(given.image, question=given.question)
+        row = the_one_row(given.image, question=given.question)
     else:
         require_eval_data(opened)
         texts_of(opened.recipe, ["eval"])
@@ -63,14 +64,10 @@ def explain(given: argparse.Namespace) -> None:
     from qvft.evaluation.explanation import explain as explaining
 
     if given.image is not None:
-        said = explaining.explain_image(
-            given.model, given.image, question=given.question, out=given.out
-        )
-        stdout.print(f"{said}\nwritten to {given.out}", markup=False)
+        text = explaining.explain_image(opened, row, out=given.out)
+        stdout.print(f"{text}\nwritten to {given.out}", markup=False)
         return
-    found = explaining.measure_faithfulness(
-        given.model, recipe_path=given.recipe, limit=given.limit, seed=given.seed
-    )
+    found = explaining.measure_faithfulness(opened, seed=given.seed)
     stdout.print(found.screen(), markup=False)
     if given.json is not None:
         write_json(given.json, {**dataclasses.asdict(found), "verdict": found.verdict})

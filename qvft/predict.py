@@ -20,7 +20,7 @@ from qvft.log import exit_status, shown, stderr
 from qvft.terminal import program
 
 if TYPE_CHECKING:
-    from qvft.inference.predict_to_file import Written
+    from qvft.inference.prediction_file import Written
 
 PROMPT = "a photo of a {}"
 
@@ -83,7 +83,9 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
 
     check_options(given)
     rows = resolve_inputs(given.images, question=given.question)
-    opened = resolve_model(given.model)
+    processing = given.preprocessing
+    overrides = [] if processing is None else [f"data.preprocessing={processing}"]
+    opened = resolve_model(given.model, overrides=overrides)
     require_models(opened.recipe)
     if given.classes is not None:
         check_options_of_classes(given, further)
@@ -111,18 +113,16 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
         asked |= field_options(further)
         lines_of, write = predict_lines, predict_to_file
     pace = {"batch_size": given.batch_size, "workers": given.workers}
-    if given.preprocessing is not None:
-        pace["overrides"] = [f"data.preprocessing={given.preprocessing}"]
     if given.out is None:
         failed = 0
-        for line in lines_of(given.model, rows, asked, **pace):
+        for line in lines_of(opened, rows, asked, **pace):
             print(shown(line), flush=True)
             failed += "error" in json.loads(line)
         if failed:
             stderr.print(f"{failed} of {len(rows)} rows with an error instead of a text")
         return
     with beside(given.out):
-        done = write(given.model, rows, asked, given.out, resume=given.resume, **pace)
+        done = write(opened, rows, asked, given.out, resume=given.resume, **pace)
     before = f", {done.before} of them before" if done.before else ""
     errors = f", {done.errors} with an error instead of a text" if done.errors else ""
     stderr.print(f"{done.rows} rows written to {given.out}{before}{errors}", highlight=False)

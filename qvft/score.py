@@ -60,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def score(given: argparse.Namespace) -> None:
     """Files, scores, screen, JSON."""
-    from qvft.evaluation.official.scored import require_output, write
-    from qvft.evaluation.official.table import scored_table
+    from qvft.evaluation.official.scored import require_output, scored_table, write
 
     files = {name: getattr(given, name) for name in FILES[given.task]}
     if given.task == "medical" and given.candidates is not None:

@@ -123,7 +123,7 @@ def test_a_broken_image_is_told(drawn_run: Path, tmp_path: Path, capsys) -> None
 def test_a_model_that_says_nothing_fails(
     drawn_run: Path, shapes: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr("qvft.evaluation.explanation.explain._said", lambda *given: [""])
+    monkeypatch.setattr("qvft.evaluation.explanation.explain._generated", lambda *given: [""])
     out = tmp_path / "figure.png"
     assert main([str(drawn_run), str(shapes / "test0.png"), "--out", str(out)]) == 1
     assert "no word to explain" in capsys.readouterr().err

@@ -58,7 +58,6 @@ HOMES = {
     "evaluate": {
         f"evaluation/modules/{name}.py"
         for name in (
-            "features",
             "captions",
             "vqa_accuracy",
             "medical_vqa",

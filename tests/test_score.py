@@ -261,7 +261,7 @@ def test_a_further_metric_stands_beside_the_others(
         return 0.25, {"1": 0.5, "2": float("nan")}
 
     fake = java.JavaMetric(score, "SPICE/none", lambda: None)
-    monkeypatch.setitem(official._BY_JAVA, "SPICE", fake)
+    monkeypatch.setitem(official.BY_JAVA, "SPICE", fake)
     found = scores(tmp_path / "out.json", *captions, "--metrics", "SPICE")
     assert found["metrics"]["SPICE"] == 0.25
     assert [found["per_item"][image]["SPICE"] for image in ("1", "2")] == [0.5, None]

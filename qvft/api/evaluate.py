@@ -51,6 +51,7 @@ def evaluate(
     require_installed_metrics(opened.recipe.eval.metrics)
     folder = out or output_folder(opened, source_name(source))
     require_replaceable(folder)
+    other = None
     if against is not None:
         other = compared_with(against, opened, recipe_path=recipe_path, overrides=overrides)
         if other is not None:
@@ -68,11 +69,4 @@ def evaluate(
     folder = place_of(task, folder, named=out is not None, overwrite=overwrite)
     if against is None:
         return run.evaluate(task, folder, overwrite=overwrite)
-    return evaluate_against(
-        task,
-        folder,
-        against,
-        recipe_path=recipe_path,
-        overrides=overrides,
-        overwrite=overwrite,
-    )
+    return evaluate_against(task, folder, against, other, overwrite=overwrite)

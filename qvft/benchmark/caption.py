@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from qvft.benchmark.machine import timed
 from qvft.errors import RecipeError
 from qvft.models.forward_stages import encode_features, encode_images, encode_vision, generate
 from qvft.recipe.schema import Recipe
@@ -65,13 +65,14 @@ def bench_caption(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -
     noise = np.random.default_rng(7).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
     pixels = loaded.collator.normalise([Image.fromarray(noise)]).to(model.device)
     first, end = loaded.template.tokenizer.bos_token_id, loaded.template.stop_id
-    seconds: dict[str, list[float]] = {"plain": [], "qvft": []}
+    milliseconds: dict[str, list[float]] = {"plain": [], "qvft": []}
     tokens: dict[str, list[int]] = {}
     for _ in range(rounds + 1):
         for name, way in (("plain", _published_loop), ("qvft", _with_cache)):
-            tokens[name], taken = _timed(way, model, pixels, first, end)
-            seconds[name].append(1000 * taken)
-    plain, ours = (seconds[name][1:] for name in ("plain", "qvft"))
+            call = partial(way, model, pixels, first, end)
+            tokens[name], taken = timed(call)
+            milliseconds[name].append(1000 * taken)
+    plain, ours = milliseconds["plain"][1:], milliseconds["qvft"][1:]
     medians = statistics.median(plain), statistics.median(ours)
     return CaptionPace(
         *medians,
@@ -82,18 +83,6 @@ def bench_caption(recipe: Recipe, *, rounds: int, given: Loaded | None = None) -
         equal_tokens=tokens["plain"] == tokens["qvft"],
         rounds=rounds,
     )
-
-
-def _timed(
-    way: Callable[[Any, Tensor, int, int], list[int]],
-    model: Any,
-    pixels: Tensor,
-    first: int,
-    end: int,
-) -> tuple[list[int], float]:
-    start = time.perf_counter()
-    tokens = way(model, pixels, first, end)  # a list of numbers: nothing is still under way
-    return tokens, time.perf_counter() - start
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Benchmark helpers: peak memory of a step, FLOP/s of the machine."""
+"""Measures for benchmarks: time of a call, peak memory of a step, FLOP/s of the machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
@@ -16,13 +17,24 @@ MATMUL_SIDE = {"cpu": 1024, "cuda": 8192}
 SAMPLE_S = 0.002
 
 
+Result = TypeVar("Result")
+
+
+def timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    """The result of a call and its seconds; the result must be on the CPU, so that nothing is
+    still running on a GPU.
+    """
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
 @contextlib.contextmanager
 def resident_peak() -> Iterator[Callable[[], int]]:
-    """Context manager: measures this process's peak memory, without GPU.
+    """Yields a function that returns this process's peak of resident bytes above the start.
 
-    Yields a function that returns, afterwards, the peak of resident bytes above the start. Freed
-    memory is first returned to the system. Sampled every 2 ms, so a shorter peak may be missed.
-    Linux only; elsewhere 0.
+    Freed memory is first returned to the system. Sampled every 2 ms, so a shorter peak may be
+    missed. Linux only; elsewhere 0.
     """
     if not os.path.exists("/proc/self/statm"):
         yield lambda: 0
@@ -54,13 +66,6 @@ def matmul_rate(place: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a product of two large square matrices, the best of ten."""
     side = MATMUL_SIDE[place.type]
     a, b = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(10):
-        if place.type == "cuda":
-            torch.cuda.synchronize(place)
-        start = time.perf_counter()
-        a @ b
-        if place.type == "cuda":
-            torch.cuda.synchronize(place)
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best
+    # Reading one number waits for the product.
+    seconds = [timed(lambda: float((a @ b)[0, 0]))[1] for _ in range(10)]
+    return 2 * side**3 / min(seconds)

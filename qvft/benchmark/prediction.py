@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from qvft.benchmark.machine import timed
 from qvft.data.images.decoding import decode
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError
@@ -26,11 +27,6 @@ class Pace:
 
     seconds: tuple[float, ...]
     texts_per_second: float
-
-    @staticmethod
-    def of(seconds: Sequence[float], texts: int) -> Pace:
-        """The throughput of `texts` texts per round."""
-        return Pace(tuple(seconds), texts / statistics.median(seconds))
 
 
 @dataclass(frozen=True)
@@ -76,9 +72,11 @@ def bench_prediction(recipe: Recipe, *, rounds: int, given: Loaded | None = None
     texts: dict[str, list[str]] = {}
     for _ in range(rounds):
         for name, way in (("plain", _plain), ("qvft", _batched)):
-            texts[name], taken = _timed(way, loaded, recipe, rows)
+            texts[name], taken = timed(partial(way, loaded, recipe, rows))
             seconds[name].append(taken)
-    plain, ours = (Pace.of(seconds[name], len(rows)) for name in ("plain", "qvft"))
+    plain, ours = (
+        Pace(tuple(taken), len(rows) / statistics.median(taken)) for taken in seconds.values()
+    )
     return PredictionPace(
         plain,
         ours,
@@ -89,17 +87,6 @@ def bench_prediction(recipe: Recipe, *, rounds: int, given: Loaded | None = None
         batch_size=recipe.eval.batch_size,
         rounds=rounds,
     )
-
-
-def _timed(
-    way: Callable[[Loaded, Recipe, Sequence[Row]], list[str]],
-    loaded: Loaded,
-    recipe: Recipe,
-    rows: Sequence[Row],
-) -> tuple[list[str], float]:
-    start = time.perf_counter()
-    texts = way(loaded, recipe, rows)  # texts are on the CPU: nothing is still under way
-    return texts, time.perf_counter() - start
 
 
 @torch.no_grad()

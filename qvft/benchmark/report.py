@@ -1,9 +1,9 @@
-"""Report of `qvft.bench`: table, lines, JSON, chart."""
+"""Report of `qvft.bench`: table, lines, JSON."""
 
 from __future__ import annotations
 
 import platform
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -39,8 +39,8 @@ def machine(recipe: Recipe) -> dict[str, Any]:
 
 def training_json(bench: TrainingBench) -> dict[str, Any]:
     """The measurement: plain practice and everything at the top, parts below."""
-    found = {key: value for key, value in vars(bench).items() if key != "ways"}
-    ways = {name: dict(vars(pace)) for name, pace in bench.ways.items()}
+    found = asdict(bench)
+    ways = found.pop("ways")
     return {"plain": ways.pop("plain"), "qvft": ways.pop("qvft"), "parts": ways, **found}
 
 
@@ -70,11 +70,6 @@ def training_table(bench: TrainingBench) -> Table:
     return table
 
 
-def prediction_json(pace: PredictionPace) -> dict[str, Any]:
-    """Both ways and their ratio."""
-    return vars(pace) | {name: dict(vars(getattr(pace, name))) for name in ("plain", "qvft")}
-
-
 def prediction_lines(pace: PredictionPace) -> str:
     """Both ways and their ratio."""
     return (
@@ -86,11 +81,6 @@ def prediction_lines(pace: PredictionPace) -> str:
     )
 
 
-def caption_json(pace: CaptionPace) -> dict[str, Any]:
-    """Both ways and their ratio."""
-    return dict(vars(pace))
-
-
 def caption_lines(pace: CaptionPace) -> str:
     """Both ways and their ratio."""
     same = "the same tokens" if pace.equal_tokens else "other tokens"
@@ -99,24 +89,4 @@ def caption_lines(pace: CaptionPace) -> str:
         f"  published loop, no cache  {pace.plain_ms:10.1f} ms\n"
         f"  qvft                      {pace.qvft_ms:10.1f} ms\n"
         f"  ratio                     {pace.speedup:10.2f}; {same}"
-    )
-
-
-def save_chart(bench: TrainingBench, path: Path) -> None:
-    """Bars of throughput (texts per second) and of peak memory per variant.
-
-    Raises:
-        RecipeError: the path ends in no known format.
-    """
-    from qvft.benchmark.chart import save_bars
-
-    save_bars(
-        [TITLES[name] for name in bench.ways],
-        {
-            "texts per second": [pace.texts_per_second for pace in bench.ways.values()],
-            "peak memory of a step, MB": [
-                pace.peak_memory_bytes / 1e6 for pace in bench.ways.values()
-            ],
-        },
-        path,
     )

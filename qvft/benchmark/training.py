@@ -31,7 +31,6 @@ class TrainingPace:
     """Result of one variant.
 
     Attributes:
-        seconds: seconds of every round.
         texts_per_second, label_tokens_per_second: throughput in the median round.
         peak_memory_bytes: peak memory of a step above that before it.
         flops_per_text: FLOPs of matrix products and attention, forward and backward.
@@ -51,7 +50,6 @@ class TrainingBench:
     """Result of the training benchmark.
 
     Attributes:
-        ways: the pace of each of `WAYS`.
         speedup: texts per second of `qvft` over `plain`.
         promised: the speed-up expected from FLOPs.
         max_abs_loss_difference, max_abs_gradient_difference: over all batches and weights.
@@ -75,18 +73,12 @@ class TrainingBench:
 
 
 def bench_training(
-    recipe: Recipe, *, rounds: int, steps: int, ways: Sequence[str] = tuple(WAYS)
-) -> TrainingBench:
-    """As `bench_work`, for a recipe.
-
-    Raises:
-        UserError: the recipe, the data or the base is wrong.
-    """
-    return bench_work(training_setup(recipe), rounds=rounds, steps=steps, ways=ways)
-
-
-def bench_work(
-    work: TrainingSetup, *, rounds: int, steps: int, ways: Sequence[str] = tuple(WAYS)
+    recipe: Recipe,
+    *,
+    rounds: int,
+    steps: int,
+    ways: Sequence[str] = tuple(WAYS),
+    given: TrainingSetup | None = None,
 ) -> TrainingBench:
     """Runs `steps` steps per variant and round: the same texts, model and optimizer.
 
@@ -96,10 +88,12 @@ def bench_work(
 
     Args:
         ways: names of those to measure, `plain` and `qvft` among them.
+        given: the recipe's `training_setup`, if already made.
 
     Raises:
-        RecipeError: no phase has the language loss.
+        UserError: the recipe, the data or the base is wrong.
     """
+    work = given or training_setup(recipe)
     plan = _prepared(work)
     model = work.loaded.model
     batches = _rows_of_batches(work, plan, steps)
@@ -116,17 +110,17 @@ def bench_work(
     for _ in range(rounds):
         for name, way in chosen.items():
             seconds[name].append(bench.timed(way, laid[name]))
-    paces = {
-        name: TrainingPace(
+    paces = {}
+    for name, taken in seconds.items():
+        median = statistics.median(taken)
+        paces[name] = TrainingPace(
             tuple(taken),
-            texts / statistics.median(taken),
-            labels / statistics.median(taken),
+            texts / median,
+            labels / median,
             memory[name],
             flops[name] / texts,
-            flops[name] / statistics.median(taken),
+            flops[name] / median,
         )
-        for name, taken in seconds.items()
-    }
     return TrainingBench(
         paces,
         speedup=paces["qvft"].texts_per_second / paces["plain"].texts_per_second,
@@ -147,7 +141,7 @@ def bench_work(
 
 
 def _prepared(work: TrainingSetup) -> PhasePlan:
-    """The first phase, the model as it wants it."""
+    """The first phase, with the model's weights frozen and its blocks compiled as it wants."""
     plan = work.plans[0]
     work.counts(plan)
     model = work.loaded.model

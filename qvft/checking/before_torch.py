@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvft.checking.findings import RecipeFindings
 from qvft.errors import ModelError
 from qvft.evaluation.available_metrics import require_known_metrics
 from qvft.models.model_path import FRESH, names_folder, require_folder
@@ -71,3 +72,25 @@ def training_texts(recipe: Recipe) -> Texts:
     """
     watched = any(plan.train.eval_steps is not None for plan in phase_plans(recipe))
     return texts_of(recipe, ("train", "eval") if watched else ("train",))
+
+
+def recipe_findings(recipe: Recipe) -> RecipeFindings:
+    """Summary of a recipe."""
+    trains = [plan.train for plan in phase_plans(recipe)]
+    return RecipeFindings(
+        name=recipe.name,
+        model=recipe.model.id,
+        run_dir=recipe.run_dir,
+        quantize=recipe.model.quantization.scheme,
+        phases=tuple(plan.phase.name for plan in phase_plans(recipe)),
+        rows_per_step=tuple(
+            None
+            if train.batch_tokens
+            else train.per_device_train_batch_size * train.gradient_accumulation_steps
+            for train in trains
+        ),
+        tokens_per_step=tuple(
+            train.batch_tokens * train.gradient_accumulation_steps if train.batch_tokens else None
+            for train in trains
+        ),
+    )

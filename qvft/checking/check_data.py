@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from qvft.checking.findings import LeftOut, Quality, SplitFindings, TextShown
+from qvft.checking.before_torch import recipe_findings
+from qvft.checking.findings import Findings, LeftOut, Quality, ShownRow, SplitFindings
 from qvft.data.blip_text import MAX_WORDS, TextForm, cleaned
 from qvft.data.data_warnings import evaluation_doubts, training_doubts
 from qvft.data.prompt import PromptTemplate
@@ -51,22 +52,8 @@ class Side:
         ]
 
 
-@dataclass(frozen=True)
-class DataFound:
-    """Results of the data checks."""
-
-    train: SplitFindings
-    eval: SplitFindings | None
-    shown: tuple[TextShown, ...]
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
 def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = None) -> list[Side]:
     """The training data and, if the recipe has any, the evaluation data.
-
-    Args:
-        texts: by `train` and `eval`, if already read.
 
     Raises:
         RecipeError, DataError: as `inspect_split`, or a split has no text.
@@ -83,7 +70,7 @@ def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = N
     return sides
 
 
-def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) -> DataFound:
+def data_findings(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) -> Findings:
     """Runs all data checks on a recipe's splits."""
     samples = {side.which: side.split.samples for side in sides}
     signatures = {name: one for side in sides for name, one in side.split.signatures.items()}
@@ -95,22 +82,20 @@ def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) 
         asked = asked_before(samples["eval"], samples["train"], copies.group)
     known = {normal(one.text) for one in sides[0].texts if one.kind == "answer"}
     found = [_split_findings(side, template, copies, known=known, asked=asked) for side in sides]
-    shown = choose_rows(sides[0].rows, EXAMPLES)
     skips = recipe.data.on_bad_image == "skip"
-    warnings = [
-        warning
-        for side, one in zip(sides, found, strict=True)
-        for warning in (
-            *side.split.remarks,
-            *_split_warnings(one, skips=skips),
-            *_doubts(side, template),
-        )
-    ]
+    warnings: list[str] = []
+    for side, one in zip(sides, found, strict=True):
+        doubts = training_doubts if side.which == "train" else evaluation_doubts
+        warnings += [*side.split.remarks, *_split_warnings(one, skips=skips)]
+        warnings += [
+            f"{side.split.name}: {doubt}"
+            for doubt in doubts(side.rows, images=len(side.split.samples), prompt=template)
+        ]
     notes: list[str] = []
     if copies.overlap is None:
         warnings.append("data.eval is not set: nothing will be evaluated")
     else:
-        across, notes = _overlap_says(copies, *sides)
+        across, notes = _leakage(copies, *sides)
         warnings += across
         if asked:
             pairs = ", ".join(f"{one} as {other}" for one, other in asked[:LISTED])
@@ -119,34 +104,26 @@ def data_found(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) 
                 f"{sides[0].split.name} too, of the same image, first {pairs}; take them out, the "
                 f"score would count memory ({ALL})"
             )
-    return DataFound(
+    split = sides[0].split
+    if split.stream is not None:
+        read = count_of([*split.samples, *split.skipped], "record")
+        message = f"{split.name} is a stream: its first {read} were read, nothing of the rest"
+        notes.insert(0, message)
+    return Findings(
+        recipe=recipe_findings(recipe),
         train=found[0],
         eval=found[1] if len(found) > 1 else None,
-        shown=tuple(_text_shown(row, template) for row in shown),
+        shown=tuple(_shown(row, template) for row in choose_rows(sides[0].rows, EXAMPLES)),
         warnings=tuple(warnings),
-        notes=(*_stream_says(sides[0].split), *notes),
+        notes=tuple(notes),
+        unusable=0 if skips else sum(len(side.split.skipped) for side in sides),
     )
 
 
-def _text_shown(row: Row, template: PromptTemplate) -> TextShown:
+def _shown(row: Row, template: PromptTemplate) -> ShownRow:
     tokens = encode(row, template)
     images, start = tokens.ids.count(template.image_token_id), tokens.target_start
-    return TextShown(row.id, row.kind, images, start - images, len(tokens.ids) - start)
-
-
-def _doubts(side: Side, template: PromptTemplate) -> list[str]:
-    doubts = training_doubts if side.which == "train" else evaluation_doubts
-    found = doubts(side.rows, images=len(side.split.samples), prompt=template)
-    return [f"{side.split.name}: {doubt}" for doubt in found]
-
-
-def _stream_says(split: Split) -> list[str]:
-    if split.stream is None:
-        return []
-    read = count_of([*split.samples, *split.skipped], "record")
-    return [
-        f"{split.name} is a stream: its first {read} were read, and nothing is known of the rest"
-    ]
+    return ShownRow(row.id, row.kind, images, start - images, len(tokens.ids) - start)
 
 
 def _split_findings(
@@ -163,7 +140,7 @@ def _split_findings(
     own = side.which == "train"
     answers = distributions.answers(texts, known=None if own else known)
     overlap = None if own else copies.overlap
-    said = repeats(split.samples, copies.group, texts=split.source.texts)
+    repeated = repeats(split.samples, copies.group, texts=split.source.texts)
     return SplitFindings(
         name=split.name,
         images=len(split.samples),
@@ -188,16 +165,16 @@ def _split_findings(
             exact_duplicates=copies.exact[side.which],
             near_duplicates=tuple(asdict(pair) for pair in copies.near[side.which]),
             overlap=None if overlap is None else {**asdict(overlap), "questions": tuple(asked)},
-            repeats=asdict(said),
+            repeats=asdict(repeated),
             answers=None if answers is None else asdict(answers),
-            lengths=_plain(distributions.lengths(texts, counts)),
-            cut=_plain(stats.cut),
+            lengths=_as_dicts(distributions.lengths(texts, counts)),
+            cut=_as_dicts(stats.cut),
             spelling=asdict(spelling.spelling(texts, template.tokenizer, counts)),
         ),
     )
 
 
-def _plain(records: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _as_dicts(records: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: asdict(record) for name, record in records.items()}
 
 
@@ -215,7 +192,8 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
         what = "replace them" if skips else "replace them, or data.on_bad_image: skip"
         count = count_of(found.skipped, "unusable image")
         warnings.append(f"{name}: {count}, {fate}; {what} ({ALL})")
-    if found.cut_rows > CUT_SHARE * found.rows or _loses_tokens(quality):
+    loses_tokens = any(cut["token_share"] > CUT_SHARE for cut in quality.cut.values())
+    if found.cut_rows > CUT_SHARE * found.rows or loses_tokens:
         warnings.append(
             f"{name}: {count_of(found.cut_ids, 'row')} ({found.cut_rows / found.rows:.1%}) cut, "
             f"{found.cut_tokens:,} tokens, of {found.cut_prompts:,} prompts and "
@@ -249,7 +227,7 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
             f"{name}: {count_of(opposed, 'question')} asked again about the same image and "
             f"answered otherwise, first {first}; decide on one answer ({ALL})"
         )
-    for key, says in (
+    for key, meaning in (
         ("lost", "lost by the tokenizer"),
         ("broken", "control characters or U+FFFD, a sign of damaged texts"),
     ):
@@ -257,17 +235,13 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
             points = ", ".join(one["name"] for one in listed[:LISTED])
             rows = quality.spelling[f"{key}_rows"]
             warnings.append(
-                f"{name}: {count_of(listed, 'character')} in {rows:,} rows: {says}, first {points} "
-                f"in row {listed[0]['ids'][0]}; replace them in the texts ({ALL})"
+                f"{name}: {count_of(listed, 'character')} in {rows:,} rows: {meaning}, first "
+                f"{points} in row {listed[0]['ids'][0]}; replace them in the texts ({ALL})"
             )
     return warnings
 
 
-def _loses_tokens(quality: Quality) -> bool:
-    return any(cut["token_share"] > CUT_SHARE for cut in quality.cut.values())
-
-
-def _overlap_says(copies: Duplicates, train: Side, other: Side) -> tuple[list[str], list[str]]:
+def _leakage(copies: Duplicates, train: Side, other: Side) -> tuple[list[str], list[str]]:
     """Warnings and notes about data leakage: evaluation images that are in the training data."""
     overlap = copies.overlap
     assert overlap is not None

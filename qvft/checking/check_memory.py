@@ -70,7 +70,6 @@ def phase_findings(
     """The findings of a phase.
 
     Args:
-        counts: its component table.
         row_tokens: tokens of its longest row, including image tokens.
         steps: optimizer steps on one process, if known.
     """
@@ -78,6 +77,8 @@ def phase_findings(
     text = config.text_config
     quantized = recipe.model.quantization.scheme != "none"
     has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0
+    # For T5, which is not trained, as for OPT.
+    decoder = DECODERS.get(text.model_type, DECODERS["opt"])
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(
@@ -90,7 +91,7 @@ def phase_findings(
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
             checkpointing=train.gradient_checkpointing,
-            layer_bytes=_layer_bytes(text, dropout=has_dropout),
+            layer_bytes=decoder.dropout_bytes if has_dropout else decoder.lean_bytes,
         )
         memory.append(Memory(device, **vars(estimate), total=estimate.total))
     batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
@@ -117,19 +118,8 @@ def _component(row: ComponentCount) -> Component:
     return Component(row.component, row.total, row.trainable, row.percent, row.title)
 
 
-def _layer_bytes(text: PretrainedConfig, *, dropout: bool) -> float:
-    """Activation bytes per token, layer and unit of width; for T5, which is not trained, as for
-    OPT.
-    """
-    decoder = DECODERS.get(text.model_type, DECODERS["opt"])
-    return decoder.dropout_bytes if dropout else decoder.lean_bytes
-
-
 def _embedding_weights(text: PretrainedConfig) -> int:
-    """Number of weights of the decoder's token and position embeddings, and of an untied head.
-
-    These are not quantized.
-    """
+    """Weights of the decoder's embeddings and of an untied head, which are not quantized."""
     decoder = DECODERS.get(text.model_type)
     if decoder is None:
         return text.vocab_size * text.hidden_size

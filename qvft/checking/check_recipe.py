@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from qvft.adapters.lora import lora_targets
-from qvft.checking.build_preview import preview
-from qvft.checking.check_data import data_found, read_sides
+from qvft.checking.before_torch import recipe_findings
+from qvft.checking.check_data import data_findings, read_sides
 from qvft.checking.check_memory import config_of, geometry_phases, phase_findings
 from qvft.checking.check_preflight import preflight_checks
 from qvft.checking.findings import Findings, PhaseFindings
-from qvft.checking.recipe_summary import recipe_findings
+from qvft.checking.preview import preview
 from qvft.data.collate import Collator
 from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
@@ -36,11 +36,6 @@ def check_all(
 ) -> Findings:
     """Checks data, weights and preflight; only the data if there are unusable images.
 
-    Args:
-        recipe: the recipe to check.
-        preview_file: file of the HTML preview, or None.
-        texts: the recipe's data, if already read.
-
     Raises:
         UserError: as training would before its first step.
     """
@@ -49,15 +44,16 @@ def check_all(
     if found.unusable:
         return found
     work = training_setup(recipe, texts=texts)
+    warnings = [*found.warnings, *work.further_warnings()]
+    try:
+        check_folder(resolve_revision(recipe))
+    except CheckpointError as error:
+        warnings.append(str(error))
     return replace(
         found,
         phases=tuple(_phase(work, plan, row_tokens=stats.longest) for plan in work.plans),
         checks=preflight_checks(work, stats),
-        warnings=(
-            *found.warnings,
-            *work.further_warnings(),
-            *_folder_warnings(recipe),
-        ),
+        warnings=tuple(warnings),
     )
 
 
@@ -95,33 +91,11 @@ def _check_data(
     sides = read_sides(recipe, template, texts)
     train = sides[0]
     if len(sides) > 1:
-        asked = prediction_rows(sides[1].rows, [""] * len(sides[1].rows))
-        require_fitting_metrics(recipe.eval.metrics, asked)
+        require_fitting_metrics(recipe.eval.metrics, prediction_rows(sides[1].rows))
     if preview_file is not None:
         collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
         preview(preview_file, train.rows, train.stats, collator, name=train.split.name)
-    found = data_found(sides, template, recipe)
-    stops = recipe.data.on_bad_image == "error"
-    return (
-        Findings(
-            recipe=recipe_findings(recipe),
-            train=found.train,
-            eval=found.eval,
-            shown=found.shown,
-            warnings=found.warnings,
-            notes=found.notes,
-            unusable=sum(len(side.split.skipped) for side in sides) if stops else 0,
-        ),
-        train.stats,
-    )
-
-
-def _folder_warnings(recipe: Recipe) -> list[str]:
-    try:
-        check_folder(resolve_revision(recipe))
-    except CheckpointError as error:
-        return [str(error)]
-    return []
+    return data_findings(sides, template, recipe), train.stats
 
 
 def _phase(work: TrainingSetup, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from qvft.adapters.checkpoint import read_bridge
 from qvft.adapters.fingerprints import READ, fingerprints
 from qvft.adapters.manifest import read_manifest
-from qvft.checking.run_findings import RunFindings, Verified, compared
-from qvft.errors import CheckpointError, UserError
-from qvft.evaluation.stored_evaluation import StoredEvaluation, read_standing
+from qvft.errors import CheckpointError, UserError, VerificationError
+from qvft.evaluation.stored_evaluation import StoredEvaluation, read_evaluation
 from qvft.recipe.recipe_lock import LOCK_NAME, lock_hash, read_lock
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import samples_hash, source_name
@@ -21,6 +25,65 @@ from qvft.setup.model import base_hash, base_of, versions
 from qvft.setup.query_similarity import collapse_warning
 from qvft.setup.run_recipe import run_recipe
 from qvft.training.recorded_data import Read, manifest_folder, reader, recorded_data
+
+_SHOWN = 12
+"""Displayed characters of a hash."""
+_STYLES = {"ok": "green", "not recorded": "dim"}
+
+State = Literal["ok", "differs", "missing", "not recorded"]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Result of one comparison.
+
+    Attributes:
+        what: a file, or the content of a hash.
+        state: `missing`: cannot be read; `not recorded`: nothing to compare with.
+        recorded, found: SHA-256, in hexadecimal, or counts.
+    """
+
+    what: str
+    state: State
+    recorded: str | None = None
+    found: str | None = None
+    detail: str = ""
+
+
+def _compared(what: str, recorded: str | None, found: str | None, *, detail: str = "") -> Verified:
+    """Result of comparing two values, either of which may be absent."""
+    if recorded is None:
+        return Verified(what, "not recorded", None, found, detail or "written by an older version")
+    if found is None:
+        return Verified(what, "missing", recorded, None, detail)
+    return Verified(what, "ok" if recorded == found else "differs", recorded, found, detail)
+
+
+@dataclass(frozen=True)
+class RunFindings:
+    """Results of the check of a run folder.
+
+    Attributes:
+        versions: (then, now) per library with a changed version.
+        warnings: warnings of the run's reports.
+    """
+
+    run: str
+    verified: tuple[Verified, ...]
+    versions: Mapping[str, tuple[str, str]]
+    warnings: tuple[str, ...] = ()
+
+    def raise_if_failed(self) -> None:
+        """Raises if the run differs from its records.
+
+        Raises:
+            VerificationError: something differs or is missing.
+        """
+        failed = [one.what for one in self.verified if one.state in ("differs", "missing")]
+        if failed:
+            raise VerificationError(
+                f"{len(failed)} of {len(self.verified)} do not match: {', '.join(failed)}"
+            )
 
 
 def check_run(folder: Path) -> RunFindings:
@@ -44,10 +107,13 @@ def check_run(folder: Path) -> RunFindings:
     return RunFindings(
         run=str(folder),
         verified=(
-            compared(LOCK_NAME, manifest["recipe_sha256"], lock_hash(folder)),
+            _compared(LOCK_NAME, manifest["recipe_sha256"], lock_hash(folder)),
             *_files(newest, manifest, name=newest.relative_to(folder).as_posix()),
             _base(recipe, manifest),
-            *_data(recipe, manifest, samples),
+            *(
+                _compared(one.what, one.recorded, one.found, detail=one.problem)
+                for one in recorded_data(recipe, manifest, samples)
+            ),
             *(_reports(folder, recipe, manifest, samples) if finished else ()),
         ),
         versions={
@@ -63,7 +129,7 @@ def _warnings(folder: Path) -> Iterator[str]:
     """Warnings of the reports about collapsed query tokens."""
     for path in sorted(folder.glob("eval/*/report.json")):
         try:
-            similarity = read_standing(path.parent).content.get("query_similarity")
+            similarity = read_evaluation(path.parent).content.get("query_similarity")
         except UserError:
             continue  # reported as a difference
         if isinstance(similarity, float):
@@ -79,7 +145,7 @@ def _files(adapter: Path, manifest: Mapping[str, Any], *, name: str) -> Iterator
         if recorded is not None and file in found and file not in recorded:
             yield Verified(f"{name}/{file}", "differs", None, found[file], "not of this run")
         elif file in found or file in (recorded or {}):
-            yield compared(f"{name}/{file}", (recorded or {}).get(file), found.get(file))
+            yield _compared(f"{name}/{file}", (recorded or {}).get(file), found.get(file))
     what = f"{name}: {len(manifest['bridge'])} weights beside LoRA"
     try:
         read_bridge(adapter, dict(manifest))
@@ -92,15 +158,9 @@ def _files(adapter: Path, manifest: Mapping[str, Any], *, name: str) -> Iterator
 def _base(recipe: Recipe, manifest: Mapping[str, Any]) -> Verified:
     what, recorded = f"base {manifest['base_id']}", manifest["base_weights_sha256"]
     try:
-        return compared(what, recorded, base_hash(recipe, base_of(recipe)))
+        return _compared(what, recorded, base_hash(recipe, base_of(recipe)))
     except UserError as error:
-        return compared(what, recorded, None, detail=error.given)
-
-
-def _data(recipe: Recipe, manifest: Mapping[str, Any], samples: Read) -> Iterator[Verified]:
-    """Compares the texts and images of training."""
-    for one in recorded_data(recipe, manifest, samples):
-        yield compared(one.what, one.recorded, one.found, detail=one.problem)
+        return _compared(what, recorded, None, detail=error.given)
 
 
 def _reports(
@@ -110,28 +170,28 @@ def _reports(
     for path in sorted(folder.glob("eval/*/report.json")):
         what = f"eval/{path.parent.name}"
         try:
-            standing = read_standing(path.parent)
+            stored = read_evaluation(path.parent)
         except UserError as error:
             yield Verified(what, "differs", detail=error.given)
             continue
-        model = standing.content.get("model") or {}
+        model = stored.content.get("model") or {}
         for name in sorted(trained.keys() | (model.get("adapter_sha256") or {}).keys()):
             recorded = (model.get("adapter_sha256") or {}).get(name)
-            yield compared(f"{what}: adapter/{name}", recorded, trained.get(name))
+            yield _compared(f"{what}: adapter/{name}", recorded, trained.get(name))
         for part, key in (("recipe", "recipe_sha256"), ("base", "base_weights_sha256")):
-            yield compared(f"{what}: {part}", model.get(key), manifest[key])
-        yield from _report_data(what, standing, recipe, samples)
+            yield _compared(f"{what}: {part}", model.get(key), manifest[key])
+        yield from _report_data(what, stored, recipe, samples)
 
 
 def _report_data(
-    what: str, standing: StoredEvaluation, recipe: Recipe, samples: Read
+    what: str, stored: StoredEvaluation, recipe: Recipe, samples: Read
 ) -> Iterator[Verified]:
     """Compares the texts and images of an evaluation, if they are the recipe's."""
-    data = standing.content.get("data") or {}
+    data = stored.content.get("data") or {}
     recorded, images = data.get("sha256"), data.get("images_sha256")
     source = recipe.data.eval
     if recorded is None:
-        yield compared(f"{what}: data", None, None)
+        yield _compared(f"{what}: data", None, None)
         return
     if source is None or source_name(source) != data.get("name"):
         yield Verified(f"{what}: data", "not recorded", recorded, None, "not the recipe's own data")
@@ -139,24 +199,40 @@ def _report_data(
     try:
         asked = samples("eval")
     except UserError as error:
-        yield compared(f"{what}: data", recorded, None, detail=error.given)
+        yield _compared(f"{what}: data", recorded, None, detail=error.given)
         return
     if len(asked) != data.get("images"):
         detail = f"{data.get('images')} images were asked about, the recipe's data has {len(asked)}"
         yield Verified(f"{what}: data", "not recorded", recorded, None, detail)
         return
     found, path = samples_hash(asked), data.get("path")
-    if recorded != found and path is not None and not _same_path(path, source.path):
+    another = path is not None and os.path.abspath(path) != os.path.abspath(source.path or "")
+    if recorded != found and another:
         detail = f"another file of that name, {path}"
         yield Verified(f"{what}: data", "not recorded", recorded, None, detail)
         return
-    yield compared(f"{what}: data", recorded, found)
+    yield _compared(f"{what}: data", recorded, found)
     if images is not None:
         try:
-            yield compared(f"{what}: images", images, images_hash(asked))
+            yield _compared(f"{what}: images", images, images_hash(asked))
         except OSError as error:
-            yield compared(f"{what}: images", images, None, detail=error.strerror or str(error))
+            yield _compared(f"{what}: images", images, None, detail=error.strerror or str(error))
 
 
-def _same_path(one: str, other: str | None) -> bool:
-    return other is not None and os.path.abspath(one) == os.path.abspath(other)
+def show_run(findings: RunFindings, console: Console) -> None:
+    """Prints one line per check, and the libraries that have changed."""
+    table = Table(title=f"run {findings.run}", title_justify="left")
+    for column in ("what", "state", "recorded", "found", ""):
+        table.add_column(column, overflow="fold")
+    for one in findings.verified:
+        state = Text(one.state, _STYLES.get(one.state, "bold red"))
+        table.add_row(one.what, state, _short(one.recorded), _short(one.found), one.detail)
+    console.print(table)
+    for warning in findings.warnings:
+        console.print(Text.assemble(("warning  ", "bold yellow"), warning))
+    for name, (then, now) in findings.versions.items():
+        console.print(Text.assemble(("note     ", "bold"), f"{name} was {then}, is {now} here"))
+
+
+def _short(value: str | None) -> str:
+    return "" if value is None else value[:_SHOWN]

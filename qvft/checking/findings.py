@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from qvft.errors import ImageError, PreflightError
@@ -97,17 +97,6 @@ class SplitFindings:
 
 
 @dataclass(frozen=True)
-class TextShown:
-    """Token counts of a row; only supervised tokens have loss."""
-
-    id: str
-    kind: str
-    image_tokens: int
-    prompt_tokens: int
-    supervised_tokens: int
-
-
-@dataclass(frozen=True)
 class Memory:
     """GPU memory estimate in bytes for one kind of device."""
 
@@ -134,7 +123,6 @@ class PhaseFindings:
     """A phase: component table, LoRA targets, memory, optimizer steps.
 
     Attributes:
-        total: sum over the components.
         lora_targets: full names of the layers with adapters.
         memory_assumes: assumptions of the estimate.
         steps: optimizer steps on one process, None if no data was read.
@@ -159,22 +147,31 @@ class Check:
 
 
 @dataclass(frozen=True)
+class ShownRow:
+    """Token counts of a row, without its texts, which may be patient data."""
+
+    id: str
+    kind: str
+    image_tokens: int
+    prompt_tokens: int
+    supervised_tokens: int
+
+
+@dataclass(frozen=True)
 class Findings:
     """All results; parts that were not checked are None or empty.
 
     Attributes:
-        warnings: problems to act on.
-        notes: information without action.
         unusable: images at which training would stop; 0 if it skips them.
     """
 
     recipe: RecipeFindings
     train: SplitFindings | None = None
     eval: SplitFindings | None = None
-    shown: tuple[TextShown, ...] = ()
+    shown: tuple[ShownRow, ...] = ()
     phases: tuple[PhaseFindings, ...] = ()
     checks: tuple[Check, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unusable: int = 0
 

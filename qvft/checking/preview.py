@@ -1,18 +1,27 @@
-"""Preview of training rows as one self-contained HTML page."""
+"""Preview of training rows as one self-contained HTML page: image and tokens of each."""
 
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from PIL import Image
+from torch import Tensor
 
+from qvft.data.collate import Collator
+from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row, choose_rows
+from qvft.data.token_stats import TokenStats, encode
 from qvft.files import write_text
 
+ROWS = 20
 CUT_SHOWN = 40
 Role = Literal["start", "prompt", "target", "stop"]
 
@@ -22,7 +31,6 @@ class Token:
     """One token.
 
     Attributes:
-        id: token id.
         text: its text, with visible spaces and line breaks.
         role: only `target` and `stop` have loss.
         cut: truncated by `data.max_text_tokens`.
@@ -39,13 +47,11 @@ class PreviewRow:
     """A training row.
 
     Attributes:
-        id: id of the row.
         kind: `caption` or `question`.
         why: reason of its selection, e.g. `longest`; empty for the spread over the split.
         png: the preprocessed image, denormalised; None if unreadable.
         size: its width and height.
         image_tokens: number of leading `<image>` tokens.
-        tokens: the rest of the row, in order.
     """
 
     id: str
@@ -68,14 +74,7 @@ class PreviewRow:
 
 
 def write_preview(path: Path, rows: Sequence[PreviewRow], *, title: str, lead: str) -> None:
-    """Writes the page; every text in it is escaped.
-
-    Args:
-        path: the file; an existing one is replaced.
-        rows: in the order of the page.
-        title: title of the page.
-        lead: one sentence below it.
-    """
+    """Writes the page with a title and a sentence below it; every text in it is escaped."""
     environment = Environment(
         loader=PackageLoader("qvft.checking", "."),
         autoescape=select_autoescape(default=True),
@@ -83,11 +82,91 @@ def write_preview(path: Path, rows: Sequence[PreviewRow], *, title: str, lead: s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["data_uri"] = _data_uri
+    environment.filters["data_uri"] = lambda png: (
+        "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    )
     page = environment.get_template("preview.html.j2")
     text = page.render(rows=rows, title=title, lead=lead)
     write_text(path, text.encode(errors="replace").decode())  # half pairs, in names of files
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def preview(
+    path: Path, rows: Sequence[Row], stats: TokenStats, collator: Collator, *, name: str
+) -> None:
+    """Writes the HTML preview of a split of this name.
+
+    Args:
+        rows: training rows of the split.
+    """
+    chosen = _choose(rows, stats, count=ROWS)
+    lead = (
+        f"{len(chosen)} of {len(rows):,} rows, spread over the split, with its extremes first: the "
+        "image after preprocessing, then the tokens the decoder gets."
+    )
+    if collator.template.text == "blip2":
+        lead += " Captions and questions are cleaned as data.text: blip2 says."
+    shown = [_shown(row, why, collator) for row, why in chosen]
+    write_preview(path, shown, title=f"{name} as the model sees it", lead=lead)
+
+
+def _choose(rows: Sequence[Row], stats: TokenStats, *, count: int) -> list[tuple[Row, str]]:
+    """Selected rows with the reason: the longest, the most truncated, then an even spread.
+
+    Captions and questions alternate, and no row is chosen twice.
+    """
+    extremes = {stats.longest_id: "longest"}
+    if stats.most_cut_id is not None:
+        reasons = [extremes.get(stats.most_cut_id), "most tokens cut"]
+        extremes[stats.most_cut_id] = ", ".join(filter(None, reasons))
+    chosen = [(row, extremes[row.id]) for row in rows if row.id in extremes]
+    rest = [row for row in rows if row.id not in extremes]
+    return [*chosen, *((row, "") for row in choose_rows(rest, count - len(chosen), spread=True))]
+
+
+def _shown(row: Row, why: str, collator: Collator) -> PreviewRow:
+    template = collator.template
+    pixels = collator.pixels([row.sample.image])[0]
+    png, size = _png(pixels, collator.image_processor)
+    return PreviewRow(
+        id=row.id,
+        kind=row.kind,
+        why=why,
+        png=png,
+        size=size,
+        image_tokens=template.num_query_tokens,
+        tokens=_row_tokens(row, template),
+    )
+
+
+def _row_tokens(row: Row, template: PromptTemplate) -> tuple[Token, ...]:
+    """Text tokens of a row, including truncated ones, which are marked."""
+    kept = encode(row, template)
+    whole = encode(row, replace(template, max_text_tokens=len(kept.ids) + kept.cut_tokens))
+    head = template.num_query_tokens + 1
+    lost_prompt = whole.target_start - kept.target_start
+    kept_target = len(kept.ids) - kept.target_start - 1
+    tokens = [_token(template, whole.ids[head - 1], "start")]
+    for place, token_id in enumerate(whole.ids[head : whole.target_start]):
+        tokens.append(_token(template, token_id, "prompt", cut=place < lost_prompt))
+    for place, token_id in enumerate(whole.ids[whole.target_start : -1]):
+        tokens.append(_token(template, token_id, "target", cut=place >= kept_target))
+    return (*tokens, _token(template, whole.ids[-1], "stop"))
+
+
+def _token(template: PromptTemplate, token_id: int, role: Role, *, cut: bool = False) -> Token:
+    tokenizer = template.tokenizer
+    text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    if "\ufffd" in text:  # a part of a character: show the vocabulary's entry instead
+        text = tokenizer.convert_ids_to_tokens(token_id)
+    return Token(token_id, text.replace(" ", "·").replace("\n", "↵"), role, cut)
+
+
+def _png(pixels: Tensor, processor: Any) -> tuple[bytes, tuple[int, int]]:
+    """A normalised image (3, height, width) as PNG, denormalised, and its size."""
+    values = pixels.permute(1, 2, 0).numpy()
+    if processor.do_normalize:
+        values = values * np.array(processor.image_std) + np.array(processor.image_mean)
+    image = Image.fromarray((values * 255).round().clip(0, 255).astype(np.uint8))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue(), image.size

@@ -16,153 +16,146 @@ from qvft.checking.findings import SplitFindings
 
 LISTED = 5
 REASONS = 8
-_NUMBER = re.compile(r"\d+")
 ANSWERS = 5
+_NUMBER = re.compile(r"\d+")
 _LEAST, _MEDIAN, _P95, _MOST = 0, 3, 5, 6  # indices of `data.quality.distributions.SHARES`
+_NONE = "–"
 
 
 def show_data(splits: Sequence[SplitFindings]) -> Iterator[RenderableType]:
-    """Prints tables of the splits side by side, then skipped samples with reasons."""
+    """Tables of the splits side by side, then skipped samples with reasons."""
     yield _counts(splits)
     yield _lengths(splits)
     yield _images_and_texts(splits)
     for split in splits:
-        yield from _left_out(split)
+        yield from _skipped(split)
 
 
-def _table(title: str, splits: Sequence[SplitFindings]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for split in splits:
-        table.add_column(split.name, justify="right")
-    return table
+class _SideBySide(Table):
+    """A table with a row per figure and a column per split."""
+
+    def __init__(self, title: str, splits: Sequence[SplitFindings]) -> None:
+        super().__init__(title=title, title_justify="left")
+        self.splits = splits
+        self.add_column("")
+        for split in splits:
+            self.add_column(split.name, justify="right")
+
+    def add(self, name: str, value: Callable[[SplitFindings], str]) -> None:
+        """Adds a row: its name, and the value of each split."""
+        self.add_row(name, *map(value, self.splits))
 
 
 def _counts(splits: Sequence[SplitFindings]) -> Table:
-    table = _table("data", splits)
+    table = _SideBySide("data", splits)
     for name in ("images", "captions", "questions", "rows"):
         table.add_row(name, *(f"{getattr(split, name):,}" for split in splits))
-    table.add_row("images unusable", *(f"{len(split.skipped):,}" for split in splits))
-    table.add_row(
+    table.add("images unusable", lambda s: f"{len(s.skipped):,}")
+    table.add(
         "target tokens, least / median / most",
-        *("{} / {:g} / {}".format(*split.target_tokens) for split in splits),
+        lambda s: "{} / {:g} / {}".format(*s.target_tokens),
     )
-    table.add_row(
-        "longest row, tokens with the image's",
-        *(f"{split.longest} (id {split.longest_id})" for split in splits),
-    )
-    table.add_row(
-        "rows cut by data.max_text_tokens",
-        *(f"{split.cut_rows:,} ({split.cut_tokens:,} tokens)" for split in splits),
+    table.add("longest row, tokens with the image's", lambda s: f"{s.longest} (id {s.longest_id})")
+    table.add(
+        "rows cut by data.max_text_tokens", lambda s: f"{s.cut_rows:,} ({s.cut_tokens:,} tokens)"
     )
     if any(split.cut_rows for split in splits):
-        table.add_row(
-            "  prompts cut / targets cut",
-            *(f"{split.cut_prompts:,} / {split.cut_targets:,}" for split in splits),
-        )
+        table.add("  prompts cut / targets cut", lambda s: f"{s.cut_prompts:,} / {s.cut_targets:,}")
     if any(split.cleaned_rows for split in splits):
-        table.add_row(
-            "rows changed by data.text: blip2", *(f"{split.cleaned_rows:,}" for split in splits)
-        )
+        table.add("rows changed by data.text: blip2", lambda s: f"{s.cleaned_rows:,}")
     for kind in ("caption", "question"):
         if any(split.cut_rows and kind in split.quality.cut for split in splits):
-            table.add_row(
-                f"  {kind} rows cut, share of rows / of tokens",
-                *(_shares(split.quality.cut.get(kind)) for split in splits),
-            )
+            name = f"  {kind} rows cut, share of rows / of tokens"
+            table.add_row(name, *(_shares(split.quality.cut.get(kind)) for split in splits))
     return table
 
 
 def _shares(cut: Any) -> str:
-    return f"{cut['row_share']:.2%} / {cut['token_share']:.2%}" if cut else "–"
+    return f"{cut['row_share']:.2%} / {cut['token_share']:.2%}" if cut else _NONE
 
 
 def _lengths(splits: Sequence[SplitFindings]) -> Table:
-    table = _table("lengths: least / median / 95 % / most", splits)
+    table = _SideBySide("lengths: least / median / 95 % / most", splits)
     for kind in ("caption", "question", "answer"):
-        for unit in ("words", "tokens"):
-            if any(kind in split.quality.lengths for split in splits):
-                table.add_row(
-                    f"{kind}s, {unit}",
-                    *(_quantiles(split.quality.lengths.get(kind), unit) for split in splits),
-                )
+        lengths = [split.quality.lengths.get(kind) for split in splits]
+        for unit in ("words", "tokens") if any(lengths) else ():
+            table.add_row(f"{kind}s, {unit}", *(_quantiles(found, unit) for found in lengths))
     return table
 
 
 def _quantiles(lengths: Any, unit: str) -> str:
     if not lengths:
-        return "–"
+        return _NONE
     return " / ".join(str(lengths[unit][place]) for place in (_LEAST, _MEDIAN, _P95, _MOST))
 
 
 def _images_and_texts(splits: Sequence[SplitFindings]) -> Table:
-    table = _table("images and texts", splits)
-
-    def add(name: str, value: Callable[[SplitFindings], str]) -> None:
-        table.add_row(name, *(value(split) for split in splits))
-
-    add("equal images, byte by byte", lambda s: _duplicates(s.quality.exact_duplicates))
-    add("pairs of near-duplicates", lambda s: f"{len(s.quality.near_duplicates):,}")
-    add("images also in the training data", _overlap)
-    add("questions also asked in the training data", _asked)
-    add("contradicting questions", lambda s: f"{len(s.quality.repeats['contradictions']):,}")
-    add("questions asked again, same answer", lambda s: _repeat(s, "repeated_questions"))
-    add("captions said again of an image", lambda s: _repeat(s, "repeated_captions"))
-    if any(split.quality.answers for split in splits):
-        add("different answers", lambda s: _answer(s, lambda a: f"{a['distinct']:,}"))
-        add("answered yes or no", lambda s: _answer(s, lambda a: f"{a['yes_no_share']:.1%}"))
+    table = _SideBySide("images and texts", splits)
+    table.add("equal images, byte by byte", _duplicates)
+    table.add("pairs of near-duplicates", lambda s: f"{len(s.quality.near_duplicates):,}")
+    table.add("images also in the training data", _overlap)
+    table.add("questions also asked in the training data", _asked)
+    table.add("contradicting questions", lambda s: f"{len(s.quality.repeats['contradictions']):,}")
+    table.add(
+        "questions asked again, same answer",
+        lambda s: f"{_repetitions(s.quality.repeats['repeated_questions']):,}",
+    )
+    table.add(
+        "captions said again of an image",
+        lambda s: f"{len(s.quality.repeats['repeated_captions']):,}",
+    )
+    answers = [split.quality.answers for split in splits]
+    if any(answers):
+        table.add_row("different answers", *(f"{a['distinct']:,}" if a else _NONE for a in answers))
+        table.add_row(
+            "answered yes or no", *(f"{a['yes_no_share']:.1%}" if a else _NONE for a in answers)
+        )
         for place in range(ANSWERS):
-            if any(_common(split, place) != "–" for split in splits):
-                title = "most frequent answers" if place == 0 else ""
-                add(title, partial(_common, place=place))
-        add("questions whose answer is new", lambda s: _answer(s, _unseen))
-    add("characters lost by the tokenizer", lambda s: _characters(s, "lost"))
+            common = [_common(split, place) for split in splits]
+            if any(found != _NONE for found in common):
+                table.add_row("" if place else "most frequent answers", *common)
+        table.add_row("questions whose answer is new", *map(_unseen, answers))
+    table.add("characters lost by the tokenizer", partial(_characters, key="lost"))
     if any(split.quality.spelling["broken"] for split in splits):
-        add("control characters and U+FFFD", lambda s: _characters(s, "broken"))
-    add("characters of 3 tokens or more", lambda s: _characters(s, "costly"))
-    add("rows in another script than Latin", _other_script)
+        table.add("control characters and U+FFFD", partial(_characters, key="broken"))
+    table.add("characters of 3 tokens or more", partial(_characters, key="costly"))
+    table.add("rows in another script than Latin", _other_script)
     return table
 
 
-def _duplicates(groups: Sequence[Sequence[str]]) -> str:
-    extra = sum(len(group) - 1 for group in groups)
-    return f"{extra:,} in {len(groups):,} groups" if groups else "0"
+def _repetitions(groups: Sequence[Sequence[str]]) -> int:
+    """Members of groups besides the first of each."""
+    return sum(len(group) - 1 for group in groups)
+
+
+def _duplicates(split: SplitFindings) -> str:
+    groups = split.quality.exact_duplicates
+    return f"{_repetitions(groups):,} in {len(groups):,} groups" if groups else "0"
 
 
 def _overlap(split: SplitFindings) -> str:
     overlap = split.quality.overlap
     if overlap is None:
-        return "–"
+        return _NONE
     near = len({pair["first"] for pair in overlap["near"]})
     return f"{len(overlap['exact']):,} equal, {near:,} near"
 
 
 def _asked(split: SplitFindings) -> str:
-    return "–" if split.quality.overlap is None else f"{len(split.quality.overlap['questions']):,}"
-
-
-def _repeat(split: SplitFindings, key: str) -> str:
-    """Number of repetitions, besides the first of each group."""
-    found = split.quality.repeats[key]
-    return (
-        f"{sum(len(group) - 1 for group in found) if key == 'repeated_questions' else len(found):,}"
-    )
-
-
-def _answer(split: SplitFindings, value: Callable[[Any], str]) -> str:
-    return value(split.quality.answers) if split.quality.answers else "–"
+    overlap = split.quality.overlap
+    return _NONE if overlap is None else f"{len(overlap['questions']):,}"
 
 
 def _unseen(answers: Any) -> str:
-    if answers["unseen"] is None:
-        return "–"
+    if not answers or answers["unseen"] is None:
+        return _NONE
     return f"{answers['unseen']:,} ({answers['unseen'] / answers['count']:.1%})"
 
 
 def _common(split: SplitFindings, place: int) -> str:
     common = (split.quality.answers or {}).get("common", ())
     if place >= len(common):
-        return "–"
+        return _NONE
     return f"{common[place]['answer']}  {common[place]['share']:.1%}"
 
 
@@ -181,20 +174,20 @@ def _other_script(split: SplitFindings) -> str:
     return f"{rows / split.rows:.1%}, {price:.2f} tokens a character" if rows else "0"
 
 
-def _left_out(split: SplitFindings) -> Iterator[Text]:
+def _skipped(split: SplitFindings) -> Iterator[Text]:
     """Number of unusable images per reason, then the first by id."""
-    reasons = Counter(_NUMBER.sub("N", left_out.reason) for left_out in split.skipped)
+    reasons = Counter(_NUMBER.sub("N", skipped.reason) for skipped in split.skipped)
     if len(split.skipped) > 1:
         for reason, count in reasons.most_common(REASONS):
             yield Text(f"unusable {split.name}: {count:,} x {reason}")
         if len(reasons) > REASONS:
             yield Text(f"unusable {split.name}: ... and {len(reasons) - REASONS:,} more reasons")
-    for left_out in split.skipped[:LISTED]:
-        says = [left_out.reason]
-        if left_out.expected:
-            says.append(f"expected {left_out.expected}")
-        if left_out.do:
-            says.append(left_out.do)
-        yield Text(f"unusable {split.name}: {left_out.id}: {'; '.join(says)}")
+    for skipped in split.skipped[:LISTED]:
+        parts = [skipped.reason]
+        if skipped.expected:
+            parts.append(f"expected {skipped.expected}")
+        if skipped.do:
+            parts.append(skipped.do)
+        yield Text(f"unusable {split.name}: {skipped.id}: {'; '.join(parts)}")
     if len(split.skipped) > LISTED:
         yield Text(f"unusable {split.name}: {len(split.skipped) - LISTED:,} more (see --json)")

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qvft.checking.findings import Check, Findings, PhaseFindings, RecipeFindings, TextShown
+from qvft.checking.findings import Check, Findings, PhaseFindings, RecipeFindings, ShownRow
 from qvft.checking.print_data import show_data
 
 
@@ -51,7 +51,7 @@ def _steps(recipe: RecipeFindings) -> Iterator[str]:
         yield f"{rows}" if tokens is None else f"up to {tokens:,} tokens"
 
 
-def _row(shown: TextShown) -> Text:
+def _row(shown: ShownRow) -> Text:
     return Text.assemble(
         (f"{shown.kind} {shown.id}  ", "dim"),
         f"{shown.image_tokens} of the image + {shown.prompt_tokens} read + ",

@@ -68,15 +68,10 @@ def find_yes_no(text: str) -> Found:
     neither.
     """
     words = set(_WORD.findall(composed(text).lower()))
-    match "yes" in words, "no" in words:
-        case True, True:
-            return "both"
-        case True, False:
-            return "yes"
-        case False, True:
-            return "no"
-        case _:
-            return "neither"
+    found = [word for word in ("yes", "no") if word in words]
+    if len(found) == 2:
+        return "both"
+    return "neither" if not found else "yes" if found == ["yes"] else "no"
 
 
 def is_yes_no(references: Iterable[str]) -> bool:

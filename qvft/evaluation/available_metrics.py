@@ -16,15 +16,11 @@ _NO_TABLE = ("auto", RETRIEVAL)
 
 
 def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
-    """Checks that data and model support the metrics in `eval.metrics`.
-
-    Raises:
-        UserError: as the functions called here.
-    """
+    """Checks that data and model support the metrics in `eval.metrics`."""
     names = opened.recipe.eval.metrics
     require_known_metrics(names)
     require_installed_metrics(names)
-    require_fitting_metrics(names, prediction_rows(rows, [""] * len(rows)))
+    require_fitting_metrics(names, prediction_rows(rows))
     wants_retrieval(opened, rows)
 
 
@@ -50,8 +46,8 @@ def wants_retrieval(opened: ResolvedModel, rows: Sequence[Row]) -> bool:
     return possible and captioned
 
 
-def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[PredictionRow]:
-    """Rows with their predictions."""
+def prediction_rows(rows: Sequence[Row], texts: Sequence[str] | None = None) -> list[PredictionRow]:
+    """Rows with their predictions, which are empty unless given."""
     return [
         PredictionRow(
             row.id,
@@ -62,7 +58,7 @@ def prediction_rows(rows: Sequence[Row], texts: Sequence[str]) -> list[Predictio
             row.references,
             row.meta,
         )
-        for row, text in zip(rows, texts, strict=True)
+        for row, text in zip(rows, texts or [""] * len(rows), strict=True)
     ]
 
 
@@ -98,5 +94,6 @@ def require_installed_metrics(names: Sequence[str]) -> None:
         MissingToolError: one is not installed.
     """
     for name in names:
-        if name not in _NO_TABLE and (metric := find_metric(name)).require_installed is not None:
-            metric.require_installed()
+        require = None if name in _NO_TABLE else find_metric(name).require_installed
+        if require is not None:
+            require()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
+from qvft.data.rows import Row
 from qvft.data.sample import Question, Sample
-from qvft.errors import DataError
+from qvft.errors import DataError, UserError
 from qvft.evaluation.answers import normalise_answer
+from qvft.log import get_logger
+from qvft.recipe.schema import Recipe
+from qvft.setup.data import read_texts
+
+logger = get_logger("qvft.eval")
 
 FREQUENT, BLIND = "most_frequent_answer", "blind"
 FREQUENT_DEFINITION = (
@@ -59,14 +65,34 @@ def most_frequent_answers(train: Iterable[Question], asked: Sequence[Question]) 
         raise DataError(
             "no training questions", expected="at least one, for the most-frequent-answer baseline"
         )
-    best = {group: _most_frequent(count) for group, count in votes.items()}
+    best = {
+        # Rounded, so that equal sums of fractional votes compare equal.
+        group: min(count, key=lambda answer: (-round(count[answer], 6), answer))
+        for group, count in votes.items()
+    }
     return [best.get(_group(question), best[None]) for question in asked]
-
-
-def _most_frequent(votes: Mapping[str, float]) -> str:
-    # Rounded, so that equal sums of fractional votes compare equal.
-    return min(votes, key=lambda answer: (-round(votes[answer], 6), answer))
 
 
 def _group(question: Question) -> str | None:
     return question.meta.get("answer_type", "").strip().lower() or None
+
+
+def frequent_answer_predictions(recipe: Recipe, rows: Sequence[Row]) -> list[str] | None:
+    """Most frequent training answer for each question among `rows`.
+
+    None without questions, or without the training split.
+    """
+    asked = [row for row in rows if row.kind == "question"]
+    if not asked or recipe.data.train is None:
+        return None
+    if recipe.data.train.stream:
+        logger.warning("no most-frequent-answer baseline: the training data is a stream")
+        return None
+    try:
+        samples = read_texts(recipe, "train")
+    except UserError as error:
+        logger.warning("no most-frequent-answer baseline: %s", error)
+        return None
+    train = [question for sample in samples for question in sample.questions]
+    questions = [Question(r.id, r.question or "", r.references, r.meta) for r in asked]
+    return most_frequent_answers(train, questions) if train else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qvft.errors import CheckpointError
 from qvft.evaluation.embedding_metrics import RETRIEVAL
-from qvft.evaluation.stored_evaluation import holds_evaluation, read_standing
+from qvft.evaluation.stored_evaluation import holds_evaluation, read_evaluation
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.setup.itc_heads import retrieves
@@ -22,34 +22,24 @@ def compared_with(
     recipe_path: str | None = None,
     overrides: Sequence[str] = (),
 ) -> ResolvedModel | None:
-    """The model to compare with, unless it is a stored evaluation.
-
-    Arguments as `open_alike`.
-
-    Raises:
-        UserError: it is not found, or is a damaged evaluation.
-    """
-    if holds_evaluation(Path(target)):
-        read_standing(Path(target))
-        return None
-    return open_alike(target, first, recipe_path=recipe_path, overrides=overrides)
-
-
-def open_alike(
-    target: str,
-    first: ResolvedModel,
-    *,
-    recipe_path: str | None = None,
-    overrides: Sequence[str] = (),
-) -> ResolvedModel:
-    """Resolves a second model, for evaluation with the first one's data, decoding and metrics.
+    """The model to compare with, resolved with the first one's data, decoding and metrics.
 
     A run or merged folder keeps its training prompts.
 
+    Args:
+        target: run, model folder, hub id, or the folder of an evaluation.
+        recipe_path, overrides: those of `first`, for a model that is not a run.
+
+    Returns:
+        None if `target` is the folder of an evaluation.
+
     Raises:
-        UserError: as `resolve_model`.
+        UserError: as `resolve_model`, or a damaged evaluation.
     """
     named = Path(target)
+    if holds_evaluation(named):
+        read_evaluation(named)
+        return None
     if named.is_dir() and not any((named / name).is_file() for name in (LOCK_NAME, "config.json")):
         raise CheckpointError(
             "neither a run, a model nor an evaluation is in it",

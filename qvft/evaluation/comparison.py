@@ -13,13 +13,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from qvft.evaluation.embedding_metrics import with_groups
 from qvft.evaluation.evaluation_facts import Part, SettingDifference
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.metric_table import METRICS, known_scores
 from qvft.evaluation.pairing import Pairing
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.scoring import Scores, main_metric, score
+from qvft.evaluation.scoring import Scores, main_metric, score, with_groups
 from qvft.evaluation.stats import FloatArray, PairedDifference, paired_difference, paired_statistic
 
 DIRECTION = "a minus b: positive where the figure of a, this report's model, is the higher one"

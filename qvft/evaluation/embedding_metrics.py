@@ -7,7 +7,6 @@ model. An image's caption row has the scores of the image and of all its caption
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from qvft.evaluation.answers import NORMALISATION
 from qvft.evaluation.metric import CorpusCounts, GroupScores, ScoreInfo, ScoreValue, mean_score
 from qvft.evaluation.metrics.retrieval import CUTOFFS, DEFINITION
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.scoring import Scores
 from qvft.evaluation.stats import FloatArray, percentile_interval, resampled_sums
 
 RETRIEVAL, ZERO_SHOT = "retrieval", "zero_shot"
@@ -40,7 +38,6 @@ def recall_metric(
     """Recall in percent with its interval over images.
 
     Args:
-        rows: of the evaluation.
         items: by number of a caption row: for `image_to_text` 1 where a text of the image is among
             the best, else 0; for `text_to_image` the share of its captions whose image is.
         how: ranking of the candidates, for the definition.
@@ -65,16 +62,14 @@ def zero_shot_metric(rows: Sequence[PredictionRow], items: Mapping[int, float]) 
     return mean_score(rows, ScoreInfo(ZERO_SHOT_NAME), items, definition=ZERO_SHOT_DEFINITION)
 
 
-def groups_kept(
+def stored_groups(
     rows: Sequence[PredictionRow], per_item: Sequence[Mapping[str, float | str]]
 ) -> dict[str, GroupScores]:
-    """Embedding metrics restored from an evaluation's items, by name; missing ones are left out.
+    """Embedding metrics restored from an evaluation's items, by name.
 
     Args:
-        rows: as they are now.
         per_item: parallel to them, `scores` of their lines in `predictions.jsonl`.
     """
-
     recalls = []
     for way in WAYS:
         for cutoff in CUTOFFS:
@@ -91,28 +86,6 @@ def groups_kept(
     if chosen:
         groups[ZERO_SHOT] = GroupScores(len(chosen), [zero_shot_metric(rows, chosen)])
     return groups
-
-
-def with_groups(scores: Scores, groups: Mapping[str, GroupScores]) -> Scores:
-    """Scores with these groups added."""
-    metrics = [metric for group in groups.values() for metric in group.metrics]
-    per_item = [
-        {**found, **{m.name: m.items[index] for m in metrics if index in m.items}}
-        for index, found in enumerate(scores.per_item)
-    ]
-    return replace(
-        scores,
-        n={**scores.n, **{name: group.n for name, group in groups.items()}},
-        metrics={**scores.metrics, **{m.name: m.value for m in metrics}},
-        units={**scores.units, **{m.name: m.unit for m in metrics}},
-        definitions={**scores.definitions, **{m.name: m.definition for m in metrics}},
-        intervals={
-            **scores.intervals,
-            **{m.name: m.interval for m in metrics if m.interval is not None},
-        },
-        per_item=per_item,
-        corpus={**scores.corpus, **{m.name: m.corpus for m in metrics if m.corpus is not None}},
-    )
 
 
 def _items(per_item: Sequence[Mapping[str, float | str]], name: str) -> dict[int, float]:

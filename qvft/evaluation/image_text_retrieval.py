@@ -6,6 +6,7 @@ Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, groupby
 
 import torch
@@ -50,9 +51,7 @@ def retrieval_group(
 
     Args:
         rows: rows of the evaluation; questions are ignored.
-        sources: each row's image.
         batch_size: images, and texts, encoded together.
-        workers: image decoding processes.
 
     Raises:
         ImageError: an image is unusable.
@@ -71,15 +70,15 @@ def retrieval_group(
         _image_vectors(aligned, images, **pace),
         _text_vectors(aligned, texts, batch_size=batch_size),
     ).cpu()
-    ranked = _Ranked(rows, chosen, owners)
-    metrics = ranked.recalls(cosines, cosines, suffix="", how="by cosine (ITC)")
+    recalls = partial(_recalls, rows, chosen, owners)
+    metrics = recalls(cosines, cosines, suffix="", how="by cosine (ITC)")
     if "itm" in aligned.branch.saved.objectives:
         for_images, for_texts = best_candidates(cosines, top), best_candidates(cosines.T, top)
         wanted = torch.zeros(cosines.shape, dtype=torch.bool)
         wanted.scatter_(1, for_images, True)
         wanted.T.scatter_(1, for_texts, True)
         matching = _matching(aligned, images, texts, wanted, **pace)
-        metrics += ranked.recalls(
+        metrics += recalls(
             reranked(cosines, for_images, matching),
             reranked(cosines.T, for_texts, matching.T).T,
             suffix="_reranked",
@@ -167,35 +166,34 @@ def _of_pairs(
     return torch.cat(found)
 
 
-class _Ranked:
-    """Recalls of rankings, per image.
+def _recalls(
+    rows: Sequence[PredictionRow],
+    chosen: Sequence[int],
+    owners: Sequence[int],
+    of_images: Tensor,
+    of_texts: Tensor,
+    *,
+    suffix: str,
+    how: str,
+) -> list[ScoreValue]:
+    """Recalls in both directions, per image.
 
     Args:
-        rows: rows of the evaluation.
         chosen: (I,) row of each image.
         owners: (M,) image of each text, in order.
+        of_images, of_texts: scores (I, M) for ranking texts and images.
     """
-
-    def __init__(
-        self, rows: Sequence[PredictionRow], chosen: Sequence[int], owners: Sequence[int]
-    ) -> None:
-        self.rows, self.chosen, self.owners = rows, chosen, owners
-
-    def recalls(
-        self, of_images: Tensor, of_texts: Tensor, *, suffix: str, how: str
-    ) -> list[ScoreValue]:
-        """Recalls in both directions from scores (I, M) for ranking texts and images."""
-        to_text, _ = image_ranks(of_images.numpy(), self.owners)
-        to_image, _ = text_ranks(of_texts.numpy(), self.owners)
-        of_image = groupby(zip(self.owners, to_image, strict=True), key=lambda pair: pair[0])
-        ranks = [[int(rank) for _, rank in pairs] for _, pairs in of_image]
-        metrics = []
-        for way, found in zip(WAYS, ([[int(rank)] for rank in to_text], ranks), strict=True):
-            for cutoff in CUTOFFS:
-                items = {
-                    row: sum(rank < cutoff for rank in mine) / len(mine)
-                    for row, mine in zip(self.chosen, found, strict=True)
-                }
-                name = recall_name(way, cutoff, suffix)
-                metrics.append(recall_metric(self.rows, name, items, how=how))
-        return metrics
+    to_text, _ = image_ranks(of_images.numpy(), owners)
+    to_image, _ = text_ranks(of_texts.numpy(), owners)
+    of_image = groupby(zip(owners, to_image, strict=True), key=lambda pair: pair[0])
+    ranks = [[int(rank) for _, rank in pairs] for _, pairs in of_image]
+    metrics = []
+    for way, found in zip(WAYS, ([[int(rank)] for rank in to_text], ranks), strict=True):
+        for cutoff in CUTOFFS:
+            items = {
+                row: sum(rank < cutoff for rank in mine) / len(mine)
+                for row, mine in zip(chosen, found, strict=True)
+            }
+            name = recall_name(way, cutoff, suffix)
+            metrics.append(recall_metric(rows, name, items, how=how))
+    return metrics

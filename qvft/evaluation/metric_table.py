@@ -84,11 +84,7 @@ def known_scores() -> dict[str, ScoreInfo]:
 
 
 def misfit(rows: Sequence[PredictionRow], name: str) -> DataError | None:
-    """Why a metric cannot score these items; None if it can.
-
-    Args:
-        rows: rows; their predictions are not used.
-    """
+    """Why a metric cannot score these items; None if it can."""
     metric = find_metric(name)
     chosen = [row for row in rows if row.kind == metric.kind]
     if not chosen:

@@ -19,10 +19,9 @@ from qvft.evaluation.evaluation_facts import SettingDifference, setting_differen
 from qvft.evaluation.stored_evaluation import (
     REPORT_FILES,
     StoredEvaluation,
-    facts_of,
-    facts_read,
     holds_evaluation,
-    read_standing,
+    read_evaluation,
+    stored_facts,
 )
 from qvft.files import require_writable
 from qvft.log import get_logger, is_main_process
@@ -33,9 +32,8 @@ if TYPE_CHECKING:
 
 logger = get_logger("qvft.eval")
 
-_ASKED = ("dtype", "quantize", "attention")
+_MODEL_SETTINGS = ("dtype", "quantize", "attention")
 """Model facts that matter: how it computes, not its weights, which may change."""
-_PACE = "batch_size"
 _LONGEST_ENDING = 40
 """Maximum characters after DATASET-SPLIT; a folder name may have 255 bytes."""
 
@@ -72,8 +70,6 @@ def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = 
     """The folder for an evaluation.
 
     Args:
-        task: the evaluation task.
-        plain: the folder named after the data.
         named: whether the user named this folder.
         overwrite: whether any evaluation in `plain` may be replaced.
 
@@ -81,7 +77,7 @@ def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = 
         DataError: as `require_replaceable`, or a named folder has another evaluation.
     """
     require_replaceable(plain)
-    reason = None if overwrite else why_another(task, plain)
+    reason = None if overwrite else _why_another(task, plain)
     if reason is None:
         return plain
     if named:
@@ -90,20 +86,20 @@ def place_of(task: Task, plain: Path, *, named: bool = False, overwrite: bool = 
             where=str(plain),
             do="name a new folder with --out, or replace this one with --overwrite",
         )
-    beside = _beside(task, plain)
+    folder = _folder_next_to(plain, task)
     if is_main_process():
         logger.warning(
-            "%s holds another evaluation (%s); this one goes to %s", plain, reason, beside
+            "%s holds another evaluation (%s); this one goes to %s", plain, reason, folder
         )
-    return beside
+    return folder
 
 
-def name_lost_comparison(folder: Path) -> None:
+def warn_of_lost_comparison(folder: Path) -> None:
     """Logs the comparison of a report that is about to be replaced by one without."""
     if not holds_evaluation(folder):
         return
     with suppress(DataError):
-        against = read_standing(folder).content.get("against")
+        against = read_evaluation(folder).content.get("against")
         if against:
             logger.warning(
                 "%s: the comparison with %s is not made again; --against %s does that",
@@ -113,7 +109,7 @@ def name_lost_comparison(folder: Path) -> None:
             )
 
 
-def why_another(task: Task, folder: Path) -> str | None:
+def _why_another(task: Task, folder: Path) -> str | None:
     """Difference between a stored evaluation and `task`, ignoring weights; None if there is none.
 
     None also if there is no readable report.
@@ -121,20 +117,20 @@ def why_another(task: Task, folder: Path) -> str | None:
     if not holds_evaluation(folder):
         return "its report is missing" if (folder / "predictions.jsonl").exists() else None
     try:
-        standing = read_standing(folder)
+        stored = read_evaluation(folder)
     except DataError:
         return None  # damaged: nothing to keep
-    said = [
-        f"{item.setting}: {_cut(item.b)}, not {_cut(item.a)}" for item in _differing(task, standing)
+    reasons = [
+        f"{item.setting}: {_cut(item.b)}, not {_cut(item.a)}" for item in _differing(task, stored)
     ]
-    if not said and standing.content["n"] != len(task.rows):
-        said = [f"{standing.content['n']} texts of the same images, not {len(task.rows)}"]
-    if not said and (lost := _lost_groups(task, standing)):
-        said = [f"other metrics: {', '.join(lost)}"]
-    if not said and _loses_blind(task, standing):
-        said = ["other baselines: blind"]
-    more = f", and {len(said) - 3} more" if len(said) > 3 else ""
-    return "; ".join(said[:3]) + more or None
+    if reasons:
+        more = f", and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        return "; ".join(reasons[:3]) + more
+    if stored.content["n"] != len(task.rows):
+        return f"{stored.content['n']} texts of the same images, not {len(task.rows)}"
+    if lost := _lost_groups(task, stored):
+        return f"other metrics: {', '.join(lost)}"
+    return "other baselines: blind" if _loses_blind(task, stored) else None
 
 
 def evaluations_called(plain: Path) -> Iterator[Path]:
@@ -152,10 +148,10 @@ def free_name(path: Path) -> Path:
     return found
 
 
-def _beside(task: Task, plain: Path) -> Path:
+def _folder_next_to(plain: Path, task: Task) -> Path:
     """The folder next to `plain` with this evaluation, or a free one."""
     for folder in evaluations_called(plain):
-        if folder != plain and why_another(task, folder) is None:
+        if folder != plain and _why_another(task, folder) is None:
             require_replaceable(folder)
             return folder
     ending = re.sub(r"[^\w.=-]+", "_", _ending(task, plain))[:_LONGEST_ENDING].strip("._-")
@@ -170,11 +166,11 @@ def _ending(task: Task, plain: Path) -> str:
     """Difference from the evaluation in `plain`, in a word or two."""
     if not holds_evaluation(plain):
         return "again"
-    standing = read_standing(plain)
-    differing = _differing(task, standing)
+    stored = read_evaluation(plain)
+    differing = _differing(task, stored)
     words = []
     if any(item.setting.startswith("data.") for item in differing):
-        words.append(_data_word(task, standing))
+        words.append(_data_word(task, stored))
     # Common fields first: length_penalty comes with beams.
     for item in sorted(differing, key=lambda one: one.b is None):
         part, _, rest = item.setting.partition(".")
@@ -188,55 +184,53 @@ def _ending(task: Task, plain: Path) -> str:
             if len("-".join([*fitting, word])) <= _LONGEST_ENDING:
                 fitting.append(word)
         return "-".join(fitting)
-    if standing.content["n"] != len(task.rows):
+    if stored.content["n"] != len(task.rows):
         return f"texts={task.split.source.texts}"
-    if _lost_groups(task, standing):
+    if _lost_groups(task, stored):
         return "metrics=" + "-".join(task.group_names())
-    return "blind=false" if _loses_blind(task, standing) else "again"
+    return "blind=false" if _loses_blind(task, stored) else "again"
 
 
-def _data_word(task: Task, standing: StoredEvaluation) -> str:
+def _data_word(task: Task, stored: StoredEvaluation) -> str:
     """Word that distinguishes this data from other data of that name."""
     source = task.split.source
-    before = (standing.content.get("data") or {}).get("path")
+    before = (stored.content.get("data") or {}).get("path")
     path = task.data.path
     if path is not None and before != path and Path(path).parent.name:
         return Path(path).parent.name
     if source.limit is not None:
         return f"limit={source.limit}"
-    if (standing.content.get("data") or {}).get("images") != task.data.images:
+    if (stored.content.get("data") or {}).get("images") != task.data.images:
         return f"{task.data.images}-images"
     return f"data={(task.data.images_sha256 or task.data.sha256 or '')[:8]}"
 
 
-def _differing(task: Task, standing: StoredEvaluation) -> list[SettingDifference]:
+def _differing(task: Task, stored: StoredEvaluation) -> list[SettingDifference]:
     """Differences of the tasks, except weights, speed and versions."""
-    mine = facts_of(task.model, task.data, task.decode, task.versions)
-    theirs = facts_read(standing.content)
+    of_model: tuple[str, ...] = _MODEL_SETTINGS
     if task.opened.kind == "base":
-        kept: tuple[str, ...] = (*_ASKED, "base_weights_sha256")  # another base, not a later one
-    else:
-        kept = _ASKED
-    return setting_differences(_question(mine, kept), _question(theirs, kept))
+        of_model = (*of_model, "base_weights_sha256")  # another base, not a later one
+    return setting_differences(
+        _settings(task.facts(), of_model), _settings(stored_facts(stored.content), of_model)
+    )
 
 
-def _question(facts: Mapping[str, Any], of_model: Sequence[str]) -> dict[str, Any]:
-    data = {k: v for k, v in facts["data"].items() if k not in ("format", "name")}
+def _settings(facts: Mapping[str, Any], of_model: Sequence[str]) -> dict[str, Any]:
     return {
-        "data": data,
-        "decode": {k: v for k, v in facts["decode"].items() if k != _PACE},
+        "data": {k: v for k, v in facts["data"].items() if k not in ("format", "name")},
+        "decode": {k: v for k, v in facts["decode"].items() if k != "batch_size"},
         "model": {k: facts["model"].get(k) for k in of_model},
     }
 
 
-def _lost_groups(task: Task, standing: StoredEvaluation) -> list[str]:
+def _lost_groups(task: Task, stored: StoredEvaluation) -> list[str]:
     """Metrics of the stored report that the new one would not have."""
-    there = standing.content.get("n_by_group") or {}
+    there = stored.content.get("n_by_group") or {}
     return sorted(set(there) - set(task.group_names()))
 
 
-def _loses_blind(task: Task, standing: StoredEvaluation) -> bool:
-    return "blind" in (standing.content.get("baselines") or {}) and not task.shows_blind()
+def _loses_blind(task: Task, stored: StoredEvaluation) -> bool:
+    return "blind" in (stored.content.get("baselines") or {}) and not task.shows_blind()
 
 
 def _cut(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,26 +28,16 @@ class Pairing:
 def pair(rows: Sequence[PredictionRow], others: Sequence[PredictionRow], *, where: str) -> Pairing:
     """Matches items by id.
 
-    Items of only one side are left out and named. A common id must be the same item: equal kind,
+    Items of only one side are named, not compared. A common id must be the same item: equal kind,
     question, references and image file name. Otherwise the data differs.
 
     Args:
         rows: rows of A; their predictions are not used.
-        others: rows of B.
-        where: B, for messages.
 
     Raises:
-        DataError: an id is of different items, a duplicate, or none is common.
+        DataError: an id is of different items, or none is common.
     """
     found = {row.id: row for row in others}
-    if len(found) < len(others):
-        twice = next(key for key, times in Counter(r.id for r in others).items() if times > 1)
-        raise DataError(
-            f"item {twice!r} occurs twice",
-            where=where,
-            expected="each id once",
-            do="evaluate it again",
-        )
     here = [index for index, row in enumerate(rows) if row.id in found]
     differing = {
         rows[index].id: parts

@@ -47,13 +47,9 @@ def _vqa(rules: Rules, *, rank: int, is_auto: bool = False) -> Metric:
         "question",
         by_item(scored, (score,)),
         (score,),
-        auto=_have_ten_answers if is_auto else None,
+        auto=(lambda rows: _without_ten_answers(rows) is None) if is_auto else None,
         misfit=_without_ten_answers,
     )
-
-
-def _have_ten_answers(rows: Sequence[PredictionRow]) -> bool:
-    return all(len(row.references) == TEN_ANSWERS for row in rows)
 
 
 def _without_ten_answers(rows: Sequence[PredictionRow]) -> DataError | None:
@@ -138,14 +134,6 @@ def _without_closed_questions(rows: Sequence[PredictionRow]) -> DataError | None
     return DataError("data without closed questions", do="name other metrics, or auto")
 
 
-def _answers_item(row: PredictionRow) -> Mapping[str, float]:
-    return {_ANSWER_MATCH.name: exact.exact_match(row.prediction, row.references)}
-
-
-def _multimedeval_item(row: PredictionRow) -> Mapping[str, float | None]:
-    return multimedeval.item_scores(row.prediction, row.references[0])
-
-
 def _metric(
     name: str,
     item: ItemScores,
@@ -161,8 +149,17 @@ QUESTION_METRICS = (
     Metric(
         "llava_med", "question", llava_med_group(), _LLAVA_MED, misfit=_without_closed_questions
     ),
-    _metric("multimedeval", _multimedeval_item, _MULTIMEDEVAL),
+    _metric(
+        "multimedeval",
+        lambda row: multimedeval.item_scores(row.prediction, row.references[0]),
+        _MULTIMEDEVAL,
+    ),
     _vqa("2017", rank=1, is_auto=True),
     _vqa("2021", rank=2),
-    _metric("answers", _answers_item, (_ANSWER_MATCH,), auto=lambda rows: True),
+    _metric(
+        "answers",
+        lambda row: {_ANSWER_MATCH.name: exact.exact_match(row.prediction, row.references)},
+        (_ANSWER_MATCH,),
+        auto=lambda rows: True,
+    ),
 )

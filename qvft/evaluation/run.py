@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from qvft.data.data_warnings import evaluation_warnings, prediction_doubts
 from qvft.data.images.decoding import decode as decode_image
-from qvft.data.rows import Row
 from qvft.data.truncation import cut_rows
+from qvft.disk import replaced_folder
 from qvft.evaluation.available_metrics import prediction_rows
 from qvft.evaluation.baselines import (
     BLIND,
@@ -20,34 +21,35 @@ from qvft.evaluation.baselines import (
     FREQUENT,
     FREQUENT_DEFINITION,
     blind_images,
+    frequent_answer_predictions,
 )
 from qvft.evaluation.comparison import Comparison
-from qvft.evaluation.embedding_metrics import RETRIEVAL, groups_kept, with_groups
+from qvft.evaluation.embedding_metrics import RETRIEVAL, stored_groups
 from qvft.evaluation.image_text_retrieval import retrieval_group
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.output_folder import (
     evaluations_called,
-    name_lost_comparison,
+    free_name,
     place_of,
     require_replaceable,
+    warn_of_lost_comparison,
 )
-from qvft.evaluation.partial_output import kept_whatever_follows, replacing
+from qvft.evaluation.report.page import write_report
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.trained_phases import training_facts
 from qvft.evaluation.report.verdict import verdicts
-from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow, row_to_json
-from qvft.evaluation.run_baselines import base_figures, frequent_answer_predictions
-from qvft.evaluation.scoring import Scores, score
+from qvft.evaluation.scoring import Scores, score, with_groups
 from qvft.evaluation.stored_evaluation import StoredEvaluation
 from qvft.evaluation.task import Task
 from qvft.evaluation.zero_shot import zero_shot_group
 from qvft.files import write_text
 from qvft.inference.distributed import predict_shared
-from qvft.json_files import json_text, read_jsonl
+from qvft.json_files import json_text
+from qvft.locks import beside
 from qvft.log import get_logger, is_main_process
-from qvft.recipe.schema import Recipe
+from qvft.models.distributed import processes
 from qvft.setup.alignment_model import with_heads
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded
@@ -74,11 +76,8 @@ def evaluate(
     """Generates, scores, compares with baselines and writes the report.
 
     Args:
-        task: from `prepare`.
         folder: from `place_of`: folder of `predictions.jsonl`, `report.json` and `report.html`; an
             earlier report is replaced when the new one is complete.
-        compare: comparison of the scored rows, or None.
-        overwrite: as `place_of`.
 
     Raises:
         UserError: the folder has other content, or the checkpoint is wrong.
@@ -94,101 +93,135 @@ def evaluate(
     if is_main_process():
         for text in warnings:
             logger.warning("%s", text)
-    counts = {"prompts_cut": cut.prompts, "targets_cut": cut.targets}
-    with replacing(folder) as partial:
-        if not overwrite and is_main_process():
-            place_of(task, folder, named=True)  # another process may have been faster
-        if compare is None and is_main_process():
-            name_lost_comparison(folder)
-        answers = _ask(loaded, task, label="evaluate", stream_to=partial / "predictions.jsonl")
+    with _replacing(folder) as partial:
+        if is_main_process():
+            if not overwrite:
+                place_of(task, folder, named=True)  # another process may have been faster
+            if compare is None:
+                warn_of_lost_comparison(folder)
+        answers = _generate(loaded, task, stream_to=partial / "predictions.jsonl")
         items = prediction_rows(task.rows, answers)
-        with kept_whatever_follows(items, folder):
+        with _kept_on_failure(items, folder):
             scores = with_groups(
                 score(items, metrics=task.groups), _groups_of_model(task, loaded, items, warnings)
             )
             baselines = _baselines(task, loaded)
-            similarity = query_similarity(loaded, task.split.samples)
-            said = verdicts(
-                items,
+            similarity = query_similarity(loaded, split.samples)
+            report = Report.from_scores(
                 scores,
-                blind=baselines.get(BLIND),
-                frequent=baselines.get(FREQUENT),
+                title=_title(task),
+                baselines={
+                    **_base_metrics(task),
+                    **{name: one.metrics for name, one in baselines.items()},
+                },
+                verdict=verdicts(
+                    items,
+                    scores,
+                    blind=baselines.get(BLIND),
+                    frequent=baselines.get(FREQUENT),
+                    query_similarity=similarity,
+                ),
                 query_similarity=similarity,
-            )
-            report = _report(
-                task,
-                scores,
-                {**base_baseline(task), **{name: one.metrics for name, one in baselines.items()}},
-                compare(items, scores) if compare else None,
-                verdict=said,
-                query_similarity=similarity,
+                against=compare(items, scores) if compare else None,
+                definitions={FREQUENT: FREQUENT_DEFINITION, BLIND: BLIND_DEFINITION},
+                counts={
+                    "prompts_cut": cut.prompts,
+                    "targets_cut": cut.targets,
+                    "images_read": len(split.samples) + len(split.skipped),
+                    "images_skipped": len(split.skipped),
+                },
+                warnings=[*split.remarks, *warnings, *prediction_doubts(answers)],
+                skipped=[{"id": item.id, "reason": item.reason} for item in split.skipped],
+                decode=task.decode,
+                model=task.model,
+                data=task.data,
+                versions=dict(task.versions),
                 wall_seconds=time.monotonic() - start,
-            )
-            report = report.model_copy(
-                update={
-                    "warnings": [*task.split.remarks, *warnings, *prediction_doubts(answers)],
-                    "counts": {**counts, **report.counts},
-                }
+                **training_facts(task.opened),
             )
             _write(partial, task, report, items, scores)
     return Evaluated(folder, report, items)
 
 
-def evaluate_again(task: Task, standing: StoredEvaluation, *, compare: Compare) -> Evaluated:
+def evaluate_again(task: Task, stored: StoredEvaluation, *, compare: Compare) -> Evaluated:
     """Adds a comparison to an existing report; nothing is generated.
 
     Args:
-        task: what `standing` is an evaluation of, as `Task.mismatch` found.
+        task: what `stored` is an evaluation of, as `Task.mismatch` found.
 
     Raises:
         UserError: the folder has other content than a report.
     """
-    report = standing.report()
+    report = stored.report()
     assert report is not None, "asked before whether it can be used"
-    require_replaceable(standing.folder)
+    require_replaceable(stored.folder)
     # Current paths, since the data may have moved.
-    items = prediction_rows(task.rows, [row.prediction for row in standing.rows])
-    kept = groups_kept(items, kept_scores(standing.folder))
-    scores = with_groups(score(items, metrics=task.groups), kept)
+    items = prediction_rows(task.rows, [row.prediction for row in stored.rows])
+    scores = with_groups(score(items, metrics=task.groups), stored_groups(items, stored.scores))
     baselines = {name: figures for name, figures in report.baselines.items() if name != "base"}
     report = report.model_copy(
         update={
             "title": _title(task),
             "model": report.model.model_copy(update={"name": task.opened.name}),
-            "baselines": {**base_baseline(task), **baselines},
+            "baselines": {**_base_metrics(task), **baselines},
             "against": compare(items, scores),
         }
     )
-    with replacing(standing.folder) as partial:
+    with _replacing(stored.folder) as partial:
         _write(partial, task, report, items, scores)
-    return Evaluated(standing.folder, report, items)
+    return Evaluated(stored.folder, report, items)
 
 
-def why_report_is_other(task: Task, standing: StoredEvaluation) -> str | None:
-    """Why a report, not only its texts, must be made again; None if it need not."""
-    report = standing.report()
-    if report is None:
-        return "written by another version of qvft"
-    if set(report.n_by_group) != set(task.group_names()):
-        return "other metrics"
-    if ("blind" in report.baselines) != task.shows_blind():
-        return "other baselines"
-    return task.mismatch(standing)
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A new folder that replaces `folder` if the block ends without an error.
+
+    Only the main process's folder is kept.
+
+    Raises:
+        BusyError: another process evaluates there.
+    """
+    state = processes()
+    state.wait_for_everyone()  # all processes have checked the existing folder
+    if is_main_process():
+        with beside(folder), replaced_folder(folder) as partial:
+            yield partial
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+    state.wait_for_everyone()  # all processes see the complete folder
 
 
-def kept_scores(folder: Path) -> list[dict[str, float | str]]:
-    """Scores of each item of a stored evaluation, in the order of its rows."""
-    return [row.get("scores") or {} for _, row in read_jsonl(folder / "predictions.jsonl")]
+@contextmanager
+def _kept_on_failure(items: Sequence[PredictionRow], folder: Path) -> Iterator[None]:
+    """Keeps predictions next to `folder` if a later step fails."""
+    try:
+        yield
+    except BaseException:
+        if is_main_process():
+            path = free_name(folder.with_name(f"{folder.name}.unscored.jsonl"))
+            with suppress(OSError):
+                write_text(path, "".join(json_text(row_to_json(row, {})) + "\n" for row in items))
+                logger.error("the %d predictions that were made are kept in %s", len(items), path)
+        raise
 
 
-def base_baseline(task: Task) -> dict[str, dict[str, float]]:
-    """Scores of a run's base under `base`, if it was evaluated in the same way."""
+def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
+    """Metrics of a run's base under `base`, if it was evaluated on the same data in the same way;
+    another evaluation of it is logged.
+    """
     opened = task.opened
     if opened.kind != "run" or opened.home is None:
         return {}
+    decode = task.decode.model_dump(mode="json")
     folders = list(evaluations_called(opened.home / "eval-base" / task.split.name))
-    base = base_figures(folders, task.split.sha256, task.decode.model_dump(mode="json"))
-    return {} if base is None else {"base": base}
+    for folder in folders:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if report["data"]["sha256"] == task.split.sha256 and report["decode"] == decode:
+            return {"base": report["metrics"]}
+    if folders:
+        logger.warning("%s: other data or decoding; not used as the base's metrics", folders[0])
+    return {}
 
 
 def _write(
@@ -204,50 +237,49 @@ def _write(
         ),
     )
     recipe = task.opened.recipe
+    sources = {row.sample.image.name: row.sample.image for row in task.rows}
     write_report(
         partial,
         report,
         items,
         scores.per_item,
-        image_for=_image_reader(recipe, task.rows),
+        image_for=lambda name: decode_image(sources[name], max_pixels=recipe.data.max_image_pixels),
         grid=recipe.eval.report_images,
     )
 
 
-def _ask(
-    loaded: Loaded, task: Task, *, label: str, blind: bool = False, stream_to: Path | None = None
+def _generate(
+    loaded: Loaded, task: Task, *, blind: bool = False, stream_to: Path | None = None
 ) -> list[str]:
     """Generates each row's text, streamed to a file as batches finish."""
     recipe = task.opened.recipe
     images = [row.sample for row in task.rows]
     if blind:
         swapped = blind_images(task.split.samples, seed=recipe.run.seed)
-        images = [swapped[row.sample.id] for row in task.rows]
+        images = [swapped[sample.id] for sample in images]
     texts = [""] * len(task.rows)
-    stream = stream_to.open("w", encoding="utf-8") if stream_to else None
-    for index, text in predict_shared(
-        loaded.model,
-        loaded.collator,
-        task.rows,
-        images,
-        generation=task.generation,
-        batch_size=recipe.eval.batch_size,
-        workers=recipe.data.num_workers,
-        label=label,
-    ):
-        texts[index] = text
-        if stream:
-            stream.write(json.dumps({"id": task.rows[index].id, "prediction": text}) + "\n")
-            stream.flush()
-    if stream:
-        stream.close()
+    with stream_to.open("w", encoding="utf-8") if stream_to else nullcontext() as stream:
+        for index, text in predict_shared(
+            loaded.model,
+            loaded.collator,
+            task.rows,
+            images,
+            generation=task.generation,
+            batch_size=recipe.eval.batch_size,
+            workers=recipe.data.num_workers,
+            label="blind" if blind else "evaluate",
+        ):
+            texts[index] = text
+            if stream:
+                stream.write(json.dumps({"id": task.rows[index].id, "prediction": text}) + "\n")
+                stream.flush()
     return texts
 
 
 def _groups_of_model(
-    task: Task, loaded: Loaded, items: Sequence[PredictionRow], said: list[str]
+    task: Task, loaded: Loaded, items: Sequence[PredictionRow], warnings: list[str]
 ) -> dict[str, GroupScores]:
-    """Embedding metrics of the model; `said` gets warnings."""
+    """Embedding metrics of the model; adds to `warnings`."""
     if not task.of_model:
         return {}
     recipe, aligned = task.opened.recipe, with_heads(task.opened, loaded)
@@ -259,7 +291,7 @@ def _groups_of_model(
             captions = [
                 text for row in task.rows if row.kind == "caption" for text in row.references
             ]
-            said += aligned.branch.warnings(captions, name=task.split.name)
+            warnings += aligned.branch.warnings(captions, name=task.split.name)
             groups[name] = retrieval_group(aligned, items, sources, top=recipe.eval.rerank, **pace)
         else:
             assert task.classes is not None
@@ -278,45 +310,10 @@ def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
         ]
         found[FREQUENT] = score(prediction_rows(asked, frequent), metrics=wanted)
     if task.shows_blind():
-        texts = _ask(loaded, task, label="blind", blind=True)
+        texts = _generate(loaded, task, blind=True)
         found[BLIND] = score(prediction_rows(task.rows, texts), metrics=task.groups)
     return found
 
 
-def _report(
-    task: Task,
-    scores: Scores,
-    baselines: dict[str, dict[str, float]],
-    against: Comparison | None,
-    **fields: Any,
-) -> Report:
-    """The report; `fields` are those specific to this evaluation."""
-    split, opened = task.split, task.opened
-    return Report.from_scores(
-        scores,
-        title=_title(task),
-        baselines=baselines,
-        against=against,
-        definitions={FREQUENT: FREQUENT_DEFINITION, BLIND: BLIND_DEFINITION},
-        counts={
-            "images_read": len(split.samples) + len(split.skipped),
-            "images_skipped": len(split.skipped),
-        },
-        skipped=[{"id": item.id, "reason": item.reason} for item in split.skipped],
-        decode=task.decode,
-        model=task.model,
-        data=task.data,
-        versions=dict(task.versions),
-        **training_facts(opened),
-        **fields,
-    )
-
-
 def _title(task: Task) -> str:
     return f"{Path(task.opened.name).name} on {task.split.name}"
-
-
-def _image_reader(recipe: Recipe, rows: Sequence[Row]) -> Callable:
-    """A function from an image's name to its pixels."""
-    sources = {row.sample.image.name: row.sample.image for row in rows}
-    return lambda name: decode_image(sources[name], max_pixels=recipe.data.max_image_pixels)

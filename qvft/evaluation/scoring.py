@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,11 +60,18 @@ def score(
         DataError: an item without references, a VQA group for questions that
             have not got ten answers, or a group to which no item belongs.
     """
-    _check_references(rows)
+    for row in rows:
+        if not row.references:
+            raise DataError(f"item {row.id!r} has no references", expected="at least one")
     names = metric_names(rows, metrics)
     scores = Scores(n={"all": len(rows)}, per_item=[{} for _ in rows])
     for name in names:
-        _add(scores, name, _score_group(rows, name))
+        metric = find_metric(name)
+        problem = misfit(rows, name)
+        if problem is not None:
+            raise problem
+        chosen = [index for index, row in enumerate(rows) if row.kind == metric.kind]
+        _add(scores, name, metric.function(rows, chosen))
     scores.breakdowns.update(break_down(rows, scores.per_item))
     scores.counts.update(count_outputs(rows, scores.per_item))
     return scores
@@ -105,13 +113,12 @@ def main_score(scores: Mapping[str, float | str]) -> float:
     return 0.0 if name is None else float(scores[name]) / known_scores()[name].highest
 
 
-def _score_group(rows: Sequence[PredictionRow], name: str) -> GroupScores:
-    metric = find_metric(name)
-    problem = misfit(rows, name)
-    if problem is not None:
-        raise problem
-    chosen = [index for index, row in enumerate(rows) if row.kind == metric.kind]
-    return metric.function(rows, chosen)
+def with_groups(scores: Scores, groups: Mapping[str, GroupScores]) -> Scores:
+    """A copy of the scores with these groups added."""
+    found = deepcopy(scores)
+    for name, group in groups.items():
+        _add(found, name, group)
+    return found
 
 
 def _add(scores: Scores, name: str, group: GroupScores) -> None:
@@ -128,9 +135,3 @@ def _add(scores: Scores, name: str, group: GroupScores) -> None:
             scores.per_item[index][metric.name] = value
     for index, outcome in group.outcomes.items():
         scores.per_item[index].update(outcome)
-
-
-def _check_references(rows: Sequence[PredictionRow]) -> None:
-    for row in rows:
-        if not row.references:
-            raise DataError(f"item {row.id!r} has no references", expected="at least one")

@@ -31,7 +31,6 @@ class PairedDifference:
     Attributes:
         difference: the figure of A minus the figure of B: positive where A's is higher.
         interval: 95 %, of the difference; None with fewer than two clusters.
-        n: items.
         changed: indices of the items whose scores differ.
     """
 
@@ -49,7 +48,6 @@ def bootstrap_mean(
     Args:
         values: (N,) one per item.
         clusters: (N,) cluster of each item: its image.
-        seed: seed of the resampling.
     """
     columns = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
     sums = resampled_sums(columns, clusters, seed=seed)
@@ -86,7 +84,6 @@ def paired_statistic(
     """As `paired_difference`, for a statistic of summed counts, such as BLEU.
 
     Args:
-        a, b: (N, K) counts of either run.
         value: sums (..., K) to statistics (...); resamples with NaN are left out.
 
     Raises:

@@ -19,16 +19,16 @@ from qvft.json_files import read_json, read_jsonl
 REPORT_FILES = {"predictions.jsonl", "report.json", "report.html"}
 
 # Facts that may differ for the same evaluation: the model's name, the machine, paths of the data.
-_BESIDE_THE_POINT = {"name", "kind", "device"}
-_OF_A_PLACE = {"path"}
+_IGNORED = {"model": {"name", "kind", "device"}, "data": {"path"}, "decode": set[str]()}
 
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """A stored evaluation: its rows, and the content of its `report.json`."""
+    """A stored evaluation: its rows, their scores, and the content of its `report.json`."""
 
     folder: Path
     rows: list[PredictionRow]
+    scores: list[dict[str, float | str]]
     content: Mapping[str, Any]
 
     def report(self) -> Report | None:
@@ -44,7 +44,7 @@ def holds_evaluation(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("predictions.jsonl", "report.json"))
 
 
-def read_standing(folder: Path) -> StoredEvaluation:
+def read_evaluation(folder: Path) -> StoredEvaluation:
     """Reads the evaluation in a folder.
 
     Raises:
@@ -56,36 +56,35 @@ def read_standing(folder: Path) -> StoredEvaluation:
             "is no report", where=str(folder / "report.json"), expected="what qvft.eval writes"
         )
     path = folder / "predictions.jsonl"
-    rows = [row_of_json(row, where=f"{path}:{number}") for number, row in read_jsonl(path)]
+    lines = list(read_jsonl(path))
+    rows = [row_of_json(row, where=f"{path}:{number}") for number, row in lines]
     if len(rows) != content["n"]:
         raise DataError(
             f"{len(rows)} predictions", where=str(path), expected=f"{content['n']}, as reported"
         )
-    return StoredEvaluation(folder, rows, content)
+    return StoredEvaluation(folder, rows, [row.get("scores") or {} for _, row in lines], content)
 
 
 def facts_of(
     model: ModelFacts, data: DataFacts, decode: DecodeFacts, versions: Mapping[str, str]
 ) -> dict[str, Any]:
     """Facts that determine an evaluation's texts, as JSON values."""
-    return {
-        "model": model.model_dump(mode="json", exclude=_BESIDE_THE_POINT),
-        "data": data.model_dump(mode="json", exclude=_OF_A_PLACE),
-        "decode": decode.model_dump(mode="json"),
-        "versions": dict(versions),
+    parts = {"model": model, "data": data, "decode": decode}
+    content = {name: part.model_dump(mode="json") for name, part in parts.items()}
+    return stored_facts({**content, "versions": versions})
+
+
+def stored_facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of `facts_of` from a `report.json`."""
+    found = {
+        part: {k: v for k, v in (content.get(part) or {}).items() if k not in ignored}
+        for part, ignored in _IGNORED.items()
     }
-
-
-def facts_read(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The same facts from a `report.json`."""
-    found = {part: dict(content.get(part) or {}) for part in ("model", "data", "decode")}
-    found["model"] = {k: v for k, v in found["model"].items() if k not in _BESIDE_THE_POINT}
-    found["data"] = {k: v for k, v in found["data"].items() if k not in _OF_A_PLACE}
     return {**found, "versions": dict(content.get("versions") or {})}
 
 
 def mismatch(
-    standing: StoredEvaluation, facts: Mapping[str, Any], rows: Sequence[PredictionRow]
+    stored: StoredEvaluation, facts: Mapping[str, Any], rows: Sequence[PredictionRow]
 ) -> str | None:
     """Why an evaluation with `facts` would have other texts; None if it would not.
 
@@ -95,12 +94,12 @@ def mismatch(
     """
     if facts["data"]["images_sha256"] is None:
         return "its images have no files whose content could be compared"
-    differing = setting_differences(facts, facts_read(standing.content))
+    differing = setting_differences(facts, stored_facts(stored.content))
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         return "other " + ", ".join(item.setting for item in differing[:3]) + more
-    same = len(rows) == len(standing.rows) and all(
+    same = len(rows) == len(stored.rows) and all(
         row.id == found.id and row.meta == found.meta and not differing_parts(row, found)
-        for row, found in zip(rows, standing.rows, strict=True)
+        for row, found in zip(rows, stored.rows, strict=True)
     )
     return None if same else "other items"

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from qvft.adapters.manifest import read_manifest
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import DataError
-from qvft.evaluation.available_metrics import (
-    prediction_rows,
-    require_metrics,
-    wants_retrieval,
-)
-from qvft.evaluation.collect_facts import data_facts, decode_facts, model_facts
+from qvft.evaluation.available_metrics import prediction_rows, require_metrics, wants_retrieval
 from qvft.evaluation.embedding_metrics import RETRIEVAL, ZERO_SHOT
 from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.evaluation.rows import PredictionRow
@@ -22,9 +20,11 @@ from qvft.evaluation.stored_evaluation import StoredEvaluation, facts_of, mismat
 from qvft.evaluation.zero_shot import Classes, rows_of_class
 from qvft.inference.generation_trial import tried_fields
 from qvft.log import get_logger
+from qvft.models.load import gpu_has_bf16
 from qvft.setup.data import Listed, Split, read_split
+from qvft.setup.hashes import images_hash, trained_files
 from qvft.setup.itc_heads import retrieves
-from qvft.setup.model import base_of, versions
+from qvft.setup.model import DTYPES, base_hash, base_of, device, versions
 from qvft.setup.resolve_model import ResolvedModel
 
 logger = get_logger("qvft.eval")
@@ -53,14 +53,17 @@ class Task:
     of_model: tuple[str, ...] = ()
     classes: Classes | None = None
 
-    def mismatch(self, standing: StoredEvaluation) -> str | None:
+    def facts(self) -> dict[str, Any]:
+        """Facts that determine its texts, as JSON values."""
+        return facts_of(self.model, self.data, self.decode, self.versions)
+
+    def mismatch(self, stored: StoredEvaluation) -> str | None:
         """Why a stored evaluation has other texts than this task; None if it has the same."""
-        facts = facts_of(self.model, self.data, self.decode, self.versions)
-        return mismatch(standing, facts, self.asked())
+        return mismatch(stored, self.facts(), self.asked())
 
     def asked(self) -> list[PredictionRow]:
         """The rows, without predictions."""
-        return prediction_rows(self.rows, [""] * len(self.rows))
+        return prediction_rows(self.rows)
 
     def group_names(self) -> list[str]:
         """Metrics in the report, embedding metrics last."""
@@ -77,7 +80,6 @@ def prepare(
     """Checks settings, reads data, and hashes data and weights.
 
     Args:
-        opened: from `resolve_model`.
         split: the evaluation data, if already read.
         texts: from `data.listed`, if only these have been read.
 
@@ -100,9 +102,9 @@ def prepare(
         rows,
         [name for name in recipe.eval.metrics if name != RETRIEVAL],
         generation,
-        model_facts(opened),
-        data_facts(split),
-        decode_facts(opened, generation),
+        _model_facts(opened),
+        _data_facts(split),
+        _decode_facts(opened, generation),
         versions(),
         tuple(of_model),
         classes,
@@ -110,11 +112,7 @@ def prepare(
 
 
 def _classes(opened: ResolvedModel, rows: Sequence[Row]) -> Classes | None:
-    """Classes of zero-shot classification; None if not requested or not possible.
-
-    Raises:
-        UserError: as `Classes`.
-    """
+    """Classes of zero-shot classification; None if not requested or not possible."""
     named = opened.recipe.eval.classes
     if not named:
         return None
@@ -122,9 +120,61 @@ def _classes(opened: ResolvedModel, rows: Sequence[Row]) -> Classes | None:
     reason = None
     if not retrieves(opened):
         reason = "not a run with itc among its objectives"
-    elif not rows_of_class(prediction_rows(rows, [""] * len(rows)), classes.names):
+    elif not rows_of_class(prediction_rows(rows), classes.names):
         reason = "no text's reference is one of them"
     if reason is not None:
-        logger.warning("%s: eval.classes is left out: %s", opened.name, reason)
+        logger.warning("%s: eval.classes is ignored: %s", opened.name, reason)
         return None
     return classes
+
+
+def _model_facts(opened: ResolvedModel) -> ModelFacts:
+    """The model with the hashes of its weights, which are read but not loaded."""
+    recipe = opened.recipe
+    base = base_of(recipe)
+    run = opened.home if opened.kind == "run" else None
+    dtype = DTYPES.get(recipe.model.dtype, torch.bfloat16 if gpu_has_bf16() else torch.float32)
+    place = device()
+    return ModelFacts(
+        name=opened.name,
+        kind=opened.kind,
+        base=recipe.model.id,
+        base_revision=base.revision,
+        base_weights_sha256=base_hash(recipe, base),
+        adapter_sha256=trained_files(run / "adapter") if run else {},
+        recipe_sha256=read_manifest(run / "adapter")["recipe_sha256"] if run else None,
+        dtype=str(dtype).removeprefix("torch."),
+        quantize=recipe.model.quantization.scheme,
+        attention=recipe.model.kernel,
+        device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+    )
+
+
+def _data_facts(split: Split) -> DataFacts:
+    """The split with the hashes of its texts and of its image files."""
+    return DataFacts(
+        format=split.source.format,
+        name=split.name,
+        path=split.source.path,
+        images=len(split.samples),
+        sha256=split.sha256,
+        images_sha256=images_hash(split.samples),
+    )
+
+
+def _decode_facts(
+    opened: ResolvedModel, generation: Mapping[str, Mapping[str, Any]]
+) -> DecodeFacts:
+    """Decoding settings: `generation` from `generation_fields`, prompts, lengths."""
+    recipe = opened.recipe
+    return DecodeFacts(
+        captions=dict(generation["caption"]),
+        questions=dict(generation["question"]),
+        batch_size=recipe.eval.batch_size,
+        prompt=recipe.data.prompt.model_dump(),
+        text=recipe.data.text,
+        max_text_tokens=recipe.data.max_text_tokens,
+        rerank=recipe.eval.rerank,
+        classes=recipe.eval.classes,
+        class_prompts=recipe.eval.class_prompts if recipe.eval.classes else [],
+    )

@@ -22,15 +22,14 @@ from qvft.evaluation.answers import normalise_answer
 from qvft.evaluation.embedding_metrics import zero_shot_metric
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.rows import PredictionRow
-from qvft.files import require_writable
 from qvft.inference.distributed import chunks_shared
 from qvft.inference.predict import Outcome
-from qvft.inference.predict_to_file import Written, identity
-from qvft.inference.prediction_file import PredictionFile, line_of
+from qvft.inference.predict_to_file import identity
+from qvft.inference.prediction_file import PredictionFile, Written, line_of
 from qvft.models.alignment.scoring import check_classes, class_embeddings, similarity
 from qvft.setup.alignment_model import AlignmentModel, with_heads
 from qvft.setup.itc_heads import require_contrast
-from qvft.setup.resolve_model import load_resolved, resolve_model
+from qvft.setup.resolve_model import ResolvedModel, load_resolved
 
 DIGITS = 6
 """Decimals of a cosine in a file; float32 has seven digits."""
@@ -41,7 +40,6 @@ class Classes:
     """Classes of zero-shot classification.
 
     Attributes:
-        names: the classes.
         templates: prompts with one `{}` for the class; their mean embedding represents the class.
 
     Raises:
@@ -90,7 +88,7 @@ def classify(
 
 
 def class_lines(
-    model: str, rows: Sequence[Row], classes: Classes, *, batch_size: int, workers: int
+    opened: ResolvedModel, rows: Sequence[Row], classes: Classes, *, batch_size: int, workers: int
 ) -> Iterator[str]:
     """One line of JSON per row, in order: as `prediction_file.line_of`, with the nearest class as
     `text`, and `scores`, the cosine of every class.
@@ -98,9 +96,8 @@ def class_lines(
     A row's question is ignored. Arguments as `predict_lines`.
 
     Raises:
-        UserError: the model is not found, or not a run with ITC heads.
+        CheckpointError: the model is not a run with ITC heads.
     """
-    opened = resolve_model(model)
     require_contrast(opened)
     aligned = with_heads(opened, load_resolved(opened))
     outcomes = _outcomes(aligned, rows, classes, batch_size=batch_size, workers=workers)
@@ -108,7 +105,7 @@ def class_lines(
 
 
 def classify_to_file(
-    model: str,
+    opened: ResolvedModel,
     rows: Sequence[Row],
     classes: Classes,
     out: Path,
@@ -117,32 +114,23 @@ def classify_to_file(
     batch_size: int,
     workers: int,
 ) -> Written:
-    """Writes `class_lines` to a file as they are computed; `resume` as in `predict_to_file`.
+    """Writes `class_lines` to a file as they are computed.
 
     Raises:
-        UserError: as `class_lines`, or `out` does not go with what is asked.
-        FailedError: the disk is full or the file has gone; what is written stays.
+        UserError: as `class_lines` and `PredictionFile.write`.
     """
-    opened = resolve_model(model)
     require_contrast(opened)
     settings = {
-        **identity(model, opened),
+        **identity(opened),
         "classes": classes.names,
         "class_prompts": classes.templates,
     }
-    file = PredictionFile(out, rows, settings)
-    finished = 0
-    if resume:
-        finished = file.finished_rows()
-    else:
-        file.refuse_what_would_be_lost()
-    require_writable(out)
-    if finished == len(rows):
-        file.mark_finished()
-        return Written(finished, finished, 0)
-    aligned = with_heads(opened, load_resolved(opened))
-    outcomes = _outcomes(aligned, rows[finished:], classes, batch_size=batch_size, workers=workers)
-    return Written(len(rows), finished, file.write(outcomes, finished=finished))
+
+    def outcomes_of(remaining: Sequence[Row]) -> Iterator[Outcome]:
+        aligned = with_heads(opened, load_resolved(opened))
+        return _outcomes(aligned, remaining, classes, batch_size=batch_size, workers=workers)
+
+    return PredictionFile(out, rows, settings).write(outcomes_of, resume=resume)
 
 
 def zero_shot_group(
@@ -155,9 +143,6 @@ def zero_shot_group(
     workers: int,
 ) -> GroupScores:
     """Accuracy over the rows whose reference is one of the classes, distributed over processes.
-
-    Args:
-        sources: each row's image.
 
     Raises:
         ImageError: an image is unusable.
@@ -234,6 +219,6 @@ def _scores(
         cosines: list[list[float]] = []
         if pixels is not None:
             cosines = similarity(aligned.image_vectors(pixels), vectors).tolist()
-        validate_images = iter(cosines)
+        found = iter(cosines)
         for problem in problems:
-            yield problem or dict(zip(classes.names, next(validate_images), strict=True))
+            yield problem or dict(zip(classes.names, next(found), strict=True))

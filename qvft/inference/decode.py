@@ -32,11 +32,8 @@ class Prompted:
     """A row ready for generation.
 
     Attributes:
-        number: row number.
         kind: `caption` or `question`.
         ids: prompt tokens, including image tokens.
-        image: its encoded image, from `encoding.encoded_images`.
-        prompt: text of the prompt.
         shared: number of its tokens in the image's KV cache prefix, never all; 0 without one.
     """
 
@@ -59,11 +56,7 @@ class Prompted:
 
 
 class Waiting:
-    """Groups rows of equal shape into batches.
-
-    Args:
-        batch_size: rows decoded together.
-    """
+    """Groups rows of equal shape into batches."""
 
     def __init__(self, *, batch_size: int) -> None:
         self.batch_size = batch_size

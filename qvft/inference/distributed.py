@@ -59,7 +59,7 @@ def predict_shared(
             yield answers[-1]
     except ImageError as error:
         problem = error  # sent to the other ranks, which would wait for this one's results
-    for rank, found in enumerate(_from_all(answers, problem)):
+    for rank, found in enumerate(_gathered(answers, problem)):
         if rank != state.process_index:
             yield from found
 
@@ -92,11 +92,11 @@ def chunks_shared(
         found = list(work(chunks[state.process_index :: world]))
     except ImageError as error:
         problem = error  # sent to the other ranks, which would wait for this one's results
-    gathered = _from_all(found, problem)
+    gathered = _gathered(found, problem)
     return [gathered[number % world][number // world] for number in range(len(chunks))]
 
 
-def _from_all(mine: list[Found], problem: ImageError | None) -> list[list[Found]]:
+def _gathered(mine: list[Found], problem: ImageError | None) -> list[list[Found]]:
     """All-gathers results by rank; raises the error of any rank."""
     gathered = all_gather_object((mine, problem))
     for _, error in gathered:
@@ -106,10 +106,6 @@ def _from_all(mine: list[Found], problem: ImageError | None) -> list[list[Found]
 
 
 def share(image_ids: Sequence[str], *, rank: int, world: int) -> list[int]:
-    """Row numbers of this rank: those of every `world`-th image, in order.
-
-    Args:
-        image_ids: image id of each row.
-    """
+    """Row numbers of this rank: those of every `world`-th image, in order."""
     order = {name: number for number, name in enumerate(dict.fromkeys(image_ids))}
     return [number for number, name in enumerate(image_ids) if order[name] % world == rank]

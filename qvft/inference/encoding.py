@@ -55,16 +55,13 @@ def encoded_images(
     """
     number = 0
     for states, problems in _chunks(model, collator, sources, batch_size, workers):
-        validate_images = iter(() if states is None else states)
-        sharing = [
-            place in shared
-            for place, problem in enumerate(problems, start=number)
-            if problem is None
-        ]
-        prefixes = _prefixes(model, states, head, sharing)
+        usable = [place for place, problem in enumerate(problems, number) if problem is None]
+        prefixes = _prefixes(model, states, head, [place in shared for place in usable])
+        arriving = zip(() if states is None else states, prefixes, strict=True)
         for problem in problems:
             if problem is None:
-                yield Encoded(next(validate_images).clone(), next(prefixes))
+                state, prefix = next(arriving)
+                yield Encoded(state.clone(), prefix)
             else:
                 yield problem
         number += len(problems)
@@ -74,10 +71,9 @@ def encoded_images(
 def _prefixes(
     model: PreTrainedModel, states: Tensor | None, head: Sequence[int], sharing: Sequence[bool]
 ) -> Iterator[Tensor | None]:
-    """KV cache prefixes of the images that share one, computed as a batch."""
-    if not any(sharing):
+    """KV cache prefixes of a chunk's usable images, computed as a batch; None if not shared."""
+    if states is None or not any(sharing):
         return iter([None] * len(sharing))
-    assert states is not None, "an image that shares is usable"
     found = iter(decode_prefix(model, states[torch.tensor(sharing)], head))
     return iter([next(found).clone() if shares else None for shares in sharing])
 

@@ -36,10 +36,6 @@ def generation_fields(
 ) -> dict[str, dict[str, Any]]:
     """`GenerationConfig` fields for captions and for questions.
 
-    Args:
-        recipe: decoding settings of captions and answers.
-        fields: override both.
-
     Raises:
         RecipeError: an unknown field, one that counts the image's tokens, or a value or combination
             that transformers refuses.

@@ -57,15 +57,13 @@ def outcomes(
         images: the sample whose image each row uses; None: its own.
         generation: `GenerationConfig` fields by kind, `caption` and `question`.
         batch_size: images encoded, and rows decoded, together.
-        workers: image decoding processes.
-        label: label of the progress bar.
     """
     shown = images if images is not None else [row.sample for row in rows]
     waiting = Waiting(batch_size=batch_size)
 
     def answered(batch: Sequence[Prompted]) -> list[Outcome]:
         texts = generate_texts(model, collator, batch, generation[batch[0].kind])
-        return [Outcome(row.number, said) for row, said in zip(batch, texts, strict=True)]
+        return [Outcome(row.number, found) for row, found in zip(batch, texts, strict=True)]
 
     # Without a terminal, a progress bar would fill the log with blank lines.
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qvft.data.rows import Row
 from qvft.disk import to_disk
 from qvft.errors import DataError, FailedError
+from qvft.files import require_writable
 from qvft.inference.predict import Outcome
 from qvft.json_files import drop_torn_line, json_text, read_json, write_json
 
@@ -53,45 +55,66 @@ def _named(row: Row) -> dict[str, Any]:
     return {**own_id, "image": row.sample.image.name, **asked}
 
 
+@dataclass(frozen=True)
+class Written:
+    """Counts of a prediction: total rows, rows from before, and errors among the new ones."""
+
+    rows: int
+    before: int
+    errors: int
+
+
 class PredictionFile:
     """An output file that is written line by line.
 
     `PATH.settings.json` records how its rows were made, so that rows of two jobs never mix.
 
     Args:
-        path: the JSONL file.
-        rows: all input rows, in order.
         settings: model, weights, prompts, decoding, as JSON values.
     """
 
     def __init__(self, path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
         self.path, self.rows = path, rows
         self.settings = json.loads(json.dumps(settings))
-        self._beside = path.with_name(path.name + SETTINGS_SUFFIX)
+        self._settings_file = path.with_name(path.name + SETTINGS_SUFFIX)
 
-    def refuse_what_would_be_lost(self) -> None:
-        """Checks that a file to be replaced is a finished one of ours.
+    def write(
+        self, outcomes_of: Callable[[Sequence[Row]], Iterable[Outcome]], *, resume: bool
+    ) -> Written:
+        """Writes the outcomes of all rows in order, as they come.
+
+        Args:
+            outcomes_of: computes the outcomes of rows; called once, with those that are not in the
+                file, unless all are.
+            resume: continue after the rows in the file; otherwise a finished file is replaced, at
+                the first outcome, and an unfinished one refused.
 
         Raises:
-            DataError: it is unfinished, or another file.
+            DataError: the file cannot be continued or replaced.
+            FailedError: the disk is full or the file is gone; written rows stay.
         """
-        if not self.path.is_file() or not self.path.stat().st_size:
-            return
-        before = self._settings_before()
-        if not before["finished"]:
+        finished = 0
+        if resume:
+            finished = self._finished_rows()
+        elif self._has_content() and not self._settings_before()["finished"]:
             raise DataError(
                 f"{_lines(self.path)} rows of a run that was stopped",
                 where=str(self.path),
-                do=f"continue with --resume, or remove it and {self._beside.name}",
+                do=f"continue with --resume, or remove it and {self._settings_file.name}",
             )
+        require_writable(self.path)
+        if finished == len(self.rows):
+            write_json(self._settings_file, {"finished": True, "settings": self.settings})
+            return Written(finished, finished, 0)
+        errors = self._append(outcomes_of(self.rows[finished:]), finished)
+        return Written(len(self.rows), finished, errors)
 
-    def finished_rows(self) -> int:
-        """Number of leading rows already in the file; a partial last line is truncated.
+    def _has_content(self) -> bool:
+        return self.path.is_file() and self.path.stat().st_size > 0
 
-        Raises:
-            DataError: the file has other rows, or rows of another job.
-        """
-        if not self.path.is_file() or not self.path.stat().st_size:
+    def _finished_rows(self) -> int:
+        """Number of leading rows already in the file; a partial last line is truncated."""
+        if not self._has_content():
             return 0
         before = self._settings_before()["settings"]
         for key, value in self.settings.items():
@@ -109,10 +132,10 @@ class PredictionFile:
         return len(lines)
 
     def _settings_before(self) -> dict[str, Any]:
-        before = read_json(self._beside) if self._beside.is_file() else None
+        before = read_json(self._settings_file) if self._settings_file.is_file() else None
         if not isinstance(before, dict) or not {"settings", "finished"} <= before.keys():
             raise DataError(
-                f"exists, and no {self._beside.name} says that it is an output of qvft.predict",
+                f"is no output of qvft.predict: it has no {self._settings_file.name}",
                 where=str(self.path),
                 do="name another file; what is there would be replaced",
             )
@@ -134,16 +157,10 @@ class PredictionFile:
                 do="name the images and questions as before, or write to another file",
             )
 
-    def write(self, outcomes: Iterable[Outcome], *, finished: int = 0) -> int:
-        """Writes the outcomes of the rows after the first `finished`, in order, as they come.
+    def _append(self, outcomes: Iterable[Outcome], finished: int) -> int:
+        """Writes the outcomes of the rows after the first `finished`; returns how many are errors.
 
-        With `finished` 0 an earlier file is replaced, at the first outcome.
-
-        Returns:
-            The number of errors.
-
-        Raises:
-            FailedError: the disk is full or the file is gone; written rows stay.
+        The settings are written at the first outcome.
         """
         ordered = in_order(outcomes)
         first = list(itertools.islice(ordered, 1))
@@ -153,23 +170,19 @@ class PredictionFile:
                 # Emptied first, so that new settings never describe old rows.
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.path.open("w").close()
-            write_json(self._beside, {"finished": False, "settings": self.settings})
+            write_json(self._settings_file, {"finished": False, "settings": self.settings})
             with self.path.open("a", encoding="utf-8") as stream:
                 for outcome in itertools.chain(first, ordered):
                     errors += outcome.error is not None
                     stream.write(line_of(self.rows[finished + outcome.number], outcome) + "\n")
                     stream.flush()
                 to_disk(stream)
-            self.mark_finished()
+            write_json(self._settings_file, {"finished": True, "settings": self.settings})
         except OSError as error:
             raise FailedError(
                 f"{self.path}: cannot be written ({error.strerror}); continue with --resume"
             ) from error
         return errors
-
-    def mark_finished(self) -> None:
-        """Marks the file as complete."""
-        write_json(self._beside, {"finished": True, "settings": self.settings})
 
 
 def _lines(path: Path) -> int:

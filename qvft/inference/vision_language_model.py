@@ -204,8 +204,8 @@ class VisionLanguageModel:
             torch.manual_seed(self.recipe.run.seed if seed is None else seed)
             for outcome in self.outcomes(rows, fields, batch_size=batch_size, workers=workers):
                 if outcome.error is None:
-                    said = outcome.texts
-                    texts[outcome.number] = list(said) if len(said) > 1 else said[0]
+                    found = outcome.texts
+                    texts[outcome.number] = list(found) if len(found) > 1 else found[0]
                 elif on_bad_image == "error":
                     raise outcome.error
         return texts

@@ -10,14 +10,13 @@ from qvft.evaluation.comparison import compare
 from qvft.evaluation.embedding_metrics import (
     RETRIEVAL,
     ZERO_SHOT,
-    groups_kept,
     recall_metric,
-    with_groups,
+    stored_groups,
     zero_shot_metric,
 )
 from qvft.evaluation.pairing import pair
 from qvft.evaluation.rows import PredictionRow, row_to_json
-from qvft.evaluation.scoring import score
+from qvft.evaluation.scoring import score, with_groups
 
 TO_TEXT, TO_IMAGE = "image_to_text_recall_at_1", "text_to_image_recall_at_1"
 
@@ -60,7 +59,7 @@ def test_one_image_has_no_interval() -> None:
 def test_what_rows_keep_gives_the_groups_again() -> None:
     shares = {0: 1.0, 2: 1 / 3}  # of other row counts, 1 / 3 is no round number
     rows = [ROWS[0], ROWS[1], captioned("five", 3)]
-    group = groups_kept(
+    group = stored_groups(
         rows,
         [{TO_IMAGE: shares[0]}, {"zero_shot_accuracy": 1.0}, {TO_IMAGE: shares[2]}],
     )
@@ -70,7 +69,7 @@ def test_what_rows_keep_gives_the_groups_again() -> None:
         json.loads(json.dumps(row_to_json(r, s)))
         for r, s in zip(rows, scores.per_item, strict=True)
     ]
-    again = groups_kept(rows, [line["scores"] for line in lines])
+    again = stored_groups(rows, [line["scores"] for line in lines])
     assert again[RETRIEVAL].n == 4 and again[ZERO_SHOT].n == 1
     (metric,) = again[RETRIEVAL].metrics
     assert metric.value == pytest.approx(100 * 2 / 4) and dict(metric.items) == shares
@@ -80,18 +79,18 @@ def test_what_rows_keep_gives_the_groups_again() -> None:
 
 
 def test_an_evaluation_without_them_has_no_such_groups() -> None:
-    assert groups_kept(ROWS, [{}, {"exact_match": 1.0}, {}]) == {}
+    assert stored_groups(ROWS, [{}, {"exact_match": 1.0}, {}]) == {}
 
 
 def compared(rows, mine, theirs, others=ROWS):
-    a = with_groups(score(rows), groups_kept(rows, mine))
+    a = with_groups(score(rows), stored_groups(rows, mine))
     return compare(rows, a, pair(rows, others, where="b"), name="b", others=theirs)
 
 
 def test_recalls_are_compared_query_by_query_over_images() -> None:
     mine = [{TO_TEXT: 1.0, TO_IMAGE: 1.0}, {}, {TO_TEXT: 1.0, TO_IMAGE: 0.4}]
     theirs = [{TO_TEXT: 1.0, TO_IMAGE: 1.0}, {}, {TO_TEXT: 0.0, TO_IMAGE: 0.2}]
-    found = compared(ROWS, mine, groups_kept(ROWS, theirs)).metrics
+    found = compared(ROWS, mine, stored_groups(ROWS, theirs)).metrics
     to_image = found[TO_IMAGE]
     assert (to_image.a, to_image.b) == pytest.approx((50.0, 100 * 2 / 6))
     assert to_image.difference == pytest.approx(100 / 6)
@@ -106,7 +105,7 @@ def test_recalls_are_compared_query_by_query_over_images() -> None:
 def test_among_other_candidates_recalls_are_left_out() -> None:
     mine = [{TO_TEXT: 1.0}, {}, {TO_TEXT: 1.0}]
     more = [*ROWS, captioned("two", 2)]
-    theirs = groups_kept(ROWS, mine)
+    theirs = stored_groups(ROWS, mine)
     assert TO_TEXT not in compared(ROWS, mine, theirs, others=more).metrics
     assert TO_TEXT not in compared(ROWS, mine, theirs, others=ROWS[:2]).metrics
     assert TO_TEXT in compared(ROWS, mine, theirs).metrics

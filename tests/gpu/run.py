@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,14 @@ from table import markdown
 
 from qvft.benchmark.caption import bench_caption
 from qvft.benchmark.prediction import bench_prediction
-from qvft.benchmark.report import caption_json, machine, prediction_json, training_json
+from qvft.benchmark.report import machine, training_json
 from qvft.benchmark.training import (
     WAYS,
     Steps,
     _laid_out,
     _prepared,
     _rows_of_batches,
-    bench_work,
+    bench_training,
 )
 from qvft.json_files import write_json
 from qvft.models.flex_attention import require_flex, use_flex
@@ -173,10 +173,14 @@ def measure_speed(
         return subject.work()
 
     def training(wanted: TrainingSetup) -> dict[str, Any]:
-        return training_json(bench_work(wanted, rounds=rounds, steps=2, ways=("plain", "qvft")))
+        return training_json(
+            bench_training(
+                wanted.recipe, rounds=rounds, steps=2, ways=("plain", "qvft"), given=wanted
+            )
+        )
 
     def decoding() -> dict[str, Any]:
-        return prediction_json(bench_prediction(subject.recipe, rounds=1, given=work().loaded))
+        return asdict(bench_prediction(subject.recipe, rounds=1, given=work().loaded))
 
     session.measure(f"{name}.training", lambda: training(work()))
     session.measure(f"{name}.decoding", decoding)
@@ -191,9 +195,7 @@ def measure_caption(session: Session, folder: Path, *, tiny: bool, rounds: int) 
     write_qvision(folder, tiny=tiny)
     model = {"id": str(folder), "init": "random", "dtype": "bfloat16"}
     recipe = parse_recipe({"name": "gpu_qvision", "model": model})
-    session.measure(
-        "qvision.caption", lambda: caption_json(bench_caption(recipe, rounds=3 * rounds))
-    )
+    session.measure("qvision.caption", lambda: asdict(bench_caption(recipe, rounds=3 * rounds)))
 
 
 def compiled(work: TrainingSetup) -> TrainingSetup:

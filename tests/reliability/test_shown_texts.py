@@ -20,9 +20,9 @@ from qvft.errors import DataError
 from qvft.evaluation.comparison import compare
 from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts
 from qvft.evaluation.pairing import pair
+from qvft.evaluation.report.page import write_report
 from qvft.evaluation.report.phases import PhaseFacts
 from qvft.evaluation.report.report import LossPoint, Report, Skipped
-from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import score
 from qvft.json_files import json_text

@@ -11,8 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase, SubFigure
 
-from qvft.evaluation.explanation.cosines import Cosines
-from qvft.evaluation.explanation.maps import Explanation, FloatArray
+from qvft.evaluation.explanation.maps import Cosines, Explanation, FloatArray
 
 MOST_WORDS = 35
 _ACROSS = 6
@@ -36,8 +35,6 @@ def explanation_figure(
 
     Args:
         image: (height, width, 3) in 0..1, as preprocessed for the model.
-        title: the question, or the task.
-        model: what the user called it.
     """
     word_rows = -(-(min(len(explained.words), MOST_WORDS) + 1) // _ACROSS)
     query_rows = -(-len(explained.queries) // _QUERIES_ACROSS)
@@ -76,7 +73,7 @@ def figure_bytes(figure: Figure, form: str) -> bytes:
     return stream.getvalue()
 
 
-def layers_text(layers: tuple[int, ...]) -> str:
+def _layers_text(layers: tuple[int, ...]) -> str:
     """Layers in words: `layers 0 to 11`, `layers 0, 2, 4` or `layer 0`."""
     if len(layers) == 1:
         return f"layer {layers[0]}"
@@ -86,47 +83,43 @@ def layers_text(layers: tuple[int, ...]) -> str:
 
 
 def method_text(explained: Explanation, model: str) -> str:
-    """Method and caveats of a figure, for readers who see only the figure.
-
-    Args:
-        model: what the user called it.
-    """
-    text, cross = layers_text(explained.text_layers), layers_text(explained.cross_layers)
-    said = [
+    """Method and caveats of a figure, for readers who see only the figure."""
+    text, cross = _layers_text(explained.text_layers), _layers_text(explained.cross_layers)
+    sentences = [
         f"{model}. A word's map is {explained.reading}, from the places that write the word (mean "
         f"over heads and {text}), times the Q-Former's cross-attention from those queries to the "
         f"patches (mean over heads and {cross}). Each map runs from its own least value (dark) to "
         "its largest (bright)."
     ]
     if explained.reads_words:
-        said.append(
+        sentences.append(
             "In brackets after a word: the share of that attention that goes to the image at all, "
             "the rest goes to words."
         )
     if explained.on_class_token is not None:
-        said.append(
+        sentences.append(
             "The ViT's class token, which has no place in the image, is left out: "
             f"{explained.on_class_token:.0%} of the queries' attention goes to it."
         )
     if explained.limit:
-        said.append(explained.limit)
+        sentences.append(explained.limit)
     warning = (
         "Attention shows what was read, not what decided: --faithfulness measures what such maps "
         "are worth for a model."
     )
-    return "\n".join(textwrap.fill(line, 175) for line in (" ".join(said), warning))
+    return "\n".join(textwrap.fill(line, 175) for line in (" ".join(sentences), warning))
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """A text without control characters, which byte-level models can generate."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def _heading(head: SubFigure, title: str, text: str) -> None:
     asked = textwrap.shorten(title, 130, placeholder=" ...")
-    said = textwrap.shorten(printable(text), 105, placeholder=" ...")
+    shown = textwrap.shorten(_printable(text), 105, placeholder=" ...")
     head.text(0.02, 0.78, asked, va="center", size=11, color="#444", **_PLAIN)
-    head.text(0.02, 0.30, said, va="center", size=14, weight="bold", **_PLAIN)
+    head.text(0.02, 0.30, shown, va="center", size=14, weight="bold", **_PLAIN)
 
 
 def _words(
@@ -140,7 +133,7 @@ def _words(
     panels[0].set_title("as the model sees it", size=9, color="#444")
     for panel, word in zip(panels[1:], explained.words, strict=False):
         _heat(panel, word.map, image)
-        name = printable(word.text)
+        name = _printable(word.text)
         name = name if len(name) <= 16 else f"{name[:13]}..."
         share = f"  ({word.on_image:.0%})" if explained.reads_words else ""
         panel.set_title(f"{name}{share}", size=9, **_PLAIN)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from qvft.data.predict_inputs import the_one_row
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.truncation import cut_warnings
 from qvft.disk import disk_failure, not_written
@@ -21,39 +20,35 @@ from qvft.log import get_logger
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_split
 from qvft.setup.model import Loaded
-from qvft.setup.resolve_model import load_resolved, require_eval_data, resolve_model
+from qvft.setup.resolve_model import ResolvedModel, load_resolved, require_eval_data
 
 logger = get_logger("qvft.explain")
 
 
-def explain_image(model: str, image: str, *, question: str | None, out: Path) -> str:
+def explain_image(opened: ResolvedModel, row: Row, *, out: Path) -> str:
     """Writes the figure of a model's text about an image; returns the text.
 
     Args:
-        model: run folder, model folder or hub id.
-        image: an image file.
-        question: None asks for a caption.
+        row: from `the_one_row`.
         out: `.png`, `.svg` or `.pdf`; an existing file is replaced.
 
     Raises:
-        UserError: the model or image is not there or does not fit, or `out` cannot be written.
+        UserError: the model or image does not fit, or `out` cannot be written.
         FailedError: the model generates no word to explain.
     """
     form = figure_format(out, option="--out")
     from qvft.evaluation.explanation.chart import explanation_figure, figure_bytes
 
-    rows = [the_one_row(image, question=question)]
-    opened = resolve_model(model)
     loaded = load_resolved(opened)
-    (text,) = _said(loaded, opened.recipe, rows)
-    (explained,) = explain_texts(loaded.model, loaded.collator, rows, [text])
+    (text,) = _generated(loaded, opened.recipe, [row])
+    (explained,) = explain_texts(loaded.model, loaded.collator, [row], [text])
     if explained is None:
         raise FailedError("the model says nothing about this image: there is no word to explain")
     figure = explanation_figure(
         explained,
-        seen_image(loaded, rows[0]),
-        title=f"Asked: {question}" if question is not None else "Caption",
-        model=model,
+        seen_image(loaded, row),
+        title="Caption" if row.question is None else f"Asked: {row.question}",
+        model=opened.name,
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,23 +60,16 @@ def explain_image(model: str, image: str, *, question: str | None, out: Path) ->
     return text
 
 
-def measure_faithfulness(
-    model: str, *, recipe_path: str | None, limit: int | None, seed: int
-) -> Faithfulness:
+def measure_faithfulness(opened: ResolvedModel, *, seed: int) -> Faithfulness:
     """Faithfulness of a model's heatmaps on evaluation data, by masking.
 
     Args:
-        model: run folder, model folder or hub id.
-        recipe_path: for a model that is not a run: the recipe with data, prompts and decoding.
-        limit: images; None leaves it to the recipe.
         seed: of the random masks and the interval.
 
     Raises:
-        UserError: the model, the recipe or the data is wrong.
+        UserError: the recipe or the data is wrong.
         FailedError: the model generates no word for any row.
     """
-    overrides = [] if limit is None else [f"data.eval.limit={limit}"]
-    opened = resolve_model(model, recipe_path=recipe_path, overrides=overrides)
     source = require_eval_data(opened)
     rows = evaluation_rows(read_split(opened.recipe, "eval").samples, texts=source.texts)
     loaded = load_resolved(opened)
@@ -89,7 +77,7 @@ def measure_faithfulness(
         loaded.model,
         loaded.collator,
         rows,
-        _said(loaded, opened.recipe, rows),
+        _generated(loaded, opened.recipe, rows),
         batch_size=opened.recipe.eval.batch_size,
         seed=seed,
     )
@@ -107,8 +95,8 @@ def seen_image(loaded: Loaded, row: Row) -> FloatArray:
     return np.clip(pixels, 0.0, 1.0)
 
 
-def _said(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
-    """Generated text of each row, decoded as in its recipe; truncated prompts are counted."""
+def _generated(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
+    """Generated text of each row, decoded as in its recipe; warns of truncated prompts."""
     for sentence in cut_warnings(rows, loaded.template, loaded.collator.reader, asked=True):
         logger.warning("%s", sentence)
     return predict_texts(

@@ -81,15 +81,13 @@ class Faithfulness:
     def screen(self) -> str:
         """The values with the verdict, as lines."""
         between = f" ({self.interval[0]:+.3f} to {self.interval[1]:+.3f})" if self.interval else ""
-        return "\n".join(
-            [
-                f"{self.n} texts of {self.images} images; {self.masked_patches} of {self.patches} "
-                f"patches masked; loss of log-probability in nats a text",
-                f"  brightest   {self.brightest:8.3f}",
-                f"  random      {self.random:8.3f}, mean of {self.draws} draws a text",
-                f"  difference  {self.difference:+8.3f}{between}",
-                self.verdict,
-            ]
+        return (
+            f"{self.n} texts of {self.images} images; {self.masked_patches} of {self.patches} "
+            "patches masked; loss of log-probability in nats a text\n"
+            f"  brightest   {self.brightest:8.3f}\n"
+            f"  random      {self.random:8.3f}, mean of {self.draws} draws a text\n"
+            f"  difference  {self.difference:+8.3f}{between}\n"
+            f"{self.verdict}"
         )
 
 
@@ -106,10 +104,6 @@ def faithfulness(
     """Measures heatmaps by masking; None if no text has a word.
 
     Args:
-        rows: captions and questions with their images.
-        texts: the model's text for each.
-        batch_size: rows computed together.
-        draws: random masks per row.
         seed: seed of the masks, which depend only on it and on the row number.
     """
     bright: list[float] = []
@@ -117,13 +111,13 @@ def faithfulness(
     clusters: list[str] = []
     patches = 0
     for start in range(0, len(rows), batch_size):
-        chunk, said = rows[start : start + batch_size], texts[start : start + batch_size]
-        found = explain_texts(model, collator, chunk, said)
+        chunk, chunk_texts = rows[start : start + batch_size], texts[start : start + batch_size]
+        found = explain_texts(model, collator, chunk, chunk_texts)
         maps = {number: item.map for number, item in enumerate(found) if item is not None}
         if not maps:
             continue
         patches = next(iter(maps.values())).size
-        aimed, worded = [chunk[n] for n in maps], [said[n] for n in maps]
+        aimed, worded = [chunk[n] for n in maps], [chunk_texts[n] for n in maps]
         batch = target_batch(collator, aimed, worded, place=model.device)
         bright.extend(_losses(model, batch, [[brightest_patches(m)] for m in maps.values()]))
         drawn = []

@@ -24,7 +24,6 @@ from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
-from qvft.evaluation.explanation.cosines import Cosines, cosines
 from qvft.models.attention_capture import Attention
 from qvft.models.attention_maps import attend
 
@@ -32,11 +31,28 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Cosines:
+    """The three cosine similarities that the published QVision shows of an image.
+
+    The context token is the first visual token, followed by the query tokens. Patches are outputs
+    of the encoder's linear layer, which has the width of the visual tokens.
+
+    Attributes:
+        context_to_queries: (Q - 1,) the context token with each query token.
+        context_to_patches: (R, C) the context token with each patch.
+        queries_to_patches: (R, C) the mean over the query tokens of their cosine with each patch.
+    """
+
+    context_to_queries: FloatArray
+    context_to_patches: FloatArray
+    queries_to_patches: FloatArray
+
+
+@dataclass(frozen=True)
 class Word:
     """A word of a text with its heatmap.
 
     Attributes:
-        text: the word.
         map: (R, C) attention to each patch, from the top left.
         used: (Q,) the text's attention to each query token, mean over the word's tokens.
     """
@@ -56,8 +72,6 @@ class Explanation:
     """Attention heatmaps of a text.
 
     Attributes:
-        text: the caption or answer, as explained.
-        words: its words in order.
         map: (R, C) the mean over the tokens of all words.
         queries: (Q, R, C) attention of each query token to patches, independent of words.
         used: (Q,) the text's attention to each query token, mean over the tokens of all words.
@@ -108,7 +122,8 @@ def explain_texts(
     template = collator.template
     found: list[Explanation | None] = []
     for row in range(len(rows)):
-        where = text_positions(batch["labels"][row])
+        # Supervised positions without the stop token.
+        where = (batch["labels"][row] != IGNORED).nonzero()[:-1, 0]
         ids = batch["input_ids"][row, where].tolist()
         spans = word_spans(template.tokenizer, ids)
         found.append(_explain(attention, row, where, spans) if spans else None)
@@ -123,11 +138,6 @@ def target_batch(
     batch = collator(list(enumerate(aimed)))
     batch["pixel_values"] = batch["pixel_values"][batch["image_index"]]
     return {key: value.to(place) for key, value in batch.items()}
-
-
-def text_positions(labels: Tensor) -> Tensor:
-    """Positions of a target's words in its labels (L,): supervised ones without stop."""
-    return (labels != IGNORED).nonzero()[:-1, 0]
 
 
 def word_spans(tokenizer: Any, ids: Sequence[int]) -> list[tuple[str, slice]]:
@@ -171,6 +181,19 @@ def _explain(
         text_layers=attention.text_layers,
         cross_layers=attention.cross_layers,
         cosines=cosines(attention, row),
+    )
+
+
+def cosines(attention: Attention, row: int) -> Cosines | None:
+    """Cosine similarities of a row's image; None if patches are in another space."""
+    if attention.features is None:
+        return None
+    context, queries = normalize(attention.queries[row], dim=-1).tensor_split([1])
+    patches = normalize(attention.features[row], dim=-1)
+    return Cosines(
+        context_to_queries=_array((queries @ context.T)[:, 0]),
+        context_to_patches=_array((context @ patches.T).view(attention.grid)),
+        queries_to_patches=_array((queries @ patches.T).mean(dim=0).view(attention.grid)),
     )
 
 

@@ -21,15 +21,6 @@ from qvft.evaluation.metrics.ngrams import (
 _TINY, _SMALL = 1e-15, 1e-9
 
 
-def bleu(batch: CaptionBatch) -> tuple[FloatArray, FloatArray]:
-    """Corpus values (4,) and items' values (I, 4), each from 0 to 1.
-
-    The corpus value comes from summed counts; it is not the mean of the items' values.
-    """
-    counts = bleu_counts(batch)
-    return bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)
-
-
 def bleu_counts(batch: CaptionBatch) -> FloatArray:
     """(I, 10) matches of orders 1 to 4, n-grams predicted of orders 1 to 4, two lengths.
 

@@ -33,15 +33,11 @@ class CaptionScores:
         per_item: the same for each item, by name, then by id. CIDEr's document frequencies are
             the corpus's; a corpus BLEU is not the mean of its items.
         bleu_counts: (n, 10) what corpus BLEU is computed from, see `bleu.bleu_counts`.
-        n: items scored.
-        without_prediction: ids that have references but no prediction; they are left out.
     """
 
     corpus: dict[str, float]
     per_item: dict[str, dict[str, float]]
     bleu_counts: FloatArray
-    n: int
-    without_prediction: tuple[str, ...]
 
 
 def score_captions(
@@ -67,29 +63,24 @@ def score_captions(
     return score_tokens(
         {key: [tokenize(composed(text)) for text in references[key]] for key in ids},
         {key: tokenize(composed(text)) for key, text in predictions.items()},
-        without_prediction=tuple(key for key in references if key not in predictions),
     )
 
 
 def score_tokens(
-    references: Mapping[str, Sequence[Sequence[str]]],
-    predictions: Mapping[str, Sequence[str]],
-    *,
-    without_prediction: tuple[str, ...] = (),
+    references: Mapping[str, Sequence[Sequence[str]]], predictions: Mapping[str, Sequence[str]]
 ) -> CaptionScores:
     """`score_captions` of captions that are tokenised already; both mappings have the same ids."""
     ids = list(predictions)
     if not ids:
         nothing: dict[str, dict[str, float]] = {name: {} for name in NAMES}
-        return CaptionScores(
-            dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)), 0, without_prediction
-        )
-    said, known = list(predictions.values()), [references[key] for key in ids]
-    batch = CaptionBatch.from_tokens(said, known)
+        return CaptionScores(dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)))
+    predicted, known = list(predictions.values()), [references[key] for key in ids]
+    batch = CaptionBatch.from_tokens(predicted, known)
     words = batch
-    if any(_NO_BREAK in token for text in (*said, *chain(*known)) for token in text):
+    if any(_NO_BREAK in token for text in (*predicted, *chain(*known)) for token in text):
         words = CaptionBatch.from_tokens(
-            [_split(text) for text in said], [[_split(text) for text in texts] for texts in known]
+            [_split(text) for text in predicted],
+            [[_split(text) for text in texts] for texts in known],
         )
     counts = bleu_counts(words)
     corpus_bleu, item_bleu = bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)
@@ -103,8 +94,6 @@ def score_tokens(
             for name, column in zip(NAMES, values, strict=True)
         },
         bleu_counts=counts,
-        n=len(ids),
-        without_prediction=without_prediction,
     )
 
 

@@ -105,17 +105,15 @@ def item_scores(
     """An item's scores by name, from 0 to 1; None where v1 leaves the question out.
 
     Args:
-        prediction: the answer given.
-        reference: the right answer.
         closed: whether the question counts as closed; open questions get the open scores.
         candidates: without them there is no open accuracy.
     """
     given, wanted = normalised(prediction), normalised(reference)
     if closed:
-        says = "yes" in given or "no" in given
-        right = float(says and wanted in given)
+        is_yes_no = "yes" in given or "no" in given
+        right = float(is_yes_no and wanted in given)
         return {
-            "closed_accuracy_llava_med": None if says and not right else right,
+            "closed_accuracy_llava_med": None if is_yes_no and not right else right,
             "closed_accuracy_llava_med_v2": right,
         }
     scores: dict[str, float | None] = {}

@@ -50,8 +50,8 @@ def item_scores(prediction: str, reference: str) -> dict[str, float]:
     """An item's scores by name, from 0 to 1; those of the other kind of question are absent."""
     # The toolkit's tasks strip and lower-case the reference before it is normalised.
     given, wanted = normalised(prediction).split(), normalised(reference.lower().strip()).split()
-    said, right = set(given), set(wanted)
-    precision, recall = _share(said & right, said), _share(said & right, right)
+    predicted, right = set(given), set(wanted)
+    precision, recall = _share(predicted & right, predicted), _share(predicted & right, right)
     scores = {
         "bleu_multimedeval": _bleu_1(given, wanted),
         "f1_multimedeval": 2 * precision * recall / (precision + recall + 1e-8),
@@ -59,7 +59,7 @@ def item_scores(prediction: str, reference: str) -> dict[str, float]:
     }
     if wanted in (["yes"], ["no"]):
         accepted = right | {"not"} if "no" in right else right
-        correct = _share(said & accepted, accepted) >= CLOSED_RECALL
+        correct = _share(predicted & accepted, accepted) >= CLOSED_RECALL
         return {**scores, "closed_accuracy_multimedeval": float(correct)}
     return {
         **scores,

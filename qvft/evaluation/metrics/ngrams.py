@@ -19,8 +19,6 @@ FloatArray = npt.NDArray[np.float64]
 
 ORDERS = 4
 
-_SIGNED_BITS = 63
-
 
 @dataclass(frozen=True)
 class NgramCounts:
@@ -55,7 +53,6 @@ class CaptionBatch:
         tokens: (N,) ids of all texts' tokens, one text after another.
         lengths: (T,) tokens of each text.
         item: (T,) the item each text belongs to; ascending within the references.
-        items: I, the number of items.
     """
 
     tokens: IntArray
@@ -94,59 +91,22 @@ class CaptionBatch:
         for order in range(2, ORDERS + 1):
             whole = to_end[start] >= order
             start, gram = start[whole], gram[whole]
-            gram, size = _renumbered(gram * vocabulary + self.tokens[start + order - 1])
+            numbers, gram = np.unique(
+                gram * vocabulary + self.tokens[start + order - 1], return_inverse=True
+            )
+            size = max(1, len(numbers))
             counts.append(self._count(text[start], gram, size))
         return counts
 
     def _count(self, text: IntArray, gram: IntArray, size: int) -> NgramCounts:
-        bits = size.bit_length()
-        pairs = text << bits
-        pairs |= gram
-        pairs.sort()
-        first = _run_starts(pairs)
-        counted = np.diff(np.append(first, len(pairs)))
-        text, gram = pairs[first] >> bits, pairs[first] & ((1 << bits) - 1)
+        pairs, counted = np.unique(text * size + gram, return_counts=True)
+        text, gram = np.divmod(pairs, size)
         key = self.item[text] * size + gram
         predictions = int(np.searchsorted(text, self.items))
-        ordered, order = _sorted(key[predictions:])
-        first = _run_starts(ordered)
+        order = np.argsort(key[predictions:], kind="stable")
+        reference_key, first = np.unique(key[predictions:][order], return_index=True)
         most = np.maximum.reduceat(counted[predictions:][order], first) if len(first) else first
-        return NgramCounts(text, counted, gram, key, size, predictions, ordered[first], most)
-
-
-def _run_starts(ordered: IntArray) -> IntArray:
-    """Indices at which a new value begins in an ascending array."""
-    new = np.ones(len(ordered), dtype=bool)
-    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
-    return np.flatnonzero(new)
-
-
-def _renumbered(values: IntArray) -> tuple[IntArray, int]:
-    """Equal values get equal numbers from 0; also how many numbers there are, at least 1."""
-    ordered, order = _sorted(values)
-    new = np.zeros(len(values), dtype=bool)
-    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
-    numbers = np.empty(len(values), dtype=np.int64)
-    numbers[order] = np.cumsum(new)
-    return numbers, int(new.sum()) + 1
-
-
-def _sorted(values: IntArray) -> tuple[IntArray, IntArray]:
-    """Values, which are not negative, in ascending order, and the index that each stood at.
-
-    Where value and index fit into 64 bits together, sorting them as one number is several times as
-    fast as `argsort`.
-    """
-    bits = len(values).bit_length()
-    if int(values.max(initial=0)).bit_length() + bits > _SIGNED_BITS:
-        order = np.argsort(values, kind="stable")
-        return values[order], order
-    both = values << bits
-    both |= np.arange(len(values))
-    both.sort()
-    order = both & ((1 << bits) - 1)
-    both >>= bits
-    return both, order
+        return NgramCounts(text, counted, gram, key, size, predictions, reference_key, most)
 
 
 def lookup(keys: IntArray, wanted: IntArray, values: npt.NDArray) -> npt.NDArray:

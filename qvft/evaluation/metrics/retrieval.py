@@ -53,10 +53,8 @@ class RetrievalScores:
     tied_texts: int
 
 
-def retrieval_scores(
-    similarity: npt.ArrayLike, text_image: Sequence[int], *, cutoffs: Sequence[int] = CUTOFFS
-) -> RetrievalScores:
-    """Recall at each cutoff, image to text and text to image, from one matrix of similarities.
+def retrieval_scores(similarity: npt.ArrayLike, text_image: Sequence[int]) -> RetrievalScores:
+    """Recall at 1, 5 and 10, image to text and text to image, from one matrix of similarities.
 
     Where the two directions have matrices of their own, as after re-ranking the best candidates,
     use `image_ranks` and `text_ranks` with each.
@@ -64,19 +62,16 @@ def retrieval_scores(
     Args:
         similarity: (I, T), higher is more alike; -inf for pairs that were not scored.
         text_image: (T,) the row of the image that each text belongs to.
-        cutoffs: the K of recall at K, each at least 1.
 
     Raises:
-        ValueError: no matrix of numbers, NaN in it, a text without its image's row, an image
-            without a text, or a cutoff below 1.
+        ValueError: no matrix of numbers, NaN in it, a text without its image's row, or an image
+            without a text.
     """
-    if any(cutoff < 1 for cutoff in cutoffs):
-        raise ValueError(f"cutoffs {tuple(cutoffs)}; recall at K needs a K of at least 1")
     images, tied_images = image_ranks(similarity, text_image)
     texts, tied_texts = text_ranks(similarity, text_image)
     return RetrievalScores(
-        {cutoff: recall(images, cutoff) for cutoff in cutoffs},
-        {cutoff: recall(texts, cutoff) for cutoff in cutoffs},
+        {cutoff: recall(images, cutoff) for cutoff in CUTOFFS},
+        {cutoff: recall(texts, cutoff) for cutoff in CUTOFFS},
         images,
         texts,
         tied_images,
@@ -96,15 +91,7 @@ def image_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> tuple[I
         ValueError: as `retrieval_scores`.
     """
     matrix, owner = _checked(similarity, text_image)
-    ranks, tied = np.empty(len(matrix), dtype=np.int64), 0
-    step = max(1, _CELLS // matrix.shape[1])
-    for start in range(0, len(matrix), step):
-        block = matrix[start : start + step]
-        right = owner == np.arange(start, start + len(block))[:, None]
-        best = np.where(right, block, -np.inf).max(axis=1, keepdims=True)
-        ranks[start : start + step] = ((block >= best) & ~right).sum(axis=1)
-        tied += int(((block == best) & ~right).any(axis=1).sum())
-    return ranks, tied
+    return _ranks(matrix, np.arange(len(matrix)), owner)
 
 
 def text_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> tuple[IntArray, int]:
@@ -114,14 +101,23 @@ def text_ranks(similarity: npt.ArrayLike, text_image: Sequence[int]) -> tuple[In
         ValueError: as `retrieval_scores`.
     """
     matrix, owner = _checked(similarity, text_image)
-    texts = matrix.shape[1]
-    ranks, tied = np.empty(texts, dtype=np.int64), 0
-    step = max(1, _CELLS // len(matrix))
-    for start in range(0, texts, step):
-        block = matrix[:, start : start + step]
-        own = block[owner[start : start + step], np.arange(block.shape[1])]
-        ranks[start : start + step] = (block >= own).sum(axis=0) - 1
-        tied += int(((block == own).sum(axis=0) > 1).sum())
+    return _ranks(matrix.T, owner, np.arange(len(matrix)))
+
+
+def _ranks(
+    scores: npt.NDArray, query_image: IntArray, candidate_image: IntArray
+) -> tuple[IntArray, int]:
+    """Per query the wrong candidates that score at least as much as the best right one, and the
+    number of queries with a tie; a candidate is right if its image is the query's.
+    """
+    ranks, tied = np.empty(len(scores), dtype=np.int64), 0
+    step = max(1, _CELLS // scores.shape[1])
+    for start in range(0, len(scores), step):
+        block = scores[start : start + step]
+        right = candidate_image == query_image[start : start + step, None]
+        best = np.where(right, block, -np.inf).max(axis=1, keepdims=True)
+        ranks[start : start + step] = ((block >= best) & ~right).sum(axis=1)
+        tied += int(((block == best) & ~right).any(axis=1).sum())
     return ranks, tied
 
 

@@ -20,6 +20,7 @@ nlp.stanford.edu/software/tokenizer.html, release 3.4.1.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import chain
 
 from qvft.evaluation.metrics.ptb_characters import ASTRAL, DIGIT, LETTER, MARK, UNKNOWN, shape
@@ -39,25 +40,16 @@ _PLAIN_WORD = re.compile(rf"[a-z]+(?=[,.?!;]?[ \n])|[a-z{LETTER}{MARK}]+(?=[ \n]
 _ASSIMILATED = frozenset({"cannot", "gonna", "gotta", "wanna", "lemme", "gimme"})
 _NOTHING = frozenset(f"\n\v\f\u2010\u066b{UNKNOWN}{ASTRAL}")
 _SIGMA_WORDS = re.compile(r"([!?@/:&+=#]|-(?=\d))")
-_CACHE_LIMIT = 1 << 18
-
-
-class _Cache(dict[str, tuple[str, ...]]):
-    """Tokens of texts seen before; what is missing is lexed and kept while there is room."""
-
-    def __missing__(self, text: str) -> tuple[str, ...]:
-        tokens = tuple(token for token in ptb_tokens(text) if token not in DROPPED)
-        if len(self) < _CACHE_LIMIT:
-            self[text] = tokens
-        return tokens
-
-
-_cache = _Cache()
 
 
 def tokenize(text: str) -> list[str]:
     """Lower-cased tokens of one caption, without the toolkit's list of punctuation."""
-    return list(chain.from_iterable(map(_cache.__getitem__, _pieces(text.replace("\n", " ")))))
+    return list(chain.from_iterable(map(_tokens, _pieces(text.replace("\n", " ")))))
+
+
+@lru_cache(maxsize=1 << 18)
+def _tokens(piece: str) -> tuple[str, ...]:
+    return tuple(token for token in ptb_tokens(piece) if token not in DROPPED)
 
 
 def _pieces(text: str) -> list[str]:

@@ -29,9 +29,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, rules: Rules = "201
     of them match. With ten answers and n matches that is 0, 0.3, 0.6, 0.9 and 1 from n = 4.
 
     Args:
-        prediction: the answer given.
         answers: the human answers, ten in VQA v2; at least two.
-        rules: which version of the official evaluator decides what matches.
 
     Raises:
         ValueError: fewer than two answers, or rules of another year.

@@ -34,14 +34,11 @@ def module_path(name: str) -> str:
     return str(Path(__file__).with_name(f"{name}.py"))
 
 
-def load(name: str, config_name: str | None = None, *, cache_dir: str | None = None) -> Any:
+def load(name: str, config_name: str | None = None) -> Any:
     """The `evaluate.Metric` of a name; it keeps what is added to it in memory.
 
     Args:
-        name: one of `NAMES`.
         config_name: `2017` or `2021` for `vqa_accuracy`, which is 2017 without it.
-        cache_dir: the folder that `evaluate` wants for every metric, though nothing is written to
-            it. None: the one of Hugging Face's cache or, if it cannot be made, a temporary one.
 
     Raises:
         ValueError: there is no module of that name, or the module has no such configuration.
@@ -57,16 +54,11 @@ def load(name: str, config_name: str | None = None, *, cache_dir: str | None = N
         for _, found in inspect.getmembers(module, inspect.isclass)
         if issubclass(found, evaluate.Metric)
     )
-    try:
-        return metric(config_name=config_name, cache_dir=cache_dir, keep_in_memory=True)
-    except OSError:
-        if cache_dir is not None:
-            raise
-        folder = _temporary_folder().name
-        return metric(config_name=config_name, cache_dir=folder, keep_in_memory=True)
+    # `evaluate` wants a folder for every metric, though nothing is written to it.
+    folder = _temporary_folder().name
+    return metric(config_name=config_name, cache_dir=folder, keep_in_memory=True)
 
 
 @functools.cache
 def _temporary_folder() -> tempfile.TemporaryDirectory:
-    """One for the process, removed when it ends."""
-    return tempfile.TemporaryDirectory(prefix="qvft_evaluate_")
+    return tempfile.TemporaryDirectory(prefix="qvft-evaluate-")

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import evaluate
 
 from qvft.evaluation.metrics.llava_med import DEFINITIONS, Candidates
-from qvft.evaluation.modules.features import TEXTS, described
-from qvft.evaluation.modules.questions import group_figures
+from qvft.evaluation.modules.features import TEXTS, group_figures
 from qvft.evaluation.question_metrics import llava_med_group
 
 
@@ -16,17 +15,19 @@ class LlavaMed(evaluate.Metric):
     """Both closed accuracies of LLaVA-Med's script, before and after its repair, and the rest."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return described(
-            TEXTS,
+        return evaluate.MetricInfo(
+            features=TEXTS,
             description="\n".join(DEFINITIONS.values()),
-            inputs="predictions: one answer a question; references: a list of right answers a "
-            "question, the first counts; answer_types (optional): `closed` or `open` for each; "
-            "candidates (optional): the answers that open accuracy chooses from. Gives "
-            "percentages by name and `n`, the questions scored; `closed_accuracy_llava_med` "
-            "(v1) is absent where it leaves every question out, and figures of a kind of question "
+            inputs_description="predictions: one answer a question; references: a list of right "
+            "answers a question, the first counts; answer_types (optional): `closed` or `open` "
+            "for each; candidates (optional): the answers that open accuracy chooses from. Gives "
+            "percentages by name and `n`, the questions scored; `closed_accuracy_llava_med` (v1) "
+            "is absent where it leaves every question out, and figures of a kind of question "
             "that does not occur are absent.",
-            source="https://github.com/microsoft/LLaVA-Med/tree/"
-            "b9a98a736d2ef05bcf5ff345be6403fb3a664eaf",
+            reference_urls=[
+                "https://github.com/microsoft/LLaVA-Med/tree/"
+                "b9a98a736d2ef05bcf5ff345be6403fb3a664eaf"
+            ],
             citation="Li et al. 2023, LLaVA-Med: Training a Large Language-and-Vision Assistant "
             "for Biomedicine in One Day, arXiv:2306.00890",
         )

@@ -8,22 +8,21 @@ import evaluate
 
 from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.metrics.medical import DEFINITIONS
-from qvft.evaluation.modules.features import TEXTS, described
-from qvft.evaluation.modules.questions import group_figures
+from qvft.evaluation.modules.features import TEXTS, group_figures
 
 
 class MedicalVqa(evaluate.Metric):
     """Scores of short answers to closed and open questions."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return described(
-            TEXTS,
+        return evaluate.MetricInfo(
+            features=TEXTS,
             description="\n".join(DEFINITIONS.values()),
-            inputs="predictions: one answer a question; references: a list of right answers a "
-            "question; answer_types (optional): `closed` or `open` for each, otherwise closed "
-            "where every right answer is yes or no. Gives percentages by name; those of a kind of "
-            "question that does not occur are absent.",
-            source="https://osf.io/89kps/",
+            inputs_description="predictions: one answer a question; references: a list of right "
+            "answers a question; answer_types (optional): `closed` or `open` for each, otherwise "
+            "closed where every right answer is yes or no. Gives percentages by name; those of a "
+            "kind of question that does not occur are absent.",
+            reference_urls=["https://osf.io/89kps/"],
             citation="Lau et al. 2018, A dataset of clinically generated visual questions and "
             "answers about radiology images, Scientific Data 5",
         )

@@ -8,22 +8,23 @@ import evaluate
 
 from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.metrics.multimedeval import DEFINITIONS
-from qvft.evaluation.modules.features import TEXTS, described
-from qvft.evaluation.modules.questions import group_figures
+from qvft.evaluation.modules.features import TEXTS, group_figures
 
 
 class MultiMedEval(evaluate.Metric):
     """BLEU-1, F1 and recall of all questions, and accuracies of closed and open ones."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return described(
-            TEXTS,
+        return evaluate.MetricInfo(
+            features=TEXTS,
             description="\n".join(DEFINITIONS.values()),
-            inputs="predictions: one answer a question; references: a list of right answers a "
-            "question, the first counts. Gives figures from 0 to 1 by name and `n`, the questions "
-            "scored; figures of a kind of question that does not occur are absent.",
-            source="https://github.com/corentin-ryr/MultiMedEval/tree/"
-            "d9ac283f5ad989d4f78b709f7076f432de4aa69e",
+            inputs_description="predictions: one answer a question; references: a list of right "
+            "answers a question, the first counts. Gives figures from 0 to 1 by name and `n`, "
+            "the questions scored; figures of a kind of question that does not occur are absent.",
+            reference_urls=[
+                "https://github.com/corentin-ryr/MultiMedEval/tree/"
+                "d9ac283f5ad989d4f78b709f7076f432de4aa69e"
+            ],
             citation="Royer et al. 2024, MultiMedEval: A Benchmark and a Toolkit for Evaluating "
             "Medical Vision-Language Models, arXiv:2402.09262",
         )

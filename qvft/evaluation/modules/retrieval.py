@@ -9,20 +9,21 @@ import numpy as np
 
 from qvft.errors import DataError
 from qvft.evaluation.metrics.retrieval import DEFINITION, retrieval_scores
-from qvft.evaluation.modules.features import SIMILARITIES, described
+from qvft.evaluation.modules.features import SIMILARITIES
 
 
 class Retrieval(evaluate.Metric):
     """Image-text retrieval from a matrix of similarities, row by row."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return described(
-            SIMILARITIES,
+        return evaluate.MetricInfo(
+            features=SIMILARITIES,
             description=DEFINITION,
-            inputs="predictions: for each image its similarities to all texts; references: for "
-            "each image the columns of its own texts. Gives image_to_text_recall_at_1, _5, _10 "
-            "and text_to_image_recall_at_1, _5, _10 in percent, tied_images and tied_texts.",
-            source="https://github.com/salesforce/LAVIS",
+            inputs_description="predictions: for each image its similarities to all texts; "
+            "references: for each image the columns of its own texts. Gives "
+            "image_to_text_recall_at_1, _5, _10 and text_to_image_recall_at_1, _5, _10 in "
+            "percent, tied_images and tied_texts.",
+            reference_urls=["https://github.com/salesforce/LAVIS"],
             citation="Karpathy and Fei-Fei 2015, Deep Visual-Semantic Alignments for Generating "
             "Image Descriptions, arXiv:1412.2306",
         )

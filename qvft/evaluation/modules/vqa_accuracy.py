@@ -8,7 +8,7 @@ import evaluate
 
 from qvft.errors import DataError
 from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
-from qvft.evaluation.modules.features import TEXTS, described
+from qvft.evaluation.modules.features import TEXTS
 
 RULES = ("2017", "2021")
 
@@ -19,13 +19,14 @@ class VqaAccuracy(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in ("default", *RULES):
             raise ValueError(f"rules {self.config_name!r}; expected one of {', '.join(RULES)}")
-        return described(
-            TEXTS,
+        return evaluate.MetricInfo(
+            features=TEXTS,
             description="VQA accuracy as the official evaluator computes it, under its rules of "
             "2017 (default) or 2021.",
-            inputs="predictions: one answer a question; references: the human answers, ten in "
-            "VQA v2. Gives `accuracy`, the mean in percent, not rounded, and `rules`.",
-            source="https://github.com/GT-Vision-Lab/VQA",
+            inputs_description="predictions: one answer a question; references: the human "
+            "answers, ten in VQA v2. Gives `accuracy`, the mean in percent, not rounded, and "
+            "`rules`.",
+            reference_urls=["https://github.com/GT-Vision-Lab/VQA"],
             citation="Antol et al. 2015, VQA: Visual Question Answering, arXiv:1505.00468",
         )
 

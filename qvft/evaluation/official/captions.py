@@ -12,8 +12,8 @@ from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.errors import DataError
-from qvft.evaluation.metrics.captions import CaptionScores, score_captions
-from qvft.evaluation.metrics.java import BY_JAVA as _BY_JAVA
+from qvft.evaluation.metrics.captions import score_captions
+from qvft.evaluation.metrics.java import BY_JAVA
 from qvft.evaluation.official.reading import identifier, named, read_results, words
 from qvft.evaluation.official.scored import Scored
 from qvft.json_files import read_json
@@ -35,7 +35,7 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
         MissingToolError: Java or a program that `also` needs is not installed.
     """
     for name in also:
-        _BY_JAVA[name].require_installed()
+        BY_JAVA[name].require_installed()
     known = read_references(references)
     results = read_results(predictions, key="image_id", text_key="caption")
     unknown = [name for name in results.texts if name not in known]
@@ -48,11 +48,15 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
             do="give the captions of the split that the predictions were made on",
         )
     ordered = {name: results.texts[name] for name in known if name in results.texts}
+    without = [name for name in known if name not in ordered]
     scores = score_captions(known, ordered)
     metrics: dict[str, float | None] = dict(scores.corpus)
-    per_item = _by_image(scores)
+    per_item: dict[str, dict[str, float | None]] = {
+        image: {name: values[image] for name, values in scores.per_item.items()}
+        for image in ordered
+    }
     for name in dict.fromkeys(also):
-        value, items = _BY_JAVA[name].score(known, ordered)
+        value, items = BY_JAVA[name].score(known, ordered)
         metrics[name] = _number(value)
         for image, item in items.items():
             per_item[image][name] = _number(item)
@@ -62,25 +66,25 @@ def score_caption_files(references: Path, predictions: Path, *, also: Sequence[s
             f"rows that repeat an image: {len(results.repeated):,}, first {results.repeated[0]}; "
             "the first row of an image counts"
         )
-    if scores.without_prediction:
+    if without:
         notes.append(
-            f"images without a prediction: {len(scores.without_prediction):,} of {len(known):,}, "
-            f"left out: {named(scores.without_prediction)}"
+            f"images without a prediction: {len(without):,} of {len(known):,}, "
+            f"left out: {named(without)}"
         )
-    if scores.n == 1:
+    if len(ordered) == 1:
         notes.append(
             "one image only: CIDEr is 0 by its definition, which gives no weight to words that "
             "every image's captions have"
         )
     return Scored(
         metrics=metrics,
-        n=scores.n,
+        n=len(ordered),
         per_item=per_item,
         files={"references": references, "predictions": predictions},
-        definition="; ".join([_DEFINITION, *(_BY_JAVA[name].definition for name in also)]),
+        definition="; ".join([_DEFINITION, *(BY_JAVA[name].definition for name in also)]),
         counts={
             "duplicate_rows": len(results.repeated),
-            "without_prediction": len(scores.without_prediction),
+            "without_prediction": len(without),
         },
         notes=tuple(notes),
     )
@@ -117,16 +121,6 @@ def read_references(path: Path) -> dict[str, list[str]]:
             do="check that the images listed are those that are described",
         )
     return found
-
-
-def _by_image(scores: CaptionScores) -> dict[str, dict[str, float | None]]:
-    names = list(scores.per_item)
-    columns = zip(*(scores.per_item[name].values() for name in names), strict=True)
-    images = scores.per_item[names[0]]
-    return {
-        image: dict(zip(names, values, strict=True))
-        for image, values in zip(images, columns, strict=True)
-    }
 
 
 def _number(value: float) -> float | None:

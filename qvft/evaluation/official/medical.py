@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ def score_medical_file(rows: Path, candidates: Path | None = None) -> Scored:
     metrics of a kind of question that does not occur are left out.
 
     Args:
-        rows: as `read_rows` takes them.
         candidates: of LLaVA-Med's open accuracy; else those in `rows`, else it is left out.
 
     Raises:
@@ -53,30 +51,32 @@ def score_medical_file(rows: Path, candidates: Path | None = None) -> Scored:
             values.setdefault(metric, []).append(value)
         per_item[name] = {**outcome, **{versioned(key): value for key, value in scores.items()}}
         counts.update(_counted(outcome, row.prediction))
-    metrics = [name for name in _DEFINITIONS if name in values]
-    kept = {name: [v for v in values[name] if v is not None] for name in metrics}
+    kept = {
+        name: [value for value in values[name] if value is not None]
+        for name in _DEFINITIONS
+        if name in values
+    }
     counts["left_out_by_closed_accuracy_llava_med/v1"] = values.get(_V1, []).count(None)
     return Scored(
-        metrics={versioned(name): _SCALES[_UNITS[name]] * _mean(kept[name]) for name in metrics},
+        metrics={
+            versioned(name): _SCALES[_UNITS[name]] * (sum(found) / max(1, len(found)))
+            for name, found in kept.items()
+        },
         n=len(read),
         per_item=per_item,
         files={"rows": rows, **({} if candidates is None else {"candidates": candidates})},
         definition=_DEFINITION,
         counts=counts,
         notes=_notes(counts, with_candidates=chosen is not None),
-        units={versioned(name): _UNITS[name] for name in metrics},
-        n_by_metric={versioned(name): len(kept[name]) for name in metrics},
-        definitions={versioned(name): _DEFINITIONS[name] for name in metrics},
+        units={versioned(name): _UNITS[name] for name in kept},
+        n_by_metric={versioned(name): len(found) for name, found in kept.items()},
+        definitions={versioned(name): _DEFINITIONS[name] for name in kept},
     )
 
 
 def versioned(name: str) -> str:
     """A metric's name with its version, as its definition begins."""
     return _DEFINITIONS[name].partition(":")[0]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 _V1 = "closed_accuracy_llava_med"
@@ -89,10 +89,10 @@ def _counted(outcome: dict[str, str], prediction: str) -> list[str]:
     """What an item counts as."""
     found = [outcome["answer_type"]]
     if "parsed" in outcome:
-        said = outcome["parsed_anywhere"]
+        anywhere = outcome["parsed_anywhere"]
         found += ["yes_no"]
         found += ["unparseable"] if outcome["parsed"] == "unparseable" else []
-        found += [f"said_{said}"] if said in ("both", "neither") else []
+        found += [f"said_{anywhere}"] if anywhere in ("both", "neither") else []
     return found if prediction.strip() else [*found, "empty_predictions"]
 
 

@@ -19,7 +19,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Results:
-    """What a system said, by id.
+    """A system's texts, by id.
 
     Attributes:
         texts: the first row's text of each id, in the file's order.
@@ -34,7 +34,6 @@ def read_results(path: Path, *, key: str, text_key: str) -> Results:
     """The rows of a results file, a list of objects with an id and a text.
 
     Args:
-        path: the file.
         key: the id's key, `image_id` or `question_id`.
         text_key: the text's key, `caption` or `answer`. A text may be empty.
 
@@ -45,11 +44,11 @@ def read_results(path: Path, *, key: str, text_key: str) -> Results:
     repeated = []
     for where, row in fields.records(read_json(path), where=str(path)):
         name = identifier(row, key, where=where)
-        said = words(row, text_key, where=where)
+        text = words(row, text_key, where=where)
         if name in texts:
             repeated.append(name)
         else:
-            texts[name] = said
+            texts[name] = text
     if not texts:
         raise DataError(
             "no predictions",

@@ -1,4 +1,4 @@
-"""Result of scoring a prediction file: JSON and notes."""
+"""Result of scoring a prediction file: JSON, and table for the terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from rich.table import Table
+from rich.text import Text
 
 from qvft.disk import not_written
 from qvft.errors import DataError
@@ -21,9 +24,6 @@ class Scored:
 
     Attributes:
         metrics: value by name, on the official scale.
-        n: items scored.
-        per_item: an item's scores by its id.
-        files: the files read, by what they are.
         definition: which evaluator's scores these are.
         counts: rows and items that were found but not scored, by what they are.
         settings: what was chosen, e.g. `rules`.
@@ -47,11 +47,16 @@ class Scored:
 
     def to_json(self) -> dict[str, Any]:
         """The content of the JSON file."""
+        by_metric = {
+            "units": self.units,
+            "n_by_metric": self.n_by_metric,
+            "definitions": self.definitions,
+        }
         return {
             "metrics": self.metrics,
             "n": self.n,
             **self.settings,
-            **{key: value for key, value in self._by_metric() if value},
+            **{key: value for key, value in by_metric.items() if value},
             "definition": self.definition,
             "counts": self.counts,
             "notes": list(self.notes),
@@ -63,13 +68,6 @@ class Scored:
             "qvft": version("qvft"),
             "per_item": self.per_item,
         }
-
-    def _by_metric(self) -> list[tuple[str, Mapping[str, Any]]]:
-        return [
-            ("units", self.units),
-            ("n_by_metric", self.n_by_metric),
-            ("definitions", self.definitions),
-        ]
 
 
 def require_output(path: Path, inputs: Mapping[str, Path]) -> None:
@@ -94,7 +92,10 @@ def write(path: Path, scored: Scored) -> None:
     content = scored.to_json()
     items = content.pop("per_item").items()
     head = json.dumps(content, indent=2, ensure_ascii=False).removesuffix("\n}")
-    lines = [f"    {_compact(name)}: {_compact(value)}" for name, value in items]
+    lines = [
+        f"    {json.dumps(name, ensure_ascii=False)}: {json.dumps(scores, ensure_ascii=False)}"
+        for name, scores in items
+    ]
     text = f'{head},\n  "per_item": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
     try:
         write_text(path, text)
@@ -102,5 +103,29 @@ def write(path: Path, scored: Scored) -> None:
         raise not_written(error, path) from error
 
 
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def scored_table(scored: Scored) -> Table:
+    """One row per score: caption metrics to four digits, VQA's overall and by answer type in %.
+
+    Where each metric has its own scale and items, both have columns.
+    """
+    table = Table(title=Text(f"{scored.definition}; n = {scored.n:,}"), title_justify="left")
+    table.add_column("metric")
+    table.add_column("score", justify="right")
+    if scored.units:
+        table.add_column("scale")
+        table.add_column("items", justify="right")
+    for name, value in scored.metrics.items():
+        if scored.units:
+            percent = scored.units[name] == "percent"
+            table.add_row(
+                Text(name),
+                f"{value:.{2 if percent else 4}f}",
+                "%" if percent else scored.units[name].replace("..", " to "),
+                f"{scored.n_by_metric[name]:,}",
+            )
+        elif isinstance(value, float):
+            table.add_row(Text(name), f"{value:.{2 if name == 'overall' else 4}f}")
+        elif name == "per_answer_type":
+            for kind, accuracy in value.items():
+                table.add_row(Text(kind), f"{accuracy:.2f}")
+    return table

@@ -8,7 +8,7 @@ other; scores are plain means in percent, rounded to two digits.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.errors import DataError
 from qvft.evaluation.metrics.vqa import Rules, vqa_accuracy
-from qvft.evaluation.official.reading import Results, identifier, named, read_results, words
+from qvft.evaluation.official.reading import identifier, named, read_results, words
 from qvft.evaluation.official.scored import Scored
 from qvft.json_files import read_json
 
@@ -48,8 +48,9 @@ def score_vqa_files(
             no annotation; an annotated question has no result, which the official evaluator
             refuses as well, under either year's rules.
     """
-    annotated = read_annotations(annotations)
-    asked = _question_ids(questions)
+    annotated = _read_annotations(annotations)
+    rows = fields.section(read_json(questions), "questions", path=questions)
+    asked = {identifier(row, "question_id", where=where) for where, row in rows}
     _refuse(
         [name for name in annotated if name not in asked],
         f"of {len(annotated):,} annotated questions are no questions here",
@@ -58,7 +59,20 @@ def score_vqa_files(
         do="give both files of the same split",
     )
     results = read_results(predictions, key="question_id", text_key="answer")
-    _refuse_other_questions(results, annotated, predictions=predictions, annotations=annotations)
+    _refuse(
+        [name for name in results.texts if name not in annotated],
+        f"of {len(results.texts):,} questions have no annotation",
+        where=predictions,
+        expected=f"questions of {annotations}",
+        do="give the annotations of the split that the predictions were made on",
+    )
+    _refuse(
+        [name for name in annotated if name not in results.texts],
+        f"of {len(annotated):,} questions have no prediction",
+        where=predictions,
+        expected="an answer to every annotated question, as the official evaluator does",
+        do='add them; an empty answer, "", counts as wrong',
+    )
     accuracies = {
         name: vqa_accuracy(results.texts[name], annotation.answers, rules=rules)
         for name, annotation in annotated.items()
@@ -84,13 +98,8 @@ def score_vqa_files(
     )
 
 
-def read_annotations(path: Path) -> dict[str, Annotation]:
-    """The annotations by question, answers exactly as they stand.
-
-    Raises:
-        DataError: another layout, a broken record, fewer than two answers to a question, a
-            question that is annotated twice, or no annotation at all.
-    """
+def _read_annotations(path: Path) -> dict[str, Annotation]:
+    """The annotations by question, answers exactly as written."""
     found: dict[str, Annotation] = {}
     for where, row in fields.section(read_json(path), "annotations", path=path):
         name = identifier(row, "question_id", where=where)
@@ -126,30 +135,6 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
             do="check that the file is whole",
         )
     return found
-
-
-def _question_ids(path: Path) -> set[str]:
-    rows = fields.section(read_json(path), "questions", path=path)
-    return {identifier(row, "question_id", where=where) for where, row in rows}
-
-
-def _refuse_other_questions(
-    results: Results, annotated: Collection[str], *, predictions: Path, annotations: Path
-) -> None:
-    _refuse(
-        [name for name in results.texts if name not in annotated],
-        f"of {len(results.texts):,} questions have no annotation",
-        where=predictions,
-        expected=f"questions of {annotations}",
-        do="give the annotations of the split that the predictions were made on",
-    )
-    _refuse(
-        [name for name in annotated if name not in results.texts],
-        f"of {len(annotated):,} questions have no prediction",
-        where=predictions,
-        expected="an answer to every annotated question, as the official evaluator does",
-        do='add them; an empty answer, "", counts as wrong',
-    )
 
 
 def _refuse(ids: Sequence[str], what: str, *, where: Path, expected: str, do: str) -> None:

@@ -6,7 +6,9 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+
+from qvft.evaluation.report.phases import PhaseFacts
+from qvft.evaluation.report.report import LossPoint
 
 _LEFT, _TOP, _BOTTOM = 44, 12, 28
 _MARKS = 20
@@ -29,28 +31,6 @@ WIDE = Size("wide", 1030, 260, 104)
 NARROW = Size("narrow", 360, 240, 92)
 
 
-class Point(Protocol):
-    """A logged step; steps are counted anew in each phase."""
-
-    @property
-    def phase(self) -> str | None: ...
-    @property
-    def step(self) -> int: ...
-    @property
-    def loss(self) -> float | None: ...
-    @property
-    def eval_loss(self) -> float | None: ...
-
-
-class Phase(Protocol):
-    """A phase of training."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def steps(self) -> int | None: ...
-
-
 @dataclass(frozen=True)
 class _Spot:
     """A finite loss: the step in its phase, the step counted through all phases, the value."""
@@ -60,7 +40,9 @@ class _Spot:
     value: float
 
 
-def loss_chart(points: Sequence[Point], phases: Sequence[Phase] = (), *, size: Size = WIDE) -> str:
+def loss_chart(
+    points: Sequence[LossPoint], phases: Sequence[PhaseFacts] = (), *, size: Size = WIDE
+) -> str:
     """An `<svg>` of training and evaluation loss by step, of the values that are finite.
 
     With several phases the steps go on from one to the next, a curve is cut where a phase begins,
@@ -94,7 +76,7 @@ def loss_chart(points: Sequence[Point], phases: Sequence[Phase] = (), *, size: S
 
     parts = [
         f'<svg class="chart {size.name}" viewBox="0 0 {size.width} {size.height}" role="img" '
-        f'aria-label="Loss by step: {_spoken(curves, marks)}">'
+        f'aria-label="Loss by step: {_description(curves, marks)}">'
     ]
     for tick in ticks_y:
         at = y(tick)
@@ -120,12 +102,14 @@ def loss_chart(points: Sequence[Point], phases: Sequence[Phase] = (), *, size: S
                 ]
         if pieces:
             last = pieces[-1][-1]
-            said = f"{name} {last.value:.3g}"
-            parts.append(_text(f"label {name}", x(last.at) + 10, heights[name] + 4, said))
+            label = f"{name} {last.value:.3g}"
+            parts.append(_text(f"label {name}", x(last.at) + 10, heights[name] + 4, label))
     return "".join([*parts, "</svg>"])
 
 
-def _starts(points: Sequence[Point], phases: Sequence[Phase]) -> tuple[dict[str, int], int]:
+def _starts(
+    points: Sequence[LossPoint], phases: Sequence[PhaseFacts]
+) -> tuple[dict[str, int], int]:
     """Steps taken before each phase in which any was taken, and in all of them."""
     starts: dict[str, int] = {}
     total = 0
@@ -138,7 +122,9 @@ def _starts(points: Sequence[Point], phases: Sequence[Phase]) -> tuple[dict[str,
     return starts, total
 
 
-def _cut(curve: Sequence[tuple[Point, float | None]], starts: dict[str, int]) -> list[list[_Spot]]:
+def _cut(
+    curve: Sequence[tuple[LossPoint, float | None]], starts: dict[str, int]
+) -> list[list[_Spot]]:
     """The finite values of a curve, in a piece for each phase."""
     pieces: dict[str | None, list[_Spot]] = {}
     for point, value in curve:
@@ -151,10 +137,10 @@ def _cut(curve: Sequence[tuple[Point, float | None]], starts: dict[str, int]) ->
 def _mark(name: str, start: int, ends: tuple[float, float], *, top: int, bottom: int) -> str:
     """The beginning of a phase: its line, and its name where there is room up to the next."""
     left, right = ends
-    said = html.escape(name if len(name) * _LETTER < right - left else name.partition(" ")[0])
+    label = html.escape(name if len(name) * _LETTER < right - left else name.partition(" ")[0])
     line = f'<line class="phase" x1="{left}" x2="{left}" y1="{top - 10}" y2="{bottom}">'
     title = f"<title>phase {html.escape(name)} begins after {start} steps</title></line>"
-    return line + title + _text("phase", left + 4, top - 10, said)
+    return line + title + _text("phase", left + 4, top - 10, label)
 
 
 def _text(classes: str, x: float, y: float, text: str, *, anchor: str = "start") -> str:
@@ -172,11 +158,9 @@ def _axis(low: float, high: float, *, whole: bool = False) -> tuple[float, float
         step = max(1, round(step))
     first, last = math.floor(low / step), math.ceil(high / step)
     ticks = [round(step * k, 10) for k in range(first, last + 1)]
-    return (
-        (low, high, [t for t in ticks if low <= t <= high])
-        if whole
-        else (ticks[0], ticks[-1], ticks)
-    )
+    if whole:
+        return low, high, [tick for tick in ticks if low <= tick <= high]
+    return ticks[0], ticks[-1], ticks
 
 
 def _label_heights(heights: dict[str, float]) -> dict[str, float]:
@@ -188,11 +172,11 @@ def _label_heights(heights: dict[str, float]) -> dict[str, float]:
     return heights
 
 
-def _spoken(curves: dict[str, list[list[_Spot]]], marks: dict[str, int]) -> str:
-    said = [
+def _description(curves: dict[str, list[list[_Spot]]], marks: dict[str, int]) -> str:
+    label = [
         f"{name} from {pieces[0][0].value:.3g} to {pieces[-1][-1].value:.3g}"
         for name, pieces in curves.items()
         if pieces
     ]
-    said += [f"phase {html.escape(name)} begins at {start}" for name, start in marks.items()]
-    return ", ".join(said)
+    label += [f"phase {html.escape(name)} begins at {start}" for name, start in marks.items()]
+    return ", ".join(label)

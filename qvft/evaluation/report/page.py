@@ -1,4 +1,4 @@
-"""Renders `report.html` from a report: template values and rendering."""
+"""Writes a report: `report.json` and a self-contained `report.html`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,12 +21,12 @@ from qvft.evaluation.metric_table import known_scores
 from qvft.evaluation.report.grid import choose_items
 from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
 from qvft.evaluation.report.phases import phase_lines
+from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.table import column_names, signed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import main_score, main_scores
-
-if TYPE_CHECKING:
-    from qvft.evaluation.report.report import Report
+from qvft.files import write_text
+from qvft.json_files import write_json
 
 THUMBNAIL_PIXELS = 160
 _JPEG_QUALITY = 82
@@ -39,7 +40,30 @@ _MOST_HEADLINES = 4
 _CLOSED_AND_OPEN = ("closed_accuracy", "open_token_recall")
 
 
-def render_page(
+def write_report(
+    folder: Path,
+    report: Report,
+    rows: Sequence[PredictionRow],
+    per_item: Sequence[Mapping[str, float | str]],
+    *,
+    image_for: Callable[[str], Image.Image] | None = None,
+    grid: int = 24,
+) -> None:
+    """Writes `report.json` and `report.html` into `folder`.
+
+    Args:
+        per_item: scores, parallel to the rows.
+        image_for: decodes an image by name; None: no images. Called only for the items of the grid;
+            may raise `ImageError`.
+        grid: maximum number of items: lowest scores, unparseable answers, items that changed
+            against the other run, and a spread of all.
+    """
+    write_json(folder / "report.json", report.to_json())
+    page = _page(report, rows, per_item, image_for=image_for, grid=grid)
+    write_text(folder / "report.html", page)
+
+
+def _page(
     report: Report,
     rows: Sequence[PredictionRow],
     per_item: Sequence[Mapping[str, float | str]],
@@ -47,7 +71,7 @@ def render_page(
     image_for: Callable[[str], Image.Image] | None,
     grid: int,
 ) -> str:
-    """The whole page, with styles, script and pictures inside; all text is escaped."""
+    """The page, with styles, script and pictures inside; all text is escaped."""
     environment = Environment(
         loader=PackageLoader("qvft.evaluation.report", "."),
         autoescape=True,

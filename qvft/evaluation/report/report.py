@@ -119,6 +119,6 @@ class Report(Part):
 
     def _repr_html_(self) -> str:
         """The scores as a table, for notebooks."""
-        from qvft.evaluation.report.notebook import report_html
+        from qvft.evaluation.report.table import report_html
 
         return report_html(self)

@@ -1,23 +1,23 @@
-"""Table of scores for the terminal."""
+"""Tables of scores, for the terminal and for notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from qvft.evaluation.metric_table import known_scores
 
+if TYPE_CHECKING:
+    from qvft.evaluation.report.report import Report
+
 PERCENT = "percent"
 
 
 def score_table(report: Mapping[str, Any]) -> Table:
-    """Headline scores of a report with intervals, and its baselines beside.
-
-    Args:
-        report: the content of a `report.json`.
-    """
+    """Headline scores of a report with intervals, and its baselines beside."""
     table = Table(
         title=f"{report['data']['name']}: {report['n']} texts of {report['data']['images']} images",
         title_justify="left",
@@ -49,6 +49,9 @@ def difference_table(report: Mapping[str, Any]) -> Table:
     names = column_names(report["model"]["name"] or "a", against["name"])
     counts = against["counts"]
     left_out = against["only_in_a"] + against["only_in_b"]
+    settings = "; ".join(
+        f"{item['setting']}: {item['a']} and {item['b']}" for item in against["settings"]
+    )
     table = Table(
         title=f"{names[0]} minus {names[1]}, on the same {against['n']} texts"
         + (f" ({left_out} left out)" if left_out else ""),
@@ -56,7 +59,7 @@ def difference_table(report: Mapping[str, Any]) -> Table:
         caption=f"{counts['changed']} texts differ: {counts['better']} score higher, "
         f"{counts['worse']} lower; questions {counts['wrong_to_right']} wrong to right, "
         f"{counts['right_to_wrong']} right to wrong. Interval: 95 %, paired, whole images drawn."
-        + _said_settings(against["settings"]),
+        + (f" They were not asked alike: {settings}." if settings else ""),
         caption_justify="left",
     )
     table.add_column("metric")
@@ -89,13 +92,6 @@ def _short(name: str) -> str:
     if len(parts) > 2 and parts[-2].startswith("eval"):
         return parts[-3] if parts[-2] == "eval" else f"{parts[-3]}/{parts[-2]}"
     return parts[-1]
-
-
-def _said_settings(settings: Sequence[Mapping[str, Any]]) -> str:
-    if not settings:
-        return ""
-    said = [f"{item['setting']}: {item['a']} and {item['b']}" for item in settings]
-    return " They were not asked alike: " + "; ".join(said) + "."
 
 
 def comparison_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -146,3 +142,29 @@ def signed(value: float, unit: str) -> str:
     text = figure(abs(value), unit).replace("%", "points")
     nothing = not any(digit in text for digit in "123456789")
     return text if nothing else ("+" if value > 0 else "\u2212") + text
+
+
+def report_html(report: Report) -> str:
+    """Headline scores with 95 % intervals, baselines beside them, verdict and warnings below."""
+    heads = ["metric", "score", "95 % interval", *(n.replace("_", " ") for n in report.baselines)]
+    lines = []
+    for name in headline(report.metrics) or report.metrics:
+        unit, interval = report.units.get(name, ""), report.intervals.get(name)
+        cells = [
+            name,
+            figure(report.metrics[name], unit),
+            " to ".join(figure(end, unit) for end in interval) if interval else "",
+            *(figure(one.get(name), unit) for one in report.baselines.values()),
+        ]
+        lines.append(_row(cells, "td"))
+    sentences = [*report.verdict, *(f"warning: {warning}" for warning in report.warnings)]
+    notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    title = f"{report.title}: {report.n} texts"
+    return (
+        f"<table><caption>{escape(title)}</caption><thead>{_row(heads, 'th')}</thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>{notes}"
+    )
+
+
+def _row(cells: list[str], tag: str) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"

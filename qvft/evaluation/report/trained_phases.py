@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from qvft.adapters.freeze import ComponentCount
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
 from qvft.evaluation.report.report import LossPoint
 from qvft.json_files import complete_lines
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.recipe_lock import read_lock
 from qvft.recipe.schema import Recipe
-from qvft.setup.component_counts import phase_counts
+from qvft.setup.component_counts import PhaseCounts, phase_counts
 from qvft.setup.model import base_of
 from qvft.setup.resolve_model import ResolvedModel
 
@@ -25,60 +23,58 @@ def training_facts(opened: ResolvedModel) -> dict[str, Any]:
         return {}
     # The training recipe, without overrides of the evaluation.
     recipe = read_lock(opened.home)
-    phases = list(_phases(recipe, complete_lines(opened.home / "metrics.jsonl")))
-    return {"phases": phases, "loss_curve": loss_curve(opened.home, recipe)}
-
-
-def loss_curve(run: Path, recipe: Recipe) -> list[LossPoint]:
-    """Logged losses of a run, for the phases of its recipe.
-
-    An earlier attempt with another recipe may have left lines of other phases.
-    """
-    names = {plan.phase.name for plan in phase_plans(recipe)}
-    kept = ("phase", "step", "loss", "eval_loss")
-    return [
-        LossPoint(**{key: row[key] for key in kept if key in row})
-        for row in complete_lines(run / "metrics.jsonl")
-        if row["phase"] in names and ("loss" in row or "eval_loss" in row)
-    ]
-
-
-def _phases(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> Iterator[PhaseFacts]:
-    """The phases, counted on the base's geometry: no weights are loaded."""
     plans = phase_plans(recipe)
-    for plan, found in zip(plans, phase_counts(base_of(recipe).config, plans), strict=True):
-        components = [_component(row) for row in found.components]
-        rows = [row for row in metrics if row["phase"] == plan.phase.name]
-        yield _facts(recipe, plan, components, found.decoder_blocks, rows)
+    # An earlier attempt with another recipe may have left lines of other phases.
+    names = {plan.phase.name for plan in plans}
+    logged = [row for row in complete_lines(opened.home / "metrics.jsonl") if row["phase"] in names]
+    # Counted on the base's geometry: no weights are loaded.
+    counts = phase_counts(base_of(recipe).config, plans)
+    return {
+        "phases": [
+            _phase_facts(
+                recipe,
+                plan,
+                found,
+                rows=[row for row in logged if row["phase"] == plan.phase.name],
+            )
+            for plan, found in zip(plans, counts, strict=True)
+        ],
+        "loss_curve": [
+            LossPoint(**{key: row[key] for key in LossPoint.model_fields if key in row})
+            for row in logged
+            if "loss" in row or "eval_loss" in row
+        ],
+    }
 
 
-def _component(row: ComponentCount) -> PhaseComponent:
-    return PhaseComponent(
-        component=row.component,
-        title="LoRA" if row.component == "adapters" else row.title,
-        weights=row.total,
-        trained=row.trainable,
-    )
-
-
-def _facts(
-    recipe: Recipe,
-    plan: PhasePlan,
-    components: list[PhaseComponent],
-    blocks: tuple[int, int],
-    rows: Sequence[dict[str, Any]],
+def _phase_facts(
+    recipe: Recipe, plan: PhasePlan, counts: PhaseCounts, *, rows: Sequence[dict[str, Any]]
 ) -> PhaseFacts:
-    """A phase; `blocks` are all of the decoder and those trained, `rows` what the phase logged."""
-    train = plan.train
+    """A phase; `rows` is what it logged."""
+    train, objectives = plan.train, recipe.objectives
+    # Heads beside the model are trained where there are any.
+    trained = [row.component for row in counts.components if row.trainable]
+    trained += ["heads"] if objectives.alignment else []
+    rates = train.learning_rate.model_dump()
+    language = {"lm": objectives.lm} if objectives.lm > 0 else {}
     losses = [row["loss"] for row in rows if "loss" in row]
+    all_blocks, trained_blocks = counts.decoder_blocks
     return PhaseFacts(
         name=plan.phase.name,
-        objectives=_objectives(recipe, plan),
-        components=components,
-        decoder_blocks=blocks[0],
-        decoder_blocks_trained=blocks[1],
+        objectives={**language, **objectives.alignment, **objectives.further},
+        components=[
+            PhaseComponent(
+                component=row.component,
+                title="LoRA" if row.component == "adapters" else row.title,
+                weights=row.total,
+                trained=row.trainable,
+            )
+            for row in counts.components
+        ],
+        decoder_blocks=all_blocks,
+        decoder_blocks_trained=trained_blocks,
         decoder_frozen=plan.trainable.frozen_decoder_fraction,
-        learning_rates=_learning_rates(recipe, plan, components),
+        learning_rates={name: rates[name] for name in trained},
         epochs=None if train.max_steps > 0 else train.epochs,
         max_steps=train.max_steps if train.max_steps > 0 else None,
         batch_size=train.per_device_train_batch_size,
@@ -87,20 +83,3 @@ def _facts(
         steps=max((row["step"] for row in rows), default=None),
         loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,
     )
-
-
-def _objectives(recipe: Recipe, plan: PhasePlan) -> dict[str, float]:
-    objectives = recipe.objectives
-    language = {"lm": objectives.lm} if objectives.lm > 0 else {}
-    return {**language, **objectives.alignment, **objectives.further}
-
-
-def _learning_rates(
-    recipe: Recipe, plan: PhasePlan, components: Sequence[PhaseComponent]
-) -> dict[str, float]:
-    """Of what the phase trains; heads beside the model are among it where there are any."""
-    trained = [part.component for part in components if part.trained]
-    if recipe.objectives.alignment:
-        trained.append("heads")
-    rates = plan.train.learning_rate.model_dump()
-    return {name: rates[name] for name in trained}

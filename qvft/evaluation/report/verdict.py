@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from qvft.evaluation.report.table import figure, signed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, main_scores
-from qvft.evaluation.stats import PairedDifference, paired_difference
+from qvft.evaluation.stats import paired_difference
 from qvft.setup.query_similarity import collapse_warning
 
 FEW_IMAGES = 100
@@ -42,7 +42,7 @@ def verdicts(
         frequent: scores of the most frequent answers to the questions among the rows, in order.
         query_similarity: mean cosine between what the query tokens become.
     """
-    said = []
+    sentences = []
     for kind in ("question", "caption"):
         chosen = [index for index, row in enumerate(rows) if row.kind == kind]
         images = [rows[index].image for index in chosen]
@@ -50,11 +50,11 @@ def verdicts(
         if blind is not None:
             theirs = [blind.per_item[index] for index in chosen]
             found = _compared(scores, mine, theirs, images)
-            said += [_of_the_image(kind, *found, images=len(set(images)))] if found else []
+            sentences += [_of_the_image(kind, *found, images=len(set(images)))] if found else []
         if kind == "question" and frequent is not None:
             found = _compared(scores, mine, frequent.per_item, images)
-            said += [_of_answers(*found)] if found else []
-    return [*said, *([] if query_similarity is None else collapse_warning(query_similarity))]
+            sentences += [_of_answers(*found)] if found else []
+    return [*sentences, *([] if query_similarity is None else collapse_warning(query_similarity))]
 
 
 def _of_the_image(
@@ -97,15 +97,12 @@ def _compared(
         paired = paired_difference(a, b, clusters=[images[index] for index in chosen])
         if paired.interval is None:
             return None
-        values = (figure(sum(side) / len(side), scores.units[name]) for side in (a, b))
-        here, there = values
-        return name, _with_interval(paired, scores.units[name]), paired.interval, here, there
+        unit = scores.units[name]
+        here, there = (figure(sum(side) / len(side), unit) for side in (a, b))
+        ends = " to ".join(signed(end, unit) for end in paired.interval)
+        difference = f"{signed(paired.difference, unit)} (95 % interval {ends})"
+        return name, difference, paired.interval, here, there
     return None
-
-
-def _with_interval(paired: PairedDifference, unit: str) -> str:
-    ends = " to ".join(signed(end, unit) for end in paired.interval or ())
-    return f"{signed(paired.difference, unit)} (95 % interval {ends})"
 
 
 def _words(name: str) -> str:

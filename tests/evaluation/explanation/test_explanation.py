@@ -14,8 +14,7 @@ import qvft.evaluation.explanation.faithfulness as masking
 import qvft.evaluation.explanation.maps as explanation
 from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
-from qvft.evaluation.explanation.cosines import cosines
-from qvft.evaluation.explanation.maps import explain_texts, target_batch, word_spans
+from qvft.evaluation.explanation.maps import cosines, explain_texts, target_batch, word_spans
 from qvft.models.attention_capture import Attention
 from qvft.setup.model import Loaded
 from qvft.setup.resolve_model import load_resolved, resolve_model

@@ -25,7 +25,7 @@ def test_corpus_and_items_equal_the_toolkit_on_real_captions(shared_data: Path) 
         {str(i): row[1:] for i, row in enumerate(rows)},
         {str(i): row[0] for i, row in enumerate(rows)},
     )
-    assert scores.n == 464
+    assert len(scores.bleu_counts) == 464
     for name in NAMES:
         expected = official["example_1.csv"]["scores"][name]
         assert scores.corpus[name] == pytest.approx(expected, abs=ROUNDING)
@@ -99,7 +99,7 @@ def test_tokens_of_awkward_captions_equal_the_toolkits(shared_data: Path) -> Non
 def test_corpus_and_images_equal_the_toolkit_on_awkward_captions(shared_data: Path) -> None:
     known, said, expected = awkward(shared_data)
     scores = score_captions(known, said)
-    assert scores.n == len(expected["images"]) == 200
+    assert len(scores.bleu_counts) == len(expected["images"]) == 200
     for name in NAMES:
         assert scores.corpus[name] == pytest.approx(expected["totals"][name], abs=ROUNDING)
         images = {key: image[name] for key, image in expected["images"].items()}
@@ -149,9 +149,9 @@ def test_order_of_items_does_not_matter() -> None:
     assert one.corpus == pytest.approx(other.corpus, abs=ROUNDING)
 
 
-def test_items_without_a_prediction_are_left_out_and_named() -> None:
+def test_items_without_a_prediction_are_not_scored() -> None:
     scores = score_captions({"x": ["a dog"], "y": ["a cat"]}, {"x": "a dog"})
-    assert (scores.n, scores.without_prediction) == (1, ("y",))
+    assert list(scores.per_item["CIDEr"]) == ["x"]
 
 
 def test_prediction_for_an_unknown_id_is_an_error() -> None:

@@ -12,16 +12,16 @@ OWNER = [0, 0, 1]
 
 def test_an_image_is_found_by_the_best_of_its_texts() -> None:
     # Image 0 ranks 2, 1, 0: its better text is second. Image 1 ranks 0, 2, 1: second too.
-    scores = retrieval_scores([[0.1, 0.5, 0.9], [0.8, 0.2, 0.6]], OWNER, cutoffs=(1, 2))
+    scores = retrieval_scores([[0.1, 0.5, 0.9], [0.8, 0.2, 0.6]], OWNER)
     assert scores.image_ranks.tolist() == [1, 1]
-    assert scores.image_to_text == {1: 0.0, 2: 100.0}
+    assert scores.image_to_text == {1: 0.0, 5: 100.0, 10: 100.0}
 
 
 def test_a_text_is_found_by_its_image() -> None:
     # Text 0: image 1 is better. Text 1: image 0 is the best. Text 2: image 0 is better.
-    scores = retrieval_scores([[0.1, 0.5, 0.9], [0.8, 0.2, 0.6]], OWNER, cutoffs=(1, 2))
+    scores = retrieval_scores([[0.1, 0.5, 0.9], [0.8, 0.2, 0.6]], OWNER)
     assert scores.text_ranks.tolist() == [1, 0, 1]
-    assert scores.text_to_image == {1: pytest.approx(100 / 3), 2: 100.0}
+    assert scores.text_to_image == {1: pytest.approx(100 / 3), 5: 100.0, 10: 100.0}
 
 
 def test_an_images_other_texts_do_not_stand_before_its_best() -> None:
@@ -44,10 +44,10 @@ def test_the_cutoffs_are_1_5_and_10() -> None:
 
 def test_ties_count_against_the_model_whatever_their_order() -> None:
     alike = np.zeros((3, 6))
-    scores = retrieval_scores(alike, [0, 0, 1, 1, 2, 2], cutoffs=(1, 2, 3, 5))
+    scores = retrieval_scores(alike, [0, 0, 1, 1, 2, 2])
     assert scores.image_ranks.tolist() == [4, 4, 4]
     assert scores.text_ranks.tolist() == [2] * 6
-    assert scores.image_to_text == {1: 0.0, 2: 0.0, 3: 0.0, 5: 100.0}
+    assert scores.image_to_text == {1: 0.0, 5: 100.0, 10: 100.0}
     assert (scores.tied_images, scores.tied_texts) == (3, 6)
 
 
@@ -112,8 +112,3 @@ def test_half_precision_is_compared_as_it_is() -> None:
 def test_what_is_no_similarity_matrix_is_refused(similarity, owner, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         retrieval_scores(similarity, owner)
-
-
-def test_a_cutoff_below_1_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        retrieval_scores([[1.0]], [0], cutoffs=(0,))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from qvft.evaluation.report.page import write_report
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
 from qvft.evaluation.report.report import LossPoint, Report
-from qvft.evaluation.report.write import write_report
 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -16,9 +16,8 @@ from qvft.evaluation.comparison import compare
 from qvft.evaluation.evaluation_facts import DecodeFacts, ModelFacts, SettingDifference
 from qvft.evaluation.pairing import pair
 from qvft.evaluation.report.grid import choose_items
-from qvft.evaluation.report.page import extra_means, format_number
+from qvft.evaluation.report.page import extra_means, format_number, write_report
 from qvft.evaluation.report.report import LossPoint, Report
-from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import score
 

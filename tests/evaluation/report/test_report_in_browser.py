@@ -14,8 +14,8 @@ from PIL import Image
 
 from qvft.evaluation.comparison import compare
 from qvft.evaluation.pairing import pair
+from qvft.evaluation.report.page import write_report
 from qvft.evaluation.report.report import Report
-from qvft.evaluation.report.write import write_report
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import score
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
+from qvft.evaluation.report.page import write_report
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts, phase_lines
 from qvft.evaluation.report.report import LossPoint, Report
-from qvft.evaluation.report.write import write_report
 
 CLIP = PhaseComponent(component="vision", title="CLIP encoder", weights=152_060_000, trained=0)
 DECODER = PhaseComponent(

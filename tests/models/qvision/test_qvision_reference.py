@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qvft.data.prompt import PromptTemplate
-from qvft.evaluation.explanation.cosines import cosines
+from qvft.evaluation.explanation.maps import cosines
 from qvft.models.attention_maps import attend
 from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model, load_processor

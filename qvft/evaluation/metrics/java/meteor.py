@@ -15,10 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO
 
-from qvft.errors import DataError, FailedError
-from qvft.evaluation.metrics.java.official import java_command
-from qvft.evaluation.metrics.tokenize import tokenize
-from qvft.evaluation.unicode_letters import composed
+from qvft.errors import FailedError
+from qvft.evaluation.metrics.java.official import java_command, tokenized
 
 DEFINITION = (
     "METEOR/1.5: the official jar with `-l en -norm`, on PTB tokens of composed text, from 0 to 1."
@@ -47,7 +45,10 @@ def meteor(
     """
     if not predictions:
         return 0.0, {}
-    lines = [_score_line(references.get(key), predictions[key], key=key) for key in predictions]
+    lines = [
+        f" {_SEPARATOR} ".join(["SCORE", *(text.replace(_SEPARATOR, "") for text in texts)])
+        for texts in tokenized(references, predictions).values()
+    ]
     with _program(_SECONDS_TO_START + _SECONDS_AN_ITEM * len(lines)) as program:
         statistics = [program.ask(line) for line in lines]
         first = program.ask(f" {_SEPARATOR} ".join(["EVAL", *statistics]))
@@ -65,16 +66,6 @@ def command() -> list[str]:
         "METEOR", (_JAR, _PARAPHRASES), do="pip install --force-reinstall 'qvft[java]'"
     )
     return [*java, "-Xmx2G", "-jar", str(folder / _JAR), *_OPTIONS]
-
-
-def _score_line(references: Sequence[str] | None, prediction: str, *, key: str) -> str:
-    if not references:
-        raise DataError(f"no references for {key!r}", expected="references for every predicted id")
-    texts = [
-        " ".join(tokenize(composed(text))).replace(_SEPARATOR, "")
-        for text in (*references, prediction)
-    ]
-    return f" {_SEPARATOR} ".join(["SCORE", *texts])
 
 
 class _Program:
@@ -103,10 +94,9 @@ class _Program:
         self._process.kill()
         self._process.wait()
         self._errors.seek(0)
-        said = (line + "\n" + self._errors.read().decode(errors="replace")).strip()
+        message = (line + "\n" + self._errors.read().decode(errors="replace")).strip()
         return FailedError(
-            f"METEOR's Java program broke off or did not answer in time; it said: "
-            f"{said[-500:] or 'nothing'}"
+            f"METEOR's Java program failed or did not answer in time: {message[-500:]}"
         )
 
 

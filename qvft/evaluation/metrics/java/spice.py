@@ -17,10 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qvft.errors import DataError, FailedError
-from qvft.evaluation.metrics.java.official import java_command
-from qvft.evaluation.metrics.tokenize import tokenize
-from qvft.evaluation.unicode_letters import composed
+from qvft.errors import FailedError
+from qvft.evaluation.metrics.java.official import java_command, tokenized
 
 DEFINITION = (
     "SPICE/1.0: the official jar, on PTB tokens of composed text; F-score of scene graphs, "
@@ -59,18 +57,9 @@ def spice(
     """
     if not predictions:
         return 0.0, {}
-    without = [key for key in predictions if not references.get(key)]
-    if without:
-        raise DataError(
-            f"no references for {without[0]!r}", expected="references for every predicted id"
-        )
     items: list[dict[str, object]] = [
-        {
-            "image_id": key,
-            "test": " ".join(tokenize(composed(predictions[key]))),
-            "refs": [" ".join(tokenize(composed(text))) for text in references[key]],
-        }
-        for key in predictions
+        {"image_id": key, "test": prediction, "refs": captions}
+        for key, (*captions, prediction) in tokenized(references, predictions).items()
     ]
     found = {row["image_id"]: row["scores"]["All"]["f"] for row in _run(items)}
     scores = {key: math.nan if found[key] is None else float(found[key]) for key in predictions}
@@ -109,7 +98,7 @@ def _run(items: list[dict[str, object]]) -> list[dict[str, Any]]:
             raise FailedError("SPICE's Java program did not end in time") from error
         if run.returncode != 0 or not (work / "out.json").is_file():
             raise FailedError(
-                f"SPICE's Java program broke off with status {run.returncode}; it said: "
-                f"{run.stderr.strip()[-500:] or 'nothing'}"
+                f"SPICE's Java program failed with status {run.returncode}: "
+                f"{run.stderr.strip()[-500:]}"
             )
         return json.loads((work / "out.json").read_text(encoding="utf-8"))
