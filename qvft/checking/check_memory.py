@@ -92,7 +92,7 @@ def phase_findings(
             checkpointing=train.gradient_checkpointing,
             layer_bytes=_layer_bytes(text, dropout=has_dropout),
         )
-        memory.append(Memory(device, **vars(estimate), total=estimate.total))
+        memory.append(Memory(device, **estimate._asdict(), total=sum(estimate)))
     batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
     if train.batch_tokens:
         batch = f"{train.batch_tokens} tokens"

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.adapters.checkpoint import read_bridge
-from qvft.adapters.fingerprints import READ, fingerprints
-from qvft.adapters.manifest import read_manifest
+from qvft.adapters.manifest import READ, fingerprints, read_manifest
 from qvft.checking.run_findings import RunFindings, Verified, compared
 from qvft.errors import CheckpointError, UserError
 from qvft.evaluation.stored_evaluation import StoredEvaluation, read_standing

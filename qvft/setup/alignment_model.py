@@ -1,4 +1,4 @@
-"""`AlignmentModel`: a run's model with its heads; embeds images and texts.
+"""A run's model with its alignment heads.
 
 Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 """

@@ -6,7 +6,7 @@ import difflib
 import os
 from pathlib import Path
 
-from qvft.adapters.fingerprints import MANIFEST
+from qvft.adapters.manifest import MANIFEST
 from qvft.errors import CheckpointError
 from qvft.files import expanded
 from qvft.models.model_path import TINY_ID
