@@ -47,19 +47,23 @@ PREFIX = "alignment_heads."
 
 @dataclass(frozen=True)
 class Alignment:
-    """Alignment heads, the objectives that trained them, and hub id or folder of the tokenizer."""
+    """Alignment heads, the objectives that train them, and the tokenizer of their texts.
+
+    `source` is hub id or folder of the tokenizer.
+    """
 
     heads: AlignmentHeads
     objectives: tuple[str, ...]
-    tokenizer: str
+    source: str
     max_text_tokens: int
+    tokenizer: Any
 
     def facts(self) -> dict[str, Any]:
         """Manifest entry: everything but the weights."""
         config = self.heads.config
         return {
             "objectives": list(self.objectives),
-            "tokenizer": self.tokenizer,
+            "tokenizer": self.source,
             "max_text_tokens": self.max_text_tokens,
             "vocab_size": config.vocab_size,
             "pad_id": config.pad_token_id,

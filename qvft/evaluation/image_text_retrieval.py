@@ -73,7 +73,7 @@ def retrieval_group(
     ).cpu()
     ranked = _Ranked(rows, chosen, owners)
     metrics = ranked.recalls(cosines, cosines, suffix="", how="by cosine (ITC)")
-    if "itm" in aligned.branch.saved.objectives:
+    if "itm" in aligned.branch.objectives:
         for_images, for_texts = best_candidates(cosines, top), best_candidates(cosines.T, top)
         wanted = torch.zeros(cosines.shape, dtype=torch.bool)
         wanted.scatter_(1, for_images, True)

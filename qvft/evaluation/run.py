@@ -48,6 +48,7 @@ from qvft.inference.distributed import predict_shared
 from qvft.json_files import json_text, read_jsonl
 from qvft.log import get_logger, is_main_process
 from qvft.recipe.schema import Recipe
+from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.alignment_model import with_heads
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded
@@ -259,7 +260,7 @@ def _groups_of_model(
             captions = [
                 text for row in task.rows if row.kind == "caption" for text in row.references
             ]
-            said += aligned.branch.warnings(captions, name=task.split.name)
+            said += truncation_warnings(aligned.branch, captions, name=task.split.name)
             groups[name] = retrieval_group(aligned, items, sources, top=recipe.eval.rerank, **pace)
         else:
             assert task.classes is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,21 +25,10 @@ from qvft.setup.model import Loaded
 logger = get_logger("qvft.train")
 
 
-@dataclass(frozen=True)
-class TextBranch:
-    """Alignment heads as stored in a checkpoint, with the tokenizer of their texts."""
-
-    saved: Alignment
-    tokenizer: Any
-
-    @property
-    def heads(self) -> AlignmentHeads:
-        return self.saved.heads
-
-    def warnings(self, captions: Sequence[str], *, name: str) -> list[str]:
-        """Warnings about truncated captions of the split `name`."""
-        limit = self.saved.max_text_tokens
-        return [f"{name}: {one}" for one in text_branch_warnings(captions, self.tokenizer, limit)]
+def truncation_warnings(branch: Alignment, captions: Sequence[str], *, name: str) -> list[str]:
+    """Warnings about truncated captions of the split `name`."""
+    warnings = text_branch_warnings(captions, branch.tokenizer, branch.max_text_tokens)
+    return [f"{name}: {warning}" for warning in warnings]
 
 
 def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
@@ -55,7 +43,7 @@ def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
         )
 
 
-def new_branch(recipe: Recipe, loaded: Loaded) -> TextBranch | None:
+def new_branch(recipe: Recipe, loaded: Loaded) -> Alignment | None:
     """Initial alignment heads of a recipe; None for lm only.
 
     Raises:
@@ -96,10 +84,10 @@ def new_branch(recipe: Recipe, loaded: Loaded) -> TextBranch | None:
     check_tokenizer(tokenizer, vocab_size=heads.config.vocab_size, where=where)
     heads.train_only(objectives)
     longest = min(MAX_TOKENS, heads.config.max_position_embeddings)
-    return TextBranch(Alignment(heads, objectives, where, longest), tokenizer)
+    return Alignment(heads, objectives, where, longest, tokenizer)
 
 
-def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> TextBranch:
+def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> Alignment:
     """Loads the heads of an adapter folder, in evaluation mode on the model's device.
 
     Raises:
@@ -121,13 +109,13 @@ def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> TextBranch:
             generation_start_id=entry["generation_start_id"],
         )
     restore_alignment(adapter, heads)
-    saved = Alignment(
+    return Alignment(
         heads.to(loaded.model.device).eval(),
         tuple(entry["objectives"]),
         entry["tokenizer"],
         entry["max_text_tokens"],
+        _tokenizer(recipe, loaded),
     )
-    return TextBranch(saved, _tokenizer(recipe, loaded))
 
 
 def _tokenizer(recipe: Recipe, loaded: Loaded) -> Any:

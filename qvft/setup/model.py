@@ -80,7 +80,7 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         raise RecipeError(
             "random with a text branch",
             where="model.init",
-            expected="pretrained: the branch is put beside trained weights",
+            expected="pretrained: the text branch is added to trained weights",
         )
     return find_checkpoint(
         model.id,

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from qvft.adapters.checkpoint import (
+    Alignment,
     bridge_names,
     restore_alignment,
     restore_checkpoint,
@@ -29,7 +30,7 @@ from qvft.log import get_logger, is_main_process
 from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
-from qvft.setup.alignment_heads import TextBranch
+from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.data import Split
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded, device, set_trainable
@@ -74,7 +75,7 @@ class TrainingSetup:
     eval: Split | None
     plans: list[PhasePlan]
     provenance: Mapping[str, Any]
-    branch: TextBranch | None = None
+    branch: Alignment | None = None
     sharded: bool = False
     custom: dict[str, CustomLoss] = field(default_factory=dict)
     bridge: set[str] = field(default_factory=set)
@@ -185,7 +186,7 @@ class TrainingSetup:
         if self.branch is not None:
             rows = training_rows(self.train.samples, texts=self.train.source.texts)
             captions = [row.target for row in rows if row.kind == "caption"]
-            found += self.branch.warnings(captions, name=self.train.name)
+            found += truncation_warnings(self.branch, captions, name=self.train.name)
         for plan in self.plans:
             found += few_steps(plan.phase.name, self.steps(plan))
         return found
@@ -209,7 +210,7 @@ class TrainingSetup:
             self.loaded.base.family,
             self.provenance,
             bridge=self.bridge,
-            alignment=self.branch.saved if self.branch is not None else None,
+            alignment=self.branch,
             objectives=self.custom,
         )
 

@@ -76,7 +76,7 @@ tags: [blip-2, qvft, lora]
 # {{ name | plain }}, adapter
 
 LoRA weights for {{ base_id | plain }}, \
-and beside them `bridge.safetensors` with the Q-Former, the query \
+and `bridge.safetensors` with the Q-Former, the query \
 tokens and the language projection, which were trained with them: without it the model is another.
 
 ```python

@@ -113,7 +113,15 @@ def make_plan(
         ("lora", {key: layer.shape for key, layer in lora.items()}),
     ):
         for key, shape in shapes.items():
-            _check_place(key, shape, action=action, state=state, actions=actions)
+            if key not in state:
+                raise CheckpointError(f"the {action} weight {key} has no place in the base")
+            if actions[key] != "untouched":
+                raise CheckpointError(f"{key} is {actions[key]} and {action} at once")
+            if tuple(state[key].shape) != shape:
+                raise CheckpointError(
+                    f"the {action} weight {key} is {shape}",
+                    expected=f"{tuple(state[key].shape)}, as in the base",
+                )
             if action == "lora" and key in owners.values():
                 raise CheckpointError(f"{key} is shared by two layers and has LoRA on one")
             actions[key] = action
@@ -145,25 +153,6 @@ def tied_keys(model: nn.Module) -> dict[str, str]:
         if owner != key:
             owners[key] = owner
     return owners
-
-
-def _check_place(
-    key: str,
-    shape: tuple[int, ...],
-    *,
-    action: str,
-    state: Mapping[str, Tensor],
-    actions: Mapping[str, str],
-) -> None:
-    if key not in state:
-        raise CheckpointError(f"the {action} weight {key} has no place in the base")
-    if actions[key] != "untouched":
-        raise CheckpointError(f"{key} is {actions[key]} and {action} at once")
-    if tuple(state[key].shape) != shape:
-        raise CheckpointError(
-            f"the {action} weight {key} is {shape}",
-            expected=f"{tuple(state[key].shape)}, as in the base",
-        )
 
 
 def _check_direction(key: str, layer: LoraWeight, base: nn.Module) -> None:

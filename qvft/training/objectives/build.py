@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from qvft.adapters.checkpoint import Alignment
 from qvft.data.packing import Packer
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
-from qvft.setup.alignment_heads import TextBranch
 from qvft.setup.model import Loaded
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective
 from qvft.training.objectives.custom import CustomCollator, CustomLoss
@@ -25,7 +25,7 @@ Collate = Callable[[Sequence[tuple[int, Row]]], Any]
 
 def objective_of(
     loaded: Loaded,
-    branch: TextBranch | None,
+    branch: Alignment | None,
     rows: Sequence[Row],
     *,
     weights: Mapping[str, float],
@@ -63,7 +63,7 @@ def objective_of(
                 do="leave lm alone in objectives, or add captions",
             )
         collate = AlignmentCollator(
-            collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
+            collator, branch.tokenizer, max_text_tokens=branch.max_text_tokens
         )
     return module, CustomCollator(collate, custom) if custom else collate
 
