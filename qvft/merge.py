@@ -46,7 +46,7 @@ def _merge(given: argparse.Namespace) -> None:
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return
 
-    from qvft.weights.summary import merge_summary
+    from qvft.weights.merge import merge_summary
 
     for line in merge_summary(content):
         stdout.print(line, highlight=False)

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     return exit_status(
         lambda: _train(given.recipe, given.overrides),
-        when_stopped="what is written is whole; go on with train.resume=auto",
+        when_stopped="written files are complete; resume with train.resume=auto",
         many_processes=True,
     )
 

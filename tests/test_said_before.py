@@ -100,7 +100,7 @@ def test_a_proof_that_lacks_data(
     given = [str(without_data), str(out)]
     assert (merge(given) if program == "merge" else export([*given, "--to", "peft"])) == 2
     said = capsys.readouterr().err
-    assert "gone.jsonl" in said and "proven on a few samples" in said
+    assert "gone.jsonl" in said and "verified on a few samples" in said
     assert "data.eval.path=YOUR_DATA" in said
     assert not out.exists()
 
@@ -113,7 +113,7 @@ def test_a_proof_whose_every_text_is_cut(
     long = "a prompt of many words that is longer than all the room there is"
     given += [f"data.prompt.caption={long}", f"data.prompt.question={long} {{question}}"]
     assert merge(given) == 2
-    assert "and a proof needs one that is whole" in capsys.readouterr().err
+    assert "data.eval: data.max_text_tokens truncates each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Saves and loads an adapter folder: LoRA in PEFT's format, other trained weights, a manifest.
 
 adapter_config.json, adapter_model.safetensors: plain PEFT loads these (absent without LoRA).
-bridge.safetensors: Q-Former, query tokens, language projection and other trained weights, under
-their names in `named_parameters`. PEFT would not save the query tokens. alignment.safetensors: the
-alignment heads, if trained. They are not part of the generation model, so merges and exports do not
-include them. objectives.safetensors: weights of custom objectives, if any; likewise not included.
+bridge.safetensors: Q-Former, query tokens (which PEFT would not save), language projection and
+other trained weights, under their names in `named_parameters`.
+alignment.safetensors, objectives.safetensors: alignment heads and weights of custom objectives, if
+any; not part of the generation model, so merges and exports do not include them.
 manifest.json: provenance, keys, and hashes of the other files.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,15 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from qvft.adapters.fingerprints import MANIFEST, fingerprints, require_untouched
 from qvft.adapters.lora import PeftModel, lora_state, restore_lora, save_lora
-from qvft.adapters.manifest import FORMAT, alignment_entry, read_manifest
+from qvft.adapters.manifest import (
+    FORMAT,
+    MANIFEST,
+    alignment_entry,
+    fingerprints,
+    read_manifest,
+    require_untouched,
+)
 from qvft.errors import CheckpointError, NonFiniteWeightsError
 from qvft.json_files import write_json
 from qvft.log import is_main_process
@@ -40,41 +46,24 @@ PREFIX = "alignment_heads."
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Provenance of a checkpoint: everything in the manifest besides its keys."""
-
-    base_id: str
-    base_revision: str | None
-    base_weights_sha256: str
-    family: str
-    recipe_sha256: str
-    data_sha256: dict[str, str] = field(default_factory=dict)
-    images_sha256: dict[str, str] = field(default_factory=dict)
-    quantized: str = "none"
-    versions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Alignment:
-    """Alignment heads, and what is needed to rebuild them.
+    """Alignment heads, the objectives that train them, and the tokenizer of their texts.
 
-    Attributes:
-        objectives: objectives that trained them.
-        tokenizer: hub id or folder of the text branch's tokenizer.
-        max_text_tokens: maximum text tokens.
+    `source` is hub id or folder of the tokenizer.
     """
 
     heads: AlignmentHeads
     objectives: tuple[str, ...]
-    tokenizer: str
+    source: str
     max_text_tokens: int
+    tokenizer: Any
 
     def facts(self) -> dict[str, Any]:
         """Manifest entry: everything but the weights."""
         config = self.heads.config
         return {
             "objectives": list(self.objectives),
-            "tokenizer": self.tokenizer,
+            "tokenizer": self.source,
             "max_text_tokens": self.max_text_tokens,
             "vocab_size": config.vocab_size,
             "pad_id": config.pad_token_id,
@@ -99,7 +88,7 @@ def save_checkpoint(
     model: PreTrainedModel,
     handle: PeftModel | None,
     family: Family,
-    provenance: Provenance,
+    provenance: Mapping[str, Any],
     *,
     bridge: Collection[str],
     alignment: Alignment | None = None,
@@ -110,6 +99,7 @@ def save_checkpoint(
     The main process writes. Collective if weights are sharded.
 
     Args:
+        provenance: everything in the manifest besides its keys and files.
         bridge: names of the non-LoRA weights trained in any phase.
         alignment: the alignment heads, if any.
         objectives: losses of custom objectives by name.
@@ -118,15 +108,19 @@ def save_checkpoint(
         NonFiniteWeightsError: a weight is NaN or infinite; nothing was written.
     """
     lora = {} if handle is None else lora_state(handle)
-    heads = {} if alignment is None else _heads_state(alignment)
-    state = {
-        name: full_tensor(parameter.detach()).cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        if name in bridge
-    }
-    losses = nn.ModuleDict(objectives).state_dict()
-    losses = {name: tensor.cpu().contiguous() for name, tensor in losses.items()}
-    _require_finite({**lora, **heads, **state, **losses})
+    head_weights = {} if alignment is None else alignment.heads.state_dict(prefix=PREFIX)
+    heads = {name: _whole(tensor) for name, tensor in head_weights.items()}
+    weights = model.named_parameters()
+    state = {name: _whole(tensor) for name, tensor in weights if name in bridge}
+    loss_weights = nn.ModuleDict(objectives).state_dict()
+    losses = {name: tensor.cpu().contiguous() for name, tensor in loss_weights.items()}
+    everything = {**lora, **heads, **state, **losses}
+    bad = [name for name, weight in everything.items() if not torch.isfinite(weight).all()]
+    if bad:
+        raise NonFiniteWeightsError(
+            f"{len(bad)} trained weights are NaN or infinite, first {bad[0]}: they are not "
+            "written, and earlier files stay; train with a lower train.learning_rate"
+        )
     if not is_main_process():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,54 +133,30 @@ def save_checkpoint(
         for name, tensor in sorted(state.items())
     }
     further: dict[str, Any] = {}
-    further |= {} if alignment is None else {"alignment": _save_alignment(folder, alignment, heads)}
+    if alignment is not None:
+        save_file(heads, folder / ALIGNMENT, metadata={"format": "pt"})
+        entries = {name: _described(tensor) for name, tensor in sorted(heads.items())}
+        further["alignment"] = {**alignment.facts(), "weights": entries}
     if losses:
         save_file(losses, folder / OBJECTIVES, metadata={"format": "pt"})
         further["objectives"] = {name: _described(t) for name, t in sorted(losses.items())}
-    # safetensors makes files readable only by the owner; a run is often shared
+    # safetensors makes files readable only by the owner; a run is often shared. The process's mask
+    # can be read only by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
     for path in folder.glob("*.safetensors"):
-        path.chmod(0o666 & ~_umask())
+        path.chmod(0o666 & ~mask)
     written = {"bridge": keys, **further, "files": fingerprints(folder)}
-    write_json(folder / MANIFEST, {"format": FORMAT, **vars(provenance), **written})
+    write_json(folder / MANIFEST, {"format": FORMAT, **provenance, **written})
 
 
-def _require_finite(state: Mapping[str, torch.Tensor]) -> None:
-    bad = [name for name, weight in state.items() if not torch.isfinite(weight).all()]
-    if bad:
-        raise NonFiniteWeightsError(
-            f"{len(bad)} trained weights are NaN or infinite, first {bad[0]}: they are not "
-            "written, and what was written before stays; train with a lower train.learning_rate"
-        )
-
-
-def _heads_state(alignment: Alignment) -> dict[str, torch.Tensor]:
-    return {
-        PREFIX + name: full_tensor(tensor.detach()).cpu().contiguous()
-        for name, tensor in alignment.heads.state_dict().items()
-    }
-
-
-def _save_alignment(
-    folder: Path, alignment: Alignment, state: dict[str, torch.Tensor]
-) -> dict[str, Any]:
-    """Writes the heads; returns their manifest entry."""
-    save_file(state, folder / ALIGNMENT, metadata={"format": "pt"})
-    weights = {name: _described(tensor) for name, tensor in sorted(state.items())}
-    return {**alignment.facts(), "weights": weights}
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A full weight on the CPU; collective if sharded."""
+    return full_tensor(tensor.detach()).cpu().contiguous()
 
 
 def _described(tensor: torch.Tensor) -> dict[str, Any]:
-    return {
-        "shape": list(tensor.shape),
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-    }
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can be read only by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
 
 
 def check_base(manifest: dict[str, Any], *, base_id: str, weights_sha256: str) -> None:

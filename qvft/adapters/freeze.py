@@ -36,18 +36,18 @@ def mark_trainable(
     Args:
         model: the model, including any LoRA layers.
         modes: component to `full`, `frozen` or (decoder) `lora`.
-        frozen_share: frozen share of a fully trained decoder, see `opened_decoder`.
+        frozen_share: frozen share of a fully trained decoder, see `trained_in_decoder`.
 
     Frozen parts keep their dtype. In bfloat16, trained weights would lose small updates to
     rounding.
     """
-    opened = opened_decoder(model, family, frozen_share) if frozen_share else None
+    in_decoder = trained_in_decoder(model, family, frozen_share) if frozen_share else None
     for name, parameter in model.named_parameters():
         component = family.component(name)
         lora = component == "adapters"
         trained = modes["decoder"] == "lora" if lora else modes[component] == "full"
-        if component == "decoder" and trained and opened is not None:
-            trained = name in opened
+        if component == "decoder" and trained and in_decoder is not None:
+            trained = name in in_decoder
         if trained and not parameter.is_floating_point():
             raise AssertionError(f"{name} is quantised and cannot be trained")
         parameter.requires_grad_(trained)
@@ -55,11 +55,11 @@ def mark_trainable(
             parameter.data = parameter.data.float()
 
 
-IN_FRONT_OF_BLOCKS = ("wpe", "embed_positions", "project_in")
+BEFORE_BLOCKS = {"wpe", "embed_positions", "project_in"}
 """Modules before the first block: position embeddings, OPT-350m's input projection."""
 
 
-def opened_decoder(model: nn.Module, family: Family, frozen_share: float) -> set[str]:
+def trained_in_decoder(model: nn.Module, family: Family, frozen_share: float) -> set[str]:
     """Names of the trained decoder weights if its lower blocks are frozen.
 
     Frozen are the lowest `int(frozen_share * blocks)` blocks and everything before the blocks,
@@ -68,17 +68,15 @@ def opened_decoder(model: nn.Module, family: Family, frozen_share: float) -> set
     Source: the published QVision, whose shares of 0.7 and 0.4 freeze 16 and 9 of 24 blocks.
     """
     prefix = family.blocks(cast(Any, model).config) + "."
-    names = [name for name, _ in model.named_parameters() if family.component(name) == "decoder"]
     frozen_blocks = int(frozen_share * count_blocks(model, family)[0])
-    opened = set()
-    for name in names:
+
+    def trained(name: str) -> bool:
         if name.startswith(prefix):
-            trained = int(name.removeprefix(prefix).partition(".")[0]) >= frozen_blocks
-        else:
-            trained = not any(part in IN_FRONT_OF_BLOCKS for part in name.split("."))
-        if trained:
-            opened.add(name)
-    return opened
+            return int(name.removeprefix(prefix).partition(".")[0]) >= frozen_blocks
+        return BEFORE_BLOCKS.isdisjoint(name.split("."))
+
+    names = [name for name, _ in model.named_parameters() if family.component(name) == "decoder"]
+    return {name for name in names if trained(name)}
 
 
 def count_blocks(model: nn.Module, family: Family) -> tuple[int, int]:
@@ -87,15 +85,13 @@ def count_blocks(model: nn.Module, family: Family) -> tuple[int, int]:
     LoRA in a block does not count; the block itself is frozen.
     """
     prefix = family.blocks(cast(Any, model).config) + "."
-    blocks: set[str] = set()
-    trained: set[str] = set()
+    trained: dict[str, bool] = {}  # by number of the block
     for name, parameter in model.named_parameters():
         if name.startswith(prefix):
             number = name.removeprefix(prefix).partition(".")[0]
-            blocks.add(number)
-            if parameter.requires_grad and family.component(name) == "decoder":
-                trained.add(number)
-    return len(blocks), len(trained)
+            own = parameter.requires_grad and family.component(name) == "decoder"
+            trained[number] = trained.get(number, False) or own
+    return len(trained), sum(trained.values())
 
 
 def count_components(model: nn.Module, family: Family) -> list[ComponentCount]:

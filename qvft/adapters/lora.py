@@ -36,30 +36,22 @@ def add_lora(
     model: PreTrainedModel,
     targets: Sequence[str],
     *,
-    r: int,
-    lora_alpha: int,
-    lora_dropout: float = 0.0,
-    use_dora: bool = False,
-    use_rslora: bool = False,
     base_id: str | None = None,
+    **settings: Any,
 ) -> PeftModel:
     """Adds LoRA layers to `model`, in place, and returns the PEFT model.
 
     Args:
         targets: full module names, from `resolve_targets`.
-        r, lora_alpha, lora_dropout, use_dora, use_rslora: as in `peft.LoraConfig`.
         base_id: base model in adapter_config.json, for plain PEFT.
+        settings: `r`, `lora_alpha`, `lora_dropout`, `use_dora`, `use_rslora` of `LoraConfig`.
 
     Raises:
         RecipeError: the targets mix `Linear` and `Conv1D` layouts.
     """
     config = LoraConfig(
-        r=r,
-        lora_alpha=lora_alpha,
-        lora_dropout=lora_dropout,
+        **settings,
         target_modules=list(targets),
-        use_dora=use_dora,
-        use_rslora=use_rslora,
         fan_in_fan_out=stored_transposed(model, targets),
         bias="none",
     )
@@ -71,9 +63,8 @@ def add_lora(
 
 def lora_targets(handle: PeftModel) -> tuple[str, ...]:
     """Full names of the layers with adapters, in the model's order."""
-    # A list; torch annotates module attributes as `Tensor | Module`.
-    names: list[str] = handle.base_model.targeted_module_names  # type: ignore[assignment]
-    return tuple(names)
+    # torch annotates module attributes as `Tensor | Module`.
+    return tuple(handle.base_model.targeted_module_names)  # type: ignore[arg-type]
 
 
 def lora_state(handle: PeftModel) -> dict[str, Tensor]:
@@ -89,10 +80,7 @@ def save_lora(handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | Non
     """Writes `adapter_config.json` and `adapter_model.safetensors`; no network.
 
     Target modules are written by full name and sorted: PEFT keeps them in a set, in random order,
-    and shortens them to common suffixes if there are many.
-
-    Args:
-        state: from `lora_state`, if already computed.
+    and shortens them to common suffixes if there are many. `state` is from `lora_state`.
     """
     handle.save_pretrained(
         str(folder),
@@ -106,18 +94,17 @@ def save_lora(handle: PeftModel, folder: Path, state: Mapping[str, Tensor] | Non
     write_json(folder / "adapter_config.json", {**config, **named})
 
 
-def load_lora(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:
+def load_lora(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Adds the LoRA layers saved in `folder` to `model`, in place.
 
     Raises:
-        CheckpointError: the files are damaged, are not as qvft.train writes them, or do not fit
-            the model.
+        CheckpointError: a file is damaged, not as qvft.train writes it, or does not fit the model.
     """
     _require_weights(folder)
     stored = require_fitting_lora(folder)
     try:
         with _without_renaming_warning():
-            handle = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+            handle = PeftModel.from_pretrained(model, str(folder))
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise _misfit(folder, error) from error
     made = {f"base_model.model.{name}" for name in lora_targets(handle)}

@@ -1,7 +1,6 @@
 """Validates `adapter_config.json` before PEFT reads it: only what qvft.train writes is accepted.
 
-PEFT supports far more: a config may name a module to import, a regular expression for layer names,
-or layers of any size.
+PEFT accepts more: a module to import, a regular expression for layer names, layers of any size.
 """
 
 from __future__ import annotations
@@ -70,10 +69,9 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
 
 
 def require_fitting_lora(folder: Path) -> set[str]:
-    """Checks settings against the weights file's header.
+    """Checks settings against the weights file's header; PEFT allocates layers of their size first.
 
-    PEFT allocates layers of the configured size before it reads the weights. The settings have full
-    layer names; those of qvft 0.1.0 with 20 layers or more have suffixes.
+    The settings have full layer names; those of qvft 0.1.0 with 20 layers or more have suffixes.
 
     Returns:
         Names of the layers with weights, as in the file.
@@ -94,9 +92,9 @@ def require_fitting_lora(folder: Path) -> set[str]:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from error
     targets = config["target_modules"]
     ends = tuple("." + target for target in targets)
-    named = all(layer.endswith(ends) for layer in ranks)
+    known = all(layer.endswith(ends) for layer in ranks)
     used = all(any(layer.endswith(end) for layer in ranks) for end in ends)
-    if set(ranks.values()) != {config["r"]} or not named or not used:
+    if set(ranks.values()) != {config["r"]} or not known or not used:
         found = ", ".join(map(str, sorted(set(ranks.values()))))
         raise CheckpointError(
             f"{len(ranks)} layers of rank {found or 'none'}",

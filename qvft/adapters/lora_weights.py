@@ -78,10 +78,10 @@ def read_lora(folder: Path) -> dict[str, LoraWeight]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from error
-    wanted = _PARTS if config.get("use_dora") else _PARTS[:2]
+    expected = _PARTS if config.get("use_dora") else _PARTS[:2]
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        part = next((part for part in wanted if key.endswith("." + part)), None)
+        part = next((part for part in expected if key.endswith("." + part)), None)
         if part is None or not key.startswith(_PREFIX):
             raise CheckpointError(
                 f"{key} is not a LoRA weight", where=str(path), expected="lora_A and lora_B"
@@ -93,7 +93,7 @@ def read_lora(folder: Path) -> dict[str, LoraWeight]:
     if not layers:
         raise CheckpointError("holds no LoRA weight", where=str(path))
     return {
-        f"{name}.weight": _layer(name, parts, wanted, config, path)
+        f"{name}.weight": _layer(name, parts, expected, config, path)
         for name, parts in sorted(layers.items())
     }
 
@@ -101,11 +101,11 @@ def read_lora(folder: Path) -> dict[str, LoraWeight]:
 def _layer(
     name: str,
     parts: Mapping[str, Tensor],
-    wanted: tuple[str, ...],
+    expected: tuple[str, ...],
     config: Mapping[str, Any],
     path: Path,
 ) -> LoraWeight:
-    missing = [part for part in wanted if part not in parts]
+    missing = [part for part in expected if part not in parts]
     if missing:
         raise CheckpointError(f"{name}.{missing[0]} is missing", where=str(path))
     a, b, magnitude = (parts.get(part) for part in _PARTS)

@@ -13,12 +13,8 @@ from qvft.models.families import Family
 
 
 def linear_names(model: nn.Module, family: Family) -> list[str]:
-    """Last name parts of the linear layers in the decoder's blocks, e.g. q_proj, fc1.
-
-    GPT-2's are transformers' `Conv1D`, a linear layer whose weight is stored (in, out).
-    """
-    names = {name.rpartition(".")[2] for name, _ in _decoder_linears(model, family)}
-    return sorted(names)
+    """Last name parts of the linear layers in the decoder's blocks, e.g. q_proj, fc1."""
+    return sorted({name.rpartition(".")[2] for name in _decoder_linears(model, family)})
 
 
 def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) -> list[str]:
@@ -30,7 +26,6 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
     Raises:
         RecipeError: a target matches no layer.
     """
-    found = [name for name, _ in _decoder_linears(model, family)]
     known = linear_names(model, family)
     if not known:
         raise RecipeError(
@@ -47,7 +42,8 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
                 expected="one of " + ", ".join(known),
                 do=f'did you mean "{near[0]}"?' if near else None,
             )
-    return [name for name in found if name.rpartition(".")[2] in targets]
+    names = _decoder_linears(model, family)
+    return [name for name in names if name.rpartition(".")[2] in targets]
 
 
 def stored_transposed(model: nn.Module, targets: Sequence[str]) -> bool:
@@ -62,24 +58,29 @@ def stored_transposed(model: nn.Module, targets: Sequence[str]) -> bool:
     Raises:
         RecipeError: the layouts are mixed; an adapter has one such setting.
     """
-    turned = [name for name in targets if _is_conv1d(model.get_submodule(name))]
-    if 0 < len(turned) < len(targets):
+    layers = [(name, model.get_submodule(name)) for name in targets]
+    transposed = [
+        name
+        for name, layer in layers
+        if isinstance(layer, Conv1D) or getattr(layer, "source_cls", None) is Conv1D
+    ]
+    if 0 < len(transposed) < len(targets):
         raise RecipeError(
-            f"{len(turned)} of {len(targets)} weights stored (in, out), first that of {turned[0]}",
+            f"{len(transposed)} of {len(targets)} weights stored (in, out), first that of "
+            f"{transposed[0]}",
             where="trainable.lora.target_modules",
             expected="layers of one kind",
         )
-    return bool(turned)
+    return bool(transposed)
 
 
-def _is_conv1d(layer: nn.Module) -> bool:
-    return isinstance(layer, Conv1D) or getattr(layer, "source_cls", None) is Conv1D
-
-
-def _decoder_linears(model: nn.Module, family: Family) -> list[tuple[str, nn.Module]]:
+def _decoder_linears(model: nn.Module, family: Family) -> list[str]:
+    """Linear layers in the decoder's blocks. GPT-2's are transformers' `Conv1D`, a linear layer
+    whose weight is stored (in, out).
+    """
     prefix = family.blocks(model.config) + "."
     return [
-        (name, module)
+        name
         for name, module in model.named_modules()
         if name.startswith(prefix) and isinstance(module, nn.Linear | Conv1D)
     ]

@@ -19,8 +19,7 @@ def merge(
     from qvft.checking.before_torch import require_models
     from qvft.files import require_new
     from qvft.setup.run_recipe import run_recipe
-    from qvft.weights.requirements import require_texts
-    from qvft.weights.shard_size import check_shard_size
+    from qvft.weights.requirements import check_shard_size, require_texts
 
     check_shard_size(shard_size)
     recipe = run_recipe(run, list(overrides), program="merge")

@@ -35,8 +35,14 @@ def train(
     from qvft.files import require_space, require_writable
     from qvft.recipe.load import idle_keys
     from qvft.recipe.unused_keys import named_in_file
-    from qvft.training.resolve_revision import resolve_revision, revision_from_lock
-    from qvft.training.run_folder import check_folder, claimed_folder, has_progress, is_finished
+    from qvft.training.run_folder import (
+        check_folder,
+        claimed_folder,
+        has_progress,
+        is_finished,
+        resolve_revision,
+        revision_from_lock,
+    )
 
     for line in named_in_file(recipe, idle_keys(recipe)):
         logger.warning("%s: %s", named or recipe.name, line)
@@ -56,7 +62,7 @@ def train(
 
     # All checks that need no torch are done.
     from qvft.adapters.component_table import component_table
-    from qvft.training.run_phases import run_phases
+    from qvft.training.phases import run_phases
     from qvft.training.training_setup import training_setup
 
     recipe = resolve_revision(recipe)
@@ -77,7 +83,7 @@ def train(
             save_weights=work.save_weights,
             restore_weights=work.restore_weights,
         )
-        for sentence in work.look_at_queries():
+        for sentence in work.query_warnings():
             logger.warning(sentence)
     logger.info("adapter written to %s", folder / "adapter")
     return folder

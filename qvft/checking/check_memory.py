@@ -93,7 +93,7 @@ def phase_findings(
             checkpointing=train.gradient_checkpointing,
             layer_bytes=decoder.dropout_bytes if has_dropout else decoder.lean_bytes,
         )
-        memory.append(Memory(device, **vars(estimate), total=estimate.total))
+        memory.append(Memory(device, **estimate._asdict(), total=sum(estimate)))
     batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
     if train.batch_tokens:
         batch = f"{train.batch_tokens} tokens"

@@ -13,10 +13,9 @@ from qvft.errors import ModelError, PreflightError
 from qvft.recipe.phases import PhasePlan
 from qvft.setup.model import device
 from qvft.training.arguments import recompute_activations, use_bf16
-from qvft.training.preflight import check_backward, check_image_matters, distinct_first
-from qvft.training.training_setup import TrainingSetup
+from qvft.training.preflight import check_backward, check_image_matters, preflight_batch
+from qvft.training.setup_phases import TrainingSetup
 
-IMAGES = 4
 LISTED = 3
 
 
@@ -49,16 +48,15 @@ def _phase_checks(work: TrainingSetup, plan: PhasePlan) -> list[Check]:
     rows = work.rows(plan, work.train, training=True)
     module, collator = work.objective(plan, rows)
     # Heads are trained on captions only.
-    asked = [i for i, row in enumerate(rows) if work.branch is None or row.kind == "caption"]
-    first = distinct_first([rows[index].sample.id for index in asked], IMAGES)
-    chosen = [asked[place] for place in first]
+    asked = [
+        (index, row)
+        for index, row in enumerate(rows)
+        if work.branch is None or row.kind == "caption"
+    ]
     place = device()
     if work.branch is not None:
         work.branch.heads.to(place)
-    batch = {
-        key: value.to(place)
-        for key, value in collator([(index, rows[index]) for index in chosen]).items()
-    }
+    batch = preflight_batch(collator, asked, place)
 
     def swap() -> str:
         if int(batch["image_index"].max()) == 0:

@@ -25,10 +25,9 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import is_trainable
 from qvft.setup.data import Texts
 from qvft.setup.model import base_of, processor_of, template_of
-from qvft.training.resolve_revision import resolve_revision
-from qvft.training.run_folder import check_folder
-from qvft.training.settings_check import require_settings
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.run_folder import check_folder, resolve_revision
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import require_settings, training_setup
 
 
 def check_all(

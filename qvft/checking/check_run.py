@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qvft.adapters.checkpoint import read_bridge
-from qvft.adapters.fingerprints import READ, fingerprints
-from qvft.adapters.manifest import read_manifest
+from qvft.adapters.manifest import READ, fingerprints, read_manifest
 from qvft.errors import CheckpointError, UserError, VerificationError
 from qvft.evaluation.stored_evaluation import StoredEvaluation, read_evaluation
 from qvft.recipe.recipe_lock import LOCK_NAME, lock_hash, read_lock

@@ -72,7 +72,7 @@ def retrieval_group(
     ).cpu()
     recalls = partial(_recalls, rows, chosen, owners)
     metrics = recalls(cosines, cosines, suffix="", how="by cosine (ITC)")
-    if "itm" in aligned.branch.saved.objectives:
+    if "itm" in aligned.branch.objectives:
         for_images, for_texts = best_candidates(cosines, top), best_candidates(cosines.T, top)
         wanted = torch.zeros(cosines.shape, dtype=torch.bool)
         wanted.scatter_(1, for_images, True)

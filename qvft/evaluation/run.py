@@ -50,6 +50,7 @@ from qvft.json_files import json_text
 from qvft.locks import beside
 from qvft.log import get_logger, is_main_process
 from qvft.models.distributed import processes
+from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.alignment_model import with_heads
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded
@@ -291,7 +292,7 @@ def _groups_of_model(
             captions = [
                 text for row in task.rows if row.kind == "caption" for text in row.references
             ]
-            warnings += aligned.branch.warnings(captions, name=task.split.name)
+            warnings += truncation_warnings(aligned.branch, captions, name=task.split.name)
             groups[name] = retrieval_group(aligned, items, sources, top=recipe.eval.rerank, **pace)
         else:
             assert task.classes is not None

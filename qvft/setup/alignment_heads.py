@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,30 +25,14 @@ from qvft.setup.model import Loaded
 logger = get_logger("qvft.train")
 
 
-@dataclass(frozen=True)
-class TextBranch:
-    """Alignment heads as stored in a checkpoint, with the tokenizer of their texts."""
-
-    saved: Alignment
-    tokenizer: Any
-
-    @property
-    def heads(self) -> AlignmentHeads:
-        """The alignment heads."""
-        return self.saved.heads
-
-    def warnings(self, captions: Sequence[str], *, name: str) -> list[str]:
-        """Warnings about truncated captions of the split `name`."""
-        limit = self.saved.max_text_tokens
-        return [f"{name}: {one}" for one in text_branch_warnings(captions, self.tokenizer, limit)]
+def truncation_warnings(branch: Alignment, captions: Sequence[str], *, name: str) -> list[str]:
+    """Warnings about truncated captions of the split `name`."""
+    warnings = text_branch_warnings(captions, branch.tokenizer, branch.max_text_tokens)
+    return [f"{name}: {warning}" for warning in warnings]
 
 
 def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
-    """Checks that the recipe's objectives fit its model family.
-
-    Raises:
-        RecipeError: alignment objectives, and the family is not `blip2`.
-    """
+    """Raises RecipeError if there are alignment objectives and the family is not `blip2`."""
     asked = recipe.objectives.alignment
     if asked and base.family.name != "blip2":
         raise RecipeError(
@@ -60,7 +43,7 @@ def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
         )
 
 
-def new_branch(recipe: Recipe, loaded: Loaded) -> TextBranch | None:
+def new_branch(recipe: Recipe, loaded: Loaded) -> Alignment | None:
     """Initial alignment heads of a recipe; None for lm only.
 
     Raises:
@@ -69,17 +52,42 @@ def new_branch(recipe: Recipe, loaded: Loaded) -> TextBranch | None:
     objectives = tuple(recipe.objectives.alignment)
     if not objectives:
         return None
-    tokenizer = _tokenizer(recipe, loaded)
-    make = _fresh if recipe.objectives.text_branch is None else _stored
-    heads = make(recipe, loaded, tokenizer, text_generation="itg" in objectives)
+    tokenizer, text_generation = _tokenizer(recipe, loaded), "itg" in objectives
     where = recipe.objectives.text_branch or recipe.model.id
+    if recipe.objectives.text_branch is None:
+        heads = fresh_heads(
+            loaded.blip2,
+            vocab_size=loaded.base.config.text_config.vocab_size,
+            pad_id=tokenizer.pad_token_id,
+            positions=MAX_TOKENS,
+            seed=recipe.run.seed,
+            text_generation=text_generation,
+        )
+    else:
+        base = _checkpoint(recipe.objectives.text_branch)
+        found = heads_from_retrieval(
+            loaded.blip2,
+            config=cast(Blip2Config, base.config),
+            files=weight_files(base),
+            source=base.id,
+            text_generation=text_generation,
+            generation_start_id=generation_start(tokenizer),
+        )
+        heads = found.heads
+        logger.info(
+            "text branch: %d weights from %s, of which %d are left to the model's own; fresh: %s",
+            len(found.taken),
+            base.id,
+            len(found.left),
+            ", ".join(found.fresh),
+        )
     check_tokenizer(tokenizer, vocab_size=heads.config.vocab_size, where=where)
     heads.train_only(objectives)
     longest = min(MAX_TOKENS, heads.config.max_position_embeddings)
-    return TextBranch(Alignment(heads, objectives, where, longest), tokenizer)
+    return Alignment(heads, objectives, where, longest, tokenizer)
 
 
-def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> TextBranch:
+def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> Alignment:
     """Loads the heads of an adapter folder, in evaluation mode on the model's device.
 
     Raises:
@@ -101,29 +109,24 @@ def saved_branch(adapter: Path, recipe: Recipe, loaded: Loaded) -> TextBranch:
             generation_start_id=entry["generation_start_id"],
         )
     restore_alignment(adapter, heads)
-    saved = Alignment(
+    return Alignment(
         heads.to(loaded.model.device).eval(),
         tuple(entry["objectives"]),
         entry["tokenizer"],
         entry["max_text_tokens"],
+        _tokenizer(recipe, loaded),
     )
-    return TextBranch(saved, _tokenizer(recipe, loaded))
 
 
 def _tokenizer(recipe: Recipe, loaded: Loaded) -> Any:
-    if recipe.objectives.text_branch is None:
-        return loaded.processor.tokenizer
-    return load_processor(_checkpoint(recipe)).tokenizer
-
-
-def _checkpoint(recipe: Recipe) -> BaseCheckpoint:
-    """The checkpoint that initialises the text branch.
-
-    Raises:
-        ModelError: it is not found.
-    """
     name = recipe.objectives.text_branch
-    assert name is not None
+    return (
+        loaded.processor.tokenizer if name is None else load_processor(_checkpoint(name)).tokenizer
+    )
+
+
+def _checkpoint(name: str) -> BaseCheckpoint:
+    """The checkpoint that initialises the text branch; raises ModelError if it is not found."""
     try:
         return find_checkpoint(name)
     except ModelError as error:
@@ -140,39 +143,3 @@ def generation_start(tokenizer: Any) -> int | None:
     if tokenizer.bos_token_id is not None:
         return tokenizer.bos_token_id
     return tokenizer.get_vocab().get("[DEC]")
-
-
-def _fresh(
-    recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
-) -> AlignmentHeads:
-    return fresh_heads(
-        loaded.blip2,
-        vocab_size=loaded.base.config.text_config.vocab_size,
-        pad_id=tokenizer.pad_token_id,
-        positions=MAX_TOKENS,
-        seed=recipe.run.seed,
-        text_generation=text_generation,
-    )
-
-
-def _stored(
-    recipe: Recipe, loaded: Loaded, tokenizer: Any, *, text_generation: bool
-) -> AlignmentHeads:
-    """Heads from the text branch's checkpoint."""
-    base = _checkpoint(recipe)
-    found = heads_from_retrieval(
-        loaded.blip2,
-        config=cast(Blip2Config, base.config),
-        files=weight_files(base),
-        source=base.id,
-        text_generation=text_generation,
-        generation_start_id=generation_start(tokenizer),
-    )
-    logger.info(
-        "text branch: %d weights from %s, of which %d are left to the model's own; fresh: %s",
-        len(found.taken),
-        base.id,
-        len(found.left),
-        ", ".join(found.fresh),
-    )
-    return found.heads

@@ -1,4 +1,4 @@
-"""`AlignmentModel`: a run's model with its heads; embeds images and texts.
+"""A run's model with its alignment heads.
 
 Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 """
@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qvft.adapters.checkpoint import Alignment
 from qvft.models.alignment.qformer_states import image_embeddings, text_embeddings
 from qvft.models.alignment.text_tokens import encode_texts
 from qvft.models.blip2 import encode_vision, query_states
-from qvft.setup.alignment_heads import TextBranch, saved_branch
+from qvft.setup.alignment_heads import saved_branch
 from qvft.setup.model import Loaded, trained_model
 from qvft.setup.resolve_model import ResolvedModel
 from qvft.setup.run_recipe import run_recipe
@@ -26,7 +27,7 @@ class AlignmentModel:
     """A run's model with its alignment heads, in evaluation mode; embeds images and texts."""
 
     loaded: Loaded
-    branch: TextBranch
+    branch: Alignment
 
     @torch.no_grad()
     def text_vectors(self, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
@@ -53,7 +54,7 @@ class AlignmentModel:
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens of the text branch and their mask (M, T), on the model's device."""
-        longest = self.branch.saved.max_text_tokens
+        longest = self.branch.max_text_tokens
         ids, mask = encode_texts(self.branch.tokenizer, texts, max_tokens=longest)
         return ids.to(self.loaded.model.device), mask.to(self.loaded.model.device)
 

@@ -17,12 +17,8 @@ from qvft.recipe.phases import PhasePlan
 
 @dataclass(frozen=True)
 class PhaseCounts:
-    """Parameter counts of a phase.
-
-    Attributes:
-        components: its component table, from `count_components`.
-        decoder_blocks: number of decoder blocks, and of trained ones.
-        lora_targets: modules with trained LoRA; empty without LoRA.
+    """Parameter counts of a phase: its component table; number of decoder blocks, and of trained
+    ones; modules with trained LoRA.
     """
 
     components: list[ComponentCount]

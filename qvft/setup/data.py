@@ -26,6 +26,7 @@ from qvft.setup.given_data import MEMORY, given_samples
 from qvft.setup.streaming import CHECKED, HEAD, is_streamed, stream_head, stream_of
 
 REASONS = 8
+"""Maximum number of reasons in a message."""
 FORMATS = "qvft.data.formats"
 """Name of the loggers through which formats report skipped records."""
 logger = get_logger("qvft.data")
@@ -125,7 +126,6 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
         return _streamed(recipe)
     texts = texts or listed(recipe, which)
     samples = texts.samples
-    source = getattr(recipe.data, which)
     logger.info("data.%s: checking the images of %d samples", which, len(samples))
     kept, skipped = validate_images(
         samples,
@@ -136,7 +136,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
     if skipped:
         first = ", ".join(item.id for item in skipped[:5])
         logger.warning(
-            "data.%s: %d of %d images are left out (data.on_bad_image: skip), first %s (%s: %s)",
+            "data.%s: %d of %d images are skipped (data.on_bad_image: skip), first %s (%s: %s)",
             which,
             len(skipped),
             len(samples),
@@ -144,10 +144,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
             skipped[0].name,
             skipped[0].reason,
         )
-    if not kept:
-        raise _no_image(which, skipped)
-    name, sha256 = source_name(source), samples_hash(kept)
-    return Split(name, source, kept, skipped, sha256, remarks=texts.remarks)
+    return _split(recipe, which, kept, skipped, remarks=texts.remarks)
 
 
 def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split:
@@ -161,27 +158,24 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
     """
+    stream: Stream | None = None
+    broken: list[Skipped] = []
     if is_streamed(recipe, which):
         stream = stream_of(recipe)
-        with collected_warnings(FORMATS) as said:
+        with collected_warnings(FORMATS) as remarks:
             samples, broken = stream_head(stream, CHECKED, seed=recipe.run.seed)
-        remarks = tuple(said)
-    else:
-        texts = texts or listed(recipe, which)
-        stream, samples, broken, remarks = None, texts.samples, [], texts.remarks
-    source = getattr(recipe.data, which)
+        texts = Listed(samples, tuple(remarks))
+    texts = texts or listed(recipe, which)
+    samples = texts.samples
     logger.info("data.%s: looking at the images of %d samples", which, len(samples))
     kept, skipped, signatures = validate_and_sign(
         samples,
         max_pixels=recipe.data.max_image_pixels,
         workers=max(1, recipe.data.num_workers),
     )
-    skipped = broken + skipped
-    if not kept:
-        raise _no_image(which, skipped)
-    sha256 = samples_hash(kept) if stream is None else stream.sha256
-    name = source_name(source)
-    return Split(name, source, kept, skipped, sha256, signatures, stream, remarks)
+    return _split(
+        recipe, which, kept, broken + skipped, signatures, stream=stream, remarks=texts.remarks
+    )
 
 
 def _streamed(recipe: Recipe) -> Split:
@@ -199,28 +193,37 @@ def _streamed(recipe: Recipe) -> Split:
     kept, skipped = validate_images(
         samples, on_error=recipe.data.on_bad_image, max_pixels=recipe.data.max_image_pixels
     )
-    if not kept:
-        raise _no_image("train", broken + skipped)
-    source = recipe.data.train
-    assert source is not None, "what is streamed is named"
-    return Split(source_name(source), source, kept, [], stream.sha256, stream=stream)
+    return _split(recipe, "train", kept, broken + skipped, stream=stream)
 
 
-def _no_image(which: str, skipped: list[Skipped]) -> RecipeError:
-    """Error with the reasons and the first path: usually the folder is wrong."""
-    where = f"data.{which}"
+def _split(
+    recipe: Recipe,
+    which: str,
+    kept: list[Sample],
+    skipped: list[Skipped],
+    signatures: Mapping[str, ImageSignature] | None = None,
+    *,
+    stream: Stream | None = None,
+    remarks: tuple[str, ...] = (),
+) -> Split:
+    """A split of usable samples; raises RecipeError with the reasons if there are none."""
+    source, where = getattr(recipe.data, which), f"data.{which}"
+    if kept:
+        sha256 = samples_hash(kept) if stream is None else stream.sha256
+        name = source_name(source)
+        return Split(name, source, kept, skipped, sha256, signatures or {}, stream, remarks)
     if not skipped:
-        return RecipeError("no usable image is left (there is no sample)", where=where)
+        raise RecipeError("no usable image is left (there is no sample)", where=where)
     reasons = Counter(re.sub(r"\d+", "N", one.reason) for one in skipped)
     listed = [f"{count:,} x {reason}" for reason, count in reasons.most_common(REASONS)]
     if len(reasons) > REASONS:
         listed.append(f"... and {len(reasons) - REASONS:,} more reasons")
     first = skipped[0]
-    name = Path(first.name).absolute() if first.reason == ABSENT else first.name
-    return RecipeError(
-        f"no usable image is left ({'; '.join(listed)}); the first is {name}",
+    path = Path(first.name).absolute() if first.reason == ABSENT else first.name
+    raise RecipeError(
+        f"no usable image is left ({'; '.join(listed)}); the first is {path}",
         where=where,
-        do=f"check {where}.path and {where}.images",
+        do=f"check {where}.path and {where}.images",  # usually the folder is wrong
     )
 
 
@@ -234,14 +237,10 @@ def source_name(source: Source) -> str:
         stem = path.resolve().name
     parts = [part for part in (stem or source.format, source.split) if part]
     plain = re.sub(r"[{}*?\[\]=]", "", "-".join(parts))  # for ranges and patterns of shards
-    return _one_folder(re.sub(r"[\s,/\\\x00-\x1f\x7f]", "_", plain)) or source.format
-
-
-def _one_folder(name: str) -> str:
-    """A valid folder name; a long name is truncated and gets a hash."""
-    name = name.strip(". ")
+    name = re.sub(r"[\s,/\\\x00-\x1f\x7f]", "_", plain).strip(". ")
     if not name or folder_name_problem(name) is None:
-        return name
+        return name or source.format
+    # A long name is truncated and gets a hash.
     digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:8]
     return f"{name[: LONGEST_NAME // 2]}-{digest}"
 

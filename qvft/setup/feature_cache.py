@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 import PIL.Image
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from qvft.data.collate import Collator
 from qvft.data.features.cache_spec import FeatureSpec, StoredDtype, preprocessing_of, weights_sha256
-from qvft.data.features.fill import CacheEntry, Encode, cache_entries, fill, require_room
+from qvft.data.features.fill import CacheEntry, cache_entries, fill, require_room
 from qvft.data.features.folders import default_cache
 from qvft.data.features.store import Cached, Store, open_store
 from qvft.data.images.content_hash import PixelIds, pixel_ids
@@ -30,9 +29,8 @@ from qvft.setup.model import Loaded
 
 logger = get_logger("qvft.features")
 
-EXACT: dict[torch.dtype, StoredDtype] = {torch.bfloat16: "bfloat16"}
-"""Lossless storage dtype of a compute dtype; float32 for all others."""
 CHUNK = 16
+"""Images per pass of the ViT."""
 
 
 def with_features(
@@ -53,11 +51,21 @@ def with_features(
     """
     if recipe.data.features == "off":
         return loaded
-    store: Store | None = None
     problem: UserError | None = None
     try:
-        store = open_store(default_cache(), _spec(loaded, recipe, partial(_encode, loaded.model)))
-        ids = _ids(recipe, [*augmented, *samples])
+        spec = _features_of(
+            loaded.model,
+            loaded.collator,
+            vit=recipe.model.id,
+            stored=recipe.data.features_dtype,
+            attention=recipe.model.kernel,
+        )
+        store = open_store(default_cache(), spec)
+        ids = pixel_ids(
+            [sample.image for sample in (*augmented, *samples)],
+            max_pixels=recipe.data.max_image_pixels,
+            threads=max(1, recipe.data.num_workers),
+        )
         groups = _entries(store, loaded, recipe, ids, samples, augmented)
         _require_room(store, [item.key for group in groups for item in group], recipe)
     except (DataError, RecipeError, SpaceError) as error:
@@ -65,20 +73,12 @@ def with_features(
     # All processes check before any fills the disk; if one host lacks space, none caches.
     refused = next((error for error in all_gather_object(problem) if error is not None), None)
     if refused is not None:
-        return _without(loaded, refused)
-    assert store is not None
+        logger.warning("features are not cached, the ViT runs in every step: %s", refused)
+        return loaded
     _fill(store, groups, loaded, workers=recipe.data.num_workers)
     augmentation = loaded.collator.augmentation
     cached = Cached(store, ids, augmentation=augmentation.identity if augmentation else None)
     return replace(loaded, collator=replace(loaded.collator, features=cached))
-
-
-def _ids(recipe: Recipe, samples: Sequence[Sample]) -> PixelIds:
-    return pixel_ids(
-        [sample.image for sample in samples],
-        max_pixels=recipe.data.max_image_pixels,
-        threads=max(1, recipe.data.num_workers),
-    )
 
 
 def _entries(
@@ -141,9 +141,8 @@ def _require_room(store: Store, keys: Sequence[bytes], recipe: Recipe) -> None:
     missing = sum(key not in store for key in keys)
     if not missing:
         return
-    missing_bytes = require_room(
-        store, keys, limit_bytes=round(recipe.data.features_limit_gb * 1e9)
-    )
+    limit = round(recipe.data.features_limit_gb * 1e9)
+    missing_bytes = require_room(store, keys, limit_bytes=limit)
     logger.info(
         "features of %d of %d images (each view counts) are not cached yet: %.3g GB to %s",
         missing,
@@ -151,12 +150,6 @@ def _require_room(store: Store, keys: Sequence[bytes], recipe: Recipe) -> None:
         missing_bytes / 1e9,
         store.folder,
     )
-
-
-def _without(loaded: Loaded, error: UserError) -> Loaded:
-    """The model without cache; only speed is lost."""
-    logger.warning("features are not cached, the ViT runs in every step: %s", error)
-    return loaded
 
 
 def cache_features(
@@ -185,67 +178,49 @@ def cache_features(
     Raises:
         SpaceError, DataError: the cache is not writable.
     """
-    encode = partial(_encode, model)
-    spec = _features_of(model, collator, encode, vit=vit, stored="auto", attention=attention)
+    spec = _features_of(model, collator, vit=vit, stored="auto", attention=attention)
     store = open_store(cache or default_cache(), spec)
     ids = pixel_ids(images, max_pixels=collator.max_image_pixels)
-    read = partial(_read, collator)
-    fill(store, cache_entries(store.spec, images, ids), encode, read=read, workers=workers)
+    entries, read = cache_entries(store.spec, images, ids), partial(_read, collator)
+    fill(store, entries, partial(_encode, model), read=read, workers=workers)
     return Cached(store, ids)
-
-
-def _spec(loaded: Loaded, recipe: Recipe, encode: Encode) -> FeatureSpec:
-    return _features_of(
-        loaded.model,
-        loaded.collator,
-        encode,
-        vit=recipe.model.id,
-        stored=recipe.data.features_dtype,
-        attention=recipe.model.kernel,
-    )
 
 
 def _features_of(
     model: Any,
     collator: Collator,
-    encode: Encode,
     *,
     vit: str,
     stored: Literal["auto"] | StoredDtype,
     attention: str,
 ) -> FeatureSpec:
+    """What features depend on; their shape is that of a blank image's."""
     vision = model.vision_model
-    features = encode(collator.normalise([_blank()]))
+    features = _encode(model, collator.normalise([PIL.Image.new("RGB", (16, 16))]))
+    lossless: StoredDtype = "bfloat16" if features.dtype == torch.bfloat16 else "float32"
     return FeatureSpec(
         vit=vit,
         vit_sha256=weights_sha256(vision.state_dict().items()),
         preprocessing=preprocessing_of(collator.image_processor),
         compute_dtype=str(features.dtype).removeprefix("torch."),
-        stored_dtype=EXACT.get(features.dtype, "float32") if stored == "auto" else stored,
+        stored_dtype=lossless if stored == "auto" else stored,
         patches=features.shape[1],
         width=features.shape[2],
         vit_settings={
             "config": vision.config.to_dict() if hasattr(vision, "config") else {},
             "attention": attention,
-            "device": _place(model).type,
+            "device": _vit_device(model).type,
         },
     )
 
 
-def _blank() -> Image:
-    """A blank image, to get the shape of features."""
-    return PIL.Image.new("RGB", (16, 16))
-
-
 def _encode(model: Any, pixels: Tensor) -> Tensor:
-    """Features (I, P, W) in the ViT's dtype, without autocast, so that they are the same for every
-    caller.
-    """
+    """Features (I, P, W) in the ViT's dtype, without autocast."""
     with torch.no_grad():
-        return encode_vision(model, pixels.to(_place(model)))
+        return encode_vision(model, pixels.to(_vit_device(model)))
 
 
-def _place(model: Any) -> torch.device:
+def _vit_device(model: Any) -> torch.device:
     """Device of the ViT; the rest of the model may be elsewhere."""
     return next(model.vision_model.parameters()).device
 

@@ -1,7 +1,6 @@
 """In-memory training and evaluation data from Python, instead of a recipe's files.
 
-The recipe, and its run's lock file, have `format: memory`; the samples are found by anything that
-reads the recipe's data inside `data_in_memory`.
+The recipe and its lock file have `format: memory`; the samples are found inside `data_in_memory`.
 """
 
 from __future__ import annotations
@@ -27,11 +26,7 @@ _GIVEN: ContextVar[Mapping[str, list[Sample]] | None] = ContextVar("given", defa
 
 @contextmanager
 def data_in_memory(samples: Mapping[str, list[Sample]]) -> Iterator[None]:
-    """Context manager: these samples are the recipe's data of format `memory`.
-
-    Args:
-        samples: samples by `train` and `eval`.
-    """
+    """Context manager: these samples, by `train` and `eval`, are the data of format `memory`."""
     token = _GIVEN.set(samples)
     try:
         yield
@@ -40,23 +35,21 @@ def data_in_memory(samples: Mapping[str, list[Sample]]) -> Iterator[None]:
 
 
 def given_samples(which: str) -> list[Sample]:
-    """The samples given as `train` or `eval`.
-
-    Raises:
-        RecipeError: there are none, as in another process than the one that trained.
+    """The samples given as `train` or `eval`; raises RecipeError if there are none, as in another
+    process than the one that trained.
     """
     given = _GIVEN.get() or {}
     if which not in given:
         raise RecipeError(
-            "was given in memory, from Python, and is not at hand here",
+            "was given in memory, from Python, and is not available here",
             where=f"data.{which}",
-            do=f"name a file that holds it: {where_it_lies(which, MEMORY)}; or give it again from "
+            do=f"name a file that holds it: {path_override(which, MEMORY)}; or give it again from "
             f"Python",
         )
     return given[which]
 
 
-def where_it_lies(which: str, format: str) -> str:
+def path_override(which: str, format: str) -> str:
     """Overrides that name other data for `train` or `eval`, whose format was `format`."""
     path = f"data.{which}.path=YOUR_DATA"
     return f"data.{which}.format=jsonl {path}" if format == MEMORY else path
@@ -70,8 +63,8 @@ def with_given(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
     changed: dict[str, Source | None] = {
         which: memory_source(getattr(recipe.data, which)) for which in given
     }
-    watched = recipe.data.eval
-    if "train" in given and watched is not None and watched.format == "jsonl" and not watched.path:
+    source = recipe.data.eval
+    if "train" in given and source is not None and source.format == "jsonl" and not source.path:
         changed.setdefault("eval", None)
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changed)})
 

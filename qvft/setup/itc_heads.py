@@ -16,11 +16,7 @@ def retrieves(opened: ResolvedModel) -> bool:
 
 
 def require_contrast(opened: ResolvedModel) -> None:
-    """Checks that a model has ITC heads.
-
-    Raises:
-        CheckpointError: it is not a run, or was trained without `itc`.
-    """
+    """Raises CheckpointError if a model is not a run, or was trained without `itc`."""
     if not retrieves(opened):
         raise CheckpointError(
             "has no contrast heads" if opened.kind == "run" else "is not a run of qvft.train",

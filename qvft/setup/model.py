@@ -12,11 +12,10 @@ from typing import Any, cast
 import torch
 from transformers import Blip2ForConditionalGeneration, PreTrainedModel
 
-from qvft.adapters.checkpoint import LORA, Provenance, check_base, restore_checkpoint
-from qvft.adapters.fingerprints import require_untouched
+from qvft.adapters.checkpoint import LORA, check_base, restore_checkpoint
 from qvft.adapters.freeze import mark_trainable
 from qvft.adapters.lora import PeftModel, add_lora, load_lora
-from qvft.adapters.manifest import read_manifest
+from qvft.adapters.manifest import read_manifest, require_untouched
 from qvft.adapters.targets import resolve_targets
 from qvft.cpu_threads import cpu_cores, warn_if_busy
 from qvft.data.collate import Collator
@@ -81,7 +80,7 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         raise RecipeError(
             "random with a text branch",
             where="model.init",
-            expected="pretrained: the branch is put beside trained weights",
+            expected="pretrained: the text branch is added to trained weights",
         )
     return find_checkpoint(
         model.id,
@@ -177,13 +176,17 @@ def with_tools(recipe: Recipe, base: BaseCheckpoint, model: PreTrainedModel) -> 
     """Adds processor, prompt template and collator to a model."""
     processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
+    augmented, reader = recipe.data.augmentations_per_image, None
+    if base.family.reads_question:
+        positions = base.config.qformer_config.max_position_embeddings
+        reader = QuestionReader(processor.qformer_tokenizer, positions)
     collator = Collator(
         template,
         processor.image_processor,
         recipe.data.max_image_pixels,
         cache={} if recipe.data.cache_images else None,
-        reader=_reader(base, processor),
-        augmentation=augmentation_of(recipe),
+        reader=reader,
+        augmentation=Augmentation(**recipe.data.augment.model_dump()) if augmented else None,
     )
     return Loaded(base, model, None, processor, template, collator)
 
@@ -194,23 +197,6 @@ def processor_of(recipe: Recipe, base: BaseCheckpoint) -> Any:
     if recipe.data.preprocessing == "plain":
         processor.image_processor = plain_pixels(processor.image_processor)
     return processor
-
-
-def augmentation_of(recipe: Recipe) -> Augmentation | None:
-    """Augmentation of training images; None if there is none."""
-    return (
-        Augmentation(**recipe.data.augment.model_dump())
-        if recipe.data.augmentations_per_image
-        else None
-    )
-
-
-def _reader(base: BaseCheckpoint, processor: Any) -> QuestionReader | None:
-    """Tokenizer of the question, for families whose Q-Former reads it."""
-    if not base.family.reads_question:
-        return None
-    positions = base.config.qformer_config.max_position_embeddings
-    return QuestionReader(processor.qformer_tokenizer, positions)
 
 
 def with_fresh_adapters(loaded: Loaded, recipe: Recipe, trainable: Trainable) -> Loaded:
@@ -280,19 +266,23 @@ def base_hash(recipe: Recipe, base: BaseCheckpoint) -> str:
 
 
 def provenance_of(
-    recipe: Recipe, base: BaseCheckpoint, data_sha256: Mapping[str, str]
-) -> Provenance:
+    recipe: Recipe,
+    base: BaseCheckpoint,
+    data_sha256: Mapping[str, str],
+    images_sha256: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Provenance of a checkpoint, for its manifest."""
-    return Provenance(
-        base_id=recipe.model.id,
-        base_revision=base.revision,
-        base_weights_sha256=base_hash(recipe, base),
-        family=base.family.name,
-        recipe_sha256=recipe_hash(recipe),
-        data_sha256=dict(data_sha256),
-        quantized=recipe.model.quantization.scheme,
-        versions=versions(),
-    )
+    return {
+        "base_id": recipe.model.id,
+        "base_revision": base.revision,
+        "base_weights_sha256": base_hash(recipe, base),
+        "family": base.family.name,
+        "recipe_sha256": recipe_hash(recipe),
+        "data_sha256": dict(data_sha256),
+        "images_sha256": dict(images_sha256 or {}),
+        "quantized": recipe.model.quantization.scheme,
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -53,8 +53,8 @@ def collapse_warning(query_similarity: float) -> list[str]:
     if query_similarity < COLLAPSED:
         return []
     return [
-        "The query tokens have collapsed onto one another: what the Q-Former makes of them has a "
-        f"mean cosine of {query_similarity:.3f}, so that all of them say the same of an image. Try "
+        "The query tokens have collapsed onto one another: their outputs of the Q-Former have a "
+        f"mean cosine of {query_similarity:.3f}, so all of them describe an image alike. Try "
         "lower learning rates for qformer and query_tokens (train.learning_rate), more "
         "train.warmup_steps, or trainable.query_tokens=frozen."
     ]

@@ -81,7 +81,7 @@ def resolve_model(
         content = load_recipe(recipe_path, overrides).model_dump()
         is_base = _same(content["model"]["id"], target)
     else:
-        content = {"name": "predict", "model": {}, **_as_published(target, home), **_asked_as(home)}
+        content = {"name": "predict", "model": {}, **_published(target, home), **_settings(home)}
         apply_overrides(content, overrides)
     if program is not None:
         refuse_ignored(overrides, program, also={} if is_base else OF_A_MODEL)
@@ -108,7 +108,7 @@ def load_resolved(opened: ResolvedModel) -> Loaded:
     return loaded
 
 
-def _asked_as(home: Path | None) -> dict[str, Any]:
+def _settings(home: Path | None) -> dict[str, Any]:
     """Prompts, lengths and decoding of a merged or exported folder's training; else empty."""
     names = ("merge.json", "export.json")
     paths = [path for path in (home / name for name in names) if path.is_file()] if home else []
@@ -119,7 +119,7 @@ def _asked_as(home: Path | None) -> dict[str, Any]:
     return {"data": data, "eval": written.get("decode", {})}
 
 
-def _as_published(target: str, home: Path | None) -> dict[str, Any]:
+def _published(target: str, home: Path | None) -> dict[str, Any]:
     """Lengths for a QVision in its published layout; empty for other models."""
     if target == TINY_ID or (home and "model_type" in read_json(home / "config.json")):
         return {}  # without importing torch

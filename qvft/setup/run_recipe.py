@@ -6,7 +6,7 @@ import difflib
 import os
 from pathlib import Path
 
-from qvft.adapters.fingerprints import MANIFEST
+from qvft.adapters.manifest import MANIFEST
 from qvft.errors import CheckpointError
 from qvft.files import expanded
 from qvft.models.model_path import TINY_ID
@@ -30,15 +30,15 @@ def require_there(target: str) -> None:
         return
     if folder.is_file():
         raise CheckpointError("is a file", where=target, expected="a run folder or a model folder")
-    beside = sorted(
+    siblings = sorted(
         path.name
         for name in (LOCK_NAME, "config.json")
         for path in (one.parent for one in folder.parent.glob(f"*/{name}"))
     )
     is_path = target.startswith(("/", ".", "~")) or target.count("/") > 1 or target.endswith("/")
-    near = difflib.get_close_matches(folder.name, beside, n=1)
-    if is_path or (beside and "/" in target) or near:
-        listed = f"{folder.parent} holds {', '.join(beside[:LISTED])}" if beside else None
+    near = difflib.get_close_matches(folder.name, siblings, n=1)
+    if is_path or (siblings and "/" in target) or near:
+        listed = f"{folder.parent} holds {', '.join(siblings[:LISTED])}" if siblings else None
         raise CheckpointError(
             "no such folder",
             where=target,

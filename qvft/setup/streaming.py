@@ -25,24 +25,14 @@ def is_streamed(recipe: Recipe, which: str) -> bool:
 
 
 def stream_of(recipe: Recipe) -> Stream:
-    """The training data as a stream.
-
-    Raises:
-        RecipeError: it has no path.
-        DataError: there is nothing to read.
-    """
+    """The training data as a stream; raises RecipeError without a path, DataError if empty."""
     source = recipe.data.train
     if source is None or source.path is None:
         raise RecipeError(
             "is not set", where="data.train.path", do="add data.train.path=YOUR_SHARDS"
         )
-    for key in (
-        "images",
-        "questions",
-        "annotations",
-        "allow_paths_outside_root",
-        "captions_per_image",
-    ):
+    paths = ("images", "questions", "annotations", "allow_paths_outside_root")
+    for key in (*paths, "captions_per_image"):
         if getattr(source, key):
             raise RecipeError("has no use for a stream", where=f"data.train.{key}", do="remove it")
     stream = open_stream(

@@ -23,14 +23,19 @@ def lean_activations(model: nn.Module, *, active: bool) -> Iterator[None]:
 
     The context must span forward and backward: gradient checkpointing runs blocks again.
 
-    Args:
-        model: the objective or the model itself.
-        active: whether autocast is on; without, LoRA layers need their input cast.
+    Without autocast (`active` is False) LoRA layers need their input cast, and nothing changes.
     """
     if not active:
         yield
         return
-    norms = [module for module in model.modules() if _is_frozen_in_bfloat16(module)]
+    norms = [
+        module
+        for module in model.modules()
+        if type(module) is nn.LayerNorm
+        and module.weight is not None
+        and module.weight.dtype == torch.bfloat16
+        and not module.weight.requires_grad
+    ]
     with inputs_uncast(model):
         for norm in norms:
             norm.__class__ = NormInOwnType
@@ -48,14 +53,7 @@ class NormInOwnType(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `nn.LayerNorm`."""
         if x.dtype != self.weight.dtype:
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x)
-
-
-def _is_frozen_in_bfloat16(module: nn.Module) -> bool:
-    if type(module) is not nn.LayerNorm or module.weight is None:
-        return False
-    return module.weight.dtype == torch.bfloat16 and not module.weight.requires_grad

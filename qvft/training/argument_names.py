@@ -72,25 +72,14 @@ _OF_TEXT_BATCHES = (
 
 
 def refuse_arguments(train: Mapping[str, Any]) -> None:
-    """Checks that no field of `train.arguments` has a key of its own, or no effect.
-
-    Args:
-        train: the recipe's `train` section as a mapping.
-
-    Raises:
-        RecipeError: one has.
-    """
+    """Raises RecipeError if a field of `train.arguments` has a key of its own, or no effect."""
     for key in train["arguments"]:
         where = f"train.arguments.{key}"
         reason = _IDLE.get(key)
         if train["batch_tokens"] is not None and key in _OF_TEXT_BATCHES:
-            reason = "train.batch_tokens deals the batches"
+            reason = "train.batch_tokens builds the batches"
         if reason is not None:
-            raise RecipeError(
-                f"would have no effect: {reason}",
-                where=where,
-                do="leave it out",
-            )
+            raise RecipeError(f"would have no effect: {reason}", where=where, do="leave it out")
         if key == "push_to_hub":
             raise RecipeError(
                 "would upload checkpoints, which nobody can load as a model",
@@ -115,11 +104,7 @@ TRACKERS = {
 
 
 def require_trackers(report_to: Sequence[str]) -> None:
-    """Checks that the packages of trackers are installed, without importing them.
-
-    Raises:
-        RecipeError: one is not.
-    """
+    """Raises RecipeError if the package of a tracker is not installed; imports none."""
     for name in report_to:
         packages = TRACKERS.get(name, ())
         if packages and not any(importlib.util.find_spec(package) for package in packages):

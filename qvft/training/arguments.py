@@ -27,6 +27,12 @@ _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 # Transformers' "constant" ignores the warm-up.
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
+_SAME_NAME = (
+    "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay",
+    "max_grad_norm", "warmup_steps", "logging_steps", "eval_steps", "save_total_limit",
+)  # fmt: skip
+"""Keys of `train` that are passed on as they are."""
+
 
 def training_arguments(
     train: Mapping[str, Any], *, output_dir: Path, seed: int, workers: int, has_eval: bool
@@ -35,10 +41,8 @@ def training_arguments(
 
     Args:
         train: the recipe's `train` section as a mapping.
-        output_dir: where checkpoints go.
         seed: of data order and dropout.
         workers: image-decoding processes.
-        has_eval: whether there is evaluation data.
 
     Raises:
         RecipeError: as `check_arguments`; or the launcher sets a way of sharding that is refused.
@@ -52,28 +56,20 @@ def training_arguments(
     )
     values: dict[str, Any] = {
         "output_dir": str(output_dir),
+        **{key: train[key] for key in _SAME_NAME},
         "num_train_epochs": train["epochs"],
-        "max_steps": train["max_steps"],
-        "per_device_train_batch_size": train["per_device_train_batch_size"],
         "per_device_eval_batch_size": train["per_device_train_batch_size"],
-        "gradient_accumulation_steps": train["gradient_accumulation_steps"],
-        "weight_decay": train["weight_decay"],
         "adam_beta1": train["betas"][0],
         "adam_beta2": train["betas"][1],
-        "max_grad_norm": train["max_grad_norm"],
-        "warmup_steps": train["warmup_steps"],
         "lr_scheduler_type": _SCHEDULES[train["lr_scheduler_type"]],
         "learning_rate": max(train["learning_rate"].values()),
         "bf16": use_bf16(train["mixed_precision"]),
         "use_cpu": not on_gpu,
-        "logging_steps": train["logging_steps"],
         "logging_nan_inf_filter": False,
         "report_to": list(train["report_to"]) or "none",
         "eval_strategy": "steps" if evaluates else "no",
-        "eval_steps": train["eval_steps"],
         "save_strategy": "steps" if saves else "no",
         "save_steps": saves or 500,
-        "save_total_limit": train["save_total_limit"],
         "load_best_model_at_end": train["load_best_model_at_end"] and evaluates,
         "metric_for_best_model": "eval_token_loss",
         "greater_is_better": False,
@@ -111,19 +107,15 @@ def use_bf16(mixed_precision: str) -> bool:
     return mixed_precision == "bf16"
 
 
-def recompute_activations(model: PreTrainedModel, wanted: bool) -> None:
+def recompute_activations(model: PreTrainedModel, enabled: bool) -> None:
     """Switches gradient checkpointing on or off, always non-reentrant.
 
-    Reentrant checkpointing gives adapters no gradient if a block's inputs are frozen. Releases of
-    transformers before 5.2x use older names for the switches.
+    Reentrant checkpointing gives adapters no gradient if a block's inputs are frozen.
     """
-    if wanted:
-        name = "activation_checkpointing_enable"
-        enable = getattr(model, name, None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-        return
-    disable = getattr(model, "activation_checkpointing_disable", None)
-    (disable or model.gradient_checkpointing_disable)()
+    if enabled:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.activation_checkpointing_disable()
 
 
 def check_arguments(train: Mapping[str, Any]) -> None:
@@ -147,16 +139,10 @@ def check_arguments(train: Mapping[str, Any]) -> None:
                 where=where,
                 do=f'did you mean "{near[0]}"?' if near else None,
             )
-        _require_type(key, train["arguments"][key])
-
-
-def _require_type(key: str, value: Any) -> None:
-    """Raises RecipeError where a field's value is of another type than transformers declares."""
-    declared = get_type_hints(TrainingArguments)[key]
-    try:
-        TypeAdapter(declared, config=_STRICT).validate_python(value)
-    except ValidationError as error:
-        expected = declared.__name__ if isinstance(declared, type) else str(declared)
-        raise RecipeError(
-            f"{value!r}", where=f"train.arguments.{key}", expected=expected.replace("typing.", "")
-        ) from error
+        value, declared = train["arguments"][key], get_type_hints(TrainingArguments)[key]
+        try:
+            TypeAdapter(declared, config=_STRICT).validate_python(value)
+        except ValidationError as error:
+            expected = declared.__name__ if isinstance(declared, type) else str(declared)
+            expected = expected.replace("typing.", "")
+            raise RecipeError(f"{value!r}", where=where, expected=expected) from error

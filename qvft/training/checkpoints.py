@@ -1,4 +1,4 @@
-"""Training checkpoints: written atomically, listed, rotated (`save_total_limit`)."""
+"""Training checkpoints: written atomically, rotated (`save_total_limit`), found on resuming."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from qvft.disk import name_whole, remove_whole
+from qvft.json_files import read_json, write_json
 
 STATE = "trainer_state.json"
 _STAGING = ".partial"
@@ -31,11 +32,9 @@ class NewCheckpoint:
         self.staging.mkdir()
 
     def finish(self, *, keep: int | None, best: str | None) -> None:
-        """Syncs and renames the checkpoint, then deletes old ones (`save_total_limit`).
+        """Syncs and renames the checkpoint, then deletes old ones until `keep` are left.
 
-        Args:
-            keep: number of checkpoints to keep, including this one; None: all.
-            best: path of a checkpoint that is always kept.
+        `keep` counts this one (None: all), and the checkpoint at the path `best` always stays.
         """
         remove_whole(self.path)  # incomplete checkpoints of earlier releases
         name_whole(self.staging / self.path.name, self.path)
@@ -56,6 +55,42 @@ def whole_checkpoints(folder: Path) -> list[Path]:
     """
     found = [path.parent for path in folder.glob(f"{_PREFIX}*/{STATE}")]
     return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint of a phase, or None."""
+    whole = whole_checkpoints(folder)
+    return str(whole[-1]) if whole else None
+
+
+def final_checkpoint(folder: Path, *, best: bool) -> Path | None:
+    """The checkpoint that a phase ended with (the last or the best), None if it has steps left.
+
+    A run may be interrupted between its last checkpoint and its adapter. The Trainer, resumed
+    there, would take one step too many.
+    """
+    last = last_checkpoint(folder)
+    if last is None:
+        return None
+    state = read_json(Path(last) / STATE)
+    if not state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
+        return None
+    # By its name: the run folder may have been moved.
+    return folder / Path((best and state["best_model_checkpoint"]) or last).name
+
+
+def follow_move(folder: Path) -> None:
+    """Updates the absolute path of the best checkpoint, which the Trainer stores in the last one,
+    after the run folder was moved or copied.
+    """
+    last = last_checkpoint(folder)
+    if last is None:
+        return
+    state = read_json(Path(last) / STATE)
+    best = state.get("best_model_checkpoint")
+    if best is not None and Path(best).parent != folder:
+        state["best_model_checkpoint"] = str(folder / Path(best).name)
+        write_json(Path(last) / STATE, state)
 
 
 def clear(folder: Path) -> None:

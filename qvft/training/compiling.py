@@ -17,11 +17,7 @@ WHERE = "train.torch_compile"
 
 
 def require_compiler(place: torch.device) -> None:
-    """Checks that torch.compile has a compiler for a device.
-
-    Raises:
-        RecipeError: it has none.
-    """
+    """Raises RecipeError if torch.compile has no compiler for a device."""
     if place.type == "cpu":
         compiler = os.environ.get("CXX", "g++")
         if not any(shutil.which(name) for name in (compiler, "clang++")):
@@ -40,7 +36,7 @@ def require_compiler(place: torch.device) -> None:
         )
 
 
-def compile_blocks(model: PreTrainedModel, family: Family, wanted: bool) -> None:
+def compile_blocks(model: PreTrainedModel, family: Family, enabled: bool) -> None:
     """Compiles the decoder's blocks in place, or restores them.
 
     In place, so that no parameter is renamed. All blocks share one compiled code, for rows of any
@@ -49,7 +45,7 @@ def compile_blocks(model: PreTrainedModel, family: Family, wanted: bool) -> None
     blocks = model.get_submodule(family.blocks(model.config))
     assert isinstance(blocks, nn.ModuleList)
     for block in blocks:
-        if wanted:
+        if enabled:
             block.compile(dynamic=True)
         else:
             block._compiled_call_impl = None  # torch has no public way back

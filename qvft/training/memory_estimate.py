@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from qvft.adapters.freeze import ComponentCount
 
@@ -11,18 +11,12 @@ from qvft.adapters.freeze import ComponentCount
 NF4_BYTES = 0.5625
 
 
-@dataclass(frozen=True)
-class MemoryEstimate:
+class MemoryEstimate(NamedTuple):
     """Bytes on the device while training."""
 
     weights: int
     trained_states: int
     activations: int
-
-    @property
-    def total(self) -> int:
-        """The sum in bytes."""
-        return self.weights + self.trained_states + self.activations
 
 
 def estimate_memory(
@@ -47,7 +41,6 @@ def estimate_memory(
         embedding_weights: number of weights of the decoder's token and position embeddings.
         rows: per-device batch size, in texts.
         row_tokens: tokens per row, including image tokens.
-        decoder_layers, decoder_width: of the decoder.
         checkpointing: gradient checkpointing: only each layer's input is kept.
         layer_bytes: bytes of activations per token, decoder layer and unit of width.
     """

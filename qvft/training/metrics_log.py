@@ -14,7 +14,7 @@ from qvft.disk import saving, to_disk
 from qvft.files import write_text
 from qvft.json_files import complete_lines
 
-_KEPT = "the checkpoints are complete; resume with train.resume=auto"
+RESUMABLE = "the checkpoints are complete; resume with train.resume=auto"
 
 
 class MetricsLog(TrainerCallback):
@@ -27,7 +27,6 @@ class MetricsLog(TrainerCallback):
         self.path, self.phase, self.start = path, phase, time.monotonic()
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
-        """Drops lines after the step that training resumes from."""
         self.start = time.monotonic()
         if not state.is_world_process_zero or not self.path.is_file():
             return
@@ -36,11 +35,10 @@ class MetricsLog(TrainerCallback):
             for row in complete_lines(self.path)
             if row["phase"] != self.phase or row["step"] <= state.global_step
         ]
-        with saving(self.path, kept=_KEPT):
+        with saving(self.path, kept=RESUMABLE):
             write_text(self.path, "".join(kept))
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # noqa: ANN001, ANN003
-        """Appends one line."""
         if state.is_world_process_zero and logs:
             facts = {key: value for key, value in logs.items() if key != "epoch"}
             self.note(state.global_step, facts)
@@ -49,6 +47,6 @@ class MetricsLog(TrainerCallback):
         """Appends an event at a step; called by the main process."""
         seconds = round(time.monotonic() - self.start, 2)
         row = {"phase": self.phase, "step": step, "seconds": seconds, **facts}
-        with saving(self.path, kept=_KEPT), self.path.open("a", encoding="utf-8") as stream:
+        with saving(self.path, kept=RESUMABLE), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
             to_disk(stream)  # before the checkpoint to resume from

@@ -9,6 +9,10 @@ from torch import nn
 
 from qvft.models.families import Family
 
+_WITHOUT_DECAY = ("embed_pos", "position_embeddings", ".wpe.", "query_proj.")
+"""Matrices without weight decay: position embeddings, and QVision's unused projection of query
+tokens, which decay alone would change."""
+
 
 def parameter_groups(
     module: nn.Module,
@@ -16,12 +20,11 @@ def parameter_groups(
     learning_rates: Mapping[str, float],
     *,
     weight_decay: float,
-    prefix: str = "model.",
 ) -> list[dict[str, Any]]:
     """AdamW parameter groups of the trained parameters, at most two per component.
 
     Args:
-        module: the trained module; the family's model is under `prefix`, all else is a head.
+        module: the objective; the family's model is its `model`, all else is a head.
         learning_rates: per component, and `heads`.
         weight_decay: applied to parameters of two or more dimensions except query tokens, position
             embeddings and weights without gradient; not to biases and norms.
@@ -34,9 +37,10 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         inner = name.removeprefix("module.")
-        is_head = not inner.startswith(prefix)
-        component = "heads" if is_head else family.component(inner.removeprefix(prefix))
-        decays = parameter.dim() >= 2 and component != "query_tokens" and not _is_spared(name)
+        is_head = not inner.startswith("model.")
+        component = "heads" if is_head else family.component(inner.removeprefix("model."))
+        spared = component == "query_tokens" or any(part in name for part in _WITHOUT_DECAY)
+        decays = parameter.dim() >= 2 and not spared
         groups.setdefault((component, decays), []).append(parameter)
     return [
         {
@@ -47,12 +51,3 @@ def parameter_groups(
         }
         for (component, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-
-
-def _is_spared(name: str) -> bool:
-    """Whether a matrix is a position embedding, or QVision's unused projection of query tokens,
-    which decay alone would change.
-    """
-    return any(
-        part in name for part in ("embed_pos", "position_embeddings", ".wpe.", "query_proj.")
-    )

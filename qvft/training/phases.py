@@ -1,145 +1,84 @@
-"""Trains one phase: objective, optimizer, learning rate schedule, checkpoints, resume."""
+"""Trains a run's phases in order: a Trainer per phase, resume, the final adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
-
-from qvft.data.rows import Row
-from qvft.json_files import read_json, write_json
-from qvft.training.batches.augmented_views import ViewDraw
-from qvft.training.batches.numbered_rows import RowDataset
-from qvft.training.batches.streamed import StreamedBatches
-from qvft.training.batches.token_budget_sampler import TokenBatchSampler
-from qvft.training.checkpoints import STATE, whole_checkpoints
-from qvft.training.metrics_log import MetricsLog
-from qvft.training.recovery.spikes import SpikeRule
-from qvft.training.trainer import QFormerTrainer
+from qvft.disk import replaced_folder, saving
+from qvft.json_files import drop_torn_line, write_json
+from qvft.log import is_main_process
+from qvft.training.checkpoints import clear, final_checkpoint, follow_move, last_checkpoint
+from qvft.training.metrics_log import RESUMABLE
+from qvft.training.stopping import StopOnSignal
+from qvft.training.trackers import trackers_named
+from qvft.training.trainer import PhaseSetup, QFormerTrainer
 
 
-@dataclass(frozen=True)
-class PhaseSetup:
-    """Everything needed to train a phase.
-
-    Attributes:
-        name: name of the phase.
-        module: its objective around the model.
-        arguments: its TrainingArguments; `output_dir` holds its checkpoints.
-        groups: its parameter groups.
-        train_rows, eval_rows: its data; without eval rows there is no evaluation.
-        collator: collates rows to a batch.
-        texts_per_image: rows of an image that are kept together in a batch.
-        batches: token-budget batches, instead of the arguments' batch size.
-        views: draws the views of the training images; None: no augmentation.
-        stream: batches of a stream, instead of `train_rows`.
-        early_stopping: evaluations without a lower loss before it stops (patience), or None.
-        callbacks: further callbacks.
-        spikes: loss spike rule; None: off.
-    """
-
-    name: str
-    module: nn.Module
-    arguments: TrainingArguments
-    groups: list[dict[str, Any]]
-    train_rows: Sequence[Row]
-    eval_rows: Sequence[Row] | None
-    collator: Callable[..., Any]
-    early_stopping: int | None
-    texts_per_image: int
-    callbacks: Sequence[TrainerCallback]
-    spikes: SpikeRule | None = None
-    batches: TokenBatchSampler | None = None
-    views: ViewDraw | None = None
-    stream: StreamedBatches | None = None
-
-
-def build_trainer(
-    setup: PhaseSetup,
+def run_phases(
+    folder: Path,
+    setups: list[Callable[[Path], PhaseSetup]],
     *,
     save_weights: Callable[[Path], None],
     restore_weights: Callable[[Path], None],
-    metrics_file: Path,
-) -> QFormerTrainer:
-    """Builds the Trainer of a phase."""
-    log = MetricsLog(metrics_file, setup.name)
-    callbacks: list[TrainerCallback] = [log, *setup.callbacks]
-    if setup.early_stopping is not None:
-        callbacks.append(EarlyStoppingCallback(setup.early_stopping))
-    stream, rows = setup.stream, RowDataset(setup.train_rows, setup.views)
-    seen = rows if stream is None else stream.rows
-    return QFormerTrainer(
-        model=setup.module,
-        args=setup.arguments,
-        data_collator=setup.collator,
-        train_dataset=seen,
-        eval_dataset=RowDataset(setup.eval_rows) if setup.eval_rows else None,
-        callbacks=callbacks,
-        groups=setup.groups,
-        save_weights=save_weights,
-        restore_weights=restore_weights,
-        row_names=lambda indices: [seen[index][1].id for index in indices],
-        texts_per_image=setup.texts_per_image,
-        spikes=setup.spikes,
-        note=log.note,
-        batches=setup.batches,
-        stream=stream,
-    )
+) -> None:
+    """Trains phase by phase and writes `adapter/` at the end.
 
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint of a phase, or None."""
-    whole = whole_checkpoints(folder)
-    return str(whole[-1]) if whole else None
-
-
-def final_checkpoint(folder: Path, *, best: bool) -> Path | None:
-    """The checkpoint that a phase ended with, None if it has steps left.
-
-    A run may be interrupted between its last checkpoint and its adapter. The Trainer, resumed
-    there, would take one step too many.
+    A phase that finished in an earlier start is not repeated: its weights are loaded. An
+    interrupted one resumes from its last checkpoint.
 
     Args:
-        folder: folder of the phase's checkpoints.
-        best: whether the phase ends with the best checkpoint instead of the last.
+        setups: per phase a function from its checkpoint folder to its setup; called when the phase
+            begins, since it freezes and unfreezes the model.
+        save_weights, restore_weights: for all trained weights; called in all processes.
     """
-    last = last_checkpoint(folder)
-    if last is None:
-        return None
-    state = read_json(Path(last) / STATE)
-    if not state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
-        return None
-    # By its name: the run folder may have been moved.
-    return folder / Path((best and state["best_model_checkpoint"]) or last).name
+    metrics_file = folder / "metrics.jsonl"
+    if is_main_process():
+        drop_torn_line(metrics_file)
+    stop = StopOnSignal()
+    with stop.handling():
+        for index, make_setup in enumerate(setups):
+            checkpoints = folder / "checkpoints" / f"{index}"
+            setup = make_setup(checkpoints)
+            if (checkpoints / "done.json").is_file():
+                restore_weights(checkpoints / "weights")
+                continue
+            trainer = QFormerTrainer(
+                setup,
+                save_weights=save_weights,
+                restore_weights=restore_weights,
+                metrics_file=metrics_file,
+            )
+            trainer.add_callback(stop)
+            if trainer.is_world_process_zero():
+                checkpoints.mkdir(parents=True, exist_ok=True)
+                follow_move(checkpoints)
+            trainer.accelerator.wait_for_everyone()
+            final = final_checkpoint(checkpoints, best=setup.arguments.load_best_model_at_end)
+            if final is not None:
+                restore_weights(final)
+            else:
+                with trackers_named(cast(list[str], setup.arguments.report_to)):
+                    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+            if trainer.is_world_process_zero():
+                clear(checkpoints)
+            if index + 1 < len(setups):
+                _write(checkpoints / "weights", save_weights)
+                if trainer.is_world_process_zero():
+                    write_json(checkpoints / "done.json", {"done": True})
+            trainer.accelerator.wait_for_everyone()
+        _write(folder / "adapter", save_weights)
 
 
-def follow_move(folder: Path) -> None:
-    """Updates the path of the best checkpoint in the last checkpoint after a move of the run
-    folder.
+def _write(folder: Path, save_weights: Callable[[Path], None]) -> None:
+    """Writes an adapter folder atomically; called in all processes.
 
-    The Trainer stores an absolute path, and would forget the best checkpoint of a run folder that
-    was moved or copied.
+    Raises:
+        FailedError: it could not be written.
     """
-    last = last_checkpoint(folder)
-    if last is None:
+    if not is_main_process():
+        save_weights(folder)  # contributes its shards of the weights and writes nothing
         return
-    state = read_json(Path(last) / STATE)
-    noted = state.get("best_model_checkpoint")
-    if noted is not None and Path(noted).parent != folder:
-        write_json(
-            Path(last) / STATE, {**state, "best_model_checkpoint": str(folder / Path(noted).name)}
-        )
-
-
-def mark_done(folder: Path) -> None:
-    """Marks a phase as finished; `weights` next to the mark holds its trained weights."""
-    write_json(folder / "done.json", {"done": True})
-
-
-def is_done(folder: Path) -> bool:
-    """Whether a phase finished in an earlier start of this run."""
-    return (folder / "done.json").is_file()
+    with saving(folder, kept=RESUMABLE), replaced_folder(folder) as partial:
+        save_weights(partial)

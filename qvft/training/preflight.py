@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from qvft.data.rows import Row
 from qvft.errors import PreflightError
 from qvft.models.families import Family
 from qvft.models.sharded_weights import gradient
@@ -15,6 +16,7 @@ from qvft.training.objectives.alignment import AlignmentObjective
 from qvft.training.objectives.alignment_losses import combined_loss
 
 HEADS = "heads"
+IMAGES = 4
 HEADS_WITHIN = 100
 """Steps within which every part of the heads must have had a gradient: a batch may have questions
 only, or a single caption without negatives."""
@@ -25,7 +27,7 @@ def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
 
     Args:
         module: the language objective.
-        batch: a training batch with at least two images that differ.
+        batch: a training batch; with one image, nothing is checked and NaN returned.
 
     Returns:
         Largest change of a row's loss, nats per token.
@@ -61,10 +63,9 @@ class GradientCheck(TrainerCallback):
 
     A detached graph or a frozen input under reentrant checkpointing affects all weights of a
     component, so one non-zero gradient per component is required. LoRA's A matrices have zero
-    gradient at first, since B starts at zero; the component counts as a whole.
-
-    Alignment heads are checked part by part: each must be reached by the first pass, and have a
-    non-zero gradient within `HEADS_WITHIN` steps.
+    gradient at first, since B starts at zero; the component counts as a whole. Each part of the
+    alignment heads must be reached by the first pass, and have a non-zero gradient within
+    `HEADS_WITHIN` steps.
     """
 
     def __init__(self, model: nn.Module, family: Family) -> None:
@@ -79,19 +80,16 @@ class GradientCheck(TrainerCallback):
         if self.done:
             return
         self.steps += 1
-        heads = model.trained_heads() if isinstance(model, AlignmentObjective) else []
+        largest = _largest_of_heads(_heads(model))
         if self.steps == 1:
             check_gradients(self.model, self.family)
-            if heads:
-                _require(part for part, reached in _reached(heads).items() if not reached)
-        waiting = set[str]()
-        if heads:
-            largest = _largest(heads)
-            self.seen |= {part for part, value in largest.items() if value > 0}
-            waiting = largest.keys() - self.seen
-        if waiting and self.steps == HEADS_WITHIN:
-            _require(sorted(waiting), when=f"{self.steps} steps")
-        self.done = not waiting
+            if unreached := [part for part, value in largest.items() if value is None]:
+                raise _no_gradient(unreached, after="the first backward pass")
+        self.seen |= {part for part, value in largest.items() if value}
+        missing = sorted(largest.keys() - self.seen)
+        if missing and self.steps == HEADS_WITHIN:
+            raise _no_gradient(missing, after=f"{self.steps} steps")
+        self.done = not missing
 
 
 def check_gradients(
@@ -109,90 +107,76 @@ def check_gradients(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             component = family.component(name)
-            largest[component] = max(_size(parameter), largest.get(component, 0.0))
-    of_heads = _largest(heads)
-    _require(name for name, value in {**largest, **of_heads}.items() if not value > 0)
+            largest[component] = max(_size(parameter) or 0.0, largest.get(component, 0.0))
+    of_heads = {part: value or 0.0 for part, value in _largest_of_heads(heads).items()}
+    missing = [name for name, value in {**largest, **of_heads}.items() if not value > 0]
+    if missing:
+        raise _no_gradient(missing, after="the first backward pass")
     return {**largest, **({HEADS: max(of_heads.values())} if of_heads else {})}
 
 
-def _largest(heads: Iterable[nn.Module]) -> dict[str, float]:
-    """Largest absolute gradient per trained part of the heads, such as `heads.itm_head`."""
-    largest: dict[str, float] = {}
-    for part, parameter in _parts(heads):
-        largest[part] = max(_size(parameter), largest.get(part, 0.0))
+def _heads(objective: nn.Module | None) -> Sequence[nn.Module]:
+    """Trained modules outside the model."""
+    return objective.trained_heads() if isinstance(objective, AlignmentObjective) else ()
+
+
+def _largest_of_heads(heads: Sequence[nn.Module]) -> dict[str, float | None]:
+    """Largest absolute gradient per trained part of the heads, such as `heads.itm_head`; None if no
+    backward pass reached it.
+    """
+    largest: dict[str, float | None] = {}
+    for name, parameter in (pair for module in heads for pair in module.named_parameters()):
+        if parameter.requires_grad:
+            part = f"{HEADS}.{name.partition('.')[0]}"
+            found = (_size(parameter), largest.get(part))
+            largest[part] = max((size for size in found if size is not None), default=None)
     return largest
 
 
-def _reached(heads: Iterable[nn.Module]) -> dict[str, bool]:
-    """Whether a backward pass reached any weight of a part, even with zero gradient."""
-    reached: dict[str, bool] = {}
-    for part, parameter in _parts(heads):
-        reached[part] = reached.get(part, False) or gradient(parameter) is not None
-    return reached
-
-
-def _parts(heads: Iterable[nn.Module]) -> list[tuple[str, nn.Parameter]]:
-    return [
-        (f"{HEADS}.{name.partition('.')[0]}", parameter)
-        for module in heads
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad
-    ]
-
-
-def _size(parameter: nn.Parameter) -> float:
+def _size(parameter: nn.Parameter) -> float | None:
     found = gradient(parameter)
-    return 0.0 if found is None else float(found.abs().max())
+    return None if found is None else float(found.abs().max())
 
 
-def _require(dead: Iterable[str], *, when: str = "the first backward pass") -> None:
-    names = ", ".join(dead)
-    if names:
-        raise PreflightError(
-            f"after {when} {names} should be trained but has no "
-            "gradient: it does not reach the loss; freeze it in trainable, or see what cuts it off"
-        )
+def _no_gradient(names: Sequence[str], *, after: str) -> PreflightError:
+    return PreflightError(
+        f"after {after} {', '.join(names)} should be trained but has no gradient: it does not "
+        "reach the loss; freeze it in trainable, or see what cuts it off"
+    )
 
 
 def check_backward(
     module: nn.Module, model: nn.Module, family: Family, batch: dict[str, Tensor]
 ) -> dict[str, float]:
-    """Runs one backward pass on a batch and checks its gradients, which are discarded.
+    """Runs one backward pass of the objective on a batch; returns and raises as `check_gradients`.
 
-    Args:
-        module: the objective.
-
-    Returns:
-        As `check_gradients`.
-
-    Raises:
-        PreflightError: a trained component has no gradient.
+    The gradients are discarded.
     """
     inputs = {key: value for key, value in batch.items() if key != "row_index"}
     was_training = module.training
     module.train()
     try:
-        _loss(module, module(**inputs)).backward()
-        heads = module.trained_heads() if isinstance(module, AlignmentObjective) else []
-        return check_gradients(model, family, heads)
+        outputs = module(**inputs)
+        if isinstance(module, AlignmentObjective):
+            counts = {name: loss.count.clamp(min=1) for name, loss in outputs["losses"].items()}
+            combined_loss(outputs["losses"], module.weights, counts).backward()
+        else:
+            (outputs["loss_sum"] / outputs["count"]).backward()
+        return check_gradients(model, family, _heads(module))
     finally:
         module.zero_grad(set_to_none=True)
         module.train(was_training)
 
 
-def _loss(module: nn.Module, outputs: Mapping) -> Tensor:
-    """The batch's loss, divided as if it were the whole step."""
-    if not isinstance(module, AlignmentObjective):
-        return outputs["loss_sum"] / outputs["count"]
-    counts = {name: loss.count.clamp(min=1) for name, loss in outputs["losses"].items()}
-    return combined_loss(outputs["losses"], module.weights, counts)
-
-
-def distinct_first(sample_ids: Sequence[str], count: int) -> list[int]:
-    """Indices of rows from up to `count` different images, in order."""
-    seen: dict[str, int] = {}
-    for index, sample_id in enumerate(sample_ids):
-        seen.setdefault(sample_id, index)
-        if len(seen) == count:
+def preflight_batch(
+    collate: Callable[[Sequence[tuple[int, Row]]], dict[str, Tensor]],
+    rows: Sequence[tuple[int, Row]],
+    place: torch.device,
+) -> dict[str, Tensor]:
+    """A batch of numbered rows from up to `IMAGES` different images, in order, on a device."""
+    chosen: dict[str, tuple[int, Row]] = {}
+    for index, row in rows:
+        chosen.setdefault(row.sample.id, (index, row))
+        if len(chosen) == IMAGES:
             break
-    return list(seen.values())
+    return {key: value.to(place) for key, value in collate(list(chosen.values())).items()}

@@ -8,8 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from qvft.adapters.fingerprints import MANIFEST
-from qvft.adapters.manifest import read_manifest
+from qvft.adapters.manifest import MANIFEST, read_manifest
 from qvft.data.sample import Sample
 from qvft.errors import CheckpointError, UserError
 from qvft.log import is_main_process
@@ -31,8 +30,7 @@ class Recorded:
     Attributes:
         what: `data NAME`, or `images of NAME`.
         which: `train` or `eval`; None if the recipe names no such data.
-        recorded, found: SHA-256 in hexadecimal; `found` is None if the data cannot be read.
-        problem: why it cannot.
+        found: None if the data cannot be read, for the reason in `problem`.
     """
 
     what: str
@@ -43,15 +41,11 @@ class Recorded:
 
 
 def data_hashes(splits: Mapping[str, Split | None]) -> dict[str, str]:
-    """Hash of each split's texts, by split name, for a manifest.
-
-    Args:
-        splits: samples by `train` and `eval`.
-    """
+    """Hash of the texts of `train` and `eval`, by split name, for a manifest."""
     present = {which: split for which, split in splits.items() if split is not None}
     names = [split.name for split in present.values()]
     return {
-        _key(split.name, which, twice=names.count(split.name) > 1): split.sha256
+        f"{split.name} ({which})" if names.count(split.name) > 1 else split.name: split.sha256
         for which, split in present.items()
     }
 
@@ -61,12 +55,10 @@ def image_hashes(splits: Mapping[str, Split | None]) -> dict[str, str]:
 
     Only the main process reads them, for the manifest.
     """
-    if not is_main_process():
-        return {}
     found = {
         which: images_hash(split.samples)
         for which, split in splits.items()
-        if split is not None and split.stream is None
+        if is_main_process() and split is not None and split.stream is None
     }
     return {which: value for which, value in found.items() if value is not None}
 
@@ -85,72 +77,25 @@ def reader(recipe: Recipe) -> Read:
 
 def recorded_data(recipe: Recipe, manifest: Mapping[str, Any], samples: Read) -> Iterator[Recorded]:
     """Each data hash of a manifest with its current value."""
-    names = _keys(recipe)
-    for key, recorded in manifest["data_sha256"].items():
-        which = names.get(key)
-        yield _compared(
-            f"data {key}", which, recorded, lambda which: _texts_hash(recipe, which, samples)
-        )
-    for which, recorded in manifest.get("images_sha256", {}).items():
-        named = which if getattr(recipe.data, which, None) is not None else None
-        yield _compared(
-            f"images of data.{which}", named, recorded, lambda which: images_hash(samples(which))
-        )
-
-
-def require_same_data(recipe: Recipe, folder: Path) -> None:
-    """Checks on the main process that a resumed run has unchanged data.
-
-    Unreadable data is ignored here: training reports it, and a finished run does not need it.
-
-    Raises:
-        CheckpointError: texts or images have changed.
-    """
-    where = manifest_folder(folder)
-    if where is None or not is_main_process():
-        return
-    manifest = read_manifest(where)
-    for one in recorded_data(recipe, manifest, reader(recipe)):
-        if one.which is not None and one.found is not None and one.found != one.recorded:
-            source = getattr(recipe.data, one.which)
-            kind = "images" if one.what.startswith("images") else "texts"
-            raise CheckpointError(
-                f"other {kind} than the run in {folder} has been trained on",
-                where=f"data.{one.which}: {', '.join(_places(source))}",
-                do="restore the data and resume, or train anew with run.dir=PATH",
-            )
-
-
-def manifest_folder(run: Path) -> Path | None:
-    """Folder of a run's newest manifest: its adapter, else its last checkpoint."""
-    if is_finished(run):
-        return run / "adapter"
-    phases = [path for path in run.glob("checkpoints/*") if path.name.isdigit()]
-    for phase in sorted(phases, key=lambda path: int(path.name), reverse=True):
-        folders = [phase / "weights", *reversed(whole_checkpoints(phase))]
-        found = next((path for path in folders if (path / MANIFEST).is_file()), None)
-        if found is not None:
-            return found
-    return None
-
-
-def _key(name: str, which: str, *, twice: bool) -> str:
-    return f"{name} ({which})" if twice else name
-
-
-def _keys(recipe: Recipe) -> dict[str, str]:
-    """`train` and `eval` by their possible names in a manifest."""
-    keys: dict[str, str] = {}
+    splits: dict[str, str] = {}  # `train` and `eval` by their possible names in the manifest
     for which in ("eval", "train"):
         source: Source | None = getattr(recipe.data, which)
         if source is not None:
-            keys |= {
-                _key(source_name(source), which, twice=twice): which for twice in (True, False)
-            }
-    return keys
+            name = source_name(source)
+            splits |= {f"{name} ({which})": which, name: which, f"data.{which}": which}
+    texts, images = manifest["data_sha256"], manifest.get("images_sha256", {})
+    for key, recorded in texts.items():
+        yield _compared(
+            f"data {key}", splits.get(key), recorded, lambda which: _hash(recipe, which, samples)
+        )
+    for which, recorded in images.items():
+        key = f"data.{which}"
+        yield _compared(
+            f"images of {key}", splits.get(key), recorded, lambda which: images_hash(samples(which))
+        )
 
 
-def _texts_hash(recipe: Recipe, which: str, samples: Read) -> str:
+def _hash(recipe: Recipe, which: str, samples: Read) -> str:
     return stream_of(recipe).sha256 if is_streamed(recipe, which) else samples_hash(samples(which))
 
 
@@ -161,14 +106,42 @@ def _compared(
         return Recorded(what, None, recorded, None, "the recipe names no such data")
     try:
         return Recorded(what, which, recorded, now(which))
-    except UserError as error:
-        return Recorded(what, which, recorded, None, error.given)
-    except OSError as error:
-        return Recorded(what, which, recorded, None, error.strerror or str(error))
+    except (UserError, OSError) as error:
+        problem = error.given if isinstance(error, UserError) else error.strerror or str(error)
+        return Recorded(what, which, recorded, None, problem)
 
 
-def _places(source: Source) -> list[str]:
-    """Paths of the data, for messages."""
-    given = (source.path, source.questions, source.annotations)
-    split = f", split {source.split}" if source.split else ""
-    return [place + split for place in given if place is not None] or [source.format]
+def require_same_data(recipe: Recipe, folder: Path) -> None:
+    """Checks on the main process that a resumed run has unchanged data.
+
+    Unreadable data is ignored here: training reports it, and a finished run does not need it.
+
+    Raises:
+        CheckpointError: texts or images have changed.
+    """
+    adapter = manifest_folder(folder)
+    if adapter is None or not is_main_process():
+        return
+    for one in recorded_data(recipe, read_manifest(adapter), reader(recipe)):
+        if one.which is not None and one.found is not None and one.found != one.recorded:
+            source: Source = getattr(recipe.data, one.which)
+            paths = [path for path in (source.path, source.questions, source.annotations) if path]
+            split = f", split {source.split}" if source.split else ""
+            raise CheckpointError(
+                f"other {'images' if one.what.startswith('images') else 'texts'} than the run in "
+                f"{folder} has been trained on",
+                where=f"data.{one.which}: {', '.join(paths or [source.format])}{split}",
+                do="restore the data and resume, or train anew with run.dir=PATH",
+            )
+
+
+def manifest_folder(run: Path) -> Path | None:
+    """Folder of a run's newest manifest: its adapter, else its last checkpoint."""
+    if is_finished(run):
+        return run / "adapter"
+    phases = [path for path in run.glob("checkpoints/*") if path.name.isdigit()]
+    for phase in sorted(phases, key=lambda path: int(path.name), reverse=True):
+        for folder in (phase / "weights", *reversed(whole_checkpoints(phase))):
+            if (folder / MANIFEST).is_file():
+                return folder
+    return None

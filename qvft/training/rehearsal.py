@@ -21,7 +21,8 @@ from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.recipe.refused_settings import require_accepted
 from qvft.training.arguments import check_arguments, training_arguments
-from qvft.training.phases import PhaseSetup, build_trainer
+from qvft.training.recovery.spikes import SpikeRule
+from qvft.training.trainer import PhaseSetup, QFormerTrainer
 
 ROWS, WIDTH = 8, 4
 
@@ -33,9 +34,8 @@ def require_trainable(train: Mapping[str, Any], *, workers: int = 0, where: str 
     `report_to` is not tried. Trackers are built but receive nothing.
 
     Args:
-        train: the recipe's `train` section as a mapping.
+        train: the recipe's `train` section as a mapping; `where` is its key.
         workers: image-decoding processes.
-        where: its key.
 
     Raises:
         RecipeError: a library refuses a field of `train.arguments`, or a tracker; it names them.
@@ -54,30 +54,34 @@ def require_trainable(train: Mapping[str, Any], *, workers: int = 0, where: str 
         return f"{where}.report_to" if name == "report_to" else f"{where}.arguments.{name}"
 
     if settings:
-        with _apart():
+        with _without_side_effects():
             require_accepted(settings, attempt, key=key)
 
 
 def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
-    """Trains a tiny model for two steps, evaluates and saves.
-
-    Args:
-        train: the recipe's `train` section as a mapping.
-        workers: processes of the data loader.
-    """
-    short: dict[str, Any] = {"epochs": 1.0, "max_steps": 2, "batch_tokens": None}
-    short |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
-    short |= {"eval_steps": 1, "save_steps": 2, "logging_steps": 1}
-    short |= {"load_best_model_at_end": False, "early_stopping_patience": None}
+    """Trains a tiny model for two steps with a `train` section, evaluates and saves."""
+    short = {
+        "epochs": 1.0,
+        "max_steps": 2,
+        "batch_tokens": None,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 1,
+        "eval_steps": 1,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "load_best_model_at_end": False,
+        "arguments": {**train["arguments"], "disable_tqdm": True},
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         module = _StandIn()
-        rows = [_row(number) for number in range(ROWS)]
+        sample = Sample("0", ImageFile(Path("none")))
+        rows = [Row(f"{number}", sample, "caption", None, "", (), {}) for number in range(ROWS)]
         setup = PhaseSetup(
             name="rehearsal",
             module=module,
             arguments=training_arguments(
-                {**train, **short, "arguments": {**train["arguments"], "disable_tqdm": True}},
+                {**train, **short},
                 output_dir=folder / "0",
                 seed=0,
                 workers=workers,
@@ -93,8 +97,9 @@ def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
             early_stopping=None,
             texts_per_image=1,
             callbacks=(),
+            spikes=SpikeRule(**train["spike"]),
         )
-        trainer = build_trainer(
+        trainer = QFormerTrainer(
             setup,
             save_weights=lambda folder: folder.mkdir(parents=True, exist_ok=True),
             restore_weights=lambda folder: None,
@@ -127,11 +132,6 @@ class _StandIn(nn.Module):
         }
 
 
-def _row(number: int) -> Row:
-    sample = Sample(f"{number}", ImageFile(Path("none")))
-    return Row(f"{number}", sample, "caption", None, "", (), {})
-
-
 def _batch(rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
     numbers = [number for number, _ in rows]
     return {
@@ -142,15 +142,15 @@ def _batch(rows: Sequence[tuple[int, Row]]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
+def _without_side_effects() -> Iterator[None]:
     """Silences logs and restores random states."""
     level = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity(logging.CRITICAL)
-    plain, of_numpy = random.getstate(), np.random.get_state()
+    of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(), redirect_stdout(StringIO()):
             yield
     finally:
-        random.setstate(plain)
+        random.setstate(of_python)
         np.random.set_state(of_numpy)
         transformers.utils.logging.set_verbosity(level)

@@ -1,21 +1,42 @@
-"""Run folder of a training run: ownership and progress. Does not import torch."""
+"""Run folder of a training run: ownership, progress, and whether a recipe resumes the run in it.
+
+Does not import torch, except to find the commit of a hub id.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qvft.adapters.fingerprints import MANIFEST
+from qvft.adapters.manifest import MANIFEST
 from qvft.disk import not_written
 from qvft.errors import CheckpointError
 from qvft.locks import LOCK, inside
 from qvft.log import is_main_process
+from qvft.recipe.phases import phase_plans
 from qvft.recipe.recipe_lock import LOCK_NAME, read_lock, shaping_differences, write_lock
 from qvft.recipe.schema import Recipe
+from qvft.recipe.train import Train
 from qvft.training.checkpoints import STATE
-from qvft.training.distributed.global_batch_size import require_same_step, without_cutting
+
+NAMED_KEYS = 5
+"""Maximum number of differing keys in a message."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` has written its final adapter."""
+    return (folder / "adapter" / MANIFEST).is_file()
+
+
+def has_progress(folder: Path) -> bool:
+    """Whether a run folder holds a checkpoint, a finished phase or a final adapter."""
+    patterns = (f"checkpoints/*/checkpoint-*/{STATE}", "checkpoints/*/done.json")
+    return is_finished(folder) or any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def check_folder(recipe: Recipe) -> Path:
@@ -29,49 +50,8 @@ def check_folder(recipe: Recipe) -> Path:
     if is_main_process() and (folder / LOCK).is_file():
         with inside(folder):  # not locked; a killed process left the file
             pass
-    return _require_ours(recipe, folder)
-
-
-def _require_ours(recipe: Recipe, folder: Path) -> Path:
-    if not is_main_process() or not (folder / LOCK_NAME).is_file():
-        return folder
-    if not has_progress(folder):
-        return folder  # an attempt without a checkpoint may be overwritten
-    before = read_lock(folder)
-    differing = shaping_differences(without_cutting(before), without_cutting(recipe))
-    if differing:
-        said = [
-            f"{key} is {_shown(there)} there and {_shown(here)} here"
-            for key, there, here in differing
-        ]
-        more = f"; and {len(said) - NAMED_KEYS} more keys" if len(said) > NAMED_KEYS else ""
-        raise CheckpointError(
-            f"holds another recipe's run: {'; '.join(said[:NAMED_KEYS])}{more}",
-            where=str(folder),
-            do="choose another folder with run.dir=PATH, or remove this one",
-        )
-    if recipe.train.resume == "never":
-        raise CheckpointError(
-            "already holds this recipe's run",
-            where=str(folder),
-            do="resume with train.resume=auto, or choose another folder with run.dir=PATH",
-        )
-    require_same_step(folder, before, recipe)
+    _require_own_run(recipe, folder)
     return folder
-
-
-NAMED_KEYS = 5
-
-
-def _shown(value: Any) -> str:
-    text = "not set" if value is None else str(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-def has_progress(folder: Path) -> bool:
-    """Whether a run folder holds a checkpoint, a finished phase or a final adapter."""
-    patterns = (f"checkpoints/*/checkpoint-*/{STATE}", "checkpoints/*/done.json")
-    return is_finished(folder) or any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 @contextmanager
@@ -87,8 +67,11 @@ def claimed_folder(recipe: Recipe) -> Iterator[None]:
         return
     folder = Path(recipe.run_dir)
     with inside(folder):
-        _require_ours(recipe, folder)
-        _remove_partial_files(folder)
+        _require_own_run(recipe, folder)
+        # What a process left that was killed while it wrote a file.
+        for path in (*folder.glob(".*.partial"), *(folder / "checkpoints").rglob(".*.partial")):
+            if path.is_file():
+                path.unlink(missing_ok=True)
         try:
             write_lock(recipe, folder)
         except OSError as error:
@@ -96,13 +79,121 @@ def claimed_folder(recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the run in `folder` has written its final adapter."""
-    return (folder / "adapter" / MANIFEST).is_file()
+def _require_own_run(recipe: Recipe, folder: Path) -> None:
+    if not is_main_process() or not (folder / LOCK_NAME).is_file():
+        return
+    if not has_progress(folder):
+        return  # an attempt without a checkpoint may be overwritten
+    before = read_lock(folder)
+    differing = shaping_differences(_with_batch_size_1(before), _with_batch_size_1(recipe))
+    if differing:
+        keys = [
+            f"{key} is {_shown(there)} there and {_shown(here)} here"
+            for key, there, here in differing
+        ]
+        more = f"; and {len(keys) - NAMED_KEYS} more keys" if len(keys) > NAMED_KEYS else ""
+        raise CheckpointError(
+            f"holds another recipe's run: {'; '.join(keys[:NAMED_KEYS])}{more}",
+            where=str(folder),
+            do="choose another folder with run.dir=PATH, or remove this one",
+        )
+    if recipe.train.resume == "never":
+        raise CheckpointError(
+            "already holds this recipe's run",
+            where=str(folder),
+            do="resume with train.resume=auto, or choose another folder with run.dir=PATH",
+        )
+    require_same_step(folder, before, recipe)
 
 
-def _remove_partial_files(folder: Path) -> None:
-    """Removes what a process left that was killed while it wrote a file."""
-    for found in (*folder.glob(".*.partial"), *(folder / "checkpoints").rglob(".*.partial")):
-        if found.is_file():
-            found.unlink(missing_ok=True)
+def _shown(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _with_batch_size_1(recipe: Recipe) -> Recipe:
+    """The recipe without the keys that only split a global batch, for comparison."""
+    same = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=same)})
+
+
+def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
+    """Checks that a resumed run keeps its global batch size under any number of processes.
+
+    A step uses batch size x gradient accumulation x processes texts, or, under a token budget,
+    gradient accumulation x processes batches; if that is equal, gradients and position in the data
+    are the same for any split.
+
+    Raises:
+        CheckpointError: the global batch size would change, or a stream would be divided among
+            another number of processes.
+    """
+    processes = processes_of(folder)
+    if processes is None:
+        return
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if now.data.train is not None and now.data.train.stream and started != processes:
+        raise CheckpointError(
+            f"{started} process{'' if started == 1 else 'es'} would divide the stream otherwise",
+            where=str(folder),
+            expected=f"{processes}, as the run began",
+            do=f"start {processes}",
+        )
+    for old, new in zip(phase_plans(before), phase_plans(now), strict=False):
+        was, will = _global_batch(old.train, processes), _global_batch(new.train, started)
+        if was[0] != will[0]:
+            by_tokens = new.train.batch_tokens is not None
+            unit = "batches" if by_tokens else "texts"
+            keys = "" if by_tokens else "train.per_device_train_batch_size or "
+            raise CheckpointError(
+                f"{will[0]} {unit} a step ({will[1]}) where the run took {was[0]} ({was[1]})",
+                where=str(folder),
+                expected=f"{was[0]} {unit} a step",
+                do=f"start as many processes, or set {keys}train.gradient_accumulation_steps",
+            )
+
+
+def processes_of(folder: Path) -> int | None:
+    """Number of processes that wrote a run's newest checkpoint; None if there is none."""
+    states = list(folder.glob(f"checkpoints/*/checkpoint-*/{STATE}"))
+    if not states:
+        return None
+    newest = max(states, key=lambda path: path.stat().st_mtime).parent
+    # The Trainer writes one of these per process if there are several.
+    return max(1, len(list(newest.glob("rng_state_*.pth"))))
+
+
+def _global_batch(train: Train, processes: int) -> tuple[int, str]:
+    """Texts per step (batches under a token budget), and how they are split."""
+    accumulated = train.gradient_accumulation_steps
+    split = f"accumulation {accumulated} x {processes} process{'' if processes == 1 else 'es'}"
+    if train.batch_tokens is not None:
+        return accumulated * processes, split
+    size = train.per_device_train_batch_size
+    return size * accumulated * processes, f"batch {size} x {split}"
+
+
+def revision_from_lock(recipe: Recipe) -> Recipe:
+    """The recipe with the revision that its run's lock file records, if there is one."""
+    return resolve_revision(recipe) if has_progress(Path(recipe.run_dir)) else recipe
+
+
+def resolve_revision(recipe: Recipe) -> Recipe:
+    """The recipe with the commit of its hub id, branch or tag; local folders are unchanged.
+
+    A resumed run keeps the commit in its lock file.
+
+    Raises:
+        ModelError: the base does not exist.
+    """
+    if _COMMIT.fullmatch(recipe.model.revision or ""):
+        return recipe
+    folder = Path(recipe.run_dir)
+    if (folder / LOCK_NAME).is_file() and has_progress(folder):
+        commit = read_lock(folder).model.revision
+    else:
+        from qvft.setup.model import base_of  # imports torch, which a resumed run can load later
+
+        commit = base_of(recipe).revision
+    model = recipe.model.model_copy(update={"revision": commit})
+    return recipe.model_copy(update={"model": model})

@@ -15,14 +15,7 @@ _THEIRS = "transformers/integrations/integration_utils.py"
 
 @contextmanager
 def trackers_named(names: Sequence[str]) -> Iterator[None]:
-    """Turns an error raised in a tracker (no login, no network) into a RecipeError.
-
-    Args:
-        names: names of the trackers.
-
-    Raises:
-        RecipeError: a tracker failed.
-    """
+    """Turns an error raised in one of these trackers (no login, no network) into a RecipeError."""
     try:
         yield
     except QvftError:

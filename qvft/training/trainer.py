@@ -6,8 +6,10 @@ Overrides of the Trainer's public methods are here, those of its private ones in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,62 +17,111 @@ from accelerate.data_loader import prepare_data_loader
 from numpy import isfinite
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import PreTrainedModel
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainingArguments,
+)
 
+from qvft.data.rows import Row
 from qvft.errors import NonFiniteLossError
 from qvft.training.activations import lean_activations
-from qvft.training.batches.augmented_views import EpochNumbers
 from qvft.training.batches.loader_workers import with_own_seeds
-from qvft.training.batches.numbered_rows import EpochOrder, RowDataset
-from qvft.training.batches.padding_sampler import Filled
+from qvft.training.batches.numbered_rows import EpochNumbers, EpochOrder, RowDataset, ViewDraw
+from qvft.training.batches.padding_sampler import PaddedSampler
 from qvft.training.batches.sampler import GroupedSampler
-from qvft.training.batches.streamed import Handed, StreamedBatches
+from qvft.training.batches.streamed import GivenRows, StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
+from qvft.training.metrics_log import MetricsLog
 from qvft.training.objectives.alignment import LANGUAGE, AlignmentObjective
-from qvft.training.objectives.alignment_losses import LossSum, combined_loss
+from qvft.training.objectives.alignment_losses import combined_loss
+from qvft.training.recovery.nonfinite import some_of
 from qvft.training.recovery.spikes import SpikeRule
-from qvft.training.recovery.state import RecoveryState
-from qvft.training.recovery.step_errors import some_of
 from qvft.training.recovery.step_recovery import StepRecovery
 from qvft.training.trainer_internals import TrainerInternals
 
 
+@dataclass(frozen=True)
+class PhaseSetup:
+    """Everything needed to train a phase.
+
+    Attributes:
+        module: its objective around the model.
+        arguments: `output_dir` holds its checkpoints.
+        groups: parameter groups of the optimizer.
+        eval_rows: without them there is no evaluation.
+        early_stopping: evaluations without a lower loss before it stops (patience), or None.
+        texts_per_image: rows of an image that are kept together in a batch.
+        batches: token-budget batches, instead of the arguments' batch size.
+        views: draws the views of the training images; None: no augmentation.
+        stream: batches of a stream, instead of `train_rows`.
+    """
+
+    name: str
+    module: nn.Module
+    arguments: TrainingArguments
+    groups: list[dict[str, Any]]
+    train_rows: Sequence[Row]
+    eval_rows: Sequence[Row] | None
+    collator: Callable[..., Any]
+    early_stopping: int | None
+    texts_per_image: int
+    callbacks: Sequence[TrainerCallback]
+    spikes: SpikeRule
+    batches: TokenBatchSampler | None = None
+    views: ViewDraw | None = None
+    stream: StreamedBatches | None = None
+
+
 class QFormerTrainer(TrainerInternals):
-    """Trains a module whose forward returns `loss_sum` and `count`, or, as `AlignmentObjective`
-    does in training mode, `losses`: several of these by name.
+    """Trains a phase.
+
+    Its module's forward returns `loss_sum` and `count`, or, as `AlignmentObjective` in training
+    mode, `losses`: several of these by name.
 
     Args:
-        groups: parameter groups for AdamW.
-        row_names: sample ids by row index.
-        texts_per_image: rows of an image that are kept together in a batch.
-        batches: batches under a token budget; None: batch size as in the arguments.
-        stream: this process's batches of a stream, instead of `train_dataset`.
-        spikes: loss spike rule and policy; None: off.
-        note: logs an event at a step; None: no log.
-        further arguments: as `TrainerInternals`.
+        save_weights, restore_weights: as `TrainerInternals`.
+        metrics_file: metrics.jsonl.
     """
 
     def __init__(
         self,
-        *args: Any,
-        groups: list[dict[str, Any]],
-        row_names: Callable[[Sequence[int]], list[str]],
-        texts_per_image: int = 1,
-        batches: TokenBatchSampler | None = None,
-        stream: StreamedBatches | None = None,
-        spikes: SpikeRule | None = None,
-        note: Callable[[int, Mapping[str, Any]], None] | None = None,
-        **kwargs: Any,
+        setup: PhaseSetup,
+        *,
+        save_weights: Callable[[Path], None],
+        restore_weights: Callable[[Path], None],
+        metrics_file: Path,
     ) -> None:
-        super().__init__(*args, compute_metrics=self._row_means, **kwargs)
-        budget = batches.budget if batches is not None else None
-        self._steps = StepRecovery(
-            self, row_names=row_names, spikes=spikes, batch_tokens=budget, note=note
+        log = MetricsLog(metrics_file, setup.name)
+        callbacks: list[TrainerCallback] = [log, *setup.callbacks]
+        if setup.early_stopping is not None:
+            callbacks.append(EarlyStoppingCallback(setup.early_stopping))
+        self._stream, self._batches = setup.stream, setup.batches
+        rows: Any = RowDataset(setup.train_rows, setup.views)
+        if self._stream is not None:
+            rows = self._stream.rows
+        super().__init__(
+            model=setup.module,
+            args=setup.arguments,
+            data_collator=setup.collator,
+            train_dataset=rows,
+            eval_dataset=RowDataset(setup.eval_rows) if setup.eval_rows else None,
+            callbacks=callbacks,
+            compute_metrics=self._row_means,
+            save_weights=save_weights,
+            restore_weights=restore_weights,
         )
-        self._texts_per_image, self._batches, self._stream = texts_per_image, batches, stream
+        self.recovery = StepRecovery(
+            self,
+            row_names=lambda indices: [rows[index][1].id for index in indices],
+            spikes=setup.spikes,
+            batch_tokens=self._batches.budget if self._batches is not None else None,
+            note=log.note,
+        )
+        self._texts_per_image, self._groups = setup.texts_per_image, setup.groups
         self._order: Any = None
         self.add_callback(EpochOrder(lambda: self._order))
-        self._groups = groups
         if self._sharded:
             # It is wrapped already; in evaluation mode Accelerate adds nothing but autocast.
             self.accelerator.prepare_model = partial(
@@ -79,11 +130,6 @@ class QFormerTrainer(TrainerInternals):
         self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
-
-    @property
-    def recovery(self) -> RecoveryState:
-        """Recovery state: losses of the last steps, number of batch halvings."""
-        return self._steps.state
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer, with lean activations where it computes under autocast."""
@@ -104,11 +150,11 @@ class QFormerTrainer(TrainerInternals):
         order: Any = GroupedSampler(names, group_size=self._texts_per_image, seed=self.args.seed)
         processes = self.args.world_size
         if processes > 1:
-            order = Filled(order, multiple=self.args.train_batch_size * processes)
-        return self._ordered(order, dataset)
+            order = PaddedSampler(order, multiple=self.args.train_batch_size * processes)
+        return self._by_epoch(order, dataset)
 
-    def _ordered(self, order: Any, dataset: RowDataset) -> Sampler:
-        """The order as the dataset is asked by it; its epoch follows the training's."""
+    def _by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
+        """The order, whose epoch follows the training's, with epochs in its numbers for views."""
         self._order = order if dataset.views is None else EpochNumbers(order, len(dataset))
         return self._order
 
@@ -125,7 +171,7 @@ class QFormerTrainer(TrainerInternals):
             # As for one process: the stream is already divided.
             return with_own_seeds(
                 prepare_data_loader(
-                    self._loader(Handed(), self._stream),
+                    self._loader(GivenRows(), self._stream),
                     self.args.device,
                     num_processes=1,
                     process_index=0,
@@ -134,7 +180,7 @@ class QFormerTrainer(TrainerInternals):
             )
         if self._batches is None:
             return with_own_seeds(super().get_train_dataloader())
-        order = self._ordered(self._batches, self.train_dataset)
+        order = self._by_epoch(self._batches, self.train_dataset)
         return with_own_seeds(self.accelerator.prepare(self._loader(self.train_dataset, order)))
 
     def _loader(self, dataset: Dataset, batches: Any) -> DataLoader:
@@ -161,17 +207,16 @@ class QFormerTrainer(TrainerInternals):
         Also counts the items of the alignment objectives, for `compute_loss`.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._steps.begin(items)
+        self.recovery.begin(items)
         if self._stream is not None:
             for batch in batches:
-                self._stream.judge(batch["row_index"])
+                self._stream.check_images(batch["row_index"])
         if self._objective is not None:
             counts = self._objective.counts(batches)
             total = torch.tensor(list(counts.values()), device=device)
             if self.args.average_tokens_across_devices:
                 total = self.accelerator.reduce(total, reduction="sum")
-            # Without items the sum is 0 too.
-            self._counts = dict(zip(counts, total.clamp(min=1), strict=True))
+            self._counts = dict(zip(counts, total.clamp(min=1), strict=True))  # without items 0 / 1
         return batches, items
 
     def training_step(
@@ -181,11 +226,11 @@ class QFormerTrainer(TrainerInternals):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """As the Trainer; a batch that does not fit into memory is split into parts."""
-        return self._steps.training_step(model, inputs, super().training_step)
+        return self.recovery.training_step(model, inputs, super().training_step)
 
     def before_optimizer_step(self, model: nn.Module, norm: Tensor | float | None) -> None:
         """Raises on a non-finite loss or gradient, and skips loss spikes."""
-        self._steps.check(model, norm)
+        self.recovery.check(model, norm)
 
     def compute_loss(
         self,
@@ -197,7 +242,9 @@ class QFormerTrainer(TrainerInternals):
         """Sum of the losses over the items of all processes and accumulated batches."""
         outputs = model(**{key: value for key, value in inputs.items() if key != "row_index"})
         if "losses" in outputs:
-            self._note(outputs["losses"])
+            for name, one in outputs["losses"].items():
+                found = torch.stack([one.total.detach().float(), one.count.float()])
+                self._logged[name] = self._logged[name] + found if name in self._logged else found
             language = {} if num_items_in_batch is None else {LANGUAGE: num_items_in_batch}
             counts: dict[str, Tensor | int] = {**language, **self._counts}
             assert self._objective is not None
@@ -219,17 +266,12 @@ class QFormerTrainer(TrainerInternals):
             self._logged = {}
         super().log(logs, start_time)
 
-    def _note(self, losses: Mapping[str, LossSum]) -> None:
-        for name, loss in losses.items():
-            found = torch.stack([loss.total.detach().float(), loss.count.float()])
-            self._logged[name] = self._logged[name] + found if name in self._logged else found
-
     def _row_means(self, prediction: Any) -> dict[str, float]:
-        """`row_means`, of losses that are all finite.
+        """Metrics of an evaluation during training, over all rows at once, independent of batch
+        size and number of processes: loss per token in nats, exact match in percent.
 
         Raises:
-            NonFiniteLossError: one is not; raised alike in every process, which all have the full
-                list.
+            NonFiniteLossError: a loss is not finite; every process has the full list and raises it.
         """
         bad = (~isfinite(prediction.predictions[:, 0])).nonzero()[0]
         if len(bad):
@@ -238,7 +280,11 @@ class QFormerTrainer(TrainerInternals):
                 f"the loss of {len(bad)} evaluation rows is not finite at step "
                 f"{self.state.global_step}; samples: {some_of(names)}"
             )
-        return row_means(prediction)
+        loss, tokens, exact = prediction.predictions.astype("float64").T
+        return {
+            "token_loss": float((loss * tokens).sum() / tokens.sum()),
+            "exact_match": float(100 * exact.mean()),
+        }
 
     def prediction_step(
         self,
@@ -258,14 +304,3 @@ class QFormerTrainer(TrainerInternals):
             [outputs["row_loss"], outputs["row_count"].float(), outputs["exact"].float()], dim=1
         )
         return loss.detach(), rows, inputs["labels"][:, :1]
-
-
-def row_means(prediction: Any) -> dict[str, float]:
-    """Metrics of an evaluation during training, over all rows at once, independent of batch size
-    and number of processes: loss per token in nats, exact match in percent.
-    """
-    loss, tokens, exact = prediction.predictions.astype("float64").T
-    return {
-        "token_loss": float((loss * tokens).sum() / tokens.sum()),
-        "exact_match": float(100 * exact.mean()),
-    }

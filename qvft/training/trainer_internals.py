@@ -133,8 +133,7 @@ class TrainerInternals(Trainer):
         self._save_weights(Path(output_dir) if output_dir else self._output_dir())
 
     def _output_dir(self) -> Path:
-        assert self.args.output_dir is not None, "TrainingArguments has a default"
-        return Path(self.args.output_dir)
+        return Path(str(self.args.output_dir))  # TrainingArguments has a default
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self._sharded:

@@ -8,6 +8,7 @@ import torch
 from transformers.trainer_pt_utils import safe_globals
 
 from qvft.errors import CheckpointError
+from qvft.recipe.refused_settings import first_line
 
 _PATTERNS = ("optimizer*.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
 
@@ -29,9 +30,7 @@ def require_plain_states(checkpoint: Path) -> None:
                 torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # damaged pickles raise nearly anything
             raise CheckpointError(
-                f"cannot be read safely: {str(error).strip().splitlines()[0][:160]}"
-                if str(error).strip()
-                else f"cannot be read safely ({type(error).__name__})",
+                f"cannot be read safely: {first_line(error)[:160]}",
                 where=str(path),
                 expected="tensors and numbers, as the trainer saves them",
                 do=f"remove {checkpoint} to resume from the checkpoint before it",

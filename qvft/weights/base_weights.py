@@ -1,15 +1,20 @@
-"""Reads a checkpoint's weights lazily."""
+"""Base weights of a merge, read lazily from the checkpoint where possible."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from qvft.models.question_aware.checkpoint import Checkpoint
+from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
+from qvft.models.reference_configs import meta_model
+from qvft.setup.model import base_model, base_of
+from qvft.weights.merge_inputs import MergeInputs
 from qvft.weights.merge_plan import tied_keys
 
 
@@ -17,9 +22,7 @@ from qvft.weights.merge_plan import tied_keys
 class StoredWeights(Mapping[str, Tensor]):
     """A model's weights by key; each lookup reads the file, and nothing is cached.
 
-    Attributes:
-        checkpoint: their checkpoint.
-        stored: key of the model to its key in the files.
+    `stored` has the key in the files by the key of the model.
     """
 
     checkpoint: Checkpoint
@@ -58,10 +61,36 @@ def stored_weights(checkpoint: Checkpoint, model: nn.Module) -> StoredWeights | 
         names[owners.get(key, key)].append(key)
     if not all(names.values()):
         return None
-    stored = {key: names[owners.get(key, key)][0] for key in shapes}
-    found = StoredWeights(checkpoint, stored)
     as_stored = StoredWeights(checkpoint, {key: key for key in checkpoint.shapes})
     for first, *others in names.values():
         if not all(torch.equal(as_stored[first], as_stored[other]) for other in others):
             return None
-    return found
+    return StoredWeights(checkpoint, {key: names[owners.get(key, key)][0] for key in shapes})
+
+
+def base_weights(inputs: MergeInputs) -> tuple[PreTrainedModel, Mapping[str, Tensor]]:
+    """The unquantized base, and its stored weights by key.
+
+    If one checkpoint has all of them under the model's names, the model is on the meta device and
+    weights are read lazily. Other models are loaded in full: randomly initialised (`model.init:
+    random`), made from a base and a text branch or from components, in QVision's published layout,
+    reduced by `model.query_tokens`, or stored under names of another version of transformers.
+    """
+    recipe, base = inputs.recipe, inputs.base
+    whole = not (base.graft or base.decoder or base.published or base.stored_queries)
+    if whole and recipe.model.init != "random":
+        model = meta_model(copy.deepcopy(base.config))
+        checkpoint = open_checkpoint(
+            base.id, where="model.id", location=base.location, revision=base.revision
+        )
+        weights = stored_weights(checkpoint, model)
+        if weights is not None:
+            return model, weights
+    loaded = base_model(
+        recipe,
+        base_of(recipe),
+        quantized=False,
+        dtype=inputs.stored,
+        place=torch.device("cpu"),
+    ).model
+    return loaded, loaded.state_dict()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from qvft.weights.card_text import inline_code, plain, quoted, yaml_value
-
+_ACTED_ON = re.compile(r"[\\`<>\[\]|&]")
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"
+)
+_SIMPLE = re.compile(r"[A-Za-z][\w./-]*")
 _CARD = """\
 ---
 library_name: transformers
@@ -73,7 +76,7 @@ tags: [blip-2, qvft, lora]
 # {{ name | plain }}, adapter
 
 LoRA weights for {{ base_id | plain }}, \
-and beside them `bridge.safetensors` with the Q-Former, the query \
+and `bridge.safetensors` with the Q-Former, the query \
 tokens and the language projection, which were trained with them: without it the model is another.
 
 ```python
@@ -100,55 +103,26 @@ _MEASURED = """\
 {{ report.table }}
 
 {% endfor %}
-{% if left_out %}
-Left out, because they were measured with other weights than these: \
-{{ left_out | join(", ") | plain }}.
+{% if excluded %}
+Not included, because they were measured with other weights than these: \
+{{ excluded | join(", ") | plain }}.
 {% elif not reports %}
 Nothing was measured before this was written.
 {% endif %}
 """
 
 
-@dataclass(frozen=True)
-class CardFacts:
-    """Content of a card besides measured scores.
-
-    Attributes:
-        name: the recipe's name. folder: the checkpoint's name.
-        data: names of the data trained on. trained: names of the components trained.
-        caption, question: prompts. cleaned: whether `data.text` is `blip2`.
-    """
-
-    name: str
-    folder: str
-    base_id: str
-    base_revision: str | None
-    model_class: str
-    dtype: str
-    data: list[str]
-    trained: list[str]
-    caption: str
-    question: str
-    recipe_sha256: str
-    quantized: str
-    qvft_version: str
-    cleaned: bool = False
-
-
-def model_card(facts: CardFacts, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:
+def model_card(run_dir: Path, *, adapter_sha256: Mapping[str, str], **facts: Any) -> str:
     """The card as Markdown, with the scores of `run_dir`/eval/*/report.json.
 
     Args:
         adapter_sha256: hashes of the adapter's files by name. A report of other weights is named
             but not included.
+        facts: values of the card's template; a missing one raises `jinja2.UndefinedError`.
     """
-    asked = facts.question.replace("{question}", "What is shown?").rstrip()
-    return _render(
-        _CARD,
-        **vars(facts),
-        prompt=json.dumps(asked),
-        measured=_measured(run_dir, adapter_sha256),
-    )
+    prompt = json.dumps(facts["question"].replace("{question}", "What is shown?").rstrip())
+    measured = _measured(run_dir, adapter_sha256)
+    return _render(_CARD, prompt=prompt, measured=measured, **facts)
 
 
 def peft_card(base_id: str, name: str, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:
@@ -160,7 +134,7 @@ def peft_card(base_id: str, name: str, run_dir: Path, *, adapter_sha256: Mapping
 def _render(template: str, **values: Any) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "plain": plain, "code": inline_code, "quoted": quoted, "yaml": yaml_value
+        "plain": _plain, "code": _inline_code, "quoted": _quoted, "yaml": _yaml_value
     }  # fmt: skip
     return environment.from_string(template).render(**values)
 
@@ -171,13 +145,13 @@ def _measured(run_dir: Path, adapter_sha256: Mapping[str, str]) -> str:
         for path in sorted(run_dir.glob("eval/*/report.json"))
         if (report := _report(path)) is not None
     ]
-    ours, left_out = [], []
+    included, excluded = [], []
     for name, report in found:
         if (report.get("model") or {}).get("adapter_sha256") == dict(adapter_sha256):
-            ours.append({"name": name, "n": report["n"], "table": _table(report)})
+            included.append({"name": name, "n": report["n"], "table": _table(report)})
         else:
-            left_out.append(name)
-    return _render(_MEASURED, reports=ours, left_out=left_out)
+            excluded.append(name)
+    return _render(_MEASURED, reports=included, excluded=excluded)
 
 
 def _report(path: Path) -> dict[str, Any] | None:
@@ -199,10 +173,34 @@ def _table(report: Mapping[str, Any]) -> str:
             return ""
         return f"{value:.1f} %" if units.get(metric) == "percent" else f"{value:.3f}"
 
-    names = [plain(name.replace("_", " ")) for name in baselines]
+    names = [_plain(name.replace("_", " ")) for name in baselines]
     lines = [["metric", "value", "95 % interval", *names], ["---"] * (3 + len(names))]
     for metric, value in report["metrics"].items():
         interval = " to ".join(shown(metric, end) for end in intervals.get(metric) or ())
         others = [shown(metric, values.get(metric)) for values in baselines.values()]
-        lines.append([plain(metric), shown(metric, value), interval, *others])
+        lines.append([_plain(metric), shown(metric, value), interval, *others])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _plain(value: object) -> str:
+    """A text escaped for Markdown."""
+    return _ACTED_ON.sub(r"\\\g<0>", _one_line(value)).replace("\\<", "&lt;")
+
+
+def _inline_code(value: object) -> str:
+    """A text escaped for inline code."""
+    return _one_line(value).replace("`", "'")
+
+
+def _quoted(value: object) -> str:
+    """A text as a Python string literal."""
+    return json.dumps(str(value))
+
+
+def _yaml_value(value: object) -> str:
+    """A text as a YAML value, quoted if necessary."""
+    return str(value) if _SIMPLE.fullmatch(str(value)) else json.dumps(str(value))
+
+
+def _one_line(value: object) -> str:
+    return _UNPRINTABLE.sub(" ", str(value))

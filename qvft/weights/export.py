@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from safetensors.torch import load_file
 
@@ -23,15 +22,14 @@ from qvft.log import get_logger
 from qvft.models.alignment.retrieval import fill_retrieval
 from qvft.setup.alignment_heads import saved_branch
 from qvft.setup.hashes import trained_files
-from qvft.setup.model import processor_of, trained_model
+from qvft.setup.model import processor_of
 from qvft.weights.card import peft_card
 from qvft.weights.export_qvision import export_published
-from qvft.weights.merge_inputs import Ingredients, origin, read_ingredients
-from qvft.weights.parity import compare, require_equal
+from qvft.weights.merge_inputs import MergeInputs, origin, read_inputs
+from qvft.weights.parity import comparison_line
 from qvft.weights.probe_outputs import plain_outputs
 from qvft.weights.requirements import require_form
-from qvft.weights.run_probes import place_for, reference_outputs, require_rows
-from qvft.weights.summary import comparison_line
+from qvft.weights.run_probes import reference_outputs, require_rows, unmerged_model
 from qvft.weights.write import SLACK_BYTES, file_hashes
 
 logger = get_logger("qvft.export")
@@ -50,11 +48,11 @@ def export_run(
         VerificationError: the written model differs from base and adapter.
     """
     require_form(run_dir, to)
-    ingredients = read_ingredients(run_dir, overrides=overrides, program="export")
+    inputs = read_inputs(run_dir, overrides=overrides, program="export")
     with new_folder(out) as folder:
-        figures = EXPORTS[to](run_dir, folder, ingredients)
+        figures = EXPORTS[to](folder, inputs)
         content = {
-            **origin(run_dir, ingredients),
+            **origin(inputs),
             "form": to,
             "verification": figures,
             "files": file_hashes(folder),
@@ -64,11 +62,7 @@ def export_run(
 
 
 def proof_line(content: Mapping[str, Any]) -> str:
-    """Result of the verification, in one line.
-
-    Args:
-        content: content of export.json.
-    """
+    """Result of the verification in export.json, in one line."""
     figures = content["verification"]
     if content["form"] in ("peft", "qvision"):
         return comparison_line(figures)
@@ -78,46 +72,33 @@ def proof_line(content: Mapping[str, Any]) -> str:
     )
 
 
-def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
+def _export_peft(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
     """Files for `peft.PeftModel.from_pretrained`, and the bridge."""
+    run_dir, recipe, base = inputs.run_dir, inputs.recipe, inputs.base
     adapter = run_dir / "adapter"
-    if ingredients.base.graft is not None or ingredients.base.stored_queries is not None:
+    if base.graft is not None or base.stored_queries is not None:
         raise CheckpointError(
-            "its base is no checkpoint as it stands (model.text_branch, model.query_tokens)",
+            "its base is not a plain checkpoint (model.text_branch, model.query_tokens)",
             where=str(run_dir),
             do="qvft.merge writes the whole model",
         )
-    if not hasattr(transformers, ingredients.base.family.model_class):
+    if not hasattr(transformers, base.family.model_class):
         raise CheckpointError(
-            f"transformers has no {ingredients.base.family.model_class}, which PEFT would need",
+            f"transformers has no {base.family.model_class}, which PEFT would need",
             where=str(run_dir),
             do="qvft.merge or --to qvision writes the whole model",
         )
     names = (CONFIG, WEIGHTS, BRIDGE)
-    recipe = ingredients.recipe
-    rows = require_rows(recipe, ingredients.base)
+    rows = require_rows(recipe, base)
     require_space(folder, sum((adapter / name).stat().st_size for name in names) + SLACK_BYTES)
     for name in names:
         shutil.copyfile(adapter / name, folder / name)
-    card = peft_card(
-        ingredients.base.id,
-        ingredients.recipe.name,
-        run_dir,
-        adapter_sha256=trained_files(adapter),
-    )
+    hashes = trained_files(adapter)
+    card = peft_card(base.id, recipe.name, run_dir, adapter_sha256=hashes)
     write_text(folder / "README.md", card)
-    logger.info("asking base and adapter about real samples")
-    reference = reference_outputs(
-        run_dir,
-        recipe,
-        rows=rows,
-        weights=ingredients.weights,
-        quantized=False,
-        rounded=(),
-        written=ingredients.stored,
-    )
-    logger.info("asking what plain PEFT makes of the folder")
-    base = ingredients.base
+    logger.info("running base and adapter on real samples")
+    reference = reference_outputs(inputs, rows, rounded=(), written=inputs.stored)
+    logger.info("running the folder with plain PEFT")
     model = getattr(transformers, base.family.model_class).from_pretrained(
         base.location, revision=base.revision, dtype=reference.computed, use_safetensors=True
     )
@@ -127,45 +108,35 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
             f"{len(surplus)} keys of {BRIDGE} have no place, first {surplus[0]}"
         )
     handle = load_lora(model.to(reference.place), folder)
-    tokenizer = reference.template.tokenizer
-    said = plain_outputs(
+    template = reference.template
+    outputs = plain_outputs(
         handle.eval(),
         processor_of(recipe, base),
-        reference.template,
+        template,
         reference.probes,
-        stop_ids=[reference.template.stop_id, tokenizer.eos_token_id],
+        stop_ids=[template.stop_id, template.tokenizer.eos_token_id],
     )
     del model, handle
     gc.collect()
-    assert reference.tolerance is not None
-    comparison = compare(reference.outputs, said, reference.tolerance)
-    require_equal(comparison, what="the exported adapter", reference="base and adapter")
-    return comparison.figures()
+    return reference.require_equal(outputs, what="the exported adapter").figures()
 
 
-def _export_retrieval(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
+def _export_retrieval(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
     """A folder for plain `Blip2ForImageTextRetrieval`: ViT, Q-Former and alignment heads."""
-    adapter, recipe = run_dir / "adapter", ingredients.recipe
-    trained = alignment_entry(adapter, ingredients.manifest)["objectives"]
+    adapter = inputs.run_dir / "adapter"
+    trained = alignment_entry(adapter, inputs.manifest)["objectives"]
     for name, what in (("itc", "cosines"), ("itm", "matching scores")):
         if name not in trained:
             logger.warning("the run did not train %s: the folder's %s say nothing", name, what)
-    computed = torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32
-    loaded = trained_model(
-        run_dir,
-        recipe,
-        quantized=False,
-        dtype=computed,
-        place=place_for(ingredients.weights * computed.itemsize),
-    )
-    branch = saved_branch(adapter, recipe, loaded)
+    loaded = unmerged_model(inputs)
+    branch = saved_branch(adapter, inputs.recipe, loaded)
     written = fill_retrieval(
         folder,
         loaded.blip2,
         branch.heads,
         image_processor=loaded.processor.image_processor,
         tokenizer=branch.tokenizer,
-        dtype=ingredients.written,
+        dtype=inputs.written,
     )
     return {
         "objectives": trained,
@@ -176,7 +147,7 @@ def _export_retrieval(run_dir: Path, folder: Path, ingredients: Ingredients) -> 
     }
 
 
-EXPORTS: Mapping[str, Callable[[Path, Path, Ingredients], dict[str, Any]]] = {
+EXPORTS: Mapping[str, Callable[[Path, MergeInputs], dict[str, Any]]] = {
     "peft": _export_peft,
     "qvision": export_published,
     "retrieval": _export_retrieval,

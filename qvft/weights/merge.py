@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,17 @@ from qvft.models.qvision.model_code import write_code
 from qvft.setup.data import source_name
 from qvft.setup.hashes import trained_files
 from qvft.setup.model import processor_of, versions
-from qvft.weights.card import CardFacts, model_card
-from qvft.weights.merge_inputs import Ingredients, origin, read_ingredients
+from qvft.weights.base_weights import base_weights
+from qvft.weights.card import model_card
+from qvft.weights.merge_inputs import MergeInputs, origin, read_inputs
 from qvft.weights.merge_plan import MergePlan, make_plan
-from qvft.weights.open_base import base_weights
-from qvft.weights.parity import Comparison, compare, require_equal
+from qvft.weights.parity import Comparison, compare, comparison_line
 from qvft.weights.probe_outputs import plain_outputs
+from qvft.weights.requirements import check_shard_size
 from qvft.weights.run_probes import reference_outputs, require_rows
-from qvft.weights.shard_size import check_shard_size
 from qvft.weights.shards import write_shards
 from qvft.weights.verify import verify_weights
-from qvft.weights.write import (
-    file_hashes,
-    require_room,
-    write_settings,
-    written_config,
-)
+from qvft.weights.write import file_hashes, require_room, write_settings, written_config
 
 logger = get_logger("qvft.merge")
 
@@ -63,22 +58,17 @@ def merge_run(
     """
     check_shard_size(shard_size)
     with new_folder(out) as folder:
-        ingredients = read_ingredients(run_dir, dtype=dtype, overrides=overrides)
-        require_room(out.parent, ingredients.weights, ingredients.written)
-        rows = require_rows(ingredients.recipe, ingredients.base)
-        plan = _write(folder, ingredients, shard_size=shard_size)
+        inputs = read_inputs(run_dir, dtype=dtype, overrides=overrides)
+        require_room(out.parent, inputs.weights, inputs.written)
+        rows = require_rows(inputs.recipe, inputs.base)
+        plan = _write(folder, inputs, shard_size=shard_size)
         logger.info("written; comparing every weight with the plan")
-        weights = verify_weights(folder, base_weights(ingredients)[1], plan)
+        weights = verify_weights(folder, base_weights(inputs)[1], plan)
         gc.collect()
-        behaviour, quantized = _verify_behaviour(run_dir, folder, ingredients, plan, rows)
-        card = model_card(
-            _facts(ingredients, out.name),
-            run_dir,
-            adapter_sha256=trained_files(run_dir / "adapter"),
-        )
-        write_text(folder / "README.md", card)
+        behaviour, quantized = _verify_behaviour(folder, inputs, plan, rows)
+        write_text(folder / "README.md", _card(inputs, out.name))
         content = {
-            **origin(run_dir, ingredients),
+            **origin(inputs),
             "keys": plan.counts(),
             "verification": {
                 "weights": weights,
@@ -87,29 +77,24 @@ def merge_run(
             },
             "files": file_hashes(folder),
         }
-        if "alignment" in ingredients.manifest:
+        if "alignment" in inputs.manifest:
             content["left_out"] = "the alignment heads; qvft.export --to retrieval writes them"
         write_json(folder / "merge.json", content)
     return content
 
 
-def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergePlan:
-    base = ingredients.base
-    model, weights = base_weights(ingredients)
-    plan = make_plan(
-        model,
-        bridge=ingredients.bridge,
-        lora=ingredients.lora,
-        dtype=ingredients.written,
-    )
+def _write(folder: Path, inputs: MergeInputs, *, shard_size: str) -> MergePlan:
+    base = inputs.base
+    model, weights = base_weights(inputs)
+    plan = make_plan(model, bridge=inputs.bridge, lora=inputs.lora, dtype=inputs.written)
     logger.info("%s: %s", base.id, plan.counts())
-    processor = processor_of(ingredients.recipe, base)
+    processor = processor_of(inputs.recipe, base)
     stop_text = base.family.stop_text(base.config)
     stop = processor.tokenizer(stop_text, add_special_tokens=False) if stop_text else None
     config = written_config(
         base.config,
         model_class=base.family.model_class,
-        dtype=ingredients.written,
+        dtype=inputs.written,
         stop_ids=[*(stop["input_ids"] if stop else []), processor.tokenizer.eos_token_id],
     )
     write_shards(folder, weights, plan, parameters=model.num_parameters(), shard_size=shard_size)
@@ -122,30 +107,22 @@ def _write(folder: Path, ingredients: Ingredients, *, shard_size: str) -> MergeP
 
 
 def _verify_behaviour(
-    run_dir: Path, folder: Path, ingredients: Ingredients, plan: MergePlan, rows: Sequence[Row]
+    folder: Path, inputs: MergeInputs, plan: MergePlan, rows: Sequence[Row]
 ) -> tuple[Comparison, Comparison | None]:
     """Compares outputs with the unquantized reference, and with the quantized one if there is one.
 
     One model is in memory at a time.
     """
-    recipe, written = ingredients.recipe, ingredients.written
-    logger.info("asking base and adapter about real samples")
-    ask = partial(
-        reference_outputs,
-        run_dir,
-        recipe,
-        rows=rows,
-        weights=ingredients.weights,
-        written=written,
-    )
-    reference = ask(quantized=False, rounded=plan.rounded(ingredients.stored))
-    was_quantized = recipe.model.quantization.scheme != "none"
-    trained_on = ask(quantized=True, rounded=None) if was_quantized else None
-    logger.info("asking what was written")
-    model = model_class(ingredients.base.family).from_pretrained(
+    logger.info("running base and adapter on real samples")
+    run = partial(reference_outputs, inputs, rows, written=inputs.written)
+    reference = run(rounded=plan.rounded(inputs.stored))
+    was_quantized = inputs.recipe.model.quantization.scheme != "none"
+    trained_on = run(quantized=True, rounded=None) if was_quantized else None
+    logger.info("running the merged model")
+    model = model_class(inputs.base.family).from_pretrained(
         folder, dtype=reference.computed, use_safetensors=True
     )
-    said = plain_outputs(
+    outputs = plain_outputs(
         model.to(reference.place).eval(),
         AutoProcessor.from_pretrained(folder, trust_remote_code=False),
         reference.template,
@@ -153,28 +130,28 @@ def _verify_behaviour(
     )
     del model
     gc.collect()
-    assert reference.tolerance is not None
-    behaviour = compare(reference.outputs, said, reference.tolerance)
-    require_equal(behaviour, what="the merged model", reference="base and adapter")
+    behaviour = reference.require_equal(outputs, what="the merged model")
     if trained_on is None:
         return behaviour, None
-    return behaviour, compare(trained_on.outputs, said, reference.tolerance)
+    return behaviour, compare(trained_on.outputs, outputs, behaviour.tolerance)
 
 
-def _facts(ingredients: Ingredients, folder: str) -> CardFacts:
-    recipe, manifest = ingredients.recipe, ingredients.manifest
+def _card(inputs: MergeInputs, folder: str) -> str:
+    recipe, manifest = inputs.recipe, inputs.manifest
     parts = sorted({entry["component"] for entry in manifest["bridge"].values()})
     trained = [part.replace("_", " ") for part in parts]
-    if ingredients.lora:
-        rank = next(iter(ingredients.lora.values())).a.shape[0]
-        trained.append(f"LoRA of rank {rank} on {len(ingredients.lora)} decoder layers")
-    return CardFacts(
+    if inputs.lora:
+        rank = next(iter(inputs.lora.values())).a.shape[0]
+        trained.append(f"LoRA of rank {rank} on {len(inputs.lora)} decoder layers")
+    return model_card(
+        inputs.run_dir,
+        adapter_sha256=trained_files(inputs.run_dir / "adapter"),
         name=recipe.name,
         folder=folder,
-        base_id=ingredients.base.id,
-        base_revision=ingredients.base.revision,
-        model_class=ingredients.base.family.model_class,
-        dtype=str(ingredients.written).removeprefix("torch."),
+        base_id=inputs.base.id,
+        base_revision=inputs.base.revision,
+        model_class=inputs.base.family.model_class,
+        dtype=str(inputs.written).removeprefix("torch."),
         data=[source_name(recipe.data.train)] if recipe.data.train else [],
         trained=trained,
         caption=recipe.data.prompt.caption,
@@ -184,3 +161,26 @@ def _facts(ingredients: Ingredients, folder: str) -> CardFacts:
         quantized=recipe.model.quantization.scheme,
         qvft_version=versions().get("qvft", "unknown"),
     )
+
+
+def merge_summary(content: Mapping[str, Any]) -> Iterator[str]:
+    """Summary lines: keys per action, and the results of verification."""
+    keys, checks = content["keys"], content["verification"]
+    yield (
+        f"keys: {keys['bridge']} replaced by trained weights, {keys['lora']} with LoRA added, "
+        f"{keys['untouched']} untouched, {keys['tied']} tied"
+    )
+    yield (
+        f"weights: {checks['weights']['weights']:,} in {content['dtype']}, each exactly as planned"
+    )
+    yield f"against base + adapter: {comparison_line(checks['behaviour'])}"
+    for tie in checks["behaviour"]["near_ties"]:
+        yield (
+            f"  {tie['row']} parts at token {tie['token']}, where the two best tokens are "
+            f"{tie['margin']:.2g} apart"
+        )
+    if checks["quantized"]:
+        yield (
+            f"against the {content['quantized']} base it was trained on (for information): "
+            f"{comparison_line(checks['quantized'], judged=False)}"
+        )

@@ -28,7 +28,6 @@ class MergePlan:
         bridge: trained weights that replace the base's.
         lora: adapters by base weight.
         dtypes: key to output dtype.
-        shapes: key to its shape.
     """
 
     actions: Mapping[str, str]
@@ -57,7 +56,7 @@ class MergePlan:
         rounded = round_weight(exact, dtype, key=key) if trained else exact.to(dtype)
         if rounded.is_floating_point() and not _is_finite(rounded):
             raise CheckpointError(
-                f"{key} has weights that {_name(self.dtypes[key])} cannot hold",
+                f"{key} has weights that {str(dtype).removeprefix('torch.')} cannot hold",
                 where="--dtype",
                 do="choose bfloat16 or float32",
             )
@@ -114,7 +113,15 @@ def make_plan(
         ("lora", {key: layer.shape for key, layer in lora.items()}),
     ):
         for key, shape in shapes.items():
-            _check_place(key, shape, action=action, state=state, actions=actions)
+            if key not in state:
+                raise CheckpointError(f"the {action} weight {key} has no place in the base")
+            if actions[key] != "untouched":
+                raise CheckpointError(f"{key} is {actions[key]} and {action} at once")
+            if tuple(state[key].shape) != shape:
+                raise CheckpointError(
+                    f"the {action} weight {key} is {shape}",
+                    expected=f"{tuple(state[key].shape)}, as in the base",
+                )
             if action == "lora" and key in owners.values():
                 raise CheckpointError(f"{key} is shared by two layers and has LoRA on one")
             actions[key] = action
@@ -123,10 +130,12 @@ def make_plan(
     for key, tensor in bridge.items():
         if not _is_finite(tensor):
             raise CheckpointError(f"the trained weight {key} is not finite")
-    kept = frozenset(getattr(base, "_keep_in_fp32_modules", None) or ())
-    dtypes = {
-        key: _written_dtype(key, tensor.dtype, dtype, kept=kept) for key, tensor in state.items()
-    }
+    kept = set(getattr(base, "_keep_in_fp32_modules", None) or ())
+    dtypes = {}
+    for key, tensor in state.items():
+        in_float32 = dtype == torch.float16 and not kept.isdisjoint(key.split("."))
+        written = torch.float32 if in_float32 else dtype
+        dtypes[key] = written if tensor.is_floating_point() else tensor.dtype
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     return MergePlan(actions, owners, dict(bridge), dict(lora), dtypes, shapes)
 
@@ -146,49 +155,17 @@ def tied_keys(model: nn.Module) -> dict[str, str]:
     return owners
 
 
-def _check_place(
-    key: str,
-    shape: tuple[int, ...],
-    *,
-    action: str,
-    state: Mapping[str, Tensor],
-    actions: Mapping[str, str],
-) -> None:
-    if key not in state:
-        raise CheckpointError(f"the {action} weight {key} has no place in the base")
-    if actions[key] != "untouched":
-        raise CheckpointError(f"{key} is {actions[key]} and {action} at once")
-    if tuple(state[key].shape) != shape:
-        raise CheckpointError(
-            f"the {action} weight {key} is {shape}",
-            expected=f"{tuple(state[key].shape)}, as in the base",
-        )
-
-
 def _check_direction(key: str, layer: LoraWeight, base: nn.Module) -> None:
     """Checks the layout of square weights by class, since their shape fits both."""
-    owner = base.get_submodule(key.rpartition(".")[0])
-    if isinstance(owner, Conv1D) != layer.transposed:
-        stored = "(in, out)" if layer.transposed else "(out, in)"
+    transposed = isinstance(base.get_submodule(key.rpartition(".")[0]), Conv1D)
+    if transposed != layer.transposed:
+        layouts = {True: "(in, out)", False: "(out, in)"}
         raise CheckpointError(
-            f"the adapter of {key} is for a weight stored {stored}",
-            expected=f"{'(in, out)' if isinstance(owner, Conv1D) else '(out, in)'}, as in the base",
+            f"the adapter of {key} is for a weight stored {layouts[layer.transposed]}",
+            expected=f"{layouts[transposed]}, as in the base",
         )
-
-
-def _written_dtype(
-    key: str, own: torch.dtype, wanted: torch.dtype, *, kept: frozenset[str]
-) -> torch.dtype:
-    if not own.is_floating_point:
-        return own
-    spared = wanted == torch.float16 and not kept.isdisjoint(key.split("."))
-    return torch.float32 if spared else wanted
 
 
 def _is_finite(tensor: Tensor) -> bool:
     """Whether all weights are finite, without a temporary tensor, unlike `isfinite`."""
     return not tensor.numel() or all(bool(torch.isfinite(end)) for end in tensor.aminmax())
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,9 +61,9 @@ def compare(
     largest, rms = logit_errors(
         [output.logits for output in reference], [output.logits for output in candidate]
     )
-    partings = [_parting(one, other) for one, other in zip(reference, candidate, strict=True)]
-    found = [parting for parting in partings if parting is not None]
-    ties = tuple(parting for parting in found if parting["margin"] < tolerance.largest)
+    pairs = zip(reference, candidate, strict=True)
+    found = [place for one, other in pairs if (place := _divergence(one, other)) is not None]
+    ties = tuple(place for place in found if place["margin"] < tolerance.largest)
     return Comparison(
         rows=len(reference),
         positions=sum(output.logits.shape[0] for output in reference),
@@ -71,9 +71,9 @@ def compare(
         largest_error=largest,
         rms_error=rms,
         tolerance=tolerance,
-        equal_texts=len(partings) - len(found),
+        equal_texts=len(reference) - len(found),
         near_ties=ties,
-        parted=tuple(parting for parting in found if parting not in ties),
+        parted=tuple(place for place in found if place not in ties),
     )
 
 
@@ -100,7 +100,7 @@ def require_equal(comparison: Comparison, *, what: str, reference: str) -> None:
         )
 
 
-def _parting(one: Output, other: Output) -> dict[str, Any] | None:
+def _divergence(one: Output, other: Output) -> dict[str, Any] | None:
     """Position where two greedy texts diverge, None if they are equal."""
     if one.new_ids == other.new_ids and one.text == other.text:
         return None
@@ -110,3 +110,13 @@ def _parting(one: Output, other: Output) -> dict[str, Any] | None:
     same_ids = one.new_ids == other.new_ids
     margin = math.inf if same_ids or token >= len(one.margins) else one.margins[token]
     return {"row": one.row_id, "token": token, "margin": margin}
+
+
+def comparison_line(figures: Mapping[str, Any], *, judged: bool = True) -> str:
+    """Result of a parity check, in one line."""
+    allowed = f" (allowed {figures['tolerance']['largest']:.2g})" if judged else ""
+    return (
+        f"{figures['equal_texts']} of {figures['rows']} texts equal, logits off by at most "
+        f"{figures['largest_error']:.2g}{allowed}, {figures['rms_error']:.2g} on average, "
+        f"at a spread of {figures['spread']:.2g}"
+    )

@@ -1,18 +1,22 @@
-"""Model outputs for the parity check: by qvft and by plain transformers.
+"""Samples for the parity check, and model outputs on them: by qvft and by plain transformers.
 
-Shape letters: L row length, V vocabulary, D decoder width.
+Shape letters: L row length, T text tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from qvft.data.collate import Collator
+from qvft.data.images.decoding import decode
 from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row
 from qvft.errors import VerificationError
 from qvft.models.forward_stages import (
     decode_hidden,
@@ -22,11 +26,30 @@ from qvft.models.forward_stages import (
     logits_of,
     read_images,
 )
-from qvft.weights.probes import Probe
 
-_OF_PROMPT = ("input_ids", "attention_mask")
 NEW_TOKENS = 10
 """Number of tokens generated per sample."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One row as qvft prepares it, and the inputs of a plain processor.
+
+    Attributes:
+        prompt: the prompt for a plain processor.
+        prompt_ids: qvft's tokens of image and prompt.
+        target_ids: tokens of the target and the stop token.
+        pixel_values: (1, 3, height, width), from qvft's collator.
+        read: the Q-Former's text inputs, (1, T) each; empty if it reads none.
+    """
+
+    row_id: str
+    image: Image.Image
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    target_ids: tuple[int, ...]
+    pixel_values: Tensor
+    read: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,12 +57,10 @@ class Output:
     """A model's output for one sample.
 
     Attributes:
-        row_id: id of the row.
         logits: (L, V) float32, at every position of prompt and target.
         new_ids: greedily generated tokens, up to the first stop token, exclusive.
         margins: per generated token, including the stop token, the difference of the top two
             logits; empty if not recorded.
-        text: the generated text.
     """
 
     row_id: str
@@ -47,6 +68,26 @@ class Output:
     new_ids: tuple[int, ...]
     margins: tuple[float, ...]
     text: str
+
+
+def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
+    """Samples for the parity check, from rows that are not truncated."""
+    template = collator.template
+    probes = []
+    for row in rows:
+        encoded = template.encode(row.kind, question=row.question, target=row.target)
+        probes.append(
+            Probe(
+                row_id=row.id,
+                image=decode(row.sample.image, max_pixels=collator.max_image_pixels),
+                prompt=template.written_prompt(row.kind, row.question),
+                prompt_ids=encoded.ids[: encoded.target_start],
+                target_ids=encoded.ids[encoded.target_start :],
+                pixel_values=collator.pixels([row.sample.image]),
+                read=collator.read([template.prompt_text(row.kind, row.question)]),
+            )
+        )
+    return probes
 
 
 @torch.no_grad()
@@ -109,17 +150,17 @@ def plain_outputs(
         VerificationError: the processor's tokens or pixels differ from qvft's.
     """
     place = model.device
-    told = {} if stop_ids is None else {"eos_token_id": stop_ids}
+    stop = {} if stop_ids is None else {"eos_token_id": stop_ids}
     outputs = []
     for probe in probes:
         inputs = processor(images=probe.image, text=probe.prompt, return_tensors="pt")
         _check_inputs(probe, inputs)
         inputs = inputs.to(place)
         target = torch.tensor([probe.target_ids], device=place)
-        whole = torch.cat([inputs["input_ids"], target], dim=1)
-        beside = {key: inputs[key] for key in inputs if key not in _OF_PROMPT}
-        logits = model(**beside, input_ids=whole).logits[0]
-        written = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **told)
+        row = torch.cat([inputs["input_ids"], target], dim=1)
+        others = {key: inputs[key] for key in inputs if key not in ("input_ids", "attention_mask")}
+        logits = model(**others, input_ids=row).logits[0]
+        written = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **stop)
         new_ids = written[0, inputs["input_ids"].shape[1] :]
         text = processor.batch_decode([new_ids], skip_special_tokens=True)[0].strip()
         ids = _until_stop(new_ids.tolist(), template)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from qvft.adapters.lora_config import CONFIG
@@ -9,19 +10,23 @@ from qvft.adapters.manifest import alignment_entry, read_manifest
 from qvft.errors import CheckpointError, UserError
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_texts
-from qvft.setup.given_data import where_it_lies
+from qvft.setup.given_data import path_override
+from qvft.setup.streaming import is_streamed
 
 FORMS = ("peft", "qvision", "retrieval")
 IMAGES_READ = 64
 """Number of images from which verification samples are chosen."""
 
 
-def require_form(run_dir: Path, to: str) -> None:
-    """Checks that the export form exists, and that the run has what it needs.
+def check_shard_size(text: str) -> str:
+    """The shard size; raises UserError if it is not a whole number with KB, MB or GB."""
+    if not re.fullmatch(r"[1-9][0-9]*(KB|MB|GB)", text):
+        raise UserError(f'"{text}"', where="--shard-size", expected="a size such as 5GB or 500MB")
+    return text
 
-    Raises:
-        UserError: it does not.
-    """
+
+def require_form(run_dir: Path, to: str) -> None:
+    """Raises UserError if there is no such form, or the run lacks what it needs."""
     if to not in FORMS:
         raise UserError(f'"{to}"', where="--to", expected="one of " + ", ".join(FORMS))
     adapter = run_dir / "adapter"
@@ -38,14 +43,14 @@ def require_form(run_dir: Path, to: str) -> None:
         alignment_entry(adapter, manifest)
 
 
-def asked_about(recipe: Recipe) -> str:
+def probe_split(recipe: Recipe) -> str:
     """Data used for verification: `eval`, or `train` if there is none."""
     return "eval" if recipe.data.eval else "train"
 
 
-def of_a_few(recipe: Recipe) -> Recipe:
+def with_few_images(recipe: Recipe) -> Recipe:
     """The recipe with a limited number of images for verification."""
-    which = asked_about(recipe)
+    which = probe_split(recipe)
     source = getattr(recipe.data, which)
     if source is None:
         return recipe
@@ -55,27 +60,24 @@ def of_a_few(recipe: Recipe) -> Recipe:
 
 
 def require_texts(recipe: Recipe) -> None:
-    """Checks that the data for verification exists; images are not read.
-
-    Raises:
-        UserError: it does not.
-    """
-    if getattr(getattr(recipe.data, asked_about(recipe)), "stream", False):
+    """Raises UserError if the data for verification cannot be read; images are not read."""
+    which = probe_split(recipe)
+    if is_streamed(recipe, which):
         return
     try:
-        read_texts(of_a_few(recipe), asked_about(recipe))
+        read_texts(with_few_images(recipe), which)
     except UserError as error:
-        raise as_of_a_proof(error, recipe) from error
+        raise data_error(error, recipe) from error
 
 
-def as_of_a_proof(error: UserError, recipe: Recipe) -> UserError:
+def data_error(error: UserError, recipe: Recipe) -> UserError:
     """Adds to a data error why the data is read."""
-    which = asked_about(recipe)
+    which = probe_split(recipe)
     source = getattr(recipe.data, which)
-    lies = where_it_lies(which, source.format if source is not None else "")
+    override = path_override(which, source.format if source is not None else "")
     return type(error)(
-        f"{error.given} (what is written is proven on a few samples of the run's data)",
+        f"{error.given} (the written model is verified on a few samples of the run's data)",
         where=error.where,
         expected=error.expected,
-        do=f"name where the data lies now with {lies}",
+        do=f"name where the data is now with {override}",
     )

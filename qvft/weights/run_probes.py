@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -16,21 +15,22 @@ from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.load import load_processor
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_split
-from qvft.setup.model import template_of, trained_model
-from qvft.weights.probe_outputs import Output, toolkit_logits, toolkit_outputs
-from qvft.weights.probes import PROBES, Probe, make_probes
-from qvft.weights.requirements import as_of_a_proof, asked_about, of_a_few
+from qvft.setup.model import Loaded, template_of, trained_model
+from qvft.weights.merge_inputs import MergeInputs
+from qvft.weights.parity import Comparison, compare, require_equal
+from qvft.weights.probe_outputs import Output, Probe, make_probes, toolkit_logits, toolkit_outputs
+from qvft.weights.requirements import data_error, probe_split, with_few_images
 from qvft.weights.tolerance import Tolerance, jitter, tolerance_of
+
+PROBES = 8
+"""Number of rows compared: both kinds of text, different images."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Outputs of base and adapter.
+    """Outputs of base and adapter, computed in dtype `computed`.
 
-    Attributes:
-        probes: the samples. outputs: their outputs.
-        tolerance: allowed errors of logits by rounding; None if not measured.
-        computed: compute dtype. place: device.
+    `tolerance` has the allowed errors of logits by rounding; None if not measured.
     """
 
     probes: list[Probe]
@@ -40,16 +40,21 @@ class Reference:
     computed: torch.dtype
     place: torch.device
 
+    def require_equal(self, outputs: list[Output], *, what: str) -> Comparison:
+        """Compares a written model's outputs with these; raises as `parity.require_equal`."""
+        assert self.tolerance is not None
+        comparison = compare(self.outputs, outputs, self.tolerance)
+        require_equal(comparison, what=what, reference="base and adapter")
+        return comparison
+
 
 def reference_outputs(
-    run_dir: Path,
-    recipe: Recipe,
-    *,
+    inputs: MergeInputs,
     rows: Sequence[Row],
-    weights: int,
-    quantized: bool,
+    *,
     rounded: Collection[str] | None,
     written: torch.dtype,
+    quantized: bool = False,
 ) -> Reference:
     """Loads base and adapter, computes outputs, and unloads them.
 
@@ -58,13 +63,11 @@ def reference_outputs(
 
     Args:
         rows: from `require_rows`.
-        weights: number of base weights, to choose a device.
-        quantized: whether the decoder is quantized as in training.
         rounded: names of the weights that are rounded to `written`; None: no tolerance is measured.
+        quantized: whether the decoder is quantized as in training.
     """
-    computed = torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32
-    place = place_for(weights * computed.itemsize)
-    loaded = trained_model(run_dir, recipe, quantized=quantized, dtype=computed, place=place)
+    loaded = unmerged_model(inputs, quantized=quantized)
+    computed, place = computed_dtype(inputs.recipe), loaded.model.device
     for parameter in loaded.model.parameters():
         if parameter.is_floating_point() and computed != torch.float32:
             parameter.data = parameter.data.to(computed)
@@ -87,40 +90,39 @@ def require_rows(recipe: Recipe, base: BaseCheckpoint) -> list[Row]:
     Raises:
         UserError: the recipe has no data, it cannot be read, or no text suits a plain processor.
     """
+    which = probe_split(recipe)
     try:
-        rows = _first_rows(recipe)
+        split = read_split(with_few_images(recipe), which)
     except UserError as error:
-        raise as_of_a_proof(error, recipe) from error
+        raise data_error(error, recipe) from error
+    rows = evaluation_rows(split.samples, texts=split.source.texts)
     template = template_of(recipe, base, load_processor(base))
-    whole = [
+    fitting = [
         row
         for row in rows
         if not template.encode(row.kind, question=row.question, target=row.target).cut_tokens
     ]
-    if not whole:
+    if not fitting:
         raise RecipeError(
-            f"data.max_text_tokens cuts each of the first {len(rows)} texts, and a proof needs one "
-            "that is whole",
-            where=f"data.{asked_about(recipe)}",
+            f"data.max_text_tokens truncates each of the first {len(rows)} texts, and the "
+            "verification needs one that is not truncated",
+            where=f"data.{which}",
             do="name data with shorter texts, or raise data.max_text_tokens",
         )
-    return choose_rows(whole, PROBES)
+    return choose_rows(fitting, PROBES)
 
 
-def probe_rows(recipe: Recipe) -> list[Row]:
-    """Rows of the recipe's eval data, or of its training data if there is none."""
-    return choose_rows(_first_rows(recipe), PROBES)
-
-
-def _first_rows(recipe: Recipe) -> list[Row]:
-    split = read_split(of_a_few(recipe), asked_about(recipe))
-    return evaluation_rows(split.samples, texts=split.source.texts)
-
-
-def place_for(needed_bytes: int) -> torch.device:
-    """A GPU with memory for a model and a fifth more, otherwise the CPU."""
+def unmerged_model(inputs: MergeInputs, *, quantized: bool = False) -> Loaded:
+    """Base and adapter, on a GPU with memory for them and a fifth more, otherwise on the CPU."""
+    recipe, place = inputs.recipe, torch.device("cpu")
+    dtype = computed_dtype(recipe)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # frees cached memory of earlier models
-    if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 1.2 * needed_bytes:
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+        if torch.cuda.mem_get_info()[0] > 1.2 * inputs.weights * dtype.itemsize:
+            place = torch.device("cuda", torch.cuda.current_device())
+    return trained_model(inputs.run_dir, recipe, quantized=quantized, dtype=dtype, place=place)
+
+
+def computed_dtype(recipe: Recipe) -> torch.dtype:
+    """Dtype in which the parity check computes."""
+    return torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32

@@ -39,7 +39,7 @@ def write_shards(
         CheckpointError: a weight overflows the output dtype.
     """
     outline = plan.outline()
-    outline = {key: outline[key] for key in sorted(outline, key=_place)}
+    outline = {key: outline[key] for key in sorted(outline, key=_natural_order)}
     split = split_torch_state_dict_into_shards(
         outline, filename_pattern=_PATTERN, max_shard_size=shard_size
     )
@@ -57,18 +57,18 @@ def write_shards(
         write_text(folder / _INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
-def _place(key: str) -> list[tuple[int | str, ...]]:
+def _natural_order(key: str) -> list[tuple[int | str, ...]]:
     """Sort key with numbers by value, so that layer 2 comes before layer 10.
 
     Source: `dot_natural_key` in transformers, core_model_loading.py, the order in which
     `save_pretrained` fills the shards of a model that was loaded.
     """
-    places: list[tuple[int | str, ...]] = []
+    order: list[tuple[int | str, ...]] = []
     for part in key.split("."):
         text = part.rstrip("0123456789")
         number = part[len(text) :]
         if not text:
-            places.append((0, int(number)))
+            order.append((0, int(number)))
         else:
-            places.append((1, text, int(number)) if number else (1, text))
-    return places
+            order.append((1, text, int(number)) if number else (1, text))
+    return order

@@ -1,6 +1,5 @@
-"""Writes a safetensors file weight by weight.
+"""Writes a safetensors file weight by weight; `save_file` needs all of a file in memory at once.
 
-`safetensors.torch.save_file` needs all weights of a file in memory at once. The bytes are the same.
 Source: the format's description, safetensors README, section "Format": 8 bytes with the header's
 length, the header in JSON, padded with blanks, the weights without gaps.
 """

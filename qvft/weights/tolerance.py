@@ -49,14 +49,11 @@ class Tolerance:
 def jitter(
     model: nn.Module, rounded: Collection[str], *, written: torch.dtype, computed: torch.dtype
 ) -> None:
-    """Adds random errors of the size of rounding errors to every weight, in place.
+    """Adds random errors of the size of rounding errors to every weight but 4-bit ones, in place.
 
     Args:
-        model: the reference, with or without LoRA layers in it.
-        rounded: base names of the weights that are rounded.
-        written: output dtype. computed: compute dtype.
-
-    4-bit weights are not changed.
+        rounded: base names of the weights that are rounded to `written`.
+        computed: compute dtype.
     """
     generators: dict[torch.device, torch.Generator] = {}
     # These sum over the first dimension.

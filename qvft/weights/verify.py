@@ -16,12 +16,9 @@ from qvft.weights.merge_plan import MergePlan
 def verify_weights(folder: Path, base: Mapping[str, Tensor], plan: MergePlan) -> dict[str, int]:
     """Checks that the weights in `folder` equal the plan applied to `base`, bit by bit.
 
-    Untouched weights must be the base's cast to the output dtype, trained ones the checkpoint's
-    rounded once, LoRA targets W + sBA rounded once; a tied weight may be stored under any of its
-    names.
+    A tied weight may be stored under any of its names.
 
     Args:
-        folder: folder of the safetensors files.
         base: the unquantized base's weights by key, read again; one is in memory at a time.
 
     Returns:

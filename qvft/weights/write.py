@@ -16,11 +16,7 @@ SLACK_BYTES = 64_000_000
 
 
 def require_room(out: Path, weights: int, dtype: torch.dtype) -> None:
-    """Checks that the disk of `out` has space for `weights` weights of a dtype.
-
-    Raises:
-        SpaceError: it has not.
-    """
+    """Raises SpaceError if the disk of `out` has no space for `weights` weights of a dtype."""
     # With float16 the Q-Former is written in float32; a tenth more covers it in every known model.
     spare = 1.1 if dtype == torch.float16 else 1.0
     require_space(out, int(weights * dtype.itemsize * spare) + SLACK_BYTES)
@@ -44,11 +40,7 @@ def written_config(
 
 
 def write_settings(folder: Path, processor: Any, *, config: PretrainedConfig) -> None:
-    """Writes config.json, generation_config.json and the processor.
-
-    Args:
-        config: from `written_config`, with the model's class in `architectures`.
-    """
+    """Writes config.json from `written_config`, generation_config.json and the processor."""
     text = config.text_config
     GenerationConfig(
         bos_token_id=text.bos_token_id,

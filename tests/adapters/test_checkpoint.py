@@ -12,7 +12,6 @@ from qvft.adapters.checkpoint import (
     BRIDGE,
     LORA,
     MANIFEST,
-    Provenance,
     bridge_names,
     check_base,
     read_bridge,
@@ -28,7 +27,14 @@ from qvft.models.families import FAMILIES
 from tools.tiny_blip2.geometry import init_tiny
 
 FAMILY = FAMILIES["blip2"]
-PROVENANCE = Provenance("base", None, "a" * 64, "blip2", "b" * 64, {"train": "c" * 64})
+PROVENANCE = {
+    "base_id": "base",
+    "base_revision": None,
+    "base_weights_sha256": "a" * 64,
+    "family": "blip2",
+    "recipe_sha256": "b" * 64,
+    "data_sha256": {"train": "c" * 64},
+}
 MODES = {
     "vision": "frozen",
     "qformer": "full",
@@ -163,7 +169,7 @@ def test_lora_of_another_rank_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_base_weights_are_refused() -> None:
-    manifest = json.loads(json.dumps({**vars(PROVENANCE)}))
+    manifest = json.loads(json.dumps(PROVENANCE))
     check_base(manifest, base_id="x", weights_sha256="a" * 64)
     with pytest.raises(CheckpointError, match="has weights dddddddddddd.*base with weights aaaa"):
         check_base(manifest, base_id="x", weights_sha256="d" * 64)

@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from qvft import merge, predict
 from qvft.adapters.checkpoint import BRIDGE, read_bridge
-from qvft.adapters.fingerprints import MANIFEST, READ, fingerprints, require_untouched
 from qvft.adapters.lora_config import CONFIG, WEIGHTS, read_lora_config, require_fitting_lora
-from qvft.adapters.manifest import read_manifest
+from qvft.adapters.manifest import MANIFEST, READ, fingerprints, read_manifest, require_untouched
 from qvft.errors import CheckpointError
 from qvft.files import sha256_file
 

@@ -155,7 +155,7 @@ MISTAKES = {
     "no data for a proof": ("merge done out data.eval.path=no.jsonl", "no.jsonl: no such file"),
     "no data for a form": (
         "export lora out --to peft data.eval.path=no.jsonl",
-        "(what is written is proven on a few samples",
+        "(the written model is verified on a few samples",
     ),
     "form": ("export done out --to x", '--to: "x"'),
     "form without LoRA": ("export done out --to peft", "trained no LoRA"),

@@ -23,9 +23,8 @@ from qvft.setup.model import Loaded
 from qvft.setup.resolve_model import load_resolved, resolve_model
 from qvft.train import main as train
 from qvft.weights.merge import merge_run
-from qvft.weights.probe_outputs import toolkit_logits
-from qvft.weights.probes import make_probes
-from qvft.weights.run_probes import probe_rows
+from qvft.weights.probe_outputs import make_probes, toolkit_logits
+from qvft.weights.run_probes import require_rows
 from qvft.weights.tolerance import logit_errors
 
 SIDE = 32
@@ -89,7 +88,7 @@ def trained(recipe: Path, folder: Path, *overrides: str) -> Path:
 
 
 def logits(loaded: Loaded, run: Path) -> list[torch.Tensor]:
-    rows = probe_rows(resolve_model(str(run)).recipe)
+    rows = require_rows(resolve_model(str(run)).recipe, loaded.base)
     return toolkit_logits(loaded.model, make_probes(loaded.collator, rows))
 
 

@@ -153,7 +153,7 @@ def test_trap_10_saving_asks_no_hub(tiny_run: Path) -> None:
 def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    from qvft.training.run_phases import run_phases
+    from qvft.training.phases import run_phases
 
     broken = training_setup(
         load_recipe(recipe_file, [f"run.dir={tmp_path}", "train.preflight=false"])
@@ -230,10 +230,10 @@ def test_trap_17_nothing_frozen_is_in_the_autograd_graph(work, batch) -> None:
 def test_trap_19_evaluation_while_training_returns_three_numbers_a_row(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    from qvft.training.phases import build_trainer
+    from qvft.training.trainer import QFormerTrainer
 
     work = training_setup(load_recipe(recipe_file, ["train.eval_steps=1"]))
-    trainer = build_trainer(
+    trainer = QFormerTrainer(
         work.phase_setups()[0](tmp_path),
         save_weights=work.save_weights,
         restore_weights=work.restore_weights,

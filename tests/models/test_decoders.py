@@ -28,7 +28,8 @@ from qvft.recipe.load import load_recipe
 from qvft.setup.model import base_model, base_of
 from qvft.train import main as train
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import training_setup
 from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, tiny_config
 
 GEOMETRY: dict[str, Any] = {

@@ -19,7 +19,8 @@ from qvft.recipe.load import load_recipe
 from qvft.recipe.schema import Model
 from qvft.train import main
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import training_setup
 
 
 def test_who_sees_whom_is_what_the_float_mask_says() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from transformers import (
 )
 
 import qvft.training.objectives.alignment_losses as losses_module
-from qvft.adapters.checkpoint import Alignment
 from qvft.models.alignment.qformer_states import (
     generation_logits,
     joint_states,
@@ -37,7 +36,7 @@ from qvft.models.alignment.scoring import best_candidates, matching_scores, rera
 from qvft.models.alignment.text_tokens import MAX_TOKENS
 from qvft.models.blip2 import encode_vision, query_states
 from qvft.recipe.load import parse_recipe
-from qvft.setup.alignment_heads import TextBranch, generation_start, new_branch
+from qvft.setup.alignment_heads import generation_start, new_branch
 from qvft.setup.alignment_model import AlignmentModel
 from qvft.setup.model import base_model, base_of
 from qvft.training.objectives.alignment import AlignmentObjective
@@ -483,9 +482,7 @@ def test_gradients_of_contrast_are_lavis_where_the_gathered_side_has_none(
 
 def cut_at(aligned: AlignmentModel, tokens: int) -> AlignmentModel:
     """The same heads with texts of this length."""
-    saved = aligned.branch.saved
-    longer = Alignment(saved.heads, saved.objectives, saved.tokenizer, tokens)
-    return AlignmentModel(aligned.loaded, TextBranch(longer, aligned.branch.tokenizer))
+    return replace(aligned, branch=replace(aligned.branch, max_text_tokens=tokens))
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def main() -> int:
 
 def written_adapter(folder: Path) -> Path:
     """An adapter of the bundled model's geometry, as training writes it."""
-    from qvft.adapters.checkpoint import Provenance, bridge_names, save_checkpoint
+    from qvft.adapters.checkpoint import bridge_names, save_checkpoint
     from qvft.adapters.freeze import mark_trainable
     from qvft.adapters.lora import add_lora
     from qvft.adapters.targets import resolve_targets
@@ -67,7 +67,14 @@ def written_adapter(folder: Path) -> Path:
     handle = add_lora(model, resolve_targets(model, family, ["q_proj"]), r=2, lora_alpha=4)
     parts = dict.fromkeys(("qformer", "query_tokens", "language_projection"), "full")
     mark_trainable(model, family, {"vision": "frozen", **parts, "decoder": "lora"})
-    provenance = Provenance("base", None, "a" * 64, "blip2", "b" * 64, {"train": "c" * 64})
+    provenance = {
+        "base_id": "base",
+        "base_revision": None,
+        "base_weights_sha256": "a" * 64,
+        "family": "blip2",
+        "recipe_sha256": "b" * 64,
+        "data_sha256": {"train": "c" * 64},
+    }
     save_checkpoint(folder, model, handle, family, provenance, bridge=bridge_names(model))
     return folder
 

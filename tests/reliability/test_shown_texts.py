@@ -26,7 +26,7 @@ from qvft.evaluation.report.report import LossPoint, Report, Skipped
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import score
 from qvft.json_files import json_text
-from qvft.weights.card import CardFacts, model_card, peft_card
+from qvft.weights.card import model_card, peft_card
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -214,13 +214,14 @@ def test_a_card_of_hostile_names_keeps_its_front_matter_its_code_and_its_table(
     folder.mkdir(parents=True)
     content = {"n": 1, "metrics": {evil: 1.0}, "model": {"adapter_sha256": {}}}
     (folder / "report.json").write_text(json.dumps(content))
-    facts = CardFacts(
+    facts = dict(
         name=evil, folder=evil, base_id=evil, base_revision=evil, model_class="Blip2",
         dtype="float32", data=[evil], trained=["qformer"], caption=evil,
         question=evil + "{question}", recipe_sha256="0" * 64, quantized="none", qvft_version="0",
+        cleaned=False,
     )  # fmt: skip
     for card in (
-        model_card(facts, tmp_path, adapter_sha256={}),
+        model_card(tmp_path, adapter_sha256={}, **facts),
         peft_card(evil, evil, tmp_path, adapter_sha256={}),
     ):
         _, front, rest = card.split("---\n", 2)

@@ -20,10 +20,9 @@ from ruamel.yaml import YAML
 
 from qvft import check
 from qvft.adapters.checkpoint import read_bridge
-from qvft.adapters.fingerprints import READ, require_untouched
 from qvft.adapters.lora_config import require_fitting_lora
 from qvft.adapters.lora_weights import read_lora
-from qvft.adapters.manifest import read_manifest
+from qvft.adapters.manifest import READ, read_manifest, require_untouched
 from qvft.data.formats import read_samples
 from qvft.errors import CheckpointError, DataError, RecipeError
 from qvft.recipe.load import load_recipe, read_yaml

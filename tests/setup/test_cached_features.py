@@ -14,7 +14,8 @@ from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe
 from qvft.setup import feature_cache as module
 from qvft.train import main as train
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import training_setup
 
 
 @pytest.fixture

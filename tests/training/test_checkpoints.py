@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from qvft.training.checkpoints import STATE, NewCheckpoint, clear, whole_checkpoints
-from qvft.training.phases import follow_move, last_checkpoint
+from qvft.training.checkpoints import (
+    STATE,
+    NewCheckpoint,
+    clear,
+    follow_move,
+    last_checkpoint,
+    whole_checkpoints,
+)
 
 
 def write(folder: Path, step: int, *, keep: int | None = None, best: str | None = None) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qvft.data.rows import training_rows
+from qvft.data.rows import Row, training_rows
+from qvft.data.sample import ImageFile, Sample
 from qvft.errors import PreflightError
 from qvft.models.families import FAMILIES
 from qvft.recipe.load import load_recipe
@@ -19,9 +20,10 @@ from qvft.training.preflight import (
     GradientCheck,
     check_backward,
     check_image_matters,
-    distinct_first,
+    preflight_batch,
 )
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import training_setup
 
 BLIP2 = FAMILIES["blip2"]
 
@@ -88,8 +90,15 @@ def test_only_the_first_backward_pass_is_checked() -> None:
 
 
 def test_rows_of_different_images_are_chosen() -> None:
-    assert distinct_first(["a", "a", "b", "c", "b", "d"], 3) == [0, 2, 3]
-    assert distinct_first(["a", "a"], 3) == [0]
+    def indices(names: str) -> list[int]:
+        samples = [Sample(name, ImageFile(Path("none"))) for name in names]
+        rows = [Row(f"{i}", one, "caption", None, "", (), {}) for i, one in enumerate(samples)]
+        collate = lambda rows: {"row_index": torch.tensor([index for index, _ in rows])}  # noqa: E731
+        batch = preflight_batch(collate, list(enumerate(rows)), torch.device("cpu"))
+        return batch["row_index"].tolist()
+
+    assert indices("aabcbdef") == [0, 2, 3, 5]
+    assert indices("aa") == [0]
 
 
 @pytest.fixture(scope="module")

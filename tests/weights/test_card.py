@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from qvft.weights.card import CardFacts, model_card, peft_card
+from qvft.weights.card import model_card, peft_card
 
-FACTS = CardFacts(
+FACTS = dict(
     name="scans",
     folder="merged",
     base_id="base/model",
@@ -20,6 +20,7 @@ FACTS = CardFacts(
     question="Question: {question} Answer:",
     recipe_sha256="0123456789abcdef",
     quantized="nf4",
+    cleaned=False,
     qvft_version="0.1.0",
 )
 
@@ -43,7 +44,7 @@ def write_report(folder: Path, name: str, weights: dict[str, str]) -> None:
 def test_figures_of_reports_are_in_both_cards_with_units_and_baselines(tmp_path: Path) -> None:
     write_report(tmp_path, "scans-test", WEIGHTS)
     for card in (
-        model_card(FACTS, tmp_path, adapter_sha256=WEIGHTS),
+        model_card(tmp_path, adapter_sha256=WEIGHTS, **FACTS),
         peft_card("base/model", "scans", tmp_path, adapter_sha256=WEIGHTS),
     ):
         assert "**scans-test** (n = 12)" in card
@@ -54,7 +55,7 @@ def test_figures_of_reports_are_in_both_cards_with_units_and_baselines(tmp_path:
 
 def test_figures_of_other_weights_are_left_out_and_named(tmp_path: Path) -> None:
     write_report(tmp_path, "before", {"adapter_model.safetensors": "bb"})
-    card = model_card(FACTS, tmp_path, adapter_sha256=WEIGHTS)
+    card = model_card(tmp_path, adapter_sha256=WEIGHTS, **FACTS)
     assert "25.0 %" not in card
     assert "measured with other weights than these: before." in card
 
@@ -63,7 +64,7 @@ def test_a_card_without_reports_says_so_and_a_broken_one_does_not_stop_it(tmp_pa
     folder = tmp_path / "eval" / "x"
     folder.mkdir(parents=True)
     (folder / "report.json").write_text("{")
-    card = model_card(FACTS, tmp_path, adapter_sha256=WEIGHTS)
+    card = model_card(tmp_path, adapter_sha256=WEIGHTS, **FACTS)
     assert "Nothing was measured" in card
     assert "base/model (revision abc), fine-tuned on scans-train with qvft" in card
     assert "quantised (nf4)" in card

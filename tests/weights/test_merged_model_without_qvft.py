@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 from qvft.adapters.lora import load_lora
 from qvft.recipe.recipe_lock import read_lock
 from qvft.setup.model import trained_model
-from qvft.weights.probe_outputs import plain_outputs, toolkit_outputs
-from qvft.weights.probes import make_probes
-from qvft.weights.run_probes import probe_rows
+from qvft.weights.probe_outputs import make_probes, plain_outputs, toolkit_outputs
+from qvft.weights.run_probes import require_rows
 
 BLOCKED = """
 import sys
@@ -68,7 +67,7 @@ def asked(drawn_run: Path, tmp_path_factory: pytest.TempPathFactory):
     """The unmerged model, probes, and each probe's image in a file."""
     recipe = read_lock(drawn_run)
     loaded = trained_model(drawn_run, recipe)
-    probes = make_probes(loaded.collator, probe_rows(recipe)[:4])
+    probes = make_probes(loaded.collator, require_rows(recipe, loaded.base)[:4])
     folder = tmp_path_factory.mktemp("images")
     files = []
     for number, probe in enumerate(probes):

@@ -18,9 +18,8 @@ from qvft.recipe.recipe_lock import read_lock
 from qvft.setup.model import trained_model
 from qvft.weights.merge import merge_run
 from qvft.weights.merge_plan import MergePlan
-from qvft.weights.probe_outputs import plain_outputs, toolkit_logits
-from qvft.weights.probes import make_probes
-from qvft.weights.run_probes import probe_rows
+from qvft.weights.probe_outputs import make_probes, plain_outputs, toolkit_logits
+from qvft.weights.run_probes import require_rows
 from qvft.weights.shards import write_shards
 from qvft.weights.tolerance import logit_errors
 from tools.tiny_blip2.geometry import tiny_config
@@ -94,7 +93,7 @@ def test_what_training_alters_in_the_configuration_is_not_written(
 def test_adapters_switched_off_leave_the_base_with_its_bridge(drawn_run: Path, tiny_folder) -> None:
     recipe = read_lock(drawn_run)
     loaded = trained_model(drawn_run, recipe)
-    probes = make_probes(loaded.collator, probe_rows(recipe)[:2])
+    probes = make_probes(loaded.collator, require_rows(recipe, loaded.base)[:2])
     with loaded.handle.disable_adapter():
         off = toolkit_logits(loaded.model, probes)
     base = Blip2ForConditionalGeneration.from_pretrained(tiny_folder).eval()
@@ -117,7 +116,7 @@ def test_a_base_read_weight_by_weight_and_one_loaded_whole_are_written_alike(
 ) -> None:
     record = json.loads((merged / "merge.json").read_text())
     # `merged` was read weight by weight; without a checkpoint that fits, the base is loaded.
-    monkeypatch.setattr("qvft.weights.open_base.stored_weights", lambda checkpoint, model: None)
+    monkeypatch.setattr("qvft.weights.base_weights.stored_weights", lambda checkpoint, model: None)
     content = merge_run(drawn_run, tmp_path / "model")
     assert content["files"] == record["files"]
 
@@ -128,7 +127,7 @@ def test_merging_twice_gives_the_same_bytes_and_loads_no_base_to_write_them(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the base was loaded")
 
-    monkeypatch.setattr("qvft.weights.open_base.base_model", refuse)
+    monkeypatch.setattr("qvft.weights.base_weights.base_model", refuse)
     content = merge_run(drawn_run, tmp_path / "model")
     assert content["files"] == json.loads((merged / "merge.json").read_text())["files"]
 
@@ -146,7 +145,7 @@ def test_plain_generation_stops_at_the_familys_stop_token(drawn_run: Path, merge
         decoder.final_layer_norm.weight.zero_()
         decoder.final_layer_norm.bias.copy_(decoder.embed_tokens.weight[loaded.template.stop_id])
         decoder.embed_tokens.weight[loaded.template.stop_id] *= 10
-    probes = make_probes(loaded.collator, probe_rows(recipe)[:1])
+    probes = make_probes(loaded.collator, require_rows(recipe, loaded.base)[:1])
     processor = AutoProcessor.from_pretrained(merged)
     inputs = processor(images=probes[0].image, text=probes[0].prompt, return_tensors="pt")
     written = model.generate(**inputs, max_new_tokens=5)
@@ -191,7 +190,7 @@ def test_a_weight_changed_after_the_plan_fails(make_run, tmp_path: Path, monkeyp
 def test_a_processor_that_prepares_prompts_otherwise_fails(drawn_run: Path, merged: Path) -> None:
     recipe = read_lock(drawn_run)
     loaded = trained_model(drawn_run, recipe)
-    probes = make_probes(loaded.collator, probe_rows(recipe)[:1])
+    probes = make_probes(loaded.collator, require_rows(recipe, loaded.base)[:1])
     model = Blip2ForConditionalGeneration.from_pretrained(merged).eval()
     processor = AutoProcessor.from_pretrained(merged)
     processor.num_query_tokens = 11

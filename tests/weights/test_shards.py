@@ -16,7 +16,7 @@ import qvft.weights.verify
 from qvft.models.question_aware.checkpoint import open_checkpoint
 from qvft.models.reference_configs import meta_model
 from qvft.weights.base_weights import StoredWeights, stored_weights
-from qvft.weights.merge_inputs import Ingredients, read_ingredients
+from qvft.weights.merge_inputs import MergeInputs, read_inputs
 from qvft.weights.merge_plan import MergePlan, make_plan
 from qvft.weights.shards import write_shards
 from qvft.weights.verify import verify_weights
@@ -26,8 +26,8 @@ SIZE = "1MB"
 
 
 @pytest.fixture(scope="module")
-def found(drawn_run: Path) -> Ingredients:
-    return read_ingredients(drawn_run)
+def found(drawn_run: Path) -> MergeInputs:
+    return read_inputs(drawn_run)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def lazy(folder: Path, skeleton: PreTrainedModel) -> StoredWeights:
     return weights
 
 
-def plan_for(skeleton: PreTrainedModel, found: Ingredients, dtype: torch.dtype) -> MergePlan:
+def plan_for(skeleton: PreTrainedModel, found: MergeInputs, dtype: torch.dtype) -> MergePlan:
     return make_plan(skeleton, bridge=found.bridge, lora=found.lora, dtype=dtype)
 
 
@@ -61,7 +61,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", [SIZE, "5GB"])
 def test_the_files_are_those_of_save_pretrained_byte_by_byte(
-    base: Path, skeleton, found: Ingredients, tmp_path: Path, dtype: torch.dtype, size: str
+    base: Path, skeleton, found: MergeInputs, tmp_path: Path, dtype: torch.dtype, size: str
 ) -> None:
     plan = plan_for(skeleton, found, dtype)
     ours = tmp_path / "ours"
@@ -121,7 +121,7 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Alive:
 
 @pytest.mark.parametrize("size", [SIZE, "5GB"])
 def test_writing_and_verifying_hold_a_weight_or_two_whatever_the_shards_size(
-    tiny_folder: Path, skeleton, found: Ingredients, tmp_path: Path, alive: Alive, size: str
+    tiny_folder: Path, skeleton, found: MergeInputs, tmp_path: Path, alive: Alive, size: str
 ) -> None:
     plan = plan_for(skeleton, found, torch.float32)
     weights: Any = lazy(tiny_folder, skeleton)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from qvft.errors import ModelError
-from qvft.weights.stored_dtypes import main_dtype, stored_dtypes, widest_dtype
+from qvft.weights.merge_inputs import main_dtype, stored_dtypes, widest_dtype
 
 
 def test_weights_are_counted_by_type_over_all_files(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from qvft.errors import VerificationError
 from qvft.setup.model import base_model, base_of
-from qvft.weights.merge_inputs import read_ingredients
+from qvft.weights.merge_inputs import read_inputs
 from qvft.weights.merge_plan import make_plan
 from qvft.weights.verify import verify_weights
 
@@ -22,7 +22,7 @@ BASE_KEY = "vision_model.post_layernorm.weight"
 
 @pytest.fixture(scope="module")
 def base_and_plan(drawn_run: Path):
-    found = read_ingredients(drawn_run)
+    found = read_inputs(drawn_run)
     base = base_model(found.recipe, base_of(found.recipe), quantized=False).model
     plan = make_plan(base, bridge=found.bridge, lora=found.lora, dtype=torch.float32)
     return base.state_dict(), plan

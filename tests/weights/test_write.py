@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qvft.errors import SpaceError, UserError
-from qvft.weights.shard_size import check_shard_size
+from qvft.weights.requirements import check_shard_size
 from qvft.weights.write import require_room, written_config
 from tools.tiny_blip2.geometry import tiny_config
 

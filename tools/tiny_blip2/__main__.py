@@ -23,9 +23,10 @@ from qvft.recipe.load import load_recipe
 from qvft.recipe.phases import PhasePlan
 from qvft.setup.data import Split
 from qvft.training.objectives.build import Collate
+from qvft.training.phases import run_phases
 from qvft.training.run_folder import check_folder, claimed_folder
-from qvft.training.run_phases import run_phases
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import training_setup
 from tools.tiny_blip2.geometry import init_tiny
 from tools.tiny_blip2.scene_format import write_scenes
 from tools.tiny_blip2.scene_objective import SceneCollator, SceneObjective

@@ -29,26 +29,26 @@ def with_own_seeds(loader: DataLoader) -> DataLoader:
     inner = getattr(loader, "base_dataloader", loader)  # accelerate's loaders wrap torch's
     if inner.generator is None:
         inner.generator = torch.Generator()
-    inner.worker_init_fn = partial(_deaf_to_sigterm, _leaving(), inner.worker_init_fn)
+    inner.worker_init_fn = partial(_ignore_sigterm, _exiting(), inner.worker_init_fn)
     return loader
 
 
 @cache
-def _leaving() -> Any:
+def _exiting() -> Any:
     """Whether this process is about to exit: a number that its workers see change."""
-    leaving = RawValue("b", 0)
+    exiting = RawValue("b", 0)
     # Runs before `multiprocessing` terminates children: handlers registered later run first.
-    atexit.register(setattr, leaving, "value", 1)
-    return leaving
+    atexit.register(setattr, exiting, "value", 1)
+    return exiting
 
 
-def _deaf_to_sigterm(leaving: Any, then: Callable[[int], None] | None, worker: int) -> None:
-    """Starts a worker that ignores SIGTERM; it exits by itself if its main process is gone."""
+def _ignore_sigterm(exiting: Any, then: Callable[[int], None] | None, worker: int) -> None:
+    """Starts a worker that ignores SIGTERM until its main process exits."""
 
-    def heard(number: int, frame: FrameType | None) -> None:
-        if leaving.value:
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        if exiting.value:
             os._exit(0)  # torch treats any other exit as a failure
 
-    signal.signal(signal.SIGTERM, heard)
+    signal.signal(signal.SIGTERM, on_sigterm)
     if then is not None:
         then(worker)

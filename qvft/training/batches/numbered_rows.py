@@ -1,27 +1,45 @@
-"""Dataset of rows by index, and the epoch number for samplers."""
+"""Dataset of rows by index, the augmented view of an image per epoch, and the epoch of samplers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
 from qvft.data.rows import FILLER, Row
-from qvft.training.batches.augmented_views import ViewDraw
+
+
+@dataclass(frozen=True)
+class ViewDraw:
+    """Draws an image's augmented view for each epoch.
+
+    In every `count` + 1 epochs an image is used once without augmentation and once in each of its
+    views, in a random order per image. The draw depends only on seed, epoch and image.
+    """
+
+    count: int
+    seed: int
+
+    def __call__(self, epoch: int, image: str) -> int:
+        """The view of an image, by its sample's id, in an epoch; 0 is the unaugmented image."""
+        cycle, place = divmod(epoch, self.count + 1)
+
+        def chance(view: int) -> bytes:
+            return hashlib.sha256(f"{self.seed} {cycle} {view} {image}".encode()).digest()
+
+        return sorted(range(self.count + 1), key=chance)[place]
 
 
 class RowDataset(Dataset):
     """Dataset of numbered rows: item e * rows + i is (i, row i as epoch e sees it), so that a batch
     can name its rows.
 
-    `FILLER` is a padding row without text; it uses the first row's image.
-
-    Args:
-        rows: of a split.
-        views: draws the view of a row's image; None: no augmentation.
+    `FILLER` is a padding row without text; it uses the first row's image. `views` draws the view
+    of a row's image; None: no augmentation.
     """
 
     def __init__(self, rows: Sequence[Row], views: ViewDraw | None = None) -> None:
@@ -38,6 +56,36 @@ class RowDataset(Dataset):
         if self.views is None:
             return index, row
         return index, replace(row, view=self.views(epoch, row.sample.id))
+
+
+class EpochNumbers(Sampler[Any]):
+    """A sampler's rows numbered through all epochs: epoch * rows + row.
+
+    DataLoader workers outlive an epoch and receive numbers only; `RowDataset` reads row and epoch
+    from them.
+
+    Args:
+        rows: sampler of rows or of lists of rows, with `set_epoch`.
+        count: number of rows.
+    """
+
+    def __init__(self, rows: Any, count: int) -> None:
+        self._rows, self._count, self._epoch = rows, count, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._rows.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        first = self._epoch * self._count
+        for item in self._rows:
+            if isinstance(item, list):
+                yield [first + row for row in item]
+            else:
+                yield item if item == FILLER else first + item
 
 
 class EpochOrder(TrainerCallback):

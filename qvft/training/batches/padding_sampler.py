@@ -1,7 +1,4 @@
-"""Pads an epoch with rows without loss until it divides evenly among processes.
-
-Accelerate pads with repeated rows from the start of the epoch, which would be trained on twice.
-"""
+"""Pads an epoch with rows without loss until it divides evenly among processes."""
 
 from __future__ import annotations
 
@@ -13,12 +10,11 @@ from torch.utils.data import Sampler
 from qvft.data.rows import FILLER
 
 
-class Filled(Sampler[int]):
+class PaddedSampler(Sampler[int]):
     """Appends `FILLER` to a sampler's order until its length is a multiple of the global batch
-    size.
+    size, so that N processes with batch size B see what one with batch size N x B sees.
 
-    So N processes with batch size B see, batch by batch, what one process with batch size N x B
-    sees; the last batch is padded with fillers without loss.
+    Accelerate alone would repeat rows from the start of the epoch.
 
     Args:
         order: a sized sampler with `set_epoch`.
@@ -29,7 +25,6 @@ class Filled(Sampler[int]):
         self._order, self._multiple = order, multiple
 
     def set_epoch(self, epoch: int) -> None:
-        """As the sampler's."""
         self._order.set_epoch(epoch)
 
     def __len__(self) -> int:

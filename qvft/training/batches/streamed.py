@@ -17,7 +17,7 @@ from qvft.data.stream import Part, Stream, buffered, row_groups
 from qvft.data.streaming_collator import left_out_number
 from qvft.errors import DataError, ImageError
 from qvft.log import get_logger
-from qvft.training.batches.augmented_views import ViewDraw
+from qvft.training.batches.numbered_rows import ViewDraw
 
 logger = get_logger("qvft.data")
 NAMED = 100
@@ -32,16 +32,13 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
     resumed run skips past batches without decoding images.
 
     Args:
-        stream: the streaming dataset.
         batch_size: rows per batch.
         group_size: rows of a sample that are kept together.
         buffer: size of the shuffle buffer, in groups.
-        seed: seed of the shuffle.
         rank, world: rank and number of processes, which divide each pass.
         texts: which texts of a sample to use.
         on_bad: whether a broken record or image stops training or is skipped.
         check: raises the `ImageError` of an image that does not decode.
-        views: draws the view of a row's image.
     """
 
     def __init__(
@@ -61,7 +58,7 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
     ) -> None:
         self.stream, self.batch_size, self.check = stream, batch_size, check
         self.rows = RecentRows()
-        self.left_out = 0
+        self.skipped = 0
         self._group_size, self._buffer, self._texts = group_size, buffer, texts
         self._seed, self._rank, self._world = seed, rank, world
         self._on_bad, self._views = on_bad, views
@@ -79,8 +76,8 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
                 yield batch
                 batch = []
 
-    def judge(self, row_index: Tensor) -> None:
-        """Checks what a batch reports of its rows' images.
+    def check_images(self, row_index: Tensor) -> None:
+        """Checks the images that a batch reports as not decoded.
 
         Raises:
             ImageError: one did not decode, and `on_bad` is `error`.
@@ -91,19 +88,16 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
             try:
                 self.check(source)
             except ImageError as error:
-                self._leave_out(error)
+                self._skip(error)
             else:  # a temporary failure of the file system
-                self._leave_out(
-                    ImageError("decodes now, but did not decode before", where=source.name)
-                )
+                self._skip(ImageError("decodes now, but did not decode before", where=source.name))
 
     def _endless(self) -> Iterator[Row]:
         for number in count():
-            any_row = False
+            row = None
             for row in self._one_pass(number):
-                any_row = True
                 yield row
-            if not any_row:
+            if row is None:
                 raise DataError(
                     f"a pass over the stream gives process {self._rank} of {self._world} no text",
                     where="data.train",
@@ -122,16 +116,16 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
     def _groups(self, number: int, rng: Random) -> Iterator[list[Row]]:
         for found in self.stream.samples(Part(number, self._seed, self._rank, self._world)):
             if isinstance(found, DataError):
-                self._leave_out(found)
+                self._skip(found)
             else:
                 yield from row_groups(found, self._group_size, rng, texts=self._texts)
 
-    def _leave_out(self, error: DataError) -> None:
+    def _skip(self, error: DataError) -> None:
         if self._on_bad == "error":
             raise error
-        self.left_out += 1
-        if self.left_out <= NAMED or not self.left_out % 1000:
-            logger.warning("skipped, %d so far (data.on_bad_image: skip): %s", self.left_out, error)
+        self.skipped += 1
+        if self.skipped <= NAMED or not self.skipped % 1000:
+            logger.warning("skipped, %d so far (data.on_bad_image: skip): %s", self.skipped, error)
 
 
 class RecentRows(Dataset):
@@ -160,7 +154,7 @@ class RecentRows(Dataset):
             del self._rows[next(iter(self._rows))]
 
 
-class Handed(Dataset):
+class GivenRows(Dataset):
     """Dataset of a DataLoader whose batches already hold the rows."""
 
     def __getitem__(self, item: tuple[int, Row]) -> tuple[int, Row]:

@@ -5,6 +5,7 @@ Shape letters: N rows, G groups, S batches of an epoch.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -30,14 +31,10 @@ class TokenBatchSampler(Sampler[list[int]]):
     gradient accumulation steps, so all steps of an epoch have equally many batches.
 
     Args:
-        sample_ids: sample id of each row.
-        tokens: token lengths of the rows.
+        sample_ids, tokens: sample id and token lengths of each row.
         budget: maximum tokens per batch. Tokens that the rows of a group share count once; a packed
             batch may have fewer tokens, if questions begin with the same words.
         group_size: rows of an image that are kept together.
-        processes: number of processes that batches are divided among.
-        accumulation: gradient accumulation steps.
-        seed: seed of the order.
 
     Raises:
         RecipeError: a single group exceeds the budget, or there are too few rows to give every
@@ -59,7 +56,14 @@ class TokenBatchSampler(Sampler[list[int]]):
         self._images, self._tokens = Images(sample_ids), tokens
         self._group_size, self._seed, self._epoch = group_size, seed, 0
         longest = self._longest_groups()
-        _require_room(longest, budget)
+        if longest[0] > budget:
+            raise RecipeError(
+                f"{budget} tokens, but the longest texts of an image that are kept together take "
+                f"{longest[0]}",
+                where="train.batch_tokens",
+                expected=f"{longest[0]} at least",
+                do="raise it, or lower train.texts_per_image or data.max_text_tokens",
+            )
         self.total_tokens = int(tokens.own.sum()) + tokens.prefix * len(longest)
         self._count = _batch_count(
             longest,
@@ -69,7 +73,6 @@ class TokenBatchSampler(Sampler[list[int]]):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the next epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -80,14 +83,11 @@ class TokenBatchSampler(Sampler[list[int]]):
         rows, starts, sizes = self._images.groups(self._group_size, generator)
         costs = self._tokens.prefix + np.add.reduceat(self._tokens.own[rows], starts)
         labels = np.add.reduceat(self._tokens.labels[rows], starts)
-        for groups in _dealt(costs, labels, self._count, generator):
+        for groups in _assigned(costs, labels, self._count, generator):
             yield rows[spans(starts[groups], sizes[groups])].tolist()
 
     def _longest_groups(self) -> np.ndarray:
-        """(G,) upper bound of the groups' lengths, longest first.
-
-        An image's groups hold its longest rows at worst, all of them in each.
-        """
+        """(G,) upper bound of the groups' lengths, longest first: each image's longest rows."""
         images, size = self._images, self._group_size
         own = self._tokens.own[images.rows]
         image = np.repeat(np.arange(len(images.counts)), images.counts)
@@ -96,17 +96,6 @@ class TokenBatchSampler(Sampler[list[int]]):
         at_most = np.bincount(image[inside], longest_first[inside], len(images.counts))
         of_groups = np.repeat(at_most.astype(np.int64), -(-images.counts // size))
         return np.sort(of_groups + self._tokens.prefix)[::-1]
-
-
-def _require_room(longest: np.ndarray, budget: int) -> None:
-    if longest[0] > budget:
-        raise RecipeError(
-            f"{budget} tokens, but the longest texts of an image that are kept together take "
-            f"{longest[0]}",
-            where="train.batch_tokens",
-            expected=f"{longest[0]} at least",
-            do="raise it, or lower train.texts_per_image or data.max_text_tokens",
-        )
 
 
 def _batch_count(
@@ -126,12 +115,10 @@ def _batch_count(
         return bool(worst <= budget)
 
     for multiple in multiples:
-        low, high = 1, groups // multiple
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if fits(middle * multiple) else (middle + 1, high)
-        if high and fits(high * multiple):
-            return high * multiple
+        counts = range(multiple, groups + 1, multiple)
+        place = bisect_left(counts, True, key=fits)
+        if place < len(counts):
+            return counts[place]
     raise RecipeError(
         f"{budget} tokens, of which the training texts make {groups} batches at most (texts of an "
         f"image kept together count as one)",
@@ -141,7 +128,7 @@ def _batch_count(
     )
 
 
-def _dealt(
+def _assigned(
     costs: np.ndarray, labels: np.ndarray, count: int, generator: torch.Generator
 ) -> Iterator[np.ndarray]:
     """Groups of each batch; costs and labels are (G,), `count` is S, at most G."""
@@ -154,13 +141,13 @@ def _dealt(
     rounds = -(-len(order) // count)
     table = np.full((rounds, count), -1)
     table.flat[: len(order)] = order
-    taught = np.zeros(count, np.int64)
+    supervised = np.zeros(count, np.int64)
     for line, groups in enumerate(table):
-        teaches = np.where(groups >= 0, labels[groups], 0)
-        most_first = np.argsort(-teaches, kind="stable")
-        batches = np.argsort(taught, kind="stable")
+        sizes = np.where(groups >= 0, labels[groups], 0)
+        most_first = np.argsort(-sizes, kind="stable")
+        batches = np.argsort(supervised, kind="stable")
         table[line, batches] = groups[most_first]
-        taught[batches] += teaches[most_first]
+        supervised[batches] += sizes[most_first]
     for batch in shuffled(count):
         groups = table[:, batch]
         yield groups[groups >= 0]

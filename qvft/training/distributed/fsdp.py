@@ -29,8 +29,8 @@ from qvft.models.families import Family
 from qvft.models.quantize import rest_in_plain_weights
 from qvft.models.sharded_weights import accept_whole_states, full_tensor, hold_numbers, shard_like
 
-_ASKED = "ACCELERATE_USE_FSDP"
-_TAKEN = "QVFT_SHARDS_WEIGHTS"
+_LAUNCHERS = "ACCELERATE_USE_FSDP"
+_OURS = "QVFT_SHARDS_WEIGHTS"
 
 
 def asked_to_shard() -> bool:
@@ -41,8 +41,8 @@ def asked_to_shard() -> bool:
     Raises:
         RecipeError: it asks for FSDP 1, or for CPU offload of weights.
     """
-    if not _is_set(_ASKED):
-        return _is_set(_TAKEN)
+    if not _is_set(_LAUNCHERS):
+        return _is_set(_OURS)
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise RecipeError(
             "asks for FSDP 1",
@@ -57,8 +57,8 @@ def asked_to_shard() -> bool:
             expected="fsdp_offload_params: false",
             do="add processes, or quantise the decoder and use DDP",
         )
-    del os.environ[_ASKED]
-    os.environ[_TAKEN] = "true"
+    del os.environ[_LAUNCHERS]
+    os.environ[_OURS] = "true"
     return True
 
 
@@ -67,12 +67,10 @@ def shard(objective: nn.Module, model: PreTrainedModel, family: Family) -> None:
 
     Each decoder or ViT block is gathered while it computes; the rest (embeddings, Q-Former,
     projection, heads) for a whole forward or backward pass. An unloaded ViT has nothing to shard.
-
     `requires_grad` may change afterwards, dtypes may not.
 
     Args:
-        objective: the module whose `forward` computes the losses of a step.
-        model: the model in it, with LoRA layers; weights trained in any phase are float32.
+        model: the model in the objective; weights trained in any phase are float32.
     """
     # A block returns a view of its output, which nothing changes in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
@@ -98,11 +96,8 @@ def without_autocast(objective: nn.Module) -> nn.Module:
 
 def _blocks(model: PreTrainedModel, family: Family) -> list[nn.Module]:
     decoder: Any = model.get_submodule(family.blocks(model.config))
-    lists = [
-        one
-        for one in model.get_submodule("vision_model").modules()
-        if isinstance(one, nn.ModuleList)
-    ]
+    vision = model.get_submodule("vision_model").modules()
+    lists = [one for one in vision if isinstance(one, nn.ModuleList)]
     blocks = [*decoder, *(block for one in lists for block in one)]
     # An unloaded ViT has no weights left.
     return [one for one in blocks if all(p.is_contiguous() for p in one.parameters())]

@@ -22,28 +22,21 @@ AT_ONCE = 2**23
 
 
 def exchanges_afterwards(model: nn.Module) -> bool:
-    """Whether gradients are synchronised after the backward passes, without communication within a
-    pass.
-
-    Not if the loss of a row depends on other rows, nor if most weights are trained.
+    """Whether gradients are synchronised after the backward passes: not if the loss of a row
+    depends on other rows, nor if most weights are trained.
     """
     if not isinstance(model, DistributedDataParallel):
         return False
-    return getattr(model.module, "adds_over_rows", False) and not _mostly_trained(model.module)
-
-
-def _mostly_trained(module: nn.Module) -> bool:
-    trained = sum(one.numel() for one in module.parameters() if one.requires_grad)
-    return 2 * trained > sum(one.numel() for one in module.parameters())
+    weights = list(model.module.parameters())
+    trained = sum(one.numel() for one in weights if one.requires_grad)
+    mostly_trained = 2 * trained > sum(one.numel() for one in weights)
+    return getattr(model.module, "adds_over_rows", False) and not mostly_trained
 
 
 @torch.no_grad()
 def average_gradients(module: nn.Module) -> None:
-    """Averages gradients over all processes, in place. Collective: every process must call it.
-
-    A missing gradient counts as zero.
-    """
-    for parameters in _together(one for one in module.parameters() if one.requires_grad):
+    """Averages gradients over all processes, in place; a missing one is zero. Collective."""
+    for parameters in _buckets(one for one in module.parameters() if one.requires_grad):
         for one in parameters:
             if one.grad is None:
                 one.grad = torch.zeros_like(one)
@@ -56,13 +49,13 @@ def average_gradients(module: nn.Module) -> None:
 
 
 def largest_of_all(number: int, place: torch.device) -> int:
-    """Maximum of a value over all processes. Collective: every process must call it."""
+    """Maximum of a value over all processes. Collective."""
     largest = torch.tensor(number, device=place)
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return int(largest)
 
 
-def _together(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     found: list[nn.Parameter] = []
     for one in parameters:
         if found and sum(each.numel() for each in found) + one.numel() > AT_ONCE:

@@ -26,8 +26,7 @@ from qvft.training.objectives.alignment_losses import (
     item_counts,
 )
 from qvft.training.objectives.custom import CustomLoss
-from qvft.training.objectives.language import language_loss, vision_features
-from qvft.training.objectives.objective import Objective
+from qvft.training.objectives.language import Objective, language_loss, vision_features
 
 LANGUAGE = "lm"
 PAIR_KEYS = ("image_ids", "pair_images", "text_ids", "text_mask")
@@ -59,14 +58,9 @@ class AlignmentObjective(Objective):
         self.heads = heads
         self.custom = nn.ModuleDict(custom)
         self.weights, self.seed = dict(weights), seed
-
-    @property
-    def aligned(self) -> list[str]:
-        """The alignment objectives among the weights."""
-        return [name for name in self.weights if name in OBJECTIVES]
+        self.aligned = [name for name in self.weights if name in OBJECTIVES]
 
     def trained_heads(self) -> list[nn.Module]:
-        """Trained modules outside the model."""
         return [self.custom] if self.heads is None else [self.heads, self.custom]
 
     @property
@@ -91,11 +85,8 @@ class AlignmentObjective(Objective):
         features: Tensor | None = None,
         **further: Tensor,
     ) -> dict[str, Any]:
-        """Losses of a batch of `AlignmentCollator`.
-
-        Args:
-            image_ids, pair_images, text_ids, text_mask: of the pairs, if there are heads.
-            further: packing, and additions of custom objectives' collators.
+        """Losses of a batch of `AlignmentCollator`; `further` has packing and the tensors of custom
+        objectives.
 
         Returns:
             In training mode `losses`: (sum (), count ()) per objective name. In evaluation mode the

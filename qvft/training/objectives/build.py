@@ -8,77 +8,64 @@ from typing import Any
 
 from torch import nn
 
+from qvft.adapters.checkpoint import Alignment
 from qvft.data.packing import Packer
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
-from qvft.recipe.phases import PhasePlan
-from qvft.recipe.schema import Recipe
-from qvft.setup.alignment_heads import TextBranch
 from qvft.setup.model import Loaded
-from qvft.training.objectives.alignment import LANGUAGE, AlignmentCollator, AlignmentObjective
+from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective
 from qvft.training.objectives.custom import CustomCollator, CustomLoss
+from qvft.training.objectives.custom import Objective as CustomObjective
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.objectives.objective_table import custom_objectives
 
 Collate = Callable[[Sequence[tuple[int, Row]]], Any]
 """Collator: numbered rows to a batch."""
 
 
 def objective_of(
-    recipe: Recipe,
     loaded: Loaded,
-    branch: TextBranch | None,
-    plan: PhasePlan,
+    branch: Alignment | None,
     rows: Sequence[Row],
     *,
-    custom: Mapping[str, CustomLoss] | None = None,
+    weights: Mapping[str, float],
+    packing: bool,
+    seed: int,
+    losses: Mapping[str, CustomLoss],
+    custom: Sequence[CustomObjective],
 ) -> tuple[nn.Module, Collate]:
     """Objective of a phase, and its collator.
 
     Args:
-        branch: alignment heads, if the recipe has any.
-        custom: losses of the recipe's custom objectives, by name.
+        branch: alignment heads, if any.
+        weights: weight of each objective by name.
+        packing: whether rows are packed.
+        losses: losses of the custom objectives, by name.
+        custom: the custom objectives.
 
     Raises:
         RecipeError: alignment objectives without captions in the data.
     """
     collator = loaded.collator
-    if plan.train.packing:
+    if packing:
         collator = replace(collator, packer=packer_of(loaded.base))
-    if branch is None and not custom:
+    if branch is None and not losses:
         return LanguageModelling(loaded.model), collator
-    weights = {LANGUAGE: recipe.objectives.lm} if recipe.objectives.lm > 0 else {}
-    added = custom_objectives(recipe.objectives.further, loaded.base)
-    module = AlignmentObjective(
-        loaded.blip2,
-        branch.heads if branch is not None else None,
-        weights={
-            **weights,
-            **recipe.objectives.alignment,
-            **{name: weight for name, (_, weight) in added.items()},
-        },
-        seed=recipe.run.seed,
-        custom=custom,
-    )
+    heads = branch.heads if branch is not None else None
+    module = AlignmentObjective(loaded.blip2, heads, weights=weights, seed=seed, custom=losses)
     collate: Collate = collator
     if branch is not None:
-        _require_captions(rows)
+        if not any(row.kind == "caption" for row in rows):
+            raise RecipeError(
+                "holds no caption",
+                where="data.train",
+                expected="captions, which itc, itm and itg align with their images",
+                do="leave lm alone in objectives, or add captions",
+            )
         collate = AlignmentCollator(
-            collator, branch.tokenizer, max_text_tokens=branch.saved.max_text_tokens
+            collator, branch.tokenizer, max_text_tokens=branch.max_text_tokens
         )
-    objectives = [objective for objective, _ in added.values()]
-    return module, CustomCollator(collate, objectives) if objectives else collate
-
-
-def _require_captions(rows: Sequence[Row]) -> None:
-    if not any(row.kind == "caption" for row in rows):
-        raise RecipeError(
-            "holds no caption",
-            where="data.train",
-            expected="captions, which itc, itm and itg align with their images",
-            do="leave lm alone in objectives, or add captions",
-        )
+    return module, CustomCollator(collate, custom) if custom else collate
 
 
 def packer_of(base: BaseCheckpoint) -> Packer:

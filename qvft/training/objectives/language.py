@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from qvft.data.collate import IGNORED
 from qvft.models.forward_stages import embed_rows, encode_features, encode_vision, logits_of
 from qvft.models.packed import PACKED, Packing, hidden_at
-from qvft.training.objectives.objective import Objective
 
-IGNORED = -100
 OF_ROWS = ("qformer_input_ids", "qformer_attention_mask", *PACKED)
 """Optional tensors of a batch, besides the named arguments of `LanguageModelling.forward`."""
 LOGIT_ROWS = 512
@@ -25,10 +25,34 @@ LOGIT_ROWS = 512
 float32."""
 
 
+class Objective(nn.Module):
+    """Wraps the whole model in one module whose `forward` computes the losses, for DDP."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        vision = model.get_submodule("vision_model")
+        if not any(parameter.requires_grad for parameter in vision.parameters()):
+            # Not in DDP's broadcast: every process has loaded or unloaded it.
+            kept = {id(tensor) for tensor in (*vision.parameters(), *vision.buffers())}
+            named = (*self.named_parameters(), *self.named_buffers())
+            names = [name for name, tensor in named if id(tensor) in kept]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
+
+    def train(self, mode: bool = True) -> Objective:
+        """Sets training mode, except for frozen parts, which stay in evaluation mode."""
+        super().train(mode)
+        for name in ("vision_model", "qformer"):
+            part = self.model.get_submodule(name)
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        return self
+
+
 class LanguageModelling(Objective):
     """Next-token cross-entropy of the supervised tokens given image and prompt.
-
-    One module around the whole model, so that DDP sees a single `forward`.
 
     Args:
         model: model of any family, with or without LoRA layers.
@@ -100,11 +124,9 @@ def language_loss(
     attention_mask: Tensor,
     labels: Tensor,
 ) -> dict[str, Tensor]:
-    """As `LanguageModelling.forward`, from encoded images.
+    """As `LanguageModelling.forward`, from `images` (I, ...) of `forward_stages.encode_features`.
 
-    Args:
-        rows: inputs of `forward_stages.embed_rows`, and their packing, if any.
-        images: (I, ...) from `forward_stages.encode_features`.
+    `rows` has inputs of `forward_stages.embed_rows`, and their packing, if any.
     """
     embeds = embed_rows(model, rows, images=images, image_index=image_index)
     next_labels = labels[:, 1:]
@@ -136,15 +158,11 @@ def language_loss(
 
 
 def token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy (N,) of each target, at least float32; and (N,) whether it is the most likely
-    token.
+    """Cross-entropy (N,) of each target (N,), at least float32; and (N,) whether it is the most
+    likely token. `hidden` are the (N, D) inputs of the language-model head.
 
     Logits are computed in chunks of `LOGIT_ROWS` positions and recomputed for the gradient, so that
     the full (N, V) logits are never in memory.
-
-    Args:
-        hidden: (N, D) inputs of the language-model head.
-        targets: (N,) next tokens.
     """
     parts = list(zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True))
     if len(parts) == 1:

@@ -1,10 +1,9 @@
-"""Locates the first NaN or infinity: batch, weight, output or gradient."""
+"""NaN and infinity: locates the first in batch, weights, outputs or gradients, and names it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from typing import Any, cast
@@ -13,35 +12,25 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qvft.errors import ModelError
+from qvft.errors import ModelError, NonFiniteLossError
 from qvft.models.families import family_of
 
-
-@dataclass(frozen=True)
-class NonFinite:
-    """Where a non-finite value was found.
-
-    Attributes:
-        what: description with component and name.
-        rows: numbers of the affected rows; all of the batch if unknown.
-    """
-
-    what: str
-    rows: tuple[int, ...]
+NAMED = 8
+"""Maximum number of samples that a message names."""
 
 
 def find_non_finite(
     objective: nn.Module,
     batch: Mapping[str, Tensor],
     loss_of: Callable[[Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Any]]],
-) -> NonFinite | None:
-    """The first non-finite value in a batch's forward and backward pass; None if there is none.
+) -> tuple[str, tuple[int, ...]] | None:
+    """What is first not finite in a batch's forward and backward pass, and the numbers of the
+    affected rows (all if unknown); None if all is finite.
 
     Repeats forward and backward pass with hooks: modules in the order in which they return, so
     innermost first; weights in the order of their gradients. Gradients are discarded.
 
     Args:
-        objective: the objective around the model.
         loss_of: computes the loss of a batch and the objective's output.
     """
     rows = tuple(batch["row_index"].tolist())
@@ -58,18 +47,18 @@ def find_non_finite(
         loss.backward()
     objective.zero_grad()
     if given:
-        return NonFinite(given[0], rows)
+        return given[0], rows
     if weights:
-        return NonFinite(f"the weights of {named(objective, weights[0])}", rows)
+        return f"the weights of {_with_component(objective, weights[0])}", rows
     if outputs:
-        what = f"what {named(objective, outputs[0])} puts out"
-        return NonFinite(what, _concerned(returned, rows))
+        what = f"the output of {_with_component(objective, outputs[0])}"
+        return what, _rows_with_bad_loss(returned, rows)
     if gradients:
-        return NonFinite(f"the gradient of {named(objective, gradients[0])}", rows)
-    return None if _finite(loss) else NonFinite("the loss itself", _concerned(returned, rows))
+        return f"the gradient of {_with_component(objective, gradients[0])}", rows
+    return None if _finite(loss) else ("the loss itself", _rows_with_bad_loss(returned, rows))
 
 
-def named(objective: nn.Module, name: str) -> str:
+def _with_component(objective: nn.Module, name: str) -> str:
     """Name of a module or parameter of an objective, with its component."""
     part, _, inner = name.partition(".")
     if part != "model" or not inner:
@@ -118,11 +107,38 @@ def _finite(tensor: Tensor | None) -> bool:
     return bool(torch.isfinite(tensor).all())
 
 
-def _concerned(returned: Mapping[str, Any], rows: tuple[int, ...]) -> tuple[int, ...]:
+def _rows_with_bad_loss(returned: Mapping[str, Any], rows: tuple[int, ...]) -> tuple[int, ...]:
     """Rows whose own loss is not finite, if the objective returns losses per row."""
     losses = returned.get("row_loss")
-    if losses is None:
-        return rows
-    pairs = zip(rows, losses.tolist(), strict=True)
-    bad = tuple(row for row, loss in pairs if not isfinite(loss))
-    return bad or rows
+    pairs = zip(rows, [] if losses is None else losses.tolist(), strict=losses is not None)
+    return tuple(row for row, loss in pairs if not isfinite(loss)) or rows
+
+
+def non_finite_loss(
+    loss: float, norm: float, *, step: int, found: Sequence[tuple[str, list[str]]]
+) -> NonFiniteLossError:
+    """Error for a step whose loss or gradient is NaN or infinite.
+
+    Args:
+        norm: gradient norm.
+        found: non-finite values with their samples, first one first.
+    """
+    what = f"the norm of the gradient is {norm}" if isfinite(loss) else f"the loss is {loss}"
+    kept = "no weight has changed by it, and earlier checkpoints stay"
+    if not found:
+        return NonFiniteLossError(
+            f"{what} at step {step}, but a second pass over its samples is finite: dropout, or "
+            f"sums in another order, caused it; {kept}"
+        )
+    first, samples = found[0]
+    return NonFiniteLossError(
+        f"{what} at step {step}; samples: {some_of(samples)}; first in {first}; {kept}; look at "
+        "these samples, or train with a lower train.learning_rate, more train.warmup_steps or "
+        "train.mixed_precision=no"
+    )
+
+
+def some_of(samples: Sequence[str]) -> str:
+    """The first samples, and how many more there are; metrics.jsonl has them all."""
+    further = len(samples) - NAMED
+    return ", ".join(samples[:NAMED]) + (f" and {further} more" if further > 0 else "")

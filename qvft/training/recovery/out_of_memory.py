@@ -1,11 +1,13 @@
-"""Out of memory: splits a batch into parts."""
+"""Out of memory: splits a batch into parts, or says what needs less memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+
+from qvft.errors import MemoryRanOutError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -37,3 +39,29 @@ def _halves(part: list[int], images: Sequence[str]) -> list[list[int]]:
     middle = len(part) / 2
     at = min(borders or [len(part) // 2], key=lambda border: abs(border - middle))
     return [part[:at], part[at:]]
+
+
+def settings_of(sizes: Mapping[str, int]) -> str:
+    """Keys of `train` as overrides, e.g. `train.gradient_accumulation_steps=2`."""
+    return " ".join(f"train.{key}={value}" for key, value in sizes.items())
+
+
+def cannot_halve(
+    reason: str, *, step: int, rows: int, instead: Mapping[str, int]
+) -> MemoryRanOutError:
+    """Error for a batch that does not fit into memory and cannot be halved.
+
+    Args:
+        rows: rows of the batch's largest part.
+        instead: keys of `train` that would halve the batch size.
+    """
+    start = f"memory ran out at step {step} with {rows} texts at once"
+    if rows < 2:
+        return MemoryRanOutError(
+            f"{start}; train.gradient_checkpointing=true, model.quantization.load_in_4bit=true or "
+            "a lower data.max_text_tokens need less"
+        )
+    return MemoryRanOutError(
+        f"{start}, and they cannot be halved on the way: {reason}; set "
+        f"{settings_of(instead)}, or train.gradient_checkpointing=true"
+    )

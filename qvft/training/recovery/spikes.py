@@ -34,11 +34,7 @@ class SpikeRule:
     factor: float
 
     def limit(self, losses: Sequence[float]) -> float | None:
-        """Loss above which the next step is a spike; None if too few losses are known.
-
-        Args:
-            losses: losses of the preceding steps, nats per item.
-        """
+        """Loss above which the next step is a spike; None if too few preceding losses are known."""
         if self.policy == "off" or 2 * len(losses) < self.window:
             return None
         middle = median(losses)

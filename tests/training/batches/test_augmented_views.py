@@ -9,8 +9,7 @@ from torch.utils.data import DataLoader
 
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
-from qvft.training.batches.augmented_views import EpochNumbers, ViewDraw
-from qvft.training.batches.numbered_rows import RowDataset
+from qvft.training.batches.numbered_rows import EpochNumbers, RowDataset, ViewDraw
 from qvft.training.batches.sampler import GroupedSampler
 
 SAMPLES = [Sample(f"s{index}", ImageFile(Path(f"{index}.png"))) for index in range(6)]

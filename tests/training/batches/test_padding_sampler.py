@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from qvft.data.rows import FILLER
-from qvft.training.batches.padding_sampler import Filled
+from qvft.training.batches.padding_sampler import PaddedSampler
 from qvft.training.batches.sampler import GroupedSampler
 
 
-def filled(rows: int, multiple: int) -> Filled:
-    return Filled(
+def filled(rows: int, multiple: int) -> PaddedSampler:
+    return PaddedSampler(
         GroupedSampler([str(i) for i in range(rows)], group_size=1, seed=0), multiple=multiple
     )
 

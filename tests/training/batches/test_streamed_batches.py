@@ -16,7 +16,7 @@ from qvft.data.formats.tar import stream
 from qvft.data.images.decoding import decode
 from qvft.data.streaming_collator import left_out_index
 from qvft.errors import DataError, ImageError
-from qvft.training.batches.augmented_views import ViewDraw
+from qvft.training.batches.numbered_rows import ViewDraw
 from qvft.training.batches.streamed import StreamedBatches
 
 
@@ -90,7 +90,7 @@ def test_a_record_without_texts_stops_or_is_left_out_by_name(
     kept = batches_of(tmp_path, on_bad="skip")
     with caplog.at_level(logging.WARNING, logger="qvft.data"):
         assert len(set(ids(kept, 1))) == 4
-    assert kept.left_out == 1
+    assert kept.skipped == 1
     assert "odd.tar, 7" in caplog.text
 
 
@@ -103,10 +103,10 @@ def test_a_broken_image_stops_or_is_left_out_by_name(
     for batches in (strict, lenient):
         next(iter(batches))
     with pytest.raises(ImageError, match=r"a\.tar, 7\.png"):
-        strict.judge(index)
+        strict.check_images(index)
     with caplog.at_level(logging.WARNING, logger="qvft.data"):
-        lenient.judge(index)
-    assert lenient.left_out == 1
+        lenient.check_images(index)
+    assert lenient.skipped == 1
     assert "a.tar, 7.png" in caplog.text
 
 

@@ -16,7 +16,8 @@ from qvft.json_files import complete_lines
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import training_setup
 
 BUDGET = 180
 BY_TOKENS = [f"train.batch_tokens={BUDGET}", "train.texts_per_image=2"]

@@ -24,7 +24,8 @@ from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.distributed.fsdp import asked_to_shard, lay_out_state, shard, whole_state
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import training_setup
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "recipes" / "accelerate").glob("*.yaml"))
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}

@@ -13,7 +13,8 @@ from qvft.models.alignment.text_tokens import encode_texts
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective, image_id
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import training_setup
 
 WEIGHTS = {"lm": 1.0, "itc": 0.5, "itm": 0.5, "itg": 0.25}
 

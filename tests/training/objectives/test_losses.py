@@ -11,8 +11,9 @@ from qvft.data.collate import IGNORED
 from qvft.data.rows import Row, training_rows
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.phases import build_trainer
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.trainer import QFormerTrainer
+from qvft.training.training_setup import training_setup
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def after_one_step(recipe_file: Path, tmp_path: Path) -> Any:
         work = training_setup(load_recipe(recipe_file, overrides))
         setup = work.phase_setups()[0](tmp_path / f"{batch_size}")
         before = {n: p.detach().clone() for n, p in setup.module.named_parameters()}
-        trainer = build_trainer(
+        trainer = QFormerTrainer(
             setup,
             save_weights=work.save_weights,
             restore_weights=work.restore_weights,

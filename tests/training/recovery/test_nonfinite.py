@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.recovery.nonfinite import find_non_finite
-from qvft.training.training_setup import TrainingSetup, training_setup
+from qvft.training.setup_phases import TrainingSetup
+from qvft.training.training_setup import training_setup
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def found_in(work: TrainingSetup, batch: Mapping[str, Tensor]) -> tuple[str, lis
 
     found = find_non_finite(objective, batch, loss_of)
     assert all(parameter.grad is None for parameter in objective.parameters())
-    return found and (found.what, list(found.rows))
+    return found and (found[0], list(found[1]))
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_the_innermost_module_and_the_row_it_concerns(
     layer = work.loaded.model.language_model.model.decoder.layers[1].fc2
     with layer.register_forward_hook(overflow):
         what, rows = found_in(work, batch)
-    assert what == "what language_model.model.decoder.layers.1.fc2 (decoder) puts out"
+    assert what == "the output of language_model.model.decoder.layers.1.fc2 (decoder)"
     assert rows == [7]
 
 

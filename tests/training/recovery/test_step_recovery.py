@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,6 @@ from qvft.json_files import complete_lines
 from qvft.recipe.load import load_recipe
 from qvft.train import main
 from qvft.training.arguments import training_arguments
-from qvft.training.batches.numbered_rows import RowDataset
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.objectives.alignment import AlignmentObjective
 from qvft.training.objectives.language import LanguageModelling
@@ -252,21 +252,21 @@ def trained(recipe_file: Path, tmp_path: Path) -> Callable[[], tuple[QFormerTrai
         module = setup.module.double()
 
         def collate(rows: Any) -> dict[str, Tensor]:
-            batch = setup.collator(rows)
+            batch = work.loaded.collator(rows)
             return {**batch, "pixel_values": batch["pixel_values"].double()}
 
         gradients = Gradients()
-        trainer = QFormerTrainer(
-            model=module,
-            args=training_arguments(
+        setup = replace(
+            setup,
+            arguments=training_arguments(
                 {**recipe.train.model_dump(), "save_steps": None},
                 output_dir=tmp_path / "unused",
                 seed=0,
                 workers=0,
                 has_eval=False,
             ),
-            data_collator=collate,
-            train_dataset=RowDataset(setup.train_rows),
+            collator=collate,
+            eval_rows=None,
             callbacks=[gradients],
             groups=parameter_groups(
                 module,
@@ -274,10 +274,13 @@ def trained(recipe_file: Path, tmp_path: Path) -> Callable[[], tuple[QFormerTrai
                 recipe.train.learning_rate.model_dump(),
                 weight_decay=0.05,
             ),
+            texts_per_image=3,
+        )
+        trainer = QFormerTrainer(
+            setup,
             save_weights=lambda folder: None,
             restore_weights=lambda folder: None,
-            row_names=lambda indices: [str(index) for index in indices],
-            texts_per_image=3,
+            metrics_file=tmp_path / "metrics.jsonl",
         )
         trainer.train()
         return trainer, gradients
@@ -294,7 +297,7 @@ def test_a_halved_batch_gives_the_gradients_of_the_whole(
     whole, expected = trained()
     seen = narrow(monkeypatch, 3, backward=backward)
     halved, found = trained()
-    assert (whole.recovery.halvings, halved.recovery.halvings) == (0, 2)
+    assert (whole.recovery.state.halvings, halved.recovery.state.halvings) == (0, 2)
     assert max(seen[-8:]) <= 3 and sum(seen[-8:]) == 16  # the last step: two batches in four parts
     for first, second in zip(expected.found, found.found, strict=True):
         assert first.keys() == second.keys()

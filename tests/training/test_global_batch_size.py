@@ -8,7 +8,7 @@ import pytest
 
 from qvft.errors import CheckpointError
 from qvft.recipe.load import load_recipe
-from qvft.training.distributed.global_batch_size import processes_of, require_same_step
+from qvft.training.run_folder import processes_of, require_same_step
 
 
 def run_of(folder: Path, processes: int) -> Path:

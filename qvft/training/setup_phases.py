@@ -1,0 +1,318 @@
+"""Sets up each phase of a run: what it trains, its rows, objective, batches and arguments."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback
+
+from qvft.adapters.checkpoint import (
+    Alignment,
+    bridge_names,
+    restore_alignment,
+    restore_checkpoint,
+    restore_objectives,
+    save_checkpoint,
+)
+from qvft.adapters.freeze import ComponentCount, count_components
+from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
+from qvft.data.row_tokens import row_tokens
+from qvft.data.rows import Row, evaluation_rows, training_rows
+from qvft.data.streaming_collator import StreamingCollator
+from qvft.log import get_logger, is_main_process
+from qvft.models.unload_vision import unload_vision
+from qvft.recipe.phases import PhasePlan
+from qvft.recipe.schema import Recipe
+from qvft.setup.alignment_heads import truncation_warnings
+from qvft.setup.data import Split
+from qvft.setup.feature_cache import with_features
+from qvft.setup.model import Loaded, device, set_trainable
+from qvft.setup.query_similarity import collapse_warning, query_similarity
+from qvft.training.arguments import recompute_activations, training_arguments
+from qvft.training.batches.numbered_rows import ViewDraw
+from qvft.training.batches.streamed import StreamedBatches
+from qvft.training.batches.token_budget_sampler import TokenBatchSampler
+from qvft.training.compiling import compile_blocks
+from qvft.training.distributed.fsdp import shard, without_autocast
+from qvft.training.objectives.build import Collate, objective_of, packer_of
+from qvft.training.objectives.custom import CustomLoss
+from qvft.training.objectives.objective_table import custom_objectives
+from qvft.training.optim import parameter_groups
+from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
+from qvft.training.recovery.spikes import SpikeRule
+from qvft.training.trainer import PhaseSetup
+
+logger = get_logger("qvft.train")
+
+
+@dataclass
+class TrainingSetup:
+    """Everything needed to train a recipe.
+
+    Attributes:
+        loaded: the model, with LoRA layers if any phase trains them.
+        train, eval: the data, of a stream its first samples; `eval` is None without evaluation
+            data.
+        branch: alignment heads, if the recipe has alignment objectives.
+        sharded: whether FSDP shards the weights.
+        custom: losses of the recipe's custom objectives, by name.
+        bridge: names of the non-LoRA weights trained by any phase so far.
+        batches: token-budget batches per phase, cached.
+        fsdp_module: the FSDP-sharded objective, once sharded; the first phase's serves all phases.
+        callbacks: the caller's, for the trainer of each phase.
+    """
+
+    recipe: Recipe
+    loaded: Loaded
+    train: Split
+    eval: Split | None
+    plans: list[PhasePlan]
+    provenance: Mapping[str, Any]
+    branch: Alignment | None = None
+    sharded: bool = False
+    custom: dict[str, CustomLoss] = field(default_factory=dict)
+    bridge: set[str] = field(default_factory=set)
+    batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
+    fsdp_module: nn.Module | None = None
+    callbacks: Sequence[TrainerCallback] = ()
+
+    def counts(self, plan: PhasePlan) -> list[ComponentCount]:
+        """Component table of a phase; freezes and unfreezes the model accordingly."""
+        set_trainable(self.loaded, plan.trainable)
+        return count_components(self.loaded.model, self.loaded.base.family)
+
+    def cache_features(self) -> None:
+        """Fills the feature cache and unloads the ViT, if no phase needs it."""
+        trains_vision = any(plan.trainable.vision != "frozen" for plan in self.plans)
+        if trains_vision or self.recipe.data.features == "off":
+            return
+        if self.train.stream is not None:
+            logger.info("a stream's features are not cached: the ViT runs in every step")
+            return
+        watched = self.eval.samples if self.eval is not None else []
+        set_trainable(self.loaded, self.plans[0].trainable)
+        if self.sharded:  # stays in CPU memory until it is sharded
+            self.loaded.model.vision_model.to(device())
+        self.loaded = with_features(self.loaded, self.recipe, watched, augmented=self.train.samples)
+        if self.loaded.collator.features is not None:
+            unload_vision(self.loaded.model)
+
+    def needed_bytes(self) -> int:
+        """Disk space needed for the kept checkpoints (weights and AdamW's state) and the adapter.
+
+        Trained weights are float32; a checkpoint holds three values per weight.
+        """
+        largest = max(sum(row.trainable for row in self.counts(plan)) for plan in self.plans)
+        modules = [*self.custom.values(), *([self.branch.heads] if self.branch else [])]
+        largest += sum(weight.numel() for one in modules for weight in one.parameters())
+        kept = max(plan.train.save_total_limit for plan in self.plans)
+        return 4 * largest * (3 * (kept + 1) + 1)
+
+    def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
+        """Rows of a split that a phase uses."""
+        if split is None:
+            return []
+        expand = training_rows if training else evaluation_rows
+        return expand(split.samples, texts=split.source.texts)
+
+    def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
+        """Token-budget batches of a phase; None if its batch size is in texts.
+
+        Raises:
+            RecipeError: as `TokenBatchSampler`.
+        """
+        name, budget = plan.phase.name, plan.train.batch_tokens
+        if budget is None:
+            return None
+        if name not in self.batches:
+            rows = self.rows(plan, self.train, training=True)
+            shares = packer_of(self.loaded.base).shares
+            batches = TokenBatchSampler(
+                [row.sample.id for row in rows],
+                row_tokens(rows, self.loaded.template, shares=shares),
+                budget=budget,
+                group_size=plan.train.texts_per_image,
+                processes=int(os.environ.get("WORLD_SIZE", "1")),
+                accumulation=plan.train.gradient_accumulation_steps,
+                seed=self.recipe.run.seed,
+            )
+            logger.info(
+                "phase %s: an epoch of %d texts is %d batches of %.1f texts and %.0f tokens "
+                "(at most %d)",
+                name,
+                len(rows),
+                len(batches),
+                len(rows) / len(batches),
+                batches.total_tokens / len(batches),
+                budget,
+            )
+            self.batches[name] = batches
+        return self.batches[name]
+
+    def steps(self, plan: PhasePlan) -> int:
+        """Optimizer steps of a phase on one process."""
+        train, batches = plan.train, self.token_batches(plan)
+        if train.max_steps > 0:
+            return train.max_steps
+        if batches is not None:
+            count = len(batches)
+        else:
+            rows = self.rows(plan, self.train, training=True)
+            count = math.ceil(len(rows) / train.per_device_train_batch_size)
+        return math.ceil(train.epochs * math.ceil(count / train.gradient_accumulation_steps))
+
+    def warnings(self) -> list[str]:
+        """Warnings about the data and the length of training."""
+        split, collator = self.train, self.loaded.collator
+        rows = training_rows(split.samples, texts=split.source.texts)
+        found = training_warnings(rows, collator, images=len(split.samples), name=split.name)
+        if self.eval is not None:
+            asked = evaluation_rows(self.eval.samples, texts=self.eval.source.texts)
+            found += evaluation_warnings(
+                asked, collator, images=len(self.eval.samples), name=self.eval.name
+            )
+        return [*found, *self.further_warnings()]
+
+    def further_warnings(self) -> list[str]:
+        """Warnings that depend on phases and objectives, not on the data alone."""
+        found: list[str] = []
+        if self.branch is not None:
+            rows = training_rows(self.train.samples, texts=self.train.source.texts)
+            captions = [row.target for row in rows if row.kind == "caption"]
+            found += truncation_warnings(self.branch, captions, name=self.train.name)
+        for plan in self.plans:
+            found += few_steps(plan.phase.name, self.steps(plan))
+        return found
+
+    def query_warnings(self) -> list[str]:
+        """Warning if the query tokens have collapsed, on a few training images.
+
+        Not checked under FSDP, which would need all processes.
+        """
+        if self.sharded or not is_main_process():
+            return []
+        similarity = query_similarity(self.loaded, self.train.samples)
+        return [] if similarity is None else collapse_warning(similarity)
+
+    def save_weights(self, folder: Path) -> None:
+        """Writes all weights trained so far as an adapter folder."""
+        save_checkpoint(
+            folder,
+            self.loaded.model,
+            self.loaded.handle,
+            self.loaded.base.family,
+            self.provenance,
+            bridge=self.bridge,
+            alignment=self.branch,
+            objectives=self.custom,
+        )
+
+    def restore_weights(self, folder: Path) -> None:
+        """Loads an adapter folder into the model."""
+        restore_checkpoint(folder, self.loaded.model, self.loaded.handle)
+        if self.branch is not None:
+            restore_alignment(folder, self.branch.heads)
+        restore_objectives(folder, self.custom)
+
+    def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
+        """Per phase, a function that prepares the model and sets the phase up."""
+        return [partial(self._set_up, plan) for plan in self.plans]
+
+    def objective(self, plan: PhasePlan, rows: list[Row]) -> tuple[nn.Module, Collate]:
+        """Objective of a phase, and its collator."""
+        objectives = self.recipe.objectives
+        further = custom_objectives(objectives.further, self.loaded.base)
+        return objective_of(
+            self.loaded,
+            self.branch,
+            rows,
+            weights={
+                **({"lm": objectives.lm} if objectives.lm > 0 else {}),
+                **objectives.alignment,
+                **{name: weight for name, (_, weight) in further.items()},
+            },
+            packing=plan.train.packing,
+            seed=self.recipe.run.seed,
+            losses=self.custom,
+            custom=[objective for objective, _ in further.values()],
+        )
+
+    def _set_up(self, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
+        loaded, train, recipe = self.loaded, plan.train, self.recipe
+        family = loaded.base.family
+        if self.sharded and self.fsdp_module is None:
+            for each in self.plans:  # weights trained in any phase are float32 before sharding
+                set_trainable(loaded, each.trainable)
+        set_trainable(loaded, plan.trainable)
+        self.bridge |= bridge_names(loaded.model)
+        recompute_activations(loaded.model, train.gradient_checkpointing)
+        rows = self.rows(plan, self.train, training=True)
+        module, collator = self.objective(plan, rows)
+        if self.sharded:
+            if self.fsdp_module is None:
+                shard(module, loaded.model, family)
+                self.fsdp_module = module
+            module = without_autocast(self.fsdp_module)
+        callbacks = [*self.callbacks]
+        if train.preflight:
+            place = next(module.parameters()).device
+            check_image_matters(module, preflight_batch(collator, list(enumerate(rows)), place))
+            callbacks.append(GradientCheck(loaded.model, family))
+        compile_blocks(loaded.model, family, train.torch_compile)
+        augmented = recipe.data.augmentations_per_image
+        views = ViewDraw(augmented, recipe.run.seed) if augmented else None
+        stream = self._stream(plan, views)
+        if stream is not None:
+            collator = StreamingCollator(collator, loaded.collator.decode)
+        return PhaseSetup(
+            name=plan.phase.name,
+            module=module,
+            arguments=training_arguments(
+                train.model_dump(),
+                output_dir=checkpoints,
+                seed=recipe.run.seed,
+                workers=recipe.data.num_workers,
+                has_eval=self.eval is not None,
+            ),
+            groups=parameter_groups(
+                module,
+                family,
+                train.learning_rate.model_dump(),
+                weight_decay=train.weight_decay,
+            ),
+            train_rows=rows,
+            eval_rows=self.rows(plan, self.eval, training=False) or None,
+            collator=collator,
+            texts_per_image=train.texts_per_image,
+            early_stopping=train.early_stopping_patience,
+            callbacks=callbacks,
+            spikes=SpikeRule(**train.spike.model_dump()),
+            batches=self.token_batches(plan),
+            views=views,
+            stream=stream,
+        )
+
+    def _stream(self, plan: PhasePlan, views: ViewDraw | None) -> StreamedBatches | None:
+        """This process's batches of a streamed training split."""
+        if self.train.stream is None:
+            return None
+        return StreamedBatches(
+            self.train.stream,
+            batch_size=plan.train.per_device_train_batch_size,
+            group_size=plan.train.texts_per_image,
+            buffer=self.train.source.shuffle_buffer,
+            seed=self.recipe.run.seed,
+            rank=int(os.environ.get("RANK", "0")),
+            world=int(os.environ.get("WORLD_SIZE", "1")),
+            texts=self.train.source.texts,
+            on_bad=self.recipe.data.on_bad_image,
+            check=self.loaded.collator.decode,
+            views=views,
+        )
