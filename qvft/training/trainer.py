@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from qvft.errors import NonFiniteLossError
 from qvft.training.activations import lean_activations
 from qvft.training.batches.augmented_views import EpochNumbers
-from qvft.training.batches.loader_workers import with_own_seeds
+from qvft.training.batches.loader_workers import ended_workers, with_own_seeds
 from qvft.training.batches.numbered_rows import EpochOrder, RowDataset
 from qvft.training.batches.padding_sampler import Filled
 from qvft.training.batches.sampler import GroupedSampler
@@ -69,6 +69,7 @@ class QFormerTrainer(TrainerInternals):
         )
         self._texts_per_image, self._batches, self._stream = texts_per_image, batches, stream
         self._order: Any = None
+        self._loaders: list[DataLoader] = []
         self.add_callback(EpochOrder(lambda: self._order))
         self._groups = groups
         if self._sharded:
@@ -87,7 +88,8 @@ class QFormerTrainer(TrainerInternals):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer, with lean activations where it computes under autocast."""
-        with lean_activations(self.model, active=self.args.bf16):
+        lean = lean_activations(self.model, active=self.args.bf16)
+        with lean, ended_workers(self._loaders):
             return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -123,7 +125,7 @@ class QFormerTrainer(TrainerInternals):
             batches = ahead + self.args.gradient_accumulation_steps + 2
             self._stream.keep(batches * self._stream.batch_size)
             # As for one process: the stream is already divided.
-            return with_own_seeds(
+            return self._own(
                 prepare_data_loader(
                     self._loader(Handed(), self._stream),
                     self.args.device,
@@ -133,9 +135,13 @@ class QFormerTrainer(TrainerInternals):
                 )
             )
         if self._batches is None:
-            return with_own_seeds(super().get_train_dataloader())
+            return self._own(super().get_train_dataloader())
         order = self._ordered(self._batches, self.train_dataset)
-        return with_own_seeds(self.accelerator.prepare(self._loader(self.train_dataset, order)))
+        return self._own(self.accelerator.prepare(self._loader(self.train_dataset, order)))
+
+    def _own(self, loader: DataLoader) -> DataLoader:
+        self._loaders.append(with_own_seeds(loader))
+        return loader
 
     def _loader(self, dataset: Dataset, batches: Any) -> DataLoader:
         arguments = self.args
@@ -151,7 +157,7 @@ class QFormerTrainer(TrainerInternals):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """As the Trainer, see `get_train_dataloader`."""
-        return with_own_seeds(super().get_eval_dataloader(eval_dataset))
+        return self._own(super().get_eval_dataloader(eval_dataset))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
