@@ -113,12 +113,13 @@ def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of the embedded geometry with fresh weights, the same in every session."""
-    from tools.tiny_blip2.drawn import vocabulary_texts
-    from tools.tiny_blip2.geometry import init_tiny, tiny_processor
+    import tiny_models
+
+    from tools.tiny_blip2.geometry import init_tiny
 
     folder = tmp_path_factory.mktemp("tiny_model")
     init_tiny(0).save_pretrained(folder)
-    tiny_processor(vocabulary_texts()).save_pretrained(folder)
+    tiny_models.processor().save_pretrained(folder)
     return folder
 
 
