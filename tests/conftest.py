@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 
 from qvft import cpu_threads
@@ -28,6 +30,12 @@ PROGRAMS = [
 """Test files that `make test-fast` leaves out."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Starts the server of `programs.py`, once for all workers of pytest-xdist."""
+    if programs.SERVER not in os.environ and hasattr(os, "pidfd_open"):
+        config.add_cleanup(programs.ProgramServer().close)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of `PROGRAMS`."""
     assert all(path.is_file() for path in PROGRAMS), "tests/programs.txt names a file that is gone"
@@ -35,6 +43,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path in files:
             item.add_marker("programs")
+
+
+def pytest_collection_finish() -> None:
+    """Keeps imported modules out of garbage collections.
+
+    They are a million objects, which a collection reads in 0.3 s; training and merging collect
+    several times.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,12 +113,13 @@ def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of the embedded geometry with fresh weights, the same in every session."""
-    from tools.tiny_blip2.drawn import vocabulary_texts
-    from tools.tiny_blip2.geometry import init_tiny, tiny_processor
+    import tiny_models
+
+    from tools.tiny_blip2.geometry import init_tiny
 
     folder = tmp_path_factory.mktemp("tiny_model")
     init_tiny(0).save_pretrained(folder)
-    tiny_processor(vocabulary_texts()).save_pretrained(folder)
+    tiny_models.processor().save_pretrained(folder)
     return folder
 
 

@@ -43,7 +43,7 @@ def test_it_is_set_before_torch_is_loaded() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU OpenMP shows its settings")
 def test_openmp_itself_waits_passively() -> None:
-    code = "import qvft.setup.model, torch; torch.ones(2)"
+    code = "import qvft, torch; torch.ones(2)"
     kept = {name: value for name, value in os.environ.items() if name not in NAMES}
     run = subprocess.run(
         [sys.executable, "-c", code],

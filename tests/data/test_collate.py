@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 from PIL import Image
 
@@ -11,20 +12,18 @@ from qvft.data.images.decoding import MAX_PIXELS
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row, training_rows
 from qvft.data.sample import ImageFile, Question, Sample
-from tools.tiny_blip2.drawn import vocabulary_texts
 from tools.tiny_blip2.geometry import (
     EOS_ID,
     IMAGE_SIZE_PX,
     PAD_ID,
     QUERY_TOKENS,
     VOCABULARY_SIZE,
-    tiny_processor,
 )
 
 
 @pytest.fixture(scope="module")
 def collator() -> Collator:
-    processor = tiny_processor(vocabulary_texts())
+    processor = tiny_models.processor()
     template = PromptTemplate(
         processor.tokenizer, QUERY_TOKENS, VOCABULARY_SIZE - 1, "\n", caption="a photo of"
     )

@@ -3,18 +3,18 @@
 from typing import Any
 
 import pytest
+import tiny_models
 
 from qvft.data.prompt import PromptTemplate, TokenRow
 from qvft.errors import ModelError
-from tools.tiny_blip2.drawn import vocabulary_texts
-from tools.tiny_blip2.geometry import EOS_ID, QUERY_TOKENS, VOCABULARY_SIZE, tiny_processor
+from tools.tiny_blip2.geometry import EOS_ID, QUERY_TOKENS, VOCABULARY_SIZE
 
 IMAGE_ID = VOCABULARY_SIZE - 1
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return tiny_processor(vocabulary_texts()).tokenizer
+    return tiny_models.tokenizer()
 
 
 def template(tokenizer: Any, **changes: Any) -> PromptTemplate:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.data.truncation import cut_rows, too_long
-from tools.tiny_blip2.drawn import vocabulary_texts
-from tools.tiny_blip2.geometry import QUERY_TOKENS, VOCABULARY_SIZE, tiny_processor
+from tools.tiny_blip2.geometry import QUERY_TOKENS, VOCABULARY_SIZE
 
 LONG = "very " * 30
 SAMPLE = Sample("s", ImageFile(Path("a.png")))
@@ -20,7 +20,7 @@ SAMPLE = Sample("s", ImageFile(Path("a.png")))
 
 @pytest.fixture(scope="module")
 def template() -> PromptTemplate:
-    tokenizer: Any = tiny_processor(vocabulary_texts()).tokenizer
+    tokenizer: Any = tiny_models.tokenizer()
     return PromptTemplate(tokenizer, QUERY_TOKENS, VOCABULARY_SIZE - 1, "\n", max_text_tokens=24)
 
 

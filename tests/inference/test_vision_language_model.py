@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,10 +154,3 @@ def test_no_images_give_no_texts(model: qvft.VisionLanguageModel) -> None:
 def test_an_unknown_field_is_refused(model: qvft.VisionLanguageModel, files: list[Path]) -> None:
     with pytest.raises(RecipeError, match="num_beams"):
         model.caption(files, num_beems=2)
-
-
-def test_importing_qvft_imports_no_torch() -> None:
-    code = "import qvft, sys; assert 'torch' not in sys.modules; qvft.load_model"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    with pytest.raises(AttributeError):
-        _ = qvft.nothing_of_this_name

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import programs
 
 # Plain gradient descent: what differs between one process and two is the order in which sums are
 # taken, and it does not pass that through the sign of a gradient near zero, as Adam's first steps
@@ -42,11 +42,8 @@ def under_two(
     script: str, arguments: Sequence[str], **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs a script of this folder under two processes of the CPU."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-    command += [str(Path(__file__).with_name(script)), *arguments]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **variables}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    path = str(Path(__file__).with_name(script))
+    return programs.run_two([path, *arguments], timeout=900, **variables)
 
 
 def hurt(

@@ -148,7 +148,12 @@ def _in_child(work: Path) -> Path:
 
 
 def _import_all() -> None:
-    pass
+    """What the programs import: in a fork it would take more time than what they do."""
+    import qvft.evaluation.run
+    import qvft.inference.predict
+    import qvft.training.run_phases
+    import qvft.training.training_setup
+    import qvft.weights.merge  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -16,11 +14,8 @@ HERE = Path(__file__).resolve().parent
 def counts(folder: Path, *, stages: str, kills: int) -> dict[str, dict]:
     """What `kill.py` counts, by stage; it runs apart: with threads about, it could not fork."""
     out = folder / "counts.json"
-    command = [sys.executable, str(HERE / "kill.py"), "--stages", stages, "--kills", f"{kills}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, "--json", str(out)], env=environment, capture_output=True, text=True, timeout=900
-    )
+    arguments = [str(HERE / "kill.py"), "--stages", stages, "--kills", f"{kills}"]
+    done = programs.run([*arguments, "--json", str(out)], timeout=900)
     assert out.is_file(), done.stdout + done.stderr
     found = json.loads(out.read_text())
     found.pop("seed")

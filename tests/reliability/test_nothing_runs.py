@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,19 @@ ONE_HOME = {
 }
 
 
+@cache
+def parsed() -> list[tuple[str, ast.AST]]:
+    """Every import and call of the package, with its file."""
+    return [
+        (path.relative_to(PACKAGE).as_posix(), node)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)
+    ]
+
+
 def nodes(kind: type) -> Iterator[tuple[str, ast.AST]]:
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, kind):
-                yield path.relative_to(PACKAGE).as_posix(), node
+    return ((file, node) for file, node in parsed() if isinstance(node, kind))
 
 
 def called(node: ast.Call) -> str:

@@ -17,23 +17,23 @@ SEED = 20_000
 
 
 def test_mutated_recipes_are_read_whole_or_refused_in_one_message(tmp_path: Path) -> None:
-    ends = trials.recipes(200, seed=SEED, work=tmp_path)
+    ends = trials.recipes(100, seed=SEED, work=tmp_path)
     assert min(ends["accepted"], ends["refused"]) > 20
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json_files", "images"])
 def test_mutated_data_is_read_or_refused_in_one_message(kind: str, tmp_path: Path) -> None:
-    ends = getattr(trials, kind)(300, seed=SEED, work=tmp_path)
+    ends = getattr(trials, kind)(200, seed=SEED, work=tmp_path)
     assert min(ends["accepted"], ends["refused"]) > 30
 
 
 def test_damaged_adapters_are_refused_or_caught_by_a_hash(drawn_run: Path, tmp_path: Path) -> None:
-    ends = trials.adapters(100, seed=SEED, work=tmp_path, adapter=drawn_run / "adapter")
+    ends = trials.adapters(70, seed=SEED, work=tmp_path, adapter=drawn_run / "adapter")
     assert ends["refused"] > 30
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("arguments", 25), ("decoding", 60), ("command_lines", 150)]
+    ("kind", "count"), [("arguments", 25), ("decoding", 40), ("command_lines", 100)]
 )
 def test_odd_settings_and_command_lines_end_without_a_traceback(
     kind: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

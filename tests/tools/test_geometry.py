@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 from transformers import AutoProcessor, Blip2ForConditionalGeneration, Blip2Processor
 
@@ -16,7 +17,6 @@ from tools.tiny_blip2.geometry import (
     VOCABULARY_SIZE,
     init_tiny,
     tiny_config,
-    tiny_processor,
     tiny_tokenizer,
 )
 
@@ -30,7 +30,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def processor() -> Blip2Processor:
-    return tiny_processor(vocabulary_texts())
+    return tiny_models.processor()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import multiprocessing
 import os
@@ -126,8 +125,7 @@ def test_a_checkpoint_for_a_signal_is_no_candidate_for_the_best(
 def test_a_signal_to_all_of_a_runs_processes_ends_it_with_a_checkpoint(
     during: During, recipe_file: Path, tmp_path: Path
 ) -> None:
-    gc.collect()
-    others = set(multiprocessing.active_children())  # of trainings that other tests interrupted
+    others = set(multiprocessing.active_children())
 
     def to_all() -> None:
         workers = [one for one in multiprocessing.active_children() if one not in others]
@@ -139,6 +137,7 @@ def test_a_signal_to_all_of_a_runs_processes_ends_it_with_a_checkpoint(
     during(3, to_all)
     assert train(recipe_file, tmp_path / "run", "data.num_workers=2", "data.features=off") == 143
     assert (tmp_path / "run/checkpoints/0/checkpoint-3" / STATE).is_file()
+    assert set(multiprocessing.active_children()) <= others
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 from qvft.adapters.lora import load_lora
 from qvft.recipe.recipe_lock import read_lock
@@ -16,7 +18,7 @@ from qvft.setup.model import trained_model
 from qvft.weights.probe_outputs import make_probes, plain_outputs, toolkit_outputs
 from qvft.weights.run_probes import require_rows
 
-BLOCKED = """
+WITHOUT_QVFT = """
 import sys
 
 class NoQvft:
@@ -33,13 +35,13 @@ else:
     raise SystemExit("qvft is importable")
 import json
 import torch
+from peft import PeftModel
 from PIL import Image
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 torch.set_num_threads(1)
-"""
+folder, base, adapter, asked, out = sys.argv[1:]
+asked = json.loads(asked)
 
-MERGED = """
-folder, asked = sys.argv[1], json.loads(sys.argv[2])
 processor = AutoProcessor.from_pretrained(folder)
 model = Blip2ForConditionalGeneration.from_pretrained(folder)
 texts = []
@@ -48,14 +50,11 @@ for image, prompt in asked:
     written = model.generate(**inputs, max_new_tokens=10)[:, inputs["input_ids"].shape[1] :]
     texts.append(processor.batch_decode(written, skip_special_tokens=True)[0].strip())
 print(json.dumps(texts))
-"""
 
-ADAPTER = """
-from peft import PeftModel
-base, adapter, image, prompt, out = sys.argv[1:]
 processor = AutoProcessor.from_pretrained(base)
 model = Blip2ForConditionalGeneration.from_pretrained(base)
 model = PeftModel.from_pretrained(model, adapter).eval()
+image, prompt = asked[0]
 inputs = processor(Image.open(image), prompt, return_tensors="pt")
 with torch.no_grad():
     torch.save(model(**inputs).logits, out)
@@ -76,42 +75,44 @@ def asked(drawn_run: Path, tmp_path_factory: pytest.TempPathFactory):
     return loaded, probes, files
 
 
-def run_blocked(script: str, *arguments: str, folder: Path) -> str:
+@pytest.fixture(scope="module")
+def elsewhere(
+    merged: Path, tiny_folder: Path, drawn_run: Path, asked, tmp_path_factory
+) -> tuple[list[str], torch.Tensor]:
+    """From an interpreter without qvft: texts of the merged folder, logits of the adapter folder
+    on its base."""
+    _, probes, files = asked
+    place = tmp_path_factory.mktemp("elsewhere")
+    prompts = [[file, probe.prompt] for file, probe in zip(files, probes, strict=True)]
+    folders = [str(merged), str(tiny_folder), str(drawn_run / "adapter")]
+    arguments = [*folders, json.dumps(prompts), str(place / "logits.pt")]
     done = subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", "-c", BLOCKED + script, *arguments],
-        cwd=folder,
+        [sys.executable, "-I", "-W", "ignore", "-c", WITHOUT_QVFT, *arguments],
+        cwd=place,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return json.loads(done.stdout), torch.load(place / "logits.pt", weights_only=True)
 
 
-def test_the_merged_folder_gives_the_same_greedy_text(merged: Path, asked, tmp_path: Path) -> None:
-    loaded, probes, files = asked
-    prompts = [[file, probe.prompt] for file, probe in zip(files, probes, strict=True)]
-    printed = run_blocked(MERGED, str(merged), json.dumps(prompts), folder=tmp_path)
+def test_the_merged_folder_gives_the_same_greedy_text(asked, elsewhere) -> None:
+    loaded, probes, _ = asked
     expected = [said.text for said in toolkit_outputs(loaded.model, loaded.template, probes)]
-    assert json.loads(printed) == expected
+    assert elsewhere[0] == expected
     assert any(expected)
 
 
 def test_the_adapter_folder_gives_plain_peft_the_same_logits(
-    tiny_folder: Path, drawn_run: Path, asked, tmp_path: Path
+    tiny_folder: Path, drawn_run: Path, asked, elsewhere
 ) -> None:
-    import torch
-    from transformers import AutoProcessor, Blip2ForConditionalGeneration
-
-    loaded, probes, files = asked
-    out = tmp_path / "logits.pt"
-    folders = (str(tiny_folder), str(drawn_run / "adapter"))
-    run_blocked(ADAPTER, *folders, files[0], probes[0].prompt, str(out), folder=tmp_path)
+    loaded, probes, _ = asked
     model = Blip2ForConditionalGeneration.from_pretrained(tiny_folder)
     handle = load_lora(model, drawn_run / "adapter").eval()
     processor = AutoProcessor.from_pretrained(tiny_folder)
     (here,) = plain_outputs(handle, processor, loaded.template, probes[:1])
-    theirs = torch.load(out, weights_only=True)[0]
+    theirs = elsewhere[1][0]
     # The same operations; rows of another length may be summed in another order (float32, spread
     # of the logits below 1).
     torch.testing.assert_close(here.logits[: len(theirs)], theirs, atol=1e-5, rtol=0)

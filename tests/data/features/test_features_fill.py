@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import torch
 from PIL import Image
@@ -228,7 +228,7 @@ def test_a_damaged_shard_is_removed_and_its_images_are_computed_again(
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path = {path}
 import torch
 torch.set_num_threads(1)
 from qvft.data.features.cache_spec import FeatureSpec
@@ -270,11 +270,10 @@ else:
 
 
 def run(mode: str, cache: Path, pictures: Path, spec: FeatureSpec) -> list[str]:
-    code = SCRIPT.format(tests=str(Path(__file__).parent))
+    script = cache / "script.py"
+    script.write_text(SCRIPT.format(path=sys.path))
     given = [mode, str(cache), str(pictures), json.dumps(asdict(spec))]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *given], capture_output=True, text=True, check=False
-    )
+    done = programs.run([str(script), *given])
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

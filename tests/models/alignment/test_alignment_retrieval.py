@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -23,8 +24,8 @@ from qvft.models.alignment.retrieval import Written, fill_retrieval
 from qvft.models.alignment.scoring import similarity
 from qvft.models.alignment.text_tokens import encode_texts
 from qvft.models.blip2 import query_states
-from tools.tiny_blip2.drawn import draw, sample_scene, vocabulary_texts
-from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, init_tiny, tiny_processor
+from tools.tiny_blip2.drawn import draw, sample_scene
+from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, init_tiny
 
 TEXTS = ["a circle", "a small red square at the top left"]
 
@@ -43,7 +44,7 @@ def heads(model) -> AlignmentHeads:
 
 @pytest.fixture(scope="module")
 def processor():
-    return tiny_processor(vocabulary_texts())
+    return tiny_models.processor()
 
 
 @pytest.fixture(scope="module")

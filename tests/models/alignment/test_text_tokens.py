@@ -3,16 +3,16 @@
 import copy
 
 import pytest
+import tiny_models
 
 from qvft.errors import ModelError
 from qvft.models.alignment.text_tokens import check_tokenizer, encode_texts
-from tools.tiny_blip2.drawn import vocabulary_texts
-from tools.tiny_blip2.geometry import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_tokenizer
+from tools.tiny_blip2.geometry import EOS_ID, PAD_ID, VOCABULARY_SIZE
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tiny_tokenizer(vocabulary_texts())
+    return tiny_models.tokenizer()
 
 
 def test_texts_begin_alike_and_are_padded_on_the_right(tokenizer) -> None:

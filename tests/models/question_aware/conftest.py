@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 from transformers import (
     AddedToken,
@@ -21,8 +22,6 @@ from transformers import (
     OPTConfig,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
-
-from tools.tiny_blip2.geometry import tiny_tokenizer
 
 WIDTH, LAYERS, QUERIES = 16, 2, 6
 # `Blip2VisionConfig` defaults to 1e-10, which makes a random model blind; 0.3 is large enough for
@@ -142,7 +141,6 @@ def retrieval_folder(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path
 @pytest.fixture(scope="session")
 def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BLIP-2 with an OPT decoder, its weights in several files."""
-    from tools.tiny_blip2.drawn import vocabulary_texts
 
     folder = tmp_path_factory.mktemp("blip2")
     model = Blip2ForConditionalGeneration(
@@ -152,7 +150,7 @@ def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder, max_shard_size="60KB")
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 1
-    tokenizer = tiny_tokenizer(vocabulary_texts())
+    tokenizer = tiny_models.tokenizer()
     assert tokenizer.convert_tokens_to_ids(str(AddedToken("<image>"))) == 1199
     Blip2Processor(_images(), tokenizer, num_query_tokens=QUERIES).save_pretrained(folder)
     return folder

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -18,8 +19,6 @@ from qvft.models.qvision.components import from_components
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import marked_tokenizer, processor_from_components
-from tools.tiny_blip2.drawn import vocabulary_texts
-from tools.tiny_blip2.geometry import tiny_tokenizer
 
 FIELDS = {"qformer_num_heads": 4, "num_query_tokens": 6}
 
@@ -36,7 +35,7 @@ def parts(tmp_path_factory, make_config) -> Callable[[str], Path]:
                 model = AutoModel.from_config(make_config(kind).vision_config)
             else:
                 model = AutoModelForCausalLM.from_config(make_config(text=kind).text_config)
-                tiny_tokenizer(vocabulary_texts()).save_pretrained(path)
+                tiny_models.tokenizer().save_pretrained(path)
             model.save_pretrained(path)
         return path
 
@@ -196,7 +195,7 @@ def test_weights_that_are_no_safetensors_are_refused(parts, tmp_path) -> None:
 
 def test_the_processor_is_both_parts_in_one(parts, tmp_path) -> None:
     size = {"height": 16, "width": 16}
-    tokenizer = tiny_tokenizer(vocabulary_texts())
+    tokenizer = tiny_models.tokenizer()
     tokenizer.pad_token = None
     tokenizer.save_pretrained(parts("gpt2"))
     CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size).save_pretrained(parts("clip"))
@@ -220,7 +219,7 @@ def test_the_processor_is_both_parts_in_one(parts, tmp_path) -> None:
 
 
 def test_a_siglip_brings_its_own_image_processor(parts, tmp_path) -> None:
-    tiny_tokenizer(vocabulary_texts()).save_pretrained(parts("opt"))
+    tiny_models.tokenizer().save_pretrained(parts("opt"))
     images = SiglipImageProcessorPil(size={"height": 16, "width": 16})
     images.save_pretrained(parts("siglip"))
     processor_from_components(str(parts("siglip")), str(parts("opt"))).save_pretrained(tmp_path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
+import programs
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
@@ -367,12 +368,11 @@ CASES = {
 }
 
 
-def one_of_two(rank: int, folder: Path) -> None:
+def one_of_two(folder: Path) -> None:
     """Runs one process's part of each case under DDP; saves its sums, counts and gradients."""
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2
-    )
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     objective = DistributedDataParallel(Alignment())
     whole_pixels, whole_pairs = batch()
     found = {}
@@ -395,7 +395,14 @@ def one_of_two(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("two")
-    mp.spawn(one_of_two, args=(folder,), nprocs=2)
+    script = folder / "script.py"
+    script.write_text(
+        f"import pathlib, runpy, sys\nsys.path = {sys.path!r}\n"
+        f"module = runpy.run_path({__file__!r})\n"
+        f"module['one_of_two'](pathlib.Path({str(folder)!r}))\n"
+    )
+    done = programs.run_two([str(script)])
+    assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
