@@ -151,7 +151,7 @@ def _import_all() -> None:
     """What the programs import: in a fork it would take more time than what they do."""
     import qvft.evaluation.run
     import qvft.inference.predict
-    import qvft.training.run_phases
+    import qvft.training.phases
     import qvft.training.training_setup
     import qvft.weights.merge  # noqa: F401
 
