@@ -34,11 +34,7 @@ def evaluate(
     """
     from qvft.checking.before_torch import require_models
     from qvft.data.rows import evaluation_rows
-    from qvft.evaluation.available_metrics import (
-        require_installed_metrics,
-        require_known_metrics,
-        require_metrics,
-    )
+    from qvft.evaluation.available_metrics import require_installed_metrics, require_metrics
     from qvft.evaluation.compared_model import compared_with
     from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
     from qvft.setup.data import listed, source_name
@@ -47,7 +43,6 @@ def evaluate(
     opened = resolve_model(target, recipe_path=recipe_path, overrides=overrides, program="eval")
     source = require_eval_data(opened)
     require_models(opened.recipe)
-    require_known_metrics(opened.recipe.eval.metrics)
     require_installed_metrics(opened.recipe.eval.metrics)
     folder = out or output_folder(opened, source_name(source))
     require_replaceable(folder)

@@ -18,7 +18,6 @@ _NO_TABLE = ("auto", RETRIEVAL)
 def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
     """Checks that data and model support the metrics in `eval.metrics`."""
     names = opened.recipe.eval.metrics
-    require_known_metrics(names)
     require_installed_metrics(names)
     require_fitting_metrics(names, prediction_rows(rows))
     wants_retrieval(opened, rows)
@@ -88,9 +87,10 @@ def require_known_metrics(names: Sequence[str]) -> None:
 
 
 def require_installed_metrics(names: Sequence[str]) -> None:
-    """Checks that programs needed by some metrics are installed.
+    """Checks the names in `eval.metrics`, and that programs needed by some are installed.
 
     Raises:
+        RecipeError: an unknown metric.
         MissingToolError: one is not installed.
     """
     for name in names:

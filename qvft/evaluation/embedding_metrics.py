@@ -68,7 +68,7 @@ def stored_groups(
     """Embedding metrics restored from an evaluation's items, by name.
 
     Args:
-        per_item: parallel to them, `scores` of their lines in `predictions.jsonl`.
+        per_item: parallel to the rows, `scores` of their lines in `predictions.jsonl`.
     """
     recalls = []
     for way in WAYS:

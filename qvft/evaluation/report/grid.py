@@ -45,8 +45,7 @@ def _choose(
     special = dict.fromkeys([*worst, *unparseable[: part // 6]])
     special |= dict.fromkeys(_changed_of(pool, moves, part // 3))
     rest = [i for i in pool if i not in special]
-    room = min(part - len(special), len(rest))
-    return [*special, *(rest[k * len(rest) // room] for k in range(room))]
+    return [*special, *_spread(rest, part - len(special))]
 
 
 def _changed_of(pool: Sequence[int], moves: Mapping[int, str], room: int) -> list[int]:
