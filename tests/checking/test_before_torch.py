@@ -100,7 +100,7 @@ MISTAKES = {
     "no image folder": ("train r.yaml data.train.images=no", "no such folder"),
     "phases": (
         "train r.yaml phases=[{name: a, trainable: {decoder: full}}, {name: b}]",
-        "phases disagree",
+        "phases have different LoRA settings",
     ),
     "no model": ("train r.yaml model.id=./no", "model.id=./no: no such folder"),
     "no model to check": ("check r.yaml --only model model.id=./no", "no such folder"),
