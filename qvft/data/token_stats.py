@@ -55,55 +55,48 @@ class TokenStats:
 
 def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
     """Tokenizes every row and counts its tokens; `rows` is not empty."""
-    targets: list[int] = []
-    longest, longest_id = 0, ""
-    cut_tokens = cut_prompts = cut_targets = 0
-    cut_ids: list[str] = []
-    wrong: list[str] = []
-    unstopped: list[str] = []
-    most_cut, most_cut_id = 0, None
-    kinds: dict[str, list[tuple[int, int]]] = {}
-    for row in rows:
-        tokens = encode(row, template)
-        targets.append(len(tokens.ids) - tokens.target_start)
-        if len(tokens.ids) > longest:
-            longest, longest_id = len(tokens.ids), row.id
-        if tokens.cut_tokens:
-            cut_ids.append(row.id)
-        cut_tokens += tokens.cut_tokens
-        cut_prompts += tokens.cut_prompt > 0
-        cut_targets += tokens.cut_target > 0
-        if tokens.cut_tokens > most_cut:
-            most_cut, most_cut_id = tokens.cut_tokens, row.id
-        # Image tokens, `</s>` and stop are not text.
-        text = len(tokens.ids) - template.num_query_tokens - 2
-        kinds.setdefault(row.kind, []).append((text + tokens.cut_tokens, tokens.cut_tokens))
-        if tokens.ids.count(template.image_token_id) != template.num_query_tokens:
-            wrong.append(row.id)
-        if targets[-1] < 2 or tokens.ids[-1] != template.stop_id:
-            unstopped.append(row.id)
+    listed = list(rows)
+    texts = [(row.kind, row.question, row.target) for row in listed]
+    pairs = list(zip(listed, template.encode_all(texts), strict=True))
+    targets = [len(tokens.ids) - tokens.target_start for _, tokens in pairs]
+    longest_row, longest = max(pairs, key=lambda pair: len(pair[1].ids))
+    cut = [(row, tokens) for row, tokens in pairs if tokens.cut_tokens]
+    most_cut = max(cut, key=lambda pair: pair[1].cut_tokens, default=None)
+    image_token, query_tokens, stop = (
+        template.image_token_id, template.num_query_tokens, template.stop_id,
+    )  # fmt: skip
     return TokenStats(
-        len(targets),
-        (min(targets), float(median(targets)), max(targets)),
-        longest,
-        longest_id,
-        len(cut_ids),
-        cut_tokens,
-        tuple(wrong),
-        tuple(unstopped),
-        most_cut_id,
-        {kind: _cut(lengths) for kind, lengths in kinds.items()},
-        tuple(cut_ids),
-        cut_prompts,
-        cut_targets,
+        rows=len(pairs),
+        target_tokens=(min(targets), float(median(targets)), max(targets)),
+        longest=len(longest.ids),
+        longest_id=longest_row.id,
+        cut_rows=len(cut),
+        cut_tokens=sum(tokens.cut_tokens for _, tokens in cut),
+        wrong_image_tokens=tuple(
+            row.id for row, tokens in pairs if tokens.ids.count(image_token) != query_tokens
+        ),
+        unstopped=tuple(
+            row.id
+            for (row, tokens), target in zip(pairs, targets, strict=True)
+            if target < 2 or tokens.ids[-1] != stop
+        ),
+        most_cut_id=most_cut[0].id if most_cut else None,
+        cut={
+            kind: _cut([tokens for row, tokens in pairs if row.kind == kind], query_tokens)
+            for kind in dict.fromkeys(row.kind for row in listed)
+        },
+        cut_ids=tuple(row.id for row, _ in cut),
+        cut_prompts=sum(tokens.cut_prompt > 0 for _, tokens in cut),
+        cut_targets=sum(tokens.cut_target > 0 for _, tokens in cut),
     )
 
 
-def _cut(lengths: list[tuple[int, int]]) -> Cut:
-    """From pairs (tokens in total, tokens truncated), one per row."""
-    tokens, lost = (sum(column) for column in zip(*lengths, strict=True))
-    rows = sum(cut > 0 for _, cut in lengths)
-    return Cut(len(lengths), rows, rows / len(lengths), tokens, lost, lost / max(tokens, 1))
+def _cut(rows: list[TokenRow], query_tokens: int) -> Cut:
+    lost = sum(row.cut_tokens for row in rows)
+    # Image tokens, `</s>` and stop are not text.
+    tokens = sum(len(row.ids) - query_tokens - 2 for row in rows) + lost
+    cut = sum(row.cut_tokens > 0 for row in rows)
+    return Cut(len(rows), cut, cut / len(rows), tokens, lost, lost / max(tokens, 1))
 
 
 def encode(row: Row, template: PromptTemplate) -> TokenRow:
