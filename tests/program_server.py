@@ -39,6 +39,7 @@ def import_libraries() -> None:
 def run(request: dict[str, Any], streams: list[int]) -> None:
     """Becomes the program, as `python ARGUMENTS` would; ends with SystemExit or returns."""
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -103,4 +104,5 @@ def serve(server: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which ends the programs
     serve(socket.socket(fileno=int(sys.argv[1])))

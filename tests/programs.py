@@ -69,7 +69,7 @@ class Program:
         changed = {name for name, _ in set(env.items()) ^ set(os.environ.items())}
         assert not [name for name in changed if name.startswith(AT_START)], "start an interpreter"
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._server.settimeout(120)
+        self._server.settimeout(600)  # the first waits for the imports
         self._server.connect(os.environ[SERVER])
         request = {"arguments": list(arguments), "env": dict(env), "cwd": os.getcwd()}
         with open(os.devnull) as nothing:
