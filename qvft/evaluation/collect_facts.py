@@ -36,6 +36,7 @@ def model_facts(opened: ResolvedModel) -> ModelFacts:
         base_weights_sha256=base_hash(recipe, base),
         adapter_sha256=trained_files(run / "adapter") if run else {},
         recipe_sha256=read_manifest(run / "adapter")["recipe_sha256"] if run else None,
+        image_size=recipe.model.image_size,
         dtype=str(dtype).removeprefix("torch."),
         quantize=recipe.model.quantization.scheme,
         attention=recipe.model.kernel,

@@ -32,6 +32,9 @@ class ModelFacts(Part):
     recipe_sha256: str | None = Field(
         None, description="of a run: hash of all keys of its recipe that shape the weights"
     )
+    image_size: int | None = Field(
+        None, description="pixels per side of the images, where `model.image_size` sets it"
+    )
     dtype: str | None = Field(None, description="type of the frozen weights")
     quantize: str | None = Field(None, description="4-bit type of the decoder, or `none`")
     attention: str | None = Field(None, description="attention kernel")

@@ -15,6 +15,7 @@ from qvft.json_files import sha256_json
 from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
 from qvft.models.decoders import require_decoder
 from qvft.models.families import FAMILIES, Family, family_of
+from qvft.models.image_size import config_with_image_size
 from qvft.models.model_path import TINY_ID, names_folder, require_folder
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
@@ -36,6 +37,7 @@ class BaseCheckpoint:
         family: its family.
         graft: plan of a model made from two checkpoints.
         stored_queries: query tokens of the checkpoint, if fewer are used.
+        stored_image_size: image size of the checkpoint, if another one is used.
         decoder: decoder checkpoint of a model made from components, with `location` as vision
             model; missing weights are initialised with `seed`.
         published: whether it is a QVision in its published layout.
@@ -48,6 +50,7 @@ class BaseCheckpoint:
     family: Family
     graft: Graft | None = None
     stored_queries: int | None = None
+    stored_image_size: int | None = None
     decoder: str | None = None
     seed: int = 0
     published: bool = False
@@ -60,6 +63,7 @@ def find_checkpoint(
     family: str = "auto",
     text_branch: str | None = None,
     query_tokens: int | None = None,
+    image_size: int | None = None,
     decoder: str | None = None,
     seed: int = 0,
 ) -> BaseCheckpoint:
@@ -71,6 +75,7 @@ def find_checkpoint(
         family: expected family, or `auto`.
         text_branch: text branch that makes a BLIP-2 checkpoint question-aware, see `find_graft`.
         query_tokens: keep this many, the first ones; None keeps all.
+        image_size: pixels per side of the ViT's images; None: the checkpoint's.
         decoder: decoder of a QVision made from it and the vision model `model_id`.
         seed: initialises weights that no checkpoint has.
 
@@ -92,7 +97,11 @@ def find_checkpoint(
     else:
         base = _stored_base(model_id, revision, family if text_branch is None else "auto")
     if base.family.name == "qvision":
-        for key, given in (("text_branch", text_branch), ("query_tokens", query_tokens)):
+        for key, given in (
+            ("text_branch", text_branch),
+            ("query_tokens", query_tokens),
+            ("image_size", image_size),
+        ):
             if given is not None:
                 raise ModelError(
                     f"{given}", where=f"model.{key}", expected="null: model.id is a QVision"
@@ -103,6 +112,11 @@ def find_checkpoint(
         held = base.config.num_query_tokens
         config = config_with_queries(base.config, query_tokens)
         base = replace(base, config=config, stored_queries=held)
+    if image_size is not None:
+        config = config_with_image_size(base.config, image_size)
+        held = base.config.vision_config.image_size
+        if held != image_size:
+            base = replace(base, config=config, stored_image_size=held)
     return base
 
 

@@ -22,6 +22,7 @@ from transformers import (
 from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint, not_found
 from qvft.models.families import Family
+from qvft.models.image_size import processor_with_image_size, resize_positions
 from qvft.models.quantize import keep_layout, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.build import graft_model, graft_processor
@@ -94,6 +95,8 @@ def load_model(
         return _placed(base.family, made, place)
     config = copy.deepcopy(base.config)
     config.num_query_tokens = base.stored_queries or config.num_query_tokens
+    if base.stored_image_size is not None:
+        config.vision_config.image_size = base.stored_image_size
     if base.graft is not None:
         graft = replace(base.graft, config=cast(InstructBlipConfig, config))
         model: PreTrainedModel = graft_model(
@@ -103,6 +106,8 @@ def load_model(
         model = _stored_model(base, config, dtype, attention, place, quantization)
     if base.stored_queries is not None:
         keep_first_queries(model, base.config.num_query_tokens)
+    if base.stored_image_size is not None:
+        resize_positions(model, base.config.vision_config.image_size)
     return _placed(base.family, model, place if quantization is None else None)
 
 
@@ -176,6 +181,14 @@ def load_processor(base: BaseCheckpoint) -> Any:
     Raises:
         ModelError: it is missing, or its image token is not the model's.
     """
+    processor = _stored_processor(base)
+    if base.stored_image_size is not None:
+        return processor_with_image_size(processor, base.config.vision_config.image_size)
+    return processor
+
+
+def _stored_processor(base: BaseCheckpoint) -> Any:
+    """The processor with the image size that the checkpoint has."""
     if base.decoder is not None:
         return processor_from_components(base.location, base.decoder, vision_revision=base.revision)
     if base.published:

@@ -80,6 +80,13 @@ class Model(Section):
         le=100_000,
         description="Use only the first N query tokens; null: all.",
     )
+    image_size: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Side of the images in pixels, a multiple of the ViT's patch size: position "
+        "embeddings are interpolated once, when the model is loaded. null: the checkpoint's.",
+    )
     init: Literal["pretrained", "random"] = Field(
         "pretrained", description="random: same architecture, random weights (pretraining)."
     )

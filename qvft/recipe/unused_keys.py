@@ -78,7 +78,7 @@ def _idle(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> Iterator
     if model.revision is not None and Path(model.id).is_dir():
         yield "model.revision", "model.id is a folder, which has no revisions"
     if model.decoder is not None:
-        for key in ("text_branch", "query_tokens"):
+        for key in ("text_branch", "query_tokens", "image_size"):
             yield f"model.{key}", "model.decoder makes a model from components"
     if data.train is not None and not data.train.stream:
         yield "data.train.shuffle_buffer", "data.train.stream is false"

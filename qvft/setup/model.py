@@ -89,6 +89,7 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         family=model.family,
         text_branch=model.text_branch,
         query_tokens=model.query_tokens,
+        image_size=model.image_size,
         decoder=model.decoder,
         seed=recipe.run.seed,
     )

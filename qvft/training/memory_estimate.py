@@ -9,6 +9,9 @@ from qvft.adapters.freeze import ComponentCount
 
 # 4 bits and a float32 constant per 64 weights; double quantization removes most of the latter.
 NF4_BYTES = 0.5625
+# Per patch, block and unit of width of a trained ViT in bfloat16 under autocast: the tensors that
+# autograd saves of a block of BLIP-2's ViT-g, counted; with recomputed activations its input alone.
+VISION_BYTES, VISION_INPUT_BYTES = 37.5, 4.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ def estimate_memory(
     decoder_width: int,
     checkpointing: bool,
     layer_bytes: float,
+    vision_units: int = 0,
 ) -> MemoryEstimate:
     """GPU memory estimate; allocator overhead and the Q-Former's activations are not included.
 
@@ -50,6 +54,7 @@ def estimate_memory(
         decoder_layers, decoder_width: of the decoder.
         checkpointing: gradient checkpointing: only each layer's input is kept.
         layer_bytes: bytes of activations per token, decoder layer and unit of width.
+        vision_units: images times patches, layers and width of a trained ViT; 0: it is frozen.
     """
     weights = trained = 0
     for row in counts:
@@ -63,4 +68,5 @@ def estimate_memory(
         trained += 16 * row.trainable
     per_unit = 2.0 if checkpointing else layer_bytes
     activations = int(rows * row_tokens * decoder_layers * decoder_width * per_unit)
+    activations += int(vision_units * (VISION_INPUT_BYTES if checkpointing else VISION_BYTES))
     return MemoryEstimate(weights, trained, activations)

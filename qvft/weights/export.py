@@ -81,26 +81,28 @@ def proof_line(content: Mapping[str, Any]) -> str:
 def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[str, Any]:
     """Files for `peft.PeftModel.from_pretrained`, and the bridge."""
     adapter = run_dir / "adapter"
-    if ingredients.base.graft is not None or ingredients.base.stored_queries is not None:
+    base = ingredients.base
+    if base.graft is not None or base.stored_queries or base.stored_image_size:
         raise CheckpointError(
-            "its base is no checkpoint as it stands (model.text_branch, model.query_tokens)",
+            "its base is no checkpoint as it stands (model.text_branch, model.query_tokens, "
+            "model.image_size)",
             where=str(run_dir),
             do="qvft.merge writes the whole model",
         )
-    if not hasattr(transformers, ingredients.base.family.model_class):
+    if not hasattr(transformers, base.family.model_class):
         raise CheckpointError(
-            f"transformers has no {ingredients.base.family.model_class}, which PEFT would need",
+            f"transformers has no {base.family.model_class}, which PEFT would need",
             where=str(run_dir),
             do="qvft.merge or --to qvision writes the whole model",
         )
     names = (CONFIG, WEIGHTS, BRIDGE)
     recipe = ingredients.recipe
-    rows = require_rows(recipe, ingredients.base)
+    rows = require_rows(recipe, base)
     require_space(folder, sum((adapter / name).stat().st_size for name in names) + SLACK_BYTES)
     for name in names:
         shutil.copyfile(adapter / name, folder / name)
     card = peft_card(
-        ingredients.base.id,
+        base.id,
         ingredients.recipe.name,
         run_dir,
         adapter_sha256=trained_files(adapter),
@@ -117,7 +119,6 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
         written=ingredients.stored,
     )
     logger.info("asking what plain PEFT makes of the folder")
-    base = ingredients.base
     model = getattr(transformers, base.family.model_class).from_pretrained(
         base.location, revision=base.revision, dtype=reference.computed, use_safetensors=True
     )

@@ -14,6 +14,7 @@ from qvft.data.rows import Row
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
+from qvft.models.image_size import POSITIONS
 from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
 from qvft.setup.data import source_name
@@ -138,7 +139,9 @@ def _verify_behaviour(
         weights=ingredients.weights,
         written=written,
     )
-    reference = ask(quantized=False, rounded=plan.rounded(ingredients.stored))
+    # Interpolated in float32 for the reference, and rounded to be written.
+    resized = {POSITIONS} if ingredients.base.stored_image_size is not None else set()
+    reference = ask(quantized=False, rounded=plan.rounded(ingredients.stored) | resized)
     was_quantized = recipe.model.quantization.scheme != "none"
     trained_on = ask(quantized=True, rounded=None) if was_quantized else None
     logger.info("asking what was written")

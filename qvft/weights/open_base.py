@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 import transformers
 
+from qvft.models.image_size import ResizedWeights, config_with_image_size
 from qvft.models.question_aware.checkpoint import open_checkpoint
 from qvft.models.reference_configs import meta_model
 from qvft.setup.model import base_model, base_of
@@ -28,13 +29,19 @@ def base_weights(
     recipe, base = ingredients.recipe, ingredients.base
     whole = not (base.graft or base.decoder or base.published or base.stored_queries)
     if whole and recipe.model.init != "random":
-        model = meta_model(copy.deepcopy(base.config))
+        config = copy.deepcopy(base.config)
+        stored = base.stored_image_size
+        outline = meta_model(config_with_image_size(config, stored) if stored else config)
         checkpoint = open_checkpoint(
             base.id, where="model.id", location=base.location, revision=base.revision
         )
-        weights = stored_weights(checkpoint, model)
+        weights = stored_weights(checkpoint, outline)
+        if weights is not None and stored:
+            vision = config.vision_config
+            side = vision.image_size // vision.patch_size
+            return meta_model(config), ResizedWeights(weights, side)
         if weights is not None:
-            return model, weights
+            return outline, weights
     loaded = base_model(
         recipe,
         base_of(recipe),
