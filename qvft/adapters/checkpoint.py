@@ -51,6 +51,8 @@ class Provenance:
     data_sha256: dict[str, str] = field(default_factory=dict)
     images_sha256: dict[str, str] = field(default_factory=dict)
     quantized: str = "none"
+    decoder_id: str | None = None
+    decoder_revision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
 

@@ -16,7 +16,7 @@ from qvft.inference.generation_config import check_fields
 from qvft.inference.generation_trial import tried_fields
 from qvft.inference.prediction_file import PredictionFile, in_order, line_of
 from qvft.inference.vision_language_model import VisionLanguageModel
-from qvft.models.base_checkpoint import weight_files
+from qvft.models.weight_files import weight_files
 from qvft.recipe.yaml_text import yaml_override_value
 from qvft.setup.hashes import trained_files
 from qvft.setup.model import base_of
@@ -107,7 +107,7 @@ def predict_to_file(
     opened = resolve_model(model, overrides=overrides)
     settings = {
         **identity(model, opened),
-        "prompt": opened.recipe.data.prompt.model_dump(),
+        "prompt": opened.recipe.data.prompt.recorded(),
         "text": opened.recipe.data.text,
         "decoding": tried_fields(opened.recipe, base_of(opened.recipe), fields),
     }

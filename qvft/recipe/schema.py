@@ -60,8 +60,13 @@ class Model(Section):
     )
     decoder: PathText | None = Field(
         None,
-        description="qvision from components: checkpoint of the decoder; `id` is then the vision "
-        "model, and the Q-Former starts from random weights.",
+        description="Another decoder: hub id or folder of a causal language model. If `id` is a "
+        "BLIP-2 checkpoint, its ViT and Q-Former stay and the language projection starts from "
+        "random weights; if it is a vision model, the two become a qvision whose Q-Former starts "
+        "from random weights.",
+    )
+    decoder_revision: Text | None = Field(
+        None, description="Hub commit, tag or branch of `decoder`."
     )
     decoder_type: Text | None = Field(
         None,

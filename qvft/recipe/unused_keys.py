@@ -77,9 +77,8 @@ def _idle(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> Iterator
             yield f"model.quantization.{key}", "model.quantization.load_in_4bit is false"
     if model.revision is not None and Path(model.id).is_dir():
         yield "model.revision", "model.id is a folder, which has no revisions"
-    if model.decoder is not None:
-        for key in ("text_branch", "query_tokens", "image_size"):
-            yield f"model.{key}", "model.decoder makes a model from components"
+    if model.decoder is None:
+        yield "model.decoder_revision", "model.decoder is not set"
     if data.train is not None and not data.train.stream:
         yield "data.train.shuffle_buffer", "data.train.stream is false"
     if not data.augmentations_per_image:

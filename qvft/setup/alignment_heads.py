@@ -18,8 +18,9 @@ from qvft.log import get_logger
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.initial_weights import fresh_heads, heads_from_retrieval, text_config
 from qvft.models.alignment.text_tokens import MAX_TOKENS, check_tokenizer
-from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weight_files
+from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.load import load_processor
+from qvft.models.weight_files import weight_files
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 

@@ -25,11 +25,12 @@ from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
-from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weights_hash
+from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.decoders import add_decoder, set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
+from qvft.models.weight_files import weights_hash
 from qvft.recipe.recipe_lock import recipe_hash
 from qvft.recipe.schema import Recipe, Trainable
 
@@ -91,6 +92,7 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         query_tokens=model.query_tokens,
         image_size=model.image_size,
         decoder=model.decoder,
+        decoder_revision=model.decoder_revision,
         seed=recipe.run.seed,
     )
 
@@ -99,7 +101,7 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
     """The prompt template for training, evaluation and inference."""
     new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
     require_positions(recipe, base, new, where="data.max_text_tokens")
-    return PromptTemplate(
+    template = PromptTemplate(
         tokenizer=processor.tokenizer,
         num_query_tokens=image_tokens(base),
         image_token_id=base.config.image_token_index if base.family.image_tokens else None,
@@ -109,7 +111,26 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
         max_text_tokens=recipe.data.max_text_tokens,
         text=recipe.data.text,
         marked=base.family.marked,
+        chat_template=recipe.data.prompt.chat_template,
     )
+    _require_room_for_chat(template)
+    return template
+
+
+def _require_room_for_chat(template: PromptTemplate) -> None:
+    """Checks that the chat template leaves a third of `data.max_text_tokens` for texts.
+
+    Raises:
+        RecipeError: it does not.
+        ModelError: there is no chat template.
+    """
+    fixed = 0 if template.chat is None else sum(template.chat.fixed)
+    if 3 * fixed > 2 * template.max_text_tokens:
+        raise RecipeError(
+            f"{template.max_text_tokens}, of which the chat template takes {fixed}",
+            where="data.max_text_tokens",
+            expected=f"at least {-(-3 * fixed // 2)}",
+        )
 
 
 def image_tokens(base: BaseCheckpoint) -> int:
@@ -287,6 +308,8 @@ def provenance_of(
     return Provenance(
         base_id=recipe.model.id,
         base_revision=base.revision,
+        decoder_id=recipe.model.decoder,
+        decoder_revision=base.decoder_revision,
         base_weights_sha256=base_hash(recipe, base),
         family=base.family.name,
         recipe_sha256=recipe_hash(recipe),

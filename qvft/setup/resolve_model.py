@@ -88,7 +88,7 @@ def resolve_model(
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
     if not is_base:
         # The recipe's base is made from these; a finished model needs none.
-        made = ("text_branch", "decoder", "query_tokens", "image_size")
+        made = ("text_branch", "decoder", "decoder_revision", "query_tokens", "image_size")
         content["model"] |= dict.fromkeys(made)
         content["model"] |= {"family": "auto", "quantization": {"load_in_4bit": False}}
     recipe = parse_recipe(content)

@@ -22,6 +22,9 @@ tags: [blip-2, qvft]
 # {{ name | plain }}
 
 {{ base_id | plain }}{% if base_revision %} (revision {{ base_revision | plain }}){% endif %}, \
+{% if decoder %}
+with the decoder {{ decoder | plain }}, \
+{% endif %}
 fine-tuned \
 {%- if data %} on {{ data | join(", ") | plain }}{% endif %} with qvft \
 {{ qvft_version }} and merged \
@@ -45,6 +48,9 @@ print(processor.batch_decode(written, skip_special_tokens=True)[0].strip())
 Prompts it was trained with: captions \
 {% if caption %}`{{ caption | code }}`{% else %}none{% endif %}, \
 questions `{{ question | code }}`.
+{% if chat_prompt %}
+They stand in the user's turn of the tokenizer's chat template, as in the example.
+{% endif %}
 {% if cleaned %}
 Questions, and the captions it was trained on, were cleaned as BLIP-2's own program does \
 (lower case, without `.!"()*#:;~`, 50 words): clean a question so before you ask it.
@@ -117,6 +123,7 @@ class CardFacts:
         name: the recipe's name. folder: the checkpoint's name.
         data: names of the data trained on. trained: names of the components trained.
         caption, question: prompts. cleaned: whether `data.text` is `blip2`.
+        decoder: `model.decoder`. chat_prompt: a question as the chat template writes it.
     """
 
     name: str
@@ -133,6 +140,8 @@ class CardFacts:
     quantized: str
     qvft_version: str
     cleaned: bool = False
+    decoder: str | None = None
+    chat_prompt: str | None = None
 
 
 def model_card(facts: CardFacts, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:
@@ -146,7 +155,7 @@ def model_card(facts: CardFacts, run_dir: Path, *, adapter_sha256: Mapping[str, 
     return _render(
         _CARD,
         **vars(facts),
-        prompt=json.dumps(asked),
+        prompt=json.dumps(facts.chat_prompt or asked),
         measured=_measured(run_dir, adapter_sha256),
     )
 

@@ -19,7 +19,7 @@ from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
 from qvft.setup.data import source_name
 from qvft.setup.hashes import trained_files
-from qvft.setup.model import processor_of, versions
+from qvft.setup.model import processor_of, template_of, versions
 from qvft.weights.card import CardFacts, model_card
 from qvft.weights.merge_inputs import Ingredients, origin, read_ingredients
 from qvft.weights.merge_plan import MergePlan, make_plan
@@ -183,7 +183,18 @@ def _facts(ingredients: Ingredients, folder: str) -> CardFacts:
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,
         cleaned=recipe.data.text == "blip2",
+        decoder=recipe.model.decoder,
+        chat_prompt=_chat_prompt(ingredients),
         recipe_sha256=manifest["recipe_sha256"],
         quantized=recipe.model.quantization.scheme,
         qvft_version=versions().get("qvft", "unknown"),
     )
+
+
+def _chat_prompt(ingredients: Ingredients) -> str | None:
+    """A question as the chat template writes it; None without one."""
+    recipe, base = ingredients.recipe, ingredients.base
+    if not recipe.data.prompt.chat_template:
+        return None
+    template = template_of(recipe, base, processor_of(recipe, base))
+    return template.written_prompt("question", "What is shown?")
