@@ -18,6 +18,8 @@ from qvft.recipe.streaming import require_streamable
 from qvft.recipe.train import Train
 
 Trained = Literal["frozen", "full"]
+LORA_PARTS = ("vision", "qformer", "decoder")
+WithLora = Literal["frozen", "lora", "full"]
 
 
 class Run(Section):
@@ -124,15 +126,22 @@ class Lora(Section):
         default_factory=lambda: ["q_proj", "v_proj"],
         min_length=1,
         description="Names of linear layers in the decoder's blocks, as transformers calls them "
-        "(q_proj, v_proj, fc1, ...). A name that matches none is an error, which lists them.",
+        "(q_proj, v_proj, fc1, ...); for decoder: lora. A name that matches none is an error, "
+        "which lists them.",
     )
     use_dora: bool = Field(False, description="Weight-decomposed LoRA (arXiv 2402.09353).")
     use_rslora: bool = Field(False, description="Rank-stabilised scale (arXiv 2312.03732).")
 
 
 class Trainable(Section):
-    vision: Trained = Field("frozen", description="ViT.")
-    qformer: Trained = Field("full", description="Q-Former.")
+    vision: WithLora = Field(
+        "frozen",
+        description="ViT. lora: on every linear layer of its blocks. If it is trained, features "
+        "are not cached.",
+    )
+    qformer: WithLora = Field(
+        "full", description="Q-Former. lora: on every linear layer of its blocks."
+    )
     query_tokens: Trained = Field("full", description="Query tokens.")
     language_projection: Trained = Field("full", description="Q-Former to decoder projection.")
     decoder: Literal["lora", "frozen", "full"] = Field("lora", description="Language decoder.")
@@ -152,6 +161,11 @@ class Trainable(Section):
         "0.1). On a frozen decoder it costs memory. Decoders without such a setting refuse it.",
     )
     lora: Lora = Field(default_factory=Lora)
+
+    @property
+    def lora_parts(self) -> tuple[str, ...]:
+        """Components with LoRA layers."""
+        return tuple(part for part in LORA_PARTS if getattr(self, part) == "lora")
 
 
 class Phase(Section):

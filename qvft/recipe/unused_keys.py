@@ -87,9 +87,11 @@ def _idle(recipe: Recipe, phases: Sequence[tuple[Trainable, Train]]) -> Iterator
         for key in ("features_dtype", "features_limit_gb"):
             yield f"data.{key}", "data.features is off"
     sections = [trainable for trainable, _ in phases]
-    if all(trainable.decoder != "lora" for trainable in sections):
+    if not any(trainable.lora_parts for trainable in sections):
         yield "trainable.lora", "trainable.decoder is not lora"
         yield "train.learning_rate.adapters", "trainable.decoder is not lora"
+    elif all(trainable.decoder != "lora" for trainable in sections):
+        yield "trainable.lora.target_modules", "trainable.decoder is not lora"
     if all(trainable.decoder != "full" for trainable in sections):
         yield "trainable.frozen_decoder_fraction", "trainable.decoder is not full"
     for part in _RATES:

@@ -21,6 +21,7 @@ from qvft.models.alignment.text_tokens import MAX_TOKENS, check_tokenizer
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.load import load_processor
 from qvft.models.weight_files import weight_files
+from qvft.recipe.phases import lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 
@@ -49,9 +50,18 @@ def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
     """Checks that the recipe's objectives fit its model family.
 
     Raises:
-        RecipeError: alignment objectives, and the family is not `blip2`.
+        RecipeError: alignment objectives, and the family is not `blip2`, or ViT or Q-Former have
+            LoRA.
     """
     asked = recipe.objectives.alignment
+    found = lora_of_phases(phase_plans(recipe))
+    eyes = [] if found is None else [part for part in found[1] if part != "decoder"]
+    if asked and eyes:
+        raise RecipeError(
+            f"lora with {', '.join(asked)}",
+            where=f"trainable.{eyes[0]}",
+            expected="full or frozen: a retrieval model is written without LoRA layers",
+        )
     if asked and base.family.name != "blip2":
         raise RecipeError(
             f"{', '.join(asked)} with family {base.family.name}",

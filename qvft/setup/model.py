@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,7 @@ from qvft.adapters.fingerprints import require_untouched
 from qvft.adapters.freeze import mark_trainable
 from qvft.adapters.lora import PeftModel, add_lora, load_lora
 from qvft.adapters.manifest import read_manifest
-from qvft.adapters.targets import resolve_targets
+from qvft.adapters.targets import lora_layers
 from qvft.cpu_threads import cpu_cores, warn_if_busy
 from qvft.data.collate import Collator
 from qvft.data.images.augmentation import Augmentation
@@ -235,14 +235,16 @@ def _reader(base: BaseCheckpoint, processor: Any) -> QuestionReader | None:
     return QuestionReader(processor.qformer_tokenizer, positions)
 
 
-def with_fresh_adapters(loaded: Loaded, recipe: Recipe, trainable: Trainable) -> Loaded:
-    """Adds new LoRA layers if `trainable` has them."""
-    if trainable.decoder != "lora":
+def with_fresh_adapters(
+    loaded: Loaded, recipe: Recipe, trainable: Trainable, *, parts: Collection[str] | None = None
+) -> Loaded:
+    """Adds new LoRA layers to the components `parts`; None: to those of `trainable`."""
+    parts, lora = trainable.lora_parts if parts is None else parts, trainable.lora
+    if not parts:
         return loaded
-    lora = trainable.lora
     handle = add_lora(
         loaded.model,
-        resolve_targets(loaded.model, loaded.base.family, lora.target_modules),
+        lora_layers(loaded.model, loaded.base.family, parts, lora.target_modules),
         **lora.model_dump(exclude={"target_modules"}),
         base_id=loaded.base.id,
     )

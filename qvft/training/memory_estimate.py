@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from qvft.adapters.freeze import ComponentCount
 
@@ -26,6 +27,19 @@ class MemoryEstimate:
     def total(self) -> int:
         """The sum in bytes."""
         return self.weights + self.trained_states + self.activations
+
+
+def vision_flops(model: Any) -> int:
+    """Floating-point operations of a trained ViT per image, forward and backward, without those of
+    its attention scores: each weight multiplies and adds once per patch, and once more for the
+    gradient of its input; a trained weight once more for its own.
+    """
+    vision = model.get_submodule("vision_model")
+    positions = 1 + (vision.config.image_size // vision.config.patch_size) ** 2
+    weights = sum(
+        weight.numel() * (3 if weight.requires_grad else 2) for weight in vision.parameters()
+    )
+    return 2 * weights * positions
 
 
 def estimate_memory(

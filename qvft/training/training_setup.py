@@ -29,7 +29,7 @@ from qvft.log import get_logger, is_main_process
 from qvft.models.distributed import processes
 from qvft.models.flex_attention import use_flex
 from qvft.models.unload_vision import unload_vision
-from qvft.recipe.phases import PhasePlan, phase_plans
+from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import TextBranch, new_branch, require_alignable
 from qvft.setup.data import Split, Texts, read_split
@@ -54,6 +54,7 @@ from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.distributed.fsdp import asked_to_shard, shard, without_autocast
 from qvft.training.kernels import require_kernels, require_shardable
+from qvft.training.memory_estimate import vision_flops
 from qvft.training.objectives.build import Collate, objective_of
 from qvft.training.objectives.custom import CustomLoss
 from qvft.training.objectives.objective_table import custom_objectives
@@ -108,8 +109,14 @@ class TrainingSetup:
 
     def cache_features(self) -> None:
         """Fills the feature cache and unloads the ViT, if no phase needs it."""
-        sees = any(plan.trainable.vision != "frozen" for plan in self.plans)
-        if sees or self.recipe.data.features == "off":
+        if self.recipe.data.features == "off":
+            return
+        if any(plan.trainable.vision != "frozen" for plan in self.plans):
+            logger.info(
+                "features are not cached: the ViT is trained, so it runs forward and backward in "
+                "every step, about %.2g TFLOP per image",
+                vision_flops(self.loaded.model) / 1e12,
+            )
             return
         if self.train.stream is not None:
             logger.info("a stream's features are not cached: the ViT runs in every step")
@@ -349,9 +356,9 @@ def training_setup(
     # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
     loaded = given or base_model(recipe, base, place=place)
-    with_lora = next((plan.trainable for plan in plans if plan.trainable.decoder == "lora"), None)
-    if with_lora is not None:
-        loaded = with_fresh_adapters(loaded, recipe, with_lora)
+    lora = lora_of_phases(plans)
+    if lora is not None:
+        loaded = with_fresh_adapters(loaded, recipe, lora[0], parts=lora[1])
     if recipe.model.attn_implementation == "flex":
         use_flex(loaded.model)
     splits = {"train": train, "eval": evaluation}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -166,11 +167,13 @@ def _verify_behaviour(
 
 def _facts(ingredients: Ingredients, folder: str) -> CardFacts:
     recipe, manifest = ingredients.recipe, ingredients.manifest
+    family = ingredients.base.family
     parts = sorted({entry["component"] for entry in manifest["bridge"].values()})
     trained = [part.replace("_", " ") for part in parts]
     if ingredients.lora:
         rank = next(iter(ingredients.lora.values())).a.shape[0]
-        trained.append(f"LoRA of rank {rank} on {len(ingredients.lora)} decoder layers")
+        for part, count in sorted(Counter(map(family.part, ingredients.lora)).items()):
+            trained.append(f"LoRA of rank {rank} on {count} {part} layers")
     return CardFacts(
         name=recipe.name,
         folder=folder,
