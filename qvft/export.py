@@ -1,4 +1,4 @@
-"""`qvft export RUN OUT --to FORM`: exports a run's checkpoint to another format."""
+"""`qvft export RUN OUT --to FORM`: exports a run's checkpoint, or a LAVIS file, to a format."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qvft.files import expanded
 from qvft.log import exit_status, stdout
@@ -18,7 +19,9 @@ from qvft.terminal import program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports; returns the exit status."""
     parser = RecipeParser(prog="qvft export", description=__doc__)
-    parser.add_argument("run", type=expanded, help="run folder of qvft.train")
+    parser.add_argument(
+        "run", type=expanded, help="run folder of qvft.train, or a .pth file of LAVIS"
+    )
     parser.add_argument("out", type=expanded, help="new folder for what is written")
     parser.add_overrides()
     parser.add_argument(
@@ -26,7 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         required=True,
         metavar="FORM",
         help="peft: what plain PEFT loads; retrieval: a Blip2ForImageTextRetrieval, of a run with "
-        "alignment objectives; qvision: the layout QVision was published in",
+        "alignment objectives; qvision: the layout QVision was published in; transformers: of a "
+        ".pth file, a folder for plain transformers",
+    )
+    parser.add_argument(
+        "--base",
+        type=expanded,
+        metavar="MODEL",
+        help="with a .pth file: hub id or folder of a transformers checkpoint of its architecture",
     )
     parser.add_argument("--json", action="store_true", help="print export.json, not a summary")
     given = parser.parse_intermixed_args(arguments)
@@ -35,6 +45,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export(given: argparse.Namespace) -> None:
     """Write, load as its users do, compare, summary."""
+    if given.to == "transformers" or given.base is not None or Path(given.run).is_file():
+        content = _export_file(given)
+        line = f"{content['verification']['weights']:,} weights equal"
+    else:
+        content, line = _export_run(given)
+    if given.json:
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    stdout.print(f"loaded again: {line}", highlight=False)
+    stdout.print(f"written to {given.out}", highlight=False)
+
+
+def _export_file(given: argparse.Namespace) -> dict[str, Any]:
+    """Export of a LAVIS file; the content of export.json."""
+    from qvft.errors import UserError
+    from qvft.files import require_new
+
+    if given.to != "transformers":
+        raise UserError(
+            f'"{given.to}"', where="--to", expected="transformers, which a .pth file is exported to"
+        )
+    if not Path(given.run).is_file():
+        raise UserError(
+            "is no file",
+            where=given.run,
+            expected="a .pth file of LAVIS",
+            do="qvft merge writes a run as a checkpoint of transformers",
+        )
+    if given.base is None:
+        raise UserError(
+            "is not given",
+            where="--base",
+            expected="a transformers checkpoint of the same architecture, hub id or folder: the "
+            "file has weights alone",
+        )
+    if given.overrides:
+        raise UserError(
+            f"{given.overrides[0]}", where="command line", expected="no recipe keys: it is no run"
+        )
+    require_new(Path(given.out), folder=True)
+
+    from qvft.weights.export_lavis import export_lavis
+
+    return export_lavis(Path(given.run), Path(given.out), base_id=given.base)
+
+
+def _export_run(given: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Export of a run; the content of export.json, and what its verification found."""
     from qvft.checking.before_torch import require_models
     from qvft.files import require_new
     from qvft.setup.run_recipe import run_recipe
@@ -51,11 +109,7 @@ def export(given: argparse.Namespace) -> None:
     from qvft.weights.export import export_run, proof_line
 
     content = export_run(Path(given.run), Path(given.out), to=given.to, overrides=given.overrides)
-    if given.json:
-        print(json.dumps(content, indent=2, ensure_ascii=False))
-        return
-    stdout.print(f"loaded again: {proof_line(content)}", highlight=False)
-    stdout.print(f"written to {given.out}", highlight=False)
+    return content, proof_line(content)
 
 
 if __name__ == "__main__":

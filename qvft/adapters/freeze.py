@@ -35,7 +35,7 @@ def mark_trainable(
 
     Args:
         model: the model, including any LoRA layers.
-        modes: component to `full`, `frozen` or (decoder) `lora`.
+        modes: component to `full`, `frozen` or `lora`.
         frozen_share: frozen share of a fully trained decoder, see `trained_in_decoder`.
 
     Frozen parts keep their dtype. In bfloat16, trained weights would lose small updates to
@@ -44,8 +44,8 @@ def mark_trainable(
     in_decoder = trained_in_decoder(model, family, frozen_share) if frozen_share else None
     for name, parameter in model.named_parameters():
         component = family.component(name)
-        lora = component == "adapters"
-        trained = modes["decoder"] == "lora" if lora else modes[component] == "full"
+        wanted = "lora" if component == "adapters" else "full"
+        trained = modes[family.part(name)] == wanted
         if component == "decoder" and trained and in_decoder is not None:
             trained = name in in_decoder
         if trained and not parameter.is_floating_point():

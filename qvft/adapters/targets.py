@@ -1,9 +1,10 @@
-"""Resolves LoRA `target_modules` of a recipe to exact module names."""
+"""Resolves LoRA settings of a recipe to exact module names."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -44,6 +45,42 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
             )
     names = _decoder_linears(model, family)
     return [name for name in names if name.rpartition(".")[2] in targets]
+
+
+def lora_layers(
+    model: nn.Module, family: Family, parts: Collection[str], targets: Sequence[str]
+) -> list[str]:
+    """Full names of the layers that get LoRA.
+
+    In the decoder those of `resolve_targets`; in ViT and Q-Former every linear layer of their
+    blocks.
+
+    Args:
+        parts: components with LoRA.
+        targets: `trainable.lora.target_modules`.
+
+    Raises:
+        RecipeError: as `resolve_targets`, or the family has LoRA on the decoder alone.
+    """
+    found = resolve_targets(model, family, targets) if "decoder" in parts else []
+    for part in parts:
+        if part != "decoder" and not family.image_tokens:
+            raise RecipeError(
+                f"lora with family {family.name}",
+                where=f"trainable.{part}",
+                expected="frozen or full: only families with an image prefix have LoRA there",
+            )
+    return found + [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and _IN_BLOCK.search(name)
+        and (part := family.part(name)) in parts
+        and part != "decoder"
+    ]
+
+
+_IN_BLOCK = re.compile(r"\.\d+\.")
 
 
 def stored_transposed(model: nn.Module, targets: Sequence[str]) -> bool:

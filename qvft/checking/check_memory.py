@@ -8,6 +8,7 @@ from qvft.adapters.freeze import ComponentCount, total_count
 from qvft.checking.findings import Component, Memory, PhaseFindings
 from qvft.models.decoders import DECODERS
 from qvft.models.families import family_of
+from qvft.models.image_size import config_with_image_size
 from qvft.models.query_count import config_with_queries
 from qvft.models.reference_configs import (
     known_configs,
@@ -54,7 +55,8 @@ def config_of(recipe: Recipe) -> PretrainedConfig:
         known = question_config(published, model.text_branch)
     if known is None:
         return base_of(recipe).config
-    return config_with_queries(known, model.query_tokens or known.num_query_tokens)
+    found = config_with_queries(known, model.query_tokens or known.num_query_tokens)
+    return found if model.image_size is None else config_with_image_size(found, model.image_size)
 
 
 def phase_findings(
@@ -92,6 +94,7 @@ def phase_findings(
             decoder_width=text.hidden_size,
             checkpointing=train.gradient_checkpointing,
             layer_bytes=decoder.dropout_bytes if has_dropout else decoder.lean_bytes,
+            vision_units=_vision_units(config, plan, row_tokens=row_tokens),
         )
         memory.append(Memory(device, **estimate._asdict(), total=sum(estimate)))
     batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
@@ -112,6 +115,21 @@ def phase_findings(
         memory_assumes=assumes,
         steps=steps,
     )
+
+
+def _vision_units(config: PretrainedConfig, plan: PhasePlan, *, row_tokens: int) -> int:
+    """Images per step times patches, layers and width of the ViT, if the phase trains it."""
+    if plan.trainable.vision == "frozen":
+        return 0
+    tower = config.vision_config
+    tower = getattr(tower, "vision_config", tower)  # of a whole CLIP
+    train = plan.train
+    rows = train.per_device_train_batch_size
+    if train.batch_tokens is not None:
+        rows = max(1, train.batch_tokens // row_tokens)
+    images = max(1, rows // train.texts_per_image)
+    patches = (tower.image_size // tower.patch_size) ** 2 + 1
+    return images * patches * tower.num_hidden_layers * tower.hidden_size
 
 
 def _component(row: ComponentCount) -> Component:

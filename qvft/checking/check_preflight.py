@@ -35,7 +35,7 @@ def preflight_checks(work: TrainingSetup, stats: TokenStats) -> tuple[Check, ...
     ]
     if work.loaded.handle is not None:
         count = len(lora_targets(work.loaded.handle))
-        checks.append(Check("LoRA targets are found", True, f"{count} layers of the decoder"))
+        checks.append(Check("LoRA targets are found", True, f"{count} layers"))
     for plan in work.plans:
         checks.extend(_phase_checks(work, plan))
     return tuple(checks)

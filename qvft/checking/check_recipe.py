@@ -99,8 +99,9 @@ def _check_data(
 
 def _phase(work: TrainingSetup, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:
     targets: tuple[str, ...] = ()
-    if work.loaded.handle is not None and plan.trainable.decoder == "lora":
-        targets = lora_targets(work.loaded.handle)
+    if work.loaded.handle is not None:
+        part, trained = work.loaded.base.family.part, plan.trainable.lora_parts
+        targets = tuple(n for n in lora_targets(work.loaded.handle) if part(n) in trained)
     return phase_findings(
         work.recipe,
         plan,

@@ -1,7 +1,8 @@
 """Prompt template: the one template for training, evaluation and inference.
 
 A row of tokens is: Q times `<image>`, the bos token, prompt, target, stop. The loss covers target
-and stop; prompt tokens are masked. A marked row is the tokenization of `<START> prompt target
+and stop; prompt tokens are masked. With a chat template the prompt stands in the user's turn. A
+marked row is the tokenization of `<START> prompt target
 <END>`, with spaces.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 from qvft.data.blip_text import Kind, TextForm, cleaned
+from qvft.data.chat_template import ChatTurn, chat_turn
 from qvft.errors import ModelError
 
 _BATCH = 10_000
@@ -52,6 +55,7 @@ class PromptTemplate:
         text: `blip2` cleans captions and questions as LAVIS does; never answers.
         marked: texts are enclosed in bos and eos tokens with a space inside each; a row that is too
             long is truncated at its end, including eos.
+        chat_template: prompts stand in the user's turn of the tokenizer's chat template.
     """
 
     tokenizer: Any
@@ -63,6 +67,7 @@ class PromptTemplate:
     max_text_tokens: int = 128
     text: TextForm = "as_written"
     marked: bool = False
+    chat_template: bool = False
 
     def cleaned(self, kind: Kind, text: str) -> str:
         """A caption or question, cleaned as `text` says."""
@@ -80,7 +85,22 @@ class PromptTemplate:
     def written_prompt(self, kind: Kind, question: str | None = None) -> str:
         """The prompt to give to a plain processor."""
         words = self.prompt_text(kind, question)
+        if self.chat is not None:
+            return self.chat.written(words)
         return self.tokenizer.bos_token + self._before(words) if self.marked else words
+
+    @cached_property
+    def chat(self) -> ChatTurn | None:
+        """The user's turn, if prompts are written through a chat template.
+
+        Raises:
+            ModelError: as `chat_turn`.
+        """
+        if not self.chat_template:
+            return None
+        return chat_turn(
+            self.tokenizer, begin=self.tokenizer.bos_token or "" if self.begin_ids else ""
+        )
 
     @property
     def stop_id(self) -> int:
@@ -94,9 +114,16 @@ class PromptTemplate:
 
     @property
     def begin_ids(self) -> list[int]:
-        """The bos token; empty if the tokenizer has none (Qwen2)."""
+        """The bos token; empty if the tokenizer has none (Qwen2) or does not put it in front of a
+        text (SmolLM2, GPT-2).
+        """
         first = self.tokenizer.bos_token_id
-        return [] if first is None else [first]
+        return [first] if first is not None and self._begins else []
+
+    @cached_property
+    def _begins(self) -> bool:
+        """Whether texts begin with the bos token."""
+        return self.marked or self.tokenizer("a")["input_ids"][0] == self.tokenizer.bos_token_id
 
     @property
     def pad_id(self) -> int:
@@ -114,7 +141,7 @@ class PromptTemplate:
         collapsed, since the stop token must not occur inside.
         """
         prompt_text = self.prompt_text(kind, question)
-        (prompt,) = self._tokens([self._before(prompt_text)])
+        (prompt,) = self._prompt_tokens([prompt_text])
         if target is None:
             return self._row(prompt, None)
         (answer,) = self._tokens([self._answer_text(kind, prompt_text, target)])
@@ -131,7 +158,7 @@ class PromptTemplate:
         while batch := list(islice(remaining, _BATCH)):
             prompts = [self.prompt_text(kind, question) for kind, question, _ in batch]
             different = list(dict.fromkeys(prompts))
-            ids = dict(zip(different, self._tokens(map(self._before, different)), strict=True))
+            ids = dict(zip(different, self._prompt_tokens(different), strict=True))
             written = [
                 None if target is None else self._answer_text(kind, prompt, target)
                 for prompt, (kind, _, target) in zip(prompts, batch, strict=True)
@@ -147,8 +174,12 @@ class PromptTemplate:
             answer, stop = [*answer, *stop], []
         room = self.max_text_tokens - len(self.begin_ids) - len(stop)
         # At least half the tokens are the prompt's: an answer is useless without its question.
-        kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
-        kept_prompt = prompt[max(0, len(prompt) - (room - len(kept_answer))) :]
+        before, after = (0, 0) if self.chat is None else self.chat.fixed
+        half = max(room // 2, before + after)
+        kept_answer = answer[: max(1, room - min(len(prompt), half))]
+        excess = max(0, len(prompt) - (room - len(kept_answer)))
+        words = prompt[before : len(prompt) - after][excess:]
+        kept_prompt = [*prompt[:before], *words, *prompt[len(prompt) - after :]]
         images = [] if self.image_token_id is None else [self.image_token_id]
         head = [*(images * self.num_query_tokens), *self.begin_ids]
         ids = [*head, *kept_prompt, *kept_answer, *stop]
@@ -174,8 +205,15 @@ class PromptTemplate:
         words = " ".join(text.split())
         if self.marked:
             return f" {words} "
+        prompt = prompt if self.chat is None else self.chat.written(prompt)
         apart = prompt and not prompt[-1].isspace()
         return (" " if apart else "") + words
+
+    def _prompt_tokens(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Tokens of each prompt, in the user's turn if there is a chat template."""
+        if self.chat is not None:
+            return [self.chat.tokens(prompt) for prompt in prompts]
+        return self._tokens(map(self._before, prompts))
 
     def _tokens(self, texts: Iterable[str]) -> list[list[int]]:
         """Tokens of plain texts: `<image>` or `</s>` in them are not special tokens."""

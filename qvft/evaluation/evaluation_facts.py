@@ -23,6 +23,9 @@ class ModelFacts(Part):
     )
     base: str | None = Field(None, description="hub id or folder of the base")
     base_revision: str | None = Field(None, description="commit of a base from the hub")
+    decoder: str | None = Field(
+        None, description="hub id or folder of the decoder, where `model.decoder` sets it"
+    )
     base_weights_sha256: str | None = Field(
         None, description="hash over the hashes of the base's weight files"
     )
@@ -31,6 +34,9 @@ class ModelFacts(Part):
     )
     recipe_sha256: str | None = Field(
         None, description="of a run: hash of all keys of its recipe that shape the weights"
+    )
+    image_size: int | None = Field(
+        None, description="pixels per side of the images, where `model.image_size` sets it"
     )
     dtype: str | None = Field(None, description="type of the frozen weights")
     quantize: str | None = Field(None, description="4-bit type of the decoder, or `none`")
@@ -59,8 +65,10 @@ class DecodeFacts(Part):
     captions: dict[str, Any] = Field({}, description="`GenerationConfig` fields for captions")
     questions: dict[str, Any] = Field({}, description="`GenerationConfig` fields for answers")
     batch_size: int | None = Field(None, description="texts decoded together")
-    prompt: dict[str, str] = Field(
-        {}, description="text before a caption, and before an answer with `{question}`"
+    prompt: dict[str, str | bool] = Field(
+        {},
+        description="text before a caption, and before an answer with `{question}`; "
+        "`chat_template: true` if they are written through the decoder's chat template",
     )
     text: str = Field(
         "as_written", description="captions and questions `as_written`, or cleaned as `blip2` does"

@@ -15,7 +15,7 @@ from qvft.inference.generation_trial import tried_fields
 from qvft.inference.predict import Outcome
 from qvft.inference.prediction_file import PredictionFile, Written, in_order, line_of
 from qvft.inference.vision_language_model import VisionLanguageModel
-from qvft.models.base_checkpoint import weight_files
+from qvft.models.weight_files import weight_files
 from qvft.recipe.yaml_text import yaml_override_value
 from qvft.setup.hashes import trained_files
 from qvft.setup.model import base_of
@@ -85,7 +85,7 @@ def predict_to_file(
     """
     settings = {
         **identity(opened),
-        "prompt": opened.recipe.data.prompt.model_dump(),
+        "prompt": opened.recipe.data.prompt.recorded(),
         "text": opened.recipe.data.text,
         "decoding": tried_fields(opened.recipe, base_of(opened.recipe), fields),
     }

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import transformers
 from transformers import AutoConfig, PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.files import sha256_file
-from qvft.json_files import sha256_json
 from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
 from qvft.models.decoders import require_decoder
 from qvft.models.families import FAMILIES, Family, add_family, family_of
+from qvft.models.image_size import config_with_image_size
 from qvft.models.model_path import TINY_ID, names_folder, require_folder
+from qvft.models.new_decoder import DecoderGraft, find_decoder_graft
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
 from qvft.models.qvision.components import components_config
-from qvft.models.qvision.published import is_published, published_config, published_files
+from qvft.models.qvision.published import is_published, published_config
 
 _TINY_FOLDER = Path(__file__).parent / "tiny_blip2"
 
@@ -34,10 +35,12 @@ class BaseCheckpoint:
         revision: hub revision, None for folders.
         config: configuration of the model to load.
         family: its family.
-        graft: plan of a model made from two checkpoints.
+        graft: plan of a BLIP-2 or question-aware model made from two checkpoints.
         stored_queries: query tokens of the checkpoint, if fewer are used.
-        decoder: decoder checkpoint of a model made from components, with `location` as vision
+        stored_image_size: image size of the checkpoint, if another one is used.
+        decoder: decoder checkpoint of a QVision made from components, with `location` as vision
             model; missing weights are initialised with `seed`.
+        decoder_revision: hub revision of `model.decoder`, None for folders.
         published: whether it is a QVision in its published layout.
     """
 
@@ -46,9 +49,11 @@ class BaseCheckpoint:
     revision: str | None
     config: PretrainedConfig
     family: Family
-    graft: Graft | None = None
+    graft: Graft | DecoderGraft | None = None
     stored_queries: int | None = None
+    stored_image_size: int | None = None
     decoder: str | None = None
+    decoder_revision: str | None = None
     seed: int = 0
     published: bool = False
 
@@ -60,7 +65,9 @@ def find_checkpoint(
     family: str = "auto",
     text_branch: str | None = None,
     query_tokens: int | None = None,
+    image_size: int | None = None,
     decoder: str | None = None,
+    decoder_revision: str | None = None,
     seed: int = 0,
 ) -> BaseCheckpoint:
     """Reads the configuration of a checkpoint and determines its family.
@@ -71,7 +78,10 @@ def find_checkpoint(
         family: expected family, or `auto`.
         text_branch: text branch that makes a BLIP-2 checkpoint question-aware, see `find_graft`.
         query_tokens: keep this many, the first ones; None keeps all.
-        decoder: decoder of a QVision made from it and the vision model `model_id`.
+        image_size: pixels per side of the ViT's images; None: the checkpoint's.
+        decoder: another decoder for the BLIP-2 checkpoint `model_id`, see `find_decoder_graft`, or
+            the decoder of a QVision made from it and the vision model `model_id`.
+        decoder_revision: its hub revision.
         seed: initialises weights that no checkpoint has.
 
     Raises:
@@ -79,6 +89,7 @@ def find_checkpoint(
     """
     family = add_family(family)
     require_config(model_id, revision)
+    given: dict[str, Any]
     published = model_id != TINY_ID and is_published(model_id, revision)
     if decoder is not None:
         if published:
@@ -87,24 +98,38 @@ def find_checkpoint(
                 where="model.decoder",
                 expected="null: model.id is a whole QVision, decoder and all",
             )
-        return _components(model_id, revision, family, decoder, seed)
-    if published:
+        given = {"text_branch": text_branch}
+        if _model_type(model_id, revision) == FAMILIES["blip2"].model_type:
+            base = _with_decoder(model_id, revision, family, decoder, decoder_revision, seed)
+        else:
+            base = _components(model_id, revision, family, decoder, decoder_revision, seed)
+            given |= {"query_tokens": query_tokens, "image_size": image_size}
+        _refuse_given(given, "model.decoder is set")
+    elif published:
         base = _published(model_id, revision, family)
     else:
         base = _stored_base(model_id, revision, family if text_branch is None else "auto")
     if base.family.name == "qvision":
-        for key, given in (("text_branch", text_branch), ("query_tokens", query_tokens)):
-            if given is not None:
-                raise ModelError(
-                    f"{given}", where=f"model.{key}", expected="null: model.id is a QVision"
-                )
+        given = {"text_branch": text_branch, "query_tokens": query_tokens, "image_size": image_size}
+        _refuse_given(given, "model.id is a QVision")
     if text_branch is not None:
         base = _grafted(base, family, text_branch, seed)
     if query_tokens is not None and query_tokens != base.config.num_query_tokens:
         held = base.config.num_query_tokens
         config = config_with_queries(base.config, query_tokens)
         base = replace(base, config=config, stored_queries=held)
+    if image_size is not None:
+        config = config_with_image_size(base.config, image_size)
+        held = base.config.vision_config.image_size
+        if held != image_size:
+            base = replace(base, config=config, stored_image_size=held)
     return base
+
+
+def _refuse_given(keys: Mapping[str, Any], reason: str) -> None:
+    for key, value in keys.items():
+        if value is not None:
+            raise ModelError(f"{value}", where=f"model.{key}", expected=f"null: {reason}")
 
 
 def require_config(model_id: str, revision: str | None) -> None:
@@ -120,17 +145,82 @@ def require_config(model_id: str, revision: str | None) -> None:
         raise not_found(model_id, error) from error
 
 
+def _model_type(model_id: str, revision: str | None) -> str:
+    """`model_type` of a checkpoint; empty if its config.json cannot be read."""
+    location = str(_TINY_FOLDER) if model_id == TINY_ID else model_id
+    try:
+        config, _ = PretrainedConfig.get_config_dict(location, revision=revision)
+    except (OSError, ValueError):
+        return ""
+    return str(config.get("model_type", ""))
+
+
+def _with_decoder(
+    model_id: str,
+    revision: str | None,
+    family: str,
+    decoder: str,
+    decoder_revision: str | None,
+    seed: int,
+) -> BaseCheckpoint:
+    """A BLIP-2 checkpoint with another decoder."""
+    if family not in ("auto", "blip2"):
+        raise ModelError(
+            f'"{decoder}"',
+            where="model.decoder",
+            expected=f"null: model.family is {family}, and model.id a BLIP-2 checkpoint",
+        )
+    location = str(_TINY_FOLDER) if model_id == TINY_ID else model_id
+    graft = find_decoder_graft(
+        model_id,
+        decoder,
+        base_location=location,
+        revision=revision,
+        decoder_revision=decoder_revision,
+        seed=seed,
+    )
+    return BaseCheckpoint(
+        model_id,
+        location,
+        graft.base.revision,
+        graft.config,
+        FAMILIES["blip2"],
+        graft=graft,
+        decoder_revision=graft.decoder.revision,
+        seed=seed,
+    )
+
+
 def _components(
-    model_id: str, revision: str | None, family: str, decoder: str, seed: int
+    model_id: str,
+    revision: str | None,
+    family: str,
+    decoder: str,
+    decoder_revision: str | None,
+    seed: int,
 ) -> BaseCheckpoint:
     if family not in ("auto", "qvision"):
         raise ModelError(
-            f'"{decoder}"', where="model.decoder", expected="nothing, unless family is qvision"
+            f'"{decoder}"',
+            where="model.decoder",
+            expected="null, unless model.id is a BLIP-2 checkpoint or model.family is qvision",
         )
-    config = components_config(model_id, decoder, vision_revision=revision)
+    config = components_config(
+        model_id, decoder, vision_revision=revision, decoder_revision=decoder_revision
+    )
+    decoder_revision = None if Path(decoder).is_dir() else _commit(decoder, decoder_revision)
     commit = None if Path(model_id).is_dir() else _commit(model_id, revision)
     found = FAMILIES["qvision"]
-    return BaseCheckpoint(model_id, model_id, commit, config, found, decoder=decoder, seed=seed)
+    return BaseCheckpoint(
+        model_id,
+        model_id,
+        commit,
+        config,
+        found,
+        decoder=decoder,
+        decoder_revision=decoder_revision,
+        seed=seed,
+    )
 
 
 def _published(model_id: str, revision: str | None, family: str) -> BaseCheckpoint:
@@ -189,66 +279,6 @@ def _commit(hub_id: str, revision: str | None) -> str | None:
     """Commit of a hub revision, from the snapshot's name in the local cache."""
     path = transformers.utils.cached_file(hub_id, "config.json", revision=revision)
     return Path(path).parent.name if path else revision
-
-
-def weight_files(base: BaseCheckpoint) -> list[Path]:
-    """The safetensors files of a base, sorted by name; downloads those of a hub id.
-
-    Raises:
-        ModelError: there are none.
-    """
-    if base.graft is not None:
-        text = base.graft.text.files if base.graft.text is not None else {}
-        return sorted({*map(Path, base.graft.base.files.values()), *map(Path, text.values())})
-    if base.published:
-        return sorted(published_files(base.location, base.revision).values())
-    if base.decoder is not None:
-        language = replace(base, location=base.decoder, revision=None, decoder=None)
-        return [*weight_files(replace(base, decoder=None)), *weight_files(language)]
-    folder = Path(base.location)
-    files = sorted(folder.glob("*.safetensors") if folder.is_dir() else _hub_files(base))
-    if not files:
-        raise ModelError(
-            "no safetensors weights", where=base.id, expected="a checkpoint in safetensors"
-        )
-    return files
-
-
-def _hub_files(base: BaseCheckpoint) -> list[Path]:
-    """A hub checkpoint's weight files in the local cache, downloaded if missing."""
-
-    def cached(name: str) -> Path | None:
-        try:
-            path = transformers.utils.cached_file(base.location, name, revision=base.revision)
-        except (OSError, ValueError):
-            return None
-        return Path(path) if path else None
-
-    index = cached(INDEX)
-    names = ["model.safetensors"] if index is None else shard_names(index)
-    return [path for path in map(cached, names) if path is not None]
-
-
-@functools.lru_cache(maxsize=8)
-def _content_hash(path: Path, _size_bytes: int, _modified_ns: int) -> str:
-    """SHA-256 of a weight file; cached, since files are several GB."""
-    return sha256_file(path)
-
-
-def weights_hash(base: BaseCheckpoint) -> str:
-    """Hex SHA-256 that identifies the base's weights, by the content of its safetensors files."""
-    hashes = {}
-    for number, file in enumerate(weight_files(base)):
-        status = file.stat()
-        # Files of two checkpoints may have equal names.
-        several = base.graft is not None or base.decoder is not None
-        name = f"{number} {file.name}" if several else file.name
-        hashes[name] = _content_hash(file, status.st_size, status.st_mtime_ns)
-    if base.graft is not None:
-        hashes["drawn"] = f"{base.graft.summary()} {base.graft.seed}"
-    if base.decoder is not None:
-        hashes["drawn"] = f"Q-Former and marks {base.seed}"
-    return sha256_json(hashes)
 
 
 def not_found(model_id: str, error: Exception) -> ModelError:

@@ -77,15 +77,24 @@ class Family:
         return self.titles.get(part.model_type, component)
 
     def component(self, parameter: str) -> str:
-        """The component that a parameter of the model (or of its LoRA layers) belongs to.
+        """The component that a parameter of the model belongs to; `adapters` for LoRA layers.
+
+        Raises:
+            ModelError: the name is under none of the family's parts.
+        """
+        part = self.part(parameter)
+        return "adapters" if ".lora_" in parameter else part
+
+    def part(self, name: str) -> str:
+        """The component that a module or parameter is in, LoRA layers included.
 
         Raises:
             ModelError: the name is under none of the family's parts.
         """
         for component, prefix in self.parts.items():
-            if parameter == prefix or parameter.startswith(prefix + "."):
-                return "adapters" if ".lora_" in parameter else component
-        raise ModelError(f"parameter {parameter} belongs to no part of family {self.name}")
+            if name == prefix or name.startswith(prefix + "."):
+                return component
+        raise ModelError(f"parameter {name} belongs to no part of family {self.name}")
 
 
 _BLIP2_PARTS = {

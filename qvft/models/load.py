@@ -13,7 +13,6 @@ import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoProcessor,
-    InstructBlipConfig,
     PretrainedConfig,
     PreTrainedModel,
     set_seed,
@@ -22,6 +21,8 @@ from transformers import (
 from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint, not_found
 from qvft.models.families import Family
+from qvft.models.image_size import processor_with_image_size, resize_positions
+from qvft.models.new_decoder import DecoderGraft, decoder_processor
 from qvft.models.quantize import keep_layout, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.build import graft_model, graft_processor
@@ -88,14 +89,17 @@ def load_model(
             base.decoder,
             seed=base.seed,
             vision_revision=base.revision,
+            decoder_revision=base.decoder_revision,
             dtype=dtype,
         )
         made.config.text_config.dropout = getattr(base.config.text_config, "dropout", 0.0)
         return _placed(base.family, made, place)
     config = copy.deepcopy(base.config)
     config.num_query_tokens = base.stored_queries or config.num_query_tokens
+    if base.stored_image_size is not None:
+        config.vision_config.image_size = base.stored_image_size
     if base.graft is not None:
-        graft = replace(base.graft, config=cast(InstructBlipConfig, config))
+        graft = replace(base.graft, config=cast(Any, config))
         model: PreTrainedModel = graft_model(
             graft, dtype=dtype, attention=attention, device=place, quantization=quantization
         )
@@ -103,6 +107,8 @@ def load_model(
         model = _stored_model(base, config, dtype, attention, place, quantization)
     if base.stored_queries is not None:
         keep_first_queries(model, base.config.num_query_tokens)
+    if base.stored_image_size is not None:
+        resize_positions(model, base.config.vision_config.image_size)
     return _placed(base.family, model, place if quantization is None else None)
 
 
@@ -176,12 +182,29 @@ def load_processor(base: BaseCheckpoint) -> Any:
     Raises:
         ModelError: it is missing, or its image token is not the model's.
     """
+    processor = _stored_processor(base)
+    if base.stored_image_size is not None:
+        return processor_with_image_size(processor, base.config.vision_config.image_size)
+    return processor
+
+
+def _stored_processor(base: BaseCheckpoint) -> Any:
+    """The processor with the image size that the checkpoint has."""
     if base.decoder is not None:
-        return processor_from_components(base.location, base.decoder, vision_revision=base.revision)
+        return processor_from_components(
+            base.location,
+            base.decoder,
+            vision_revision=base.revision,
+            decoder_revision=base.decoder_revision,
+        )
     if base.published:
         return published_processor(base.location, base.revision)
     if base.graft is not None:
-        processor = graft_processor(base.graft)
+        processor: Any
+        if isinstance(base.graft, DecoderGraft):
+            processor = decoder_processor(base.graft)
+        else:
+            processor = graft_processor(base.graft)
         return processor_with_queries(processor, base.config.num_query_tokens)
     try:
         processor = AutoProcessor.from_pretrained(

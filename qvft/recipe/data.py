@@ -89,6 +89,15 @@ class Prompt(Section):
         "Question: {question} Answer:",
         description="Text before an answer, with {question}; no loss on it.",
     )
+    chat_template: bool = Field(
+        False,
+        description="Write these texts as the user's turn of the decoder's chat template; the "
+        "target is the assistant's answer.",
+    )
+
+    def recorded(self) -> dict[str, str | bool]:
+        """For reports and records: the texts, and `chat_template` where it is set."""
+        return self.model_dump(exclude=set() if self.chat_template else {"chat_template"})
 
     @field_validator("question")
     @classmethod

@@ -18,6 +18,8 @@ from qvft.recipe.streaming import require_streamable
 from qvft.recipe.train import Train
 
 Trained = Literal["frozen", "full"]
+LORA_PARTS = ("vision", "qformer", "decoder")
+WithLora = Literal["frozen", "lora", "full"]
 
 
 class Run(Section):
@@ -60,8 +62,13 @@ class Model(Section):
     )
     decoder: PathText | None = Field(
         None,
-        description="qvision from components: checkpoint of the decoder; `id` is then the vision "
-        "model, and the Q-Former starts from random weights.",
+        description="Another decoder: hub id or folder of a causal language model. If `id` is a "
+        "BLIP-2 checkpoint, its ViT and Q-Former stay and the language projection starts from "
+        "random weights; if it is a vision model, the two become a qvision whose Q-Former starts "
+        "from random weights.",
+    )
+    decoder_revision: Text | None = Field(
+        None, description="Hub commit, tag or branch of `decoder`."
     )
     decoder_type: Text | None = Field(
         None,
@@ -79,6 +86,13 @@ class Model(Section):
         ge=1,
         le=100_000,
         description="Use only the first N query tokens; null: all.",
+    )
+    image_size: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Side of the images in pixels, a multiple of the ViT's patch size: position "
+        "embeddings are interpolated once, when the model is loaded. null: the checkpoint's.",
     )
     init: Literal["pretrained", "random"] = Field(
         "pretrained", description="random: same architecture, random weights (pretraining)."
@@ -112,15 +126,22 @@ class Lora(Section):
         default_factory=lambda: ["q_proj", "v_proj"],
         min_length=1,
         description="Names of linear layers in the decoder's blocks, as transformers calls them "
-        "(q_proj, v_proj, fc1, ...). A name that matches none is an error, which lists them.",
+        "(q_proj, v_proj, fc1, ...); for decoder: lora. A name that matches none is an error, "
+        "which lists them.",
     )
     use_dora: bool = Field(False, description="Weight-decomposed LoRA (arXiv 2402.09353).")
     use_rslora: bool = Field(False, description="Rank-stabilised scale (arXiv 2312.03732).")
 
 
 class Trainable(Section):
-    vision: Trained = Field("frozen", description="ViT.")
-    qformer: Trained = Field("full", description="Q-Former.")
+    vision: WithLora = Field(
+        "frozen",
+        description="ViT. lora: on every linear layer of its blocks. If it is trained, features "
+        "are not cached.",
+    )
+    qformer: WithLora = Field(
+        "full", description="Q-Former. lora: on every linear layer of its blocks."
+    )
     query_tokens: Trained = Field("full", description="Query tokens.")
     language_projection: Trained = Field("full", description="Q-Former to decoder projection.")
     decoder: Literal["lora", "frozen", "full"] = Field("lora", description="Language decoder.")
@@ -140,6 +161,11 @@ class Trainable(Section):
         "0.1). On a frozen decoder it costs memory. Decoders without such a setting refuse it.",
     )
     lora: Lora = Field(default_factory=Lora)
+
+    @property
+    def lora_parts(self) -> tuple[str, ...]:
+        """Components with LoRA layers."""
+        return tuple(part for part in LORA_PARTS if getattr(self, part) == "lora")
 
 
 class Phase(Section):

@@ -63,9 +63,8 @@ def idle_sections(
             yield f"model.quantization.{key}", "model.quantization.load_in_4bit is false"
     if model.revision is not None and Path(model.id).is_dir():
         yield "model.revision", "model.id is a folder, which has no revisions"
-    if model.decoder is not None:
-        for key in ("text_branch", "query_tokens"):
-            yield f"model.{key}", "model.decoder makes a model from components"
+    if model.decoder is None:
+        yield "model.decoder_revision", "model.decoder is not set"
     if data.train is not None and not data.train.stream:
         yield "data.train.shuffle_buffer", "data.train.stream is false"
     if not data.augmentations_per_image:
@@ -74,9 +73,11 @@ def idle_sections(
         for key in ("features_dtype", "features_limit_gb"):
             yield f"data.{key}", "data.features is off"
     sections = [trainable for trainable, _ in phases]
-    if all(trainable.decoder != "lora" for trainable in sections):
+    if not any(trainable.lora_parts for trainable in sections):
         yield "trainable.lora", "trainable.decoder is not lora"
         yield "train.learning_rate.adapters", "trainable.decoder is not lora"
+    elif all(trainable.decoder != "lora" for trainable in sections):
+        yield "trainable.lora.target_modules", "trainable.decoder is not lora"
     if all(trainable.decoder != "full" for trainable in sections):
         yield "trainable.frozen_decoder_fraction", "trainable.decoder is not full"
     for part in _RATES:

@@ -17,8 +17,10 @@ from qvft.log import get_logger
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.initial_weights import fresh_heads, heads_from_retrieval, text_config
 from qvft.models.alignment.text_tokens import MAX_TOKENS, check_tokenizer
-from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weight_files
+from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.load import load_processor
+from qvft.models.weight_files import weight_files
+from qvft.recipe.phases import lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 
@@ -32,8 +34,18 @@ def truncation_warnings(branch: Alignment, captions: Sequence[str], *, name: str
 
 
 def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
-    """Raises RecipeError if there are alignment objectives and the family is not `blip2`."""
+    """Raises RecipeError if there are alignment objectives and the family is not `blip2`, or ViT
+    or Q-Former have LoRA.
+    """
     asked = recipe.objectives.alignment
+    found = lora_of_phases(phase_plans(recipe))
+    eyes = [] if found is None else [part for part in found[1] if part != "decoder"]
+    if asked and eyes:
+        raise RecipeError(
+            f"lora with {', '.join(asked)}",
+            where=f"trainable.{eyes[0]}",
+            expected="full or frozen: a retrieval model is written without LoRA layers",
+        )
     if asked and base.family.name != "blip2":
         raise RecipeError(
             f"{', '.join(asked)} with family {base.family.name}",

@@ -9,10 +9,10 @@ from transformers import PretrainedConfig
 
 from qvft.adapters.freeze import ComponentCount, count_blocks, count_components, mark_trainable
 from qvft.adapters.lora import add_lora
-from qvft.adapters.targets import resolve_targets
+from qvft.adapters.targets import lora_layers
 from qvft.models.families import COMPONENTS, family_of
 from qvft.models.reference_configs import meta_model
-from qvft.recipe.phases import PhasePlan
+from qvft.recipe.phases import PhasePlan, lora_of_phases
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterat
     not train, gets none.
     """
     family, model = family_of(config.model_type), meta_model(config)
-    lora = next((plan.trainable.lora for plan in plans if plan.trainable.decoder == "lora"), None)
+    found = lora_of_phases(plans)
     targets: list[str] = []
-    if lora is not None and is_trainable(config):
-        targets = resolve_targets(model, family, lora.target_modules)
+    if found is not None and is_trainable(config):
+        lora, parts = found[0].lora, found[1]
+        targets = lora_layers(model, family, parts, lora.target_modules)
         add_lora(model, targets, **lora.model_dump(exclude={"target_modules"}))
     for plan in plans:
         modes = plan.trainable.model_dump(include=set(COMPONENTS))
@@ -44,7 +45,7 @@ def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterat
         yield PhaseCounts(
             count_components(model, family),
             count_blocks(model, family) if is_trainable(config) else (0, 0),
-            tuple(targets) if plan.trainable.decoder == "lora" else (),
+            tuple(name for name in targets if family.part(name) in plan.trainable.lora_parts),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ from qvft.adapters.checkpoint import LORA, check_base, restore_checkpoint
 from qvft.adapters.freeze import mark_trainable
 from qvft.adapters.lora import PeftModel, add_lora, load_lora
 from qvft.adapters.manifest import read_manifest, require_untouched
-from qvft.adapters.targets import resolve_targets
+from qvft.adapters.targets import lora_layers
 from qvft.cpu_threads import cpu_cores, warn_if_busy
 from qvft.data.collate import Collator
 from qvft.data.images.augmentation import Augmentation
@@ -24,11 +24,12 @@ from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
-from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weights_hash
+from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.decoders import add_decoder, set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
+from qvft.models.weight_files import weights_hash
 from qvft.recipe.recipe_lock import recipe_hash
 from qvft.recipe.schema import Recipe, Trainable
 
@@ -88,7 +89,9 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         family=model.family,
         text_branch=model.text_branch,
         query_tokens=model.query_tokens,
+        image_size=model.image_size,
         decoder=model.decoder,
+        decoder_revision=model.decoder_revision,
         seed=recipe.run.seed,
     )
 
@@ -97,7 +100,7 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
     """The prompt template for training, evaluation and inference."""
     new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
     require_positions(recipe, base, new, where="data.max_text_tokens")
-    return PromptTemplate(
+    template = PromptTemplate(
         tokenizer=processor.tokenizer,
         num_query_tokens=image_tokens(base),
         image_token_id=base.config.image_token_index if base.family.image_tokens else None,
@@ -107,7 +110,26 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
         max_text_tokens=recipe.data.max_text_tokens,
         text=recipe.data.text,
         marked=base.family.marked,
+        chat_template=recipe.data.prompt.chat_template,
     )
+    _require_room_for_chat(template)
+    return template
+
+
+def _require_room_for_chat(template: PromptTemplate) -> None:
+    """Checks that the chat template leaves a third of `data.max_text_tokens` for texts.
+
+    Raises:
+        RecipeError: it does not.
+        ModelError: there is no chat template.
+    """
+    fixed = 0 if template.chat is None else sum(template.chat.fixed)
+    if 3 * fixed > 2 * template.max_text_tokens:
+        raise RecipeError(
+            f"{template.max_text_tokens}, of which the chat template takes {fixed}",
+            where="data.max_text_tokens",
+            expected=f"at least {-(-3 * fixed // 2)}",
+        )
 
 
 def image_tokens(base: BaseCheckpoint) -> int:
@@ -199,14 +221,16 @@ def processor_of(recipe: Recipe, base: BaseCheckpoint) -> Any:
     return processor
 
 
-def with_fresh_adapters(loaded: Loaded, recipe: Recipe, trainable: Trainable) -> Loaded:
-    """Adds new LoRA layers if `trainable` has them."""
-    if trainable.decoder != "lora":
+def with_fresh_adapters(
+    loaded: Loaded, recipe: Recipe, trainable: Trainable, *, parts: Collection[str] | None = None
+) -> Loaded:
+    """Adds new LoRA layers to the components `parts`; None: to those of `trainable`."""
+    parts, lora = trainable.lora_parts if parts is None else parts, trainable.lora
+    if not parts:
         return loaded
-    lora = trainable.lora
     handle = add_lora(
         loaded.model,
-        resolve_targets(loaded.model, loaded.base.family, lora.target_modules),
+        lora_layers(loaded.model, loaded.base.family, parts, lora.target_modules),
         **lora.model_dump(exclude={"target_modules"}),
         base_id=loaded.base.id,
     )
@@ -275,6 +299,8 @@ def provenance_of(
     return {
         "base_id": recipe.model.id,
         "base_revision": base.revision,
+        "decoder_id": recipe.model.decoder,
+        "decoder_revision": base.decoder_revision,
         "base_weights_sha256": base_hash(recipe, base),
         "family": base.family.name,
         "recipe_sha256": recipe_hash(recipe),

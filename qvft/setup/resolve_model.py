@@ -88,7 +88,8 @@ def resolve_model(
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
     if not is_base:
         # The recipe's base is made from these; a finished model needs none.
-        content["model"] |= {"text_branch": None, "decoder": None, "query_tokens": None}
+        made = ("text_branch", "decoder", "decoder_revision", "query_tokens", "image_size")
+        content["model"] |= dict.fromkeys(made)
         content["model"] |= {"family": "auto", "quantization": {"load_in_4bit": False}}
     recipe = parse_recipe(content)
     return ResolvedModel(target, "base" if is_base else "model", recipe, home)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qvft.adapters.freeze import ComponentCount
 
 # 4 bits and a float32 constant per 64 weights; double quantization removes most of the latter.
 NF4_BYTES = 0.5625
+# Per patch, block and unit of width of a trained ViT in bfloat16 under autocast: the tensors that
+# autograd saves of a block of BLIP-2's ViT-g, counted; with recomputed activations its input alone.
+VISION_BYTES, VISION_INPUT_BYTES = 37.5, 4.0
 
 
 class MemoryEstimate(NamedTuple):
@@ -17,6 +20,19 @@ class MemoryEstimate(NamedTuple):
     weights: int
     trained_states: int
     activations: int
+
+
+def vision_flops(model: Any) -> int:
+    """Floating-point operations of a trained ViT per image, forward and backward, without those of
+    its attention scores: each weight multiplies and adds once per patch, and once more for the
+    gradient of its input; a trained weight once more for its own.
+    """
+    vision = model.get_submodule("vision_model")
+    positions = 1 + (vision.config.image_size // vision.config.patch_size) ** 2
+    weights = sum(
+        weight.numel() * (3 if weight.requires_grad else 2) for weight in vision.parameters()
+    )
+    return 2 * weights * positions
 
 
 def estimate_memory(
@@ -31,6 +47,7 @@ def estimate_memory(
     decoder_width: int,
     checkpointing: bool,
     layer_bytes: float,
+    vision_units: int = 0,
 ) -> MemoryEstimate:
     """GPU memory estimate; allocator overhead and the Q-Former's activations are not included.
 
@@ -43,6 +60,7 @@ def estimate_memory(
         row_tokens: tokens per row, including image tokens.
         checkpointing: gradient checkpointing: only each layer's input is kept.
         layer_bytes: bytes of activations per token, decoder layer and unit of width.
+        vision_units: images times patches, layers and width of a trained ViT; 0: it is frozen.
     """
     weights = trained = 0
     for row in counts:
@@ -56,4 +74,5 @@ def estimate_memory(
         trained += 16 * row.trainable
     per_unit = 2.0 if checkpointing else layer_bytes
     activations = int(rows * row_tokens * decoder_layers * decoder_width * per_unit)
+    activations += int(vision_units * (VISION_INPUT_BYTES if checkpointing else VISION_BYTES))
     return MemoryEstimate(weights, trained, activations)

@@ -1,6 +1,6 @@
 """Run folder of a training run: ownership, progress, and whether a recipe resumes the run in it.
 
-Does not import torch, except to find the commit of a hub id.
+Does not import torch, except to find the commits of hub ids.
 """
 
 from __future__ import annotations
@@ -174,26 +174,31 @@ def _global_batch(train: Train, processes: int) -> tuple[int, str]:
 
 
 def revision_from_lock(recipe: Recipe) -> Recipe:
-    """The recipe with the revision that its run's lock file records, if there is one."""
+    """The recipe with the revisions that its run's lock file records, if there is one."""
     return resolve_revision(recipe) if has_progress(Path(recipe.run_dir)) else recipe
 
 
 def resolve_revision(recipe: Recipe) -> Recipe:
-    """The recipe with the commit of its hub id, branch or tag; local folders are unchanged.
+    """The recipe with the commits of its hub ids, branches or tags; local folders are unchanged.
 
-    A resumed run keeps the commit in its lock file.
+    A resumed run keeps the commits in its lock file.
 
     Raises:
         ModelError: the base does not exist.
     """
-    if _COMMIT.fullmatch(recipe.model.revision or ""):
+    given = [recipe.model.revision]
+    if recipe.model.decoder is not None:
+        given.append(recipe.model.decoder_revision)
+    if all(_COMMIT.fullmatch(revision or "") for revision in given):
         return recipe
     folder = Path(recipe.run_dir)
     if (folder / LOCK_NAME).is_file() and has_progress(folder):
-        commit = read_lock(folder).model.revision
+        locked = read_lock(folder).model
+        found = {"revision": locked.revision, "decoder_revision": locked.decoder_revision}
     else:
         from qvft.setup.model import base_of  # imports torch, which a resumed run can load later
 
-        commit = base_of(recipe).revision
-    model = recipe.model.model_copy(update={"revision": commit})
+        base = base_of(recipe)
+        found = {"revision": base.revision, "decoder_revision": base.decoder_revision}
+    model = recipe.model.model_copy(update=found)
     return recipe.model_copy(update={"model": model})

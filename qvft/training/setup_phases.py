@@ -41,6 +41,7 @@ from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.distributed.fsdp import shard, without_autocast
+from qvft.training.memory_estimate import vision_flops
 from qvft.training.objectives.build import Collate, objective_of, packer_of
 from qvft.training.objectives.custom import CustomLoss
 from qvft.training.objectives.objective_table import custom_objectives
@@ -90,8 +91,14 @@ class TrainingSetup:
 
     def cache_features(self) -> None:
         """Fills the feature cache and unloads the ViT, if no phase needs it."""
-        trains_vision = any(plan.trainable.vision != "frozen" for plan in self.plans)
-        if trains_vision or self.recipe.data.features == "off":
+        if self.recipe.data.features == "off":
+            return
+        if any(plan.trainable.vision != "frozen" for plan in self.plans):
+            logger.info(
+                "features are not cached: the ViT is trained, so it runs forward and backward in "
+                "every step, about %.2g TFLOP per image",
+                vision_flops(self.loaded.model) / 1e12,
+            )
             return
         if self.train.stream is not None:
             logger.info("a stream's features are not cached: the ViT runs in every step")

@@ -13,7 +13,7 @@ from qvft.inference.generation_trial import tried_fields
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.distributed import processes
 from qvft.models.flex_attention import require_flex, use_flex
-from qvft.recipe.phases import PhasePlan, phase_plans
+from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import new_branch, require_alignable
 from qvft.setup.data import Texts, read_split
@@ -83,9 +83,9 @@ def training_setup(
     # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
     loaded = given or base_model(recipe, base, place=place)
-    with_lora = next((plan.trainable for plan in plans if plan.trainable.decoder == "lora"), None)
-    if with_lora is not None:
-        loaded = with_fresh_adapters(loaded, recipe, with_lora)
+    lora = lora_of_phases(plans)
+    if lora is not None:
+        loaded = with_fresh_adapters(loaded, recipe, lora[0], parts=lora[1])
     if recipe.model.attn_implementation == "flex":
         use_flex(loaded.model)
     splits = {"train": train, "eval": evaluation}

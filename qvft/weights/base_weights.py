@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from qvft.models.image_size import ResizedWeights, config_with_image_size
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.reference_configs import meta_model
 from qvft.setup.model import base_model, base_of
@@ -79,11 +80,16 @@ def base_weights(inputs: MergeInputs) -> tuple[PreTrainedModel, Mapping[str, Ten
     recipe, base = inputs.recipe, inputs.base
     whole = not (base.graft or base.decoder or base.published or base.stored_queries)
     if whole and recipe.model.init != "random":
-        model = meta_model(copy.deepcopy(base.config))
+        config, stored = copy.deepcopy(base.config), base.stored_image_size
+        model = meta_model(config_with_image_size(config, stored) if stored else config)
         checkpoint = open_checkpoint(
             base.id, where="model.id", location=base.location, revision=base.revision
         )
         weights = stored_weights(checkpoint, model)
+        if weights is not None and stored:
+            vision = config.vision_config
+            side = vision.image_size // vision.patch_size
+            return meta_model(config), ResizedWeights(weights, side)
         if weights is not None:
             return model, weights
     loaded = base_model(

@@ -25,6 +25,9 @@ tags: [blip-2, qvft]
 # {{ name | plain }}
 
 {{ base_id | plain }}{% if base_revision %} (revision {{ base_revision | plain }}){% endif %}, \
+{% if decoder %}
+with the decoder {{ decoder | plain }}, \
+{% endif %}
 fine-tuned \
 {%- if data %} on {{ data | join(", ") | plain }}{% endif %} with qvft \
 {{ qvft_version }} and merged \
@@ -48,6 +51,9 @@ print(processor.batch_decode(written, skip_special_tokens=True)[0].strip())
 Prompts it was trained with: captions \
 {% if caption %}`{{ caption | code }}`{% else %}none{% endif %}, \
 questions `{{ question | code }}`.
+{% if chat_prompt %}
+They stand in the user's turn of the tokenizer's chat template, as in the example.
+{% endif %}
 {% if cleaned %}
 Questions, and the captions it was trained on, were cleaned as BLIP-2's own program does \
 (lower case, without `.!"()*#:;~`, 50 words): clean a question so before you ask it.
@@ -120,7 +126,8 @@ def model_card(run_dir: Path, *, adapter_sha256: Mapping[str, str], **facts: Any
             but not included.
         facts: values of the card's template; a missing one raises `jinja2.UndefinedError`.
     """
-    prompt = json.dumps(facts["question"].replace("{question}", "What is shown?").rstrip())
+    asked = facts["question"].replace("{question}", "What is shown?").rstrip()
+    prompt = json.dumps(facts["chat_prompt"] or asked)
     measured = _measured(run_dir, adapter_sha256)
     return _render(_CARD, prompt=prompt, measured=measured, **facts)
 

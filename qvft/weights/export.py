@@ -76,9 +76,10 @@ def _export_peft(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
     """Files for `peft.PeftModel.from_pretrained`, and the bridge."""
     run_dir, recipe, base = inputs.run_dir, inputs.recipe, inputs.base
     adapter = run_dir / "adapter"
-    if base.graft is not None or base.stored_queries is not None:
+    if base.graft is not None or base.stored_queries or base.stored_image_size:
         raise CheckpointError(
-            "its base is not a plain checkpoint (model.text_branch, model.query_tokens)",
+            "its base is not a plain checkpoint (model.text_branch, model.decoder, "
+            "model.query_tokens, model.image_size)",
             where=str(run_dir),
             do="qvft.merge writes the whole model",
         )

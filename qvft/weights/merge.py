@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,12 @@ from qvft.data.rows import Row
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
+from qvft.models.image_size import POSITIONS
 from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
 from qvft.setup.data import source_name
 from qvft.setup.hashes import trained_files
-from qvft.setup.model import processor_of, versions
+from qvft.setup.model import processor_of, template_of, versions
 from qvft.weights.base_weights import base_weights
 from qvft.weights.card import model_card
 from qvft.weights.merge_inputs import MergeInputs, origin, read_inputs
@@ -115,7 +117,9 @@ def _verify_behaviour(
     """
     logger.info("running base and adapter on real samples")
     run = partial(reference_outputs, inputs, rows, written=inputs.written)
-    reference = run(rounded=plan.rounded(inputs.stored))
+    # Position embeddings are interpolated in float32 for the reference, and rounded to be written.
+    resized = {POSITIONS} if inputs.base.stored_image_size is not None else set()
+    reference = run(rounded=plan.rounded(inputs.stored) | resized)
     was_quantized = inputs.recipe.model.quantization.scheme != "none"
     trained_on = run(quantized=True, rounded=None) if was_quantized else None
     logger.info("running the merged model")
@@ -137,26 +141,33 @@ def _verify_behaviour(
 
 
 def _card(inputs: MergeInputs, folder: str) -> str:
-    recipe, manifest = inputs.recipe, inputs.manifest
+    recipe, manifest, base = inputs.recipe, inputs.manifest, inputs.base
     parts = sorted({entry["component"] for entry in manifest["bridge"].values()})
     trained = [part.replace("_", " ") for part in parts]
     if inputs.lora:
         rank = next(iter(inputs.lora.values())).a.shape[0]
-        trained.append(f"LoRA of rank {rank} on {len(inputs.lora)} decoder layers")
+        for part, count in sorted(Counter(map(base.family.part, inputs.lora)).items()):
+            trained.append(f"LoRA of rank {rank} on {count} {part} layers")
+    chat_prompt = None
+    if recipe.data.prompt.chat_template:
+        template = template_of(recipe, base, processor_of(recipe, base))
+        chat_prompt = template.written_prompt("question", "What is shown?")
     return model_card(
         inputs.run_dir,
         adapter_sha256=trained_files(inputs.run_dir / "adapter"),
         name=recipe.name,
         folder=folder,
-        base_id=inputs.base.id,
-        base_revision=inputs.base.revision,
-        model_class=inputs.base.family.model_class,
+        base_id=base.id,
+        base_revision=base.revision,
+        model_class=base.family.model_class,
         dtype=str(inputs.written).removeprefix("torch."),
         data=[source_name(recipe.data.train)] if recipe.data.train else [],
         trained=trained,
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,
         cleaned=recipe.data.text == "blip2",
+        decoder=recipe.model.decoder,
+        chat_prompt=chat_prompt,
         recipe_sha256=manifest["recipe_sha256"],
         quantized=recipe.model.quantization.scheme,
         qvft_version=versions().get("qvft", "unknown"),

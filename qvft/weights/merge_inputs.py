@@ -17,7 +17,8 @@ from qvft.adapters.checkpoint import check_base, read_bridge
 from qvft.adapters.lora_weights import LoraWeight, read_lora
 from qvft.adapters.manifest import read_manifest, require_untouched
 from qvft.errors import ModelError
-from qvft.models.base_checkpoint import BaseCheckpoint, weight_files
+from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.weight_files import weight_files
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import DTYPES, base_hash, base_of, versions
 from qvft.setup.run_recipe import run_recipe
@@ -86,6 +87,7 @@ def read_inputs(
 def origin(inputs: MergeInputs) -> dict[str, Any]:
     """Provenance of a written checkpoint, for its JSON file."""
     manifest, recipe = inputs.manifest, inputs.recipe
+    decoder = {"id": recipe.model.decoder, "revision": inputs.base.decoder_revision}
     return {
         "format": 1,
         "base": {
@@ -93,13 +95,14 @@ def origin(inputs: MergeInputs) -> dict[str, Any]:
             "revision": inputs.base.revision,
             "weights_sha256": manifest["base_weights_sha256"],
             "family": manifest["family"],
+            **({"decoder": decoder} if recipe.model.decoder is not None else {}),
         },
         "recipe": recipe.name,
         "recipe_sha256": manifest["recipe_sha256"],
         "data_sha256": manifest["data_sha256"],
         "adapter": file_hashes(inputs.run_dir / "adapter"),
         "quantized": recipe.model.quantization.scheme,
-        "prompt": recipe.data.prompt.model_dump(),
+        "prompt": recipe.data.prompt.recorded(),
         "text": recipe.data.text,
         "max_text_tokens": recipe.data.max_text_tokens,
         "decode": recipe.eval.model_dump(include={"caption", "answer"}),

@@ -120,7 +120,7 @@ def test_what_is_switched_off_may_be_given_anywhere() -> None:
         (["eval.class_prompts=['a {}']"], "eval.classes is empty"),
         (["eval.rerank=5"], "objectives.itm is 0"),
         (["data.train.path=a", "data.train.shuffle_buffer=5"], "data.train.stream is false"),
-        (["model.decoder=d", "model.query_tokens=5"], "model.decoder makes a model"),
+        (["model.decoder_revision=main"], "model.decoder is not set"),
         (["model.id=.", "model.revision=main"], "model.id is a folder"),
         (["phases=[{name: a, train: {epochs: 2}}]", "train.epochs=3"], "phases.0.train.epochs"),
     ],

@@ -17,6 +17,7 @@ EXPECTED = {
     "medical_vqa",
     "medical_vqa_lora",
     "medical_vqa_question",
+    "new_decoder",
     "product_catalog",
     "quickstart_digits",
     "qvision_coco",

@@ -257,8 +257,11 @@ def _difference_line(comparison: Comparison, name: str) -> dict[str, Any]:
 def _provenance(report: Report) -> list[tuple[str, dict[str, Any]]]:
     """Title and content of each panel on where the figures come from, without what is not known."""
     decode, model = report.decode.model_dump(), report.model.model_dump()
-    prompts = decode.pop("prompt").items()
-    decode |= {f"{kind}_prompt": text.replace("\n", "\\n") or "(none)" for kind, text in prompts}
+    for kind, text in decode.pop("prompt").items():
+        if isinstance(text, str):
+            decode[f"{kind}_prompt"] = text.replace("\n", "\\n") or "(none)"
+        else:
+            decode[kind] = text  # chat_template
     model["adapter_sha256"] = "\n".join(
         f"{file} {value}" for file, value in report.model.adapter_sha256.items()
     )

@@ -1,4 +1,4 @@
-"""Builds a question-aware model from a planned graft: weights, model and processor."""
+"""Builds a model from a planned graft: weights, model and processor."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from transformers import (
+    Blip2ForConditionalGeneration,
+    Blip2QFormerConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
     InstructBlipQFormerConfig,
+    PreTrainedModel,
 )
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from qvft.errors import ModelError
+from qvft.models.new_decoder import DecoderGraft
 from qvft.models.question_aware.graft import Graft
 from qvft.models.question_aware.question_tokens import base_processor
 
 
-def graft_state(graft: Graft) -> dict[str, Tensor]:
+def graft_state(graft: Graft | DecoderGraft) -> dict[str, Tensor]:
     """State dict of the model, memory-mapped from the sources' files unless rows are initialised.
 
     Tied weights are stored once. Only a word embedding that gets new rows, and feed-forward layers
@@ -31,12 +35,12 @@ def graft_state(graft: Graft) -> dict[str, Tensor]:
     _check_ties(graft)
     weights = graft.origins.weights
     held: dict[str, dict[str, Tensor]] = {}
-    for source, checkpoint in (("base", graft.base), ("text", graft.text)):
-        if checkpoint is not None:
-            keys = {origin.key for origin in weights.values() if origin.source == source}
-            held[source] = checkpoint.tensors(keys)
+    for source, checkpoint in graft.sources.items():
+        keys = {origin.key for origin in weights.values() if origin.source == source}
+        held[source] = checkpoint.tensors(keys)
     generator = torch.Generator().manual_seed(graft.seed)
-    scale = cast(InstructBlipQFormerConfig, graft.config.qformer_config).initializer_range
+    qformer = cast(InstructBlipQFormerConfig | Blip2QFormerConfig, graft.config.qformer_config)
+    scale = qformer.initializer_range
     state: dict[str, Tensor] = {}
     taken: set[tuple[str, str]] = set()
     # The order of `weights` is the model's, so that equal seeds give equal rows.
@@ -49,7 +53,9 @@ def graft_state(graft: Graft) -> dict[str, Tensor]:
             taken.add((origin.source, origin.key))
         if origin.fresh_rows:
             shape = (origin.fresh_rows, *origin.shape[1:])
-            drawn = scale * torch.randn(shape, generator=generator)
+            drawn = torch.zeros(shape)
+            if len(shape) > 1:  # biases start at zero
+                drawn = scale * torch.randn(shape, generator=generator)
             parts.append(drawn.to(parts[0].dtype) if parts else drawn)
         if parts:
             state[key] = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -57,13 +63,13 @@ def graft_state(graft: Graft) -> dict[str, Tensor]:
 
 
 def graft_model(
-    graft: Graft,
+    graft: Graft | DecoderGraft,
     *,
     dtype: torch.dtype,
     attention: str = "sdpa",
     device: torch.device | None = None,
     quantization: QuantizationConfigMixin | None = None,
-) -> InstructBlipForConditionalGeneration:
+) -> PreTrainedModel:
     """The model in evaluation mode on one device, loaded without a second copy in memory.
 
     Args:
@@ -76,7 +82,10 @@ def graft_model(
     if quantization is not None:
         extra["quantization_config"] = quantization
         extra["device_map"] = {"": device or torch.device("cpu")}
-    pair = InstructBlipForConditionalGeneration.from_pretrained(
+    model_class: Any = InstructBlipForConditionalGeneration
+    if isinstance(graft, DecoderGraft):
+        model_class = Blip2ForConditionalGeneration
+    model, loading = model_class.from_pretrained(
         None,
         config=graft.config,
         state_dict=graft_state(graft),
@@ -85,14 +94,12 @@ def graft_model(
         output_loading_info=True,
         **extra,
     )
-    # Typed as a model alone, though it is a pair with `output_loading_info`.
-    model, loading = cast(tuple[InstructBlipForConditionalGeneration, dict[str, Any]], pair)
     # The plan names every key: a remaining key is a bug.
     assert not any(
         loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
     ), loading
     if not extra:
-        model = model.to(device or "cpu")  # type: ignore[arg-type]  # stub of .to() drops self
+        model = model.to(device or "cpu")
     return model.eval()
 
 
@@ -118,15 +125,15 @@ def graft_processor(graft: Graft) -> InstructBlipProcessor:
     )
 
 
-def _check_ties(graft: Graft) -> None:
-    for key, origin in graft.origins.weights.items():
-        if origin.source != "tied" or ("base", key) not in graft.origins.unused:
+def _check_ties(graft: Graft | DecoderGraft) -> None:
+    for (source, key), twin in graft.origins.twins.items():
+        if (source, key) not in graft.origins.unused:
             continue
-        pair = graft.base.tensors([key, graft.origins.weights[origin.key].key])
-        first, *rest = pair.values()
+        checkpoint = graft.sources[source]
+        first, *rest = checkpoint.tensors([key, twin]).values()
         if not all(torch.equal(first, other) for other in rest):
             raise ModelError(
-                f"{key} and {origin.key} differ",
-                where=f"model.id={graft.base.id}",
+                f"{key} and {twin} differ",
+                where=f"model.{'decoder' if source == 'decoder' else 'id'}={checkpoint.id}",
                 expected="one tensor, as tie_word_embeddings in its config.json says",
             )

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from transformers import (
     InstructBlipConfig,
-    InstructBlipForConditionalGeneration,
     InstructBlipQFormerConfig,
     InstructBlipVisionConfig,
+    PretrainedConfig,
+    PreTrainedModel,
 )
 
 from qvft.models.question_aware.origins import Shapes
@@ -33,10 +34,12 @@ def question_aware_config(
     )
 
 
-def model_shapes(config: InstructBlipConfig) -> tuple[Shapes, dict[str, str]]:
-    """Keys and shapes of the model, and tied keys with the key of their tensor."""
+def model_shapes(
+    model_class: type[PreTrainedModel], config: PretrainedConfig
+) -> tuple[Shapes, dict[str, str]]:
+    """Keys and shapes of a model, and tied keys with the key of their tensor."""
     with torch.device("meta"):
-        model = InstructBlipForConditionalGeneration(config)
+        model = model_class(config)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     first: dict[int, str] = {}
     tied = {}

@@ -6,11 +6,11 @@ The class is transformers' `InstructBlipForConditionalGeneration`, unchanged, wi
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from transformers import InstructBlipConfig
+from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
 
 from qvft.errors import ModelError
 from qvft.models.model_path import FRESH
@@ -55,19 +55,16 @@ class Graft:
     qformer_tokenizer: Any
     seed: int
 
-    def summary(self) -> dict[str, Any]:
-        """Weights by origin, initialised rows and unused weights, for logs and records."""
-        return {
-            "weights": dict(Counter(o.source for o in self.origins.weights.values())),
-            "fresh_rows": {
-                key: [o.shape[0] - o.fresh_rows, o.shape[0]]
-                for key, o in self.origins.weights.items()
-                if o.fresh_rows
-            },
-            "unused": dict(
-                Counter(f"{source}: {why}" for (source, _), why in self.origins.unused.items())
-            ),
-        }
+    @property
+    def sources(self) -> dict[str, Checkpoint]:
+        """The checkpoints by the names that origins give them."""
+        text = {} if self.text is None else {"text": self.text}
+        return {"base": self.base, **text}
+
+    @property
+    def files(self) -> list[Path]:
+        """The weight files, sorted."""
+        return sorted({path for one in self.sources.values() for path in one.files.values()})
 
 
 def find_graft(
@@ -105,7 +102,7 @@ def find_graft(
     config = question_aware_config(
         base.config, word_rows=rows, positions=positions, pad_id=tokenizer.pad_token_id
     )
-    shapes, tied = model_shapes(config)
+    shapes, tied = model_shapes(InstructBlipForConditionalGeneration, config)
     origins = plan_origins(
         shapes, tied, base=base.shapes, text=text.shapes if text else {}, kind=kind
     )

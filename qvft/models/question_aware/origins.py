@@ -14,9 +14,10 @@ and `blip2.py` (`init_Qformer`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from qvft.errors import ModelError
 
@@ -65,13 +66,14 @@ class Origin:
     """Source of one weight.
 
     Attributes:
-        source: `base` (BLIP-2), `text` (the text source), `fresh` (initialised), or `tied`.
+        source: `base` (BLIP-2), `text` (the text source), `decoder` (another decoder's checkpoint,
+            see `new_decoder.py`), `fresh` (initialised), or `tied`.
         key: its key in that source; the key of the tensor it is tied to; else "".
         shape: its shape in the model.
         fresh_rows: rows at its end that the source does not have, initialised randomly.
     """
 
-    source: Literal["base", "text", "fresh", "tied"]
+    source: Literal["base", "text", "decoder", "fresh", "tied"]
     key: str
     shape: tuple[int, ...]
     fresh_rows: int = 0
@@ -83,11 +85,26 @@ class Origins:
 
     Attributes:
         weights: every key of the model to its origin.
-        unused: (`base` or `text`, key) of each unused weight, to the reason.
+        unused: (source, key) of each unused weight, to the reason.
+        twins: (source, key) of each weight that the model ties to another one, to that one's key
+            in the source.
     """
 
     weights: dict[str, Origin]
     unused: dict[tuple[str, str], str]
+    twins: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """Weights by origin, initialised rows and unused weights, for logs and records."""
+        return {
+            "weights": dict(Counter(o.source for o in self.weights.values())),
+            "fresh_rows": {
+                key: [o.shape[0] - o.fresh_rows, o.shape[0]]
+                for key, o in self.weights.items()
+                if o.fresh_rows
+            },
+            "unused": dict(Counter(f"{source}: {why}" for (source, _), why in self.unused.items())),
+        }
 
 
 def plan_origins(
@@ -110,32 +127,83 @@ def plan_origins(
         key: _origin(key, shape, tied=tied, base=base, text=text, names=names, kind=kind)
         for key, shape in target.items()
     }
-    missing = sorted(
-        f"{origin.key} (of the {origin.source} checkpoint)"
-        for origin in weights.values()
-        if origin.source in ("base", "text")
-        and origin.key not in (base if origin.source == "base" else text)
+    expected = (
+        "a complete BLIP-2 checkpoint"
+        + {
+            "retrieval": " and a Blip2ForImageTextRetrieval checkpoint with a Q-Former of its size",
+            "bert": " and a BERT checkpoint of its Q-Former's width and depth",
+            "fresh": "",
+        }[kind]
     )
-    _refuse(missing, "missing", kind)
-    wrong = sorted(filter(None, (_misfit(o, base, text) for o in weights.values())))
-    _refuse(wrong, "ill-sized", kind)
-    used = {(origin.source, origin.key) for origin in weights.values()}
+
+    def reason(source: str, key: str) -> str | None:
+        plain = _plain(key, kind) if source == "text" else key
+        reasons = UNUSED[kind if source == "text" else "base"]
+        return next((why for pattern, why in reasons if re.match(pattern, plain)), None)
+
+    return accounted(
+        weights,
+        {"base": base, "text": text},
+        reason,
+        twins={("base", key): weights[owner].key for key, owner in tied.items()},
+        where="model.id" if kind == "fresh" else "model.id with model.text_branch",
+        expected=expected,
+    )
+
+
+def accounted(
+    weights: dict[str, Origin],
+    sources: Mapping[str, Shapes],
+    reason: Callable[[str, str], str | None],
+    *,
+    twins: dict[tuple[str, str], str],
+    where: str,
+    expected: str,
+) -> Origins:
+    """The plan with these origins, every key and shape of the sources accounted for.
+
+    Args:
+        weights: every key of the model to its origin.
+        sources: keys and shapes of the checkpoints by source.
+        reason: why a weight (source, key) is not used; None if it is unexpected.
+        twins: see `Origins`.
+        where, expected: parts of the message.
+
+    Raises:
+        ModelError: a weight has no source, a source has an unexpected weight, or a shape differs.
+    """
+    missing, wrong, surplus = [], [], []
+    used = set()
+    for origin in weights.values():
+        if origin.source not in sources:
+            continue
+        used.add((origin.source, origin.key))
+        found = sources[origin.source].get(origin.key)
+        fitting = (origin.shape[0] - origin.fresh_rows, *origin.shape[1:])
+        if found is None:
+            missing.append(f"{origin.key} (of the {origin.source} checkpoint)")
+        elif found != fitting:
+            wrong.append(
+                f"{origin.key} of the {origin.source} checkpoint is {found} where {fitting} fits"
+            )
     unused: dict[tuple[str, str], str] = {}
-    surplus: list[str] = []
-    for source, keys, reasons in (("base", base, UNUSED["base"]), ("text", text, UNUSED[kind])):
-        for key in keys:
+    for source, shapes in sources.items():
+        for key in shapes:
             if (source, key) in used:
                 continue
-            plain = _plain(key, kind) if source == "text" else key
-            reason = next((why for pattern, why in reasons if re.match(pattern, plain)), None)
-            if source == "base" and key in tied:
-                reason = f"the same tensor as {tied[key]}"
-            if reason is None:
+            twin = twins.get((source, key))
+            why = reason(source, key) if twin is None else f"the same tensor as {twin}"
+            if why is None:
                 surplus.append(f"{key} (of the {source} checkpoint)")
             else:
-                unused[source, key] = reason
-    _refuse(sorted(surplus), "unexpected", kind)
-    return Origins(weights, unused)
+                unused[source, key] = why
+    for kind, problems in (("missing", missing), ("ill-sized", wrong), ("unexpected", surplus)):
+        if problems:
+            listed = ", ".join(sorted(problems)[:3]) + (", ..." if len(problems) > 3 else "")
+            raise ModelError(
+                f"{len(problems)} {kind} weights: {listed}", where=where, expected=expected
+            )
+    return Origins(weights, unused, twins)
 
 
 def _origin(
@@ -182,31 +250,4 @@ def _plain(key: str, kind: TextKind) -> str:
         r"LayerNorm\.(gamma|beta)$",
         lambda found: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[found[1]],
         key,
-    )
-
-
-def _misfit(origin: Origin, base: Shapes, text: Shapes) -> str | None:
-    """Description of a shape mismatch, None if it fits."""
-    if origin.source not in ("base", "text"):
-        return None
-    found = (base if origin.source == "base" else text)[origin.key]
-    wanted = (origin.shape[0] - origin.fresh_rows, *origin.shape[1:])
-    if found == wanted:
-        return None
-    return f"{origin.key} of the {origin.source} checkpoint is {found} where {wanted} fits"
-
-
-def _refuse(problems: list[str], what: str, kind: TextKind) -> None:
-    if not problems:
-        return
-    listed = ", ".join(problems[:3]) + (", ..." if len(problems) > 3 else "")
-    text = {
-        "retrieval": " and a Blip2ForImageTextRetrieval checkpoint with a Q-Former of its size",
-        "bert": " and a BERT checkpoint of its Q-Former's width and depth",
-        "fresh": "",
-    }[kind]
-    raise ModelError(
-        f"{len(problems)} {what} weights: {listed}",
-        where="model.id" if kind == "fresh" else "model.id with model.text_branch",
-        expected=f"a complete BLIP-2 checkpoint{text}",
     )

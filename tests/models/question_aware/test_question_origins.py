@@ -52,7 +52,7 @@ def test_the_text_branch_and_nothing_else_is_the_text_sources(
             for kind in ("weight", "bias")
         ),
     }
-    assert graft.summary()["weights"] == {
+    assert graft.origins.summary()["weights"] == {
         "base": len(weights) - TEXT_WEIGHTS - 1,
         "text": TEXT_WEIGHTS,
         "tied": 1,

@@ -15,6 +15,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from qvft.errors import ModelError
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
@@ -235,3 +236,11 @@ def test_a_processor_of_nothing_is_refused(parts, tmp_path) -> None:
         processor_from_components(str(parts("gpt2")), str(parts("gpt2")))
     with pytest.raises(ModelError, match="complete checkpoint"):
         processor_from_components(str(parts("clip_vision_model")), str(parts("gpt2")))
+
+
+@pytest.mark.parametrize("key", ["query_tokens", "image_size", "text_branch"])
+def test_keys_of_a_blip2_checkpoint_are_refused(parts, key: str) -> None:
+    vision, decoder = (str(parts(kind)) for kind in ("clip", "gpt_neo"))
+    given = {key: "fresh" if key == "text_branch" else 4}
+    with pytest.raises(ModelError, match=rf"model\.{key}.*null: model\.decoder is set"):
+        find_checkpoint(vision, decoder=decoder, **given)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, GPTNeoForCausalLM
 
 from qvft.errors import ModelError
-from qvft.models.base_checkpoint import find_checkpoint, weight_files
+from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model, load_processor
 from qvft.models.qvision import published_weights
 from qvft.models.qvision.processing import processor_from_components
@@ -34,6 +34,7 @@ from qvft.models.qvision.published_weights import (
     published_keys,
     read_published,
 )
+from qvft.models.weight_files import weight_files
 
 FILES = [f"{name}.safetensors" for name in COMPONENTS]
 

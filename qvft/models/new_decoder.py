@@ -1,0 +1,232 @@
+"""Puts another decoder behind the ViT and Q-Former of a BLIP-2 checkpoint: `model.decoder`.
+
+The class is transformers' `Blip2ForConditionalGeneration`, unchanged. Vision, Q-Former and query
+tokens come from the BLIP-2 checkpoint, decoder and tokenizer from their own; the language
+projection is initialised, since the decoder has another width.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoTokenizer,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    PretrainedConfig,
+)
+
+from qvft.errors import ModelError
+from qvft.models.decoders import BLIP2, require_decoder
+from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
+from qvft.models.question_aware.configuration import model_shapes
+from qvft.models.question_aware.origins import Origin, Origins, Shapes, accounted
+from qvft.models.question_aware.question_tokens import base_processor, highest_id
+from qvft.models.qvision.components import MASKS_OF_OLD
+
+IMAGE_TOKEN = "<image>"
+_DECODER, _PROJECTION = "language_model.", "language_projection."
+
+
+@dataclass(frozen=True)
+class DecoderGraft:
+    """Plan of a BLIP-2 model with another decoder: checked, not loaded.
+
+    Attributes:
+        base: the BLIP-2 checkpoint.
+        decoder: the decoder's checkpoint.
+        config: the model's configuration.
+        origins: source of each weight.
+        tokenizer: the decoder's, with `<image>`.
+        seed: initialises the language projection, and the embedding row of `<image>` if the decoder
+            has none left.
+    """
+
+    base: Checkpoint
+    decoder: Checkpoint
+    config: Blip2Config
+    origins: Origins
+    tokenizer: Any
+    seed: int
+
+    @property
+    def sources(self) -> dict[str, Checkpoint]:
+        """The checkpoints by the names that origins give them."""
+        return {"base": self.base, "decoder": self.decoder}
+
+    @property
+    def files(self) -> list[Path]:
+        """The weight files: those of the base, then those of the decoder."""
+        return [path for one in self.sources.values() for path in sorted({*one.files.values()})]
+
+
+def find_decoder_graft(
+    base_id: str,
+    decoder: str,
+    *,
+    base_location: str | None = None,
+    revision: str | None = None,
+    decoder_revision: str | None = None,
+    seed: int = 0,
+) -> DecoderGraft:
+    """Reads configurations, the tokenizer and weight headers, and plans every weight.
+
+    Args:
+        base_id: a BLIP-2 checkpoint with any decoder, folder or hub id.
+        decoder: checkpoint of a causal language model, folder or hub id.
+        base_location: folder of the base, if other than its id.
+        revision, decoder_revision: hub revisions.
+        seed: initialises what no checkpoint has.
+
+    Raises:
+        ModelError: a checkpoint is not found, not safetensors or of a type without a row in the
+            table of decoders; a weight is missing, unexpected or of another shape; or the
+            tokenizer is not the decoder's or has no room for `<image>`.
+    """
+    base = open_checkpoint(base_id, where="model.id", location=base_location, revision=revision)
+    language = open_checkpoint(decoder, where="model.decoder", revision=decoder_revision)
+    text: Any = language.config
+    if text.is_encoder_decoder or getattr(text, "vocab_size", None) is None:
+        raise ModelError(
+            f'model_type "{text.model_type}"',
+            where=f"model.decoder={decoder}",
+            expected="a causal language model of text alone",
+        )
+    tokenizer = tokenizer_with_image(language)
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    rows = max(text.vocab_size, image_id + 1)
+    config = _config(base.config, text, rows=rows, image_id=image_id)
+    require_decoder(config, family=BLIP2, where=f"model.decoder={decoder}")
+    if getattr(text, "word_embed_proj_dim", text.hidden_size) != text.hidden_size:
+        raise ModelError(
+            f"its embeddings are {text.word_embed_proj_dim} wide, its blocks {text.hidden_size}",
+            where=f"model.decoder={decoder}",
+            expected="one width: BLIP-2 projects the image to the blocks' width",
+        )
+    shapes, tied = model_shapes(Blip2ForConditionalGeneration, config)
+    origins = _plan(
+        shapes, tied, base=base.shapes, decoder=language.shapes, rows=(text.vocab_size, rows)
+    )
+    return DecoderGraft(base, language, config, origins, tokenizer, seed)
+
+
+def decoder_processor(graft: DecoderGraft) -> Blip2Processor:
+    """The base's image processor with the decoder's tokenizer.
+
+    Raises:
+        ModelError: the base has no processor.
+    """
+    return Blip2Processor(
+        base_processor(graft.base).image_processor,
+        graft.tokenizer,
+        num_query_tokens=graft.config.num_query_tokens,
+    )
+
+
+def tokenizer_with_image(decoder: Checkpoint) -> Any:
+    """The tokenizer of a decoder with `<image>` as a special token.
+
+    Raises:
+        ModelError: there is none, it has more tokens than the decoder has embeddings, or `<image>`
+            does not become one token.
+    """
+    where = f"model.decoder={decoder.id}"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            decoder.location, revision=decoder.revision, trust_remote_code=False
+        )
+    except Exception as error:  # damaged files make tokenizers raise nearly anything
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"no tokenizer ({reason})", where=where, expected="its files beside the weights"
+        ) from error
+    rows = decoder.config.vocab_size
+    if highest_id(tokenizer) >= rows:
+        raise ModelError(
+            f"its tokenizer has {highest_id(tokenizer) + 1} tokens, its embedding {rows} rows",
+            where=where,
+            expected="the tokenizer that the decoder was trained with",
+        )
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+    ids = tokenizer(IMAGE_TOKEN, add_special_tokens=False)["input_ids"]
+    if ids != [tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)] or ids == [tokenizer.unk_token_id]:
+        raise ModelError(
+            f"its tokenizer writes {IMAGE_TOKEN} as {len(ids)} tokens after it was added",
+            where=where,
+            expected="a tokenizer with room for one more special token",
+        )
+    return tokenizer
+
+
+def _config(base: Any, text: PretrainedConfig, *, rows: int, image_id: int) -> Blip2Config:
+    return Blip2Config(
+        vision_config=base.vision_config.to_dict(),
+        qformer_config=base.qformer_config.to_dict(),
+        text_config={**text.to_dict(), "vocab_size": rows},
+        num_query_tokens=base.num_query_tokens,
+        image_text_hidden_size=base.image_text_hidden_size,
+        image_token_index=image_id,
+        initializer_factor=base.initializer_factor,
+        initializer_range=base.initializer_range,
+    )
+
+
+def _plan(
+    target: Shapes,
+    tied: dict[str, str],
+    *,
+    base: Shapes,
+    decoder: Shapes,
+    rows: tuple[int, int],
+) -> Origins:
+    """The source of every weight; `rows` are the embedding's in the checkpoint and in the model."""
+
+    def stored(key: str) -> str:
+        """A key of the decoder as its checkpoint has it: with the base model's prefix or not."""
+        name = key.removeprefix(_DECODER)
+        return name if name in decoder else name.partition(".")[2]
+
+    def origin(key: str, shape: tuple[int, ...]) -> Origin:
+        if key in tied:
+            return Origin("tied", tied[key], shape)
+        if key.startswith(_PROJECTION):
+            return Origin("fresh", "", shape, fresh_rows=shape[0])
+        if not key.startswith(_DECODER):
+            return Origin("base", key, shape)
+        names = [key, *(twin for twin, owner in tied.items() if owner == key)]
+        name = next((found for found in map(stored, names) if found in decoder), None)
+        if name is None:
+            return Origin("decoder", key.removeprefix(_DECODER), shape)
+        held = decoder[name][0]
+        grows = (held, shape[0]) == rows
+        return Origin("decoder", name, shape, fresh_rows=shape[0] - held if grows else 0)
+
+    def reason(source: str, key: str) -> str | None:
+        if source == "base" and key.startswith(_DECODER):
+            return "another decoder stands in its place"
+        if source == "base" and key.startswith(_PROJECTION):
+            return "initialised for the width of the new decoder"
+        if source == "decoder" and (MASKS_OF_OLD.search(key) or _ROTARY.search(key)):
+            return "a buffer that is computed"
+        return None
+
+    weights = {key: origin(key, shape) for key, shape in target.items()}
+    return accounted(
+        weights,
+        {"base": base, "decoder": decoder},
+        reason,
+        twins={
+            ("decoder", stored(key)): weights[owner].key
+            for key, owner in tied.items()
+            if weights[owner].key != stored(key)
+        },
+        where="model.id with model.decoder",
+        expected="a complete BLIP-2 checkpoint, and a complete causal language model",
+    )
+
+
+_ROTARY = re.compile(r"rotary_emb\.inv_freq$")

@@ -1,0 +1,42 @@
+"""`qvft check --only model`: the memory estimate and component table know the image size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qvft.checking.check_recipe import check_model
+from qvft.checking.findings import PhaseFindings
+from qvft.errors import ModelError
+from qvft.recipe.load import load_recipe
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def found(*overrides: str) -> PhaseFindings:
+    return check_model(load_recipe(PROJECT / "recipes" / "vqa_v2.yaml", overrides)).phases[0]
+
+
+def test_the_vit_has_the_positions_of_the_image_size() -> None:
+    before, after = found(), found("model.image_size=364")
+    totals = [phase.components[0].total for phase in (before, after)]
+    # (364 / 14)^2 patches in place of (224 / 14)^2, 1408 wide.
+    assert totals[1] - totals[0] == (26**2 - 16**2) * 1408
+    assert before.memory[0].activations == after.memory[0].activations  # no graph in a frozen ViT
+
+
+def test_a_trained_vit_takes_activations_for_every_patch() -> None:
+    trained = ("trainable.vision=full", "train.gradient_checkpointing=false")
+    frozen = found(trained[1]).memory[0].activations
+    taken = [
+        found(*trained, *size).memory[0].activations - frozen
+        for size in ((), ["model.image_size=490"])
+    ]
+    # Eight questions of two images, 39 blocks, 1408 wide, 37.5 bytes.
+    assert taken == [2 * (side**2 + 1) * 39 * 1408 * 37.5 for side in (16, 35)]
+
+
+def test_a_size_that_is_no_multiple_is_refused_without_the_checkpoint() -> None:
+    with pytest.raises(ModelError, match="set 364 or 378"):
+        found("model.image_size=365")
