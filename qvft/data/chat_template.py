@@ -19,8 +19,8 @@ class ChatTurn:
     """The user's turn of a chat: text before and after the prompt, up to where the answer begins.
 
     Attributes:
-        tokenizer: writes special tokens of `before` and `after` as such, and never those that
-            stand in a prompt.
+        tokenizer: special tokens in `before` and `after` are tokenized as such, those in a prompt
+            as plain text.
     """
 
     tokenizer: Any

@@ -1,9 +1,8 @@
 """Prompt template: the one template for training, evaluation and inference.
 
 A row of tokens is: Q times `<image>`, the bos token, prompt, target, stop. The loss covers target
-and stop; prompt tokens are masked. With a chat template the prompt stands in the user's turn. A
-marked row is the tokenization of `<START> prompt target
-<END>`, with spaces.
+and stop; prompt tokens are masked. With a chat template the prompt is the user's turn. A marked
+row is the tokenization of `<START> prompt target <END>`, with spaces.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class PromptTemplate:
         text: `blip2` cleans captions and questions as LAVIS does; never answers.
         marked: texts are enclosed in bos and eos tokens with a space inside each; a row that is too
             long is truncated at its end, including eos.
-        chat_template: prompts stand in the user's turn of the tokenizer's chat template.
+        chat_template: prompts are the user's turn of the tokenizer's chat template.
     """
 
     tokenizer: Any

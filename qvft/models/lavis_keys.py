@@ -67,7 +67,7 @@ WITHOUT_PLACE = (
 """Keys that are dropped if the class of the base has no place for them."""
 
 FROZEN = ("vision_model.", "language_model.")
-"""Parts that LAVIS does not store where it did not train them; the base's stand in their place."""
+"""Parts that LAVIS stores only if it trained them; otherwise the base's are used."""
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def tokenizer_with_image(decoder: Checkpoint) -> Any:
     except Exception as error:  # damaged files make tokenizers raise nearly anything
         reason = str(error).strip().split("\n")[0]
         raise ModelError(
-            f"no tokenizer ({reason})", where=where, expected="its files beside the weights"
+            f"no tokenizer ({reason})", where=where, expected="a checkpoint with its tokenizer"
         ) from error
     rows = decoder.config.vocab_size
     if highest_id(tokenizer) >= rows:
@@ -207,7 +207,7 @@ def _plan(
 
     def reason(source: str, key: str) -> str | None:
         if source == "base" and key.startswith(_DECODER):
-            return "another decoder stands in its place"
+            return "replaced by the new decoder"
         if source == "base" and key.startswith(_PROJECTION):
             return "initialised for the width of the new decoder"
         if source == "decoder" and (MASKS_OF_OLD.search(key) or _ROTARY.search(key)):

@@ -39,11 +39,11 @@ def require_alignable(recipe: Recipe, base: BaseCheckpoint) -> None:
     """
     asked = recipe.objectives.alignment
     found = lora_of_phases(phase_plans(recipe))
-    eyes = [] if found is None else [part for part in found[1] if part != "decoder"]
-    if asked and eyes:
+    with_lora = [] if found is None else [part for part in found[1] if part != "decoder"]
+    if asked and with_lora:
         raise RecipeError(
             f"lora with {', '.join(asked)}",
-            where=f"trainable.{eyes[0]}",
+            where=f"trainable.{with_lora[0]}",
             expected="full or frozen: a retrieval model is written without LoRA layers",
         )
     if asked and base.family.name != "blip2":

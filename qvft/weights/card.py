@@ -52,7 +52,7 @@ Prompts it was trained with: captions \
 {% if caption %}`{{ caption | code }}`{% else %}none{% endif %}, \
 questions `{{ question | code }}`.
 {% if chat_prompt %}
-They stand in the user's turn of the tokenizer's chat template, as in the example.
+They are the user's turn of the tokenizer's chat template, as in the example.
 {% endif %}
 {% if cleaned %}
 Questions, and the captions it was trained on, were cleaned as BLIP-2's own program does \
@@ -126,8 +126,8 @@ def model_card(run_dir: Path, *, adapter_sha256: Mapping[str, str], **facts: Any
             but not included.
         facts: values of the card's template; a missing one raises `jinja2.UndefinedError`.
     """
-    asked = facts["question"].replace("{question}", "What is shown?").rstrip()
-    prompt = json.dumps(facts["chat_prompt"] or asked)
+    plain = facts["question"].replace("{question}", "What is shown?").rstrip()
+    prompt = json.dumps(facts["chat_prompt"] or plain)
     measured = _measured(run_dir, adapter_sha256)
     return _render(_CARD, prompt=prompt, measured=measured, **facts)
 

@@ -21,6 +21,8 @@ FACTS = dict(
     recipe_sha256="0123456789abcdef",
     quantized="nf4",
     cleaned=False,
+    decoder=None,
+    chat_prompt=None,
     qvft_version="0.1.0",
 )
 
