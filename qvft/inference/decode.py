@@ -14,14 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
-from qvft.data.padding import pad_rows
+from qvft.data.padding import WIDTH_STEP, pad_rows
 from qvft.data.prompt import Kind, PromptTemplate
 from qvft.inference.encoding import Encoded
 from qvft.models.forward_stages import generate
 from qvft.recipe.refused_settings import refusal
-
-WIDTH_STEP = 8
-"""Rows are padded to a multiple of this many tokens, to limit the number of batch shapes."""
 
 MOST_WAITING = 8
 """Maximum number of waiting rows, in batches."""

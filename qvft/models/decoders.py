@@ -1,4 +1,4 @@
-"""Table of language decoders: what differs between OPT, Llama, Qwen2, GPT-Neo and GPT-2.
+"""Table of language decoders: what differs between OPT, Llama, Qwen, Mistral, Gemma and GPT.
 
 To add a decoder, add a row here or call `register_decoder`; everything else comes from
 transformers' class and from the tokenizer (its `bos` token, if any, begins the text).
@@ -27,6 +27,9 @@ class Decoder:
             token.
         dropout: key of its config that `trainable.decoder_dropout` sets; None: not supported.
         learned_positions: whether it has learned position embeddings.
+        local_window: key of its config with the window of local attention that it masks by column
+            whatever mask it is given: rows with visual tokens may be no longer, and packed rows
+            share no prefix. (`sliding_window` is a part of the mask, and a limit in any case.)
         lean_bytes, dropout_bytes: activation bytes per token, block and unit of width when training
             in bfloat16 with LoRA, without and with dropout; for the memory estimate.
         families: model families that it is used in.
@@ -39,6 +42,7 @@ class Decoder:
     stop_text: str = ""
     dropout: str | None = None
     learned_positions: bool = False
+    local_window: str | None = None
     lean_bytes: float = 24.2
     dropout_bytes: float = 96.2
     families: tuple[str, ...] = (BLIP2,)
@@ -67,6 +71,8 @@ DECODERS: dict[str, Decoder] = {
         ),
         # Bytes counted from the tensors that autograd saves of Llama-3-8B's and Qwen2-7B's blocks
         # (the same count gives OPT's measured figure); with dropout not measured: OPT's ratio of 4.
+        # Those of Qwen3 (0.6B), Gemma (2B), Gemma 2 (2B) and Gemma 3 (1B) are counted in blocks
+        # under CPU autocast, as a multiple of what Llama-3-8B's takes there.
         Decoder(
             "llama",
             _LLAMA_LAYERS,
@@ -84,11 +90,52 @@ DECODERS: dict[str, Decoder] = {
             title="Qwen2 decoder",
         ),
         Decoder(
+            "qwen3",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=49.1,
+            dropout_bytes=196.0,
+            title="Qwen3 decoder",
+        ),
+        Decoder(
+            "mistral",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=38.2,
+            dropout_bytes=153.0,
+            title="Mistral decoder",
+        ),
+        Decoder(
+            "gemma",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=62.6,
+            dropout_bytes=250.0,
+            title="Gemma decoder",
+        ),
+        Decoder(
+            "gemma2",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=47.0,
+            dropout_bytes=188.0,
+            title="Gemma 2 decoder",
+        ),
+        Decoder(
+            "gemma3_text",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=59.0,
+            dropout_bytes=236.0,
+            title="Gemma 3 decoder",
+        ),
+        Decoder(
             "gpt_neo",
             "language_model.transformer.h",
             ("q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"),
             learned_positions=True,
-            families=(QVISION,),
+            local_window="window_size",
+            families=(BLIP2, QVISION),
             title="GPT-Neo decoder",
         ),
         Decoder(
@@ -96,7 +143,7 @@ DECODERS: dict[str, Decoder] = {
             "language_model.transformer.h",
             ("c_attn", "c_proj", "c_fc"),
             learned_positions=True,
-            families=(QVISION,),
+            families=(BLIP2, QVISION),
             title="GPT-2 decoder",
         ),
     )
@@ -158,7 +205,29 @@ def require_decoder(config: Any, *, family: str, where: str) -> None:
             do="qvft.check --only model still counts its weights",
         )
     if kind not in DECODERS or family not in DECODERS[kind].families:
-        raise ModelError(f"its decoder is {kind}", where=where, expected=expected)
+        raise ModelError(
+            f"its decoder is {kind}",
+            where=where,
+            expected=expected,
+            do="add a row with its layers, lora_targets and stop_text (model.decoder_type)",
+        )
+
+
+def longest_row(config: Any, *, visual: bool, padding: int) -> int | None:
+    """Maximum number of positions of a row and what is generated after it; None: no limit.
+
+    In a row no longer than its window, sliding-window attention is plain attention.
+
+    Args:
+        visual: whether rows begin with visual tokens.
+        padding: columns inside a row that generation may add, which windows count.
+    """
+    text = config.text_config
+    keys = ["sliding_window", *([decoder_of(config).local_window] if visual else [])]
+    windows = [getattr(text, key, None) for key in keys if key is not None]
+    limits = [window - padding for window in windows if window is not None]
+    positions = getattr(text, "max_position_embeddings", None)
+    return min(limits if positions is None else [*limits, positions], default=None)
 
 
 def set_dropout(config: Any, share: float) -> None:

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from qvft.models.families import family_of
@@ -93,7 +94,10 @@ def read_images(
 
 def logits_of(model: Any, hidden: Tensor) -> Tensor:
     """Logits (N, V) of hidden states (N, D) from `read_images`."""
-    return model.get_output_embeddings()(hidden)
+    logits = model.get_output_embeddings()(hidden)
+    # Source: `Gemma2ForCausalLM.forward` in transformers.
+    cap = getattr(model.config.text_config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def decode_prefix(model: Any, images: Tensor, ids: Sequence[int]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qvft.models.attention_capture import Attention, eager_attention, over_heads, watched
+from qvft.models.decoders import decoder_of
 from qvft.models.forward_stages import decode_hidden, embed_rows, encode_images
 
 READING = "the decoder's attention to the visual tokens"
@@ -22,15 +23,15 @@ READING = "the decoder's attention to the visual tokens"
 def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tensor]) -> Attention:
     """As `attention_maps.attend`: positions attend to earlier ones, including visual tokens."""
     qformer = model.get_submodule("qformer")
-    decoder_model = cast(PreTrainedModel, model.get_submodule("language_model")).get_decoder()
+    blocks = model.get_submodule(decoder_of(model.config).layers)
     crossing = {
         number: layer.get_submodule("crossattention.attention")
         for number, layer in enumerate(cast(nn.ModuleList, qformer.get_submodule("encoder.layer")))
         if layer.has_cross_attention
     }
     decoding = {
-        number: layer.get_submodule("self_attn")
-        for number, layer in enumerate(cast(nn.ModuleList, decoder_model.get_submodule("layers")))
+        number: layer.get_submodule("attn" if hasattr(layer, "attn") else "self_attn")
+        for number, layer in enumerate(cast(nn.ModuleList, blocks))
     }
     cross: dict[int, Tensor] = {}
     decoder: dict[int, Tensor] = {}

@@ -21,12 +21,13 @@ from qvft.adapters.targets import resolve_targets
 from qvft.cpu_threads import cpu_cores, warn_if_busy
 from qvft.data.collate import Collator
 from qvft.data.images.augmentation import Augmentation
+from qvft.data.padding import WIDTH_STEP
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weights_hash
-from qvft.models.decoders import add_decoder, set_dropout
+from qvft.models.decoders import add_decoder, longest_row, set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
@@ -126,10 +127,8 @@ def require_positions(recipe: Recipe, base: BaseCheckpoint, new_tokens: int, *, 
     Raises:
         RecipeError: they do not; on a GPU the decoder would fail without a clear error.
     """
-    text = base.config.text_config
     # Packed rows have their own mask, in which every token sees all of its row.
-    limits = [getattr(text, key, None) for key in ("max_position_embeddings", "sliding_window")]
-    positions = min((limit for limit in limits if limit is not None), default=None)
+    positions = longest_row(base.config, visual=base.family.image_tokens, padding=WIDTH_STEP - 1)
     before = image_tokens(base) + recipe.data.max_text_tokens
     if positions is not None and before + new_tokens > positions:
         raise RecipeError(

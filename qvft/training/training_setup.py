@@ -54,7 +54,7 @@ from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.distributed.fsdp import asked_to_shard, shard, without_autocast
 from qvft.training.kernels import require_kernels, require_shardable
-from qvft.training.objectives.build import Collate, objective_of
+from qvft.training.objectives.build import Collate, objective_of, packer_of
 from qvft.training.objectives.custom import CustomLoss
 from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.optim import parameter_groups
@@ -154,7 +154,7 @@ class TrainingSetup:
                 plan.train,
                 rows,
                 self.loaded.template,
-                shares=self.loaded.base.family.shares_prefix,
+                shares=packer_of(self.loaded.base).shares,
                 seed=self.recipe.run.seed,
                 phase=name,
             )
