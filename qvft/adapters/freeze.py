@@ -67,7 +67,7 @@ def opened_decoder(model: nn.Module, family: Family, frozen_share: float) -> set
 
     Source: the published QVision, whose shares of 0.7 and 0.4 freeze 16 and 9 of 24 blocks.
     """
-    prefix = family.blocks(cast(Any, model).config) + "."
+    prefix = family.blocks(cast(Any, model).config)[-1] + "."
     names = [name for name, _ in model.named_parameters() if family.component(name) == "decoder"]
     frozen_blocks = int(frozen_share * count_blocks(model, family)[0])
     opened = set()
@@ -86,15 +86,15 @@ def count_blocks(model: nn.Module, family: Family) -> tuple[int, int]:
 
     LoRA in a block does not count; the block itself is frozen.
     """
-    prefix = family.blocks(cast(Any, model).config) + "."
     blocks: set[str] = set()
     trained: set[str] = set()
-    for name, parameter in model.named_parameters():
-        if name.startswith(prefix):
-            number = name.removeprefix(prefix).partition(".")[0]
-            blocks.add(number)
-            if parameter.requires_grad and family.component(name) == "decoder":
-                trained.add(number)
+    for prefix in family.blocks(cast(Any, model).config):
+        for name, parameter in model.named_parameters():
+            if name.startswith(f"{prefix}."):
+                number = name.removeprefix(f"{prefix}.").partition(".")[0]
+                blocks.add(f"{prefix}.{number}")
+                if parameter.requires_grad and family.component(name) == "decoder":
+                    trained.add(f"{prefix}.{number}")
     return len(blocks), len(trained)
 
 

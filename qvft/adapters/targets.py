@@ -77,9 +77,9 @@ def _is_conv1d(layer: nn.Module) -> bool:
 
 
 def _decoder_linears(model: nn.Module, family: Family) -> list[tuple[str, nn.Module]]:
-    prefix = family.blocks(model.config) + "."
+    prefixes = tuple(f"{prefix}." for prefix in family.blocks(model.config))
     return [
         (name, module)
         for name, module in model.named_modules()
-        if name.startswith(prefix) and isinstance(module, nn.Linear | Conv1D)
+        if name.startswith(prefixes) and isinstance(module, nn.Linear | Conv1D)
     ]

@@ -151,8 +151,11 @@ def _padded(
     each row.
 
     Rows with image tokens begin with some of them even without a shared prefix: in transformers
-    5.23 a repetition penalty skips as many new tokens as there is padding on the left.
+    5.23 a repetition penalty skips as many new tokens as there is padding on the left. Prompts that
+    an encoder reads, whose positions are distances, are padded on the right.
     """
+    if template.start_id is not None:
+        return pad_rows([row.ids for row in batch], template.pad_id, width=batch[0].width)
     first = torch.tensor([row.ids[:front] for row in batch], dtype=torch.long)
     rest = pad_rows(
         [row.ids[front:] for row in batch],

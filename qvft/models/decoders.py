@@ -1,4 +1,4 @@
-"""Table of language decoders: what differs between OPT, Llama, Qwen, Mistral, Gemma and GPT.
+"""Table of language decoders: what differs between OPT, Llama, Qwen, Mistral, Gemma, GPT and T5.
 
 To add a decoder, add a row here or call `register_decoder`; everything else comes from
 transformers' class and from the tokenizer (its `bos` token, if any, begins the text).
@@ -30,6 +30,8 @@ class Decoder:
         local_window: key of its config with the window of local attention that it masks by column
             whatever mask it is given: rows with visual tokens may be no longer, and packed rows
             share no prefix. (`sliding_window` is a part of the mask, and a limit in any case.)
+        encoder_layers: prefix of its encoder's blocks, if it is an encoder-decoder: the encoder
+            reads image and prompt, the decoder writes the target.
         lean_bytes, dropout_bytes: activation bytes per token, block and unit of width when training
             in bfloat16 with LoRA, without and with dropout; for the memory estimate.
         families: model families that it is used in.
@@ -43,10 +45,16 @@ class Decoder:
     dropout: str | None = None
     learned_positions: bool = False
     local_window: str | None = None
+    encoder_layers: str | None = None
     lean_bytes: float = 24.2
     dropout_bytes: float = 96.2
     families: tuple[str, ...] = (BLIP2,)
     title: str = ""
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Prefixes of all its blocks: those of an encoder first."""
+        return (self.layers,) if self.encoder_layers is None else (self.encoder_layers, self.layers)
 
 
 _LLAMA_LAYERS = "language_model.model.layers"
@@ -146,6 +154,18 @@ DECODERS: dict[str, Decoder] = {
             families=(BLIP2, QVISION),
             title="GPT-2 decoder",
         ),
+        # Bytes counted in a block of Flan-T5-XL's decoder as those of Qwen3 above, for a token of
+        # prompt or target; one of the encoder takes three quarters of them.
+        Decoder(
+            "t5",
+            "language_model.decoder.block",
+            ("q", "k", "v", "o", "wi_0", "wi_1", "wo"),
+            dropout="dropout_rate",
+            encoder_layers="language_model.encoder.block",
+            lean_bytes=61.7,
+            dropout_bytes=247.0,
+            title="T5",
+        ),
     )
 }
 
@@ -197,13 +217,6 @@ def require_decoder(config: Any, *, family: str, where: str) -> None:
         name for name, decoder in DECODERS.items() if family in decoder.families
     )
     kind = config.text_config.model_type
-    if not getattr(config, "use_decoder_only_language_model", True):
-        raise ModelError(
-            f"its decoder is {kind}, an encoder-decoder",
-            where=where,
-            expected=expected,
-            do="qvft.check --only model still counts its weights",
-        )
     if kind not in DECODERS or family not in DECODERS[kind].families:
         raise ModelError(
             f"its decoder is {kind}",
@@ -211,6 +224,29 @@ def require_decoder(config: Any, *, family: str, where: str) -> None:
             expected=expected,
             do="add a row with its layers, lora_targets and stop_text (model.decoder_type)",
         )
+
+
+def is_encoder_decoder(config: Any) -> bool:
+    """Whether an encoder reads image and prompt, and the decoder writes only the target (T5)."""
+    return decoder_of(config).encoder_layers is not None
+
+
+def start_token(config: Any) -> int | None:
+    """The token that begins the decoder's text in an encoder-decoder; None in other models.
+
+    Raises:
+        ModelError: the configuration does not say.
+    """
+    if not is_encoder_decoder(config):
+        return None
+    found: int | None = getattr(config.text_config, "decoder_start_token_id", None)
+    if found is None:
+        raise ModelError(
+            "text_config names no decoder_start_token_id",
+            where="config.json",
+            expected="the token that begins its decoder's text (T5: 0, the padding token)",
+        )
+    return found
 
 
 def longest_row(config: Any, *, visual: bool, padding: int) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qvft.errors import RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.decoders import is_encoder_decoder
 from qvft.models.flex_attention import require_flex
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
@@ -13,12 +14,20 @@ from qvft.setup.model import device
 from qvft.training.compiling import require_compiler
 
 
-def require_shardable(recipe: Recipe) -> None:
-    """Checks that the recipe's objectives can be trained under FSDP.
+def require_shardable(recipe: Recipe, base: BaseCheckpoint) -> None:
+    """Checks that the recipe's model and objectives can be trained under FSDP.
 
     Raises:
-        RecipeError: the recipe has custom objectives.
+        RecipeError: an encoder-decoder, or custom objectives.
     """
+    if is_encoder_decoder(base.config):
+        raise RecipeError(
+            f"a {base.config.text_config.model_type} decoder under FSDP, whose encoder would not "
+            "be sharded",
+            where="model.id",
+            expected="a decoder-only model",
+            do="use DDP (recipes/accelerate/ddp.yaml)",
+        )
     if recipe.objectives.further:
         raise RecipeError(
             f"{', '.join(recipe.objectives.further)} under FSDP",

@@ -330,9 +330,9 @@ def training_setup(
         check_arguments(plan.train.model_dump())  # reported before anything is loaded
     processes()  # joins the process group, or refuses the launcher, before anything long begins
     sharded = asked_to_shard()
-    if sharded:
-        require_shardable(recipe)
     base = base_of(recipe)
+    if sharded:
+        require_shardable(recipe, base)
     require_alignable(recipe, base)
     custom = custom_objectives(recipe.objectives.further, base)
     require_kernels(recipe, base, plans)

@@ -38,7 +38,9 @@ processor = AutoProcessor.from_pretrained({{ folder | quoted }})
 model = {{ model_class }}.from_pretrained({{ folder | quoted }}, dtype=torch.{{ dtype }})
 inputs = processor(Image.open("IMAGE").convert("RGB"), {{ prompt }}, return_tensors="pt")
 inputs = inputs.to(model.device, model.dtype)
-written = model.generate(**inputs, max_new_tokens=30)[:, inputs["input_ids"].shape[1] :]
+written = model.generate(**inputs, max_new_tokens=30)\
+{% if not encoder_decoder %}[:, inputs["input_ids"].shape[1] :]{% endif %}
+
 print(processor.batch_decode(written, skip_special_tokens=True)[0].strip())
 ```
 
@@ -80,9 +82,9 @@ tokens and the language projection, which were trained with them: without it the
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import Blip2ForConditionalGeneration
+from transformers import {{ model_class }}
 
-base = Blip2ForConditionalGeneration.from_pretrained({{ base_id | quoted }}, dtype=torch.float32)
+base = {{ model_class }}.from_pretrained({{ base_id | quoted }}, dtype=torch.float32)
 base.load_state_dict(load_file("FOLDER/bridge.safetensors"), strict=False)
 model = PeftModel.from_pretrained(base, "FOLDER")
 ```
@@ -117,6 +119,7 @@ class CardFacts:
         name: the recipe's name. folder: the checkpoint's name.
         data: names of the data trained on. trained: names of the components trained.
         caption, question: prompts. cleaned: whether `data.text` is `blip2`.
+        encoder_decoder: whether what `generate` returns does not begin with the prompt.
     """
 
     name: str
@@ -133,6 +136,7 @@ class CardFacts:
     quantized: str
     qvft_version: str
     cleaned: bool = False
+    encoder_decoder: bool = False
 
 
 def model_card(facts: CardFacts, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:
@@ -151,10 +155,19 @@ def model_card(facts: CardFacts, run_dir: Path, *, adapter_sha256: Mapping[str, 
     )
 
 
-def peft_card(base_id: str, name: str, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:
+def peft_card(
+    base_id: str,
+    name: str,
+    run_dir: Path,
+    *,
+    adapter_sha256: Mapping[str, str],
+    model_class: str = "Blip2ForConditionalGeneration",
+) -> str:
     """The card of an adapter folder, with how to load it; `run_dir` as in `model_card`."""
     measured = _measured(run_dir, adapter_sha256)
-    return _render(_PEFT_CARD, base_id=base_id, name=name, measured=measured)
+    return _render(
+        _PEFT_CARD, base_id=base_id, name=name, measured=measured, model_class=model_class
+    )
 
 
 def _render(template: str, **values: Any) -> str:

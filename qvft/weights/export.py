@@ -104,6 +104,7 @@ def _export_peft(run_dir: Path, folder: Path, ingredients: Ingredients) -> dict[
         ingredients.recipe.name,
         run_dir,
         adapter_sha256=trained_files(adapter),
+        model_class=ingredients.base.family.model_class,
     )
     write_text(folder / "README.md", card)
     logger.info("asking base and adapter about real samples")

@@ -18,6 +18,7 @@ from qvft.models.forward_stages import (
     decode_hidden,
     embed_rows,
     encode_images,
+    encode_prompts,
     generate,
     logits_of,
     read_images,
@@ -118,9 +119,13 @@ def plain_outputs(
         target = torch.tensor([probe.target_ids], device=place)
         whole = torch.cat([inputs["input_ids"], target], dim=1)
         beside = {key: inputs[key] for key in inputs if key not in _OF_PROMPT}
+        before = inputs["input_ids"].shape[1]
+        if probe.decoder_ids:
+            beside["decoder_input_ids"] = torch.tensor([probe.decoder_ids], device=place)
+            whole, before = inputs["input_ids"], 1
         logits = model(**beside, input_ids=whole).logits[0]
         written = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **told)
-        new_ids = written[0, inputs["input_ids"].shape[1] :]
+        new_ids = written[0, before:]
         text = processor.batch_decode([new_ids], skip_special_tokens=True)[0].strip()
         ids = _until_stop(new_ids.tolist(), template)
         outputs.append(Output(probe.row_id, logits.float().cpu(), ids, (), text))
@@ -130,17 +135,12 @@ def plain_outputs(
 def _logits(model: Any, probe: Probe) -> Tensor:
     """Logits (L, V) at every position of prompt and target."""
     place = model.device
-    rows = {"input_ids": torch.tensor([probe.prompt_ids + probe.target_ids]), **probe.read}
+    rows = {key: value.to(place) for key, value in probe.rows.items()}
     images = encode_images(model, probe.pixel_values.to(place))
     image_index = torch.zeros(1, dtype=torch.long, device=place)
-    embeds = embed_rows(
-        model,
-        {key: value.to(place) for key, value in rows.items()},
-        images=images,
-        image_index=image_index,
-    )
-    mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=place)
-    hidden = decode_hidden(model, embeds, mask)[0]
+    embeds = embed_rows(model, rows, images=images, image_index=image_index)
+    prompts = encode_prompts(model, rows, images=images, image_index=image_index)
+    hidden = decode_hidden(model, embeds, rows["attention_mask"], prompts=prompts)[0]
     row = torch.zeros(len(hidden), dtype=torch.long, device=place)
     read = read_images(model, hidden, row=row, images=images, image_index=image_index)
     return logits_of(model, read).float().cpu()

@@ -30,6 +30,8 @@ class Probe:
         target_ids: tokens of the target and the stop token.
         pixel_values: (1, 3, height, width), from qvft's collator.
         read: the Q-Former's text inputs, (1, T) each; empty if it reads none.
+        rows: what the model reads of prompt and target, from `Collator.token_batch`.
+        decoder_ids: what an encoder-decoder's decoder reads of these; empty in other models.
     """
 
     row_id: str
@@ -39,6 +41,8 @@ class Probe:
     target_ids: tuple[int, ...]
     pixel_values: Tensor
     read: Mapping[str, Tensor] = field(default_factory=dict)
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
+    decoder_ids: tuple[int, ...] = ()
 
 
 def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
@@ -52,6 +56,8 @@ def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
         whole = template.encode(row.kind, question=row.question, target=row.target)
         if whole.cut_tokens:
             continue
+        prompt = template.prompt_text(row.kind, row.question)
+        rows_read = collator.token_batch([whole], [0], [prompt])
         probes.append(
             Probe(
                 row_id=row.id,
@@ -60,7 +66,11 @@ def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
                 prompt_ids=whole.ids[: whole.target_start],
                 target_ids=whole.ids[whole.target_start :],
                 pixel_values=collator.pixels([row.sample.image]),
-                read=collator.read([template.prompt_text(row.kind, row.question)]),
+                read=collator.read([prompt]),
+                rows=rows_read,
+                decoder_ids=()
+                if template.start_id is None
+                else tuple(rows_read["input_ids"][0].tolist()),
             )
         )
     return probes

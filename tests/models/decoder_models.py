@@ -18,9 +18,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from qvft.models.question_aware.configuration import question_aware_config
-from tools.tiny_blip2.geometry import PAD_ID, QUERY_TOKENS, VOCABULARY_SIZE, tiny_config
+from tools.tiny_blip2.geometry import EOS_ID, PAD_ID, QUERY_TOKENS, VOCABULARY_SIZE, tiny_config
 
-SPECIAL = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": PAD_ID}
+SPECIAL: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": PAD_ID}
 GEOMETRY: dict[str, Any] = {
     "vocab_size": VOCABULARY_SIZE,
     "hidden_size": 64,
@@ -57,11 +57,26 @@ TEXT = {
         "gpt_neo": GPT
         | {"num_layers": 2, "num_heads": 4, "window_size": 210}
         | {"attention_types": [[["global", "local"], 1]]},
+        "t5": SPECIAL
+        | {"vocab_size": VOCABULARY_SIZE, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2}
+        | {"num_heads": 4, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+        | {"bos_token_id": None, "decoder_start_token_id": PAD_ID},
     }.items()
 }
 """Decoder configurations by type. As published, Llama's tokenizer has no padding token, and
 Qwen's no first one."""
-LACKS = {"llama": {"pad_token": None}, "qwen2": {"bos_token": None}, "qwen3": {"bos_token": None}}
+LACKS: dict[str, dict[str, Any]] = {
+    "llama": {"pad_token": None},
+    **dict.fromkeys(("qwen2", "qwen3", "t5"), {"bos_token": None, "add_bos_token": False}),
+}
+END = {"SpecialToken": {"id": "</s>", "type_id": 0}}
+ENDS = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}, END],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, END],
+    "special_tokens": {"</s>": {"id": "</s>", "ids": [EOS_ID], "tokens": ["</s>"]}},
+}
+"""T5's tokenizer ends every text with `</s>`."""
 
 
 def write_model(folder: Path, processor: Path, text: Any, *, family: str = "blip2") -> Path:
@@ -86,6 +101,9 @@ def write_model(folder: Path, processor: Path, text: Any, *, family: str = "blip
         for parameter in model.qformer.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)  # no two weights start alike
         torch.nn.init.normal_(model.query_tokens, std=0.1)
+        if text.model_type == "t5":  # two weights, as published
+            head = model.language_model.lm_head
+            head.weight = torch.nn.Parameter(0.1 * torch.randn(head.weight.shape))
         # Fresh output weights are so small that every text is the same; larger ones differ.
         model.language_projection.weight *= 100 if family == "blip2" else 10
     model.save_pretrained(folder)
@@ -107,7 +125,9 @@ def _write_tokenizer(folder: Path, kind: str) -> None:
     file = folder / "tokenizer_config.json"
     content = json.loads(file.read_text()) | lacks
     if "bos_token" in lacks:
-        content["add_bos_token"] = False
+        ends = None
+        if kind == "t5":
+            ends, content["tokenizer_class"] = ENDS, "PreTrainedTokenizerFast"
         words = folder / "tokenizer.json"
-        words.write_text(json.dumps(json.loads(words.read_text()) | {"post_processor": None}))
+        words.write_text(json.dumps(json.loads(words.read_text()) | {"post_processor": ends}))
     file.write_text(json.dumps(content))

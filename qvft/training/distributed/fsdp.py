@@ -97,7 +97,7 @@ def without_autocast(objective: nn.Module) -> nn.Module:
 
 
 def _blocks(model: PreTrainedModel, family: Family) -> list[nn.Module]:
-    decoder: Any = model.get_submodule(family.blocks(model.config))
+    decoder: Any = model.get_submodule(family.blocks(model.config)[-1])
     lists = [
         one
         for one in model.get_submodule("vision_model").modules()
