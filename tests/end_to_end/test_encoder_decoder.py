@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import Blip2ForImageTextRetrieval
 
 from qvft.bench import main as bench
 from qvft.check import main as check
@@ -30,6 +31,7 @@ from qvft.training.objectives.language import LanguageModelling
 from qvft.training.training_setup import TrainingSetup, training_setup
 from qvft.weights.merge import merge_run
 from tests.models.decoder_models import TEXT, write_model
+from tools.tiny_blip2.geometry import tiny_config
 
 STEPS = ["train.max_steps=4", "train.texts_per_image=3"]
 LORA = "trainable.lora.target_modules=[q,v,wi_0]"
@@ -108,6 +110,22 @@ def test_other_ways_of_training(
     if "trainable.decoder=full" in overrides:
         given = [item for item in given if item != LORA]
     assert train([str(recipe_file), *given, *steps, *overrides]) == 0
+
+
+def test_alignment_takes_the_words_of_another_checkpoint(
+    recipe_file: Path, given: list[str], tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Its own tokenizer begins no text with a special token, as the text branch needs."""
+    words = shutil.copytree(
+        tiny_folder, tmp_path / "words", ignore=lambda *_: ["model.safetensors"]
+    )
+    config = tiny_config()
+    config.qformer_config.use_qformer_text_input = True
+    Blip2ForImageTextRetrieval(config).save_pretrained(words)
+    for named, status in ((f", text_branch: {words}", 0), ("", 2)):
+        weights = f"objectives={{lm: 1.0, itc: 1.0, itm: 1.0{named}}}"
+        steps = ["train.max_steps=1", f"run.dir={tmp_path / f'run{status}'}"]
+        assert train([str(recipe_file), *given, *steps, weights]) == status
 
 
 def test_each_prompt_is_encoded_once(work: TrainingSetup, rows: list[Row]) -> None:
