@@ -22,17 +22,27 @@ class Packer:
     Attributes:
         shares: whether a common prefix of an image's rows is stored once.
         budget: maximum tokens of a packed row.
+        apart: whether each owner has a packed row of its own, and no prefix: the decoder's rows of
+            an encoder-decoder, whose packed row attends to one prompt.
     """
 
     shares: bool
     budget: int
+    apart: bool = False
 
-    def __call__(self, rows: Sequence[Sequence[int]], images: Sequence[int]) -> dict[str, Tensor]:
-        return packed(rows, images if self.shares else range(len(rows)), budget=self.budget)
+    def __call__(self, rows: Sequence[Sequence[int]], owners: Sequence[int]) -> dict[str, Tensor]:
+        """`packed` for rows of tokens and their images, or prompts; empty where padding is shorter.
+
+        Rows apart: those of few texts per prompt, beside one of many.
+        """
+        whose = owners if self.shares or self.apart else range(len(rows))
+        found = packed(rows, whose, budget=self.budget, apart=self.apart)
+        padded = len(rows) * max(map(len, rows))
+        return {} if self.apart and found["packed_source"].numel() > padded else found
 
 
 def packed(
-    rows: Sequence[Sequence[int]], owners: Sequence[int], *, budget: int
+    rows: Sequence[Sequence[int]], owners: Sequence[int], *, budget: int, apart: bool = False
 ) -> dict[str, Tensor]:
     """Packs rows of tokens: positions of each token in packed rows.
 
@@ -44,6 +54,7 @@ def packed(
         rows: token ids.
         owners: owner (image) of each row; only rows of the same owner share a prefix.
         budget: maximum tokens of a packed row; if a group is longer, the width of the longest.
+        apart: one packed row per owner, in order, without a common prefix.
 
     Returns, all long:
         packed_source (R, K): index of the token at that position, b * L + l; 0 at padding.
@@ -55,12 +66,14 @@ def packed(
     groups: dict[int, list[int]] = {}
     for row, owner in enumerate(owners):
         groups.setdefault(owner, []).append(row)
-    shared = {owner: _common(rows, members) for owner, members in groups.items()}
+    shared = {owner: 0 if apart else _common(rows, members) for owner, members in groups.items()}
     lengths = {
         owner: shared[owner] + sum(len(rows[row]) - shared[owner] for row in members)
         for owner, members in groups.items()
     }
-    bins = _assigned(lengths, max(budget, *lengths.values()))
+    bins = [[owner] for owner in groups]
+    if not apart:
+        bins = _assigned(lengths, max(budget, *lengths.values()))
     width = max(sum(lengths[owner] for owner in owners) for owners in bins)
     longest = max(len(row) for row in rows)
     size = (len(bins), width)

@@ -2,7 +2,8 @@
 
 A row of tokens is: Q times `<image>`, the bos token, prompt, target, stop. The loss covers target
 and stop; prompt tokens are masked. A marked row is the tokenization of `<START> prompt target
-<END>`, with spaces.
+<END>`, with spaces. Where an encoder reads the prompt (T5), that ends with the end token, and the
+target is a text of its own.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class PromptTemplate:
         text: `blip2` cleans captions and questions as LAVIS does; never answers.
         marked: texts are enclosed in bos and eos tokens with a space inside each; a row that is too
             long is truncated at its end, including eos.
+        start_id: token that begins the decoder's text where an encoder reads the prompt; else None.
     """
 
     tokenizer: Any
@@ -63,6 +65,7 @@ class PromptTemplate:
     max_text_tokens: int = 128
     text: TextForm = "as_written"
     marked: bool = False
+    start_id: int | None = None
 
     def cleaned(self, kind: Kind, text: str) -> str:
         """A caption or question, cleaned as `text` says."""
@@ -145,16 +148,17 @@ class PromptTemplate:
         stop = [self.stop_id] if target is not None else []
         if self.marked:
             answer, stop = [*answer, *stop], []
-        room = self.max_text_tokens - len(self.begin_ids) - len(stop)
+        end = [self.tokenizer.eos_token_id] if self.start_id is not None else []
+        room = self.max_text_tokens - len(self.begin_ids) - len(stop) - len(end)
         # At least half the tokens are the prompt's: an answer is useless without its question.
         kept_answer = answer[: max(1, room - min(len(prompt), room // 2))]
         kept_prompt = prompt[max(0, len(prompt) - (room - len(kept_answer))) :]
         images = [] if self.image_token_id is None else [self.image_token_id]
         head = [*(images * self.num_query_tokens), *self.begin_ids]
-        ids = [*head, *kept_prompt, *kept_answer, *stop]
+        ids = [*head, *kept_prompt, *end, *kept_answer, *stop]
         return TokenRow(
             tuple(ids),
-            len(head) + len(kept_prompt),
+            len(head) + len(kept_prompt) + len(end),
             cut_prompt=len(prompt) - len(kept_prompt),
             cut_target=len(answer) - len(kept_answer),
         )
@@ -174,7 +178,7 @@ class PromptTemplate:
         words = " ".join(text.split())
         if self.marked:
             return f" {words} "
-        apart = prompt and not prompt[-1].isspace()
+        apart = prompt and not prompt[-1].isspace() and self.start_id is None
         return (" " if apart else "") + words
 
     def _tokens(self, texts: Iterable[str]) -> list[list[int]]:

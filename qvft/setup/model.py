@@ -20,15 +20,23 @@ from qvft.adapters.targets import resolve_targets
 from qvft.cpu_threads import cpu_cores, warn_if_busy
 from qvft.data.collate import Collator
 from qvft.data.images.augmentation import Augmentation
+from qvft.data.padding import WIDTH_STEP
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weights_hash
-from qvft.models.decoders import add_decoder, set_dropout
+from qvft.models.decoders import (
+    add_decoder,
+    is_encoder_decoder,
+    longest_row,
+    set_dropout,
+    start_token,
+)
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
+from qvft.recipe.phases import phase_plans
 from qvft.recipe.recipe_lock import recipe_hash
 from qvft.recipe.schema import Recipe, Trainable
 
@@ -82,7 +90,7 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
             where="model.init",
             expected="pretrained: the text branch is added to trained weights",
         )
-    return find_checkpoint(
+    base = find_checkpoint(
         model.id,
         revision=model.revision,
         family=model.family,
@@ -91,6 +99,34 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         decoder=model.decoder,
         seed=recipe.run.seed,
     )
+    require_encodable(recipe, base.config)
+    return base
+
+
+def require_encodable(recipe: Recipe, config: Any) -> None:
+    """Checks the settings that an encoder-decoder does not support.
+
+    Raises:
+        RecipeError: weights in float16, or a share of blocks to freeze.
+    """
+    if not is_encoder_decoder(config):
+        return
+    kind = config.text_config.model_type
+    if recipe.model.dtype == "float16":
+        raise RecipeError(
+            f"float16 with a {kind} decoder, whose values overflow in it",
+            where="model.dtype",
+            expected="auto, bfloat16 or float32",
+        )
+    for plan in phase_plans(recipe):
+        share = plan.trainable.frozen_decoder_fraction
+        if share:
+            raise RecipeError(
+                f"{share} with a {kind} decoder, which has an encoder too",
+                where="trainable.frozen_decoder_fraction",
+                expected="0",
+                do="train LoRA layers instead",
+            )
 
 
 def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptTemplate:
@@ -107,6 +143,7 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
         max_text_tokens=recipe.data.max_text_tokens,
         text=recipe.data.text,
         marked=base.family.marked,
+        start_id=start_token(base.config),
     )
 
 
@@ -125,10 +162,8 @@ def require_positions(recipe: Recipe, base: BaseCheckpoint, new_tokens: int, *, 
     Raises:
         RecipeError: they do not; on a GPU the decoder would fail without a clear error.
     """
-    text = base.config.text_config
     # Packed rows have their own mask, in which every token sees all of its row.
-    limits = [getattr(text, key, None) for key in ("max_position_embeddings", "sliding_window")]
-    positions = min((limit for limit in limits if limit is not None), default=None)
+    positions = longest_row(base.config, visual=base.family.image_tokens, padding=WIDTH_STEP - 1)
     before = image_tokens(base) + recipe.data.max_text_tokens
     if positions is not None and before + new_tokens > positions:
         raise RecipeError(

@@ -21,6 +21,7 @@ FACTS = dict(
     recipe_sha256="0123456789abcdef",
     quantized="nf4",
     cleaned=False,
+    encoder_decoder=False,
     qvft_version="0.1.0",
 )
 
