@@ -22,27 +22,32 @@ class Packer:
     Attributes:
         shares: whether a common prefix of an image's rows is stored once.
         budget: maximum tokens of a packed row.
-        apart: whether each owner has a packed row of its own, and no prefix: the decoder's rows of
-            an encoder-decoder, whose packed row attends to one prompt.
+        row_per_owner: one packed row per owner, without a shared prefix: for an encoder-decoder,
+            where the packed row of a prompt attends to that prompt.
     """
 
     shares: bool
     budget: int
-    apart: bool = False
+    row_per_owner: bool = False
 
     def __call__(self, rows: Sequence[Sequence[int]], owners: Sequence[int]) -> dict[str, Tensor]:
-        """`packed` for rows of tokens and their images, or prompts; empty where padding is shorter.
+        """`packed` for rows of tokens and their images or prompts; empty if padding needs less.
 
-        Rows apart: those of few texts per prompt, beside one of many.
+        It can with `row_per_owner`, if the prompts have different numbers of rows.
         """
-        whose = owners if self.shares or self.apart else range(len(rows))
-        found = packed(rows, whose, budget=self.budget, apart=self.apart)
+        if not (self.shares or self.row_per_owner):
+            owners = range(len(rows))
+        found = packed(rows, owners, budget=self.budget, row_per_owner=self.row_per_owner)
         padded = len(rows) * max(map(len, rows))
-        return {} if self.apart and found["packed_source"].numel() > padded else found
+        return {} if self.row_per_owner and found["packed_source"].numel() > padded else found
 
 
 def packed(
-    rows: Sequence[Sequence[int]], owners: Sequence[int], *, budget: int, apart: bool = False
+    rows: Sequence[Sequence[int]],
+    owners: Sequence[int],
+    *,
+    budget: int,
+    row_per_owner: bool = False,
 ) -> dict[str, Tensor]:
     """Packs rows of tokens: positions of each token in packed rows.
 
@@ -54,7 +59,7 @@ def packed(
         rows: token ids.
         owners: owner (image) of each row; only rows of the same owner share a prefix.
         budget: maximum tokens of a packed row; if a group is longer, the width of the longest.
-        apart: one packed row per owner, in order, without a common prefix.
+        row_per_owner: one packed row per owner, in order, without a shared prefix.
 
     Returns, all long:
         packed_source (R, K): index of the token at that position, b * L + l; 0 at padding.
@@ -66,13 +71,15 @@ def packed(
     groups: dict[int, list[int]] = {}
     for row, owner in enumerate(owners):
         groups.setdefault(owner, []).append(row)
-    shared = {owner: 0 if apart else _common(rows, members) for owner, members in groups.items()}
+    shared = dict.fromkeys(groups, 0)
+    if not row_per_owner:
+        shared = {owner: _common(rows, members) for owner, members in groups.items()}
     lengths = {
         owner: shared[owner] + sum(len(rows[row]) - shared[owner] for row in members)
         for owner, members in groups.items()
     }
     bins = [[owner] for owner in groups]
-    if not apart:
+    if not row_per_owner:
         bins = _assigned(lengths, max(budget, *lengths.values()))
     width = max(sum(lengths[owner] for owner in owners) for owners in bins)
     longest = max(len(row) for row in rows)

@@ -178,8 +178,8 @@ class PromptTemplate:
         words = " ".join(text.split())
         if self.marked:
             return f" {words} "
-        apart = prompt and not prompt[-1].isspace() and self.start_id is None
-        return (" " if apart else "") + words
+        spaced = prompt and not prompt[-1].isspace() and self.start_id is None
+        return (" " if spaced else "") + words
 
     def _tokens(self, texts: Iterable[str]) -> list[list[int]]:
         """Tokens of plain texts: `<image>` or `</s>` in them are not special tokens."""

@@ -78,8 +78,8 @@ def encode_prompts(
         return None
     mask = rows["encoder_attention_mask"]
     prompts = {**rows, "input_ids": rows["encoder_input_ids"]}
-    whose = image_index[rows["encoder_rows"]]
-    embeds = _stages(model).embed_rows(model, prompts, images=images, image_index=whose)
+    prompt_image = image_index[rows["encoder_rows"]]
+    embeds = _stages(model).embed_rows(model, prompts, images=images, image_index=prompt_image)
     encoder = model.language_model.get_encoder()
     states = encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
     return EncodedPrompts(states, mask, rows["encoder_index"])

@@ -82,4 +82,4 @@ def packer_of(base: BaseCheckpoint) -> Packer:
     shares = base.family.shares_prefix(base.config) and decoder_of(base.config).local_window is None
     if not shares:
         budget = min(budget, getattr(text, "max_position_embeddings", budget))
-    return Packer(shares=shares, budget=budget, apart=is_encoder_decoder(base.config))
+    return Packer(shares, budget, row_per_owner=is_encoder_decoder(base.config))
