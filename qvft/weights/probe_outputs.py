@@ -164,13 +164,10 @@ def plain_outputs(
         inputs = inputs.to(place)
         target = torch.tensor([probe.target_ids], device=place)
         others = {key: inputs[key] for key in inputs if key not in ("input_ids", "attention_mask")}
+        row, start = inputs["input_ids"], 1
         if template.start_id is None:
-            row, start = (
-                torch.cat([inputs["input_ids"], target], dim=1),
-                inputs["input_ids"].shape[1],
-            )
+            row, start = torch.cat([row, target], dim=1), row.shape[1]
         else:
-            row, start = inputs["input_ids"], 1
             others["decoder_input_ids"] = pad(target, (1, 0), value=template.start_id)
         logits = model(**others, input_ids=row).logits[0]
         written = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **stop)
