@@ -20,7 +20,8 @@ from qvft.models.reference_configs import (
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
-from qvft.setup.model import base_of, require_encodable
+from qvft.setup.encoder_decoder_settings import require_encodable
+from qvft.setup.model import base_of
 from qvft.training.memory_estimate import estimate_memory
 
 GPU, CPU = "GPU, bfloat16", "CPU, float32"
