@@ -20,7 +20,8 @@ from qvft.models.reference_configs import (
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
-from qvft.setup.model import base_of, require_encodable
+from qvft.setup.encoder_decoder_settings import require_supported_settings
+from qvft.setup.model import base_of
 from qvft.training.memory_estimate import estimate_memory
 
 GPU, CPU = "GPU, bfloat16", "CPU, float32"
@@ -58,7 +59,7 @@ def config_of(recipe: Recipe) -> PretrainedConfig:
         known = question_config(cast(Blip2Config, published), model.text_branch)
     if known is None:
         return base_of(recipe).config
-    require_encodable(recipe, known)
+    require_supported_settings(recipe, known)
     return config_with_queries(known, model.query_tokens or known.num_query_tokens)
 
 

@@ -28,7 +28,6 @@ from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint, weights_hash
 from qvft.models.decoders import (
     add_decoder,
-    is_encoder_decoder,
     longest_row,
     set_dropout,
     start_token,
@@ -36,9 +35,9 @@ from qvft.models.decoders import (
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
-from qvft.recipe.phases import phase_plans
 from qvft.recipe.recipe_lock import recipe_hash
 from qvft.recipe.schema import Recipe, Trainable
+from qvft.setup.encoder_decoder_settings import require_supported_settings
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -99,34 +98,8 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         decoder=model.decoder,
         seed=recipe.run.seed,
     )
-    require_encodable(recipe, base.config)
+    require_supported_settings(recipe, base.config)
     return base
-
-
-def require_encodable(recipe: Recipe, config: Any) -> None:
-    """Checks the settings that an encoder-decoder does not support.
-
-    Raises:
-        RecipeError: weights in float16, or a share of blocks to freeze.
-    """
-    if not is_encoder_decoder(config):
-        return
-    kind = config.text_config.model_type
-    if recipe.model.dtype == "float16":
-        raise RecipeError(
-            f"float16 with a {kind} decoder, whose values overflow in it",
-            where="model.dtype",
-            expected="auto, bfloat16 or float32",
-        )
-    for plan in phase_plans(recipe):
-        share = plan.trainable.frozen_decoder_fraction
-        if share:
-            raise RecipeError(
-                f"{share} with a {kind} decoder, which has an encoder too",
-                where="trainable.frozen_decoder_fraction",
-                expected="0",
-                do="train LoRA layers instead",
-            )
 
 
 def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptTemplate:
