@@ -51,7 +51,7 @@ def main(epochs: int = 8) -> list[float]:
         image_token_id=base.config.image_token_index,
         stop_text=base.family.stop_text(base.config),
     )
-    packer = Packer(shares=base.family.shares_prefix, budget=64)
+    packer = Packer(shares=base.family.shares_prefix(base.config), budget=64)
     collator = Collator(template, processor.image_processor, 10_000_000, packer=packer)
     images = [sample.image for sample in samples]
     cached = cache_features(model, collator, images, vit=base.id)  # the ViT runs here, once

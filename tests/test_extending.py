@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Blip2ForConditionalGeneration, MistralConfig
+from transformers import Blip2ForConditionalGeneration, Starcoder2Config
 
 from qvft.adapters.checkpoint import OBJECTIVES as OBJECTIVES_FILE
 from qvft.adapters.manifest import read_manifest
@@ -134,7 +134,7 @@ def test_the_sum_over_small_batches_is_that_of_a_large_one(recipe_file: Path) ->
 def test_a_decoder_from_outside_is_trained_and_merged(
     recipe_file: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    text = MistralConfig(
+    text = Starcoder2Config(
         vocab_size=VOCABULARY_SIZE, hidden_size=64, intermediate_size=160, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
         bos_token_id=2, eos_token_id=2, pad_token_id=PAD_ID, sliding_window=None,
@@ -150,7 +150,7 @@ def test_a_decoder_from_outside_is_trained_and_merged(
     given = [str(recipe_file), f"model.id={base}", f"run.dir={tmp_path / 'run'}"]
     given += ["train.max_steps=2", "data.augmentations_per_image=0", "train.preflight=false"]
     assert train(given) == 2
-    assert train([*given, "model.decoder_type=mistral.DECODER"]) == 0
+    assert train([*given, "model.decoder_type=starcoder2.DECODER"]) == 0
     assert merge([str(tmp_path / "run"), str(tmp_path / "merged")]) == 0
 
 

@@ -113,8 +113,10 @@ def main() -> int:
         template_of(recipe, base, load_processor(base)), num_query_tokens=given.queries
     )
     rows = training_rows(read_texts(recipe, "train"), texts=recipe.data.train.texts)
-    laid = Laid(rows, template, Packer(shares=base.family.shares_prefix, budget=given.row))
-    lengths = row_tokens(rows, template, shares=base.family.shares_prefix)
+    laid = Laid(
+        rows, template, Packer(shares=base.family.shares_prefix(base.config), budget=given.row)
+    )
+    lengths = row_tokens(rows, template, shares=base.family.shares_prefix(base.config))
     plain = GroupedSampler(laid.names, group_size=train.texts_per_image, seed=0)
     shuffled = []
     for epoch in range(EPOCHS):

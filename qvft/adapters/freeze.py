@@ -67,7 +67,7 @@ def trained_in_decoder(model: nn.Module, family: Family, frozen_share: float) ->
 
     Source: the published QVision, whose shares of 0.7 and 0.4 freeze 16 and 9 of 24 blocks.
     """
-    prefix = family.blocks(cast(Any, model).config) + "."
+    prefix = family.blocks(cast(Any, model).config)[-1] + "."
     frozen_blocks = int(frozen_share * count_blocks(model, family)[0])
 
     def trained(name: str) -> bool:
@@ -84,13 +84,14 @@ def count_blocks(model: nn.Module, family: Family) -> tuple[int, int]:
 
     LoRA in a block does not count; the block itself is frozen.
     """
-    prefix = family.blocks(cast(Any, model).config) + "."
-    trained: dict[str, bool] = {}  # by number of the block
+    blocks = tuple(f"{prefix}." for prefix in family.blocks(cast(Any, model).config))
+    trained: dict[str, bool] = {}  # by prefix of the block
     for name, parameter in model.named_parameters():
-        if name.startswith(prefix):
-            number = name.removeprefix(prefix).partition(".")[0]
+        prefix = next((prefix for prefix in blocks if name.startswith(prefix)), None)
+        if prefix is not None:
+            block = prefix + name.removeprefix(prefix).partition(".")[0]
             own = parameter.requires_grad and family.component(name) == "decoder"
-            trained[number] = trained.get(number, False) or own
+            trained[block] = trained.get(block, False) or own
     return len(trained), sum(trained.values())
 
 

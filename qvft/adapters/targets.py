@@ -115,9 +115,9 @@ def _decoder_linears(model: nn.Module, family: Family) -> list[str]:
     """Linear layers in the decoder's blocks. GPT-2's are transformers' `Conv1D`, a linear layer
     whose weight is stored (in, out).
     """
-    prefix = family.blocks(model.config) + "."
+    prefixes = tuple(f"{prefix}." for prefix in family.blocks(model.config))
     return [
         name
         for name, module in model.named_modules()
-        if name.startswith(prefix) and isinstance(module, nn.Linear | Conv1D)
+        if name.startswith(prefixes) and isinstance(module, nn.Linear | Conv1D)
     ]

@@ -107,7 +107,8 @@ def _plain(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
             ids = model.generate(
                 **inputs.to(model.device), **generation[row.kind], eos_token_id=stop
             )
-        texts.append(template.decode(ids[0, inputs["input_ids"].shape[1] :].tolist()))
+        before = inputs["input_ids"].shape[1] if template.start_id is None else 1
+        texts.append(template.decode(ids[0, before:].tolist()))
     return texts
 
 

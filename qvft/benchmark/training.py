@@ -16,9 +16,12 @@ from qvft.benchmark.machine import matmul_rate
 from qvft.benchmark.steps import WAYS, Steps, Way
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
+from qvft.errors import RecipeError
+from qvft.models.decoders import is_encoder_decoder
 from qvft.models.forward_stages import encode_vision
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
+from qvft.setup.model import base_of
 from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.compiling import compile_blocks
@@ -92,8 +95,17 @@ def bench_training(
         given: the recipe's `training_setup`, if already made.
 
     Raises:
-        UserError: the recipe, the data or the base is wrong.
+        UserError: the recipe, the data or the base is wrong, or the model is an encoder-decoder,
+            for which there is no plain implementation.
     """
+    config = (given.loaded.base if given else base_of(recipe)).config
+    if is_encoder_decoder(config):
+        raise RecipeError(
+            f"its decoder is {config.text_config.model_type}, whose training is not compared",
+            where="model.id",
+            expected="a decoder-only model",
+            do="measure --only predict",
+        )
     work = given or training_setup(recipe)
     plan = _prepared(work)
     model = work.loaded.model

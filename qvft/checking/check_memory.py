@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from transformers import PretrainedConfig
+from typing import cast
+
+from transformers import Blip2Config, PretrainedConfig
 
 from qvft.adapters.freeze import ComponentCount, total_count
 from qvft.checking.findings import Component, Memory, PhaseFindings
@@ -10,6 +12,7 @@ from qvft.models.decoders import DECODERS
 from qvft.models.families import family_of
 from qvft.models.image_size import config_with_image_size
 from qvft.models.query_count import config_with_queries
+from qvft.models.question_aware.graft import require_plain_base
 from qvft.models.reference_configs import (
     known_configs,
     published_qvision,
@@ -18,6 +21,7 @@ from qvft.models.reference_configs import (
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
+from qvft.setup.encoder_decoder_settings import require_supported_settings
 from qvft.setup.model import base_of
 from qvft.training.memory_estimate import estimate_memory
 
@@ -52,9 +56,11 @@ def config_of(recipe: Recipe) -> PretrainedConfig:
     published = known_configs().get(model.id)
     known: PretrainedConfig | None = published
     if published is not None and model.text_branch is not None:
-        known = question_config(published, model.text_branch)
+        require_plain_base(published, model.id)
+        known = question_config(cast(Blip2Config, published), model.text_branch)
     if known is None:
         return base_of(recipe).config
+    require_supported_settings(recipe, known)
     found = config_with_queries(known, model.query_tokens or known.num_query_tokens)
     return found if model.image_size is None else config_with_image_size(found, model.image_size)
 
@@ -79,8 +85,7 @@ def phase_findings(
     text = config.text_config
     quantized = recipe.model.quantization.scheme != "none"
     has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0
-    # For T5, which is not trained, as for OPT.
-    decoder = DECODERS.get(text.model_type, DECODERS["opt"])
+    decoder = DECODERS[text.model_type]
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(
@@ -138,9 +143,7 @@ def _component(row: ComponentCount) -> Component:
 
 def _embedding_weights(text: PretrainedConfig) -> int:
     """Weights of the decoder's embeddings and of an untied head, which are not quantized."""
-    decoder = DECODERS.get(text.model_type)
-    if decoder is None:
-        return text.vocab_size * text.hidden_size
+    decoder = DECODERS[text.model_type]
     positions = text.max_position_embeddings if decoder.learned_positions else 0
     tables = 1 if text.tie_word_embeddings else 2
     return (tables * text.vocab_size + positions) * text.hidden_size

@@ -22,7 +22,6 @@ from qvft.evaluation.available_metrics import (
 )
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
-from qvft.setup.component_counts import is_trainable
 from qvft.setup.data import Texts
 from qvft.setup.model import base_of, processor_of, template_of
 from qvft.training.run_folder import check_folder, resolve_revision
@@ -66,16 +65,9 @@ def check_data(
 def check_model(recipe: Recipe) -> Findings:
     """Component table and memory estimate only; reads neither data nor weights."""
     config = config_of(recipe)
-    warnings = []
-    if not is_trainable(config):
-        warnings.append(
-            f"the decoder of {recipe.model.id} is an encoder-decoder: its weights are counted, but "
-            "qvft trains decoder-only models"
-        )
     return Findings(
         recipe=recipe_findings(recipe),
         phases=geometry_phases(recipe, config),
-        warnings=tuple(warnings),
     )
 
 

@@ -17,7 +17,8 @@ from qvft.data.images.augmentation import Augmentation
 from qvft.data.images.decoding import decode
 from qvft.data.packing import Packer
 from qvft.data.padding import pad_rows
-from qvft.data.prompt import PromptTemplate
+from qvft.data.prompt import PromptTemplate, TokenRow
+from qvft.data.prompt_rows import prompt_batch
 from qvft.data.question_reader import QuestionReader
 from qvft.data.rows import FILLER, Row
 from qvft.data.sample import ImageSource
@@ -50,7 +51,11 @@ class Collator:
             rows that only fill the batch up;
         row_index (B,) long: row number in the dataset;
         with a reader qformer_input_ids and qformer_attention_mask (B, T) long;
-        with a packer what `packing.packed` returns.
+        with a packer what `packing.packed` returns;
+        where an encoder reads the prompt, `input_ids` has the decoder's rows alone, and there are
+        encoder_input_ids, encoder_attention_mask (E, P) long: each prompt with its image, once;
+        encoder_index (B,) long: prompt of each row; encoder_rows (E,) long: first row of each. The
+        reader's tensors are (E, T) then.
     """
 
     template: PromptTemplate
@@ -74,25 +79,43 @@ class Collator:
             self.template.encode(row.kind, question=row.question, target=row.target)
             for _, row in rows
         ]
-        ids = [row.ids for row in tokens]
-        batch = pad_rows(ids, self.template.pad_id)
+        image_index = [images[row.sample.id, row.view] for _, row in rows]
+        prompts = [self.template.prompt_text(row.kind, row.question) for _, row in rows]
+        batch = self.token_batch(tokens, image_index, prompts)
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for index, token_row in enumerate(tokens):
             if rows[index][0] == FILLER:
                 continue
-            span = slice(token_row.target_start, len(token_row.ids))
+            count = len(token_row.ids) - token_row.target_start
+            start = token_row.target_start if self.template.start_id is None else 1
+            span = slice(start, start + count)
             labels[index, span] = batch["input_ids"][index, span]
-        image_index = [images[row.sample.id, row.view] for _, row in rows]
-        if self.packer is not None:
-            batch.update(self.packer(ids, image_index))
         return {
             **self.seen(sources, views),
             "image_index": torch.tensor(image_index),
             **batch,
             "labels": labels,
             "row_index": torch.tensor([index for index, _ in rows]),
-            **self.read([self.template.prompt_text(r.kind, r.question) for _, r in rows]),
         }
+
+    def token_batch(
+        self, tokens: Sequence[TokenRow], image_index: Sequence[int], prompts: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """The tensors of a call that the model reads beside the images.
+
+        Args:
+            image_index: image of each row.
+            prompts: text of each row's prompt, for the reader.
+        """
+        ids = [row.ids for row in tokens]
+        owners, first = list(image_index), list(range(len(ids)))
+        encoded: dict[str, Tensor] = {}
+        if self.template.start_id is not None:
+            encoded, owners, first = prompt_batch(tokens, image_index, self.template.pad_id)
+            ids = [(self.template.start_id, *row.ids[row.target_start :]) for row in tokens]
+        packing = {} if self.packer is None else self.packer(ids, owners)
+        read = self.read([prompts[row] for row in first])
+        return {**pad_rows(ids, self.template.pad_id), **packing, **encoded, **read}
 
     def seen(self, sources: Sequence[ImageSource], views: Sequence[int]) -> dict[str, Tensor]:
         """Cached features of a view of each image, else pixels."""

@@ -22,17 +22,32 @@ class Packer:
     Attributes:
         shares: whether a common prefix of an image's rows is stored once.
         budget: maximum tokens of a packed row.
+        row_per_owner: one packed row per owner, without a shared prefix: for an encoder-decoder,
+            where the packed row of a prompt attends to that prompt.
     """
 
     shares: bool
     budget: int
+    row_per_owner: bool = False
 
-    def __call__(self, rows: Sequence[Sequence[int]], images: Sequence[int]) -> dict[str, Tensor]:
-        return packed(rows, images if self.shares else range(len(rows)), budget=self.budget)
+    def __call__(self, rows: Sequence[Sequence[int]], owners: Sequence[int]) -> dict[str, Tensor]:
+        """`packed` for rows of tokens and their images or prompts; empty if padding needs less.
+
+        It can with `row_per_owner`, if the prompts have different numbers of rows.
+        """
+        if not (self.shares or self.row_per_owner):
+            owners = range(len(rows))
+        found = packed(rows, owners, budget=self.budget, row_per_owner=self.row_per_owner)
+        padded = len(rows) * max(map(len, rows))
+        return {} if self.row_per_owner and found["packed_source"].numel() > padded else found
 
 
 def packed(
-    rows: Sequence[Sequence[int]], owners: Sequence[int], *, budget: int
+    rows: Sequence[Sequence[int]],
+    owners: Sequence[int],
+    *,
+    budget: int,
+    row_per_owner: bool = False,
 ) -> dict[str, Tensor]:
     """Packs rows of tokens: positions of each token in packed rows.
 
@@ -44,6 +59,7 @@ def packed(
         rows: token ids.
         owners: owner (image) of each row; only rows of the same owner share a prefix.
         budget: maximum tokens of a packed row; if a group is longer, the width of the longest.
+        row_per_owner: one packed row per owner, in order, without a shared prefix.
 
     Returns, all long:
         packed_source (R, K): index of the token at that position, b * L + l; 0 at padding.
@@ -55,12 +71,16 @@ def packed(
     groups: dict[int, list[int]] = {}
     for row, owner in enumerate(owners):
         groups.setdefault(owner, []).append(row)
-    shared = {owner: _common(rows, members) for owner, members in groups.items()}
+    shared = dict.fromkeys(groups, 0)
+    if not row_per_owner:
+        shared = {owner: _common(rows, members) for owner, members in groups.items()}
     lengths = {
         owner: shared[owner] + sum(len(rows[row]) - shared[owner] for row in members)
         for owner, members in groups.items()
     }
-    bins = _assigned(lengths, max(budget, *lengths.values()))
+    bins = [[owner] for owner in groups]
+    if not row_per_owner:
+        bins = _assigned(lengths, max(budget, *lengths.values()))
     width = max(sum(lengths[owner] for owner in owners) for owners in bins)
     longest = max(len(row) for row in rows)
     size = (len(bins), width)

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+WIDTH_STEP = 8
+"""Rows are padded to a multiple of this many tokens in generation, to limit the number of batch
+shapes."""
+
 
 def pad_rows(
     rows: Sequence[Sequence[int]], pad_id: int, *, side: str = "right", width: int = 0

@@ -2,7 +2,8 @@
 
 A row of tokens is: Q times `<image>`, the bos token, prompt, target, stop. The loss covers target
 and stop; prompt tokens are masked. With a chat template the prompt is the user's turn. A marked
-row is the tokenization of `<START> prompt target <END>`, with spaces.
+row is the tokenization of `<START> prompt target <END>`, with spaces. Where an encoder reads the
+prompt (T5), that ends with the end token, and the target is a text of its own.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class PromptTemplate:
         marked: texts are enclosed in bos and eos tokens with a space inside each; a row that is too
             long is truncated at its end, including eos.
         chat_template: prompts are the user's turn of the tokenizer's chat template.
+        start_id: token that begins the decoder's text where an encoder reads the prompt; else None.
     """
 
     tokenizer: Any
@@ -67,6 +69,7 @@ class PromptTemplate:
     text: TextForm = "as_written"
     marked: bool = False
     chat_template: bool = False
+    start_id: int | None = None
 
     def cleaned(self, kind: Kind, text: str) -> str:
         """A caption or question, cleaned as `text` says."""
@@ -171,7 +174,8 @@ class PromptTemplate:
         stop = [self.stop_id] if target is not None else []
         if self.marked:
             answer, stop = [*answer, *stop], []
-        room = self.max_text_tokens - len(self.begin_ids) - len(stop)
+        end = [self.tokenizer.eos_token_id] if self.start_id is not None else []
+        room = self.max_text_tokens - len(self.begin_ids) - len(stop) - len(end)
         # At least half the tokens are the prompt's: an answer is useless without its question.
         before, after = (0, 0) if self.chat is None else self.chat.fixed
         half = max(room // 2, before + after)
@@ -181,10 +185,10 @@ class PromptTemplate:
         kept_prompt = [*prompt[:before], *words, *prompt[len(prompt) - after :]]
         images = [] if self.image_token_id is None else [self.image_token_id]
         head = [*(images * self.num_query_tokens), *self.begin_ids]
-        ids = [*head, *kept_prompt, *kept_answer, *stop]
+        ids = [*head, *kept_prompt, *end, *kept_answer, *stop]
         return TokenRow(
             tuple(ids),
-            len(head) + len(kept_prompt),
+            len(head) + len(kept_prompt) + len(end),
             cut_prompt=len(prompt) - len(kept_prompt),
             cut_target=len(answer) - len(kept_answer),
         )
@@ -205,8 +209,8 @@ class PromptTemplate:
         if self.marked:
             return f" {words} "
         prompt = prompt if self.chat is None else self.chat.written(prompt)
-        apart = prompt and not prompt[-1].isspace()
-        return (" " if apart else "") + words
+        spaced = prompt and not prompt[-1].isspace() and self.start_id is None
+        return (" " if spaced else "") + words
 
     def _prompt_tokens(self, prompts: Sequence[str]) -> list[list[int]]:
         """Tokens of each prompt, in the user's turn if there is a chat template."""

@@ -14,14 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
-from qvft.data.padding import pad_rows
+from qvft.data.padding import WIDTH_STEP, pad_rows
 from qvft.data.prompt import Kind, PromptTemplate
 from qvft.inference.encoding import Encoded
 from qvft.models.forward_stages import generate
 from qvft.recipe.refused_settings import refusal
-
-WIDTH_STEP = 8
-"""Rows are padded to a multiple of this many tokens, to limit the number of batch shapes."""
 
 MOST_WAITING = 8
 """Maximum number of waiting rows, in batches."""
@@ -147,8 +144,11 @@ def _padded(
     each row.
 
     Rows with image tokens begin with some of them even without a shared prefix: in transformers
-    5.23 a repetition penalty skips as many new tokens as there is padding on the left.
+    5.23 a repetition penalty skips as many new tokens as there is padding on the left. Prompts that
+    an encoder reads, whose positions are distances, are padded on the right.
     """
+    if template.start_id is not None:
+        return pad_rows([row.ids for row in batch], template.pad_id, width=batch[0].width)
     first = torch.tensor([row.ids[:front] for row in batch], dtype=torch.long)
     rest = pad_rows(
         [row.ids[front:] for row in batch],

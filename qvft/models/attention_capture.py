@@ -62,9 +62,9 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
-        # Outermost first, since setting a model also sets nested ones.
+        # Each by itself: nested models may have other kernels.
         for name, kernel in before.items():
-            cast(PreTrainedModel, model.get_submodule(name)).set_attn_implementation(kernel)
+            cast(PreTrainedModel, model.get_submodule(name)).set_attn_implementation({"": kernel})
 
 
 def attention_kernels(model: PreTrainedModel) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Blip2ForConditionalGeneration, InstructBlipForConditionalGeneration
 
 from qvft.errors import QvftError
+from qvft.models.encoded_prompts import EncodedPrompts, decode_after, without_start
 from qvft.models.kv_cache import CACHE
 from qvft.models.prefix_cache import cache_of, copies, goes_on, keys_values
 
@@ -104,8 +105,11 @@ def decode_hidden(
     attention_mask: Tensor,
     *,
     position_ids: Tensor | None = None,
+    prompts: EncodedPrompts | None = None,
 ) -> Tensor:
     """As `forward_stages.decode_hidden`."""
+    if prompts is not None:
+        return decode_after(model.language_model, embeds, attention_mask, prompts)
     return model.language_model.get_decoder()(
         inputs_embeds=embeds,
         attention_mask=attention_mask,
@@ -158,7 +162,10 @@ def generate(
 def generate_after(
     model: WithPrefix, embeds: Tensor, attention_mask: Tensor, **settings: Any
 ) -> Any:
-    """New tokens that the decoder generates after embedded rows (B, L, D)."""
-    return model.language_model.generate(
+    """New tokens that the decoder generates after embedded rows (B, L, D), or from prompts that its
+    encoder reads.
+    """
+    written = model.language_model.generate(
         inputs_embeds=embeds, attention_mask=attention_mask, **settings
     )
+    return without_start(written) if model.language_model.config.is_encoder_decoder else written

@@ -1,4 +1,4 @@
-"""Table of language decoders: what differs between OPT, Llama, Qwen2, GPT-Neo and GPT-2.
+"""Table of language decoders: what differs between OPT, Llama, Qwen, Mistral, Gemma, GPT and T5.
 
 To add a decoder, add a row here or call `register_decoder`; everything else comes from
 transformers' class and from the tokenizer (its `bos` token, if any, begins the text).
@@ -27,6 +27,11 @@ class Decoder:
             token.
         dropout: key of its config that `trainable.decoder_dropout` sets; None: not supported.
         learned_positions: whether it has learned position embeddings.
+        local_window: key of its config with the window of local attention that it masks by column
+            whatever mask it is given: rows with visual tokens may be no longer, and packed rows
+            share no prefix. (`sliding_window` is a part of the mask, and a limit in any case.)
+        encoder_layers: prefix of its encoder's blocks, if it is an encoder-decoder: the encoder
+            reads image and prompt, the decoder writes the target.
         lean_bytes, dropout_bytes: activation bytes per token, block and unit of width when training
             in bfloat16 with LoRA, without and with dropout; for the memory estimate.
         families: model families that it is used in.
@@ -39,10 +44,17 @@ class Decoder:
     stop_text: str = ""
     dropout: str | None = None
     learned_positions: bool = False
+    local_window: str | None = None
+    encoder_layers: str | None = None
     lean_bytes: float = 24.2
     dropout_bytes: float = 96.2
     families: tuple[str, ...] = (BLIP2,)
     title: str = ""
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Prefixes of all its blocks: those of an encoder first."""
+        return (self.layers,) if self.encoder_layers is None else (self.encoder_layers, self.layers)
 
 
 _LLAMA_LAYERS = "language_model.model.layers"
@@ -67,6 +79,8 @@ DECODERS: dict[str, Decoder] = {
         ),
         # Bytes counted from the tensors that autograd saves of Llama-3-8B's and Qwen2-7B's blocks
         # (the same count gives OPT's measured figure); with dropout not measured: OPT's ratio of 4.
+        # Those of Qwen3 (0.6B), Gemma (2B), Gemma 2 (2B) and Gemma 3 (1B) are counted in blocks
+        # under CPU autocast, as a multiple of what Llama-3-8B's takes there.
         Decoder(
             "llama",
             _LLAMA_LAYERS,
@@ -84,11 +98,52 @@ DECODERS: dict[str, Decoder] = {
             title="Qwen2 decoder",
         ),
         Decoder(
+            "qwen3",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=49.1,
+            dropout_bytes=196.0,
+            title="Qwen3 decoder",
+        ),
+        Decoder(
+            "mistral",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=38.2,
+            dropout_bytes=153.0,
+            title="Mistral decoder",
+        ),
+        Decoder(
+            "gemma",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=62.6,
+            dropout_bytes=250.0,
+            title="Gemma decoder",
+        ),
+        Decoder(
+            "gemma2",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=47.0,
+            dropout_bytes=188.0,
+            title="Gemma 2 decoder",
+        ),
+        Decoder(
+            "gemma3_text",
+            _LLAMA_LAYERS,
+            _LLAMA_TARGETS,
+            lean_bytes=59.0,
+            dropout_bytes=236.0,
+            title="Gemma 3 decoder",
+        ),
+        Decoder(
             "gpt_neo",
             "language_model.transformer.h",
             ("q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"),
             learned_positions=True,
-            families=(QVISION,),
+            local_window="window_size",
+            families=(BLIP2, QVISION),
             title="GPT-Neo decoder",
         ),
         Decoder(
@@ -96,8 +151,20 @@ DECODERS: dict[str, Decoder] = {
             "language_model.transformer.h",
             ("c_attn", "c_proj", "c_fc"),
             learned_positions=True,
-            families=(QVISION,),
+            families=(BLIP2, QVISION),
             title="GPT-2 decoder",
+        ),
+        # Bytes counted in a block of Flan-T5-XL's decoder as those of Qwen3 above, for a token of
+        # prompt or target; one of the encoder takes three quarters of them.
+        Decoder(
+            "t5",
+            "language_model.decoder.block",
+            ("q", "k", "v", "o", "wi_0", "wi_1", "wo"),
+            dropout="dropout_rate",
+            encoder_layers="language_model.encoder.block",
+            lean_bytes=61.7,
+            dropout_bytes=247.0,
+            title="T5",
         ),
     )
 }
@@ -150,15 +217,53 @@ def require_decoder(config: Any, *, family: str, where: str) -> None:
         name for name, decoder in DECODERS.items() if family in decoder.families
     )
     kind = config.text_config.model_type
-    if not getattr(config, "use_decoder_only_language_model", True):
+    if kind not in DECODERS or family not in DECODERS[kind].families:
         raise ModelError(
-            f"its decoder is {kind}, an encoder-decoder",
+            f"its decoder is {kind}",
             where=where,
             expected=expected,
-            do="qvft.check --only model still counts its weights",
+            do="add a row with its layers, lora_targets and stop_text (model.decoder_type)",
         )
-    if kind not in DECODERS or family not in DECODERS[kind].families:
-        raise ModelError(f"its decoder is {kind}", where=where, expected=expected)
+
+
+def is_encoder_decoder(config: Any) -> bool:
+    """Whether an encoder reads image and prompt, and the decoder writes only the target (T5)."""
+    return decoder_of(config).encoder_layers is not None
+
+
+def start_token(config: Any) -> int | None:
+    """The token that begins the decoder's text in an encoder-decoder; None in other models.
+
+    Raises:
+        ModelError: the configuration does not say.
+    """
+    if not is_encoder_decoder(config):
+        return None
+    found: int | None = getattr(config.text_config, "decoder_start_token_id", None)
+    if found is None:
+        raise ModelError(
+            "text_config names no decoder_start_token_id",
+            where="config.json",
+            expected="the token that begins its decoder's text (T5: 0, the padding token)",
+        )
+    return found
+
+
+def longest_row(config: Any, *, visual: bool, padding: int) -> int | None:
+    """Maximum number of positions of a row and what is generated after it; None: no limit.
+
+    In a row no longer than its window, sliding-window attention is plain attention.
+
+    Args:
+        visual: whether rows begin with visual tokens.
+        padding: columns inside a row that generation may add, which windows count.
+    """
+    text = config.text_config
+    keys = ["sliding_window", *([decoder_of(config).local_window] if visual else [])]
+    windows = [getattr(text, key, None) for key in keys if key is not None]
+    limits = [window - padding for window in windows if window is not None]
+    positions = getattr(text, "max_position_embeddings", None)
+    return min(limits if positions is None else [*limits, positions], default=None)
 
 
 def set_dropout(config: Any, share: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from qvft.dotted_names import import_dotted, is_dotted
 from qvft.errors import ModelError, RecipeError
-from qvft.models.decoders import BLIP2, DECODERS, QVISION, decoder_of
+from qvft.models.decoders import BLIP2, DECODERS, QVISION, decoder_of, is_encoder_decoder
 
 COMPONENTS = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
 
@@ -48,18 +48,18 @@ class Family:
     marked: bool = False
     titles: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def shares_prefix(self) -> bool:
+    def shares_prefix(self, config: Any) -> bool:
         """Whether all rows of an image have the same prompt prefix in the decoder.
 
-        Not if the Q-Former reads the question, and not if text and image are fused after the
-        decoder, which then sees no visual tokens.
+        Not if the Q-Former reads the question, not if text and image are fused after the decoder,
+        which then sees no visual tokens, and not if an encoder reads them.
         """
-        return self.image_tokens and not self.reads_question
+        alone = self.image_tokens and not self.reads_question
+        return alone and not is_encoder_decoder(config)
 
-    def blocks(self, config: Any) -> str:
-        """Prefix of the decoder's blocks, in which LoRA targets are searched."""
-        return decoder_of(config).layers
+    def blocks(self, config: Any) -> tuple[str, ...]:
+        """Prefixes of the decoder's blocks, an encoder's first: where LoRA targets are searched."""
+        return decoder_of(config).blocks
 
     def stop_text(self, config: Any) -> str:
         """End of training targets and stop string of generation; empty: the end token.

@@ -1,7 +1,7 @@
 """Forward pass in stages for every family: computed once per image, or once per row.
 
-Shape letters: I images, P patches, W ViT width, B rows, L row length, D decoder width,
-N positions, V vocabulary.
+Shape letters: I images, P patches (of prompts: tokens), W ViT width, B rows, L row length,
+D decoder width, E prompts, T question tokens, N positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from qvft.models.encoded_prompts import EncodedPrompts
 from qvft.models.families import family_of
 
 
@@ -46,7 +48,7 @@ def encode_images(model: Any, pixel_values: Tensor) -> Tensor:
 def embed_rows(
     model: Any, rows: Mapping[str, Tensor], *, images: Tensor, image_index: Tensor
 ) -> Tensor:
-    """The decoder's input (B, L, D).
+    """The decoder's input (B, L, D); of an encoder-decoder the rows without image and prompt.
 
     Args:
         rows: `input_ids` (B, L) and, if the Q-Former reads the prompt, `qformer_input_ids` and
@@ -57,11 +59,39 @@ def embed_rows(
     Raises:
         QvftError: a row would ignore its image.
     """
+    if "encoder_input_ids" in rows:
+        return model.language_model.get_decoder().get_input_embeddings()(rows["input_ids"])
     return _stages(model).embed_rows(model, rows, images=images, image_index=image_index)
 
 
+def encode_prompts(
+    model: Any, rows: Mapping[str, Tensor], *, images: Tensor, image_index: Tensor
+) -> EncodedPrompts | None:
+    """Encoder states of each prompt with its image; None unless the model is an encoder-decoder.
+
+    Args:
+        rows: `encoder_input_ids`, `encoder_attention_mask` (E, P), `encoder_index` (B,) and
+            `encoder_rows` (E,) of `data.prompt_rows`; the Q-Former's inputs are (E, T).
+        images, image_index: as in `embed_rows`.
+    """
+    if "encoder_input_ids" not in rows:
+        return None
+    mask = rows["encoder_attention_mask"]
+    prompts = {**rows, "input_ids": rows["encoder_input_ids"]}
+    prompt_image = image_index[rows["encoder_rows"]]
+    embeds = _stages(model).embed_rows(model, prompts, images=images, image_index=prompt_image)
+    encoder = model.language_model.get_encoder()
+    states = encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+    return EncodedPrompts(states, mask, rows["encoder_index"])
+
+
 def decode_hidden(
-    model: Any, embeds: Tensor, attention_mask: Tensor, *, position_ids: Tensor | None = None
+    model: Any,
+    embeds: Tensor,
+    attention_mask: Tensor,
+    *,
+    position_ids: Tensor | None = None,
+    prompts: EncodedPrompts | None = None,
 ) -> Tensor:
     """The decoder's last hidden states (B, L, D) before the language-model head.
 
@@ -69,8 +99,12 @@ def decode_hidden(
         embeds: (B, L, D) from `embed_rows`.
         attention_mask: (B, L) 1 at tokens; or (B, 1, L, L), added to attention scores.
         position_ids: (B, L); None: tokens are counted from 0.
+        prompts: from `encode_prompts`, which the rows of an encoder-decoder attend to.
     """
-    return _stages(model).decode_hidden(model, embeds, attention_mask, position_ids=position_ids)
+    further = {} if prompts is None else {"prompts": prompts}
+    return _stages(model).decode_hidden(
+        model, embeds, attention_mask, position_ids=position_ids, **further
+    )
 
 
 def read_images(
@@ -93,7 +127,10 @@ def read_images(
 
 def logits_of(model: Any, hidden: Tensor) -> Tensor:
     """Logits (N, V) of hidden states (N, D) from `read_images`."""
-    return model.get_output_embeddings()(hidden)
+    logits = model.get_output_embeddings()(hidden)
+    # Source: `Gemma2ForCausalLM.forward` in transformers.
+    cap = getattr(model.config.text_config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def decode_prefix(model: Any, images: Tensor, ids: Sequence[int]) -> Tensor:
@@ -113,7 +150,7 @@ def continues_prefix(model: Any, settings: Mapping[str, Any]) -> bool:
     Args:
         settings: of `generate`.
     """
-    shares = family_of(model.config.model_type).shares_prefix
+    shares = family_of(model.config.model_type).shares_prefix(model.config)
     return shares and _stages(model).continues_prefix(model, settings)
 
 

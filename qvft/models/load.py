@@ -12,6 +12,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoProcessor,
     PretrainedConfig,
     PreTrainedModel,
@@ -69,8 +70,9 @@ def load_model(
         ModelError: weights are missing, are not safetensors, or do not fit the configuration.
     """
     place = device or torch.device("cpu")
+    kernel = _kernel_by_part(base, attention)
     if random_seed is not None:
-        return _on(_fresh_model(base, random_seed, dtype, attention), place).eval()
+        return _on(_fresh_model(base, random_seed, dtype, kernel), place).eval()
     quantization = None
     if quantize != "none":
         quantization = quantization_config(
@@ -101,15 +103,26 @@ def load_model(
     if base.graft is not None:
         graft = replace(base.graft, config=cast(Any, config))
         model: PreTrainedModel = graft_model(
-            graft, dtype=dtype, attention=attention, device=place, quantization=quantization
+            graft, dtype=dtype, attention=kernel, device=place, quantization=quantization
         )
     else:
-        model = _stored_model(base, config, dtype, attention, place, quantization)
+        model = _stored_model(base, config, dtype, kernel, place, quantization)
     if base.stored_queries is not None:
         keep_first_queries(model, base.config.num_query_tokens)
     if base.stored_image_size is not None:
         resize_positions(model, base.config.vision_config.image_size)
     return _placed(base.family, model, place if quantization is None else None)
+
+
+def _kernel_by_part(base: BaseCheckpoint, attention: str) -> str | dict[str, str]:
+    """The kernel, but eager attention in a decoder for which transformers has no sdpa: GPT-Neo,
+    Gemma 2.
+    """
+    decoder = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(base.config.text_config), None)
+    has_sdpa = getattr(decoder, "_supports_sdpa", True)
+    if has_sdpa or attention != "sdpa" or not base.family.image_tokens:
+        return attention
+    return {part: "sdpa" for part in ("", *base.config.sub_configs)} | {"text_config": "eager"}
 
 
 def _placed(family: Family, model: PreTrainedModel, place: torch.device | None) -> PreTrainedModel:
@@ -125,7 +138,7 @@ def _stored_model(
     base: BaseCheckpoint,
     config: PretrainedConfig,
     dtype: torch.dtype,
-    attention: str,
+    attention: str | dict[str, str],
     place: torch.device,
     quantization: Any,
 ) -> PreTrainedModel:
@@ -226,7 +239,7 @@ def _stored_processor(base: BaseCheckpoint) -> Any:
 
 
 def _fresh_model(
-    base: BaseCheckpoint, seed: int, dtype: torch.dtype, attention: str
+    base: BaseCheckpoint, seed: int, dtype: torch.dtype, attention: str | dict[str, str]
 ) -> PreTrainedModel:
     """A randomly initialised model."""
     set_seed(seed)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qvft.models.encoded_prompts import EncodedPrompts
 from qvft.models.flex_attention import block_mask, uses_flex
 from qvft.models.forward_stages import decode_hidden, read_images
 
@@ -72,6 +73,7 @@ def hidden_at(
     *,
     images: Tensor,
     image_index: Tensor,
+    prompts: EncodedPrompts | None = None,
 ) -> Tensor:
     """Inputs of the language-model head (N, D) at the positions true in `where` (B, L).
 
@@ -81,16 +83,20 @@ def hidden_at(
         packing: None: rows are padded.
         images: (I, ...) from `forward_stages.encode_features`.
         image_index: (B,) which image each row belongs to.
+        prompts: from `forward_stages.encode_prompts`.
     """
     if packing is None:
-        hidden = decode_hidden(model, embeds, attention_mask)[where]
+        hidden = decode_hidden(model, embeds, attention_mask, prompts=prompts)[where]
     else:
-        hidden = _decoded_packed(model, embeds, packing).flatten(0, 1)[packing.place[where]]
+        states = _decoded_packed(model, embeds, packing, prompts)
+        hidden = states.flatten(0, 1)[packing.place[where]]
     row = where.nonzero()[:, 0]
     return read_images(model, hidden, row=row, images=images, image_index=image_index)
 
 
-def _decoded_packed(model: Any, embeds: Tensor, packing: Packing) -> Tensor:
+def _decoded_packed(
+    model: Any, embeds: Tensor, packing: Packing, prompts: EncodedPrompts | None
+) -> Tensor:
     """The decoder's last hidden states (R, K, D) of packed rows."""
     if uses_flex(model):
         mask: Any = block_mask(packing.owner, packing.text, SHARED_PREFIX)
@@ -101,4 +107,5 @@ def _decoded_packed(model: Any, embeds: Tensor, packing: Packing) -> Tensor:
         embeds.flatten(0, 1)[packing.source],
         mask,
         position_ids=packing.positions,
+        prompts=None if prompts is None else prompts.in_order(),
     )

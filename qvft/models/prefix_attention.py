@@ -1,4 +1,4 @@
-"""Attention mask of visual tokens in front of the text: BLIP-2 and question-aware models.
+"""Attention of the text to visual tokens in a row or prompt: BLIP-2 and question-aware models.
 
 Shape letters: B rows, L row length.
 """
@@ -6,7 +6,7 @@ Shape letters: B rows, L row length.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, cast
 
 import torch
@@ -14,24 +14,24 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qvft.models.attention_capture import Attention, eager_attention, over_heads, watched
-from qvft.models.forward_stages import decode_hidden, embed_rows, encode_images
+from qvft.models.decoders import decoder_of
+from qvft.models.forward_stages import decode_hidden, embed_rows, encode_images, encode_prompts
 
 READING = "the decoder's attention to the visual tokens"
 
 
 def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tensor]) -> Attention:
-    """As `attention_maps.attend`: positions attend to earlier ones, including visual tokens."""
+    """As `attention_maps.attend`: positions attend to earlier ones with visual tokens, or in an
+    encoder-decoder to what its encoder makes of these and the prompt.
+    """
     qformer = model.get_submodule("qformer")
-    decoder_model = cast(PreTrainedModel, model.get_submodule("language_model")).get_decoder()
+    blocks = model.get_submodule(decoder_of(model.config).layers)
     crossing = {
         number: layer.get_submodule("crossattention.attention")
         for number, layer in enumerate(cast(nn.ModuleList, qformer.get_submodule("encoder.layer")))
         if layer.has_cross_attention
     }
-    decoding = {
-        number: layer.get_submodule("self_attn")
-        for number, layer in enumerate(cast(nn.ModuleList, decoder_model.get_submodule("layers")))
-    }
+    decoding = {number: _reading(layer) for number, layer in enumerate(cast(nn.ModuleList, blocks))}
     cross: dict[int, Tensor] = {}
     decoder: dict[int, Tensor] = {}
     states: list[Tensor] = []
@@ -45,16 +45,23 @@ def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tens
         )
         images = encode_images(model, pixel_values)
         embeds = embed_rows(model, rows, images=images, image_index=image_index)
-        decode_hidden(model, embeds, rows["attention_mask"])
+        prompts = encode_prompts(model, rows, images=images, image_index=image_index)
+        decode_hidden(model, embeds, rows["attention_mask"], prompts=prompts)
+    read, query_states = rows["input_ids"], states[0]
+    if prompts is not None:
+        read = rows["encoder_input_ids"][prompts.index]
+        if len(query_states) != len(read):  # the Q-Former has read each prompt once
+            query_states = query_states[prompts.index]
+            cross = {number: weights[prompts.index] for number, weights in cross.items()}
     crossed = torch.stack(list(cross.values()))
     side = round((crossed.shape[-1] - 1) ** 0.5)
     return Attention(
         text=torch.stack(list(decoder.values())),
-        is_query=rows["input_ids"] == model.config.image_token_id,
+        is_query=read == model.config.image_token_id,
         cross=crossed,
         has_class_token=True,
         grid=(side, side),
-        queries=states[0][:, : model.get_parameter("query_tokens").shape[1]].float(),
+        queries=query_states[:, : model.get_parameter("query_tokens").shape[1]].float(),
         reading=READING,
         limit="",
         text_layers=tuple(decoder),
@@ -62,10 +69,18 @@ def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tens
     )
 
 
-def _keep_weights(kept: dict[int, Tensor], number: int) -> Callable[[Any], None]:
-    """Keeps an attention module's weights, its second output."""
+def _reading(block: nn.Module) -> nn.Module:
+    """The attention through which a decoder's block reads visual tokens."""
+    for name in ("self_attn", "attn", "layer.1.EncDecAttention"):
+        with suppress(AttributeError):
+            return block.get_submodule(name)
+    raise AssertionError(f"{type(block).__name__} has no attention that is known")
 
-    def keep(output: tuple[Tensor, Tensor]) -> None:
-        kept[number] = over_heads(output[1])
+
+def _keep_weights(kept: dict[int, Tensor], number: int) -> Callable[[Any], None]:
+    """Keeps an attention module's weights, its last output."""
+
+    def keep(output: tuple[Tensor, ...]) -> None:
+        kept[number] = over_heads(output[-1])
 
     return keep

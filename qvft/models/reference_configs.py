@@ -1,10 +1,14 @@
-"""Configurations of the published BLIP-2 models, to count parameters without a download.
+"""Configurations of the published BLIP-2 and InstructBLIP models, to count parameters without a
+download.
 
-Sources: config.json of each hub repository; BLIP-2, arXiv 2301.12597, section 4; OPT, arXiv
-2205.01068, table 1; the Flan-T5-XL sizes of google/flan-t5-xl.
+Sources: config.json of each hub repository; BLIP-2, arXiv 2301.12597, section 4; InstructBLIP,
+arXiv 2305.06500, section 2.6; OPT, arXiv 2205.01068, table 1; LLaMA, arXiv 2302.13971, table 2; the
+sizes of google/flan-t5-xl and -xxl.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from transformers import (
@@ -12,6 +16,7 @@ from transformers import (
     Blip2QFormerConfig,
     Blip2VisionConfig,
     InstructBlipConfig,
+    LlamaConfig,
     OPTConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -29,16 +34,42 @@ OPT_VOCABULARY = 50_304
 """OPT's 50,265 tokens and `<image>`, padded to a multiple of 64."""
 OPT_IMAGE_TOKEN = 50_265
 T5_IMAGE_TOKEN = 32_100
+VICUNA_VOCABULARY = 32_064
+"""LLaMA's 32,000 tokens, `[PAD]` and `<image>`, padded to a multiple of 64 as OPT's."""
+VICUNA_IMAGE_TOKEN = 32_001
+BERT_AND_DEC = 30_523
+"""Words of InstructBLIP's Q-Former: BERT's and `[DEC]`."""
+COCO_IMAGE_SIZE_PX = 364
 QVISION_CHECKPOINTS = (CLIP, GPT_NEO)
 """CLIP, and a GPT-Neo of 24 layers, 1,024 wide."""
 
 
-def known_configs() -> dict[str, Blip2Config]:
-    """Configurations by hub id: ViT-g/14 at 224 px, Q-Former 768 x 12 with 32 queries, decoder."""
+def known_configs() -> dict[str, Blip2Config | InstructBlipConfig]:
+    """Configurations by hub id."""
+    small, large = _opt(hidden_size=2560), _opt(hidden_size=4096)
+    xl = _flan_t5(d_model=2048, d_ff=5120, heads=32)
+    xxl = _flan_t5(d_model=4096, d_ff=10_240, heads=64)
+    seven = _vicuna(hidden_size=4096, inside=11_008, layers=32)
+    thirteen = _vicuna(hidden_size=5120, inside=13_824, layers=40)
+    coco = COCO_IMAGE_SIZE_PX
     return {
-        "Salesforce/blip2-opt-2.7b": _blip2(_opt(hidden_size=2560), image_token=OPT_IMAGE_TOKEN),
-        "Salesforce/blip2-opt-6.7b": _blip2(_opt(hidden_size=4096), image_token=OPT_IMAGE_TOKEN),
-        "Salesforce/blip2-flan-t5-xl": _blip2(_flan_t5_xl(), image_token=T5_IMAGE_TOKEN),
+        "Salesforce/blip2-opt-2.7b": _blip2(small, image_token=OPT_IMAGE_TOKEN),
+        "Salesforce/blip2-opt-2.7b-coco": _blip2(
+            small, image_token=OPT_IMAGE_TOKEN, image_size=coco
+        ),
+        "Salesforce/blip2-opt-6.7b": _blip2(large, image_token=OPT_IMAGE_TOKEN),
+        "Salesforce/blip2-opt-6.7b-coco": _blip2(
+            large, image_token=OPT_IMAGE_TOKEN, image_size=coco
+        ),
+        "Salesforce/blip2-flan-t5-xl": _blip2(xl, image_token=T5_IMAGE_TOKEN),
+        "Salesforce/blip2-flan-t5-xl-coco": _blip2(xl, image_token=T5_IMAGE_TOKEN, image_size=coco),
+        "Salesforce/blip2-flan-t5-xxl": _blip2(xxl, image_token=T5_IMAGE_TOKEN),
+        "Salesforce/instructblip-vicuna-7b": _instructblip(seven, image_token=VICUNA_IMAGE_TOKEN),
+        "Salesforce/instructblip-vicuna-13b": _instructblip(
+            thirteen, image_token=VICUNA_IMAGE_TOKEN
+        ),
+        "Salesforce/instructblip-flan-t5-xl": _instructblip(xl, image_token=T5_IMAGE_TOKEN),
+        "Salesforce/instructblip-flan-t5-xxl": _instructblip(xxl, image_token=T5_IMAGE_TOKEN),
     }
 
 
@@ -52,7 +83,7 @@ def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig |
 
     The vocabulary is the branch's words, `[DEC]` and `<image>`.
     """
-    rows = {"Salesforce/blip2-itm-vit-g": 30_524, "bert-base-uncased": 30_523}
+    rows = {"Salesforce/blip2-itm-vit-g": 30_524, "bert-base-uncased": BERT_AND_DEC}
     if text_branch not in rows:
         return None
     return question_aware_config(base, word_rows=rows[text_branch], positions=512, pad_id=0)
@@ -64,14 +95,21 @@ def meta_model(config: PretrainedConfig) -> PreTrainedModel:
         return model_class(family_of(config.model_type))(config)
 
 
-def _blip2(text: OPTConfig | T5Config, *, image_token: int) -> Blip2Config:
+def _instructblip(text: LlamaConfig | T5Config, *, image_token: int) -> InstructBlipConfig:
+    base = _blip2(text, image_token=image_token)
+    return question_aware_config(base, word_rows=BERT_AND_DEC, positions=512, pad_id=0)
+
+
+def _blip2(
+    text: OPTConfig | T5Config | LlamaConfig, *, image_token: int, image_size: int = 224
+) -> Blip2Config:
     # `Blip2VisionConfig` defaults to 1e-10, which makes a random model ignore the image.
     vision = Blip2VisionConfig(
         hidden_size=1408,
         intermediate_size=6144,
         num_hidden_layers=39,
         num_attention_heads=16,
-        image_size=224,
+        image_size=image_size,
         patch_size=14,
         initializer_range=INITIALIZER_RANGE,
     )
@@ -113,17 +151,35 @@ def _opt(*, hidden_size: int) -> OPTConfig:
     )
 
 
-def _flan_t5_xl() -> T5Config:
-    """Flan-T5-XL; transformers counts its output head with the embedding, as tied."""
+def _vicuna(*, hidden_size: int, inside: int, layers: int) -> LlamaConfig:
+    """Vicuna-7B (4096) and Vicuna-13B (5120), whose heads are 128 wide."""
+    return LlamaConfig(
+        vocab_size=VICUNA_VOCABULARY,
+        hidden_size=hidden_size,
+        intermediate_size=inside,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden_size // 128,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+    )
+
+
+def _flan_t5(*, d_model: int, d_ff: int, heads: int) -> T5Config:
+    """Flan-T5-XL (2048) and -XXL (4096); transformers counts their output head with the embedding,
+    as tied.
+    """
+    # Its own fields are typed; those of every configuration are not.
+    general: dict[str, Any] = {"tie_word_embeddings": False, "decoder_start_token_id": 0}
     return T5Config(
         vocab_size=32_128,
-        d_model=2048,
+        d_model=d_model,
         d_kv=64,
-        d_ff=5120,
+        d_ff=d_ff,
         num_layers=24,
         num_decoder_layers=24,
-        num_heads=32,
+        num_heads=heads,
         feed_forward_proj="gated-gelu",
         eos_token_id=1,
         pad_token_id=0,
+        **general,
     )

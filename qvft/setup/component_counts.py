@@ -29,13 +29,12 @@ class PhaseCounts:
 def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterator[PhaseCounts]:
     """Parameter counts of each phase, without loading the model.
 
-    LoRA layers are added once for all phases, as in training. An encoder-decoder, which qvft does
-    not train, gets none.
+    LoRA layers are added once for all phases, as in training.
     """
     family, model = family_of(config.model_type), meta_model(config)
     found = lora_of_phases(plans)
     targets: list[str] = []
-    if found is not None and is_trainable(config):
+    if found is not None:
         lora, parts = found[0].lora, found[1]
         targets = lora_layers(model, family, parts, lora.target_modules)
         add_lora(model, targets, **lora.model_dump(exclude={"target_modules"}))
@@ -44,11 +43,6 @@ def phase_counts(config: PretrainedConfig, plans: Sequence[PhasePlan]) -> Iterat
         mark_trainable(model, family, modes, frozen_share=plan.trainable.frozen_decoder_fraction)
         yield PhaseCounts(
             count_components(model, family),
-            count_blocks(model, family) if is_trainable(config) else (0, 0),
+            count_blocks(model, family),
             tuple(name for name in targets if family.part(name) in plan.trainable.lora_parts),
         )
-
-
-def is_trainable(config: PretrainedConfig) -> bool:
-    """Whether qvft can train the decoder; an encoder-decoder is only counted."""
-    return getattr(config, "use_decoder_only_language_model", True)

@@ -20,18 +20,20 @@ from qvft.adapters.targets import lora_layers
 from qvft.cpu_threads import cpu_cores, warn_if_busy
 from qvft.data.collate import Collator
 from qvft.data.images.augmentation import Augmentation
+from qvft.data.padding import WIDTH_STEP
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
-from qvft.models.decoders import add_decoder, set_dropout
+from qvft.models.decoders import add_decoder, longest_row, set_dropout, start_token
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
 from qvft.models.weight_files import weights_hash
 from qvft.recipe.recipe_lock import recipe_hash
 from qvft.recipe.schema import Recipe, Trainable
+from qvft.setup.encoder_decoder_settings import require_supported_settings
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -83,7 +85,7 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
             where="model.init",
             expected="pretrained: the text branch is added to trained weights",
         )
-    return find_checkpoint(
+    base = find_checkpoint(
         model.id,
         revision=model.revision,
         family=model.family,
@@ -94,6 +96,8 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         decoder_revision=model.decoder_revision,
         seed=recipe.run.seed,
     )
+    require_supported_settings(recipe, base.config)
+    return base
 
 
 def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptTemplate:
@@ -111,6 +115,7 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
         text=recipe.data.text,
         marked=base.family.marked,
         chat_template=recipe.data.prompt.chat_template,
+        start_id=start_token(base.config),
     )
     _require_room_for_chat(template)
     return template
@@ -147,10 +152,8 @@ def require_positions(recipe: Recipe, base: BaseCheckpoint, new_tokens: int, *, 
     Raises:
         RecipeError: they do not; on a GPU the decoder would fail without a clear error.
     """
-    text = base.config.text_config
     # Packed rows have their own mask, in which every token sees all of its row.
-    limits = [getattr(text, key, None) for key in ("max_position_embeddings", "sliding_window")]
-    positions = min((limit for limit in limits if limit is not None), default=None)
+    positions = longest_row(base.config, visual=base.family.image_tokens, padding=WIDTH_STEP - 1)
     before = image_tokens(base) + recipe.data.max_text_tokens
     if positions is not None and before + new_tokens > positions:
         raise RecipeError(

@@ -42,10 +42,11 @@ def compile_blocks(model: PreTrainedModel, family: Family, enabled: bool) -> Non
     In place, so that no parameter is renamed. All blocks share one compiled code, for rows of any
     length. The rest of the model is a small part of the work, and its shapes depend on the data.
     """
-    blocks = model.get_submodule(family.blocks(model.config))
-    assert isinstance(blocks, nn.ModuleList)
-    for block in blocks:
-        if enabled:
-            block.compile(dynamic=True)
-        else:
-            block._compiled_call_impl = None  # torch has no public way back
+    for prefix in family.blocks(model.config):
+        blocks = model.get_submodule(prefix)
+        assert isinstance(blocks, nn.ModuleList)
+        for block in blocks:
+            if enabled:
+                block.compile(dynamic=True)
+            else:
+                block._compiled_call_impl = None  # torch has no public way back

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from transformers import TrainerCallback, set_seed
@@ -11,6 +11,7 @@ from qvft.data.rows import training_rows
 from qvft.errors import RecipeError
 from qvft.inference.generation_trial import tried_fields
 from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.decoders import is_encoder_decoder
 from qvft.models.distributed import processes
 from qvft.models.flex_attention import require_flex, use_flex
 from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
@@ -59,13 +60,8 @@ def training_setup(
     base = base_of(recipe)
     require_alignable(recipe, base)
     custom = custom_objectives(recipe.objectives.further, base)
-    if sharded and custom:
-        raise RecipeError(
-            f"{', '.join(custom)} under FSDP",
-            where="objectives.custom",
-            expected="none: weights are sharded within the objectives that qvft knows",
-            do="use DDP (recipes/accelerate/ddp.yaml)",
-        )
+    if sharded:
+        require_shardable(base, custom)
     if recipe.model.attn_implementation == "flex":
         require_flex(base.config, device())
     if any(plan.train.torch_compile for plan in plans):
@@ -108,6 +104,30 @@ def training_setup(
     for plan in plans:
         setup.token_batches(plan)  # reported before anything long begins
     return setup
+
+
+def require_shardable(base: BaseCheckpoint, custom: Collection[str]) -> None:
+    """Checks that FSDP can shard the model and the objectives.
+
+    Raises:
+        RecipeError: the model is an encoder-decoder, or there are custom objectives.
+    """
+    use_ddp = "use DDP (recipes/accelerate/ddp.yaml)"
+    if is_encoder_decoder(base.config):
+        raise RecipeError(
+            f"a {base.config.text_config.model_type} decoder under FSDP, whose encoder would not "
+            "be sharded",
+            where="model.id",
+            expected="a decoder-only model",
+            do=use_ddp,
+        )
+    if custom:
+        raise RecipeError(
+            f"{', '.join(custom)} under FSDP",
+            where="objectives.custom",
+            expected="none: weights are sharded within the objectives that qvft knows",
+            do=use_ddp,
+        )
 
 
 def require_settings(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhasePlan]) -> None:

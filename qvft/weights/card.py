@@ -44,7 +44,9 @@ processor = AutoProcessor.from_pretrained({{ folder | quoted }})
 model = {{ model_class }}.from_pretrained({{ folder | quoted }}, dtype=torch.{{ dtype }})
 inputs = processor(Image.open("IMAGE").convert("RGB"), {{ prompt }}, return_tensors="pt")
 inputs = inputs.to(model.device, model.dtype)
-written = model.generate(**inputs, max_new_tokens=30)[:, inputs["input_ids"].shape[1] :]
+written = model.generate(**inputs, max_new_tokens=30)\
+{% if not encoder_decoder %}[:, inputs["input_ids"].shape[1] :]{% endif %}
+
 print(processor.batch_decode(written, skip_special_tokens=True)[0].strip())
 ```
 
@@ -89,9 +91,9 @@ tokens and the language projection, which were trained with them: without it the
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import Blip2ForConditionalGeneration
+from transformers import {{ model_class }}
 
-base = Blip2ForConditionalGeneration.from_pretrained({{ base_id | quoted }}, dtype=torch.float32)
+base = {{ model_class }}.from_pretrained({{ base_id | quoted }}, dtype=torch.float32)
 base.load_state_dict(load_file("FOLDER/bridge.safetensors"), strict=False)
 model = PeftModel.from_pretrained(base, "FOLDER")
 ```
@@ -132,10 +134,19 @@ def model_card(run_dir: Path, *, adapter_sha256: Mapping[str, str], **facts: Any
     return _render(_CARD, prompt=prompt, measured=measured, **facts)
 
 
-def peft_card(base_id: str, name: str, run_dir: Path, *, adapter_sha256: Mapping[str, str]) -> str:
+def peft_card(
+    base_id: str,
+    name: str,
+    run_dir: Path,
+    *,
+    adapter_sha256: Mapping[str, str],
+    model_class: str = "Blip2ForConditionalGeneration",
+) -> str:
     """The card of an adapter folder, with how to load it; `run_dir` as in `model_card`."""
     measured = _measured(run_dir, adapter_sha256)
-    return _render(_PEFT_CARD, base_id=base_id, name=name, measured=measured)
+    return _render(
+        _PEFT_CARD, base_id=base_id, name=name, measured=measured, model_class=model_class
+    )
 
 
 def _render(template: str, **values: Any) -> str:

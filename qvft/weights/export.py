@@ -94,8 +94,13 @@ def _export_peft(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
     require_space(folder, sum((adapter / name).stat().st_size for name in names) + SLACK_BYTES)
     for name in names:
         shutil.copyfile(adapter / name, folder / name)
-    hashes = trained_files(adapter)
-    card = peft_card(base.id, recipe.name, run_dir, adapter_sha256=hashes)
+    card = peft_card(
+        base.id,
+        recipe.name,
+        run_dir,
+        adapter_sha256=trained_files(adapter),
+        model_class=base.family.model_class,
+    )
     write_text(folder / "README.md", card)
     logger.info("running base and adapter on real samples")
     reference = reference_outputs(inputs, rows, rounded=(), written=inputs.stored)

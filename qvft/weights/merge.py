@@ -15,6 +15,7 @@ from qvft.data.rows import Row
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
+from qvft.models.decoders import is_encoder_decoder
 from qvft.models.image_size import POSITIONS
 from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
@@ -170,6 +171,7 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         chat_prompt=chat_prompt,
         recipe_sha256=manifest["recipe_sha256"],
         quantized=recipe.model.quantization.scheme,
+        encoder_decoder=is_encoder_decoder(inputs.base.config),
         qvft_version=versions().get("qvft", "unknown"),
     )
 

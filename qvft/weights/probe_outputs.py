@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 from qvft.data.collate import Collator
 from qvft.data.images.decoding import decode
@@ -22,6 +23,7 @@ from qvft.models.forward_stages import (
     decode_hidden,
     embed_rows,
     encode_images,
+    encode_prompts,
     generate,
     logits_of,
     read_images,
@@ -41,6 +43,7 @@ class Probe:
         target_ids: tokens of the target and the stop token.
         pixel_values: (1, 3, height, width), from qvft's collator.
         read: the Q-Former's text inputs, (1, T) each; empty if it reads none.
+        rows: model inputs of prompt and target besides the image, from `Collator.token_batch`.
     """
 
     row_id: str
@@ -50,6 +53,7 @@ class Probe:
     target_ids: tuple[int, ...]
     pixel_values: Tensor
     read: Mapping[str, Tensor] = field(default_factory=dict)
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
     probes = []
     for row in rows:
         encoded = template.encode(row.kind, question=row.question, target=row.target)
+        prompt = template.prompt_text(row.kind, row.question)
         probes.append(
             Probe(
                 row_id=row.id,
@@ -84,7 +89,8 @@ def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
                 prompt_ids=encoded.ids[: encoded.target_start],
                 target_ids=encoded.ids[encoded.target_start :],
                 pixel_values=collator.pixels([row.sample.image]),
-                read=collator.read([template.prompt_text(row.kind, row.question)]),
+                read=collator.read([prompt]),
+                rows=collator.token_batch([encoded], [0], [prompt]),
             )
         )
     return probes
@@ -157,11 +163,15 @@ def plain_outputs(
         _check_inputs(probe, inputs)
         inputs = inputs.to(place)
         target = torch.tensor([probe.target_ids], device=place)
-        row = torch.cat([inputs["input_ids"], target], dim=1)
         others = {key: inputs[key] for key in inputs if key not in ("input_ids", "attention_mask")}
+        row, start = inputs["input_ids"], 1
+        if template.start_id is None:
+            row, start = torch.cat([row, target], dim=1), row.shape[1]
+        else:
+            others["decoder_input_ids"] = pad(target, (1, 0), value=template.start_id)
         logits = model(**others, input_ids=row).logits[0]
         written = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **stop)
-        new_ids = written[0, inputs["input_ids"].shape[1] :]
+        new_ids = written[0, start:]
         text = processor.batch_decode([new_ids], skip_special_tokens=True)[0].strip()
         ids = _until_stop(new_ids.tolist(), template)
         outputs.append(Output(probe.row_id, logits.float().cpu(), ids, (), text))
@@ -171,17 +181,12 @@ def plain_outputs(
 def _logits(model: Any, probe: Probe) -> Tensor:
     """Logits (L, V) at every position of prompt and target."""
     place = model.device
-    rows = {"input_ids": torch.tensor([probe.prompt_ids + probe.target_ids]), **probe.read}
+    rows = {key: value.to(place) for key, value in probe.rows.items()}
     images = encode_images(model, probe.pixel_values.to(place))
     image_index = torch.zeros(1, dtype=torch.long, device=place)
-    embeds = embed_rows(
-        model,
-        {key: value.to(place) for key, value in rows.items()},
-        images=images,
-        image_index=image_index,
-    )
-    mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=place)
-    hidden = decode_hidden(model, embeds, mask)[0]
+    embeds = embed_rows(model, rows, images=images, image_index=image_index)
+    prompts = encode_prompts(model, rows, images=images, image_index=image_index)
+    hidden = decode_hidden(model, embeds, rows["attention_mask"], prompts=prompts)[0]
     row = torch.zeros(len(hidden), dtype=torch.long, device=place)
     read = read_images(model, hidden, row=row, images=images, image_index=image_index)
     return logits_of(model, read).float().cpu()

@@ -46,6 +46,7 @@ def write_settings(folder: Path, processor: Any, *, config: PretrainedConfig) ->
         bos_token_id=text.bos_token_id,
         eos_token_id=text.eos_token_id,
         pad_token_id=text.pad_token_id,
+        decoder_start_token_id=getattr(text, "decoder_start_token_id", None),
     ).save_pretrained(folder)
     config.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -27,6 +27,7 @@ from qvft.data.features.folders import shard_files, spaces
 from qvft.data.features.shards import read_keys
 from qvft.eval import main as evaluate
 from qvft.train import main as train
+from tests.models.decoder_models import TEXT, write_model
 
 SHARDING = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 NF4 = ["model.quantization.load_in_4bit=true", "train.gradient_checkpointing=true"]
@@ -35,6 +36,11 @@ RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "shared": ("", ["train.texts_per_image=3"], {}),
     "phases": (PHASES, ["data.features=off"], {}),
     "aligned": (ALIGNMENT, [], {}),
+    "encoder_decoder": (
+        "",
+        ["model.id=T5", "trainable.lora.target_modules=[q,v,wi_0]", "train.texts_per_image=3"],
+        {},
+    ),
     "sharded": ("", ["data.features=off", "train.save_steps=3", *SMOOTH], SHARDING),
     "checkpointed": ("", ["train.gradient_checkpointing=true", "train.eval_steps=4"], SHARDING),
     "sharded_nf4": (
@@ -68,8 +74,14 @@ def streamed(recipe_file: Path, root: Path) -> list[Program]:
 
 
 @pytest.fixture(scope="module")
-def pair(recipe_file: Path, drawn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pair(
+    recipe_file: Path,
+    drawn_run: Path,
+    tiny_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pair:
     root = tmp_path_factory.mktemp("processes")
+    write_model(root / "t5", tiny_folder, TEXT["t5"])
 
     def programs(side: Path, batch: int) -> list[Program]:
         asked = ["data.eval.path=seed=2,count=7", "--out", str(side / "report")]
@@ -78,6 +90,7 @@ def pair(recipe_file: Path, drawn_run: Path, tmp_path_factory: pytest.TempPathFa
         for name, (text, changes, variables) in RECIPES.items():
             recipe = root / f"{name}.yaml"
             recipe.write_text(recipe_file.read_text() + text)
+            changes = [change.replace("=T5", f"={root / 't5'}") for change in changes]
             given = [str(recipe), f"run.dir={side / name}", *PLAIN, *UNEVEN]
             found.append(
                 (

@@ -1,184 +1,260 @@
-"""Other decoders than OPT in BLIP-2: trained, generated from, merged and exported like OPT's."""
+"""Each decoder in BLIP-2 and question-aware models: as plain transformers has it, and one run."""
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
-from transformers import Blip2ForConditionalGeneration, LlamaConfig, Qwen2Config, T5Config
+from transformers import AutoProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from qvft.adapters.targets import linear_names
 from qvft.data.packing import Packer
-from qvft.data.rows import evaluation_rows
+from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import ModelError, RecipeError
 from qvft.export import main as export
 from qvft.inference import predict
 from qvft.inference.predict import outcomes
-from qvft.merge import main as merge
+from qvft.models.attention_capture import attention_kernels
+from qvft.models.attention_maps import attend
 from qvft.models.decoders import DECODERS, Decoder, decoder_of, register_decoder
 from qvft.models.qvision.configuration import DECODER_BLOCKS
 from qvft.recipe.load import load_recipe
-from qvft.setup.model import base_model, base_of
+from qvft.setup.data import read_split
+from qvft.setup.model import Loaded, base_model, base_of
 from qvft.train import main as train
+from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup_phases import TrainingSetup
 from qvft.training.training_setup import training_setup
-from tools.tiny_blip2.geometry import PAD_ID, VOCABULARY_SIZE, tiny_config
+from qvft.weights.merge import merge_run
+from tests.models.decoder_models import GEOMETRY, TEXT, write_model
 
-GEOMETRY: dict[str, Any] = {
-    "vocab_size": VOCABULARY_SIZE,
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.1,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "pad_token_id": PAD_ID,
+QUESTION_AWARE = ("llama", "qwen2", "t5")
+CASES = [*(("blip2", k) for k in TEXT), *(("blip2_question", k) for k in QUESTION_AWARE)]
+TARGETS = {
+    "gpt2": ["c_attn", "c_fc"],
+    "gpt_neo": ["q_proj", "v_proj", "c_fc"],
+    "t5": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
 }
-TEXT = {
-    "llama": LlamaConfig(**{**GEOMETRY, "pad_token_id": None}, tie_word_embeddings=False),
-    "qwen2": Qwen2Config(**GEOMETRY, tie_word_embeddings=True),
-}
-TARGETS = "trainable.lora.target_modules=[q_proj,v_proj,down_proj]"
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "num_beams": 1}
+BEAMS = {"max_new_tokens": 6, "do_sample": False, "num_beams": 3, "length_penalty": 0.5}
 
 
-def write_model(folder: Path, processor: Path, text: Any) -> Path:
-    """A BLIP-2 with this decoder and fresh weights.
-
-    As published, Llama's tokenizer has no padding token, and Qwen2's no first one.
-    """
-    shutil.copytree(processor, folder)
-    for weights in folder.glob("model*"):
-        weights.unlink()
-    config = tiny_config().to_dict() | {"text_config": text.to_dict()}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Blip2ForConditionalGeneration(type(tiny_config()).from_dict(config))
-        torch.nn.init.normal_(model.query_tokens, std=0.1)
-        # Fresh output weights are so small that every text is the same; larger ones differ.
-        with torch.no_grad():
-            model.language_projection.weight *= 100
-    model.save_pretrained(folder)
-    lacks = {"llama": {"pad_token": None}, "qwen2": {"bos_token": None, "add_bos_token": False}}
-    file = folder / "tokenizer_config.json"
-    content = json.loads(file.read_text()) | lacks.get(text.model_type, {})
-    file.write_text(json.dumps(content))
-    if text.model_type == "qwen2":
-        file = folder / "tokenizer.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
-    return folder
-
-
-@pytest.fixture(scope="module", params=sorted(TEXT))
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def base(request, tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    kind = request.param
-    return write_model(tmp_path_factory.mktemp("decoders") / kind, tiny_folder, TEXT[kind])
+    family, kind = request.param
+    folder = tmp_path_factory.mktemp(family) / kind
+    return write_model(folder, tiny_folder, TEXT[kind], family=family)
 
 
 @pytest.fixture(scope="module")
-def overrides(base: Path) -> list[str]:
-    return [f"model.id={base}", TARGETS]
+def targets(base: Path) -> list[str]:
+    return TARGETS.get(base.name, ["q_proj", "v_proj", "down_proj"])
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, recipe_file: Path, overrides: list[str]) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "other"
-    assert train([str(recipe_file), *overrides, "train.max_steps=3", f"run.dir={folder}"]) == 0
-    return folder
+def loaded(base: Path, recipe_file: Path) -> Loaded:
+    recipe = load_recipe(recipe_file, [f"model.id={base}"])
+    return base_model(recipe, base_of(recipe))
 
 
-def losses(work: TrainingSetup, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the objective returns, with every gradient."""
-    objective = LanguageModelling(work.loaded.model).eval()
-    objective.zero_grad()
-    outputs = objective(**batch)
-    outputs["loss_sum"].backward()
-    gradients = {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
-    return {**gradients, **{name: value.detach() for name, value in outputs.items()}}
-
-
-def test_packed_rows_have_the_losses_and_gradients_of_separate_ones(
-    recipe_file: Path, overrides: list[str]
-) -> None:
-    work = training_setup(load_recipe(recipe_file, overrides))
-    work.counts(work.plans[0])
+@pytest.fixture(scope="module")
+def doubled(base: Path, recipe_file: Path, targets: list[str]) -> Loaded:
+    """In float64, with LoRA layers that matter."""
+    given = [f"model.id={base}", f"trainable.lora.target_modules=[{','.join(targets)}]"]
+    work = training_setup(load_recipe(recipe_file, given))
     for name, parameter in work.loaded.model.named_parameters():
         if ".lora_B" in name:  # it starts at zero, where A has no gradient
             torch.nn.init.normal_(parameter, std=0.05)
-    work.loaded.model.double()
-    rows = list(enumerate(work.rows(work.plans[0], work.train, training=True)[:12]))
-    found = []
-    for packer in (None, Packer(True, budget=100)):
-        batch = replace(work.loaded.collator, packer=packer)(rows)
-        batch.pop("row_index")
-        batch["pixel_values"] = batch["pixel_values"].double()
-        found.append(losses(work, batch))
-    assert found[0].keys() == found[1].keys()
-    for name, value in found[0].items():
-        # Rotary embeddings and norms of transformers compute in float32, whose last bits (6e-8)
-        # differ by where a row stands in a batch; sums of some hundred terms of size 1.
-        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
-    assert max(float(v.abs().max()) for n, v in found[0].items() if "lora" in n) > 1e-3
+    work.loaded.model.double().requires_grad_(True)
+    return work.loaded
+
+
+@pytest.fixture(scope="module")
+def rows(recipe_file: Path) -> list[Row]:
+    return evaluation_rows(read_split(load_recipe(recipe_file), "train").samples[:4])
+
+
+def batch_of(loaded: Loaded, rows: list[Row], packer: Packer | None) -> dict[str, Tensor]:
+    batch = replace(loaded.collator, packer=packer)(list(enumerate(rows)))
+    batch.pop("row_index")
+    batch["pixel_values"] = batch["pixel_values"].double()
+    return batch
+
+
+def plain_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What plain transformers takes: an image per row, and in T5 a prompt and the target."""
+    given = {key: value for key, value in batch.items() if key != "image_index"}
+    given["pixel_values"] = given["pixel_values"][batch["image_index"]]
+    if "encoder_index" not in batch:
+        return given
+    each = given.pop("encoder_index")
+    given = {key: value for key, value in given.items() if not key.startswith("encoder")}
+    given["input_ids"] = batch["encoder_input_ids"][each]
+    given["attention_mask"] = batch["encoder_attention_mask"][each]
+    given["labels"] = batch["labels"][:, 1:].contiguous()
+    return given | {key: given[key][each] for key in given if key.startswith("qformer")}
+
+
+def with_gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """The loss and every gradient."""
+    model.zero_grad()
+    loss.backward()
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return {**found, "loss": loss.detach()}
+
+
+def require_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        # Rotary embeddings, norms and losses of transformers compute in float32, whose last bits
+        # (6e-8) differ by where a row stands in a batch; sums of some hundred terms of size 1.
+        close = {"rtol": 1e-4, "atol": 1e-5, "check_dtype": False}
+        torch.testing.assert_close(found[name], value, **close, msg=name)
+    assert max(float(v.abs().max()) for n, v in expected.items() if "lora" in n) > 1e-3
+
+
+def test_loss_and_gradients_are_plain_transformers(doubled: Loaded, rows: list[Row]) -> None:
+    model: Any = doubled.model
+    batch = batch_of(doubled, rows, None)
+    objective = LanguageModelling(model).eval()
+    ours = objective(**batch)
+    found = with_gradients(model, ours["loss_sum"])
+    plain = model(**plain_batch(batch)).loss * ours["count"]
+    expected = with_gradients(model, plain)
+    require_close(found, expected)
+
+
+def test_packed_rows_are_separate_ones(doubled: Loaded, rows: list[Row]) -> None:
+    objective = LanguageModelling(doubled.model).eval()
+    packer = replace(packer_of(doubled.base), budget=100)
+    # A question is part of the visual prefix, and GPT-Neo's windows count packed columns.
+    decoder = decoder_of(doubled.base.config)
+    own = doubled.base.family.reads_question or decoder.local_window or decoder.encoder_layers
+    assert packer.shares == (not own)
+    found = [
+        with_gradients(doubled.model, objective(**batch_of(doubled, rows, used))["loss_sum"])
+        for used in (packer, None)
+    ]
+    require_close(*found)
+
+
+@pytest.mark.parametrize("settings", [GREEDY, BEAMS], ids=["greedy", "beams"])
+def test_texts_are_those_of_plain_generate(
+    loaded: Loaded, rows: list[Row], settings: dict[str, Any]
+) -> None:
+    texts = said(loaded, rows, settings)
+    processor = AutoProcessor.from_pretrained(loaded.base.location)
+    template = loaded.template
+    for row, text in zip(rows, texts, strict=True):
+        inputs = processor(
+            images=loaded.collator.decode(row.sample.image),
+            text=template.written_prompt(row.kind, row.question),
+            return_tensors="pt",
+        )
+        new = loaded.model.generate(
+            **inputs,
+            **settings,
+            eos_token_id=[template.stop_id, template.tokenizer.eos_token_id],
+            pad_token_id=template.pad_id,
+        )[0, 1 if template.start_id is not None else inputs["input_ids"].shape[1] :]
+        assert text == (template.decode(new.tolist()),)
+    assert len(set(texts)) > 2
+
+
+def said(loaded: Loaded, rows: list[Row], settings: dict[str, Any]) -> list[tuple[str, ...]]:
+    generation = dict.fromkeys(("caption", "question"), settings)
+    texts: list[tuple[str, ...]] = [()] * len(rows)
+    for found in outcomes(
+        loaded.model, loaded.collator, rows, generation=generation, batch_size=5, workers=0
+    ):
+        texts[found.number] = found.texts
+    return texts
 
 
 def test_texts_with_shared_prefixes_are_those_of_rows_decoded_whole(
-    recipe_file: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+    loaded: Loaded, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe(recipe_file, overrides)
-    loaded = base_model(recipe, base_of(recipe))
-    work = training_setup(recipe, given=None)
-    rows = evaluation_rows(work.train.samples[:6])
-
-    def said() -> list[tuple[str, ...]]:
-        generation = dict.fromkeys(("caption", "question"), GREEDY)
-        texts: list[tuple[str, ...]] = [()] * len(rows)
-        for found in outcomes(
-            loaded.model, loaded.collator, rows, generation=generation, batch_size=5, workers=0
-        ):
-            texts[found.number] = found.texts
-        return texts
-
-    shared = said()
+    shared = said(loaded, rows, GREEDY)
     monkeypatch.setattr(predict, "continues_prefix", lambda *_: False)
-    assert shared == said()
-    assert len(set(shared)) > 2
+    assert shared == said(loaded, rows, GREEDY)
 
 
-def test_a_run_is_merged_and_exported(run: Path, tmp_path: Path) -> None:
-    """Merging compares merged and adapted model, and exporting what plain PEFT computes."""
-    assert merge([str(run), str(tmp_path / "merged")]) == 0
-    record = json.loads((tmp_path / "merged" / "merge.json").read_text())
-    assert record["verification"]["behaviour"]["parted"] == []
-    assert export([str(run), str(tmp_path / "peft"), "--to", "peft"]) == 0
-    # A stock transformers class reads what was written.
-    Blip2ForConditionalGeneration.from_pretrained(tmp_path / "merged")
+def test_attention_maps_have_every_block(loaded: Loaded, rows: list[Row]) -> None:
+    before = attention_kernels(loaded.model)
+    batch = loaded.collator(list(enumerate(rows)))
+    pixels = batch["pixel_values"][batch["image_index"]]
+    found = attend(loaded.model, pixels, batch)
+    assert found.text_layers == (0, 1)
+    # Softmax in float32: rows sum to 1 up to its rounding.
+    sums = found.text.sum(dim=-1)[:, batch["attention_mask"].bool()]
+    torch.testing.assert_close(sums, torch.ones_like(sums), rtol=1e-5, atol=0)
+    assert attention_kernels(loaded.model) == before
 
 
-def test_the_rows_say_what_transformers_has(base: Path, recipe_file: Path) -> None:
-    recipe = load_recipe(recipe_file, [f"model.id={base}"])
-    found = base_of(recipe)
-    decoder = decoder_of(found.config)
-    model = base_model(recipe, found).model
-    assert sorted(decoder.lora_targets) == linear_names(model, found.family)
-    assert not any("position" in name for name, _ in model.language_model.named_parameters())
+def test_the_merged_model_is_base_and_adapter(
+    base: Path, targets: list[str], make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Merging compares logits and texts of what it wrote, loaded by a stock class."""
+    lora = {"target_modules": targets, "r": 4, "lora_alpha": 8}
+    run = make_run(tmp_path / "run", model={"id": str(base)}, trainable={"lora": lora})
+    record = merge_run(run, tmp_path / "merged")
+    assert record["verification"]["behaviour"]["parted"] == ()
+    family = base_of(load_recipe(run / "recipe.lock.yaml")).family
+    getattr(transformers, family.model_class).from_pretrained(tmp_path / "merged")
 
 
-def test_a_decoder_without_dropout_refuses_it(recipe_file: Path, overrides: list[str]) -> None:
-    recipe = load_recipe(recipe_file, [*overrides, "trainable.decoder_dropout=0.1"])
+def test_the_rows_say_what_transformers_has(loaded: Loaded) -> None:
+    decoder = decoder_of(loaded.base.config)
+    model: Any = loaded.model
+    assert sorted(decoder.lora_targets) == linear_names(model, loaded.base.family)
+    positions = [n for n, _ in model.language_model.named_parameters() if ".wpe." in n]
+    assert bool(positions) == decoder.learned_positions
+
+
+def test_a_run_is_trained_and_exported(
+    tmp_path: Path, tiny_folder: Path, recipe_file: Path
+) -> None:
+    """Exporting compares what plain PEFT computes."""
+    folder = write_model(tmp_path / "qwen2", tiny_folder, TEXT["qwen2"])
+    given = [str(recipe_file), f"model.id={folder}", "train.max_steps=2"]
+    lora = "trainable.lora.target_modules=[q_proj,v_proj]"
+    assert train([*given, lora, f"run.dir={tmp_path / 'run'}"]) == 0
+    assert export([str(tmp_path / "run"), str(tmp_path / "peft"), "--to", "peft"]) == 0
+
+
+def test_a_decoder_without_dropout_refuses_it(
+    tmp_path: Path, tiny_folder: Path, recipe_file: Path
+) -> None:
+    folder = write_model(tmp_path / "llama", tiny_folder, TEXT["llama"])
+    recipe = load_recipe(recipe_file, [f"model.id={folder}", "trainable.decoder_dropout=0.1"])
     with pytest.raises(RecipeError) as refusal:
         base_model(recipe, base_of(recipe))
     assert refusal.value.where == "trainable.decoder_dropout"
+
+
+@pytest.mark.parametrize(
+    ("kind", "window"),
+    [("mistral", "sliding_window"), ("gemma3_text", "sliding_window"), ("gpt_neo", "window_size")],
+)
+def test_rows_longer_than_a_window_are_refused(
+    kind: str, window: str, tmp_path: Path, tiny_folder: Path, recipe_file: Path
+) -> None:
+    """Inside its window, sliding attention is plain attention, which packing's mask is."""
+    text = CONFIG_MAPPING[kind](**TEXT[kind].to_dict() | {window: 100})
+    folder = write_model(tmp_path / kind, tiny_folder, text)
+    recipe = load_recipe(recipe_file, [f"model.id={folder}"])
+    with pytest.raises(RecipeError, match="at most 93") as refusal:
+        base_model(recipe, base_of(recipe))
+    assert refusal.value.where == "data.max_text_tokens"
+    shorter = load_recipe(recipe_file, [f"model.id={folder}", "data.max_text_tokens=70"])
+    base_model(shorter, base_of(shorter))
 
 
 def test_qvision_has_the_blocks_of_the_table() -> None:
@@ -191,19 +267,12 @@ def test_qvision_has_the_blocks_of_the_table() -> None:
 def test_another_decoder_is_refused_until_it_has_a_row(
     tmp_path: Path, tiny_folder: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = CONFIG_MAPPING["mistral"](**GEOMETRY)
-    folder = write_model(tmp_path / "mistral", tiny_folder, text)
+    text = CONFIG_MAPPING["starcoder2"](**GEOMETRY)
+    folder = write_model(tmp_path / "starcoder2", tiny_folder, text)
     recipe = load_recipe(recipe_file, [f"model.id={folder}"])
-    with pytest.raises(ModelError, match="mistral.*opt, llama, qwen2"):
+    with pytest.raises(ModelError, match=r"starcoder2.*opt, llama, qwen2.*layers.*lora_targets"):
         base_of(recipe)
     with pytest.raises(ValueError, match="already"):
         register_decoder(Decoder("opt", "", ()))
-    monkeypatch.setitem(DECODERS, "mistral", replace(DECODERS["llama"], model_type="mistral"))
-    assert base_of(recipe).family.blocks(base_of(recipe).config).endswith("model.layers")
-
-
-def test_an_encoder_decoder_is_refused(tmp_path: Path, recipe_file: Path) -> None:
-    config = tiny_config().to_dict() | {"text_config": T5Config().to_dict()}
-    type(tiny_config()).from_dict(config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="encoder-decoder"):
-        base_of(load_recipe(recipe_file, [f"model.id={tmp_path}"]))
+    monkeypatch.setitem(DECODERS, "starcoder2", replace(DECODERS["llama"], model_type="starcoder2"))
+    assert base_of(recipe).family.blocks(base_of(recipe).config) == ("language_model.model.layers",)

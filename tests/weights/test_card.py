@@ -23,6 +23,7 @@ FACTS = dict(
     cleaned=False,
     decoder=None,
     chat_prompt=None,
+    encoder_decoder=False,
     qvft_version="0.1.0",
 )
 

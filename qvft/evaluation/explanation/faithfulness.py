@@ -30,6 +30,7 @@ from qvft.models.forward_stages import (
     decode_hidden,
     embed_rows,
     encode_images,
+    encode_prompts,
     logits_of,
     read_images,
 )
@@ -157,7 +158,8 @@ def log_probabilities(
     image_index = torch.arange(len(pixel_values), device=pixel_values.device)
     images = encode_images(model, pixel_values)
     embeds = embed_rows(model, batch, images=images, image_index=image_index)
-    hidden = decode_hidden(model, embeds, batch["attention_mask"])
+    prompts = encode_prompts(model, batch, images=images, image_index=image_index)
+    hidden = decode_hidden(model, embeds, batch["attention_mask"], prompts=prompts)
     following = batch["labels"][:, 1:]
     words = following != IGNORED
     # The last supervised position of a row is its stop token.

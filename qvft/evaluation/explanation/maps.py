@@ -143,13 +143,19 @@ def target_batch(
 def word_spans(tokenizer: Any, ids: Sequence[int]) -> list[tuple[str, slice]]:
     """Each word with its tokens: a word begins at a token that begins with white space."""
     starts = [0] + [
-        place
-        for place, token in enumerate(ids)
-        if place and tokenizer.decode([token])[:1].isspace()
+        place for place, token in enumerate(ids) if place and _begins_word(tokenizer, token)
     ]
     spans = [slice(a, b) for a, b in zip(starts, [*starts[1:], len(ids)], strict=True)]
     words = [(tokenizer.decode(ids[span]).strip(), span) for span in spans]
     return [(word, span) for word, span in words if word]
+
+
+def _begins_word(tokenizer: Any, token: int) -> bool:
+    """Whether a token begins with white space, which SentencePiece writes as U+2581 and drops from
+    the text of a single token.
+    """
+    written = tokenizer.convert_ids_to_tokens(token)
+    return bool(written.startswith("\u2581") or tokenizer.decode([token])[:1].isspace())
 
 
 def _explain(

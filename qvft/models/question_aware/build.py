@@ -66,7 +66,7 @@ def graft_model(
     graft: Graft | DecoderGraft,
     *,
     dtype: torch.dtype,
-    attention: str = "sdpa",
+    attention: str | dict[str, str] = "sdpa",
     device: torch.device | None = None,
     quantization: QuantizationConfigMixin | None = None,
 ) -> PreTrainedModel:
@@ -74,7 +74,7 @@ def graft_model(
 
     Args:
         dtype: dtype of all weights that are not quantized.
-        attention: attention kernel, as transformers names it.
+        attention: attention kernel, or one by part, as transformers names it.
         device: device of the model.
         quantization: quantization config of the decoder, or None.
     """

@@ -90,7 +90,7 @@ def find_graft(
             missing, unexpected or of another shape.
     """
     base = open_checkpoint(base_id, where="model.id", location=base_location, revision=revision)
-    _check_base(base)
+    require_plain_base(base.config, base.id)
     text = None
     if text_branch != FRESH:
         text = open_checkpoint(text_branch, where="model.text_branch", revision=text_revision)
@@ -109,19 +109,23 @@ def find_graft(
     return Graft(base, text, config, origins, tokenizer, seed)
 
 
-def _check_base(base: Checkpoint) -> None:
-    config = base.config
+def require_plain_base(config: Any, name: str) -> None:
+    """Checks that a text branch can be put into a model of this configuration.
+
+    Raises:
+        ModelError: it is no BLIP-2 with a decoder-only language model.
+    """
     if config.model_type != "blip-2" or not config.use_decoder_only_language_model:
         found = getattr(getattr(config, "text_config", None), "model_type", "no")
         raise ModelError(
             f'model_type "{config.model_type}" with a decoder of type {found}',
-            where=f"model.id={base.id}",
+            where=f"model.id={name}",
             expected="a BLIP-2 checkpoint with a decoder-only language model",
         )
     if config.image_token_index is None:
         raise ModelError(
             "config.json names no image token",
-            where=f"model.id={base.id}",
+            where=f"model.id={name}",
             do="use a newer revision of the checkpoint",
         )
 

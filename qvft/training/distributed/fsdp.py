@@ -95,7 +95,7 @@ def without_autocast(objective: nn.Module) -> nn.Module:
 
 
 def _blocks(model: PreTrainedModel, family: Family) -> list[nn.Module]:
-    decoder: Any = model.get_submodule(family.blocks(model.config))
+    decoder: Any = model.get_submodule(family.blocks(model.config)[-1])
     vision = model.get_submodule("vision_model").modules()
     lists = [one for one in vision if isinstance(one, nn.ModuleList)]
     blocks = [*decoder, *(block for one in lists for block in one)]

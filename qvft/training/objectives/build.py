@@ -13,6 +13,7 @@ from qvft.data.packing import Packer
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.decoders import decoder_of, is_encoder_decoder
 from qvft.setup.model import Loaded
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective
 from qvft.training.objectives.custom import CustomCollator, CustomLoss
@@ -73,10 +74,12 @@ def packer_of(base: BaseCheckpoint) -> Packer:
 
     Attention to masked positions is wasted: K / (6 D) of the work of a decoder of width D per token
     in a packed row of length K. K = D / 5, 512 for OPT-2.7B, makes it a thirtieth. GPT-Neo has its
-    own mask, which no packed row may exceed.
+    own mask, which no packed row may exceed, and windows in it, in which rows stay whole. In an
+    encoder-decoder, the rows of a prompt are packed.
     """
     text = base.config.text_config
     budget = max(1, text.hidden_size // 5)
-    if not base.family.shares_prefix:
-        budget = min(budget, text.max_position_embeddings)
-    return Packer(shares=base.family.shares_prefix, budget=budget)
+    shares = base.family.shares_prefix(base.config) and decoder_of(base.config).local_window is None
+    if not shares:
+        budget = min(budget, getattr(text, "max_position_embeddings", budget))
+    return Packer(shares, budget, row_per_owner=is_encoder_decoder(base.config))

@@ -15,10 +15,17 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED
-from qvft.models.forward_stages import embed_rows, encode_features, encode_vision, logits_of
+from qvft.models.forward_stages import (
+    embed_rows,
+    encode_features,
+    encode_prompts,
+    encode_vision,
+    logits_of,
+)
 from qvft.models.packed import PACKED, Packing, hidden_at
 
-OF_ROWS = ("qformer_input_ids", "qformer_attention_mask", *PACKED)
+OF_PROMPTS = ("encoder_input_ids", "encoder_attention_mask", "encoder_index", "encoder_rows")
+OF_ROWS = ("qformer_input_ids", "qformer_attention_mask", *PACKED, *OF_PROMPTS)
 """Optional tensors of a batch, besides the named arguments of `LanguageModelling.forward`."""
 LOGIT_ROWS = 512
 """Positions per chunk of logits: with OPT's vocabulary of 50,304 and the gradient, 600 KB each in
@@ -73,8 +80,9 @@ class LanguageModelling(Objective):
     ) -> dict[str, Tensor]:
         """Loss of a batch.
 
-        Steps: encode each image once, insert its prefix into its rows, run the decoder (packed or
-        padded), compute logits at the N supervised positions only, sum their cross-entropy.
+        Steps: encode each image once, insert its prefix into its rows (of an encoder-decoder: into
+        its prompts, and encode each once), run the decoder (packed or padded), compute logits at
+        the N supervised positions only, sum their cross-entropy.
 
         Args:
             image_index: (B,) image of each row.
@@ -142,6 +150,7 @@ def language_loss(
         Packing.of(rows),
         images=images,
         image_index=image_index,
+        prompts=encode_prompts(model, rows, images=images, image_index=image_index),
     )
     losses, hits = token_losses(model, hidden, next_labels[supervised])
     of_row = supervised.nonzero()[:, 0]
