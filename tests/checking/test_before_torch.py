@@ -22,7 +22,7 @@ class Refused(MetaPathFinder):
 
 sys.meta_path.insert(0, Refused())
 import qvft.api.train, qvft.check, qvft.merge, qvft.setup.data, qvft.train
-import qvft.checking.before_torch, qvft.checking.recipe_summary, qvft.training.run_folder
+import qvft.checking.before_torch, qvft.training.run_folder
 from qvft.cli import main
 
 for folder, words in json.load(sys.stdin):
