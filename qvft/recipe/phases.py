@@ -39,8 +39,9 @@ def phase_plans(recipe: Recipe) -> list[PhasePlan]:
         differing.append("lora")
     if differing:
         raise RecipeError(
-            "phases have different LoRA settings, but the layers are added once",
-            where=f"trainable.{differing[0]}",
+            "phases have different LoRA settings, but the layers are added once: "
+            f"trainable.{differing[0]} differs",
+            where="phases",
         )
     return plans
 

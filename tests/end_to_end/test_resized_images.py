@@ -68,7 +68,7 @@ def test_a_merge_reads_the_base_weight_by_weight(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the base was loaded whole")
 
-    monkeypatch.setattr("qvft.weights.open_base.base_model", refuse)
+    monkeypatch.setattr("qvft.weights.base_weights.base_model", refuse)
     merge_run(run, tmp_path / "out")
 
 
