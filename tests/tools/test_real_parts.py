@@ -1,4 +1,4 @@
-"""The model from pretrained parts: each part computes what it computed before, on tiny stand-ins."""
+"""The model from pretrained parts: each part computes what it did before, on tiny stand-ins."""
 
 import os
 import subprocess
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import (

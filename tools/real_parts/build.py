@@ -77,7 +77,9 @@ def build(out: Path, wheels: Path, choices: Choices) -> None:
         with new_folder(out / "model") as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
-            write_text(folder / "README.md", card(model, choices.seed))
+            write_text(
+                folder / "README.md", card(model, seed=choices.seed, image_size=choices.image_size)
+            )
         with new_folder(out / "text") as folder:
             shutil.copytree(folders[TEXT], folder, dirs_exist_ok=True)
 

