@@ -13,6 +13,7 @@ from transformers import (
     AutoProcessor,
     BertConfig,
     BertModel,
+    Blip2Config,
     Blip2ForConditionalGeneration,
     Blip2VisionModel,
     Dinov2Config,
@@ -29,8 +30,9 @@ from qvft.models.question_aware.checkpoint import open_checkpoint
 from qvft.models.question_aware.configuration import model_shapes, question_aware_config
 from qvft.models.question_aware.origins import plan_origins
 from qvft.recipe.load import load_recipe
-from tools.real_parts import parts
+from tools.real_parts import parts, study
 from tools.real_parts.build import Choices, build, joined
+from tools.real_parts.card import card
 from tools.real_parts.decoder import IMAGE_TOKEN, add_image_token
 from tools.real_parts.qformer import new_qformer, qformer_config
 from tools.real_parts.vision import Node, dinov2_state, vision_config, vision_state
@@ -292,9 +294,43 @@ def test_a_missing_reader_says_what_to_install() -> None:
 
 
 def test_the_recipe_fits_the_model() -> None:
-    recipe = load_recipe(Path(parts.__file__).with_name("vqa_rad.yaml"), [])
+    recipe = load_recipe(study.RECIPE, [])
     assert [phase.name for phase in recipe.phases] == ["bridge", "lora"]
     assert recipe.model.query_tokens <= Choices().queries
+
+
+@pytest.mark.parametrize("arm", study.ARMS)
+def test_an_arm_of_the_study_is_a_recipe(arm: str, tmp_path: Path) -> None:
+    given = study.overrides(tmp_path, tmp_path / "data", arm, 3, tmp_path / "run")
+    recipe = load_recipe(study.RECIPE, given)
+    assert recipe.run.seed == 3
+    assert recipe.data.train.path == recipe.data.eval.path == str(tmp_path / "data")
+    assert (recipe.model.text_branch == str(tmp_path / "text")) == (arm == "question")
+
+
+def test_a_table_row_has_every_baseline() -> None:
+    metrics = dict(zip(study.SCORES.values(), (0.5, 0.25, 0.4), strict=True))
+    report = {
+        "metrics": metrics,
+        "intervals": dict.fromkeys(metrics, (0.2, 0.6)),
+        "baselines": {
+            "most_frequent_answer": dict.fromkeys(metrics, 0.1),
+            "blind": dict.fromkeys(metrics, 0.3),
+        },
+    }
+    base = {"metrics": dict.fromkeys(metrics, 0.0)}
+    assert study.rows("lora, 0", report, base)[0] == (
+        "| lora, 0 | closed | 50.0 (20.0 to 60.0) | 0.0 | 10.0 | 30.0 |"
+    )
+
+
+def test_the_card_names_every_licence_and_hash() -> None:
+    eyes = vision_config(DINO, 42)
+    shapes = Blip2Config(vision_config=eyes, text_config=LLAMA, num_query_tokens=2)
+    with torch.device("meta"):
+        text = card(Blip2ForConditionalGeneration(shapes), seed=5, image_size=42)
+    assert all(part.sha256 in text and part.licence in text for part in parts.PARTS)
+    assert "(seed\n5)" in text and "42 x 42" in text
 
 
 @pytest.mark.skipif(WHEELS not in os.environ, reason=f"{WHEELS}: folder of the three wheels")

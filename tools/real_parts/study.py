@@ -24,8 +24,8 @@ RECIPE = Path(__file__).with_name("vqa_rad.yaml")
 ARMS: dict[str, list[str]] = {
     "bridge": ["phases.1.trainable={decoder: frozen}"],
     "lora": [],
-    "question": ["model.text_branch={parts}/text"],
-    "vision": ["phases.1.trainable={vision: full}", "phases.1.train.learning_rate.vision=1e-5"],
+    "question": ["model.text_branch=PARTS/text"],
+    "vision": ["phases.1.trainable={vision: full}"],
 }
 """Overrides per arm: the decoder stays frozen; LoRA on it (the recipe); the Q-Former reads the
 question; LoRA and the ViT trained."""
@@ -41,7 +41,7 @@ def overrides(parts: Path, data: Path, arm: str, seed: int, run: Path) -> list[s
         f"data.eval.path={data}",
         f"run.dir={run}",
         f"run.seed={seed}",
-        *(one.format(parts=parts) for one in ARMS[arm]),
+        *(one.replace("PARTS", str(parts)) for one in ARMS[arm]),
     ]
 
 
