@@ -22,7 +22,7 @@ from qvft.train import main as train
 
 RECIPE = Path(__file__).with_name("vqa_rad.yaml")
 ARMS: dict[str, list[str]] = {
-    "bridge": ["phases.1.trainable={decoder: frozen}"],
+    "bridge": ["trainable.decoder=frozen"],
     "lora": [],
     "question": ["model.text_branch=PARTS/text"],
     "vision": ["phases.1.trainable={vision: full}"],
