@@ -1,6 +1,6 @@
 """Trains and evaluates the model from pretrained parts on VQA-RAD, in several arms.
 
-    python -m tools.real_parts.study PARTS VQA_RAD [--arms bridge lora] [--seeds 0] [key.path=value]
+    python -m tools.real_parts.study PARTS VQA_RAD [key.path=value ...] [--arms bridge lora]
 
 PARTS is what `python -m tools.real_parts` wrote, VQA_RAD the data's folder. Everything goes through
 `qvft train` and `qvft eval`; an arm whose report exists is not repeated. Runs and table.md go to
@@ -63,7 +63,7 @@ def untuned(parts: Path, data: Path, further: Sequence[str]) -> dict[str, Any]:
     out = parts / "study" / "untuned"
     if not (out / "report.json").is_file():
         data_keys = [f"data.{split}.path={data}" for split in ("train", "eval")]
-        kept = [one for one in further if one.startswith(("model.", "eval."))]
+        kept = [one for one in further if one.startswith(("model.", "data.", "eval."))]
         model = str(parts / "model")
         asked = [model, "--recipe", str(RECIPE), "--out", str(out), f"model.id={model}"]
         if evaluate([*asked, *data_keys, *kept]):
@@ -75,6 +75,8 @@ def rows(name: str, report: Mapping[str, Any], base: Mapping[str, Any]) -> list[
     """Table rows of an arm: each score beside the three baselines, in percent."""
     lines = []
     for kind, metric in SCORES.items():
+        if metric not in report["intervals"]:
+            continue
         low, high = report["intervals"][metric]
         cells = [f"{percent(report['metrics'][metric])} ({percent(low)} to {percent(high)})"]
         cells.append(percent(base["metrics"][metric]))
@@ -99,13 +101,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = parser.parse_intermixed_args(arguments)
     base = untuned(given.parts, given.data, given.further)
+    said: list[str] = []
     table = [f"| arm, seed | questions | {' | '.join(COLUMNS)} |", "|---" * 6 + "|"]
     for arm in given.arms:
         for seed in given.seeds:
             report = run_arm(given.parts, given.data, arm, seed, given.further)
-            table += [*rows(f"{arm}, {seed}", report, base), *report["verdict"]]
-            print("\n".join(table[-3 - len(report["verdict"]) :]))
-    write_text(given.parts / "study" / "table.md", "\n".join(table) + "\n")
+            table += rows(f"{arm}, {seed}", report, base)
+            said += [f"- {arm}, {seed}: {sentence}" for sentence in report["verdict"]]
+    text = "\n".join([*table, "", *said]) + "\n"
+    write_text(given.parts / "study" / "table.md", text)
+    print(text)
     return 0
 
 
