@@ -309,16 +309,16 @@ def test_an_arm_of_the_study_is_a_recipe(arm: str, tmp_path: Path) -> None:
 
 
 def test_a_table_row_has_every_baseline() -> None:
-    metrics = dict(zip(study.SCORES.values(), (0.5, 0.25, 0.4), strict=True))
+    metrics = dict(zip(study.SCORES.values(), (50, 25, 40), strict=True))
     report = {
         "metrics": metrics,
-        "intervals": dict.fromkeys(metrics, (0.2, 0.6)),
+        "intervals": dict.fromkeys(metrics, (20, 60)),
         "baselines": {
-            "most_frequent_answer": dict.fromkeys(metrics, 0.1),
-            "blind": dict.fromkeys(metrics, 0.3),
+            "most_frequent_answer": dict.fromkeys(metrics, 10),
+            "blind": dict.fromkeys(metrics, 30),
         },
     }
-    base = {"metrics": dict.fromkeys(metrics, 0.0)}
+    base = {"metrics": dict.fromkeys(metrics, 0)}
     assert study.rows("lora, 0", report, base)[0] == (
         "| lora, 0 | closed | 50.0 (20.0 to 60.0) | 0.0 | 10.0 | 30.0 |"
     )

@@ -78,17 +78,13 @@ def rows(name: str, report: Mapping[str, Any], base: Mapping[str, Any]) -> list[
         if metric not in report["intervals"]:
             continue
         low, high = report["intervals"][metric]
-        cells = [f"{percent(report['metrics'][metric])} ({percent(low)} to {percent(high)})"]
-        cells.append(percent(base["metrics"][metric]))
+        others = [base["metrics"][metric]]
         for baseline in ("most_frequent_answer", "blind"):
-            cells.append(percent(report["baselines"][baseline][metric]))
+            others.append(report["baselines"][baseline][metric])
+        cells = [f"{report['metrics'][metric]:.1f} ({low:.1f} to {high:.1f})"]
+        cells += [f"{value:.1f}" for value in others]
         lines.append(f"| {name} | {kind} | " + " | ".join(cells) + " |")
     return lines
-
-
-def percent(share: float) -> str:
-    """A share in percent, with one decimal."""
-    return f"{100 * share:.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
