@@ -63,7 +63,9 @@ def untuned(parts: Path, data: Path, further: Sequence[str]) -> dict[str, Any]:
     out = parts / "study" / "untuned"
     if not (out / "report.json").is_file():
         data_keys = [f"data.{split}.path={data}" for split in ("train", "eval")]
-        kept = [one for one in further if one.startswith(("model.", "data.", "eval."))]
+        kept = [
+            one for one in further if one.startswith(("model.", "data.", "eval.", "run.threads"))
+        ]
         model = str(parts / "model")
         asked = [model, "--recipe", str(RECIPE), "--out", str(out), f"model.id={model}"]
         if evaluate([*asked, *data_keys, *kept]):
