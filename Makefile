@@ -3,6 +3,8 @@
 # .venv first.
 # `make lint`: style and types. `make docs`: the site, in build/docs. `make wheel`: builds the wheel and
 # runs it outside the checkout. `make ci`: all of that but the site.
+# `make real`: builds a Q-Former model from pretrained parts (a download of 270 MB) and trains it on
+# VQA-RAD in VQA_RAD, hours on a CPU; see docs/real_parts.md.
 # `make test-newest`: the whole suite with the newest release of every dependency, in .venv-newest.
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +14,7 @@ READY := $(VENV)/.ready
 NEWEST := .venv-newest/bin/python
 NEWEST_TORCH ?= torch==2.13.0
 
-.PHONY: setup test test-fast test-newest quickstart lint docs wheel ci clean
+.PHONY: setup test test-fast test-newest quickstart real lint docs wheel ci clean
 
 setup: $(READY)
 
@@ -49,6 +51,13 @@ test-newest:
 
 quickstart: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/quickstart.sh
+
+VQA_RAD ?= data/vqa_rad
+REAL := runs/real_parts
+real: $(READY)
+	$(BIN)/python -m pip install --quiet onnx==1.23.2 gguf==0.19.0
+	test -d $(REAL)/model || $(BIN)/python -m tools.real_parts $(REAL)
+	$(BIN)/python -m tools.real_parts.study $(REAL) $(VQA_RAD)
 
 lint: $(READY)
 	$(BIN)/ruff check .
