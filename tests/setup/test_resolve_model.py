@@ -66,7 +66,7 @@ def test_a_hub_id_has_no_home() -> None:
 def test_a_merged_folder_keeps_the_prompts_it_was_trained_with(model_folder: Path) -> None:
     prompt = {"caption": "a photo of", "question": "Q: {question} A:"}
     (model_folder / "merge.json").write_text(json.dumps({"prompt": prompt}))
-    assert resolve_model(str(model_folder)).recipe.data.prompt.model_dump() == prompt
+    assert resolve_model(str(model_folder)).recipe.data.prompt.recorded() == prompt
 
 
 def test_a_broken_merge_json_is_named(model_folder: Path) -> None:
