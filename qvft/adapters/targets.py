@@ -12,14 +12,18 @@ from transformers.pytorch_utils import Conv1D
 from qvft.errors import RecipeError
 from qvft.models.families import Family
 
+ALL_LINEAR = "all-linear"
+"""`target_modules` for every linear layer of the decoder's blocks, as PEFT calls it."""
+
 
 def linear_names(model: nn.Module, family: Family) -> list[str]:
     """Last name parts of the linear layers in the decoder's blocks, e.g. q_proj, fc1."""
     return sorted({name.rpartition(".")[2] for name in _decoder_linears(model, family)})
 
 
-def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) -> list[str]:
-    """Full names of the decoder's linear layers whose last part is in `targets`.
+def resolve_targets(model: nn.Module, family: Family, targets: str | Sequence[str]) -> list[str]:
+    """Full names of the decoder's linear layers whose last part is in `targets`; all of them for
+    `ALL_LINEAR`.
 
     Only the decoder's blocks are searched: PEFT's defaults for this model match too few or too
     many, and do not report a target without match.
@@ -34,13 +38,14 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
             where="trainable.decoder",
             expected="full or frozen for this decoder",
         )
+    targets = known if targets == ALL_LINEAR else targets
     for target in targets:
         if target not in known:
             near = difflib.get_close_matches(target, known, n=1)
             raise RecipeError(
                 f'"{target}" is not a linear layer of the decoder',
                 where="trainable.lora.target_modules",
-                expected="one of " + ", ".join(known),
+                expected=f"{ALL_LINEAR}, or a list of " + ", ".join(known),
                 do=f'did you mean "{near[0]}"?' if near else None,
             )
     names = _decoder_linears(model, family)
@@ -48,7 +53,7 @@ def resolve_targets(model: nn.Module, family: Family, targets: Sequence[str]) ->
 
 
 def lora_layers(
-    model: nn.Module, family: Family, parts: Collection[str], targets: Sequence[str]
+    model: nn.Module, family: Family, parts: Collection[str], targets: str | Sequence[str]
 ) -> list[str]:
     """Full names of the layers that get LoRA.
 

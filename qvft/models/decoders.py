@@ -22,7 +22,6 @@ class Decoder:
     Attributes:
         model_type: in `text_config` of a model's config.json.
         layers: prefix of its blocks' parameters, from the model's root.
-        lora_targets: linear layers in a block, for `trainable.lora.target_modules`.
         stop_text: end of training targets and stop string of generation; empty: the tokenizer's end
             token.
         dropout: key of its config that `trainable.decoder_dropout` sets; None: not supported.
@@ -40,7 +39,6 @@ class Decoder:
 
     model_type: str
     layers: str
-    lora_targets: tuple[str, ...]
     stop_text: str = ""
     dropout: str | None = None
     learned_positions: bool = False
@@ -58,7 +56,6 @@ class Decoder:
 
 
 _LLAMA_LAYERS = "language_model.model.layers"
-_LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 DECODERS: dict[str, Decoder] = {
     decoder.model_type: decoder
@@ -70,7 +67,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "opt",
             "language_model.model.decoder.layers",
-            ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
             stop_text="\n",
             dropout="dropout",
             learned_positions=True,
@@ -84,7 +80,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "llama",
             _LLAMA_LAYERS,
-            _LLAMA_TARGETS,
             lean_bytes=38.2,
             dropout_bytes=153.0,
             title="Llama decoder",
@@ -92,7 +87,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "qwen2",
             _LLAMA_LAYERS,
-            _LLAMA_TARGETS,
             lean_bytes=48.6,
             dropout_bytes=194.0,
             title="Qwen2 decoder",
@@ -100,7 +94,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "qwen3",
             _LLAMA_LAYERS,
-            _LLAMA_TARGETS,
             lean_bytes=49.1,
             dropout_bytes=196.0,
             title="Qwen3 decoder",
@@ -108,7 +101,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "mistral",
             _LLAMA_LAYERS,
-            _LLAMA_TARGETS,
             lean_bytes=38.2,
             dropout_bytes=153.0,
             title="Mistral decoder",
@@ -116,7 +108,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "gemma",
             _LLAMA_LAYERS,
-            _LLAMA_TARGETS,
             lean_bytes=62.6,
             dropout_bytes=250.0,
             title="Gemma decoder",
@@ -124,7 +115,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "gemma2",
             _LLAMA_LAYERS,
-            _LLAMA_TARGETS,
             lean_bytes=47.0,
             dropout_bytes=188.0,
             title="Gemma 2 decoder",
@@ -132,7 +122,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "gemma3_text",
             _LLAMA_LAYERS,
-            _LLAMA_TARGETS,
             lean_bytes=59.0,
             dropout_bytes=236.0,
             title="Gemma 3 decoder",
@@ -140,7 +129,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "gpt_neo",
             "language_model.transformer.h",
-            ("q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"),
             learned_positions=True,
             local_window="window_size",
             families=(BLIP2, QVISION),
@@ -149,7 +137,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "gpt2",
             "language_model.transformer.h",
-            ("c_attn", "c_proj", "c_fc"),
             learned_positions=True,
             families=(BLIP2, QVISION),
             title="GPT-2 decoder",
@@ -159,7 +146,6 @@ DECODERS: dict[str, Decoder] = {
         Decoder(
             "t5",
             "language_model.decoder.block",
-            ("q", "k", "v", "o", "wi_0", "wi_1", "wo"),
             dropout="dropout_rate",
             encoder_layers="language_model.encoder.block",
             lean_bytes=61.7,
@@ -222,7 +208,7 @@ def require_decoder(config: Any, *, family: str, where: str) -> None:
             f"its decoder is {kind}",
             where=where,
             expected=expected,
-            do="add a row with its layers, lora_targets and stop_text (model.decoder_type)",
+            do="add a row with its layers and stop_text (model.decoder_type)",
         )
 
 

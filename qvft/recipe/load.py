@@ -130,7 +130,7 @@ def _validate(model: type[BaseModel], content: Mapping[str, Any], where: str) ->
 
 
 def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
-    path = [part for part in item["loc"] if part != "[key]"]
+    path = [part for part in item["loc"] if not str(part).startswith("[")]
     dotted = ".".join(str(part) for part in path)
     if item["type"] == "extra_forbidden":
         known = sorted(_section(model, path[:-1]).model_fields)

@@ -104,8 +104,10 @@ def _sections(
 
 
 def _type(described: dict[str, Any], *, section: bool) -> str:
-    if "anyOf" in described:
-        return " or ".join(_type(option, section=section) for option in described["anyOf"])
+    if options := described.get("anyOf", described.get("oneOf")):
+        return " or ".join(_type(option, section=section) for option in options)
+    if "const" in described:
+        return f"`{described['const']}`"
     if "enum" in described:
         return ", ".join(f"`{value}`" for value in described["enum"])
     kind = str(described.get("type"))

@@ -7,9 +7,9 @@ here imports torch: a recipe is checked in milliseconds.
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from qvft.recipe.data import LONGEST_NAME, Data, folder_name_problem
 from qvft.recipe.objectives import Objectives
@@ -116,18 +116,25 @@ class Model(Section):
         return "sdpa" if self.attn_implementation == "flex" else self.attn_implementation
 
 
+# The discriminator chooses the branch whose errors are reported, with its tag in their key path.
+TargetModules = Annotated[
+    Annotated[list[Text], Field(min_length=1), Tag("[list]")]
+    | Annotated[Literal["all-linear"], Tag("[all]")],
+    Discriminator(lambda value: "[all]" if value == "all-linear" else "[list]"),
+]
+
+
 class Lora(Section):
     r: int = Field(16, ge=1, le=65_536, description="Rank.")
     lora_alpha: int = Field(
         32, ge=1, le=1_000_000, description="Scale: lora_alpha / r, or / sqrt(r) with use_rslora."
     )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
-    target_modules: list[Text] = Field(
+    target_modules: TargetModules = Field(
         default_factory=lambda: ["q_proj", "v_proj"],
-        min_length=1,
-        description="Names of linear layers in the decoder's blocks, as transformers calls them "
-        "(q_proj, v_proj, fc1, ...); for decoder: lora. A name that matches none is an error, "
-        "which lists them.",
+        description="For decoder: lora. Names of linear layers in the decoder's blocks, as "
+        "transformers calls them (q_proj, v_proj, fc1, ...), or all-linear for every one of them, "
+        "whatever the decoder. A name that matches none is an error, which lists them.",
     )
     use_dora: bool = Field(False, description="Weight-decomposed LoRA (arXiv 2402.09353).")
     use_rslora: bool = Field(False, description="Rank-stabilised scale (arXiv 2312.03732).")

@@ -29,8 +29,9 @@ def test_a_name_becomes_one_layer_a_block(model: nn.Module) -> None:
 
 
 def test_all_names_together_leave_vit_qformer_and_projection_alone(model: nn.Module) -> None:
-    """Trap 3: `all-linear` would reach them."""
+    """Trap 3: PEFT's own `all-linear` would reach them."""
     found = resolve_targets(model, FAMILY, ALL)
+    assert found == resolve_targets(model, FAMILY, "all-linear")
     assert len(found) == 6 * model.config.text_config.num_hidden_layers
     assert all(name.startswith("language_model.model.decoder.layers.") for name in found)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from qvft.data.formats import FORMATS
-from qvft.models.decoders import DECODERS
 from qvft.recipe.load import load_recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
@@ -81,10 +80,7 @@ def test_the_overrides_of_other_checkpoints_name_what_is_counted() -> None:
     text = (FOLDER / "README.md").read_text().partition("## Other checkpoints")[2]
     lines = [re.findall(r"`([\w.]+=[^`]+)`", line) for line in text.splitlines() if "|" in line]
     named = [load_recipe(FOLDER / "medical_vqa.yaml", line) for line in lines if line]
-    assert len(named) == 8
-    for recipe in named:
-        kind = known_configs()[recipe.model.id].text_config.model_type
-        assert set(recipe.trainable.lora.target_modules) == set(DECODERS[kind].lora_targets)
+    assert len({recipe.model.id for recipe in named} & known_configs().keys()) == 8
 
 
 def test_custom_jsonl_wants_nothing_but_a_model_and_two_paths() -> None:

@@ -35,7 +35,7 @@ def test_every_key_is_described() -> None:
 
 def test_defaults_made_by_a_function_are_shown() -> None:
     text = reference_text()
-    assert '| `target_modules` | list of strings | `["q_proj", "v_proj"]` |' in text
+    assert '| `target_modules` | list of strings or `all-linear` | `["q_proj", "v_proj"]` |' in text
     assert '| `answer` | section | `{"max_new_tokens": 10}` |' in text
 
 
