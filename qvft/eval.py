@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace an evaluation of other data or settings that stands in that folder; without "
+        help="replace an evaluation of other data or settings in that folder; without "
         "it, this one gets a folder beside it",
     )
     parser.add_argument(

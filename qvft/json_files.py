@@ -105,7 +105,7 @@ def json_object(text: str, path: Path, *, line: int | None = None) -> dict[str, 
         "a list" if isinstance(row, list) else f"a {type(row).__name__}",
         where=where,
         expected="a JSON object",
-        do="write each object on a line of its own, without [ and ]" if line is not None else None,
+        do="write one object per line, without [ and ]" if line is not None else None,
     )
 
 

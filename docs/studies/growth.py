@@ -4,9 +4,10 @@
         [--out growth.json]
 
 On the model of `scaled_model.py`, plain practice against everything, as `qvft.bench` measures them:
-texts an image from 1 to 30, 30 texts a step; texts of about 8 to 256 tokens, five an image, 20 a
-step. And without a model, for 100 to 100,000 images of BLIP-2's shape: opening the cache, looking
-up, memory, and the order of an epoch of five texts an image. What is measured is written at once.
+texts per image from 1 to 30, 30 texts per step; texts of about 8 to 256 tokens, five per image, 20
+per step. And without a model, for 100 to 100,000 images of BLIP-2's shape: opening the cache,
+looking up, memory, and the order of an epoch of five texts per image. What is measured is written
+at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws what `growth.py` measured: texts a second as texts an image and text length grow.
+"""Draws what `growth.py` measured: texts per second by texts per image and text length.
 
 python docs/studies/growth_chart.py growth.json growth.png
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 PANELS = {
-    "texts": "texts an image (30 texts a step)",
-    "length": "words of a text (5 texts an image, 20 a step)",
+    "texts": "texts per image (30 texts per step)",
+    "length": "words per text (5 texts per image, 20 per step)",
 }
 WAYS = {"plain": "#a8a8a8", "qvft": "#4a6fa5"}
 

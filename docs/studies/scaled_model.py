@@ -124,7 +124,7 @@ def write_data(folder: Path) -> None:
 
 
 def write_recipes(folder: Path) -> None:
-    """A recipe a kind of text; 80 texts a step, those of an image together."""
+    """A recipe per kind of text; 80 texts per step, those of an image together."""
     for name in ("captions", "questions"):
         source = {"path": str(folder / f"{name}.jsonl")}
         recipe = {

@@ -188,7 +188,7 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
     quality, name = found.quality, found.name
     warnings = []
     if found.skipped:
-        fate = "left out" if skips else "training would stop there"
+        fate = "skipped" if skips else "training would stop there"
         what = "replace them" if skips else "replace them, or data.on_bad_image: skip"
         count = count_of(found.skipped, "unusable image")
         warnings.append(f"{name}: {count}, {fate}; {what} ({ALL})")

@@ -106,10 +106,10 @@ def phase_findings(
     if train.batch_tokens:
         batch = f"{train.batch_tokens} tokens"
     assumes = (
-        f"assumes {batch} a step, AdamW in float32, "
+        f"assumes {batch} per step, AdamW in float32, "
         + ("recomputed activations, " if train.gradient_checkpointing else "")
         + ("a decoder in 4 bits, " if quantized else "")
-        + "and leaves out the allocator and the Q-Former's activations"
+        + "without the allocator's overhead and the Q-Former's activations"
     )
     return PhaseFindings(
         name=plan.phase.name,

@@ -26,7 +26,7 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
         ("decoder weights", recipe.quantize),
         ("run folder", recipe.run_dir),
         ("phases", ", ".join(recipe.phases)),
-        ("rows an optimizer step", ", ".join(_steps(recipe)) + " a process"),
+        ("rows per optimizer step", ", ".join(_steps(recipe)) + " per process"),
     ):
         yield Text.assemble((f"{name:<24}", "bold"), value)
     if findings.train:

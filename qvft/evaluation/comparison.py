@@ -79,8 +79,8 @@ class Comparison(Part):
     direction: str = Field(DIRECTION, description="what the sign of a difference means")
     method: str = Field(METHOD, description="how figures and intervals come about")
     n: int = Field(description="items compared: those that both have")
-    only_in_a: int = Field(0, description="items left out because b lacks them")
-    only_in_b: int = Field(0, description="items left out because a lacks them")
+    only_in_a: int = Field(0, description="items not compared because b lacks them")
+    only_in_b: int = Field(0, description="items not compared because a lacks them")
     left_out_a: list[str] = Field([], description="their ids, the first twenty")
     left_out_b: list[str] = Field([], description="their ids, the first twenty")
     settings: list[SettingDifference] = Field(

@@ -74,7 +74,7 @@ class DecodeFacts(Part):
         "as_written", description="captions and questions `as_written`, or cleaned as `blip2` does"
     )
     max_text_tokens: int | None = Field(
-        None, description="tokens a prompt may have; longer ones are cut from the left"
+        None, description="maximum tokens per prompt; longer ones are truncated on the left"
     )
     rerank: int | None = Field(
         None, description="retrieval: best candidates by contrast that matching ranks anew"

@@ -18,7 +18,7 @@ from qvft.models.kv_cache import CACHE
 from qvft.models.prefix_cache import cache_of, copies, goes_on, keys_values
 
 WithPrefix = Blip2ForConditionalGeneration | InstructBlipForConditionalGeneration
-"""Classes whose visual prefix stands in front of the text in the decoder."""
+"""Classes whose decoder reads the visual prefix before the text."""
 
 
 def encode_vision(model: WithPrefix, pixel_values: Tensor) -> Tensor:

@@ -146,9 +146,9 @@ def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
             unit = "batches" if by_tokens else "texts"
             keys = "" if by_tokens else "train.per_device_train_batch_size or "
             raise CheckpointError(
-                f"{will[0]} {unit} a step ({will[1]}) where the run took {was[0]} ({was[1]})",
+                f"{will[0]} {unit} per step ({will[1]}) where the run took {was[0]} ({was[1]})",
                 where=str(folder),
-                expected=f"{was[0]} {unit} a step",
+                expected=f"{was[0]} {unit} per step",
                 do=f"start as many processes, or set {keys}train.gradient_accumulation_steps",
             )
 

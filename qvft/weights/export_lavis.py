@@ -60,7 +60,7 @@ def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
     keys = {key: tuple(tensor.shape) for key, tensor in state.items()}
     plan = plan_lavis(keys, target, tied, where=str(file))
     for reason, count in sorted(Counter(plan.dropped.values()).items()):
-        logger.info("%d keys are left out: %s", count, reason)
+        logger.info("%d keys are dropped: %s", count, reason)
     weights = _weights(plan, state, base)
     with new_folder(out) as folder:
         require_space(folder, sum(one.numel() * one.itemsize for one in weights.values()))

@@ -216,7 +216,7 @@ def test_a_sharded_run_goes_on_under_one_process(
         )
         == 2
     )
-    assert "7 texts a step" in capsys.readouterr().err
+    assert "7 texts per step" in capsys.readouterr().err
 
     assert train([recipe, *changes, *one]) == 0
     assert_same_weights(pair.one / name, run)

@@ -54,7 +54,7 @@ def test_other_texts_a_step_are_refused_with_both_products(
     run_of(tmp_path, 2)
     recipe = load_recipe(recipe_file)
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(CheckpointError, match="24 texts a step .* took 16 .*2 processes"):
+    with pytest.raises(CheckpointError, match="24 texts per step .* took 16 .*2 processes"):
         require_same_step(tmp_path, recipe, recipe)
 
 
@@ -77,5 +77,5 @@ def test_batches_by_tokens_are_counted_and_texts_are_not(
         "train.gradient_accumulation_steps=2",
     ]
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(CheckpointError, match="4 batches a step .* took 2 .*1 x 2 processes"):
+    with pytest.raises(CheckpointError, match="4 batches per step .* took 2 .*1 x 2 processes"):
         require_same_step(tmp_path, before, load_recipe(recipe_file, changes))

@@ -8,7 +8,7 @@ pairs alike finds nothing. Published code sorts with `numpy.argsort` and reverse
 scores into an order that the sort happens to leave; where no scores are equal, both agree.
 
 Source: Karpathy and Fei-Fei 2015, "Deep Visual-Semantic Alignments", section 4.1 (recall at K over
-five texts an image); BLIP's and LAVIS' `itm_eval` (github.com/salesforce/LAVIS,
+five texts per image); BLIP's and LAVIS' `itm_eval` (github.com/salesforce/LAVIS,
 lavis/tasks/retrieval.py) for the best-ranked text of an image.
 """
 

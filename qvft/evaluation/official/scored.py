@@ -84,7 +84,7 @@ def require_output(path: Path, inputs: Mapping[str, Path]) -> None:
 
 
 def write(path: Path, scored: Scored) -> None:
-    """Writes the JSON of `scored`, each item on a line of its own.
+    """Writes the JSON of `scored`, one item per line.
 
     Raises:
         DataError: the file cannot be written.

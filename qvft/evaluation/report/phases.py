@@ -43,7 +43,7 @@ class PhaseFacts(Part):
     )
     epochs: float | None = Field(description="passes over the texts asked for; null: `max_steps`")
     max_steps: int | None = Field(description="optimizer steps asked for; null: `epochs`")
-    batch_size: int = Field(description="texts a device and batch")
+    batch_size: int = Field(description="texts per device and batch")
     batch_tokens: int | None = Field(
         None,
         description="tokens of the decoder a device and batch at most, in place of `batch_size`; "

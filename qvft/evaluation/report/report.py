@@ -82,7 +82,7 @@ class Report(Part):
     warnings: list[str] = Field(
         default=[], description="what should be known before the figures are read, in sentences"
     )
-    skipped: list[Skipped] = Field(default=[], description="items left out, with the reason")
+    skipped: list[Skipped] = Field(default=[], description="skipped items, with the reason")
     decode: DecodeFacts = Field(default=DecodeFacts(), description="how the model was asked")
     model: ModelFacts = Field(default=ModelFacts(), description="the model, with hashes")
     data: DataFacts = Field(default=DataFacts(), description="the data, with hashes")

@@ -32,11 +32,11 @@ _TEXT_FFN = re.compile(r"qformer\.encoder\.layer\.\d+\.(intermediate|output)\.")
 _BUFFER = (r"embeddings\.(position_ids|token_type_ids)", "a buffer that is computed")
 UNUSED: dict[str, tuple[tuple[str, str], ...]] = {
     "base": (
-        (_TEXT_FFN.pattern, "the text source's stands in its place"),
-        (r"embeddings\.(word|position)_embeddings\.", "the text source's stands in its place"),
+        (_TEXT_FFN.pattern, "replaced by the text source's"),
+        (r"embeddings\.(word|position)_embeddings\.", "replaced by the text source's"),
     ),
     "retrieval": (
-        (r"(vision_model\.|query_tokens$)", "BLIP-2's own stands in its place"),
+        (r"(vision_model\.|query_tokens$)", "replaced by BLIP-2's own"),
         (r"qformer\.layernorm\.", "shared by queries and words: BLIP-2's own stands"),
         (
             r"qformer\.encoder\.layer\.\d+\.attention\.",
