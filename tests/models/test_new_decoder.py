@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Blip2ForConditionalGeneration
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
+from qvft.models.decoders import BLIP2, DECODERS
 from qvft.models.load import load_model, load_processor
 from qvft.models.new_decoder import IMAGE_TOKEN
 from qvft.models.weight_files import weights_hash
@@ -36,6 +40,67 @@ def test_every_weight_is_the_one_of_its_checkpoint(
         found = held[f"language_model.{key}"]
         assert torch.equal(found[: len(tensor)], tensor), key
         assert found.shape[1:] == tensor.shape[1:]
+
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.1,
+}
+LLAMA = {**SIZES, "intermediate_size": 96, "num_key_value_heads": 2, "head_dim": 16}
+FIELDS: dict[str, dict[str, Any]] = {
+    "opt": {**SIZES, "ffn_dim": 96, "word_embed_proj_dim": 64},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "gpt_neo": {
+        "hidden_size": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+    },
+}
+CAUSAL = sorted(
+    kind
+    for kind, decoder in DECODERS.items()
+    if BLIP2 in decoder.families and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+)
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_every_causal_decoder_of_the_table_keeps_its_function(
+    tiny_folder: Path, language_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(language_folder)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    fields = FIELDS.get(kind, LLAMA) | ends | {"bos_token_id": None}
+    rows = len(tokenizer) + 1  # Qwen2's tokenizer adds one
+    config = CONFIG_MAPPING[kind](**fields, vocab_size=rows)
+    plain = AutoModelForCausalLM.from_config(config).eval()
+    folder = tmp_path / kind
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = load_model(based_on(tiny_folder, folder), dtype=torch.float32)
+    ids = torch.arange(3, 15).reshape(2, 6)
+    with torch.no_grad():
+        expected = plain(input_ids=ids).logits
+        found = model.language_model(input_ids=ids).logits
+    # float32 sums of 64 products of size 1, by another attention kernel.
+    torch.testing.assert_close(found[..., :rows], expected, atol=2e-5, rtol=1e-5)
+
+
+def test_a_head_that_is_stored_beside_its_tied_embedding_must_equal_it(
+    tiny_folder: Path, language_folder: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(language_folder, tmp_path / "copy"))
+    weights = load_file(copy / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    load_model(based_on(tiny_folder, copy), dtype=torch.float32)
+    weights["lm_head.weight"][0] += 1
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lm_head.* differ.*tie_word_embeddings"):
+        load_model(based_on(tiny_folder, copy), dtype=torch.float32)
 
 
 def test_the_projection_has_the_width_of_the_decoder_and_comes_from_the_seed(
