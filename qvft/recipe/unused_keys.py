@@ -74,8 +74,8 @@ def idle_sections(
             yield f"data.{key}", "data.features is off"
     sections = [trainable for trainable, _ in phases]
     if not any(trainable.lora_parts for trainable in sections):
-        yield "trainable.lora", "trainable.decoder is not lora"
-        yield "train.learning_rate.adapters", "trainable.decoder is not lora"
+        for key in ("trainable.lora", "train.learning_rate.adapters"):
+            yield key, "no component of trainable is lora"
     elif all(trainable.decoder != "lora" for trainable in sections):
         yield "trainable.lora.target_modules", "trainable.decoder is not lora"
     if all(trainable.decoder != "full" for trainable in sections):

@@ -108,7 +108,7 @@ def test_what_is_switched_off_may_be_given_anywhere() -> None:
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["trainable.decoder=frozen", "trainable.lora.r=8"], "trainable.decoder is not lora"),
+        (["trainable.decoder=frozen", "trainable.lora.r=8"], "no component of trainable is lora"),
         (["model.quantization.bnb_4bit_use_double_quant=false"], "load_in_4bit is false"),
         (["data.augment.crop=0.5"], "data.augmentations_per_image is 0"),
         (["data.augment={crop: 0.5}"], "data.augmentations_per_image is 0"),
@@ -161,7 +161,7 @@ def test_what_stands_in_a_file_for_another_day_is_named() -> None:
     }
     recipe = parse_recipe(merge(MINIMAL, changes))
     assert named_in_file(recipe, idle_keys(recipe)) == [
-        "trainable.lora.r has no effect: trainable.decoder is not lora"
+        "trainable.lora.r has no effect: no component of trainable is lora"
     ]
 
 
