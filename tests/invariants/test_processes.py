@@ -155,8 +155,9 @@ def test_processes_fill_the_cache_together_and_no_image_twice(pair: Pair) -> Non
         shards.append(len(found))
         keys.extend(key for path in found for key in read_keys(path))
     assert len(keys) == len(set(keys))
-    # Seven images are one chunk of 16, 24 are two, one for each process.
-    assert shards == [3]
+    # Seven images are one chunk of 16, 24 are two, one for each process. The T5 model, another
+    # checkpoint, has a folder of its own and is not evaluated on the seven.
+    assert sorted(shards) == [2, 3]
 
 
 def test_two_processes_write_the_predictions_of_one(pair: Pair) -> None:
