@@ -28,7 +28,8 @@ def vision_flops(model: Any) -> int:
     gradient of its input; a trained weight once more for its own.
     """
     vision = model.get_submodule("vision_model")
-    positions = 1 + (vision.config.image_size // vision.config.patch_size) ** 2
+    config = model.config.vision_config
+    positions = 1 + (config.image_size // config.patch_size) ** 2
     weights = sum(
         weight.numel() * (3 if weight.requires_grad else 2) for weight in vision.parameters()
     )

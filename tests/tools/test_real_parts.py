@@ -18,6 +18,7 @@ from transformers import (
     Blip2VisionModel,
     Dinov2Config,
     Dinov2Model,
+    InstructBlipForConditionalGeneration,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -251,7 +252,7 @@ def test_the_text_folder_is_a_text_branch_of_the_model(folder: Path) -> None:
     plain = bert().state_dict()
     base = open_checkpoint(str(folder), where="model.id")
     config = question_aware_config(base.config, word_rows=50, positions=32, pad_id=0)
-    shapes, tied = model_shapes(config)
+    shapes, tied = model_shapes(InstructBlipForConditionalGeneration, config)
     text = {key: tuple(weight.shape) for key, weight in plain.items()}
     origins = plan_origins(shapes, tied, base=base.shapes, text=text, kind="bert")
     taken = {one.key for one in origins.weights.values() if one.source == "text"}
