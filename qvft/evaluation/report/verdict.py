@@ -24,6 +24,7 @@ _TRY = (
     "Try higher learning rates (train.learning_rate), more epochs or trainable.vision=full, and "
     "look whether the texts can be told without the image"
 )
+_COLLAPSED = "Its query tokens have collapsed (see below), which higher learning rates make worse"
 
 
 def verdicts(
@@ -42,6 +43,7 @@ def verdicts(
         frequent: scores of the most frequent answers to the questions among the rows, in order.
         query_similarity: mean cosine between what the query tokens become.
     """
+    collapse = [] if query_similarity is None else collapse_warning(query_similarity)
     sentences = []
     for kind in ("question", "caption"):
         chosen = [index for index, row in enumerate(rows) if row.kind == kind]
@@ -50,15 +52,27 @@ def verdicts(
         if blind is not None:
             theirs = [blind.per_item[index] for index in chosen]
             found = _compared(scores, mine, theirs, images)
-            sentences += [_of_the_image(kind, *found, images=len(set(images)))] if found else []
+            if found:
+                advice = _COLLAPSED if collapse else _TRY
+                sentences.append(
+                    _of_the_image(kind, *found, images=len(set(images)), advice=advice)
+                )
         if kind == "question" and frequent is not None:
             found = _compared(scores, mine, frequent.per_item, images)
             sentences += [_of_answers(*found)] if found else []
-    return [*sentences, *([] if query_similarity is None else collapse_warning(query_similarity))]
+    return [*sentences, *collapse]
 
 
 def _of_the_image(
-    kind: str, name: str, difference: str, interval: Ends, here: str, there: str, *, images: int
+    kind: str,
+    name: str,
+    difference: str,
+    interval: Ends,
+    here: str,
+    there: str,
+    *,
+    images: int,
+    advice: str,
 ) -> str:
     numbers = (
         f"{_words(name)} is {here} with the right images and {there} with the images shuffled; "
@@ -67,7 +81,7 @@ def _of_the_image(
     if interval[0] > 0:
         return f"The model uses the image for {kind}s: {numbers}."
     few = f" {images} images tell little: evaluate on more." if images < FEW_IMAGES else ""
-    return f"This model does not use the image measurably for {kind}s: {numbers}. {_TRY}.{few}"
+    return f"This model does not use the image measurably for {kind}s: {numbers}. {advice}.{few}"
 
 
 def _of_answers(name: str, difference: str, interval: Ends, here: str, there: str) -> str:

@@ -50,6 +50,13 @@ def test_a_model_that_says_the_same_to_any_image_does_not() -> None:
     assert "tell little" not in said  # 120 images
 
 
+def test_collapsed_queries_are_no_reason_for_higher_rates() -> None:
+    mine = rows_saying([*RIGHT, *WRONG] * 3)
+    image, collapse = verdicts(mine, scored(mine), blind=scored(mine), query_similarity=1.0)
+    assert "Try higher learning rates" not in image
+    assert "lower learning rates" in collapse
+
+
 def test_few_images_are_said_to_tell_little() -> None:
     mine = rows_saying(["red", "blue", "red"])
     (said,) = verdicts(mine, scored(mine), blind=scored(mine))
