@@ -11,11 +11,12 @@ import transformers
 from transformers import AutoConfig, PretrainedConfig
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import not_found
 from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
 from qvft.models.decoders import require_decoder
 from qvft.models.families import FAMILIES, Family, add_family, family_of
 from qvft.models.image_size import config_with_image_size
-from qvft.models.model_path import TINY_ID, names_folder, require_folder
+from qvft.models.model_path import TINY_ID, require_folder
 from qvft.models.new_decoder import DecoderGraft, find_decoder_graft
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
@@ -279,18 +280,3 @@ def _commit(hub_id: str, revision: str | None) -> str | None:
     """Commit of a hub revision, from the snapshot's name in the local cache."""
     path = transformers.utils.cached_file(hub_id, "config.json", revision=revision)
     return Path(path).parent.name if path else revision
-
-
-def not_found(model_id: str, error: Exception) -> ModelError:
-    reason = str(error).strip().split("\n")[0]
-    if Path(model_id).exists():
-        return ModelError(reason, where=model_id, expected="a complete checkpoint folder")
-    if names_folder(model_id):
-        return ModelError("no such folder", where=f"model.id={model_id}")
-    return ModelError(
-        "neither a folder here nor to be had from the hub or its local cache",
-        where=f"model.id={model_id}",
-        expected="a folder, or a hub id",
-        do=f"where there is a network, run `hf download {model_id}` and copy the folder; "
-        f"{TINY_ID} is bundled and needs none ({reason})",
-    )

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from qvft.errors import ModelError
-from qvft.models.base_checkpoint import BaseCheckpoint, not_found
+from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import Family
 from qvft.models.image_size import processor_with_image_size, resize_positions
 from qvft.models.new_decoder import DecoderGraft, decoder_processor
@@ -146,14 +147,9 @@ def _stored_model(
     extra: dict[str, Any] = {}
     location: str | None = base.location
     if base.published:
-        location, extra = (
-            None,
-            {
-                "state_dict": read_published(
-                    base.location, cast(QVisionConfig, config), base.revision
-                )
-            },
-        )
+        location = None
+        weights = read_published(base.location, cast(QVisionConfig, config), base.revision)
+        extra["state_dict"] = weights
     if quantization is not None:
         extra |= {"quantization_config": quantization, "device_map": {"": place}}
     try:
@@ -219,12 +215,13 @@ def _stored_processor(base: BaseCheckpoint) -> Any:
         else:
             processor = graft_processor(base.graft)
         return processor_with_queries(processor, base.config.num_query_tokens)
-    try:
-        processor = AutoProcessor.from_pretrained(
-            base.location, revision=base.revision, trust_remote_code=False
-        )
-    except Exception as error:  # damaged tokenizer files can raise nearly anything
-        raise not_found(base.id, error) from error
+    processor = load_part(
+        AutoProcessor,
+        base.location,
+        where=base.id,
+        revision=base.revision,
+        trust_remote_code=False,
+    )
     if not base.family.image_tokens:
         return processor
     processor.num_query_tokens = base.config.num_query_tokens
@@ -250,14 +247,10 @@ def _fresh_model(
 
 def _check_loading(model_id: str, loading: dict[str, Any]) -> None:
     """Accounts for every key: none may be missing, unexpected or of another shape."""
-    missing = sorted(loading.get("missing_keys", ()))
-    unexpected = sorted(loading.get("unexpected_keys", ()))
-    mismatched = sorted(str(key) for key in loading.get("mismatched_keys", ()))
-    for kind, keys in (("missing", missing), ("unexpected", unexpected), ("ill-sized", mismatched)):
-        if keys:
-            listed = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-            raise ModelError(
-                f"{len(keys)} {kind} weights: {listed}",
-                where=model_id,
-                expected="a complete checkpoint of this family",
-            )
+    for kind in ("missing", "unexpected", "mismatched"):
+        refuse_weights(
+            "ill-sized" if kind == "mismatched" else kind,
+            [str(key) for key in loading.get(f"{kind}_keys", ())],
+            where=model_id,
+            expected="a complete checkpoint of this family",
+        )

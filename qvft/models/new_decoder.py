@@ -7,7 +7,6 @@ projection is initialised, since the decoder has another width.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from transformers import (
 )
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import load_part
 from qvft.models.decoders import BLIP2, require_decoder
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.question_aware.configuration import model_shapes
 from qvft.models.question_aware.origins import Origin, Origins, Shapes, accounted
 from qvft.models.question_aware.question_tokens import base_processor, highest_id
-from qvft.models.qvision.components import MASKS_OF_OLD
+from qvft.models.qvision.components import COMPUTED_BUFFERS
 
 IMAGE_TOKEN = "<image>"
 _DECODER, _PROJECTION = "language_model.", "language_projection."
@@ -135,15 +135,14 @@ def tokenizer_with_image(decoder: Checkpoint) -> Any:
             does not become one token.
     """
     where = f"model.decoder={decoder.id}"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            decoder.location, revision=decoder.revision, trust_remote_code=False
-        )
-    except Exception as error:  # damaged files make tokenizers raise nearly anything
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"no tokenizer ({reason})", where=where, expected="a checkpoint with its tokenizer"
-        ) from error
+    tokenizer = load_part(
+        AutoTokenizer,
+        decoder.location,
+        where=where,
+        expected="a checkpoint with its tokenizer",
+        revision=decoder.revision,
+        trust_remote_code=False,
+    )
     rows = decoder.config.vocab_size
     if highest_id(tokenizer) >= rows:
         raise ModelError(
@@ -210,7 +209,7 @@ def _plan(
             return "replaced by the new decoder"
         if source == "base" and key.startswith(_PROJECTION):
             return "initialised for the width of the new decoder"
-        if source == "decoder" and (MASKS_OF_OLD.search(key) or _ROTARY.search(key)):
+        if source == "decoder" and COMPUTED_BUFFERS.search(key):
             return "a buffer that is computed"
         return None
 
@@ -227,6 +226,3 @@ def _plan(
         where="model.id with model.decoder",
         expected="a complete BLIP-2 checkpoint, and a complete causal language model",
     )
-
-
-_ROTARY = re.compile(r"rotary_emb\.inv_freq$")

@@ -15,6 +15,7 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2QForme
 
 from qvft.errors import ModelError
 from qvft.models.alignment.heads import AlignmentHeads
+from qvft.models.checkpoint_files import refuse_weights
 
 SHARED = ("vision_model.", "qformer.", "query_tokens")
 """Prefixes of retrieval weights that the generation model already has."""
@@ -22,7 +23,8 @@ DERIVED = ("embeddings.position_ids",)
 """Saved by older versions of transformers: position ids 0, 1, 2, ..."""
 OURS = ("temperature", "lm_head.")
 """Not in any retrieval checkpoint; it keeps its initial value."""
-_SAME = (
+_EXPECTED = "the weights of a Blip2ForImageTextRetrieval"
+_SAME_GEOMETRY = (
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -165,9 +167,8 @@ def heads_from_retrieval(
     own = set(model.state_dict())
     state, left = _read(files, names, own, source)
     fresh = tuple(name for name in names.values() if name.startswith(OURS))
-    missing = sorted(set(names) - {retrieval_name(name) for name in (*state, *fresh)})
-    if missing:
-        raise _keys("missing", missing, source)
+    missing = set(names) - {retrieval_name(name) for name in (*state, *fresh)}
+    refuse_weights("missing", missing, where=source, expected=_EXPECTED)
     load_heads(heads, {**heads.state_dict(), **state}, source=source)
     return LoadedHeads(
         heads.to(model.query_tokens.device),
@@ -185,11 +186,9 @@ def load_heads(heads: AlignmentHeads, state: Mapping[str, Tensor], *, source: st
     """
     own = heads.state_dict()
     for kind, keys in (("missing", own.keys() - state.keys()), ("unknown", state.keys() - own)):
-        if keys:
-            raise _keys(kind, sorted(keys), source)
-    wrong = sorted(key for key in own if own[key].shape != state[key].shape)
-    if wrong:
-        raise _keys("ill-sized", wrong, source)
+        refuse_weights(kind, keys, where=source, expected=_EXPECTED)
+    wrong = [key for key in own if own[key].shape != state[key].shape]
+    refuse_weights("ill-sized", wrong, where=source, expected=_EXPECTED)
     heads.load_state_dict(dict(state))
 
 
@@ -208,13 +207,12 @@ def _read(
                     left.append(key)
                 else:
                     unknown.append(key)
-    if unknown:
-        raise _keys("unknown", sorted(unknown), source)
+    refuse_weights("unknown", unknown, where=source, expected=_EXPECTED)
     return state, left
 
 
 def _check_geometry(ours: Blip2QFormerConfig, theirs: Blip2QFormerConfig, source: str) -> None:
-    for key in _SAME:
+    for key in _SAME_GEOMETRY:
         if getattr(ours, key) != getattr(theirs, key):
             raise ModelError(
                 f"its Q-Former has {key} {getattr(theirs, key)}",
@@ -222,12 +220,3 @@ def _check_geometry(ours: Blip2QFormerConfig, theirs: Blip2QFormerConfig, source
                 expected=f"{getattr(ours, key)}, as in the generation model",
                 do="take a retrieval checkpoint of the same BLIP-2, or fresh heads",
             )
-
-
-def _keys(kind: str, keys: list[str], source: str) -> ModelError:
-    listed = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-    return ModelError(
-        f"{len(keys)} {kind} weights: {listed}",
-        where=source,
-        expected="the weights of a Blip2ForImageTextRetrieval",
-    )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qvft.errors import ModelError
+from qvft.models.checkpoint_files import refuse_weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 TextKind = Literal["retrieval", "bert", "fresh"]
@@ -198,11 +198,7 @@ def accounted(
             else:
                 unused[source, key] = why
     for kind, problems in (("missing", missing), ("ill-sized", wrong), ("unexpected", surplus)):
-        if problems:
-            listed = ", ".join(sorted(problems)[:3]) + (", ..." if len(problems) > 3 else "")
-            raise ModelError(
-                f"{len(problems)} {kind} weights: {listed}", where=where, expected=expected
-            )
+        refuse_weights(kind, problems, where=where, expected=expected)
     return Origins(weights, unused, twins)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoProcessor, AutoTokenizer
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import load_part
 from qvft.models.question_aware.checkpoint import Checkpoint
 
 DECODE_TOKEN = "[DEC]"
@@ -32,17 +33,14 @@ def question_tokenizer(text: Checkpoint, *, word_rows: int, positions: int) -> A
     Raises:
         ModelError: it has no tokenizer, one that does not belong to its rows, or no pad token.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            text.location, revision=text.revision, trust_remote_code=False
-        )
-    except Exception as error:  # damaged files make tokenizers raise nearly anything
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"no tokenizer ({reason})",
-            where=f"model.text_branch={text.id}",
-            expected="the tokenizer's files beside the weights",
-        ) from error
+    tokenizer = load_part(
+        AutoTokenizer,
+        text.location,
+        where=f"model.text_branch={text.id}",
+        expected="a checkpoint with its tokenizer",
+        revision=text.revision,
+        trust_remote_code=False,
+    )
     ids = highest_id(tokenizer) + 1
     added = tokenizer.get_added_vocab()
     rowless = [
@@ -79,19 +77,16 @@ def highest_id(tokenizer: Any) -> int:
 
 
 def base_processor(base: Checkpoint) -> Any:
-    """The processor of the BLIP-2 checkpoint.
+    """The processor of a checkpoint.
 
     Raises:
         ModelError: it has none.
     """
-    try:
-        return AutoProcessor.from_pretrained(
-            base.location, revision=base.revision, trust_remote_code=False
-        )
-    except Exception as error:  # damaged files make tokenizers raise nearly anything
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"no processor ({reason})",
-            where=f"model.id={base.id}",
-            expected="image processor and tokenizer beside the weights",
-        ) from error
+    return load_part(
+        AutoProcessor,
+        base.location,
+        where=base.id,
+        expected="a checkpoint with its image processor and tokenizer",
+        revision=base.revision,
+        trust_remote_code=False,
+    )

@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from qvft.errors import ModelError
 from qvft.json_files import write_json
+from qvft.models.checkpoint_files import load_part
 from qvft.models.qvision.configuration import QVisionConfig
-from qvft.models.qvision.processing import read_part
+from qvft.models.qvision.processing import END, START, add_start_and_end
 from qvft.models.qvision.published import HEADS
-from qvft.models.qvision.start_end_tokens import END, START, add_marks
 
 BLOCKS, FFN_FACTOR = 2, 4
 
@@ -75,16 +75,18 @@ def write_bases(
         plain.vocab_size = text.vocab_size - 2
         plain.bos_token_id = plain.eos_token_id = text.pad_token_id
     else:
-        plain = read_part(AutoConfig, gpt_neo)
-        words = read_part(AutoTokenizer, gpt_neo)
+        plain = load_part(AutoConfig, gpt_neo)
+        words = load_part(AutoTokenizer, gpt_neo)
     plain.save_pretrained(folder / "gpt_neo")
     words.save_pretrained(folder / "gpt_neo")
-    marked = read_part(AutoTokenizer, tokenizer) if tokenizer is not None else add_marks(words)
+    marked = (
+        load_part(AutoTokenizer, tokenizer) if tokenizer is not None else add_start_and_end(words)
+    )
     marked.save_pretrained(folder / "tokenizer")
-    _name_marks_as_before(folder / "tokenizer" / "tokenizer_config.json")
+    _list_added_tokens_as_before(folder / "tokenizer" / "tokenizer_config.json")
 
 
-def _name_marks_as_before(path: Path) -> None:
+def _list_added_tokens_as_before(path: Path) -> None:
     """Names the start and end tokens so that every version of transformers reads them.
 
     The original runs with transformers 4.56, which takes no list of `extra_special_tokens`;

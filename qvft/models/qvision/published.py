@@ -12,15 +12,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import transformers
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, CLIPProcessor, PretrainedConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import checkpoint_file, load_part
 from qvft.models.checkpoint_safety import require_safe_checkpoint
 from qvft.models.qvision.configuration import QVisionConfig
-from qvft.models.qvision.processing import marked_tokenizer, read_part
+from qvft.models.qvision.processing import marked_tokenizer
 
 PUBLISHED_FIELDS = ("embed_size", "vocab_size", "num_img_tokens")
 COMPONENTS = ("encoder", "decoder", "gpt_decoder")
@@ -90,7 +90,7 @@ def published_processor(location: str, revision: str | None = None) -> CLIPProce
     Raises:
         ModelError: one of them is not found.
     """
-    images = read_part(CLIPImageProcessorPil, clip_place(location, revision), do=BESIDE)
+    images = load_part(CLIPImageProcessorPil, clip_place(location, revision), do=BESIDE)
     return CLIPProcessor(images, published_tokenizer(location, revision))
 
 
@@ -124,7 +124,7 @@ def published_file(location: str, component: str, revision: str | None = None) -
     Raises:
         ModelError: it is not there.
     """
-    path = _found(location, revision, f"{component}.safetensors")
+    path = checkpoint_file(location, f"{component}.safetensors", revision)
     if path is None:
         raise ModelError(
             f"no {component}.safetensors",
@@ -136,7 +136,7 @@ def published_file(location: str, component: str, revision: str | None = None) -
 
 def _read_fields(location: str, revision: str | None) -> dict[str, int] | None:
     """Fields of a config.json in the published layout; None for another layout or no file."""
-    path = _found(location, revision, "config.json")
+    path = checkpoint_file(location, "config.json", revision)
     if path is None:
         return None
     try:
@@ -148,18 +148,6 @@ def _read_fields(location: str, revision: str | None) -> dict[str, int] | None:
     if not all(type(content.get(field)) is int for field in PUBLISHED_FIELDS):
         return None
     return {field: content[field] for field in PUBLISHED_FIELDS}
-
-
-def _found(location: str, revision: str | None, name: str) -> Path | None:
-    """A file of a folder or a hub id; None if missing."""
-    if Path(location).is_dir():
-        path = Path(location) / name
-        return path if path.is_file() else None
-    try:
-        found = transformers.utils.cached_file(location, name, revision=revision)
-    except (OSError, ValueError):
-        return None
-    return Path(found) if found else None
 
 
 def _beside(location: str, revision: str | None, file: str) -> str | None:
@@ -176,7 +164,7 @@ def _beside(location: str, revision: str | None, file: str) -> str | None:
 
 
 def _configuration(place: str, kind: str) -> PretrainedConfig:
-    config = read_part(AutoConfig, place, do=BESIDE, trust_remote_code=False)
+    config = load_part(AutoConfig, place, do=BESIDE, trust_remote_code=False)
     require_safe_checkpoint(config, where=place)
     if config.model_type != kind:
         raise ModelError(f'model_type "{config.model_type}"', where=place, expected=kind)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import refuse_weights
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.encoder import QVisionEncoder
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
@@ -109,9 +110,7 @@ def _read(files: dict[str, Path], expected: dict[str, Tensor]) -> dict[str, Tens
             ("missing", names.keys() - found.keys()),
             ("unknown", found.keys() - names.keys()),
         ):
-            if keys:
-                listed = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
-                raise ModelError(f"{len(keys)} {kind} weights: {listed}", where=str(path))
+            refuse_weights(kind, keys, where=str(path))
         for key, tensor in found.items():
             shape = tuple(expected[names[key]].shape)
             if tuple(tensor.shape) != shape:
