@@ -151,9 +151,9 @@ def register_family(family: Family) -> Family:
         ValueError: another family has its name or its model type.
     """
     for other in FAMILIES.values():
-        same = other.name == family.name, other.model_type == family.model_type
-        if any(same) and other != family:
-            raise ValueError(f"family {other.name} ({other.model_type}) is there already")
+        taken = other.name == family.name or other.model_type == family.model_type
+        if taken and other != family:
+            raise ValueError(f"family {other.name} ({other.model_type}) is already in the table")
     FAMILIES[family.name] = family
     return family
 
@@ -174,19 +174,19 @@ def add_family(name: str) -> str:
         raise RecipeError(f'"{name}": {error}', where="model.family") from error
 
 
-def family_of(model_type: str, *, wanted: str = "auto") -> Family:
+def family_of(model_type: str, *, expected: str = "auto") -> Family:
     """The family of a checkpoint by the `model_type` of its config.
 
     Args:
-        wanted: `auto`, or a family's name.
+        expected: `auto`, or a family's name.
 
     Raises:
-        ModelError: no family has that type, or it is another one than wanted.
+        ModelError: no family has that type, or it is another one.
     """
     for family in FAMILIES.values():
-        if family.model_type == model_type and wanted in ("auto", family.name):
+        if family.model_type == model_type and expected in ("auto", family.name):
             return family
     known = ", ".join(f"{f.name} ({f.model_type})" for f in FAMILIES.values())
     raise ModelError(
-        f'model_type "{model_type}" with model.family={wanted}', expected=f"one of {known}"
+        f'model_type "{model_type}" with model.family={expected}', expected=f"one of {known}"
     )
