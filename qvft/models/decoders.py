@@ -143,11 +143,10 @@ def add_decoder(name: str | None) -> None:
     """
     if name is None:
         return
+    decoder = import_dotted(name, Decoder, where="model.decoder_type")
     try:
-        register_decoder(import_dotted(name, Decoder, where="model.decoder_type"))
+        register_decoder(decoder)
     except ValueError as error:
-        if isinstance(error, RecipeError):
-            raise
         raise RecipeError(f'"{name}": {error}', where="model.decoder_type") from error
 
 

@@ -36,6 +36,6 @@ def all_gather_object(mine: Any) -> list[Any]:
     state = processes()
     if state.num_processes == 1:
         return [mine]
-    said: list[Any] = [None] * state.num_processes
-    dist.all_gather_object(said, mine)
-    return said
+    gathered: list[Any] = [None] * state.num_processes
+    dist.all_gather_object(gathered, mine)
+    return gathered

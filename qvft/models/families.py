@@ -166,10 +166,9 @@ def add_family(name: str) -> str:
     """
     if not is_dotted(name):
         return name
+    family = import_dotted(name, Family, where="model.family")
     try:
-        return register_family(import_dotted(name, Family, where="model.family")).name
-    except RecipeError:
-        raise
+        return register_family(family).name
     except ValueError as error:
         raise RecipeError(f'"{name}": {error}', where="model.family") from error
 

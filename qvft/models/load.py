@@ -25,7 +25,7 @@ from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import Family
 from qvft.models.image_size import processor_with_image_size, resize_positions
 from qvft.models.new_decoder import DecoderGraft, decoder_processor
-from qvft.models.quantize import keep_layout, quantization_config
+from qvft.models.quantize import disable_cpu_repacking, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.build import graft_model, graft_processor
 from qvft.models.qvision.components import from_components
@@ -131,7 +131,7 @@ def _placed(family: Family, model: PreTrainedModel, place: torch.device | None) 
     if place is not None:
         model = _on(model, place)
     _bridge_in_float32(family, model)
-    keep_layout(model)
+    disable_cpu_repacking(model)
     return model.eval()
 
 

@@ -24,7 +24,7 @@ from qvft.models.checkpoint_files import load_part
 from qvft.models.decoders import BLIP2, require_decoder
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.question_aware.configuration import model_shapes
-from qvft.models.question_aware.origins import Origin, Origins, Shapes, accounted
+from qvft.models.question_aware.origins import Origin, Origins, Shapes, checked_origins
 from qvft.models.question_aware.question_tokens import base_processor, highest_id
 from qvft.models.qvision.components import COMPUTED_BUFFERS
 
@@ -214,7 +214,7 @@ def _plan(
         return None
 
     weights = {key: origin(key, shape) for key, shape in target.items()}
-    return accounted(
+    return checked_origins(
         weights,
         {"base": base, "decoder": decoder},
         reason,

@@ -21,7 +21,7 @@ SHARED = ("vision_model.", "qformer.", "query_tokens")
 """Prefixes of retrieval weights that the generation model already has."""
 DERIVED = ("embeddings.position_ids",)
 """Saved by older versions of transformers: position ids 0, 1, 2, ..."""
-OURS = ("temperature", "lm_head.")
+NOT_IN_RETRIEVAL = ("temperature", "lm_head.")
 """Not in any retrieval checkpoint; it keeps its initial value."""
 _EXPECTED = "the weights of a Blip2ForImageTextRetrieval"
 _SAME_GEOMETRY = (
@@ -42,15 +42,15 @@ class LoadedHeads:
 
     Attributes:
         heads: the heads.
-        taken: keys loaded into `heads`.
-        left: keys that the generation model already has, or that are computed.
-        fresh: weights of `heads` that are not in the checkpoint.
+        loaded: keys loaded into `heads`.
+        unused: keys that the generation model already has, or that are computed.
+        initialised: weights of `heads` that are not in the checkpoint.
     """
 
     heads: AlignmentHeads
-    taken: tuple[str, ...]
-    left: tuple[str, ...]
-    fresh: tuple[str, ...]
+    loaded: tuple[str, ...]
+    unused: tuple[str, ...]
+    initialised: tuple[str, ...]
 
 
 def retrieval_name(name: str) -> str:
@@ -114,14 +114,10 @@ def fresh_heads(
     with torch.no_grad():
         heads.embeddings.word_embeddings.weight[pad_id].zero_()
         for text_layer, layer in zip(heads.text_layers, model.qformer.encoder.layer, strict=True):
-            _copy_query_half(text_layer, layer)
+            for part in ("intermediate", "output"):
+                query_weights = layer.get_submodule(f"{part}_query").state_dict()
+                text_layer.get_submodule(part).load_state_dict(query_weights)
     return heads.to(model.query_tokens.device)
-
-
-def _copy_query_half(text_layer: nn.Module, layer: nn.Module) -> None:
-    for part in ("intermediate", "output"):
-        query_half = layer.get_submodule(f"{part}_query")
-        text_layer.get_submodule(part).load_state_dict(query_half.state_dict())
 
 
 def heads_from_retrieval(
@@ -147,13 +143,13 @@ def heads_from_retrieval(
         ModelError: its Q-Former has another geometry than the model's, or a key is missing,
             unknown or of another shape.
     """
-    theirs = qformer_config(config)
-    _check_geometry(qformer_config(model.config), theirs, source)
+    other = qformer_config(config)
+    _check_geometry(qformer_config(model.config), other, source)
     qformer = text_config(
         model,
-        vocab_size=theirs.vocab_size,
-        pad_id=theirs.pad_token_id,
-        positions=theirs.max_position_embeddings,
+        vocab_size=other.vocab_size,
+        pad_id=other.pad_token_id,
+        positions=other.max_position_embeddings,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -165,16 +161,16 @@ def heads_from_retrieval(
         )
     names = {retrieval_name(name): name for name in heads.state_dict()}
     own = set(model.state_dict())
-    state, left = _read(files, names, own, source)
-    fresh = tuple(name for name in names.values() if name.startswith(OURS))
-    missing = set(names) - {retrieval_name(name) for name in (*state, *fresh)}
+    state, unused = _read(files, names, own, source)
+    initialised = tuple(name for name in names.values() if name.startswith(NOT_IN_RETRIEVAL))
+    missing = set(names) - {retrieval_name(name) for name in (*state, *initialised)}
     refuse_weights("missing", missing, where=source, expected=_EXPECTED)
     load_heads(heads, {**heads.state_dict(), **state}, source=source)
     return LoadedHeads(
         heads.to(model.query_tokens.device),
         tuple(sorted(retrieval_name(name) for name in state)),
-        tuple(sorted(left)),
-        fresh,
+        tuple(sorted(unused)),
+        initialised,
     )
 
 
@@ -197,25 +193,25 @@ def _read(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The heads' weights by our names, and the unused keys."""
     state: dict[str, Tensor] = {}
-    left, unknown = [], []
+    unused, unknown = [], []
     for file in files:
         with safe_open(file, framework="pt") as stream:
             for key in stream.keys():  # noqa: SIM118
                 if key in names:
                     state[names[key]] = stream.get_tensor(key).float()
                 elif key in DERIVED or (key.startswith(SHARED) and key in own):
-                    left.append(key)
+                    unused.append(key)
                 else:
                     unknown.append(key)
     refuse_weights("unknown", unknown, where=source, expected=_EXPECTED)
-    return state, left
+    return state, unused
 
 
-def _check_geometry(ours: Blip2QFormerConfig, theirs: Blip2QFormerConfig, source: str) -> None:
+def _check_geometry(ours: Blip2QFormerConfig, other: Blip2QFormerConfig, source: str) -> None:
     for key in _SAME_GEOMETRY:
-        if getattr(ours, key) != getattr(theirs, key):
+        if getattr(ours, key) != getattr(other, key):
             raise ModelError(
-                f"its Q-Former has {key} {getattr(theirs, key)}",
+                f"its Q-Former has {key} {getattr(other, key)}",
                 where=source,
                 expected=f"{getattr(ours, key)}, as in the generation model",
                 do="take a retrieval checkpoint of the same BLIP-2, or fresh heads",

@@ -20,7 +20,7 @@ from transformers import (
 from qvft.errors import VerificationError
 from qvft.files import require_space
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.initial_weights import OURS, qformer_config, retrieval_name
+from qvft.models.alignment.initial_weights import NOT_IN_RETRIEVAL, qformer_config, retrieval_name
 from qvft.models.alignment.qformer_states import (
     image_embeddings,
     matching_logits,
@@ -62,9 +62,8 @@ def retrieval_config(
     """The configuration of the retrieval model."""
     config = copy.deepcopy(model.config)
     attention = qformer_config(config)._attn_implementation
-    with_text = copy.deepcopy(heads.config)
-    with_text._attn_implementation = attention
-    config.qformer_config = with_text
+    config.qformer_config = copy.deepcopy(heads.config)
+    config.qformer_config._attn_implementation = attention
     config.image_text_hidden_size = heads.embedding_width
     config.architectures = ["Blip2ForImageTextRetrieval"]
     config.dtype = dtype
@@ -78,10 +77,10 @@ def retrieval_config(
 def retrieval_state(
     model: Blip2ForConditionalGeneration, heads: AlignmentHeads, *, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """All weights under the retrieval class' names, and the names of the heads' left out.
+    """All weights under the retrieval class' names, and the heads' weights that it lacks.
 
-    All in `dtype`; beside float16 Q-Former and query tokens stay float32, as transformers keeps
-    them there when it loads this class.
+    All in `dtype`, but with float16 Q-Former and query tokens stay float32, as transformers keeps
+    them when it loads this class.
     """
     state = {
         name: tensor.detach()
@@ -90,13 +89,13 @@ def retrieval_state(
     }
     left_out = []
     for name, tensor in heads.state_dict().items():
-        if name.startswith(OURS):
+        if name.startswith(NOT_IN_RETRIEVAL):
             left_out.append(name)
         else:
             state[retrieval_name(name)] = tensor.detach()
-    bridge = torch.float32 if dtype == torch.float16 else dtype
+    qformer_dtype = torch.float32 if dtype == torch.float16 else dtype
     typed = {
-        name: tensor.to(bridge if name.startswith(("qformer.", "query_tokens")) else dtype)
+        name: tensor.to(qformer_dtype if name.startswith(("qformer.", "query_tokens")) else dtype)
         for name, tensor in state.items()
     }
     return typed, tuple(left_out)
@@ -151,8 +150,8 @@ def fill_retrieval(
     mode = (folder / "config.json").stat().st_mode
     for path in folder.glob("*.safetensors"):
         path.chmod(mode)
-    again = _loaded_again(folder, state)
-    difference = largest_difference(again, model, heads)
+    reloaded = _reload(folder, state)
+    difference = largest_difference(reloaded, model, heads)
     allowed = max(TOLERANCE[dtype], TOLERANCE[model.vision_model.dtype])
     if not difference <= allowed:
         raise VerificationError(
@@ -161,7 +160,7 @@ def fill_retrieval(
     return Written(sum(tensor.numel() for tensor in state.values()), left_out, difference, allowed)
 
 
-def _loaded_again(folder: Path, state: dict[str, Tensor]) -> Blip2ForImageTextRetrieval:
+def _reload(folder: Path, state: dict[str, Tensor]) -> Blip2ForImageTextRetrieval:
     """The folder's model as plain transformers loads it, its weights compared with `state`."""
     # Typed as a model alone, though it is a pair with `output_loading_info`.
     pair = Blip2ForImageTextRetrieval.from_pretrained(folder, output_loading_info=True)
@@ -227,5 +226,5 @@ def _probe(
 
 
 def _with_image_tokens(rows: Tensor, value: int, queries: int) -> Tensor:
-    """The places of the image tokens put in front, as the class' processor does."""
+    """Rows with one `value` per image token in front, as the class' processor writes them."""
     return torch.cat([rows.new_full((len(rows), queries), value), rows], dim=1)

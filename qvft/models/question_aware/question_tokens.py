@@ -54,10 +54,10 @@ def question_tokenizer(text: Checkpoint, *, word_rows: int, positions: int) -> A
             where=f"model.text_branch={text.id}",
             expected="the tokenizer that the checkpoint was trained with",
         )
-    return prepared(tokenizer, positions=positions)
+    return prepare_tokenizer(tokenizer, positions=positions)
 
 
-def prepared(tokenizer: Any, *, positions: int) -> Any:
+def prepare_tokenizer(tokenizer: Any, *, positions: int) -> Any:
     """Prepares a tokenizer for questions, in place; returns it.
 
     Raises:

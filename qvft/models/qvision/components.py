@@ -78,10 +78,8 @@ def from_components(
     tower = _load_tower(vision, vision_revision, dtype, whole=whole_vision)
     language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype, DECODER_TYPES)
     tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
-    try:
-        config = _config(tower.config, language_model.config, tokenizer, geometry)
-    except ValueError as error:
-        raise ModelError(str(error), where=f"{vision} with {decoder}") from error
+    where = f"{vision} with {decoder}"
+    config = _config(tower.config, language_model.config, tokenizer, geometry, where=where)
     with torch.random.fork_rng(devices=[]):
         model = QVisionForConditionalGeneration(config).to(dtype)  # type: ignore[arg-type]  # stub of .to() drops self
         torch.manual_seed(seed)
@@ -108,28 +106,33 @@ def components_config(
     tower = _read_config(vision, vision_revision, VISION_TYPES)
     text = _read_config(decoder, decoder_revision, DECODER_TYPES)
     tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
-    try:
-        return _config(tower, text, tokenizer, {})
-    except ValueError as error:
-        raise ModelError(str(error), where=f"{vision} with {decoder}") from error
+    return _config(tower, text, tokenizer, {}, where=f"{vision} with {decoder}")
 
 
 def _config(
-    vision: PretrainedConfig, text: PretrainedConfig, tokenizer: Any, geometry: dict[str, Any]
+    vision: PretrainedConfig,
+    text: PretrainedConfig,
+    tokenizer: Any,
+    geometry: dict[str, Any],
+    *,
+    where: str,
 ) -> QVisionConfig:
     width = getattr(text, "word_embed_proj_dim", text.hidden_size)
-    marked = {
+    text_config = {
         **text.to_dict(),
         "vocab_size": max(text.vocab_size, len(tokenizer)),
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    return QVisionConfig(
-        vision_config=vision.to_dict(),
-        text_config=marked,
-        **{"qformer_hidden_size": width, **geometry},
-    )
+    try:
+        return QVisionConfig(
+            vision_config=vision.to_dict(),
+            text_config=text_config,
+            **{"qformer_hidden_size": width, **geometry},
+        )
+    except ValueError as error:
+        raise ModelError(str(error), where=where) from error
 
 
 def _resize_vocabulary(language_model: PreTrainedModel, rows: int) -> None:
@@ -159,8 +162,8 @@ def _load_tower(
     config = _read_config(model_id, revision, VISION_TYPES)
     if whole or config.model_type not in WHOLE_TYPES:
         return _load(AutoModel, model_id, revision, dtype, VISION_TYPES)
-    alone = type(AutoModel.from_config(config.vision_config))
-    return _load(alone, model_id, revision, dtype, VISION_TYPES, surplus=_OUTSIDE_VISION)
+    tower_class = type(AutoModel.from_config(config.vision_config))
+    return _load(tower_class, model_id, revision, dtype, VISION_TYPES, ignored=_OUTSIDE_VISION)
 
 
 def _read_config(model_id: str, revision: str | None, known: tuple[str, ...]) -> PretrainedConfig:
@@ -184,7 +187,7 @@ def _load(
     dtype: torch.dtype,
     known: tuple[str, ...],
     *,
-    surplus: re.Pattern[str] | None = None,
+    ignored: re.Pattern[str] | None = None,
 ) -> PreTrainedModel:
     """Loads a safetensors checkpoint; all keys are accounted for."""
     _read_config(model_id, revision, known)
@@ -202,7 +205,7 @@ def _load(
     unexpected = {
         key
         for key in loading["unexpected_keys"]
-        if not COMPUTED_BUFFERS.search(key) and not (surplus and surplus.search(key))
+        if not COMPUTED_BUFFERS.search(key) and not (ignored and ignored.search(key))
     }
     for kind, keys in (
         ("missing", loading["missing_keys"]),

@@ -32,13 +32,13 @@ def require_publishable(config: QVisionConfig) -> None:
         "blocks": config.qformer_num_blocks,
         "inner widths": config.qformer_ffn_factor,
     }
-    held = dict(zip(found, ("clip", "gpt_neo", HEADS, BLOCKS, FFN_FACTOR), strict=True))
-    if found != held:
-        different = next(name for name in held if found[name] != held[name])
+    required = dict(zip(found, ("clip", "gpt_neo", HEADS, BLOCKS, FFN_FACTOR), strict=True))
+    if found != required:
+        different = next(name for name in required if found[name] != required[name])
         raise ModelError(
             f"{different}: {found[different]}",
             where="the published layout of QVision",
-            expected=str(held[different]),
+            expected=str(required[different]),
             do="qvft.merge writes any QVision as transformers has it",
         )
 
@@ -54,9 +54,10 @@ def write_bases(
     """Writes config.json, and `clip`, `gpt_neo` and `tokenizer`, so that loading needs no hub.
 
     Args:
-        gpt_neo: folder or hub id of the decoder's own configuration and tokenizer, without marks;
-            None makes both of the model's.
-        tokenizer: folder of the marked tokenizer; None makes it of the decoder's.
+        gpt_neo: folder or hub id of the decoder's own configuration and tokenizer; None makes both
+            from the model's.
+        tokenizer: folder of the tokenizer with start and end tokens; None makes it from the
+            decoder's.
 
     Raises:
         ModelError: one of them cannot be read.
