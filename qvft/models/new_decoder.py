@@ -200,9 +200,10 @@ def _plan(
         name = next((found for found in map(stored, names) if found in decoder), None)
         if name is None:
             return Origin("decoder", key.removeprefix(_DECODER), shape)
-        held = decoder[name][0]
-        grows = (held, shape[0]) == rows
-        return Origin("decoder", name, shape, fresh_rows=shape[0] - held if grows else 0)
+        stored_rows = decoder[name][0]
+        is_embedding = (stored_rows, shape[0]) == rows
+        new_rows = shape[0] - stored_rows if is_embedding else 0
+        return Origin("decoder", name, shape, fresh_rows=new_rows)
 
     def reason(source: str, key: str) -> str | None:
         if source == "base" and key.startswith(_DECODER):

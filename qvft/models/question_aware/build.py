@@ -20,7 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from qvft.errors import ModelError
 from qvft.models.new_decoder import DecoderGraft
 from qvft.models.question_aware.graft import Graft
-from qvft.models.question_aware.question_tokens import base_processor
+from qvft.models.question_aware.question_tokens import base_processor, require_image_token
 
 
 def graft_state(graft: Graft | DecoderGraft) -> dict[str, Tensor]:
@@ -110,13 +110,7 @@ def graft_processor(graft: Graft) -> InstructBlipProcessor:
         ModelError: the base has none, or its `<image>` is not the model's.
     """
     processor = base_processor(graft.base)
-    token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
-    if token_id != graft.config.image_token_index:
-        raise ModelError(
-            f"the tokenizer's <image> is {token_id}, the model's {graft.config.image_token_index}",
-            where=graft.base.id,
-            do="use the processor that belongs to the checkpoint",
-        )
+    require_image_token(processor, graft.config.image_token_index, where=graft.base.id)
     return InstructBlipProcessor(
         processor.image_processor,
         processor.tokenizer,

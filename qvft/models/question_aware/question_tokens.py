@@ -71,6 +71,21 @@ def prepare_tokenizer(tokenizer: Any, *, positions: int) -> Any:
     return tokenizer
 
 
+def require_image_token(processor: Any, image_token: int | None, *, where: str) -> None:
+    """Checks that a processor's `<image>` is the model's.
+
+    Raises:
+        ModelError: it is not.
+    """
+    token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+    if token_id != image_token:
+        raise ModelError(
+            f"the tokenizer's <image> is {token_id}, the model's {image_token}",
+            where=where,
+            do="use the processor that belongs to the checkpoint",
+        )
+
+
 def highest_id(tokenizer: Any) -> int:
     """Highest token id of a tokenizer, added tokens included."""
     return max(tokenizer.get_vocab().values())

@@ -63,12 +63,15 @@ def marked_tokenizer(location: str, *, revision: str | None = None, do: str | No
         ModelError: it is not found.
     """
     # As arguments, since later changes are not saved.
-    options: dict[str, Any] = {
-        "padding_side": "left",
-        "add_bos_token": False,
-        "trust_remote_code": False,
-    }
-    tokenizer = load_part(AutoTokenizer, location, do=do, revision=revision, **options)
+    tokenizer = load_part(
+        AutoTokenizer,
+        location,
+        do=do,
+        revision=revision,
+        padding_side="left",
+        add_bos_token=False,
+        trust_remote_code=False,
+    )
     add_start_and_end(tokenizer)
     tokenizer.bos_token, tokenizer.eos_token = START, END
     return tokenizer

@@ -76,12 +76,14 @@ def write_bases(
         plain.vocab_size = text.vocab_size - 2
         plain.bos_token_id = plain.eos_token_id = text.pad_token_id
     else:
-        plain = load_part(AutoConfig, gpt_neo)
-        words = load_part(AutoTokenizer, gpt_neo)
+        plain = load_part(AutoConfig, gpt_neo, trust_remote_code=False)
+        words = load_part(AutoTokenizer, gpt_neo, trust_remote_code=False)
     plain.save_pretrained(folder / "gpt_neo")
     words.save_pretrained(folder / "gpt_neo")
     marked = (
-        load_part(AutoTokenizer, tokenizer) if tokenizer is not None else add_start_and_end(words)
+        load_part(AutoTokenizer, tokenizer, trust_remote_code=False)
+        if tokenizer is not None
+        else add_start_and_end(words)
     )
     marked.save_pretrained(folder / "tokenizer")
     _list_added_tokens_as_before(folder / "tokenizer" / "tokenizer_config.json")
