@@ -152,7 +152,7 @@ def generate(
 ) -> Any:
     """As `forward_stages.generate`: the decoder continues the embedded rows.
 
-    With a KV cache, transformers expects whole rows and skips the cached part.
+    With a KV cache, transformers expects complete rows and skips the cached part.
     """
     embeds = embed_rows(
         model, rows, images=images, image_index=torch.arange(len(images), device=images.device)

@@ -54,8 +54,8 @@ class Family:
         Not if the Q-Former reads the question, not if text and image are fused after the decoder,
         which then sees no visual tokens, and not if an encoder reads them.
         """
-        alone = self.image_tokens and not self.reads_question
-        return alone and not is_encoder_decoder(config)
+        prefix_of_image = self.image_tokens and not self.reads_question
+        return prefix_of_image and not is_encoder_decoder(config)
 
     def blocks(self, config: Any) -> tuple[str, ...]:
         """Prefixes of the decoder's blocks, an encoder's first: where LoRA targets are searched."""

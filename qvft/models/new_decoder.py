@@ -94,7 +94,7 @@ def find_decoder_graft(
         raise ModelError(
             f'model_type "{text.model_type}"',
             where=f"model.decoder={decoder}",
-            expected="a causal language model of text alone",
+            expected="a text-only causal language model",
         )
     tokenizer = tokenizer_with_image(language)
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)

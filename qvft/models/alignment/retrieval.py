@@ -47,7 +47,8 @@ class Written:
         weights: number of weights written.
         left_out: weights of the heads that the class does not have.
         largest_difference: of a cosine or matching logit, over 1 + its size, between the folder and
-            what it is from. allowed: how large it may be.
+            the model it was written from.
+        allowed: how large it may be.
     """
 
     weights: int
@@ -79,8 +80,8 @@ def retrieval_state(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """All weights under the retrieval class' names, and the heads' weights that it lacks.
 
-    All in `dtype`, but with float16 Q-Former and query tokens stay float32, as transformers keeps
-    them when it loads this class.
+    All in `dtype`, but with float16 the Q-Former and the query tokens stay float32, as transformers
+    keeps them when it loads this class.
     """
     state = {
         name: tensor.detach()
@@ -146,7 +147,7 @@ def fill_retrieval(
     plain.save_pretrained(folder, max_shard_size=shard_size)
     config.save_pretrained(folder)
     processor.save_pretrained(folder)
-    # safetensors makes its files readable by their owner alone
+    # safetensors makes its files readable only by their owner.
     mode = (folder / "config.json").stat().st_mode
     for path in folder.glob("*.safetensors"):
         path.chmod(mode)
@@ -162,7 +163,7 @@ def fill_retrieval(
 
 def _reload(folder: Path, state: dict[str, Tensor]) -> Blip2ForImageTextRetrieval:
     """The folder's model as plain transformers loads it, its weights compared with `state`."""
-    # Typed as a model alone, though it is a pair with `output_loading_info`.
+    # With `output_loading_info` it returns a pair, which its type does not say.
     pair = Blip2ForImageTextRetrieval.from_pretrained(folder, output_loading_info=True)
     plain, loading = cast(tuple[Blip2ForImageTextRetrieval, dict[str, Any]], pair)
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]]
@@ -191,7 +192,7 @@ def largest_difference(
     features = model.vision_model(pixel_values=pixels.to(device, model.dtype)).last_hidden_state
     texts = {"input_ids": input_ids.to(device), "text_mask": text_mask.to(device)}
     images = image_embeddings(heads, query_states(model, features))
-    ours = [
+    scores = [
         similarity(images, text_embeddings(model, heads, **texts)),
         matching_logits(model, heads, features=features, **texts),
     ]
@@ -202,12 +203,13 @@ def largest_difference(
         "input_ids": _with_image_tokens(texts["input_ids"], image_id, queries),
         "attention_mask": _with_image_tokens(texts["text_mask"], 1, queries),
     }
-    theirs = [
+    plain_scores = [
         plain(**inputs, use_image_text_matching_head=matching).logits_per_image.float()
         for matching in (False, True)
     ]
     return max(
-        float(((a - b).abs() / (1 + b.abs())).max()) for a, b in zip(ours, theirs, strict=True)
+        float(((a - b).abs() / (1 + b.abs())).max())
+        for a, b in zip(scores, plain_scores, strict=True)
     )
 
 

@@ -85,7 +85,7 @@ def reranked(cosines: Tensor, candidates: Tensor, matching: Tensor) -> Tensor:
     Args:
         cosines: (R, K) from `similarity`.
         candidates: (R, N) from `best_candidates`.
-        matching: (R, K) matching scores; read at the candidates alone.
+        matching: (R, K) matching scores; only those of candidates are used.
 
     Source: LAVIS, lavis/models/blip2_models/blip2_qformer.py, `compute_sim_matrix`, which gives
     the others -100 each and so leaves their order to chance.

@@ -41,12 +41,12 @@ class Checkpoint:
 
     def tensors(self, keys: Collection[str]) -> dict[str, Tensor]:
         """Weights by key, memory-mapped."""
-        found = {}
+        tensors = {}
         for path in sorted({self.files[key] for key in keys}):
             with safe_open(path, framework="pt") as stream:
-                held = (key for key in keys if self.files[key] == path)
-                found.update({key: stream.get_tensor(key) for key in held})
-        return found
+                in_file = (key for key in keys if self.files[key] == path)
+                tensors.update({key: stream.get_tensor(key) for key in in_file})
+        return tensors
 
 
 def open_checkpoint(

@@ -43,12 +43,12 @@ def question_tokenizer(text: Checkpoint, *, word_rows: int, positions: int) -> A
     )
     ids = highest_id(tokenizer) + 1
     added = tokenizer.get_added_vocab()
-    rowless = [
+    without_row = [
         token
         for token, number in tokenizer.get_vocab().items()
         if number >= word_rows and token not in added
     ]
-    if rowless or ids < word_rows - _PADDED_ROWS:
+    if without_row or ids < word_rows - _PADDED_ROWS:
         raise ModelError(
             f"its tokenizer has {ids} tokens, its word embedding {word_rows} rows",
             where=f"model.text_branch={text.id}",

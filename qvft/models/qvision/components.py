@@ -75,7 +75,7 @@ def from_components(
         ModelError: a checkpoint is not found, of another type, without safetensors, or has missing
             or unexpected weights; or the geometry does not fit.
     """
-    tower = _load_tower(vision, vision_revision, dtype, whole=whole_vision)
+    tower = _load_tower(vision, vision_revision, dtype, with_text_tower=whole_vision)
     language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype, DECODER_TYPES)
     tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
     where = f"{vision} with {decoder}"
@@ -156,11 +156,11 @@ def _initialise(model: QVisionForConditionalGeneration, part: nn.Module) -> None
 
 
 def _load_tower(
-    model_id: str, revision: str | None, dtype: torch.dtype, *, whole: bool
+    model_id: str, revision: str | None, dtype: torch.dtype, *, with_text_tower: bool
 ) -> PreTrainedModel:
     """A CLIP or SigLIP, with or without its text tower."""
     config = _read_config(model_id, revision, VISION_TYPES)
-    if whole or config.model_type not in WHOLE_TYPES:
+    if with_text_tower or config.model_type not in WHOLE_TYPES:
         return _load(AutoModel, model_id, revision, dtype, VISION_TYPES)
     tower_class = type(AutoModel.from_config(config.vision_config))
     return _load(tower_class, model_id, revision, dtype, VISION_TYPES, ignored=_OUTSIDE_VISION)

@@ -80,12 +80,10 @@ def write_bases(
         words = load_part(AutoTokenizer, gpt_neo, trust_remote_code=False)
     plain.save_pretrained(folder / "gpt_neo")
     words.save_pretrained(folder / "gpt_neo")
-    marked = (
-        load_part(AutoTokenizer, tokenizer, trust_remote_code=False)
-        if tokenizer is not None
-        else add_start_and_end(words)
-    )
-    marked.save_pretrained(folder / "tokenizer")
+    add_start_and_end(words)
+    if tokenizer is not None:
+        words = load_part(AutoTokenizer, tokenizer, trust_remote_code=False)
+    words.save_pretrained(folder / "tokenizer")
     _list_added_tokens_as_before(folder / "tokenizer" / "tokenizer_config.json")
 
 

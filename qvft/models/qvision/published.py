@@ -25,7 +25,7 @@ from qvft.models.qvision.processing import marked_tokenizer
 PUBLISHED_FIELDS = ("embed_size", "vocab_size", "num_img_tokens")
 COMPONENTS = ("encoder", "decoder", "gpt_decoder")
 CLIP, GPT_NEO = "openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG"
-_ADVICE = "put it into a folder clip, gpt_neo or tokenizer beside the weights"
+_ADVICE = "put it into a folder clip, gpt_neo or tokenizer next to the weights"
 PUBLISHED_NEW_TOKENS = 30
 """Maximum number of new tokens of the published generation."""
 HEADS = 8
@@ -38,7 +38,7 @@ def is_published(location: str, revision: str | None = None) -> bool:
 
 
 def published_config(location: str, revision: str | None = None) -> QVisionConfig:
-    """The whole geometry of a published checkpoint.
+    """The configuration of a published checkpoint.
 
     Raises:
         ModelError: CLIP or GPT-Neo is not found, or does not fit config.json.

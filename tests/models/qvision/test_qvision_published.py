@@ -148,7 +148,7 @@ def test_what_lies_beside_the_weights_is_used_and_the_hub_otherwise(copied) -> N
     made = published_processor(str(copied)).tokenizer
     assert made.convert_tokens_to_ids(["<START>", "<END>"]) == [347, 348]
     shutil.rmtree(copied / "clip")
-    with pytest.raises(ModelError, match="openai/clip-vit-base-patch32.*beside the weights"):
+    with pytest.raises(ModelError, match="openai/clip-vit-base-patch32.*folder clip"):
         find_checkpoint(str(copied))
     shutil.copytree(copied / "gpt_neo", copied / "clip")
     with pytest.raises(ModelError, match='model_type "gpt_neo"'):
