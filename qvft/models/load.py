@@ -219,11 +219,7 @@ def _stored_processor(base: BaseCheckpoint) -> Any:
             processor = graft_processor(base.graft)
         return processor_with_queries(processor, base.config.num_query_tokens)
     processor = load_part(
-        AutoProcessor,
-        base.location,
-        where=base.id,
-        revision=base.revision,
-        trust_remote_code=False,
+        AutoProcessor, base.location, where=base.id, revision=base.revision, trust_remote_code=False
     )
     if not base.family.image_tokens:
         return processor

@@ -175,12 +175,7 @@ def _config(base: Any, text: PretrainedConfig, *, rows: int, image_id: int) -> B
 
 
 def _plan(
-    target: Shapes,
-    tied: dict[str, str],
-    *,
-    base: Shapes,
-    decoder: Shapes,
-    rows: tuple[int, int],
+    target: Shapes, tied: dict[str, str], *, base: Shapes, decoder: Shapes, rows: tuple[int, int]
 ) -> Origins:
     """The source of every weight; `rows` are the embedding's in the checkpoint and in the model."""
 

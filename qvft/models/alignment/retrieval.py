@@ -21,11 +21,7 @@ from qvft.errors import VerificationError
 from qvft.files import require_space
 from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.initial_weights import NOT_IN_RETRIEVAL, qformer_config, retrieval_name
-from qvft.models.alignment.qformer_states import (
-    image_embeddings,
-    matching_logits,
-    text_embeddings,
-)
+from qvft.models.alignment.qformer_states import image_embeddings, matching_logits, text_embeddings
 from qvft.models.alignment.scoring import similarity
 from qvft.models.alignment.text_tokens import MAX_TOKENS
 from qvft.models.blip2 import query_states

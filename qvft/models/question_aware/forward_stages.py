@@ -13,12 +13,7 @@ import torch
 from torch import Tensor
 from transformers import InstructBlipForConditionalGeneration
 
-from qvft.models.blip2 import (
-    decode_hidden,
-    encode_vision,
-    generate_after,
-    insert_prefix,
-)
+from qvft.models.blip2 import decode_hidden, encode_vision, generate_after, insert_prefix
 
 __all__ = [
     "decode_hidden",
