@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     __version__: str
 
 # On some processors bitsandbytes advises at every import to fetch a kernel for a way of computing
-# that `models.quantize.keep_layout` does not take.
+# that `models.quantize.disable_cpu_repacking` does not take.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = [

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.integrations import replace_with_bnb_linear
 
-from qvft.models.quantize import keep_layout
+from qvft.models.quantize import disable_cpu_repacking
 
 
 def quantize_in_place(model: PreTrainedModel, config: BitsAndBytesConfig) -> None:
@@ -37,4 +37,4 @@ def quantize_in_place(model: PreTrainedModel, config: BitsAndBytesConfig) -> Non
     # Loading leaves these marks, by which PEFT chooses its layers.
     for mark in ("is_loaded_in_4bit", "is_quantized"):
         setattr(model, mark, True)
-    keep_layout(model)
+    disable_cpu_repacking(model)

@@ -77,15 +77,15 @@ def attention_kernels(model: PreTrainedModel) -> dict[str, str]:
 
 
 @contextmanager
-def watched(module: nn.Module, watch: Callable[[Any], None]) -> Iterator[None]:
-    """Context manager: passes a module's output to `watch`."""
-    handle = module.register_forward_hook(lambda module, inputs, output: watch(output))
+def output_hook(module: nn.Module, callback: Callable[[Any], None]) -> Iterator[None]:
+    """Context manager: passes a module's output to `callback`."""
+    handle = module.register_forward_hook(lambda module, inputs, output: callback(output))
     try:
         yield
     finally:
         handle.remove()
 
 
-def over_heads(weights: Tensor) -> Tensor:
+def mean_over_heads(weights: Tensor) -> Tensor:
     """Mean over heads (B, L, K) in float32 of attention weights (B, heads, L, K)."""
     return weights.float().mean(dim=1)

@@ -11,11 +11,12 @@ import transformers
 from transformers import AutoConfig, PretrainedConfig
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import checkpoint_file, not_found
 from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
 from qvft.models.decoders import require_decoder
 from qvft.models.families import FAMILIES, Family, add_family, family_of
 from qvft.models.image_size import config_with_image_size
-from qvft.models.model_path import TINY_ID, names_folder, require_folder
+from qvft.models.model_path import TINY_ID, require_folder
 from qvft.models.new_decoder import DecoderGraft, find_decoder_graft
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
@@ -89,44 +90,55 @@ def find_checkpoint(
     """
     family = add_family(family)
     require_config(model_id, revision)
-    given: dict[str, Any]
     published = model_id != TINY_ID and is_published(model_id, revision)
+    unsupported: dict[str, Any] = {}
     if decoder is not None:
         if published:
             raise ModelError(
                 f'"{decoder}"',
                 where="model.decoder",
-                expected="null: model.id is a whole QVision, decoder and all",
+                expected="null: model.id is a QVision with its decoder",
             )
-        given = {"text_branch": text_branch}
+        unsupported = {"text_branch": text_branch}
         if _model_type(model_id, revision) == FAMILIES["blip2"].model_type:
             base = _with_decoder(model_id, revision, family, decoder, decoder_revision, seed)
         else:
             base = _components(model_id, revision, family, decoder, decoder_revision, seed)
-            given |= {"query_tokens": query_tokens, "image_size": image_size}
-        _refuse_given(given, "model.decoder is set")
+            unsupported |= {"query_tokens": query_tokens, "image_size": image_size}
+        _require_null(unsupported, "model.decoder is set")
     elif published:
-        base = _published(model_id, revision, family)
+        base = BaseCheckpoint(
+            model_id,
+            model_id,
+            _commit(model_id, revision),
+            published_config(model_id, revision),
+            family_of("qvision", expected=family),
+            published=True,
+        )
     else:
         base = _stored_base(model_id, revision, family if text_branch is None else "auto")
     if base.family.name == "qvision":
-        given = {"text_branch": text_branch, "query_tokens": query_tokens, "image_size": image_size}
-        _refuse_given(given, "model.id is a QVision")
+        unsupported = {
+            "text_branch": text_branch,
+            "query_tokens": query_tokens,
+            "image_size": image_size,
+        }
+        _require_null(unsupported, "model.id is a QVision")
     if text_branch is not None:
-        base = _grafted(base, family, text_branch, seed)
-    if query_tokens is not None and query_tokens != base.config.num_query_tokens:
-        held = base.config.num_query_tokens
-        config = config_with_queries(base.config, query_tokens)
-        base = replace(base, config=config, stored_queries=held)
+        base = _with_text_branch(base, family, text_branch, seed)
+    stored = base.config
+    if query_tokens is not None and query_tokens != stored.num_query_tokens:
+        config = config_with_queries(stored, query_tokens)
+        base = replace(base, config=config, stored_queries=stored.num_query_tokens)
     if image_size is not None:
         config = config_with_image_size(base.config, image_size)
-        held = base.config.vision_config.image_size
-        if held != image_size:
-            base = replace(base, config=config, stored_image_size=held)
+        stored_size = stored.vision_config.image_size
+        if stored_size != image_size:
+            base = replace(base, config=config, stored_image_size=stored_size)
     return base
 
 
-def _refuse_given(keys: Mapping[str, Any], reason: str) -> None:
+def _require_null(keys: Mapping[str, Any], reason: str) -> None:
     for key, value in keys.items():
         if value is not None:
             raise ModelError(f"{value}", where=f"model.{key}", expected=f"null: {reason}")
@@ -147,7 +159,7 @@ def require_config(model_id: str, revision: str | None) -> None:
 
 def _model_type(model_id: str, revision: str | None) -> str:
     """`model_type` of a checkpoint; empty if its config.json cannot be read."""
-    location = str(_TINY_FOLDER) if model_id == TINY_ID else model_id
+    location = _location(model_id)
     try:
         config, _ = PretrainedConfig.get_config_dict(location, revision=revision)
     except (OSError, ValueError):
@@ -170,7 +182,7 @@ def _with_decoder(
             where="model.decoder",
             expected=f"null: model.family is {family}, and model.id a BLIP-2 checkpoint",
         )
-    location = str(_TINY_FOLDER) if model_id == TINY_ID else model_id
+    location = _location(model_id)
     graft = find_decoder_graft(
         model_id,
         decoder,
@@ -199,6 +211,7 @@ def _components(
     decoder_revision: str | None,
     seed: int,
 ) -> BaseCheckpoint:
+    """A QVision of a vision model and a decoder."""
     if family not in ("auto", "qvision"):
         raise ModelError(
             f'"{decoder}"',
@@ -208,89 +221,64 @@ def _components(
     config = components_config(
         model_id, decoder, vision_revision=revision, decoder_revision=decoder_revision
     )
-    decoder_revision = None if Path(decoder).is_dir() else _commit(decoder, decoder_revision)
-    commit = None if Path(model_id).is_dir() else _commit(model_id, revision)
-    found = FAMILIES["qvision"]
     return BaseCheckpoint(
         model_id,
         model_id,
-        commit,
+        _commit(model_id, revision),
         config,
-        found,
+        FAMILIES["qvision"],
         decoder=decoder,
-        decoder_revision=decoder_revision,
+        decoder_revision=_commit(decoder, decoder_revision),
         seed=seed,
     )
 
 
-def _published(model_id: str, revision: str | None, family: str) -> BaseCheckpoint:
-    """A QVision in the layout it was published in."""
-    found = family_of("qvision", wanted=family)
-    is_folder = Path(model_id).is_dir()
-    config = published_config(model_id, revision)
-    commit = None if is_folder else _commit(model_id, revision)
-    return BaseCheckpoint(model_id, model_id, commit, config, found, published=True)
-
-
-def _grafted(base: BaseCheckpoint, family: str, text_branch: str, seed: int) -> BaseCheckpoint:
+def _with_text_branch(
+    base: BaseCheckpoint, family: str, text_branch: str, seed: int
+) -> BaseCheckpoint:
+    """A question-aware model of a BLIP-2 checkpoint and a text branch."""
     if family not in ("auto", "blip2_question"):
         raise ModelError(
             f'"{text_branch}"',
             where="model.text_branch",
-            expected="nothing, unless model.family is blip2_question",
+            expected="null, unless model.family is blip2_question",
         )
     graft = find_graft(
-        base.id,
-        text_branch,
-        base_location=base.location,
-        revision=base.revision,
-        seed=seed,
+        base.id, text_branch, base_location=base.location, revision=base.revision, seed=seed
     )
     return replace(base, config=graft.config, family=FAMILIES["blip2_question"], graft=graft)
 
 
 def _stored_base(model_id: str, revision: str | None, family: str) -> BaseCheckpoint:
     """The base from one checkpoint."""
-    location = str(_TINY_FOLDER) if model_id == TINY_ID else model_id
-    is_folder = Path(location).is_dir()
+    location = _location(model_id)
     require_folder(model_id)
     try:
-        config = AutoConfig.from_pretrained(
-            location, revision=None if is_folder else revision, trust_remote_code=False
-        )
+        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
     except Exception as error:  # a damaged config.json can raise nearly anything
         raise not_found(model_id, error) from error
     require_safe_checkpoint(config, where=model_id)
-    if is_folder and (Path(location) / INDEX).is_file():
-        shard_names(Path(location) / INDEX)
+    index = Path(location) / INDEX
+    if index.is_file():
+        shard_names(index)  # checks them
     if family == "blip2_question" and config.model_type == FAMILIES["blip2"].model_type:
         raise ModelError(
             "is not set",
             where="model.text_branch",
             expected="a BLIP-2 retrieval checkpoint, BERT, or fresh: its Q-Former reads no text",
         )
-    found = family_of(config.model_type, wanted=family)
+    found = family_of(config.model_type, expected=family)
     require_decoder(config, family=found.decoders, where=model_id)
-    commit = None if is_folder else _commit(location, revision)
-    return BaseCheckpoint(model_id, location, commit, config, found)
+    return BaseCheckpoint(model_id, location, _commit(location, revision), config, found)
 
 
-def _commit(hub_id: str, revision: str | None) -> str | None:
-    """Commit of a hub revision, from the snapshot's name in the local cache."""
-    path = transformers.utils.cached_file(hub_id, "config.json", revision=revision)
-    return Path(path).parent.name if path else revision
+def _location(model_id: str) -> str:
+    return str(_TINY_FOLDER) if model_id == TINY_ID else model_id
 
 
-def not_found(model_id: str, error: Exception) -> ModelError:
-    reason = str(error).strip().split("\n")[0]
-    if Path(model_id).exists():
-        return ModelError(reason, where=model_id, expected="a complete checkpoint folder")
-    if names_folder(model_id):
-        return ModelError("no such folder", where=f"model.id={model_id}")
-    return ModelError(
-        "neither a folder here nor to be had from the hub or its local cache",
-        where=f"model.id={model_id}",
-        expected="a folder, or a hub id",
-        do=f"where there is a network, run `hf download {model_id}` and copy the folder; "
-        f"{TINY_ID} is bundled and needs none ({reason})",
-    )
+def _commit(location: str, revision: str | None) -> str | None:
+    """Commit of a hub revision, from the snapshot's name in the local cache; None for folders."""
+    if Path(location).is_dir():
+        return None
+    path = checkpoint_file(location, "config.json", revision)
+    return path.parent.name if path else revision

@@ -14,8 +14,13 @@ from transformers import Blip2ForConditionalGeneration, InstructBlipForCondition
 
 from qvft.errors import QvftError
 from qvft.models.encoded_prompts import EncodedPrompts, decode_after, without_start
-from qvft.models.kv_cache import CACHE
-from qvft.models.prefix_cache import cache_of, copies, goes_on, keys_values
+from qvft.models.prefix_cache import (
+    CACHE,
+    cache_from_prefixes,
+    can_continue,
+    keys_values,
+    rows_per_prompt,
+)
 
 WithPrefix = Blip2ForConditionalGeneration | InstructBlipForConditionalGeneration
 """Classes whose decoder reads the visual prefix before the text."""
@@ -91,7 +96,7 @@ def insert_prefix(
     counts = is_image.sum(dim=1)
     if not bool((counts == prefix.shape[1]).all()):
         raise QvftError(
-            f"rows hold {sorted(set(counts.tolist()))} <image> tokens where each needs "
+            f"rows have {sorted(set(counts.tolist()))} <image> tokens, each needs "
             f"{prefix.shape[1]}: the image would be ignored"
         )
     embeds = model.get_input_embeddings()(input_ids)
@@ -122,19 +127,18 @@ def decode_prefix(
     model: Blip2ForConditionalGeneration, images: Tensor, ids: Sequence[int]
 ) -> Tensor:
     """As `forward_stages.decode_prefix`, from `prefix_cache.keys_values`."""
-    place = images.device
     embeds = insert_prefix(
         model,
-        torch.tensor([ids], device=place).expand(len(images), -1),
+        torch.tensor([ids], device=images.device).expand(len(images), -1),
         prefix=images,
-        image_index=torch.arange(len(images), device=place),
+        image_index=torch.arange(len(images), device=images.device),
     )
     return keys_values(model.language_model.get_decoder(), embeds)
 
 
 def continues_prefix(model: Blip2ForConditionalGeneration, settings: Mapping[str, Any]) -> bool:
     """As `forward_stages.continues_prefix`."""
-    return goes_on(model.language_model, settings)
+    return can_continue(model.language_model, settings)
 
 
 def generate(
@@ -148,14 +152,17 @@ def generate(
 ) -> Any:
     """As `forward_stages.generate`: the decoder continues the embedded rows.
 
-    With a KV cache, transformers expects whole rows and skips the cached part.
+    With a KV cache, transformers expects complete rows and skips the cached part.
     """
     embeds = embed_rows(
         model, rows, images=images, image_index=torch.arange(len(images), device=images.device)
     )
     if prefixes:
-        each = copies(model.language_model, settings)
-        settings[CACHE] = cache_of(prefixes, tokens=prefix_tokens, copies=each)
+        settings[CACHE] = cache_from_prefixes(
+            prefixes,
+            tokens=prefix_tokens,
+            rows_per_prompt=rows_per_prompt(model.language_model, settings),
+        )
     return generate_after(model, embeds, rows["attention_mask"], **settings)
 
 

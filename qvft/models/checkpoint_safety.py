@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +55,14 @@ def shard_names(index: Path) -> list[str]:
     named: Any = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(named, dict) or not named:
         raise ModelError("has no weight_map", where=str(index))
-    require_own_files(named.values(), where=str(index))
-    return sorted(set(named.values()))
-
-
-def require_own_files(names: Iterable[Any], *, where: str) -> None:
-    """Checks that each name is a safetensors file in the index's own folder.
-
-    Raises:
-        ModelError: one is elsewhere or of another type.
-    """
-    for name in names:
+    for name in named.values():
         text = name if isinstance(name, str) else ""
-        plain = text == Path(text).name and "\\" not in text and "\0" not in text
-        if not plain or not text.endswith(".safetensors"):
+        is_plain = text == Path(text).name and "\\" not in text and "\0" not in text
+        if not is_plain or not text.endswith(".safetensors"):
             raise ModelError(
                 f"names the file {str(name)[:80]!r}",
-                where=where,
-                expected="safetensors files beside it",
+                where=str(index),
+                expected="safetensors files in its own folder",
                 do="copy or download the whole checkpoint again",
             )
+    return sorted(set(named.values()))

@@ -55,7 +55,16 @@ class Decoder:
         return (self.layers,) if self.encoder_layers is None else (self.encoder_layers, self.layers)
 
 
-_LLAMA_LAYERS = "language_model.model.layers"
+def _llama_like(model_type: str, title: str, *, lean_bytes: float, dropout_bytes: float) -> Decoder:
+    """A decoder whose blocks are where Llama has them."""
+    return Decoder(
+        model_type,
+        "language_model.model.layers",
+        lean_bytes=lean_bytes,
+        dropout_bytes=dropout_bytes,
+        title=title,
+    )
+
 
 DECODERS: dict[str, Decoder] = {
     decoder.model_type: decoder
@@ -77,55 +86,13 @@ DECODERS: dict[str, Decoder] = {
         # (the same count gives OPT's measured figure); with dropout not measured: OPT's ratio of 4.
         # Those of Qwen3 (0.6B), Gemma (2B), Gemma 2 (2B) and Gemma 3 (1B) are counted in blocks
         # under CPU autocast, as a multiple of what Llama-3-8B's takes there.
-        Decoder(
-            "llama",
-            _LLAMA_LAYERS,
-            lean_bytes=38.2,
-            dropout_bytes=153.0,
-            title="Llama decoder",
-        ),
-        Decoder(
-            "qwen2",
-            _LLAMA_LAYERS,
-            lean_bytes=48.6,
-            dropout_bytes=194.0,
-            title="Qwen2 decoder",
-        ),
-        Decoder(
-            "qwen3",
-            _LLAMA_LAYERS,
-            lean_bytes=49.1,
-            dropout_bytes=196.0,
-            title="Qwen3 decoder",
-        ),
-        Decoder(
-            "mistral",
-            _LLAMA_LAYERS,
-            lean_bytes=38.2,
-            dropout_bytes=153.0,
-            title="Mistral decoder",
-        ),
-        Decoder(
-            "gemma",
-            _LLAMA_LAYERS,
-            lean_bytes=62.6,
-            dropout_bytes=250.0,
-            title="Gemma decoder",
-        ),
-        Decoder(
-            "gemma2",
-            _LLAMA_LAYERS,
-            lean_bytes=47.0,
-            dropout_bytes=188.0,
-            title="Gemma 2 decoder",
-        ),
-        Decoder(
-            "gemma3_text",
-            _LLAMA_LAYERS,
-            lean_bytes=59.0,
-            dropout_bytes=236.0,
-            title="Gemma 3 decoder",
-        ),
+        _llama_like("llama", "Llama decoder", lean_bytes=38.2, dropout_bytes=153.0),
+        _llama_like("qwen2", "Qwen2 decoder", lean_bytes=48.6, dropout_bytes=194.0),
+        _llama_like("qwen3", "Qwen3 decoder", lean_bytes=49.1, dropout_bytes=196.0),
+        _llama_like("mistral", "Mistral decoder", lean_bytes=38.2, dropout_bytes=153.0),
+        _llama_like("gemma", "Gemma decoder", lean_bytes=62.6, dropout_bytes=250.0),
+        _llama_like("gemma2", "Gemma 2 decoder", lean_bytes=47.0, dropout_bytes=188.0),
+        _llama_like("gemma3_text", "Gemma 3 decoder", lean_bytes=59.0, dropout_bytes=236.0),
         Decoder(
             "gpt_neo",
             "language_model.transformer.h",
@@ -176,11 +143,10 @@ def add_decoder(name: str | None) -> None:
     """
     if name is None:
         return
+    decoder = import_dotted(name, Decoder, where="model.decoder_type")
     try:
-        register_decoder(import_dotted(name, Decoder, where="model.decoder_type"))
+        register_decoder(decoder)
     except ValueError as error:
-        if isinstance(error, RecipeError):
-            raise
         raise RecipeError(f'"{name}": {error}', where="model.decoder_type") from error
 
 
@@ -199,15 +165,13 @@ def require_decoder(config: Any, *, family: str, where: str) -> None:
     Raises:
         ModelError: it is not.
     """
-    expected = "a decoder of type " + ", ".join(
-        name for name, decoder in DECODERS.items() if family in decoder.families
-    )
-    kind = config.text_config.model_type
-    if kind not in DECODERS or family not in DECODERS[kind].families:
+    known = [name for name, decoder in DECODERS.items() if family in decoder.families]
+    found = config.text_config.model_type
+    if found not in known:
         raise ModelError(
-            f"its decoder is {kind}",
+            f"its decoder is {found}",
             where=where,
-            expected=expected,
+            expected=f"a decoder of type {', '.join(known)}",
             do="add a row with its layers and stop_text (model.decoder_type)",
         )
 

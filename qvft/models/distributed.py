@@ -31,11 +31,11 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available())
 
 
-def all_gather_object(mine: Any) -> list[Any]:
+def all_gather_object(obj: Any) -> list[Any]:
     """Gathers one object per rank, by rank. Collective: every rank must call it."""
     state = processes()
     if state.num_processes == 1:
-        return [mine]
-    said: list[Any] = [None] * state.num_processes
-    dist.all_gather_object(said, mine)
-    return said
+        return [obj]
+    gathered: list[Any] = [None] * state.num_processes
+    dist.all_gather_object(gathered, obj)
+    return gathered

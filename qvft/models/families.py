@@ -54,8 +54,8 @@ class Family:
         Not if the Q-Former reads the question, not if text and image are fused after the decoder,
         which then sees no visual tokens, and not if an encoder reads them.
         """
-        alone = self.image_tokens and not self.reads_question
-        return alone and not is_encoder_decoder(config)
+        prefix_of_image = self.image_tokens and not self.reads_question
+        return prefix_of_image and not is_encoder_decoder(config)
 
     def blocks(self, config: Any) -> tuple[str, ...]:
         """Prefixes of the decoder's blocks, an encoder's first: where LoRA targets are searched."""
@@ -151,9 +151,9 @@ def register_family(family: Family) -> Family:
         ValueError: another family has its name or its model type.
     """
     for other in FAMILIES.values():
-        same = other.name == family.name, other.model_type == family.model_type
-        if any(same) and other != family:
-            raise ValueError(f"family {other.name} ({other.model_type}) is there already")
+        taken = other.name == family.name or other.model_type == family.model_type
+        if taken and other != family:
+            raise ValueError(f"family {other.name} ({other.model_type}) is already in the table")
     FAMILIES[family.name] = family
     return family
 
@@ -166,27 +166,26 @@ def add_family(name: str) -> str:
     """
     if not is_dotted(name):
         return name
+    family = import_dotted(name, Family, where="model.family")
     try:
-        return register_family(import_dotted(name, Family, where="model.family")).name
-    except RecipeError:
-        raise
+        return register_family(family).name
     except ValueError as error:
         raise RecipeError(f'"{name}": {error}', where="model.family") from error
 
 
-def family_of(model_type: str, *, wanted: str = "auto") -> Family:
+def family_of(model_type: str, *, expected: str = "auto") -> Family:
     """The family of a checkpoint by the `model_type` of its config.
 
     Args:
-        wanted: `auto`, or a family's name.
+        expected: `auto`, or a family's name.
 
     Raises:
-        ModelError: no family has that type, or it is another one than wanted.
+        ModelError: no family has that type, or it is another one.
     """
     for family in FAMILIES.values():
-        if family.model_type == model_type and wanted in ("auto", family.name):
+        if family.model_type == model_type and expected in ("auto", family.name):
             return family
     known = ", ".join(f"{f.name} ({f.model_type})" for f in FAMILIES.values())
     raise ModelError(
-        f'model_type "{model_type}" with model.family={wanted}', expected=f"one of {known}"
+        f'model_type "{model_type}" with model.family={expected}', expected=f"one of {known}"
     )

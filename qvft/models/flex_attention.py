@@ -18,12 +18,12 @@ KERNEL = "flex_attention"
 WHERE = "model.attn_implementation"
 
 
-def require_flex(config: PretrainedConfig, place: torch.device) -> None:
+def require_flex(config: PretrainedConfig, device: torch.device) -> None:
     """Checks that a decoder can be trained with FlexAttention on a device.
 
     Args:
         config: the model's configuration; `text_config` is the decoder's.
-        place: training device.
+        device: training device.
 
     Raises:
         RecipeError: transformers has no flex attention for this decoder, or torch no backward pass
@@ -34,12 +34,12 @@ def require_flex(config: PretrainedConfig, place: torch.device) -> None:
     if not getattr(decoder, "_supports_flex_attn", False):
         raise RecipeError(
             f"flex in a {config.model_type} model with a {text.model_type} decoder, for which "
-            "transformers has none",
+            "transformers does not have it",
             where=WHERE,
-            expected="a decoder for which it has, OPT or Llama",
+            expected="a decoder with flex attention, such as OPT or Llama",
             do="leave it at sdpa",
         )
-    if place.type == "cpu":
+    if device.type == "cpu":
         raise RecipeError(
             "flex on a CPU, for which torch has no backward pass of it",
             where=WHERE,
@@ -58,18 +58,18 @@ def uses_flex(model: Any) -> bool:
     return model.language_model.config._attn_implementation == KERNEL
 
 
-def block_mask(owner: Tensor, text: Tensor, nobody: int) -> BlockMask:
+def block_mask(owner: Tensor, text: Tensor, shared: int) -> BlockMask:
     """Block mask of packed rows, as `Packing.mask`, in blocks of 128.
 
     Args:
         owner, text: (R, K) of a `Packing`.
-        nobody: value in `text` for positions shared by all rows of their owner.
+        shared: value in `text` for positions shared by all rows of their owner.
     """
 
-    def sees(row: Tensor, head: Tensor, reader: Tensor, read: Tensor) -> Tensor:
+    def is_visible(row: Tensor, head: Tensor, reader: Tensor, read: Tensor) -> Tensor:
         same_owner = owner[row, reader] == owner[row, read]
         own_text = text[row, reader] == text[row, read]
-        return (read <= reader) & same_owner & (own_text | (text[row, read] == nobody))
+        return (read <= reader) & same_owner & (own_text | (text[row, read] == shared))
 
     rows, width = owner.shape
-    return create_block_mask(sees, rows, None, width, width, device=owner.device)
+    return create_block_mask(is_visible, rows, None, width, width, device=owner.device)

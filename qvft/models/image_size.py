@@ -57,11 +57,11 @@ def interpolated(positions: Tensor, side: int) -> Tensor:
 
     Source: `Blip2VisionEmbeddings.interpolate_pos_encoding` in transformers.
     """
-    held = round((positions.shape[1] - 1) ** 0.5)
-    if held == side:
+    stored_side = round((positions.shape[1] - 1) ** 0.5)
+    if stored_side == side:
         return positions
     width = positions.shape[-1]
-    grid = positions[:, 1:].float().reshape(1, held, held, width).permute(0, 3, 1, 2)
+    grid = positions[:, 1:].float().reshape(1, stored_side, stored_side, width).permute(0, 3, 1, 2)
     grid = nn.functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
     patches = grid.permute(0, 2, 3, 1).reshape(1, side * side, width)
     return torch.cat([positions[:, :1], patches.to(positions.dtype)], dim=1)
@@ -77,12 +77,12 @@ def resize_positions(model: PreTrainedModel, size: int) -> None:
     """
     vision = config_with_image_size(model.config, size).vision_config
     embeddings: Any = model.get_submodule(POSITIONS.rpartition(".")[0])
-    held = embeddings.position_embedding
-    changed = interpolated(held.detach(), size // vision.patch_size)
-    embeddings.position_embedding = nn.Parameter(changed, requires_grad=held.requires_grad)
+    stored = embeddings.position_embedding
+    resized = interpolated(stored.detach(), size // vision.patch_size)
+    embeddings.position_embedding = nn.Parameter(resized, requires_grad=stored.requires_grad)
     embeddings.image_size = size
-    embeddings.num_positions = changed.shape[1]
-    embeddings.num_patches = changed.shape[1] - 1
+    embeddings.num_positions = resized.shape[1]
+    embeddings.num_patches = resized.shape[1] - 1
     tower: Any = model.get_submodule("vision_model")
     for config in (model.config.vision_config, tower.config):
         config.image_size = size
@@ -91,17 +91,17 @@ def resize_positions(model: PreTrainedModel, size: int) -> None:
 def processor_with_image_size(processor: Any, size: int) -> Any:
     """A copy of a processor whose images have `size` x `size` pixels."""
     processor = copy.deepcopy(processor)
-    found = processor.image_processor
+    images = processor.image_processor
     square = {"height": size, "width": size}
-    crop = getattr(found, "crop_size", None)
-    shorter = getattr(found.size, "shortest_edge", None)
+    crop = getattr(images, "crop_size", None)
+    shorter = getattr(images.size, "shortest_edge", None)
     if shorter is not None and crop is not None:
         # As much of the image stays in the crop as before.
-        found.size = type(found.size)(shortest_edge=round(shorter * size / crop["height"]))
+        images.size = type(images.size)(shortest_edge=round(shorter * size / crop["height"]))
     else:
-        found.size = type(found.size)(**square)
+        images.size = type(images.size)(**square)
     if crop is not None:
-        found.crop_size = type(crop)(**square)
+        images.crop_size = type(crop)(**square)
     return processor
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qvft.errors import ModelError
+from qvft.models.checkpoint_files import refuse_weights
 from qvft.models.question_aware.origins import Shapes
 
 _RENAMED = (
@@ -113,22 +113,30 @@ def plan_lavis(keys: Shapes, target: Shapes, tied: Mapping[str, str], *, where: 
             mapped[name] = tuple(sorted((*mapped.get(name, ()), key)))
         else:
             unknown.append(key)
-    _refuse(unknown, "unknown", where, "the weights of a BLIP-2 model of LAVIS, and --base of it")
+    refuse_weights(
+        "unknown",
+        unknown,
+        where=where,
+        expected="the weights of a BLIP-2 model of LAVIS, and --base of the same model",
+    )
     wrong = [
-        f"{key} {keys[key]} where {target[name]} fits"
+        f"{key} is {keys[key]}, expected {target[name]}"
         for name, sources in mapped.items()
         for key in sources
         if keys[key] != (target[name] if len(sources) == 1 else (target[name][0] // 3,))
     ]
-    _refuse(wrong, "ill-sized", where, "the geometry of --base")
+    refuse_weights("ill-sized", wrong, where=where, expected="the geometry of --base")
     absent = [key for key in target if key not in mapped and key not in tied]
-    split = [
-        key
-        for key in absent
-        for part in [next((part for part in FROZEN if key.startswith(part)), None)]
-        if part is None or any(_stored(name, part) for name in mapped)
-    ]
-    _refuse(split, "missing", where, "every weight of the Q-Former, and each other part whole")
+    # LAVIS trains `ln_vision` also with a frozen ViT.
+    trained = [name for name in mapped if not name.startswith("vision_model.post_layernorm.")]
+    stored = tuple(part for part in FROZEN if any(name.startswith(part) for name in trained))
+    missing = [key for key in absent if not key.startswith(FROZEN) or key.startswith(stored)]
+    refuse_weights(
+        "missing",
+        missing,
+        where=where,
+        expected="every weight of the Q-Former, and all or none of each other part",
+    )
     return LavisPlan(mapped, dropped, tuple(absent))
 
 
@@ -158,16 +166,3 @@ def lavis_value(sources: tuple[str, ...], state: Mapping[str, Tensor]) -> Tensor
         return state[sources[0]]
     query, value = (state[key] for key in sources)  # sorted: q_bias, v_bias
     return torch.cat([query, torch.zeros_like(query), value])
-
-
-def _stored(name: str, part: str) -> bool:
-    """Whether a mapped key shows that the file has a part; `ln_vision` is trained without it."""
-    return name.startswith(part) and not name.startswith("vision_model.post_layernorm.")
-
-
-def _refuse(problems: list[str], kind: str, where: str, expected: str) -> None:
-    if problems:
-        listed = ", ".join(sorted(problems)[:3]) + (", ..." if len(problems) > 3 else "")
-        raise ModelError(
-            f"{len(problems)} {kind} weights: {listed}", where=where, expected=expected
-        )

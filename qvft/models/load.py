@@ -20,13 +20,15 @@ from transformers import (
 )
 
 from qvft.errors import ModelError
-from qvft.models.base_checkpoint import BaseCheckpoint, not_found
+from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import Family
 from qvft.models.image_size import processor_with_image_size, resize_positions
 from qvft.models.new_decoder import DecoderGraft, decoder_processor
-from qvft.models.quantize import keep_layout, quantization_config
+from qvft.models.quantize import disable_cpu_repacking, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.build import graft_model, graft_processor
+from qvft.models.question_aware.question_tokens import require_image_token
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.processing import processor_from_components
@@ -69,10 +71,14 @@ def load_model(
     Raises:
         ModelError: weights are missing, are not safetensors, or do not fit the configuration.
     """
-    place = device or torch.device("cpu")
+    device = device or torch.device("cpu")
     kernel = _kernel_by_part(base, attention)
     if random_seed is not None:
-        return _on(_fresh_model(base, random_seed, dtype, kernel), place).eval()
+        set_seed(random_seed)
+        random_model = model_class(base.family)._from_config(
+            base.config, dtype=dtype, attn_implementation=kernel
+        )
+        return random_model.to(device).eval()
     quantization = None
     if quantize != "none":
         quantization = quantization_config(
@@ -83,10 +89,10 @@ def load_model(
             raise ModelError(
                 "true",
                 where="model.quantization.load_in_4bit",
-                expected="false, where model.decoder is set: two checkpoints become one model",
-                do="merge a run of it, then quantise the merged folder",
+                expected="false: model.decoder is set",
+                do="merge a run of this model, then quantize the merged folder",
             )
-        made = from_components(
+        model: PreTrainedModel = from_components(
             base.location,
             base.decoder,
             seed=base.seed,
@@ -94,24 +100,24 @@ def load_model(
             decoder_revision=base.decoder_revision,
             dtype=dtype,
         )
-        made.config.text_config.dropout = getattr(base.config.text_config, "dropout", 0.0)
-        return _placed(base.family, made, place)
+        model.config.text_config.dropout = getattr(base.config.text_config, "dropout", 0.0)
+        return _prepared(base.family, model, device)
     config = copy.deepcopy(base.config)
     config.num_query_tokens = base.stored_queries or config.num_query_tokens
     if base.stored_image_size is not None:
         config.vision_config.image_size = base.stored_image_size
     if base.graft is not None:
         graft = replace(base.graft, config=cast(Any, config))
-        model: PreTrainedModel = graft_model(
-            graft, dtype=dtype, attention=kernel, device=place, quantization=quantization
+        model = graft_model(
+            graft, dtype=dtype, attention=kernel, device=device, quantization=quantization
         )
     else:
-        model = _stored_model(base, config, dtype, kernel, place, quantization)
+        model = _stored_model(base, config, dtype, kernel, device, quantization)
     if base.stored_queries is not None:
         keep_first_queries(model, base.config.num_query_tokens)
     if base.stored_image_size is not None:
         resize_positions(model, base.config.vision_config.image_size)
-    return _placed(base.family, model, place if quantization is None else None)
+    return _prepared(base.family, model, device if quantization is None else None)
 
 
 def _kernel_by_part(base: BaseCheckpoint, attention: str) -> str | dict[str, str]:
@@ -125,12 +131,14 @@ def _kernel_by_part(base: BaseCheckpoint, attention: str) -> str | dict[str, str
     return {part: "sdpa" for part in ("", *base.config.sub_configs)} | {"text_config": "eager"}
 
 
-def _placed(family: Family, model: PreTrainedModel, place: torch.device | None) -> PreTrainedModel:
+def _prepared(
+    family: Family, model: PreTrainedModel, device: torch.device | None
+) -> PreTrainedModel:
     """The model in evaluation mode, its bridge in float32; device None does not move it."""
-    if place is not None:
-        model = _on(model, place)
+    if device is not None:
+        model.to(device)  # type: ignore[arg-type]  # stub of .to() drops self
     _bridge_in_float32(family, model)
-    keep_layout(model)
+    disable_cpu_repacking(model)
     return model.eval()
 
 
@@ -139,23 +147,18 @@ def _stored_model(
     config: PretrainedConfig,
     dtype: torch.dtype,
     attention: str | dict[str, str],
-    place: torch.device,
+    device: torch.device,
     quantization: Any,
 ) -> PreTrainedModel:
     """The model from one checkpoint, with every key accounted for."""
     extra: dict[str, Any] = {}
     location: str | None = base.location
     if base.published:
-        location, extra = (
-            None,
-            {
-                "state_dict": read_published(
-                    base.location, cast(QVisionConfig, config), base.revision
-                )
-            },
-        )
+        location = None
+        weights = read_published(base.location, cast(QVisionConfig, config), base.revision)
+        extra["state_dict"] = weights
     if quantization is not None:
-        extra |= {"quantization_config": quantization, "device_map": {"": place}}
+        extra |= {"quantization_config": quantization, "device_map": {"": device}}
     try:
         model, loading = model_class(base.family).from_pretrained(
             location,
@@ -170,11 +173,7 @@ def _stored_model(
     except (OSError, ValueError, SafetensorError) as error:
         raise not_found(base.id, error) from error
     _check_loading(base.id, loading)
-    return model if quantization is not None else _on(model, place)
-
-
-def _on(model: PreTrainedModel, place: torch.device) -> PreTrainedModel:
-    return model.to(place)  # type: ignore[arg-type]  # stub of .to() drops self
+    return model
 
 
 _BRIDGE = ("qformer", "query_tokens", "language_projection")
@@ -219,45 +218,22 @@ def _stored_processor(base: BaseCheckpoint) -> Any:
         else:
             processor = graft_processor(base.graft)
         return processor_with_queries(processor, base.config.num_query_tokens)
-    try:
-        processor = AutoProcessor.from_pretrained(
-            base.location, revision=base.revision, trust_remote_code=False
-        )
-    except Exception as error:  # damaged tokenizer files can raise nearly anything
-        raise not_found(base.id, error) from error
+    processor = load_part(
+        AutoProcessor, base.location, where=base.id, revision=base.revision, trust_remote_code=False
+    )
     if not base.family.image_tokens:
         return processor
     processor.num_query_tokens = base.config.num_query_tokens
-    token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
-    if token_id != base.config.image_token_index:
-        raise ModelError(
-            f"the tokenizer's <image> is {token_id}, the model's {base.config.image_token_index}",
-            where=base.id,
-            do="use the processor that belongs to the checkpoint",
-        )
+    require_image_token(processor, base.config.image_token_index, where=base.id)
     return processor
 
 
-def _fresh_model(
-    base: BaseCheckpoint, seed: int, dtype: torch.dtype, attention: str | dict[str, str]
-) -> PreTrainedModel:
-    """A randomly initialised model."""
-    set_seed(seed)
-    return model_class(base.family)._from_config(
-        base.config, dtype=dtype, attn_implementation=attention
-    )
-
-
 def _check_loading(model_id: str, loading: dict[str, Any]) -> None:
-    """Accounts for every key: none may be missing, unexpected or of another shape."""
-    missing = sorted(loading.get("missing_keys", ()))
-    unexpected = sorted(loading.get("unexpected_keys", ()))
-    mismatched = sorted(str(key) for key in loading.get("mismatched_keys", ()))
-    for kind, keys in (("missing", missing), ("unexpected", unexpected), ("ill-sized", mismatched)):
-        if keys:
-            listed = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-            raise ModelError(
-                f"{len(keys)} {kind} weights: {listed}",
-                where=model_id,
-                expected="a complete checkpoint of this family",
-            )
+    """Checks that no key is missing, unexpected or of another shape."""
+    for kind in ("missing", "unexpected", "mismatched"):
+        refuse_weights(
+            "ill-sized" if kind == "mismatched" else kind,
+            [str(key) for key in loading.get(f"{kind}_keys", ())],
+            where=model_id,
+            expected="a complete checkpoint of this family",
+        )

@@ -7,7 +7,6 @@ projection is initialised, since the decoder has another width.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from transformers import (
 )
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import load_part
 from qvft.models.decoders import BLIP2, require_decoder
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.question_aware.configuration import model_shapes
-from qvft.models.question_aware.origins import Origin, Origins, Shapes, accounted
+from qvft.models.question_aware.origins import Origin, Origins, Shapes, checked_origins
 from qvft.models.question_aware.question_tokens import base_processor, highest_id
-from qvft.models.qvision.components import MASKS_OF_OLD
+from qvft.models.qvision.components import COMPUTED_BUFFERS
 
 IMAGE_TOKEN = "<image>"
 _DECODER, _PROJECTION = "language_model.", "language_projection."
@@ -94,7 +94,7 @@ def find_decoder_graft(
         raise ModelError(
             f'model_type "{text.model_type}"',
             where=f"model.decoder={decoder}",
-            expected="a causal language model of text alone",
+            expected="a text-only causal language model",
         )
     tokenizer = tokenizer_with_image(language)
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -135,15 +135,14 @@ def tokenizer_with_image(decoder: Checkpoint) -> Any:
             does not become one token.
     """
     where = f"model.decoder={decoder.id}"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            decoder.location, revision=decoder.revision, trust_remote_code=False
-        )
-    except Exception as error:  # damaged files make tokenizers raise nearly anything
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"no tokenizer ({reason})", where=where, expected="a checkpoint with its tokenizer"
-        ) from error
+    tokenizer = load_part(
+        AutoTokenizer,
+        decoder.location,
+        where=where,
+        expected="a checkpoint with its tokenizer",
+        revision=decoder.revision,
+        trust_remote_code=False,
+    )
     rows = decoder.config.vocab_size
     if highest_id(tokenizer) >= rows:
         raise ModelError(
@@ -176,12 +175,7 @@ def _config(base: Any, text: PretrainedConfig, *, rows: int, image_id: int) -> B
 
 
 def _plan(
-    target: Shapes,
-    tied: dict[str, str],
-    *,
-    base: Shapes,
-    decoder: Shapes,
-    rows: tuple[int, int],
+    target: Shapes, tied: dict[str, str], *, base: Shapes, decoder: Shapes, rows: tuple[int, int]
 ) -> Origins:
     """The source of every weight; `rows` are the embedding's in the checkpoint and in the model."""
 
@@ -201,21 +195,22 @@ def _plan(
         name = next((found for found in map(stored, names) if found in decoder), None)
         if name is None:
             return Origin("decoder", key.removeprefix(_DECODER), shape)
-        held = decoder[name][0]
-        grows = (held, shape[0]) == rows
-        return Origin("decoder", name, shape, fresh_rows=shape[0] - held if grows else 0)
+        stored_rows = decoder[name][0]
+        is_embedding = (stored_rows, shape[0]) == rows
+        new_rows = shape[0] - stored_rows if is_embedding else 0
+        return Origin("decoder", name, shape, fresh_rows=new_rows)
 
     def reason(source: str, key: str) -> str | None:
         if source == "base" and key.startswith(_DECODER):
             return "replaced by the new decoder"
         if source == "base" and key.startswith(_PROJECTION):
             return "initialised for the width of the new decoder"
-        if source == "decoder" and (MASKS_OF_OLD.search(key) or _ROTARY.search(key)):
+        if source == "decoder" and COMPUTED_BUFFERS.search(key):
             return "a buffer that is computed"
         return None
 
     weights = {key: origin(key, shape) for key, shape in target.items()}
-    return accounted(
+    return checked_origins(
         weights,
         {"base": base, "decoder": decoder},
         reason,
@@ -227,6 +222,3 @@ def _plan(
         where="model.id with model.decoder",
         expected="a complete BLIP-2 checkpoint, and a complete causal language model",
     )
-
-
-_ROTARY = re.compile(r"rotary_emb\.inv_freq$")

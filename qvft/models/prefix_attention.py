@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qvft.models.attention_capture import Attention, eager_attention, over_heads, watched
+from qvft.models.attention_capture import Attention, eager_attention, mean_over_heads, output_hook
 from qvft.models.decoders import decoder_of
 from qvft.models.forward_stages import decode_hidden, embed_rows, encode_images, encode_prompts
 
@@ -26,22 +26,24 @@ def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tens
     """
     qformer = model.get_submodule("qformer")
     blocks = model.get_submodule(decoder_of(model.config).layers)
-    crossing = {
+    cross_modules = {
         number: layer.get_submodule("crossattention.attention")
         for number, layer in enumerate(cast(nn.ModuleList, qformer.get_submodule("encoder.layer")))
         if layer.has_cross_attention
     }
-    decoding = {number: _reading(layer) for number, layer in enumerate(cast(nn.ModuleList, blocks))}
+    decoder_modules = {
+        number: _attention_of(layer) for number, layer in enumerate(cast(nn.ModuleList, blocks))
+    }
     cross: dict[int, Tensor] = {}
     decoder: dict[int, Tensor] = {}
     states: list[Tensor] = []
     image_index = torch.arange(len(pixel_values), device=pixel_values.device)
     with eager_attention(model), ExitStack() as hooks:
-        for modules, kept in ((crossing, cross), (decoding, decoder)):
+        for modules, weights in ((cross_modules, cross), (decoder_modules, decoder)):
             for number, module in modules.items():
-                hooks.enter_context(watched(module, _keep_weights(kept, number)))
+                hooks.enter_context(output_hook(module, _store_weights(weights, number)))
         hooks.enter_context(
-            watched(qformer, lambda output: states.append(output.last_hidden_state))
+            output_hook(qformer, lambda output: states.append(output.last_hidden_state))
         )
         images = encode_images(model, pixel_values)
         embeds = embed_rows(model, rows, images=images, image_index=image_index)
@@ -69,18 +71,18 @@ def attend(model: PreTrainedModel, pixel_values: Tensor, rows: Mapping[str, Tens
     )
 
 
-def _reading(block: nn.Module) -> nn.Module:
+def _attention_of(block: nn.Module) -> nn.Module:
     """The attention through which a decoder's block reads visual tokens."""
     for name in ("self_attn", "attn", "layer.1.EncDecAttention"):
         with suppress(AttributeError):
             return block.get_submodule(name)
-    raise AssertionError(f"{type(block).__name__} has no attention that is known")
+    raise AssertionError(f"{type(block).__name__} has no known attention module")
 
 
-def _keep_weights(kept: dict[int, Tensor], number: int) -> Callable[[Any], None]:
-    """Keeps an attention module's weights, its last output."""
+def _store_weights(weights: dict[int, Tensor], number: int) -> Callable[[Any], None]:
+    """A callback that stores an attention module's weights, its last output."""
 
-    def keep(output: tuple[Tensor, ...]) -> None:
-        kept[number] = over_heads(output[-1])
+    def store(output: tuple[Tensor, ...]) -> None:
+        weights[number] = mean_over_heads(output[-1])
 
-    return keep
+    return store

@@ -6,17 +6,25 @@ Shape letters: I images, B rows, P prefix tokens, D decoder width, H heads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from qvft.models.kv_cache import CACHE
+CACHE = next(
+    field.name
+    for field in fields(CausalLMOutputWithPast)
+    if field.name in ("cache", "past_key_values")
+)
+"""Name of the KV cache in a decoder's `forward`, `generate` and outputs: `cache` since transformers
+5.24, `past_key_values` before."""
 
 # Settings with a KV cache of their own, another prompt pass, or other loops than transformers'
 # greedy, sampling and beam search. Their rows are decoded without the prefix cache.
-_NOT_AFTER_A_PREFIX = (
+_WITHOUT_PREFIX_CACHE = (
     "assistant_early_exit",
     "cache_implementation",
     "constraints",
@@ -46,32 +54,34 @@ def keys_values(decoder: PreTrainedModel, embeds: Tensor) -> Tensor:
     return torch.stack(layers, dim=1)
 
 
-def cache_of(prefixes: Sequence[Tensor], *, tokens: int, copies: int) -> DynamicCache:
+def cache_from_prefixes(
+    prefixes: Sequence[Tensor], *, tokens: int, rows_per_prompt: int
+) -> DynamicCache:
     """KV cache of rows from their prefixes; the prefixes are not modified.
 
     Args:
         prefixes: B of (layers, 2, H, P, D / H) from `keys_values`, one per row.
         tokens: number of their P tokens to use.
-        copies: consecutive copies of each row in the cache.
+        rows_per_prompt: consecutive copies of each row in the cache.
     """
     cache = DynamicCache()
     for number in range(len(prefixes[0])):
         layer = torch.stack([prefix[number, ..., :tokens, :] for prefix in prefixes])
-        keys, values = layer.repeat_interleave(copies, dim=0).unbind(1)
+        keys, values = layer.repeat_interleave(rows_per_prompt, dim=0).unbind(1)
         cache.update(keys, values, number)
     return cache
 
 
-def goes_on(model: GenerationMixin, settings: Mapping[str, Any]) -> bool:
+def can_continue(model: GenerationMixin, settings: Mapping[str, Any]) -> bool:
     """Whether `generate` with these settings can continue from a KV cache with unchanged output.
 
     Args:
         model: the language model, whose generation config holds the defaults.
     """
-    return not any(_setting(model, settings, name) for name in _NOT_AFTER_A_PREFIX)
+    return not any(_setting(model, settings, name) for name in _WITHOUT_PREFIX_CACHE)
 
 
-def copies(model: GenerationMixin, settings: Mapping[str, Any]) -> int:
+def rows_per_prompt(model: GenerationMixin, settings: Mapping[str, Any]) -> int:
     """Number of times `generate` repeats each row before it starts; it does not repeat a given
     cache.
 

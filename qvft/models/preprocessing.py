@@ -13,9 +13,9 @@ def plain_pixels(image_processor: Any) -> Any:
     Source: the notebook published with QVision, which leaves out CLIP's normalisation, cropping and
     resizing of the shorter side; its training has them.
     """
-    found = copy.deepcopy(image_processor)
-    seen = getattr(found, "crop_size", None) or found.size
-    found.size = type(found.size)(height=seen["height"], width=seen["width"])
-    found.do_center_crop = False
-    found.do_normalize = False
-    return found
+    plain = copy.deepcopy(image_processor)
+    size = getattr(plain, "crop_size", None) or plain.size
+    plain.size = type(plain.size)(height=size["height"], width=size["width"])
+    plain.do_center_crop = False
+    plain.do_normalize = False
+    return plain

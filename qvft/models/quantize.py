@@ -31,28 +31,28 @@ def quantization_config(
         MissingToolError: bitsandbytes is not installed.
     """
     require_package("bitsandbytes", wanted_by="model.quantize.scheme", install="bitsandbytes")
-    spared = [prefix for part, prefix in family.parts.items() if part != "decoder"]
+    excluded = [prefix for part, prefix in family.parts.items() if part != "decoder"]
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=scheme,
         bnb_4bit_use_double_quant=double,
         bnb_4bit_compute_dtype=compute_dtype,
-        llm_int8_skip_modules=[*spared, "lm_head"],
+        llm_int8_skip_modules=[*excluded, "lm_head"],
     )
 
 
-def keep_layout(model: nn.Module) -> None:
-    """Keeps the layout of 4-bit weights on a CPU, in place.
+def disable_cpu_repacking(model: nn.Module) -> None:
+    """Stops bitsandbytes from repacking 4-bit weights on a CPU, in place.
 
     At the first pass in evaluation mode on a CPU with AVX-512 for bfloat16, bitsandbytes repacks
     them for a kernel that rounds to bfloat16 and has no gradient, so that later training fails.
     Source: bitsandbytes 0.50, nn/modules.py, `Linear4bit.forward`.
     """
-    for module in _layers(model):
+    for module in _linear4bit_layers(model):
         module.support_avx512bf16_for_cpu = False
 
 
-def rest_in_plain_weights(model: nn.Module, place: torch.device) -> None:
+def store_as_plain_parameters(model: nn.Module, device: torch.device) -> None:
     """Stores 4-bit weights as plain parameters, which FSDP can shard, in place.
 
     A `Params4bit` loses its quantization state when sharded. Its layer also has it and restores it
@@ -61,15 +61,15 @@ def rest_in_plain_weights(model: nn.Module, place: torch.device) -> None:
     Source: bitsandbytes 0.50, nn/modules.py, `fix_4bit_weight_quant_state_from_module`.
 
     Args:
-        place: device of the layers.
+        device: device of the layers.
     """
-    for module in _layers(model):
+    for module in _linear4bit_layers(model):
         module.quant_state = module.weight.quant_state
-        module.quant_state.to(place)
+        module.quant_state.to(device)
         module.weight = nn.Parameter(module.weight.data, requires_grad=False)
 
 
-def _layers(model: nn.Module) -> Iterator[Any]:
+def _linear4bit_layers(model: nn.Module) -> Iterator[Any]:
     """The 4-bit layers; none if bitsandbytes is not in use."""
     if "bitsandbytes" in sys.modules:
         from bitsandbytes.nn import Linear4bit
@@ -82,5 +82,5 @@ def element_count(parameter: nn.Parameter) -> int:
     state = getattr(parameter, "quant_state", None)
     if state is not None:
         return int(torch.Size(state.shape).numel())
-    # Byte parameters are from `rest_in_plain_weights`.
+    # Byte parameters are from `store_as_plain_parameters`.
     return parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)

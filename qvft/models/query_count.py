@@ -17,7 +17,13 @@ def config_with_queries(config: PretrainedConfig, count: int) -> PretrainedConfi
     Raises:
         ModelError: the checkpoint has fewer, or `count` is below 1.
     """
-    _check(count, config.num_query_tokens)
+    stored = config.num_query_tokens
+    if not 1 <= count <= stored:
+        raise ModelError(
+            f"{count} of {stored} query tokens",
+            where="model.query_tokens",
+            expected=f"a number from 1 to {stored}",
+        )
     config = copy.deepcopy(config)
     config.num_query_tokens = count
     return config
@@ -28,33 +34,15 @@ def keep_first_queries(model: PreTrainedModel, count: int) -> None:
 
     Dtype, device and `requires_grad` stay; the configuration is updated. For BLIP-2 and
     question-aware models.
-
-    Raises:
-        ModelError: the model has fewer, or `count` is below 1.
     """
     queries = model.get_parameter("query_tokens")
-    _check(count, queries.shape[1])
     kept = queries.detach()[:, :count].clone()
     model.query_tokens = nn.Parameter(kept, requires_grad=queries.requires_grad)
     model.config.num_query_tokens = count
 
 
 def processor_with_queries(processor: Any, count: int) -> Any:
-    """A copy of a processor with `count` `<image>` tokens before a text.
-
-    Raises:
-        ModelError: none would be left.
-    """
-    _check(count, processor.num_query_tokens)
+    """A copy of a processor with `count` `<image>` tokens before a text."""
     processor = copy.deepcopy(processor)
     processor.num_query_tokens = count
     return processor
-
-
-def _check(count: int, held: int) -> None:
-    if not 1 <= count <= held:
-        raise ModelError(
-            f"{count} of {held} query tokens",
-            where="model.query_tokens",
-            expected=f"a number from 1 to {held}",
-        )

@@ -32,11 +32,10 @@ from qvft.models.qvision.published import CLIP, GPT_NEO
 INITIALIZER_RANGE = 0.02
 OPT_VOCABULARY = 50_304
 """OPT's 50,265 tokens and `<image>`, padded to a multiple of 64."""
-OPT_IMAGE_TOKEN = 50_265
-T5_IMAGE_TOKEN = 32_100
 VICUNA_VOCABULARY = 32_064
 """LLaMA's 32,000 tokens, `[PAD]` and `<image>`, padded to a multiple of 64 as OPT's."""
-VICUNA_IMAGE_TOKEN = 32_001
+IMAGE_TOKENS = {"opt": 50_265, "t5": 32_100, "llama": 32_001}
+"""Id of `<image>` by the decoder's type."""
 BERT_AND_DEC = 30_523
 """Words of InstructBLIP's Q-Former: BERT's and `[DEC]`."""
 COCO_IMAGE_SIZE_PX = 364
@@ -46,30 +45,24 @@ QVISION_CHECKPOINTS = (CLIP, GPT_NEO)
 
 def known_configs() -> dict[str, Blip2Config | InstructBlipConfig]:
     """Configurations by hub id."""
-    small, large = _opt(hidden_size=2560), _opt(hidden_size=4096)
-    xl = _flan_t5(d_model=2048, d_ff=5120, heads=32)
-    xxl = _flan_t5(d_model=4096, d_ff=10_240, heads=64)
-    seven = _vicuna(hidden_size=4096, inside=11_008, layers=32)
-    thirteen = _vicuna(hidden_size=5120, inside=13_824, layers=40)
+    opt_2_7b, opt_6_7b = _opt(hidden_size=2560), _opt(hidden_size=4096)
+    t5_xl = _flan_t5(d_model=2048, d_ff=5120, heads=32)
+    t5_xxl = _flan_t5(d_model=4096, d_ff=10_240, heads=64)
+    vicuna_7b = _vicuna(hidden_size=4096, intermediate_size=11_008, layers=32)
+    vicuna_13b = _vicuna(hidden_size=5120, intermediate_size=13_824, layers=40)
     coco = COCO_IMAGE_SIZE_PX
     return {
-        "Salesforce/blip2-opt-2.7b": _blip2(small, image_token=OPT_IMAGE_TOKEN),
-        "Salesforce/blip2-opt-2.7b-coco": _blip2(
-            small, image_token=OPT_IMAGE_TOKEN, image_size=coco
-        ),
-        "Salesforce/blip2-opt-6.7b": _blip2(large, image_token=OPT_IMAGE_TOKEN),
-        "Salesforce/blip2-opt-6.7b-coco": _blip2(
-            large, image_token=OPT_IMAGE_TOKEN, image_size=coco
-        ),
-        "Salesforce/blip2-flan-t5-xl": _blip2(xl, image_token=T5_IMAGE_TOKEN),
-        "Salesforce/blip2-flan-t5-xl-coco": _blip2(xl, image_token=T5_IMAGE_TOKEN, image_size=coco),
-        "Salesforce/blip2-flan-t5-xxl": _blip2(xxl, image_token=T5_IMAGE_TOKEN),
-        "Salesforce/instructblip-vicuna-7b": _instructblip(seven, image_token=VICUNA_IMAGE_TOKEN),
-        "Salesforce/instructblip-vicuna-13b": _instructblip(
-            thirteen, image_token=VICUNA_IMAGE_TOKEN
-        ),
-        "Salesforce/instructblip-flan-t5-xl": _instructblip(xl, image_token=T5_IMAGE_TOKEN),
-        "Salesforce/instructblip-flan-t5-xxl": _instructblip(xxl, image_token=T5_IMAGE_TOKEN),
+        "Salesforce/blip2-opt-2.7b": _blip2(opt_2_7b),
+        "Salesforce/blip2-opt-2.7b-coco": _blip2(opt_2_7b, image_size=coco),
+        "Salesforce/blip2-opt-6.7b": _blip2(opt_6_7b),
+        "Salesforce/blip2-opt-6.7b-coco": _blip2(opt_6_7b, image_size=coco),
+        "Salesforce/blip2-flan-t5-xl": _blip2(t5_xl),
+        "Salesforce/blip2-flan-t5-xl-coco": _blip2(t5_xl, image_size=coco),
+        "Salesforce/blip2-flan-t5-xxl": _blip2(t5_xxl),
+        "Salesforce/instructblip-vicuna-7b": _instructblip(vicuna_7b),
+        "Salesforce/instructblip-vicuna-13b": _instructblip(vicuna_13b),
+        "Salesforce/instructblip-flan-t5-xl": _instructblip(t5_xl),
+        "Salesforce/instructblip-flan-t5-xxl": _instructblip(t5_xxl),
     }
 
 
@@ -95,14 +88,11 @@ def meta_model(config: PretrainedConfig) -> PreTrainedModel:
         return model_class(family_of(config.model_type))(config)
 
 
-def _instructblip(text: LlamaConfig | T5Config, *, image_token: int) -> InstructBlipConfig:
-    base = _blip2(text, image_token=image_token)
-    return question_aware_config(base, word_rows=BERT_AND_DEC, positions=512, pad_id=0)
+def _instructblip(text: LlamaConfig | T5Config) -> InstructBlipConfig:
+    return question_aware_config(_blip2(text), word_rows=BERT_AND_DEC, positions=512, pad_id=0)
 
 
-def _blip2(
-    text: OPTConfig | T5Config | LlamaConfig, *, image_token: int, image_size: int = 224
-) -> Blip2Config:
+def _blip2(text: OPTConfig | T5Config | LlamaConfig, *, image_size: int = 224) -> Blip2Config:
     # `Blip2VisionConfig` defaults to 1e-10, which makes a random model ignore the image.
     vision = Blip2VisionConfig(
         hidden_size=1408,
@@ -128,7 +118,7 @@ def _blip2(
         qformer_config=qformer,
         text_config=text,
         num_query_tokens=32,
-        image_token_index=image_token,
+        image_token_index=IMAGE_TOKENS[text.model_type],
         initializer_range=INITIALIZER_RANGE,
     )
 
@@ -151,12 +141,12 @@ def _opt(*, hidden_size: int) -> OPTConfig:
     )
 
 
-def _vicuna(*, hidden_size: int, inside: int, layers: int) -> LlamaConfig:
+def _vicuna(*, hidden_size: int, intermediate_size: int, layers: int) -> LlamaConfig:
     """Vicuna-7B (4096) and Vicuna-13B (5120), whose heads are 128 wide."""
     return LlamaConfig(
         vocab_size=VICUNA_VOCABULARY,
         hidden_size=hidden_size,
-        intermediate_size=inside,
+        intermediate_size=intermediate_size,
         num_hidden_layers=layers,
         num_attention_heads=hidden_size // 128,
         max_position_embeddings=2048,

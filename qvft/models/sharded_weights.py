@@ -32,9 +32,9 @@ def shard_like(like: Tensor, tensor: Tensor) -> Tensor:
     """This process's shard of a full tensor, with the layout of `like`."""
     if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
         return tensor
-    place = tensor.to(device=like.device, dtype=like.dtype)
+    tensor = tensor.to(device=like.device, dtype=like.dtype)
     # Every process has read the same file, so no communication is needed.
-    return distribute_tensor(place, like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def copy_into(parameter: Tensor, tensor: Tensor) -> None:
     parameter.copy_(shard_like(parameter, tensor))
 
 
-def hold_numbers(module: nn.Module, mesh: DeviceMesh) -> set[nn.Parameter]:
+def replicate_scalars(module: nn.Module, mesh: DeviceMesh) -> set[nn.Parameter]:
     """Replicates scalar parameters, which cannot be sharded, across processes.
 
     Read one with `local_scalar`.
@@ -51,15 +51,17 @@ def hold_numbers(module: nn.Module, mesh: DeviceMesh) -> set[nn.Parameter]:
     Returns:
         The new parameters.
     """
-    held = set()
-    for one in module.modules():
-        for name, parameter in list(one.named_parameters(recurse=False)):
+    replicated = set()
+    for submodule in module.modules():
+        for name, parameter in list(submodule.named_parameters(recurse=False)):
             if parameter.dim() == 0:
                 value = parameter.detach().to(mesh.device_type)
-                same = distribute_tensor(value, mesh, [Replicate()], src_data_rank=None)
-                setattr(one, name, nn.Parameter(same, requires_grad=parameter.requires_grad))
-                held.add(getattr(one, name))
-    return held
+                scalar = distribute_tensor(value, mesh, [Replicate()], src_data_rank=None)
+                setattr(
+                    submodule, name, nn.Parameter(scalar, requires_grad=parameter.requires_grad)
+                )
+                replicated.add(getattr(submodule, name))
+    return replicated
 
 
 def local_scalar(parameter: Tensor) -> Tensor:
@@ -69,21 +71,21 @@ def local_scalar(parameter: Tensor) -> Tensor:
     """
     if not isinstance(parameter, DTensor):
         return parameter
-    mesh, mine = parameter.device_mesh, parameter.to_local()
-    if mine.requires_grad:
-        mine.register_hook(
-            lambda asked: DTensor.from_local(asked, mesh, [Partial()]).full_tensor() / mesh.size()
+    mesh, local = parameter.device_mesh, parameter.to_local()
+    if local.requires_grad:
+        local.register_hook(
+            lambda grad: DTensor.from_local(grad, mesh, [Partial()]).full_tensor() / mesh.size()
         )
-    return mine
+    return local
 
 
-def accept_whole_states(module: nn.Module) -> None:
+def accept_full_tensors(module: nn.Module) -> None:
     """Lets `load_state_dict` of a sharded module accept full tensors."""
 
-    def lay_out(one: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-        for name, parameter in one.named_parameters(recurse=False):
+    def shard_state(submodule: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        for name, parameter in submodule.named_parameters(recurse=False):
             if prefix + name in state:
                 state[prefix + name] = shard_like(parameter, state[prefix + name])
 
-    for one in module.modules():
-        one.register_load_state_dict_pre_hook(lay_out)
+    for submodule in module.modules():
+        submodule.register_load_state_dict_pre_hook(shard_state)

@@ -6,12 +6,11 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-import transformers
-
 from qvft.errors import ModelError
 from qvft.files import sha256_file
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.checkpoint_files import checkpoint_file
 from qvft.models.checkpoint_safety import INDEX, shard_names
 from qvft.models.qvision.published import published_files
 
@@ -42,17 +41,10 @@ def weight_files(base: BaseCheckpoint) -> list[Path]:
 
 def _hub_files(base: BaseCheckpoint) -> list[Path]:
     """A hub checkpoint's weight files in the local cache, downloaded if missing."""
-
-    def cached(name: str) -> Path | None:
-        try:
-            path = transformers.utils.cached_file(base.location, name, revision=base.revision)
-        except (OSError, ValueError):
-            return None
-        return Path(path) if path else None
-
-    index = cached(INDEX)
+    index = checkpoint_file(base.location, INDEX, base.revision)
     names = ["model.safetensors"] if index is None else shard_names(index)
-    return [path for path in map(cached, names) if path is not None]
+    paths = (checkpoint_file(base.location, name, base.revision) for name in names)
+    return [path for path in paths if path is not None]
 
 
 @functools.lru_cache(maxsize=8)

@@ -87,11 +87,11 @@ def new_branch(recipe: Recipe, loaded: Loaded) -> Alignment | None:
         )
         heads = found.heads
         logger.info(
-            "text branch: %d weights from %s, of which %d are left to the model's own; fresh: %s",
-            len(found.taken),
+            "text branch: %d weights loaded from %s, %d unused; initialised: %s",
+            len(found.loaded),
             base.id,
-            len(found.left),
-            ", ".join(found.fresh),
+            len(found.unused),
+            ", ".join(found.initialised),
         )
     check_tokenizer(tokenizer, vocab_size=heads.config.vocab_size, where=where)
     heads.train_only(objectives)

@@ -11,17 +11,17 @@ from typing import Any, cast
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from qvft.errors import CheckpointError, ModelError, VerificationError
 from qvft.files import new_folder, require_space, sha256_file
 from qvft.json_files import write_json
 from qvft.log import get_logger
-from qvft.models.base_checkpoint import not_found
 from qvft.models.image_size import config_with_image_size, processor_with_image_size
 from qvft.models.lavis_keys import LavisPlan, lavis_value, plan_lavis
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.question_aware.configuration import model_shapes
+from qvft.models.question_aware.question_tokens import base_processor
 from qvft.setup.model import versions
 from qvft.weights.write import SLACK_BYTES, file_hashes
 
@@ -48,7 +48,7 @@ def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
     """
     state = read_pth(file)
     base = open_checkpoint(base_id, where="--base")
-    processor = _processor(base)
+    processor = base_processor(base)
     model_class, config = _class_of(base), base.config
     if _POSITIONS in state:
         side = round((state[_POSITIONS].shape[1] - 1) ** 0.5)
@@ -124,15 +124,6 @@ def _class_of(base: Checkpoint) -> type[PreTrainedModel]:
             expected="one of " + ", ".join(names),
         )
     return cast(type[PreTrainedModel], getattr(transformers, names[base.config.model_type]))
-
-
-def _processor(base: Checkpoint) -> Any:
-    try:
-        return AutoProcessor.from_pretrained(
-            base.location, revision=base.revision, trust_remote_code=False
-        )
-    except Exception as error:  # damaged files make tokenizers raise nearly anything
-        raise not_found(base.id, error) from error
 
 
 def _weights(plan: LavisPlan, state: Mapping[str, Tensor], base: Checkpoint) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model, load_processor
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.publish import require_publishable, write_bases
-from qvft.models.qvision.published import gpt_neo_place, tokenizer_place
+from qvft.models.qvision.published import gpt_neo_location, tokenizer_location
 from qvft.models.qvision.published_weights import published_keys, read_published
 from qvft.setup.model import processor_of
 from qvft.weights.base_weights import base_weights
@@ -47,8 +47,8 @@ def export_published(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
     plan = _write_weights(folder, inputs)
     gpt_neo, tokenizer = base.decoder, None
     if base.published:
-        gpt_neo = gpt_neo_place(base.location, base.revision)
-        tokenizer = tokenizer_place(base.location, base.revision)
+        gpt_neo = gpt_neo_location(base.location, base.revision)
+        tokenizer = tokenizer_location(base.location, base.revision)
     write_bases(folder, config, processor, gpt_neo=gpt_neo, tokenizer=tokenizer)
     weights = _verify_weights(folder, inputs, plan)
     logger.info("running base and adapter on real samples")

@@ -20,7 +20,7 @@ from qvft.inference import encoding, predict
 from qvft.inference.decode import WIDTH_STEP
 from qvft.inference.predict import outcomes
 from qvft.models.forward_stages import continues_prefix, decode_prefix, encode_images, encode_vision
-from qvft.models.prefix_cache import cache_of
+from qvft.models.prefix_cache import cache_from_prefixes
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_split
 from qvft.setup.model import Loaded, base_model, base_of
@@ -273,7 +273,7 @@ def test_generation_leaves_a_prefix_as_it_is(loaded: Loaded, rows: list[Row]) ->
     with torch.no_grad():
         prefix = decode_prefix(loaded.model, encode_images(loaded.model, pixels), ids)[0]
     before = prefix.clone()
-    cache = cache_of([prefix, prefix], tokens=5, copies=3)
+    cache = cache_from_prefixes([prefix, prefix], tokens=5, rows_per_prompt=3)
     assert isinstance(cache, DynamicCache)
     assert cache.get_seq_length() == 5
     assert all(len(layer.keys) == 6 for layer in cache.layers)

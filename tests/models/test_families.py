@@ -72,7 +72,7 @@ def test_what_is_no_family_is_refused() -> None:
     with pytest.raises(ModelError, match="blip2_question"):
         family_of("own-blip")
     with pytest.raises(ModelError, match="model.family=blip3"):
-        family_of("blip-2", wanted="blip3")
+        family_of("blip-2", expected="blip3")
     with pytest.raises(RecipeError) as refusal:
         add_family("json.dumps")
     assert refusal.value.where == "model.family"

@@ -29,7 +29,7 @@ def runs(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         ("./nowhere", "./nowhere: no such folder"),
         ("/nowhere/at/all", "/nowhere/at/all: no such folder"),
         ("runs/shapes/recipe.lock.yaml", "is a file; expected a run folder"),
-        ("nobody/nothing", "nobody/nothing: neither a folder here nor to be had from the hub"),
+        ("nobody/nothing", "nobody/nothing: neither a folder here nor found on the hub"),
     ],
 )  # fmt: skip
 def test_a_folder_that_is_not_there_is_named(

@@ -43,6 +43,6 @@ def visibility(kind: Kind, *, queries: int, text_mask: Tensor) -> Tensor:
         text_mask: (B, T), 1 at tokens, 0 at padding.
     """
     rows, tokens = text_mask.shape
-    seen = torch.cat([text_mask.new_ones(rows, queries), text_mask], dim=1).bool()
-    whole = pattern(kind, queries=queries, tokens=tokens, device=text_mask.device)
-    return whole & seen[:, None, :]
+    is_token = torch.cat([text_mask.new_ones(rows, queries), text_mask], dim=1).bool()
+    visible = pattern(kind, queries=queries, tokens=tokens, device=text_mask.device)
+    return visible & is_token[:, None, :]

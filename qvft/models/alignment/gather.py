@@ -6,11 +6,11 @@ Shape letters: R rows of this process, G rows of all processes.
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 
 def is_distributed() -> bool:
@@ -22,9 +22,9 @@ def row_counts(rows: Tensor) -> list[int]:
     """Number of rows of each process, by rank."""
     if not is_distributed():
         return [len(rows)]
-    mine = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.zeros_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, mine)
+    own = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.zeros_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, own)
     return [int(count) for count in counts]
 
 
@@ -46,17 +46,11 @@ def gathered(rows: Tensor, counts: list[int]) -> Tensor:
     return _Gather.apply(rows, counts) if is_distributed() else rows
 
 
-class _Context(FunctionCtx):
-    """What `_Gather` keeps from forward to backward."""
-
-    counts: list[int]
-
-
 class _Gather(torch.autograd.Function):
     """All-gather of unequal numbers of rows; backward sums over processes and takes its slice."""
 
     @staticmethod
-    def forward(ctx: _Context, rows: Tensor, counts: list[int]) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
         ctx.counts = counts
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
@@ -65,7 +59,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         ends = list(accumulate(ctx.counts))

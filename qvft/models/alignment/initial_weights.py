@@ -15,14 +15,16 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2QForme
 
 from qvft.errors import ModelError
 from qvft.models.alignment.heads import AlignmentHeads
+from qvft.models.checkpoint_files import refuse_weights
 
 SHARED = ("vision_model.", "qformer.", "query_tokens")
 """Prefixes of retrieval weights that the generation model already has."""
 DERIVED = ("embeddings.position_ids",)
 """Saved by older versions of transformers: position ids 0, 1, 2, ..."""
-OURS = ("temperature", "lm_head.")
+NOT_IN_RETRIEVAL = ("temperature", "lm_head.")
 """Not in any retrieval checkpoint; it keeps its initial value."""
-_SAME = (
+_EXPECTED = "the weights of a Blip2ForImageTextRetrieval"
+_SAME_GEOMETRY = (
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -40,15 +42,15 @@ class LoadedHeads:
 
     Attributes:
         heads: the heads.
-        taken: keys loaded into `heads`.
-        left: keys that the generation model already has, or that are computed.
-        fresh: weights of `heads` that are not in the checkpoint.
+        loaded: keys loaded into `heads`.
+        unused: keys that the generation model already has, or that are computed.
+        initialised: weights of `heads` that are not in the checkpoint.
     """
 
     heads: AlignmentHeads
-    taken: tuple[str, ...]
-    left: tuple[str, ...]
-    fresh: tuple[str, ...]
+    loaded: tuple[str, ...]
+    unused: tuple[str, ...]
+    initialised: tuple[str, ...]
 
 
 def retrieval_name(name: str) -> str:
@@ -112,14 +114,10 @@ def fresh_heads(
     with torch.no_grad():
         heads.embeddings.word_embeddings.weight[pad_id].zero_()
         for text_layer, layer in zip(heads.text_layers, model.qformer.encoder.layer, strict=True):
-            _copy_query_half(text_layer, layer)
+            for part in ("intermediate", "output"):
+                query_weights = layer.get_submodule(f"{part}_query").state_dict()
+                text_layer.get_submodule(part).load_state_dict(query_weights)
     return heads.to(model.query_tokens.device)
-
-
-def _copy_query_half(text_layer: nn.Module, layer: nn.Module) -> None:
-    for part in ("intermediate", "output"):
-        query_half = layer.get_submodule(f"{part}_query")
-        text_layer.get_submodule(part).load_state_dict(query_half.state_dict())
 
 
 def heads_from_retrieval(
@@ -145,13 +143,13 @@ def heads_from_retrieval(
         ModelError: its Q-Former has another geometry than the model's, or a key is missing,
             unknown or of another shape.
     """
-    theirs = qformer_config(config)
-    _check_geometry(qformer_config(model.config), theirs, source)
+    other = qformer_config(config)
+    _check_geometry(qformer_config(model.config), other, source)
     qformer = text_config(
         model,
-        vocab_size=theirs.vocab_size,
-        pad_id=theirs.pad_token_id,
-        positions=theirs.max_position_embeddings,
+        vocab_size=other.vocab_size,
+        pad_id=other.pad_token_id,
+        positions=other.max_position_embeddings,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -163,17 +161,16 @@ def heads_from_retrieval(
         )
     names = {retrieval_name(name): name for name in heads.state_dict()}
     own = set(model.state_dict())
-    state, left = _read(files, names, own, source)
-    fresh = tuple(name for name in names.values() if name.startswith(OURS))
-    missing = sorted(set(names) - {retrieval_name(name) for name in (*state, *fresh)})
-    if missing:
-        raise _keys("missing", missing, source)
+    state, unused = _read(files, names, own, source)
+    initialised = tuple(name for name in names.values() if name.startswith(NOT_IN_RETRIEVAL))
+    missing = set(names) - {retrieval_name(name) for name in (*state, *initialised)}
+    refuse_weights("missing", missing, where=source, expected=_EXPECTED)
     load_heads(heads, {**heads.state_dict(), **state}, source=source)
     return LoadedHeads(
         heads.to(model.query_tokens.device),
         tuple(sorted(retrieval_name(name) for name in state)),
-        tuple(sorted(left)),
-        fresh,
+        tuple(sorted(unused)),
+        initialised,
     )
 
 
@@ -185,11 +182,9 @@ def load_heads(heads: AlignmentHeads, state: Mapping[str, Tensor], *, source: st
     """
     own = heads.state_dict()
     for kind, keys in (("missing", own.keys() - state.keys()), ("unknown", state.keys() - own)):
-        if keys:
-            raise _keys(kind, sorted(keys), source)
-    wrong = sorted(key for key in own if own[key].shape != state[key].shape)
-    if wrong:
-        raise _keys("ill-sized", wrong, source)
+        refuse_weights(kind, keys, where=source, expected=_EXPECTED)
+    wrong = [key for key in own if own[key].shape != state[key].shape]
+    refuse_weights("ill-sized", wrong, where=source, expected=_EXPECTED)
     heads.load_state_dict(dict(state))
 
 
@@ -198,36 +193,26 @@ def _read(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The heads' weights by our names, and the unused keys."""
     state: dict[str, Tensor] = {}
-    left, unknown = [], []
+    unused, unknown = [], []
     for file in files:
         with safe_open(file, framework="pt") as stream:
             for key in stream.keys():  # noqa: SIM118
                 if key in names:
                     state[names[key]] = stream.get_tensor(key).float()
                 elif key in DERIVED or (key.startswith(SHARED) and key in own):
-                    left.append(key)
+                    unused.append(key)
                 else:
                     unknown.append(key)
-    if unknown:
-        raise _keys("unknown", sorted(unknown), source)
-    return state, left
+    refuse_weights("unknown", unknown, where=source, expected=_EXPECTED)
+    return state, unused
 
 
-def _check_geometry(ours: Blip2QFormerConfig, theirs: Blip2QFormerConfig, source: str) -> None:
-    for key in _SAME:
-        if getattr(ours, key) != getattr(theirs, key):
+def _check_geometry(ours: Blip2QFormerConfig, other: Blip2QFormerConfig, source: str) -> None:
+    for key in _SAME_GEOMETRY:
+        if getattr(ours, key) != getattr(other, key):
             raise ModelError(
-                f"its Q-Former has {key} {getattr(theirs, key)}",
+                f"its Q-Former has {key} {getattr(other, key)}",
                 where=source,
                 expected=f"{getattr(ours, key)}, as in the generation model",
                 do="take a retrieval checkpoint of the same BLIP-2, or fresh heads",
             )
-
-
-def _keys(kind: str, keys: list[str], source: str) -> ModelError:
-    listed = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-    return ModelError(
-        f"{len(keys)} {kind} weights: {listed}",
-        where=source,
-        expected="the weights of a Blip2ForImageTextRetrieval",
-    )

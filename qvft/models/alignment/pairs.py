@@ -34,7 +34,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class World:
+class GatheredPairs:
     """All processes' pairs by rank, and the position of this process's pairs.
 
     Attributes:
@@ -49,30 +49,30 @@ class World:
     rows: slice
 
 
-def gather_pairs(pairs: Pairs) -> World:
+def gather_pairs(pairs: Pairs) -> GatheredPairs:
     """All-gather of the pairs; texts are padded to the longest of all processes."""
     images, texts = row_counts(pairs.image_ids), row_counts(pairs.image_index)
     longest = torch.tensor(pairs.input_ids.shape[1], device=pairs.input_ids.device)
     if is_distributed():
         dist.all_reduce(longest, op=dist.ReduceOp.MAX)
-    missing = (0, int(longest) - pairs.input_ids.shape[1])
+    padding = (0, int(longest) - pairs.input_ids.shape[1])
     start = first_row(texts)
-    whole = Pairs(
+    all_pairs = Pairs(
         image_ids=gathered(pairs.image_ids, images),
         image_index=gathered(pairs.image_index + first_row(images), texts),
-        input_ids=gathered(pad(pairs.input_ids, missing), texts),
-        text_mask=gathered(pad(pairs.text_mask, missing), texts),
+        input_ids=gathered(pad(pairs.input_ids, padding), texts),
+        text_mask=gathered(pad(pairs.text_mask, padding), texts),
     )
-    return World(whole, images, texts, slice(start, start + len(pairs.image_index)))
+    return GatheredPairs(all_pairs, images, texts, slice(start, start + len(pairs.image_index)))
 
 
-def belongs(pairs: Pairs) -> Tensor:
+def matching_pairs(pairs: Pairs) -> Tensor:
     """Which text matches which pair's image, (G, G) bool.
 
     True if both are of one image, or if the two texts have equal tokens: a caption that describes
     two images is not a negative of either.
     """
-    numbers = pairs.image_ids[pairs.image_index]
+    images = pairs.image_ids[pairs.image_index]
     texts = pairs.input_ids.masked_fill(pairs.text_mask == 0, -1)
     same_text = (texts[:, None] == texts[None, :]).all(dim=-1)
-    return (numbers[:, None] == numbers[None, :]) | same_text
+    return (images[:, None] == images[None, :]) | same_text

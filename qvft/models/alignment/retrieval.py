@@ -20,12 +20,8 @@ from transformers import (
 from qvft.errors import VerificationError
 from qvft.files import require_space
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.initial_weights import OURS, qformer_config, retrieval_name
-from qvft.models.alignment.qformer_states import (
-    image_embeddings,
-    matching_logits,
-    text_embeddings,
-)
+from qvft.models.alignment.initial_weights import NOT_IN_RETRIEVAL, qformer_config, retrieval_name
+from qvft.models.alignment.qformer_states import image_embeddings, matching_logits, text_embeddings
 from qvft.models.alignment.scoring import similarity
 from qvft.models.alignment.text_tokens import MAX_TOKENS
 from qvft.models.blip2 import query_states
@@ -47,7 +43,8 @@ class Written:
         weights: number of weights written.
         left_out: weights of the heads that the class does not have.
         largest_difference: of a cosine or matching logit, over 1 + its size, between the folder and
-            what it is from. allowed: how large it may be.
+            the model it was written from.
+        allowed: how large it may be.
     """
 
     weights: int
@@ -62,9 +59,8 @@ def retrieval_config(
     """The configuration of the retrieval model."""
     config = copy.deepcopy(model.config)
     attention = qformer_config(config)._attn_implementation
-    with_text = copy.deepcopy(heads.config)
-    with_text._attn_implementation = attention
-    config.qformer_config = with_text
+    config.qformer_config = copy.deepcopy(heads.config)
+    config.qformer_config._attn_implementation = attention
     config.image_text_hidden_size = heads.embedding_width
     config.architectures = ["Blip2ForImageTextRetrieval"]
     config.dtype = dtype
@@ -78,10 +74,10 @@ def retrieval_config(
 def retrieval_state(
     model: Blip2ForConditionalGeneration, heads: AlignmentHeads, *, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """All weights under the retrieval class' names, and the names of the heads' left out.
+    """All weights under the retrieval class' names, and the heads' weights that it lacks.
 
-    All in `dtype`; beside float16 Q-Former and query tokens stay float32, as transformers keeps
-    them there when it loads this class.
+    All in `dtype`, but with float16 the Q-Former and the query tokens stay float32, as transformers
+    keeps them when it loads this class.
     """
     state = {
         name: tensor.detach()
@@ -90,13 +86,13 @@ def retrieval_state(
     }
     left_out = []
     for name, tensor in heads.state_dict().items():
-        if name.startswith(OURS):
+        if name.startswith(NOT_IN_RETRIEVAL):
             left_out.append(name)
         else:
             state[retrieval_name(name)] = tensor.detach()
-    bridge = torch.float32 if dtype == torch.float16 else dtype
+    qformer_dtype = torch.float32 if dtype == torch.float16 else dtype
     typed = {
-        name: tensor.to(bridge if name.startswith(("qformer.", "query_tokens")) else dtype)
+        name: tensor.to(qformer_dtype if name.startswith(("qformer.", "query_tokens")) else dtype)
         for name, tensor in state.items()
     }
     return typed, tuple(left_out)
@@ -147,12 +143,12 @@ def fill_retrieval(
     plain.save_pretrained(folder, max_shard_size=shard_size)
     config.save_pretrained(folder)
     processor.save_pretrained(folder)
-    # safetensors makes its files readable by their owner alone
+    # safetensors makes its files readable only by their owner.
     mode = (folder / "config.json").stat().st_mode
     for path in folder.glob("*.safetensors"):
         path.chmod(mode)
-    again = _loaded_again(folder, state)
-    difference = largest_difference(again, model, heads)
+    reloaded = _reload(folder, state)
+    difference = largest_difference(reloaded, model, heads)
     allowed = max(TOLERANCE[dtype], TOLERANCE[model.vision_model.dtype])
     if not difference <= allowed:
         raise VerificationError(
@@ -161,9 +157,9 @@ def fill_retrieval(
     return Written(sum(tensor.numel() for tensor in state.values()), left_out, difference, allowed)
 
 
-def _loaded_again(folder: Path, state: dict[str, Tensor]) -> Blip2ForImageTextRetrieval:
+def _reload(folder: Path, state: dict[str, Tensor]) -> Blip2ForImageTextRetrieval:
     """The folder's model as plain transformers loads it, its weights compared with `state`."""
-    # Typed as a model alone, though it is a pair with `output_loading_info`.
+    # With `output_loading_info` it returns a pair, which its type does not say.
     pair = Blip2ForImageTextRetrieval.from_pretrained(folder, output_loading_info=True)
     plain, loading = cast(tuple[Blip2ForImageTextRetrieval, dict[str, Any]], pair)
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]]
@@ -192,7 +188,7 @@ def largest_difference(
     features = model.vision_model(pixel_values=pixels.to(device, model.dtype)).last_hidden_state
     texts = {"input_ids": input_ids.to(device), "text_mask": text_mask.to(device)}
     images = image_embeddings(heads, query_states(model, features))
-    ours = [
+    scores = [
         similarity(images, text_embeddings(model, heads, **texts)),
         matching_logits(model, heads, features=features, **texts),
     ]
@@ -203,12 +199,13 @@ def largest_difference(
         "input_ids": _with_image_tokens(texts["input_ids"], image_id, queries),
         "attention_mask": _with_image_tokens(texts["text_mask"], 1, queries),
     }
-    theirs = [
+    plain_scores = [
         plain(**inputs, use_image_text_matching_head=matching).logits_per_image.float()
         for matching in (False, True)
     ]
     return max(
-        float(((a - b).abs() / (1 + b.abs())).max()) for a, b in zip(ours, theirs, strict=True)
+        float(((a - b).abs() / (1 + b.abs())).max())
+        for a, b in zip(scores, plain_scores, strict=True)
     )
 
 
@@ -227,5 +224,5 @@ def _probe(
 
 
 def _with_image_tokens(rows: Tensor, value: int, queries: int) -> Tensor:
-    """The places of the image tokens put in front, as the class' processor does."""
+    """Rows with one `value` per image token in front, as the class' processor writes them."""
     return torch.cat([rows.new_full((len(rows), queries), value), rows], dim=1)

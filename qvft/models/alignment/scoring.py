@@ -53,7 +53,7 @@ def matching_scores(
     input_ids: Tensor,
     text_mask: Tensor,
 ) -> Tensor:
-    """How much each text belongs to its image (N,) float32: the logit of "belongs".
+    """How well each text matches its image (N,) float32: the logit of "match".
 
     The logit alone, not its softmax: re-ranking adds it to the cosine (Source: LAVIS,
     lavis/models/blip2_models/blip2_qformer.py, `compute_itm`).
@@ -69,7 +69,7 @@ def matching_scores(
 
 
 def best_candidates(cosines: Tensor, top: int) -> Tensor:
-    """Numbers (R, N) of each row's `top` best candidates among (R, K); all where there are fewer.
+    """Indices (R, N) of each row's `top` best candidates among (R, K); all where there are fewer.
 
     Give `cosines.T` to choose images for texts.
     """
@@ -77,15 +77,15 @@ def best_candidates(cosines: Tensor, top: int) -> Tensor:
 
 
 def reranked(cosines: Tensor, candidates: Tensor, matching: Tensor) -> Tensor:
-    """Scores (R, K) where each row's candidates stand first, ordered by matching.
+    """Scores (R, K) that rank each row's candidates first, ordered by matching.
 
-    A candidate scores its matching logit plus its cosine. All others stand below the least of
-    them, in the order of their cosines. Give transposes to rank images for texts.
+    A candidate scores its matching logit plus its cosine. All others score below them,
+    in the order of their cosines. Give transposes to rank images for texts.
 
     Args:
         cosines: (R, K) from `similarity`.
         candidates: (R, N) from `best_candidates`.
-        matching: (R, K) matching scores; read at the candidates alone.
+        matching: (R, K) matching scores; only those of candidates are used.
 
     Source: LAVIS, lavis/models/blip2_models/blip2_qformer.py, `compute_sim_matrix`, which gives
     the others -100 each and so leaves their order to chance.
@@ -105,7 +105,7 @@ def class_embeddings(
 
     Args:
         names: the classes.
-        templates: prompts in which `{}` stands once for the class.
+        templates: prompts with `{}` once, in place of the class.
         embed: texts to unit vectors (len(texts), E).
 
     Raises:
@@ -120,10 +120,10 @@ def class_embeddings(
 
 
 def check_classes(names: Sequence[str], templates: Sequence[str]) -> None:
-    """Refuses classes that cannot be told apart, before anything is loaded for them.
+    """Checks classes and templates, before anything is loaded for them.
 
     Raises:
-        UserError: no class or no template, an empty class a duplicate, or a template
+        UserError: no class or no template, an empty class, a duplicate, or a template
             without exactly one `{}`.
     """
     if not names or len(set(names)) < len(names):
@@ -134,4 +134,4 @@ def check_classes(names: Sequence[str], templates: Sequence[str]) -> None:
         raise UserError("no template", expected="one or more, such as `a photo of {}`")
     for template in templates:
         if template.count("{}") != 1:
-            raise UserError(f"template `{template}`", expected="`{}` once, where the class stands")
+            raise UserError(f"template `{template}`", expected="`{}` once, in place of the class")

@@ -20,7 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from qvft.errors import ModelError
 from qvft.models.new_decoder import DecoderGraft
 from qvft.models.question_aware.graft import Graft
-from qvft.models.question_aware.question_tokens import base_processor
+from qvft.models.question_aware.question_tokens import base_processor, require_image_token
 
 
 def graft_state(graft: Graft | DecoderGraft) -> dict[str, Tensor]:
@@ -34,29 +34,29 @@ def graft_state(graft: Graft | DecoderGraft) -> dict[str, Tensor]:
     """
     _check_ties(graft)
     weights = graft.origins.weights
-    held: dict[str, dict[str, Tensor]] = {}
+    tensors: dict[str, dict[str, Tensor]] = {}
     for source, checkpoint in graft.sources.items():
         keys = {origin.key for origin in weights.values() if origin.source == source}
-        held[source] = checkpoint.tensors(keys)
+        tensors[source] = checkpoint.tensors(keys)
     generator = torch.Generator().manual_seed(graft.seed)
     qformer = cast(InstructBlipQFormerConfig | Blip2QFormerConfig, graft.config.qformer_config)
     scale = qformer.initializer_range
     state: dict[str, Tensor] = {}
-    taken: set[tuple[str, str]] = set()
+    used: set[tuple[str, str]] = set()
     # The order of `weights` is the model's, so that equal seeds give equal rows.
     for key, origin in weights.items():
-        parts = [held[origin.source][origin.key]] if origin.source in held else []
-        if (origin.source, origin.key) in taken:
+        parts = [tensors[origin.source][origin.key]] if origin.source in tensors else []
+        if (origin.source, origin.key) in used:
             # A copy: with shared memory the two weights would be trained as one.
             parts = [parts[0].clone()]
         if parts:
-            taken.add((origin.source, origin.key))
+            used.add((origin.source, origin.key))
         if origin.fresh_rows:
             shape = (origin.fresh_rows, *origin.shape[1:])
-            drawn = torch.zeros(shape)
+            rows = torch.zeros(shape)
             if len(shape) > 1:  # biases start at zero
-                drawn = scale * torch.randn(shape, generator=generator)
-            parts.append(drawn.to(parts[0].dtype) if parts else drawn)
+                rows = scale * torch.randn(shape, generator=generator)
+            parts.append(rows.to(parts[0].dtype) if parts else rows)
         if parts:
             state[key] = parts[0] if len(parts) == 1 else torch.cat(parts)
     return state
@@ -110,13 +110,7 @@ def graft_processor(graft: Graft) -> InstructBlipProcessor:
         ModelError: the base has none, or its `<image>` is not the model's.
     """
     processor = base_processor(graft.base)
-    token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
-    if token_id != graft.config.image_token_index:
-        raise ModelError(
-            f"the tokenizer's <image> is {token_id}, the model's {graft.config.image_token_index}",
-            where=graft.base.id,
-            do="use the processor that belongs to the checkpoint",
-        )
+    require_image_token(processor, graft.config.image_token_index, where=graft.base.id)
     return InstructBlipProcessor(
         processor.image_processor,
         processor.tokenizer,

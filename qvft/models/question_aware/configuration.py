@@ -50,9 +50,9 @@ def model_shapes(
     return shapes, tied
 
 
-def _fields(config: Any, wanted: type) -> dict[str, Any]:
+def _fields(config: Any, config_class: type) -> dict[str, Any]:
     """Values of a configuration for the fields that another class also has."""
-    names = set(wanted().to_dict()) - {
+    names = set(config_class().to_dict()) - {
         "model_type",
         "transformers_version",
         "architectures",

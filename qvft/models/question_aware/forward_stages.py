@@ -13,12 +13,7 @@ import torch
 from torch import Tensor
 from transformers import InstructBlipForConditionalGeneration
 
-from qvft.models.blip2 import (
-    decode_hidden,
-    encode_vision,
-    generate_after,
-    insert_prefix,
-)
+from qvft.models.blip2 import decode_hidden, encode_vision, generate_after, insert_prefix
 
 __all__ = [
     "decode_hidden",
@@ -87,17 +82,17 @@ def encode_rows(
     Source: BLIP-2, arXiv 2301.12597, section 4.3; the stages of
     `InstructBlipForConditionalGeneration.get_image_features` in transformers.
     """
-    attended = _attended(model, features[image_index], qformer_input_ids, qformer_attention_mask)
-    return model.language_projection(attended.to(model.language_projection.weight.dtype))
+    states = _query_outputs(model, features[image_index], qformer_input_ids, qformer_attention_mask)
+    return model.language_projection(states.to(model.language_projection.weight.dtype))
 
 
 def query_states(model: InstructBlipForConditionalGeneration, features: Tensor) -> Tensor:
     """Query outputs (I, Q, width) of ViT features (I, P + 1, W), without a question."""
-    nothing = torch.zeros(len(features), 0, dtype=torch.long, device=features.device)
-    return _attended(model, features, nothing, nothing)
+    no_tokens = torch.zeros(len(features), 0, dtype=torch.long, device=features.device)
+    return _query_outputs(model, features, no_tokens, no_tokens)
 
 
-def _attended(
+def _query_outputs(
     model: InstructBlipForConditionalGeneration,
     features: Tensor,
     qformer_input_ids: Tensor,

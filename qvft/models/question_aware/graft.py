@@ -20,19 +20,9 @@ from qvft.models.question_aware.origins import Origins, TextKind, plan_origins
 from qvft.models.question_aware.question_tokens import (
     base_processor,
     highest_id,
-    prepared,
+    prepare_tokenizer,
     question_tokenizer,
 )
-
-"""Value of `model.text_branch` for a text branch without a checkpoint.
-
-Word and position embeddings are then initialised from a normal distribution with the Q-Former's
-`initializer_range`, and the text's feed-forward layers are copies of the queries'. Measured on
-qvft/tiny-blip2 (384 questions about drawn scenes, the prompt as text, seeds 0 to 2): the visual
-prefix moves by 6.2 to 7.2 % of its spread over rows, the loss per token from 0.1856 to between
-0.1866 and 0.1873, teacher-forced exact match from 330 rows to between 326 and 328. Drawn
-feed-forward layers, or words that start from the mean query or from the decoder's embedding, moved
-the loss by as little."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,6 @@ def find_graft(
     *,
     base_location: str | None = None,
     revision: str | None = None,
-    text_revision: str | None = None,
     seed: int = 0,
 ) -> Graft:
     """Reads configurations, tokenizers and weight headers, and plans every weight.
@@ -82,7 +71,7 @@ def find_graft(
         base_id: a BLIP-2 checkpoint with an OPT decoder, folder or hub id.
         text_branch: `Salesforce/blip2-itm-vit-g` or another retrieval checkpoint, BERT, or `fresh`.
         base_location: folder of the base, if other than its id.
-        revision, text_revision: hub revisions.
+        revision: hub revision of the base.
         seed: initialises rows that no source has.
 
     Raises:
@@ -93,9 +82,9 @@ def find_graft(
     require_plain_base(base.config, base.id)
     text = None
     if text_branch != FRESH:
-        text = open_checkpoint(text_branch, where="model.text_branch", revision=text_revision)
+        text = open_checkpoint(text_branch, where="model.text_branch")
     kind = _kind(text)
-    tokenizer, positions = _question_side(base, text)
+    tokenizer, positions = _question_tokenizer(base, text)
     rows = highest_id(tokenizer) + 1
     if text is not None:
         rows = max(rows, _rows(text, "word_embeddings"))
@@ -143,18 +132,19 @@ def _kind(text: Checkpoint | None) -> TextKind:
     return kinds[text.config.model_type]
 
 
-def _question_side(base: Checkpoint, text: Checkpoint | None) -> tuple[Any, int]:
+def _question_tokenizer(base: Checkpoint, text: Checkpoint | None) -> tuple[Any, int]:
     """The Q-Former's tokenizer and its number of positions."""
     qformer = base.config.qformer_config
     if text is None:
         positions = qformer.max_position_embeddings
         tokenizer = copy.deepcopy(base_processor(base).tokenizer)
-        return prepared(tokenizer, positions=positions), positions
-    own = text.config.qformer_config if text.config.model_type == "blip-2" else text.config
+        return prepare_tokenizer(tokenizer, positions=positions), positions
+    text_config = text.config.qformer_config if text.config.model_type == "blip-2" else text.config
     for name in ("hidden_act", "layer_norm_eps"):
-        if getattr(own, name) != getattr(qformer, name):
+        found, required = getattr(text_config, name), getattr(qformer, name)
+        if found != required:
             raise ModelError(
-                f"{name} is {getattr(own, name)}, BLIP-2's Q-Former has {getattr(qformer, name)}",
+                f"{name} is {found}, BLIP-2's Q-Former has {required}",
                 where=f"model.text_branch={text.id}",
                 expected="a text branch of the same architecture",
             )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qvft.errors import ModelError
+from qvft.models.checkpoint_files import refuse_weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 TextKind = Literal["retrieval", "bert", "fresh"]
@@ -37,10 +37,10 @@ UNUSED: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "retrieval": (
         (r"(vision_model\.|query_tokens$)", "replaced by BLIP-2's own"),
-        (r"qformer\.layernorm\.", "shared by queries and words: BLIP-2's own stands"),
+        (r"qformer\.layernorm\.", "shared by queries and words: BLIP-2's is used"),
         (
             r"qformer\.encoder\.layer\.\d+\.attention\.",
-            "shared by queries and words: BLIP-2's own stands",
+            "shared by queries and words: BLIP-2's is used",
         ),
         (
             r"qformer\.encoder\.layer\.\d+\.(crossattention|intermediate_query|output_query)\.",
@@ -50,9 +50,9 @@ UNUSED: dict[str, tuple[tuple[str, str], ...]] = {
         _BUFFER,
     ),
     "bert": (
-        (r"embeddings\.LayerNorm\.", "shared by queries and words: BLIP-2's own stands"),
+        (r"embeddings\.LayerNorm\.", "shared by queries and words: BLIP-2's is used"),
         (r"embeddings\.token_type_embeddings\.", "the Q-Former has no segments"),
-        (r"encoder\.layer\.\d+\.attention\.", "shared by queries and words: BLIP-2's own stands"),
+        (r"encoder\.layer\.\d+\.attention\.", "shared by queries and words: BLIP-2's is used"),
         (r"(pooler|cls)\.", "a head of BERT's pretraining"),
         _BUFFER,
     ),
@@ -141,7 +141,7 @@ def plan_origins(
         reasons = UNUSED[kind if source == "text" else "base"]
         return next((why for pattern, why in reasons if re.match(pattern, plain)), None)
 
-    return accounted(
+    return checked_origins(
         weights,
         {"base": base, "text": text},
         reason,
@@ -151,7 +151,7 @@ def plan_origins(
     )
 
 
-def accounted(
+def checked_origins(
     weights: dict[str, Origin],
     sources: Mapping[str, Shapes],
     reason: Callable[[str, str], str | None],
@@ -172,19 +172,20 @@ def accounted(
     Raises:
         ModelError: a weight has no source, a source has an unexpected weight, or a shape differs.
     """
-    missing, wrong, surplus = [], [], []
+    missing, wrong, unexpected = [], [], []
     used = set()
     for origin in weights.values():
         if origin.source not in sources:
             continue
         used.add((origin.source, origin.key))
         found = sources[origin.source].get(origin.key)
-        fitting = (origin.shape[0] - origin.fresh_rows, *origin.shape[1:])
+        expected_shape = (origin.shape[0] - origin.fresh_rows, *origin.shape[1:])
         if found is None:
             missing.append(f"{origin.key} (of the {origin.source} checkpoint)")
-        elif found != fitting:
+        elif found != expected_shape:
             wrong.append(
-                f"{origin.key} of the {origin.source} checkpoint is {found} where {fitting} fits"
+                f"{origin.key} of the {origin.source} checkpoint is {found}, "
+                f"expected {expected_shape}"
             )
     unused: dict[tuple[str, str], str] = {}
     for source, shapes in sources.items():
@@ -194,15 +195,11 @@ def accounted(
             twin = twins.get((source, key))
             why = reason(source, key) if twin is None else f"the same tensor as {twin}"
             if why is None:
-                surplus.append(f"{key} (of the {source} checkpoint)")
+                unexpected.append(f"{key} (of the {source} checkpoint)")
             else:
                 unused[source, key] = why
-    for kind, problems in (("missing", missing), ("ill-sized", wrong), ("unexpected", surplus)):
-        if problems:
-            listed = ", ".join(sorted(problems)[:3]) + (", ..." if len(problems) > 3 else "")
-            raise ModelError(
-                f"{len(problems)} {kind} weights: {listed}", where=where, expected=expected
-            )
+    for kind, problems in (("missing", missing), ("ill-sized", wrong), ("unexpected", unexpected)):
+        refuse_weights(kind, problems, where=where, expected=expected)
     return Origins(weights, unused, twins)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoProcessor, AutoTokenizer
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import load_part
 from qvft.models.question_aware.checkpoint import Checkpoint
 
 DECODE_TOKEN = "[DEC]"
@@ -32,34 +33,31 @@ def question_tokenizer(text: Checkpoint, *, word_rows: int, positions: int) -> A
     Raises:
         ModelError: it has no tokenizer, one that does not belong to its rows, or no pad token.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            text.location, revision=text.revision, trust_remote_code=False
-        )
-    except Exception as error:  # damaged files make tokenizers raise nearly anything
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"no tokenizer ({reason})",
-            where=f"model.text_branch={text.id}",
-            expected="the tokenizer's files beside the weights",
-        ) from error
+    tokenizer = load_part(
+        AutoTokenizer,
+        text.location,
+        where=f"model.text_branch={text.id}",
+        expected="a checkpoint with its tokenizer",
+        revision=text.revision,
+        trust_remote_code=False,
+    )
     ids = highest_id(tokenizer) + 1
     added = tokenizer.get_added_vocab()
-    rowless = [
+    without_row = [
         token
         for token, number in tokenizer.get_vocab().items()
         if number >= word_rows and token not in added
     ]
-    if rowless or ids < word_rows - _PADDED_ROWS:
+    if without_row or ids < word_rows - _PADDED_ROWS:
         raise ModelError(
             f"its tokenizer has {ids} tokens, its word embedding {word_rows} rows",
             where=f"model.text_branch={text.id}",
             expected="the tokenizer that the checkpoint was trained with",
         )
-    return prepared(tokenizer, positions=positions)
+    return prepare_tokenizer(tokenizer, positions=positions)
 
 
-def prepared(tokenizer: Any, *, positions: int) -> Any:
+def prepare_tokenizer(tokenizer: Any, *, positions: int) -> Any:
     """Prepares a tokenizer for questions, in place; returns it.
 
     Raises:
@@ -73,25 +71,37 @@ def prepared(tokenizer: Any, *, positions: int) -> Any:
     return tokenizer
 
 
+def require_image_token(processor: Any, image_token: int | None, *, where: str) -> None:
+    """Checks that a processor's `<image>` is the model's.
+
+    Raises:
+        ModelError: it is not.
+    """
+    token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+    if token_id != image_token:
+        raise ModelError(
+            f"the tokenizer's <image> is {token_id}, the model's {image_token}",
+            where=where,
+            do="use the processor that belongs to the checkpoint",
+        )
+
+
 def highest_id(tokenizer: Any) -> int:
     """Highest token id of a tokenizer, added tokens included."""
     return max(tokenizer.get_vocab().values())
 
 
 def base_processor(base: Checkpoint) -> Any:
-    """The processor of the BLIP-2 checkpoint.
+    """The processor of a checkpoint.
 
     Raises:
         ModelError: it has none.
     """
-    try:
-        return AutoProcessor.from_pretrained(
-            base.location, revision=base.revision, trust_remote_code=False
-        )
-    except Exception as error:  # damaged files make tokenizers raise nearly anything
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"no processor ({reason})",
-            where=f"model.id={base.id}",
-            expected="image processor and tokenizer beside the weights",
-        ) from error
+    return load_part(
+        AutoProcessor,
+        base.location,
+        where=base.id,
+        expected="a checkpoint with its image processor and tokenizer",
+        revision=base.revision,
+        trust_remote_code=False,
+    )

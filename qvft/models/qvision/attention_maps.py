@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from qvft.models.attention_capture import Attention, over_heads
+from qvft.models.attention_capture import Attention, mean_over_heads
 from qvft.models.forward_stages import encode_vision
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 
@@ -29,7 +29,7 @@ def attend(
     image.
     """
     features = encode_vision(model, pixel_values).to(model.qformer.dtype)
-    states, looks = model.qformer(features, output_attentions=True)
+    states, cross = model.qformer(features, output_attentions=True)
     text = model(
         input_ids=rows["input_ids"],
         attention_mask=rows["attention_mask"],
@@ -38,15 +38,15 @@ def attend(
         use_cache=False,
     ).text_attention
     return Attention(
-        text=over_heads(text)[None],
+        text=mean_over_heads(text)[None],
         is_query=torch.ones(text.shape[0], text.shape[-1], dtype=torch.bool, device=text.device),
-        cross=torch.stack([over_heads(weights) for weights in looks]),
+        cross=torch.stack([mean_over_heads(weights) for weights in cross]),
         has_class_token=False,
         grid=model.config.patch_grid,
         queries=states.float(),
         reading=READING,
         limit=LIMIT,
         text_layers=(0,),
-        cross_layers=tuple(range(len(looks))),
+        cross_layers=tuple(range(len(cross))),
         features=features.float(),
     )

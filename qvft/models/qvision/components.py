@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import first_line, load_part, refuse_weights
 from qvft.models.checkpoint_safety import require_safe_checkpoint
 from qvft.models.qvision.configuration import (
     DECODER_TYPES,
@@ -27,17 +28,20 @@ from qvft.models.qvision.configuration import (
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import marked_tokenizer
 
-MASKS_OF_OLD = re.compile(r"(position_ids|\.attn(\.attention)?\.(masked_)?bias)$")
-"""Position ids and causal masks, stored in older checkpoints and computed by newer code.
+COMPUTED_BUFFERS = re.compile(
+    r"(position_ids|\.attn(\.attention)?\.(masked_)?bias|rotary_emb\.inv_freq)$"
+)
+"""Buffers that older checkpoints store and newer code computes.
 
 Source: the non-persistent buffers `position_ids` of `CLIPVisionEmbeddings` and `bias` of
 `GPTNeoSelfAttention` and `GPT2Attention` in transformers; `masked_bias` is gone from both.
 """
 
-BESIDE_VISION = re.compile(
+_OUTSIDE_VISION = re.compile(
     r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$|logit_bias$)"
 )
 """Parts of a CLIP or SigLIP besides its vision tower."""
+_EXPECTED = "a folder or hub id with safetensors"
 
 
 def from_components(
@@ -71,19 +75,17 @@ def from_components(
         ModelError: a checkpoint is not found, of another type, without safetensors, or has missing
             or unexpected weights; or the geometry does not fit.
     """
-    tower = _load_tower(vision, vision_revision, dtype, whole=whole_vision)
+    tower = _load_tower(vision, vision_revision, dtype, with_text_tower=whole_vision)
     language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype, DECODER_TYPES)
     tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
-    try:
-        config = _config(tower.config, language_model.config, tokenizer, geometry)
-    except ValueError as error:
-        raise ModelError(str(error), where=f"{vision} with {decoder}") from error
+    where = f"{vision} with {decoder}"
+    config = _config(tower.config, language_model.config, tokenizer, geometry, where=where)
     with torch.random.fork_rng(devices=[]):
         model = QVisionForConditionalGeneration(config).to(dtype)  # type: ignore[arg-type]  # stub of .to() drops self
         torch.manual_seed(seed)
         for part in (model.qformer, model.vision_model.projection):
-            _draw(model, part)
-        _with_rows(language_model, config.text_config.vocab_size)
+            _initialise(model, part)
+        _resize_vocabulary(language_model, config.text_config.vocab_size)
     model.vision_model.tower.load_state_dict(tower.state_dict())
     model.language_model.load_state_dict(language_model.state_dict())
     return model.eval()
@@ -104,31 +106,36 @@ def components_config(
     tower = _read_config(vision, vision_revision, VISION_TYPES)
     text = _read_config(decoder, decoder_revision, DECODER_TYPES)
     tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
-    try:
-        return _config(tower, text, tokenizer, {})
-    except ValueError as error:
-        raise ModelError(str(error), where=f"{vision} with {decoder}") from error
+    return _config(tower, text, tokenizer, {}, where=f"{vision} with {decoder}")
 
 
 def _config(
-    vision: PretrainedConfig, text: PretrainedConfig, tokenizer: Any, geometry: dict[str, Any]
+    vision: PretrainedConfig,
+    text: PretrainedConfig,
+    tokenizer: Any,
+    geometry: dict[str, Any],
+    *,
+    where: str,
 ) -> QVisionConfig:
     width = getattr(text, "word_embed_proj_dim", text.hidden_size)
-    marked = {
+    text_config = {
         **text.to_dict(),
         "vocab_size": max(text.vocab_size, len(tokenizer)),
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    return QVisionConfig(
-        vision_config=vision.to_dict(),
-        text_config=marked,
-        **{"qformer_hidden_size": width, **geometry},
-    )
+    try:
+        return QVisionConfig(
+            vision_config=vision.to_dict(),
+            text_config=text_config,
+            **{"qformer_hidden_size": width, **geometry},
+        )
+    except ValueError as error:
+        raise ModelError(str(error), where=where) from error
 
 
-def _with_rows(language_model: PreTrainedModel, rows: int) -> None:
+def _resize_vocabulary(language_model: PreTrainedModel, rows: int) -> None:
     """Resizes the decoder's vocabulary; new rows are initialised like existing ones."""
     old = language_model.get_input_embeddings().get_parameter("weight").shape[0]
     if rows == old:
@@ -140,7 +147,7 @@ def _with_rows(language_model: PreTrainedModel, rows: int) -> None:
         weight[old:] = mean + spread * torch.randn_like(weight[old:])
 
 
-def _draw(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
+def _initialise(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
     """Initialises the weights of a part."""
     for module in part.modules():
         for parameter in module.parameters(recurse=False):
@@ -149,21 +156,20 @@ def _draw(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
 
 
 def _load_tower(
-    model_id: str, revision: str | None, dtype: torch.dtype, *, whole: bool
+    model_id: str, revision: str | None, dtype: torch.dtype, *, with_text_tower: bool
 ) -> PreTrainedModel:
     """A CLIP or SigLIP, with or without its text tower."""
     config = _read_config(model_id, revision, VISION_TYPES)
-    if whole or config.model_type not in WHOLE_TYPES:
+    if with_text_tower or config.model_type not in WHOLE_TYPES:
         return _load(AutoModel, model_id, revision, dtype, VISION_TYPES)
-    alone = type(AutoModel.from_config(config.vision_config))
-    return _load(alone, model_id, revision, dtype, VISION_TYPES, surplus=BESIDE_VISION)
+    tower_class = type(AutoModel.from_config(config.vision_config))
+    return _load(tower_class, model_id, revision, dtype, VISION_TYPES, ignored=_OUTSIDE_VISION)
 
 
 def _read_config(model_id: str, revision: str | None, known: tuple[str, ...]) -> PretrainedConfig:
-    try:
-        config = AutoConfig.from_pretrained(model_id, revision=revision, trust_remote_code=False)
-    except Exception as error:  # a damaged config.json can raise nearly anything
-        raise _unusable(model_id, error) from error
+    config = load_part(
+        AutoConfig, model_id, expected=_EXPECTED, revision=revision, trust_remote_code=False
+    )
     require_safe_checkpoint(config, where=model_id)
     if config.model_type not in known:
         raise ModelError(
@@ -181,7 +187,7 @@ def _load(
     dtype: torch.dtype,
     known: tuple[str, ...],
     *,
-    surplus: re.Pattern[str] | None = None,
+    ignored: re.Pattern[str] | None = None,
 ) -> PreTrainedModel:
     """Loads a safetensors checkpoint; all keys are accounted for."""
     _read_config(model_id, revision, known)
@@ -195,23 +201,16 @@ def _load(
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise _unusable(model_id, error) from error
+        raise ModelError(first_line(error), where=model_id, expected=_EXPECTED) from error
     unexpected = {
         key
         for key in loading["unexpected_keys"]
-        if not MASKS_OF_OLD.search(key) and not (surplus and surplus.search(key))
+        if not COMPUTED_BUFFERS.search(key) and not (ignored and ignored.search(key))
     }
     for kind, keys in (
         ("missing", loading["missing_keys"]),
         ("unexpected", unexpected),
         ("ill-sized", {str(key) for key in loading["mismatched_keys"]}),
     ):
-        if keys:
-            listed = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
-            raise ModelError(f"{len(keys)} {kind} weights: {listed}", where=model_id)
+        refuse_weights(kind, keys, where=model_id)
     return model
-
-
-def _unusable(model_id: str, error: Exception) -> ModelError:
-    reason = str(error).strip().split("\n")[0]
-    return ModelError(reason, where=model_id, expected="a folder or hub id with safetensors")

@@ -59,11 +59,11 @@ def read_images(
 ) -> Tensor:
     """As `forward_stages.read_images`; all positions of a row share one copy of its image."""
     counts = row.bincount(minlength=len(image_index))
-    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    column = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
     width = max(int(counts.max()), 1)  # attention kernels need not support empty rows
     by_row = hidden.new_zeros(len(image_index), width, hidden.shape[-1])
-    by_row = by_row.index_put((row, place), hidden)
-    return model.read(by_row, model.image_memory(images)[image_index])[row, place]
+    by_row = by_row.index_put((row, column), hidden)
+    return model.read(by_row, model.image_memory(images)[image_index])[row, column]
 
 
 def generate(

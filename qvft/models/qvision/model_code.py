@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from qvft.models.qvision import configuration, encoder, modeling, qformer
+from qvft.models.qvision import AUTO_MODELS, configuration, encoder, modeling, qformer
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
-from qvft.models.qvision.registration import AUTO_MODELS
 
 PACKAGE = "qvft.models.qvision."
 CODE = (configuration, encoder, qformer, modeling)
@@ -20,7 +19,7 @@ CODE = (configuration, encoder, qformer, modeling)
 def write_code(folder: Path) -> None:
     """Copies the model code next to saved weights and adds `auto_map` to their config.json."""
     for module in CODE:
-        assert module.__file__ is not None, "a module that lies in a file"
+        assert module.__file__ is not None
         source = Path(module.__file__)
         text = source.read_text(encoding="utf-8").replace(f"from {PACKAGE}", "from .")
         (folder / source.name).write_text(text, encoding="utf-8")

@@ -39,7 +39,7 @@ CACHE = next(
 )
 """Name of a decoder's KV cache in transformers: `cache` since 5.24, `past_key_values` before.
 
-As in `models/kv_cache.py`, which is not copied along with this file.
+As in `models/prefix_cache.py`, which is not copied along with this file.
 """
 
 

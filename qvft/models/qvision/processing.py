@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, CLIPProcessor
+from transformers import AddedToken, AutoConfig, AutoTokenizer, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from qvft.errors import ModelError
-from qvft.models.qvision.start_end_tokens import with_marks
+from qvft.models.checkpoint_files import load_part
 
+START, END = "<START>", "<END>"
+"""Tokens at the start and end of QVision's texts."""
 IMAGE_PROCESSORS = {
     "clip": CLIPImageProcessorPil,
     "clip_vision_model": CLIPImageProcessorPil,
@@ -39,43 +41,49 @@ def processor_from_components(
         ModelError: the image processor or the tokenizer is not found, or the former is not among
             `IMAGE_PROCESSORS`.
     """
-    kind = read_part(AutoConfig, vision, revision=vision_revision, trust_remote_code=False)
+    kind = load_part(AutoConfig, vision, revision=vision_revision, trust_remote_code=False)
     if kind.model_type not in IMAGE_PROCESSORS:
         raise ModelError(
             f'model_type "{kind.model_type}"',
             where=vision,
             expected="one of " + ", ".join(IMAGE_PROCESSORS),
         )
-    images = read_part(IMAGE_PROCESSORS[kind.model_type], vision, revision=vision_revision)
+    images = load_part(IMAGE_PROCESSORS[kind.model_type], vision, revision=vision_revision)
     return CLIPProcessor(images, marked_tokenizer(decoder, revision=decoder_revision))
 
 
 def marked_tokenizer(location: str, *, revision: str | None = None, do: str | None = None) -> Any:
-    """The tokenizer of a folder or hub id with QVision's start and end tokens, padding on the left.
+    """The tokenizer of a folder or hub id, padding on the left, whose texts begin with `<START>`
+    and end with `<END>`.
 
     Args:
-        do: what to do where it is not there.
+        do: advice if it is not found.
 
     Raises:
-        ModelError: it is not there.
+        ModelError: it is not found.
     """
     # As arguments, since later changes are not saved.
-    given = {"padding_side": "left", "add_bos_token": False, "trust_remote_code": False}
-    return with_marks(read_part(AutoTokenizer, location, revision=revision, do=do, **given))
+    tokenizer = load_part(
+        AutoTokenizer,
+        location,
+        do=do,
+        revision=revision,
+        padding_side="left",
+        add_bos_token=False,
+        trust_remote_code=False,
+    )
+    add_start_and_end(tokenizer)
+    tokenizer.bos_token, tokenizer.eos_token = START, END
+    return tokenizer
 
 
-def read_part(auto: Any, location: str, *, do: str | None = None, **options: Any) -> Any:
-    """Result of `auto.from_pretrained`.
+def add_start_and_end(tokenizer: Any) -> Any:
+    """Adds `<START>` and `<END>` to a tokenizer, if missing, in place; returns it.
 
-    Args:
-        do: what to do where it gives nothing.
-
-    Raises:
-        ModelError: it gives nothing.
+    Without a padding token the end token is used for padding, so masks must come from lengths.
     """
-    try:
-        return auto.from_pretrained(location, **options)
-    except Exception as error:  # damaged tokenizer files can raise nearly anything
-        reason = str(error).strip().split("\n")[0]
-        expected = "a complete checkpoint"
-        raise ModelError(reason, where=location, expected=expected, do=do) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    added = [AddedToken(token, special=True, normalized=False) for token in (START, END)]
+    tokenizer.add_tokens(added, special_tokens=True)
+    return tokenizer

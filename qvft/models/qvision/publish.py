@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from qvft.errors import ModelError
 from qvft.json_files import write_json
+from qvft.models.checkpoint_files import load_part
 from qvft.models.qvision.configuration import QVisionConfig
-from qvft.models.qvision.processing import read_part
+from qvft.models.qvision.processing import END, START, add_start_and_end
 from qvft.models.qvision.published import HEADS
-from qvft.models.qvision.start_end_tokens import END, START, add_marks
 
 BLOCKS, FFN_FACTOR = 2, 4
 
@@ -32,13 +32,13 @@ def require_publishable(config: QVisionConfig) -> None:
         "blocks": config.qformer_num_blocks,
         "inner widths": config.qformer_ffn_factor,
     }
-    held = dict(zip(found, ("clip", "gpt_neo", HEADS, BLOCKS, FFN_FACTOR), strict=True))
-    if found != held:
-        different = next(name for name in held if found[name] != held[name])
+    required = dict(zip(found, ("clip", "gpt_neo", HEADS, BLOCKS, FFN_FACTOR), strict=True))
+    if found != required:
+        different = next(name for name in required if found[name] != required[name])
         raise ModelError(
             f"{different}: {found[different]}",
             where="the published layout of QVision",
-            expected=str(held[different]),
+            expected=str(required[different]),
             do="qvft.merge writes any QVision as transformers has it",
         )
 
@@ -54,9 +54,10 @@ def write_bases(
     """Writes config.json, and `clip`, `gpt_neo` and `tokenizer`, so that loading needs no hub.
 
     Args:
-        gpt_neo: folder or hub id of the decoder's own configuration and tokenizer, without marks;
-            None makes both of the model's.
-        tokenizer: folder of the marked tokenizer; None makes it of the decoder's.
+        gpt_neo: folder or hub id of the decoder's own configuration and tokenizer; None makes both
+            from the model's.
+        tokenizer: folder of the tokenizer with start and end tokens; None makes it from the
+            decoder's.
 
     Raises:
         ModelError: one of them cannot be read.
@@ -75,16 +76,18 @@ def write_bases(
         plain.vocab_size = text.vocab_size - 2
         plain.bos_token_id = plain.eos_token_id = text.pad_token_id
     else:
-        plain = read_part(AutoConfig, gpt_neo)
-        words = read_part(AutoTokenizer, gpt_neo)
+        plain = load_part(AutoConfig, gpt_neo, trust_remote_code=False)
+        words = load_part(AutoTokenizer, gpt_neo, trust_remote_code=False)
     plain.save_pretrained(folder / "gpt_neo")
     words.save_pretrained(folder / "gpt_neo")
-    marked = read_part(AutoTokenizer, tokenizer) if tokenizer is not None else add_marks(words)
-    marked.save_pretrained(folder / "tokenizer")
-    _name_marks_as_before(folder / "tokenizer" / "tokenizer_config.json")
+    add_start_and_end(words)
+    if tokenizer is not None:
+        words = load_part(AutoTokenizer, tokenizer, trust_remote_code=False)
+    words.save_pretrained(folder / "tokenizer")
+    _list_added_tokens_as_before(folder / "tokenizer" / "tokenizer_config.json")
 
 
-def _name_marks_as_before(path: Path) -> None:
+def _list_added_tokens_as_before(path: Path) -> None:
     """Names the start and end tokens so that every version of transformers reads them.
 
     The original runs with transformers 4.56, which takes no list of `extra_special_tokens`;

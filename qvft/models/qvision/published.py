@@ -12,20 +12,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-import transformers
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, CLIPProcessor, PretrainedConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import checkpoint_file, load_part
 from qvft.models.checkpoint_safety import require_safe_checkpoint
 from qvft.models.qvision.configuration import QVisionConfig
-from qvft.models.qvision.processing import marked_tokenizer, read_part
+from qvft.models.qvision.processing import marked_tokenizer
 
 PUBLISHED_FIELDS = ("embed_size", "vocab_size", "num_img_tokens")
 COMPONENTS = ("encoder", "decoder", "gpt_decoder")
 CLIP, GPT_NEO = "openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG"
-BESIDE = "put it into a folder clip, gpt_neo or tokenizer beside the weights"
+_ADVICE = "put it into a folder clip, gpt_neo or tokenizer next to the weights"
 PUBLISHED_NEW_TOKENS = 30
 """Maximum number of new tokens of the published generation."""
 HEADS = 8
@@ -38,15 +38,15 @@ def is_published(location: str, revision: str | None = None) -> bool:
 
 
 def published_config(location: str, revision: str | None = None) -> QVisionConfig:
-    """The whole geometry of a published checkpoint.
+    """The configuration of a published checkpoint.
 
     Raises:
         ModelError: CLIP or GPT-Neo is not found, or does not fit config.json.
     """
     fields = _read_fields(location, revision)
     assert fields is not None, "is_published says so"
-    clip = _configuration(clip_place(location, revision), "clip")
-    text = _configuration(gpt_neo_place(location, revision), "gpt_neo")
+    clip = _configuration(clip_location(location, revision), "clip")
+    text = _configuration(gpt_neo_location(location, revision), "gpt_neo")
     if fields["embed_size"] != text.hidden_size:
         raise ModelError(
             f"embed_size is {fields['embed_size']}, its GPT-Neo is {text.hidden_size} wide",
@@ -80,8 +80,8 @@ def published_tokenizer(location: str, revision: str | None = None) -> Any:
     Raises:
         ModelError: it is not found.
     """
-    place = tokenizer_place(location, revision) or gpt_neo_place(location, revision)
-    return marked_tokenizer(place, do=BESIDE)
+    source = tokenizer_location(location, revision) or gpt_neo_location(location, revision)
+    return marked_tokenizer(source, do=_ADVICE)
 
 
 def published_processor(location: str, revision: str | None = None) -> CLIPProcessor:
@@ -90,23 +90,23 @@ def published_processor(location: str, revision: str | None = None) -> CLIPProce
     Raises:
         ModelError: one of them is not found.
     """
-    images = read_part(CLIPImageProcessorPil, clip_place(location, revision), do=BESIDE)
+    images = load_part(CLIPImageProcessorPil, clip_location(location, revision), do=_ADVICE)
     return CLIPProcessor(images, published_tokenizer(location, revision))
 
 
-def clip_place(location: str, revision: str | None = None) -> str:
+def clip_location(location: str, revision: str | None = None) -> str:
     """Folder or hub id with the configuration and the image processor of CLIP."""
-    return _beside(location, revision, "clip/config.json") or CLIP
+    return _subfolder(location, revision, "clip/config.json") or CLIP
 
 
-def gpt_neo_place(location: str, revision: str | None = None) -> str:
-    """Folder or hub id with the configuration and the tokenizer (no marks) of GPT-Neo."""
-    return _beside(location, revision, "gpt_neo/config.json") or GPT_NEO
+def gpt_neo_location(location: str, revision: str | None = None) -> str:
+    """Folder or hub id with the configuration and the unchanged tokenizer of GPT-Neo."""
+    return _subfolder(location, revision, "gpt_neo/config.json") or GPT_NEO
 
 
-def tokenizer_place(location: str, revision: str | None = None) -> str | None:
-    """Folder of the tokenizer with its marks; None if it must be made from GPT-Neo's."""
-    return _beside(location, revision, "tokenizer/tokenizer.json")
+def tokenizer_location(location: str, revision: str | None = None) -> str | None:
+    """Folder of the tokenizer with start and end tokens; None if it must be made from GPT-Neo's."""
+    return _subfolder(location, revision, "tokenizer/tokenizer.json")
 
 
 def published_files(location: str, revision: str | None = None) -> dict[str, Path]:
@@ -124,7 +124,7 @@ def published_file(location: str, component: str, revision: str | None = None) -
     Raises:
         ModelError: it is not there.
     """
-    path = _found(location, revision, f"{component}.safetensors")
+    path = checkpoint_file(location, f"{component}.safetensors", revision)
     if path is None:
         raise ModelError(
             f"no {component}.safetensors",
@@ -136,7 +136,7 @@ def published_file(location: str, component: str, revision: str | None = None) -
 
 def _read_fields(location: str, revision: str | None) -> dict[str, int] | None:
     """Fields of a config.json in the published layout; None for another layout or no file."""
-    path = _found(location, revision, "config.json")
+    path = checkpoint_file(location, "config.json", revision)
     if path is None:
         return None
     try:
@@ -150,34 +150,22 @@ def _read_fields(location: str, revision: str | None) -> dict[str, int] | None:
     return {field: content[field] for field in PUBLISHED_FIELDS}
 
 
-def _found(location: str, revision: str | None, name: str) -> Path | None:
-    """A file of a folder or a hub id; None if missing."""
-    if Path(location).is_dir():
-        path = Path(location) / name
-        return path if path.is_file() else None
-    try:
-        found = transformers.utils.cached_file(location, name, revision=revision)
-    except (OSError, ValueError):
-        return None
-    return Path(found) if found else None
-
-
-def _beside(location: str, revision: str | None, file: str) -> str | None:
+def _subfolder(location: str, revision: str | None, file: str) -> str | None:
     """Folder of a file in a subfolder next to the weights; None if missing."""
     folder = Path(location)
     if not folder.is_dir():
         try:
-            wanted = [f"{name}/*" for name in ("clip", "gpt_neo", "tokenizer")]
-            folder = Path(snapshot_download(location, revision=revision, allow_patterns=wanted))
+            patterns = [f"{name}/*" for name in ("clip", "gpt_neo", "tokenizer")]
+            folder = Path(snapshot_download(location, revision=revision, allow_patterns=patterns))
         except (OSError, ValueError):
             return None
     path = folder / file
     return str(path.parent) if path.is_file() else None
 
 
-def _configuration(place: str, kind: str) -> PretrainedConfig:
-    config = read_part(AutoConfig, place, do=BESIDE, trust_remote_code=False)
-    require_safe_checkpoint(config, where=place)
+def _configuration(source: str, kind: str) -> PretrainedConfig:
+    config = load_part(AutoConfig, source, do=_ADVICE, trust_remote_code=False)
+    require_safe_checkpoint(config, where=source)
     if config.model_type != kind:
-        raise ModelError(f'model_type "{config.model_type}"', where=place, expected=kind)
+        raise ModelError(f'model_type "{config.model_type}"', where=source, expected=kind)
     return config

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_files import refuse_weights
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.encoder import QVisionEncoder
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
@@ -26,7 +27,7 @@ from qvft.models.qvision.published import (
 def read_published(
     location: str, config: QVisionConfig, revision: str | None = None
 ) -> dict[str, Tensor]:
-    """The weights of a whole model by its own names, each key and copy accounted for.
+    """All weights of a model by its own names; every key and copy is checked.
 
     Raises:
         ModelError: a file is missing or damaged, a key is missing, unknown or of another shape, or
@@ -67,14 +68,14 @@ def load_component(location: str, name: str, *, revision: str | None = None) -> 
 
 
 def _empty(component: str, config: QVisionConfig) -> tuple[nn.Module, str]:
-    """An uninitialised component, and its path in a whole model."""
+    """An uninitialised component, and its path in the complete model."""
     if component == "encoder":
         return QVisionEncoder(config), "vision_model."
     if component == "gpt_decoder":
         return AutoModelForCausalLM.from_config(config.text_config), "language_model."
-    whole = QVisionForConditionalGeneration(config)
-    whole.vision_model = nn.Identity()  # type: ignore[assignment]  # nothing to be filled
-    return whole, ""
+    model = QVisionForConditionalGeneration(config)
+    model.vision_model = nn.Identity()  # type: ignore[assignment]  # has no weights
+    return model, ""
 
 
 def published_keys(names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -109,9 +110,7 @@ def _read(files: dict[str, Path], expected: dict[str, Tensor]) -> dict[str, Tens
             ("missing", names.keys() - found.keys()),
             ("unknown", found.keys() - names.keys()),
         ):
-            if keys:
-                listed = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
-                raise ModelError(f"{len(keys)} {kind} weights: {listed}", where=str(path))
+            refuse_weights(kind, keys, where=str(path))
         for key, tensor in found.items():
             shape = tuple(expected[names[key]].shape)
             if tuple(tensor.shape) != shape:

@@ -136,22 +136,24 @@ class QVisionQFormer(nn.Module):
             # DDP needs a gradient of every trained weight: here it is 0.
             states = states + 0.0 * (self.query_proj.weight.sum() + self.query_proj.bias.sum())
         states = states.expand(len(features), -1, -1)
-        looks = []
+        cross_weights = []
         for block in range(len(self.self_attention_layers)):
-            attend = cast(QVisionAttention, self.self_attention_layers[block])
-            look = cast(QVisionAttention, self.cross_attention_layers[block])
+            self_attention = cast(QVisionAttention, self.self_attention_layers[block])
+            cross_attention = cast(QVisionAttention, self.cross_attention_layers[block])
             norms = self.layer_norms[4 * block : 4 * block + 4]
-            own = norms[0](states)
-            states = states + attend(own, attend.memory(own, own))[0]
+            normed = norms[0](states)
+            states = states + self_attention(normed, self_attention.memory(normed, normed))[0]
             states = states + self.ffn_layers[2 * block](norms[1](states))
-            read, weights = look(
-                norms[2](states), look.memory(keys, values), output_attentions=output_attentions
+            read, weights = cross_attention(
+                norms[2](states),
+                cross_attention.memory(keys, values),
+                output_attentions=output_attentions,
             )
             states = states + read
             states = states + self.ffn_layers[2 * block + 1](norms[3](states))
             if weights is not None:
-                looks.append(weights)
-        return states, tuple(looks)
+                cross_weights.append(weights)
+        return states, tuple(cross_weights)
 
     def read(
         self, hidden: Tensor, memory: Tensor, *, output_attentions: bool = False

@@ -26,8 +26,13 @@ from transformers import PreTrainedModel
 from qvft.errors import RecipeError
 from qvft.models.distributed import processes
 from qvft.models.families import Family
-from qvft.models.quantize import rest_in_plain_weights
-from qvft.models.sharded_weights import accept_whole_states, full_tensor, hold_numbers, shard_like
+from qvft.models.quantize import store_as_plain_parameters
+from qvft.models.sharded_weights import (
+    accept_full_tensors,
+    full_tensor,
+    replicate_scalars,
+    shard_like,
+)
 
 _LAUNCHERS = "ACCELERATE_USE_FSDP"
 _OURS = "QVFT_SHARDS_WEIGHTS"
@@ -76,15 +81,15 @@ def shard(objective: nn.Module, model: PreTrainedModel, family: Family) -> None:
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     place = processes().device
     mesh = init_device_mesh(place.type, (dist.get_world_size(),))
-    rest_in_plain_weights(model, place)
+    store_as_plain_parameters(model, place)
     ignored = {one for one in objective.parameters() if not one.is_contiguous()}
-    ignored |= hold_numbers(objective, mesh)
+    ignored |= replicate_scalars(objective, mesh)
     for block in _blocks(model, family):
         fully_shard(block, mesh=mesh, ignored_params=ignored)
     # Reshard after each forward pass, also the last of an evaluation: between two steps weights
     # must be sharded.
     fully_shard(objective, mesh=mesh, ignored_params=ignored, reshard_after_forward=True)
-    accept_whole_states(objective)
+    accept_full_tensors(objective)
 
 
 def without_autocast(objective: nn.Module) -> nn.Module:

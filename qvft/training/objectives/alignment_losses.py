@@ -26,7 +26,7 @@ from transformers import Blip2ForConditionalGeneration
 
 from qvft.models.alignment.gather import gathered
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.pairs import Pairs, World, belongs, gather_pairs
+from qvft.models.alignment.pairs import GatheredPairs, Pairs, gather_pairs, matching_pairs
 from qvft.models.alignment.qformer_states import (
     generation_logits,
     image_embeddings,
@@ -128,7 +128,7 @@ def alignment_losses(
     losses: dict[str, LossSum] = {}
     if "itc" in objectives or "itm" in objectives:
         world = gather_pairs(pairs)
-        matches = belongs(world.pairs)[world.rows]
+        matches = matching_pairs(world.pairs)[world.rows]
         # Without ITC the similarities only weight the hard negatives.
         with torch.set_grad_enabled("itc" in objectives and torch.is_grad_enabled()):
             image_logits, text_logits = _similarities(model, heads, pairs, world, states)
@@ -151,7 +151,7 @@ def _similarities(
     model: Blip2ForConditionalGeneration,
     heads: AlignmentHeads,
     pairs: Pairs,
-    world: World,
+    world: GatheredPairs,
     states: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Similarities over temperature, (N, G) each: image to all texts, and text to all images."""
@@ -169,7 +169,7 @@ def _similarities(
 def _matching_loss(
     model: Blip2ForConditionalGeneration,
     heads: AlignmentHeads,
-    world: World,
+    world: GatheredPairs,
     features: Tensor,
     *,
     negative_texts: tuple[Tensor, Tensor],

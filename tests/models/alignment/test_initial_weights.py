@@ -76,16 +76,16 @@ def test_no_part_of_fresh_heads_starts_at_zero_width(twins) -> None:
 def test_every_key_of_the_checkpoint_is_taken_or_left(twins) -> None:
     keys = set(load_file(twins.folder / "model.safetensors"))
     loaded = from_folder(twins, [twins.folder / "model.safetensors"])
-    assert set(loaded.taken) | set(loaded.left) == keys
-    assert not set(loaded.taken) & set(loaded.left)
+    assert set(loaded.loaded) | set(loaded.unused) == keys
+    assert not set(loaded.loaded) & set(loaded.unused)
     # Two embeddings, three linear layers with bias, three text layers of two linears and a norm.
-    assert len(loaded.taken) == 2 + 3 * 2 + 3 * 6
-    assert loaded.fresh == ("temperature",)
+    assert len(loaded.loaded) == 2 + 3 * 2 + 3 * 6
+    assert loaded.initialised == ("temperature",)
 
 
 def test_positions_that_older_versions_saved_are_left(twins, edited) -> None:
     files = edited(lambda state: state.update({"embeddings.position_ids": torch.arange(12)[None]}))
-    assert "embeddings.position_ids" in from_folder(twins, files).left
+    assert "embeddings.position_ids" in from_folder(twins, files).unused
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_text_weight_of_another_shape_is_named(
 ) -> None:
     key = "qformer.encoder.layer.0.intermediate.dense.bias"
     folder = altered(retrieval_folder, lambda weights: weights.update({key: torch.zeros(31)}))
-    with pytest.raises(ModelError, match=r"1 ill-sized weights: .*is \(31,\) where \(32,\) fits"):
+    with pytest.raises(ModelError, match=r"1 ill-sized weights: .*is \(31,\), expected \(32,\)"):
         find_graft(str(blip2_folder), str(folder))
 
 

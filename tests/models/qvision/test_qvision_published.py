@@ -23,11 +23,11 @@ from qvft.models.qvision.processing import processor_from_components
 from qvft.models.qvision.publish import require_publishable, write_bases
 from qvft.models.qvision.published import (
     COMPONENTS,
-    gpt_neo_place,
+    gpt_neo_location,
     is_published,
     published_config,
     published_processor,
-    tokenizer_place,
+    tokenizer_location,
 )
 from qvft.models.qvision.published_weights import (
     load_component,
@@ -148,7 +148,7 @@ def test_what_lies_beside_the_weights_is_used_and_the_hub_otherwise(copied) -> N
     made = published_processor(str(copied)).tokenizer
     assert made.convert_tokens_to_ids(["<START>", "<END>"]) == [347, 348]
     shutil.rmtree(copied / "clip")
-    with pytest.raises(ModelError, match="openai/clip-vit-base-patch32.*beside the weights"):
+    with pytest.raises(ModelError, match="openai/clip-vit-base-patch32.*folder clip"):
         find_checkpoint(str(copied))
     shutil.copytree(copied / "gpt_neo", copied / "clip")
     with pytest.raises(ModelError, match='model_type "gpt_neo"'):
@@ -250,8 +250,8 @@ def test_bases_are_written_as_the_original_reads_them(published_qvision, tmp_pat
         tmp_path,
         base.config,
         load_processor(base),
-        gpt_neo=gpt_neo_place(folder),
-        tokenizer=tokenizer_place(folder),
+        gpt_neo=gpt_neo_location(folder),
+        tokenizer=tokenizer_location(folder),
     )
     written = json.loads((tmp_path / "config.json").read_text())
     assert written == json.loads((published_qvision / "config.json").read_text())

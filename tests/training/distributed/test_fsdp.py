@@ -19,7 +19,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from qvft.errors import RecipeError
 from qvft.models.distributed import processes
-from qvft.models.sharded_weights import full_tensor, hold_numbers, local_scalar
+from qvft.models.sharded_weights import full_tensor, local_scalar, replicate_scalars
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.distributed.fsdp import asked_to_shard, lay_out_state, shard, whole_state
@@ -208,7 +208,7 @@ def test_the_state_of_a_number_is_laid_out_as_it_is(group: Callable[[int], None]
     group(1)
     module = Scaled()
     mesh = init_device_mesh("cpu", (1,))
-    fully_shard(module, mesh=mesh, ignored_params=hold_numbers(module, mesh))
+    fully_shard(module, mesh=mesh, ignored_params=replicate_scalars(module, mesh))
     optimizer = torch.optim.AdamW(module.parameters())
     module(torch.ones(1, 2)).backward()
     # -(1 + 2 + 3 + 5) / 2 ** 2

@@ -17,7 +17,7 @@ from transformers import Blip2ForConditionalGeneration
 
 from qvft.models.alignment.heads import PARTS, AlignmentHeads
 from qvft.models.alignment.initial_weights import fresh_heads
-from qvft.models.alignment.pairs import Pairs, belongs
+from qvft.models.alignment.pairs import Pairs, matching_pairs
 from qvft.models.alignment.qformer_states import (
     generation_logits,
     image_embeddings,
@@ -139,7 +139,7 @@ def test_texts_of_one_image_and_equal_texts_belong_to_each_other() -> None:
     expected = torch.eye(6, dtype=torch.bool)
     for one, other in ((2, 3), (4, 5), (0, 4)):
         expected[one, other] = expected[other, one] = True
-    found = belongs(Pairs(pairs.image_ids, pairs.image_index, ids, mask))
+    found = matching_pairs(Pairs(pairs.image_ids, pairs.image_index, ids, mask))
     assert torch.equal(found, expected)
 
 
@@ -150,7 +150,7 @@ def test_one_image_loaded_twice_is_one_image() -> None:
         input_ids=torch.tensor([[1, 2], [1, 3]]),
         text_mask=torch.ones(2, 2, dtype=torch.long),
     )
-    assert belongs(pairs).all()
+    assert matching_pairs(pairs).all()
 
 
 def test_negatives_follow_the_softmax_and_never_match() -> None:
