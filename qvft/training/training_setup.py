@@ -70,7 +70,8 @@ def training_setup(
         require_compiler(device())
     require_settings(recipe, base, plans)
     if given is None:
-        template_of(recipe, base, processor_of(recipe, base))  # a prompt that does not fit is refused first
+        # Refuses a prompt that does not fit before the images are checked.
+        template_of(recipe, base, processor_of(recipe, base))
     texts = texts or {}
     train = read_split(recipe, "train", texts.get("train"))
     # Only evaluation reads a test split; training reads it only if asked to evaluate on it.
