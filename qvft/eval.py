@@ -1,4 +1,4 @@
-"""`qvft eval RUN [--against OTHER] [key.path=value ...]`: evaluates a domain checkpoint.
+"""`qvft eval RUN [--against OTHER] [key.path=value ...]`: evaluates a model.
 
 `accelerate launch -m qvft.eval` runs it on several processes.
 

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--classes",
         type=expanded,
         metavar="A,B,...",
-        help="sort images into these, or a text file, one a line",
+        help="sort images into these, or into those of a text file, one per line",
     )
     parser.add_argument(
         "--prompts",

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "recipe",
         type=expanded,
-        help="YAML file, e.g. recipes/custom_jsonl.yaml; the folder recipes/ has one per outcome",
+        help="YAML file, e.g. recipes/custom_jsonl.yaml; the folder recipes/ has one per task",
     )
     parser.add_overrides()
     given = parser.parse_args(arguments)

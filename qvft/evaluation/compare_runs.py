@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qvft.errors import DataError
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.embedding_metrics import ZERO_SHOT, stored_groups
-from qvft.evaluation.evaluation_facts import setting_differences
+from qvft.evaluation.evaluation_facts import SettingDifference, setting_differences
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.output_folder import (
     evaluations_called,
@@ -34,7 +35,20 @@ logger = get_logger("qvft.eval")
 
 STOOD, MADE = "an evaluation that stood there", "evaluated for this comparison"
 # Expected differences of two models, which are not reported.
-_OF_WEIGHTS = ("model.adapter_sha256", "model.base", "model.recipe_sha256")
+_OF_WEIGHTS = ("model.adapter_sha256", "model.base", "model.decoder", "model.recipe_sha256")
+
+
+def settings_apart(
+    a: Mapping[str, Any], b: Mapping[str, Any], kinds: Collection[str]
+) -> list[SettingDifference]:
+    """Differences of two evaluations' facts that the models themselves do not explain.
+
+    Args:
+        kinds: of the models, see `ResolvedModel`.
+    """
+    # A merged folder has its image size in its configuration, where no recipe sets it.
+    expected = (*_OF_WEIGHTS, "model.image_size") if "model" in kinds else _OF_WEIGHTS
+    return [item for item in setting_differences(a, b) if not item.setting.startswith(expected)]
 
 
 def evaluate_against(
@@ -70,11 +84,8 @@ def evaluate_against(
         if count:
             logger.warning("%d items are not compared: %s lacks them", count, side)
     facts, facts_b = task.facts(), stored_facts(stored.content)
-    settings = [
-        item
-        for item in setting_differences(facts, facts_b)
-        if not item.setting.startswith(_OF_WEIGHTS)
-    ]
+    kinds = (task.opened.kind, str((stored.content.get("model") or {}).get("kind")))
+    settings = settings_apart(facts, facts_b, kinds)
     same_classes = facts["decode"]["classes"] == facts_b["decode"].get("classes")
 
     def comparison(rows: Sequence[PredictionRow], scores: Scores) -> Comparison:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = get_logger("qvft.eval")
 
-_MODEL_SETTINGS = ("dtype", "quantize", "attention")
+_MODEL_SETTINGS = ("image_size", "dtype", "quantize", "attention")
 """Model facts that matter: how it computes, not its weights, which may change."""
 _LONGEST_ENDING = 40
 """Maximum characters after DATASET-SPLIT; a folder name may have 255 bytes."""

@@ -100,7 +100,11 @@ def find_checkpoint(
                 expected="null: model.id is a QVision with its decoder",
             )
         unsupported = {"text_branch": text_branch}
-        if _model_type(model_id, revision) == FAMILIES["blip2"].model_type:
+        kind = _model_type(model_id, revision)
+        if kind == FAMILIES["blip2_question"].model_type:
+            expected = f"null: model.id is of type {kind}, and only BLIP-2 gets another decoder"
+            raise ModelError(f'"{decoder}"', where="model.decoder", expected=expected)
+        if kind == FAMILIES["blip2"].model_type:
             base = _with_decoder(model_id, revision, family, decoder, decoder_revision, seed)
         else:
             base = _components(model_id, revision, family, decoder, decoder_revision, seed)

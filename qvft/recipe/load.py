@@ -145,10 +145,19 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     if item["type"] == "list_type":
         given = shown(item["input"])
         example = item["input"] if isinstance(item["input"], str | int | float) else "..."
-        return f"{dotted}={given}: expected a list, e.g. {dotted}=[{example}]"
+        return f"{dotted}={given}: expected {_lists_of(dotted)}, e.g. {dotted}=[{example}]"
+    if item["type"] == "string_type" and isinstance(item["input"], Mapping):
+        text = "{" + ", ".join(map(str, item["input"])) + "}"  # a text in braces, as YAML reads it
+        return f"{dotted}={shown(item['input'])}: expected a text; write it in quotes: '\"{text}\"'"
     if item["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message
     return f"{dotted}={shown(item['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _lists_of(dotted: str) -> str:
+    """What to give for a list at this key."""
+    is_modules = dotted.endswith("lora.target_modules")
+    return "all-linear, or a list of names" if is_modules else "a list"
 
 
 def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:

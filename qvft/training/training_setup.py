@@ -23,7 +23,9 @@ from qvft.setup.model import (
     base_model,
     base_of,
     device,
+    processor_of,
     provenance_of,
+    template_of,
     with_fresh_adapters,
 )
 from qvft.training.arguments import check_arguments
@@ -67,6 +69,9 @@ def training_setup(
     if any(plan.train.torch_compile for plan in plans):
         require_compiler(device())
     require_settings(recipe, base, plans)
+    if given is None:
+        # Refuses a prompt that does not fit before the images are checked.
+        template_of(recipe, base, processor_of(recipe, base))
     texts = texts or {}
     train = read_split(recipe, "train", texts.get("train"))
     # Only evaluation reads a test split; training reads it only if asked to evaluate on it.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.image_size import config_with_image_size, processor_with_image_size
 from qvft.models.lavis_keys import LavisPlan, lavis_value, plan_lavis
+from qvft.models.model_path import require_folder
 from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.question_aware.configuration import model_shapes
 from qvft.models.question_aware.question_tokens import base_processor
@@ -46,6 +49,7 @@ def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
             missing or of another shape, the base does not fit, `out` exists, or the disk is full.
         VerificationError: a written weight differs.
     """
+    require_folder(base_id, where="--base")
     state = read_pth(file)
     base = open_checkpoint(base_id, where="--base")
     processor = base_processor(base)
@@ -94,11 +98,15 @@ def read_pth(file: Path) -> dict[str, Tensor]:
     """
     expected = "a file of torch.save with weights by name, or under `model`, as LAVIS writes it"
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other versions of pickle
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles raise nearly anything
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # torch's own message advises to run the code in the file.
+        unsafe = isinstance(error, pickle.UnpicklingError)
+        reason = "holds other objects than tensors" if unsafe else "is damaged or of another kind"
         raise CheckpointError(
-            f"cannot be read safely: {lines[0][:160]}", where=str(file), expected=expected
+            f"cannot be read safely: it {reason}", where=str(file), expected=expected
         ) from error
     found = content.get("model", content) if isinstance(content, Mapping) else None
     if (

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from qvft.errors import DataError
+from qvft.evaluation.compare_runs import settings_apart
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.evaluation_facts import setting_differences
 from qvft.evaluation.pairing import differing_parts, pair
@@ -198,3 +199,11 @@ def test_settings_are_compared_by_path() -> None:
     b = {"decode": {"batch": 8, "prompt": {"question": "P"}}}
     found = [(d.setting, d.a, d.b) for d in setting_differences(a, b)]
     assert found == [("decode.prompt.question", "Q", "P"), ("only", [1], None)]
+
+
+def test_a_merged_folder_is_asked_like_its_run() -> None:
+    run = {"model": {"decoder": "d", "image_size": 364, "dtype": "float32"}}
+    merged = {"model": {"decoder": None, "image_size": None, "dtype": "float32"}}
+    assert settings_apart(run, merged, ("run", "model")) == []
+    other = settings_apart(run, merged, ("run", "run"))
+    assert [item.setting for item in other] == ["model.image_size"]

@@ -78,6 +78,7 @@ def test_two_files_of_one_name_have_a_folder_each(
         (["eval.answer.num_beams=2"], "shapes-test-answer.num_beams=2"),
         (["data.prompt.question=Q {question}"], "shapes-test-prompt.question=Q_question"),
         (["model.attn_implementation=eager"], "shapes-test-attention=eager"),
+        (["model.image_size=72"], "shapes-test-image_size=72"),
         (["eval.metrics=[captions]"], "shapes-test-metrics=captions"),
         (["data.eval.texts=captions"], "shapes-test-texts=captions"),
     ],

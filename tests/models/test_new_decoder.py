@@ -224,6 +224,17 @@ def test_what_does_not_go_with_another_decoder_is_refused(
         based_on(tiny_folder, language_folder, **options)
 
 
+def test_only_a_blip2_checkpoint_gets_another_decoder(
+    tiny_folder: Path, language_folder: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(tiny_folder, tmp_path / "other"))
+    file = other / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "instructblip"}))
+    said = r"model\.decoder.*null: model\.id is of type instructblip"
+    with pytest.raises(ModelError, match=said):
+        based_on(other, language_folder)
+
+
 def test_fewer_queries_and_another_image_size_go_with_it(
     tiny_folder: Path, language_folder: Path
 ) -> None:

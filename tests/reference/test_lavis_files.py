@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -213,8 +215,32 @@ class Code:
 def test_a_file_with_code_in_it_is_not_run(tiny_folder: Path, convert: Convert, capsys) -> None:
     status, out = convert({"model": {"query_tokens": torch.ones(1)}, "config": Code()}, tiny_folder)
     assert status == 2
-    assert "cannot be read safely" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cannot be read safely: it holds other objects than tensors" in said
+    assert "Re-running" not in said  # torch's advice is to run the code
     assert not out.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps({"model": 1}, protocol=4)])
+def test_another_file_gets_one_message(
+    tiny_folder: Path, tmp_path: Path, content: bytes, capsys
+) -> None:
+    file = tmp_path / "other.pth"
+    file.write_bytes(content)
+    given = [str(file), str(tmp_path / "out"), "--to", "transformers", "--base", str(tiny_folder)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert export(given) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(said) == 1 and "other.pth: cannot be read safely: it " in said[0]
+
+
+def test_a_base_that_is_no_folder_is_not_looked_for_on_the_hub(tmp_path: Path, capsys) -> None:
+    torch.save({"model": {"query_tokens": torch.ones(1)}}, tmp_path / "x.pth")
+    missing = tmp_path / "missing"
+    given = [str(tmp_path / "x.pth"), str(tmp_path / "out"), "--to", "transformers"]
+    assert export([*given, "--base", str(missing)]) == 2
+    assert f"--base={missing}: no such folder" in capsys.readouterr().err
 
 
 def test_the_base_is_asked_for(convert: Convert, capsys) -> None:

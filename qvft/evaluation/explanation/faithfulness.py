@@ -84,9 +84,9 @@ class Faithfulness:
         between = f" ({self.interval[0]:+.3f} to {self.interval[1]:+.3f})" if self.interval else ""
         return (
             f"{self.n} texts of {self.images} images; {self.masked_patches} of {self.patches} "
-            "patches masked; loss of log-probability in nats a text\n"
+            "patches masked; loss of log-probability in nats per text\n"
             f"  brightest   {self.brightest:8.3f}\n"
-            f"  random      {self.random:8.3f}, mean of {self.draws} draws a text\n"
+            f"  random      {self.random:8.3f}, mean of {self.draws} draws per text\n"
             f"  difference  {self.difference:+8.3f}{between}\n"
             f"{self.verdict}"
         )

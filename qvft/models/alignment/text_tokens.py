@@ -30,7 +30,7 @@ def check_tokenizer(tokenizer: Any, *, vocab_size: int, where: str) -> None:
             "its texts begin with no special token",
             where=where,
             expected="[CLS] or a begin-of-text token in front of every text",
-            do="take the tokenizer of bert-base-uncased, or of a BLIP-2 with an OPT decoder",
+            do="name a retrieval checkpoint with one in objectives.text_branch",
         )
     image_id = tokenizer.convert_tokens_to_ids("<image>")
     size = max(id_ for token, id_ in tokenizer.get_vocab().items() if id_ != image_id) + 1

@@ -110,6 +110,9 @@ def require_plain_base(config: Any, name: str) -> None:
             f'model_type "{config.model_type}" with a decoder of type {found}',
             where=f"model.id={name}",
             expected="a BLIP-2 checkpoint with a decoder-only language model",
+            do="leave out model.text_branch: its Q-Former reads the question already"
+            if config.model_type == "instructblip"
+            else None,
         )
     if config.image_token_index is None:
         raise ModelError(

@@ -8,14 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import Blip2ForConditionalGeneration, InstructBlipForConditionalGeneration
+from transformers import (
+    Blip2ForConditionalGeneration,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+)
 
+from qvft.errors import ModelError
 from qvft.files import sha256_file
 from qvft.models.blip2 import encode_vision
 from qvft.models.forward_stages import encode_images
 from qvft.models.question_aware.build import graft_model, graft_processor
 from qvft.models.question_aware.forward_stages import encode_rows
-from qvft.models.question_aware.graft import find_graft
+from qvft.models.question_aware.graft import find_graft, require_plain_base
 
 BERT_ROWS = 34
 DEC, IMAGE = 34, 35
@@ -245,3 +250,8 @@ def test_one_masked_column_keeps_every_weight_in_the_graph(
     assert [name for name, p in model.qformer.named_parameters() if p.grad is None] == []
     text = [p for name, p in model.qformer.named_parameters() if ".word_embeddings" in name]
     assert not any(bool(p.grad.any()) for p in text)
+
+
+def test_instructblip_needs_no_text_branch() -> None:
+    with pytest.raises(ModelError, match=r"its Q-Former reads the question already"):
+        require_plain_base(InstructBlipConfig(), "x")
