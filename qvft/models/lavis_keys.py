@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qvft.models.checkpoint_files import refuse_weights
-from qvft.models.question_aware.origins import Shapes
+from qvft.models.weight_origins import Shapes
 
 _RENAMED = (
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),

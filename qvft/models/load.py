@@ -24,10 +24,10 @@ from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import Family
 from qvft.models.image_size import processor_with_image_size, resize_positions
+from qvft.models.load_graft import graft_model, graft_processor
 from qvft.models.new_decoder import DecoderGraft, decoder_processor
 from qvft.models.quantize import disable_cpu_repacking, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
-from qvft.models.question_aware.build import graft_model, graft_processor
 from qvft.models.question_aware.question_tokens import require_image_token
 from qvft.models.qvision.components import from_components
 from qvft.models.qvision.configuration import QVisionConfig

@@ -21,12 +21,11 @@ from transformers import (
 
 from qvft.errors import ModelError
 from qvft.models.checkpoint_files import load_part
+from qvft.models.checkpoint_tensors import Checkpoint, base_processor, open_checkpoint
 from qvft.models.decoders import BLIP2, require_decoder
-from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
-from qvft.models.question_aware.configuration import model_shapes
-from qvft.models.question_aware.origins import Origin, Origins, Shapes, checked_origins
-from qvft.models.question_aware.question_tokens import base_processor, highest_id
+from qvft.models.question_aware.question_tokens import highest_id
 from qvft.models.qvision.components import COMPUTED_BUFFERS
+from qvft.models.weight_origins import Origin, Origins, Shapes, checked_origins, model_shapes
 
 IMAGE_TOKEN = "<image>"
 _DECODER, _PROJECTION = "language_model.", "language_projection."

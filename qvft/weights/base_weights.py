@@ -11,8 +11,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from qvft.models.checkpoint_tensors import Checkpoint, open_checkpoint
 from qvft.models.image_size import ResizedWeights, config_with_image_size
-from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
 from qvft.models.reference_configs import meta_model
 from qvft.setup.model import base_model, base_of
 from qvft.weights.merge_inputs import MergeInputs

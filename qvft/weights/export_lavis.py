@@ -19,12 +19,11 @@ from qvft.errors import CheckpointError, ModelError, VerificationError
 from qvft.files import new_folder, require_space, sha256_file
 from qvft.json_files import write_json
 from qvft.log import get_logger
+from qvft.models.checkpoint_tensors import Checkpoint, base_processor, open_checkpoint
 from qvft.models.image_size import config_with_image_size, processor_with_image_size
 from qvft.models.lavis_keys import LavisPlan, lavis_value, plan_lavis
 from qvft.models.model_path import require_folder
-from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
-from qvft.models.question_aware.configuration import model_shapes
-from qvft.models.question_aware.question_tokens import base_processor
+from qvft.models.weight_origins import model_shapes
 from qvft.setup.model import versions
 from qvft.weights.write import SLACK_BYTES, file_hashes
 

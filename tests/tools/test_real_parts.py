@@ -26,10 +26,11 @@ from transformers import (
 
 from qvft.errors import DataError, ModelError
 from qvft.models.base_checkpoint import find_checkpoint
+from qvft.models.checkpoint_tensors import open_checkpoint
 from qvft.models.load import load_model, load_processor
-from qvft.models.question_aware.checkpoint import open_checkpoint
-from qvft.models.question_aware.configuration import model_shapes, question_aware_config
+from qvft.models.question_aware.configuration import question_aware_config
 from qvft.models.question_aware.origins import plan_origins
+from qvft.models.weight_origins import model_shapes
 from qvft.recipe.load import load_recipe
 from tools.real_parts import parts, study
 from tools.real_parts.build import Choices, build, joined

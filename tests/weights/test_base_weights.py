@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration, PretrainedConfig
 
-from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
+from qvft.models.checkpoint_tensors import Checkpoint, open_checkpoint
 from qvft.models.reference_configs import meta_model
 from qvft.weights.base_weights import stored_weights
 from tools.tiny_blip2.geometry import tiny_config

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Blip2ForConditionalGeneration, PreTrainedModel
 
 import qvft.weights.verify
-from qvft.models.question_aware.checkpoint import open_checkpoint
+from qvft.models.checkpoint_tensors import open_checkpoint
 from qvft.models.reference_configs import meta_model
 from qvft.weights.base_weights import StoredWeights, stored_weights
 from qvft.weights.merge_inputs import MergeInputs, read_inputs

@@ -5,16 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
 from transformers import (
     InstructBlipConfig,
     InstructBlipQFormerConfig,
     InstructBlipVisionConfig,
-    PretrainedConfig,
-    PreTrainedModel,
 )
-
-from qvft.models.question_aware.origins import Shapes
 
 
 def question_aware_config(
@@ -32,22 +27,6 @@ def question_aware_config(
         initializer_factor=base.initializer_factor,
         initializer_range=base.initializer_range,
     )
-
-
-def model_shapes(
-    model_class: type[PreTrainedModel], config: PretrainedConfig
-) -> tuple[Shapes, dict[str, str]]:
-    """Keys and shapes of a model, and tied keys with the key of their tensor."""
-    with torch.device("meta"):
-        model = model_class(config)
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    first: dict[int, str] = {}
-    tied = {}
-    for key, parameter in model.named_parameters(remove_duplicate=False):
-        owner = first.setdefault(id(parameter), key)
-        if owner != key:
-            tied[key] = owner
-    return shapes, tied
 
 
 def _fields(config: Any, config_class: type) -> dict[str, Any]:

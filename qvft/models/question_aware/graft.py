@@ -13,16 +13,16 @@ from typing import Any
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_tensors import Checkpoint, base_processor, open_checkpoint
 from qvft.models.model_path import FRESH
-from qvft.models.question_aware.checkpoint import Checkpoint, open_checkpoint
-from qvft.models.question_aware.configuration import model_shapes, question_aware_config
-from qvft.models.question_aware.origins import Origins, TextKind, plan_origins
+from qvft.models.question_aware.configuration import question_aware_config
+from qvft.models.question_aware.origins import TextKind, plan_origins
 from qvft.models.question_aware.question_tokens import (
-    base_processor,
     highest_id,
     prepare_tokenizer,
     question_tokenizer,
 )
+from qvft.models.weight_origins import Origins, model_shapes
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,11 @@ and `blip2.py` (`init_Qformer`).
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
-from qvft.models.checkpoint_files import refuse_weights
+from qvft.models.weight_origins import Origin, Origins, Shapes, checked_origins
 
-Shapes = Mapping[str, tuple[int, ...]]
 TextKind = Literal["retrieval", "bert", "fresh"]
 
 WORDS = "qformer.embeddings.word_embeddings.weight"
@@ -59,52 +56,6 @@ UNUSED: dict[str, tuple[tuple[str, str], ...]] = {
     "fresh": (),
 }
 """Patterns of keys that are not used, by source, each with its reason."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Source of one weight.
-
-    Attributes:
-        source: `base` (BLIP-2), `text` (the text source), `decoder` (another decoder's checkpoint,
-            see `new_decoder.py`), `fresh` (initialised), or `tied`.
-        key: its key in that source; the key of the tensor it is tied to; else "".
-        shape: its shape in the model.
-        fresh_rows: rows at its end that the source does not have, initialised randomly.
-    """
-
-    source: Literal["base", "text", "decoder", "fresh", "tied"]
-    key: str
-    shape: tuple[int, ...]
-    fresh_rows: int = 0
-
-
-@dataclass(frozen=True)
-class Origins:
-    """The plan of a graft.
-
-    Attributes:
-        weights: every key of the model to its origin.
-        unused: (source, key) of each unused weight, to the reason.
-        twins: (source, key) of each weight that the model ties to another one, to that one's key
-            in the source.
-    """
-
-    weights: dict[str, Origin]
-    unused: dict[tuple[str, str], str]
-    twins: dict[tuple[str, str], str] = field(default_factory=dict)
-
-    def summary(self) -> dict[str, Any]:
-        """Weights by origin, initialised rows and unused weights, for logs and records."""
-        return {
-            "weights": dict(Counter(o.source for o in self.weights.values())),
-            "fresh_rows": {
-                key: [o.shape[0] - o.fresh_rows, o.shape[0]]
-                for key, o in self.weights.items()
-                if o.fresh_rows
-            },
-            "unused": dict(Counter(f"{source}: {why}" for (source, _), why in self.unused.items())),
-        }
 
 
 def plan_origins(
@@ -149,58 +100,6 @@ def plan_origins(
         where="model.id" if kind == "fresh" else "model.id with model.text_branch",
         expected=expected,
     )
-
-
-def checked_origins(
-    weights: dict[str, Origin],
-    sources: Mapping[str, Shapes],
-    reason: Callable[[str, str], str | None],
-    *,
-    twins: dict[tuple[str, str], str],
-    where: str,
-    expected: str,
-) -> Origins:
-    """The plan with these origins, every key and shape of the sources accounted for.
-
-    Args:
-        weights: every key of the model to its origin.
-        sources: keys and shapes of the checkpoints by source.
-        reason: why a weight (source, key) is not used; None if it is unexpected.
-        twins: see `Origins`.
-        where, expected: parts of the message.
-
-    Raises:
-        ModelError: a weight has no source, a source has an unexpected weight, or a shape differs.
-    """
-    missing, wrong, unexpected = [], [], []
-    used = set()
-    for origin in weights.values():
-        if origin.source not in sources:
-            continue
-        used.add((origin.source, origin.key))
-        found = sources[origin.source].get(origin.key)
-        expected_shape = (origin.shape[0] - origin.fresh_rows, *origin.shape[1:])
-        if found is None:
-            missing.append(f"{origin.key} (of the {origin.source} checkpoint)")
-        elif found != expected_shape:
-            wrong.append(
-                f"{origin.key} of the {origin.source} checkpoint is {found}, "
-                f"expected {expected_shape}"
-            )
-    unused: dict[tuple[str, str], str] = {}
-    for source, shapes in sources.items():
-        for key in shapes:
-            if (source, key) in used:
-                continue
-            twin = twins.get((source, key))
-            why = reason(source, key) if twin is None else f"the same tensor as {twin}"
-            if why is None:
-                unexpected.append(f"{key} (of the {source} checkpoint)")
-            else:
-                unused[source, key] = why
-    for kind, problems in (("missing", missing), ("ill-sized", wrong), ("unexpected", unexpected)):
-        refuse_weights(kind, problems, where=where, expected=expected)
-    return Origins(weights, unused, twins)
 
 
 def _origin(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoProcessor, AutoTokenizer
+from transformers import AutoTokenizer
 
 from qvft.errors import ModelError
 from qvft.models.checkpoint_files import load_part
-from qvft.models.question_aware.checkpoint import Checkpoint
+from qvft.models.checkpoint_tensors import Checkpoint
 
 DECODE_TOKEN = "[DEC]"
 """Added by BLIP-2 to BERT's vocabulary as id 30522: the start token of ITG texts. Questions begin
@@ -89,19 +89,3 @@ def require_image_token(processor: Any, image_token: int | None, *, where: str) 
 def highest_id(tokenizer: Any) -> int:
     """Highest token id of a tokenizer, added tokens included."""
     return max(tokenizer.get_vocab().values())
-
-
-def base_processor(base: Checkpoint) -> Any:
-    """The processor of a checkpoint.
-
-    Raises:
-        ModelError: it has none.
-    """
-    return load_part(
-        AutoProcessor,
-        base.location,
-        where=base.id,
-        expected="a checkpoint with its image processor and tokenizer",
-        revision=base.revision,
-        trust_remote_code=False,
-    )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qvft.errors import ModelError
-from qvft.models.question_aware.checkpoint import open_checkpoint
+from qvft.models.checkpoint_tensors import open_checkpoint
 from qvft.models.question_aware.graft import find_graft
 
 # Word and position embedding; two layers with weight and bias of `intermediate.dense`,
@@ -187,7 +187,7 @@ def test_a_base_that_stores_the_head_alone_gives_it_to_the_embedding(
 def test_a_base_whose_tied_weights_differ_is_refused(
     altered: Callable[..., Path], tiny_folder: Path
 ) -> None:
-    from qvft.models.question_aware.build import graft_state
+    from qvft.models.load_graft import graft_state
 
     def store(weights: dict[str, Tensor]) -> None:
         embedding = weights["language_model.model.decoder.embed_tokens.weight"]

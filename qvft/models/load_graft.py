@@ -18,9 +18,10 @@ from transformers import (
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from qvft.errors import ModelError
+from qvft.models.checkpoint_tensors import base_processor
 from qvft.models.new_decoder import DecoderGraft
 from qvft.models.question_aware.graft import Graft
-from qvft.models.question_aware.question_tokens import base_processor, require_image_token
+from qvft.models.question_aware.question_tokens import require_image_token
 
 
 def graft_state(graft: Graft | DecoderGraft) -> dict[str, Tensor]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, AutoProcessor, PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.models.checkpoint_files import checkpoint_file, not_found
+from qvft.models.checkpoint_files import checkpoint_file, load_part, not_found
 from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
 from qvft.models.model_path import require_folder
 
@@ -113,3 +114,19 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
             return {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot be read: {error}", where=str(path)) from error
+
+
+def base_processor(base: Checkpoint) -> Any:
+    """The processor of a checkpoint.
+
+    Raises:
+        ModelError: it has none.
+    """
+    return load_part(
+        AutoProcessor,
+        base.location,
+        where=base.id,
+        expected="a checkpoint with its image processor and tokenizer",
+        revision=base.revision,
+        trust_remote_code=False,
+    )
