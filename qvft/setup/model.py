@@ -23,7 +23,7 @@ from qvft.data.images.augmentation import Augmentation
 from qvft.data.padding import WIDTH_STEP
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
-from qvft.errors import RecipeError
+from qvft.errors import ModelError, RecipeError
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.decoders import add_decoder, longest_row, set_dropout, start_token
@@ -104,11 +104,19 @@ def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptT
     """The prompt template for training, evaluation and inference."""
     new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
     require_positions(recipe, base, new, where="data.max_text_tokens")
+    stop_text = base.family.stop_text(base.config)
+    if not stop_text and processor.tokenizer.eos_token_id is None:
+        key = "id" if recipe.model.decoder is None else "decoder"
+        raise ModelError(
+            "its tokenizer has no end-of-text token, which ends captions and answers",
+            where=f"model.{key}={getattr(recipe.model, key)}",
+            expected="an eos_token in tokenizer_config.json",
+        )
     template = PromptTemplate(
         tokenizer=processor.tokenizer,
         num_query_tokens=image_tokens(base),
         image_token_id=base.config.image_token_index if base.family.image_tokens else None,
-        stop_text=base.family.stop_text(base.config),
+        stop_text=stop_text,
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,
         max_text_tokens=recipe.data.max_text_tokens,

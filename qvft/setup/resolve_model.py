@@ -85,6 +85,8 @@ def resolve_model(
         apply_overrides(content, overrides)
     if program is not None:
         refuse_ignored(overrides, program, also={} if is_base else OF_A_MODEL)
+        if home is not None and not is_base:
+            _refuse_other_image_size(home, content["model"].get("image_size"), overrides)
     content["model"] = {**content["model"], "id": target, "init": "pretrained"}
     if not is_base:
         # The recipe's base is made from these; a finished model needs none.
@@ -137,6 +139,19 @@ def _published(target: str, home: Path | None) -> dict[str, Any]:
         "data": {"max_text_tokens": min(128, positions - new)},
         "eval": {"caption": {"max_new_tokens": new}, "answer": {"max_new_tokens": new}},
     }
+
+
+def _refuse_other_image_size(home: Path, size: int | None, overrides: Sequence[str]) -> None:
+    """Raises RecipeError if the command line sets an image size that a finished model has not."""
+    named = any(one.partition("=")[0].strip() == "model.image_size" for one in overrides)
+    vision = read_json(home / "config.json").get("vision_config") or {}
+    held = vision.get("image_size")  # transformers may leave out what is the class's default
+    if named and held is not None and size not in (None, held):
+        raise RecipeError(
+            f"{size}",
+            where="model.image_size",
+            expected=f"{held}, as in config.json: a finished model keeps its image size",
+        )
 
 
 def _same(one: str, other: str) -> bool:

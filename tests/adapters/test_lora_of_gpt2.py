@@ -81,7 +81,7 @@ def test_its_names_are_offered_and_reach_attention_and_both_layers_of_the_block(
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("c_atn", 'did you mean "c_attn"'), ("q_proj", "expected one of c_attn, c_fc, c_proj")],
+    [("c_atn", 'did you mean "c_attn"'), ("q_proj", "or a list of c_attn, c_fc, c_proj")],
 )
 def test_a_name_that_it_has_not_is_an_error_with_those_it_has(base, name: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):

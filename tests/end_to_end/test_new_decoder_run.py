@@ -135,6 +135,17 @@ def test_a_chat_template_that_leaves_no_room_is_refused(overrides: list[str]) ->
         base_model(recipe, base_of(recipe))
 
 
+def test_a_tokenizer_without_an_end_token_is_refused(
+    overrides: list[str], language_folder: Path, tmp_path: Path
+) -> None:
+    endless = Path(shutil.copytree(language_folder, tmp_path / "endless"))
+    file = endless / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token": None}))
+    recipe = load_recipe(RECIPE, [*overrides, f"model.decoder={endless}"])
+    with pytest.raises(ModelError, match=r"model\.decoder.*no end-of-text token"):
+        base_model(recipe, base_of(recipe))
+
+
 def test_export_to_peft_says_what_to_do_instead(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

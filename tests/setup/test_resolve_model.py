@@ -80,6 +80,15 @@ def test_overrides_can_stand_for_a_recipe(model_folder: Path) -> None:
     assert require_eval_data(opened).path == "rows.jsonl"
 
 
+def test_a_finished_model_keeps_its_image_size(model_folder: Path) -> None:
+    held = json.loads((model_folder / "config.json").read_text())["vision_config"]["image_size"]
+    same, other = [f"model.image_size={held}"], [f"model.image_size={2 * held}"]
+    assert resolve_model(str(model_folder), overrides=same, program="eval").kind == "model"
+    with pytest.raises(RecipeError, match=rf"model\.image_size: {2 * held}; expected {held}"):
+        resolve_model(str(model_folder), overrides=other, program="eval")
+    assert resolve_model(str(model_folder), overrides=other).kind == "model"  # for another model
+
+
 def test_without_evaluation_data_the_user_is_told_to_name_some(model_folder: Path) -> None:
     with pytest.raises(RecipeError, match="give a recipe with --recipe"):
         require_eval_data(resolve_model(str(model_folder)))
