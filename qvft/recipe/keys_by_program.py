@@ -43,6 +43,7 @@ _MERGE: Mapping[str, str] = {
         "no report is made",
     ),
     "run.dir": "the folder to write is named on the command line",
+    "model.image_size": "a run keeps the size it was trained with",
 }  # fmt: skip
 IGNORED: Mapping[str, Mapping[str, str]] = {"eval": _EVAL, "merge": _MERGE, "export": _MERGE}
 """Keys that a program does not read, with the reason; a section stands for all of its keys."""

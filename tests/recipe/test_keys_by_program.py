@@ -32,7 +32,10 @@ READ: dict[str, tuple[str, ...]] = {
         "data.features_dtype", "data.features_limit_gb", "data.cache_images", "eval", "run",
     ),
     "merge": (
-        "name", "model", "data.train", "data.eval", "data.prompt", "data.text",
+        "name", "model.id", "model.revision", "model.family", "model.decoder",
+        "model.decoder_revision", "model.decoder_type", "model.text_branch", "model.query_tokens",
+        "model.init", "model.dtype", "model.attn_implementation", "model.quantization",
+        "data.train", "data.eval", "data.prompt", "data.text",
         "data.max_text_tokens", "data.on_bad_image", "data.max_image_pixels",
         "data.preprocessing", "data.num_workers", "data.cache_images",
         "eval.caption", "eval.answer", "run.seed", "run.threads",
