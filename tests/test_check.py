@@ -118,7 +118,7 @@ def test_skipped_images_are_listed_with_their_reason(
     assert "not an image" in skipped["reason"]
     assert skipped["path"] == str(own_data / "train3.png")
     assert "replace the file" in skipped["do"]
-    assert any("1 unusable image, left out" in warning for warning in found["warnings"])
+    assert any("1 unusable image, skipped" in warning for warning in found["warnings"])
     assert found["train"]["images"] == 23
     assert main([str(recipe_file), *arguments]) == 2
 
@@ -139,7 +139,9 @@ def test_all_unreadable_images_are_listed_before_the_check_fails(
     found = json.loads(file.read_text())
     assert [one["id"] for one in found["train"]["skipped"]] == ["train3", "train5", "train7"]
     assert found["checks"] == []
-    assert not any("left out" in warning for warning in found["warnings"])
+    assert not any(
+        "image, skipped" in warning or "images, skipped" in warning for warning in found["warnings"]
+    )
 
 
 def test_a_changed_copy_of_a_test_image_is_found_in_the_training_data(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -102,7 +101,7 @@ def read_pth(file: Path) -> dict[str, Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles raise nearly anything
         # torch's own message advises to run the code in the file.
-        unsafe = isinstance(error, pickle.UnpicklingError)
+        unsafe = type(error).__name__ == "UnpicklingError"
         reason = "holds other objects than tensors" if unsafe else "is damaged or of another kind"
         raise CheckpointError(
             f"cannot be read safely: it {reason}", where=str(file), expected=expected
