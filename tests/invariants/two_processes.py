@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import programs
 
 # Plain gradient descent: what differs between one process and two is the order in which sums are
 # taken, and it does not pass that through the sign of a gradient near zero, as Adam's first steps
@@ -41,9 +41,15 @@ HURT_STEPS = ["train.max_steps=9", "train.spike={policy: skip, window: 8}"]
 def under_two(
     script: str, arguments: Sequence[str], **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a script of this folder under two processes of the CPU."""
-    path = str(Path(__file__).with_name(script))
-    return programs.run_two([path, *arguments], timeout=900, **variables)
+    """Runs a script of this folder under two processes of the CPU, started by torchrun.
+
+    Not forked: gloo's thread crashed once in a forked process that trained for long.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
+    command += [str(Path(__file__).with_name(script)), *arguments]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def hurt(
@@ -57,5 +63,5 @@ def hurt(
 def launched(programs: Sequence[Program], cache: Path) -> str:
     """Runs programs under two processes; returns what they said."""
     done = under_two("entries.py", [json.dumps(programs)], QVFT_CACHE=str(cache))
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, (done.returncode, done.stderr[-3000:])
     return done.stdout + done.stderr
