@@ -17,6 +17,7 @@ from qvft.models.reference_configs import (
     known_configs,
     published_qvision,
     question_config,
+    with_known_decoder,
 )
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
@@ -51,11 +52,14 @@ def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFind
 def config_of(recipe: Recipe) -> PretrainedConfig:
     """The configuration of the recipe's base; without network for a known hub id."""
     model = recipe.model
-    if model.decoder is not None:
-        return published_qvision(model.id, model.decoder) or base_of(recipe).config
     published = known_configs().get(model.id)
     known: PretrainedConfig | None = published
-    if published is not None and model.text_branch is not None:
+    if model.decoder is not None:
+        qvision = published_qvision(model.id, model.decoder)
+        if qvision is not None:
+            return qvision
+        known = with_known_decoder(model.id, model.decoder)
+    elif published is not None and model.text_branch is not None:
         require_plain_base(published, model.id)
         known = question_config(cast(Blip2Config, published), model.text_branch)
     if known is None:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from qvft.data.collate import Collator
+from qvft.data.pixels import denormalised
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row, choose_rows
 from qvft.data.token_stats import TokenStats, encode
@@ -163,10 +164,7 @@ def _token(template: PromptTemplate, token_id: int, role: Role, *, cut: bool = F
 
 def _png(pixels: Tensor, processor: Any) -> tuple[bytes, tuple[int, int]]:
     """A normalised image (3, height, width) as PNG, denormalised, and its size."""
-    values = pixels.permute(1, 2, 0).numpy()
-    if processor.do_normalize:
-        values = values * np.array(processor.image_std) + np.array(processor.image_mean)
-    image = Image.fromarray((values * 255).round().clip(0, 255).astype(np.uint8))
+    image = Image.fromarray((denormalised(pixels, processor) * 255).round().astype(np.uint8))
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue(), image.size

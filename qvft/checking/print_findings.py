@@ -23,7 +23,7 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
     for name, value in (
         ("recipe", recipe.name),
         ("model", recipe.model),
-        ("decoder weights", recipe.quantize),
+        ("decoder weights", "not quantized" if recipe.quantize == "none" else recipe.quantize),
         ("run folder", recipe.run_dir),
         ("phases", ", ".join(recipe.phases)),
         ("rows per optimizer step", ", ".join(_steps(recipe)) + " per process"),

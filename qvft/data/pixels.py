@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,6 +19,14 @@ from qvft.data.sample import ImageSource
 from qvft.errors import ImageError
 
 Chunk = tuple[Tensor | None, list[ImageError | None]]
+
+
+def denormalised(pixels: Tensor, processor: Any) -> NDArray[np.float64]:
+    """A preprocessed image (3, height, width) as values (height, width, 3) from 0 to 1."""
+    values = pixels.permute(1, 2, 0).double().numpy()
+    if processor.do_normalize:
+        values = values * np.asarray(processor.image_std) + np.asarray(processor.image_mean)
+    return np.clip(values, 0.0, 1.0)
 
 
 def pixel_chunks(

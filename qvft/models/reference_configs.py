@@ -3,12 +3,12 @@ download.
 
 Sources: config.json of each hub repository; BLIP-2, arXiv 2301.12597, section 4; InstructBLIP,
 arXiv 2305.06500, section 2.6; OPT, arXiv 2205.01068, table 1; LLaMA, arXiv 2302.13971, table 2; the
-sizes of google/flan-t5-xl and -xxl.
+sizes of google/flan-t5-xl and -xxl; config.json of Qwen/Qwen3-0.6B.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import (
@@ -20,6 +20,7 @@ from transformers import (
     OPTConfig,
     PretrainedConfig,
     PreTrainedModel,
+    Qwen3Config,
     T5Config,
 )
 
@@ -34,8 +35,8 @@ OPT_VOCABULARY = 50_304
 """OPT's 50,265 tokens and `<image>`, padded to a multiple of 64."""
 VICUNA_VOCABULARY = 32_064
 """LLaMA's 32,000 tokens, `[PAD]` and `<image>`, padded to a multiple of 64 as OPT's."""
-IMAGE_TOKENS = {"opt": 50_265, "t5": 32_100, "llama": 32_001}
-"""Id of `<image>` by the decoder's type."""
+IMAGE_TOKENS = {"opt": 50_265, "t5": 32_100, "llama": 32_001, "qwen3": 151_669}
+"""Id of `<image>` by the decoder's type; Qwen3's is the first that its tokenizer leaves free."""
 BERT_AND_DEC = 30_523
 """Words of InstructBLIP's Q-Former: BERT's and `[DEC]`."""
 COCO_IMAGE_SIZE_PX = 364
@@ -66,6 +67,25 @@ def known_configs() -> dict[str, Blip2Config | InstructBlipConfig]:
     }
 
 
+def with_known_decoder(base: str, decoder: str) -> Blip2Config | None:
+    """The geometry of a published BLIP-2 with another published decoder; None for others."""
+    known = known_configs().get(base)
+    if not isinstance(known, Blip2Config) or decoder != "Qwen/Qwen3-0.6B":
+        return None
+    text = Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=True,
+    )
+    return _blip2(text, image_size=cast(Any, known.vision_config).image_size)
+
+
 def published_qvision(vision: str, decoder: str) -> QVisionConfig | None:
     """The published QVision's geometry for its two checkpoints; None for others."""
     return QVisionConfig() if (vision, decoder) == QVISION_CHECKPOINTS else None
@@ -92,7 +112,7 @@ def _instructblip(text: LlamaConfig | T5Config) -> InstructBlipConfig:
     return question_aware_config(_blip2(text), word_rows=BERT_AND_DEC, positions=512, pad_id=0)
 
 
-def _blip2(text: OPTConfig | T5Config | LlamaConfig, *, image_size: int = 224) -> Blip2Config:
+def _blip2(text: PretrainedConfig, *, image_size: int = 224) -> Blip2Config:
     # `Blip2VisionConfig` defaults to 1e-10, which makes a random model ignore the image.
     vision = Blip2VisionConfig(
         hidden_size=1408,

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from qvft.models.families import family_of
-from qvft.models.reference_configs import known_configs, meta_model
+from qvft.models.reference_configs import known_configs, meta_model, with_known_decoder
 
 # Millions, rounded as published; the decoders' are those of OPT with a vocabulary of 50,304, of
 # LLaMA (6,738.42 and 13,015.86) with 64 tokens more, and of Flan-T5 with a tied head.
@@ -44,6 +44,18 @@ def test_the_parts_have_their_published_sizes(hub_id, qformer, projection, decod
         "language_projection": projection,
         "decoder": decoder,
     }
+
+
+def test_another_published_decoder_is_counted_without_a_download() -> None:
+    config = with_known_decoder("Salesforce/blip2-opt-2.7b", "Qwen/Qwen3-0.6B")
+    assert config is not None
+    decoder = meta_model(config).language_model
+    weights = sum(parameter.numel() for parameter in decoder.parameters())
+    embedding = decoder.get_input_embeddings().weight.numel()
+    # As published: 0.6 B, 0.44 B without the embedding.
+    assert (round(weights / 1e9, 1), round((weights - embedding) / 1e9, 2)) == (0.6, 0.44)
+    assert with_known_decoder("Salesforce/blip2-opt-2.7b", "other") is None
+    assert with_known_decoder("Salesforce/instructblip-vicuna-7b", "Qwen/Qwen3-0.6B") is None
 
 
 def test_the_table_has_no_model_that_is_not_counted_here() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from qvft.data.pixels import denormalised
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.truncation import cut_warnings
 from qvft.disk import disk_failure, not_written
@@ -88,11 +87,8 @@ def measure_faithfulness(opened: ResolvedModel, *, seed: int) -> Faithfulness:
 
 def seen_image(loaded: Loaded, row: Row) -> FloatArray:
     """The image as preprocessed for the model: (height, width, 3) in 0..1."""
-    processor = loaded.collator.image_processor
-    pixels = loaded.collator.pixels([row.sample.image])[0].permute(1, 2, 0).double().numpy()
-    if processor.do_normalize:
-        pixels = pixels * np.asarray(processor.image_std) + np.asarray(processor.image_mean)
-    return np.clip(pixels, 0.0, 1.0)
+    pixels = loaded.collator.pixels([row.sample.image])[0]
+    return denormalised(pixels, loaded.collator.image_processor)
 
 
 def _generated(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
