@@ -35,13 +35,12 @@ def train(
     from qvft.files import require_space, require_writable
     from qvft.recipe.load import idle_keys
     from qvft.recipe.unused_keys import named_in_file
+    from qvft.training.resolve_revision import resolve_revision, revision_from_lock
     from qvft.training.run_folder import (
         check_folder,
         claimed_folder,
         has_progress,
         is_finished,
-        resolve_revision,
-        revision_from_lock,
     )
 
     for line in named_in_file(recipe, idle_keys(recipe)):

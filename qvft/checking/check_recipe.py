@@ -24,7 +24,8 @@ from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts
 from qvft.setup.model import base_of, processor_of, template_of
-from qvft.training.run_folder import check_folder, resolve_revision
+from qvft.training.resolve_revision import resolve_revision
+from qvft.training.run_folder import check_folder
 from qvft.training.setup_phases import TrainingSetup
 from qvft.training.training_setup import require_settings, training_setup
 

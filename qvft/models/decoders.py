@@ -6,7 +6,7 @@ transformers' class and from the tokenizer (its `bos` token, if any, begins the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from qvft.dotted_names import import_dotted
@@ -65,6 +65,8 @@ def _llama_like(model_type: str, title: str, *, lean_bytes: float, dropout_bytes
         title=title,
     )
 
+
+_FIELDS = tuple(field.name for field in fields(Decoder))
 
 DECODERS: dict[str, Decoder] = {
     decoder.model_type: decoder
@@ -172,7 +174,7 @@ def require_decoder(config: Any, *, family: str, where: str) -> None:
             f"its decoder is {found}",
             where=where,
             expected=f"a decoder of type {', '.join(known)}",
-            do="add a row with its layers and stop_text (model.decoder_type)",
+            do=f"name a row of your own in model.decoder_type: Decoder({', '.join(_FIELDS)})",
         )
 
 
