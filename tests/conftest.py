@@ -245,8 +245,9 @@ def make_run(tiny_folder: Path) -> Callable[..., Path]:
     from qvft.adapters.checkpoint import bridge_names, save_checkpoint
     from qvft.recipe.load import merge, parse_recipe
     from qvft.recipe.recipe_lock import write_lock
-    from qvft.setup.model import base_model, base_of, provenance_of, set_trainable
+    from qvft.setup.model import base_model, base_of, set_trainable
     from qvft.setup.model import with_fresh_adapters as adapted
+    from qvft.setup.provenance import provenance_of
 
     plain: dict[str, Any] = {
         "name": "drawn",

@@ -13,7 +13,8 @@ from qvft.benchmark.caption import CaptionPace
 from qvft.benchmark.prediction import PredictionPace
 from qvft.benchmark.training import TrainingBench
 from qvft.recipe.schema import Recipe
-from qvft.setup.model import device, versions
+from qvft.setup.model import device
+from qvft.setup.provenance import versions
 
 TITLES = {
     "plain": "plain practice",

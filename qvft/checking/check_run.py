@@ -20,7 +20,8 @@ from qvft.recipe.recipe_lock import LOCK_NAME, lock_hash, read_lock
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import samples_hash, source_name
 from qvft.setup.hashes import images_hash, trained_files
-from qvft.setup.model import base_hash, base_of, versions
+from qvft.setup.model import base_of
+from qvft.setup.provenance import base_hash, versions
 from qvft.setup.query_similarity import collapse_warning
 from qvft.setup.run_recipe import run_recipe
 from qvft.training.recorded_data import Read, manifest_folder, reader, recorded_data

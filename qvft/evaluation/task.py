@@ -24,7 +24,8 @@ from qvft.models.load import gpu_has_bf16
 from qvft.setup.data import Listed, Split, read_split
 from qvft.setup.hashes import images_hash, trained_files
 from qvft.setup.itc_heads import retrieves
-from qvft.setup.model import DTYPES, base_hash, base_of, device, versions
+from qvft.setup.model import DTYPES, base_of, device
+from qvft.setup.provenance import base_hash, versions
 from qvft.setup.resolve_model import ResolvedModel
 
 logger = get_logger("qvft.eval")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,18 +23,15 @@ from qvft.data.padding import WIDTH_STEP
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.errors import ModelError, RecipeError
-from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.decoders import add_decoder, longest_row, set_dropout, start_token
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
-from qvft.models.weight_files import weights_hash
-from qvft.recipe.recipe_lock import recipe_hash
 from qvft.recipe.schema import Recipe, Trainable
 from qvft.setup.encoder_decoder_settings import require_supported_settings
+from qvft.setup.provenance import base_hash
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -291,43 +287,3 @@ def trained_model(
     restore_checkpoint(folder, loaded.model, loaded.handle)
     loaded.model.eval()
     return loaded
-
-
-def base_hash(recipe: Recipe, base: BaseCheckpoint) -> str:
-    """Identity of the initial weights: file content, or seed and geometry."""
-    if recipe.model.init == "random":
-        return sha256_json({"seed": recipe.run.seed, "config": base.config.to_dict()["model_type"]})
-    return weights_hash(base)
-
-
-def provenance_of(
-    recipe: Recipe,
-    base: BaseCheckpoint,
-    data_sha256: Mapping[str, str],
-    images_sha256: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Provenance of a checkpoint, for its manifest."""
-    return {
-        "base_id": recipe.model.id,
-        "base_revision": base.revision,
-        "decoder_id": recipe.model.decoder,
-        "decoder_revision": base.decoder_revision,
-        "base_weights_sha256": base_hash(recipe, base),
-        "family": base.family.name,
-        "recipe_sha256": recipe_hash(recipe),
-        "data_sha256": dict(data_sha256),
-        "images_sha256": dict(images_sha256 or {}),
-        "quantized": recipe.model.quantization.scheme,
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of qvft and of the libraries that affect results."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -24,10 +24,10 @@ from qvft.setup.model import (
     base_of,
     device,
     processor_of,
-    provenance_of,
     template_of,
     with_fresh_adapters,
 )
+from qvft.setup.provenance import provenance_of
 from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
 from qvft.training.distributed.fsdp import asked_to_shard

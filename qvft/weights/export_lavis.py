@@ -23,7 +23,7 @@ from qvft.models.image_size import config_with_image_size, processor_with_image_
 from qvft.models.lavis_keys import LavisPlan, lavis_value, plan_lavis
 from qvft.models.model_path import require_folder
 from qvft.models.weight_origins import model_shapes
-from qvft.setup.model import versions
+from qvft.setup.provenance import versions
 from qvft.weights.write import SLACK_BYTES, file_hashes
 
 logger = get_logger("qvft.export")

@@ -21,7 +21,8 @@ from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
 from qvft.setup.data import source_name
 from qvft.setup.hashes import trained_files
-from qvft.setup.model import processor_of, template_of, versions
+from qvft.setup.model import processor_of, template_of
+from qvft.setup.provenance import versions
 from qvft.weights.base_weights import base_weights
 from qvft.weights.card import model_card
 from qvft.weights.merge_inputs import MergeInputs, origin, read_inputs

@@ -20,7 +20,8 @@ from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.weight_files import weight_files
 from qvft.recipe.schema import Recipe
-from qvft.setup.model import DTYPES, base_hash, base_of, versions
+from qvft.setup.model import DTYPES, base_of
+from qvft.setup.provenance import base_hash, versions
 from qvft.setup.run_recipe import run_recipe
 from qvft.weights.write import file_hashes
 

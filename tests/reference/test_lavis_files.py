@@ -25,14 +25,6 @@ from qvft.export import main as export
 
 
 @pytest.fixture(scope="module")
-def stage1(shared_data: Path) -> Path:
-    found = shared_data / "reference" / "lavis_stage1"
-    if not found.is_dir():
-        pytest.skip(f"no reference numbers: {found} is absent")
-    return found
-
-
-@pytest.fixture(scope="module")
 def stored(stage1: Path) -> dict[str, Tensor]:
     """The weights by LAVIS' names."""
     return load_file(stage1 / "lavis.safetensors")

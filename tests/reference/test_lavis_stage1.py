@@ -69,25 +69,17 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def folder(shared_data: Path) -> Path:
-    found = shared_data / "reference" / "lavis_stage1"
-    if not found.is_dir():
-        pytest.skip(f"no reference numbers: {found} is absent")
-    return found
-
-
-@pytest.fixture(scope="module")
-def reference(folder: Path) -> Reference:
+def reference(stage1: Path) -> Reference:
     return Reference(
-        json.loads((folder / "inputs.json").read_text()),
-        json.loads((folder / "expected.json").read_text()),
-        load_file(folder / "inputs.safetensors"),
-        load_file(folder / "expected.safetensors"),
+        json.loads((stage1 / "inputs.json").read_text()),
+        json.loads((stage1 / "expected.json").read_text()),
+        load_file(stage1 / "inputs.safetensors"),
+        load_file(stage1 / "expected.safetensors"),
     )
 
 
 @pytest.fixture(scope="module")
-def aligned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AlignmentModel:
+def aligned(stage1: Path, tmp_path_factory: pytest.TempPathFactory) -> AlignmentModel:
     """The fixture as a base model whose alignment starts from a retrieval checkpoint.
 
     The two things that the checkpoint's class has no place for are set from LAVIS' own file, and
@@ -96,10 +88,10 @@ def aligned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Alignment
     home = tmp_path_factory.mktemp("lavis")
     retrieval, base = home / "retrieval", home / "base"
     retrieval.mkdir()
-    for file in (folder / "hf").iterdir():
+    for file in (stage1 / "hf").iterdir():
         (retrieval / file.name).symlink_to(file.resolve())
-    _write_base(folder, base)
-    _processor(folder).save_pretrained(retrieval)
+    _write_base(stage1, base)
+    _processor(stage1).save_pretrained(retrieval)
     recipe = parse_recipe(
         {
             "name": "lavis",
@@ -113,7 +105,7 @@ def aligned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Alignment
     loaded.model.vision_model.post_layernorm.eps = LAVIS_EPSILON
     branch = new_branch(recipe, loaded)
     assert branch is not None
-    stored = load_file(folder / "lavis.safetensors")
+    stored = load_file(stage1 / "lavis.safetensors")
     heads = branch.heads
     lost = {
         "dense.weight": "transform.dense.weight",
