@@ -25,6 +25,7 @@ class Row:
         references: all accepted texts, unchanged.
         meta: metadata for breakdowns.
         view: augmented view; 0 is the unaugmented image, the only one used in evaluation.
+        rejected: the worse text of a pair, whose chosen text is the target; None for other rows.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Row:
     references: tuple[str, ...]
     meta: dict[str, str]
     view: int = 0
+    rejected: str | None = None
 
 
 def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
@@ -48,6 +50,34 @@ def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]
                 rows.append(Row(row_id, sample, "caption", None, caption, (caption,), meta))
         if texts != "captions":
             rows.extend(_question_rows(sample, meta))
+    return rows
+
+
+def preference_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
+    """One row per pair: the target is the chosen text, `rejected` the other.
+
+    Args:
+        texts: `captions` or `questions` leaves out the pairs of the other kind.
+    """
+    rows: list[Row] = []
+    for sample in samples:
+        meta = {key: str(value) for key, value in sample.meta.items()}
+        for pair in sample.pairs:
+            kind: Kind = "caption" if pair.question is None else "question"
+            if texts not in ("all", f"{kind}s"):
+                continue
+            rows.append(
+                Row(
+                    pair.id,
+                    sample,
+                    kind,
+                    pair.question,
+                    pair.chosen,
+                    (pair.chosen,),
+                    {**meta, **pair.meta},
+                    rejected=pair.rejected,
+                )
+            )
     return rows
 
 

@@ -96,6 +96,20 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """A preferred and a worse text for an image; `id` is unique within a split.
+
+    `question` is None if both are captions.
+    """
+
+    id: str
+    question: str | None
+    chosen: str
+    rejected: str
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """An image and every text that belongs to it.
 
@@ -107,3 +121,4 @@ class Sample:
     captions: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    pairs: tuple[Pair, ...] = ()
