@@ -53,7 +53,9 @@ HOMES = {
     "filelock": {"locks.py"},
     "datasets": {
         "data/formats/hf.py",
+        "data/formats/hf_images.py",
         "data/formats/hf_stream.py",
+        "data/write_trl.py",
         "evaluation/modules/features.py",
     },
     "evaluate": {
