@@ -86,6 +86,7 @@ def phase_findings(
         steps: optimizer steps on one process, if known.
     """
     train, trainable = plan.train, plan.trainable
+    rows = train.per_device_train_batch_size * (2 if plan.phase.objective == "preference" else 1)
     text = config.text_config
     quantized = recipe.model.quantization.scheme != "none"
     has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0
@@ -97,7 +98,7 @@ def phase_findings(
             frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
             quantized=quantized,
             embedding_weights=_embedding_weights(text),
-            rows=1 if train.batch_tokens else train.per_device_train_batch_size,
+            rows=1 if train.batch_tokens else rows,
             row_tokens=train.batch_tokens or row_tokens,
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
@@ -106,7 +107,7 @@ def phase_findings(
             vision_units=_vision_units(config, plan, row_tokens=row_tokens),
         )
         memory.append(Memory(device, **estimate._asdict(), total=sum(estimate)))
-    batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
+    batch = f"{rows} rows of {row_tokens} tokens"
     if train.batch_tokens:
         batch = f"{train.batch_tokens} tokens"
     assumes = (

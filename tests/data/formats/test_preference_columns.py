@@ -37,6 +37,11 @@ PAIRS = [
 ]
 
 
+def trl_function(name: str) -> Any:
+    """A function of trl, which needs Python 3.11."""
+    return getattr(pytest.importorskip("trl.data_utils"), name)
+
+
 def said(role: str, content: Any) -> list[dict]:
     return [{"role": role, "content": content}]
 
@@ -102,8 +107,7 @@ def test_parts_of_a_message_with_images_among_them() -> None:
 
 @pytest.mark.parametrize("form", ["plain", "conversational"])
 def test_unpaired_columns_are_paired_up_as_trl_unpairs_them(form: str) -> None:
-    from trl.data_utils import unpair_preference_dataset
-
+    unpair_preference_dataset = trl_function("unpair_preference_dataset")
     rows = PLAIN if form == "plain" else [conversational(row, explicit=True) for row in PLAIN]
     unpaired = unpair_preference_dataset(dataset(rows))
     found = [sorted(one, key=str) for one in pairs(samples_in_memory(unpaired))]
@@ -111,8 +115,7 @@ def test_unpaired_columns_are_paired_up_as_trl_unpairs_them(form: str) -> None:
 
 
 def test_implicit_prompts_are_those_of_trl() -> None:
-    from trl.data_utils import extract_prompt, is_conversational
-
+    extract_prompt, is_conversational = map(trl_function, ("extract_prompt", "is_conversational"))
     for row in PLAIN:
         example = {k: v for k, v in conversational(row, explicit=False).items() if k != "images"}
         extracted = extract_prompt(example)
@@ -209,8 +212,7 @@ def test_pairs_are_streamed_and_unpaired_rows_are_not(tmp_path: Path) -> None:
 def test_convert_writes_trls_columns_and_reads_them_back(
     options: list[str], unpaired: list[str], tmp_path: Path, capsys
 ) -> None:
-    from trl.data_utils import is_conversational
-
+    is_conversational = trl_function("is_conversational")
     (tmp_path / "img").mkdir()
     RED.save(tmp_path / "img" / "r.png")
     BLUE.save(tmp_path / "img" / "b.png")
