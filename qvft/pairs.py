@@ -132,19 +132,14 @@ def opened_model(given: argparse.Namespace) -> ResolvedModel | None:
 
 def data_rows(given: argparse.Namespace, opened: ResolvedModel | None) -> list[Row] | None:
     """The rows of the data, None without data."""
-    from qvft.evaluation.pairs.rows import rows_for, rows_of
-    from qvft.recipe.data import Source
+    from qvft.evaluation.pairs.rows import rows_for, rows_of, source_of
 
     source = None
     if given.data is not None:
-        options = {name: getattr(given, name) for name in ("split", "images", "limit", "texts")}
-        source = Source(
-            format=given.format or "jsonl",
-            path=given.data,
-            columns=dict(pair.partition("=")[::2] for pair in given.columns or ()),
-            allow_paths_outside_root=given.allow_outside,
-            **options,
-        )
+        keys = {name: getattr(given, name) for name in ("split", "images", "limit", "texts")}
+        keys["columns"] = dict(pair.partition("=")[::2] for pair in given.columns or ())
+        keys["allow_paths_outside_root"] = given.allow_outside
+        source = source_of({"format": given.format or "jsonl", "path": given.data, **keys})
     if opened is not None:
         return rows_for(opened, source)
     return None if source is None else rows_of(source)

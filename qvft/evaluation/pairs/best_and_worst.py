@@ -109,5 +109,5 @@ def require_pairs(chosen: Chosen, metric: str) -> None:
             f"no pair: {chosen.described()}",
             where=metric,
             expected="texts of one prompt with different scores",
-            do="draw more texts (--samples), raise --temperature, or name a finer metric",
+            do="give more texts per row, draw them at a higher temperature, or name a finer metric",
         )

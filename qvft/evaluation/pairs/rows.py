@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from qvft.data.formats import read_samples
 from qvft.data.rows import Row, evaluation_rows
 from qvft.data.sample import Pair, Sample
 from qvft.errors import RecipeError
+from qvft.models.model_path import TINY_ID
 from qvft.recipe.data import Source
+from qvft.recipe.load import parse_recipe
 from qvft.setup.data import read_split
 from qvft.setup.given_data import MEMORY
 from qvft.setup.resolve_model import ResolvedModel
+
+
+def source_of(given: Mapping[str, Any]) -> Source:
+    """The data with these keys of a recipe's `data.train`; raises RecipeError for a bad value."""
+    content = {"name": "pairs", "model": {"id": TINY_ID}, "data": {"train": dict(given)}}
+    source = parse_recipe(content).data.train
+    assert source is not None, "given above"
+    return source
 
 
 def rows_for(opened: ResolvedModel, source: Source | None) -> list[Row]:
