@@ -82,10 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--texts",
         choices=("all", "captions", "questions"),
-        default="all",
         help="rows to use; default: all that the metric scores",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument(
+        "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
+    )
     parser.add_argument(
         "--batch-size", type=int, default=64, help="texts decoded together; default: 64"
     )
@@ -114,7 +116,7 @@ def make_pairs(given: argparse.Namespace, further: Sequence[str]) -> None:
 
     from qvft.data.write_jsonl import write_jsonl
 
-    write_jsonl(samples_with(chosen.pairs), given.out)
+    write_jsonl(samples_with(chosen.pairs), given.out, copy_images=given.copy_images)
     report(given, chosen, rows=len(rows), is_run=opened is not None and opened.kind == "run")
 
 
@@ -135,13 +137,15 @@ def data_rows(given: argparse.Namespace, opened: ResolvedModel | None) -> list[R
     from qvft.evaluation.pairs.rows import rows_for, rows_of, source_of
 
     source = None
+    some = {"limit": given.limit, "texts": given.texts}
+    changes = {key: value for key, value in some.items() if value is not None}
     if given.data is not None:
-        keys = {name: getattr(given, name) for name in ("split", "images", "limit", "texts")}
+        keys = {"split": given.split, "images": given.images, **changes}
         keys["columns"] = dict(pair.partition("=")[::2] for pair in given.columns or ())
         keys["allow_paths_outside_root"] = given.allow_outside
         source = source_of({"format": given.format or "jsonl", "path": given.data, **keys})
     if opened is not None:
-        return rows_for(opened, source)
+        return rows_for(opened, source, changes)
     return None if source is None else rows_of(source)
 
 
@@ -151,7 +155,7 @@ def drawn_texts(
     """The rows that the metric scores, with texts drawn from the model."""
     from qvft.evaluation.pairs.text_scores import scorable
 
-    rows = scorable(rows, given.metric)
+    rows = scorable(rows, given.metric, against_reference=given.against_reference)
     # All checks that need no torch are done.
     from qvft.evaluation.pairs.sampling import sampled_texts
     from qvft.inference.predict_to_file import field_options
@@ -176,13 +180,15 @@ def read_texts(
 
     rows, texts = texts_of_file(given.predictions, rows)
     by_id = {row.id: own for row, own in zip(rows, texts, strict=True)}
-    rows = scorable(rows, given.metric)
+    rows = scorable(rows, given.metric, against_reference=given.against_reference)
     return rows, [by_id[row.id] for row in rows]
 
 
 def report(given: argparse.Namespace, chosen: Chosen, *, rows: int, is_run: bool) -> None:
     """Prints what was made, and the next command."""
     from statistics import mean
+
+    from qvft.data.sample import ImageFile
 
     pairs = [pair for _, pair in chosen.pairs]
     longer = mean(len(pair.chosen.split()) > len(pair.rejected.split()) for pair in pairs)
@@ -199,8 +205,16 @@ def report(given: argparse.Namespace, chosen: Chosen, *, rows: int, is_run: bool
     ]
     if rest := chosen.described():
         lines.insert(1, f"without a pair: {rest}")
-    start = f" {'train.from' if is_run else 'model.id'}={given.model}" if given.model else ""
-    lines.append(f"next: qvft train {NEXT_RECIPE}{start} data.train.path={given.out}")
+    command = ["qvft train", NEXT_RECIPE]
+    if given.model is not None:
+        command.append(f"{'train.from' if is_run else 'model.id'}={given.model}")
+    command.append(f"data.train.path={given.out}")
+    folder = given.out.resolve().parent
+    images = [row.sample.image for row, _ in chosen.pairs]
+    paths = [image.path.resolve() for image in images if isinstance(image, ImageFile)]
+    if not given.copy_images and any(folder not in path.parents for path in paths):
+        command.append("data.train.allow_paths_outside_root=true")
+    lines.append(f"next: {' '.join(command)}")
     for line in lines:
         stdout.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -222,7 +236,7 @@ def check_options(given: argparse.Namespace, further: Sequence[str]) -> None:
     if given.model is None and given.predictions is None:
         refuse("MODEL", "is missing", do="name a run, a folder or a hub id, or --predictions F")
     if given.data is None:
-        for option in ("format", "split", "images", "columns", "limit", "allow_outside"):
+        for option in ("format", "split", "images", "columns", "allow_outside"):
             if getattr(given, option):
                 refuse(f"--{option.replace('_', '-')}", "has no --data", do="name the data")
     if given.predictions is not None:

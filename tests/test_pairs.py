@@ -61,11 +61,13 @@ def test_the_summary_says_what_was_made_and_what_is_next(
     shapes: Path, tmp_path: Path, capsys
 ) -> None:
     out = tmp_path / "pairs.jsonl"
-    assert make(shapes, out, "--allow-outside") == 0
+    assert make(shapes, out, "--copy-images") == 0
     said = capsys.readouterr().out
     count = sum(len(json.loads(line)["pairs"]) for line in out.read_text().splitlines())
     assert f"{count} pairs of 9 rows written to {out}" in said
-    assert f"next: qvft train recipes/medical_vqa_dpo.yaml model.id={TINY_ID} " in said
+    command = f"qvft train recipes/medical_vqa_dpo.yaml model.id={TINY_ID} data.train.path={out}"
+    assert f"next: {command}\n" in said
+    read_samples("jsonl", str(out))
 
 
 def test_features_come_from_the_cache(shapes: Path, tmp_path: Path, monkeypatch) -> None:
@@ -108,6 +110,23 @@ def test_an_own_function_prefers_what_it_likes(shapes: Path, tmp_path: Path, mon
     assert all(
         len(pair["chosen"]) < len(pair["rejected"]) for line in lines for pair in line["pairs"]
     )
+
+
+def test_a_runs_own_data_is_used_and_its_weights_are_what_training_starts_from(
+    tiny_run: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    module = ModuleType("shorter")
+    module.score = lambda completions, **_: [-len(text) for text in completions]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "shorter", module)
+    out = tmp_path / "pairs.jsonl"
+    options = ["--samples", "2", "--texts", "captions", "--limit", "6", "--max_new_tokens", "40"]
+    assert main([str(tiny_run), "--metric", "shorter.score", "--out", str(out), *options]) == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    images = {Path(line["image"]).name for line in lines}
+    assert images <= {f"train{number}.png" for number in range(6)}
+    assert {pair["question"] for line in lines for pair in line["pairs"]} == {None}
+    overrides = f"data.train.path={out} data.train.allow_paths_outside_root=true"
+    assert f"train.from={tiny_run} {overrides}" in capsys.readouterr().out
 
 
 def test_unfinished_texts_are_left_out(shapes: Path, tmp_path: Path, capsys) -> None:

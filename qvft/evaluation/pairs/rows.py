@@ -26,12 +26,15 @@ def source_of(given: Mapping[str, Any]) -> Source:
     return source
 
 
-def rows_for(opened: ResolvedModel, source: Source | None) -> list[Row]:
+def rows_for(
+    opened: ResolvedModel, source: Source | None, changes: Mapping[str, Any] | None = None
+) -> list[Row]:
     """One row per image with its captions, and one per question; their images are checked.
 
     Args:
         opened: the model; data settings such as `data.on_bad_image` are its recipe's.
         source: the data; None: the model's training data.
+        changes: keys of the training data to override, e.g. `limit`.
 
     Raises:
         RecipeError: there is no data, or a run had it in memory.
@@ -45,7 +48,7 @@ def rows_for(opened: ResolvedModel, source: Source | None) -> list[Row]:
             where=opened.name,
             do="name the data with --data",
         )
-    listed = found.model_copy(update={"stream": False})
+    listed = found.model_copy(update={"stream": False, **(changes or {})})
     recipe = opened.recipe.model_copy(update={"data": data.model_copy(update={"train": listed})})
     split = read_split(recipe, "train")
     return evaluation_rows(split.samples, texts=listed.texts)

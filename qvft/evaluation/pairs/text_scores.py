@@ -11,10 +11,12 @@ from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.dotted_names import import_dotted, is_dotted
 from qvft.errors import DataError, RecipeError
-from qvft.evaluation.metrics.captions import score_captions
+from qvft.evaluation.metrics.captions import score_tokens
 from qvft.evaluation.metrics.exact import exact_match
 from qvft.evaluation.metrics.medical import token_f1
+from qvft.evaluation.metrics.tokenize import tokenize
 from qvft.evaluation.metrics.vqa import vqa_accuracy
+from qvft.evaluation.unicode_letters import composed
 from qvft.log import get_logger
 
 Scores = list[list[float | None]]
@@ -56,8 +58,11 @@ def kinds_of(metric: str) -> tuple[Kind, ...]:
     return ("caption", "question")
 
 
-def scorable(rows: Sequence[Row], metric: str) -> list[Row]:
+def scorable(rows: Sequence[Row], metric: str, *, against_reference: bool = False) -> list[Row]:
     """The rows of the kinds that a metric scores; a warning counts the others.
+
+    Args:
+        against_reference: each row needs a reference, whatever the metric.
 
     Raises:
         RecipeError: as `kinds_of`.
@@ -79,7 +84,7 @@ def scorable(rows: Sequence[Row], metric: str) -> list[Row]:
             metric,
             kinds[0],
         )
-    least = 0 if is_dotted(metric) else 2 if metric == "vqa_accuracy" else 1
+    least = 2 if metric == "vqa_accuracy" else int(against_reference or not is_dotted(metric))
     lacking = next((row for row in found if len(row.references) < least), None)
     if lacking is not None:
         raise DataError(
@@ -118,17 +123,22 @@ def score_texts(rows: Sequence[Row], texts: Sequence[Sequence[str]], metric: str
 
 def _corpus_scores(rows: Sequence[Row], texts: Sequence[Sequence[str]], name: str) -> Scores:
     """Scores of `score_captions`: one pass per place, so that each row counts once in a pass."""
-    references = {str(place): row.references for place, row in enumerate(rows)}
+    references = {str(n): [_tokens(text) for text in row.references] for n, row in enumerate(rows)}
     scores: Scores = [[] for _ in rows]
     for number in range(max(map(len, texts), default=0)):
         predictions = {
-            str(place): own[number] if number < len(own) else "" for place, own in enumerate(texts)
+            str(place): _tokens(own[number]) if number < len(own) else []
+            for place, own in enumerate(texts)
         }
-        found = score_captions(references, predictions).per_item[name]
+        found = score_tokens(references, predictions).per_item[name]
         for place, own in enumerate(texts):
             if number < len(own):
                 scores[place].append(found[str(place)])
     return scores
+
+
+def _tokens(text: str) -> list[str]:
+    return tokenize(composed(text))
 
 
 def find_function(metric: str) -> Callable[..., Any]:

@@ -114,6 +114,8 @@ def test_an_own_function_may_leave_texts_out_and_needs_no_references(own) -> Non
     name = own(lambda completions, **_: [None for _ in completions])
     rows = [question(0)]
     assert scorable(rows, name) == rows
+    with pytest.raises(DataError, match="row q0 has no references"):
+        scorable(rows, name, against_reference=True)
     assert score_texts(rows, [("a", "b")], name) == [[None, None]]
 
 
