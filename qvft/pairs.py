@@ -117,7 +117,7 @@ def make_pairs(given: argparse.Namespace, further: Sequence[str]) -> None:
     from qvft.data.write_jsonl import write_jsonl
 
     write_jsonl(samples_with(chosen.pairs), given.out, copy_images=given.copy_images)
-    report(given, chosen, rows=len(rows), is_run=opened is not None and opened.kind == "run")
+    report(given, chosen, opened, rows=len(rows))
 
 
 def opened_model(given: argparse.Namespace) -> ResolvedModel | None:
@@ -184,7 +184,9 @@ def read_texts(
     return rows, [by_id[row.id] for row in rows]
 
 
-def report(given: argparse.Namespace, chosen: Chosen, *, rows: int, is_run: bool) -> None:
+def report(
+    given: argparse.Namespace, chosen: Chosen, opened: ResolvedModel | None, *, rows: int
+) -> None:
     """Prints what was made, and the next command."""
     from statistics import mean
 
@@ -206,8 +208,10 @@ def report(given: argparse.Namespace, chosen: Chosen, *, rows: int, is_run: bool
     if rest := chosen.described():
         lines.insert(1, f"without a pair: {rest}")
     command = ["qvft train", NEXT_RECIPE]
-    if given.model is not None:
-        command.append(f"{'train.from' if is_run else 'model.id'}={given.model}")
+    if opened is not None:
+        command.append(f"model.id={opened.recipe.model.id}")
+    if opened is not None and opened.kind == "run":
+        command.append(f"train.from={given.model}")
     command.append(f"data.train.path={given.out}")
     folder = given.out.resolve().parent
     images = [row.sample.image for row, _ in chosen.pairs]
