@@ -68,6 +68,13 @@ def scorable(rows: Sequence[Row], metric: str, *, against_reference: bool = Fals
         RecipeError: as `kinds_of`.
         DataError: there is no such row, or one lacks the references that the metric needs.
     """
+    if not rows:
+        raise DataError(
+            "data without captions and questions",
+            where=WHERE,
+            expected="texts to score against: pairs alone have none",
+            do="name data that has them with --data",
+        )
     kinds = kinds_of(metric)
     found = [row for row in rows if row.kind in kinds]
     if not found:

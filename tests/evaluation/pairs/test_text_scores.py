@@ -81,6 +81,7 @@ def test_rows_that_a_metric_does_not_score_are_left_out(caplog) -> None:
         ([caption(0)], "vqa_accuracy", "without questions"),
         ([question(0, "red")], "vqa_accuracy", "row q0 has 1 reference; expected 2 or more"),
         ([question(0)], "exact_match", "row q0 has no references"),
+        ([], "exact_match", "pairs alone have none"),
     ],
 )
 def test_rows_that_do_not_fit_a_metric_are_refused(rows: list, metric: str, message: str) -> None:
