@@ -101,6 +101,8 @@ def samples_of(
     for key, builder in builders.items():
         builder.pairs.extend(rated.pairs(key))
     rated.warn_of_rest()
+    pairs = (pair for builder in builders.values() for pair in builder.pairs)
+    preference.warn_of_questions_inside(pairs, where=where)
     yield from (builder.sample() for builder in builders.values())
 
 

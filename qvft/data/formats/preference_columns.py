@@ -7,8 +7,9 @@ assistant. Source: trl 1.16, docs/source/dataset_formats.md and trl/data_utils.p
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,24 @@ def read_pair(row: Mapping[str, Any], columns: Mapping[str, str], *, id: str, wh
     require_different(better, worse, where=where)
     question = _question(prompt, columns.get("prompt", columns["chosen"]), where=where)
     return Pair(id, question, better, worse)
+
+
+def warn_of_questions_inside(pairs: Iterable[Pair], *, where: str) -> None:
+    """Warns of captions that both begin with a question: an implicit prompt of plain texts."""
+    listed = list(pairs)
+    asked = [one for one in listed if one.question is None and "?" in _beginning(one)]
+    if asked:
+        _log.warning(
+            "%s: in %d of %d pairs both texts begin with the same question, which is read as part "
+            "of two captions; put it into a column `prompt`",
+            where,
+            len(asked),
+            len(listed),
+        )
+
+
+def _beginning(pair: Pair) -> str:
+    return os.path.commonprefix([pair.chosen, pair.rejected])
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,15 @@ def test_without_a_prompt_plain_texts_are_captions(prompt: dict) -> None:
     assert pairs(samples_in_memory(dataset([row]))) == [[(None, "a red square", "a red circle")]]
 
 
+def test_a_question_at_the_beginning_of_both_texts_is_said(caplog) -> None:
+    row = {"images": [RED], "chosen": "What is it? a square", "rejected": "What is it? a circle"}
+    captions = {"images": [BLUE], "chosen": "a ball", "rejected": "a cube?"}
+    samples_in_memory(dataset([captions]))
+    assert "begin with the same question" not in caplog.text
+    samples_in_memory(dataset([row, captions]))
+    assert "in 1 of 2 pairs both texts begin with the same question" in caplog.text
+
+
 def test_texts_without_partner_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     rows = [
         {"images": [RED], "prompt": "q", "completion": text, "label": label}
