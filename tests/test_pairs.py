@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from qvft.data.formats import read_samples
+from qvft.data.sample import Pair
 from qvft.evaluation.metrics.medical import token_f1
 from qvft.evaluation.pairs import sampling
 from qvft.models.model_path import TINY_ID
@@ -28,9 +29,14 @@ def make(shapes: Path, out: Path, *options: str, metric: str = "token_f1") -> in
 
 @pytest.fixture(scope="module")
 def made(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = shapes / "pairs.jsonl"
+    out = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     assert make(shapes, out) == 0
     return out
+
+
+def pairs_of(path: Path) -> list[Pair]:
+    samples = read_samples("jsonl", str(path), allow_paths_outside_root=True)
+    return [pair for sample in samples for pair in sample.pairs]
 
 
 def test_pairs_are_data_with_better_and_worse_scores(made: Path, shapes: Path) -> None:
@@ -38,7 +44,7 @@ def test_pairs_are_data_with_better_and_worse_scores(made: Path, shapes: Path) -
     for sample in read_samples("jsonl", str(shapes / "test.jsonl")):
         references[sample.id] = sample.captions
         references |= {question.id: question.answers for question in sample.questions}
-    pairs = [pair for sample in read_samples("jsonl", str(made)) for pair in sample.pairs]
+    pairs = pairs_of(made)
     assert pairs
     for pair in pairs:
         known = references[pair.id.removesuffix("#pair")]
@@ -51,10 +57,10 @@ def test_the_same_seed_gives_the_same_file_and_another_gives_others(
     made: Path, shapes: Path
 ) -> None:
     seed = str(Run().seed)
-    assert make(shapes, shapes / "again.jsonl", "--seed", seed) == 0
-    assert (shapes / "again.jsonl").read_bytes() == made.read_bytes()
-    assert make(shapes, shapes / "other.jsonl", "--seed", "7") == 0
-    assert (shapes / "other.jsonl").read_bytes() != made.read_bytes()
+    assert make(shapes, made.with_name("again.jsonl"), "--seed", seed) == 0
+    assert (made.with_name("again.jsonl")).read_bytes() == made.read_bytes()
+    assert make(shapes, made.with_name("other.jsonl"), "--seed", "7") == 0
+    assert (made.with_name("other.jsonl")).read_bytes() != made.read_bytes()
 
 
 def test_the_summary_says_what_was_made_and_what_is_next(
@@ -91,9 +97,7 @@ def test_texts_of_qvft_predict_make_pairs_too(shapes: Path, tmp_path: Path, caps
     assert predict([TINY_ID, data, "--out", str(texts), "--workers", "0", *several]) == 0
     options = ["--predictions", str(texts), "--data", data, "--metric", "token_f1"]
     assert main([*options, "--out", str(out)]) == 0
-    asked = {pair.question for sample in read_samples(
-        "jsonl", str(out), allow_paths_outside_root=True
-    ) for pair in sample.pairs}  # fmt: skip
+    asked = {pair.question for pair in pairs_of(out)}
     assert asked & {"Which colour is it?", "Is it red?"}
     assert (
         "next: qvft train recipes/medical_vqa_dpo.yaml data.train.path=" in capsys.readouterr().out
