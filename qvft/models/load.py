@@ -34,6 +34,7 @@ from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.processing import processor_from_components
 from qvft.models.qvision.published import published_processor
 from qvft.models.qvision.published_weights import read_published
+from qvft.models.t5_head import own_head_expected
 
 if not sys.stderr.isatty():
     transformers.utils.logging.disable_progress_bar()
@@ -160,16 +161,17 @@ def _stored_model(
     if quantization is not None:
         extra |= {"quantization_config": quantization, "device_map": {"": device}}
     try:
-        model, loading = model_class(base.family).from_pretrained(
-            location,
-            config=config,
-            revision=base.revision,
-            dtype=dtype,
-            attn_implementation=attention,
-            use_safetensors=True,
-            output_loading_info=True,
-            **extra,
-        )
+        with own_head_expected(config):
+            model, loading = model_class(base.family).from_pretrained(
+                location,
+                config=config,
+                revision=base.revision,
+                dtype=dtype,
+                attn_implementation=attention,
+                use_safetensors=True,
+                output_loading_info=True,
+                **extra,
+            )
     except (OSError, ValueError, SafetensorError) as error:
         raise not_found(base.id, error) from error
     _check_loading(base.id, loading)
