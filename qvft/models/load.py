@@ -25,7 +25,6 @@ from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import Family
 from qvft.models.image_size import processor_with_image_size, resize_positions
 from qvft.models.load_graft import graft_model, graft_processor
-from qvft.models.new_decoder import DecoderGraft, decoder_processor
 from qvft.models.quantize import disable_cpu_repacking, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.question_tokens import require_image_token
@@ -214,12 +213,7 @@ def _stored_processor(base: BaseCheckpoint) -> Any:
     if base.published:
         return published_processor(base.location, base.revision)
     if base.graft is not None:
-        processor: Any
-        if isinstance(base.graft, DecoderGraft):
-            processor = decoder_processor(base.graft)
-        else:
-            processor = graft_processor(base.graft)
-        return processor_with_queries(processor, base.config.num_query_tokens)
+        return processor_with_queries(graft_processor(base.graft), base.config.num_query_tokens)
     processor = load_part(
         AutoProcessor, base.location, where=base.id, revision=base.revision, trust_remote_code=False
     )

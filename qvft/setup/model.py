@@ -287,7 +287,8 @@ def trained_model(
     manifest = read_manifest(folder)
     require_untouched(folder, manifest)
     base = base_of(recipe)
-    check_base(manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
+    found = base_hash(recipe, base, recorded=manifest["base_weights_sha256"])
+    check_base(manifest, base_id=base.id, weights_sha256=found)
     loaded = base_model(recipe, base, quantized=quantized, dtype=dtype, place=place)
     if (folder / LORA).is_file():
         loaded = replace(loaded, handle=load_lora(loaded.model, folder))
