@@ -38,7 +38,7 @@ class Task:
     Attributes:
         groups: names of metrics, possibly `auto`.
         generation: `GenerationConfig` fields per kind of text.
-        of_model: embedding metrics, of `EMBEDDING_METRICS`.
+        of_model: embedding metrics: `retrieval`, `zero_shot`.
         classes: classes of zero-shot classification, if evaluated.
     """
 

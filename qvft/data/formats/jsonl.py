@@ -172,7 +172,7 @@ class _ImageTexts:
             raise DataError(
                 f"`id` {id} for an image that {self.where} calls {self.id}",
                 where=row.where,
-                expected="one id an image",
+                expected="one id per image",
                 do="give both lines the same id, or an id to the question alone",
             )
         self.id, self.where = id, row.where
@@ -226,7 +226,7 @@ def _add_meta(meta: dict[str, Any], row: Record) -> None:
             raise DataError(
                 f"`meta.{key}` differs from what an earlier line says of the image",
                 where=row.where,
-                expected="one value an image",
+                expected="one value per image",
                 do="correct one of the lines",
             )
         fields.valid_unicode({key: value}, f"meta.{key}", where=row.where)
