@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import random
 import sys
@@ -62,7 +63,7 @@ class Geometry:
         """The published configuration with the special tokens of the tiny tokenizer, which writes
         the texts; `tiny`: two narrow layers in each part.
         """
-        found = known_configs()[self.checkpoint]
+        found = _published()[self.checkpoint]
         if self.decoder is not None:
             found = with_known_decoder(self.checkpoint, self.decoder)
         config: Any = copy.deepcopy(found)
@@ -86,6 +87,11 @@ GEOMETRIES: Mapping[str, Geometry] = {
     "2.7b-364px": Geometry("Salesforce/blip2-opt-2.7b", image_size=364),
     "qwen3-0.6b": Geometry("Salesforce/blip2-opt-2.7b", decoder="Qwen/Qwen3-0.6B"),
 }
+
+
+@functools.cache
+def _published() -> dict[str, Blip2Config | InstructBlipConfig]:
+    return known_configs()
 
 
 def _narrow(config: Any) -> None:
