@@ -6,11 +6,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from qvft import check, files, train
 from qvft import eval as evaluation
-from qvft import files, train
 
 Broken = Callable[[Path], list[str]]
 
@@ -81,6 +82,18 @@ def test_truncated_image_is_named(recipe_file, data, tmp_path, capsys) -> None:
     path = data / "train3.png"
     path.write_bytes(path.read_bytes()[:60])
     assert "train3.png" in refused(recipe_file, data, tmp_path / "run", capsys)
+
+
+@pytest.mark.parametrize("program", [train, check])
+def test_a_misspelt_lora_target_is_refused_before_images_are_read(
+    program: ModuleType, recipe_file, data, tmp_path, capsys
+) -> None:
+    for image in data.glob("*.png"):
+        image.write_bytes(image.read_bytes()[:60])
+    paths = [f"data.train.path={data / 'train.jsonl'}", f"run.dir={tmp_path / 'run'}"]
+    target = "trainable.lora.target_modules=[q_prj]"
+    assert program.main([str(recipe_file), *paths, target]) == 2
+    assert '"q_prj" is not a linear layer of the decoder' in capsys.readouterr().err
 
 
 def test_decompression_bomb_is_refused(recipe_file, data, tmp_path, capsys) -> None:

@@ -343,6 +343,22 @@ def test_the_model_alone_gives_the_table_of_the_loaded_one(
     assert found["train"] is None
 
 
+def test_the_model_alone_is_refused_without_the_chat_template_that_is_asked_for(
+    recipe_file: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([str(recipe_file), "--only", "model", "data.prompt.chat_template=true"]) == 2
+    assert "tokenizer has no chat template" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "vqa_v2"])
+def test_the_model_alone_is_refused_rows_beyond_its_positions(
+    recipe: str, recipe_file: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = recipe_file if recipe == "tiny" else PROJECT / "recipes" / f"{recipe}.yaml"
+    assert main([str(file), "--only", "model", "data.max_text_tokens=2040"]) == 2
+    assert "which is all that the decoder sees" in capsys.readouterr().err
+
+
 def test_doras_magnitudes_are_counted_without_weights(recipe_file: Path, tmp_path: Path) -> None:
     def adapters(*overrides: str) -> int:
         found = checked(recipe_file, tmp_path, "--only", "model", *overrides)

@@ -6,7 +6,7 @@ Shape letters: I images, B rows, L row length, P patches, W ViT width.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -107,22 +107,54 @@ def bench_training(
             do="measure --only predict",
         )
     work = given or training_setup(recipe)
-    plan = _prepared(work)
+    plan = prepared(work)
     model = work.loaded.model
-    batches = _rows_of_batches(work, plan, steps)
+    batches = rows_of_batches(work, plan, steps)
     bf16 = use_bf16(plan.train.mixed_precision)
     bench = Steps(model, bf16=bf16)
-    chosen = {name: way for name, way in WAYS.items() if name in ways}
-    laid = {name: _laid_out(work, way, batches) for name, way in chosen.items()}
+    laid = {name: laid_out(work, way, batches) for name, way in WAYS.items() if name in ways}
     loss, gradient, largest = bench.differences(laid["plain"], laid["qvft"])
     texts = sum(len(rows) for rows in batches)
-    labels = sum(int((batch["labels"] != IGNORED).sum()) for batch in laid["plain"])
-    flops = {name: bench.flops(way, laid[name]) for name, way in chosen.items()}
-    memory = {name: bench.memory(way, laid[name]) for name, way in chosen.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in chosen}
+    paces = measured_paces(bench, laid, texts=texts, rounds=rounds)
+    return TrainingBench(
+        paces,
+        speedup=paces["qvft"].texts_per_second / paces["plain"].texts_per_second,
+        promised=paces["plain"].flops_per_text / paces["qvft"].flops_per_text,
+        max_abs_loss_difference=loss,
+        max_abs_gradient_difference=gradient,
+        max_abs_gradient=largest,
+        matmul_flops_per_second=matmul_rate(
+            model.device, torch.bfloat16 if bf16 else torch.float32
+        ),
+        texts=texts,
+        images=len({row.sample.id for rows in batches for _, row in rows}),
+        label_tokens=label_tokens(laid["plain"]),
+        batches=len(batches),
+        rounds=rounds,
+        precision="bf16" if bf16 else "fp32",
+    )
+
+
+def measured_paces(
+    bench: Steps,
+    laid: Mapping[str, Sequence[Mapping[str, Tensor]]],
+    *,
+    texts: int,
+    rounds: int,
+) -> dict[str, TrainingPace]:
+    """FLOPs, peak memory and time of each variant, the variants alternating in every round.
+
+    Args:
+        laid: by variant its batches, from `laid_out`: the same texts in each.
+        texts: number of these texts.
+    """
+    labels = label_tokens(next(iter(laid.values())))
+    flops = {name: bench.flops(WAYS[name], batches) for name, batches in laid.items()}
+    memory = {name: bench.memory(WAYS[name], batches) for name, batches in laid.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in laid}
     for _ in range(rounds):
-        for name, way in chosen.items():
-            seconds[name].append(bench.timed(way, laid[name]))
+        for name, batches in laid.items():
+            seconds[name].append(bench.timed(WAYS[name], batches))
     paces = {}
     for name, taken in seconds.items():
         median = statistics.median(taken)
@@ -134,26 +166,15 @@ def bench_training(
             flops[name] / texts,
             flops[name] / median,
         )
-    return TrainingBench(
-        paces,
-        speedup=paces["qvft"].texts_per_second / paces["plain"].texts_per_second,
-        promised=flops["plain"] / flops["qvft"],
-        max_abs_loss_difference=loss,
-        max_abs_gradient_difference=gradient,
-        max_abs_gradient=largest,
-        matmul_flops_per_second=matmul_rate(
-            model.device, torch.bfloat16 if bf16 else torch.float32
-        ),
-        texts=texts,
-        images=len({row.sample.id for rows in batches for _, row in rows}),
-        label_tokens=labels,
-        batches=len(batches),
-        rounds=rounds,
-        precision="bf16" if bf16 else "fp32",
-    )
+    return paces
 
 
-def _prepared(work: TrainingSetup) -> PhasePlan:
+def label_tokens(batches: Sequence[Mapping[str, Tensor]]) -> int:
+    """Number of supervised tokens."""
+    return sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
+
+
+def prepared(work: TrainingSetup) -> PhasePlan:
     """The first phase, with the model's weights frozen and its blocks compiled as it wants."""
     plan = work.plans[0]
     work.counts(plan)
@@ -163,7 +184,7 @@ def _prepared(work: TrainingSetup) -> PhasePlan:
     return plan
 
 
-def _rows_of_batches(
+def rows_of_batches(
     work: TrainingSetup, plan: PhasePlan, steps: int
 ) -> list[list[tuple[int, Row]]]:
     """The first batches of an epoch, at most `steps`."""
@@ -180,7 +201,7 @@ def _rows_of_batches(
 
 
 @torch.no_grad()
-def _laid_out(
+def laid_out(
     work: TrainingSetup, way: Way, batches: Sequence[Sequence[tuple[int, Row]]]
 ) -> list[dict[str, Tensor]]:
     """The batches of a variant, collated, on the model's device."""

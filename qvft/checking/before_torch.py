@@ -12,7 +12,7 @@ from qvft.checking.findings import RecipeFindings
 from qvft.errors import ModelError
 from qvft.evaluation.available_metrics import require_known_metrics
 from qvft.models.model_path import FRESH, names_folder, require_folder
-from qvft.recipe.phases import phase_plans
+from qvft.recipe.phases import phase_plans, require_trainable_decoder
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts, listed
 from qvft.setup.streaming import is_streamed, stream_of
@@ -23,11 +23,13 @@ def require_settings(recipe: Recipe) -> None:
     """Checks a recipe's settings as far as possible without libraries.
 
     Raises:
-        RecipeError: an unknown metric, a training argument that qvft refuses, or a tracker whose
-            package is not installed.
+        RecipeError: an unknown metric, a training argument that qvft refuses, a tracker whose
+            package is not installed, or a 4-bit decoder that is trained in full.
     """
     require_known_metrics(recipe.eval.metrics)
+    quantized = recipe.model.quantization.scheme != "none"
     for plan in phase_plans(recipe):
+        require_trainable_decoder(plan.trainable, quantized=quantized)
         refuse_arguments(plan.train.model_dump())
         require_trackers(plan.train.report_to)
 

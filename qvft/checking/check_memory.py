@@ -8,6 +8,7 @@ from transformers import Blip2Config, PretrainedConfig
 
 from qvft.adapters.freeze import ComponentCount, total_count
 from qvft.checking.findings import Component, Memory, PhaseFindings
+from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import DECODERS
 from qvft.models.families import family_of
 from qvft.models.image_size import config_with_image_size
@@ -23,7 +24,6 @@ from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
 from qvft.setup.encoder_decoder_settings import require_supported_settings
-from qvft.setup.model import base_of
 from qvft.training.memory_estimate import estimate_memory
 
 GPU, CPU = "GPU, bfloat16", "CPU, float32"
@@ -49,24 +49,32 @@ def geometry_phases(recipe: Recipe, config: PretrainedConfig) -> tuple[PhaseFind
     )
 
 
-def config_of(recipe: Recipe) -> PretrainedConfig:
-    """The configuration of the recipe's base; without network for a known hub id."""
+def known_base(recipe: Recipe) -> BaseCheckpoint | None:
+    """The recipe's base with its published configuration, without network; None if not known.
+
+    Nothing else of it can be read.
+
+    Raises:
+        UserError: the recipe's settings do not fit this configuration.
+    """
     model = recipe.model
     published = known_configs().get(model.id)
-    known: PretrainedConfig | None = published
+    config: PretrainedConfig | None = published
     if model.decoder is not None:
-        qvision = published_qvision(model.id, model.decoder)
-        if qvision is not None:
-            return qvision
-        known = with_known_decoder(model.id, model.decoder)
+        config = published_qvision(model.id, model.decoder)
+        config = config or with_known_decoder(model.id, model.decoder)
     elif published is not None and model.text_branch is not None:
         require_plain_base(published, model.id)
-        known = question_config(cast(Blip2Config, published), model.text_branch)
-    if known is None:
-        return base_of(recipe).config
-    require_supported_settings(recipe, known)
-    found = config_with_queries(known, model.query_tokens or known.num_query_tokens)
-    return found if model.image_size is None else config_with_image_size(found, model.image_size)
+        config = question_config(cast(Blip2Config, published), model.text_branch)
+    if config is None:
+        return None
+    family = family_of(config.model_type)
+    if family.image_tokens:
+        require_supported_settings(recipe, config)
+        config = config_with_queries(config, model.query_tokens or config.num_query_tokens)
+        if model.image_size is not None:
+            config = config_with_image_size(config, model.image_size)
+    return BaseCheckpoint(model.id, model.id, model.revision, config, family)
 
 
 def phase_findings(

@@ -8,7 +8,7 @@ from pathlib import Path
 from qvft.adapters.lora import lora_targets
 from qvft.checking.before_torch import recipe_findings
 from qvft.checking.check_data import data_findings
-from qvft.checking.check_memory import config_of, geometry_phases, phase_findings
+from qvft.checking.check_memory import geometry_phases, known_base, phase_findings
 from qvft.checking.check_preflight import preflight_checks
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.preview import preview
@@ -24,7 +24,7 @@ from qvft.evaluation.available_metrics import (
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts
-from qvft.setup.model import base_of, processor_of, template_of
+from qvft.setup.model import base_of, processor_of, require_rows_to_fit, template_of
 from qvft.training.resolve_revision import resolve_revision
 from qvft.training.run_folder import check_folder
 from qvft.training.setup_phases import TrainingSetup
@@ -65,11 +65,21 @@ def check_data(
 
 
 def check_model(recipe: Recipe) -> Findings:
-    """Component table and memory estimate only; reads neither data nor weights."""
-    config = config_of(recipe)
+    """Component table and memory estimate only; reads neither data nor weights.
+
+    Raises:
+        UserError: the configuration does not fit the recipe, or the tokenizer does not, where the
+            base is not one whose published configuration is known.
+    """
+    base = known_base(recipe)
+    if base is None:
+        base = base_of(recipe)
+        template_of(recipe, base, processor_of(recipe, base))
+    else:
+        require_rows_to_fit(recipe, base)
     return Findings(
         recipe=recipe_findings(recipe),
-        phases=geometry_phases(recipe, config),
+        phases=geometry_phases(recipe, base.config),
     )
 
 

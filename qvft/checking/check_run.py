@@ -158,7 +158,8 @@ def _files(adapter: Path, manifest: Mapping[str, Any], *, name: str) -> Iterator
 def _base(recipe: Recipe, manifest: Mapping[str, Any]) -> Verified:
     what, recorded = f"base {manifest['base_id']}", manifest["base_weights_sha256"]
     try:
-        return _compared(what, recorded, base_hash(recipe, base_of(recipe)))
+        found = base_hash(recipe, base_of(recipe), recorded=recorded)
+        return _compared(what, recorded, found)
     except UserError as error:
         return _compared(what, recorded, None, detail=error.given)
 

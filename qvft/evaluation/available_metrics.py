@@ -12,7 +12,7 @@ from qvft.evaluation.rows import PredictionRow
 from qvft.setup.itc_heads import retrieves
 from qvft.setup.resolve_model import ResolvedModel
 
-_NO_TABLE = ("auto", RETRIEVAL)
+_NOT_IN_TABLE = ("auto", RETRIEVAL)
 
 
 def require_metrics(opened: ResolvedModel, rows: Sequence[Row]) -> None:
@@ -68,7 +68,7 @@ def require_fitting_metrics(names: Sequence[str], asked: Sequence[PredictionRow]
         RecipeError: it does not; the message names the group and an item that it cannot score.
     """
     for name in names:
-        problem = misfit(asked, name) if name not in _NO_TABLE else None
+        problem = misfit(asked, name) if name not in _NOT_IN_TABLE else None
         if problem is not None:
             raise RecipeError(
                 problem.given, where="eval.metrics", expected=problem.expected, do=problem.do
@@ -82,7 +82,7 @@ def require_known_metrics(names: Sequence[str]) -> None:
         RecipeError: an unknown metric.
     """
     for name in names:
-        if name not in _NO_TABLE:
+        if name not in _NOT_IN_TABLE:
             find_metric(name)
 
 
@@ -94,6 +94,6 @@ def require_installed_metrics(names: Sequence[str]) -> None:
         MissingToolError: one is not installed.
     """
     for name in names:
-        require = None if name in _NO_TABLE else find_metric(name).require_installed
+        require = None if name in _NOT_IN_TABLE else find_metric(name).require_installed
         if require is not None:
             require()

@@ -161,7 +161,7 @@ def _difference(name: str, rows: Sequence[PredictionRow], a: Scores, b: Scores) 
         # denominator.
         counts = (_sums_and_counts(side, name, scored) for side in (a, b))
         paired = _scaled(paired_statistic(*counts, clusters=images, value=_mean), percent)
-    interval = paired.interval
+    interval, shown = paired.interval, known_scores().get(name)
     return MetricDifference(
         n=paired.n,
         a=a.metrics[name],
@@ -170,7 +170,7 @@ def _difference(name: str, rows: Sequence[PredictionRow], a: Scores, b: Scores) 
         interval=interval,
         excludes_zero=None if interval is None else interval[0] > 0 or interval[1] < 0,
         changed=len(paired.changed),
-        lower_is_better=name in (known := known_scores()) and known[name].lower_is_better,
+        lower_is_better=shown is not None and shown.lower_is_better,
     )
 
 

@@ -44,7 +44,7 @@ def retrieval_group(
 
     Memory: of an image its vectors are kept (Q x E in float32, 32 KB for ViT-g's 32 queries of
     256), never its ViT features (1.4 MB): for matching, each image is decoded and encoded once
-    more when the pairs that it is a candidate in are scored. That is one ViT pass an image beside
+    more when the pairs that it is a candidate in are scored. That is one ViT pass per image beside
     `top` Q-Former passes and more. Features of `batch_size` images are held at once, and those of
     `PAIRS_AT_ONCE` pairs. On the host, up to four matrices (I, M) of float32 and one of bool: 2.1
     GB for COCO's 5,000 test images and their 25,000 captions.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from qvft.dotted_names import import_dotted, is_dotted
 from qvft.errors import DataError, RecipeError
 from qvft.evaluation.caption_metrics import CAPTION_METRICS
+from qvft.evaluation.embedding_metrics import SUFFIXES, WAYS, ZERO_SHOT_NAME, recall_name
 from qvft.evaluation.metric import Metric, ScoreInfo
 from qvft.evaluation.question_metrics import QUESTION_METRICS
 from qvft.evaluation.rows import PredictionRow
@@ -23,13 +24,7 @@ METRICS: dict[str, Metric] = {
 EMBEDDING_SCORES = tuple(
     ScoreInfo(name, table=13 + place, page=None)
     for place, name in enumerate(
-        (
-            "image_to_text_recall_at_1",
-            "text_to_image_recall_at_1",
-            "image_to_text_recall_at_1_reranked",
-            "text_to_image_recall_at_1_reranked",
-            "zero_shot_accuracy",
-        )
+        (*(recall_name(way, 1, suffix) for suffix in SUFFIXES for way in WAYS), ZERO_SHOT_NAME)
     )
 )
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from qvft.data.data_warnings import evaluation_warnings, prediction_doubts
-from qvft.data.images.decoding import decode as decode_image
 from qvft.data.truncation import cut_rows
-from qvft.disk import replaced_folder
 from qvft.evaluation.available_metrics import prediction_rows
 from qvft.evaluation.baselines import (
     BLIND,
@@ -30,26 +27,21 @@ from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.output_folder import (
     evaluations_called,
-    free_name,
     place_of,
     require_replaceable,
     warn_of_lost_comparison,
 )
-from qvft.evaluation.report.page import write_report
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.trained_phases import training_facts
 from qvft.evaluation.report.verdict import verdicts
-from qvft.evaluation.rows import PredictionRow, row_to_json
+from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, score, with_groups
 from qvft.evaluation.stored_evaluation import StoredEvaluation
 from qvft.evaluation.task import Task
+from qvft.evaluation.write_evaluation import kept_on_failure, replacing, write
 from qvft.evaluation.zero_shot import zero_shot_group
-from qvft.files import write_text
 from qvft.inference.distributed import predict_shared
-from qvft.json_files import json_text
-from qvft.locks import beside
 from qvft.log import get_logger, is_main_process
-from qvft.models.distributed import processes
 from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.alignment_model import with_heads
 from qvft.setup.feature_cache import with_features
@@ -94,7 +86,7 @@ def evaluate(
     if is_main_process():
         for text in warnings:
             logger.warning("%s", text)
-    with _replacing(folder) as partial:
+    with replacing(folder) as partial:
         if is_main_process():
             if not overwrite:
                 place_of(task, folder, named=True)  # another process may have been faster
@@ -102,7 +94,7 @@ def evaluate(
                 warn_of_lost_comparison(folder)
         answers = _generate(loaded, task, stream_to=partial / "predictions.jsonl")
         items = prediction_rows(task.rows, answers)
-        with _kept_on_failure(items, folder):
+        with kept_on_failure(items, folder):
             scores = with_groups(
                 score(items, metrics=task.groups), _groups_of_model(task, loaded, items, warnings)
             )
@@ -140,7 +132,7 @@ def evaluate(
                 wall_seconds=time.monotonic() - start,
                 **training_facts(task.opened),
             )
-            _write(partial, task, report, items, scores)
+            write(partial, task, report, items, scores)
     return Evaluated(folder, report, items)
 
 
@@ -168,43 +160,9 @@ def evaluate_again(task: Task, stored: StoredEvaluation, *, compare: Compare) ->
             "against": compare(items, scores),
         }
     )
-    with _replacing(stored.folder) as partial:
-        _write(partial, task, report, items, scores)
+    with replacing(stored.folder) as partial:
+        write(partial, task, report, items, scores)
     return Evaluated(stored.folder, report, items)
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A new folder that replaces `folder` if the block ends without an error.
-
-    Only the main process's folder is kept.
-
-    Raises:
-        BusyError: another process evaluates there.
-    """
-    state = processes()
-    state.wait_for_everyone()  # all processes have checked the existing folder
-    if is_main_process():
-        with beside(folder), replaced_folder(folder) as partial:
-            yield partial
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            yield Path(scratch)
-    state.wait_for_everyone()  # all processes see the complete folder
-
-
-@contextmanager
-def _kept_on_failure(items: Sequence[PredictionRow], folder: Path) -> Iterator[None]:
-    """Keeps predictions next to `folder` if a later step fails."""
-    try:
-        yield
-    except BaseException:
-        if is_main_process():
-            path = free_name(folder.with_name(f"{folder.name}.unscored.jsonl"))
-            with suppress(OSError):
-                write_text(path, "".join(json_text(row_to_json(row, {})) + "\n" for row in items))
-                logger.error("the %d predictions that were made are kept in %s", len(items), path)
-        raise
 
 
 def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
@@ -223,30 +181,6 @@ def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
     if folders:
         logger.warning("%s: other data or decoding; not used as the base's metrics", folders[0])
     return {}
-
-
-def _write(
-    partial: Path, task: Task, report: Report, items: Sequence[PredictionRow], scores: Scores
-) -> None:
-    if not is_main_process():
-        return
-    write_text(
-        partial / "predictions.jsonl",
-        "".join(
-            json_text(row_to_json(item, values)) + "\n"
-            for item, values in zip(items, scores.per_item, strict=True)
-        ),
-    )
-    recipe = task.opened.recipe
-    sources = {row.sample.image.name: row.sample.image for row in task.rows}
-    write_report(
-        partial,
-        report,
-        items,
-        scores.per_item,
-        image_for=lambda name: decode_image(sources[name], max_pixels=recipe.data.max_image_pixels),
-        grid=recipe.eval.report_images,
-    )
 
 
 def _generate(

@@ -38,7 +38,7 @@ class Task:
     Attributes:
         groups: names of metrics, possibly `auto`.
         generation: `GenerationConfig` fields per kind of text.
-        of_model: embedding metrics, of `EMBEDDING_METRICS`.
+        of_model: embedding metrics: `retrieval`, `zero_shot`.
         classes: classes of zero-shot classification, if evaluated.
     """
 
@@ -134,6 +134,8 @@ def _model_facts(opened: ResolvedModel) -> ModelFacts:
     recipe = opened.recipe
     base = base_of(recipe)
     run = opened.home if opened.kind == "run" else None
+    manifest = read_manifest(run / "adapter") if run else None
+    recorded = manifest["base_weights_sha256"] if manifest else None
     dtype = DTYPES.get(recipe.model.dtype, torch.bfloat16 if gpu_has_bf16() else torch.float32)
     place = device()
     return ModelFacts(
@@ -142,9 +144,9 @@ def _model_facts(opened: ResolvedModel) -> ModelFacts:
         base=recipe.model.id,
         base_revision=base.revision,
         decoder=recipe.model.decoder,
-        base_weights_sha256=base_hash(recipe, base),
+        base_weights_sha256=base_hash(recipe, base, recorded=recorded),
         adapter_sha256=trained_files(run / "adapter") if run else {},
-        recipe_sha256=read_manifest(run / "adapter")["recipe_sha256"] if run else None,
+        recipe_sha256=manifest["recipe_sha256"] if manifest else None,
         image_size=recipe.model.image_size,
         dtype=str(dtype).removeprefix("torch."),
         quantize=recipe.model.quantization.scheme,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from os.path import isfile
 from pathlib import Path
 
 import torch
@@ -63,11 +64,10 @@ def read_names(given: str) -> tuple[str, ...]:
     Raises:
         DataError: the file is not UTF-8.
     """
-    path = Path(given)
     parts = given.split(",")
-    if path.is_file():
+    if isfile(given):  # False for a list that is too long for a file's name
         try:
-            parts = path.read_text(encoding="utf-8-sig").splitlines()
+            parts = Path(given).read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise DataError(f"not UTF-8 at byte {error.start}", where=given) from error
         parts = [line for line in parts if line.strip()]

@@ -15,11 +15,12 @@ from qvft.models.checkpoint_files import checkpoint_file, not_found
 from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
 from qvft.models.decoders import require_decoder
 from qvft.models.families import FAMILIES, Family, add_family, family_of
+from qvft.models.graft import Graft
 from qvft.models.image_size import config_with_image_size
 from qvft.models.model_path import TINY_ID, require_folder
-from qvft.models.new_decoder import DecoderGraft, find_decoder_graft
+from qvft.models.new_decoder import find_decoder_graft
 from qvft.models.query_count import config_with_queries
-from qvft.models.question_aware.graft import Graft, find_graft
+from qvft.models.question_aware.graft import find_graft
 from qvft.models.qvision.components import components_config
 from qvft.models.qvision.published import is_published, published_config
 
@@ -50,7 +51,7 @@ class BaseCheckpoint:
     revision: str | None
     config: PretrainedConfig
     family: Family
-    graft: Graft | DecoderGraft | None = None
+    graft: Graft | None = None
     stored_queries: int | None = None
     stored_image_size: int | None = None
     decoder: str | None = None
@@ -202,7 +203,7 @@ def _with_decoder(
         graft.config,
         FAMILIES["blip2"],
         graft=graft,
-        decoder_revision=graft.decoder.revision,
+        decoder_revision=graft.sources["decoder"].revision,
         seed=seed,
     )
 

@@ -25,7 +25,6 @@ from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import Family
 from qvft.models.image_size import processor_with_image_size, resize_positions
 from qvft.models.load_graft import graft_model, graft_processor
-from qvft.models.new_decoder import DecoderGraft, decoder_processor
 from qvft.models.quantize import disable_cpu_repacking, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.question_tokens import require_image_token
@@ -34,6 +33,7 @@ from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.processing import processor_from_components
 from qvft.models.qvision.published import published_processor
 from qvft.models.qvision.published_weights import read_published
+from qvft.models.t5_head import own_head_expected
 
 if not sys.stderr.isatty():
     transformers.utils.logging.disable_progress_bar()
@@ -160,16 +160,17 @@ def _stored_model(
     if quantization is not None:
         extra |= {"quantization_config": quantization, "device_map": {"": device}}
     try:
-        model, loading = model_class(base.family).from_pretrained(
-            location,
-            config=config,
-            revision=base.revision,
-            dtype=dtype,
-            attn_implementation=attention,
-            use_safetensors=True,
-            output_loading_info=True,
-            **extra,
-        )
+        with own_head_expected(config):
+            model, loading = model_class(base.family).from_pretrained(
+                location,
+                config=config,
+                revision=base.revision,
+                dtype=dtype,
+                attn_implementation=attention,
+                use_safetensors=True,
+                output_loading_info=True,
+                **extra,
+            )
     except (OSError, ValueError, SafetensorError) as error:
         raise not_found(base.id, error) from error
     _check_loading(base.id, loading)
@@ -212,12 +213,7 @@ def _stored_processor(base: BaseCheckpoint) -> Any:
     if base.published:
         return published_processor(base.location, base.revision)
     if base.graft is not None:
-        processor: Any
-        if isinstance(base.graft, DecoderGraft):
-            processor = decoder_processor(base.graft)
-        else:
-            processor = graft_processor(base.graft)
-        return processor_with_queries(processor, base.config.num_query_tokens)
+        return processor_with_queries(graft_processor(base.graft), base.config.num_query_tokens)
     processor = load_part(
         AutoProcessor, base.location, where=base.id, revision=base.revision, trust_remote_code=False
     )

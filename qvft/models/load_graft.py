@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from transformers import (
     Blip2ForConditionalGeneration,
+    Blip2Processor,
     Blip2QFormerConfig,
+    InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
     InstructBlipQFormerConfig,
@@ -19,12 +21,11 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from qvft.errors import ModelError
 from qvft.models.checkpoint_tensors import base_processor
-from qvft.models.new_decoder import DecoderGraft
-from qvft.models.question_aware.graft import Graft
+from qvft.models.graft import Graft
 from qvft.models.question_aware.question_tokens import require_image_token
 
 
-def graft_state(graft: Graft | DecoderGraft) -> dict[str, Tensor]:
+def graft_state(graft: Graft) -> dict[str, Tensor]:
     """State dict of the model, memory-mapped from the sources' files unless rows are initialised.
 
     Tied weights are stored once. Only a word embedding that gets new rows, and feed-forward layers
@@ -64,7 +65,7 @@ def graft_state(graft: Graft | DecoderGraft) -> dict[str, Tensor]:
 
 
 def graft_model(
-    graft: Graft | DecoderGraft,
+    graft: Graft,
     *,
     dtype: torch.dtype,
     attention: str | dict[str, str] = "sdpa",
@@ -83,9 +84,10 @@ def graft_model(
     if quantization is not None:
         extra["quantization_config"] = quantization
         extra["device_map"] = {"": device or torch.device("cpu")}
-    model_class: Any = InstructBlipForConditionalGeneration
-    if isinstance(graft, DecoderGraft):
-        model_class = Blip2ForConditionalGeneration
+    reads_question = isinstance(graft.config, InstructBlipConfig)
+    model_class: Any = (
+        InstructBlipForConditionalGeneration if reads_question else Blip2ForConditionalGeneration
+    )
     model, loading = model_class.from_pretrained(
         None,
         config=graft.config,
@@ -104,23 +106,23 @@ def graft_model(
     return model.eval()
 
 
-def graft_processor(graft: Graft) -> InstructBlipProcessor:
-    """The base's image processor and tokenizer, with the Q-Former's tokenizer.
+def graft_processor(graft: Graft) -> Blip2Processor | InstructBlipProcessor:
+    """The base's image processor with the decoder's tokenizer: that of a new decoder, or the base's
+    beside the Q-Former's.
 
     Raises:
         ModelError: the base has none, or its `<image>` is not the model's.
     """
     processor = base_processor(graft.base)
+    images, queries = processor.image_processor, graft.config.num_query_tokens
+    tokenizer = copy.deepcopy(graft.tokenizer)
+    if not isinstance(graft.config, InstructBlipConfig):
+        return Blip2Processor(images, tokenizer, num_query_tokens=queries)
     require_image_token(processor, graft.config.image_token_index, where=graft.base.id)
-    return InstructBlipProcessor(
-        processor.image_processor,
-        processor.tokenizer,
-        copy.deepcopy(graft.qformer_tokenizer),
-        num_query_tokens=graft.config.num_query_tokens,
-    )
+    return InstructBlipProcessor(images, processor.tokenizer, tokenizer, num_query_tokens=queries)
 
 
-def _check_ties(graft: Graft | DecoderGraft) -> None:
+def _check_ties(graft: Graft) -> None:
     for (source, key), twin in graft.origins.twins.items():
         if (source, key) not in graft.origins.unused:
             continue

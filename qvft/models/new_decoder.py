@@ -7,60 +7,26 @@ projection is initialised, since the decoder has another width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from transformers import (
     AutoTokenizer,
     Blip2Config,
     Blip2ForConditionalGeneration,
-    Blip2Processor,
     PretrainedConfig,
 )
 
 from qvft.errors import ModelError
 from qvft.models.checkpoint_files import load_part
-from qvft.models.checkpoint_tensors import Checkpoint, base_processor, open_checkpoint
+from qvft.models.checkpoint_tensors import Checkpoint, open_checkpoint
 from qvft.models.decoders import BLIP2, require_decoder
+from qvft.models.graft import Graft
 from qvft.models.question_aware.question_tokens import highest_id
 from qvft.models.qvision.components import COMPUTED_BUFFERS
 from qvft.models.weight_origins import Origin, Origins, Shapes, checked_origins, model_shapes
 
 IMAGE_TOKEN = "<image>"
 _DECODER, _PROJECTION = "language_model.", "language_projection."
-
-
-@dataclass(frozen=True)
-class DecoderGraft:
-    """Plan of a BLIP-2 model with another decoder: checked, not loaded.
-
-    Attributes:
-        base: the BLIP-2 checkpoint.
-        decoder: the decoder's checkpoint.
-        config: the model's configuration.
-        origins: source of each weight.
-        tokenizer: the decoder's, with `<image>`.
-        seed: initialises the language projection, and the embedding row of `<image>` if the decoder
-            has none left.
-    """
-
-    base: Checkpoint
-    decoder: Checkpoint
-    config: Blip2Config
-    origins: Origins
-    tokenizer: Any
-    seed: int
-
-    @property
-    def sources(self) -> dict[str, Checkpoint]:
-        """The checkpoints by the names that origins give them."""
-        return {"base": self.base, "decoder": self.decoder}
-
-    @property
-    def files(self) -> list[Path]:
-        """The weight files: those of the base, then those of the decoder."""
-        return [path for one in self.sources.values() for path in sorted({*one.files.values()})]
 
 
 def find_decoder_graft(
@@ -71,7 +37,7 @@ def find_decoder_graft(
     revision: str | None = None,
     decoder_revision: str | None = None,
     seed: int = 0,
-) -> DecoderGraft:
+) -> Graft:
     """Reads configurations, the tokenizer and weight headers, and plans every weight.
 
     Args:
@@ -110,20 +76,7 @@ def find_decoder_graft(
     origins = _plan(
         shapes, tied, base=base.shapes, decoder=language.shapes, rows=(text.vocab_size, rows)
     )
-    return DecoderGraft(base, language, config, origins, tokenizer, seed)
-
-
-def decoder_processor(graft: DecoderGraft) -> Blip2Processor:
-    """The base's image processor with the decoder's tokenizer.
-
-    Raises:
-        ModelError: the base has no processor.
-    """
-    return Blip2Processor(
-        base_processor(graft.base).image_processor,
-        graft.tokenizer,
-        num_query_tokens=graft.config.num_query_tokens,
-    )
+    return Graft({"base": base, "decoder": language}, config, origins, tokenizer, seed)
 
 
 def tokenizer_with_image(decoder: Checkpoint) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from qvft.models.qvision.published import published_files
 def weight_files(base: BaseCheckpoint) -> list[Path]:
     """The safetensors files of a base, sorted by name; downloads those of a hub id.
 
+    Those of a model made from two checkpoints are the first one's, then the second one's.
+
     Raises:
         ModelError: there are none.
     """
     if base.graft is not None:
-        return base.graft.files
+        return [file for files in base.graft.files.values() for file in files]
     if base.published:
         return sorted(published_files(base.location, base.revision).values())
     if base.decoder is not None:
@@ -53,10 +56,28 @@ def _content_hash(path: Path, _size_bytes: int, _modified_ns: int) -> str:
     return sha256_file(path)
 
 
-def weights_hash(base: BaseCheckpoint) -> str:
-    """Hex SHA-256 that identifies the base's weights, by the content of its safetensors files."""
+def weights_hash(base: BaseCheckpoint, *, recorded: str | None = None) -> str:
+    """Hex SHA-256 that identifies the base's weights, by the content of its safetensors files.
+
+    It does not depend on where they are.
+
+    Args:
+        recorded: hash of a run. It is returned if it is these weights' as 0.1.0 computed it, which
+            numbered the files of two checkpoints by the paths of their folders.
+    """
+    files = weight_files(base)
+    found = _hash_of(base, files)
+    if recorded not in (None, found) and base.graft is not None:
+        swapped = [file for files in reversed(base.graft.files.values()) for file in files]
+        if recorded == _hash_of(base, swapped):
+            return recorded
+    return found
+
+
+def _hash_of(base: BaseCheckpoint, files: Sequence[Path]) -> str:
+    """The hash with the files in this order."""
     hashes = {}
-    for number, file in enumerate(weight_files(base)):
+    for number, file in enumerate(files):
         status = file.stat()
         # Files of two checkpoints may have equal names.
         several = base.graft is not None or base.decoder is not None

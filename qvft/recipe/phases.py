@@ -55,3 +55,18 @@ def lora_of_phases(plans: Sequence[PhasePlan]) -> tuple[Trainable, tuple[str, ..
     if not settings:
         return None
     return settings[0], tuple(part for part in LORA_PARTS if part in parts)
+
+
+def require_trainable_decoder(trainable: Trainable, *, quantized: bool) -> None:
+    """Checks that a quantized decoder is not trained in full.
+
+    Raises:
+        RecipeError: it is.
+    """
+    if trainable.decoder == "full" and quantized:
+        raise RecipeError(
+            "full with a quantised decoder",
+            where="trainable.decoder",
+            expected="lora or frozen",
+            do="or set model.quantization.load_in_4bit=false",
+        )

@@ -28,6 +28,7 @@ from qvft.models.decoders import add_decoder, longest_row, set_dropout, start_to
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
+from qvft.recipe.phases import require_trainable_decoder
 from qvft.recipe.schema import Recipe, Trainable
 from qvft.setup.encoder_decoder_settings import require_supported_settings
 from qvft.setup.provenance import base_hash
@@ -97,9 +98,14 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
 
 
 def template_of(recipe: Recipe, base: BaseCheckpoint, processor: Any) -> PromptTemplate:
-    """The prompt template for training, evaluation and inference."""
-    new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
-    require_positions(recipe, base, new, where="data.max_text_tokens")
+    """The prompt template for training, evaluation and inference.
+
+    Raises:
+        RecipeError: rows and texts do not fit the decoder's positions, or the chat template leaves
+            no room for texts.
+        ModelError: the tokenizer has no end-of-text token, or no chat template where one is wanted.
+    """
+    require_rows_to_fit(recipe, base)
     stop_text = base.family.stop_text(base.config)
     if not stop_text and processor.tokenizer.eos_token_id is None:
         key = "id" if recipe.model.decoder is None else "decoder"
@@ -144,6 +150,12 @@ def _require_room_for_chat(template: PromptTemplate) -> None:
 def image_tokens(base: BaseCheckpoint) -> int:
     """Number of image tokens in a row."""
     return base.config.num_query_tokens if base.family.image_tokens else 0
+
+
+def require_rows_to_fit(recipe: Recipe, base: BaseCheckpoint) -> None:
+    """`require_positions` for the longest texts that the recipe generates."""
+    new = max(recipe.eval.caption.max_new_tokens, recipe.eval.answer.max_new_tokens)
+    require_positions(recipe, base, new, where="data.max_text_tokens")
 
 
 def require_positions(recipe: Recipe, base: BaseCheckpoint, new_tokens: int, *, where: str) -> None:
@@ -245,15 +257,13 @@ def with_fresh_adapters(
 
 
 def set_trainable(loaded: Loaded, trainable: Trainable) -> None:
-    """Freezes and unfreezes components."""
+    """Freezes and unfreezes components.
+
+    Raises:
+        RecipeError: as `require_trainable_decoder`.
+    """
     modes = trainable.model_dump(include=set(COMPONENTS))
-    if modes["decoder"] == "full" and getattr(loaded.model, "is_quantized", False):
-        raise RecipeError(
-            "full with a quantised decoder",
-            where="trainable.decoder",
-            expected="lora or frozen",
-            do="or set model.quantization.load_in_4bit=false",
-        )
+    require_trainable_decoder(trainable, quantized=getattr(loaded.model, "is_quantized", False))
     mark_trainable(
         loaded.model, loaded.base.family, modes, frozen_share=trainable.frozen_decoder_fraction
     )
@@ -277,7 +287,8 @@ def trained_model(
     manifest = read_manifest(folder)
     require_untouched(folder, manifest)
     base = base_of(recipe)
-    check_base(manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
+    found = base_hash(recipe, base, recorded=manifest["base_weights_sha256"])
+    check_base(manifest, base_id=base.id, weights_sha256=found)
     loaded = base_model(recipe, base, quantized=quantized, dtype=dtype, place=place)
     if (folder / LORA).is_file():
         loaded = replace(loaded, handle=load_lora(loaded.model, folder))

@@ -15,11 +15,15 @@ from qvft.recipe.schema import Recipe
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "qvft")
 
 
-def base_hash(recipe: Recipe, base: BaseCheckpoint) -> str:
-    """Identity of the initial weights: file content, or seed and geometry."""
+def base_hash(recipe: Recipe, base: BaseCheckpoint, *, recorded: str | None = None) -> str:
+    """Identity of the initial weights: file content, or seed and geometry.
+
+    Args:
+        recorded: that of a run, returned if it is these weights'; see `weights_hash`.
+    """
     if recipe.model.init == "random":
         return sha256_json({"seed": recipe.run.seed, "config": base.config.to_dict()["model_type"]})
-    return weights_hash(base)
+    return weights_hash(base, recorded=recorded)
 
 
 def provenance_of(

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from transformers import TrainerCallback, set_seed
 
+from qvft.adapters.targets import lora_layers
 from qvft.data.rows import training_rows
 from qvft.errors import RecipeError
 from qvft.inference.generation_trial import tried_fields
@@ -14,6 +15,7 @@ from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import is_encoder_decoder
 from qvft.models.distributed import processes
 from qvft.models.flex_attention import require_flex, use_flex
+from qvft.models.reference_configs import meta_model
 from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import new_branch, require_alignable
@@ -136,12 +138,17 @@ def require_shardable(base: BaseCheckpoint, custom: Collection[str]) -> None:
 
 
 def require_settings(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhasePlan]) -> None:
-    """Tries training and decoding on a tiny model if a recipe sets more than qvft's own keys.
+    """Checks settings that need neither data nor weights.
+
+    Training and decoding are tried on a tiny model if a recipe sets more than qvft's own keys.
 
     Raises:
-        RecipeError: transformers, peft or bitsandbytes refuses a setting; the message names its
-            key.
+        RecipeError: LoRA targets match no layer, or transformers, peft or bitsandbytes refuses a
+            setting; the message names its key.
     """
+    lora = lora_of_phases(plans)
+    if lora is not None:
+        lora_layers(meta_model(base.config), base.family, lora[1], lora[0].lora.target_modules)
     tried_fields(recipe, base)
     for plan in plans:
         where = f"phases.{plan.phase.name}.train" if plan.phase.train else "train"

@@ -20,6 +20,7 @@ from qvft.files import new_folder, require_space, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.alignment.retrieval import fill_retrieval
+from qvft.models.t5_head import own_head_expected
 from qvft.setup.alignment_heads import saved_branch
 from qvft.setup.hashes import trained_files
 from qvft.setup.model import processor_of
@@ -105,9 +106,10 @@ def _export_peft(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
     logger.info("running base and adapter on real samples")
     reference = reference_outputs(inputs, rows, rounded=(), written=inputs.stored)
     logger.info("running the folder with plain PEFT")
-    model = getattr(transformers, base.family.model_class).from_pretrained(
-        base.location, revision=base.revision, dtype=reference.computed, use_safetensors=True
-    )
+    with own_head_expected(base.config):
+        model = getattr(transformers, base.family.model_class).from_pretrained(
+            base.location, revision=base.revision, dtype=reference.computed, use_safetensors=True
+        )
     surplus = model.load_state_dict(load_file(folder / BRIDGE), strict=False).unexpected_keys
     if surplus:
         raise VerificationError(

@@ -22,6 +22,7 @@ from qvft.models.checkpoint_tensors import Checkpoint, base_processor, open_chec
 from qvft.models.image_size import config_with_image_size, processor_with_image_size
 from qvft.models.lavis_keys import LavisPlan, lavis_value, plan_lavis
 from qvft.models.model_path import require_folder
+from qvft.models.t5_head import HEAD, has_own_head, own_head_expected
 from qvft.models.weight_origins import model_shapes
 from qvft.setup.provenance import versions
 from qvft.weights.write import SLACK_BYTES, file_hashes
@@ -29,6 +30,7 @@ from qvft.weights.write import SLACK_BYTES, file_hashes
 logger = get_logger("qvft.export")
 
 _POSITIONS = "visual_encoder.pos_embed"
+_T5_HEAD = "t5_model.lm_head.weight"
 
 
 def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
@@ -59,6 +61,8 @@ def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
             config = config_with_image_size(config, size)
             processor = processor_with_image_size(processor, size)
     target, tied = model_shapes(model_class, config)
+    if has_own_head(config) and (HEAD in base.shapes or _T5_HEAD in state):
+        tied.pop(HEAD)
     keys = {key: tuple(tensor.shape) for key, tensor in state.items()}
     plan = plan_lavis(keys, target, tied, where=str(file))
     for reason, count in sorted(Counter(plan.dropped.values()).items()):
@@ -66,7 +70,7 @@ def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
     weights = _weights(plan, state, base)
     with new_folder(out) as folder:
         require_space(folder, sum(one.numel() * one.itemsize for one in weights.values()))
-        _write(folder, model_class, config, processor, weights)
+        _write(folder, model_class, config, processor, weights, tied)
         content = {
             "format": 1,
             "form": "transformers",
@@ -79,7 +83,7 @@ def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
                 "from_base": dict(Counter(key.partition(".")[0] for key in plan.from_base)),
             },
             "verification": {
-                "weights": _verified(folder, model_class, weights, frozenset(tied)),
+                "weights": _verified(folder, model_class, config, weights, tied),
             },
             "versions": versions(),
             "files": file_hashes(folder),
@@ -153,13 +157,15 @@ def _write(
     config: PretrainedConfig,
     processor: Any,
     weights: Mapping[str, Tensor],
+    tied: Mapping[str, str],
 ) -> None:
     require_space(folder, SLACK_BYTES)
     with torch.device("meta"):
         model = model_class(copy.deepcopy(config))
     # Keys that are tied to another are absent; all others are there, as the plan has checked.
     model.load_state_dict(dict(weights), strict=False, assign=True)
-    model.tie_weights()
+    with own_head_expected(config):
+        model.tie_weights(missing_keys={*tied})
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -167,13 +173,15 @@ def _write(
 def _verified(
     folder: Path,
     model_class: type[PreTrainedModel],
+    config: PretrainedConfig,
     weights: Mapping[str, Tensor],
-    tied: frozenset[str],
+    tied: Mapping[str, str],
 ) -> int:
     """Number of weights, after the folder was loaded plainly and compared bit by bit."""
-    model, loading = cast(Any, model_class).from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
-    )
+    with own_head_expected(config):
+        model, loading = cast(Any, model_class).from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
     wrong = [key for kind in ("missing_keys", "unexpected_keys") for key in loading[kind]]
     loaded = model.state_dict()
     wrong += [key for key in loaded if key not in weights and key not in tied]

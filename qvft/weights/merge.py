@@ -19,6 +19,7 @@ from qvft.models.decoders import is_encoder_decoder
 from qvft.models.image_size import POSITIONS
 from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
+from qvft.models.t5_head import own_head_expected
 from qvft.setup.data import source_name
 from qvft.setup.hashes import trained_files
 from qvft.setup.model import processor_of, template_of
@@ -125,9 +126,10 @@ def _verify_behaviour(
     was_quantized = inputs.recipe.model.quantization.scheme != "none"
     trained_on = run(quantized=True, rounded=None) if was_quantized else None
     logger.info("running the merged model")
-    model = model_class(inputs.base.family).from_pretrained(
-        folder, dtype=reference.computed, use_safetensors=True
-    )
+    with own_head_expected(inputs.base.config):
+        model = model_class(inputs.base.family).from_pretrained(
+            folder, dtype=reference.computed, use_safetensors=True
+        )
     outputs = plain_outputs(
         model.to(reference.place).eval(),
         AutoProcessor.from_pretrained(folder, trust_remote_code=False),

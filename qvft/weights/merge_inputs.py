@@ -68,7 +68,8 @@ def read_inputs(
     bridge, lora = read_bridge(adapter, manifest), read_lora(adapter)
     require_untouched(adapter, manifest)
     base = base_of(recipe)
-    check_base(manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
+    found = base_hash(recipe, base, recorded=manifest["base_weights_sha256"])
+    check_base(manifest, base_id=base.id, weights_sha256=found)
     fresh = recipe.model.init == "random"
     counts = {torch.float32: 0} if fresh else stored_dtypes(weight_files(base))
     weights = sum(counts.values()) or sum(tensor.numel() for tensor in bridge.values())

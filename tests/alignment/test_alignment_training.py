@@ -1,12 +1,9 @@
-"""Alignment beside generation through `qvft.train`: heads, logs, resuming, processes, refusals."""
+"""Alignment beside generation through `qvft.train`: heads, logs, resuming, refusals."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -89,42 +86,11 @@ def test_accumulated_batches_equal_one(recipe_file: Path, tmp_path: Path) -> Non
         assert main([str(recipe_file), f"run.dir={run}", *weights, *cut]) == 0
         states.append(load_file(run / "adapter" / ALIGNMENT))
     for key, alone in states[0].items():
-        # As below; one step.
+        # A step of Adam moves a weight by about the learning rate, 1e-3, whatever its gradient's
+        # size; a gradient near zero may differ in sign, since float32 sums are in another order.
         difference = (alone - states[1][key]).abs()
         assert difference.median() < 1e-6, key
         assert difference.max() < 2.1e-3, key
-
-
-def test_two_processes_equal_one(recipe_file: Path, tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    steps = ["train.max_steps=2", "train.save_steps=null", "train.texts_per_image=3"]
-    assert main([str(recipe_file), f"run.dir={one}", ALL, *steps]) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-    command += [
-        "-m",
-        "qvft.train",
-        str(recipe_file),
-        f"run.dir={two}",
-        ALL,
-        "train.per_device_train_batch_size=4",
-    ]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, *steps], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for file in (ALIGNMENT, BRIDGE, "adapter_model.safetensors"):
-        alone, both = load_file(one / "adapter" / file), load_file(two / "adapter" / file)
-        assert alone.keys() == both.keys()
-        for key in alone:
-            # As in tests/invariants/test_processes.py: a step of Adam moves a weight by about the
-            # learning rate, 1e-3, whatever its gradient's size; a gradient near zero may differ
-            # in sign. Two such steps at most.
-            # Keys' biases move by nothing else, since softmax takes no notice of them.
-            difference = (alone[key] - both[key]).abs()
-            assert difference.median() < 1e-6 or key.endswith("key.bias"), key
-            assert difference.max() < 4.1e-3, key
 
 
 def test_alignment_alone_trains_no_decoder(recipe_file: Path, tmp_path: Path, capsys) -> None:

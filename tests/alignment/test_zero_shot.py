@@ -65,6 +65,7 @@ def test_classes_may_stand_in_a_file(aligned_run: Path, images: Path, tmp_path: 
     file.write_text("traffic light, red\n\n  Käse \n", encoding="utf-8")
     assert read_names(str(file)) == ("traffic light, red", "Käse")
     assert read_names("cat, dog") == ("cat", "dog")
+    assert len(read_names(",".join(f"class {number}" for number in range(100)))) == 100
     given = [str(aligned_run), str(images / "0.png"), "--out", str(out), "--classes", str(file)]
     assert main(given) == 0
     (row,) = lines(out)

@@ -170,6 +170,10 @@ MISTAKES = {
         "explain qvft/tiny-blip2 --faithfulness --recipe gone.yaml",
         "no.jsonl: no such file",
     ),
+    "a 4-bit decoder in full": (
+        "train r.yaml model.quantization.load_in_4bit=true trainable.decoder=full",
+        "full with a quantised decoder",
+    ),
     "idle argument": ("train r.yaml train.arguments.data_seed=1", "data_seed: would have no"),
     "argument with a key": ("check r.yaml train.arguments.seed=1", "set run.seed instead"),
     "no run folder to check": ("check r.yaml run.dir=rows.jsonl", "rows.jsonl: a file"),

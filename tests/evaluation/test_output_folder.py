@@ -210,7 +210,7 @@ def test_a_file_with_a_long_name_gets_a_folder(run: Path, shapes: Path, tmp_path
     assert name.startswith("longlong") and len(name) < 100
 
 
-@pytest.mark.parametrize("step", ["score", "_baselines", "_write"])
+@pytest.mark.parametrize("step", ["score", "_baselines", "write"])
 def test_predictions_are_kept_whatever_fails_after_them(
     run: Path, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -1,87 +1,152 @@
-"""BLIP-2-OPT of real size and random weights, made on the device; images and texts of real size."""
+"""BLIP-2 and InstructBLIP of real size and random weights, made on the device; images and texts."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import random
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Blip2Config, CLIPConfig, GPTNeoConfig, PreTrainedModel
+from transformers import (
+    Blip2Config,
+    CLIPConfig,
+    GPTNeoConfig,
+    InstructBlipConfig,
+    InstructBlipProcessor,
+    PreTrainedModel,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from qvft.models.families import FAMILIES
+from qvft.models.families import family_of
 from qvft.models.load import model_class
-from qvft.models.reference_configs import INITIALIZER_RANGE, known_configs
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
-
-from tools.tiny_blip2.drawn import captions, draw, sample_scene, vocabulary_texts
-from tools.tiny_blip2.geometry import (
-    EOS_ID,
-    PAD_ID,
-    VOCABULARY_SIZE,
-    tiny_processor,
-    tiny_tokenizer,
+from qvft.models.reference_configs import (
+    INITIALIZER_RANGE,
+    known_configs,
+    with_known_decoder,
 )
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "fullsize"))
-from make_model import opt_processor
+sys.path += [str(Path(__file__).resolve().parents[at]) for at in (1, 2)]  # tests/, and tools/'s
 
-GEOMETRIES = ("2.7b", "6.7b")
+import tiny_models
+
+from tools.tiny_blip2.drawn import captions, draw, questions, sample_scene
+from tools.tiny_blip2.geometry import EOS_ID, PAD_ID, VOCABULARY_SIZE
+
 TEXTS = 5
-"""Captions an image, as COCO has."""
-ADAPTED = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-"""What recipes/coco_caption.yaml adapts."""
+"""Texts per image, as COCO has captions."""
 
 
-def geometry(name: str, *, tiny: bool) -> Blip2Config:
-    """The published configuration of BLIP-2-OPT; `tiny`: two narrow layers in each part."""
-    config = copy.deepcopy(known_configs()[f"Salesforce/blip2-opt-{name}"])
-    config.text_config.dropout = 0.0
-    if tiny:
-        for part in (config.vision_config, config.qformer_config, config.text_config):
-            part.hidden_size, part.num_attention_heads, part.num_hidden_layers = 32, 4, 2
-        config.vision_config.intermediate_size = config.qformer_config.intermediate_size = 64
-        config.text_config.ffn_dim = 64
-        config.text_config.word_embed_proj_dim = 32
-        config.vision_config.image_size = 56
-        config.qformer_config.encoder_hidden_size = 32
-        config.text_config.vocab_size = VOCABULARY_SIZE
-        config.text_config.bos_token_id = config.text_config.eos_token_id = EOS_ID
-        config.text_config.pad_token_id = PAD_ID
+@dataclass(frozen=True)
+class Geometry:
+    """A published model whose cost is measured.
+
+    Attributes:
+        checkpoint: its hub id.
+        decoder: hub id of another decoder behind its ViT and Q-Former.
+        image_size: pixels a side, if not those of the checkpoint.
+        reads_questions: the texts are answers; otherwise captions.
+    """
+
+    checkpoint: str
+    decoder: str | None = None
+    image_size: int | None = None
+    reads_questions: bool = False
+
+    def config(self, *, tiny: bool) -> Blip2Config | InstructBlipConfig:
+        """The published configuration with the special tokens of the tiny tokenizer, which writes
+        the texts; `tiny`: two narrow layers in each part.
+        """
+        found = _published()[self.checkpoint]
+        if self.decoder is not None:
+            found = with_known_decoder(self.checkpoint, self.decoder)
+        config: Any = copy.deepcopy(found)
+        if tiny:
+            _narrow(config)
+        if self.image_size is not None:
+            config.vision_config.image_size = 84 if tiny else self.image_size
+        text = config.text_config
+        text.dropout = text.dropout_rate = 0.0
+        text.bos_token_id = text.eos_token_id = EOS_ID
+        text.pad_token_id = text.decoder_start_token_id = PAD_ID
         config.image_token_index = VOCABULARY_SIZE - 1
-    return config
+        return config
 
 
-def processor_of(config: Blip2Config) -> Any:
-    """One whose vocabulary is the model's."""
-    if config.text_config.vocab_size != VOCABULARY_SIZE:
-        return opt_processor(config)
-    processor = tiny_processor(vocabulary_texts())
-    processor.num_query_tokens = config.num_query_tokens
+GEOMETRIES: Mapping[str, Geometry] = {
+    "2.7b": Geometry("Salesforce/blip2-opt-2.7b"),
+    "6.7b": Geometry("Salesforce/blip2-opt-6.7b"),
+    "vicuna-7b": Geometry("Salesforce/instructblip-vicuna-7b", reads_questions=True),
+    "flan-t5-xl": Geometry("Salesforce/blip2-flan-t5-xl"),
+    "2.7b-364px": Geometry("Salesforce/blip2-opt-2.7b", image_size=364),
+    "qwen3-0.6b": Geometry("Salesforce/blip2-opt-2.7b", decoder="Qwen/Qwen3-0.6B"),
+}
+
+
+@functools.cache
+def _published() -> dict[str, Blip2Config | InstructBlipConfig]:
+    return known_configs()
+
+
+def _narrow(config: Any) -> None:
+    """Two narrow layers in each part, in place."""
+    vision, qformer, text = config.vision_config, config.qformer_config, config.text_config
+    for part in (vision, qformer):
+        part.hidden_size, part.num_attention_heads, part.num_hidden_layers = 32, 4, 2
+        part.intermediate_size = 64
+    vision.image_size, qformer.encoder_hidden_size = 56, 32
+    text.vocab_size = VOCABULARY_SIZE
+    if text.model_type == "t5":
+        text.d_model, text.d_kv, text.d_ff = 32, 8, 64
+        text.num_heads, text.num_layers, text.num_decoder_layers = 4, 2, 2
+        return
+    text.hidden_size, text.num_attention_heads, text.num_hidden_layers = 32, 4, 2
+    if text.model_type == "opt":
+        text.ffn_dim, text.word_embed_proj_dim = 64, 32
+    else:
+        text.intermediate_size, text.head_dim = 64, 8
+        text.num_key_value_heads = 2
+    if text.model_type == "qwen3":
+        text.layer_types = text.layer_types[:2]
+
+
+def processor_of(config: Blip2Config | InstructBlipConfig) -> Any:
+    """Image processor of the model's size, with the tiny tokenizer."""
+    processor: Any = tiny_models.processor()
     side_px = config.vision_config.image_size
     processor.image_processor.size = {"height": side_px, "width": side_px}
+    processor.num_query_tokens = config.num_query_tokens
+    if isinstance(config, InstructBlipConfig):
+        return InstructBlipProcessor(
+            processor.image_processor,
+            processor.tokenizer,
+            tiny_models.tokenizer(),
+            num_query_tokens=config.num_query_tokens,
+        )
     return processor
 
 
-def write_base(folder: Path, config: Blip2Config) -> None:
-    """A checkpoint's configuration and processor without its weights, 4 MB."""
+def write_base(folder: Path, config: Blip2Config | InstructBlipConfig) -> None:
+    """A checkpoint's configuration and processor without its weights, under 1 MB."""
     folder.mkdir(parents=True)
-    config.architectures = ["Blip2ForConditionalGeneration"]
+    config.architectures = [family_of(config.model_type).model_class]
     config.save_pretrained(folder)
     processor_of(config).save_pretrained(folder)
 
 
-def model_on(place: torch.device, config: Blip2Config, dtype: torch.dtype) -> PreTrainedModel:
+def model_on(
+    place: torch.device, config: Blip2Config | InstructBlipConfig, dtype: torch.dtype
+) -> PreTrainedModel:
     """A model of random weights, drawn where it will run."""
     torch.manual_seed(0)
     with place:
-        model = model_class(FAMILIES["blip2"])._from_config(
+        model = model_class(family_of(config.model_type))._from_config(
             config, dtype=dtype, attn_implementation="sdpa"
         )
     # Zeros, as the class has them, make the first LayerNorm's gradients a million times too large.
@@ -103,22 +168,36 @@ def write_qvision(folder: Path, *, tiny: bool) -> None:
     clip.save_pretrained(folder / "clip")
     CLIPImageProcessorPil().save_pretrained(folder / "clip")
     text.save_pretrained(folder / "gpt_neo")
-    tiny_tokenizer(vocabulary_texts()).save_pretrained(folder / "gpt_neo")
+    tiny_models.tokenizer().save_pretrained(folder / "gpt_neo")
     fields = {"embed_size": text.hidden_size, "vocab_size": rows, "num_img_tokens": 64}
     (folder / "config.json").write_text(json.dumps(fields))
 
 
-def write_data(folder: Path, *, images: int, side_px: int) -> Path:
-    """Drawn images with five captions each, of about the length of COCO's."""
+def write_data(folder: Path, *, images: int, side_px: int, asked: bool) -> Path:
+    """Drawn images with five texts each: captions of about COCO's length, or answers."""
     rng = random.Random(0)
     folder.mkdir(parents=True)
     lines = []
     for index in range(images):
         scene = sample_scene(7, index)
         draw(scene, side_px).save(folder / f"{index}.png")
-        pool = [*captions(scene)]
-        texts = [" and ".join(rng.choices(pool, k=rng.choice((1, 2)))) for _ in range(TEXTS)]
-        lines.append(json.dumps({"image": f"{index}.png", "captions": texts}))
-    path = folder / "captions.jsonl"
+        texts: dict[str, Any]
+        if asked:
+            pairs = rng.choices(questions(scene), k=TEXTS)
+            texts = {
+                "questions": [
+                    {"question": f"{number}. {question}", "answers": [answer]}
+                    for number, (question, answer) in enumerate(pairs)
+                ]
+            }
+        else:
+            pool = captions(scene)
+            texts = {
+                "captions": [
+                    " and ".join(rng.choices(pool, k=rng.choice((1, 2)))) for _ in range(TEXTS)
+                ]
+            }
+        lines.append(json.dumps({"image": f"{index}.png", **texts}))
+    path = folder / "texts.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -1,219 +1,133 @@
-"""What BLIP-2-OPT-2.7B and 6.7B cost on this GPU, measured by qvft's own bench in one call.
+"""Measures training, decoding and memory of qvft's models on a GPU, in one call of eight minutes.
 
-    python tests/gpu/run.py OUT.json [--markdown OUT.md] [--minutes 8] [--geometries 2.7b,6.7b]
+    python tests/gpu/run.py OUT.json [--markdown OUT.md] [--minutes 8] [--only 2.7b,6.7b.training]
 
-Random weights of the real geometry, made on the device; drawn images of the real size; five
-captions an image; nothing is downloaded, and the disk gets a few MB. For each geometry, at 16
-images x 5 captions a step, LoRA of rank 16 on all linear layers of the decoder:
+Random weights of the published geometries, made on the device; drawn images of the real size; five
+texts per image; nothing is downloaded, and the disk gets a few MB. `CASES` lists the measurements,
+the most valuable first, each with its budget. At 16 images x 5 texts per step, LoRA of rank 16 on
+all linear layers of the decoder:
 
-    training: texts/s of plain practice and of qvft, their ratio, TFLOP/s and its share of what a
-    large product of bfloat16 matrices reaches on this card; decoding: texts/s of a plain loop and
-    of qvft; memory: all on the device while NF4 weights are trained with cached features.
+    training: texts/s of plain practice, of qvft with live and with cached features, TFLOP/s and
+    its share of what a large product of bfloat16 matrices reaches on this card, memory of a step;
+    compile, flex: the same with compiled blocks and flex attention; nf4: with a 4-bit decoder;
+    nf4_memory_bytes: all on the device while NF4 weights are trained with cached features;
+    decoding: texts/s of a plain loop and of qvft; caption: one caption of 20 tokens of QVision,
+    the published loop without a cache and qvft.
 
-One caption of 20 tokens of QVision's whole geometry: the published loop without a cache, and qvft.
-And for the first geometry training with flex attention, with compiled blocks, with both. What is
-no longer begun when `--minutes` are up, or fails, stands as "not measured" with the reason. By
+Both files are written after each measurement, so a call that is cut off leaves those made. What
+takes longer than its budget, fails or no longer fits stands as "not measured" with the reason. By
 arithmetic the largest, plain practice of 6.7B, takes some 45 GB.
 
-`--tiny` takes two narrow layers in each part and runs on a CPU, to try the script itself.
+`--tiny` takes two narrow layers in each part and runs on a CPU, to try every part of the script but
+flex attention, for which a CPU has no backward pass.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import functools
-import gc
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import subject as on
 import torch
-from geometry import (
-    ADAPTED,
-    GEOMETRIES,
-    TEXTS,
-    geometry,
-    model_on,
-    write_base,
-    write_data,
-    write_qvision,
-)
+from geometry import write_qvision
+from session import Session
+from subject import Subject
 from table import markdown
 
 from qvft.benchmark.caption import bench_caption
-from qvft.benchmark.prediction import bench_prediction
-from qvft.benchmark.report import machine, training_json
-from qvft.benchmark.training import (
-    WAYS,
-    Steps,
-    _laid_out,
-    _prepared,
-    _rows_of_batches,
-    bench_training,
-)
+from qvft.benchmark.report import machine
 from qvft.json_files import write_json
-from qvft.models.flex_attention import require_flex, use_flex
-from qvft.models.quantize import quantization_config
-from qvft.models.unload_vision import unload_vision
 from qvft.recipe.load import parse_recipe
-from qvft.recipe.schema import Recipe
-from qvft.setup.model import Loaded, base_of, device, with_tools
-from qvft.training.arguments import use_bf16
-from qvft.training.compiling import require_compiler
-from qvft.training.setup_phases import TrainingSetup
-from qvft.training.training_setup import training_setup
-from tools.quantize_in_place import quantize_in_place
 
 
-class Session:
-    """Measurements under one clock; what fails or comes too late keeps its reason."""
+@dataclass(frozen=True)
+class Case:
+    """A measurement.
 
-    def __init__(self, minutes: float) -> None:
-        self.end = time.monotonic() + 60 * minutes
-        self.found: dict[str, Any] = {}
-
-    def measure(self, name: str, work: Callable[[], Any]) -> None:
-        """Notes what `work` returns under a name, or why it is not there."""
-        start = time.monotonic()
-        if start > self.end:
-            self.found[name] = {"not_measured": "the minutes were up"}
-            return
-        try:
-            self.found[name] = work()
-        # Whatever one measurement meets (no memory, no kernel), the others are still wanted.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            self.found[name] = {"not_measured": reason}
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        print(f"{name}: {time.monotonic() - start:.1f} s {self.found[name]}"[:300], flush=True)
-
-
-class Subject:
-    """One geometry: its recipe, and models of it."""
-
-    def __init__(self, name: str, folder: Path, *, tiny: bool, images: int) -> None:
-        self.config = geometry(name, tiny=tiny)
-        self.place = device()
-        write_base(folder / "base", self.config)
-        data = write_data(
-            folder / "data", images=2 * images, side_px=self.config.vision_config.image_size
-        )
-        source = {"path": str(data)}
-        self.recipe: Recipe = parse_recipe(
-            {
-                "name": f"gpu_{name}",
-                "model": {"id": str(folder / "base"), "init": "random", "dtype": "bfloat16"},
-                "data": {"train": source, "eval": {**source, "limit": images}, "num_workers": 0},
-                "trainable": {"lora": {"r": 16, "target_modules": list(ADAPTED)}},
-                "train": {
-                    "per_device_train_batch_size": TEXTS * images,
-                    "texts_per_image": TEXTS,
-                    "mixed_precision": "bf16",
-                },
-                "eval": {"batch_size": TEXTS * images, "caption": {"max_new_tokens": 20}},
-            }
-        )
-
-    def loaded(self, *, nf4: bool = False) -> Loaded:
-        """A model of random weights with its tools."""
-        base = base_of(self.recipe)
-        model = model_on(self.place, self.config, torch.bfloat16)
-        if nf4:
-            config = quantization_config(
-                base.family, "nf4", double=True, compute_dtype=torch.bfloat16
-            )
-            quantize_in_place(model, config)
-        return with_tools(self.recipe, base, model)
-
-    def work(self, *, nf4: bool = False) -> TrainingSetup:
-        """The training that the recipe says, on such a model."""
-        return training_setup(self.recipe, given=self.loaded(nf4=nf4))
-
-
-def measure_geometry(
-    session: Session, subject: Subject, name: str, *, kernels: bool, rounds: int
-) -> None:
-    """All measurements of a geometry; the NF4 model comes after the other has gone."""
-    measure_speed(session, subject, name, kernels=kernels, rounds=rounds)
-    gc.collect()
-    session.measure(
-        f"{name}.nf4_memory_bytes", lambda: training_memory(subject.work(nf4=True), steps=2)
-    )
-
-
-def training_memory(work: TrainingSetup, *, steps: int) -> int:
-    """Bytes on the device while a recipe trains with cached features: weights, states, a step.
-
-    The ViT is let go, as training does, and cannot be run afterwards. Without a GPU it is what a
-    step takes above what is held before it.
+    Attributes:
+        geometry: key of `geometry.GEOMETRIES`, or `qvision`.
+        key: its name in the results, after the geometry's.
+        budget_s: most seconds it may take of the eight minutes; by arithmetic about twice what an
+            H100 needs, the model included where it is the first on it.
+        measure: what is called with the `Subject`.
     """
-    plan = _prepared(work)
-    model = work.loaded.model
-    batches = _rows_of_batches(work, plan, steps)
-    laid = _laid_out(work, WAYS["qvft"], batches)
-    unload_vision(model)
-    step = Steps(model, bf16=use_bf16(plan.train.mixed_precision)).memory(WAYS["qvft"], laid)
-    held = torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else 0
-    return held + step
+
+    geometry: str
+    key: str
+    budget_s: float
+    measure: Callable[[Subject], Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in the results."""
+        return f"{self.geometry}.{self.key}"
 
 
-def measure_speed(
-    session: Session, subject: Subject, name: str, *, kernels: bool, rounds: int
-) -> None:
-    """Training and decoding with bfloat16 weights."""
-
-    @functools.cache
-    def work() -> TrainingSetup:  # built by the first that wants it, whose failure is noted then
-        return subject.work()
-
-    def training(wanted: TrainingSetup) -> dict[str, Any]:
-        return training_json(
-            bench_training(
-                wanted.recipe, rounds=rounds, steps=2, ways=("plain", "qvft"), given=wanted
-            )
-        )
-
-    def decoding() -> dict[str, Any]:
-        return asdict(bench_prediction(subject.recipe, rounds=1, given=work().loaded))
-
-    session.measure(f"{name}.training", lambda: training(work()))
-    session.measure(f"{name}.decoding", decoding)
-    if kernels:
-        session.measure(f"{name}.compile", lambda: training(compiled(work())))
-        session.measure(f"{name}.flex", lambda: training(with_flex(work())))
-        session.measure(f"{name}.flex_compile", lambda: training(compiled(with_flex(work()))))
+CASES = (
+    Case("2.7b", "training", 50, on.training),
+    Case("2.7b", "decoding", 25, on.decoding),
+    Case("2.7b", "compile", 40, on.compiled_training),
+    Case("2.7b", "flex", 20, on.flex_training),
+    Case("2.7b", "flex_compile", 40, on.compiled_flex_training),
+    Case("2.7b", "nf4", 30, on.nf4_training),
+    Case("2.7b", "nf4_memory_bytes", 5, on.nf4_memory_bytes),
+    Case("6.7b", "training", 50, on.training),
+    Case("6.7b", "decoding", 25, on.decoding),
+    Case("6.7b", "nf4", 35, on.nf4_training),
+    Case("6.7b", "nf4_memory_bytes", 5, on.nf4_memory_bytes),
+    Case("vicuna-7b", "nf4", 40, on.nf4_training),
+    Case("vicuna-7b", "nf4_decoding", 30, on.nf4_decoding),
+    Case("vicuna-7b", "nf4_memory_bytes", 5, on.nf4_memory_bytes),
+    Case("flan-t5-xl", "training_alone", 20, on.training_alone),
+    Case("flan-t5-xl", "decoding", 15, on.decoding),
+    Case("2.7b-364px", "training", 25, on.training),
+    Case("qwen3-0.6b", "training", 10, on.training),
+    Case("qwen3-0.6b", "decoding", 5, on.decoding),
+    Case("qvision", "caption", 5),
+)
+"""In the order of their value; those of one geometry stand together, since they share a model."""
 
 
-def measure_caption(session: Session, folder: Path, *, tiny: bool, rounds: int) -> None:
+def measure(session: Session, cases: tuple[Case, ...], *, tiny: bool, rounds: int) -> None:
+    """Runs the cases; a model of one geometry is gone before the next is made."""
+    subject: tuple[str, Subject] | None = None
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def run(case: Case) -> Any:
+            nonlocal subject
+            folder = Path(scratch) / case.geometry
+            if case.measure is None:
+                return caption(folder, tiny=tiny, rounds=rounds)
+            if subject is None or subject[0] != case.geometry:
+                subject = None
+                made = Subject(case.geometry, folder, tiny=tiny, rounds=rounds)
+                subject = (case.geometry, made)
+            return case.measure(subject[1])
+
+        for case in cases:
+            session.measure(case.name, lambda case=case: run(case), budget_s=case.budget_s)
+
+
+def caption(folder: Path, *, tiny: bool, rounds: int) -> dict[str, Any]:
     """One caption of a QVision of random weights."""
     write_qvision(folder, tiny=tiny)
     model = {"id": str(folder), "init": "random", "dtype": "bfloat16"}
     recipe = parse_recipe({"name": "gpu_qvision", "model": model})
-    session.measure("qvision.caption", lambda: asdict(bench_caption(recipe, rounds=3 * rounds)))
+    return asdict(bench_caption(recipe, rounds=3 * rounds))
 
 
-def compiled(work: TrainingSetup) -> TrainingSetup:
-    """The same work with compiled blocks."""
-    require_compiler(work.loaded.model.device)
-    plans = [
-        replace(plan, train=plan.train.model_copy(update={"torch_compile": True}))
-        for plan in work.plans
-    ]
-    return replace(work, plans=plans)
-
-
-def with_flex(work: TrainingSetup) -> TrainingSetup:
-    """The same work, its decoder with flex attention from now on."""
-    require_flex(work.loaded.base.config, work.loaded.model.device)
-    use_flex(work.loaded.model)
-    return work
+def chosen(only: str | None) -> tuple[Case, ...]:
+    """The cases whose name or geometry is in a list separated by commas; all for None."""
+    if only is None:
+        return CASES
+    names = only.split(",")
+    return tuple(case for case in CASES if {case.name, case.geometry} & {*names})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -222,30 +136,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--geometries", default=",".join(GEOMETRIES))
+    parser.add_argument("--only", help="geometries or measurements, separated by commas")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args(arguments)
     if not given.tiny and not torch.cuda.is_available():
         print("there is no GPU here; --tiny tries the script on a CPU", file=sys.stderr)
         return 2
-    session = Session(given.minutes)
-    with tempfile.TemporaryDirectory() as scratch:
-        measure_caption(session, Path(scratch) / "qvision", tiny=given.tiny, rounds=given.rounds)
-        for index, name in enumerate(given.geometries.split(",")):
-            subject = Subject(
-                name, Path(scratch) / name, tiny=given.tiny, images=2 if given.tiny else 16
-            )
-            measure_geometry(session, subject, name, kernels=index == 0, rounds=given.rounds)
-            found = {
-                "date": datetime.date.today().isoformat(),
-                "tiny": given.tiny,
-                "machine": {**machine(subject.recipe), "cuda": torch.version.cuda},
-                "measured": session.found,
-            }
-            write_json(given.out, found)
-    if given.markdown is not None:
-        given.markdown.write_text(markdown(found))
+    cases = chosen(given.only)
+    described = machine(parse_recipe({"name": "gpu", "model": {"id": "random weights"}}))
+    head = {
+        "date": datetime.date.today().isoformat(),
+        "tiny": given.tiny,
+        "machine": {**described, "cuda": torch.version.cuda},
+    }
+
+    def write(measured: dict[str, Any]) -> None:
+        found = {**head, "measured": measured}
+        write_json(given.out, found)
+        if given.markdown is not None:
+            given.markdown.write_text(markdown(found))
+
+    session = Session([case.name for case in cases], minutes=given.minutes, write=write)
+    measure(session, cases, tiny=given.tiny, rounds=given.rounds)
     return 0
 
 

@@ -35,7 +35,7 @@ NF4 = ["model.quantization.load_in_4bit=true", "train.gradient_checkpointing=tru
 RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "shared": ("", ["train.texts_per_image=3"], {}),
     "phases": (PHASES, ["data.features=off"], {}),
-    "aligned": (ALIGNMENT, [], {}),
+    "aligned": (ALIGNMENT, ["train.texts_per_image=3"], {}),
     "encoder_decoder": (
         "",
         ["model.id=T5", "trainable.lora.target_modules=[q,v,wi_0]", "train.texts_per_image=3"],

@@ -22,6 +22,8 @@ from transformers import (
 )
 
 from qvft.export import main as export
+from qvft.log import collected_warnings
+from tests.models.decoder_models import TEXT, write_model
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +97,16 @@ def test_its_features_are_those_that_lavis_computed(
     torch.testing.assert_close(found, expected, atol=3e-5, rtol=0)
 
 
-def to_lavis(weights: dict[str, Tensor], *, trained_alone: bool) -> dict[str, Tensor]:
+def to_lavis(
+    weights: dict[str, Tensor], *, trained_alone: bool, decoder: str = "opt"
+) -> dict[str, Tensor]:
     """A stage-2 model by LAVIS' names, written the other way round; as LAVIS stores it, without
     the frozen ViT and decoder if `trained_alone`."""
     found: dict[str, Tensor] = {}
     for key, tensor in weights.items():
         if key.startswith("language_model."):
             if not trained_alone:
-                found["opt_model." + key.removeprefix("language_model.")] = tensor
+                found[f"{decoder}_model." + key.removeprefix("language_model.")] = tensor
         elif key.startswith("vision_model.post_layernorm."):
             found["ln_vision." + key.rpartition(".")[2]] = tensor
         elif key.startswith("vision_model."):
@@ -131,7 +135,7 @@ def to_lavis(weights: dict[str, Tensor], *, trained_alone: bool) -> dict[str, Te
                 tensor
             )
         else:
-            found[key.replace("language_projection", "opt_proj")] = tensor
+            found[key.replace("language_projection", f"{decoder}_proj")] = tensor
     return {key: tensor.clone() for key, tensor in found.items()}
 
 
@@ -163,6 +167,24 @@ def test_a_stage_two_file_takes_frozen_parts_from_the_base(
         assert torch.equal(found[key], base[key] if trained_alone and frozen else tensor), key
     taken = json.loads((out / "export.json").read_text())["keys"]["from_base"]
     assert set(taken) == ({"vision_model", "language_model"} if trained_alone else set())
+
+
+@pytest.mark.parametrize("trained_alone", [True, False])
+def test_a_t5_keeps_the_head_that_is_not_its_embedding(
+    tiny_folder: Path, tmp_path: Path, convert: Convert, trained_alone: bool
+) -> None:
+    base = write_model(tmp_path / "t5", tiny_folder, TEXT["t5"])
+    weights = load_file(base / "model.safetensors")
+    for key, tensor in weights.items():
+        if key.endswith("qkv.bias"):
+            tensor.chunk(3)[1].zero_()
+    lavis = to_lavis(weights, trained_alone=trained_alone, decoder="t5")
+    with collected_warnings("transformers") as said:
+        status, out = convert({"model": lavis}, base)
+    assert (status, said) == (0, [])
+    written = load_file(out / "model.safetensors")
+    assert written.keys() == weights.keys()
+    assert all(torch.equal(written[key], tensor) for key, tensor in weights.items())
 
 
 def test_positions_of_another_image_size_set_it(

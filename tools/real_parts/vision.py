@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Blip2VisionConfig, Dinov2Config
 
 from qvft.errors import ModelError
+from qvft.models.image_size import interpolated
 from tools.real_parts.parts import reader
 
 IMAGE_MEAN = [0.485, 0.456, 0.406]
@@ -142,7 +143,9 @@ def vision_state(source: Mapping[str, Tensor], config: Blip2VisionConfig) -> dic
     side = config.image_size // config.patch_size
     state = {
         "embeddings.class_embedding": left.pop("embeddings.cls_token"),
-        "embeddings.position_embedding": resized(left.pop("embeddings.position_embeddings"), side),
+        "embeddings.position_embedding": interpolated(
+            left.pop("embeddings.position_embeddings"), side
+        ),
         "post_layernorm.weight": left.pop("layernorm.weight"),
         "post_layernorm.bias": left.pop("layernorm.bias"),
     }
@@ -172,16 +175,3 @@ def vision_state(source: Mapping[str, Tensor], config: Blip2VisionConfig) -> dic
     if left:
         raise ModelError(f"weights that no layer takes: {', '.join(sorted(left))}", where="vision")
     return state
-
-
-def resized(positions: Tensor, side: int) -> Tensor:
-    """Positions (1, 1 + N, width) for side x side patches (1, 1 + side * side, width).
-
-    Source: `Dinov2Embeddings.interpolate_pos_encoding` in transformers.
-    """
-    held = round((positions.shape[1] - 1) ** 0.5)
-    if held == side:
-        return positions
-    grid = positions[:, 1:].unflatten(1, (held, held)).permute(0, 3, 1, 2)
-    grid = nn.functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
-    return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)

@@ -246,8 +246,17 @@ def _load_hub(path: str, *, split: str | None, streaming: bool) -> Any:
     import datasets
 
     name, _, config = path.partition(":")
-    try:
+
+    def load(split: str | None) -> Any:
         return datasets.load_dataset(name, config or None, split=split, streaming=streaming)
+
+    try:
+        try:
+            return load(split)
+        except ValueError:  # perhaps of an unknown split
+            if split not in _ALIASES:
+                raise
+            return load(_ALIASES[split])
     except (OSError, ValueError) as error:
         raise DataError(
             f"not here, and the Hub gives no such dataset ({type(error).__name__})",

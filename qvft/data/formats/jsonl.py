@@ -178,7 +178,7 @@ class _ImageTexts:
             raise DataError(
                 f"`id` {id} for an image that {self.where} calls {self.id}",
                 where=row.where,
-                expected="one id an image",
+                expected="one id per image",
                 do="give both lines the same id, or an id to the question alone",
             )
         self.id, self.where = id, row.where

@@ -128,7 +128,7 @@ def add_meta(meta: dict[str, Any], row: Record) -> None:
             raise DataError(
                 f"`meta.{key}` differs from what an earlier line says of the image",
                 where=row.where,
-                expected="one value an image",
+                expected="one value per image",
                 do="correct one of the lines",
             )
         fields.valid_unicode({key: value}, f"meta.{key}", where=row.where)

@@ -99,7 +99,7 @@ def _from_rows(file: Path, folder: Path, guard: PathGuard) -> Iterator[Sample]:
         names = [name, *(name + suffix for suffix in _SUFFIXES)]
         file_name = next((one for one in names if one in present), name)
         image = guard.image(file_name, "image", where=where)
-        found.setdefault(name, SampleBuilder(Path(name).stem, image)).questions.append(
+        found.setdefault(file_name, SampleBuilder(Path(file_name).stem, image)).questions.append(
             Question(str(number), row.text("question"), (row.answer("answer"),))
         )
     yield from (one.sample() for one in found.values())

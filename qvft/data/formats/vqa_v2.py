@@ -49,11 +49,14 @@ def read(
         subset = content.get("data_subtype") or subset
     annotations = annotations or path / _ANNOTATIONS.format(subset)
     if not annotations.exists():
+        do = "check the path"
+        if str(subset).startswith("test"):
+            do = "use train or val: the answers of VQA v2's test questions are not published"
         raise DataError(
             "no such file",
             where=str(annotations),
             expected="the answers to the questions",
-            do="use train or val: the answers of VQA v2's test questions are not published",
+            do=do,
         )
     if images is None:
         images = path / str(subset) if (path / str(subset)).is_dir() else path
@@ -78,9 +81,10 @@ def read(
         found.setdefault(image_id, SampleBuilder(image_id, image)).questions.append(
             Question(question_id, row.text("question"), answers, meta)
         )
-    for question_id in answered:
+    if answered:
         raise DataError(
-            f"`question_id` {question_id} is not the id of a question ({len(answered)} such)",
+            f"`question_id` {next(iter(answered))} is not the id of a question "
+            f"({len(answered)} such)",
             where=str(annotations),
             expected=f"ids in {question_file}",
             do="give the questions of the same split",

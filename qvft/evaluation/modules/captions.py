@@ -20,7 +20,7 @@ class Captions(evaluate.Metric):
             description="BLEU-1 to 4, ROUGE_L and CIDEr (CIDEr-D) as pycocoevalcap 1.2 computes "
             "them, on its PTB tokens, without Java.",
             inputs_description="predictions: one caption an image; references: a list of "
-            "captions an image. Gives Bleu_1 to Bleu_4 and ROUGE_L from 0 to 1, CIDEr from 0 to "
+            "captions per image. Gives Bleu_1 to Bleu_4 and ROUGE_L from 0 to 1, CIDEr from 0 to "
             "10.",
             reference_urls=["https://github.com/salaniz/pycocoevalcap"],
             citation="Chen et al. 2015, Microsoft COCO Captions: Data Collection and Evaluation "

@@ -6,14 +6,13 @@ The class is transformers' `InstructBlipForConditionalGeneration`, unchanged, wi
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
+from transformers import InstructBlipForConditionalGeneration
 
 from qvft.errors import ModelError
 from qvft.models.checkpoint_tensors import Checkpoint, base_processor, open_checkpoint
+from qvft.models.graft import Graft
 from qvft.models.model_path import FRESH
 from qvft.models.question_aware.configuration import question_aware_config
 from qvft.models.question_aware.origins import TextKind, plan_origins
@@ -22,39 +21,7 @@ from qvft.models.question_aware.question_tokens import (
     prepare_tokenizer,
     question_tokenizer,
 )
-from qvft.models.weight_origins import Origins, model_shapes
-
-
-@dataclass(frozen=True)
-class Graft:
-    """Plan of a question-aware model: checked, not loaded.
-
-    Attributes:
-        base: the BLIP-2 checkpoint.
-        text: the text source, None if fresh.
-        config: the model's configuration.
-        origins: source of each weight.
-        qformer_tokenizer: tokenizer of questions for the Q-Former.
-        seed: initialises rows that no source has.
-    """
-
-    base: Checkpoint
-    text: Checkpoint | None
-    config: InstructBlipConfig
-    origins: Origins
-    qformer_tokenizer: Any
-    seed: int
-
-    @property
-    def sources(self) -> dict[str, Checkpoint]:
-        """The checkpoints by the names that origins give them."""
-        text = {} if self.text is None else {"text": self.text}
-        return {"base": self.base, **text}
-
-    @property
-    def files(self) -> list[Path]:
-        """The weight files, sorted."""
-        return sorted({path for one in self.sources.values() for path in one.files.values()})
+from qvft.models.weight_origins import model_shapes
 
 
 def find_graft(
@@ -95,7 +62,8 @@ def find_graft(
     origins = plan_origins(
         shapes, tied, base=base.shapes, text=text.shapes if text else {}, kind=kind
     )
-    return Graft(base, text, config, origins, tokenizer, seed)
+    sources = {"base": base} if text is None else {"base": base, "text": text}
+    return Graft(sources, config, origins, tokenizer, seed)
 
 
 def require_plain_base(config: Any, name: str) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -169,6 +170,20 @@ def test_a_hub_id_without_the_network_is_one_message(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(DataError, match="owner/name: not here, and the Hub gives no such dataset"):
         read_samples("hf", "owner/name", split="train")
+
+
+def test_a_hub_id_also_calls_validation_val(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(*args: Any, split: str, **options: Any) -> Any:
+        if split != "validation":
+            raise ValueError('Unknown split "val"')
+        return dataset(table(caption=["a", "b", "c"]))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert len(read_samples("hf", "owner/name", split="val")) == 2  # images
+    with pytest.raises(DataError, match="no such dataset"):
+        read_samples("hf", "owner/name", split="test")
 
 
 def test_unknown_keys_and_columns_name_the_nearest() -> None:

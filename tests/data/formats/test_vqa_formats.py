@@ -125,6 +125,14 @@ def test_pathvqa_rows_in_other_files_read_the_same(tmp_path: Path, suffix: str) 
     assert questions("pathvqa", tmp_path, split="train") == expected
 
 
+def test_pathvqa_rows_with_and_without_a_suffix_are_of_one_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    rows = [{"image": name, "question": "?", "answer": "no"} for name in ("a", "a.png")]
+    (tmp_path / "val.json").write_text(json.dumps(rows))
+    (sample,) = read_samples("pathvqa", str(tmp_path), split="val")
+    assert (sample.id, len(sample.questions)) == ("a", 2)
+
+
 def test_pathvqa_image_that_is_missing_is_left_to_the_image_check(tmp_path: Path) -> None:
     (tmp_path / "val.json").write_text('[{"image": "a", "question": "?", "answer": "no"}]')
     (sample,) = read_samples("pathvqa", str(tmp_path), split="validation")

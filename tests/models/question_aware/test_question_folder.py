@@ -16,9 +16,10 @@ from transformers import (
 
 from qvft.models.blip2 import decode_hidden, encode_vision, insert_prefix
 from qvft.models.forward_stages import logits_of
+from qvft.models.graft import Graft
 from qvft.models.load_graft import graft_model, graft_processor
 from qvft.models.question_aware.forward_stages import encode_rows
-from qvft.models.question_aware.graft import Graft, find_graft
+from qvft.models.question_aware.graft import find_graft
 
 # The same operations on the same values in another batching: float32 rounding (6e-8) through two
 # layers of each tower, on logits near 1.

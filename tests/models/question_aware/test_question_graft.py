@@ -86,7 +86,7 @@ def test_a_retrieval_source_brings_its_dec_row_and_gets_one_for_image(
 
 def test_bert_gets_a_drawn_row_for_dec(blip2_folder, bert_folder) -> None:
     graft = find_graft(str(blip2_folder), str(bert_folder))
-    assert graft.qformer_tokenizer.convert_tokens_to_ids("[DEC]") == DEC == BERT_ROWS
+    assert graft.tokenizer.convert_tokens_to_ids("[DEC]") == DEC == BERT_ROWS
     assert graft.origins.summary()["fresh_rows"] == {
         "qformer.embeddings.word_embeddings.weight": [BERT_ROWS, BERT_ROWS + 1]
     }
