@@ -87,6 +87,9 @@ def load_start(start: StartRun, loaded: Loaded) -> Loaded:
     """
     if start.lora and loaded.handle is None:
         loaded = replace(loaded, handle=load_lora(loaded.model, start.folder))
+        for name, module in loaded.model.named_modules():
+            if ".lora_dropout." in name and isinstance(module, nn.Dropout):
+                module.p = 0.0  # these layers are frozen
     for name, parameter in loaded.model.named_parameters():
         if name in start.manifest["bridge"]:
             parameter.data = parameter.data.float()  # as they were trained

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import Dropout
 
 from qvft.adapters.manifest import read_manifest
 from qvft.api.evaluate import evaluate
@@ -23,6 +24,7 @@ from qvft.recipe.load import load_recipe, parse_recipe
 from qvft.recipe.recipe_lock import read_lock
 from qvft.setup.start_run import start_run
 from qvft.train import main
+from qvft.training.training_setup import training_setup
 
 FILES = ("bridge.safetensors", "adapter_model.safetensors")
 STILL = ("train.learning_rate=0", "train.max_steps=1", "train.preflight=false")
@@ -91,6 +93,26 @@ def test_what_is_frozen_keeps_the_weights_of_the_start(
     freeze = [f"trainable.{part}=frozen" for part in frozen]
     run = train(recipe_file, tmp_path / "run", f"train.from={tiny_run}", *STILL, *freeze)
     assert_equal(weights(run / "adapter"), weights(tiny_run / "adapter"))
+
+
+def test_the_decoder_may_be_quantised_now(
+    recipe_file: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    nf4 = "model.quantization.load_in_4bit=true"
+    run = train(recipe_file, tmp_path / "run", f"train.from={tiny_run}", *STILL, nf4)
+    assert digests(run) == digests(tiny_run)
+
+
+def test_frozen_lora_layers_of_the_start_have_no_dropout(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    start = make_run(tmp_path / "start", trainable={"lora": {"lora_dropout": 0.5}})
+    given = [f"train.from={start}", f"run.dir={tmp_path / 'run'}", "trainable.decoder=frozen"]
+    recipe = read_lock(start, given)
+    work = training_setup(recipe)
+    rates = {name: m.p for name, m in work.loaded.model.named_modules() if isinstance(m, Dropout)}
+    assert any("lora_dropout" in name for name in rates)
+    assert {rate for name, rate in rates.items() if "lora_dropout" in name} == {0.0}
 
 
 def test_a_start_may_be_a_checkpoint_or_an_adapter_folder(
