@@ -22,6 +22,7 @@ from qvft.extras import require_package
 from qvft.files import require_writable
 from qvft.interop.policy_model import Blip2Policy
 from qvft.interop.policy_processor import PolicyProcessor
+from qvft.log import is_main_process
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import is_encoder_decoder
 from qvft.recipe.load import LOCK_NAME, parse_recipe
@@ -92,14 +93,15 @@ class Policy:
             NonFiniteWeightsError: a weight is NaN or infinite.
         """
         folder = Path(folder)
-        if (folder / LOCK_NAME).exists():
+        if is_main_process() and (folder / LOCK_NAME).exists():
             raise CheckpointError(
                 "holds a run", where=str(folder), do="name a new folder, or remove this one"
             )
         require_writable(folder, folder=True)
         self._write(folder / "adapter")
         run = self.recipe.run.model_copy(update={"dir": str(folder)})
-        write_lock(self.recipe.model_copy(update={"run": run}), folder)
+        if is_main_process():
+            write_lock(self.recipe.model_copy(update={"run": run}), folder)
         return folder
 
     def _write(self, folder: Path) -> None:
