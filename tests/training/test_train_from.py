@@ -25,6 +25,7 @@ from qvft.recipe.recipe_lock import read_lock
 from qvft.setup.start_run import start_run
 from qvft.train import main
 from qvft.training.training_setup import training_setup
+from tests.models.decoder_models import TEXT, write_model
 
 FILES = ("bridge.safetensors", "adapter_model.safetensors")
 STILL = ("train.learning_rate=0", "train.max_steps=1", "train.preflight=false")
@@ -113,6 +114,26 @@ def test_frozen_lora_layers_of_the_start_have_no_dropout(
     rates = {name: m.p for name, m in work.loaded.model.named_modules() if isinstance(m, Dropout)}
     assert any("lora_dropout" in name for name in rates)
     assert {rate for name, rate in rates.items() if "lora_dropout" in name} == {0.0}
+
+
+@pytest.mark.parametrize("kind", ["question_aware", "new_decoder", "t5", "geometry"])
+def test_every_family_starts_from_a_run(
+    kind: str, make_run: Callable[..., Path], tiny_folder: Path, language_folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    lora = {"lora": {"target_modules": "all-linear"}}
+    changes: dict[str, Any] = {"model": {"text_branch": "fresh"}}
+    if kind == "new_decoder":
+        changes = {"model": {"decoder": str(language_folder)}, "trainable": lora}
+    elif kind == "t5":
+        folder = write_model(tmp_path / "model", tiny_folder, TEXT["t5"])
+        changes = {"model": {"id": str(folder)}, "trainable": lora}
+    elif kind == "geometry":
+        changes = {"model": {"query_tokens": 4, "image_size": 60}}
+    start = make_run(tmp_path / "start", **changes)
+    recipe = Path(shutil.copyfile(start / "recipe.lock.yaml", tmp_path / "recipe.yaml"))
+    run = train(recipe, tmp_path / "run", f"train.from={start}", *STILL)
+    assert_equal(weights(run / "adapter"), weights(start / "adapter"))
 
 
 def test_a_start_may_be_a_checkpoint_or_an_adapter_folder(
