@@ -155,7 +155,7 @@ def test_a_run_starts_from_another(qvision_run: Path, qvision_recipe: Path, tmp_
     assert train([str(qvision_recipe), *given]) == 0
     name = "bridge.safetensors"
     here, there = (load_file(run / "adapter" / name) for run in (tmp_path / "run", qvision_run))
-    assert here.keys() == there.keys()
+    assert here.keys() > there.keys()  # all blocks of the decoder are trained now
     assert all(torch.equal(here[key], there[key]) for key in there)
 
 
