@@ -217,11 +217,7 @@ def _policy_model(loaded: Loaded, name: str) -> Blip2Policy:
     """The loaded model as a policy, without dropout, that stops at the stop token."""
     model: Any = loaded.model
     model.__class__ = Blip2Policy
-    # trl would load another model from here where it is not given one.
-    model.config._name_or_path = (
-        f"{name} (give the trainer ref_model=policy.reference and "
-        "processing_class=policy.processor; GRPO and RLOO beta=0.0 and policy.add_reference)"
-    )
+    model.name_as_message(name)
     stop, pad = loaded.template.stop_id, loaded.template.pad_id
     for part in (model, model.language_model):
         part.generation_config.eos_token_id, part.generation_config.pad_token_id = stop, pad

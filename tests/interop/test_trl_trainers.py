@@ -186,6 +186,14 @@ def test_samples_end_in_the_stop_token(tiny_run: Path, tmp_path: Path) -> None:
 
 def test_a_trainer_without_reference_is_told_what_to_give(tiny_run: Path, tmp_path: Path) -> None:
     made = policy(tiny_run)
+    with pytest.raises(OSError, match=r"policy\.add_reference"):
+        trl.GRPOTrainer(
+            model=made.model,
+            processing_class=made.processor,
+            reward_funcs=lengths,
+            args=trl.GRPOConfig(**settings(tmp_path, num_generations=2, beta=0.1)),
+            train_dataset=dataset(),
+        )
     with pytest.raises(OSError, match=r"ref_model=policy\.reference"):
         trl.DPOTrainer(
             model=made.model,
@@ -210,3 +218,4 @@ def test_a_checkpoint_of_trl_is_an_adapter_folder(tiny_run: Path, tmp_path: Path
     state = load_file(folder / "bridge.safetensors")
     assert torch.equal(state["query_tokens"], made.model.query_tokens)
     assert (folder / "tokenizer.json").is_file()
+    assert "policy.reference" not in (tmp_path / "README.md").read_text()
