@@ -18,6 +18,7 @@ pytest.importorskip("trl", reason="needs qvft[trl]")
 from qvft import extras
 from qvft.api.evaluate import evaluate
 from qvft.api.run import Run
+from qvft.checking.check_run import check_run
 from qvft.errors import (
     CheckpointError,
     DataError,
@@ -181,16 +182,23 @@ def test_it_is_saved_as_a_run(tiny_run: Path, tmp_path: Path) -> None:
     assert report.n == 6 and report.model.started_from["path"] == str(tiny_run)
     start = start_run(Run(folder).recipe)
     assert start is not None and start.run == tiny_run
+    states = {one.what: one.state for one in check_run(folder).verified}
+    assert states["recipe.lock.yaml"] == states[f"start {tiny_run}"] == "ok"
+    assert not {"differs", "missing"} & set(states.values())
     with pytest.raises(CheckpointError, match="holds a run"):
         made.save(folder)
 
 
-def test_a_plain_model_gets_lora_layers(tiny_folder: Path) -> None:
+def test_a_plain_model_gets_lora_layers(tiny_folder: Path, tmp_path: Path) -> None:
     made = policy(tiny_folder, **{"trainable.lora.r": 2, "trainable.qformer": "frozen"})
     trained = {name for name, weight in made.model.named_parameters() if weight.requires_grad}
     assert any("lora_A" in name for name in trained)
     assert not any(name.startswith("qformer.") for name in trained)
     assert start_run(made.recipe) is None
+    with torch.no_grad():
+        made.model.query_tokens += 0.5
+    model = load_model(made.save(tmp_path / "trl_run"))
+    assert torch.equal(model.model.query_tokens, made.model.query_tokens)
 
 
 def test_what_trl_would_train_wrongly_is_refused(
