@@ -40,8 +40,12 @@ def require_same_base(start: StartRun, recipe: Recipe, base: BaseCheckpoint) -> 
     try:
         check_base(start.manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
     except CheckpointError as error:
+        drawn = recipe.model.init == "random" or base.graft is not None or base.decoder is not None
         raise CheckpointError(
-            error.given, where=f"{start.key}, model.id", expected=error.expected
+            error.given,
+            where=f"{start.key}, model.id",
+            expected=error.expected,
+            do="set run.seed as there: it draws weights of the base" if drawn else None,
         ) from error
 
 

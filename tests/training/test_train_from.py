@@ -207,6 +207,19 @@ def test_what_does_not_fit_is_refused_with_its_key(
     assert not folder.exists()
 
 
+def test_another_seed_is_named_where_it_draws_weights_of_the_base(
+    make_run: Callable[..., Path], language_folder: Path, tmp_path: Path
+) -> None:
+    start = make_run(
+        tmp_path / "start",
+        model={"decoder": str(language_folder)},
+        trainable={"lora": {"target_modules": "all-linear"}},
+    )
+    given = [f"train.from={start}", f"run.dir={tmp_path / 'run'}", "run.seed=1"]
+    with pytest.raises(CheckpointError, match=r"run\.seed"):
+        training_setup(read_lock(start, given))
+
+
 def test_folders_without_weights_are_refused(
     recipe_file: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
