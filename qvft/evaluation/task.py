@@ -134,8 +134,7 @@ def _model_facts(opened: ResolvedModel) -> ModelFacts:
     recipe = opened.recipe
     base = base_of(recipe)
     run = opened.home if opened.kind == "run" else None
-    manifest = read_manifest(run / "adapter") if run else None
-    recorded = manifest["base_weights_sha256"] if manifest else None
+    manifest = read_manifest(run / "adapter") if run else {}
     dtype = DTYPES.get(recipe.model.dtype, torch.bfloat16 if gpu_has_bf16() else torch.float32)
     place = device()
     return ModelFacts(
@@ -144,9 +143,10 @@ def _model_facts(opened: ResolvedModel) -> ModelFacts:
         base=recipe.model.id,
         base_revision=base.revision,
         decoder=recipe.model.decoder,
-        base_weights_sha256=base_hash(recipe, base, recorded=recorded),
+        base_weights_sha256=base_hash(recipe, base, recorded=manifest.get("base_weights_sha256")),
         adapter_sha256=trained_files(run / "adapter") if run else {},
-        recipe_sha256=manifest["recipe_sha256"] if manifest else None,
+        recipe_sha256=manifest.get("recipe_sha256"),
+        started_from=manifest.get("started_from", {}),
         image_size=recipe.model.image_size,
         dtype=str(dtype).removeprefix("torch."),
         quantize=recipe.model.quantization.scheme,
