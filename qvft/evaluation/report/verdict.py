@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from qvft.evaluation.report.table import figure, signed
+from qvft.evaluation.comparison import Comparison
+from qvft.evaluation.report.table import figure, headline, signed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, main_scores
 from qvft.evaluation.stats import paired_difference
@@ -61,6 +62,26 @@ def verdicts(
             found = _compared(scores, mine, frequent.per_item, images)
             sentences += [_of_answers(*found)] if found else []
     return [*sentences, *collapse]
+
+
+def retention_verdicts(found: Mapping[str, Comparison]) -> list[str]:
+    """A sentence per data set on its most telling metric."""
+    sentences = []
+    for name, comparison in found.items():
+        for metric in headline(dict.fromkeys(comparison.metrics, 0.0))[:1]:
+            one, unit = comparison.metrics[metric], comparison.units[metric]
+            numbers = f"{metric.replace('_', ' ')} {figure(one.b, unit)} before, "
+            numbers += f"{figure(one.a, unit)} after tuning"
+            if one.interval is None or not one.excludes_zero:
+                begins = f"Whether it forgot something about {name} cannot be told"
+            else:
+                lost = one.difference > 0 if one.lower_is_better else one.difference < 0
+                begins = f"It {'lost' if lost else 'gained'} on {name}"
+            if one.interval is not None:
+                ends = " to ".join(signed(end, unit) for end in one.interval)
+                numbers += f", a difference of {signed(one.difference, unit)} ({ends})"
+            sentences.append(f"{begins}: {numbers}.")
+    return sentences
 
 
 def _of_the_image(

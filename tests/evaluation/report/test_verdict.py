@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from qvft.evaluation.report.verdict import verdicts
+from qvft.evaluation.comparison import compare
+from qvft.evaluation.pairing import pair
+from qvft.evaluation.report.verdict import retention_verdicts, verdicts
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, score
 from qvft.setup.query_similarity import COLLAPSED, collapse_warning
@@ -101,3 +103,21 @@ def test_queries_that_became_one_are_said(similarity: float) -> None:
 
 def test_queries_that_differ_are_not(similarity: float = 0.9949) -> None:
     assert collapse_warning(similarity) == []
+
+
+@pytest.mark.parametrize(
+    ("tuned", "base", "begins"),
+    [
+        (WRONG, RIGHT, "It lost on scenes"),
+        (RIGHT, WRONG, "It gained on scenes"),
+        (RIGHT, RIGHT, "Whether it forgot something about scenes cannot be told"),
+        (WRONG[:10] + RIGHT[10:], RIGHT[:10] + WRONG[10:], "Whether it forgot something"),
+    ],
+)
+def test_retention_says_what_was_lost_or_that_it_cannot_be_told(
+    tuned: list[str], base: list[str], begins: str
+) -> None:
+    rows, others = rows_saying(tuned), rows_saying(base)
+    found = compare(rows, scored(rows), pair(rows, others, where="base"), name="base")
+    (said,) = retention_verdicts({"scenes": found})
+    assert said.startswith(begins)
