@@ -19,6 +19,9 @@ FEW_IMAGES = 100
 """Below this a model that uses the image a little may not show it: the interval of a share of one
 in two is then 10 points or more to either side."""
 
+HARDLY = 0.03
+"""A gain from the image that is below this, by the upper end of its interval, is hardly one."""
+
 Ends = tuple[float, float]
 
 _TRY = (
@@ -55,8 +58,11 @@ def verdicts(
             found = _compared(scores, mine, theirs, images)
             if found:
                 advice = _COLLAPSED if collapse else _TRY
+                hardly = HARDLY * (100 if scores.units[found[0]] == "percent" else 1)
                 sentences.append(
-                    _of_the_image(kind, *found, images=len(set(images)), advice=advice)
+                    _of_the_image(
+                        kind, *found, images=len(set(images)), hardly=hardly, advice=advice
+                    )
                 )
         if kind == "question" and frequent is not None:
             found = _compared(scores, mine, frequent.per_item, images)
@@ -93,6 +99,7 @@ def _of_the_image(
     there: str,
     *,
     images: int,
+    hardly: float,
     advice: str,
 ) -> str:
     numbers = (
@@ -101,14 +108,21 @@ def _of_the_image(
     )
     if interval[0] > 0:
         return f"The model uses the image for {kind}s: {numbers}."
-    few = f" {images} images tell little: evaluate on more." if images < FEW_IMAGES else ""
-    return f"This model does not use the image measurably for {kind}s: {numbers}. {advice}.{few}"
+    few = images < FEW_IMAGES
+    if interval[1] < 0 or (interval[1] < hardly and not few):
+        return f"This model hardly uses the image for {kind}s: {numbers}. {advice}."
+    begins = f"Whether this model uses the image for {kind}s cannot be told from these data"
+    more = f"{images} images tell little: evaluate on more. " if few else ""
+    return f"{begins}: {numbers}. {more}If it does not: {advice[0].lower()}{advice[1:]}."
 
 
 def _of_answers(name: str, difference: str, interval: Ends, here: str, there: str) -> str:
     low, high = interval
-    how = "better" if low > 0 else "worse" if high < 0 else "no better, measurably,"
-    begins = f"It answers {how} than always giving the most frequent training answer"
+    baseline = "than always giving the most frequent training answer"
+    if low <= 0 <= high:
+        begins = f"Whether it answers better {baseline} cannot be told from these data"
+    else:
+        begins = f"It answers {'better' if low > 0 else 'worse'} {baseline}"
     return f"{begins}: {_words(name)} is {here} against {there}, a difference of {difference}."
 
 
