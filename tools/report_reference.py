@@ -33,7 +33,13 @@ def tables() -> str:
     lines = ["| key | what it holds |", "|---|---|"]
     lines += [f"| `{key}` | {text} |" for key, text in ROW_KEYS.items()]
     parts = ["\n".join(lines) + "\n"]
+    described_at: dict[type[Part], str] = {}
     for path, part in _parts(Report, ""):
+        if part in described_at:
+            if "." not in path.removesuffix(".NAME"):  # not again for what is inside it
+                parts.append(f"## `{path}`\n\nAs `{described_at[part]}`.\n")
+            continue
+        described_at[part] = path
         title = f"## `{path}`" if path else "## `report.json`"
         described = part.model_json_schema()
         rows = ["| key | type | what it holds |", "|---|---|---|"]

@@ -59,13 +59,15 @@ def evaluate(
     # All checks that need no torch are done.
     from qvft.evaluation import run
     from qvft.evaluation.compare_runs import evaluate_against, evaluation_of_start
+    from qvft.evaluation.retention import retention, retention_tasks
     from qvft.evaluation.task import prepare
 
     task = prepare(opened, texts=texts)
     folder = place_of(task, folder, named=out is not None, overwrite=overwrite)
+    kept = retention(retention_tasks(opened))
     if against is None:
         start = started_from(opened)
         against = None if start is None else evaluation_of_start(task, start)
     if against is None:
-        return run.evaluate(task, folder, overwrite=overwrite)
-    return evaluate_against(task, folder, against, other, overwrite=overwrite)
+        return run.evaluate(task, folder, retention=kept, overwrite=overwrite)
+    return evaluate_against(task, folder, against, other, retention=kept, overwrite=overwrite)

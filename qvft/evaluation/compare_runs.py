@@ -19,7 +19,7 @@ from qvft.evaluation.output_folder import (
 )
 from qvft.evaluation.pairing import pair
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.run import Evaluated, evaluate, evaluate_again
+from qvft.evaluation.run import NOTHING, Evaluated, Retained, evaluate, evaluate_again
 from qvft.evaluation.scoring import Scores
 from qvft.evaluation.stored_evaluation import (
     StoredEvaluation,
@@ -60,6 +60,7 @@ def evaluate_against(
     target: str,
     other: ResolvedModel | None,
     *,
+    retention: Retained = NOTHING,
     overwrite: bool = False,
 ) -> Evaluated:
     """Evaluates A, or reuses its report, and compares it with B item by item.
@@ -72,6 +73,7 @@ def evaluate_against(
         folder: from `place_of`: folder of A's report, which is reused if weights, data, decoding
             and versions are unchanged.
         target: B as the user named it.
+        retention: for the report, as in `run.evaluate`.
         other: B's model, from `compared_with`; None: `target` is the folder of an evaluation.
 
     Raises:
@@ -108,9 +110,9 @@ def evaluate_against(
         reason = _why_not_reused(task, earlier)
         if reason is None:
             logger.info("%s: used again; weights, data and decoding are the same", folder)
-            return evaluate_again(task, earlier, compare=comparison)
+            return evaluate_again(task, earlier, compare=comparison, retention=retention)
         logger.info("%s: evaluated again (%s)", folder, reason)
-    return evaluate(task, folder, compare=comparison, overwrite=overwrite)
+    return evaluate(task, folder, compare=comparison, retention=retention, overwrite=overwrite)
 
 
 def _embedding_groups(

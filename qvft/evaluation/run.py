@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from qvft.evaluation.output_folder import (
 )
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.trained_phases import training_facts
-from qvft.evaluation.report.verdict import verdicts
+from qvft.evaluation.report.verdict import retention_verdicts, verdicts
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, score, with_groups
 from qvft.evaluation.stored_evaluation import StoredEvaluation
@@ -52,6 +52,8 @@ from qvft.setup.resolve_model import load_resolved
 logger = get_logger("qvft.eval")
 
 Compare = Callable[[Sequence[PredictionRow], Scores], Comparison]
+Retained = Mapping[str, Comparison]
+NOTHING: Retained = {}
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,17 @@ class Evaluated:
 
 
 def evaluate(
-    task: Task, folder: Path, *, compare: Compare | None = None, overwrite: bool = False
+    task: Task,
+    folder: Path,
+    *,
+    compare: Compare | None = None,
+    retention: Retained = NOTHING,
+    overwrite: bool = False,
 ) -> Evaluated:
     """Generates, scores, compares with baselines and writes the report.
 
     Args:
+        retention: comparisons with the base on other data, see `retention.py`.
         folder: from `place_of`: folder of `predictions.jsonl`, `report.json` and `report.html`; an
             earlier report is replaced when the new one is complete.
 
@@ -107,13 +115,17 @@ def evaluate(
                     **_base_metrics(task),
                     **{name: one.metrics for name, one in baselines.items()},
                 },
-                verdict=verdicts(
-                    items,
-                    scores,
-                    blind=baselines.get(BLIND),
-                    frequent=baselines.get(FREQUENT),
-                    query_similarity=similarity,
-                ),
+                verdict=[
+                    *verdicts(
+                        items,
+                        scores,
+                        blind=baselines.get(BLIND),
+                        frequent=baselines.get(FREQUENT),
+                        query_similarity=similarity,
+                    ),
+                    *retention_verdicts(retention),
+                ],
+                retention=retention,
                 query_similarity=similarity,
                 against=compare(items, scores) if compare else None,
                 definitions={FREQUENT: FREQUENT_DEFINITION, BLIND: BLIND_DEFINITION},
@@ -136,8 +148,10 @@ def evaluate(
     return Evaluated(folder, report, items)
 
 
-def evaluate_again(task: Task, stored: StoredEvaluation, *, compare: Compare) -> Evaluated:
-    """Adds a comparison to an existing report; nothing is generated.
+def evaluate_again(
+    task: Task, stored: StoredEvaluation, *, compare: Compare, retention: Retained = NOTHING
+) -> Evaluated:
+    """Adds comparisons to an existing report; nothing is generated.
 
     Args:
         task: what `stored` is an evaluation of, as `Task.mismatch` found.
@@ -158,6 +172,7 @@ def evaluate_again(task: Task, stored: StoredEvaluation, *, compare: Compare) ->
             "model": report.model.model_copy(update={"name": task.opened.name}),
             "baselines": {**_base_metrics(task), **baselines},
             "against": compare(items, scores),
+            "retention": dict(retention) or report.retention,
         }
     )
     with replacing(stored.folder) as partial:

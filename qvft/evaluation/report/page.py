@@ -100,6 +100,7 @@ def _page(
             if report.loss_curve
         ],
         against=_against(report),
+        retention={name: _compared(report, found) for name, found in report.retention.items()},
         cards=[
             _card(index, rows[index], per_item[index], changed.get(rows[index].id), image_for)
             for index in shown
@@ -217,9 +218,11 @@ def _card_scores(scores: Mapping[str, float | str]) -> dict[str, float | str]:
 
 def _against(report: Report) -> dict[str, Any] | None:
     """What the comparison's section shows."""
-    found = report.against
-    if found is None:
-        return None
+    return None if report.against is None else _compared(report, report.against)
+
+
+def _compared(report: Report, found: Comparison) -> dict[str, Any]:
+    """A comparison with the lines of its table."""
     names = column_names(report.model.name or "this model", found.name)
     return {
         "comparison": found,

@@ -66,6 +66,10 @@ class Report(Part):
     against: Comparison | None = Field(
         default=None, description="paired comparison with another evaluation (`--against`)"
     )
+    retention: dict[str, Comparison] = Field(
+        default={},
+        description="by data set of `eval.retention`: this run minus its base, without the items",
+    )
     breakdowns: dict[str, list[dict[str, Any]]] = Field(
         default={},
         description="by key, an entry a value: `value`, `n`, `exact_match` with its `interval`, "

@@ -80,6 +80,37 @@ def difference_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def retention_table(report: Mapping[str, Any]) -> Table:
+    """What the run forgot: per data set of `eval.retention`, the run beside its base.
+
+    Args:
+        report: the content of a `report.json` whose `retention` is not empty.
+    """
+    table = Table(
+        title="other data than the domain's (eval.retention)",
+        title_justify="left",
+        caption="Difference: run minus base. Interval: 95 %, paired, whole images drawn.",
+        caption_justify="left",
+    )
+    table.add_column("data")
+    table.add_column("metric")
+    for name in ("run", "base", "difference", "95 % interval"):
+        table.add_column(name, justify="right")
+    for name, found in report["retention"].items():
+        for metric in headline(found["metrics"]):
+            one, unit = found["metrics"][metric], found["units"].get(metric, "")
+            ends = one["interval"] or ()
+            table.add_row(
+                name,
+                metric,
+                figure(one["a"], unit),
+                figure(one["b"], unit),
+                signed(one["difference"], unit),
+                " to ".join(signed(end, unit) for end in ends).replace(" points", "", 1),
+            )
+    return table
+
+
 def column_names(a: str, b: str) -> tuple[str, str]:
     """Two evaluations' names, as short as they can be told apart."""
     short = _short(a), _short(b)

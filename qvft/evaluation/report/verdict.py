@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from qvft.evaluation.report.table import figure, signed
+from qvft.evaluation.comparison import Comparison
+from qvft.evaluation.report.table import figure, headline, signed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import Scores, main_scores
 from qvft.evaluation.stats import paired_difference
@@ -17,6 +18,9 @@ from qvft.setup.query_similarity import collapse_warning
 FEW_IMAGES = 100
 """Below this a model that uses the image a little may not show it: the interval of a share of one
 in two is then 10 points or more to either side."""
+
+HARDLY = 0.03
+"""A gain from the image that is below this, by the upper end of its interval, is hardly one."""
 
 Ends = tuple[float, float]
 
@@ -54,13 +58,36 @@ def verdicts(
             found = _compared(scores, mine, theirs, images)
             if found:
                 advice = _COLLAPSED if collapse else _TRY
+                hardly = HARDLY * (100 if scores.units[found[0]] == "percent" else 1)
                 sentences.append(
-                    _of_the_image(kind, *found, images=len(set(images)), advice=advice)
+                    _of_the_image(
+                        kind, *found, images=len(set(images)), hardly=hardly, advice=advice
+                    )
                 )
         if kind == "question" and frequent is not None:
             found = _compared(scores, mine, frequent.per_item, images)
             sentences += [_of_answers(*found)] if found else []
     return [*sentences, *collapse]
+
+
+def retention_verdicts(found: Mapping[str, Comparison]) -> list[str]:
+    """A sentence per data set on its most telling metric."""
+    sentences = []
+    for name, comparison in found.items():
+        for metric in headline(dict.fromkeys(comparison.metrics, 0.0))[:1]:
+            one, unit = comparison.metrics[metric], comparison.units[metric]
+            numbers = f"{metric.replace('_', ' ')} {figure(one.b, unit)} before, "
+            numbers += f"{figure(one.a, unit)} after tuning"
+            if one.interval is None or not one.excludes_zero:
+                begins = f"Whether it forgot something about {name} cannot be told"
+            else:
+                lost = one.difference > 0 if one.lower_is_better else one.difference < 0
+                begins = f"It {'lost' if lost else 'gained'} on {name}"
+            if one.interval is not None:
+                ends = " to ".join(signed(end, unit) for end in one.interval)
+                numbers += f", a difference of {signed(one.difference, unit)} ({ends})"
+            sentences.append(f"{begins}: {numbers}.")
+    return sentences
 
 
 def _of_the_image(
@@ -72,6 +99,7 @@ def _of_the_image(
     there: str,
     *,
     images: int,
+    hardly: float,
     advice: str,
 ) -> str:
     numbers = (
@@ -80,14 +108,21 @@ def _of_the_image(
     )
     if interval[0] > 0:
         return f"The model uses the image for {kind}s: {numbers}."
-    few = f" {images} images tell little: evaluate on more." if images < FEW_IMAGES else ""
-    return f"This model does not use the image measurably for {kind}s: {numbers}. {advice}.{few}"
+    few = images < FEW_IMAGES
+    if interval[1] < 0 or (interval[1] < hardly and not few):
+        return f"This model hardly uses the image for {kind}s: {numbers}. {advice}."
+    begins = f"Whether this model uses the image for {kind}s cannot be told from these data"
+    more = f"{images} images tell little: evaluate on more. " if few else ""
+    return f"{begins}: {numbers}. {more}If it does not: {advice[0].lower()}{advice[1:]}."
 
 
 def _of_answers(name: str, difference: str, interval: Ends, here: str, there: str) -> str:
     low, high = interval
-    how = "better" if low > 0 else "worse" if high < 0 else "no better, measurably,"
-    begins = f"It answers {how} than always giving the most frequent training answer"
+    baseline = "than always giving the most frequent training answer"
+    if low <= 0 <= high:
+        begins = f"Whether it answers better {baseline} cannot be told from these data"
+    else:
+        begins = f"It answers {'better' if low > 0 else 'worse'} {baseline}"
     return f"{begins}: {_words(name)} is {here} against {there}, a difference of {difference}."
 
 
