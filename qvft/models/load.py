@@ -23,7 +23,7 @@ from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import Family
-from qvft.models.image_size import processor_with_image_size, resize_positions
+from qvft.models.image_size import processor_with_image_size, resize_positions, vision_of
 from qvft.models.load_graft import graft_model, graft_processor
 from qvft.models.new_decoder import DecoderGraft, decoder_processor
 from qvft.models.quantize import disable_cpu_repacking, quantization_config
@@ -99,13 +99,14 @@ def load_model(
             vision_revision=base.revision,
             decoder_revision=base.decoder_revision,
             dtype=dtype,
+            attention=kernel,
+            config=cast(QVisionConfig, base.config),
         )
-        model.config.text_config.dropout = getattr(base.config.text_config, "dropout", 0.0)
         return _prepared(base.family, model, device)
     config = copy.deepcopy(base.config)
     config.num_query_tokens = base.stored_queries or config.num_query_tokens
     if base.stored_image_size is not None:
-        config.vision_config.image_size = base.stored_image_size
+        vision_of(config).image_size = base.stored_image_size
     if base.graft is not None:
         graft = replace(base.graft, config=cast(Any, config))
         model = graft_model(
@@ -116,7 +117,7 @@ def load_model(
     if base.stored_queries is not None:
         keep_first_queries(model, base.config.num_query_tokens)
     if base.stored_image_size is not None:
-        resize_positions(model, base.config.vision_config.image_size)
+        resize_positions(model, vision_of(base.config).image_size)
     return _prepared(base.family, model, device if quantization is None else None)
 
 
@@ -196,7 +197,7 @@ def load_processor(base: BaseCheckpoint) -> Any:
     """
     processor = _stored_processor(base)
     if base.stored_image_size is not None:
-        return processor_with_image_size(processor, base.config.vision_config.image_size)
+        return processor_with_image_size(processor, vision_of(base.config).image_size)
     return processor
 
 
