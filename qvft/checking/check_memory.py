@@ -10,12 +10,12 @@ from qvft.adapters.freeze import ComponentCount, total_count
 from qvft.checking.findings import Component, Memory, PhaseFindings
 from qvft.models.decoders import DECODERS
 from qvft.models.families import family_of
-from qvft.models.image_size import config_with_image_size
+from qvft.models.image_size import config_with_image_size, vision_of
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import require_plain_base
+from qvft.models.qvision.reference_parts import reference_qvision
 from qvft.models.reference_configs import (
     known_configs,
-    published_qvision,
     question_config,
     with_known_decoder,
 )
@@ -55,10 +55,9 @@ def config_of(recipe: Recipe) -> PretrainedConfig:
     published = known_configs().get(model.id)
     known: PretrainedConfig | None = published
     if model.decoder is not None:
-        qvision = published_qvision(model.id, model.decoder)
-        if qvision is not None:
-            return qvision
         known = with_known_decoder(model.id, model.decoder)
+        if model.query_tokens is None and model.text_branch is None:  # refused with a QVision
+            known = known or reference_qvision(model.id, model.decoder)
     elif published is not None and model.text_branch is not None:
         require_plain_base(published, model.id)
         known = question_config(cast(Blip2Config, published), model.text_branch)
@@ -130,8 +129,7 @@ def _vision_units(config: PretrainedConfig, plan: PhasePlan, *, row_tokens: int)
     """Images per step times patches, layers and width of the ViT, if the phase trains it."""
     if plan.trainable.vision == "frozen":
         return 0
-    tower = config.vision_config
-    tower = getattr(tower, "vision_config", tower)  # of a whole CLIP
+    tower = vision_of(config)
     train = plan.train
     rows = train.per_device_train_batch_size
     if train.batch_tokens is not None:

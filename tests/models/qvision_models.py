@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
+    AutoModel,
     CLIPConfig,
     CLIPVisionConfig,
     Dinov2Config,
@@ -23,6 +26,9 @@ from transformers import (
     SiglipConfig,
     SiglipVisionConfig,
 )
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from qvft.models.decoders import DECODERS, QVISION
 from qvft.models.qvision.configuration import VISION_TYPES, QVisionConfig
@@ -158,3 +164,28 @@ def small_config(
         "initializer_range": INITIALIZER_RANGE,
     }
     return QVisionConfig(vision_config(vision), text_config(text), **{**fields, **changes})
+
+
+def write_tower(folder: Path, kind: str, *, side: int = 16, **fields: Any) -> Path:
+    """A vision model with fresh weights, and its image processor.
+
+    Args:
+        side: pixels per side of the image processor's images.
+        fields: of the vision model's configuration that differ from `vision_config`.
+    """
+    config: Any = vision_config(kind)
+    for name, value in fields.items():
+        setattr(getattr(config, "vision_config", config), name, value)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModel.from_config(config).save_pretrained(folder)
+    square = {"height": side, "width": side}
+    images: Any = {
+        "clip": lambda: CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=square),
+        "sigl": lambda: SiglipImageProcessorPil(size=square),
+        "dino": lambda: BitImageProcessorPil(
+            size={"shortest_edge": side * 5 // 4}, crop_size=square
+        ),
+    }[kind[:4]]()
+    images.save_pretrained(folder)
+    return folder

@@ -126,10 +126,11 @@ def test_the_auto_classes_know_the_folder_without_its_code(make_model, tmp_path,
     assert same_weights(model, loaded)
 
 
+@pytest.mark.parametrize("parts", [("clip",), ("dinov2_with_registers", "gemma2")])
 def test_an_exported_folder_works_where_qvft_is_not(
-    make_model, tmp_path: Path, pixels, ids
+    make_model, tmp_path: Path, pixels, ids, parts
 ) -> None:
-    model = make_model("clip")
+    model = make_model(*parts)
     save_with_code(model, tmp_path / "out")
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
     torch.save(inputs, tmp_path / "asked.pt")
