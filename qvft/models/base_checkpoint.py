@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import transformers
 from transformers import AutoConfig, PretrainedConfig
@@ -20,8 +20,8 @@ from qvft.models.model_path import TINY_ID, require_folder
 from qvft.models.new_decoder import DecoderGraft, find_decoder_graft
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import Graft, find_graft
-from qvft.models.qvision.components import components_config, default_image_size
-from qvft.models.qvision.configuration import QVisionConfig
+from qvft.models.qvision.components import components_config
+from qvft.models.qvision.processing import default_image_size
 from qvft.models.qvision.published import is_published, published_config
 
 _TINY_FOLDER = Path(__file__).parent / "tiny_blip2"
@@ -111,9 +111,7 @@ def find_checkpoint(
             base = _components(model_id, revision, family, decoder, decoder_revision, seed)
             unsupported["query_tokens"] = query_tokens
             if image_size is None:
-                image_size = default_image_size(
-                    model_id, cast(QVisionConfig, base.config), revision
-                )
+                image_size = default_image_size(model_id, kind, revision)
         _require_null(unsupported, "model.decoder is set")
     elif published:
         base = BaseCheckpoint(

@@ -19,7 +19,6 @@ from transformers import (
     set_seed,
 )
 
-from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import Family
@@ -85,13 +84,7 @@ def load_model(
             base.family, quantize, double=double_quantize, compute_dtype=dtype
         )
     if base.decoder is not None:
-        if quantization is not None:
-            raise ModelError(
-                "true",
-                where="model.quantization.load_in_4bit",
-                expected="false: model.decoder is set",
-                do="merge a run of this model, then quantize the merged folder",
-            )
+        assert quantization is None, "refused by base_of"
         model: PreTrainedModel = from_components(
             base.location,
             base.decoder,

@@ -94,6 +94,13 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         decoder_revision=model.decoder_revision,
         seed=recipe.run.seed,
     )
+    if base.decoder is not None and model.quantization.load_in_4bit:
+        raise RecipeError(
+            "true",
+            where="model.quantization.load_in_4bit",
+            expected="false: model.id and model.decoder are made into a QVision",
+            do="merge a run of this model, then quantize the merged folder",
+        )
     require_supported_settings(recipe, base.config)
     return base
 

@@ -24,7 +24,7 @@ from qvft.models.decoders import QVISION, require_decoder_type
 from qvft.models.image_size import config_with_image_size, interpolated_as, positions_of
 from qvft.models.qvision.configuration import WHOLE_TYPES, QVisionConfig
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
-from qvft.models.qvision.processing import image_side, marked_tokenizer, require_tower
+from qvft.models.qvision.processing import default_image_size, marked_tokenizer, require_tower
 
 COMPUTED_BUFFERS = re.compile(
     r"(position_ids|\.attn(\.attention)?\.(masked_)?bias|rotary_emb\.inv_freq)$"
@@ -85,7 +85,8 @@ def from_components(
         tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
         where = f"{vision} with {decoder}"
         config = _config(tower.config, language_model.config, tokenizer, geometry, where=where)
-        side = default_image_size(vision, config, vision_revision)
+        kind = config.vision_config.model_type
+        side = default_image_size(vision, kind, vision_revision)
         config = config if side is None else cast(Any, config_with_image_size(config, side))
     config = copy.deepcopy(config)
     with torch.random.fork_rng(devices=[]):
@@ -118,21 +119,6 @@ def components_config(
     text = _read_decoder_config(decoder, decoder_revision)
     tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
     return _config(tower, text, tokenizer, {}, where=f"{vision} with {decoder}")
-
-
-def default_image_size(
-    vision: str, config: QVisionConfig, revision: str | None = None
-) -> int | None:
-    """Pixels per side of the images, where the tower's config.json does not decide it; else None.
-
-    A DINOv2 takes images of any size. Its config.json has the size of pretraining, 518, for which
-    its position embeddings are stored, its image processor makes 224.
-
-    Raises:
-        ModelError: there is no image processor.
-    """
-    kind = config.vision_config.model_type
-    return image_side(vision, kind, revision) if kind.startswith("dinov2") else None
 
 
 def _config(

@@ -62,12 +62,18 @@ def require_tower(model_type: str, *, where: str) -> None:
     raise ModelError(f'model_type "{model_type}"', where=where, expected=expected, do=do)
 
 
-def image_side(vision: str, model_type: str, revision: str | None = None) -> int:
-    """Pixels per side of the images that a vision model's image processor makes.
+def default_image_size(vision: str, model_type: str, revision: str | None = None) -> int | None:
+    """Pixels per side of a vision model's images, where its config.json does not decide it; else
+    None.
+
+    A DINOv2 takes images of any size. Its config.json has the size that its position embeddings are
+    stored for, 518, its image processor makes 224.
 
     Raises:
-        ModelError: it is not found, or its images are not square.
+        ModelError: there is no image processor, or its images are not square.
     """
+    if not model_type.startswith("dinov2"):
+        return None
     images = _image_processor(vision, model_type, revision)
     size = images.crop_size if images.do_center_crop else images.size
     if not size.height or size.height != size.width:

@@ -228,6 +228,16 @@ def test_dropout_of_the_decoder_is_the_recipes(
     assert {block.dropout for block in model.language_model.model.decoder.layers} == {share}
 
 
+def test_four_bits_are_for_a_finished_model(
+    tower: Path, tiny_folder: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    folder = write_decoder(tmp_path / "llama", tiny_folder, TEXT["llama"])
+    given = [f"model.id={tower}", f"model.decoder={folder}"]
+    recipe = load_recipe(recipe_file, [*given, "model.quantization.load_in_4bit=true"])
+    with pytest.raises(RecipeError, match="merge a run of this model"):
+        base_of(recipe)
+
+
 def test_a_narrow_type_leaves_rotary_frequencies_exact(
     tower: Path, tiny_folder: Path, recipe_file: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ from qvft.models.load import load_model, load_processor
 from qvft.models.qvision.configuration import VISION_TYPES
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.train import main as train
+from qvft.training.memory_estimate import vision_flops
 from qvft.weights.merge import merge_run
 from tests.models.decoder_models import TEXT, write_decoder
 from tests.models.qvision_models import write_tower
@@ -210,6 +211,8 @@ def test_a_trained_tower_is_counted(
     given += ["data.max_text_tokens=40", "trainable.lora.target_modules=[c_fc]"]
     assert check([*given, "--only", "model", "trainable.vision=full"]) == 0
     assert "activations" in capsys.readouterr().out
+    model = load_model(find_checkpoint(str(tower), decoder=str(decoder)), dtype=torch.float32)
+    assert vision_flops(model) > 0
 
 
 def test_the_published_layout_has_another_size(published_qvision: Path) -> None:
