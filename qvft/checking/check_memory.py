@@ -11,12 +11,12 @@ from qvft.checking.findings import Component, Memory, PhaseFindings
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import DECODERS
 from qvft.models.families import family_of
-from qvft.models.image_size import config_with_image_size
+from qvft.models.image_size import config_with_image_size, vision_of
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import require_plain_base
+from qvft.models.qvision.reference_parts import reference_qvision
 from qvft.models.reference_configs import (
     known_configs,
-    published_qvision,
     question_config,
     with_known_decoder,
 )
@@ -62,8 +62,9 @@ def known_base(recipe: Recipe) -> BaseCheckpoint | None:
     published = known_configs().get(model.id)
     config: PretrainedConfig | None = published
     if model.decoder is not None:
-        config = published_qvision(model.id, model.decoder)
-        config = config or with_known_decoder(model.id, model.decoder)
+        config = with_known_decoder(model.id, model.decoder)
+        if model.query_tokens is None and model.text_branch is None:  # refused with a QVision
+            config = config or reference_qvision(model.id, model.decoder)
     elif published is not None and model.text_branch is not None:
         require_plain_base(published, model.id)
         config = question_config(cast(Blip2Config, published), model.text_branch)
@@ -73,8 +74,8 @@ def known_base(recipe: Recipe) -> BaseCheckpoint | None:
     if family.image_tokens:
         require_supported_settings(recipe, config)
         config = config_with_queries(config, model.query_tokens or config.num_query_tokens)
-        if model.image_size is not None:
-            config = config_with_image_size(config, model.image_size)
+    if model.image_size is not None:
+        config = config_with_image_size(config, model.image_size)
     return BaseCheckpoint(model.id, model.id, model.revision, config, family)
 
 
@@ -141,8 +142,7 @@ def _vision_units(config: PretrainedConfig, plan: PhasePlan, *, row_tokens: int)
     """Images per step times patches, layers and width of the ViT, if the phase trains it."""
     if plan.trainable.vision == "frozen":
         return 0
-    tower = config.vision_config
-    tower = getattr(tower, "vision_config", tower)  # of a whole CLIP
+    tower = vision_of(config)
     train = plan.train
     rows = train.per_device_train_batch_size
     if train.batch_tokens is not None:

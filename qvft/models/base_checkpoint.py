@@ -16,12 +16,13 @@ from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_
 from qvft.models.decoders import require_decoder
 from qvft.models.families import FAMILIES, Family, add_family, family_of
 from qvft.models.graft import Graft
-from qvft.models.image_size import config_with_image_size
+from qvft.models.image_size import config_with_image_size, vision_of
 from qvft.models.model_path import TINY_ID, require_folder
 from qvft.models.new_decoder import find_decoder_graft
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import find_graft
 from qvft.models.qvision.components import components_config
+from qvft.models.qvision.processing import default_image_size
 from qvft.models.qvision.published import is_published, published_config
 
 _TINY_FOLDER = Path(__file__).parent / "tiny_blip2"
@@ -109,7 +110,9 @@ def find_checkpoint(
             base = _with_decoder(model_id, revision, family, decoder, decoder_revision, seed)
         else:
             base = _components(model_id, revision, family, decoder, decoder_revision, seed)
-            unsupported |= {"query_tokens": query_tokens, "image_size": image_size}
+            unsupported["query_tokens"] = query_tokens
+            if image_size is None:
+                image_size = default_image_size(model_id, kind, revision)
         _require_null(unsupported, "model.decoder is set")
     elif published:
         base = BaseCheckpoint(
@@ -123,11 +126,7 @@ def find_checkpoint(
     else:
         base = _stored_base(model_id, revision, family if text_branch is None else "auto")
     if base.family.name == "qvision":
-        unsupported = {
-            "text_branch": text_branch,
-            "query_tokens": query_tokens,
-            "image_size": image_size,
-        }
+        unsupported = {"text_branch": text_branch, "query_tokens": query_tokens}
         _require_null(unsupported, "model.id is a QVision")
     if text_branch is not None:
         base = _with_text_branch(base, family, text_branch, seed)
@@ -137,7 +136,7 @@ def find_checkpoint(
         base = replace(base, config=config, stored_queries=stored.num_query_tokens)
     if image_size is not None:
         config = config_with_image_size(base.config, image_size)
-        stored_size = stored.vision_config.image_size
+        stored_size = vision_of(stored).image_size
         if stored_size != image_size:
             base = replace(base, config=config, stored_image_size=stored_size)
     return base

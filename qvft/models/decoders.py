@@ -33,7 +33,7 @@ class Decoder:
             reads image and prompt, the decoder writes the target.
         lean_bytes, dropout_bytes: activation bytes per token, block and unit of width when training
             in bfloat16 with LoRA, without and with dropout; for the memory estimate.
-        families: model families that it is used in.
+        families: model families that it is used in; QVision takes any causal decoder.
         title: name in tables.
     """
 
@@ -46,7 +46,7 @@ class Decoder:
     encoder_layers: str | None = None
     lean_bytes: float = 24.2
     dropout_bytes: float = 96.2
-    families: tuple[str, ...] = (BLIP2,)
+    families: tuple[str, ...] = (BLIP2, QVISION)
     title: str = ""
 
     @property
@@ -81,7 +81,6 @@ DECODERS: dict[str, Decoder] = {
             stop_text="\n",
             dropout="dropout",
             learned_positions=True,
-            families=(BLIP2, QVISION),
             title="OPT decoder",
         ),
         # Bytes counted from the tensors that autograd saves of Llama-3-8B's and Qwen2-7B's blocks
@@ -100,14 +99,12 @@ DECODERS: dict[str, Decoder] = {
             "language_model.transformer.h",
             learned_positions=True,
             local_window="window_size",
-            families=(BLIP2, QVISION),
             title="GPT-Neo decoder",
         ),
         Decoder(
             "gpt2",
             "language_model.transformer.h",
             learned_positions=True,
-            families=(BLIP2, QVISION),
             title="GPT-2 decoder",
         ),
         # Bytes counted in a block of Flan-T5-XL's decoder as those of Qwen3 above, for a token of
@@ -119,6 +116,7 @@ DECODERS: dict[str, Decoder] = {
             encoder_layers="language_model.encoder.block",
             lean_bytes=61.7,
             dropout_bytes=247.0,
+            families=(BLIP2,),
             title="T5",
         ),
     )
@@ -167,11 +165,19 @@ def require_decoder(config: Any, *, family: str, where: str) -> None:
     Raises:
         ModelError: it is not.
     """
+    require_decoder_type(config.text_config.model_type, family=family, where=where)
+
+
+def require_decoder_type(model_type: str, *, family: str, where: str) -> None:
+    """Checks that a type of decoder is in the table, for these families.
+
+    Raises:
+        ModelError: it is not.
+    """
     known = [name for name, decoder in DECODERS.items() if family in decoder.families]
-    found = config.text_config.model_type
-    if found not in known:
+    if model_type not in known:
         raise ModelError(
-            f"its decoder is {found}",
+            f"its decoder is {model_type}",
             where=where,
             expected=f"a decoder of type {', '.join(known)}",
             do=f"name a row of your own in model.decoder_type: Decoder({', '.join(_FIELDS)})",

@@ -137,6 +137,8 @@ FAMILIES = {
             "clip_vision_model": "CLIP encoder",
             "siglip": "SigLIP encoder",
             "siglip_vision_model": "SigLIP encoder",
+            "dinov2": "DINOv2 encoder",
+            "dinov2_with_registers": "DINOv2 encoder",
             "qvision": "Q-Former",
             **{kind: decoder.title for kind, decoder in DECODERS.items()},
         },

@@ -19,11 +19,10 @@ from transformers import (
     set_seed,
 )
 
-from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import Family
-from qvft.models.image_size import processor_with_image_size, resize_positions
+from qvft.models.image_size import processor_with_image_size, resize_positions, vision_of
 from qvft.models.load_graft import graft_model, graft_processor
 from qvft.models.quantize import disable_cpu_repacking, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
@@ -85,13 +84,7 @@ def load_model(
             base.family, quantize, double=double_quantize, compute_dtype=dtype
         )
     if base.decoder is not None:
-        if quantization is not None:
-            raise ModelError(
-                "true",
-                where="model.quantization.load_in_4bit",
-                expected="false: model.decoder is set",
-                do="merge a run of this model, then quantize the merged folder",
-            )
+        assert quantization is None, "refused by base_of"
         model: PreTrainedModel = from_components(
             base.location,
             base.decoder,
@@ -99,13 +92,14 @@ def load_model(
             vision_revision=base.revision,
             decoder_revision=base.decoder_revision,
             dtype=dtype,
+            attention=kernel,
+            config=cast(QVisionConfig, base.config),
         )
-        model.config.text_config.dropout = getattr(base.config.text_config, "dropout", 0.0)
         return _prepared(base.family, model, device)
     config = copy.deepcopy(base.config)
     config.num_query_tokens = base.stored_queries or config.num_query_tokens
     if base.stored_image_size is not None:
-        config.vision_config.image_size = base.stored_image_size
+        vision_of(config).image_size = base.stored_image_size
     if base.graft is not None:
         graft = replace(base.graft, config=cast(Any, config))
         model = graft_model(
@@ -116,7 +110,7 @@ def load_model(
     if base.stored_queries is not None:
         keep_first_queries(model, base.config.num_query_tokens)
     if base.stored_image_size is not None:
-        resize_positions(model, base.config.vision_config.image_size)
+        resize_positions(model, vision_of(base.config).image_size)
     return _prepared(base.family, model, device if quantization is None else None)
 
 
@@ -197,7 +191,7 @@ def load_processor(base: BaseCheckpoint) -> Any:
     """
     processor = _stored_processor(base)
     if base.stored_image_size is not None:
-        return processor_with_image_size(processor, base.config.vision_config.image_size)
+        return processor_with_image_size(processor, vision_of(base.config).image_size)
     return processor
 
 

@@ -20,15 +20,13 @@ from transformers import (
     OPTConfig,
     PretrainedConfig,
     PreTrainedModel,
-    Qwen3Config,
     T5Config,
 )
 
 from qvft.models.families import family_of
 from qvft.models.load import model_class
 from qvft.models.question_aware.configuration import question_aware_config
-from qvft.models.qvision.configuration import QVisionConfig
-from qvft.models.qvision.published import CLIP, GPT_NEO
+from qvft.models.qvision.reference_parts import qwen3_0_6b
 
 INITIALIZER_RANGE = 0.02
 OPT_VOCABULARY = 50_304
@@ -40,8 +38,6 @@ IMAGE_TOKENS = {"opt": 50_265, "t5": 32_100, "llama": 32_001, "qwen3": 151_669}
 BERT_AND_DEC = 30_523
 """Words of InstructBLIP's Q-Former: BERT's and `[DEC]`."""
 COCO_IMAGE_SIZE_PX = 364
-QVISION_CHECKPOINTS = (CLIP, GPT_NEO)
-"""CLIP, and a GPT-Neo of 24 layers, 1,024 wide."""
 
 
 def known_configs() -> dict[str, Blip2Config | InstructBlipConfig]:
@@ -72,23 +68,7 @@ def with_known_decoder(base: str, decoder: str) -> Blip2Config | None:
     known = known_configs().get(base)
     if not isinstance(known, Blip2Config) or decoder != "Qwen/Qwen3-0.6B":
         return None
-    text = Qwen3Config(
-        vocab_size=151_936,
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=40_960,
-        tie_word_embeddings=True,
-    )
-    return _blip2(text, image_size=cast(Any, known.vision_config).image_size)
-
-
-def published_qvision(vision: str, decoder: str) -> QVisionConfig | None:
-    """The published QVision's geometry for its two checkpoints; None for others."""
-    return QVisionConfig() if (vision, decoder) == QVISION_CHECKPOINTS else None
+    return _blip2(qwen3_0_6b(), image_size=cast(Any, known.vision_config).image_size)
 
 
 def question_config(base: Blip2Config, text_branch: str) -> InstructBlipConfig | None:

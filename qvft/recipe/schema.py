@@ -57,15 +57,15 @@ class Model(Section):
     family: Text = Field(
         "auto",
         description="Architecture: blip2, blip2_question (the Q-Former reads the question), "
-        "qvision (CLIP, a Q-Former of its own, GPT-Neo), or package.module.name of your own; "
-        "auto reads it from the model's config.json.",
+        "qvision (a vision tower, a Q-Former of its own, a causal decoder), or "
+        "package.module.name of your own; auto reads it from the model's config.json.",
     )
     decoder: PathText | None = Field(
         None,
         description="Another decoder: hub id or folder of a causal language model. If `id` is a "
         "BLIP-2 checkpoint, its ViT and Q-Former stay and the language projection starts from "
-        "random weights; if it is a vision model, the two become a qvision whose Q-Former starts "
-        "from random weights.",
+        "random weights; if it is a CLIP, SigLIP or DINOv2, the two become a qvision whose "
+        "Q-Former starts from random weights.",
     )
     decoder_revision: Text | None = Field(
         None, description="Hub commit, tag or branch of `decoder`."
@@ -92,10 +92,13 @@ class Model(Section):
         ge=1,
         le=10_000,
         description="Side of the images in pixels, a multiple of the ViT's patch size: position "
-        "embeddings are interpolated once, when the model is loaded. null: the checkpoint's.",
+        "embeddings are interpolated once, when the model is loaded. null: the checkpoint's; of a "
+        "DINOv2 its image processor's.",
     )
     init: Literal["pretrained", "random"] = Field(
-        "pretrained", description="random: same architecture, random weights (pretraining)."
+        "pretrained",
+        description="random: same architecture, random weights (pretraining); not with "
+        "`text_branch` or `decoder`.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",

@@ -76,12 +76,14 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
     """The recipe's base checkpoint, found but not loaded."""
     model = recipe.model
     add_decoder(model.decoder_type)
-    if model.text_branch is not None and model.init == "random":
-        raise RecipeError(
-            "random with a text branch",
-            where="model.init",
-            expected="pretrained: the text branch is added to trained weights",
-        )
+    if model.init == "random":
+        for key in ("text_branch", "decoder"):
+            if getattr(model, key) is not None:
+                raise RecipeError(
+                    f"random with model.{key}",
+                    where="model.init",
+                    expected=f"pretrained: model.{key} is added to trained weights",
+                )
     base = find_checkpoint(
         model.id,
         revision=model.revision,
@@ -93,6 +95,13 @@ def base_of(recipe: Recipe) -> BaseCheckpoint:
         decoder_revision=model.decoder_revision,
         seed=recipe.run.seed,
     )
+    if base.decoder is not None and model.quantization.load_in_4bit:
+        raise RecipeError(
+            "true",
+            where="model.quantization.load_in_4bit",
+            expected="false: model.id and model.decoder are made into a QVision",
+            do="merge a run of this model, then quantize the merged folder",
+        )
     require_supported_settings(recipe, base.config)
     return base
 

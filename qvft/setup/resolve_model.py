@@ -145,6 +145,7 @@ def _refuse_other_image_size(home: Path, size: int | None, overrides: Sequence[s
     """Raises RecipeError if the command line sets an image size that a finished model has not."""
     named = any(one.partition("=")[0].strip() == "model.image_size" for one in overrides)
     vision = read_json(home / "config.json").get("vision_config") or {}
+    vision = vision.get("vision_config", vision)  # of a whole CLIP in a QVision
     held = vision.get("image_size")  # transformers may leave out what is the class's default
     if named and held is not None and size not in (None, held):
         raise RecipeError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from qvft.adapters.freeze import ComponentCount
+from qvft.models.image_size import vision_of
 
 # 4 bits and a float32 constant per 64 weights; double quantization removes most of the latter.
 NF4_BYTES = 0.5625
@@ -28,7 +29,7 @@ def vision_flops(model: Any) -> int:
     gradient of its input; a trained weight once more for its own.
     """
     vision = model.get_submodule("vision_model")
-    config = model.config.vision_config
+    config = vision_of(model.config)
     positions = 1 + (config.image_size // config.patch_size) ** 2
     weights = sum(
         weight.numel() * (3 if weight.requires_grad else 2) for weight in vision.parameters()

@@ -87,9 +87,7 @@ def base_weights(inputs: MergeInputs) -> tuple[PreTrainedModel, Mapping[str, Ten
         )
         weights = stored_weights(checkpoint, model)
         if weights is not None and stored:
-            vision = config.vision_config
-            side = vision.image_size // vision.patch_size
-            return meta_model(config), ResizedWeights(weights, side)
+            return meta_model(config), ResizedWeights(weights, config)
         if weights is not None:
             return model, weights
     loaded = base_model(

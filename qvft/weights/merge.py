@@ -16,7 +16,7 @@ from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.decoders import is_encoder_decoder
-from qvft.models.image_size import POSITIONS
+from qvft.models.image_size import positions_of
 from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
 from qvft.models.t5_head import own_head_expected
@@ -121,7 +121,9 @@ def _verify_behaviour(
     logger.info("running base and adapter on real samples")
     run = partial(reference_outputs, inputs, rows, written=inputs.written)
     # Position embeddings are interpolated in float32 for the reference, and rounded to be written.
-    resized = {POSITIONS} if inputs.base.stored_image_size is not None else set()
+    resized = set()
+    if inputs.base.stored_image_size is not None:
+        resized = {positions_of(inputs.base.config).key}
     reference = run(rounded=plan.rounded(inputs.stored) | resized)
     was_quantized = inputs.recipe.model.quantization.scheme != "none"
     trained_on = run(quantized=True, rounded=None) if was_quantized else None

@@ -1,4 +1,4 @@
-"""Tiny BLIP-2 and InstructBLIP checkpoints with any decoder, of transformers' classes."""
+"""Tiny checkpoints with any decoder, of transformers' classes: BLIP-2, InstructBLIP, or alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoTokenizer,
     Blip2ForConditionalGeneration,
     InstructBlipForConditionalGeneration,
@@ -116,6 +117,20 @@ def write_model(folder: Path, processor: Path, text: Any, *, family: str = "blip
             AutoTokenizer.from_pretrained(processor),
             num_query_tokens=QUERY_TOKENS,
         ).save_pretrained(folder)
+    return folder
+
+
+def write_decoder(folder: Path, processor: Path, text: Any) -> Path:
+    """A causal language model with fresh weights, and its tokenizer.
+
+    Args:
+        processor: a folder with the tiny BLIP-2's processor.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(text).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(processor).save_pretrained(folder)
+    _write_tokenizer(folder, text.model_type)
     return folder
 
 

@@ -24,7 +24,6 @@ from qvft.inference.predict import outcomes
 from qvft.models.attention_capture import attention_kernels
 from qvft.models.attention_maps import attend
 from qvft.models.decoders import DECODERS, Decoder, decoder_of, register_decoder
-from qvft.models.qvision.configuration import DECODER_BLOCKS
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_split
 from qvft.setup.model import Loaded, base_model, base_of
@@ -255,13 +254,6 @@ def test_rows_longer_than_a_window_are_refused(
     assert refusal.value.where == "data.max_text_tokens"
     shorter = load_recipe(recipe_file, [f"model.id={folder}", "data.max_text_tokens=70"])
     base_model(shorter, base_of(shorter))
-
-
-def test_qvision_has_the_blocks_of_the_table() -> None:
-    """QVision's file travels with its weights, so that it cannot import the table."""
-    assert {
-        kind: decoder.layers for kind, decoder in DECODERS.items() if "qvision" in decoder.families
-    } == DECODER_BLOCKS
 
 
 def test_another_decoder_is_refused_until_it_has_a_row(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor, Blip2ForConditionalGeneration
+from transformers import AutoProcessor, Blip2ForConditionalGeneration, CLIPConfig
 
 from qvft.errors import ModelError
 from qvft.models.base_checkpoint import find_checkpoint
@@ -18,7 +18,6 @@ from qvft.models.image_size import (
     resize_positions,
 )
 from qvft.models.load import load_model, load_processor
-from qvft.models.qvision.configuration import QVisionConfig
 from tools.tiny_blip2.geometry import tiny_config
 
 PATCH = tiny_config().vision_config.patch_size
@@ -94,5 +93,5 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_refused(tiny_folder: Path, s
 
 
 def test_another_architecture_is_refused_by_name() -> None:
-    with pytest.raises(ModelError, match=r"image_size.*type qvision"):
-        config_with_image_size(QVisionConfig(), 448)
+    with pytest.raises(ModelError, match=r"image_size.*type clip"):
+        config_with_image_size(CLIPConfig(), 448)

@@ -1,9 +1,10 @@
-"""Builds a QVision model from a CLIP (or SigLIP) checkpoint and a decoder checkpoint."""
+"""Builds a QVision model from a vision tower (CLIP, SigLIP, DINOv2) and a causal decoder."""
 
 from __future__ import annotations
 
+import copy
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -19,14 +20,11 @@ from transformers import (
 from qvft.errors import ModelError
 from qvft.models.checkpoint_files import first_line, load_part, refuse_weights
 from qvft.models.checkpoint_safety import require_safe_checkpoint
-from qvft.models.qvision.configuration import (
-    DECODER_TYPES,
-    VISION_TYPES,
-    WHOLE_TYPES,
-    QVisionConfig,
-)
+from qvft.models.decoders import QVISION, require_decoder_type
+from qvft.models.image_size import config_with_image_size, interpolated_as, positions_of
+from qvft.models.qvision.configuration import WHOLE_TYPES, QVisionConfig
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
-from qvft.models.qvision.processing import marked_tokenizer
+from qvft.models.qvision.processing import default_image_size, marked_tokenizer, require_tower
 
 COMPUTED_BUFFERS = re.compile(
     r"(position_ids|\.attn(\.attention)?\.(masked_)?bias|rotary_emb\.inv_freq)$"
@@ -53,6 +51,8 @@ def from_components(
     decoder_revision: str | None = None,
     whole_vision: bool = True,
     dtype: torch.dtype = torch.float32,
+    attention: str | dict[str, str] = "sdpa",
+    config: QVisionConfig | None = None,
     **geometry: Any,
 ) -> QVisionForConditionalGeneration:
     """A model with the tower's and the decoder's weights and a randomly initialised Q-Former, in
@@ -62,31 +62,42 @@ def from_components(
 
     Args:
         vision: folder or hub id with safetensors, e.g. `openai/clip-vit-base-patch32`.
-        decoder: folder or hub id of a GPT-Neo, OPT or GPT-2 with its language-model head.
+        decoder: folder or hub id of a causal language model with a row in `decoders.DECODERS`.
         seed: for all initialised weights, including the projection in front of the Q-Former; they
             depend only on it and on their geometry.
         vision_revision, decoder_revision: of hub ids.
         whole_vision: keeps a CLIP's text tower, as in the published counts.
         dtype: dtype of all weights.
-        geometry: fields of `QVisionConfig`, e.g. `num_query_tokens`. The Q-Former's width is the
-            decoder's unless given.
+        attention: attention kernel, or one by part, as transformers names it.
+        config: the configuration, from `components_config`, perhaps of another image size; None
+            makes it.
+        geometry: fields of `QVisionConfig`, e.g. `num_query_tokens`, if `config` is None. The
+            Q-Former's width is the decoder's unless given.
 
     Raises:
         ModelError: a checkpoint is not found, of another type, without safetensors, or has missing
             or unexpected weights; or the geometry does not fit.
     """
     tower = _load_tower(vision, vision_revision, dtype, with_text_tower=whole_vision)
-    language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype, DECODER_TYPES)
-    tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
-    where = f"{vision} with {decoder}"
-    config = _config(tower.config, language_model.config, tokenizer, geometry, where=where)
+    _read_decoder_config(decoder, decoder_revision)
+    language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype)
+    if config is None:
+        tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
+        where = f"{vision} with {decoder}"
+        config = _config(tower.config, language_model.config, tokenizer, geometry, where=where)
+        kind = config.vision_config.model_type
+        side = default_image_size(vision, kind, vision_revision)
+        config = config if side is None else cast(Any, config_with_image_size(config, side))
+    config = copy.deepcopy(config)
     with torch.random.fork_rng(devices=[]):
-        model = QVisionForConditionalGeneration(config).to(dtype)  # type: ignore[arg-type]  # stub of .to() drops self
+        model = QVisionForConditionalGeneration._from_config(
+            config, dtype=dtype, attn_implementation=attention
+        )
         torch.manual_seed(seed)
         for part in (model.qformer, model.vision_model.projection):
             _initialise(model, part)
         _resize_vocabulary(language_model, config.text_config.vocab_size)
-    model.vision_model.tower.load_state_dict(tower.state_dict())
+    model.vision_model.tower.load_state_dict(_tower_weights(tower, config))
     model.language_model.load_state_dict(language_model.state_dict())
     return model.eval()
 
@@ -98,13 +109,14 @@ def components_config(
     vision_revision: str | None = None,
     decoder_revision: str | None = None,
 ) -> QVisionConfig:
-    """The configuration of the model that `from_components` makes; no weights.
+    """The configuration of the model that `from_components` makes, with the image size that the
+    tower's config.json has (see `default_image_size`); no weights.
 
     Raises:
         ModelError: a checkpoint is not found or of another type, or the two do not fit.
     """
-    tower = _read_config(vision, vision_revision, VISION_TYPES)
-    text = _read_config(decoder, decoder_revision, DECODER_TYPES)
+    tower = _read_vision_config(vision, vision_revision)
+    text = _read_decoder_config(decoder, decoder_revision)
     tokenizer = marked_tokenizer(decoder, revision=decoder_revision)
     return _config(tower, text, tokenizer, {}, where=f"{vision} with {decoder}")
 
@@ -135,16 +147,29 @@ def _config(
         raise ModelError(str(error), where=where) from error
 
 
+def _tower_weights(tower: PreTrainedModel, config: QVisionConfig) -> dict[str, torch.Tensor]:
+    """The tower's weights, with position embeddings of the configuration's image size."""
+    weights = tower.state_dict()
+    key = positions_of(config).key.removeprefix("vision_model.tower.")
+    weights[key] = interpolated_as(weights[key], config)
+    return weights
+
+
 def _resize_vocabulary(language_model: PreTrainedModel, rows: int) -> None:
-    """Resizes the decoder's vocabulary; new rows are initialised like existing ones."""
-    old = language_model.get_input_embeddings().get_parameter("weight").shape[0]
+    """Resizes the decoder's vocabulary; new rows, those of an untied head too, are initialised like
+    existing ones.
+    """
+    embeddings = language_model.get_input_embeddings().get_parameter("weight")
+    old = embeddings.shape[0]
     if rows == old:
         return
     language_model.resize_token_embeddings(rows, mean_resizing=False)
+    embeddings = language_model.get_input_embeddings().get_parameter("weight")
+    head = language_model.get_output_embeddings().get_parameter("weight")
     with torch.no_grad():
-        weight = language_model.get_input_embeddings().get_parameter("weight")
-        mean, spread = weight[:old].mean(dim=0), weight[:old].std(dim=0)
-        weight[old:] = mean + spread * torch.randn_like(weight[old:])
+        for weight in (embeddings,) if head is embeddings else (embeddings, head):
+            mean, spread = weight[:old].mean(dim=0), weight[:old].std(dim=0)
+            weight[old:] = mean + spread * torch.randn_like(weight[old:])
 
 
 def _initialise(model: QVisionForConditionalGeneration, part: nn.Module) -> None:
@@ -158,25 +183,31 @@ def _initialise(model: QVisionForConditionalGeneration, part: nn.Module) -> None
 def _load_tower(
     model_id: str, revision: str | None, dtype: torch.dtype, *, with_text_tower: bool
 ) -> PreTrainedModel:
-    """A CLIP or SigLIP, with or without its text tower."""
-    config = _read_config(model_id, revision, VISION_TYPES)
+    """The vision model, if it is a whole CLIP or SigLIP with or without its text tower."""
+    config = _read_vision_config(model_id, revision)
     if with_text_tower or config.model_type not in WHOLE_TYPES:
-        return _load(AutoModel, model_id, revision, dtype, VISION_TYPES)
+        return _load(AutoModel, model_id, revision, dtype)
     tower_class = type(AutoModel.from_config(config.vision_config))
-    return _load(tower_class, model_id, revision, dtype, VISION_TYPES, ignored=_OUTSIDE_VISION)
+    return _load(tower_class, model_id, revision, dtype, ignored=_OUTSIDE_VISION)
 
 
-def _read_config(model_id: str, revision: str | None, known: tuple[str, ...]) -> PretrainedConfig:
-    config = load_part(
+def _read_vision_config(model_id: str, revision: str | None) -> PretrainedConfig:
+    config = _read_config(model_id, revision)
+    require_tower(config.model_type, where=model_id)
+    return config
+
+
+def _read_decoder_config(model_id: str, revision: str | None) -> PretrainedConfig:
+    config = _read_config(model_id, revision)
+    require_decoder_type(config.model_type, family=QVISION, where=f"model.decoder={model_id}")
+    return config
+
+
+def _read_config(model_id: str, revision: str | None) -> PretrainedConfig:
+    config: PretrainedConfig = load_part(
         AutoConfig, model_id, expected=_EXPECTED, revision=revision, trust_remote_code=False
     )
     require_safe_checkpoint(config, where=model_id)
-    if config.model_type not in known:
-        raise ModelError(
-            f'model_type "{config.model_type}"',
-            where=model_id,
-            expected="one of " + ", ".join(known),
-        )
     return config
 
 
@@ -185,12 +216,10 @@ def _load(
     model_id: str,
     revision: str | None,
     dtype: torch.dtype,
-    known: tuple[str, ...],
     *,
     ignored: re.Pattern[str] | None = None,
 ) -> PreTrainedModel:
     """Loads a safetensors checkpoint; all keys are accounted for."""
-    _read_config(model_id, revision, known)
     try:
         model, loading = auto.from_pretrained(
             model_id,

@@ -1,4 +1,4 @@
-"""QVision configuration: CLIP or SigLIP encoder, Q-Former, causal decoder.
+"""QVision configuration: vision tower (CLIP, SigLIP, DINOv2), Q-Former, causal decoder.
 
 This file, `encoder.py`, `qformer.py` and `modeling.py` can be copied beside a model's weights, so
 they import nothing but torch and transformers outside of this package.
@@ -12,14 +12,14 @@ from transformers import AutoConfig, CLIPConfig, GPTNeoConfig, PretrainedConfig
 
 WHOLE_TYPES = ("clip", "siglip")
 """Model types with a vision and a text tower; only the vision tower is used."""
-VISION_TYPES = (*WHOLE_TYPES, "clip_vision_model", "siglip_vision_model")
-DECODER_BLOCKS = {
-    "gpt_neo": "language_model.transformer.h",
-    "opt": "language_model.model.decoder.layers",
-    "gpt2": "language_model.transformer.h",
-}
-"""Module path of each decoder type's blocks, from the model's root."""
-DECODER_TYPES = tuple(DECODER_BLOCKS)
+VISION_TYPES = (
+    *WHOLE_TYPES,
+    "clip_vision_model",
+    "siglip_vision_model",
+    "dinov2",
+    "dinov2_with_registers",
+)
+"""Model types of vision towers. SigLIP 2 of one image size is of type `siglip`."""
 
 OLD_FUNCTION = (
     "written by qvft 0.1.0, whose QVision computed another function than the published one: "
@@ -33,8 +33,8 @@ class QVisionConfig(PretrainedConfig):
     Args:
         vision_config: configuration (or its dict) of one of `VISION_TYPES`. With a whole `clip` or
             `siglip` the unused text tower stays in the model. Default: CLIP ViT-B/32, whole.
-        text_config: configuration of the decoder, one of `DECODER_TYPES`. Default: GPT-Neo,
-            1024 wide, 24 blocks of which every other attends within 256 tokens, 16 heads, with
+        text_config: configuration (or its dict) of a causal decoder. Default: GPT-Neo, 1024 wide,
+            24 blocks of which every other attends within 256 tokens, 16 heads, with
             `<START>` and `<END>` behind its own 50,257 tokens.
         qformer_hidden_size: width of the Q-Former. Must equal the width of the decoder's token
             embeddings and last hidden states, since text and image are fused there.
@@ -47,8 +47,8 @@ class QVisionConfig(PretrainedConfig):
         initializer_range: standard deviation of initial weights outside tower and decoder.
 
     Raises:
-        ValueError: a type is not among those above, widths and heads do not fit, or the fields are
-            those of the model that qvft 0.1.0 called QVision.
+        ValueError: the tower is not among `VISION_TYPES`, the decoder not causal, widths and heads
+            do not fit, or the fields are those of the model that qvft 0.1.0 called QVision.
     """
 
     model_type = "qvision"
@@ -70,8 +70,13 @@ class QVisionConfig(PretrainedConfig):
     ) -> None:
         if "global_context_token" in kwargs:
             raise ValueError(OLD_FUNCTION)
-        self.vision_config = _nested(vision_config, VISION_TYPES) or CLIPConfig()
-        self.text_config = _nested(text_config, DECODER_TYPES) or GPTNeoConfig(
+        self.vision_config = _nested(vision_config) or CLIPConfig()
+        if self.vision_config.model_type not in VISION_TYPES:
+            raise ValueError(
+                f'vision_config has model_type "{self.vision_config.model_type}"; '
+                f"expected one of {', '.join(VISION_TYPES)}"
+            )
+        self.text_config = _nested(text_config) or GPTNeoConfig(
             vocab_size=50_259,
             hidden_size=1024,
             num_layers=24,
@@ -87,6 +92,11 @@ class QVisionConfig(PretrainedConfig):
         self.qformer_dropout = qformer_dropout
         self.num_query_tokens = num_query_tokens
         self.initializer_range = initializer_range
+        if self.text_config.is_encoder_decoder:
+            raise ValueError(
+                f'text_config has model_type "{self.text_config.model_type}", an encoder-decoder; '
+                "expected a causal decoder"
+            )
         super().__init__(**kwargs)
         self._check_widths()
 
@@ -110,14 +120,17 @@ class QVisionConfig(PretrainedConfig):
         return height // patch_height, width // patch_width
 
     @property
+    def tokens_before_patches(self) -> int:
+        """Positions of the tower's output before the patches: class token and register tokens."""
+        tower = self.tower_config
+        if tower.model_type.startswith("siglip"):
+            return 0
+        return 1 + getattr(tower, "num_register_tokens", 0)
+
+    @property
     def token_width(self) -> int:
         """Width of the decoder's token embeddings; OPT-350m's is less than its blocks' width."""
         return getattr(self.text_config, "word_embed_proj_dim", self.text_config.hidden_size)
-
-    @property
-    def decoder_blocks(self) -> str:
-        """Module name of the decoder's blocks."""
-        return DECODER_BLOCKS[self.text_config.model_type]
 
     def _check_widths(self) -> None:
         width = self.qformer_hidden_size
@@ -133,23 +146,15 @@ class QVisionConfig(PretrainedConfig):
             )
 
 
-def _nested(
-    given: PretrainedConfig | dict[str, Any] | None, known: tuple[str, ...]
-) -> PretrainedConfig | None:
+def _nested(given: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig | None:
     """A nested configuration as an object."""
-    if isinstance(given, dict):
-        fields = dict(given)
-        model_type = fields.pop("model_type", None)
-        _check_type(model_type, known)
-        return AutoConfig.for_model(model_type, **fields)
-    if given is not None:
-        _check_type(given.model_type, known)
-    return given
-
-
-def _check_type(model_type: str | None, known: tuple[str, ...]) -> None:
-    if model_type not in known:
-        raise ValueError(f'model_type "{model_type}"; expected one of {", ".join(known)}')
+    if not isinstance(given, dict):
+        return given
+    fields = dict(given)
+    model_type = fields.pop("model_type", None)
+    if model_type is None:
+        raise ValueError("a nested configuration has no model_type")
+    return AutoConfig.for_model(model_type, **fields)
 
 
 def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:

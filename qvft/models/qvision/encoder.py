@@ -1,4 +1,4 @@
-"""QVision's vision encoder: CLIP or SigLIP, and a linear projection.
+"""QVision's vision encoder: CLIP, SigLIP or DINOv2, and a linear projection.
 
 Shape letters: I images, P patches, D the Q-Former's width.
 """
@@ -17,7 +17,7 @@ class QVisionEncoder(nn.Module):
 
     def __init__(self, config: QVisionConfig) -> None:
         super().__init__()
-        self.patches = config.patch_grid[0] * config.patch_grid[1]
+        self.tokens_before_patches = config.tokens_before_patches
         self.tower = AutoModel.from_config(config.vision_config)
         self.projection = nn.Linear(config.tower_config.hidden_size, config.qformer_hidden_size)
 
@@ -30,5 +30,5 @@ class QVisionEncoder(nn.Module):
         trained = any(parameter.requires_grad for parameter in tower.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             features = tower(pixel_values=pixel_values.to(self.tower.dtype)).last_hidden_state
-        # A class token, if any, precedes the patches.
-        return self.projection(features[:, -self.patches :].to(self.projection.weight.dtype))
+        patches = features[:, self.tokens_before_patches :]
+        return self.projection(patches.to(self.projection.weight.dtype))

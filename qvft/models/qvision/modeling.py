@@ -1,4 +1,4 @@
-"""QVision model: frozen CLIP, causal decoder, and a Q-Former that fuses decoded text and image.
+"""QVision model: vision tower, causal decoder, and a Q-Former that fuses decoded text and image.
 
 Shape letters: I images, B rows, L tokens, P patches, Q visual tokens, D width, H heads,
 V vocabulary.
@@ -23,7 +23,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -79,14 +84,20 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         "SiglipTextEmbeddings",
         "SiglipEncoderLayer",
         "SiglipMultiheadAttentionPoolingHead",
+        "Dinov2Embeddings",
+        "Dinov2Layer",
+        "Dinov2WithRegistersEmbeddings",
+        "Dinov2WithRegistersLayer",
     ]
     _supports_sdpa = True
 
     def __init__(self, config: QVisionConfig) -> None:
         super().__init__(config)
-        # GPT-Neo has eager attention only; sdpa then applies to the vision tower.
+        # GPT-Neo and Gemma 2 have no sdpa; it then applies to the vision tower.
         text = config.text_config
-        if text.model_type == "gpt_neo" and text._attn_implementation == "sdpa":
+        decoder = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text), None)
+        has_sdpa = getattr(decoder, "_supports_sdpa", True)
+        if not has_sdpa and text._attn_implementation == "sdpa":
             text._attn_implementation = "eager"
         self.vision_model = QVisionEncoder(config)
         self.qformer = QVisionQFormer(config)
@@ -114,7 +125,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The language-model head, from hidden states to logits."""
+        """The language-model head's weights; `head` computes logits."""
         return self.language_model.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
@@ -187,6 +198,15 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ValueError: there is not one image for each row.
         """
         return self._read(hidden, image_memory, output_attentions=False)[0]
+
+    def head(self, read: Tensor) -> Tensor:
+        """Logits (B, L, V) of (B, L, D) from `read`, capped as the decoder's own are.
+
+        Source: `Gemma2ForCausalLM.forward` in transformers, `final_logit_softcapping`.
+        """
+        logits = self.get_output_embeddings()(read)
+        cap = getattr(self.config.text_config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def forward(
         self,
@@ -264,7 +284,7 @@ class QVisionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         read, text_attention = self._read(
             decoded.last_hidden_state[:, keep], image_memory, output_attentions=output_attentions
         )
-        logits = self.get_output_embeddings()(read)
+        logits = self.head(read)
         loss = None
         if labels is not None:
             loss = self.loss_function(

@@ -1,4 +1,4 @@
-"""QVision processor: CLIP's image processor and the decoder's tokenizer in one object.
+"""QVision processor: the vision tower's image processor and the decoder's tokenizer in one object.
 
 It is transformers' `CLIPProcessor`, so that a saved folder loads with
 `AutoProcessor.from_pretrained`. The image processors need only Pillow.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import AddedToken, AutoConfig, AutoTokenizer, CLIPProcessor
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -22,7 +23,10 @@ IMAGE_PROCESSORS = {
     "clip_vision_model": CLIPImageProcessorPil,
     "siglip": SiglipImageProcessorPil,
     "siglip_vision_model": SiglipImageProcessorPil,
+    "dinov2": BitImageProcessorPil,
+    "dinov2_with_registers": BitImageProcessorPil,
 }
+"""Class of the image processor of each tower in `VISION_TYPES`."""
 
 
 def processor_from_components(
@@ -41,15 +45,49 @@ def processor_from_components(
         ModelError: the image processor or the tokenizer is not found, or the former is not among
             `IMAGE_PROCESSORS`.
     """
-    kind = load_part(AutoConfig, vision, revision=vision_revision, trust_remote_code=False)
-    if kind.model_type not in IMAGE_PROCESSORS:
-        raise ModelError(
-            f'model_type "{kind.model_type}"',
-            where=vision,
-            expected="one of " + ", ".join(IMAGE_PROCESSORS),
-        )
-    images = load_part(IMAGE_PROCESSORS[kind.model_type], vision, revision=vision_revision)
+    config = load_part(AutoConfig, vision, revision=vision_revision, trust_remote_code=False)
+    images = _image_processor(vision, config.model_type, vision_revision)
     return CLIPProcessor(images, marked_tokenizer(decoder, revision=decoder_revision))
+
+
+def require_tower(model_type: str, *, where: str) -> None:
+    """Raises ModelError if QVision has no vision tower of this type."""
+    if model_type in IMAGE_PROCESSORS:
+        return
+    expected = "a vision tower of type " + ", ".join(IMAGE_PROCESSORS)
+    do = None
+    if model_type.startswith("siglip2"):
+        expected += "; NaFlex, a SigLIP 2 of variable image size, is not supported"
+        do = "take a SigLIP 2 of one image size, e.g. google/siglip2-base-patch16-224"
+    raise ModelError(f'model_type "{model_type}"', where=where, expected=expected, do=do)
+
+
+def default_image_size(vision: str, model_type: str, revision: str | None = None) -> int | None:
+    """Pixels per side of a vision model's images, where its config.json does not decide it; else
+    None.
+
+    A DINOv2 takes images of any size. Its config.json has the size that its position embeddings are
+    stored for, 518, its image processor makes 224.
+
+    Raises:
+        ModelError: there is no image processor, or its images are not square.
+    """
+    if not model_type.startswith("dinov2"):
+        return None
+    images = _image_processor(vision, model_type, revision)
+    size = images.crop_size if images.do_center_crop else images.size
+    if not size.height or size.height != size.width:
+        raise ModelError(
+            f"its image processor makes images of {dict(size)}",
+            where=vision,
+            expected="a height and an equal width in preprocessor_config.json",
+        )
+    return int(size.height)
+
+
+def _image_processor(vision: str, model_type: str, revision: str | None) -> Any:
+    require_tower(model_type, where=vision)
+    return load_part(IMAGE_PROCESSORS[model_type], vision, revision=revision)
 
 
 def marked_tokenizer(location: str, *, revision: str | None = None, do: str | None = None) -> Any:

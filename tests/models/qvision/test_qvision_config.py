@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-from transformers import AutoConfig, BertConfig, GPTNeoConfig
+from transformers import AutoConfig, BertConfig, GPTNeoConfig, T5Config
 
 from qvft.errors import ModelError
 from qvft.models.base_checkpoint import find_checkpoint
-from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES, QVisionConfig
+from qvft.models.families import FAMILIES
+from qvft.models.qvision.configuration import QVisionConfig
+from tests.models.qvision_models import DECODER_TYPES, PAIRS
 
 
-@pytest.mark.parametrize("text", DECODER_TYPES)
-@pytest.mark.parametrize("vision", VISION_TYPES)
+@pytest.mark.parametrize(("vision", "text"), PAIRS)
 def test_a_configuration_is_written_and_read_back(make_config, tmp_path, vision, text) -> None:
     config = make_config(vision, text, num_query_tokens=3)
     config.save_pretrained(tmp_path)
@@ -46,18 +47,22 @@ def test_the_width_is_a_multiple_of_the_heads() -> None:
         QVisionConfig(qformer_num_heads=7)
 
 
-@pytest.mark.parametrize("part", ["vision_config", "text_config"])
-def test_another_kind_of_model_is_refused_by_name(part) -> None:
+def test_another_kind_of_model_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match='"bert"; expected one of'):
-        QVisionConfig(**{part: BertConfig()})
+        QVisionConfig(vision_config=BertConfig())
     with pytest.raises(ValueError, match='"bert"; expected one of'):
-        QVisionConfig(**{part: {"model_type": "bert"}})
+        QVisionConfig(vision_config={"model_type": "bert"})
+    with pytest.raises(ValueError, match="no model_type"):
+        QVisionConfig(text_config={"hidden_size": 8})
+    with pytest.raises(ValueError, match='"t5", an encoder-decoder'):
+        QVisionConfig(text_config=T5Config())
 
 
 @pytest.mark.parametrize("text", DECODER_TYPES)
-def test_the_decoders_blocks_stand_where_the_configuration_says(make_model, text) -> None:
+def test_the_decoders_blocks_stand_where_the_table_says(make_model, text) -> None:
     model = make_model(text=text)
-    blocks = model.get_submodule(model.config.decoder_blocks)
+    (prefix,) = FAMILIES["qvision"].blocks(model.config)
+    blocks = model.get_submodule(prefix)
     assert len(blocks) == model.config.text_config.num_hidden_layers == 2
 
 

@@ -9,6 +9,7 @@ from transformers import CLIPVisionConfig
 
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from qvft.models.qvision.reference_parts import reference_qvision
 
 D = 1024
 NEO_BLOCK = 3 * D**2 + (D**2 + D) + (8 * D**2 + 5 * D) + 2 * 2 * D
@@ -99,6 +100,42 @@ def test_any_qformer_has_the_weights_of_the_formula(make_config, width, blocks, 
     )
     assert config.num_states == 6
     assert weights(meta_model(config).qformer) == qformer_formula(width, blocks, factor, 6)
+
+
+@pytest.mark.parametrize(
+    ("vision", "count"),
+    [
+        ("openai/clip-vit-base-patch32", 151_277_313),
+        ("google/siglip-base-patch16-224", 203_155_970),
+        ("google/siglip2-base-patch16-224", 375_187_970),
+        # Published with positions for 518 pixels, 86,580,480; at 224 there are 1,113 fewer.
+        ("facebook/dinov2-base", 86_580_480 - 1_113 * 768),
+    ],
+)
+def test_a_tower_has_its_published_size(vision: str, count: int) -> None:
+    config = reference_qvision(vision, "openai-community/gpt2")
+    assert config is not None and config.tower_config.image_size == 224
+    assert weights(meta_model(config).vision_model.tower) == count
+
+
+@pytest.mark.parametrize(
+    ("decoder", "count"),
+    [
+        ("openai-community/gpt2", 124_439_808 + 2 * 768),
+        ("HuggingFaceTB/SmolLM2-135M", 134_515_008 + 2 * 576),
+        ("Qwen/Qwen3-0.6B", 596_049_920),  # the marks take rows to spare
+    ],
+)
+def test_a_decoder_has_its_published_size_and_the_marks(decoder: str, count: int) -> None:
+    config = reference_qvision("facebook/dinov2-base", decoder)
+    assert config is not None and weights(meta_model(config).language_model) == count
+
+
+def test_the_published_pair_is_the_default_and_other_pairs_are_read() -> None:
+    found = reference_qvision("openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG")
+    assert found is not None and found.to_dict() == QVisionConfig().to_dict()
+    assert reference_qvision("facebook/dinov2-base", "other") is None
+    assert reference_qvision("other", "openai-community/gpt2") is None
 
 
 def test_a_vision_model_alone_has_no_text_tower(published) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from qvft.models.qvision.configuration import DECODER_TYPES
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from tests.models.qvision_models import DECODER_TYPES
 
 # Texts go on to a fixed length, past GPT-Neo's window of 4.
 NEW_TOKENS = 10
@@ -20,8 +20,11 @@ GREEDY = {"do_sample": False, **FIXED}
 
 @pytest.fixture(params=DECODER_TYPES)
 def model(request, make_model) -> QVisionForConditionalGeneration:
-    """In float64, where rows' most likely tokens do not hang on the order of a sum."""
-    return make_model(text=request.param).double()
+    """In float64, where rows' most likely tokens do not hang on the order of a sum; Gemma 2 in
+    float32, to which its attention casts a mask that has float64's lowest number.
+    """
+    model = make_model(text=request.param)
+    return model if request.param == "gemma2" else model.double()
 
 
 @pytest.fixture
@@ -98,8 +101,8 @@ def test_each_row_is_scored_by_its_own_image(model, pixels, ids) -> None:
         **GREEDY,
     )
     first = found.logits[0]
-    assert torch.equal(first[0], first[2])
-    # Rounding is 1e-15, with GPT-Neo's float32 attention 1e-7.
+    # Rounding is 1e-15, with GPT-Neo's float32 attention 1e-7, in float32 some times that.
+    torch.testing.assert_close(first[0], first[2], rtol=0, atol=1e-6)
     assert (first[0] - first[1]).abs().max() > 1e-3
 
 

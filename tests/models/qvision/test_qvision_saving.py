@@ -18,9 +18,9 @@ from transformers import (
     AutoModelForImageTextToText,
 )
 
-from qvft.models.qvision.configuration import DECODER_TYPES, VISION_TYPES
 from qvft.models.qvision.model_code import write_code
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
+from tests.models.qvision_models import DECODER_TYPES, PAIRS
 
 WITHOUT_QVFT = """
 import sys
@@ -60,8 +60,7 @@ def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-@pytest.mark.parametrize("text", DECODER_TYPES)
-@pytest.mark.parametrize("vision", VISION_TYPES)
+@pytest.mark.parametrize(("vision", "text"), PAIRS)
 def test_a_saved_model_is_read_back_bit_by_bit(make_model, tmp_path, vision, text) -> None:
     model = make_model(vision, text)
     model.save_pretrained(tmp_path)
@@ -70,7 +69,8 @@ def test_a_saved_model_is_read_back_bit_by_bit(make_model, tmp_path, vision, tex
     )
     assert not any(loading.values())
     assert same_weights(model, loaded)
-    assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
+    tied = loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
+    assert tied == model.config.text_config.tie_word_embeddings
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
 
 
@@ -113,7 +113,7 @@ def test_a_folder_loads_with_either_attention(make_model, tmp_path, text, attent
     )
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert model.vision_model.tower.config._attn_implementation == attention
-    decoder = "eager" if text == "gpt_neo" else attention
+    decoder = "eager" if text in ("gpt_neo", "gemma2") else attention
     assert model.language_model.config._attn_implementation == decoder
 
 
@@ -126,10 +126,11 @@ def test_the_auto_classes_know_the_folder_without_its_code(make_model, tmp_path,
     assert same_weights(model, loaded)
 
 
+@pytest.mark.parametrize("parts", [("clip",), ("dinov2_with_registers", "gemma2")])
 def test_an_exported_folder_works_where_qvft_is_not(
-    make_model, tmp_path: Path, pixels, ids
+    make_model, tmp_path: Path, pixels, ids, parts
 ) -> None:
-    model = make_model("clip")
+    model = make_model(*parts)
     save_with_code(model, tmp_path / "out")
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
     torch.save(inputs, tmp_path / "asked.pt")
