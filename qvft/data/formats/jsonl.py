@@ -10,20 +10,23 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
 from qvft.data.formats.format import Format
+from qvft.data.formats.jsonl_pairs import PAIR_KEYS, is_pair, pair
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import Unique, no_split
-from qvft.data.sample import ImageSource, Question, Sample
+from qvft.data.sample import ImageSource, Pair, Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
 
 ROW_KEYS = (
-    "id", "image", "captions", "questions", "caption", "question", "answer", "answers", "meta",
+    "id", "image", "captions", "questions", "pairs",
+    "caption", "question", "answer", "answers", "chosen", "rejected", "meta",
 )  # fmt: skip
 QUESTION_KEYS = ("id", "question", "answer", "answers", "meta")
 
 _LIST_HINTS = {
     "captions": 'write ["..."], or use `caption` for a single one',
     "questions": 'write [{"question": "...", "answers": ["..."]}]',
+    "pairs": 'write [{"question": "...", "chosen": "...", "rejected": "..."}]',
 }
 
 
@@ -37,9 +40,10 @@ def read(
     """Samples of a JSONL file in order of first appearance of their images.
 
     Lines of the same image are merged. `id` and `meta` of a line with `question` belong to the
-    question. The `id` of a line with `caption` is the sample's if no line of the image alone has
-    one; the first counts. The default id of a sample is its image as written, and of a question its
-    sample and number, `img/x1.png#1`.
+    question, those of a line with `chosen` and `rejected` to the pair. The `id` of a line with
+    `caption` is the sample's if no line of the image alone has one; the first counts. The default
+    id of a sample is its image as written, and of a question or a pair its sample and number,
+    `img/x1.png#1`, `img/x1.png#pair1`.
 
     Args:
         path: the file, or a folder that holds `{split}.jsonl`.
@@ -80,11 +84,14 @@ def merged(rows: Iterable[tuple[Record, ImageSource, str]]) -> Iterator[Sample]:
     for row, image, default_id in rows:
         found.setdefault(image.name, _ImageTexts(image, default_id, row.where)).add(row)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
+    pair_ids = Unique("id of a pair")
     for one in found.values():
         sample = one.sample(one.given_id or one.default_id)
         sample_ids.add(sample.id, where=one.where)
         for (where, _), question in zip(one.questions, sample.questions, strict=True):
             question_ids.add(question.id, where=where)
+        for (where, _), preferred in zip(one.pairs, sample.pairs, strict=True):
+            pair_ids.add(preferred.id, where=where)
         yield sample
 
 
@@ -118,6 +125,7 @@ class _ImageTexts:
     caption_id: str | None = None
     captions: list[str] = field(default_factory=list)
     questions: list[tuple[str, Question]] = field(default_factory=list)  # with their positions
+    pairs: list[tuple[str, Pair]] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -125,33 +133,32 @@ class _ImageTexts:
         return self.id or self.caption_id
 
     def sample(self, id: str) -> Sample:
-        """The sample; questions without id get one."""
+        """The sample; questions and pairs without id get one."""
         questions = tuple(
             replace(question, id=question.id or f"{id}#{n}")
             for n, (_, question) in enumerate(self.questions, start=1)
         )
-        return Sample(id, self.image, tuple(self.captions), questions, self.meta)
+        pairs = tuple(
+            replace(pair, id=pair.id or f"{id}#pair{n}")
+            for n, (_, pair) in enumerate(self.pairs, start=1)
+        )
+        return Sample(id, self.image, tuple(self.captions), questions, self.meta, pairs)
 
     def add(self, row: Record) -> None:
         where = row.where
-        if "id" in row and "question" not in row:
+        if "id" in row and "question" not in row and not is_pair(row):
             self._add_id(row)
         if "caption" in row:
             self.captions.append(row.text("caption"))
         for n, caption in enumerate(_list(row, "captions")):
             self.captions.append(fields.text(caption, f"captions[{n}]", where=where))
-        for n, values in enumerate(_list(row, "questions")):
-            place = f"{where}, questions[{n}]"
-            if not isinstance(values, dict):
-                raise DataError(
-                    fields.kind(values),
-                    where=place,
-                    expected="an object",
-                    do='write {"question": "...", "answers": ["..."]}',
-                )
-            fields.known_keys(values, QUESTION_KEYS, where=place)
-            self.questions.append((where, _question(Record(values, place))))
-        if "question" in row:
+        for one in _objects(row, "questions", QUESTION_KEYS):
+            self.questions.append((where, _question(one)))
+        for one in _objects(row, "pairs", PAIR_KEYS):
+            self.pairs.append((where, pair(one, _meta(one))))
+        if is_pair(row):
+            self.pairs.append((where, pair(row, _meta(row))))
+        elif "question" in row:
             self.questions.append((where, _question(row)))
         elif "answer" in row or "answers" in row:
             raise DataError(
@@ -190,6 +197,17 @@ def _list(row: Record, key: str) -> list[Any]:
     return value
 
 
+def _objects(row: Record, key: str, keys: tuple[str, ...]) -> Iterator[Record]:
+    """The objects of a list, each with known keys."""
+    for n, values in enumerate(_list(row, key)):
+        place = f"{row.where}, {key}[{n}]"
+        if not isinstance(values, dict):
+            do = _LIST_HINTS[key].replace("[{", "{").replace("}]", "}")
+            raise DataError(fields.kind(values), where=place, expected="an object", do=do)
+        fields.known_keys(values, keys, where=place)
+        yield Record(values, place)
+
+
 def _question(row: Record) -> Question:
     if ("answer" in row) == ("answers" in row):
         raise DataError(
@@ -202,14 +220,21 @@ def _question(row: Record) -> Question:
         answers = fields.answers(row["answers"], "answers", where=row.where)
     else:
         answers = (row.answer("answer"),)
-    meta: dict[str, Any] = {}
-    _add_meta(meta, row)
     return Question(
         row.identifier("id") if "id" in row else "",
         row.text("question"),
         answers,
-        {key: fields.answer(one, f"meta.{key}", where=row.where) for key, one in meta.items()},
+        {
+            key: fields.answer(one, f"meta.{key}", where=row.where)
+            for key, one in _meta(row).items()
+        },
     )
+
+
+def _meta(row: Record) -> dict[str, Any]:
+    meta: dict[str, Any] = {}
+    _add_meta(meta, row)
+    return meta
 
 
 def _add_meta(meta: dict[str, Any], row: Record) -> None:
