@@ -12,8 +12,8 @@ import pytest
 
 from qvft.data.formats import FORMATS, read_samples
 from qvft.data.formats.columns import DEFAULTS
-from qvft.data.formats.jsonl import QUESTION_KEYS, ROW_KEYS
-from qvft.data.formats.jsonl_pairs import PAIR_KEYS
+from qvft.data.formats.jsonl import ROW_KEYS
+from qvft.data.formats.jsonl_texts import PAIR_KEYS, QUESTION_KEYS
 from qvft.data.images.decoding import check
 from qvft.data.sample import Sample
 from qvft.errors import DataError

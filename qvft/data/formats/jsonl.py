@@ -10,7 +10,16 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
 from qvft.data.formats.format import Format
-from qvft.data.formats.jsonl_pairs import PAIR_KEYS, is_pair, pair
+from qvft.data.formats.jsonl_texts import (
+    PAIR_KEYS,
+    QUESTION_KEYS,
+    add_meta,
+    is_pair,
+    read_list,
+    read_objects,
+    read_pair,
+    read_question,
+)
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import Unique, no_split
 from qvft.data.sample import ImageSource, Pair, Question, Sample
@@ -21,13 +30,6 @@ ROW_KEYS = (
     "id", "image", "captions", "questions", "pairs",
     "caption", "question", "answer", "answers", "chosen", "rejected", "meta",
 )  # fmt: skip
-QUESTION_KEYS = ("id", "question", "answer", "answers", "meta")
-
-_LIST_HINTS = {
-    "captions": 'write ["..."], or use `caption` for a single one',
-    "questions": 'write [{"question": "...", "answers": ["..."]}]',
-    "pairs": 'write [{"question": "...", "chosen": "...", "rejected": "..."}]',
-}
 
 
 def read(
@@ -150,16 +152,16 @@ class _ImageTexts:
             self._add_id(row)
         if "caption" in row:
             self.captions.append(row.text("caption"))
-        for n, caption in enumerate(_list(row, "captions")):
+        for n, caption in enumerate(read_list(row, "captions")):
             self.captions.append(fields.text(caption, f"captions[{n}]", where=where))
-        for one in _objects(row, "questions", QUESTION_KEYS):
-            self.questions.append((where, _question(one)))
-        for one in _objects(row, "pairs", PAIR_KEYS):
-            self.pairs.append((where, pair(one, _meta(one))))
+        for one in read_objects(row, "questions", QUESTION_KEYS):
+            self.questions.append((where, read_question(one)))
+        for one in read_objects(row, "pairs", PAIR_KEYS):
+            self.pairs.append((where, read_pair(one)))
         if is_pair(row):
-            self.pairs.append((where, pair(row, _meta(row))))
+            self.pairs.append((where, read_pair(row)))
         elif "question" in row:
-            self.questions.append((where, _question(row)))
+            self.questions.append((where, read_question(row)))
         elif "answer" in row or "answers" in row:
             raise DataError(
                 "an answer without `question`",
@@ -168,7 +170,7 @@ class _ImageTexts:
                 do="add `question`, or name it `caption` if it describes the image",
             )
         else:
-            _add_meta(self.meta, row)
+            add_meta(self.meta, row)
 
     def _add_id(self, row: Record) -> None:
         id = row.identifier("id")
@@ -183,79 +185,6 @@ class _ImageTexts:
                 do="give both lines the same id, or an id to the question alone",
             )
         self.id, self.where = id, row.where
-
-
-def _list(row: Record, key: str) -> list[Any]:
-    value = row.get(key, [])
-    if not isinstance(value, list):
-        raise DataError(
-            f"`{key}` is {fields.kind(value)}",
-            where=row.where,
-            expected="a list",
-            do=_LIST_HINTS[key] if value is not None else f"remove `{key}` if there are none",
-        )
-    return value
-
-
-def _objects(row: Record, key: str, keys: tuple[str, ...]) -> Iterator[Record]:
-    """The objects of a list, each with known keys."""
-    for n, values in enumerate(_list(row, key)):
-        place = f"{row.where}, {key}[{n}]"
-        if not isinstance(values, dict):
-            do = _LIST_HINTS[key].replace("[{", "{").replace("}]", "}")
-            raise DataError(fields.kind(values), where=place, expected="an object", do=do)
-        fields.known_keys(values, keys, where=place)
-        yield Record(values, place)
-
-
-def _question(row: Record) -> Question:
-    if ("answer" in row) == ("answers" in row):
-        raise DataError(
-            "both `answer` and `answers`" if "answer" in row else "a question without answers",
-            where=row.where,
-            expected="either `answer` or `answers`",
-            do="remove one" if "answer" in row else "add the answer, or remove the question",
-        )
-    if "answers" in row:
-        answers = fields.answers(row["answers"], "answers", where=row.where)
-    else:
-        answers = (row.answer("answer"),)
-    return Question(
-        row.identifier("id") if "id" in row else "",
-        row.text("question"),
-        answers,
-        {
-            key: fields.answer(one, f"meta.{key}", where=row.where)
-            for key, one in _meta(row).items()
-        },
-    )
-
-
-def _meta(row: Record) -> dict[str, Any]:
-    meta: dict[str, Any] = {}
-    _add_meta(meta, row)
-    return meta
-
-
-def _add_meta(meta: dict[str, Any], row: Record) -> None:
-    added = row.get("meta", {})
-    if not isinstance(added, dict):
-        raise DataError(
-            f"`meta` is {fields.kind(added)}",
-            where=row.where,
-            expected="an object",
-            do='write {"name": "value"}, or remove `meta`',
-        )
-    for key, value in added.items():
-        if key in meta and meta[key] != value:
-            raise DataError(
-                f"`meta.{key}` differs from what an earlier line says of the image",
-                where=row.where,
-                expected="one value an image",
-                do="correct one of the lines",
-            )
-        fields.valid_unicode({key: value}, f"meta.{key}", where=row.where)
-        meta[key] = value
 
 
 FORMAT = Format(

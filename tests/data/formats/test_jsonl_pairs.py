@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tar_shards import png, write_tar
 
 from qvft.data.formats import read_samples
 from qvft.data.formats.memory import samples_in_memory
@@ -15,7 +16,6 @@ from qvft.data.validate_images import validate_images
 from qvft.errors import DataError, ImageError
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_texts, samples_hash
-from tar_shards import png, write_tar
 
 CAPTIONS = {"chosen": "a red square", "rejected": "a square"}
 ANSWERS = {"question": "What is it?", "chosen": "a square", "rejected": "a circle"}
