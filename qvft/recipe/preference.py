@@ -1,5 +1,4 @@
-"""The recipe's `preference` section: loss type, beta, label smoothing, as trl's `DPOConfig` has them.
-"""
+"""The recipe's `preference` section: loss types of DPO, as trl's `DPOConfig` has them."""
 
 from __future__ import annotations
 
@@ -7,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from qvft.errors import RecipeError
 from qvft.recipe.section import Section
 
 LossType = Literal[
@@ -23,6 +23,10 @@ Source: trl 1.16, `DPOTrainer.__init__`.
 """
 
 
+def _sigmoid() -> list[LossType]:
+    return ["sigmoid"]
+
+
 def _or_one_name(schema: dict[str, Any]) -> None:
     """Tells editors that the list may be one name."""
     names = {"items": schema.pop("items"), "minItems": schema.pop("minItems"), "type": "array"}
@@ -32,7 +36,7 @@ def _or_one_name(schema: dict[str, Any]) -> None:
 
 class Preference(Section):
     loss_type: list[LossType] = Field(
-        default_factory=lambda: ["sigmoid"],
+        default_factory=_sigmoid,
         min_length=1,
         description="Losses of a pair, one name or several. sigmoid is DPO; sft is the language "
         "loss of the chosen text, per token.",
@@ -63,11 +67,11 @@ class Preference(Section):
         description="Weight of the tokens of the longer text beyond the length of the shorter one "
         "(LD-DPO, arXiv 2409.06411), against a length bias; null: 1.",
     )
-    f_divergence_type: Literal[
-        "reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"
-    ] = Field(
-        "reverse_kl",
-        description="Divergence from the weights that the phase began with (arXiv 2309.16240).",
+    f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = (
+        Field(
+            "reverse_kl",
+            description="Divergence from the weights that the phase began with (arXiv 2309.16240).",
+        )
     )
     f_alpha_divergence_coef: float = Field(
         0.5, ge=-1_000_000, le=1_000_000, description="Alpha of alpha_divergence."
@@ -119,3 +123,31 @@ class Preference(Section):
         """The weight of each loss of `loss_type`, those of weight 0 left out."""
         weights = self.loss_weights or [1.0] * len(self.loss_type)
         return {name: one for name, one in zip(self.loss_type, weights, strict=True) if one > 0}
+
+
+def require_preference(recipe: Any, *, where: str) -> None:
+    """Checks that a recipe can have a preference phase.
+
+    Args:
+        recipe: a `schema.Recipe`, which is made of what this file checks.
+        where: key of the phase's objective.
+
+    Raises:
+        RecipeError: the training data is a stream, or the decoder has dropout.
+    """
+    if recipe.data.train is not None and recipe.data.train.stream:
+        raise RecipeError(
+            "preference with data.train.stream: true, whose pairs are not known before step 1, "
+            "when their reference log-probabilities are computed",
+            where=where,
+            expected="listed data",
+            do="set data.train.stream=false",
+        )
+    if recipe.trainable.decoder_dropout > 0:
+        raise RecipeError(
+            f"preference with trainable.decoder_dropout: {recipe.trainable.decoder_dropout:g}; "
+            "model and reference would differ by dropout alone",
+            where=where,
+            expected="no dropout in the decoder",
+            do="set trainable.decoder_dropout=0",
+        )

@@ -49,9 +49,7 @@ class LossSettings:
     f_alpha_divergence_coef: float = 0.5
 
 
-def pair_losses(
-    weights: Mapping[str, float], logps: PairLogps, settings: LossSettings
-) -> Tensor:
+def pair_losses(weights: Mapping[str, float], logps: PairLogps, settings: LossSettings) -> Tensor:
     """Weighted sum of a pair's losses (P,); `sft` is none of them.
 
     Args:

@@ -1,4 +1,4 @@
-"""Preference losses: each equals trl's own `DPOTrainer._compute_loss` on random log-probabilities."""
+"""Preference losses: each equals trl's own, `DPOTrainer._compute_loss`, on random numbers."""
 
 import inspect
 import re
