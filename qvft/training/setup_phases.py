@@ -49,7 +49,7 @@ from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator
 from qvft.training.objectives.reference_logps import REFERENCE, with_reference
 from qvft.training.optim import parameter_groups
-from qvft.training.phase_rows import PREFERENCE, different_rows, phase_rows
+from qvft.training.phase_rows import PREFERENCE, different_rows, is_pairs, phase_rows
 from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
 from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.trainer import PhaseSetup
@@ -267,8 +267,19 @@ class TrainingSetup:
         rows = self.rows(plan, self.train, training=True)
         asked = self.rows(plan, self.eval, training=False)
         module, collator = self.objective(plan, rows)
-        if isinstance(collator, PreferenceCollator):
-            collator = self._with_reference(plan, module, collator, [*rows, *asked], checkpoints)
+        if isinstance(module, PreferenceObjective) and isinstance(collator, PreferenceCollator):
+            collator = with_reference(
+                module,
+                collator,
+                [*rows, *asked],
+                file=checkpoints / REFERENCE,
+                weights=self.bridge,
+                provenance=self.provenance,
+                views=recipe.data.augmentations_per_image,
+                batch_size=train.per_device_train_batch_size,
+                bf16=use_bf16(train.mixed_precision),
+                workers=recipe.data.num_workers,
+            )
         if self.sharded:
             if self.fsdp_module is None:
                 shard(module, loaded.model, family)
@@ -294,6 +305,7 @@ class TrainingSetup:
                 seed=recipe.run.seed,
                 workers=recipe.data.num_workers,
                 has_eval=self.eval is not None,
+                best="eval_pair_loss" if is_pairs(asked) else "eval_token_loss",
             ),
             groups=parameter_groups(
                 module,
@@ -311,29 +323,6 @@ class TrainingSetup:
             batches=self.token_batches(plan),
             views=views,
             stream=stream,
-        )
-
-    def _with_reference(
-        self,
-        plan: PhasePlan,
-        module: nn.Module,
-        collator: PreferenceCollator,
-        rows: Sequence[Row],
-        checkpoints: Path,
-    ) -> PreferenceCollator:
-        """The collator with the log-probabilities of all pairs under the weights as they are."""
-        assert isinstance(module, PreferenceObjective)
-        return with_reference(
-            module,
-            collator,
-            rows,
-            file=checkpoints / REFERENCE,
-            weights=self.bridge,
-            provenance=self.provenance,
-            views=self.recipe.data.augmentations_per_image,
-            batch_size=plan.train.per_device_train_batch_size,
-            bf16=use_bf16(plan.train.mixed_precision),
-            workers=self.recipe.data.num_workers,
         )
 
     def _stream(self, plan: PhasePlan, views: ViewDraw | None) -> StreamedBatches | None:

@@ -41,6 +41,9 @@ from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.recovery.step_recovery import StepRecovery
 from qvft.training.trainer_internals import TrainerInternals
 
+OF_ROWS = ("row_loss", "row_count", "exact", "margin")
+"""What an objective returns per row in evaluation mode; the margin only of pairs."""
+
 
 @dataclass(frozen=True)
 class PhaseSetup:
@@ -275,7 +278,8 @@ class QFormerTrainer(TrainerInternals):
 
     def _row_means(self, prediction: Any) -> dict[str, float]:
         """Metrics of an evaluation during training, over all rows at once, independent of batch
-        size and number of processes: loss per token in nats, exact match in percent.
+        size and number of processes: loss per token in nats, exact match in percent; of pairs, loss
+        per pair, and share and margin of those whose chosen text has the higher reward.
 
         Raises:
             NonFiniteLossError: a loss is not finite; every process has the full list and raises it.
@@ -287,7 +291,13 @@ class QFormerTrainer(TrainerInternals):
                 f"the loss of {len(bad)} evaluation rows is not finite at step "
                 f"{self.state.global_step}; samples: {some_of(names)}"
             )
-        loss, tokens, exact = prediction.predictions.astype("float64").T
+        loss, tokens, exact, *margins = prediction.predictions.astype("float64").T
+        if margins:
+            return {
+                "pair_loss": float(loss.mean()),
+                "rewards/accuracies": float(exact.mean()),
+                "rewards/margins": float(margins[0].mean()),
+            }
         return {
             "token_loss": float((loss * tokens).sum() / tokens.sum()),
             "exact_match": float(100 * exact.mean()),
@@ -300,14 +310,14 @@ class QFormerTrainer(TrainerInternals):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss, and per row (B, 3) loss, tokens and whether greedy decoding is right.
+        """Mean loss, and per row (B, 3) loss, tokens and whether greedy decoding is right; per pair
+        (B, 4), as `PreferenceObjective`.
 
         Logits are not returned: with a vocabulary of 50,272 they would fill the memory.
         """
         inputs = self.on_device(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        rows = torch.stack(
-            [outputs["row_loss"], outputs["row_count"].float(), outputs["exact"].float()], dim=1
-        )
-        return loss.detach(), rows, inputs["labels"][:, :1]
+        columns = [outputs[name] for name in OF_ROWS if name in outputs]
+        rows = torch.stack([column.float() for column in columns], dim=1)
+        return loss.detach(), rows, inputs["labels"][: len(rows), :1]
