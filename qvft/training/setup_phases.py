@@ -22,6 +22,7 @@ from qvft.adapters.checkpoint import (
     save_checkpoint,
 )
 from qvft.adapters.freeze import ComponentCount, count_components
+from qvft.adapters.lora import lora_targets
 from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row, training_rows
@@ -68,7 +69,8 @@ class TrainingSetup:
         branch: alignment heads, if the recipe has alignment objectives.
         sharded: whether FSDP shards the weights.
         custom: losses of the recipe's custom objectives, by name.
-        bridge: names of the non-LoRA weights trained by any phase so far.
+        bridge: names of the non-LoRA weights trained by any phase so far, or by the run that this
+            one started from.
         batches: token-budget batches per phase, cached.
         fsdp_module: the FSDP-sharded objective, once sharded; the first phase's serves all phases.
         callbacks: the caller's, for the trainer of each phase.
@@ -112,8 +114,14 @@ class TrainingSetup:
         if self.sharded:  # stays in CPU memory until it is sharded
             self.loaded.model.vision_model.to(device())
         self.loaded = with_features(self.loaded, self.recipe, watched, augmented=self.train.samples)
-        if self.loaded.collator.features is not None:
+        if self.loaded.collator.features is not None and not self._keeps_vision():
             unload_vision(self.loaded.model)
+
+    def _keeps_vision(self) -> bool:
+        """Whether the adapter has weights of the ViT, of the run it started from."""
+        handle, part = self.loaded.handle, self.loaded.base.family.part
+        layers = () if handle is None else lora_targets(handle)
+        return any(part(name) == "vision" for name in (*self.bridge, *layers))
 
     def needed_bytes(self) -> int:
         """Disk space needed for the kept checkpoints (weights and AdamW's state) and the adapter.

@@ -265,6 +265,9 @@ def _provenance(report: Report) -> list[tuple[str, dict[str, Any]]]:
     model["adapter_sha256"] = "\n".join(
         f"{file} {value}" for file, value in report.model.adapter_sha256.items()
     )
+    model["started_from"] = "\n".join(
+        f"{name} {value}" for name, value in report.model.started_from.items()
+    )
     panels: list[tuple[str, dict[str, Any]]] = [
         ("Decoding", decode),
         ("Model", model),
