@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qvft.check import main as check
+from qvft.eval import main as evaluate
 from qvft.json_files import complete_lines
 from qvft.recipe.load import load_recipe
 from qvft.train import main
@@ -229,6 +230,29 @@ def test_what_a_language_phase_can_a_preference_phase_can(
     given = ["train.max_steps=2", "train.save_steps=null", *changes]
     assert train(pairs_recipe, tmp_path / "run", *given) == 0
     assert abs(steps(tmp_path / "run")[0]["rewards/margins"]) < 1e-4
+
+
+def test_a_report_has_the_curve_and_the_run_it_started_from(
+    pairs_recipe: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    start, tuned = tmp_path / "start", tmp_path / "tuned"
+    language = f"data.train.path={pairs_recipe.parent / 'shapes' / 'train.jsonl'}"
+    assert train(recipe_file, start, "train.max_steps=2", language) == 0
+    assert train(pairs_recipe, tuned, f"train.from={start}", "train.max_steps=4") == 0
+    data = f"data.eval.path={pairs_recipe.parent / 'shapes' / 'test.jsonl'}"
+    for run in (start, tuned):
+        assert evaluate([str(run), data, "eval.blind=false"]) == 0
+    (file,) = tuned.glob("eval/*/report.json")
+    report = json.loads(file.read_text())
+    assert [point["step"] for point in report["preference_curve"]] == [1, 2, 3, 4]
+    assert report["preference_curve"][-1]["margin"] > 0
+    assert report["phases"][0]["objectives"] == {"sigmoid": 1.0}
+    against = report["against"]
+    assert against["metrics"]["exact_match"]["interval"] is not None
+    predictions = [json.loads(line) for line in (file.parent / "predictions.jsonl").open()]
+    words = [len(one["prediction"].split()) for one in predictions]
+    assert against["words_a"] == pytest.approx(sum(words) / len(words))
+    assert against["words_b"] > 0
 
 
 def test_check_passes_and_counts_the_phase(
