@@ -91,6 +91,9 @@ def phase_findings(
     quantized = recipe.model.quantization.scheme != "none"
     has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0
     decoder = DECODERS[text.model_type]
+    rows = train.per_device_train_batch_size
+    if plan.phase.objective == "preference":
+        rows *= 2  # the chosen and the rejected text of a pair
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(
@@ -98,7 +101,7 @@ def phase_findings(
             frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
             quantized=quantized,
             embedding_weights=_embedding_weights(text),
-            rows=1 if train.batch_tokens else train.per_device_train_batch_size,
+            rows=1 if train.batch_tokens else rows,
             row_tokens=train.batch_tokens or row_tokens,
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
@@ -108,7 +111,7 @@ def phase_findings(
             frozen_float32=_frozen_float32(recipe, counts),
         )
         memory.append(Memory(device, **estimate._asdict(), total=sum(estimate)))
-    batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
+    batch = f"{rows} rows of {row_tokens} tokens"
     if train.batch_tokens:
         batch = f"{train.batch_tokens} tokens"
     assumes = (
