@@ -35,6 +35,7 @@ MAY_IMPORT = {
 MAY_IMPORT["setup"] = set(MAY_IMPORT)
 MAY_IMPORT["inference"] = set(MAY_IMPORT)
 BELOW = set(MAY_IMPORT)
+MAY_IMPORT["interop"] = BELOW
 MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] = MAY_IMPORT["weights"] = BELOW
 MAY_IMPORT["checking"] = set(MAY_IMPORT)
 MAY_IMPORT["benchmark"] = set(MAY_IMPORT)
@@ -67,7 +68,7 @@ HOMES = {
             "retrieval",
         )
     },
-    "trl": set(),
+    "trl": {"interop/trl.py"},
 }
 
 
