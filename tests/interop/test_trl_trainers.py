@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 trl = pytest.importorskip("trl", reason="needs qvft[trl]")
 
 from datasets import Dataset  # noqa: E402
 
 from qvft.interop.trl import Policy, policy  # noqa: E402
+from qvft.setup.start_run import start_run  # noqa: E402
 
 # trl 1.16 uses names that transformers is about to take away (now `activation_checkpointing`).
 pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
@@ -179,3 +181,18 @@ def test_a_trainer_without_reference_is_told_what_to_give(tiny_run: Path, tmp_pa
                 chosen=lambda _, colour: said(colour), rejected=lambda *_: said("no")
             ),
         )
+
+
+def test_a_checkpoint_of_trl_is_an_adapter_folder(tiny_run: Path, tmp_path: Path) -> None:
+    made = policy(tiny_run)
+    trainer = dpo(made, tmp_path, save_strategy="steps", save_steps=1)
+    trainer.train()
+    folder = tmp_path / "checkpoint-1"
+    recipe = made.recipe.model_copy(
+        update={"train": made.recipe.train.model_copy(update={"from_": str(folder)})}
+    )
+    start = start_run(recipe)
+    assert start is not None and start.folder == folder
+    state = load_file(folder / "bridge.safetensors")
+    assert torch.equal(state["query_tokens"], made.model.query_tokens)
+    assert (folder / "tokenizer.json").is_file()
