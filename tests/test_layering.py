@@ -53,6 +53,7 @@ HOMES = {
     "bitsandbytes": {"models/quantize.py"},
     "filelock": {"locks.py"},
     "datasets": {
+        "benchmark/trl_dpo.py",
         "data/formats/hf.py",
         "data/formats/hf_images.py",
         "data/formats/hf_stream.py",
@@ -70,7 +71,7 @@ HOMES = {
             "retrieval",
         )
     },
-    "trl": {"interop/trl.py"},
+    "trl": {"interop/trl.py", "benchmark/trl_dpo.py"},
 }
 
 

@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from qvft.recipe.data import LONGEST_NAME, Data, Source, folder_name_problem
 from qvft.recipe.objectives import Objectives
+from qvft.recipe.preference import Preference
 from qvft.recipe.section import MOST_SEED, PathText, Section, Text
 from qvft.recipe.streaming import require_streamable
 from qvft.recipe.train import Train
@@ -283,6 +284,11 @@ class Recipe(Section):
     objectives: Objectives = Field(
         default_factory=Objectives,
         description="Training losses; the language loss alone by default.",
+    )
+    preference: Preference = Field(
+        default_factory=Preference,
+        description="Losses of phases with objective: preference; names and defaults are those of "
+        "trl's DPOConfig, see docs/preference.md.",
     )
     eval: Eval = Field(default_factory=Eval)
     run: Run = Field(default_factory=Run)

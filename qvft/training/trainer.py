@@ -34,12 +34,15 @@ from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.batches.streamed import GivenRows, StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.metrics_log import MetricsLog
-from qvft.training.objectives.alignment import LANGUAGE, AlignmentObjective
 from qvft.training.objectives.alignment_losses import combined_loss
+from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
 from qvft.training.recovery.nonfinite import some_of
 from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.recovery.step_recovery import StepRecovery
 from qvft.training.trainer_internals import TrainerInternals
+
+OF_ROWS = ("row_loss", "row_count", "exact", "margin")
+"""What an objective returns per row in evaluation mode; the margin only of pairs."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class PhaseSetup:
 class QFormerTrainer(TrainerInternals):
     """Trains a phase.
 
-    Its module's forward returns `loss_sum` and `count`, or, as `AlignmentObjective` in training
+    Its module's forward returns `loss_sum` and `count`, or, as a `WeightedObjective` in training
     mode, `losses`: several of these by name.
 
     Args:
@@ -128,7 +131,7 @@ class QFormerTrainer(TrainerInternals):
             self.accelerator.prepare_model = partial(
                 self.accelerator.prepare_model, evaluation_mode=True
             )
-        self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
+        self._objective = self.model if isinstance(self.model, WeightedObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
 
@@ -210,7 +213,7 @@ class QFormerTrainer(TrainerInternals):
     ) -> tuple[list[Any], Tensor | int | None]:
         """The batches of a step and their supervised tokens, as the Trainer counts them.
 
-        Also counts the items of the alignment objectives, for `compute_loss`.
+        Also counts the items of each loss of a `WeightedObjective`, for `compute_loss`.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.recovery.begin(items)
@@ -248,7 +251,8 @@ class QFormerTrainer(TrainerInternals):
         """Sum of the losses over the items of all processes and accumulated batches."""
         outputs = model(**{key: value for key, value in inputs.items() if key != "row_index"})
         if "losses" in outputs:
-            for name, one in outputs["losses"].items():
+            named = {f"loss_{name}": one for name, one in outputs["losses"].items()}
+            for name, one in {**named, **outputs.get("metrics", {})}.items():
                 found = torch.stack([one.total.detach().float(), one.count.float()])
                 self._logged[name] = self._logged[name] + found if name in self._logged else found
             language = {} if num_items_in_batch is None else {LANGUAGE: num_items_in_batch}
@@ -263,18 +267,19 @@ class QFormerTrainer(TrainerInternals):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the Trainer, with each objective's mean since the last line beside the loss."""
+        """As the Trainer, with the mean of each loss and metric since the last line."""
         if "loss" in logs and self._logged:
             totals = self.accelerator.reduce(torch.stack([*self._logged.values()]), reduction="sum")
             for name, (total, count) in zip(self._logged, totals.tolist(), strict=True):
                 if count:
-                    logs[f"loss_{name}"] = total / count
+                    logs[name] = total / count
             self._logged = {}
         super().log(logs, start_time)
 
     def _row_means(self, prediction: Any) -> dict[str, float]:
         """Metrics of an evaluation during training, over all rows at once, independent of batch
-        size and number of processes: loss per token in nats, exact match in percent.
+        size and number of processes: loss per token in nats, exact match in percent; of pairs, loss
+        per pair, and share and margin of those whose chosen text has the higher reward.
 
         Raises:
             NonFiniteLossError: a loss is not finite; every process has the full list and raises it.
@@ -286,7 +291,13 @@ class QFormerTrainer(TrainerInternals):
                 f"the loss of {len(bad)} evaluation rows is not finite at step "
                 f"{self.state.global_step}; samples: {some_of(names)}"
             )
-        loss, tokens, exact = prediction.predictions.astype("float64").T
+        loss, tokens, exact, *margins = prediction.predictions.astype("float64").T
+        if margins:
+            return {
+                "pair_loss": float(loss.mean()),
+                "rewards/accuracies": float(exact.mean()),
+                "rewards/margins": float(margins[0].mean()),
+            }
         return {
             "token_loss": float((loss * tokens).sum() / tokens.sum()),
             "exact_match": float(100 * exact.mean()),
@@ -299,14 +310,14 @@ class QFormerTrainer(TrainerInternals):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss, and per row (B, 3) loss, tokens and whether greedy decoding is right.
+        """Mean loss, and per row (B, 3) loss, tokens and whether greedy decoding is right; per pair
+        (B, 4), as `PreferenceObjective`.
 
         Logits are not returned: with a vocabulary of 50,272 they would fill the memory.
         """
         inputs = self.on_device(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        rows = torch.stack(
-            [outputs["row_loss"], outputs["row_count"].float(), outputs["exact"].float()], dim=1
-        )
-        return loss.detach(), rows, inputs["labels"][:, :1]
+        columns = [outputs[name] for name in OF_ROWS if name in outputs]
+        rows = torch.stack([column.float() for column in columns], dim=1)
+        return loss.detach(), rows, inputs["labels"][: len(rows), :1]

@@ -8,7 +8,6 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from qvft.adapters.targets import lora_layers
-from qvft.data.rows import training_rows
 from qvft.errors import RecipeError
 from qvft.inference.generation_trial import tried_fields
 from qvft.models.base_checkpoint import BaseCheckpoint
@@ -41,6 +40,7 @@ from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
 from qvft.training.distributed.fsdp import asked_to_shard
 from qvft.training.objectives.objective_table import custom_objectives
+from qvft.training.phase_rows import PREFERENCE, require_rows
 from qvft.training.recorded_data import data_hashes, image_hashes
 from qvft.training.rehearsal import require_trainable
 from qvft.training.setup_phases import TrainingSetup
@@ -76,7 +76,7 @@ def training_setup(
     require_alignable(recipe, base)
     custom = custom_objectives(recipe.objectives.further, base)
     if sharded:
-        require_shardable(base, custom)
+        require_shardable(base, custom, plans)
     if recipe.model.attn_implementation == "flex":
         require_flex(base.config, device())
     if any(plan.train.torch_compile for plan in plans):
@@ -90,9 +90,9 @@ def training_setup(
     # Only evaluation reads a test split; training reads it only if asked to evaluate on it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
     evaluation = read_split(recipe, "eval", texts.get("eval")) if watched else None
-    for which, split, purpose in (("train", train, "train"), ("eval", evaluation, "evaluate")):
-        if split is not None and not training_rows(split.samples, texts=split.source.texts):
-            raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
+    require_rows(plans, train, training=True)
+    if evaluation is not None:
+        require_rows(plans, evaluation, training=False)
     set_seed(recipe.run.seed)
     # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
@@ -131,11 +131,14 @@ def training_setup(
     return setup
 
 
-def require_shardable(base: BaseCheckpoint, custom: Collection[str]) -> None:
+def require_shardable(
+    base: BaseCheckpoint, custom: Collection[str], plans: Sequence[PhasePlan] = ()
+) -> None:
     """Checks that FSDP can shard the model and the objectives.
 
     Raises:
-        RecipeError: the model is an encoder-decoder, or there are custom objectives.
+        RecipeError: the model is an encoder-decoder, or there are custom objectives, or phases
+            that learn from pairs.
     """
     use_ddp = "use DDP (recipes/accelerate/ddp.yaml)"
     if is_encoder_decoder(base.config):
@@ -153,6 +156,14 @@ def require_shardable(base: BaseCheckpoint, custom: Collection[str]) -> None:
             expected="none: weights are sharded within the objectives that qvft knows",
             do=use_ddp,
         )
+    for number, plan in enumerate(plans):
+        if plan.phase.objective == PREFERENCE:
+            raise RecipeError(
+                "preference under FSDP, whose reference log-probabilities need whole weights",
+                where=f"phases.{number}.objective",
+                expected="language",
+                do=use_ddp,
+            )
 
 
 def require_settings(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhasePlan]) -> None:

@@ -206,3 +206,29 @@ def test_lora_reaches_the_decoders_blocks(
     config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert all("language_model.transformer.h." in name for name in config["target_modules"])
     merge_run(tmp_path / "run", tmp_path / "out")
+
+
+def test_pairs_are_learnt_packed_and_without_dropout(
+    qvision_recipe: Path, pairs_recipe: Path, tmp_path: Path
+) -> None:
+    """The Q-Former has dropout of 0.1 in its attention, outside any dropout module."""
+    data = f"data.train.path={pairs_recipe.parent / 'shapes' / 'train.jsonl'}"
+    phases = "phases=[{name: pairs, objective: preference}]"
+    assert train([str(qvision_recipe), f"run.dir={tmp_path / 'run'}", data, phases]) == 0
+    work = training_setup(load_recipe(qvision_recipe, [data, phases]))
+    (plan,) = work.plans
+    work.counts(plan)
+    work.loaded.model.double()
+    rows = work.rows(plan, work.train, training=True)
+    module, packing = work.objective(plan, rows)
+    found = []
+    for packer in (packer_of(work.loaded.base), None):
+        packing.collator = replace(packing.collator, packer=packer)
+        batch = packing(list(enumerate(rows))[:6])
+        batch.pop("row_index")
+        batch["pixel_values"] = batch["pixel_values"].double()
+        with torch.no_grad():
+            found += [module.train(mode).logps(**batch) for mode in (True, False)]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[2], found[3])
+    # float64 sums of some hundred terms of size 1 in another order
+    torch.testing.assert_close(found[0], found[2], rtol=1e-10, atol=1e-10)

@@ -21,6 +21,7 @@ from qvft.evaluation.metric_table import known_scores
 from qvft.evaluation.report.grid import choose_items
 from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
 from qvft.evaluation.report.phases import phase_lines
+from qvft.evaluation.report.preference import preference_section
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.table import column_names, signed
 from qvft.evaluation.rows import PredictionRow
@@ -99,6 +100,7 @@ def _page(
             for size in (WIDE, NARROW)
             if report.loss_curve
         ],
+        preference=preference_section(report.preference_curve, report.phases),
         against=_against(report),
         retention={name: _compared(report, found) for name, found in report.retention.items()},
         cards=[
