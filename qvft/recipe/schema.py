@@ -181,23 +181,16 @@ class Phase(Section):
     name: str = Field(
         pattern=r"^[a-z0-9_-]+$", max_length=LONGEST_NAME, description="Name of the phase."
     )
+    objective: Literal["language", "preference", "reward"] = Field(
+        "language",
+        description="What the phase learns from. language: the texts, by the losses of "
+        "`objectives`. preference: pairs of a chosen and a rejected text, as `preference` says. "
+        "reward: samples of the model's own, as `reward` says.",
+    )
     trainable: dict[str, Any] = Field(
         default_factory=dict, description="Keys of `trainable` to override."
     )
     train: dict[str, Any] = Field(default_factory=dict, description="Keys of `train` to override.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_objective(cls, content: Any) -> Any:
-        """Drops `objective: language`, which locks of 0.1.0 have in each phase."""
-        if not isinstance(content, dict) or "objective" not in content:
-            return content
-        if content["objective"] != "language":
-            raise ValueError(
-                f"objective {content['objective']} is gone; expected none: the language loss, and "
-                "the recipe's objectives"
-            )
-        return {key: value for key, value in content.items() if key != "objective"}
 
 
 class Decode(Section):

@@ -188,11 +188,11 @@ def test_heads_alone_may_be_trained() -> None:
     assert parse_recipe(merge(MINIMAL, changes)).trainable.qformer == "frozen"
 
 
-def test_the_objective_that_phases_had_is_dropped_or_refused() -> None:
-    phase = {"name": "a", "objective": "language"}
+def test_a_phase_has_an_objective() -> None:
+    phase = {"name": "a", "objective": "language"}  # as in locks of 0.1.0
     recipe = parse_recipe(merge(MINIMAL, {"phases": [phase]}))
-    assert "objective" not in recipe.model_dump()["phases"][0]
-    with pytest.raises(RecipeError, match=r"phases\.0.*scene_heads"):
+    assert recipe == parse_recipe(merge(MINIMAL, {"phases": [{"name": "a"}]}))
+    with pytest.raises(RecipeError, match=r"phases\.0\.objective=.*'preference'"):
         parse_recipe(merge(MINIMAL, {"phases": [{**phase, "objective": "scene_heads"}]}))
 
 
