@@ -12,8 +12,8 @@ from qvft.data.rows import Row
 from qvft.errors import PreflightError
 from qvft.models.families import Family
 from qvft.models.sharded_weights import gradient
-from qvft.training.objectives.alignment import AlignmentObjective
 from qvft.training.objectives.alignment_losses import combined_loss
+from qvft.training.objectives.weighted import WeightedObjective
 
 HEADS = "heads"
 IMAGES = 4
@@ -117,7 +117,7 @@ def check_gradients(
 
 def _heads(objective: nn.Module | None) -> Sequence[nn.Module]:
     """Trained modules outside the model."""
-    return objective.trained_heads() if isinstance(objective, AlignmentObjective) else ()
+    return objective.trained_heads() if isinstance(objective, WeightedObjective) else ()
 
 
 def _largest_of_heads(heads: Sequence[nn.Module]) -> dict[str, float | None]:
@@ -157,7 +157,7 @@ def check_backward(
     module.train()
     try:
         outputs = module(**inputs)
-        if isinstance(module, AlignmentObjective):
+        if isinstance(module, WeightedObjective):
             counts = {name: loss.count.clamp(min=1) for name, loss in outputs["losses"].items()}
             combined_loss(outputs["losses"], module.weights, counts).backward()
         else:

@@ -34,8 +34,8 @@ from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.batches.streamed import GivenRows, StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.metrics_log import MetricsLog
-from qvft.training.objectives.alignment import LANGUAGE, AlignmentObjective
 from qvft.training.objectives.alignment_losses import combined_loss
+from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
 from qvft.training.recovery.nonfinite import some_of
 from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.recovery.step_recovery import StepRecovery
@@ -77,7 +77,7 @@ class PhaseSetup:
 class QFormerTrainer(TrainerInternals):
     """Trains a phase.
 
-    Its module's forward returns `loss_sum` and `count`, or, as `AlignmentObjective` in training
+    Its module's forward returns `loss_sum` and `count`, or, as a `WeightedObjective` in training
     mode, `losses`: several of these by name.
 
     Args:
@@ -128,7 +128,7 @@ class QFormerTrainer(TrainerInternals):
             self.accelerator.prepare_model = partial(
                 self.accelerator.prepare_model, evaluation_mode=True
             )
-        self._objective = self.model if isinstance(self.model, AlignmentObjective) else None
+        self._objective = self.model if isinstance(self.model, WeightedObjective) else None
         self._counts: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
 
@@ -210,7 +210,7 @@ class QFormerTrainer(TrainerInternals):
     ) -> tuple[list[Any], Tensor | int | None]:
         """The batches of a step and their supervised tokens, as the Trainer counts them.
 
-        Also counts the items of the alignment objectives, for `compute_loss`.
+        Also counts the items of each loss of a `WeightedObjective`, for `compute_loss`.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.recovery.begin(items)
@@ -248,7 +248,8 @@ class QFormerTrainer(TrainerInternals):
         """Sum of the losses over the items of all processes and accumulated batches."""
         outputs = model(**{key: value for key, value in inputs.items() if key != "row_index"})
         if "losses" in outputs:
-            for name, one in outputs["losses"].items():
+            named = {f"loss_{name}": one for name, one in outputs["losses"].items()}
+            for name, one in {**named, **outputs.get("metrics", {})}.items():
                 found = torch.stack([one.total.detach().float(), one.count.float()])
                 self._logged[name] = self._logged[name] + found if name in self._logged else found
             language = {} if num_items_in_batch is None else {LANGUAGE: num_items_in_batch}
@@ -263,12 +264,12 @@ class QFormerTrainer(TrainerInternals):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the Trainer, with each objective's mean since the last line beside the loss."""
+        """As the Trainer, with the mean of each loss and metric since the last line."""
         if "loss" in logs and self._logged:
             totals = self.accelerator.reduce(torch.stack([*self._logged.values()]), reduction="sum")
             for name, (total, count) in zip(self._logged, totals.tolist(), strict=True):
                 if count:
-                    logs[f"loss_{name}"] = total / count
+                    logs[name] = total / count
             self._logged = {}
         super().log(logs, start_time)
 

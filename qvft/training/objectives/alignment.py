@@ -26,13 +26,13 @@ from qvft.training.objectives.alignment_losses import (
     item_counts,
 )
 from qvft.training.objectives.custom import CustomLoss
-from qvft.training.objectives.language import Objective, language_loss, vision_features
+from qvft.training.objectives.language import language_loss, vision_features
+from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
 
-LANGUAGE = "lm"
 PAIR_KEYS = ("image_ids", "pair_images", "text_ids", "text_mask")
 
 
-class AlignmentObjective(Objective):
+class AlignmentObjective(WeightedObjective):
     """Weighted sum of the language loss and the alignment losses (ITC, ITM, ITG).
 
     Args:

@@ -6,6 +6,7 @@ Shape letters: I images, B rows, L row length, N supervised positions, V vocabul
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +137,53 @@ def language_loss(
 
     `rows` has inputs of `forward_stages.embed_rows`, and their packing, if any.
     """
+    found = supervised_tokens(
+        model,
+        rows,
+        images=images,
+        image_index=image_index,
+        attention_mask=attention_mask,
+        labels=labels,
+    )
+    losses = found.losses
+    row_loss = losses.detach().new_zeros(len(labels)).index_add(0, found.row, losses.detach())
+    per_row = found.count.clamp(min=1)
+    errors = torch.zeros_like(per_row).index_add(0, found.row, (~found.hits).long())
+    return {
+        "loss_sum": losses.sum(),
+        "count": found.count.sum(),
+        "row_loss": row_loss / per_row,
+        "row_count": per_row,
+        "exact": errors == 0,
+    }
+
+
+class SupervisedTokens(NamedTuple):
+    """The supervised tokens of a batch, row by row.
+
+    Attributes:
+        losses: (N,) cross-entropy of each, which is minus its log-probability, at least float32.
+        hits: (N,) whether it is the most likely token.
+        row: (N,) its row, ascending.
+        count: (B,) number of each row's.
+    """
+
+    losses: Tensor
+    hits: Tensor
+    row: Tensor
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count, unused
+
+
+def supervised_tokens(
+    model: PreTrainedModel,
+    rows: Mapping[str, Tensor],
+    *,
+    images: Tensor,
+    image_index: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor,
+) -> SupervisedTokens:
+    """Cross-entropy of each supervised token; arguments as `language_loss`."""
     embeds = embed_rows(model, rows, images=images, image_index=image_index)
     next_labels = labels[:, 1:]
     supervised = next_labels != IGNORED
@@ -153,17 +201,7 @@ def language_loss(
         prompts=encode_prompts(model, rows, images=images, image_index=image_index),
     )
     losses, hits = token_losses(model, hidden, next_labels[supervised])
-    of_row = supervised.nonzero()[:, 0]
-    per_row = supervised.sum(dim=1).clamp(min=1)
-    row_loss = losses.detach().new_zeros(len(labels)).index_add(0, of_row, losses.detach())
-    errors = torch.zeros_like(per_row).index_add(0, of_row, (~hits).long())
-    return {
-        "loss_sum": losses.sum(),
-        "count": supervised.sum(),
-        "row_loss": row_loss / per_row,
-        "row_count": per_row,
-        "exact": errors == 0,
-    }
+    return SupervisedTokens(losses, hits, supervised.nonzero()[:, 0], supervised.sum(dim=1))
 
 
 def token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
