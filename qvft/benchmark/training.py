@@ -17,6 +17,7 @@ from qvft.benchmark.steps import WAYS, Steps, Way
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
+from qvft.evaluation.rewards import reward_functions
 from qvft.models.decoders import is_encoder_decoder
 from qvft.models.forward_stages import encode_vision
 from qvft.recipe.phases import PhasePlan
@@ -106,7 +107,7 @@ def bench_training(
             expected="a decoder-only model",
             do="measure --only predict",
         )
-    work = given or training_setup(recipe)
+    work = given or training_setup(recipe, rewards=reward_functions)
     plan = _prepared(work)
     model = work.loaded.model
     batches = _rows_of_batches(work, plan, steps)

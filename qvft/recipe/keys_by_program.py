@@ -13,7 +13,9 @@ from qvft.recipe.renamed_keys import current_overrides
 from qvft.recipe.yaml_text import yaml_override_value
 
 _TRAINING_KEYS: Mapping[str, str] = {
-    **dict.fromkeys(("trainable", "train", "phases", "objectives"), "it affects training only"),
+    **dict.fromkeys(
+        ("trainable", "train", "phases", "objectives", "reward"), "it affects training only"
+    ),
     **dict.fromkeys(
         ("data.augmentations_per_image", "data.augment"),
         "augmented views are for training; evaluation uses the original images",

@@ -13,6 +13,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from qvft.recipe.data import LONGEST_NAME, Data, folder_name_problem
 from qvft.recipe.objectives import Objectives
+from qvft.recipe.reward import Reward
+from qvft.recipe.rewardable import require_rewardable
 from qvft.recipe.section import MOST_SEED, PathText, Section, Text
 from qvft.recipe.streaming import require_streamable
 from qvft.recipe.train import Train
@@ -266,6 +268,9 @@ class Recipe(Section):
         default_factory=Objectives,
         description="Training losses; the language loss alone by default.",
     )
+    reward: Reward = Field(
+        default_factory=Reward, description="Of phases with the reward objective."
+    )
     eval: Eval = Field(default_factory=Eval)
     run: Run = Field(default_factory=Run)
 
@@ -285,6 +290,11 @@ class Recipe(Section):
     def _evaluation_has_data(self) -> Recipe:
         if self.train.eval_steps is not None and self.data.eval is None:
             raise ValueError("train.eval_steps needs data.eval")
+        return self
+
+    @model_validator(mode="after")
+    def _reward_has_functions(self) -> Recipe:
+        require_rewardable(self)
         return self
 
     @classmethod

@@ -35,7 +35,13 @@ _SAME_NAME = (
 
 
 def training_arguments(
-    train: Mapping[str, Any], *, output_dir: Path, seed: int, workers: int, has_eval: bool
+    train: Mapping[str, Any],
+    *,
+    output_dir: Path,
+    seed: int,
+    workers: int,
+    has_eval: bool,
+    best: str | None = None,
 ) -> TrainingArguments:
     """Builds the `TrainingArguments` of a phase.
 
@@ -43,6 +49,7 @@ def training_arguments(
         train: the recipe's `train` section as a mapping.
         seed: of data order and dropout.
         workers: image-decoding processes.
+        best: metric of the best checkpoint, the higher the better; None: the lowest loss.
 
     Raises:
         RecipeError: as `check_arguments`; or the launcher sets a way of sharding that is refused.
@@ -71,8 +78,8 @@ def training_arguments(
         "save_strategy": "steps" if saves else "no",
         "save_steps": saves or 500,
         "load_best_model_at_end": train["load_best_model_at_end"] and evaluates,
-        "metric_for_best_model": "eval_token_loss",
-        "greater_is_better": False,
+        "metric_for_best_model": f"eval_{best or 'token_loss'}",
+        "greater_is_better": best is not None,
         "dataloader_num_workers": workers,
         "dataloader_pin_memory": on_gpu,
         "dataloader_persistent_workers": workers > 0,

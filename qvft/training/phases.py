@@ -50,6 +50,7 @@ def run_phases(
                 restore_weights=restore_weights,
                 metrics_file=metrics_file,
             )
+            stop.steps = setup.rollouts.settings.num_iterations if setup.rollouts else 1
             trainer.add_callback(stop)
             if trainer.is_world_process_zero():
                 checkpoints.mkdir(parents=True, exist_ok=True)

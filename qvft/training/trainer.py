@@ -6,7 +6,7 @@ Overrides of the Trainer's public methods are here, those of its private ones in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,22 +24,30 @@ from transformers import (
     TrainingArguments,
 )
 
-from qvft.data.rows import Row
+from qvft.data.rows import FILLER, Row
 from qvft.errors import NonFiniteLossError
 from qvft.training.activations import lean_activations
 from qvft.training.batches.loader_workers import ended_workers, with_own_seeds
 from qvft.training.batches.numbered_rows import EpochNumbers, EpochOrder, RowDataset, ViewDraw
 from qvft.training.batches.padding_sampler import PaddedSampler
+from qvft.training.batches.repeated_sampler import RepeatedSampler
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.batches.streamed import GivenRows, StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.metrics_log import MetricsLog
-from qvft.training.objectives.alignment_losses import combined_loss
+from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
 from qvft.training.recovery.nonfinite import some_of
+from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.recovery.step_recovery import StepRecovery
+from qvft.training.rewards.given_batch import GivenBatch
+from qvft.training.rewards.held_out import HeldOut
+from qvft.training.rewards.rollouts import Rollouts
 from qvft.training.trainer_internals import TrainerInternals
+
+NUMBERS = ("row_index", "text_index")
+"""Tensors of a batch that name its rows, and of a reward batch its texts."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class PhaseSetup:
         batches: token-budget batches, instead of the arguments' batch size.
         views: draws the views of the training images; None: no augmentation.
         stream: batches of a stream, instead of `train_rows`.
+        rollouts: samples of a reward phase, from which it learns instead of from the rows' texts.
+        held_out: its metrics of evaluation rows.
     """
 
     name: str
@@ -72,6 +82,8 @@ class PhaseSetup:
     batches: TokenBatchSampler | None = None
     views: ViewDraw | None = None
     stream: StreamedBatches | None = None
+    rollouts: Rollouts | None = None
+    held_out: HeldOut | None = None
 
 
 class QFormerTrainer(TrainerInternals):
@@ -98,6 +110,7 @@ class QFormerTrainer(TrainerInternals):
         if setup.early_stopping is not None:
             callbacks.append(EarlyStoppingCallback(setup.early_stopping))
         self._stream, self._batches = setup.stream, setup.batches
+        self._rollouts, self._held_out = setup.rollouts, setup.held_out
         rows: Any = RowDataset(setup.train_rows, setup.views)
         if self._stream is not None:
             rows = self._stream.rows
@@ -151,8 +164,14 @@ class QFormerTrainer(TrainerInternals):
         names = [row.sample.id for row in dataset.rows]
         order: Any = GroupedSampler(names, group_size=self._texts_per_image, seed=self.args.seed)
         processes = self.args.world_size
-        if processes > 1:
-            order = PaddedSampler(order, multiple=self.args.train_batch_size * processes)
+        batch = self.args.train_batch_size * processes
+        updates = 1 if self._rollouts is None else self._rollouts.settings.num_iterations
+        if updates > 1:
+            step = batch * self.args.gradient_accumulation_steps
+            order = PaddedSampler(order, multiple=step)
+            order = RepeatedSampler(order, window=step, times=updates)
+        elif processes > 1:
+            order = PaddedSampler(order, multiple=batch)
         return self._by_epoch(order, dataset)
 
     def _by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
@@ -213,6 +232,8 @@ class QFormerTrainer(TrainerInternals):
         Also counts the items of each loss of a `WeightedObjective`, for `compute_loss`.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._rollouts is not None:
+            batches = self._samples(batches)
         self.recovery.begin(items)
         if self._stream is not None:
             for batch in batches:
@@ -224,6 +245,39 @@ class QFormerTrainer(TrainerInternals):
                 total = self.accelerator.reduce(total, reduction="sum")
             self._counts = dict(zip(counts, total.clamp(min=1), strict=True))  # without items 0 / 1
         return batches, items
+
+    def _samples(self, batches: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Batches of samples for the rows of these batches."""
+        assert self._rollouts is not None
+        given = [GivenBatch(batch, self.rows_of(batch)) for batch in batches]
+        with self.compute_loss_context_manager():
+            found, logged = self._rollouts.batches(
+                given, step=self.state.global_step, trainer_state=self.state
+            )
+        self._note(logged)
+        return found
+
+    def rows_of(self, batch: Mapping[str, Tensor]) -> list[tuple[int, Row]]:
+        """The numbered rows of a batch, in the views of this epoch."""
+        first = int(self.state.epoch or 0) * len(self.train_dataset)
+        numbers = batch["row_index"].tolist()
+        return [
+            self.train_dataset[FILLER if number == FILLER else first + number] for number in numbers
+        ]
+
+    def parts_of(
+        self, batch: dict[str, Tensor], halvings: int
+    ) -> Iterator[tuple[dict[str, Tensor], bool]]:
+        """The batch in 2**halvings parts, collated one by one, and whether each is the last."""
+        collate: Callable[[Any], dict[str, Tensor]] = cast(Any, self.data_collator)
+        rows: list[Any] = self.rows_of(batch)
+        samples = [row.sample.id for _, row in rows]
+        if self._rollouts is not None:
+            collate, rows = self._rollouts.collate, self._rollouts.texts_of(batch)
+            samples = [text.row.sample.id for text in rows]
+        parts = parts_of(samples, halvings=halvings)
+        for number, part in enumerate(parts, start=1):
+            yield collate([rows[place] for place in part]), number == len(parts)
 
     def training_step(
         self,
@@ -246,12 +300,10 @@ class QFormerTrainer(TrainerInternals):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Sum of the losses over the items of all processes and accumulated batches."""
-        outputs = model(**{key: value for key, value in inputs.items() if key != "row_index"})
+        outputs = model(**{key: value for key, value in inputs.items() if key not in NUMBERS})
         if "losses" in outputs:
             named = {f"loss_{name}": one for name, one in outputs["losses"].items()}
-            for name, one in {**named, **outputs.get("metrics", {})}.items():
-                found = torch.stack([one.total.detach().float(), one.count.float()])
-                self._logged[name] = self._logged[name] + found if name in self._logged else found
+            self._note({**named, **outputs.get("metrics", {})})
             language = {} if num_items_in_batch is None else {LANGUAGE: num_items_in_batch}
             counts: dict[str, Tensor | int] = {**language, **self._counts}
             assert self._objective is not None
@@ -262,6 +314,12 @@ class QFormerTrainer(TrainerInternals):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _note(self, sums: Mapping[str, LossSum]) -> None:
+        """Adds sums to those whose means the next log line has."""
+        for name, one in sums.items():
+            found = torch.stack([one.total.detach().float(), one.count.float()])
+            self._logged[name] = self._logged[name] + found if name in self._logged else found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the Trainer, with the mean of each loss and metric since the last line."""
@@ -288,7 +346,12 @@ class QFormerTrainer(TrainerInternals):
                 f"{self.state.global_step}; samples: {some_of(names)}"
             )
         loss, tokens, exact = prediction.predictions.astype("float64").T
+        further: dict[str, float] = {}
+        if self._held_out is not None:
+            with self.compute_loss_context_manager():
+                further = self._held_out(self.eval_dataset.rows)
         return {
+            **further,
             "token_loss": float((loss * tokens).sum() / tokens.sum()),
             "exact_match": float(100 * exact.mean()),
         }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from transformers import TrainerCallback, set_seed
 
-from qvft.data.rows import training_rows
+from qvft.data.rows import evaluation_rows, training_rows
 from qvft.errors import RecipeError
 from qvft.inference.generation_trial import tried_fields
+from qvft.inference.reward_function import RewardFactory, RewardFunction
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import is_encoder_decoder
 from qvft.models.distributed import processes
@@ -34,6 +35,7 @@ from qvft.training.distributed.fsdp import asked_to_shard
 from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.recorded_data import data_hashes, image_hashes
 from qvft.training.rehearsal import require_trainable
+from qvft.training.rewards.build import functions_of, is_reward, require_unsharded
 from qvft.training.setup_phases import TrainingSetup
 
 
@@ -43,6 +45,7 @@ def training_setup(
     given: Loaded | None = None,
     texts: Texts | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    rewards: RewardFactory | None = None,
 ) -> TrainingSetup:
     """Reads the data, loads the model and adds adapters.
 
@@ -50,6 +53,7 @@ def training_setup(
         given: the recipe's base model, if already loaded; it gets the adapters.
         texts: from `before_torch.training_texts`, if already read.
         callbacks: for the trainer of each phase, after qvft's own.
+        rewards: builds the functions of reward phases: `evaluation.rewards.reward_functions`.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
@@ -64,6 +68,7 @@ def training_setup(
     custom = custom_objectives(recipe.objectives.further, base)
     if sharded:
         require_shardable(base, custom)
+        require_unsharded(plans)
     if recipe.model.attn_implementation == "flex":
         require_flex(base.config, device())
     if any(plan.train.torch_compile for plan in plans):
@@ -80,6 +85,11 @@ def training_setup(
     for which, split, purpose in (("train", train, "train"), ("eval", evaluation, "evaluate")):
         if split is not None and not training_rows(split.samples, texts=split.source.texts):
             raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
+    functions: Mapping[str, RewardFunction] = {}
+    if any(map(is_reward, plans)):
+        assert rewards is not None, "a recipe with a reward phase needs reward functions"
+        known = evaluation_rows(train.samples, texts=train.source.texts)
+        functions = functions_of(recipe, known, rewards)
     set_seed(recipe.run.seed)
     # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
@@ -101,6 +111,7 @@ def training_setup(
         new_branch(recipe, loaded),
         sharded,
         callbacks=callbacks,
+        rewards=functions,
         custom={
             name: objective.build(loaded.model).float().to(loaded.model.device)
             for name, (objective, _) in custom.items()

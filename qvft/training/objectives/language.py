@@ -182,8 +182,13 @@ def supervised_tokens(
     image_index: Tensor,
     attention_mask: Tensor,
     labels: Tensor,
+    temperature: float = 1.0,
 ) -> SupervisedTokens:
-    """Cross-entropy of each supervised token; arguments as `language_loss`."""
+    """Cross-entropy of each supervised token; arguments as `language_loss`.
+
+    Args:
+        temperature: divides the logits.
+    """
     embeds = embed_rows(model, rows, images=images, image_index=image_index)
     next_labels = labels[:, 1:]
     supervised = next_labels != IGNORED
@@ -200,11 +205,13 @@ def supervised_tokens(
         image_index=image_index,
         prompts=encode_prompts(model, rows, images=images, image_index=image_index),
     )
-    losses, hits = token_losses(model, hidden, next_labels[supervised])
+    losses, hits = token_losses(model, hidden, next_labels[supervised], temperature)
     return SupervisedTokens(losses, hits, supervised.nonzero()[:, 0], supervised.sum(dim=1))
 
 
-def token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_losses(
+    model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy (N,) of each target (N,), at least float32; and (N,) whether it is the most
     likely token. `hidden` are the (N, D) inputs of the language-model head.
 
@@ -213,14 +220,20 @@ def token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tup
     """
     parts = list(zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True))
     if len(parts) == 1:
-        return _token_losses(model, hidden, targets)
-    found = [checkpoint(_token_losses, model, *part, use_reentrant=False) for part in parts]
+        return _token_losses(model, hidden, targets, temperature)
+    found = [
+        checkpoint(_token_losses, model, *part, temperature, use_reentrant=False) for part in parts
+    ]
     losses, hits = zip(*found, strict=True)
     return torch.cat(losses), torch.cat(hits)
 
 
-def _token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _token_losses(
+    model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
     logits = logits_of(model, hidden)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     hits = logits.detach().argmax(dim=-1) == targets
+    if temperature != 1.0:
+        logits = logits / temperature
     return cross_entropy(logits, targets, reduction="none"), hits

@@ -1,0 +1,143 @@
+"""Builds the parts of a reward phase from the recipe: functions, objective, rollouts, held-out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from qvft.data.collate import Collator
+from qvft.data.rows import Row
+from qvft.errors import RecipeError
+from qvft.inference.reward_function import RewardFactory, RewardFunction
+from qvft.inference.sample import Sampled
+from qvft.recipe.phases import PhasePlan
+from qvft.recipe.schema import Recipe
+from qvft.setup.model import Loaded
+from qvft.training.objectives.build import packer_of
+from qvft.training.objectives.reward import RewardObjective, RewardSettings
+from qvft.training.rewards.held_out import HeldOut
+from qvft.training.rewards.rollouts import Rollouts, RolloutSettings
+from qvft.training.rewards.scoring import rewards_of, weighted
+
+REWARD = "reward"
+"""Objective of a phase, see `recipe.schema.Phase`."""
+TRIED = 4
+"""Rows per kind on which the reward functions are tried before training."""
+
+
+def is_reward(plan: PhasePlan) -> bool:
+    """Whether a phase tunes a reward."""
+    return plan.phase.objective == REWARD
+
+
+def functions_of(
+    recipe: Recipe, rows: Sequence[Row], factory: RewardFactory
+) -> dict[str, RewardFunction]:
+    """The recipe's reward functions and metric, tried on the references of a few rows.
+
+    Args:
+        rows: training rows with all their references.
+
+    Raises:
+        RecipeError: a function is not there, fails, or no function scores a kind of text.
+    """
+    functions = dict(factory(recipe.reward.scored, rows, recipe.reward.stop_token))
+    by_kind: dict[str, list[Row]] = {}
+    for row in rows:
+        if len(by_kind.setdefault(row.kind, [])) < TRIED:
+            by_kind[row.kind].append(row)
+    tried = [
+        Sampled(number, row, row.question or "", (), (0,), row.references[0], True)
+        for number, row in enumerate(row for part in by_kind.values() for row in part)
+    ]
+    further = {
+        "trainer_state": None,
+        "log_extra": lambda column, values: None,
+        "log_metric": lambda name, value: None,
+    }
+    found = {name: rewards_of(one, tried, further) for name, one in functions.items()}
+    weighted(found, recipe.reward.funcs, len(tried))
+    metric = recipe.reward.metric
+    if metric is not None and all(value is None for value in found[metric]):
+        raise RecipeError(
+            f"{metric} says nothing about {' and '.join(by_kind)}s", where="reward.metric"
+        )
+    return functions
+
+
+def max_new_tokens(recipe: Recipe) -> dict[str, int]:
+    """Longest sample by kind of row."""
+    given = recipe.reward.max_completion_length
+    return {
+        "caption": given or recipe.eval.caption.max_new_tokens,
+        "question": given or recipe.eval.answer.max_new_tokens,
+    }
+
+
+def reward_collator(loaded: Loaded, plan: PhasePlan) -> Collator:
+    """The collator of a reward phase's rows."""
+    if plan.train.packing:
+        return replace(loaded.collator, packer=packer_of(loaded.base))
+    return loaded.collator
+
+
+def reward_objective(loaded: Loaded, recipe: Recipe) -> RewardObjective:
+    """The objective of a reward phase."""
+    reward = recipe.reward
+    settings = RewardSettings(
+        loss_type=reward.loss,
+        clip_range=reward.clip_range,
+        temperature=reward.temperature,
+        kl=0.0 if reward.loss == "rloo" else reward.beta,
+        lm=reward.lm,
+        max_length=max(max_new_tokens(recipe).values()),
+    )
+    return RewardObjective(loaded.model, settings)
+
+
+def rollouts_of(
+    loaded: Loaded, recipe: Recipe, plan: PhasePlan, functions: Mapping[str, RewardFunction]
+) -> Rollouts:
+    """The rollouts of a reward phase; the KL divergence is measured from the weights now."""
+    reward = recipe.reward
+    in_reward = reward.loss == "rloo"
+    settings = RolloutSettings(
+        weights=reward.funcs,
+        advantage=reward.advantage,
+        is_scaled=reward.is_scaled,
+        num_generations=reward.num_generations,
+        num_iterations=reward.num_iterations,
+        temperature=reward.temperature,
+        max_new_tokens=max_new_tokens(recipe),
+        kl_in_reward=reward.beta if in_reward else 0.0,
+        kl_in_loss=0.0 if in_reward else reward.beta,
+        lm=reward.lm,
+        seed=recipe.run.seed,
+    )
+    return Rollouts(loaded.model, reward_collator(loaded, plan), functions, settings)
+
+
+def held_out_of(loaded: Loaded, recipe: Recipe, functions: Mapping[str, RewardFunction]) -> HeldOut:
+    """The held-out metric of a reward phase."""
+    reward = recipe.reward
+    return HeldOut(
+        loaded.model,
+        loaded.collator,
+        functions,
+        reward.funcs,
+        reward.metric,
+        max_new_tokens(recipe),
+        recipe.eval.batch_size,
+    )
+
+
+def require_unsharded(plans: Sequence[PhasePlan]) -> None:
+    """Raises RecipeError if a phase tunes a reward: FSDP cannot sample from its shards here."""
+    for number, plan in enumerate(plans):
+        if is_reward(plan):
+            raise RecipeError(
+                "reward under FSDP, whose shards cannot generate",
+                where=f"phases.{number}.objective",
+                expected="language",
+                do="use DDP (recipes/accelerate/ddp.yaml)",
+            )
