@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 
 def texts(samples: list[Sample]) -> list[tuple]:
-    return [(one.id, one.captions, one.questions, dict(one.meta)) for one in samples]
+    return [(one.id, one.captions, one.questions, one.pairs, dict(one.meta)) for one in samples]
 
 
 def written(out: Path, **options: Any) -> list[Sample]:

@@ -31,16 +31,21 @@ class RowTokens:
 
 
 def row_tokens(rows: Sequence[Row], template: PromptTemplate, *, shares: bool) -> RowTokens:
-    """Tokenizes every row, with its target, and counts its tokens.
+    """Tokenizes every row, with its target, and counts its tokens; of a pair those of both rows.
 
     Args:
         shares: whether rows of an image share a prefix, see `packing.Packer.shares`.
     """
     lengths, labels = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-    texts = ((row.kind, row.question, row.target) for row in rows)
-    for place, tokens in enumerate(template.encode_all(texts)):
-        lengths[place] = len(tokens.ids)
-        labels[place] = len(tokens.ids) - tokens.target_start
+    owners = [place for place, row in enumerate(rows) for _ in _targets(row)]
+    texts = ((row.kind, row.question, target) for row in rows for target in _targets(row))
     images = template.num_query_tokens if template.image_token_id is not None else 0
     prefix = images + 1 if shares else 0
-    return RowTokens(prefix, lengths - prefix, labels)
+    for place, tokens in zip(owners, template.encode_all(texts), strict=True):
+        lengths[place] += len(tokens.ids) - prefix
+        labels[place] += len(tokens.ids) - tokens.target_start
+    return RowTokens(prefix, lengths, labels)
+
+
+def _targets(row: Row) -> tuple[str, ...]:
+    return (row.target,) if row.rejected is None else (row.target, row.rejected)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from qvft.data.blip_text import TextForm, clean_caption, clean_question, cleaned
-from qvft.data.rows import Row, training_rows
+from qvft.data.rows import Row, preference_rows, training_rows
 from qvft.data.sample import Sample
 from qvft.data.stream import Part, Stream
 from qvft.errors import DataError
@@ -30,11 +30,11 @@ def cleaned_rows(rows: Iterable[Row], form: TextForm) -> Cleaned:
     if form == "as_written":
         return Cleaned(0, ())
     for row in rows:
-        text = _text(row)
-        kept = cleaned(row.kind, text, form)
-        changed += kept.split() != text.split()
+        texts = _texts(row)
+        kept = [cleaned(row.kind, text, form) for text in texts]
+        changed += any(one.split() != text.split() for one, text in zip(kept, texts, strict=True))
         clean = clean_caption if row.kind == "caption" else clean_question
-        if clean(text, max_words=_ALL_WORDS) != kept:
+        if [clean(text, max_words=_ALL_WORDS) for text in texts] != kept:
             shortened.append(row.id)
     return Cleaned(changed, tuple(shortened))
 
@@ -44,7 +44,9 @@ def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> Non
     if form == "as_written":
         return
     empty = [
-        row.id or row.sample.id for row in rows if not cleaned(row.kind, _text(row), form).strip()
+        row.id or row.sample.id
+        for row in rows
+        if not all(cleaned(row.kind, text, form).strip() for text in _texts(row))
     ]
     if empty:
         first = ", ".join(empty[:LISTED]) + (", ..." if len(empty) > LISTED else "")
@@ -76,6 +78,7 @@ class TextsLeft:
             if not isinstance(found, DataError):
                 try:
                     rows = training_rows([found], texts=self.texts)
+                    rows += preference_rows([found], texts=self.texts)
                     require_text_left(rows, self.form, where=found.id)
                 except DataError as error:
                     yield error
@@ -83,6 +86,8 @@ class TextsLeft:
             yield found
 
 
-def _text(row: Row) -> str:
-    """The text of a row that is cleaned: caption or question, never an answer."""
-    return row.target if row.kind == "caption" else row.question or ""
+def _texts(row: Row) -> tuple[str, ...]:
+    """The texts of a row that are cleaned: captions or question, never an answer."""
+    if row.kind == "question":
+        return (row.question or "",)
+    return (row.target,) if row.rejected is None else (row.target, row.rejected)

@@ -89,11 +89,22 @@ def _line(sample: Sample, image: str) -> str:
         {"id": one.id, "question": one.text, "answers": one.answers, "meta": dict(one.meta)}
         for one in sample.questions
     ]
+    pairs = [
+        {
+            "id": one.id,
+            "question": one.question,
+            "chosen": one.chosen,
+            "rejected": one.rejected,
+            "meta": dict(one.meta),
+        }
+        for one in sample.pairs
+    ]
     row = {
         "id": sample.id,
         "image": image,
         "captions": sample.captions,
         "questions": questions,
+        **({"pairs": pairs} if pairs else {}),
         "meta": dict(sample.meta),
     }
     try:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from qvft.errors import RecipeError
 from qvft.files import given_path
 from qvft.recipe.overrides import apply_overrides, shown
+from qvft.recipe.preference import require_preference
 from qvft.recipe.renamed_keys import current_keys, warn_of_renamed
 from qvft.recipe.schema import Phase, Recipe, Trainable
 from qvft.recipe.secrets import refuse_secrets
@@ -61,14 +62,19 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
             raise RecipeError(f'two phases are called "{phase.name}"', where=f"{where}: phases")
         seen.add(phase.name)
         trainable, _ = resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
-        _require_trained(recipe, trainable, where=f"{where}: phases.{index}.trainable")
+        _require_trained(recipe, trainable, phase, where=f"{where}: phases.{index}.trainable")
+        if phase.objective == "preference":
+            require_preference(recipe, where=f"{where}: phases.{index}.objective")
     if not recipe.phases:
-        _require_trained(recipe, recipe.trainable, where=f"{where}: trainable")
+        _require_trained(recipe, recipe.trainable, None, where=f"{where}: trainable")
     return recipe
 
 
-def _require_trained(recipe: Recipe, trainable: Trainable, *, where: str) -> None:
+def _require_trained(
+    recipe: Recipe, trainable: Trainable, phase: Phase | None, *, where: str
+) -> None:
     has_heads = bool(recipe.objectives.alignment or recipe.objectives.further)
+    has_heads &= phase is None or phase.objective == "language"
     parts = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
     if not has_heads and all(getattr(trainable, part) == "frozen" for part in parts):
         raise RecipeError(

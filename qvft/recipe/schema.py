@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from qvft.recipe.data import LONGEST_NAME, Data, folder_name_problem
 from qvft.recipe.objectives import Objectives
+from qvft.recipe.preference import Preference
 from qvft.recipe.reward import Reward
 from qvft.recipe.rewardable import require_rewardable
 from qvft.recipe.section import MOST_SEED, PathText, Section, Text
@@ -268,8 +269,15 @@ class Recipe(Section):
         default_factory=Objectives,
         description="Training losses; the language loss alone by default.",
     )
+    preference: Preference = Field(
+        default_factory=Preference,
+        description="Losses of phases with objective: preference; names and defaults are those of "
+        "trl's DPOConfig, see docs/preference.md.",
+    )
     reward: Reward = Field(
-        default_factory=Reward, description="Of phases with the reward objective."
+        default_factory=Reward,
+        description="Samples and losses of phases with objective: reward; names and defaults are "
+        "those of trl's RLOOConfig and GRPOConfig, see docs/reward.md.",
     )
     eval: Eval = Field(default_factory=Eval)
     run: Run = Field(default_factory=Run)

@@ -91,9 +91,27 @@ def idle_sections(
         yield "eval.classes", "objectives.itc is 0"
     if not recipe.eval.classes:
         yield "eval.class_prompts", "eval.classes is empty"
+    yield from _of_other_objectives(recipe)
     if all(train.spike.policy == "off" for _, train in phases):
         yield "train.spike", "train.spike.policy is off"
     yield from _set_by_phases(recipe)
+
+
+def _of_other_objectives(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Sections and keys of an objective or a loss that no phase has."""
+    objectives = {phase.objective for phase in recipe.phases} or {"language"}
+    if "language" not in objectives:
+        yield "objectives", "no phase has objective: language"
+    if "preference" not in objectives:
+        yield "preference", "no phase has objective: preference"
+        return
+    preference = recipe.preference
+    if not {"robust", "exo_pair"} & set(preference.loss_type):
+        yield "preference.label_smoothing", "preference.loss_type is neither robust nor exo_pair"
+    if "discopop" not in preference.loss_type:
+        yield "preference.discopop_tau", "preference.loss_type is not discopop"
+    if preference.f_divergence_type != "alpha_divergence":
+        yield "preference.f_alpha_divergence_coef", "preference.f_divergence_type is another"
 
 
 def _set_by_phases(recipe: Recipe) -> Iterator[tuple[str, str]]:

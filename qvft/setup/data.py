@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from qvft.data.formats import find_format, read_samples
 from qvft.data.images.decoding import ABSENT
 from qvft.data.quality.near_duplicates import ImageSignature
-from qvft.data.rows import training_rows
+from qvft.data.rows import preference_rows, training_rows
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream
 from qvft.data.text_cleaning import require_text_left
@@ -99,6 +100,7 @@ def _checked(recipe: Recipe, which: str, samples: list[Sample]) -> list[Sample]:
         samples = [replace(sample, captions=sample.captions[kept]) for sample in samples]
     if recipe.data.text != "as_written":
         rows = training_rows(samples, texts=source.texts)
+        rows += preference_rows(samples, texts=source.texts)
         # Evaluation compares with unmodified captions.
         read = [row for row in rows if which == "train" or row.kind == "question"]
         require_text_left(read, recipe.data.text, where=f"data.{which}")
@@ -251,5 +253,8 @@ def samples_hash(samples: list[Sample]) -> str:
     for sample in samples:
         questions = [[q.id, q.text, list(q.answers)] for q in sample.questions]
         name = Path(sample.image.name).name
-        digest.update(sha256_json([sample.id, name, sample.captions, questions]).encode())
+        texts: list[Any] = [sample.id, name, sample.captions, questions]
+        if sample.pairs:  # without them the hash is that of earlier versions
+            texts.append([[p.id, p.question, p.chosen, p.rejected] for p in sample.pairs])
+        digest.update(sha256_json(texts).encode())
     return digest.hexdigest()

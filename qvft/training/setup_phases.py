@@ -24,7 +24,7 @@ from qvft.adapters.checkpoint import (
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
 from qvft.data.row_tokens import row_tokens
-from qvft.data.rows import Row, evaluation_rows, training_rows
+from qvft.data.rows import Row, training_rows
 from qvft.data.streaming_collator import StreamingCollator
 from qvft.inference.reward_function import RewardFunction
 from qvft.log import get_logger, is_main_process
@@ -36,22 +36,25 @@ from qvft.setup.data import Split
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded, device, set_trainable
 from qvft.setup.query_similarity import collapse_warning, query_similarity
-from qvft.training.arguments import recompute_activations, training_arguments
+from qvft.training.arguments import recompute_activations, training_arguments, use_bf16
 from qvft.training.batches.numbered_rows import ViewDraw
 from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.distributed.fsdp import shard, without_autocast
 from qvft.training.memory_estimate import vision_flops
-from qvft.training.objectives.build import Collate, objective_of, packer_of
+from qvft.training.objectives.build import Collate, objective_of, packer_of, preference_of
 from qvft.training.objectives.custom import CustomLoss
 from qvft.training.objectives.objective_table import custom_objectives
+from qvft.training.objectives.preference import PreferenceObjective
+from qvft.training.objectives.preference_collator import PreferenceCollator
+from qvft.training.objectives.reference_logps import REFERENCE, with_reference
 from qvft.training.optim import parameter_groups
+from qvft.training.phase_rows import PREFERENCE, different_rows, is_reward, phase_rows
 from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
 from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.rewards.build import (
     held_out_of,
-    is_reward,
     reward_collator,
     reward_objective,
     rollouts_of,
@@ -135,11 +138,7 @@ class TrainingSetup:
 
     def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
         """Rows of a split that a phase uses."""
-        if split is None:
-            return []
-        # The rows of a reward phase have all their references.
-        expand = training_rows if training and not is_reward(plan) else evaluation_rows
-        return expand(split.samples, texts=split.source.texts)
+        return phase_rows(plan, split, training=training)
 
     def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
         """Token-budget batches of a phase; None if its batch size is in texts.
@@ -192,14 +191,15 @@ class TrainingSetup:
     def warnings(self) -> list[str]:
         """Warnings about the data and the length of training."""
         split, collator = self.train, self.loaded.collator
-        rows = training_rows(split.samples, texts=split.source.texts)
-        found = training_warnings(rows, collator, images=len(split.samples), name=split.name)
+        found: list[str] = []
+        for rows in different_rows(self.plans, split, training=True):
+            found += training_warnings(rows, collator, images=len(split.samples), name=split.name)
         if self.eval is not None:
-            asked = evaluation_rows(self.eval.samples, texts=self.eval.source.texts)
-            found += evaluation_warnings(
-                asked, collator, images=len(self.eval.samples), name=self.eval.name
-            )
-        return [*found, *self.further_warnings()]
+            for rows in different_rows(self.plans, self.eval, training=False):
+                found += evaluation_warnings(
+                    rows, collator, images=len(self.eval.samples), name=self.eval.name
+                )
+        return [*dict.fromkeys(found), *self.further_warnings()]
 
     def further_warnings(self) -> list[str]:
         """Warnings that depend on phases and objectives, not on the data alone."""
@@ -250,6 +250,8 @@ class TrainingSetup:
         """Objective of a phase, and its collator."""
         if is_reward(plan):
             return reward_objective(self.loaded, self.recipe), reward_collator(self.loaded, plan)
+        if plan.phase.objective == PREFERENCE:
+            return preference_of(self.loaded, self.recipe.preference, packing=plan.train.packing)
         objectives = self.recipe.objectives
         further = custom_objectives(objectives.further, self.loaded.base)
         return objective_of(
@@ -277,7 +279,10 @@ class TrainingSetup:
         self.bridge |= bridge_names(loaded.model)
         recompute_activations(loaded.model, train.gradient_checkpointing)
         rows = self.rows(plan, self.train, training=True)
+        asked = self.rows(plan, self.eval, training=False)
         module, collator = self.objective(plan, rows)
+        if isinstance(collator, PreferenceCollator):
+            collator = self._with_reference(plan, module, collator, [*rows, *asked], checkpoints)
         if self.sharded:
             if self.fsdp_module is None:
                 shard(module, loaded.model, family)
@@ -316,7 +321,7 @@ class TrainingSetup:
                 weight_decay=train.weight_decay,
             ),
             train_rows=rows,
-            eval_rows=self.rows(plan, self.eval, training=False) or None,
+            eval_rows=asked or None,
             collator=collator,
             texts_per_image=train.texts_per_image,
             early_stopping=train.early_stopping_patience,
@@ -327,6 +332,29 @@ class TrainingSetup:
             stream=stream,
             rollouts=rollouts,
             held_out=held_out,
+        )
+
+    def _with_reference(
+        self,
+        plan: PhasePlan,
+        module: nn.Module,
+        collator: PreferenceCollator,
+        rows: Sequence[Row],
+        checkpoints: Path,
+    ) -> PreferenceCollator:
+        """The collator with the log-probabilities of all pairs under the weights as they are."""
+        assert isinstance(module, PreferenceObjective)
+        return with_reference(
+            module,
+            collator,
+            rows,
+            file=checkpoints / REFERENCE,
+            weights=self.bridge,
+            provenance=self.provenance,
+            views=self.recipe.data.augmentations_per_image,
+            batch_size=plan.train.per_device_train_batch_size,
+            bf16=use_bf16(plan.train.mixed_precision),
+            workers=self.recipe.data.num_workers,
         )
 
     def _stream(self, plan: PhasePlan, views: ViewDraw | None) -> StreamedBatches | None:

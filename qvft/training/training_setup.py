@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from transformers import TrainerCallback, set_seed
 
-from qvft.data.rows import evaluation_rows, training_rows
+from qvft.data.rows import evaluation_rows
 from qvft.errors import RecipeError
 from qvft.inference.generation_trial import tried_fields
 from qvft.inference.reward_function import RewardFactory, RewardFunction
@@ -33,9 +33,10 @@ from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
 from qvft.training.distributed.fsdp import asked_to_shard
 from qvft.training.objectives.objective_table import custom_objectives
+from qvft.training.phase_rows import PREFERENCE, REWARD, is_reward, require_rows
 from qvft.training.recorded_data import data_hashes, image_hashes
 from qvft.training.rehearsal import require_trainable
-from qvft.training.rewards.build import functions_of, is_reward, require_unsharded
+from qvft.training.rewards.build import functions_of
 from qvft.training.setup_phases import TrainingSetup
 
 
@@ -67,8 +68,7 @@ def training_setup(
     require_alignable(recipe, base)
     custom = custom_objectives(recipe.objectives.further, base)
     if sharded:
-        require_shardable(base, custom)
-        require_unsharded(plans)
+        require_shardable(base, custom, plans)
     if recipe.model.attn_implementation == "flex":
         require_flex(base.config, device())
     if any(plan.train.torch_compile for plan in plans):
@@ -82,9 +82,9 @@ def training_setup(
     # Only evaluation reads a test split; training reads it only if asked to evaluate on it.
     watched = any(plan.train.eval_steps is not None for plan in plans)
     evaluation = read_split(recipe, "eval", texts.get("eval")) if watched else None
-    for which, split, purpose in (("train", train, "train"), ("eval", evaluation, "evaluate")):
-        if split is not None and not training_rows(split.samples, texts=split.source.texts):
-            raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
+    require_rows(plans, train, training=True)
+    if evaluation is not None:
+        require_rows(plans, evaluation, training=False)
     functions: Mapping[str, RewardFunction] = {}
     if any(map(is_reward, plans)):
         assert rewards is not None, "a recipe with a reward phase needs reward functions"
@@ -122,11 +122,14 @@ def training_setup(
     return setup
 
 
-def require_shardable(base: BaseCheckpoint, custom: Collection[str]) -> None:
+def require_shardable(
+    base: BaseCheckpoint, custom: Collection[str], plans: Sequence[PhasePlan] = ()
+) -> None:
     """Checks that FSDP can shard the model and the objectives.
 
     Raises:
-        RecipeError: the model is an encoder-decoder, or there are custom objectives.
+        RecipeError: the model is an encoder-decoder, or there are custom objectives, or phases
+            that learn from pairs or rewards.
     """
     use_ddp = "use DDP (recipes/accelerate/ddp.yaml)"
     if is_encoder_decoder(base.config):
@@ -144,6 +147,18 @@ def require_shardable(base: BaseCheckpoint, custom: Collection[str]) -> None:
             expected="none: weights are sharded within the objectives that qvft knows",
             do=use_ddp,
         )
+    whole = {
+        PREFERENCE: "whose reference log-probabilities need whole weights",
+        REWARD: "whose samples need whole weights",
+    }
+    for number, plan in enumerate(plans):
+        if plan.phase.objective in whole:
+            raise RecipeError(
+                f"{plan.phase.objective} under FSDP, {whole[plan.phase.objective]}",
+                where=f"phases.{number}.objective",
+                expected="language",
+                do=use_ddp,
+            )
 
 
 def require_settings(recipe: Recipe, base: BaseCheckpoint, plans: Sequence[PhasePlan]) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from qvft.data.formats import FORMATS, read_samples
 from qvft.data.formats.columns import DEFAULTS
-from qvft.data.formats.jsonl import QUESTION_KEYS, ROW_KEYS
+from qvft.data.formats.jsonl import ROW_KEYS
+from qvft.data.formats.jsonl_texts import PAIR_KEYS, QUESTION_KEYS
 from qvft.data.images.decoding import check
 from qvft.data.sample import Sample
 from qvft.errors import DataError
@@ -40,6 +41,16 @@ def arguments(folder: Path, kind: str, *, bad: str = "") -> dict[str, Any]:
 
 
 def plain(sample: Sample, folder: Path) -> dict[str, Any]:
+    pairs = [
+        {
+            "id": one.id,
+            "question": one.question,
+            "chosen": one.chosen,
+            "rejected": one.rejected,
+            "meta": one.meta,
+        }
+        for one in sample.pairs
+    ]
     return {
         "id": sample.id,
         "image": sample.image.name.replace(f"{folder}/", ""),
@@ -49,6 +60,7 @@ def plain(sample: Sample, folder: Path) -> dict[str, Any]:
             for one in sample.questions
         ],
         "meta": sample.meta,
+        **({"pairs": pairs} if pairs else {}),
     }
 
 
@@ -186,6 +198,7 @@ def test_jsonl_schema_has_the_keys_that_are_read(name: str) -> None:
     row = load(ROOT / name / "schema.json")["properties"]
     assert set(row) == set(ROW_KEYS)
     assert set(row["questions"]["items"]["properties"]) == set(QUESTION_KEYS)
+    assert set(row["pairs"]["items"]["properties"]) == set(PAIR_KEYS)
 
 
 def test_hf_readme_names_every_key_of_columns() -> None:
@@ -200,6 +213,7 @@ TYPES = {
     "integer": int,
     "number": (int, float),
     "boolean": bool,
+    "null": type(None),
 }
 
 

@@ -179,9 +179,12 @@ def _readable(path: str) -> Iterator[None]:
 
 
 def require_unique(samples: list[Sample], *, where: str) -> None:
-    """Raises DataError where two samples or two questions have the same id."""
+    """Raises DataError where two samples, two questions or two pairs have the same id."""
     sample_ids, question_ids = Unique("id of a sample"), Unique("id of a question")
+    pair_ids = Unique("id of a pair")
     for sample in samples:
         sample_ids.add(sample.id, where=f"{where}, image {sample.image.name}")
         for question in sample.questions:
             question_ids.add(question.id, where=f"{where}, image {sample.image.name}")
+        for pair in sample.pairs:
+            pair_ids.add(pair.id, where=f"{where}, image {sample.image.name}")

@@ -10,21 +10,26 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
 from qvft.data.formats.format import Format
+from qvft.data.formats.jsonl_texts import (
+    PAIR_KEYS,
+    QUESTION_KEYS,
+    add_meta,
+    is_pair,
+    read_list,
+    read_objects,
+    read_pair,
+    read_question,
+)
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import Unique, no_split
-from qvft.data.sample import ImageSource, Question, Sample
+from qvft.data.sample import ImageSource, Pair, Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
 
 ROW_KEYS = (
-    "id", "image", "captions", "questions", "caption", "question", "answer", "answers", "meta",
+    "id", "image", "captions", "questions", "pairs",
+    "caption", "question", "answer", "answers", "chosen", "rejected", "meta",
 )  # fmt: skip
-QUESTION_KEYS = ("id", "question", "answer", "answers", "meta")
-
-_LIST_HINTS = {
-    "captions": 'write ["..."], or use `caption` for a single one',
-    "questions": 'write [{"question": "...", "answers": ["..."]}]',
-}
 
 
 def read(
@@ -37,9 +42,10 @@ def read(
     """Samples of a JSONL file in order of first appearance of their images.
 
     Lines of the same image are merged. `id` and `meta` of a line with `question` belong to the
-    question. The `id` of a line with `caption` is the sample's if no line of the image alone has
-    one; the first counts. The default id of a sample is its image as written, and of a question its
-    sample and number, `img/x1.png#1`.
+    question, those of a line with `chosen` and `rejected` to the pair. The `id` of a line with
+    `caption` is the sample's if no line of the image alone has one; the first counts. The default
+    id of a sample is its image as written, and of a question or a pair its sample and number,
+    `img/x1.png#1`, `img/x1.png#pair1`.
 
     Args:
         path: the file, or a folder that holds `{split}.jsonl`.
@@ -80,11 +86,14 @@ def merged(rows: Iterable[tuple[Record, ImageSource, str]]) -> Iterator[Sample]:
     for row, image, default_id in rows:
         found.setdefault(image.name, _ImageTexts(image, default_id, row.where)).add(row)
     sample_ids, question_ids = Unique("id"), Unique("id of a question")
+    pair_ids = Unique("id of a pair")
     for one in found.values():
         sample = one.sample(one.given_id or one.default_id)
         sample_ids.add(sample.id, where=one.where)
         for (where, _), question in zip(one.questions, sample.questions, strict=True):
             question_ids.add(question.id, where=where)
+        for (where, _), preferred in zip(one.pairs, sample.pairs, strict=True):
+            pair_ids.add(preferred.id, where=where)
         yield sample
 
 
@@ -118,6 +127,7 @@ class _ImageTexts:
     caption_id: str | None = None
     captions: list[str] = field(default_factory=list)
     questions: list[tuple[str, Question]] = field(default_factory=list)  # with their positions
+    pairs: list[tuple[str, Pair]] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -125,34 +135,33 @@ class _ImageTexts:
         return self.id or self.caption_id
 
     def sample(self, id: str) -> Sample:
-        """The sample; questions without id get one."""
+        """The sample; questions and pairs without id get one."""
         questions = tuple(
             replace(question, id=question.id or f"{id}#{n}")
             for n, (_, question) in enumerate(self.questions, start=1)
         )
-        return Sample(id, self.image, tuple(self.captions), questions, self.meta)
+        pairs = tuple(
+            replace(pair, id=pair.id or f"{id}#pair{n}")
+            for n, (_, pair) in enumerate(self.pairs, start=1)
+        )
+        return Sample(id, self.image, tuple(self.captions), questions, self.meta, pairs)
 
     def add(self, row: Record) -> None:
         where = row.where
-        if "id" in row and "question" not in row:
+        if "id" in row and "question" not in row and not is_pair(row):
             self._add_id(row)
         if "caption" in row:
             self.captions.append(row.text("caption"))
-        for n, caption in enumerate(_list(row, "captions")):
+        for n, caption in enumerate(read_list(row, "captions")):
             self.captions.append(fields.text(caption, f"captions[{n}]", where=where))
-        for n, values in enumerate(_list(row, "questions")):
-            place = f"{where}, questions[{n}]"
-            if not isinstance(values, dict):
-                raise DataError(
-                    fields.kind(values),
-                    where=place,
-                    expected="an object",
-                    do='write {"question": "...", "answers": ["..."]}',
-                )
-            fields.known_keys(values, QUESTION_KEYS, where=place)
-            self.questions.append((where, _question(Record(values, place))))
-        if "question" in row:
-            self.questions.append((where, _question(row)))
+        for one in read_objects(row, "questions", QUESTION_KEYS):
+            self.questions.append((where, read_question(one)))
+        for one in read_objects(row, "pairs", PAIR_KEYS):
+            self.pairs.append((where, read_pair(one)))
+        if is_pair(row):
+            self.pairs.append((where, read_pair(row)))
+        elif "question" in row:
+            self.questions.append((where, read_question(row)))
         elif "answer" in row or "answers" in row:
             raise DataError(
                 "an answer without `question`",
@@ -161,7 +170,7 @@ class _ImageTexts:
                 do="add `question`, or name it `caption` if it describes the image",
             )
         else:
-            _add_meta(self.meta, row)
+            add_meta(self.meta, row)
 
     def _add_id(self, row: Record) -> None:
         id = row.identifier("id")
@@ -176,61 +185,6 @@ class _ImageTexts:
                 do="give both lines the same id, or an id to the question alone",
             )
         self.id, self.where = id, row.where
-
-
-def _list(row: Record, key: str) -> list[Any]:
-    value = row.get(key, [])
-    if not isinstance(value, list):
-        raise DataError(
-            f"`{key}` is {fields.kind(value)}",
-            where=row.where,
-            expected="a list",
-            do=_LIST_HINTS[key] if value is not None else f"remove `{key}` if there are none",
-        )
-    return value
-
-
-def _question(row: Record) -> Question:
-    if ("answer" in row) == ("answers" in row):
-        raise DataError(
-            "both `answer` and `answers`" if "answer" in row else "a question without answers",
-            where=row.where,
-            expected="either `answer` or `answers`",
-            do="remove one" if "answer" in row else "add the answer, or remove the question",
-        )
-    if "answers" in row:
-        answers = fields.answers(row["answers"], "answers", where=row.where)
-    else:
-        answers = (row.answer("answer"),)
-    meta: dict[str, Any] = {}
-    _add_meta(meta, row)
-    return Question(
-        row.identifier("id") if "id" in row else "",
-        row.text("question"),
-        answers,
-        {key: fields.answer(one, f"meta.{key}", where=row.where) for key, one in meta.items()},
-    )
-
-
-def _add_meta(meta: dict[str, Any], row: Record) -> None:
-    added = row.get("meta", {})
-    if not isinstance(added, dict):
-        raise DataError(
-            f"`meta` is {fields.kind(added)}",
-            where=row.where,
-            expected="an object",
-            do='write {"name": "value"}, or remove `meta`',
-        )
-    for key, value in added.items():
-        if key in meta and meta[key] != value:
-            raise DataError(
-                f"`meta.{key}` differs from what an earlier line says of the image",
-                where=row.where,
-                expected="one value an image",
-                do="correct one of the lines",
-            )
-        fields.valid_unicode({key: value}, f"meta.{key}", where=row.where)
-        meta[key] = value
 
 
 FORMAT = Format(

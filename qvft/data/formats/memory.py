@@ -51,7 +51,7 @@ def samples_in_memory(
 
 
 def _of_dataset(dataset: Any, columns: dict[str, str], *, where: str) -> Iterator[Sample]:
-    if "questions" in dataset.column_names and not columns:  # the custom JSONL as a dataset
+    if {"questions", "pairs"} & set(dataset.column_names) and not columns:  # as the custom JSONL
         if "image" not in dataset.column_names:
             raise DataError("no column `image`", where=where)
         rows = hf.plain_rows(dataset, "image", where=where)

@@ -27,7 +27,7 @@ from qvft.json_files import json_object, sha256_json
 IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 TEXTS = frozenset({"json", "txt"})
 MAX_MEMBER_BYTES = 400_000_000
-_TEXT_KEYS = ("captions", "questions", "question")
+_TEXT_KEYS = ("captions", "questions", "question", "pairs", "chosen", "rejected")
 _BROKEN = (tarfile.TarError, OSError, ValueError, EOFError, OverflowError, RecursionError)
 
 

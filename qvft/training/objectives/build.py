@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import nn
@@ -14,11 +14,15 @@ from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import decoder_of, is_encoder_decoder
+from qvft.recipe.preference import Preference
 from qvft.setup.model import Loaded
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective
 from qvft.training.objectives.custom import CustomCollator, CustomLoss
 from qvft.training.objectives.custom import Objective as CustomObjective
 from qvft.training.objectives.language import LanguageModelling
+from qvft.training.objectives.preference import PreferenceObjective
+from qvft.training.objectives.preference_collator import PreferenceCollator
+from qvft.training.objectives.preference_losses import LossSettings
 
 Collate = Callable[[Sequence[tuple[int, Row]]], Any]
 """Collator: numbered rows to a batch."""
@@ -67,6 +71,27 @@ def objective_of(
             collator, branch.tokenizer, max_text_tokens=branch.max_text_tokens
         )
     return module, CustomCollator(collate, custom) if custom else collate
+
+
+def preference_of(
+    loaded: Loaded, preference: Preference, *, packing: bool
+) -> tuple[PreferenceObjective, PreferenceCollator]:
+    """Objective of a preference phase, and its collator, without reference log-probabilities yet.
+
+    Args:
+        packing: whether rows are packed.
+    """
+    collator = loaded.collator
+    if packing:
+        collator = replace(collator, packer=packer_of(loaded.base))
+    settings = preference.model_dump(include={field.name for field in fields(LossSettings)})
+    module = PreferenceObjective(
+        loaded.model,
+        weights=preference.weights,
+        settings=LossSettings(**settings),
+        ld_alpha=preference.ld_alpha,
+    )
+    return module, PreferenceCollator(collator)
 
 
 def packer_of(base: BaseCheckpoint) -> Packer:

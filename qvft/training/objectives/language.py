@@ -145,17 +145,7 @@ def language_loss(
         attention_mask=attention_mask,
         labels=labels,
     )
-    losses = found.losses
-    row_loss = losses.detach().new_zeros(len(labels)).index_add(0, found.row, losses.detach())
-    per_row = found.count.clamp(min=1)
-    errors = torch.zeros_like(per_row).index_add(0, found.row, (~found.hits).long())
-    return {
-        "loss_sum": losses.sum(),
-        "count": found.count.sum(),
-        "row_loss": row_loss / per_row,
-        "row_count": per_row,
-        "exact": errors == 0,
-    }
+    return language_outputs(found)
 
 
 class SupervisedTokens(NamedTuple):
@@ -172,6 +162,21 @@ class SupervisedTokens(NamedTuple):
     hits: Tensor
     row: Tensor
     count: Tensor  # type: ignore[assignment]  # shadows tuple.count, unused
+
+
+def language_outputs(tokens: SupervisedTokens) -> dict[str, Tensor]:
+    """What `LanguageModelling.forward` returns."""
+    losses = tokens.losses.detach()
+    per_row = tokens.count.clamp(min=1)
+    row_loss = losses.new_zeros(len(per_row)).index_add(0, tokens.row, losses)
+    errors = torch.zeros_like(per_row).index_add(0, tokens.row, (~tokens.hits).long())
+    return {
+        "loss_sum": tokens.losses.sum(),
+        "count": tokens.count.sum(),
+        "row_loss": row_loss / per_row,
+        "row_count": per_row,
+        "exact": errors == 0,
+    }
 
 
 def supervised_tokens(

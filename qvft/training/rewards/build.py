@@ -19,15 +19,8 @@ from qvft.training.rewards.held_out import HeldOut
 from qvft.training.rewards.rollouts import Rollouts, RolloutSettings
 from qvft.training.rewards.scoring import rewards_of, weighted
 
-REWARD = "reward"
-"""Objective of a phase, see `recipe.schema.Phase`."""
 TRIED = 4
 """Rows per kind on which the reward functions are tried before training."""
-
-
-def is_reward(plan: PhasePlan) -> bool:
-    """Whether a phase tunes a reward."""
-    return plan.phase.objective == REWARD
 
 
 def functions_of(
@@ -129,15 +122,3 @@ def held_out_of(loaded: Loaded, recipe: Recipe, functions: Mapping[str, RewardFu
         max_new_tokens(recipe),
         recipe.eval.batch_size,
     )
-
-
-def require_unsharded(plans: Sequence[PhasePlan]) -> None:
-    """Raises RecipeError if a phase tunes a reward: FSDP cannot sample from its shards here."""
-    for number, plan in enumerate(plans):
-        if is_reward(plan):
-            raise RecipeError(
-                "reward under FSDP, whose shards cannot generate",
-                where=f"phases.{number}.objective",
-                expected="language",
-                do="use DDP (recipes/accelerate/ddp.yaml)",
-            )

@@ -1,0 +1,172 @@
+"""Preference objective: losses of pairs of a chosen and a rejected text (DPO and its successors).
+
+Shape letters: I images, P pairs, L row length, N supervised tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from qvft.data.collate import IGNORED
+from qvft.models.forward_stages import encode_features
+from qvft.training.objectives.alignment_losses import LossSum
+from qvft.training.objectives.language import (
+    SupervisedTokens,
+    language_outputs,
+    supervised_tokens,
+    vision_features,
+)
+from qvft.training.objectives.preference_losses import (
+    SFT,
+    LossSettings,
+    PairLogps,
+    pair_losses,
+    rewards,
+)
+from qvft.training.objectives.weighted import WeightedObjective
+
+PREFERENCE = "preference"
+"""Name of the losses of pairs, whose weights are within their sum."""
+
+
+class PreferenceObjective(WeightedObjective):
+    """Losses of pairs against reference log-probabilities, and the language loss of the chosen.
+
+    Nothing has dropout, so that model and reference are the same function of their weights.
+
+    Args:
+        model: model of any family, with or without LoRA layers.
+        weights: weight of each loss by its name in trl.
+        settings: of the losses.
+        ld_alpha: weight of tokens beyond the length of the pair's shorter text.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        weights: Mapping[str, float],
+        settings: LossSettings,
+        ld_alpha: float | None = None,
+    ) -> None:
+        super().__init__(model)
+        self.of_pairs = {name: weight for name, weight in weights.items() if name != SFT}
+        language = {SFT: weights[SFT]} if SFT in weights else {}
+        self.weights = {**({PREFERENCE: 1.0} if self.of_pairs else {}), **language}
+        self.settings, self.ld_alpha = settings, ld_alpha
+
+    def train(self, mode: bool = True) -> PreferenceObjective:
+        """As `Objective.train`, without dropout: of the modules inside, only the blocks whose
+        activations are recomputed look at the mode.
+        """
+        super().train(mode)
+        for module in self.model.modules():
+            if not isinstance(module, GradientCheckpointingLayer):
+                module.training = False
+        return self
+
+    def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, int]:
+        """Pairs, and supervised tokens of the chosen texts."""
+        supervised = [(batch["labels"] != IGNORED).sum(dim=1)[0::2] for batch in batches]
+        tokens = torch.cat(supervised)
+        found = {PREFERENCE: int((tokens > 0).sum()), SFT: int(tokens.sum())}
+        return {name: found[name] for name in self.weights}
+
+    def forward(self, *, reference_logps: Tensor | None = None, **batch: Tensor) -> dict[str, Any]:
+        """Losses of a batch of `PreferenceCollator`, or, in evaluation mode, of rows without pairs.
+
+        Args:
+            reference_logps: (P, 2) of chosen and rejected texts; None: the model's own as it is.
+            batch: inputs of `LanguageModelling.forward`, in which row 2 p is the chosen text of
+                pair p, and the next one the rejected.
+
+        Returns:
+            In training mode `losses` and `metrics`, see `WeightedObjective`. In evaluation mode
+            without `reference_logps` the output of `LanguageModelling`. Otherwise `loss_sum` (),
+            `count` (), and per pair (P,): `row_loss`, `row_count` 1, `exact` whether the chosen
+            text has the higher reward, `margin` by how much.
+        """
+        tokens = self._tokens(**batch)
+        if not self.training and reference_logps is None:
+            return language_outputs(tokens)
+        logps = self._pair_logps(tokens, reference_logps)
+        losses = pair_losses(self.of_pairs, logps, self.settings)
+        real = logps.chosen_tokens > 0  # a padding row has no text
+        losses = losses * real
+        chosen, rejected = (one.detach() for one in rewards(logps, self.settings.beta))
+        if not self.training:
+            return {
+                "loss_sum": losses.sum(),
+                "count": real.sum(),
+                "row_loss": losses,
+                "row_count": real.long(),
+                "exact": chosen > rejected,
+                "margin": chosen - rejected,
+            }
+        summed = {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/accuracies": (chosen > rejected).to(chosen.dtype),
+            "rewards/margins": chosen - rejected,
+            "logps/chosen": logps.chosen.detach(),
+            "logps/rejected": logps.rejected.detach(),
+        }
+        found = {PREFERENCE: LossSum(losses.sum(), real.sum())} if self.of_pairs else {}
+        if SFT in self.weights:
+            of_chosen = tokens.losses[tokens.row % 2 == 0]
+            found[SFT] = LossSum(of_chosen.sum(), tokens.count[0::2].sum())
+        return {
+            "losses": found,
+            "metrics": {
+                name: LossSum((one * real).sum(), real.sum()) for name, one in summed.items()
+            },
+            "row_loss": losses.detach(),
+        }
+
+    def logps(self, **batch: Tensor) -> Tensor:
+        """Log-probabilities (P, 2), nats, of the chosen and the rejected text of each pair."""
+        return self._logps(self._tokens(**batch))
+
+    def _tokens(
+        self,
+        *,
+        image_index: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        pixel_values: Tensor | None = None,
+        features: Tensor | None = None,
+        **further: Tensor,
+    ) -> SupervisedTokens:
+        images = encode_features(self.model, vision_features(self.model, pixel_values, features))
+        return supervised_tokens(
+            self.model,
+            {"input_ids": input_ids, **further},
+            images=images,
+            image_index=image_index,
+            attention_mask=attention_mask,
+            labels=labels,
+        )
+
+    def _logps(self, tokens: SupervisedTokens) -> Tensor:
+        logps = -tokens.losses
+        if self.ld_alpha is not None:
+            start = tokens.count.cumsum(0) - tokens.count
+            place = torch.arange(len(logps), device=logps.device) - start[tokens.row]
+            shorter = tokens.count.view(-1, 2).amin(dim=1).repeat_interleave(2)
+            logps = torch.where(place < shorter[tokens.row], logps, self.ld_alpha * logps)
+        return logps.new_zeros(len(tokens.count)).index_add(0, tokens.row, logps).view(-1, 2)
+
+    def _pair_logps(self, tokens: SupervisedTokens, reference: Tensor | None) -> PairLogps:
+        own = self._logps(tokens)
+        reference = own.detach() if reference is None else reference.to(own)
+        count = tokens.count.view(-1, 2)
+        return PairLogps(
+            own[:, 0], own[:, 1], reference[:, 0], reference[:, 1], count[:, 0], count[:, 1]
+        )
