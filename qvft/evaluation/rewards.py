@@ -19,7 +19,7 @@ from qvft.evaluation.metrics.rouge import rouge_l
 from qvft.evaluation.metrics.tokenize import tokenize
 from qvft.evaluation.metrics.vqa import vqa_accuracy
 from qvft.evaluation.unicode_letters import composed
-from qvft.inference.reward_function import Further, RewardFunction
+from qvft.inference.reward_function import UNTRAINED, Further, RewardFunction
 from qvft.inference.sample import Sampled
 
 WHERE = "reward.funcs"
@@ -166,15 +166,7 @@ def _dotted(name: str) -> RewardFunction:
         return function(**columns, **further)
 
     def held_out(texts: Sequence[Sampled]) -> float | None:
-        found = [one for one in rewards(texts, NOT_TRAINING) if one is not None]
+        found = [one for one in rewards(texts, UNTRAINED) if one is not None]
         return sum(found) / len(found) if found else None
 
     return RewardFunction(name, rewards, held_out)
-
-
-NOT_TRAINING: Further = {
-    "trainer_state": None,
-    "log_extra": lambda column, values: None,
-    "log_metric": lambda name, value: None,
-}
-"""What a function gets beside the texts where nothing is trained."""

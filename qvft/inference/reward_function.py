@@ -32,3 +32,10 @@ class RewardFunction:
 RewardFactory = Callable[[Sequence[str], Sequence[Row], bool], Mapping[str, RewardFunction]]
 """Builds reward functions from names, the training rows with all references, and whether the stop
 token is a word of n-grams: `evaluation.rewards.reward_functions`."""
+
+UNTRAINED: Further = {
+    "trainer_state": None,
+    "log_extra": lambda column, values: None,
+    "log_metric": lambda name, value: None,
+}
+"""What a function gets beside the texts where nothing is trained."""

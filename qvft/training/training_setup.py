@@ -88,7 +88,11 @@ def training_setup(
     functions: Mapping[str, RewardFunction] = {}
     if any(map(is_reward, plans)):
         assert rewards is not None, "a recipe with a reward phase needs reward functions"
-        known = evaluation_rows(train.samples, texts=train.source.texts)
+        read = {"train": train, **({"eval": evaluation} if evaluation is not None else {})}
+        known = {
+            which: evaluation_rows(split.samples, texts=split.source.texts)
+            for which, split in read.items()
+        }
         functions = functions_of(recipe, known, rewards)
     set_seed(recipe.run.seed)
     # A model about to be sharded is not moved to the GPU whole.

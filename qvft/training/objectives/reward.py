@@ -136,7 +136,7 @@ class RewardObjective(WeightedObjective):
         clips = torch.tensor(clipped.numel(), device=clipped.device)
         metrics = {"clip_ratio/region_mean": LossSum(clipped.float().sum(), clips)}
         if KL in self.weights:
-            terms = kl_terms(logps, batch["ref_logps"][:, 1:][supervised][of_sample])
+            terms = kl_terms(logps, old, batch["ref_logps"][:, 1:][supervised][of_sample])
             losses[KL] = LossSum(reduced(terms, tokens, settings.loss_type), divisor)
             metrics["kl"] = LossSum(terms.detach().sum(), tokens.count.sum())
         if LANGUAGE in self.weights:

@@ -56,13 +56,17 @@ def policy_loss(
     return total, clipped.detach()
 
 
-def kl_terms(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """(N,) estimate of the KL divergence to the reference per token, never negative.
+def kl_terms(logps: Tensor, old_logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """(N,) estimate of the KL divergence to the reference per token.
 
-    Source: Schulman 2020, "Approximating KL divergence", k3; trl 1.16, `GRPOTrainer`.
+    Times the ratio of probabilities, whose gradient makes that of the estimate unbiased, also where
+    the ratio is 1.
+
+    Source: Schulman 2020, "Approximating KL divergence", k3; DeepSeek-V3.2, arXiv 2512.02556;
+    trl 1.16, `GRPOTrainer` with `use_bias_correction_kl`.
     """
     difference = ref_logps - logps
-    return difference.exp() - difference - 1
+    return (logps - old_logps).exp() * (difference.exp() - difference - 1)
 
 
 def reduced(values: Tensor, tokens: TextTokens, loss_type: str) -> Tensor:

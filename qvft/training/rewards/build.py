@@ -2,60 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from qvft.data.collate import Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
-from qvft.inference.reward_function import RewardFactory, RewardFunction
+from qvft.inference.reward_function import UNTRAINED, RewardFactory, RewardFunction
 from qvft.inference.sample import Sampled
 from qvft.recipe.phases import PhasePlan
+from qvft.recipe.reward import CAPTION_FUNCS
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.reward import RewardObjective, RewardSettings
 from qvft.training.rewards.held_out import HeldOut
 from qvft.training.rewards.rollouts import Rollouts, RolloutSettings
-from qvft.training.rewards.scoring import rewards_of, weighted
+from qvft.training.rewards.scoring import WHERE, rewards_of, weighted
 
 TRIED = 4
 """Rows per kind on which the reward functions are tried before training."""
 
 
 def functions_of(
-    recipe: Recipe, rows: Sequence[Row], factory: RewardFactory
+    recipe: Recipe, splits: Mapping[str, Sequence[Row]], factory: RewardFactory
 ) -> dict[str, RewardFunction]:
     """The recipe's reward functions and metric, tried on the references of a few rows.
 
     Args:
-        rows: training rows with all their references.
+        splits: rows with all their references, `train` and perhaps `eval`.
 
     Raises:
-        RecipeError: a function is not there, fails, or no function scores a kind of text.
+        RecipeError: a function is not there, fails, or none scores a kind of text.
     """
-    functions = dict(factory(recipe.reward.scored, rows, recipe.reward.stop_token))
-    by_kind: dict[str, list[Row]] = {}
-    for row in rows:
-        if len(by_kind.setdefault(row.kind, [])) < TRIED:
-            by_kind[row.kind].append(row)
-    tried = [
-        Sampled(number, row, row.question or "", (), (0,), row.references[0], True)
-        for number, row in enumerate(row for part in by_kind.values() for row in part)
-    ]
-    further = {
-        "trainer_state": None,
-        "log_extra": lambda column, values: None,
-        "log_metric": lambda name, value: None,
-    }
-    found = {name: rewards_of(one, tried, further) for name, one in functions.items()}
-    weighted(found, recipe.reward.funcs, len(tried))
-    metric = recipe.reward.metric
-    if metric is not None and all(value is None for value in found[metric]):
-        raise RecipeError(
-            f"{metric} says nothing about {' and '.join(by_kind)}s", where="reward.metric"
-        )
+    reward = recipe.reward
+    functions = dict(factory(reward.scored, splits["train"], reward.stop_token))
+    for split, rows in splits.items():
+        tried = list(_few(rows))
+        found = {name: rewards_of(one, tried, UNTRAINED) for name, one in functions.items()}
+        unscored = weighted(found, reward.funcs, len(tried)).isnan().tolist()
+        kinds = sorted({text.row.kind for text, bad in zip(tried, unscored, strict=True) if bad})
+        if kinds:
+            raise RecipeError(
+                f"no function scores the {kinds[0]}s of data.{split}",
+                where=WHERE,
+                expected=", ".join(CAPTION_FUNCS) + " for captions; exact_match, token_f1 or "
+                "vqa_accuracy for answers",
+                do=f"add one, or set data.{split}.texts",
+            )
+        if reward.metric is not None and all(one is None for one in found[reward.metric]):
+            raise RecipeError(
+                f"{reward.metric} scores no text of data.{split}", where="reward.metric"
+            )
     return functions
+
+
+def _few(rows: Sequence[Row]) -> Iterator[Sampled]:
+    """The first reference of a few rows of each kind, as a sample."""
+    seen: Counter[str] = Counter()
+    for number, row in enumerate(rows):
+        seen[row.kind] += 1
+        if seen[row.kind] <= TRIED:
+            yield Sampled(number, row, row.question or "", (), (0,), row.references[0], True)
 
 
 def max_new_tokens(recipe: Recipe) -> dict[str, int]:

@@ -24,7 +24,7 @@ from qvft.models.forward_stages import encode_features
 from qvft.training.objectives.alignment_losses import LossSum
 from qvft.training.objectives.language import vision_features
 from qvft.training.recovery.out_of_memory import is_out_of_memory
-from qvft.training.rewards.advantages import advantages, without_spread
+from qvft.training.rewards.advantages import advantages, spread, without_spread
 from qvft.training.rewards.collate import LearntText, SampleCollator
 from qvft.training.rewards.degeneration import degeneration
 from qvft.training.rewards.given_batch import GivenBatch, NumberedRow
@@ -163,7 +163,7 @@ class Rollouts:
         samples = [sample for group in groups for sample in group]
         shape = len(groups), settings.num_generations
         rewards = self._scored(samples, trainer_state, logged).view(shape)
-        logged.add("reward", float(rewards.sum()), rewards.numel())
+        logged.add("reward", float(rewards.nansum()), int((~rewards.isnan()).sum()))
         texts = self._log_probs([learnt_text(sample) for sample in samples], given)
         if settings.kl_in_reward:
             terms = [(text.old - text.ref).double() for text in texts]  # type: ignore[operator]
@@ -177,7 +177,8 @@ class Rollouts:
         values = advantages(
             rewards, settings.advantage, greedy=greedy, is_scaled=settings.is_scaled
         )
-        logged.add("reward_std", float(rewards.std(dim=1).sum()), len(rewards))
+        group_std = spread(rewards)
+        logged.add("reward_group_std", float(group_std.nansum()), int((~group_std.isnan()).sum()))
         logged.add("frac_reward_zero_std", float(without_spread(rewards).sum()), len(rewards))
         for name, (total, count) in degeneration(samples).items():
             logged.add(name, total, count)

@@ -54,24 +54,12 @@ def rewards_of(
 def weighted(
     by_function: Mapping[str, Sequence[float | None]], weights: Mapping[str, float], count: int
 ) -> Tensor:
-    """(count,) float64 weighted sum of the rewards of each text.
-
-    Raises:
-        RecipeError: no function says anything about a text.
-    """
+    """(count,) float64 weighted sum of the rewards of each text; NaN if no function scores it."""
     total = torch.zeros(count, dtype=torch.float64)
-    silent = [True] * count
+    scored = torch.zeros(count, dtype=torch.bool)
     for name, weight in weights.items():
         for place, value in enumerate(by_function[name]):
             if value is not None:
                 total[place] += weight * value
-                silent[place] = False
-    if any(silent):
-        raise RecipeError(
-            f"no function says anything about {sum(silent)} of {count} texts",
-            where=WHERE,
-            expected="a reward of captions (cider) and of answers (exact_match), where the data "
-            "has both",
-            do="add one, or set data.train.texts",
-        )
-    return total
+                scored[place] = True
+    return total.masked_fill(~scored, torch.nan)
