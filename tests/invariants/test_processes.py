@@ -17,6 +17,7 @@ from two_processes import (
     ALIGNMENT_PARTS,
     PHASES,
     PLAIN,
+    REWARD,
     SMOOTH,
     UNEVEN,
     Program,
@@ -36,6 +37,7 @@ RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "shared": ("", ["train.texts_per_image=3"], {}),
     "phases": (PHASES, ["data.features=off"], {}),
     "aligned": (ALIGNMENT, [], {}),
+    "rewarded": (REWARD, [], {}),
     "encoder_decoder": (
         "",
         ["model.id=T5", "trainable.lora.target_modules=[q,v,wi_0]", "train.texts_per_image=3"],
@@ -140,7 +142,7 @@ def test_a_sharded_stream_ends_with_the_weights_of_one_that_is_not(pair: Pair) -
 def test_two_processes_log_the_losses_of_one_once(pair: Pair, name: str) -> None:
     alone, both = metrics(pair.one / name), metrics(pair.two / name)
     assert [row["step"] for row in alone] == [row["step"] for row in both]
-    named = {"loss", "grad_norm", "eval_token_loss", "loss_itc", "loss_itm", "loss_itg"}
+    named = {"loss", "grad_norm", "eval_token_loss", "loss_itc", "loss_itm", "loss_itg", "kl"}
     for first, second in zip(alone, both, strict=True):
         assert first.keys() == second.keys()
         for key in named & first.keys():
