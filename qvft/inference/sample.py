@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from qvft.data.collate import Collator
+from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.inference.decode import Prompted, generate_ids
 from qvft.inference.encoding import Encoded
@@ -90,7 +91,8 @@ def sample_rows(
     seed: Sequence[int | str],
     prompts_at_once: int,
 ) -> list[list[Sampled]]:
-    """Samples `count` texts per row, from the model's distribution at this temperature alone.
+    """Samples `count` texts per row, from the model's distribution at this temperature, without
+    `never_sampled`.
 
     The part of the prompt that all rows share goes through the decoder once per image, if the
     family shares a prefix.
@@ -118,6 +120,7 @@ def sample_rows(
         for batch in _batches(groups.values(), prompts_at_once):
             length = max_new_tokens[batch[0].kind]
             settings: dict[str, Any] = {"max_new_tokens": length, "do_sample": False}
+            settings["suppress_tokens"] = list(never_sampled(template)) or None
             if count:
                 seeds = [(*seed, rows[one.number][0]) for one in batch]
                 drawn = torch.cat([uniforms_of(one, count, length) for one in seeds])
@@ -170,6 +173,11 @@ def _batches(groups: Iterable[list[Prompted]], size: int) -> Iterator[list[Promp
     for group in groups:
         for start in range(0, len(group), size):
             yield group[start : start + size]
+
+
+def never_sampled(template: PromptTemplate) -> tuple[int, ...]:
+    """Tokens that no text may have: `<image>`, which would be replaced by a part of the image."""
+    return () if template.image_token_id is None else (template.image_token_id,)
 
 
 def until_stop(ids: Sequence[int], stops: set[int]) -> tuple[int, ...]:

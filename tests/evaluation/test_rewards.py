@@ -9,6 +9,7 @@ import pytest
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import RecipeError
+from qvft.evaluation.metrics.captions import score_captions
 from qvft.evaluation.metrics.exact import exact_match
 from qvft.evaluation.rewards import reward_functions
 from qvft.inference.reward_function import UNTRAINED
@@ -81,9 +82,8 @@ def test_answers_with_one_reference_have_no_vqa_accuracy() -> None:
 
 def test_held_out_metrics_are_the_official_ones() -> None:
     functions = reward_functions(["cider", "rouge_l", "exact_match"], ROWS, True)
-    texts = [text_of(row, text) for row, text in zip(ROWS, ("a man", "red cars", "a bowl of soup"))]
-    from qvft.evaluation.metrics.captions import score_captions
-
+    said = ("a man", "red cars", "a bowl of soup")
+    texts = [text_of(row, text) for row, text in zip(ROWS, said, strict=True)]
     official = score_captions(
         {row.id: row.references for row in ROWS},
         {text.row.id: text.text for text in texts},

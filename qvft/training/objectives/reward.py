@@ -38,6 +38,7 @@ class RewardSettings:
         loss_type: as `Reward.loss`.
         clip_range: lowest and highest ratio of probabilities.
         temperature: divides the logits.
+        never: tokens that are not sampled.
         kl, lm: weights of the KL term of the loss and of the language loss; 0: none.
         max_length: longest sample, tokens.
     """
@@ -48,6 +49,7 @@ class RewardSettings:
     kl: float
     lm: float
     max_length: int
+    never: tuple[int, ...] = ()
 
 
 class RewardObjective(WeightedObjective):
@@ -108,7 +110,13 @@ class RewardObjective(WeightedObjective):
         }
         if not self.training or "is_sample" not in further:
             return language_loss(self.model, rows, **inputs)
-        found = supervised_tokens(self.model, rows, temperature=self.settings.temperature, **inputs)
+        found = supervised_tokens(
+            self.model,
+            rows,
+            temperature=self.settings.temperature,
+            never=self.settings.never,
+            **inputs,
+        )
         return self._losses(found, labels, further)
 
     def _losses(

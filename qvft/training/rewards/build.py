@@ -10,7 +10,7 @@ from qvft.data.collate import Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.inference.reward_function import UNTRAINED, RewardFactory, RewardFunction
-from qvft.inference.sample import Sampled
+from qvft.inference.sample import Sampled, never_sampled
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.reward import CAPTION_FUNCS
 from qvft.recipe.schema import Recipe
@@ -93,6 +93,7 @@ def reward_objective(loaded: Loaded, recipe: Recipe) -> RewardObjective:
         kl=0.0 if reward.loss == "rloo" else reward.beta,
         lm=reward.lm,
         max_length=max(max_new_tokens(recipe).values()),
+        never=never_sampled(loaded.template),
     )
     return RewardObjective(loaded.model, settings)
 

@@ -5,7 +5,7 @@ Shape letters: B texts, L row length.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,14 +23,17 @@ from qvft.training.rewards.given_batch import GivenBatch
 
 
 class TokenLogProbs(nn.Module):
-    """Log-probabilities (B, L) of each label of a batch, 0 elsewhere, at a temperature.
+    """Log-probabilities (B, L) of each label of a batch, 0 elsewhere.
 
     A module, so that `torch.func.functional_call` can ask other weights.
+
+    Args:
+        temperature, never: as `language.supervised_tokens`.
     """
 
-    def __init__(self, model: PreTrainedModel, temperature: float) -> None:
+    def __init__(self, model: PreTrainedModel, temperature: float, never: Sequence[int]) -> None:
         super().__init__()
-        self.model, self.temperature = model, temperature
+        self.model, self.temperature, self.never = model, temperature, never
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         named = ("pixel_values", "features", "image_index", "attention_mask", "labels")
@@ -45,6 +48,7 @@ class TokenLogProbs(nn.Module):
             attention_mask=batch["attention_mask"],
             labels=labels,
             temperature=self.temperature,
+            never=self.never,
         )
         where = torch.zeros_like(labels, dtype=torch.bool)
         where[:, 1:] = labels[:, 1:] != IGNORED

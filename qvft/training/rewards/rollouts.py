@@ -18,7 +18,7 @@ from qvft.data.prompt import TokenRow
 from qvft.data.rows import FILLER
 from qvft.errors import UserError
 from qvft.inference.reward_function import RewardFunction
-from qvft.inference.sample import Sampled, sample_rows
+from qvft.inference.sample import Sampled, never_sampled, sample_rows
 from qvft.models.distributed import all_gather_object
 from qvft.models.forward_stages import encode_features
 from qvft.training.objectives.alignment_losses import LossSum
@@ -99,7 +99,7 @@ class Rollouts:
         self.functions = {name: functions[name] for name in settings.weights}
         self.collate = SampleCollator(collator)
         self._log_probs = KnownLogProbs(
-            TokenLogProbs(model, settings.temperature),
+            TokenLogProbs(model, settings.temperature, never_sampled(collator.template)),
             self.collate,
             when_sampled=settings.num_iterations > 1 or settings.kl_in_reward > 0,
             at_start=settings.kl_in_reward > 0 or settings.kl_in_loss > 0,

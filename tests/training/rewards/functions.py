@@ -15,10 +15,10 @@ def parity(completion_ids: list[list[int]], **columns: Any) -> list[float]:
     return [float(ids[0] % 2) for ids in completion_ids]
 
 
-def prefers_red(completions: list[str], log_metric: Any, **columns: Any) -> list[float]:
-    """Whether a text has the word red; logs how long the texts are."""
+def prefers_the(completions: list[str], log_metric: Any, **columns: Any) -> list[float]:
+    """Whether a text has the word "the"; logs how long the texts are."""
     log_metric("letters", sum(map(len, completions)) / len(completions))
-    return [float("red" in text.split()) for text in completions]
+    return [float("the" in text.split()) for text in completions]
 
 
 def raises(prompts: list[str], **columns: Any) -> list[float]:
@@ -42,7 +42,7 @@ def of_captions(kind: list[str], **columns: Any) -> list[float | None]:
 
 
 class Recorded:
-    """Keeps what it was given; a function of one argument fewer would not do."""
+    """Keeps what it was given."""
 
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}

@@ -143,6 +143,21 @@ def test_samples_have_the_frequencies_of_the_model() -> None:
     torch.testing.assert_close(found, torch.softmax(scores[0] / 0.7, -1), rtol=0, atol=0.014)
 
 
+def test_the_image_token_is_not_sampled(
+    phase: Callable[..., PhaseSetup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = phase(reward="beta: 0.1, advantage: grpo")
+    image = setup.rollouts.collator.template.image_token_id
+    head = setup.module.model.get_output_embeddings()
+    monkeypatch.setattr(head, "bias", torch.nn.Parameter(torch.zeros(head.out_features)))
+    with torch.no_grad():
+        head.bias[image] = 100.0  # the most likely token at every place
+    batch, _ = rolled(setup, [0, 1, 2])
+    texts = setup.rollouts.texts_of(batch)
+    assert all(image not in text.tokens.ids[text.tokens.target_start :] for text in texts)
+    assert all(torch.isfinite(text.ref).all() and (text.ref > -20).all() for text in texts)
+
+
 def test_dropout_is_off_in_training(phase: Callable[..., PhaseSetup]) -> None:
     setup = phase("trainable.lora.lora_dropout=0.5", reward="beta: 0.1, advantage: grpo")
     batch, _ = rolled(setup, [0, 1])
