@@ -2,8 +2,9 @@
 
 Training throughput and memory: a plain implementation (one image per text, logits at every
 position) against qvft, and each optimization alone. Inference throughput: one `generate` call per
-text against qvft's batches. All in one process, alternating, on the same model. `--only caption`:
-one caption of a QVision, the published loop without a KV cache against qvft.
+text against qvft's batches. All in one process, alternating, on the same model.
+`--only preference`: pairs of a preference phase, trl's own DPOTrainer against qvft.
+`--only caption`: one caption of a QVision, the published loop without a KV cache against qvft.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", type=expanded, help="YAML file")
     parser.add_overrides()
     parser.add_argument(
-        "--only", choices=("train", "predict", "caption"), help="measure this alone"
+        "--only", choices=("train", "predict", "preference", "caption"), help="measure this alone"
     )
     parser.add_argument("--rounds", type=int, default=3, help="the median of this many is taken")
     parser.add_argument("--steps", type=int, default=8, help="training steps of a round")
@@ -52,7 +53,7 @@ def bench(given: argparse.Namespace) -> None:
         if getattr(given, name) < 1:
             where = f"command line: --{name}"
             raise RecipeError(f"{getattr(given, name)}", where=where, expected="1 or more")
-    if given.chart is not None and given.only in ("predict", "caption"):
+    if given.chart is not None and given.only not in (None, "train"):
         raise RecipeError("--chart", where="command line", expected="training to be measured")
     recipe = load_recipe(given.recipe, given.overrides)
     for path in (given.json, given.chart):
@@ -64,16 +65,18 @@ def bench(given: argparse.Namespace) -> None:
     if given.only in (None, "predict") and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
     require_models(recipe)
-    read = {"train": ["train"], "predict": ["eval"], "caption": []}
+    read = {"train": ["train"], "preference": ["train"], "predict": ["eval"], "caption": []}
     texts_of(recipe, read.get(given.only, ["train", "eval"]))
 
     # All checks that need no torch are done.
     from qvft.benchmark.caption import bench_caption
     from qvft.benchmark.prediction import bench_prediction
+    from qvft.benchmark.preference import bench_preference
     from qvft.benchmark.report import (
         caption_lines,
         machine,
         prediction_lines,
+        preference_lines,
         training_json,
         training_table,
     )
@@ -92,6 +95,10 @@ def bench(given: argparse.Namespace) -> None:
         prediction = bench_prediction(recipe, rounds=given.rounds)
         stdout.print(prediction_lines(prediction))
         found["predict"] = asdict(prediction)
+    if given.only == "preference":
+        preference = bench_preference(recipe, rounds=given.rounds, steps=given.steps)
+        stdout.print(preference_lines(preference))
+        found["preference"] = asdict(preference)
     if given.only == "caption":
         caption = bench_caption(recipe, rounds=given.rounds)
         stdout.print(caption_lines(caption))

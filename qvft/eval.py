@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=expanded,
         metavar="OTHER",
         help="run, model, or folder of an evaluation to compare with on the same items; an "
-        "evaluation of RUN or OTHER that stands is used again where nothing has changed",
+        "evaluation of RUN or OTHER that stands is used again where nothing has changed; default: "
+        "the run that RUN started from (train.from), if it was evaluated on them",
     )
     given = parser.parse_intermixed_args(arguments)
     return exit_status(lambda: _evaluate(given), many_processes=True)

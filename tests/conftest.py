@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,28 @@ eval: {{batch_size: 8, answer: {{max_new_tokens: 4}}, caption: {{max_new_tokens:
 run: {{threads: 1}}
 """
     )
+    return path
+
+
+@pytest.fixture(scope="session")
+def pairs_recipe(tmp_path_factory: pytest.TempPathFactory, recipe_file: Path, shapes: Path) -> Path:
+    """`recipe_file` on shapes with two or three pairs each, in a phase that learns from them."""
+    folder = tmp_path_factory.mktemp("pairs") / "shapes"
+    shutil.copytree(shapes, folder)
+    for file in folder.glob("*.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for index, line in enumerate(lines):
+            name = line["questions"][0]["answers"][0]
+            asked = "Which colour is it?"
+            line["pairs"] = [
+                {"question": asked, "chosen": name, "rejected": f"{name} and nothing else"},
+                {"question": None, "chosen": f"a {name} picture", "rejected": "a dog"},
+                {"question": "Is it red?", "chosen": "no idea", "rejected": "perhaps"},
+            ][: 2 + index % 2]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path = folder.parent / "pairs.yaml"
+    text = recipe_file.read_text().replace(str(shapes), str(folder))
+    path.write_text(text + "phases: [{name: preference, objective: preference}]\n")
     return path
 
 

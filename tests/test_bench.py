@@ -84,3 +84,31 @@ def test_only_a_qvision_captions_by_the_published_loop(recipe_file: Path, capsys
 def test_wrong_input_is_told(recipe_file: Path, capsys, given: list[str]) -> None:
     assert main([str(recipe_file), *given]) == 2
     assert capsys.readouterr().err.count("qvft: ") == 1
+
+
+def test_preference_tuning_is_measured_against_trls_trainer(
+    pairs_recipe: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("trl", reason="trl's trainer is the other side")
+    out = tmp_path / "bench.json"
+    shaped = ["train.per_device_train_batch_size=6", "train.texts_per_image=2"]
+    losses = "preference={loss_type: [sigmoid, sft], loss_weights: [1, 0.2]}"
+    given = [str(pairs_recipe), *shaped, losses, "--only", "preference", "--rounds", "2"]
+    assert main([*given, "--steps", "2", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())["preference"]
+    assert (found["pairs"], found["batches"], found["rounds"]) == (12, 2, 2)
+    # float32 sums of some thousand terms in another order
+    assert found["max_abs_gradient_difference"] < 1e-5 < found["max_abs_gradient"]
+    theirs, ours = found["trl"], found["qvft"]
+    assert theirs["flops_per_pair"] > 3 * ours["flops_per_pair"] > 0
+    assert ours["pairs_per_second"] == pytest.approx(12 / (sum(ours["seconds"]) / 2))
+    assert found["speedup"] == ours["pairs_per_second"] / theirs["pairs_per_second"]
+
+
+@pytest.mark.parametrize("only", ["preference", "train"])
+def test_what_is_measured_must_be_in_the_recipe(
+    recipe_file: Path, pairs_recipe: Path, only: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {"preference": recipe_file, "train": pairs_recipe}[only]
+    assert main([str(recipe), "--only", only]) == 2
+    assert "phases" in capsys.readouterr().err

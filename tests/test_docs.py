@@ -22,6 +22,8 @@ def test_python_blocks_run(
     document: Path, merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a folder that holds `merged/mine`, `recipes`, `a.jpg` and `b.jpg`."""
+    if document.stem == "trl":
+        pytest.importorskip("trl", reason="needs qvft[trl]")
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "mine").symlink_to(merged)
     (tmp_path / "recipes").symlink_to(PROJECT / "recipes")

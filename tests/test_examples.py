@@ -23,6 +23,17 @@ def test_the_plain_loop_learns(capsys: pytest.CaptureFixture) -> None:
     assert losses[-1] < losses[0] / 2
 
 
+def test_dpo_with_trl_prefers_the_chosen_text(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="needs qvft[trl]")
+    spec = importlib.util.spec_from_file_location("dpo_with_trl", EXAMPLES / "dpo_with_trl.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    lines = example.main(tmp_path)
+    assert lines[0]["rewards/margins"] == 0  # the reference is the model itself
+    assert lines[-1]["rewards/margins"] > 0 and lines[-1]["loss"] < lines[0]["loss"]
+    assert (tmp_path / "run" / "adapter" / "manifest.json").is_file()
+
+
 def test_the_plain_loop_uses_no_recipe_and_no_trainer() -> None:
     code = (EXAMPLES / "plain_loop.py").read_text()
     assert not re.search(r"import.*(Recipe|Trainer)|qvft\.recipe", code)

@@ -35,6 +35,7 @@ MAY_IMPORT = {
 MAY_IMPORT["setup"] = set(MAY_IMPORT)
 MAY_IMPORT["inference"] = set(MAY_IMPORT)
 BELOW = set(MAY_IMPORT)
+MAY_IMPORT["interop"] = BELOW
 MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] = MAY_IMPORT["weights"] = BELOW
 MAY_IMPORT["checking"] = set(MAY_IMPORT)
 MAY_IMPORT["benchmark"] = set(MAY_IMPORT)
@@ -52,6 +53,7 @@ HOMES = {
     "bitsandbytes": {"models/quantize.py"},
     "filelock": {"locks.py"},
     "datasets": {
+        "benchmark/trl_dpo.py",
         "data/formats/hf.py",
         "data/formats/hf_stream.py",
         "evaluation/modules/features.py",
@@ -67,7 +69,7 @@ HOMES = {
             "retrieval",
         )
     },
-    "trl": set(),
+    "trl": {"interop/trl.py", "benchmark/trl_dpo.py"},
 }
 
 

@@ -159,7 +159,7 @@ def _described(tensor: torch.Tensor) -> dict[str, Any]:
     return {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
 
 
-def check_base(manifest: dict[str, Any], *, base_id: str, weights_sha256: str) -> None:
+def check_base(manifest: Mapping[str, Any], *, base_id: str, weights_sha256: str) -> None:
     """Checks that a checkpoint was trained on this base.
 
     Raises:

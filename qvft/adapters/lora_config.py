@@ -82,7 +82,7 @@ def require_fitting_lora(folder: Path) -> set[str]:
     """
     config, path = read_lora_config(folder), folder / WEIGHTS
     try:
-        with safe_open(path, framework="pt") as stream:
+        with safe_open(path, framework="numpy") as stream:  # shapes alone, without torch
             ranks = {
                 key.removesuffix(LAYER): stream.get_slice(key).get_shape()[0]
                 for key in stream.keys()  # noqa: SIM118

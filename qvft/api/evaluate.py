@@ -27,7 +27,8 @@ def evaluate(
         overrides: `key.path=value` overrides of the recipe.
         out: folder of the report; None: next to the model.
         overwrite: replace an evaluation of other data or settings in that folder.
-        against: run, model, or folder of an evaluation to compare with on the same items.
+        against: run, model, or folder of an evaluation to compare with on the same items; None: the
+            run that a run started from (`train.from`), if that was evaluated on them.
 
     Raises:
         UserError: the target, the recipe, the data or the folder is wrong.
@@ -35,7 +36,7 @@ def evaluate(
     from qvft.checking.before_torch import require_models
     from qvft.data.rows import evaluation_rows
     from qvft.evaluation.available_metrics import require_installed_metrics, require_metrics
-    from qvft.evaluation.compared_model import compared_with
+    from qvft.evaluation.compared_model import compared_with, started_from
     from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
     from qvft.setup.data import listed, source_name
     from qvft.setup.resolve_model import require_eval_data, resolve_model
@@ -57,11 +58,14 @@ def evaluate(
 
     # All checks that need no torch are done.
     from qvft.evaluation import run
-    from qvft.evaluation.compare_runs import evaluate_against
+    from qvft.evaluation.compare_runs import evaluate_against, evaluation_of_start
     from qvft.evaluation.task import prepare
 
     task = prepare(opened, texts=texts)
     folder = place_of(task, folder, named=out is not None, overwrite=overwrite)
+    if against is None:
+        start = started_from(opened)
+        against = None if start is None else evaluation_of_start(task, start)
     if against is None:
         return run.evaluate(task, folder, overwrite=overwrite)
     return evaluate_against(task, folder, against, other, overwrite=overwrite)

@@ -136,7 +136,8 @@ class Run:
         Args:
             data: as `eval` of `fit`; None: the recipe's evaluation data.
             columns: column names of `data`, as in `fit`.
-            against: run, model, or folder of an evaluation to compare with on the same items.
+            against: run, model, or folder of an evaluation to compare with on the same items;
+                None: as `qvft eval`, the run it started from if that was evaluated on them.
             out: folder of the report; None: RUN/eval/DATASET-SPLIT, or one next to it if that has
                 another evaluation.
             overwrite: replace another evaluation in that folder.

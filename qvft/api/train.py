@@ -35,6 +35,7 @@ def train(
     from qvft.files import require_space, require_writable
     from qvft.recipe.load import idle_keys
     from qvft.recipe.unused_keys import named_in_file
+    from qvft.setup.start_run import start_run
     from qvft.training.resolve_revision import resolve_revision, revision_from_lock
     from qvft.training.run_folder import (
         check_folder,
@@ -55,6 +56,11 @@ def train(
     if is_finished(folder):
         logger.info("%s: training has finished already", folder)
         return folder
+    start = start_run(recipe)
+    if start is not None and has_progress(folder):
+        from qvft.training.recorded_data import require_same_start
+
+        require_same_start(start, folder)
     require_writable(folder, folder=True)
     require_writable(folder / "metrics.jsonl")
     texts = training_texts(recipe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import threading
 import time
@@ -55,6 +56,21 @@ def resident_peak() -> Iterator[Callable[[], int]]:
     finally:
         done.set()
         watcher.join()
+
+
+def step_memory(place: torch.device, step: Callable[[], object]) -> int:
+    """Peak bytes of a step above those between steps; the first one only warms up."""
+    step()
+    gc.collect()
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place)
+        before = torch.cuda.memory_allocated(place)
+        step()
+        torch.cuda.synchronize(place)
+        return torch.cuda.max_memory_allocated(place) - before
+    with resident_peak() as peak:
+        step()
+    return peak()
 
 
 def _resident() -> int:

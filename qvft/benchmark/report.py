@@ -11,6 +11,7 @@ from rich.table import Table
 
 from qvft.benchmark.caption import CaptionPace
 from qvft.benchmark.prediction import PredictionPace
+from qvft.benchmark.preference import PreferenceBench
 from qvft.benchmark.training import TrainingBench
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import device
@@ -79,6 +80,30 @@ def prediction_lines(pace: PredictionPace) -> str:
         f"  qvft        {pace.qvft.texts_per_second:10.2f} texts/s, in batches of "
         f"{pace.batch_size}\n"
         f"  ratio       {pace.speedup:10.2f}; {pace.equal_texts} texts are the same"
+    )
+
+
+def preference_lines(bench: PreferenceBench) -> str:
+    """Both sides and their ratios."""
+    lines = [
+        f"preference tuning: {bench.batches} steps of {bench.pairs} pairs and {bench.images} "
+        f"images, {bench.precision}, median of {bench.rounds} rounds"
+    ]
+    for name, pace in (("trl", bench.trl), ("qvft", bench.qvft)):
+        lines.append(
+            f"  {name:<6}{pace.pairs_per_second:10.2f} pairs/s "
+            f"{pace.peak_memory_bytes / 1e6:8,.0f} MB peak {pace.flops_per_pair / 1e9:8.3g} "
+            "GFLOP/pair"
+        )
+    return "\n".join(
+        [
+            *lines,
+            f"  ratio {bench.speedup:10.2f}         {bench.memory_ratio:8.2f}         "
+            f"{bench.promised:8.2f}",
+            f"  gradients differ by {bench.max_abs_gradient_difference:.1e} (largest "
+            f"{bench.max_abs_gradient:.1e}); features and reference once per phase, "
+            f"{bench.reference_seconds:.2f} s here, are not in qvft's steps",
+        ]
     )
 
 

@@ -27,6 +27,7 @@ from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.objectives.build import packer_of
+from qvft.training.phase_rows import is_pairs
 from qvft.training.setup_phases import TrainingSetup
 from qvft.training.training_setup import training_setup
 
@@ -97,7 +98,7 @@ def bench_training(
 
     Raises:
         UserError: the recipe, the data or the base is wrong, or the model is an encoder-decoder,
-            for which there is no plain implementation.
+            for which there is no plain implementation, or its first phase learns from pairs.
     """
     config = (given.loaded.base if given else base_of(recipe)).config
     if is_encoder_decoder(config):
@@ -108,9 +109,16 @@ def bench_training(
             do="measure --only predict",
         )
     work = given or training_setup(recipe, rewards=reward_functions)
+    if is_pairs(work.rows(work.plans[0], work.train, training=True)):
+        raise RecipeError(
+            "preference, whose pairs are not compared with a plain loop",
+            where="phases.0.objective",
+            expected="language",
+            do="measure --only preference",
+        )
     plan = _prepared(work)
     model = work.loaded.model
-    batches = _rows_of_batches(work, plan, steps)
+    batches = rows_of_batches(work, plan, steps)
     bf16 = use_bf16(plan.train.mixed_precision)
     bench = Steps(model, bf16=bf16)
     chosen = {name: way for name, way in WAYS.items() if name in ways}
@@ -164,7 +172,7 @@ def _prepared(work: TrainingSetup) -> PhasePlan:
     return plan
 
 
-def _rows_of_batches(
+def rows_of_batches(
     work: TrainingSetup, plan: PhasePlan, steps: int
 ) -> list[list[tuple[int, Row]]]:
     """The first batches of an epoch, at most `steps`."""

@@ -93,4 +93,5 @@ def recipe_findings(recipe: Recipe) -> RecipeFindings:
             train.batch_tokens * train.gradient_accumulation_steps if train.batch_tokens else None
             for train in trains
         ),
+        started_from=recipe.train.from_,
     )

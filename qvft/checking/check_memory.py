@@ -24,6 +24,7 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
 from qvft.setup.encoder_decoder_settings import require_supported_settings
 from qvft.setup.model import base_of
+from qvft.setup.start_run import start_run
 from qvft.training.memory_estimate import estimate_memory
 
 GPU, CPU = "GPU, bfloat16", "CPU, float32"
@@ -90,6 +91,9 @@ def phase_findings(
     quantized = recipe.model.quantization.scheme != "none"
     has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0
     decoder = DECODERS[text.model_type]
+    rows = train.per_device_train_batch_size
+    if plan.phase.objective == "preference":
+        rows *= 2  # the chosen and the rejected text of a pair
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(
@@ -97,16 +101,17 @@ def phase_findings(
             frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
             quantized=quantized,
             embedding_weights=_embedding_weights(text),
-            rows=1 if train.batch_tokens else train.per_device_train_batch_size,
+            rows=1 if train.batch_tokens else rows,
             row_tokens=train.batch_tokens or row_tokens,
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
             checkpointing=train.gradient_checkpointing,
             layer_bytes=decoder.dropout_bytes if has_dropout else decoder.lean_bytes,
             vision_units=_vision_units(config, plan, row_tokens=row_tokens),
+            frozen_float32=_frozen_float32(recipe, counts),
         )
         memory.append(Memory(device, **estimate._asdict(), total=sum(estimate)))
-    batch = f"{train.per_device_train_batch_size} rows of {row_tokens} tokens"
+    batch = f"{rows} rows of {row_tokens} tokens"
     if train.batch_tokens:
         batch = f"{train.batch_tokens} tokens"
     assumes = (
@@ -139,6 +144,16 @@ def _vision_units(config: PretrainedConfig, plan: PhasePlan, *, row_tokens: int)
     images = max(1, rows // train.texts_per_image)
     patches = (tower.image_size // tower.patch_size) ** 2 + 1
     return images * patches * tower.num_hidden_layers * tower.hidden_size
+
+
+def _frozen_float32(recipe: Recipe, counts: list[ComponentCount]) -> int:
+    """Number of weights that the run it starts from trained in full and this one freezes."""
+    start = start_run(recipe)
+    if start is None:
+        return 0
+    trained = {row.component: row.trainable for row in counts}
+    before = start.bridge_weights().items()
+    return sum(max(0, number - trained.get(part, 0)) for part, number in before)
 
 
 def _component(row: ComponentCount) -> Component:

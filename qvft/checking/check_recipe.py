@@ -25,6 +25,8 @@ from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts
 from qvft.setup.model import base_of, processor_of, template_of
+from qvft.setup.start_run import start_run
+from qvft.setup.start_weights import require_places, require_same_base
 from qvft.training.resolve_revision import resolve_revision
 from qvft.training.run_folder import check_folder
 from qvft.training.setup_phases import TrainingSetup
@@ -39,7 +41,11 @@ def check_all(
     Raises:
         UserError: as training would before its first step.
     """
-    require_settings(recipe, base_of(recipe), phase_plans(recipe))
+    base = base_of(recipe)
+    require_settings(recipe, base, phase_plans(recipe))
+    start = start_run(recipe)
+    if start is not None:  # reported before the data are read
+        require_same_base(start, recipe, base)
     found, stats = _check_data(recipe, preview_file, texts)
     if found.unusable:
         return found
@@ -67,6 +73,9 @@ def check_data(
 def check_model(recipe: Recipe) -> Findings:
     """Component table and memory estimate only; reads neither data nor weights."""
     config = config_of(recipe)
+    start = start_run(recipe)
+    if start is not None:
+        require_places(start, config, phase_plans(recipe))
     return Findings(
         recipe=recipe_findings(recipe),
         phases=geometry_phases(recipe, config),

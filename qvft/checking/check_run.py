@@ -24,6 +24,7 @@ from qvft.setup.model import base_of
 from qvft.setup.provenance import base_hash, versions
 from qvft.setup.query_similarity import collapse_warning
 from qvft.setup.run_recipe import run_recipe
+from qvft.setup.start_run import start_run
 from qvft.training.recorded_data import Read, manifest_folder, reader, recorded_data
 
 _SHOWN = 12
@@ -110,6 +111,7 @@ def check_run(folder: Path) -> RunFindings:
             _compared(LOCK_NAME, manifest["recipe_sha256"], lock_hash(folder)),
             *_files(newest, manifest, name=newest.relative_to(folder).as_posix()),
             _base(recipe, manifest),
+            *_start(recipe, manifest),
             *(
                 _compared(one.what, one.recorded, one.found, detail=one.problem)
                 for one in recorded_data(recipe, manifest, samples)
@@ -161,6 +163,21 @@ def _base(recipe: Recipe, manifest: Mapping[str, Any]) -> Verified:
         return _compared(what, recorded, base_hash(recipe, base_of(recipe)))
     except UserError as error:
         return _compared(what, recorded, None, detail=error.given)
+
+
+def _start(recipe: Recipe, manifest: Mapping[str, Any]) -> Iterator[Verified]:
+    """The run it started from, which a finished run does not need."""
+    recorded = manifest.get("started_from")
+    if recorded is None:
+        return
+    what = f"start {recorded['path']}"
+    try:
+        start = start_run(recipe)
+    except UserError as error:
+        yield Verified(what, "not recorded", recorded["weights_sha256"], None, error.given)
+        return
+    found = start.facts["weights_sha256"] if start is not None else None
+    yield _compared(what, recorded["weights_sha256"], found)
 
 
 def _reports(

@@ -12,7 +12,7 @@ from qvft.errors import ImageError, PreflightError
 @dataclass(frozen=True)
 class RecipeFindings:
     """Summary of a recipe. `rows_per_step` is per process and phase; under a token budget
-    `tokens_per_step` is its maximum, and `rows_per_step` None.
+    `tokens_per_step` is its maximum, and `rows_per_step` None. `started_from` is `train.from`.
     """
 
     name: str
@@ -22,6 +22,7 @@ class RecipeFindings:
     phases: tuple[str, ...]
     rows_per_step: tuple[int | None, ...]
     tokens_per_step: tuple[int | None, ...]
+    started_from: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,14 @@ def _parts(findings: Findings) -> Iterator[RenderableType]:
     for name, value in (
         ("recipe", recipe.name),
         ("model", recipe.model),
+        ("started from", recipe.started_from),
         ("decoder weights", "not quantized" if recipe.quantize == "none" else recipe.quantize),
         ("run folder", recipe.run_dir),
         ("phases", ", ".join(recipe.phases)),
         ("rows per optimizer step", ", ".join(_steps(recipe)) + " per process"),
     ):
-        yield Text.assemble((f"{name:<24}", "bold"), value)
+        if value is not None:
+            yield Text.assemble((f"{name:<24}", "bold"), value)
     if findings.train:
         yield from show_data([s for s in (findings.train, findings.eval) if s])
     if findings.shown:

@@ -91,6 +91,10 @@ class PromptTemplate:
             return self.chat.written(words)
         return self.tokenizer.bos_token + self._before(words) if self.marked else words
 
+    def written_target(self, kind: Kind, target: str, question: str | None = None) -> str:
+        """The target as it follows the prompt, without its stop."""
+        return self._answer_text(kind, self.prompt_text(kind, question), target)
+
     @cached_property
     def chat(self) -> ChatTurn | None:
         """The user's turn, if prompts are written through a chat template.

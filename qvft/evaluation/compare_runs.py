@@ -35,7 +35,10 @@ logger = get_logger("qvft.eval")
 
 STOOD, MADE = "an evaluation that stood there", "evaluated for this comparison"
 # Expected differences of two models, which are not reported.
-_OF_WEIGHTS = ("model.adapter_sha256", "model.base", "model.decoder", "model.recipe_sha256")
+_OF_WEIGHTS = (
+    "model.adapter_sha256", "model.base", "model.decoder", "model.recipe_sha256",
+    "model.started_from",
+)  # fmt: skip
 
 
 def settings_apart(
@@ -126,20 +129,42 @@ def _embedding_groups(
 def _evaluation_of(opened: ResolvedModel, task: Task) -> tuple[StoredEvaluation, str]:
     """B's evaluation and its origin: an existing one, else a new one on A's data."""
     other_task = prepare(opened, split=task.split)
-    own = output_folder(opened, task.split.name)
-    apart = own.parent.with_name(f"{own.parent.name}-against") / own.name
+    found = _standing(other_task)
+    if found is not None:
+        return found, STOOD
+    # A report in B's own folder is not replaced.
+    own, apart = _folders(other_task)
+    made = evaluate(other_task, place_of(other_task, apart if own.exists() else own))
+    return read_evaluation(made.folder), MADE
+
+
+def _folders(task: Task) -> tuple[Path, Path]:
+    """Folders of a model's evaluations: its own, and those made for comparisons."""
+    own = output_folder(task.opened, task.split.name)
+    return own, own.parent.with_name(f"{own.parent.name}-against") / own.name
+
+
+def _standing(task: Task) -> StoredEvaluation | None:
+    """A stored evaluation with the texts that this task would have; None if there is none."""
+    own, apart = _folders(task)
     for folder in (*evaluations_called(own), *evaluations_called(apart)):
         stored = _readable(folder)
         if stored is None:
             continue
-        reason = other_task.mismatch(stored)
+        reason = task.mismatch(stored)
         if reason is None:
             logger.info("%s: used; it has the same weights, data and decoding", folder)
-            return stored, STOOD
+            return stored
         logger.info("%s: not used (%s)", folder, reason)
-    # A report in B's own folder is not replaced.
-    made = evaluate(other_task, place_of(other_task, apart if own.exists() else own))
-    return read_evaluation(made.folder), MADE
+    return None
+
+
+def evaluation_of_start(task: Task, start: ResolvedModel) -> str | None:
+    """Folder of a stored evaluation, on the same items, of the run that a run started from; None
+    if there is none, for then nothing is compared unless `--against` asks for it.
+    """
+    found = _standing(prepare(start, split=task.split))
+    return None if found is None else str(found.folder)
 
 
 def _readable(folder: Path) -> StoredEvaluation | None:

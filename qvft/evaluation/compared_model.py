@@ -6,13 +6,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from qvft.errors import CheckpointError
+from qvft.errors import CheckpointError, UserError
 from qvft.evaluation.embedding_metrics import RETRIEVAL
 from qvft.evaluation.stored_evaluation import holds_evaluation, read_evaluation
+from qvft.log import get_logger
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.setup.itc_heads import retrieves
 from qvft.setup.resolve_model import ResolvedModel, resolve_model
+
+logger = get_logger("qvft.eval")
+
+
+def started_from(opened: ResolvedModel) -> ResolvedModel | None:
+    """The run that a run started from, resolved as `compared_with`; None if it is not a whole run,
+    or is gone.
+    """
+    name = opened.recipe.train.from_
+    if opened.kind != "run" or name is None or not (Path(name) / LOCK_NAME).is_file():
+        return None
+    try:
+        return compared_with(name, opened)
+    except UserError as error:
+        logger.info("not compared with the run it started from: %s", error)
+        return None
 
 
 def compared_with(

@@ -93,6 +93,8 @@ class Comparison(Part):
         description="`changed` items; of these `better`, `worse` and `same` by score; of the "
         "questions `wrong_to_right` and `right_to_wrong`, from b to a",
     )
+    words_a: float | None = Field(None, description="words per text of a, mean over the items")
+    words_b: float | None = Field(None, description="of b")
     changed: list[ChangedItem] = Field([], description="items with different texts, in data order")
 
 
@@ -132,6 +134,8 @@ def compare(
             "metrics": metrics,
             "units": {name: a.units[name] for name in metrics},
             "counts": _counts(mine, changed),
+            "words_a": _mean_words(mine),
+            "words_b": _mean_words(theirs),
             "changed": changed,
         }
     )
@@ -219,6 +223,10 @@ def _changed(
             )
         )
     return found
+
+
+def _mean_words(rows: Sequence[PredictionRow]) -> float | None:
+    return float(np.mean([len(row.prediction.split()) for row in rows])) if rows else None
 
 
 def _counts(rows: Sequence[PredictionRow], changed: Sequence[ChangedItem]) -> dict[str, int]:

@@ -35,6 +35,11 @@ class ModelFacts(Part):
     recipe_sha256: str | None = Field(
         None, description="of a run: hash of all keys of its recipe that shape the weights"
     )
+    started_from: dict[str, str] = Field(
+        {},
+        description="of a run with `train.from`: path, and hashes of recipe and weights, of the "
+        "run it started from",
+    )
     image_size: int | None = Field(
         None, description="pixels per side of the images, where `model.image_size` sets it"
     )

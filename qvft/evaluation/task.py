@@ -134,6 +134,7 @@ def _model_facts(opened: ResolvedModel) -> ModelFacts:
     recipe = opened.recipe
     base = base_of(recipe)
     run = opened.home if opened.kind == "run" else None
+    manifest = read_manifest(run / "adapter") if run else {}
     dtype = DTYPES.get(recipe.model.dtype, torch.bfloat16 if gpu_has_bf16() else torch.float32)
     place = device()
     return ModelFacts(
@@ -144,7 +145,8 @@ def _model_facts(opened: ResolvedModel) -> ModelFacts:
         decoder=recipe.model.decoder,
         base_weights_sha256=base_hash(recipe, base),
         adapter_sha256=trained_files(run / "adapter") if run else {},
-        recipe_sha256=read_manifest(run / "adapter")["recipe_sha256"] if run else None,
+        recipe_sha256=manifest.get("recipe_sha256"),
+        started_from=manifest.get("started_from", {}),
         image_size=recipe.model.image_size,
         dtype=str(dtype).removeprefix("torch."),
         quantize=recipe.model.quantization.scheme,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import NoReturn
 
-from qvft.recipe.section import Section, section_of
+from qvft.recipe.section import Section, fields_by_key, section_of
 
 _UNKNOWN = re.compile(r"unrecognized arguments: --([\w.-]+)(?:[= ]([^\s-]\S*))?")
 
@@ -56,7 +56,7 @@ def _overrides(name: str, value: str) -> Iterator[str]:
 
 
 def _paths(section: type[Section], above: str = "") -> Iterator[str]:
-    for name, field in section.model_fields.items():
+    for name, field in fields_by_key(section).items():
         yield f"{above}{name}"
         if inner := section_of(field.annotation):
             yield from _paths(inner, f"{above}{name}.")

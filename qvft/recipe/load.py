@@ -16,7 +16,7 @@ from qvft.recipe.preference import require_preference
 from qvft.recipe.renamed_keys import current_keys, warn_of_renamed
 from qvft.recipe.schema import Phase, Recipe, Trainable
 from qvft.recipe.secrets import refuse_secrets
-from qvft.recipe.section import section_of
+from qvft.recipe.section import fields_by_key, section_of
 from qvft.recipe.train import Train
 from qvft.recipe.unused_keys import idle_sections, refuse_idle
 from qvft.recipe.yaml_text import yaml_file_value
@@ -139,7 +139,7 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     path = [part for part in item["loc"] if not str(part).startswith("[")]
     dotted = ".".join(str(part) for part in path)
     if item["type"] == "extra_forbidden":
-        known = sorted(_section(model, path[:-1]).model_fields)
+        known = sorted(fields_by_key(_section(model, path[:-1])))
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
         hint = f'did you mean "{near[0]}"?' if near else "known keys: " + ", ".join(known)
         return f'unknown key "{dotted}" ({hint})'
@@ -169,7 +169,7 @@ def _lists_of(dotted: str) -> str:
 def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:
     """What to give for a section at `path`, instead of a single value."""
     try:
-        known = list(_section(model, path).model_fields)
+        known = list(fields_by_key(_section(model, path)))
     except KeyError:  # a mapping of free keys
         return "expected a mapping, {key: value}"
     dotted = ".".join(str(part) for part in path)
@@ -182,7 +182,7 @@ def _section(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
     for part in path:
         if isinstance(part, int):
             continue
-        inner = section_of(model.model_fields[part].annotation)
+        inner = section_of(fields_by_key(model)[part].annotation)
         if inner is None:
             raise KeyError(part)
         model = inner

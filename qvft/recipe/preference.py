@@ -74,7 +74,7 @@ class Preference(Section):
         )
     )
     f_alpha_divergence_coef: float = Field(
-        0.5, ge=-1_000_000, le=1_000_000, description="Alpha of alpha_divergence."
+        0.5, ge=0, le=1_000_000, description="Alpha of alpha_divergence."
     )
 
     @field_validator("loss_type", mode="before")

@@ -61,7 +61,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tupl
     ]
 
 
-_PATHS = {"id", "decoder", "text_branch", "path", "images", "questions", "annotations"}
+_PATHS = {"id", "decoder", "text_branch", "path", "images", "questions", "annotations", "from"}
 """Last parts of the keys that may hold a path."""
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from qvft.files import write_text
 from qvft.recipe.renamed_keys import NEW_VALUES, RENAMED
 from qvft.recipe.schema import Recipe
-from qvft.recipe.section import Section, section_of
+from qvft.recipe.section import Section, fields_by_key, section_of
 
 SCHEMA_FILE, REFERENCE_FILE = "recipes/recipe.schema.json", "docs/recipe_reference.md"
 
@@ -56,7 +56,7 @@ def reference_text() -> str:
         lines = [f"## `{path}`" if path else "## The recipe itself", ""]
         lines += ["| key | type | default | what it does |", "|---|---|---|---|"]
         described = section.model_json_schema()["properties"]
-        for key, field in section.model_fields.items():
+        for key, field in fields_by_key(section).items():
             inner = section_of(field.annotation)
             text = field.description or ""
             if inner:
@@ -97,7 +97,7 @@ def _sections(
 ) -> Iterator[tuple[str, type[Section]]]:
     """Pairs (key path, section class), a section before those inside it."""
     yield path, section
-    for key, field in section.model_fields.items():
+    for key, field in fields_by_key(section).items():
         inner = section_of(field.annotation)
         if inner:
             yield from _sections(inner, f"{path}.{key}" if path else key)

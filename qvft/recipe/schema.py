@@ -195,6 +195,16 @@ class Phase(Section):
     )
     train: dict[str, Any] = Field(default_factory=dict, description="Keys of `train` to override.")
 
+    @field_validator("train")
+    @classmethod
+    def _starts_nowhere(cls, train: dict[str, Any]) -> dict[str, Any]:
+        if "from" in train:
+            raise ValueError(
+                "from: a phase begins with the weights of the one before it; set train.from, which "
+                "holds for the run"
+            )
+        return train
+
 
 class Decode(Section):
     max_new_tokens: int = Field(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from qvft.files import expanded
 
@@ -13,7 +14,12 @@ from qvft.files import expanded
 class Section(BaseModel):
     """A frozen, strictly typed part of a recipe; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", serialize_by_alias=True)
+
+
+def fields_by_key(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a section by recipe key: a field whose key is a Python keyword has an alias."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def section_of(annotation: Any) -> type[Section] | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from qvft.recipe.section import MOST_STEPS, Section, Text
+from qvft.recipe.section import MOST_STEPS, PathText, Section, Text
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
@@ -63,6 +63,14 @@ class Spike(Section):
 
 
 class Train(Section):
+    from_: PathText | None = Field(
+        None,
+        alias="from",
+        description="Start from the trained weights of another run: a finished run, one of its "
+        "checkpoints, or an adapter folder, of the same base. Optimizer, schedule and step begin "
+        "anew, and what this recipe freezes keeps those weights; see docs/continuing.md. "
+        "null: start from the base.",
+    )
     epochs: float = Field(
         1.0, gt=0, le=1_000_000, description="Number of passes over the training texts."
     )

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from qvft.errors import RecipeError
 from qvft.recipe.keys_by_program import covers
-from qvft.recipe.section import leaves
+from qvft.recipe.section import fields_by_key, leaves
 
 if TYPE_CHECKING:
     from qvft.recipe.schema import Recipe, Trainable
@@ -127,13 +127,10 @@ def _set_by_phases(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _leaves(section: BaseModel, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(key path, value, default) of every key that is not a section, except phases."""
-    defaults = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in type(section).model_fields.items()
-    }
-    for name, value in section:
+    fields = fields_by_key(type(section)).items()
+    for (name, field), (_, value) in zip(fields, section, strict=True):
         key = f"{path}.{name}" if path else name
         if isinstance(value, BaseModel):
             yield from _leaves(value, key)
         elif key != "phases":
-            yield key, value, defaults[name]
+            yield key, value, field.get_default(call_default_factory=True)

@@ -49,6 +49,7 @@ def estimate_memory(
     checkpointing: bool,
     layer_bytes: float,
     vision_units: int = 0,
+    frozen_float32: int = 0,
 ) -> MemoryEstimate:
     """GPU memory estimate; allocator overhead and the Q-Former's activations are not included.
 
@@ -61,9 +62,11 @@ def estimate_memory(
         row_tokens: tokens per row, including image tokens.
         checkpointing: gradient checkpointing: only each layer's input is kept.
         layer_bytes: bytes of activations per token, decoder layer and unit of width.
+        frozen_float32: number of frozen weights that stay in float32: trained by the run that this
+            one starts from.
         vision_units: images times patches, layers and width of a trained ViT; 0: it is frozen.
     """
-    weights = trained = 0
+    weights, trained = frozen_float32 * (4 - frozen_bytes), 0
     for row in counts:
         frozen = row.total - row.trainable
         if quantized and row.component == "decoder":

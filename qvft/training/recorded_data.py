@@ -1,4 +1,4 @@
-"""Training data recorded in a run's manifest, compared with the current data."""
+"""Training data, and the run it started from, as a manifest records them, compared with now."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Split, read_split, read_texts, samples_hash, source_name
 from qvft.setup.hashes import images_hash
+from qvft.setup.start_run import StartRun
 from qvft.setup.streaming import is_streamed, stream_of
 from qvft.training.checkpoints import whole_checkpoints
 from qvft.training.run_folder import is_finished
@@ -133,6 +134,24 @@ def require_same_data(recipe: Recipe, folder: Path) -> None:
                 where=f"data.{one.which}: {', '.join(paths or [source.format])}{split}",
                 do="restore the data and resume, or train anew with run.dir=PATH",
             )
+
+
+def require_same_start(start: StartRun, folder: Path) -> None:
+    """Checks on the main process that a resumed run started from these weights.
+
+    Raises:
+        CheckpointError: the run that it started from has other weights now.
+    """
+    adapter = manifest_folder(folder)
+    if adapter is None or not is_main_process():
+        return
+    recorded = read_manifest(adapter).get("started_from", {})
+    if recorded.get("weights_sha256") != start.facts["weights_sha256"]:
+        raise CheckpointError(
+            f"has other weights than when the run in {folder} started from it",
+            where=start.key,
+            do="restore them and resume, or train anew with run.dir=PATH",
+        )
 
 
 def manifest_folder(run: Path) -> Path | None:

@@ -22,6 +22,7 @@ from qvft.adapters.checkpoint import (
     save_checkpoint,
 )
 from qvft.adapters.freeze import ComponentCount, count_components
+from qvft.adapters.lora import lora_targets
 from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row, training_rows
@@ -50,7 +51,13 @@ from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator
 from qvft.training.objectives.reference_logps import REFERENCE, with_reference
 from qvft.training.optim import parameter_groups
-from qvft.training.phase_rows import PREFERENCE, different_rows, is_reward, phase_rows
+from qvft.training.phase_rows import (
+    PREFERENCE,
+    different_rows,
+    is_pairs,
+    is_reward,
+    phase_rows,
+)
 from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
 from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.rewards.build import (
@@ -76,7 +83,8 @@ class TrainingSetup:
         branch: alignment heads, if the recipe has alignment objectives.
         sharded: whether FSDP shards the weights.
         custom: losses of the recipe's custom objectives, by name.
-        bridge: names of the non-LoRA weights trained by any phase so far.
+        bridge: names of the non-LoRA weights trained by any phase so far, or by the run that this
+            one started from.
         batches: token-budget batches per phase, cached.
         fsdp_module: the FSDP-sharded objective, once sharded; the first phase's serves all phases.
         callbacks: the caller's, for the trainer of each phase.
@@ -122,8 +130,14 @@ class TrainingSetup:
         if self.sharded:  # stays in CPU memory until it is sharded
             self.loaded.model.vision_model.to(device())
         self.loaded = with_features(self.loaded, self.recipe, watched, augmented=self.train.samples)
-        if self.loaded.collator.features is not None:
+        if self.loaded.collator.features is not None and not self._keeps_vision():
             unload_vision(self.loaded.model)
+
+    def _keeps_vision(self) -> bool:
+        """Whether the adapter has weights of the ViT, of the run it started from."""
+        handle, part = self.loaded.handle, self.loaded.base.family.part
+        layers = () if handle is None else lora_targets(handle)
+        return any(part(name) == "vision" for name in (*self.bridge, *layers))
 
     def needed_bytes(self) -> int:
         """Disk space needed for the kept checkpoints (weights and AdamW's state) and the adapter.
@@ -281,8 +295,19 @@ class TrainingSetup:
         rows = self.rows(plan, self.train, training=True)
         asked = self.rows(plan, self.eval, training=False)
         module, collator = self.objective(plan, rows)
-        if isinstance(collator, PreferenceCollator):
-            collator = self._with_reference(plan, module, collator, [*rows, *asked], checkpoints)
+        if isinstance(module, PreferenceObjective) and isinstance(collator, PreferenceCollator):
+            collator = with_reference(
+                module,
+                collator,
+                [*rows, *asked],
+                file=checkpoints / REFERENCE,
+                weights=self.bridge,
+                provenance=self.provenance,
+                views=recipe.data.augmentations_per_image,
+                batch_size=train.per_device_train_batch_size,
+                bf16=use_bf16(train.mixed_precision),
+                workers=recipe.data.num_workers,
+            )
         if self.sharded:
             if self.fsdp_module is None:
                 shard(module, loaded.model, family)
@@ -299,8 +324,10 @@ class TrainingSetup:
         stream = self._stream(plan, views)
         if stream is not None:
             collator = StreamingCollator(collator, loaded.collator.decode)
+        best = "eval_pair_loss" if is_pairs(asked) else "eval_token_loss"
         rollouts = held_out = None
         if is_reward(plan):
+            best = f"eval_{BEST}"
             rollouts = rollouts_of(loaded, recipe, plan, self.rewards)
             held_out = held_out_of(loaded, recipe, self.rewards)
         return PhaseSetup(
@@ -312,7 +339,8 @@ class TrainingSetup:
                 seed=recipe.run.seed,
                 workers=recipe.data.num_workers,
                 has_eval=self.eval is not None,
-                best=BEST if is_reward(plan) else None,
+                best=best,
+                greater_is_better=is_reward(plan),
             ),
             groups=parameter_groups(
                 module,
@@ -332,29 +360,6 @@ class TrainingSetup:
             stream=stream,
             rollouts=rollouts,
             held_out=held_out,
-        )
-
-    def _with_reference(
-        self,
-        plan: PhasePlan,
-        module: nn.Module,
-        collator: PreferenceCollator,
-        rows: Sequence[Row],
-        checkpoints: Path,
-    ) -> PreferenceCollator:
-        """The collator with the log-probabilities of all pairs under the weights as they are."""
-        assert isinstance(module, PreferenceObjective)
-        return with_reference(
-            module,
-            collator,
-            rows,
-            file=checkpoints / REFERENCE,
-            weights=self.bridge,
-            provenance=self.provenance,
-            views=self.recipe.data.augmentations_per_image,
-            batch_size=plan.train.per_device_train_batch_size,
-            bf16=use_bf16(plan.train.mixed_precision),
-            workers=self.recipe.data.num_workers,
         )
 
     def _stream(self, plan: PhasePlan, views: ViewDraw | None) -> StreamedBatches | None:

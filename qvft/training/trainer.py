@@ -30,7 +30,6 @@ from qvft.training.activations import lean_activations
 from qvft.training.batches.loader_workers import ended_workers, with_own_seeds
 from qvft.training.batches.numbered_rows import EpochNumbers, EpochOrder, RowDataset, ViewDraw
 from qvft.training.batches.padding_sampler import PaddedSampler
-from qvft.training.batches.repeated_sampler import RepeatedSampler
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.batches.streamed import GivenRows, StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
@@ -41,13 +40,14 @@ from qvft.training.recovery.nonfinite import some_of
 from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.recovery.step_recovery import StepRecovery
-from qvft.training.rewards.given_batch import GivenBatch
 from qvft.training.rewards.held_out import HeldOut
 from qvft.training.rewards.rollouts import Rollouts
 from qvft.training.trainer_internals import TrainerInternals
 
 NUMBERS = ("row_index", "text_index")
 """Tensors of a batch that name its rows, and of a reward batch its texts."""
+OF_ROWS = ("row_loss", "row_count", "exact", "margin")
+"""What an objective returns per row in evaluation mode; the margin only of pairs."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,6 @@ class QFormerTrainer(TrainerInternals):
         if setup.early_stopping is not None:
             callbacks.append(EarlyStoppingCallback(setup.early_stopping))
         self._stream, self._batches = setup.stream, setup.batches
-        self._rollouts, self._held_out = setup.rollouts, setup.held_out
         rows: Any = RowDataset(setup.train_rows, setup.views)
         if self._stream is not None:
             rows = self._stream.rows
@@ -121,7 +120,7 @@ class QFormerTrainer(TrainerInternals):
             train_dataset=rows,
             eval_dataset=RowDataset(setup.eval_rows) if setup.eval_rows else None,
             callbacks=callbacks,
-            compute_metrics=self._row_means,
+            compute_metrics=self.row_means,
             save_weights=save_weights,
             restore_weights=restore_weights,
         )
@@ -132,7 +131,7 @@ class QFormerTrainer(TrainerInternals):
             batch_tokens=self._batches.budget if self._batches is not None else None,
             note=log.note,
         )
-        self._texts_per_image, self._groups = setup.texts_per_image, setup.groups
+        self.texts_per_image, self._groups = setup.texts_per_image, setup.groups
         self._order: Any = None
         self._loaders: list[DataLoader] = []
         self.add_callback(EpochOrder(lambda: self._order))
@@ -162,19 +161,13 @@ class QFormerTrainer(TrainerInternals):
     def train_order(self, dataset: Any) -> Sampler:
         """Rows image by image, padded to whole global batches where there are several processes."""
         names = [row.sample.id for row in dataset.rows]
-        order: Any = GroupedSampler(names, group_size=self._texts_per_image, seed=self.args.seed)
+        order: Any = GroupedSampler(names, group_size=self.texts_per_image, seed=self.args.seed)
         processes = self.args.world_size
-        batch = self.args.train_batch_size * processes
-        updates = 1 if self._rollouts is None else self._rollouts.settings.num_iterations
-        if updates > 1:
-            step = batch * self.args.gradient_accumulation_steps
-            order = PaddedSampler(order, multiple=step)
-            order = RepeatedSampler(order, window=step, times=updates)
-        elif processes > 1:
-            order = PaddedSampler(order, multiple=batch)
-        return self._by_epoch(order, dataset)
+        if processes > 1:
+            order = PaddedSampler(order, multiple=self.args.train_batch_size * processes)
+        return self.by_epoch(order, dataset)
 
-    def _by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
+    def by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
         """The order, whose epoch follows the training's, with epochs in its numbers for views."""
         self._order = order if dataset.views is None else EpochNumbers(order, len(dataset))
         return self._order
@@ -201,7 +194,7 @@ class QFormerTrainer(TrainerInternals):
             )
         if self._batches is None:
             return self._own(super().get_train_dataloader())
-        order = self._by_epoch(self._batches, self.train_dataset)
+        order = self.by_epoch(self._batches, self.train_dataset)
         return self._own(self.accelerator.prepare(self._loader(self.train_dataset, order)))
 
     def _own(self, loader: DataLoader) -> DataLoader:
@@ -232,8 +225,7 @@ class QFormerTrainer(TrainerInternals):
         Also counts the items of each loss of a `WeightedObjective`, for `compute_loss`.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self._rollouts is not None:
-            batches = self._samples(batches)
+        batches = self.step_batches(batches)
         self.recovery.begin(items)
         if self._stream is not None:
             for batch in batches:
@@ -246,16 +238,9 @@ class QFormerTrainer(TrainerInternals):
             self._counts = dict(zip(counts, total.clamp(min=1), strict=True))  # without items 0 / 1
         return batches, items
 
-    def _samples(self, batches: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """Batches of samples for the rows of these batches."""
-        assert self._rollouts is not None
-        given = [GivenBatch(batch, self.rows_of(batch)) for batch in batches]
-        with self.compute_loss_context_manager():
-            found, logged = self._rollouts.batches(
-                given, step=self.state.global_step, trainer_state=self.state
-            )
-        self._note(logged)
-        return found
+    def step_batches(self, batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """The batches that a step learns from."""
+        return batches
 
     def rows_of(self, batch: Mapping[str, Tensor]) -> list[tuple[int, Row]]:
         """The numbered rows of a batch, in the views of this epoch."""
@@ -269,13 +254,9 @@ class QFormerTrainer(TrainerInternals):
         self, batch: dict[str, Tensor], halvings: int
     ) -> Iterator[tuple[dict[str, Tensor], bool]]:
         """The batch in 2**halvings parts, collated one by one, and whether each is the last."""
-        collate: Callable[[Any], dict[str, Tensor]] = cast(Any, self.data_collator)
-        rows: list[Any] = self.rows_of(batch)
-        samples = [row.sample.id for _, row in rows]
-        if self._rollouts is not None:
-            collate, rows = self._rollouts.collate, self._rollouts.texts_of(batch)
-            samples = [text.row.sample.id for text in rows]
-        parts = parts_of(samples, halvings=halvings)
+        collate = cast(Callable[[Sequence[Any]], dict[str, Tensor]], self.data_collator)
+        rows = self.rows_of(batch)
+        parts = parts_of([row.sample.id for _, row in rows], halvings=halvings)
         for number, part in enumerate(parts, start=1):
             yield collate([rows[place] for place in part]), number == len(parts)
 
@@ -303,7 +284,7 @@ class QFormerTrainer(TrainerInternals):
         outputs = model(**{key: value for key, value in inputs.items() if key not in NUMBERS})
         if "losses" in outputs:
             named = {f"loss_{name}": one for name, one in outputs["losses"].items()}
-            self._note({**named, **outputs.get("metrics", {})})
+            self.note_means({**named, **outputs.get("metrics", {})})
             language = {} if num_items_in_batch is None else {LANGUAGE: num_items_in_batch}
             counts: dict[str, Tensor | int] = {**language, **self._counts}
             assert self._objective is not None
@@ -315,7 +296,7 @@ class QFormerTrainer(TrainerInternals):
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _note(self, sums: Mapping[str, LossSum]) -> None:
+    def note_means(self, sums: Mapping[str, LossSum]) -> None:
         """Adds sums to those whose means the next log line has."""
         for name, one in sums.items():
             found = torch.stack([one.total.detach().float(), one.count.float()])
@@ -331,9 +312,10 @@ class QFormerTrainer(TrainerInternals):
             self._logged = {}
         super().log(logs, start_time)
 
-    def _row_means(self, prediction: Any) -> dict[str, float]:
+    def row_means(self, prediction: Any) -> dict[str, float]:
         """Metrics of an evaluation during training, over all rows at once, independent of batch
-        size and number of processes: loss per token in nats, exact match in percent.
+        size and number of processes: loss per token in nats, exact match in percent; of pairs, loss
+        per pair, and share and margin of those whose chosen text has the higher reward.
 
         Raises:
             NonFiniteLossError: a loss is not finite; every process has the full list and raises it.
@@ -345,13 +327,14 @@ class QFormerTrainer(TrainerInternals):
                 f"the loss of {len(bad)} evaluation rows is not finite at step "
                 f"{self.state.global_step}; samples: {some_of(names)}"
             )
-        loss, tokens, exact = prediction.predictions.astype("float64").T
-        further: dict[str, float] = {}
-        if self._held_out is not None:
-            with self.compute_loss_context_manager():
-                further = self._held_out(self.eval_dataset.rows)
+        loss, tokens, exact, *margins = prediction.predictions.astype("float64").T
+        if margins:
+            return {
+                "pair_loss": float(loss.mean()),
+                "rewards/accuracies": float(exact.mean()),
+                "rewards/margins": float(margins[0].mean()),
+            }
         return {
-            **further,
             "token_loss": float((loss * tokens).sum() / tokens.sum()),
             "exact_match": float(100 * exact.mean()),
         }
@@ -363,14 +346,14 @@ class QFormerTrainer(TrainerInternals):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss, and per row (B, 3) loss, tokens and whether greedy decoding is right.
+        """Mean loss, and per row (B, 3) loss, tokens and whether greedy decoding is right; per pair
+        (B, 4), as `PreferenceObjective`.
 
         Logits are not returned: with a vocabulary of 50,272 they would fill the memory.
         """
         inputs = self.on_device(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        rows = torch.stack(
-            [outputs["row_loss"], outputs["row_count"].float(), outputs["exact"].float()], dim=1
-        )
-        return loss.detach(), rows, inputs["labels"][:, :1]
+        columns = [outputs[name] for name in OF_ROWS if name in outputs]
+        rows = torch.stack([column.float() for column in columns], dim=1)
+        return loss.detach(), rows, inputs["labels"][: len(rows), :1]

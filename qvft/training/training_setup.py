@@ -29,6 +29,13 @@ from qvft.setup.model import (
     with_fresh_adapters,
 )
 from qvft.setup.provenance import provenance_of
+from qvft.setup.start_run import start_run
+from qvft.setup.start_weights import (
+    load_start,
+    load_start_heads,
+    require_places,
+    require_same_base,
+)
 from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
 from qvft.training.distributed.fsdp import asked_to_shard
@@ -65,6 +72,10 @@ def training_setup(
     processes()  # joins the process group, or refuses the launcher, before anything long begins
     sharded = asked_to_shard()
     base = base_of(recipe)
+    start = start_run(recipe)
+    if start is not None:
+        require_places(start, base.config, plans)
+        require_same_base(start, recipe, base)
     require_alignable(recipe, base)
     custom = custom_objectives(recipe.objectives.further, base)
     if sharded:
@@ -101,10 +112,14 @@ def training_setup(
     lora = lora_of_phases(plans)
     if lora is not None:
         loaded = with_fresh_adapters(loaded, recipe, lora[0], parts=lora[1])
+    if start is not None:
+        loaded = load_start(start, loaded)
     if recipe.model.attn_implementation == "flex":
         use_flex(loaded.model)
     splits = {"train": train, "eval": evaluation}
     provenance = provenance_of(recipe, base, data_hashes(splits), image_hashes(splits))
+    if start is not None:
+        provenance["started_from"] = start.facts
     setup = TrainingSetup(
         recipe,
         loaded,
@@ -120,7 +135,10 @@ def training_setup(
             name: objective.build(loaded.model).float().to(loaded.model.device)
             for name, (objective, _) in custom.items()
         },
+        bridge=set(start.manifest["bridge"]) if start is not None else set(),
     )
+    if start is not None:
+        load_start_heads(start, setup.branch, setup.custom)
     for plan in plans:
         setup.token_batches(plan)  # reported before anything long begins
     return setup

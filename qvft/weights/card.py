@@ -64,6 +64,9 @@ Questions, and the captions it was trained on, were cleaned as BLIP-2's own prog
 ## Training
 
 Recipe `{{ name | code }}` (hash `{{ recipe_sha256[:12] }}`). Trained: {{ trained | join(", ") }}.
+{% if started %}
+{{ started }}
+{% endif %}
 
 {% if quantized != "none" %}
 The decoder was quantised ({{ quantized }}) while its adapters were trained; they are merged into \
@@ -86,6 +89,10 @@ tags: [blip-2, qvft, lora]
 LoRA weights for {{ base_id | plain }}, \
 and `bridge.safetensors` with the Q-Former, the query \
 tokens and the language projection, which were trained with them: without it the model is another.
+{% if started %}
+
+{{ started }}
+{% endif %}
 
 ```python
 import torch
@@ -120,18 +127,25 @@ Nothing was measured before this was written.
 """
 
 
-def model_card(run_dir: Path, *, adapter_sha256: Mapping[str, str], **facts: Any) -> str:
+def model_card(
+    run_dir: Path,
+    *,
+    adapter_sha256: Mapping[str, str],
+    started_from: Mapping[str, str] | None = None,
+    **facts: Any,
+) -> str:
     """The card as Markdown, with the scores of `run_dir`/eval/*/report.json.
 
     Args:
         adapter_sha256: hashes of the adapter's files by name. A report of other weights is named
             but not included.
+        started_from: manifest entry of the run that this one started from.
         facts: values of the card's template; a missing one raises `jinja2.UndefinedError`.
     """
     plain = facts["question"].replace("{question}", "What is shown?").rstrip()
     prompt = json.dumps(facts["chat_prompt"] or plain)
     measured = _measured(run_dir, adapter_sha256)
-    return _render(_CARD, prompt=prompt, measured=measured, **facts)
+    return _render(_CARD, prompt=prompt, measured=measured, started=_started(started_from), **facts)
 
 
 def peft_card(
@@ -141,11 +155,26 @@ def peft_card(
     *,
     adapter_sha256: Mapping[str, str],
     model_class: str = "Blip2ForConditionalGeneration",
+    started_from: Mapping[str, str] | None = None,
 ) -> str:
     """The card of an adapter folder, with how to load it; `run_dir` as in `model_card`."""
-    measured = _measured(run_dir, adapter_sha256)
     return _render(
-        _PEFT_CARD, base_id=base_id, name=name, measured=measured, model_class=model_class
+        _PEFT_CARD,
+        base_id=base_id,
+        name=name,
+        measured=_measured(run_dir, adapter_sha256),
+        model_class=model_class,
+        started=_started(started_from),
+    )
+
+
+def _started(start: Mapping[str, str] | None) -> str:
+    """A sentence on the run that this one started from; empty without."""
+    if not start:
+        return ""
+    return (
+        f"Training started from the weights of {_plain(start['path'])} "
+        f"(recipe hash `{start['recipe_sha256'][:12]}`, weights `{start['weights_sha256'][:12]}`)."
     )
 
 

@@ -100,6 +100,7 @@ def _export_peft(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
         run_dir,
         adapter_sha256=trained_files(adapter),
         model_class=base.family.model_class,
+        started_from=inputs.manifest.get("started_from"),
     )
     write_text(folder / "README.md", card)
     logger.info("running base and adapter on real samples")

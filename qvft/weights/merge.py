@@ -171,6 +171,7 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         decoder=recipe.model.decoder,
         chat_prompt=chat_prompt,
         recipe_sha256=manifest["recipe_sha256"],
+        started_from=manifest.get("started_from"),
         quantized=recipe.model.quantization.scheme,
         encoder_decoder=is_encoder_decoder(inputs.base.config),
         qvft_version=versions().get("qvft", "unknown"),

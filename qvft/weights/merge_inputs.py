@@ -100,6 +100,7 @@ def origin(inputs: MergeInputs) -> dict[str, Any]:
         },
         "recipe": recipe.name,
         "recipe_sha256": manifest["recipe_sha256"],
+        **({"started_from": manifest["started_from"]} if "started_from" in manifest else {}),
         "data_sha256": manifest["data_sha256"],
         "adapter": file_hashes(inputs.run_dir / "adapter"),
         "quantized": recipe.model.quantization.scheme,

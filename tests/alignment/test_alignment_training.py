@@ -185,3 +185,23 @@ def test_a_text_branch_that_is_not_there_is_named_with_its_key(
     assert main([str(recipe_file), *given]) == 2
     said = capsys.readouterr().err
     assert f"objectives.text_branch={name}: " in said and "model.id" not in said
+
+
+def test_a_run_starts_from_the_heads_of_another(
+    aligned: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = f"train.from={aligned}"
+    still = ["train.max_steps=1", "train.learning_rate=0", "train.preflight=false"]
+    run = tmp_path / "run"
+    assert main([str(recipe_file), f"run.dir={run}", ALL, start, *still]) == 0
+    for name in (ALIGNMENT, BRIDGE):
+        here, there = load_file(run / "adapter" / name), load_file(aligned / "adapter" / name)
+        assert here.keys() == there.keys()
+        assert all(torch.equal(here[key], there[key]) for key in there)
+    # Without alignment objectives the heads stay behind, and what they trained comes along.
+    assert main([str(recipe_file), f"run.dir={tmp_path / 'lm'}", start, *still]) == 0
+    assert not (tmp_path / "lm" / "adapter" / ALIGNMENT).exists()
+    capsys.readouterr()
+    other = "objectives={lm: 1.0, itc: 0.5, itm: 0.5}"
+    assert main([str(recipe_file), f"run.dir={tmp_path / 'other'}", other, start]) == 2
+    assert "objectives.itg" in capsys.readouterr().err

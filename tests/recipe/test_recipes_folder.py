@@ -15,6 +15,7 @@ EXPECTED = {
     "coco_caption",
     "custom_jsonl",
     "medical_vqa",
+    "medical_vqa_dpo",
     "medical_vqa_lora",
     "medical_vqa_question",
     "new_decoder",
@@ -107,6 +108,17 @@ def test_the_question_aware_twin_differs_in_name_and_text_branch_alone(name: str
         },
     }
     assert aware == {**plain, **expected}
+
+
+def test_preference_tuning_starts_from_the_run_that_it_names() -> None:
+    """Model, prompt and LoRA layers are the start's, and learning rates a tenth of its."""
+    start, tuned = (load_recipe(FOLDER / f"medical_vqa{end}.yaml") for end in ("", "_dpo"))
+    assert tuned.train.from_ == start.run_dir
+    assert (tuned.model, tuned.trainable) == (start.model, start.trainable)
+    assert tuned.data.prompt == start.data.prompt and tuned.data.eval == start.data.eval
+    rates = tuned.train.learning_rate.model_dump()
+    for part in ("qformer", "query_tokens", "language_projection", "adapters"):
+        assert rates[part] == pytest.approx(getattr(start.train.learning_rate, part) / 10)
 
 
 @pytest.mark.parametrize("name", ["medical_vqa_question", "vqa_v2_question"])

@@ -76,3 +76,13 @@ def test_a_card_without_reports_says_so_and_a_broken_one_does_not_stop_it(tmp_pa
 def test_the_card_of_an_adapter_names_its_base(tmp_path: Path) -> None:
     card = peft_card("base/model", "scans", tmp_path, adapter_sha256=WEIGHTS)
     assert 'from_pretrained("base/model"' in card
+
+
+def test_both_cards_name_the_run_it_started_from(tmp_path: Path) -> None:
+    start = {"path": "runs/one", "recipe_sha256": "a1" * 32, "weights_sha256": "b2" * 32}
+    for card in (
+        model_card(tmp_path, adapter_sha256=WEIGHTS, started_from=start, **FACTS),
+        peft_card("base/model", "scans", tmp_path, adapter_sha256=WEIGHTS, started_from=start),
+    ):
+        sentence = next(line for line in card.splitlines() if "runs/one" in line)
+        assert "`a1a1a1a1a1a1`" in sentence and "`b2b2b2b2b2b2`" in sentence

@@ -1,20 +1,48 @@
-"""Loss curve as inline SVG; colours are classes of the page's style sheet."""
+"""Loss and other curves as inline SVG; colours are classes of the page's style sheet."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from pydantic import Field, field_validator
+
+from qvft.evaluation.evaluation_facts import Part
 from qvft.evaluation.report.phases import PhaseFacts
-from qvft.evaluation.report.report import LossPoint
 
 _LEFT, _TOP, _BOTTOM = 44, 12, 28
 _MARKS = 20
 """Room above the plot for the names of phases."""
 _LETTER = 6.7
 """Width of a letter of 12 pixels, generously."""
+
+
+class LossPoint(Part):
+    """A logged step of training; either loss may be absent. NaN and infinity are stored as
+    absent."""
+
+    phase: str | None = Field(None, description="name of the phase; null in older reports")
+    step: int = Field(description="optimizer step, counted anew in each phase")
+    loss: float | None = Field(None, description="of training")
+    eval_loss: float | None = Field(None, description="of the evaluation data while training")
+
+    @field_validator("loss", "eval_loss")
+    @classmethod
+    def _finite(cls, value: float | None) -> float | None:
+        return value if value is not None and math.isfinite(value) else None
+
+
+class Point(Protocol):
+    """A logged step; the phase is None in older reports."""
+
+    @property
+    def phase(self) -> str | None: ...
+
+    @property
+    def step(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -52,12 +80,29 @@ def loss_chart(
         points: in the order in which they were logged.
         phases: in order. Points of none of them begin at step 0.
     """
+    curves = {"train": [(p, p.loss) for p in points], "eval": [(p, p.eval_loss) for p in points]}
+    return line_chart(curves, phases, what="Loss", size=size, dotted=("eval",))
+
+
+def line_chart(
+    curves: Mapping[str, Sequence[tuple[Point, float | None]]],
+    phases: Sequence[PhaseFacts],
+    *,
+    what: str,
+    size: Size,
+    dotted: Collection[str] = (),
+) -> str:
+    """As `loss_chart`, of up to two curves by name.
+
+    Args:
+        what: what the values are, for a reader without the picture.
+        dotted: curves with a dot at each value.
+    """
+    points = [point for curve in curves.values() for point, _ in curve]
     starts, total = _starts(points, phases)
-    curves = {
-        "train": _cut([(p, p.loss) for p in points], starts),
-        "eval": _cut([(p, p.eval_loss) for p in points], starts),
-    }
-    spots = [spot for pieces in curves.values() for piece in pieces for spot in piece]
+    classes = dict(zip(curves, ("train", "eval"), strict=False))
+    pieces_of = {name: _cut(curve, starts) for name, curve in curves.items()}
+    spots = [spot for pieces in pieces_of.values() for piece in pieces for spot in piece]
     if not spots:
         return ""
     values = [spot.value for spot in spots]
@@ -76,7 +121,7 @@ def loss_chart(
 
     parts = [
         f'<svg class="chart {size.name}" viewBox="0 0 {size.width} {size.height}" role="img" '
-        f'aria-label="Loss by step: {_description(curves, marks)}">'
+        f'aria-label="{what} by step: {_description(pieces_of, marks)}">'
     ]
     for tick in ticks_y:
         at = y(tick)
@@ -89,27 +134,27 @@ def loss_chart(
     for index, (name, start) in enumerate(marks.items()):
         ends = (places[index], places[index + 1])
         parts.append(_mark(f"{index + 1} {name}", start, ends, top=top, bottom=bottom))
-    heights = _label_heights({name: y(p[-1][-1].value) for name, p in curves.items() if p})
-    for name, pieces in curves.items():
+    heights = _label_heights({name: y(p[-1][-1].value) for name, p in pieces_of.items() if p})
+    for name, pieces in pieces_of.items():
+        kind = classes[name]
         for piece in pieces:
             line = " ".join(f"{x(spot.at)},{y(spot.value)}" for spot in piece)
-            parts.append(f'<polyline class="line {name}" points="{line}"/>')
-            if name == "eval" or len(piece) == 1:
+            parts.append(f'<polyline class="line {kind}" points="{line}"/>')
+            if name in dotted or len(piece) == 1:
                 parts += [
-                    f'<circle class="dot {name}" cx="{x(spot.at)}" cy="{y(spot.value)}" r="3.5">'
-                    f"<title>{name} loss {spot.value:.4g} at step {spot.step}</title></circle>"
+                    f'<circle class="dot {kind}" cx="{x(spot.at)}" cy="{y(spot.value)}" r="3.5">'
+                    f"<title>{name} {what.lower()} {spot.value:.4g} at step {spot.step}</title>"
+                    "</circle>"
                     for spot in piece
                 ]
         if pieces:
             last = pieces[-1][-1]
             label = f"{name} {last.value:.3g}"
-            parts.append(_text(f"label {name}", x(last.at) + 10, heights[name] + 4, label))
+            parts.append(_text(f"label {kind}", x(last.at) + 10, heights[name] + 4, label))
     return "".join([*parts, "</svg>"])
 
 
-def _starts(
-    points: Sequence[LossPoint], phases: Sequence[PhaseFacts]
-) -> tuple[dict[str, int], int]:
+def _starts(points: Sequence[Point], phases: Sequence[PhaseFacts]) -> tuple[dict[str, int], int]:
     """Steps taken before each phase in which any was taken, and in all of them."""
     starts: dict[str, int] = {}
     total = 0
@@ -122,9 +167,7 @@ def _starts(
     return starts, total
 
 
-def _cut(
-    curve: Sequence[tuple[LossPoint, float | None]], starts: dict[str, int]
-) -> list[list[_Spot]]:
+def _cut(curve: Sequence[tuple[Point, float | None]], starts: dict[str, int]) -> list[list[_Spot]]:
     """The finite values of a curve, in a piece for each phase."""
     pieces: dict[str | None, list[_Spot]] = {}
     for point, value in curve:

@@ -21,6 +21,7 @@ from qvft.evaluation.metric_table import known_scores
 from qvft.evaluation.report.grid import choose_items
 from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
 from qvft.evaluation.report.phases import phase_lines
+from qvft.evaluation.report.preference import preference_section
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.table import column_names, signed
 from qvft.evaluation.rows import PredictionRow
@@ -99,6 +100,7 @@ def _page(
             for size in (WIDE, NARROW)
             if report.loss_curve
         ],
+        preference=preference_section(report.preference_curve, report.phases),
         against=_against(report),
         cards=[
             _card(index, rows[index], per_item[index], changed.get(rows[index].id), image_for)
@@ -264,6 +266,9 @@ def _provenance(report: Report) -> list[tuple[str, dict[str, Any]]]:
             decode[kind] = text  # chat_template
     model["adapter_sha256"] = "\n".join(
         f"{file} {value}" for file, value in report.model.adapter_sha256.items()
+    )
+    model["started_from"] = "\n".join(
+        f"{name} {value}" for name, value in report.model.started_from.items()
     )
     panels: list[tuple[str, dict[str, Any]]] = [
         ("Decoding", decode),

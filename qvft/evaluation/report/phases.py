@@ -27,8 +27,10 @@ class PhaseFacts(Part):
     """A phase of the training run; a recipe without `phases` has one."""
 
     name: str = Field(description="as in the recipe; `train` where it names no phases")
+    objective: str = Field("language", description="`language`, `preference` or `reward`")
     objectives: dict[str, float] = Field(
-        description="what is learnt, with its weight in the loss: `lm`, `itc`, `itm`, `itg`"
+        description="what is learnt, with its weight in the loss: `lm`, `itc`, `itm`, `itg`; of "
+        "preferences the names of `preference.loss_type`"
     )
     components: list[PhaseComponent] = Field(description="what is trained and what is frozen")
     decoder_blocks: int = Field(description="blocks of the decoder")
@@ -78,10 +80,11 @@ def phase_lines(phases: Sequence[PhaseFacts]) -> list[dict[str, Any]]:
 
 
 def _learns(phase: PhaseFacts) -> str:
+    what = "" if phase.objective == "language" else f"{phase.objective}: "
     if len(phase.objectives) == 1:
         name = next(iter(phase.objectives))
-        return _LEARNT.get(name, name)
-    return ", ".join(f"{name} {weight:g}" for name, weight in phase.objectives.items())
+        return what + _LEARNT.get(name, name)
+    return what + ", ".join(f"{name} {weight:g}" for name, weight in phase.objectives.items())
 
 
 def _trained(phase: PhaseFacts) -> list[str]:

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts, Part
+from qvft.evaluation.report.loss_chart import LossPoint
 from qvft.evaluation.report.phases import PhaseFacts
+from qvft.evaluation.report.preference import PreferencePoint
 from qvft.evaluation.scoring import Scores
-
-
-class LossPoint(Part):
-    """A logged step of training; either loss may be absent. NaN and infinity are stored as
-    absent."""
-
-    phase: str | None = Field(None, description="name of the phase; null in older reports")
-    step: int = Field(description="optimizer step, counted anew in each phase")
-    loss: float | None = Field(None, description="of training")
-    eval_loss: float | None = Field(None, description="of the evaluation data while training")
-
-    @field_validator("loss", "eval_loss")
-    @classmethod
-    def _finite(cls, value: float | None) -> float | None:
-        return value if value is not None and math.isfinite(value) else None
 
 
 class Skipped(Part):
@@ -91,6 +77,9 @@ class Report(Part):
         default=[], description="of the training run, in order; empty where no run was evaluated"
     )
     loss_curve: list[LossPoint] = Field(default=[], description="from the training run")
+    preference_curve: list[PreferencePoint] = Field(
+        default=[], description="of its phases that learn from pairs"
+    )
     wall_seconds: float | None = Field(
         default=None, description="of the evaluation, loading and baselines included"
     )

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from qvft.evaluation.report.loss_chart import LossPoint
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
-from qvft.evaluation.report.report import LossPoint
+from qvft.evaluation.report.preference import preference_curve
 from qvft.json_files import complete_lines
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.recipe_lock import read_lock
@@ -18,7 +19,7 @@ from qvft.setup.resolve_model import ResolvedModel
 
 
 def training_facts(opened: ResolvedModel) -> dict[str, Any]:
-    """`phases` and `loss_curve` of a report; empty unless a run is evaluated."""
+    """Phases and curves of training in a report; empty unless a run is evaluated."""
     if opened.kind != "run" or opened.home is None:
         return {}
     # The training recipe, without overrides of the evaluation.
@@ -44,6 +45,7 @@ def training_facts(opened: ResolvedModel) -> dict[str, Any]:
             for row in logged
             if "loss" in row or "eval_loss" in row
         ],
+        "preference_curve": preference_curve(logged),
     }
 
 
@@ -51,17 +53,18 @@ def _phase_facts(
     recipe: Recipe, plan: PhasePlan, counts: PhaseCounts, *, rows: Sequence[dict[str, Any]]
 ) -> PhaseFacts:
     """A phase; `rows` is what it logged."""
-    train, objectives = plan.train, recipe.objectives
+    train = plan.train
+    heads, objectives = _objectives(recipe, plan)
     # Heads beside the model are trained where there are any.
     trained = [row.component for row in counts.components if row.trainable]
-    trained += ["heads"] if objectives.alignment else []
+    trained += ["heads"] if heads else []
     rates = train.learning_rate.model_dump()
-    language = {"lm": objectives.lm} if objectives.lm > 0 else {}
     losses = [row["loss"] for row in rows if "loss" in row]
     all_blocks, trained_blocks = counts.decoder_blocks
     return PhaseFacts(
         name=plan.phase.name,
-        objectives={**language, **objectives.alignment, **objectives.further},
+        objective=plan.phase.objective,
+        objectives=objectives,
         components=[
             PhaseComponent(
                 component=row.component,
@@ -83,3 +86,12 @@ def _phase_facts(
         steps=max((row["step"] for row in rows), default=None),
         loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,
     )
+
+
+def _objectives(recipe: Recipe, plan: PhasePlan) -> tuple[bool, dict[str, float]]:
+    """Whether a phase trains alignment heads, and its losses with their weights."""
+    if plan.phase.objective == "preference":
+        return False, recipe.preference.weights
+    given = recipe.objectives
+    language = {"lm": given.lm} if given.lm > 0 else {}
+    return bool(given.alignment), {**language, **given.alignment, **given.further}

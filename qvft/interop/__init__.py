@@ -1,0 +1,1 @@
+"""Models of qvft for the trainers of other libraries."""
