@@ -87,13 +87,11 @@ def phase_findings(
         steps: optimizer steps on one process, if known.
     """
     train, trainable = plan.train, plan.trainable
+    rows = train.per_device_train_batch_size * (2 if plan.phase.objective == "preference" else 1)
     text = config.text_config
     quantized = recipe.model.quantization.scheme != "none"
     has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0
     decoder = DECODERS[text.model_type]
-    rows = train.per_device_train_batch_size
-    if plan.phase.objective == "preference":
-        rows *= 2  # the chosen and the rejected text of a pair
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(

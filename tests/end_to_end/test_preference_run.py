@@ -212,7 +212,6 @@ def test_two_processes_end_with_the_weights_of_one(
 @pytest.mark.parametrize(
     "changes",
     [
-        ["data.augmentations_per_image=1", "train.epochs=2", "train.max_steps=-1"],
         ["train.batch_tokens=200", "train.texts_per_image=2"],
         ["model.quantization.load_in_4bit=true", "train.gradient_checkpointing=true"],
         ["data.features=off", "train.packing=false"],
@@ -222,7 +221,7 @@ def test_two_processes_end_with_the_weights_of_one(
             "objectives.itc=0.5",
         ],
     ],
-    ids=["views", "token budget", "nf4", "plain", "beside alignment"],
+    ids=["token budget", "nf4", "plain", "beside alignment"],
 )
 def test_what_a_language_phase_can_a_preference_phase_can(
     pairs_recipe: Path, tmp_path: Path, changes: list[str]
@@ -230,6 +229,22 @@ def test_what_a_language_phase_can_a_preference_phase_can(
     given = ["train.max_steps=2", "train.save_steps=null", *changes]
     assert train(pairs_recipe, tmp_path / "run", *given) == 0
     assert abs(steps(tmp_path / "run")[0]["rewards/margins"]) < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_the_reference_is_the_models_own_in_every_view(
+    pairs_recipe: Path, tmp_path: Path, precision: str
+) -> None:
+    """Two epochs that change no weight, over the image and an augmented view of it."""
+    changes = ["data.augmentations_per_image=1", "train.epochs=2", "train.max_steps=-1"]
+    changes += ["train.learning_rate=0", f"train.mixed_precision={precision}"]
+    assert train(pairs_recipe, tmp_path / "run", *changes, "train.save_steps=null") == 0
+    logged, known = steps(tmp_path / "run"), stored(tmp_path / "run")
+    assert len(logged) == 16 and len(known) == 2 * 60
+    # The views differ, and in bfloat16 rounding by 0.4 % of some ten terms stays.
+    assert (known[0::2] - known[1::2]).abs().max() > 0.1
+    allowed = 1e-5 if precision == "no" else 0.02
+    assert max(abs(row["rewards/chosen"]) for row in logged) < allowed
 
 
 def test_a_report_has_the_curve_and_the_run_it_started_from(

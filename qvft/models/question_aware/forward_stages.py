@@ -38,24 +38,24 @@ def embed_rows(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """The decoder's input (B, L, D); `rows` has input_ids and the Q-Former's inputs.
+    """The decoder's input (B, L, D); `rows` has input_ids and the Q-Former's inputs: of each row,
+    or of each question, and `qformer_rows` (B,): the question of each row.
 
     Raises:
         QvftError: as `blip2.insert_prefix`.
     """
+    ids = rows["qformer_input_ids"]
+    question = rows.get("qformer_rows")
+    if question is None:
+        question = torch.arange(len(image_index), device=image_index.device)
     prefix = encode_rows(
         model,
         images,
-        image_index=image_index,
-        qformer_input_ids=rows["qformer_input_ids"],
+        image_index=image_index.new_zeros(len(ids)).scatter(0, question, image_index),
+        qformer_input_ids=ids,
         qformer_attention_mask=rows["qformer_attention_mask"],
     )
-    return insert_prefix(
-        model,
-        rows["input_ids"],
-        prefix=prefix,
-        image_index=torch.arange(len(image_index), device=image_index.device),
-    )
+    return insert_prefix(model, rows["input_ids"], prefix=prefix, image_index=question)
 
 
 def encode_rows(

@@ -26,7 +26,8 @@ from qvft.models.forward_stages import (
 from qvft.models.packed import PACKED, Packing, hidden_at
 
 OF_PROMPTS = ("encoder_input_ids", "encoder_attention_mask", "encoder_index", "encoder_rows")
-OF_ROWS = ("qformer_input_ids", "qformer_attention_mask", *PACKED, *OF_PROMPTS)
+OF_QUESTIONS = ("qformer_input_ids", "qformer_attention_mask", "qformer_rows")
+OF_ROWS = (*OF_QUESTIONS, *PACKED, *OF_PROMPTS)
 """Optional tensors of a batch, besides the named arguments of `LanguageModelling.forward`."""
 LOGIT_ROWS = 512
 """Positions per chunk of logits: with OPT's vocabulary of 50,304 and the gradient, 600 KB each in

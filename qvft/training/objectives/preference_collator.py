@@ -42,15 +42,16 @@ def key_of(row: Row) -> PairKey:
 class PreferenceCollator:
     """Collates rows of pairs; each becomes two rows of the language batch, the chosen text first.
 
-    Both share their image, and in an encoder-decoder their prompt. Rows without a rejected text are
-    collated as they are, for evaluation.
+    Both share their image, and their prompt where an encoder or the Q-Former reads it. Rows without
+    a rejected text are collated as they are, for evaluation.
 
     Args:
         collator: collator of the language batch.
         reference: log-probabilities of chosen and rejected text by pair; None: not known yet.
 
-    Returns of a call: what `collator` returns for the 2 P rows of P pairs, but row_index (P,); and,
-    with `reference`, reference_logps (P, 2), 0 at padding rows.
+    Returns of a call: what `collator` returns for the 2 P rows of P pairs, but row_index (P,); for
+    a Q-Former that reads the question, its inputs once per pair and qformer_rows (2 P,) long, the
+    pair of each row; with `reference`, reference_logps (P, 2), 0 at padding rows.
     """
 
     def __init__(
@@ -69,6 +70,10 @@ class PreferenceCollator:
             texts += [(number, row), (number, replace(row, target=row.rejected))]
         batch = self.collator(texts)
         batch["row_index"] = batch["row_index"][0::2]
+        if self.collator.reader is not None and self.collator.template.start_id is None:
+            for name in ("qformer_input_ids", "qformer_attention_mask"):
+                batch[name] = batch[name][0::2]  # the Q-Former reads the question of a pair once
+            batch["qformer_rows"] = torch.arange(len(rows)).repeat_interleave(2)
         if self.reference is not None:
             known = [
                 (0.0, 0.0) if number == FILLER else self.reference[key_of(row)]

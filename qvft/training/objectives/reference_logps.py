@@ -24,6 +24,7 @@ from qvft.disk import name_whole, saving
 from qvft.json_files import sha256_json
 from qvft.log import get_logger, is_main_process
 from qvft.models.distributed import all_gather_object, processes
+from qvft.training.activations import lean_activations
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PairKey, PreferenceCollator, key_of
 from qvft.training.recovery.out_of_memory import is_out_of_memory
@@ -130,7 +131,7 @@ def reference_logps(
     Args:
         collate: makes a batch without reference log-probabilities.
         batch_size: pairs per batch.
-        bf16: whether to use bfloat16 autocast, as in training.
+        bf16: whether to compute under bfloat16 autocast with lean activations, as training does.
         workers: image-decoding processes.
     """
     state = processes()
@@ -141,7 +142,8 @@ def reference_logps(
     was_training = objective.training
     objective.eval()
     found: list[tuple[list[int], Tensor]] = []
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+    with lean_activations(objective, active=bf16), autocast:
         for numbers, batch in _collated(batches, collate, workers):
             found.append((numbers, _logps(objective, collate, batch, rows, numbers, device)))
     objective.train(was_training)
