@@ -11,9 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from qvft.errors import RecipeError
+from qvft.recipe.load import load_recipe
+from qvft.recipe.phases import phase_plans
+from qvft.setup.model import base_of
 from qvft.train import main
 from qvft.training.objectives.reward import RewardObjective
 from qvft.training.stopping import StopOnSignal
+from qvft.training.training_setup import require_shardable
 
 FUNCTIONS = "tests.training.rewards.functions"
 PHASE = "phases=[{name: reward, objective: reward}]"
@@ -169,13 +174,7 @@ def test_data_with_texts_that_no_function_scores_is_refused(
     assert "reward.funcs: no function scores the questions of data.train" in capsys.readouterr().err
 
 
-def test_fsdp_is_refused(
-    recipe_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setenv("FSDP_VERSION", "2")
-    assert main([str(recipe_file), f"run.dir={tmp_path}", PHASE, reward("remainder")]) == 2
-    assert "phases.0.objective: reward under FSDP" in capsys.readouterr().err
+def test_fsdp_is_refused(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, [PHASE, reward("remainder")])
+    with pytest.raises(RecipeError, match="phases.0.objective: reward under FSDP"):
+        require_shardable(base_of(recipe), (), phase_plans(recipe))

@@ -47,8 +47,9 @@ def test_sampling_that_biases_the_gradient_is_refused(recipe_file: Path, setting
 
 
 def test_neutral_sampling_settings_are_accepted(recipe_file: Path) -> None:
-    reward = load_recipe(recipe_file, ["reward={top_p: 1.0, top_k: 0, num_beams: 1}"]).reward
-    assert reward == Reward()
+    given = "reward={funcs: {cider: 1.0}, top_p: 1.0, top_k: 0, num_beams: 1}"
+    reward = load_recipe(recipe_file, ["phases=[{name: a, objective: reward}]", given]).reward
+    assert reward == Reward(funcs={"cider": 1.0})
 
 
 @pytest.mark.parametrize(
