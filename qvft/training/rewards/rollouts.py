@@ -158,8 +158,8 @@ class Rollouts:
         settings, rows = self.settings, given.asked
         if not rows:
             return Learnt([], 0, 0)
-        states = self._encoded(given.tensors)
-        groups = self._sampled(given, states, generation, settings.num_generations)
+        states = self.encoded(given.tensors)
+        groups = self.sampled(given, states, generation, settings.num_generations)
         samples = [sample for group in groups for sample in group]
         shape = len(groups), settings.num_generations
         rewards = self._scored(samples, trainer_state, logged).view(shape)
@@ -172,7 +172,7 @@ class Rollouts:
             rewards = rewards - settings.kl_in_reward * divergence.view(shape)
         greedy = None
         if settings.advantage == "greedy":
-            found = self._sampled(given, states, generation, 0)
+            found = self.sampled(given, states, generation, 0)
             greedy = self._scored([text for (text,) in found], trainer_state, Logged())
         values = advantages(
             rewards, settings.advantage, greedy=greedy, is_scaled=settings.is_scaled
@@ -192,12 +192,13 @@ class Rollouts:
             kept += self._references(rows)
         return Learnt(kept, len(samples), sum(len(sample.ids) for sample in samples))
 
-    def _encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the rows of each image share, from its pixels or features."""
         with torch.no_grad():
             seen = vision_features(self.model, batch.get("pixel_values"), batch.get("features"))
             return encode_features(self.model, seen)
 
-    def _sampled(
+    def sampled(
         self, given: GivenBatch, states: Tensor, generation: int, count: int
     ) -> list[list[Sampled]]:
         """Samples of each row; the number of prompts at once is halved when memory runs out."""
