@@ -81,6 +81,19 @@ def test_a_reward_rises_and_the_best_checkpoint_is_kept(drawn_recipe: Path, tmp_
     assert len(held_out) == 3 and max(held_out) > 0.9
 
 
+def test_a_held_out_metric_that_falls_ends_the_phase_with_its_best_checkpoint(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    section = reward("remainder", f"metric: {FUNCTIONS}.falls")
+    given = [str(recipe_file), f"run.dir={tmp_path}", PHASE, section, "train.max_steps=9"]
+    every = ["train.eval_steps=1", "train.save_steps=1", "train.load_best_model_at_end=true"]
+    assert main([*given, *every, "train.early_stopping_patience=2"]) == 0
+    held_out = [row["eval_held_out"] for row in rows_of(tmp_path, "eval_held_out")]
+    assert len(held_out) == 3 and held_out == sorted(held_out, reverse=True)
+    (kept,) = (tmp_path / "checkpoints" / "0").glob("checkpoint-1")
+    assert (kept / "bridge.safetensors").read_bytes() == contents(tmp_path)[1]
+
+
 @pytest.fixture(scope="module")
 def run(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "reward"

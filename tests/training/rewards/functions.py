@@ -41,6 +41,16 @@ def of_captions(kind: list[str], **columns: Any) -> list[float | None]:
     return [1.0 if one == "caption" else None for one in kind]
 
 
+calls = 0
+
+
+def falls(completions: list[str], **columns: Any) -> list[float]:
+    """Less at every call."""
+    global calls
+    calls += 1
+    return [-float(calls)] * len(completions)
+
+
 class Recorded:
     """Keeps what it was given."""
 

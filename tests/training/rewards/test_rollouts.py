@@ -158,6 +158,17 @@ def test_the_image_token_is_not_sampled(
     assert all(torch.isfinite(text.ref).all() and (text.ref > -20).all() for text in texts)
 
 
+def test_defaults_of_the_checkpoints_generation_config_are_not_used(
+    phase: Callable[..., PhaseSetup],
+) -> None:
+    setup = phase(reward="beta: 0.1, advantage: grpo")
+    before = samples_of(setup.rollouts, rolled(setup, [0, 1, 5])[0])
+    config = setup.module.model.language_model.generation_config
+    config.repetition_penalty, config.no_repeat_ngram_size = 9.0, 1
+    assert samples_of(setup.rollouts, rolled(setup, [0, 1, 5])[0]) == before
+    assert setup.module.model.language_model.generation_config is config
+
+
 def test_dropout_is_off_in_training(phase: Callable[..., PhaseSetup]) -> None:
     setup = phase("trainable.lora.lora_dropout=0.5", reward="beta: 0.1, advantage: grpo")
     batch, _ = rolled(setup, [0, 1])
