@@ -47,14 +47,11 @@ def _phase_checks(work: TrainingSetup, plan: PhasePlan) -> list[Check]:
     recompute_activations(loaded.model, plan.train.gradient_checkpointing)
     rows = work.rows(plan, work.train, training=True)
     module, collator = work.objective(plan, rows)
-    # Heads are trained on captions only.
-    asked = [
-        (index, row)
-        for index, row in enumerate(rows)
-        if work.branch is None or row.kind == "caption"
-    ]
     place = device()
-    if work.branch is not None:
+    asked = list(enumerate(rows))
+    if work.branch is not None and plan.phase.objective == "language":
+        # Heads are trained on captions only.
+        asked = [(index, row) for index, row in asked if row.kind == "caption"]
         work.branch.heads.to(place)
     batch = preflight_batch(collator, asked, place)
 

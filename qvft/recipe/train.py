@@ -81,7 +81,10 @@ class Train(Section):
         description="Number of optimizer steps, in place of `epochs`; -1: as `epochs` says.",
     )
     per_device_train_batch_size: int = Field(
-        8, ge=1, le=1_000_000, description="Per-device batch size, in texts."
+        8,
+        ge=1,
+        le=1_000_000,
+        description="Per-device batch size, in texts; where a phase learns from pairs, in pairs.",
     )
     batch_tokens: int | None = Field(
         None,
