@@ -23,6 +23,11 @@ def require_rewardable(recipe: Any) -> None:
             "data.train.stream: reward needs the references of all images, for the document "
             "frequencies of cider; remove it"
         )
+    if recipe.model.attn_implementation == "flex":
+        raise ValueError(
+            "model.attn_implementation: flex trains the decoder only, and a reward phase samples "
+            "from it; set sdpa"
+        )
     for phase in phases:
         where = f"phases.{phase.name}.train"
         train = {**recipe.train.model_dump(), **phase.train}
@@ -30,6 +35,11 @@ def require_rewardable(recipe: Any) -> None:
             raise ValueError(
                 f"{where}.batch_tokens counts tokens of known texts, and samples are not known "
                 "yet; set per_device_train_batch_size"
+            )
+        if train["torch_compile"]:
+            raise ValueError(
+                f"{where}.torch_compile compiles blocks for training, and every length of a sample "
+                "would be compiled again; set false"
             )
         if {**recipe.train.spike.model_dump(), **phase.train.get("spike", {})}["policy"] != "off":
             raise ValueError(
