@@ -96,6 +96,7 @@ def check(
     from qvft.recipe.load import idle_keys, load_recipe
     from qvft.recipe.unused_keys import named_in_file
     from qvft.setup.run_recipe import require_there
+    from qvft.setup.start_run import start_run
 
     for path in (json_file, preview_file):
         if path is not None:
@@ -104,6 +105,7 @@ def check(
         require_there(recipe_path)  # it may have meant a run
     recipe = load_recipe(recipe_path, overrides)
     require_settings(recipe)
+    start_run(recipe)
     if only is None:
         require_writable(Path(recipe.run_dir), folder=True)
 

@@ -1,4 +1,7 @@
-"""`qvft convert FORMAT PATH OUT.jsonl`: converts any dataset format to the custom JSONL."""
+"""`qvft convert FORMAT PATH OUT.jsonl`: converts any dataset format to the custom JSONL.
+
+With --to trl its pairs of chosen and rejected texts are written to OUT.parquet, in trl's columns.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
     )
+    parser.add_argument(
+        "--to",
+        choices=("jsonl", "trl"),
+        default="jsonl",
+        help="trl: pairs alone, as images, prompt, chosen, rejected",
+    )
+    parser.add_argument(
+        "--conversational", action="store_true", help="of trl: texts as lists of messages"
+    )
+    parser.add_argument("--unpaired", action="store_true", help="of trl: prompt, completion, label")
     formats = "\n".join(
         f"{one.name:14} {one.description}{' (can be streamed)' if one.stream else ''}"
         for one in FORMATS.values()
@@ -60,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def convert(given: argparse.Namespace) -> None:
     """Reads, writes, and prints one line of summary."""
+    require_options(given)
     require_new(given.out)
 
     from qvft.data.formats import read_samples
-    from qvft.data.write_jsonl import write_jsonl
 
     options = ("split", "images", "questions", "annotations", "limit", "allow_paths_outside_root")
     samples = read_samples(
@@ -72,12 +85,46 @@ def convert(given: argparse.Namespace) -> None:
         columns=dict(pair.partition("=")[::2] for pair in given.columns or ()),
         **{name: getattr(given, name) for name in options},
     )
-    copied = write_jsonl(samples, given.out, copy_images=given.copy_images)
     captions = sum(len(sample.captions) for sample in samples)
     questions = sum(len(sample.questions) for sample in samples)
-    counts = f"{len(samples)} images, {captions} captions, {questions} questions"
-    images = f" ({copied} images written beside it)" if copied else ""
+    pairs = sum(len(sample.pairs) for sample in samples)
+    if given.to == "trl":
+        from qvft.data.write_trl import write_trl
+
+        rows = write_trl(
+            samples, given.out, conversational=given.conversational, unpaired=given.unpaired
+        )
+        rest = f"; left out: {captions} captions, {questions} questions"
+        counts = f"{pairs} pairs in {rows} rows"
+        images = rest if captions or questions else ""
+    else:
+        from qvft.data.write_jsonl import write_jsonl
+
+        copied = write_jsonl(samples, given.out, copy_images=given.copy_images)
+        counts = f"{len(samples)} images, {captions} captions, {questions} questions"
+        counts += f", {pairs} pairs" if pairs else ""
+        images = f" ({copied} images written beside it)" if copied else ""
     stdout.print(f"{counts} written to {given.out}{images}", highlight=False, markup=False)
+
+
+def require_options(given: argparse.Namespace) -> None:
+    """Refuses options that do not go together; raises `RecipeError`."""
+    from qvft.errors import RecipeError
+
+    to_trl = given.to == "trl"
+    for option, wanted in (("conversational", True), ("unpaired", True), ("copy_images", False)):
+        if getattr(given, option) and to_trl != wanted:
+            raise RecipeError(
+                f"does not go with --to {given.to}",
+                where=f"command line: --{option.replace('_', '-')}",
+                do="remove it",
+            )
+    if to_trl and given.out.suffix != ".parquet":
+        raise RecipeError(
+            f"{given.out}",
+            where="command line: OUT",
+            expected="a name that ends in .parquet, with --to trl",
+        )
 
 
 if __name__ == "__main__":

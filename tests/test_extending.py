@@ -131,6 +131,22 @@ def test_the_sum_over_small_batches_is_that_of_a_large_one(recipe_file: Path) ->
     assert found[0] == pytest.approx(found[1], rel=1e-5)  # float32, six terms of size 1
 
 
+def test_a_run_starts_from_the_weights_of_an_objective_from_outside(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    given = [str(recipe_file), LENGTH, "train.preflight=false"]
+    one, two, lm = (tmp_path / name for name in ("one", "two", "lm"))
+    assert train([*given, f"run.dir={one}", "train.max_steps=2"]) == 0
+    still = [f"train.from={one}", "train.max_steps=1", "train.learning_rate=0"]
+    assert train([*given, f"run.dir={two}", *still]) == 0
+    name = "objectives.safetensors"
+    here, there = (load_file(run / "adapter" / name) for run in (two, one))
+    assert here and here.keys() == there.keys()
+    assert all(torch.equal(here[key], there[key]) for key in there)
+    assert train([str(recipe_file), f"run.dir={lm}", *still]) == 0
+    assert not (lm / "adapter" / name).exists()
+
+
 def test_a_decoder_from_outside_is_trained_and_merged(
     recipe_file: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -169,6 +185,8 @@ def test_a_family_from_outside_is_trained_merged_and_evaluated(
     assert train(given) == 0
     weights = load_file(tmp_path / "run" / "adapter" / "bridge.safetensors")
     assert {"language_projection.0.weight", "language_projection.2.weight"} <= weights.keys()
+    again = [f"train.from={tmp_path / 'run'}", f"run.dir={tmp_path / 'again'}"]
+    assert train([*given, *again]) == 0
     assert merge([str(tmp_path / "run"), str(tmp_path / "merged")]) == 0
     assert evaluate([str(tmp_path / "run"), "eval.blind=false", "--out", str(tmp_path / "e")]) == 0
 

@@ -43,7 +43,7 @@ MAY_IMPORT["api"] = set(MAY_IMPORT)  # what programs and Python callers share
 MAY_IMPORT["public"] = set()
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "cli", "features", "completion", "__main__",
+    "pairs", "cli", "features", "completion", "__main__",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
 
@@ -55,7 +55,9 @@ HOMES = {
     "datasets": {
         "benchmark/trl_dpo.py",
         "data/formats/hf.py",
+        "data/formats/hf_images.py",
         "data/formats/hf_stream.py",
+        "data/write_trl.py",
         "evaluation/modules/features.py",
     },
     "evaluate": {

@@ -3,71 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import Any
 
 from qvft.checking.before_torch import recipe_findings
 from qvft.checking.findings import Findings, LeftOut, Quality, ShownRow, SplitFindings
-from qvft.data.blip_text import MAX_WORDS, TextForm, cleaned
+from qvft.checking.pair_warnings import pair_warnings
+from qvft.checking.sides import Side, unused_texts
+from qvft.data.blip_text import MAX_WORDS
 from qvft.data.data_warnings import evaluation_doubts, training_doubts
 from qvft.data.prompt import PromptTemplate
 from qvft.data.quality import distributions
 from qvft.data.quality import tokenizer_coverage as spelling
 from qvft.data.quality.contradictions import asked_before, repeats
 from qvft.data.quality.duplicates import Duplicates, duplicates
-from qvft.data.quality.texts import Text, normal, texts_of
-from qvft.data.rows import Row, choose_rows, evaluation_rows, training_rows
+from qvft.data.quality.pair_quality import pair_quality
+from qvft.data.quality.texts import normal
+from qvft.data.rows import Row, choose_rows
 from qvft.data.text_cleaning import cleaned_rows
-from qvft.data.token_stats import TokenStats, encode, token_stats
-from qvft.errors import RecipeError
+from qvft.data.token_stats import encode
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import Split, Texts, inspect_split
 
 EXAMPLES = 3
 LISTED = 3
 ALL = "all in --json"
 CUT_SHARE = 0.01
 """Share of truncated rows or tokens above which there is a warning."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """A split with its rows, token statistics, and text cleaning."""
-
-    which: str
-    split: Split
-    rows: list[Row]
-    stats: TokenStats
-    form: TextForm = "as_written"
-
-    @property
-    def texts(self) -> list[Text]:
-        """Its texts as training uses them."""
-        found = texts_of(self.split.samples, texts=self.split.source.texts)
-        return [
-            one
-            if one.kind == "answer"
-            else replace(one, text=cleaned(one.kind, one.text, self.form))
-            for one in found
-        ]
-
-
-def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = None) -> list[Side]:
-    """The training data and, if the recipe has any, the evaluation data.
-
-    Raises:
-        RecipeError, DataError: as `inspect_split`, or a split has no text.
-    """
-    sides = []
-    for which in ("train", "eval") if recipe.data.eval else ("train",):
-        split = inspect_split(recipe, which, (texts or {}).get(which))
-        expand = training_rows if which == "train" else evaluation_rows
-        rows = expand(split.samples, texts=split.source.texts)
-        if not rows:
-            purpose = "train" if which == "train" else "evaluate"
-            raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
-        sides.append(Side(which, split, rows, token_stats(rows, template), template.text))
-    return sides
 
 
 def data_findings(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) -> Findings:
@@ -80,7 +41,9 @@ def data_findings(sides: Sequence[Side], template: PromptTemplate, recipe: Recip
     asked: tuple[tuple[str, str], ...] = ()
     if copies.overlap is not None:
         asked = asked_before(samples["eval"], samples["train"], copies.group)
-    known = {normal(one.text) for one in sides[0].texts if one.kind == "answer"}
+    known = {
+        normal(one.text) for one in sides[0].texts if one.kind == "answer" and not one.is_rejected
+    }
     found = [_split_findings(side, template, copies, known=known, asked=asked) for side in sides]
     skips = recipe.data.on_bad_image == "skip"
     warnings: list[str] = []
@@ -115,7 +78,7 @@ def data_findings(sides: Sequence[Side], template: PromptTemplate, recipe: Recip
         eval=found[1] if len(found) > 1 else None,
         shown=tuple(_shown(row, template) for row in choose_rows(sides[0].rows, EXAMPLES)),
         warnings=tuple(warnings),
-        notes=tuple(notes),
+        notes=(*notes, *unused_texts(sides[0], recipe)),
         unusable=0 if skips else sum(len(side.split.skipped) for side in sides),
     )
 
@@ -138,7 +101,9 @@ def _split_findings(
     changed = cleaned_rows(side.rows, side.form)
     counts = spelling.token_counts(texts, template.tokenizer)
     own = side.which == "train"
-    answers = distributions.answers(texts, known=None if own else known)
+    accepted = [one for one in texts if not one.is_rejected]
+    answers = distributions.answers(accepted, known=None if own else known)
+    pairs = pair_quality(side.cleaned_pairs, copies.group, counts)
     overlap = None if own else copies.overlap
     repeated = repeats(split.samples, copies.group, texts=split.source.texts)
     return SplitFindings(
@@ -167,10 +132,12 @@ def _split_findings(
             overlap=None if overlap is None else {**asdict(overlap), "questions": tuple(asked)},
             repeats=asdict(repeated),
             answers=None if answers is None else asdict(answers),
-            lengths=_as_dicts(distributions.lengths(texts, counts)),
+            lengths=_as_dicts(distributions.lengths(accepted, counts)),
             cut=_as_dicts(stats.cut),
             spelling=asdict(spelling.spelling(texts, template.tokenizer, counts)),
+            pairs=None if pairs is None else asdict(pairs),
         ),
+        pairs=sum(len(sample.pairs) for sample in split.samples),
     )
 
 
@@ -220,6 +187,8 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
             f"{pair['first']} and {pair['second']}; compare them, and merge the texts of copies "
             f"under one image ({ALL})"
         )
+    if quality.pairs is not None:
+        warnings += pair_warnings(name, quality.pairs)
     opposed = quality.repeats["contradictions"]
     if opposed:
         first = "; ".join(", ".join(group) for group in opposed[:LISTED])

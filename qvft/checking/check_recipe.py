@@ -7,11 +7,12 @@ from pathlib import Path
 
 from qvft.adapters.lora import lora_targets
 from qvft.checking.before_torch import recipe_findings
-from qvft.checking.check_data import data_findings, read_sides
+from qvft.checking.check_data import data_findings
 from qvft.checking.check_memory import config_of, geometry_phases, phase_findings
 from qvft.checking.check_preflight import preflight_checks
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.preview import preview
+from qvft.checking.sides import read_sides
 from qvft.data.collate import Collator
 from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
@@ -92,8 +93,9 @@ def _check_data(
     require_installed_metrics(recipe.eval.metrics)
     sides = read_sides(recipe, template, texts)
     train = sides[0]
-    if len(sides) > 1:
-        require_fitting_metrics(recipe.eval.metrics, prediction_rows(sides[1].rows))
+    scored = [row for row in sides[-1].rows if row.rejected is None]
+    if len(sides) > 1 and scored:
+        require_fitting_metrics(recipe.eval.metrics, prediction_rows(scored))
     if preview_file is not None:
         collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
         preview(preview_file, train.rows, train.stats, collator, name=train.split.name)

@@ -54,6 +54,9 @@ class Quality:
         lengths: per kind of text: count, and quantiles in words and tokens.
         cut: per kind of row: rows, tokens, and the share truncated by `data.max_text_tokens`.
         spelling: tokenizer coverage.
+        pairs: of pairs of texts: count, equal, repeated, reference_rejected and uneven (ids),
+            contradictions (groups of ids), mean tokens, and the share in which either text is
+            longer; None without pairs.
     """
 
     exact_duplicates: tuple[tuple[str, ...], ...]
@@ -64,6 +67,7 @@ class Quality:
     lengths: Mapping[str, Mapping[str, Any]]
     cut: Mapping[str, Mapping[str, Any]]
     spelling: Mapping[str, Any]
+    pairs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class SplitFindings:
         cut_prompts, cut_targets: rows with truncated prompt, and with truncated target.
         cleaned_rows: rows changed by `data.text: blip2`.
         shortened_ids: ids of rows truncated by it.
+        rows: texts to learn from or to evaluate; a pair has two.
     """
 
     name: str
@@ -95,6 +100,7 @@ class SplitFindings:
     shortened_ids: tuple[str, ...] = ()
     cut_prompts: int = 0
     cut_targets: int = 0
+    pairs: int = 0
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class PreviewRow:
         png: the preprocessed image, denormalised; None if unreadable.
         size: its width and height.
         image_tokens: number of leading `<image>` tokens.
+        rejected: tokens of the rejected text of a pair, with its prompt; empty for other rows.
     """
 
     id: str
@@ -62,11 +63,19 @@ class PreviewRow:
     size: tuple[int, int]
     image_tokens: int
     tokens: tuple[Token, ...]
+    rejected: tuple[Token, ...] = ()
 
     @property
-    def shown(self) -> Iterator[Token | int]:
-        """The tokens; of consecutive truncated ones the first CUT_SHOWN, then their number."""
-        for cut, run in groupby(self.tokens, key=lambda token: token.cut):
+    def shown(self) -> Iterator[tuple[str, Iterator[Token | int]]]:
+        """The texts with their names, empty for a single one: tokens, of consecutive truncated ones
+        the first CUT_SHOWN, then their number.
+        """
+        yield "chosen" if self.rejected else "", self._listed(self.tokens)
+        if self.rejected:
+            yield "rejected", self._listed(self.rejected)
+
+    def _listed(self, tokens: Sequence[Token]) -> Iterator[Token | int]:
+        for cut, run in groupby(tokens, key=lambda token: token.cut):
             run_tokens = list(run)
             shown = CUT_SHOWN if cut else len(run_tokens)
             yield from run_tokens[:shown]
@@ -104,6 +113,8 @@ def preview(
         f"{len(chosen)} of {len(rows):,} rows, spread over the split, with its extremes first: the "
         "image after preprocessing, then the tokens the decoder gets."
     )
+    if any(row.rejected is not None for row in rows):
+        lead += " Of a pair both texts are shown, the chosen one first."
     if collator.template.text == "blip2":
         lead += " Captions and questions are cleaned as data.text: blip2 says."
     shown = [_shown(row, why, collator) for row, why in chosen]
@@ -136,6 +147,9 @@ def _shown(row: Row, why: str, collator: Collator) -> PreviewRow:
         size=size,
         image_tokens=template.num_query_tokens,
         tokens=_row_tokens(row, template),
+        rejected=()
+        if row.rejected is None
+        else _row_tokens(replace(row, target=row.rejected), template),
     )
 
 

@@ -27,6 +27,8 @@ def show_data(splits: Sequence[SplitFindings]) -> Iterator[RenderableType]:
     yield _counts(splits)
     yield _lengths(splits)
     yield _images_and_texts(splits)
+    if any(split.quality.pairs for split in splits):
+        yield _pairs(splits)
     for split in splits:
         yield from _skipped(split)
 
@@ -48,8 +50,9 @@ class _SideBySide(Table):
 
 def _counts(splits: Sequence[SplitFindings]) -> Table:
     table = _SideBySide("data", splits)
-    for name in ("images", "captions", "questions", "rows"):
-        table.add_row(name, *(f"{getattr(split, name):,}" for split in splits))
+    for name in ("images", "captions", "questions", "pairs", "rows"):
+        if name != "pairs" or any(split.pairs for split in splits):
+            table.add_row(name, *(f"{getattr(split, name):,}" for split in splits))
     table.add("images unusable", lambda s: f"{len(s.skipped):,}")
     table.add(
         "target tokens, least / median / most",
@@ -121,6 +124,35 @@ def _images_and_texts(splits: Sequence[SplitFindings]) -> Table:
     table.add("characters of 3 tokens or more", partial(_characters, key="costly"))
     table.add("rows in another script than Latin", _other_script)
     return table
+
+
+def _pairs(splits: Sequence[SplitFindings]) -> Table:
+    table = _SideBySide("pairs of a chosen and a rejected text", splits)
+
+    def add(name: str, value: Callable[[Any], str]) -> None:
+        table.add(name, lambda s: value(s.quality.pairs) if s.quality.pairs else _NONE)
+
+    add(
+        "tokens on average, chosen / rejected",
+        lambda p: f"{p['chosen_tokens']:.1f} / {p['rejected_tokens']:.1f}",
+    )
+    add(
+        "chosen text longer / shorter",
+        lambda p: f"{p['chosen_longer']:.0%} / {p['rejected_longer']:.0%}",
+    )
+    for key, name in (
+        ("equal", "equal texts"),
+        ("contradictions", "contradicting pairs"),
+        ("repeated", "repeated pairs"),
+        ("reference_rejected", "rejected texts that are references"),
+        ("uneven", "lengths that differ much"),
+    ):
+        add(name, partial(_listed, key=key))
+    return table
+
+
+def _listed(pairs: Any, key: str) -> str:
+    return f"{len(pairs[key]):,}"
 
 
 def _repetitions(groups: Sequence[Sequence[str]]) -> int:

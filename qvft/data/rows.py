@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qvft.data.prompt import Kind
 from qvft.data.sample import Sample
@@ -79,6 +79,16 @@ def preference_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Ro
                 )
             )
     return rows
+
+
+def single_texts(rows: Iterable[Row]) -> list[Row]:
+    """The rows, each pair as two: one with the chosen text as target, one with the rejected."""
+    found: list[Row] = []
+    for row in rows:
+        found.append(replace(row, rejected=None))
+        if row.rejected is not None:
+            found.append(replace(found[-1], target=row.rejected, references=(row.rejected,)))
+    return found
 
 
 def evaluation_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
-from qvft.data.rows import Row
+from qvft.data.rows import Row, single_texts
 
 _BATCH = 10_000
 
@@ -42,12 +42,13 @@ class CutRows:
 
 
 def cut_rows(rows: Sequence[Row], template: PromptTemplate, *, asked: bool = False) -> CutRows:
-    """Tokenizes every row and counts truncation.
+    """Tokenizes every row, of a pair both texts, and counts truncation.
 
     Args:
         asked: counts prompts as in inference, without target, which leaves them more tokens;
             otherwise as in training.
     """
+    rows = single_texts(rows)
     prompts = targets = tokens = 0
     first = None
     trained = template.encode_all((row.kind, row.question, row.target) for row in rows)

@@ -24,9 +24,32 @@ class Blip2Policy(Blip2ForConditionalGeneration):
 
     Weights, names and configuration are those of its base class; a loaded model becomes one by
     assigning `__class__`.
+
+    Attributes:
+        source: the run or model that it was made from, for model cards.
+        write_weights: writes an adapter folder.
     """
 
+    source: str = ""
     write_weights: Callable[[str], None] | None = None
+
+    def train(self, mode: bool = True) -> Blip2Policy:
+        """As in its base class; ends what `name_as_message` began."""
+        self.config._name_or_path = self.source
+        super().train(mode)
+        return self
+
+    def name_as_message(self, source: str) -> None:
+        """Replaces the configuration's name by a message, until training begins.
+
+        Where a trainer of trl is not given a reference or a processor, its constructor loads a
+        model of that name. It would be another one, so it has to fail.
+        """
+        self.source = source
+        self.config._name_or_path = (
+            f"{source} (give the trainer ref_model=policy.reference and "
+            "processing_class=policy.processor; GRPO and RLOO beta=0.0 and policy.add_reference)"
+        )
 
     @property
     def base_model(self) -> Any:

@@ -63,7 +63,7 @@ class PolicyProcessor(Blip2Processor):
         processor_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """A conversation, or a list of them, as text, or with `tokenize` as rows with images.
+        """A conversation, or a list of them, as text; with `tokenize`, prompts as rows with images.
 
         Args:
             conversation: a user's message, and an assistant's if the row has a target.
@@ -71,7 +71,8 @@ class PolicyProcessor(Blip2Processor):
             options: of padding, as in `__call__`; others of a chat template have no effect.
 
         Raises:
-            DataError: other messages, another template or tools.
+            DataError: other messages, another template, tools, or with `tokenize` an answer: trl's
+                SFTTrainer would train every token of it.
         """
         if chat_template is not None or options.get("tools"):
             raise DataError(
@@ -84,6 +85,12 @@ class PolicyProcessor(Blip2Processor):
         texts = [self._written(messages) for messages in conversations]
         if not tokenize:
             return texts[0] if single else texts
+        if any(messages[-1]["role"] == "assistant" for messages in conversations):
+            raise DataError(
+                "whole conversations in `messages`, with a loss on image tokens and prompts",
+                where="train_dataset",
+                expected="columns image, prompt and completion",
+            )
         images = [image for messages in conversations for image in _images(messages)]
         padding = {key: options[key] for key in _PADDING if key in options}
         encoded = self(images=images or None, text=texts, **{**(processor_kwargs or {}), **padding})

@@ -22,6 +22,7 @@ from qvft.extras import require_package
 from qvft.files import require_writable
 from qvft.interop.policy_model import Blip2Policy
 from qvft.interop.policy_processor import PolicyProcessor
+from qvft.log import is_main_process
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import is_encoder_decoder
 from qvft.recipe.load import LOCK_NAME, parse_recipe
@@ -92,14 +93,15 @@ class Policy:
             NonFiniteWeightsError: a weight is NaN or infinite.
         """
         folder = Path(folder)
-        if (folder / LOCK_NAME).exists():
+        if is_main_process() and (folder / LOCK_NAME).exists():
             raise CheckpointError(
                 "holds a run", where=str(folder), do="name a new folder, or remove this one"
             )
         require_writable(folder, folder=True)
         self._write(folder / "adapter")
         run = self.recipe.run.model_copy(update={"dir": str(folder)})
-        write_lock(self.recipe.model_copy(update={"run": run}), folder)
+        if is_main_process():
+            write_lock(self.recipe.model_copy(update={"run": run}), folder)
         return folder
 
     def _write(self, folder: Path) -> None:
@@ -215,11 +217,7 @@ def _policy_model(loaded: Loaded, name: str) -> Blip2Policy:
     """The loaded model as a policy, without dropout, that stops at the stop token."""
     model: Any = loaded.model
     model.__class__ = Blip2Policy
-    # trl would load another model from here where it is not given one.
-    model.config._name_or_path = (
-        f"{name} (give the trainer ref_model=policy.reference and "
-        "processing_class=policy.processor; GRPO and RLOO beta=0.0 and policy.add_reference)"
-    )
+    model.name_as_message(name)
     stop, pad = loaded.template.stop_id, loaded.template.pad_id
     for part in (model, model.language_model):
         part.generation_config.eos_token_id, part.generation_config.pad_token_id = stop, pad

@@ -40,8 +40,12 @@ def require_same_base(start: StartRun, recipe: Recipe, base: BaseCheckpoint) -> 
     try:
         check_base(start.manifest, base_id=base.id, weights_sha256=base_hash(recipe, base))
     except CheckpointError as error:
+        drawn = recipe.model.init == "random" or base.graft is not None or base.decoder is not None
         raise CheckpointError(
-            error.given, where=f"{start.key}, model.id", expected=error.expected
+            error.given,
+            where=f"{start.key}, model.id",
+            expected=error.expected,
+            do="set run.seed as there: it draws weights of the base" if drawn else None,
         ) from error
 
 
@@ -87,6 +91,9 @@ def load_start(start: StartRun, loaded: Loaded) -> Loaded:
     """
     if start.lora and loaded.handle is None:
         loaded = replace(loaded, handle=load_lora(loaded.model, start.folder))
+        for name, module in loaded.model.named_modules():
+            if ".lora_dropout." in name and isinstance(module, nn.Dropout):
+                module.p = 0.0  # these layers are frozen
     for name, parameter in loaded.model.named_parameters():
         if name in start.manifest["bridge"]:
             parameter.data = parameter.data.float()  # as they were trained

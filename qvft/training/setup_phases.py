@@ -49,7 +49,7 @@ from qvft.training.objectives.custom import CustomLoss
 from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator
-from qvft.training.objectives.reference_logps import REFERENCE, with_reference
+from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference
 from qvft.training.optim import parameter_groups
 from qvft.training.phase_rows import (
     PREFERENCE,
@@ -299,11 +299,10 @@ class TrainingSetup:
             collator = with_reference(
                 module,
                 collator,
-                [*rows, *asked],
+                [*in_all_views(rows, recipe.data.augmentations_per_image), *asked],
                 file=checkpoints / REFERENCE,
                 weights=self.bridge,
                 provenance=self.provenance,
-                views=recipe.data.augmentations_per_image,
                 batch_size=train.per_device_train_batch_size,
                 bf16=use_bf16(train.mixed_precision),
                 workers=recipe.data.num_workers,

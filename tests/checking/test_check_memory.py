@@ -40,3 +40,11 @@ def test_a_trained_vit_takes_activations_for_every_patch() -> None:
 def test_a_size_that_is_no_multiple_is_refused_without_the_checkpoint() -> None:
     with pytest.raises(ModelError, match="set 364 or 378"):
         found("model.image_size=365")
+
+
+def test_a_pair_takes_the_activations_of_two_rows() -> None:
+    phases = ['phases=[{"name": "l"}, {"name": "p", "objective": "preference"}]']
+    recipe = load_recipe(PROJECT / "recipes" / "vqa_v2.yaml", phases)
+    texts, pairs = check_model(recipe).phases
+    assert pairs.memory[0].activations == 2 * texts.memory[0].activations
+    assert pairs.memory_assumes.startswith("assumes 16 rows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ def test_prompts_and_targets_are_counted_apart(template: PromptTemplate) -> None
     assert found.tokens == sum(one.cut_tokens for one in one_by_one)
     (said,) = found.warning(24)
     assert "cuts 2 prompts (at their beginning) and 3 targets (at their end)" in said
+
+
+def test_both_texts_of_a_pair_are_counted(template: PromptTemplate) -> None:
+    pairs = [
+        replace(row("rejected", None, "a cat"), rejected=LONG),
+        replace(row("chosen", None, LONG), rejected="a cat"),
+    ]
+    found = cut_rows(pairs, template)
+    assert (found.rows, found.targets, found.first) == (4, 2, "rejected")
 
 
 def test_as_a_model_is_asked_no_target_takes_the_prompts_room(template: PromptTemplate) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, GPTNeoConfig, GPTNeoForCausalLM
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -155,6 +156,16 @@ def test_a_run_holds_what_either_phase_trained(qvision_run: Path) -> None:
     assert blocks == {1, 2, 3}  # int(0.4 * 4) = 1 is frozen in the second phase
     assert any("wte" in name for name in decoder) and any("ln_f" in name for name in decoder)
     assert not any("wpe" in name for name in decoder)
+
+
+def test_a_run_starts_from_another(qvision_run: Path, qvision_recipe: Path, tmp_path: Path) -> None:
+    still = ["phases=[]", "train.max_steps=1", "train.learning_rate=0", "train.preflight=false"]
+    given = [f"train.from={qvision_run}", f"run.dir={tmp_path / 'run'}", *still]
+    assert train([str(qvision_recipe), *given]) == 0
+    name = "bridge.safetensors"
+    here, there = (load_file(run / "adapter" / name) for run in (tmp_path / "run", qvision_run))
+    assert here.keys() > there.keys()  # all blocks of the decoder are trained now
+    assert all(torch.equal(here[key], there[key]) for key in there)
 
 
 def test_a_run_is_evaluated_and_asked(qvision_run: Path, shapes: Path) -> None:

@@ -16,7 +16,9 @@ from transformers import Blip2ForConditionalGeneration
 pytest.importorskip("trl", reason="needs qvft[trl]")
 
 from qvft import extras
+from qvft.api.evaluate import evaluate
 from qvft.api.run import Run
+from qvft.checking.check_run import check_run
 from qvft.errors import (
     CheckpointError,
     DataError,
@@ -72,10 +74,13 @@ def test_a_conversation_becomes_the_row_that_training_has(
     made, template = of_decoder, of_decoder.processor.template
     kind = "question" if question else "caption"
     row = template.encode(kind, question=question, target=answer)
-    found = made.processor.apply_chat_template(
-        shown(RED, question, answer), tokenize=True, return_dict=True
-    )
-    assert tuple(found["input_ids"][0]) == row.ids
+    text = made.processor.apply_chat_template(shown(RED, question, answer))
+    assert tuple(made.processor(images=[RED], text=text)["input_ids"][0]) == row.ids
+    if answer is None:
+        found = made.processor.apply_chat_template(
+            [shown(RED, question)], tokenize=True, return_dict=True
+        )
+        assert tuple(found["input_ids"][0]) == row.ids
     queries = made.model.config.num_query_tokens
     assert row.ids.count(made.model.config.image_token_id) == queries
     assert list(row.ids[queries : queries + len(template.begin_ids)]) == template.begin_ids
@@ -112,11 +117,11 @@ def test_logits_equal_those_of_transformers_own_class(of_decoder: Policy) -> Non
     conversations = [shown(RED, QUESTION, "red"), shown(TEAL, "", "a much longer teal picture")]
     plain = copy.copy(made.model)
     plain.__class__ = Blip2ForConditionalGeneration
+    texts = made.processor.apply_chat_template(conversations)
     for side in ("left", "right"):
-        batch = made.processor.apply_chat_template(
-            conversations, tokenize=True, return_dict=True,
-            processor_kwargs={"padding": True, "padding_side": side, "return_tensors": "pt"},
-        )  # fmt: skip
+        batch = made.processor(
+            images=[RED, TEAL], text=texts, padding=True, padding_side=side, return_tensors="pt"
+        )
         with torch.no_grad():
             logits = made.model(**batch).logits
             hidden = made.model.base_model(**batch).last_hidden_state
@@ -173,18 +178,27 @@ def test_it_is_saved_as_a_run(tiny_run: Path, tmp_path: Path) -> None:
     folder = made.save(tmp_path / "trl_run")
     model = load_model(folder)
     assert torch.equal(model.model.query_tokens, made.model.query_tokens)
+    report = evaluate(str(folder), overrides=["data.eval.limit=2", "eval.blind=false"]).report
+    assert report.n == 6 and report.model.started_from["path"] == str(tiny_run)
     start = start_run(Run(folder).recipe)
     assert start is not None and start.run == tiny_run
+    states = {one.what: one.state for one in check_run(folder).verified}
+    assert states["recipe.lock.yaml"] == states[f"start {tiny_run}"] == "ok"
+    assert not {"differs", "missing"} & set(states.values())
     with pytest.raises(CheckpointError, match="holds a run"):
         made.save(folder)
 
 
-def test_a_plain_model_gets_lora_layers(tiny_folder: Path) -> None:
+def test_a_plain_model_gets_lora_layers(tiny_folder: Path, tmp_path: Path) -> None:
     made = policy(tiny_folder, **{"trainable.lora.r": 2, "trainable.qformer": "frozen"})
     trained = {name for name, weight in made.model.named_parameters() if weight.requires_grad}
     assert any("lora_A" in name for name in trained)
     assert not any(name.startswith("qformer.") for name in trained)
     assert start_run(made.recipe) is None
+    with torch.no_grad():
+        made.model.query_tokens += 0.5
+    model = load_model(made.save(tmp_path / "trl_run"))
+    assert torch.equal(model.model.query_tokens, made.model.query_tokens)
 
 
 def test_what_trl_would_train_wrongly_is_refused(
@@ -211,6 +225,15 @@ def test_other_conversations_are_refused(made: Policy) -> None:
             made.processor.apply_chat_template(messages)
     with pytest.raises(DataError, match="images"):
         made.processor(images=[RED], text=["a", "b"])
+    with pytest.raises(DataError, match="completion"):  # SFT on `messages`
+        made.processor.apply_chat_template(shown(RED, QUESTION, "red"), tokenize=True)
+
+
+def test_plain_texts_get_their_begin_token(made: Policy) -> None:
+    """In data that are no conversations, prompt and stop token are written by hand."""
+    row = made.processor.template.encode("question", question="why?", target="so")
+    prompt = made.processor(images=[RED], text="Question: why? Answer:")["input_ids"][0]
+    assert (*prompt, *made.processor(text=" so\n")["input_ids"][0]) == row.ids
 
 
 def test_telemetry_is_off(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

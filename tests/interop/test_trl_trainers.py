@@ -68,11 +68,11 @@ def settings(folder: Path, **further: Any) -> dict[str, Any]:
     }
 
 
-def sft(made: Policy, folder: Path) -> Any:
+def sft(made: Policy, folder: Path, **further: Any) -> Any:
     return trl.SFTTrainer(
         model=made.model,
         processing_class=made.processor,
-        args=trl.SFTConfig(**settings(folder)),
+        args=trl.SFTConfig(**settings(folder, **further)),
         train_dataset=dataset(completion=lambda _, colour: said(colour)),
     )
 
@@ -89,27 +89,27 @@ def dpo(made: Policy, folder: Path, **further: Any) -> Any:
     )
 
 
-def kto(made: Policy, folder: Path) -> Any:
+def kto(made: Policy, folder: Path, **further: Any) -> Any:
     return trl.KTOTrainer(
         model=made.model,
         ref_model=made.reference,
         processing_class=made.processor,
-        args=trl.KTOConfig(**settings(folder)),
+        args=trl.KTOConfig(**settings(folder, **further)),
         train_dataset=dataset(
             completion=lambda _, colour: said(colour), label=lambda number, _: number < 2
         ),
     )
 
 
-def sampled(kind: str) -> Callable[[Policy, Path], Any]:
-    def make(made: Policy, folder: Path) -> Any:
+def sampled(kind: str) -> Callable[..., Any]:
+    def make(made: Policy, folder: Path, **further: Any) -> Any:
         trainer, config = getattr(trl, f"{kind}Trainer"), getattr(trl, f"{kind}Config")
         sampling = {"num_generations": 2, "max_completion_length": 6, "beta": 0.0}
         done = trainer(
             model=made.model,
             processing_class=made.processor,
             reward_funcs=lengths,
-            args=config(**settings(folder, **sampling)),
+            args=config(**settings(folder, **sampling, **further)),
             train_dataset=dataset(),
         )
         made.add_reference(done, beta=0.04)
@@ -143,6 +143,20 @@ def test_a_step_trains_the_bridge_and_leaves_the_reference(
         assert any(part in key for key in moved), part
 
 
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("name", ["DPO", "GRPO"])
+def test_a_bfloat16_base_keeps_trained_weights_in_float32(
+    name: str, bf16: bool, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """With trl's mixed precision (its default) and without."""
+    made = policy(tiny_folder, **{"model.dtype": "bfloat16"})
+    trainer = TRAINERS[name](made, tmp_path, bf16=bf16)
+    trainer.train()
+    assert trainer.state.global_step == 1
+    types = {weight.requires_grad: weight.dtype for weight in made.model.parameters()}
+    assert types == {True: torch.float32, False: torch.bfloat16}
+
+
 def test_the_reference_of_dpo_says_what_the_run_said_before(tiny_run: Path, tmp_path: Path) -> None:
     """After a step the reward of a text is beta times how far its log-probability has moved."""
     trainer = dpo(policy(tiny_run), tmp_path, max_steps=3)
@@ -172,6 +186,14 @@ def test_samples_end_in_the_stop_token(tiny_run: Path, tmp_path: Path) -> None:
 
 def test_a_trainer_without_reference_is_told_what_to_give(tiny_run: Path, tmp_path: Path) -> None:
     made = policy(tiny_run)
+    with pytest.raises(OSError, match=r"policy\.add_reference"):
+        trl.GRPOTrainer(
+            model=made.model,
+            processing_class=made.processor,
+            reward_funcs=lengths,
+            args=trl.GRPOConfig(**settings(tmp_path, num_generations=2, beta=0.1)),
+            train_dataset=dataset(),
+        )
     with pytest.raises(OSError, match=r"ref_model=policy\.reference"):
         trl.DPOTrainer(
             model=made.model,
@@ -196,3 +218,4 @@ def test_a_checkpoint_of_trl_is_an_adapter_folder(tiny_run: Path, tmp_path: Path
     state = load_file(folder / "bridge.safetensors")
     assert torch.equal(state["query_tokens"], made.model.query_tokens)
     assert (folder / "tokenizer.json").is_file()
+    assert "policy.reference" not in (tmp_path / "README.md").read_text()

@@ -12,10 +12,11 @@ from qvft.recipe.load import parse_recipe
 
 ENTRIES = [
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "features",
+    "features", "pairs",
 ]  # fmt: skip
 NO_PATHS = {
     "overrides", "--question", "--prompts", "--split", "--to", "--shard-size", "format", "--space",
+    "--format", "--metric",
 }  # fmt: skip
 """Arguments that are texts of another kind."""
 

@@ -14,6 +14,7 @@ from qvft.check import main as check
 from qvft.setup.model import trained_model
 from qvft.setup.resolve_model import load_resolved, resolve_model
 from qvft.setup.run_recipe import run_recipe
+from qvft.train import main as train
 from qvft.weights.merge import merge_run
 
 KEPT = sorted(path.parent for path in Path(__file__).parent.glob("*/expected.json"))
@@ -50,3 +51,15 @@ def test_an_earlier_checkpoint_is_merged(kept: tuple[Path, dict[str, Any]], tmp_
     recipe = run_recipe(run, [])
     merged = load_resolved(resolve_model(str(tmp_path / "merged")))
     assert row_losses(merged, recipe) == pytest.approx(expected["row_losses"], **TOLERANCE)
+
+
+def test_a_run_starts_from_an_earlier_checkpoint(
+    kept: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    run, expected = kept
+    still = ["train.learning_rate=0", "train.max_steps=1", "phases=[]"]
+    given = [f"train.from={run}", f"run.dir={tmp_path / 'new'}", *still]
+    assert train([str(run / "recipe.lock.yaml"), *given]) == 0
+    recipe = run_recipe(tmp_path / "new", [])
+    found = row_losses(trained_model(tmp_path / "new", recipe), recipe)
+    assert found == pytest.approx(expected["row_losses"], **TOLERANCE)

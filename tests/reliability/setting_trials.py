@@ -15,7 +15,7 @@ from typing import Any
 from mutations import ODD_TEXTS, ODD_VALUES, misspelt
 from PIL import Image
 
-from qvft import check, convert, features, predict, score, train
+from qvft import check, convert, features, pairs, predict, score, train
 from qvft.errors import RecipeError, UserError
 
 FIELD_VALUES = (*ODD_VALUES, 3, [1, 2], ["x"], {"x": 1}, 0.5, "static", "steps", "adamw_torch")
@@ -82,6 +82,12 @@ COMMANDS = (
     (train, ["r.yaml", "data.train.path=no.jsonl", "run.dir=runs/x"]),
     (train, ["r.yaml", "data.train.format=jsnl", "--epochs", "3"]),
     (convert, ["jsonl", "rows.jsonl", "out.jsonl", "--limit", "1", "--images", "."]),
+    (convert, ["jsonl", "pairs.jsonl", "out.parquet", "--to", "trl", "--conversational"]),
+    (
+        pairs,
+        ["--predictions", "texts.jsonl", "--data", "rows.jsonl"]
+        + ["--metric", "exact_match", "--out", "made.jsonl", "--allow-outside"],
+    ),
     (predict, ["qvft/tiny-blip2", "no.png", "--question", "Which?", "--num_beams", "2"]),
     (score, ["caption", "--references", "rows.jsonl", "--predictions", "rows.jsonl"]),
     (score, ["vqa", "--questions", "r.yaml", "--annotations", "x", "--predictions", "x"]),
@@ -96,6 +102,10 @@ def command_lines(count: int, *, seed: int, work: Path) -> Counter[str]:
     status of 0, 1 or 2, and no traceback."""
     Image.new("RGB", (8, 8)).save(work / "é.png")
     work.joinpath("rows.jsonl").write_text('{"image": "é.png", "caption": "犬"}\n', "utf-8")
+    work.joinpath("pairs.jsonl").write_text(
+        '{"image": "é.png", "chosen": "犬", "rejected": "猫"}\n', "utf-8"
+    )
+    work.joinpath("texts.jsonl").write_text('{"image": "é.png", "texts": ["犬", "猫"]}\n', "utf-8")
     work.joinpath("r.yaml").write_text(
         "name: r\nmodel: {id: ./modèle}\ndata: {train: {path: rows.jsonl}}\n", "utf-8"
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import Dropout
 
 from qvft.adapters.manifest import read_manifest
 from qvft.api.evaluate import evaluate
@@ -23,6 +24,8 @@ from qvft.recipe.load import load_recipe, parse_recipe
 from qvft.recipe.recipe_lock import read_lock
 from qvft.setup.start_run import start_run
 from qvft.train import main
+from qvft.training.training_setup import training_setup
+from tests.models.decoder_models import TEXT, write_model
 
 FILES = ("bridge.safetensors", "adapter_model.safetensors")
 STILL = ("train.learning_rate=0", "train.max_steps=1", "train.preflight=false")
@@ -91,6 +94,46 @@ def test_what_is_frozen_keeps_the_weights_of_the_start(
     freeze = [f"trainable.{part}=frozen" for part in frozen]
     run = train(recipe_file, tmp_path / "run", f"train.from={tiny_run}", *STILL, *freeze)
     assert_equal(weights(run / "adapter"), weights(tiny_run / "adapter"))
+
+
+def test_the_decoder_may_be_quantised_now(
+    recipe_file: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    nf4 = "model.quantization.load_in_4bit=true"
+    run = train(recipe_file, tmp_path / "run", f"train.from={tiny_run}", *STILL, nf4)
+    assert digests(run) == digests(tiny_run)
+
+
+def test_frozen_lora_layers_of_the_start_have_no_dropout(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    start = make_run(tmp_path / "start", trainable={"lora": {"lora_dropout": 0.5}})
+    given = [f"train.from={start}", f"run.dir={tmp_path / 'run'}", "trainable.decoder=frozen"]
+    recipe = read_lock(start, given)
+    work = training_setup(recipe)
+    rates = {name: m.p for name, m in work.loaded.model.named_modules() if isinstance(m, Dropout)}
+    assert any("lora_dropout" in name for name in rates)
+    assert {rate for name, rate in rates.items() if "lora_dropout" in name} == {0.0}
+
+
+@pytest.mark.parametrize("kind", ["question_aware", "new_decoder", "t5", "geometry"])
+def test_every_family_starts_from_a_run(
+    kind: str, make_run: Callable[..., Path], tiny_folder: Path, language_folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    lora = {"lora": {"target_modules": "all-linear"}}
+    changes: dict[str, Any] = {"model": {"text_branch": "fresh"}}
+    if kind == "new_decoder":
+        changes = {"model": {"decoder": str(language_folder)}, "trainable": lora}
+    elif kind == "t5":
+        folder = write_model(tmp_path / "model", tiny_folder, TEXT["t5"])
+        changes = {"model": {"id": str(folder)}, "trainable": lora}
+    elif kind == "geometry":
+        changes = {"model": {"query_tokens": 4, "image_size": 60}}
+    start = make_run(tmp_path / "start", **changes)
+    recipe = Path(shutil.copyfile(start / "recipe.lock.yaml", tmp_path / "recipe.yaml"))
+    run = train(recipe, tmp_path / "run", f"train.from={start}", *STILL)
+    assert_equal(weights(run / "adapter"), weights(start / "adapter"))
 
 
 def test_a_start_may_be_a_checkpoint_or_an_adapter_folder(
@@ -162,6 +205,19 @@ def test_what_does_not_fit_is_refused_with_its_key(
     said = capsys.readouterr().err
     assert key in said and "Traceback" not in said
     assert not folder.exists()
+
+
+def test_another_seed_is_named_where_it_draws_weights_of_the_base(
+    make_run: Callable[..., Path], language_folder: Path, tmp_path: Path
+) -> None:
+    start = make_run(
+        tmp_path / "start",
+        model={"decoder": str(language_folder)},
+        trainable={"lora": {"target_modules": "all-linear"}},
+    )
+    given = [f"train.from={start}", f"run.dir={tmp_path / 'run'}", "run.seed=1"]
+    with pytest.raises(CheckpointError, match=r"run\.seed"):
+        training_setup(read_lock(start, given))
 
 
 def test_folders_without_weights_are_refused(

@@ -1,16 +1,16 @@
-"""Maps columns of a table to image, caption, question and answer. Imports no dataset library."""
+"""Maps columns of a table to image, texts and pairs of texts. Imports no dataset library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from qvft.data.formats import fields
+from qvft.data.formats import fields, preference_columns
 from qvft.data.sample import Question
 from qvft.errors import DataError
 
 DEFAULTS: dict[str, tuple[str, ...]] = {
-    "image": ("image", "img", "jpg", "png", "image_path"),
+    "image": ("image", "images", "img", "jpg", "png", "image_path"),
     "caption": ("caption", "text"),
     "captions": ("captions", "sentences"),
     "question": ("question",),
@@ -19,11 +19,15 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "id": ("id", "question_id"),
     "answer_type": ("answer_type",),
     "question_type": ("question_type",),
+    **{key: (key,) for key in preference_columns.KEYS},
 }
 """Keys of `columns`, each with the column names tried for it, in order."""
 
 _CAPTION_KEYS = ("caption", "captions")
 _QUESTION_KEYS = ("question", "answer", "answers")
+_PAIRED, _UNPAIRED = preference_columns.PAIRED, preference_columns.UNPAIRED
+_PAIR_KEYS = preference_columns.KEYS
+_GROUPS = (_CAPTION_KEYS, _QUESTION_KEYS, _PAIR_KEYS)
 _SINGULAR = {"captions": "caption", "answers": "answer"}
 _OTHER_NUMBER = _SINGULAR | {one: several for several, one in _SINGULAR.items()}
 
@@ -32,12 +36,14 @@ def resolve(columns: Mapping[str, str], present: Iterable[str], *, where: str) -
     """The column of each key that has one.
 
     `columns` takes precedence; an empty name leaves the key without a column. Once it names a
-    column of captions or of questions, defaults do not add the other kind of text, nor `answers`
-    to a named `answer`. Of defaults, `captions` and `answers` win over `caption` and `answer`.
+    column of captions, of questions or of pairs, defaults do not add another kind of text, nor
+    `answers` to a named `answer`. Of defaults, `captions` and `answers` win over `caption` and
+    `answer`, `chosen` and `rejected` over `completion` and `label`. The prompt of pairs is
+    `prompt`, else `question`.
 
     Raises:
-        DataError: an unknown key, a missing column, no image column, no text column, or questions
-            without answers.
+        DataError: an unknown key, a missing column, no image column, no text column, questions
+            without answers, or half of the columns of pairs.
     """
     names = tuple(present)
     fields.known_keys(columns, DEFAULTS, where=f"{where}, columns")
@@ -50,16 +56,51 @@ def resolve(columns: Mapping[str, str], present: Iterable[str], *, where: str) -
                 do=fields.nearest(name, names),
             )
     found = {key: name for key, name in columns.items() if name}
-    named = set(found) & {*_CAPTION_KEYS, *_QUESTION_KEYS}
+    named = {key for key in found if any(key in keys for keys in _GROUPS)}
     for key in ("captions", "answers", *DEFAULTS):
-        group = next((keys for keys in (_CAPTION_KEYS, _QUESTION_KEYS) if key in keys), ())
+        group = next((keys for keys in _GROUPS if key in keys), ())
         other_kind_named = bool(group) and bool(named) and not named & set(group)
         covered = _OTHER_NUMBER.get(key) in found
         default = next((name for name in DEFAULTS[key] if name in names), None)
         if key not in columns and default and not other_kind_named and not covered:
             found[key] = default
-    _require_image_and_text(found, ", ".join(names) or "none", where=where)
+    listed = ", ".join(names) or "none"
+    found = _of_pairs(found, named, listed, where=where)
+    _require_image_and_text(found, listed, where=where)
     return found
+
+
+def _of_pairs(
+    found: Mapping[str, str], named: Collection[str], listed: str, *, where: str
+) -> dict[str, str]:
+    """The columns without those that make no pairs; raises DataError if one of them was named."""
+    has_other_texts = bool(found.keys() & {*_CAPTION_KEYS, "answer", "answers"})
+    form = next((keys for keys in (_PAIRED, _UNPAIRED) if found.keys() >= set(keys)), None)
+    for keys in (_PAIRED, _UNPAIRED):
+        for key in keys:
+            lacking = next((other for other in keys if other not in found), None)
+            is_meant = key in named or (key != "label" and not has_other_texts)
+            if form is None and key in found and lacking and is_meant:
+                raise DataError(
+                    f"a column `{found[key]}` but none for `{lacking}` (columns: {listed})",
+                    where=where,
+                    do=f"set `columns.{lacking}`",
+                )
+    kept = dict(found)
+    for key in _PAIR_KEYS:
+        if key in kept and (form is None or (key != "prompt" and key not in form)):
+            if key in named:
+                raise DataError(
+                    f"`columns.{key}` beside columns that make no pair with it",
+                    where=where,
+                    expected="`chosen` and `rejected`, or `completion` and `label`, with `prompt`",
+                )
+            del kept[key]
+    if form is not None and "question" in kept:
+        kept.setdefault("prompt", kept["question"])
+        if not kept.keys() & {"answer", "answers"}:
+            del kept["question"]
+    return kept
 
 
 def _require_image_and_text(found: Mapping[str, str], listed: str, *, where: str) -> None:
@@ -70,7 +111,7 @@ def _require_image_and_text(found: Mapping[str, str], listed: str, *, where: str
             expected="one of " + ", ".join(DEFAULTS["image"]),
             do="set `columns.image`",
         )
-    if not found.keys() & {*_CAPTION_KEYS, "question"}:
+    if not found.keys() & {*_CAPTION_KEYS, "question", "chosen", "completion"}:
         raise DataError(
             f"no column of captions or questions (columns: {listed})",
             where=where,

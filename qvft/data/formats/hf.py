@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields
+from qvft.data.formats import preference_columns as preference
 from qvft.data.formats.format import Format
+from qvft.data.formats.hf_images import RowImage, image_cell, undecoded
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, no_split
 from qvft.data.images.listing import images_among
 from qvft.data.sample import ImageFile, Sample
-from qvft.errors import DataError, ImageError
+from qvft.errors import DataError
 from qvft.log import get_logger
 
 if TYPE_CHECKING:
@@ -30,25 +28,6 @@ _log = get_logger(__name__)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 _METADATA = ("metadata.jsonl", "metadata.csv")
 _ALIASES = {"val": "validation", "validation": "val"}
-
-
-@dataclass(frozen=True, eq=False)
-class RowImage:
-    """An image embedded in a dataset; its bytes stay in the arrow file until they are read."""
-
-    images: Dataset
-    column: str
-    row: int
-    name: str
-
-    def encoded(self) -> bytes:
-        content = self.images[self.row][self.column]["bytes"]
-        if not content:
-            raise ImageError("no bytes", where=self.name, do="remove the row")
-        return bytes(content)
-
-    def open(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.encoded()))
 
 
 def read(
@@ -66,9 +45,9 @@ def read(
         path: a folder of `save_to_disk`, a parquet file or a folder of them, an image folder with
             `metadata.jsonl` or `metadata.csv`, or a Hub id (`owner/name`, `owner/name:config`).
         split: which split; None if there is one only. `val` also finds `validation`.
-        columns: from `image`, `caption`, `captions`, `question`, `answer`, `answers`, `id`,
-            `answer_type`, `question_type` to column names; see `columns.resolve`. An `id` is the
-            question's where a row has one, otherwise the sample's; without, rows are numbered.
+        columns: from the keys of `columns.DEFAULTS` to column names; see `columns.resolve`. An `id`
+            is the question's where a row has one, then the pair's, otherwise the sample's; without,
+            rows are numbered.
         allow_paths_outside_root: paths in a table may be outside its folder (for a Hub id: outside
             the cache of datasets).
 
@@ -92,15 +71,16 @@ def samples_of(
     builders: dict[str, SampleBuilder] = {}
     ids = Unique(found.get("id", "id"))
     features, texts = dataset.features, set(found.values()) - {column}
+    is_unpaired, rated = "completion" in found, preference.RatedTexts(where)
     for number, written in enumerate(dataset):
         place = f"{where}, row {number}"
-        row, cell = table.with_class_names(written, features, texts, where=place), written[column]
-        if not cell or not (cell["bytes"] or cell["path"]):
-            raise DataError(f"`{column}` is empty", where=place, expected="an image")
+        row = table.with_class_names(written, features, texts, where=place)
+        cell = image_cell(written[column], where=place, column=column)
         name = str(number)
         if "id" in found:
             name = fields.identifier(row[found["id"]], found["id"], where=place)
-            ids.add(name, where=place)
+            if not is_unpaired:  # the two rows of a pair may have one id
+                ids.add(name, where=place)
         question = table.question(row, found, id=name, where=place)
         if cell["bytes"]:
             key = hashlib.sha256(cell["bytes"]).hexdigest()
@@ -108,10 +88,21 @@ def samples_of(
         else:
             image = guard.image(cell["path"], column, where=place)
             key = image.name
-        builder = builders.setdefault(key, SampleBuilder(str(number) if question else name, image))
+        own = question or is_unpaired or "chosen" in found  # the id is a text's
+        builder = builders.setdefault(key, SampleBuilder(str(number) if own else name, image))
         builder.captions.extend(table.captions(row, found, where=place))
         if question:
             builder.questions.append(question)
+        pair_id = name if "id" in found and not question else ""
+        if is_unpaired:
+            rated.add(key, preference.read_rated(row, found, id=pair_id, where=place))
+        elif "chosen" in found:
+            builder.pairs.append(preference.read_pair(row, found, id=pair_id, where=place))
+    for key, builder in builders.items():
+        builder.pairs.extend(rated.pairs(key))
+    rated.warn_of_rest()
+    pairs = (pair for builder in builders.values() for pair in builder.pairs)
+    preference.warn_of_questions_inside(pairs, where=where)
     yield from (builder.sample() for builder in builders.values())
 
 
@@ -141,21 +132,6 @@ def plain_rows(dataset: Dataset, column: str, *, where: str) -> Iterator[dict[st
         elif cell:
             row[column] = cell["path"]
         yield {key: value for key, value in row.items() if value is not None}
-
-
-def undecoded(dataset: Any, column: str, *, where: str) -> Any:
-    """The dataset with images as bytes or paths; raises DataError if the column has no images."""
-    import datasets
-
-    try:
-        return dataset.cast_column(column, datasets.Image(decode=False))
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise DataError(
-            f"column `{column}` is {dataset.features[column]}",
-            where=where,
-            expected="images, their bytes, or paths",
-            do="set `columns.image`",
-        ) from error
 
 
 def _image_folders(path: Path) -> list[Path]:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields, hf
-from qvft.data.sample import EncodedImage, Sample
+from qvft.data.formats import preference_columns as preference
+from qvft.data.formats.hf_images import undecoded
+from qvft.data.sample import EncodedImage, Pair, Sample
 from qvft.data.stream import Part
 from qvft.errors import DataError
 from qvft.json_files import sha256_json
@@ -71,11 +73,13 @@ class DatasetStream:
         image = row[columns["image"]]
         texts = set(columns.values()) - {columns["image"]}
         row = table.with_class_names(row, self.dataset.features, texts, where=where)
-        if not image or not image["bytes"]:
+        if isinstance(image, list) and len(image) < 2:
+            image = next(iter(image), None)
+        if not isinstance(image, dict) or not image["bytes"]:
             raise DataError(
                 f"`{columns['image']}` holds no bytes",
                 where=where,
-                expected="images inside the rows",
+                expected="one image inside each row",
                 do="list them with stream: false, or pack them as tar shards",
             )
         name = hashlib.sha256(image["bytes"]).hexdigest()[:_ID_DIGITS]
@@ -84,11 +88,16 @@ class DatasetStream:
             question_id = fields.identifier(row[columns["id"]], columns["id"], where=where)
             where = f"{where} ({columns['id']} {question_id})"
         question = table.question(row, columns, id=question_id, where=where)
+        pairs: tuple[Pair, ...] = ()
+        if "chosen" in columns:
+            id = question_id if "id" in columns and not question else f"{name}#pair1"
+            pairs = (preference.read_pair(row, columns, id=id, where=where),)
         return Sample(
             name,
             EncodedImage(bytes(image["bytes"]), where),
             tuple(table.captions(row, columns, where=where)),
             (question,) if question else (),
+            pairs=pairs,
         )
 
 
@@ -113,5 +122,12 @@ def stream(
     dataset = hf.load(where, split=split, streaming=True)
     names = dataset.column_names or list(dataset.features or next(iter(dataset), {}))
     found = table.resolve(columns or {}, names, where=where)
+    if "completion" in found:
+        raise DataError(
+            f"`{found['completion']}` and `{found['label']}`, whose rows are paired up",
+            where=where,
+            expected="`chosen` and `rejected` in a row where a dataset is streamed",
+            do="remove `stream`",
+        )
     dataset = dataset.select_columns(sorted(set(found.values())))
-    return DatasetStream(hf.undecoded(dataset, found["image"], where=where), found, where, sizes)
+    return DatasetStream(undecoded(dataset, found["image"], where=where), found, where, sizes)

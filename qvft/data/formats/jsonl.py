@@ -21,7 +21,7 @@ from qvft.data.formats.jsonl_texts import (
     read_question,
 )
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import Unique, no_split
+from qvft.data.formats.sample_builder import Unique, no_split, numbered_pairs
 from qvft.data.sample import ImageSource, Pair, Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
@@ -140,10 +140,7 @@ class _ImageTexts:
             replace(question, id=question.id or f"{id}#{n}")
             for n, (_, question) in enumerate(self.questions, start=1)
         )
-        pairs = tuple(
-            replace(pair, id=pair.id or f"{id}#pair{n}")
-            for n, (_, pair) in enumerate(self.pairs, start=1)
-        )
+        pairs = numbered_pairs(id, (pair for _, pair in self.pairs))
         return Sample(id, self.image, tuple(self.captions), questions, self.meta, pairs)
 
     def add(self, row: Record) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
+from qvft.data.formats.sample_builder import require_different
 from qvft.data.sample import Pair, Question
 from qvft.errors import DataError
 
@@ -53,13 +54,7 @@ def read_pair(row: Record) -> Pair:
                 do=f"move `{key}` to a line of its own",
             )
     chosen, rejected = row.answer("chosen"), row.answer("rejected")
-    if chosen == rejected:
-        raise DataError(
-            "`chosen` and `rejected` are equal",
-            where=row.where,
-            expected="two different texts",
-            do="correct one of them, or remove the pair",
-        )
+    require_different(chosen, rejected, where=row.where)
     return Pair(
         row.identifier("id") if "id" in row else "",
         row.text("question") if row.get("question") is not None else None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qvft.data.formats import fields, hf, jsonl, require_unique
 from qvft.data.formats.fields import Record
+from qvft.data.formats.hf_images import RowImage
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.images.sources import image_source
 from qvft.data.sample import ImageFile, ImageSource, Sample
@@ -86,7 +87,7 @@ def _of_dicts(
         fields.known_keys(row, jsonl.ROW_KEYS, where=place)
         image = fields.field(row, "image", where=place)
         source = image
-        if not isinstance(image, hf.RowImage):
+        if not isinstance(image, RowImage):
             source = image_source(image, where=f"{place}, image", label=place)
         source, _ = known.setdefault(_identity(source, image), (source, image))
         yield row, source, str(image) if isinstance(image, str | Path) else source.name

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from qvft.data.sample import ImageSource, Question, Sample
+from qvft.data.sample import ImageSource, Pair, Question, Sample
 from qvft.errors import DataError
 
 
@@ -20,10 +20,36 @@ class SampleBuilder:
     captions: list[str] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
 
     def sample(self) -> Sample:
-        """The complete sample."""
-        return Sample(self.id, self.image, tuple(self.captions), tuple(self.questions), self.meta)
+        """The complete sample; pairs without id are numbered."""
+        return Sample(
+            self.id,
+            self.image,
+            tuple(self.captions),
+            tuple(self.questions),
+            self.meta,
+            numbered_pairs(self.id, self.pairs),
+        )
+
+
+def numbered_pairs(sample_id: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """The pairs; those without id get `SAMPLE#pairN`, N from 1."""
+    return tuple(
+        replace(pair, id=pair.id or f"{sample_id}#pair{n}") for n, pair in enumerate(pairs, start=1)
+    )
+
+
+def require_different(chosen: str, rejected: str, *, where: str) -> None:
+    """Raises DataError if the texts of a pair are equal."""
+    if chosen == rejected:
+        raise DataError(
+            "`chosen` and `rejected` are equal",
+            where=where,
+            expected="two different texts",
+            do="correct one of them, or remove the pair",
+        )
 
 
 class Unique:

@@ -61,18 +61,27 @@ def repeats(
 def asked_before(
     samples: Iterable[Sample], others: Iterable[Sample], content: Callable[[Sample], str]
 ) -> tuple[tuple[str, str], ...]:
-    """Ids of questions that `others` also ask about the same image, with the other's id."""
+    """Ids of questions that `others` also ask about the same image, with the other's id.
+
+    Questions of pairs are among them, under the pair's id.
+    """
     known: dict[tuple[str, str], str] = {}
     for other in others:
         key = content(other)
-        for question in other.questions:
-            known.setdefault((key, normal(question.text)), question.id)
+        for id, text in _questions(other):
+            known.setdefault((key, normal(text)), id)
     return tuple(
-        (question.id, known[asked])
+        (id, known[asked])
         for sample in samples
-        for question in sample.questions
-        if (asked := (content(sample), normal(question.text))) in known
+        for id, text in _questions(sample)
+        if (asked := (content(sample), normal(text))) in known
     )
+
+
+def _questions(sample: Sample) -> list[tuple[str, str]]:
+    """Id and text of each question, those of pairs too."""
+    pairs = [(pair.id, pair.question) for pair in sample.pairs if pair.question is not None]
+    return [*((question.id, question.text) for question in sample.questions), *pairs]
 
 
 def _contradict(group: list[Question]) -> bool:

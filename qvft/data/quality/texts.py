@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from qvft.data.rows import Row
 from qvft.data.sample import Sample
 
 TextKind = Literal["caption", "question", "answer"]
@@ -18,11 +19,15 @@ KINDS: tuple[TextKind, ...] = ("caption", "question", "answer")
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A training text; `row_id` is its row's, as in `rows.training_rows`."""
+    """A training text; `row_id` is its row's, as in `rows.training_rows`.
+
+    `is_rejected` is for the worse text of a pair, a caption or an answer.
+    """
 
     kind: TextKind
     row_id: str
     text: str
+    is_rejected: bool = False
 
 
 def texts_of(samples: Iterable[Sample], *, texts: str = "all") -> Iterator[Text]:
@@ -39,6 +44,17 @@ def texts_of(samples: Iterable[Sample], *, texts: str = "all") -> Iterator[Text]
             for question in sample.questions:
                 yield Text("question", question.id, question.text)
                 yield Text("answer", question.id, target_of(question.answers))
+
+
+def texts_of_pairs(rows: Iterable[Row]) -> Iterator[Text]:
+    """Question, chosen and rejected text of each row of `rows.preference_rows`."""
+    for row in rows:
+        kind: TextKind = "caption" if row.question is None else "answer"
+        if row.question is not None:
+            yield Text("question", row.id, row.question)
+        yield Text(kind, row.id, row.target)
+        if row.rejected is not None:
+            yield Text(kind, row.id, row.rejected, is_rejected=True)
 
 
 def target_of(answers: Iterable[str]) -> str:

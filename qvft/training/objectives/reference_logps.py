@@ -33,6 +33,7 @@ logger = get_logger("qvft.train")
 REFERENCE = "reference.safetensors"
 """Name of the file, in the folder of the phase's checkpoints."""
 KEY, LOGPS = "key", "logps"
+OF_THE_RUN = ("base_weights_sha256", "images_sha256", "quantized")
 KEPT = "no step was taken; make room and start again"
 Reference = Mapping[PairKey, tuple[float, float]]
 Collate = Callable[[Sequence[tuple[int, Row]]], dict[str, Tensor]]
@@ -46,7 +47,6 @@ def with_reference(
     file: Path,
     weights: Iterable[str],
     provenance: Mapping[str, Any],
-    views: int,
     batch_size: int,
     bf16: bool,
     workers: int,
@@ -54,11 +54,10 @@ def with_reference(
     """The collator with the log-probabilities of `rows` under the objective's weights as they are.
 
     Args:
-        rows: of them those with a rejected text.
+        rows: of them those with a rejected text, in each view that they are shown in.
         file: where they are stored, or are already.
         weights: names of weights that this phase or an earlier one trains, besides LoRA's.
-        provenance: of the run, with hashes of base and images.
-        views: augmented views per image.
+        provenance: of the run, with hashes of base and images, and the decoder's 4-bit type.
         batch_size, bf16, workers: as `reference_logps`.
     """
     pairs = [row for row in rows if row.rejected is not None]
@@ -69,12 +68,12 @@ def with_reference(
         "tokens": sha256_json([list(one.ids) for one in template.encode_all(texts)]),
         "bf16": bf16,
         "ld_alpha": objective.ld_alpha,
-        **{key: provenance.get(key) for key in ("base_weights_sha256", "images_sha256")},
+        **{key: provenance.get(key) for key in OF_THE_RUN},
     }
     compute = partial(
         reference_logps, objective, collator, batch_size=batch_size, bf16=bf16, workers=workers
     )
-    known = stored_reference(file, in_all_views(pairs, views), facts=facts, compute=compute)
+    known = stored_reference(file, pairs, facts=facts, compute=compute)
     return PreferenceCollator(collator.collator, known)
 
 

@@ -1,0 +1,175 @@
+"""Reads the preference columns of trl, paired (chosen, rejected) and unpaired (completion, label).
+
+A text is a string or, in the conversational form, a list of messages with `role` and `content`. One
+question and its answers are read: a conversation has one message of the user, then one of the
+assistant. Source: trl 1.16, docs/source/dataset_formats.md and trl/data_utils.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qvft.data.formats import fields
+from qvft.data.formats.sample_builder import require_different
+from qvft.data.sample import Pair
+from qvft.errors import DataError
+from qvft.log import get_logger
+
+PAIRED = ("chosen", "rejected")
+UNPAIRED = ("completion", "label")
+KEYS = ("prompt", *PAIRED, *UNPAIRED)
+
+_log = get_logger("qvft.data.formats.hf")
+
+
+def read_pair(row: Mapping[str, Any], columns: Mapping[str, str], *, id: str, where: str) -> Pair:
+    """The pair of a row with `chosen` and `rejected`; an empty prompt makes it one of captions.
+
+    Messages with which both begin are the prompt, as `trl.extract_prompt` has it, unless `prompt`
+    holds messages too. Strings are read as they are: without a prompt they are captions.
+
+    Raises:
+        DataError: a text is missing, both are equal, or a conversation has other messages.
+    """
+    prompt = row[columns["prompt"]] if "prompt" in columns else None
+    chosen, rejected = (row[columns[key]] for key in PAIRED)
+    if isinstance(chosen, list) and isinstance(rejected, list) and not isinstance(prompt, list):
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+            shared += 1
+        if shared or not prompt:
+            prompt = chosen[:shared]
+        chosen, rejected = chosen[shared:], rejected[shared:]
+    better = _completion(chosen, columns["chosen"], where=where)
+    worse = _completion(rejected, columns["rejected"], where=where)
+    require_different(better, worse, where=where)
+    question = _question(prompt, columns.get("prompt", columns["chosen"]), where=where)
+    return Pair(id, question, better, worse)
+
+
+def warn_of_questions_inside(pairs: Iterable[Pair], *, where: str) -> None:
+    """Warns of captions that both begin with a question: an implicit prompt of plain texts."""
+    listed = list(pairs)
+    asked = [one for one in listed if one.question is None and "?" in _beginning(one)]
+    if asked:
+        _log.warning(
+            "%s: in %d of %d pairs both texts begin with the same question, which is read as part "
+            "of two captions; put it into a column `prompt`",
+            where,
+            len(asked),
+            len(listed),
+        )
+
+
+def _beginning(pair: Pair) -> str:
+    return os.path.commonprefix([pair.chosen, pair.rejected])
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A text that is labelled as good or bad, of an unpaired row; `id` is the row's, or empty."""
+
+    question: str | None
+    text: str
+    is_good: bool
+    id: str
+
+
+def read_rated(row: Mapping[str, Any], columns: Mapping[str, str], *, id: str, where: str) -> Rated:
+    """The text of a row with `completion` and `label`; raises DataError as `read_pair`."""
+    label = row[columns["label"]]
+    if label not in (True, False):  # 0 and 1 too
+        raise DataError(
+            f"`{columns['label']}` is {fields.kind(label)}",
+            where=where,
+            expected="true for a good text, false for a bad one",
+        )
+    prompt = row[columns["prompt"]] if "prompt" in columns else None
+    return Rated(
+        _question(prompt, columns.get("prompt", "prompt"), where=where),
+        _completion(row[columns["completion"]], columns["completion"], where=where),
+        bool(label),
+        id,
+    )
+
+
+@dataclass
+class RatedTexts:
+    """Pairs up rated texts of one image and question in the order of their rows.
+
+    The first good one goes with the first bad one, and so on, which undoes
+    `trl.unpair_preference_dataset`.
+    """
+
+    where: str
+    _texts: dict[str, dict[str | None, list[Rated]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    _alone: int = 0
+    _rows: int = 0
+
+    def add(self, image: str, text: Rated) -> None:
+        """Adds a text of an image."""
+        self._texts[image][text.question].append(text)
+        self._rows += 1
+
+    def pairs(self, image: str) -> Iterator[Pair]:
+        """The pairs of an image; equal texts make none. Texts without partner are counted."""
+        for question, texts in self._texts[image].items():
+            good = [one for one in texts if one.is_good]
+            bad = [one for one in texts if not one.is_good]
+            self._alone += abs(len(good) - len(bad))
+            for chosen, rejected in zip(good, bad, strict=False):
+                if chosen.text == rejected.text:
+                    self._alone += 2
+                    continue
+                id = chosen.id if chosen.id == rejected.id else ""
+                yield Pair(id, question, chosen.text, rejected.text)
+
+    def warn_of_rest(self) -> None:
+        """Says how many texts have no partner, once `pairs` was called for all images."""
+        if self._alone:
+            _log.warning(
+                "%s: %d of %d completions have no partner with the other label for their image "
+                "and prompt, and are left out",
+                self.where,
+                self._alone,
+                self._rows,
+            )
+
+
+def _question(cell: Any, column: str, *, where: str) -> str | None:
+    """The text of a prompt, None if it is empty."""
+    if cell is None or cell == []:
+        return None
+    if isinstance(cell, list):
+        cell = _content(cell, "user", column, where=where)
+    return fields.string(cell, column, where=where).strip() or None
+
+
+def _completion(cell: Any, column: str, *, where: str) -> str:
+    if isinstance(cell, list):
+        cell = _content(cell, "assistant", column, where=where)
+    return fields.answer(cell, column, where=where)
+
+
+def _content(messages: list[Any], role: str, column: str, *, where: str) -> str:
+    """The text of the only message, which is of this role; images in it have no text."""
+    roles = [one.get("role") if isinstance(one, dict) else None for one in messages]
+    if roles != [role]:
+        raise DataError(
+            f"`{column}` has {len(messages)} messages, of {', '.join(map(str, roles)) or 'nobody'}",
+            where=where,
+            expected=f"one message of the {role}",
+            do="keep the last question and its answers alone",
+        )
+    content = messages[0].get("content")
+    if not isinstance(content, list):
+        return fields.string(content, f"{column}.content", where=where)
+    parts = [part for part in content if isinstance(part, dict) and part.get("type") != "image"]
+    texts = [fields.string(part.get("text"), f"{column}.text", where=where) for part in parts]
+    return " ".join(texts)

@@ -1,0 +1,1 @@
+"""`qvft pairs`: preference pairs from several texts per prompt and a score of each."""

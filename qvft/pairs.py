@@ -1,0 +1,256 @@
+"""`qvft pairs MODEL --metric NAME --out F.jsonl`: preference pairs from samples and a metric.
+
+Several texts per image or question are drawn from MODEL (a run, a merged folder or a hub id) and
+scored against the references; the best and the worst make a pair. The data is the run's training
+data, or --data. With --predictions F the texts come from a file in place of MODEL. Every field of
+transformers.GenerationConfig is an option: --top_p 0.9.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qvft.files import expanded, given_path
+from qvft.log import exit_status, stdout
+from qvft.terminal import program
+
+if TYPE_CHECKING:
+    from qvft.data.rows import Row
+    from qvft.evaluation.pairs.best_and_worst import Chosen
+    from qvft.setup.resolve_model import ResolvedModel
+
+NEXT_RECIPE = "recipes/medical_vqa_dpo.yaml"
+
+
+@program
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Makes pairs; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="qvft pairs",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", type=expanded, nargs="?", help="run folder, model folder or hub id"
+    )
+    parser.add_argument(
+        "--out", type=given_path, required=True, metavar="F.jsonl", help="new file of pairs"
+    )
+    parser.add_argument(
+        "--metric",
+        required=True,
+        help="cider, bleu4, rouge_l, vqa_accuracy, exact_match, token_f1, or "
+        "package.module.function of your own",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=8, metavar="K", help="texts per row; default: 8"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T", help="of sampling; default: 1"
+    )
+    parser.add_argument("--seed", type=int, help="of sampling; default: the run's")
+    parser.add_argument(
+        "--against-reference",
+        action="store_true",
+        help="the reference is the chosen text, the worst sample below it the rejected one",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=given_path,
+        metavar="F",
+        help="JSONL with `texts` per row, as qvft predict --num_return_sequences writes it",
+    )
+    parser.add_argument(
+        "--data", type=expanded, metavar="PATH", help="data; default: the run's training data"
+    )
+    parser.add_argument("--format", help="its format; default: jsonl")
+    parser.add_argument("--split", help="its split, where there are several")
+    parser.add_argument(
+        "--images", type=expanded, metavar="DIR", help="its images, where they lie apart"
+    )
+    parser.add_argument(
+        "--columns", nargs="+", action="extend", metavar="KEY=COLUMN", help="of hf: image=picture"
+    )
+    parser.add_argument(
+        "--allow-outside", action="store_true", help="its images may lie outside their folder"
+    )
+    parser.add_argument(
+        "--texts",
+        choices=("all", "captions", "questions"),
+        help="rows to use; default: all that the metric scores",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument(
+        "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="texts decoded together; default: 64"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode images")
+    given, further = parser.parse_known_args(arguments)
+    return exit_status(lambda: make_pairs(given, further))
+
+
+def make_pairs(given: argparse.Namespace, further: Sequence[str]) -> None:
+    """Data, texts, scores, pairs, JSONL, and a few lines of summary."""
+    from qvft.evaluation.pairs.best_and_worst import best_and_worst, require_pairs
+    from qvft.evaluation.pairs.rows import samples_with
+    from qvft.files import require_new
+
+    check_options(given, further)
+    require_new(given.out)
+    opened = opened_model(given)
+    rows = data_rows(given, opened)
+    if given.predictions is None:
+        assert opened is not None and rows is not None, "checked with the options"
+        rows, texts = drawn_texts(given, further, opened, rows)
+    else:
+        rows, texts = read_texts(given, rows)
+    chosen = best_and_worst(rows, texts, given.metric, against_reference=given.against_reference)
+    require_pairs(chosen, given.metric)
+
+    from qvft.data.write_jsonl import write_jsonl
+
+    write_jsonl(samples_with(chosen.pairs), given.out, copy_images=given.copy_images)
+    report(given, chosen, opened, rows=len(rows))
+
+
+def opened_model(given: argparse.Namespace) -> ResolvedModel | None:
+    """The model, its weights not loaded."""
+    if given.model is None:
+        return None
+    from qvft.checking.before_torch import require_models
+    from qvft.setup.resolve_model import resolve_model
+
+    opened = resolve_model(given.model)
+    require_models(opened.recipe)
+    return opened
+
+
+def data_rows(given: argparse.Namespace, opened: ResolvedModel | None) -> list[Row] | None:
+    """The rows of the data, None without data."""
+    from qvft.evaluation.pairs.rows import rows_for, rows_of, source_of
+
+    source = None
+    some = {"limit": given.limit, "texts": given.texts}
+    changes = {key: value for key, value in some.items() if value is not None}
+    if given.data is not None:
+        keys = {"split": given.split, "images": given.images, **changes}
+        keys["columns"] = dict(pair.partition("=")[::2] for pair in given.columns or ())
+        keys["allow_paths_outside_root"] = given.allow_outside
+        source = source_of({"format": given.format or "jsonl", "path": given.data, **keys})
+    if opened is not None:
+        return rows_for(opened, source, changes)
+    return None if source is None else rows_of(source)
+
+
+def drawn_texts(
+    given: argparse.Namespace, further: Sequence[str], opened: ResolvedModel, rows: list[Row]
+) -> tuple[list[Row], list[tuple[str, ...]]]:
+    """The rows that the metric scores, with texts drawn from the model."""
+    from qvft.evaluation.pairs.text_scores import scorable
+
+    rows = scorable(rows, given.metric, against_reference=given.against_reference)
+    # All checks that need no torch are done.
+    from qvft.evaluation.pairs.sampling import sampled_texts
+    from qvft.inference.predict_to_file import field_options
+
+    return rows, sampled_texts(
+        opened,
+        rows,
+        count=given.samples,
+        seed=opened.recipe.run.seed if given.seed is None else given.seed,
+        fields={"temperature": given.temperature, **field_options(further)},
+        batch_size=given.batch_size,
+        workers=given.workers,
+    )
+
+
+def read_texts(
+    given: argparse.Namespace, rows: list[Row] | None
+) -> tuple[list[Row], list[tuple[str, ...]]]:
+    """The rows that the metric scores, with their texts of the predictions file."""
+    from qvft.evaluation.pairs.prediction_texts import texts_of_file
+    from qvft.evaluation.pairs.text_scores import scorable
+
+    rows, texts = texts_of_file(given.predictions, rows)
+    by_id = {row.id: own for row, own in zip(rows, texts, strict=True)}
+    rows = scorable(rows, given.metric, against_reference=given.against_reference)
+    return rows, [by_id[row.id] for row in rows]
+
+
+def report(
+    given: argparse.Namespace, chosen: Chosen, opened: ResolvedModel | None, *, rows: int
+) -> None:
+    """Prints what was made, and the next command."""
+    from statistics import mean
+
+    from qvft.data.sample import ImageFile
+
+    pairs = [pair for _, pair in chosen.pairs]
+    longer = mean(len(pair.chosen.split()) > len(pair.rejected.split()) for pair in pairs)
+    words = [
+        mean(len(text.split()) for text in texts)
+        for texts in zip(*((pair.chosen, pair.rejected) for pair in pairs), strict=True)
+    ]
+    lines = [
+        f"{len(pairs):,} pairs of {rows:,} rows written to {given.out}",
+        f"{given.metric}: chosen {mean(chosen.chosen_scores):.3g}, rejected "
+        f"{mean(chosen.rejected_scores):.3g} on average",
+        f"words: chosen {words[0]:.1f}, rejected {words[1]:.1f} on average; the chosen text is "
+        f"longer in {longer:.0%} of pairs",
+    ]
+    if rest := chosen.described():
+        lines.insert(1, f"without a pair: {rest}")
+    command = ["qvft train", NEXT_RECIPE]
+    if opened is not None:
+        command.append(f"model.id={opened.recipe.model.id}")
+    if opened is not None and opened.kind == "run":
+        command.append(f"train.from={given.model}")
+    command.append(f"data.train.path={given.out}")
+    folder = given.out.resolve().parent
+    images = [row.sample.image for row, _ in chosen.pairs]
+    paths = [image.path.resolve() for image in images if isinstance(image, ImageFile)]
+    if not given.copy_images and any(folder not in path.parents for path in paths):
+        command.append("data.train.allow_paths_outside_root=true")
+    lines.append(f"next: {' '.join(command)}")
+    for line in lines:
+        stdout.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def check_options(given: argparse.Namespace, further: Sequence[str]) -> None:
+    """Refuses what can be refused before data is read; raises `UserError`."""
+    from qvft.errors import RecipeError
+    from qvft.evaluation.pairs.text_scores import kinds_of
+
+    def refuse(option: str, given: str, **more: str) -> None:
+        raise RecipeError(given, where=f"command line: {option}", **more)
+
+    for name, least in (("samples", 2), ("batch_size", 1), ("workers", 0), ("limit", 1)):
+        value = getattr(given, name)
+        if value is not None and value < least:
+            refuse(f"--{name.replace('_', '-')}", f"{value}", expected=f"{least} or more")
+    if not 0 < given.temperature < math.inf:
+        refuse("--temperature", f"{given.temperature}", expected="above 0")
+    if given.model is None and given.predictions is None:
+        refuse("MODEL", "is missing", do="name a run, a folder or a hub id, or --predictions F")
+    if given.data is None:
+        for option in ("format", "split", "images", "columns", "allow_outside"):
+            if getattr(given, option):
+                refuse(f"--{option.replace('_', '-')}", "has no --data", do="name the data")
+    if given.predictions is not None:
+        names = ["--seed"] if given.seed is not None else []
+        for option in (*names, *further):
+            refuse(option, "goes with texts that are drawn", do="leave it or --predictions out")
+    elif "num_return_sequences" in " ".join(further).replace("-", "_"):
+        refuse("--num_return_sequences", "is set by --samples", do="use --samples")
+    kinds_of(given.metric)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
