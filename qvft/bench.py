@@ -4,6 +4,7 @@ Training throughput and memory: a plain implementation (one image per text, logi
 position) against qvft, and each optimization alone. Inference throughput: one `generate` call per
 text against qvft's batches. All in one process, alternating, on the same model.
 `--only preference`: pairs of a preference phase, trl's own DPOTrainer against qvft.
+`--only reward`: samples and updates of a reward phase, one by one against qvft.
 `--only caption`: one caption of a QVision, the published loop without a KV cache against qvft.
 """
 
@@ -28,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", type=expanded, help="YAML file")
     parser.add_overrides()
     parser.add_argument(
-        "--only", choices=("train", "predict", "preference", "caption"), help="measure this alone"
+        "--only",
+        choices=("train", "predict", "preference", "reward", "caption"),
+        help="measure this alone",
     )
     parser.add_argument("--rounds", type=int, default=3, help="the median of this many is taken")
     parser.add_argument("--steps", type=int, default=8, help="training steps of a round")
@@ -65,7 +68,8 @@ def bench(given: argparse.Namespace) -> None:
     if given.only in (None, "predict") and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
     require_models(recipe)
-    read = {"train": ["train"], "preference": ["train"], "predict": ["eval"], "caption": []}
+    of_training = dict.fromkeys(("train", "preference", "reward"), ["train"])
+    read = {**of_training, "predict": ["eval"], "caption": []}
     texts_of(recipe, read.get(given.only, ["train", "eval"]))
 
     # All checks that need no torch are done.
@@ -77,9 +81,11 @@ def bench(given: argparse.Namespace) -> None:
         machine,
         prediction_lines,
         preference_lines,
+        reward_lines,
         training_json,
         training_table,
     )
+    from qvft.benchmark.reward import bench_reward
     from qvft.benchmark.training import bench_training
 
     found: dict[str, Any] = {"machine": machine(recipe)}
@@ -99,6 +105,10 @@ def bench(given: argparse.Namespace) -> None:
         preference = bench_preference(recipe, rounds=given.rounds, steps=given.steps)
         stdout.print(preference_lines(preference))
         found["preference"] = asdict(preference)
+    if given.only == "reward":
+        reward = bench_reward(recipe, rounds=given.rounds, steps=given.steps)
+        stdout.print(reward_lines(reward))
+        found["reward"] = asdict(reward)
     if given.only == "caption":
         caption = bench_caption(recipe, rounds=given.rounds)
         stdout.print(caption_lines(caption))

@@ -67,11 +67,12 @@ def train(
 
     # All checks that need no torch are done.
     from qvft.adapters.component_table import component_table
+    from qvft.evaluation.rewards import reward_functions
     from qvft.training.phases import run_phases
     from qvft.training.training_setup import training_setup
 
     recipe = resolve_revision(recipe)
-    work = training_setup(recipe, texts=texts, callbacks=callbacks)
+    work = training_setup(recipe, texts=texts, callbacks=callbacks, rewards=reward_functions)
     require_space(folder, work.needed_bytes())
     with claimed_folder(recipe):
         if is_finished(folder):  # finished by another process meanwhile

@@ -12,6 +12,7 @@ from rich.table import Table
 from qvft.benchmark.caption import CaptionPace
 from qvft.benchmark.prediction import PredictionPace
 from qvft.benchmark.preference import PreferenceBench
+from qvft.benchmark.reward import RewardBench
 from qvft.benchmark.training import TrainingBench
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import device
@@ -115,4 +116,26 @@ def caption_lines(pace: CaptionPace) -> str:
         f"  published loop, no cache  {pace.plain_ms:10.1f} ms\n"
         f"  qvft                      {pace.qvft_ms:10.1f} ms\n"
         f"  ratio                     {pace.speedup:10.2f}; {same}"
+    )
+
+
+def reward_lines(bench: RewardBench) -> str:
+    """Both ways, their ratios, and what FLOPs promise."""
+    sides = [
+        f"  {name:9} {pace.samples_per_second:10.1f} samples/s {pace.updates_per_second:8.2f} "
+        f"updates/s, peak {pace.peak_memory_bytes / 1e6:,.0f} MB, "
+        f"{pace.flops_per_update / 1e9:,.1f} GFLOP per update"
+        for name, pace in (("one by one", bench.plain), ("qvft", bench.qvft))
+    ]
+    return "\n".join(
+        [
+            f"reward tuning: {bench.batches} updates of {bench.rows} rows, {bench.images} images, "
+            f"{bench.num_generations} samples per row, {bench.precision}, median of "
+            f"{bench.rounds} rounds",
+            *sides,
+            f"  sampling {bench.sampling_speedup:.2f} times as fast, updates "
+            f"{bench.update_speedup:.2f} times (the operations promise {bench.promised:.2f}), "
+            f"memory {bench.memory_ratio:.2f}; gradients differ by "
+            f"{bench.max_abs_gradient_difference:.1e} (largest {bench.max_abs_gradient:.1e})",
+        ]
     )

@@ -17,6 +17,7 @@ from qvft.benchmark.steps import WAYS, Steps, Way
 from qvft.data.collate import IGNORED, Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
+from qvft.evaluation.rewards import reward_functions
 from qvft.models.decoders import is_encoder_decoder
 from qvft.models.forward_stages import encode_vision
 from qvft.recipe.phases import PhasePlan
@@ -26,7 +27,6 @@ from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.objectives.build import packer_of
-from qvft.training.phase_rows import is_pairs
 from qvft.training.setup_phases import TrainingSetup
 from qvft.training.training_setup import training_setup
 
@@ -107,13 +107,14 @@ def bench_training(
             expected="a decoder-only model",
             do="measure --only predict",
         )
-    work = given or training_setup(recipe)
-    if is_pairs(work.rows(work.plans[0], work.train, training=True)):
+    work = given or training_setup(recipe, rewards=reward_functions)
+    objective = work.plans[0].phase.objective
+    if objective != "language":
         raise RecipeError(
-            "preference, whose pairs are not compared with a plain loop",
+            f"{objective}, which is not compared with a plain loop of the language loss",
             where="phases.0.objective",
             expected="language",
-            do="measure --only preference",
+            do=f"measure --only {objective}",
         )
     plan = prepared(work)
     model = work.loaded.model

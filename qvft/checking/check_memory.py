@@ -96,7 +96,8 @@ def phase_findings(
         steps: optimizer steps on one process, if known.
     """
     train, trainable = plan.train, plan.trainable
-    rows = train.per_device_train_batch_size * (2 if plan.phase.objective == "preference" else 1)
+    texts_per_row = {"preference": 2, "reward": recipe.reward.num_generations}
+    rows = train.per_device_train_batch_size * texts_per_row.get(plan.phase.objective, 1)
     text = config.text_config
     quantized = recipe.model.quantization.scheme != "none"
     has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0

@@ -80,6 +80,33 @@ class Waiting:
 
 
 @torch.no_grad()
+def generate_ids(
+    model: PreTrainedModel,
+    collator: Collator,
+    batch: Sequence[Prompted],
+    settings: Mapping[str, Any],
+) -> Tensor:
+    """New tokens (B * num_return_sequences, T) for the rows of a batch, see `generate_texts`."""
+    place, template = model.device, collator.template
+    tokenizer = template.tokenizer
+    shared = min(row.shared for row in batch)
+    padded = _padded(batch, template, front=shared or int(template.image_token_id is not None))
+    rows = {**padded, **collator.read([row.prompt for row in batch])}
+    further: dict[str, Any] = {"tokenizer": tokenizer} if "stop_strings" in settings else {}
+    if shared:
+        further |= {"prefixes": [row.image.prefix for row in batch], "prefix_tokens": shared}
+    return generate(
+        model,
+        {key: value.to(place) for key, value in rows.items()},
+        images=torch.stack([row.image.states for row in batch]),
+        eos_token_id=[template.stop_id, tokenizer.eos_token_id],
+        pad_token_id=template.pad_id,
+        **settings,
+        **further,
+    )
+
+
+@torch.no_grad()
 def generate_texts(
     model: PreTrainedModel,
     collator: Collator,
@@ -102,37 +129,17 @@ def generate_texts(
     Raises:
         RecipeError: transformers refuses a value or combination of the generation settings.
     """
-    place, template = model.device, collator.template
-    tokenizer = template.tokenizer
-    shared = min(row.shared for row in batch)
-    padded = _padded(batch, template, front=shared or int(template.image_token_id is not None))
-    rows = {**padded, **collator.read([row.prompt for row in batch])}
-    further: dict[str, Any] = {"tokenizer": tokenizer} if "stop_strings" in generation else {}
-    if shared:
-        further |= {"prefixes": [row.image.prefix for row in batch], "prefix_tokens": shared}
-
-    def generated(settings: Mapping[str, Any]) -> Tensor:
-        return generate(
-            model,
-            {key: value.to(place) for key, value in rows.items()},
-            images=torch.stack([row.image.states for row in batch]),
-            eos_token_id=[template.stop_id, tokenizer.eos_token_id],
-            pad_token_id=template.pad_id,
-            **settings,
-            **further,
-        )
-
     try:
-        new_ids = generated(generation)
+        new_ids = generate_ids(model, collator, batch, generation)
     except Exception as error:
         # transformers checks GenerationConfig only during generation, and some values break it.
         few = {"max_new_tokens": 1, "do_sample": False}
-        attempt = lambda some: generated({**few, **some})  # noqa: E731
+        attempt = lambda some: generate_ids(model, collator, batch, {**few, **some})  # noqa: E731
         found = refusal(error, generation, attempt, key=lambda name: f"decoding: {name}")
         if found is None:
             raise
         raise found from error
-    texts = [template.decode(row) for row in new_ids.tolist()]
+    texts = [collator.template.decode(row) for row in new_ids.tolist()]
     each = len(texts) // len(batch)
     return [tuple(texts[start : start + each]) for start in range(0, len(texts), each)]
 

@@ -151,7 +151,7 @@ def _prompted(
             ids = collator.template.encode(row.kind, question=row.question).ids
             prompt = collator.template.prompt_text(row.kind, row.question)
             # At least one token must go through the decoder.
-            shared = 0 if found.prefix is None else _alike(head, ids[:-1])
+            shared = 0 if found.prefix is None else common_length(head, ids[:-1])
             yield Prompted(number, row.kind, ids, found, prompt, shared)
 
 
@@ -171,10 +171,10 @@ def _head(collator: Collator, rows: Sequence[Row]) -> tuple[int, ...]:
     """Common prefix of rows: image tokens, `</s>`, and common first words of all prompts."""
     asked = rows[:: -(-len(rows) // HEAD_ROWS)]
     texts = [collator.template.encode(row.kind, question=row.question).ids for row in asked]
-    return reduce(lambda head, ids: head[: _alike(head, ids)], texts)
+    return reduce(lambda head, ids: head[: common_length(head, ids)], texts)
 
 
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the common prefix of two rows."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -14,7 +14,8 @@ from qvft.recipe.yaml_text import yaml_override_value
 
 _TRAINING_KEYS: Mapping[str, str] = {
     **dict.fromkeys(
-        ("trainable", "train", "phases", "objectives", "preference"), "it affects training only"
+        ("trainable", "train", "phases", "objectives", "preference", "reward"),
+        "it affects training only",
     ),
     **dict.fromkeys(
         ("data.augmentations_per_image", "data.augment"),

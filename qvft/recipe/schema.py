@@ -14,6 +14,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from qvft.recipe.data import LONGEST_NAME, Data, Source, folder_name_problem
 from qvft.recipe.objectives import Objectives
 from qvft.recipe.preference import Preference
+from qvft.recipe.reward import Reward
+from qvft.recipe.rewardable import require_rewardable
 from qvft.recipe.section import MOST_SEED, PathText, Section, Text
 from qvft.recipe.streaming import require_streamable
 from qvft.recipe.train import Train
@@ -290,6 +292,11 @@ class Recipe(Section):
         description="Losses of phases with objective: preference; names and defaults are those of "
         "trl's DPOConfig, see docs/preference.md.",
     )
+    reward: Reward = Field(
+        default_factory=Reward,
+        description="Samples and losses of phases with objective: reward; names and defaults are "
+        "those of trl's RLOOConfig and GRPOConfig, see docs/reward.md.",
+    )
     eval: Eval = Field(default_factory=Eval)
     run: Run = Field(default_factory=Run)
 
@@ -309,6 +316,11 @@ class Recipe(Section):
     def _evaluation_has_data(self) -> Recipe:
         if self.train.eval_steps is not None and self.data.eval is None:
             raise ValueError("train.eval_steps needs data.eval")
+        return self
+
+    @model_validator(mode="after")
+    def _reward_has_functions(self) -> Recipe:
+        require_rewardable(self)
         return self
 
     @classmethod

@@ -102,6 +102,11 @@ def _of_other_objectives(recipe: Recipe) -> Iterator[tuple[str, str]]:
     objectives = {phase.objective for phase in recipe.phases} or {"language"}
     if "language" not in objectives:
         yield "objectives", "no phase has objective: language"
+    if "reward" not in objectives:
+        yield "reward", "no phase has objective: reward"
+    elif recipe.reward.num_iterations == 1:
+        for key in ("epsilon", "epsilon_high"):
+            yield f"reward.{key}", "reward.num_iterations is 1, so no ratio is clipped"
     if "preference" not in objectives:
         yield "preference", "no phase has objective: preference"
         return

@@ -42,6 +42,7 @@ def training_arguments(
     workers: int,
     has_eval: bool,
     best: str = "eval_token_loss",
+    greater_is_better: bool = False,
 ) -> TrainingArguments:
     """Builds the `TrainingArguments` of a phase.
 
@@ -49,7 +50,8 @@ def training_arguments(
         train: the recipe's `train` section as a mapping.
         seed: of data order and dropout.
         workers: image-decoding processes.
-        best: metric whose lowest value makes a checkpoint the best.
+        best: metric of the best checkpoint.
+        greater_is_better: whether its highest value is the best, not its lowest.
 
     Raises:
         RecipeError: as `check_arguments`; or the launcher sets a way of sharding that is refused.
@@ -79,7 +81,7 @@ def training_arguments(
         "save_steps": saves or 500,
         "load_best_model_at_end": train["load_best_model_at_end"] and evaluates,
         "metric_for_best_model": best,
-        "greater_is_better": False,
+        "greater_is_better": greater_is_better,
         "dataloader_num_workers": workers,
         "dataloader_pin_memory": on_gpu,
         "dataloader_persistent_workers": workers > 0,

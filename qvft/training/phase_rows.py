@@ -9,13 +9,19 @@ from qvft.errors import RecipeError
 from qvft.recipe.phases import PhasePlan
 from qvft.setup.data import Split
 
-PREFERENCE = "preference"
+PREFERENCE, REWARD = "preference", "reward"
+
+
+def is_reward(plan: PhasePlan) -> bool:
+    """Whether a phase learns from rewards of its own samples."""
+    return plan.phase.objective == REWARD
 
 
 def phase_rows(plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
     """Rows of a split that a phase uses; none without a split.
 
-    A preference phase is evaluated on the split's pairs, if it has any.
+    A preference phase is evaluated on the split's pairs, if it has any. The rows of a reward phase
+    have all their references.
     """
     if split is None:
         return []
@@ -24,7 +30,7 @@ def phase_rows(plan: PhasePlan, split: Split | None, *, training: bool) -> list[
         pairs = preference_rows(split.samples, texts=texts)
         if pairs or training:
             return pairs
-    expand = training_rows if training else evaluation_rows
+    expand = training_rows if training and not is_reward(plan) else evaluation_rows
     return expand(split.samples, texts=texts)
 
 

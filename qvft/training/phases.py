@@ -11,6 +11,7 @@ from qvft.json_files import drop_torn_line, write_json
 from qvft.log import is_main_process
 from qvft.training.checkpoints import clear, final_checkpoint, follow_move, last_checkpoint
 from qvft.training.metrics_log import RESUMABLE
+from qvft.training.reward_trainer import RewardTrainer
 from qvft.training.stopping import StopOnSignal
 from qvft.training.trackers import trackers_named
 from qvft.training.trainer import PhaseSetup, QFormerTrainer
@@ -44,12 +45,14 @@ def run_phases(
             if (checkpoints / "done.json").is_file():
                 restore_weights(checkpoints / "weights")
                 continue
-            trainer = QFormerTrainer(
+            trainer_class = RewardTrainer if setup.rollouts else QFormerTrainer
+            trainer = trainer_class(
                 setup,
                 save_weights=save_weights,
                 restore_weights=restore_weights,
                 metrics_file=metrics_file,
             )
+            stop.steps = setup.rollouts.settings.num_iterations if setup.rollouts else 1
             trainer.add_callback(stop)
             if trainer.is_world_process_zero():
                 checkpoints.mkdir(parents=True, exist_ok=True)

@@ -66,10 +66,13 @@ class GradientCheck(TrainerCallback):
     gradient at first, since B starts at zero; the component counts as a whole. Each part of the
     alignment heads must be reached by the first pass, and have a non-zero gradient within
     `HEADS_WITHIN` steps.
+
+    Args:
+        waits: for the first pass with any gradient: samples of equal reward have none.
     """
 
-    def __init__(self, model: nn.Module, family: Family) -> None:
-        self.model, self.family = model, family
+    def __init__(self, model: nn.Module, family: Family, *, waits: bool = False) -> None:
+        self.model, self.family, self.waits = model, family, waits
         self.steps, self.seen, self.done = 0, set[str](), False
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:  # noqa: ANN001, ANN003
@@ -77,7 +80,7 @@ class GradientCheck(TrainerCallback):
 
         `model` is what the Trainer trains: the objective.
         """
-        if self.done:
+        if self.done or (self.waits and not any(map(_size, self.model.parameters()))):
             return
         self.steps += 1
         largest = _largest_of_heads(_heads(model))
@@ -157,7 +160,7 @@ def check_backward(
     module.train()
     try:
         outputs = module(**inputs)
-        if isinstance(module, WeightedObjective):
+        if isinstance(module, WeightedObjective) and "losses" in outputs:
             counts = {name: loss.count.clamp(min=1) for name, loss in outputs["losses"].items()}
             combined_loss(outputs["losses"], module.weights, counts).backward()
         else:

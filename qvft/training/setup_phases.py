@@ -27,6 +27,7 @@ from qvft.data.data_warnings import evaluation_warnings, few_steps, training_war
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row, training_rows
 from qvft.data.streaming_collator import StreamingCollator
+from qvft.inference.reward_function import RewardFunction
 from qvft.log import get_logger, is_main_process
 from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan
@@ -50,9 +51,22 @@ from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator
 from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference
 from qvft.training.optim import parameter_groups
-from qvft.training.phase_rows import PREFERENCE, different_rows, is_pairs, phase_rows
+from qvft.training.phase_rows import (
+    PREFERENCE,
+    different_rows,
+    is_pairs,
+    is_reward,
+    phase_rows,
+)
 from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
 from qvft.training.recovery.spikes import SpikeRule
+from qvft.training.rewards.build import (
+    held_out_of,
+    reward_collator,
+    reward_objective,
+    rollouts_of,
+)
+from qvft.training.rewards.held_out import BEST
 from qvft.training.trainer import PhaseSetup
 
 logger = get_logger("qvft.train")
@@ -74,6 +88,7 @@ class TrainingSetup:
         batches: token-budget batches per phase, cached.
         fsdp_module: the FSDP-sharded objective, once sharded; the first phase's serves all phases.
         callbacks: the caller's, for the trainer of each phase.
+        rewards: functions of the reward phases, by name.
     """
 
     recipe: Recipe
@@ -89,6 +104,7 @@ class TrainingSetup:
     batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
     fsdp_module: nn.Module | None = None
     callbacks: Sequence[TrainerCallback] = ()
+    rewards: Mapping[str, RewardFunction] = field(default_factory=dict)
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
         """Component table of a phase; freezes and unfreezes the model accordingly."""
@@ -182,7 +198,9 @@ class TrainingSetup:
         else:
             rows = self.rows(plan, self.train, training=True)
             count = math.ceil(len(rows) / train.per_device_train_batch_size)
-        return math.ceil(train.epochs * math.ceil(count / train.gradient_accumulation_steps))
+        updates = self.recipe.reward.num_iterations if is_reward(plan) else 1
+        per_epoch = updates * math.ceil(count / train.gradient_accumulation_steps)
+        return math.ceil(train.epochs * per_epoch)
 
     def warnings(self) -> list[str]:
         """Warnings about the data and the length of training."""
@@ -244,6 +262,8 @@ class TrainingSetup:
 
     def objective(self, plan: PhasePlan, rows: list[Row]) -> tuple[nn.Module, Collate]:
         """Objective of a phase, and its collator."""
+        if is_reward(plan):
+            return reward_objective(self.loaded, self.recipe), reward_collator(self.loaded, plan)
         if plan.phase.objective == PREFERENCE:
             return preference_of(self.loaded, self.recipe.preference, packing=plan.train.packing)
         objectives = self.recipe.objectives
@@ -296,13 +316,19 @@ class TrainingSetup:
         if train.preflight:
             place = next(module.parameters()).device
             check_image_matters(module, preflight_batch(collator, list(enumerate(rows)), place))
-            callbacks.append(GradientCheck(loaded.model, family))
+            callbacks.append(GradientCheck(loaded.model, family, waits=is_reward(plan)))
         compile_blocks(loaded.model, family, train.torch_compile)
         augmented = recipe.data.augmentations_per_image
         views = ViewDraw(augmented, recipe.run.seed) if augmented else None
         stream = self._stream(plan, views)
         if stream is not None:
             collator = StreamingCollator(collator, loaded.collator.decode)
+        best = "eval_pair_loss" if is_pairs(asked) else "eval_token_loss"
+        rollouts = held_out = None
+        if is_reward(plan):
+            best = f"eval_{BEST}"
+            rollouts = rollouts_of(loaded, recipe, plan, self.rewards)
+            held_out = held_out_of(loaded, recipe, self.rewards)
         return PhaseSetup(
             name=plan.phase.name,
             module=module,
@@ -312,7 +338,8 @@ class TrainingSetup:
                 seed=recipe.run.seed,
                 workers=recipe.data.num_workers,
                 has_eval=self.eval is not None,
-                best="eval_pair_loss" if is_pairs(asked) else "eval_token_loss",
+                best=best,
+                greater_is_better=is_reward(plan),
             ),
             groups=parameter_groups(
                 module,
@@ -330,6 +357,8 @@ class TrainingSetup:
             batches=self.token_batches(plan),
             views=views,
             stream=stream,
+            rollouts=rollouts,
+            held_out=held_out,
         )
 
     def _stream(self, plan: PhasePlan, views: ViewDraw | None) -> StreamedBatches | None:

@@ -29,9 +29,13 @@ class StopOnSignal(TrainerCallback):
     """Saves a checkpoint after the step in which any process got SIGTERM or Ctrl-C, and stops.
 
     All processes stop at the same step, by an all-reduce.
+
+    Attributes:
+        steps: stops at multiples of these steps only, between which a checkpoint could not resume.
     """
 
     def __init__(self) -> None:
+        self.steps = 1
         self._number: int | None = None  # of the signal
         self._at = 0.0  # time of the first signal, monotonic seconds
         self._agreed: int | None = None
@@ -75,7 +79,7 @@ class StopOnSignal(TrainerCallback):
             highest = torch.tensor(number, device=args.device)
             torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX)
             number = int(highest)
-        if number:
+        if number and state.global_step % self.steps == 0:
             self._agreed = number
             control.should_save = True
 

@@ -6,7 +6,7 @@ Overrides of the Trainer's public methods are here, those of its private ones in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from qvft.data.rows import Row
+from qvft.data.rows import FILLER, Row
 from qvft.errors import NonFiniteLossError
 from qvft.training.activations import lean_activations
 from qvft.training.batches.loader_workers import ended_workers, with_own_seeds
@@ -34,13 +34,18 @@ from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.batches.streamed import GivenRows, StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.metrics_log import MetricsLog
-from qvft.training.objectives.alignment_losses import combined_loss
+from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
 from qvft.training.recovery.nonfinite import some_of
+from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.recovery.step_recovery import StepRecovery
+from qvft.training.rewards.held_out import HeldOut
+from qvft.training.rewards.rollouts import Rollouts
 from qvft.training.trainer_internals import TrainerInternals
 
+NUMBERS = ("row_index", "text_index")
+"""Tensors of a batch that name its rows, and of a reward batch its texts."""
 OF_ROWS = ("row_loss", "row_count", "exact", "margin")
 """What an objective returns per row in evaluation mode; the margin only of pairs."""
 
@@ -59,6 +64,8 @@ class PhaseSetup:
         batches: token-budget batches, instead of the arguments' batch size.
         views: draws the views of the training images; None: no augmentation.
         stream: batches of a stream, instead of `train_rows`.
+        rollouts: samples of a reward phase, from which it learns instead of from the rows' texts.
+        held_out: its metrics of evaluation rows.
     """
 
     name: str
@@ -75,6 +82,8 @@ class PhaseSetup:
     batches: TokenBatchSampler | None = None
     views: ViewDraw | None = None
     stream: StreamedBatches | None = None
+    rollouts: Rollouts | None = None
+    held_out: HeldOut | None = None
 
 
 class QFormerTrainer(TrainerInternals):
@@ -111,7 +120,7 @@ class QFormerTrainer(TrainerInternals):
             train_dataset=rows,
             eval_dataset=RowDataset(setup.eval_rows) if setup.eval_rows else None,
             callbacks=callbacks,
-            compute_metrics=self._row_means,
+            compute_metrics=self.row_means,
             save_weights=save_weights,
             restore_weights=restore_weights,
         )
@@ -122,7 +131,7 @@ class QFormerTrainer(TrainerInternals):
             batch_tokens=self._batches.budget if self._batches is not None else None,
             note=log.note,
         )
-        self._texts_per_image, self._groups = setup.texts_per_image, setup.groups
+        self.texts_per_image, self._groups = setup.texts_per_image, setup.groups
         self._order: Any = None
         self._loaders: list[DataLoader] = []
         self.add_callback(EpochOrder(lambda: self._order))
@@ -152,13 +161,13 @@ class QFormerTrainer(TrainerInternals):
     def train_order(self, dataset: Any) -> Sampler:
         """Rows image by image, padded to whole global batches where there are several processes."""
         names = [row.sample.id for row in dataset.rows]
-        order: Any = GroupedSampler(names, group_size=self._texts_per_image, seed=self.args.seed)
+        order: Any = GroupedSampler(names, group_size=self.texts_per_image, seed=self.args.seed)
         processes = self.args.world_size
         if processes > 1:
             order = PaddedSampler(order, multiple=self.args.train_batch_size * processes)
-        return self._by_epoch(order, dataset)
+        return self.by_epoch(order, dataset)
 
-    def _by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
+    def by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
         """The order, whose epoch follows the training's, with epochs in its numbers for views."""
         self._order = order if dataset.views is None else EpochNumbers(order, len(dataset))
         return self._order
@@ -185,7 +194,7 @@ class QFormerTrainer(TrainerInternals):
             )
         if self._batches is None:
             return self._own(super().get_train_dataloader())
-        order = self._by_epoch(self._batches, self.train_dataset)
+        order = self.by_epoch(self._batches, self.train_dataset)
         return self._own(self.accelerator.prepare(self._loader(self.train_dataset, order)))
 
     def _own(self, loader: DataLoader) -> DataLoader:
@@ -216,6 +225,7 @@ class QFormerTrainer(TrainerInternals):
         Also counts the items of each loss of a `WeightedObjective`, for `compute_loss`.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = self.step_batches(batches)
         self.recovery.begin(items)
         if self._stream is not None:
             for batch in batches:
@@ -227,6 +237,28 @@ class QFormerTrainer(TrainerInternals):
                 total = self.accelerator.reduce(total, reduction="sum")
             self._counts = dict(zip(counts, total.clamp(min=1), strict=True))  # without items 0 / 1
         return batches, items
+
+    def step_batches(self, batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """The batches that a step learns from."""
+        return batches
+
+    def rows_of(self, batch: Mapping[str, Tensor]) -> list[tuple[int, Row]]:
+        """The numbered rows of a batch, in the views of this epoch."""
+        first = int(self.state.epoch or 0) * len(self.train_dataset)
+        numbers = batch["row_index"].tolist()
+        return [
+            self.train_dataset[FILLER if number == FILLER else first + number] for number in numbers
+        ]
+
+    def parts_of(
+        self, batch: dict[str, Tensor], halvings: int
+    ) -> Iterator[tuple[dict[str, Tensor], bool]]:
+        """The batch in 2**halvings parts, collated one by one, and whether each is the last."""
+        collate = cast(Callable[[Sequence[Any]], dict[str, Tensor]], self.data_collator)
+        rows = self.rows_of(batch)
+        parts = parts_of([row.sample.id for _, row in rows], halvings=halvings)
+        for number, part in enumerate(parts, start=1):
+            yield collate([rows[place] for place in part]), number == len(parts)
 
     def training_step(
         self,
@@ -249,12 +281,10 @@ class QFormerTrainer(TrainerInternals):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Sum of the losses over the items of all processes and accumulated batches."""
-        outputs = model(**{key: value for key, value in inputs.items() if key != "row_index"})
+        outputs = model(**{key: value for key, value in inputs.items() if key not in NUMBERS})
         if "losses" in outputs:
             named = {f"loss_{name}": one for name, one in outputs["losses"].items()}
-            for name, one in {**named, **outputs.get("metrics", {})}.items():
-                found = torch.stack([one.total.detach().float(), one.count.float()])
-                self._logged[name] = self._logged[name] + found if name in self._logged else found
+            self.note_means({**named, **outputs.get("metrics", {})})
             language = {} if num_items_in_batch is None else {LANGUAGE: num_items_in_batch}
             counts: dict[str, Tensor | int] = {**language, **self._counts}
             assert self._objective is not None
@@ -266,6 +296,12 @@ class QFormerTrainer(TrainerInternals):
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
+    def note_means(self, sums: Mapping[str, LossSum]) -> None:
+        """Adds sums to those whose means the next log line has."""
+        for name, one in sums.items():
+            found = torch.stack([one.total.detach().float(), one.count.float()])
+            self._logged[name] = self._logged[name] + found if name in self._logged else found
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the Trainer, with the mean of each loss and metric since the last line."""
         if "loss" in logs and self._logged:
@@ -276,7 +312,7 @@ class QFormerTrainer(TrainerInternals):
             self._logged = {}
         super().log(logs, start_time)
 
-    def _row_means(self, prediction: Any) -> dict[str, float]:
+    def row_means(self, prediction: Any) -> dict[str, float]:
         """Metrics of an evaluation during training, over all rows at once, independent of batch
         size and number of processes: loss per token in nats, exact match in percent; of pairs, loss
         per pair, and share and margin of those whose chosen text has the higher reward.

@@ -6,7 +6,7 @@ tests/training/test_trainer_internals.py compares these with the installed relea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ class TrainerInternals(Trainer):
 
     def before_optimizer_step(self, model: nn.Module, norm: Tensor | float | None) -> None:
         """Called with the gradient norm, before the weights change."""
+        raise NotImplementedError
+
+    def parts_of(
+        self, batch: dict[str, Tensor], halvings: int
+    ) -> Iterator[tuple[dict[str, Tensor], bool]]:
+        """The parts of a batch that does not fit into memory, and whether each is the last."""
         raise NotImplementedError
 
     def on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from transformers import TrainerCallback, set_seed
 
 from qvft.adapters.targets import lora_layers
+from qvft.data.rows import evaluation_rows
 from qvft.errors import RecipeError
 from qvft.inference.generation_trial import tried_fields
+from qvft.inference.reward_function import RewardFactory, RewardFunction
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import is_encoder_decoder
 from qvft.models.distributed import processes
@@ -40,9 +42,10 @@ from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
 from qvft.training.distributed.fsdp import asked_to_shard
 from qvft.training.objectives.objective_table import custom_objectives
-from qvft.training.phase_rows import PREFERENCE, require_rows
+from qvft.training.phase_rows import PREFERENCE, REWARD, is_reward, require_rows
 from qvft.training.recorded_data import data_hashes, image_hashes
 from qvft.training.rehearsal import require_trainable
+from qvft.training.rewards.build import functions_of
 from qvft.training.setup_phases import TrainingSetup
 
 
@@ -52,6 +55,7 @@ def training_setup(
     given: Loaded | None = None,
     texts: Texts | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    rewards: RewardFactory | None = None,
 ) -> TrainingSetup:
     """Reads the data, loads the model and adds adapters.
 
@@ -59,6 +63,7 @@ def training_setup(
         given: the recipe's base model, if already loaded; it gets the adapters.
         texts: from `before_torch.training_texts`, if already read.
         callbacks: for the trainer of each phase, after qvft's own.
+        rewards: builds the functions of reward phases: `evaluation.rewards.reward_functions`.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
@@ -93,6 +98,15 @@ def training_setup(
     require_rows(plans, train, training=True)
     if evaluation is not None:
         require_rows(plans, evaluation, training=False)
+    functions: Mapping[str, RewardFunction] = {}
+    if any(map(is_reward, plans)):
+        assert rewards is not None, "a recipe with a reward phase needs reward functions"
+        read = {"train": train, **({"eval": evaluation} if evaluation is not None else {})}
+        known = {
+            which: evaluation_rows(split.samples, texts=split.source.texts)
+            for which, split in read.items()
+        }
+        functions = functions_of(recipe, known, rewards)
     set_seed(recipe.run.seed)
     # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
@@ -118,6 +132,7 @@ def training_setup(
         new_branch(recipe, loaded),
         sharded,
         callbacks=callbacks,
+        rewards=functions,
         custom={
             name: objective.build(loaded.model).float().to(loaded.model.device)
             for name, (objective, _) in custom.items()
@@ -138,7 +153,7 @@ def require_shardable(
 
     Raises:
         RecipeError: the model is an encoder-decoder, or there are custom objectives, or phases
-            that learn from pairs.
+            that learn from pairs or rewards.
     """
     use_ddp = "use DDP (recipes/accelerate/ddp.yaml)"
     if is_encoder_decoder(base.config):
@@ -156,10 +171,14 @@ def require_shardable(
             expected="none: weights are sharded within the objectives that qvft knows",
             do=use_ddp,
         )
+    whole = {
+        PREFERENCE: "whose reference log-probabilities need whole weights",
+        REWARD: "whose samples need whole weights",
+    }
     for number, plan in enumerate(plans):
-        if plan.phase.objective == PREFERENCE:
+        if plan.phase.objective in whole:
             raise RecipeError(
-                "preference under FSDP, whose reference log-probabilities need whole weights",
+                f"{plan.phase.objective} under FSDP, {whole[plan.phase.objective]}",
                 where=f"phases.{number}.objective",
                 expected="language",
                 do=use_ddp,

@@ -100,6 +100,15 @@ def qvision_run(tmp_path_factory: pytest.TempPathFactory, qvision_recipe: Path) 
     return folder
 
 
+def test_a_reward_phase_trains(qvision_recipe: Path, tmp_path: Path) -> None:
+    phases = "phases=[{name: reward, objective: reward, trainable: {frozen_decoder_fraction: 0.4}}]"
+    section = "{funcs: {tests.training.rewards.functions.remainder: 1.0}, num_iterations: 2}"
+    given = [str(qvision_recipe), f"run.dir={tmp_path}", phases, f"reward={section}"]
+    assert train([*given, "train.max_steps=2", "train.logging_steps=1"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["grad_norm"] > 0 for row in rows if "grad_norm" in row] == [True, True]
+
+
 def test_packed_rows_have_the_loss_of_separate_ones(qvision_recipe: Path) -> None:
     """GPT-Neo's local layers look back by index: within a row that stands whole it is the same."""
     work = training_setup(load_recipe(qvision_recipe))

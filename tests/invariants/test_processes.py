@@ -17,6 +17,7 @@ from two_processes import (
     ALIGNMENT_PARTS,
     PHASES,
     PLAIN,
+    REWARD,
     SMOOTH,
     UNEVEN,
     Program,
@@ -36,6 +37,7 @@ RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "shared": ("", ["train.texts_per_image=3"], {}),
     "phases": (PHASES, ["data.features=off"], {}),
     "aligned": (ALIGNMENT, ["train.texts_per_image=3"], {}),
+    "rewarded": (REWARD, [], {}),
     "encoder_decoder": (
         "",
         ["model.id=T5", "trainable.lora.target_modules=[q,v,wi_0]", "train.texts_per_image=3"],

@@ -13,6 +13,7 @@ RECIPES = sorted(FOLDER.glob("*.yaml"))
 EXPECTED = {
     "coco_align",
     "coco_caption",
+    "coco_caption_scst",
     "custom_jsonl",
     "medical_vqa",
     "medical_vqa_dpo",
@@ -116,6 +117,17 @@ def test_preference_tuning_starts_from_the_run_that_it_names() -> None:
     assert tuned.train.from_ == start.run_dir
     assert (tuned.model, tuned.trainable) == (start.model, start.trainable)
     assert tuned.data.prompt == start.data.prompt and tuned.data.eval == start.data.eval
+    rates = tuned.train.learning_rate.model_dump()
+    for part in ("qformer", "query_tokens", "language_projection", "adapters"):
+        assert rates[part] == pytest.approx(getattr(start.train.learning_rate, part) / 10)
+
+
+def test_reward_tuning_starts_from_the_run_that_it_names() -> None:
+    """Model, prompt and LoRA layers are the start's, and learning rates a tenth of its."""
+    start, tuned = (load_recipe(FOLDER / f"coco_caption{end}.yaml") for end in ("", "_scst"))
+    assert tuned.train.from_ == start.run_dir
+    assert (tuned.model, tuned.trainable, tuned.eval) == (start.model, start.trainable, start.eval)
+    assert (tuned.data.prompt, tuned.data.text) == (start.data.prompt, start.data.text)
     rates = tuned.train.learning_rate.model_dump()
     for part in ("qformer", "query_tokens", "language_projection", "adapters"):
         assert rates[part] == pytest.approx(getattr(start.train.learning_rate, part) / 10)

@@ -79,8 +79,8 @@ def score_tokens(
     words = batch
     if any(_NO_BREAK in token for text in (*predicted, *chain(*known)) for token in text):
         words = CaptionBatch.from_tokens(
-            [_split(text) for text in predicted],
-            [[_split(text) for text in texts] for texts in known],
+            [words_of(text) for text in predicted],
+            [[words_of(text) for text in texts] for texts in known],
         )
     counts = bleu_counts(words)
     corpus_bleu, item_bleu = bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)
@@ -97,5 +97,6 @@ def score_tokens(
     )
 
 
-def _split(tokens: Sequence[str]) -> list[str]:
+def words_of(tokens: Sequence[str]) -> list[str]:
+    """Words of BLEU's and CIDEr's n-grams from a tokenised caption."""
     return [part for token in tokens for part in token.split(_NO_BREAK)]

@@ -23,6 +23,7 @@ from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
 from qvft.evaluation.report.phases import phase_lines
 from qvft.evaluation.report.preference import preference_section
 from qvft.evaluation.report.report import Report
+from qvft.evaluation.report.reward import reward_section
 from qvft.evaluation.report.table import column_names, signed
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import main_score, main_scores
@@ -101,6 +102,7 @@ def _page(
             if report.loss_curve
         ],
         preference=preference_section(report.preference_curve, report.phases),
+        reward=reward_section(report.reward_curve, report.phases),
         against=_against(report),
         retention={name: _compared(report, found) for name, found in report.retention.items()},
         cards=[

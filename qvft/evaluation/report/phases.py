@@ -30,7 +30,7 @@ class PhaseFacts(Part):
     objective: str = Field("language", description="`language`, `preference` or `reward`")
     objectives: dict[str, float] = Field(
         description="what is learnt, with its weight in the loss: `lm`, `itc`, `itm`, `itg`; of "
-        "preferences the names of `preference.loss_type`"
+        "preferences the names of `preference.loss_type`, of rewards those of `reward.funcs`"
     )
     components: list[PhaseComponent] = Field(description="what is trained and what is frozen")
     decoder_blocks: int = Field(description="blocks of the decoder")

@@ -11,6 +11,7 @@ from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts,
 from qvft.evaluation.report.loss_chart import LossPoint
 from qvft.evaluation.report.phases import PhaseFacts
 from qvft.evaluation.report.preference import PreferencePoint
+from qvft.evaluation.report.reward import RewardPoint
 from qvft.evaluation.scoring import Scores
 
 
@@ -83,6 +84,9 @@ class Report(Part):
     loss_curve: list[LossPoint] = Field(default=[], description="from the training run")
     preference_curve: list[PreferencePoint] = Field(
         default=[], description="of its phases that learn from pairs"
+    )
+    reward_curve: list[RewardPoint] = Field(
+        default=[], description="of its phases that learn from rewards of their own samples"
     )
     wall_seconds: float | None = Field(
         default=None, description="of the evaluation, loading and baselines included"

@@ -9,6 +9,7 @@ from typing import Any
 from qvft.evaluation.report.loss_chart import LossPoint
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
 from qvft.evaluation.report.preference import preference_curve
+from qvft.evaluation.report.reward import reward_curve
 from qvft.json_files import complete_lines
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.recipe_lock import read_lock
@@ -46,6 +47,7 @@ def training_facts(opened: ResolvedModel) -> dict[str, Any]:
             if "loss" in row or "eval_loss" in row
         ],
         "preference_curve": preference_curve(logged),
+        "reward_curve": reward_curve(logged),
     }
 
 
@@ -92,6 +94,9 @@ def _objectives(recipe: Recipe, plan: PhasePlan) -> tuple[bool, dict[str, float]
     """Whether a phase trains alignment heads, and its losses with their weights."""
     if plan.phase.objective == "preference":
         return False, recipe.preference.weights
+    if plan.phase.objective == "reward":
+        language = {"lm": recipe.reward.lm} if recipe.reward.lm > 0 else {}
+        return False, {**recipe.reward.funcs, **language}
     given = recipe.objectives
     language = {"lm": given.lm} if given.lm > 0 else {}
     return bool(given.alignment), {**language, **given.alignment, **given.further}

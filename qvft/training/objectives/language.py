@@ -5,7 +5,7 @@ Shape letters: I images, B rows, L row length, N supervised positions, V vocabul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -188,8 +188,15 @@ def supervised_tokens(
     image_index: Tensor,
     attention_mask: Tensor,
     labels: Tensor,
+    temperature: float = 1.0,
+    never: Sequence[int] = (),
 ) -> SupervisedTokens:
-    """Cross-entropy of each supervised token; arguments as `language_loss`."""
+    """Cross-entropy of each supervised token; arguments as `language_loss`.
+
+    Args:
+        temperature: divides the logits.
+        never: tokens of probability 0.
+    """
     embeds = embed_rows(model, rows, images=images, image_index=image_index)
     next_labels = labels[:, 1:]
     supervised = next_labels != IGNORED
@@ -206,11 +213,17 @@ def supervised_tokens(
         image_index=image_index,
         prompts=encode_prompts(model, rows, images=images, image_index=image_index),
     )
-    losses, hits = token_losses(model, hidden, next_labels[supervised])
+    losses, hits = token_losses(model, hidden, next_labels[supervised], temperature, never)
     return SupervisedTokens(losses, hits, supervised.nonzero()[:, 0], supervised.sum(dim=1))
 
 
-def token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_losses(
+    model: PreTrainedModel,
+    hidden: Tensor,
+    targets: Tensor,
+    temperature: float = 1.0,
+    never: Sequence[int] = (),
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy (N,) of each target (N,), at least float32; and (N,) whether it is the most
     likely token. `hidden` are the (N, D) inputs of the language-model head.
 
@@ -219,14 +232,27 @@ def token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tup
     """
     parts = list(zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True))
     if len(parts) == 1:
-        return _token_losses(model, hidden, targets)
-    found = [checkpoint(_token_losses, model, *part, use_reentrant=False) for part in parts]
+        return _token_losses(model, hidden, targets, temperature, never)
+    found = [
+        checkpoint(_token_losses, model, *part, temperature, never, use_reentrant=False)
+        for part in parts
+    ]
     losses, hits = zip(*found, strict=True)
     return torch.cat(losses), torch.cat(hits)
 
 
-def _token_losses(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _token_losses(
+    model: PreTrainedModel,
+    hidden: Tensor,
+    targets: Tensor,
+    temperature: float,
+    never: Sequence[int],
+) -> tuple[Tensor, Tensor]:
     logits = logits_of(model, hidden)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     hits = logits.detach().argmax(dim=-1) == targets
+    if temperature != 1.0:
+        logits = logits / temperature
+    if never:
+        logits = logits.index_fill(1, torch.tensor(never, device=logits.device), -torch.inf)
     return cross_entropy(logits, targets, reduction="none"), hits

@@ -10,7 +10,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
@@ -31,7 +31,6 @@ from qvft.training.recovery.nonfinite import find_non_finite, non_finite_loss, s
 from qvft.training.recovery.out_of_memory import (
     cannot_halve,
     is_out_of_memory,
-    parts_of,
     settings_of,
 )
 from qvft.training.recovery.spikes import SpikeRule
@@ -158,13 +157,7 @@ class StepRecovery:
         if not halvings:
             yield batch, True
             return
-        # With the views of this epoch.
-        first = int(self._trainer.state.epoch or 0) * len(self._trainer.train_dataset)
-        rows = [self._trainer.train_dataset[first + index] for index in batch["row_index"].tolist()]
-        parts = parts_of([row.sample.id for _, row in rows], halvings=halvings)
-        collate = cast(Callable[[Sequence[Any]], dict[str, Tensor]], self._trainer.data_collator)
-        for number, part in enumerate(parts, start=1):
-            yield collate([rows[place] for place in part]), number == len(parts)
+        yield from self._trainer.parts_of(batch, halvings)
 
     def _halve(self, batch: dict[str, Tensor], error: BaseException) -> None:
         """Halves the size of batch parts from now on.

@@ -1,0 +1,76 @@
+"""CIDEr-D of single captions with document frequencies of a given corpus, for rewards.
+
+`cider.cider_d` counts document frequencies in the references of the items it scores, which is right
+for a test set and wrong for a batch of training.
+
+Source: Vedantam et al. 2015, "CIDEr", section 5 (CIDEr-D); github.com/salaniz/pycocoevalcap 1.2,
+cider/cider_scorer.py with `df_mode` of a corpus.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from qvft.evaluation.metrics.cider import SCALE, SIGMA
+from qvft.evaluation.metrics.ngrams import ORDERS
+
+Tokens = Sequence[str]
+Ngram = tuple[str, ...]
+
+
+class CorpusCider:
+    """CIDEr-D with the document frequencies of a corpus.
+
+    Args:
+        corpus: the tokenised references of each item; an item is a document.
+    """
+
+    def __init__(self, corpus: Iterable[Sequence[Tokens]]) -> None:
+        self._documents: Counter[Ngram] = Counter()
+        items = 0
+        for references in corpus:
+            items += 1
+            self._documents.update({gram for text in references for gram in _counts(text)})
+        self._log_items = math.log(max(items, 1))
+
+    def __call__(self, prediction: Tokens, references: Sequence[Tokens]) -> float:
+        """CIDEr-D of a tokenised caption, from 0 to 10."""
+        own = self._vectors(prediction)
+        total = 0.0
+        for reference in references:
+            other = self._vectors(reference)
+            # Bigrams, as in the toolkit.
+            difference = max(len(prediction) - 1, 0) - max(len(reference) - 1, 0)
+            penalty = math.exp(-(difference**2) / (2 * SIGMA**2))
+            total += penalty * sum(map(_similarity, own, other)) / ORDERS
+        return SCALE * total / len(references)
+
+    def _vectors(self, text: Tokens) -> list[dict[Ngram, float]]:
+        """TF-IDF vector of each order."""
+        vectors: list[dict[Ngram, float]] = [{} for _ in range(ORDERS)]
+        for gram, count in _counts(text).items():
+            rarity = self._log_items - math.log(max(self._documents[gram], 1))
+            vectors[len(gram) - 1][gram] = count * rarity
+        return vectors
+
+
+def _counts(text: Tokens) -> Counter[Ngram]:
+    return Counter(
+        tuple(text[start : start + order])
+        for order in range(1, ORDERS + 1)
+        for start in range(len(text) - order + 1)
+    )
+
+
+def _similarity(own: dict[Ngram, float], other: dict[Ngram, float]) -> float:
+    """Clipped cosine of two vectors."""
+    norm = _norm(own) * _norm(other)
+    if not norm:
+        return 0.0
+    return sum(min(own.get(gram, 0.0), weight) * weight for gram, weight in other.items()) / norm
+
+
+def _norm(vector: dict[Ngram, float]) -> float:
+    return math.sqrt(sum(weight**2 for weight in vector.values()))

@@ -1,0 +1,172 @@
+"""Reward functions by name: metrics of single texts, and functions with trl's reward signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, cast
+
+from qvft.data.rows import Row
+from qvft.dotted_names import import_dotted, is_dotted
+from qvft.errors import RecipeError
+from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
+from qvft.evaluation.metrics.captions import score_captions, words_of
+from qvft.evaluation.metrics.cider_of_corpus import CorpusCider
+from qvft.evaluation.metrics.exact import exact_match
+from qvft.evaluation.metrics.medical import token_f1
+from qvft.evaluation.metrics.ngrams import CaptionBatch
+from qvft.evaluation.metrics.rouge import rouge_l
+from qvft.evaluation.metrics.tokenize import tokenize
+from qvft.evaluation.metrics.vqa import vqa_accuracy
+from qvft.evaluation.unicode_letters import composed
+from qvft.inference.reward_function import UNTRAINED, Further, RewardFunction
+from qvft.inference.sample import Sampled
+
+WHERE = "reward.funcs"
+STOP = "\n"
+"""The stop token as a word; no tokenised text has it, since line breaks separate words."""
+
+_CORPUS_NAMES = {"cider": "CIDEr", "bleu4": "Bleu_4", "rouge_l": "ROUGE_L"}
+_ANSWERS: Mapping[str, Callable[[str, Sequence[str]], float]] = {
+    "exact_match": exact_match,
+    "token_f1": token_f1,
+    "vqa_accuracy": vqa_accuracy,
+}
+_LEAST_ANSWERS = 2
+
+
+def reward_functions(
+    names: Sequence[str], rows: Sequence[Row], stop_token: bool
+) -> dict[str, RewardFunction]:
+    """The reward functions of these names.
+
+    Args:
+        names: as in `recipe.reward.FUNCS`, or dotted names.
+        rows: training rows with all their references, for CIDEr's document frequencies.
+        stop_token: whether the stop token is a word of CIDEr's and BLEU's n-grams.
+
+    Raises:
+        RecipeError: a dotted name is no function, or the data does not fit a name.
+    """
+    captions = [row for row in rows if row.kind == "caption"]
+    words = _Words(stop_token)
+    of_samples: dict[str, Callable[[Sampled], float | None]] = {
+        "bleu4": lambda text: _bleu4(words(text), words.references(text.row.references)),
+        "rouge_l": lambda text: _rouge_l(text),
+        **{name: _of_answer(name, metric) for name, metric in _ANSWERS.items()},
+    }
+    if "cider" in names:
+        cider = CorpusCider(words.references(row.references) for row in captions)
+        of_samples["cider"] = lambda text: cider(words(text), words.references(text.row.references))
+    if "vqa_accuracy" in names:
+        _require_answers(rows)
+    found: dict[str, RewardFunction] = {}
+    for name in names:
+        if is_dotted(name):
+            found[name] = _dotted(name)
+        else:
+            found[name] = RewardFunction(name, _each(name, of_samples[name]), _held_out(name))
+    return found
+
+
+class _Words:
+    """Words of a text and of references for n-grams, with the stop token if asked for."""
+
+    def __init__(self, stop_token: bool) -> None:
+        self.stop = [STOP] if stop_token else []
+        self.references = cache(self._references)
+
+    def __call__(self, text: Sampled) -> list[str]:
+        return words_of(tokenize(composed(text.text))) + (self.stop if text.stopped else [])
+
+    def _references(self, texts: tuple[str, ...]) -> list[list[str]]:
+        return [words_of(tokenize(composed(text))) + self.stop for text in texts]
+
+
+def _bleu4(words: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    return float(bleu_of_counts(bleu_counts(CaptionBatch.from_tokens([words], [references])))[0, 3])
+
+
+def _rouge_l(text: Sampled) -> float:
+    references = [tokenize(composed(one)) for one in text.row.references]
+    return float(
+        rouge_l(CaptionBatch.from_tokens([tokenize(composed(text.text))], [references]))[0]
+    )
+
+
+def _of_answer(
+    name: str, metric: Callable[[str, Sequence[str]], float]
+) -> Callable[[Sampled], float | None]:
+    return lambda text: metric(text.text, text.row.references) if _scores(name, text.row) else None
+
+
+def _scores(name: str, row: Row) -> bool:
+    """Whether a metric says something about a row."""
+    if name in _CORPUS_NAMES:
+        return row.kind == "caption"
+    return row.kind == "question" or name != "vqa_accuracy"
+
+
+def _each(
+    name: str, metric: Callable[[Sampled], float | None]
+) -> Callable[[Sequence[Sampled], Further], list[float | None]]:
+    return lambda texts, further: [
+        metric(text) if _scores(name, text.row) else None for text in texts
+    ]
+
+
+def _held_out(name: str) -> Callable[[Sequence[Sampled]], float | None]:
+    """The metric of a set of greedy texts, with the official definition: CIDEr and BLEU without
+    stop token, document frequencies of these references.
+    """
+
+    def metric(texts: Sequence[Sampled]) -> float | None:
+        fitting = [text for text in texts if _scores(name, text.row)]
+        if not fitting:
+            return None
+        if name in _CORPUS_NAMES:
+            references = {str(place): text.row.references for place, text in enumerate(fitting)}
+            predictions = {str(place): text.text for place, text in enumerate(fitting)}
+            return score_captions(references, predictions).corpus[_CORPUS_NAMES[name]]
+        values = [_ANSWERS[name](text.text, text.row.references) for text in fitting]
+        return sum(values) / len(values)
+
+    return metric
+
+
+def _require_answers(rows: Sequence[Row]) -> None:
+    for row in rows:
+        if row.kind == "question" and len(row.references) < _LEAST_ANSWERS:
+            raise RecipeError(
+                f"question {row.id} has {len(row.references)} answer",
+                where=f"{WHERE}.vqa_accuracy",
+                expected="several human answers per question, ten in VQA v2",
+                do="use exact_match or token_f1",
+            )
+
+
+def _dotted(name: str) -> RewardFunction:
+    """A function with trl's reward signature: `(prompts, completions, completion_ids, **columns)`
+    to a number, or None, per completion.
+    """
+    function: Callable[..., Any] = import_dotted(name, cast(type, Callable), where=WHERE)
+
+    def rewards(texts: Sequence[Sampled], further: Further) -> Sequence[float | None]:
+        columns: dict[str, list[Any]] = {
+            "prompts": [text.prompt for text in texts],
+            "completions": [text.text for text in texts],
+            "completion_ids": [list(text.ids) for text in texts],
+            "id": [text.row.id for text in texts],
+            "kind": [text.row.kind for text in texts],
+            "question": [text.row.question for text in texts],
+            "references": [list(text.row.references) for text in texts],
+            "image": [text.row.sample.image for text in texts],
+            "meta": [dict(text.row.meta) for text in texts],
+        }
+        return function(**columns, **further)
+
+    def held_out(texts: Sequence[Sampled]) -> float | None:
+        found = [one for one in rewards(texts, UNTRAINED) if one is not None]
+        return sum(found) / len(found) if found else None
+
+    return RewardFunction(name, rewards, held_out)

@@ -1,0 +1,170 @@
+"""Reward objective: policy-gradient, KL and language losses of one forward pass, without dropout.
+
+Shape letters: I images, B texts, L row length, N supervised tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from qvft.data.collate import IGNORED
+from qvft.models.forward_stages import encode_features
+from qvft.training.objectives.alignment_losses import LossSum
+from qvft.training.objectives.language import (
+    SupervisedTokens,
+    language_loss,
+    supervised_tokens,
+    vision_features,
+)
+from qvft.training.objectives.reward_losses import TextTokens, kl_terms, policy_loss, reduced
+from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
+
+REWARD, KL = "reward", "kl"
+OF_SAMPLES = ("is_sample", "advantages", "old_logps", "ref_logps", "texts", "tokens")
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """Fields of `recipe.reward.Reward` that the loss has.
+
+    Attributes:
+        loss_type: as `Reward.loss`.
+        clip_range: lowest and highest ratio of probabilities.
+        temperature: divides the logits.
+        never: tokens that are not sampled.
+        kl, lm: weights of the KL term of the loss and of the language loss; 0: none.
+        max_length: longest sample, tokens.
+    """
+
+    loss_type: str
+    clip_range: tuple[float, float]
+    temperature: float
+    kl: float
+    lm: float
+    max_length: int
+    never: tuple[int, ...] = ()
+
+
+class RewardObjective(WeightedObjective):
+    """Losses of sampled texts with their advantages, beside the references of the same images.
+
+    Args:
+        model: model of any family, with or without LoRA layers.
+    """
+
+    def __init__(self, model: PreTrainedModel, settings: RewardSettings) -> None:
+        super().__init__(model)
+        self.settings = settings
+        weights = {REWARD: 1.0, KL: settings.kl, LANGUAGE: settings.lm}
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+
+    def train(self, mode: bool = True) -> RewardObjective:
+        """Sets training mode of the objective alone: samples and losses are those of the model in
+        evaluation mode. Blocks that recompute their activations do so in training mode only.
+        """
+        super().train(False)
+        self.training = mode
+        for module in self.modules() if mode else ():
+            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+                module.training = True
+        return self
+
+    def forward(
+        self,
+        *,
+        image_index: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        pixel_values: Tensor | None = None,
+        features: Tensor | None = None,
+        **further: Tensor,
+    ) -> dict[str, Any]:
+        """Losses of a batch of `rewards.collate.SampleCollator`; of any other batch, and in
+        evaluation mode, the output of `LanguageModelling`.
+
+        Args:
+            further: inputs as `LanguageModelling`; and is_sample (B,) bool, False at references;
+                advantages (B,); old_logps, ref_logps (B, L) log-probability of each label when it
+                was sampled, and at the phase's start; texts, tokens (): numbers of samples and of
+                their tokens, with those that are not in the batch because nothing is learnt from
+                them.
+
+        Returns:
+            `losses`: reward, kl and lm, each a `LossSum`; `metrics`: kl and the share of clipped
+            ratios.
+        """
+        rows = {name: value for name, value in further.items() if name not in OF_SAMPLES}
+        images = encode_features(self.model, vision_features(self.model, pixel_values, features))
+        inputs = {
+            "images": images,
+            "image_index": image_index,
+            "attention_mask": attention_mask,
+            "labels": labels,
+        }
+        if not self.training or "is_sample" not in further:
+            return language_loss(self.model, rows, **inputs)
+        found = supervised_tokens(
+            self.model,
+            rows,
+            temperature=self.settings.temperature,
+            never=self.settings.never,
+            **inputs,
+        )
+        return self._losses(found, labels, further)
+
+    def _losses(
+        self, found: SupervisedTokens, labels: Tensor, batch: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
+        settings = self.settings
+        supervised = labels[:, 1:] != IGNORED
+        of_sample = batch["is_sample"][found.row]
+        row = found.row[of_sample]
+        tokens = TextTokens(row, found.count * batch["is_sample"])
+        logps = -found.losses[of_sample]
+        old = logps.detach()
+        if "old_logps" in batch:
+            old = batch["old_logps"][:, 1:][supervised][of_sample]
+        total, clipped = policy_loss(
+            logps,
+            old,
+            batch["advantages"],
+            tokens,
+            loss_type=settings.loss_type,
+            clip_range=settings.clip_range,
+        )
+        divisor = self._divisor(batch)
+        losses = {REWARD: LossSum(total, divisor)}
+        clips = torch.tensor(clipped.numel(), device=clipped.device)
+        metrics = {"clip_ratio/region_mean": LossSum(clipped.float().sum(), clips)}
+        if KL in self.weights:
+            terms = kl_terms(logps, old, batch["ref_logps"][:, 1:][supervised][of_sample])
+            losses[KL] = LossSum(reduced(terms, tokens, settings.loss_type), divisor)
+            metrics["kl"] = LossSum(terms.detach().sum(), tokens.count.sum())
+        if LANGUAGE in self.weights:
+            losses[LANGUAGE] = LossSum(found.losses[~of_sample].sum(), (~of_sample).sum())
+        return {"losses": losses, "metrics": metrics}
+
+    def _divisor(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the reward's and the KL term's sums are divided by."""
+        if self.settings.loss_type == "dapo":
+            return batch["tokens"]
+        factor = self.settings.max_length if self.settings.loss_type == "dr_grpo" else 1
+        return batch["texts"] * factor
+
+    def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, int]:
+        """Divisor of each loss in these batches of this process; with the language loss, whose
+        items are the tokens of the references."""
+        total = dict.fromkeys(self.weights, 0)
+        for batch in batches:
+            references = (batch["labels"][~batch["is_sample"]] != IGNORED).sum()
+            for name in total:
+                divisor = references if name == LANGUAGE else self._divisor(batch)
+                total[name] += int(divisor)
+        return total

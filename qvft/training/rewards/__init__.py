@@ -1,0 +1,1 @@
+"""Reward tuning: samples of the model's own, their rewards and advantages, held-out metrics."""

@@ -1,0 +1,134 @@
+"""Builds the parts of a reward phase from the recipe: functions, objective, rollouts, held-out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from qvft.data.collate import Collator
+from qvft.data.rows import Row
+from qvft.errors import RecipeError
+from qvft.inference.reward_function import UNTRAINED, RewardFactory, RewardFunction
+from qvft.inference.sample import Sampled, never_sampled
+from qvft.recipe.phases import PhasePlan
+from qvft.recipe.reward import CAPTION_FUNCS
+from qvft.recipe.schema import Recipe
+from qvft.setup.model import Loaded
+from qvft.training.objectives.build import packer_of
+from qvft.training.objectives.reward import RewardObjective, RewardSettings
+from qvft.training.rewards.held_out import HeldOut
+from qvft.training.rewards.rollouts import Rollouts, RolloutSettings
+from qvft.training.rewards.scoring import WHERE, rewards_of, weighted
+
+TRIED = 4
+"""Rows per kind on which the reward functions are tried before training."""
+
+
+def functions_of(
+    recipe: Recipe, splits: Mapping[str, Sequence[Row]], factory: RewardFactory
+) -> dict[str, RewardFunction]:
+    """The recipe's reward functions and metric, tried on the references of a few rows.
+
+    Args:
+        splits: rows with all their references, `train` and perhaps `eval`.
+
+    Raises:
+        RecipeError: a function is not there, fails, or none scores a kind of text.
+    """
+    reward = recipe.reward
+    functions = dict(factory(reward.scored, splits["train"], reward.stop_token))
+    for split, rows in splits.items():
+        tried = list(_few(rows))
+        found = {name: rewards_of(one, tried, UNTRAINED) for name, one in functions.items()}
+        unscored = weighted(found, reward.funcs, len(tried)).isnan().tolist()
+        kinds = sorted({text.row.kind for text, bad in zip(tried, unscored, strict=True) if bad})
+        if kinds:
+            raise RecipeError(
+                f"no function scores the {kinds[0]}s of data.{split}",
+                where=WHERE,
+                expected=", ".join(CAPTION_FUNCS) + " for captions; exact_match, token_f1 or "
+                "vqa_accuracy for answers",
+                do=f"add one, or set data.{split}.texts",
+            )
+        if reward.metric is not None and all(one is None for one in found[reward.metric]):
+            raise RecipeError(
+                f"{reward.metric} scores no text of data.{split}", where="reward.metric"
+            )
+    return functions
+
+
+def _few(rows: Sequence[Row]) -> Iterator[Sampled]:
+    """The first reference of a few rows of each kind, as a sample."""
+    seen: Counter[str] = Counter()
+    for number, row in enumerate(rows):
+        seen[row.kind] += 1
+        if seen[row.kind] <= TRIED:
+            yield Sampled(number, row, row.question or "", (), (0,), row.references[0], True)
+
+
+def max_new_tokens(recipe: Recipe) -> dict[str, int]:
+    """Longest sample by kind of row."""
+    given = recipe.reward.max_completion_length
+    return {
+        "caption": given or recipe.eval.caption.max_new_tokens,
+        "question": given or recipe.eval.answer.max_new_tokens,
+    }
+
+
+def reward_collator(loaded: Loaded, plan: PhasePlan) -> Collator:
+    """The collator of a reward phase's rows."""
+    if plan.train.packing:
+        return replace(loaded.collator, packer=packer_of(loaded.base))
+    return loaded.collator
+
+
+def reward_objective(loaded: Loaded, recipe: Recipe) -> RewardObjective:
+    """The objective of a reward phase."""
+    reward = recipe.reward
+    settings = RewardSettings(
+        loss_type=reward.loss,
+        clip_range=reward.clip_range,
+        temperature=reward.temperature,
+        kl=0.0 if reward.loss == "rloo" else reward.beta,
+        lm=reward.lm,
+        max_length=max(max_new_tokens(recipe).values()),
+        never=never_sampled(loaded.template),
+    )
+    return RewardObjective(loaded.model, settings)
+
+
+def rollouts_of(
+    loaded: Loaded, recipe: Recipe, plan: PhasePlan, functions: Mapping[str, RewardFunction]
+) -> Rollouts:
+    """The rollouts of a reward phase; the KL divergence is measured from the weights now."""
+    reward = recipe.reward
+    in_reward = reward.loss == "rloo"
+    settings = RolloutSettings(
+        weights=reward.funcs,
+        advantage=reward.advantage,
+        is_scaled=reward.is_scaled,
+        num_generations=reward.num_generations,
+        num_iterations=reward.num_iterations,
+        temperature=reward.temperature,
+        max_new_tokens=max_new_tokens(recipe),
+        kl_in_reward=reward.beta if in_reward else 0.0,
+        kl_in_loss=0.0 if in_reward else reward.beta,
+        lm=reward.lm,
+        seed=recipe.run.seed,
+    )
+    return Rollouts(loaded.model, reward_collator(loaded, plan), functions, settings)
+
+
+def held_out_of(loaded: Loaded, recipe: Recipe, functions: Mapping[str, RewardFunction]) -> HeldOut:
+    """The held-out metric of a reward phase."""
+    reward = recipe.reward
+    return HeldOut(
+        loaded.model,
+        loaded.collator,
+        functions,
+        reward.funcs,
+        reward.metric,
+        max_new_tokens(recipe),
+        recipe.eval.batch_size,
+    )

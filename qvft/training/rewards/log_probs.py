@@ -1,0 +1,113 @@
+"""Log-probabilities of sampled texts when they were sampled, and under the phase's first weights.
+
+Shape letters: B texts, L row length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import PreTrainedModel
+
+from qvft.data.collate import IGNORED
+from qvft.models.forward_stages import encode_features
+from qvft.training.objectives.language import supervised_tokens, vision_features
+from qvft.training.objectives.reward import OF_SAMPLES
+from qvft.training.recovery.out_of_memory import is_out_of_memory
+from qvft.training.rewards.collate import LearntText, SampleCollator
+from qvft.training.rewards.given_batch import GivenBatch
+
+
+class TokenLogProbs(nn.Module):
+    """Log-probabilities (B, L) of each label of a batch, 0 elsewhere.
+
+    A module, so that `torch.func.functional_call` can ask other weights.
+
+    Args:
+        temperature, never: as `language.supervised_tokens`.
+    """
+
+    def __init__(self, model: PreTrainedModel, temperature: float, never: Sequence[int]) -> None:
+        super().__init__()
+        self.model, self.temperature, self.never = model, temperature, never
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        named = ("pixel_values", "features", "image_index", "attention_mask", "labels")
+        seen = vision_features(self.model, batch.get("pixel_values"), batch.get("features"))
+        labels = batch["labels"]
+        left_out = (*named, *OF_SAMPLES, "row_index", "text_index")
+        found = supervised_tokens(
+            self.model,
+            {name: value for name, value in batch.items() if name not in left_out},
+            images=encode_features(self.model, seen),
+            image_index=batch["image_index"],
+            attention_mask=batch["attention_mask"],
+            labels=labels,
+            temperature=self.temperature,
+            never=self.never,
+        )
+        where = torch.zeros_like(labels, dtype=torch.bool)
+        where[:, 1:] = labels[:, 1:] != IGNORED
+        return found.losses.new_zeros(labels.shape).masked_scatter(where, -found.losses)
+
+
+class KnownLogProbs:
+    """Log-probabilities of texts that no gradient is needed for.
+
+    Args:
+        log_probs: around the model; its trained weights now are the start.
+        collate: makes batches of texts.
+        when_sampled, at_start: which of the two are asked for.
+    """
+
+    def __init__(
+        self,
+        log_probs: TokenLogProbs,
+        collate: SampleCollator,
+        *,
+        when_sampled: bool,
+        at_start: bool,
+    ) -> None:
+        self.log_probs, self.collate = log_probs.eval(), collate
+        self.when_sampled, self.at_start = when_sampled, at_start
+        self._start = {
+            name: parameter.detach().clone()
+            for name, parameter in (log_probs.named_parameters() if at_start else ())
+            if parameter.requires_grad
+        }
+
+    def __call__(self, texts: list[LearntText], given: GivenBatch) -> list[LearntText]:
+        """The texts with `old` and `ref`; in halves if they do not fit into memory."""
+        if not (self.when_sampled or self.at_start):
+            return texts
+        try:
+            return self._known(texts, given)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(texts) < 2:
+                raise
+        middle = len(texts) // 2
+        return [*self(texts[:middle], given), *self(texts[middle:], given)]
+
+    @torch.no_grad()
+    def _known(self, texts: list[LearntText], given: GivenBatch) -> list[LearntText]:
+        device = self.log_probs.model.device
+        batch = self.collate(texts, given.seen(texts))
+        inputs = {name: value.to(device) for name, value in batch.items()}
+        kept = batch["labels"] != IGNORED
+        old = ref = None
+        if self.when_sampled:
+            old = self.log_probs(inputs).cpu()
+        if self.at_start:
+            ref = functional_call(self.log_probs, self._start, (inputs,)).cpu()
+        return [
+            replace(
+                text,
+                old=None if old is None else old[place][kept[place]],
+                ref=None if ref is None else ref[place][kept[place]],
+            )
+            for place, text in enumerate(texts)
+        ]

@@ -1,0 +1,58 @@
+"""Rewards of samples: what is no reward is refused with its key; weighted sums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qvft.data.rows import Row
+from qvft.data.sample import ImageFile, Sample
+from qvft.errors import RecipeError
+from qvft.evaluation.rewards import reward_functions
+from qvft.inference.reward_function import UNTRAINED
+from qvft.inference.sample import Sampled
+from qvft.training.rewards.degeneration import degeneration
+from qvft.training.rewards.scoring import rewards_of, weighted
+
+FUNCTIONS = "tests.training.rewards.functions"
+ROW = Row("x", Sample("x", ImageFile(Path("x.png"))), "caption", None, "a", ("a",), {})
+
+
+def texts_of(*texts: str, stopped: bool = True) -> list[Sampled]:
+    return [Sampled(0, ROW, "", (1,), (2, 3), text, stopped) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("raises", "raised KeyError: 'no such column'"),
+        ("too_few", "returned 1 rewards"),
+        ("not_a_number", "returned nan for row x"),
+        ("texts", "returned 'a man' for row x"),
+    ],
+)
+def test_what_is_no_reward_is_refused_with_the_key(name: str, said: str) -> None:
+    dotted = f"{FUNCTIONS}.{name}"
+    function = reward_functions([dotted], [ROW], True)[dotted]
+    with pytest.raises(RecipeError) as caught:
+        rewards_of(function, texts_of("a man", "a"), UNTRAINED)
+    assert str(caught.value).startswith(f"reward.funcs.{dotted}: {said}")
+    assert "2 texts" in str(caught.value)
+
+
+def test_rewards_are_summed_with_their_weights_where_there_are_any() -> None:
+    found = weighted({"a": [1.0, None, None], "b": [0.5, 2.0, None]}, {"a": 2.0, "b": -1.0}, 3)
+    assert found[:2].tolist() == [1.5, -2.0]
+    assert found[2].isnan()
+
+
+def test_signs_of_a_reward_that_is_exploited() -> None:
+    texts = [*texts_of("a man with a", "a man with a dog."), *texts_of("on the", stopped=False)]
+    means = {name: total / count for name, (total, count) in degeneration(texts).items()}
+    assert means == {
+        "completions/mean_length": 2.0,
+        "completions/clipped_ratio": pytest.approx(1 / 3),
+        "completions/bad_endings": pytest.approx(2 / 3),
+        "completions/distinct_2": pytest.approx(5 / 8),
+    }
