@@ -52,4 +52,4 @@ def test_it_runs_and_writes_its_table(
     (entry,) = table["arms"]["96-full"]
     assert table["mean"] == {"96-full": entry["exact_match"]}
     report = json.loads((tmp_path / "work/96-full-0/eval/test/report.json").read_text())
-    assert report["model"]["image_size"] == 96 and report["n"] == 16
+    assert report["model"]["image_size"] == 96 and report["n"] == 4
