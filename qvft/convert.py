@@ -39,7 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument(
-        "--columns", nargs="+", action="extend", metavar="KEY=COLUMN", help="of hf: image=picture"
+        "--columns",
+        nargs="+",
+        action="extend",
+        metavar="KEY=COLUMN",
+        help="of hf and csv: image=picture",
     )
     parser.add_argument(
         "--allow-outside",

@@ -37,7 +37,7 @@ class Source(Section):
         None, description="VQA v2: annotation file, if it is not in `path`."
     )
     columns: dict[Text, Text] = Field(
-        default_factory=dict, description="Column names of a Hugging Face dataset."
+        default_factory=dict, description="hf, csv: column names, by field."
     )
     limit: int | None = Field(None, ge=1, description="Maximum number of images to read.")
     texts: Literal["all", "captions", "questions"] = Field("all", description="Texts to use.")

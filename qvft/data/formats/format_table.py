@@ -16,6 +16,7 @@ from typing import Any
 
 from qvft.data.formats import (
     coco_captions,
+    csv_table,
     hf,
     hf_stream,
     jsonl,
@@ -39,6 +40,7 @@ FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
         jsonl.FORMAT,
+        csv_table.FORMAT,
         coco_captions.FORMAT,
         karpathy.FORMAT,
         vqa_v2.FORMAT,
