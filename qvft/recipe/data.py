@@ -39,6 +39,11 @@ class Source(Section):
     columns: dict[Text, Text] = Field(
         default_factory=dict, description="hf, csv: column names, by field."
     )
+    class_texts: dict[Text, Text] = Field(
+        default_factory=dict,
+        description="class_folders: `question`, whose answer is the class's name, `caption` with "
+        "{class}, or both; {}: the question `What is it?`.",
+    )
     limit: int | None = Field(None, ge=1, description="Maximum number of images to read.")
     texts: Literal["all", "captions", "questions"] = Field("all", description="Texts to use.")
     captions_per_image: int | None = Field(

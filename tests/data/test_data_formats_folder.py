@@ -184,6 +184,10 @@ def test_sample_fits_the_schema(folder: Path) -> None:
                     value = json.load(archive.extractfile(name))  # type: ignore[arg-type]
                     assert_fits(value, schema, place=name)
         return
+    if folder.name == "class_folders":  # no file holds texts; the recipe's key is described
+        (key,) = schema["properties"]
+        assert_fits({key: load(folder / "read.json")["good"][key]}, schema, place="read.json")
+        return
     for path in load(folder / "read.json")["described"]:
         if path.endswith(".jsonl"):
             lines = (folder / path).read_text(encoding="utf-8").splitlines()
