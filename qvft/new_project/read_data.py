@@ -1,0 +1,84 @@
+"""Reads all splits of detected data, and finds the image folder where it is not the usual one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qvft.data.formats import find_format, read_samples
+from qvft.data.sample import ImageFile, Sample
+from qvft.errors import DataError, ImageError
+from qvft.new_project.detect_format import Found
+from qvft.new_project.shown_samples import metadata_of
+
+_FOLDERS = ("images", "image", "imgs", "img", "photos", "data")
+
+
+def read_found(found: Found, options: Mapping[str, Any]) -> dict[str, list[Sample]]:
+    """Samples by `train`, `val` and `test`, or under `all`.
+
+    Args:
+        options: of `read_samples`; those that are set.
+
+    Raises:
+        DataError: as `read_samples`; a split has another's ids.
+        ImageError: no image is where the data says.
+    """
+    given = dict(options)
+    read: dict[str, list[Sample]] = {}
+    for role, split in found.splits.items():
+        samples = read_samples(found.format, str(found.path), split=split, **given)
+        if not _is_there(samples[0]):
+            samples, given = _elsewhere(found, split, given, samples[0])
+        read[role] = samples
+    return read
+
+
+def _is_there(sample: Sample) -> bool:
+    return not isinstance(sample.image, ImageFile) or sample.image.path.exists()
+
+
+def _elsewhere(
+    found: Found, split: str | None, given: dict[str, Any], missing: Sample
+) -> tuple[list[Sample], dict[str, Any]]:
+    """The samples with another image folder beside the texts, and the options that give it."""
+    if "images" in find_format(found.format).options and "images" not in given:
+        for folder in _folders(found.path):
+            changed = given | {"images": str(folder)}
+            samples = read_samples(found.format, str(found.path), split=split, **changed)
+            if _is_there(samples[0]):
+                return samples, changed
+    raise ImageError(
+        "no such file",
+        where=missing.image.name,
+        expected="images where the data says",
+        do="name the image folder with --images",
+    )
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Folders that may hold the images: those with a usual name first."""
+    beside = path if path.is_dir() else path.parent
+    below = sorted(one for one in beside.iterdir() if one.is_dir() and one.name[0] != ".")
+    yield from sorted(below, key=lambda one: one.name.lower() not in _FOLDERS)
+    yield beside.resolve().parent
+
+
+def group_of(sample: Sample, column: str) -> str:
+    """Value of a metadata column, of the image or of its questions and pairs.
+
+    Raises:
+        DataError: there is none, or the image has several.
+    """
+    own = metadata_of(sample)
+    values = {str(meta[column]) for meta in own if column in meta}
+    if len(values) == 1:
+        return values.pop()
+    known = sorted({key for meta in own for key in meta})
+    raise DataError(
+        f"{'several values' if values else 'no value'} of `{column}`",
+        where=f"sample {sample.id}",
+        expected="one value per image" + (f"; this image has {', '.join(known)}" if known else ""),
+        do="name another column with --group, or leave it out to split by image",
+    )

@@ -1,0 +1,38 @@
+"""The base model follows the GPU's free memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from qvft.models.model_path import TINY_ID
+from qvft.new_project import fitting_base
+from qvft.new_project.fitting_base import OPT
+
+
+def test_more_memory_takes_more_bits_and_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        fitting_base,
+        "estimated_bytes",
+        lambda model, *, rows, max_text_tokens: (
+            (3 if "quantization" in model else 9) * 10**9 + rows * 10**8
+        ),
+    )
+    chosen = [fitting_base.fitting_base(gb * 10**9, max_text_tokens=128) for gb in (80, 14, 7, 4)]
+    bits = ["quantization" in model for model, _, _ in chosen]
+    assert [model["id"] for model, _, _ in chosen] == [OPT, OPT, OPT, TINY_ID]
+    assert bits == [False, False, True, False]
+    assert [rows for _, rows, _ in chosen] == [16, 4, 4, 0]
+
+
+def test_no_gpu_takes_the_bundled_model() -> None:
+    assert fitting_base.fitting_base(None, max_text_tokens=128) == ({"id": TINY_ID}, 0, 0)
+
+
+def test_estimates_are_those_of_check() -> None:
+    """OPT-2.7B's 3.74 billion weights take 7.5 GB in bfloat16; NF4 saves most of the decoder's."""
+    plain = fitting_base.estimated_bytes({"id": OPT}, rows=4, max_text_tokens=128)
+    small = fitting_base.estimated_bytes(
+        {"id": OPT, "quantization": fitting_base.NF4}, rows=4, max_text_tokens=128
+    )
+    assert 7.5e9 < plain < 14e9
+    assert 3e9 < plain - small < 4e9  # 2.5 billion weights in blocks, 1.44 bytes less for each

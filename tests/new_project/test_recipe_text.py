@@ -1,0 +1,45 @@
+"""What a new project's recipe takes from the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from qvft.models.model_path import TINY_ID
+from qvft.new_project.fitting_base import OPT
+from qvft.new_project.recipe_text import DataFacts, recipe_of
+from qvft.recipe.load import parse_recipe
+from qvft.recipe.schema import Recipe
+
+FACTS = DataFacts(
+    images=100, texts=300, longest_answer=3, longest_caption=9, begins_with_photo=False
+)
+
+
+def made(model: str = OPT, rows: int = 4, **changes: object) -> Recipe:
+    facts = replace(FACTS, **changes)
+    return parse_recipe(recipe_of("x", {"id": model}, rows, "out", facts, outside=False))
+
+
+def test_the_prompt_is_not_said_twice() -> None:
+    assert made().data.prompt.caption == "a photo of"
+    assert made(begins_with_photo=True).data.prompt.caption == ""
+
+
+@pytest.mark.parametrize("rows", [1, 4, 16])
+def test_a_step_has_sixteen_texts_on_any_gpu(rows: int) -> None:
+    train = made(rows=rows).train
+    assert train.per_device_train_batch_size * train.gradient_accumulation_steps == 16
+
+
+def test_rates_are_those_of_the_base() -> None:
+    rates = {model: made(model).train.learning_rate.qformer for model in (OPT, TINY_ID)}
+    assert rates == {OPT: 1e-5, TINY_ID: 1e-3}
+
+
+@pytest.mark.parametrize(("texts", "batch"), [(200, 16), (5000, 64)])
+def test_little_data_is_seen_often(texts: int, batch: int) -> None:
+    train = made(TINY_ID, texts=texts).train
+    assert train.per_device_train_batch_size == batch
+    assert 300 < train.epochs * texts / batch < 600
