@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         action="extend",
         metavar="KEY=TEXT",
-        help="of class_folders: question='What is it?' caption='a photo of a {class}'",
+        help="of classes: question='What is it?' caption='a photo of a {class}'",
     )
     parser.add_argument(
         "--allow-outside",

@@ -79,13 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def start(given: argparse.Namespace) -> None:
     """Detects, reads, shows, splits, writes, and prints the next commands."""
     from qvft.files import require_new
-    from qvft.new_project.detect_format import Found, detect
+    from qvft.new_project.detect_format import detect
     from qvft.new_project.read_data import read_found
 
     shares = shares_of(given.split)
     out = given.out or Path(f"{given.source.resolve().stem}_qvft")
     require_new(out, folder=True)
-    found = Found(given.format, given.source) if given.format else detect(given.source)
+    found = detect(given.source, given.format)
     asked = ask_for_texts(given, found)
     data = read_found(found, options_of(given, found, asked))
     show(found, data)
@@ -158,7 +158,7 @@ def parted(
 ) -> dict[str, list[Sample]]:
     """Train, val and test; those that the data does not have are taken from its training data."""
     from qvft.errors import DataError
-    from qvft.new_project.read_data import group_of
+    from qvft.new_project.read_data import class_of, group_of
     from qvft.new_project.split_samples import ROLES, image_content, split_samples
 
     rest = data.get("all") or data.get("train")
@@ -187,7 +187,7 @@ def parted(
         {role: share / total for role, share in needed.items()},
         seed=given.seed,
         group=value_of_group if given.group else image_content,
-        stratum=lambda sample: str(sample.meta.get("class", "")),
+        stratum=class_of,
     )
     return {role: (parts | own)[role] for role in ROLES if role in parts or role in own}
 

@@ -129,6 +129,20 @@ def test_equal_images_are_in_one_file(folder: Path) -> None:
     assert len(found) == 3 and sum(map(len, found)) == len(set.union(*found)) == 20
 
 
+def test_a_table_of_classes_is_split_class_by_class(folder: Path) -> None:
+    lines = ["image,label"]
+    for number in range(30):
+        name = picture(folder / "t" / f"{number}.png", number)
+        lines.append(f"{name},{'cat' if number < 20 else 'dog'}")
+    (folder / "t" / "t.csv").write_text("\n".join(lines))
+    assert main(["t/t.csv", "--question", "Which animal?"]) == 0
+    (questions, *_), *_ = [row["questions"] for row in parts(folder / "t_qvft")["train"]]
+    assert questions["question"] == "Which animal?"
+    for name, cats in (("train", 16), ("val", 2), ("test", 2)):
+        rows = parts(folder / "t_qvft")[name]
+        assert sum(row["questions"][0]["answers"] == ["cat"] for row in rows) == cats
+
+
 def test_a_seed_is_a_split(pets: Path) -> None:
     for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         assert main([str(pets), "--out", out, "--seed", seed]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +33,18 @@ class Found:
     splits: dict[str, str | None] = field(default_factory=lambda: {"all": None})
 
 
-def detect(path: Path) -> Found:
-    """What is at `path`.
+def detect(path: Path, format: str | None = None) -> Found:
+    """What is at `path`; a given format counts, with the splits that are detected for it.
 
     Raises:
         DataError: nothing that is known, or several files that might be meant.
     """
+    if format is not None:
+        with contextlib.suppress(DataError):
+            found = detect(path)
+            if found.format == format:
+                return found
+        return Found(format, path)
     if not path.exists():
         raise DataError("no such file or folder", where=str(path), do="check the path")
     return _of_folder(path) if path.is_dir() else _of_file(path)

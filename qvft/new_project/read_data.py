@@ -65,6 +65,11 @@ def _folders(path: Path) -> Iterator[Path]:
     yield beside.resolve().parent
 
 
+def class_of(sample: Sample) -> str:
+    """The sample's class, empty without one."""
+    return next((str(meta["class"]) for meta in metadata_of(sample) if "class" in meta), "")
+
+
 def group_of(sample: Sample, column: str) -> str:
     """Value of a metadata column, of the image or of its questions and pairs.
 

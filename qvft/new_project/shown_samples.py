@@ -55,5 +55,5 @@ def metadata_of(sample: Sample) -> list[Mapping[str, Any]]:
 
 
 def _cut(line: str) -> str:
-    line = " ".join(line.split(" ")).replace("\n", " ")
+    line = line.replace("\n", " ")
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."

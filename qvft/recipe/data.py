@@ -41,8 +41,8 @@ class Source(Section):
     )
     class_texts: dict[Text, Text] = Field(
         default_factory=dict,
-        description="class_folders: `question`, whose answer is the class's name, `caption` with "
-        "{class}, or both; {}: the question `What is it?`.",
+        description="class_folders, csv: `question`, whose answer is the class's name, `caption` "
+        "with {class}, or both; {}: the question `What is it?`.",
     )
     limit: int | None = Field(None, ge=1, description="Maximum number of images to read.")
     texts: Literal["all", "captions", "questions"] = Field("all", description="Texts to use.")

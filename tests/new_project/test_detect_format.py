@@ -57,3 +57,11 @@ def test_an_empty_folder_is_one_message(tmp_path: Path) -> None:
 )
 def test_a_split_has_a_role(split: str, expected: str | None) -> None:
     assert role(split) == expected
+
+
+def test_a_given_format_counts_with_the_splits_detected_for_it(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"image": "a.png", "caption": "x"}\n')
+    (tmp_path / "test.jsonl").write_text('{"image": "b.png", "caption": "x"}\n')
+    splits = {"train": "train", "test": "test"}
+    assert detect(tmp_path, "jsonl") == detect(tmp_path) == Found("jsonl", tmp_path, splits)
+    assert detect(tmp_path, "llava") == Found("llava", tmp_path)

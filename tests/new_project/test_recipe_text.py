@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from qvft.models.model_path import TINY_ID
-from qvft.new_project.fitting_base import OPT
-from qvft.new_project.recipe_text import DataFacts, recipe_of
-from qvft.recipe.load import parse_recipe
+from qvft.new_project.fitting_base import NF4, OPT
+from qvft.new_project.recipe_text import DataFacts, recipe_of, recipe_text
+from qvft.recipe.load import load_recipe, parse_recipe
 from qvft.recipe.schema import Recipe
 
 FACTS = DataFacts(
@@ -43,3 +44,10 @@ def test_little_data_is_seen_often(texts: int, batch: int) -> None:
     train = made(TINY_ID, texts=texts).train
     assert train.per_device_train_batch_size == batch
     assert 300 < train.epochs * texts / batch < 600
+
+
+@pytest.mark.parametrize("model", [{"id": OPT, "quantization": NF4}, {"id": TINY_ID}])
+def test_the_text_reads_as_the_recipe(model: dict, tmp_path: Path) -> None:
+    recipe = recipe_of("x", model, 4, "out", FACTS, outside=True)
+    (tmp_path / "r.yaml").write_text(recipe_text(recipe, ["a comment: with a colon"]))
+    assert load_recipe(tmp_path / "r.yaml") == parse_recipe(recipe)

@@ -80,6 +80,11 @@ def class_names(folder: Path) -> list[str]:
     return sorted(one.name for one in folder.iterdir() if one.is_dir() and _is_shown(one))
 
 
+def class_text(name: str) -> str:
+    """A class's name as text: blanks for underscores."""
+    return " ".join(name.replace("_", " ").split()) or name
+
+
 def checked_texts(texts: Mapping[str, str], *, where: str) -> Mapping[str, str]:
     """`class_texts`; raises DataError for an unknown key, or a caption without the class."""
     fields.known_keys(texts, ("caption", "question"), where=where)
@@ -96,7 +101,7 @@ def checked_texts(texts: Mapping[str, str], *, where: str) -> Mapping[str, str]:
 
 
 def _sample(id: str, folder_name: str, texts: Mapping[str, str], image: ImageFile) -> Sample:
-    name = " ".join(folder_name.replace("_", " ").split()) or folder_name
+    name = class_text(folder_name)
     meta = {"class": folder_name}
     captions = [texts["caption"].strip().replace(CLASS, name)] if "caption" in texts else []
     questions = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from qvft.data.formats import columns as table
 from qvft.data.formats import fields, jsonl
+from qvft.data.formats.class_folders import CLASS, DEFAULT_TEXTS, checked_texts, class_text
 from qvft.data.formats.csv_rows import SUFFIXES, read_rows
 from qvft.data.formats.fields import Record
 from qvft.data.formats.format import Format
@@ -28,10 +29,12 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
         *("file_name", "filename", "file", "path", "file_path", "filepath", "image_file", "photo"),
     ),
     "caption": (*table.DEFAULTS["caption"], "description"),
+    "class": ("class", "label", "category", "class_name"),
 }
 """As `columns.DEFAULTS`, with the names that tables have; upper and lower case are equal."""
 
 _LISTS = ("captions", "answers")
+_TEXT_KEYS = ("caption", "captions", "question", "chosen")
 
 
 def read(
@@ -40,37 +43,93 @@ def read(
     split: str | None = None,
     images: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    class_texts: Mapping[str, str] | None = None,
     allow_paths_outside_root: bool = False,
 ) -> Iterator[Sample]:
     """Samples in order of first appearance of their images; rows of the same image are merged.
 
-    Columns that hold no text are metadata: of the question or the pair where a row has one,
-    otherwise of the image if all its rows agree. Ids are those of the custom JSONL.
+    A column of classes makes the texts of `class_folders` if `columns` names it, `class_texts` is
+    given, or there is no other column of texts; then other texts are not read. Columns that hold no
+    text are metadata: of the question or the pair where a row has one, otherwise of the image if
+    all its rows agree. Ids are those of the custom JSONL.
 
     Args:
         path: the file, or a folder that holds `{split}.csv` or `{split}.tsv`.
         split: which file of a folder; of a single file it is only a label.
         images: folder that image paths are relative to; None: the file's own.
         columns: from the keys of `DEFAULTS` to column names, see `columns.resolve`.
+        class_texts: as in `class_folders.read`.
 
     Raises:
-        DataError: as `read_rows` and `columns.resolve`, or a row without image or text.
+        DataError: as `read_rows`, `checked_texts` and `columns.resolve`, or a row without image or
+            text.
     """
     file = _file(path, split=split)
     names, rows = read_rows(file)
-    columns = columns or {}
+    columns = dict(columns or {})
+    fields.known_keys(columns, DEFAULTS, where=f"{file}, columns")
     by_case = {name.casefold(): name for name in names}
     defaults = {
         key: tuple(by_case[one] for one in tried if one in by_case) or tried
         for key, tried in DEFAULTS.items()
     }
+    classes = _class_column(columns, names, defaults, asked=bool(class_texts), where=str(file))
+    columns.pop("class", None)
+    del defaults["class"]
+    texts: Mapping[str, str] = {}
+    if classes:
+        texts = checked_texts(class_texts or DEFAULT_TEXTS, where=f"{file}, class_texts")
+        columns |= {key: classes for key in texts}
+        columns |= {"answer": classes} if "question" in texts else {}
     found = table.resolve(columns, names, where=str(file), defaults=defaults)
     of_text = {*found.values(), *(name for name in columns.values() if name)}
     further = [name for name in names if name not in of_text]
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
     records = [_record(f"{file}:{number}", cells, found, further) for number, cells in rows]
+    if classes:
+        records = [_of_class(row, classes, texts) for row in records]
     _agree(records, where=str(file))
     yield from jsonl.merged(_placed(records, guard, found["image"]))
+
+
+def _class_column(
+    columns: Mapping[str, str],
+    names: Collection[str],
+    defaults: Mapping[str, tuple[str, ...]],
+    *,
+    asked: bool,
+    where: str,
+) -> str | None:
+    """The column of classes, None if none is to be read."""
+    named = columns.get("class")
+    if named and named not in names:
+        raise DataError(
+            f"`columns.class` names the column `{named}`",
+            where=where,
+            expected="one of " + ", ".join(names),
+            do=fields.nearest(named, names),
+        )
+    texts = [name for key in _TEXT_KEYS for name in (columns.get(key), *defaults[key])]
+    if named is None and (asked or not any(name in names for name in texts)):
+        named = next((name for name in defaults["class"] if name in names), None)
+        if named is None and asked:
+            raise DataError(
+                f"`class_texts`, but no column of classes (columns: {', '.join(names)})",
+                where=where,
+                do="set `columns.class`",
+            )
+    return named or None
+
+
+def _of_class(row: Record, column: str, texts: Mapping[str, str]) -> Record:
+    """A row whose text cells hold its class, with the texts of the class."""
+    cell = next(row[key] for key in texts)
+    name, made = class_text(cell), dict(row)
+    if "question" in texts:
+        made |= {"question": texts["question"], "answer": name}
+    if "caption" in texts:
+        made["caption"] = texts["caption"].replace(CLASS, name)
+    return Record(made | {"meta": row["meta"] | {"class": cell}}, row.where)
 
 
 def _placed(
@@ -113,10 +172,8 @@ def _require_texts(
     for key, other in (*halves, *(half[::-1] for half in halves)):
         if key in row and key in found and other in found and other not in row:
             fields.text("", found[other], where=where)
-    if not row.keys() & {"caption", "captions", "question", "chosen"}:
-        columns = [
-            found[key] for key in ("caption", "captions", "question", "chosen") if key in found
-        ]
+    if not row.keys() & set(_TEXT_KEYS):
+        columns = [found[key] for key in _TEXT_KEYS if key in found]
         fields.text("", columns[0], where=where)
     for key in row:
         fields.valid_unicode(row[key], found.get(key, key), where=where)
@@ -173,5 +230,5 @@ FORMAT = Format(
     "csv",
     "CSV and TSV, columns by name",
     read,
-    ("split", "images", "columns", "allow_paths_outside_root"),
+    ("split", "images", "columns", "class_texts", "allow_paths_outside_root"),
 )

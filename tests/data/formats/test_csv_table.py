@@ -94,3 +94,27 @@ def test_a_workbook_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"PK\x03\x04\xff\xfe rest")
     with pytest.raises(DataError, match="Excel"):
         read_samples("csv", str(tmp_path / "t.csv"))
+
+
+def test_a_table_of_classes_is_read_as_class_folders(tmp_path: Path) -> None:
+    table = "image,label\na.png,big_cat\nb.png,dog\n"
+    first, second = read(tmp_path, table)
+    assert [(one.text, one.answers) for one in first.questions] == [("What is it?", ("big cat",))]
+    assert second.questions[0].meta == {"class": "dog"}
+    texts = {"caption": "a {class}"}
+    assert read(tmp_path, table, class_texts=texts)[0].captions == ("a big cat",)
+    with pytest.raises(DataError, match=r"t.csv:2: `label` is empty"):
+        read(tmp_path, "image,label\na.png,\n")
+
+
+def test_texts_are_read_rather_than_classes_unless_asked(tmp_path: Path) -> None:
+    table = "image,label,caption\na.png,cat,hello\n"
+    (sample,) = read(tmp_path, table)
+    assert (sample.captions, sample.meta) == (("hello",), {"label": "cat"})
+    for given in ({"columns": {"class": "label"}}, {"class_texts": {"question": "What is it?"}}):
+        (sample,) = read(tmp_path, table, **given)
+        assert (sample.captions, sample.questions[0].answers) == ((), ("cat",))
+    with pytest.raises(DataError, match="no column of classes"):
+        read(tmp_path, "image,caption\na.png,x\n", class_texts={"question": "?"})
+    with pytest.raises(DataError, match="`columns.class` names the column `lable`.*`label`"):
+        read(tmp_path, table, columns={"class": "lable"})
