@@ -173,6 +173,15 @@ def test_images_are_found_beside_the_texts(folder: Path) -> None:
     assert len(parts(folder / "d_qvft")["train"]) == 8
 
 
+def test_one_missing_image_is_left_to_the_check(folder: Path) -> None:
+    names = [f"{number}.png" for number in range(11)]
+    for number, name in enumerate(names[1:]):
+        picture(folder / name, number)
+    (folder / "t.csv").write_text("\n".join(["image,caption", *(f"{one},x" for one in names)]))
+    assert main(["t.csv"]) == 0
+    assert sum(map(len, parts(folder / "t_qvft").values())) == 11
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

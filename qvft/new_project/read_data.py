@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qvft.data.formats import find_format, read_samples
+from qvft.data.formats import read_samples
+from qvft.data.formats.path_guard import PathGuard
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError, ImageError
 from qvft.new_project.detect_format import Found
 from qvft.new_project.shown_samples import metadata_of
 
 _FOLDERS = ("images", "image", "imgs", "img", "photos", "data")
+_TRIED = 100  # images that are looked for in another folder
 
 
 def read_found(found: Found, options: Mapping[str, Any]) -> dict[str, list[Sample]]:
@@ -22,16 +25,14 @@ def read_found(found: Found, options: Mapping[str, Any]) -> dict[str, list[Sampl
         options: of `read_samples`; those that are set.
 
     Raises:
-        DataError: as `read_samples`; a split has another's ids.
+        DataError: as `read_samples`.
         ImageError: no image is where the data says.
     """
-    given = dict(options)
     read: dict[str, list[Sample]] = {}
     for role, split in found.splits.items():
-        samples = read_samples(found.format, str(found.path), split=split, **given)
-        if not _is_there(samples[0]):
-            samples, given = _elsewhere(found, split, given, samples[0])
-        read[role] = samples
+        samples = read_samples(found.format, str(found.path), split=split, **options)
+        any_there = any(map(_is_there, samples))
+        read[role] = samples if any_there else _elsewhere(found, samples, options)
     return read
 
 
@@ -39,19 +40,22 @@ def _is_there(sample: Sample) -> bool:
     return not isinstance(sample.image, ImageFile) or sample.image.path.exists()
 
 
-def _elsewhere(
-    found: Found, split: str | None, given: dict[str, Any], missing: Sample
-) -> tuple[list[Sample], dict[str, Any]]:
-    """The samples with another image folder beside the texts, and the options that give it."""
-    if "images" in find_format(found.format).options and "images" not in given:
-        for folder in _folders(found.path):
-            changed = given | {"images": str(folder)}
-            samples = read_samples(found.format, str(found.path), split=split, **changed)
-            if _is_there(samples[0]):
-                return samples, changed
+def _elsewhere(found: Found, samples: list[Sample], options: Mapping[str, Any]) -> list[Sample]:
+    """The samples with their images in another folder beside the texts."""
+    usual = found.path if found.path.is_dir() else found.path.parent
+    written = [one.image.path for one in samples if isinstance(one.image, ImageFile)]
+    is_usual = all(usual in path.parents for path in written)
+    for folder in _folders(found.path) if is_usual and "images" not in options else ():
+        if any((folder / path.relative_to(usual)).exists() for path in written[:_TRIED]):
+            outside = bool(options.get("allow_paths_outside_root"))
+            guard = PathGuard(folder, allow_paths_outside_root=outside)
+            return [
+                replace(one, image=guard.file(folder / path.relative_to(usual), where=one.id))
+                for one, path in zip(samples, written, strict=True)
+            ]
     raise ImageError(
         "no such file",
-        where=missing.image.name,
+        where=samples[0].image.name,
         expected="images where the data says",
         do="name the image folder with --images",
     )
