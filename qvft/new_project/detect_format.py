@@ -19,6 +19,7 @@ ROLES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """Which of the three files the images of a split go to, by the split's name."""
+CLASS_FOLDERS = "class_folders"
 METADATA = ("metadata.jsonl", "metadata.csv")
 VQA_RAD = "VQA_RAD Dataset Public.json"
 
@@ -39,6 +40,8 @@ def detect(path: Path, format: str | None = None) -> Found:
     Raises:
         DataError: nothing that is known, or several files that might be meant.
     """
+    if format == CLASS_FOLDERS and path.is_dir():  # texts beside the classes do not count
+        return Found(format, path, _splits(class_names(path), alone=True))
     if format is not None:
         with contextlib.suppress(DataError):
             found = detect(path)
@@ -79,7 +82,7 @@ def _of_folder(folder: Path) -> Found:
     if texts:
         return _of_files(folder, texts)
     if len(class_names(folder)) >= 1:
-        return Found("class_folders", folder, _splits(class_names(folder), alone=True))
+        return Found(CLASS_FOLDERS, folder, _splits(class_names(folder), alone=True))
     if any(folder.glob("*.tar")):
         return Found("tar", folder)
     raise DataError(

@@ -65,3 +65,12 @@ def test_a_given_format_counts_with_the_splits_detected_for_it(tmp_path: Path) -
     splits = {"train": "train", "test": "test"}
     assert detect(tmp_path, "jsonl") == detect(tmp_path) == Found("jsonl", tmp_path, splits)
     assert detect(tmp_path, "llava") == Found("llava", tmp_path)
+
+
+def test_class_folders_with_a_table_beside_them_are_read_if_asked(tmp_path: Path) -> None:
+    for name in ("train/cat", "test/cat"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "labels.csv").write_text("image,caption\n")
+    splits = {"train": "train", "test": "test"}
+    assert detect(tmp_path).format == "csv"
+    assert detect(tmp_path, "class_folders") == Found("class_folders", tmp_path, splits)

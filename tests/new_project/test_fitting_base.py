@@ -28,11 +28,7 @@ def test_no_gpu_takes_the_bundled_model() -> None:
     assert fitting_base.fitting_base(None, max_text_tokens=128) == ({"id": TINY_ID}, 0, 0)
 
 
-def test_estimates_are_those_of_check() -> None:
-    """OPT-2.7B's 3.74 billion weights take 7.5 GB in bfloat16; NF4 saves most of the decoder's."""
-    plain = fitting_base.estimated_bytes({"id": OPT}, rows=4, max_text_tokens=128)
-    small = fitting_base.estimated_bytes(
-        {"id": OPT, "quantization": fitting_base.NF4}, rows=4, max_text_tokens=128
-    )
-    assert 7.5e9 < plain < 14e9
-    assert 3e9 < plain - small < 4e9  # 2.5 billion weights in blocks, 1.44 bytes less for each
+def test_the_estimate_holds_weights_and_trained_states() -> None:
+    """OPT-2.7B's 3.74 billion weights take 7.5 GB in bfloat16; AdamW keeps 16 bytes for each of the
+    0.1 billion trained ones, and activations take less than 4 GB."""
+    assert 9e9 < fitting_base.estimated_bytes({"id": OPT}, rows=4, max_text_tokens=128) < 14e9
