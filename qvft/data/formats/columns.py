@@ -23,6 +23,7 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
 }
 """Keys of `columns`, each with the column names tried for it, in order."""
 
+_FLAG = "of qvft.init and qvft.convert: `--columns"
 _CAPTION_KEYS = ("caption", "captions")
 _QUESTION_KEYS = ("question", "answer", "answers")
 _PAIRED, _UNPAIRED = preference_columns.PAIRED, preference_columns.UNPAIRED
@@ -117,19 +118,20 @@ def _require_image_and_text(
             f"no image column (columns: {listed})",
             where=where,
             expected="one of " + ", ".join(image_names),
-            do="set `columns.image`",
+            do=f"set `columns.image` ({_FLAG} image=NAME`)",
         )
     if not found.keys() & {*_CAPTION_KEYS, "question", "chosen", "completion"}:
         raise DataError(
             f"no column of captions or questions (columns: {listed})",
             where=where,
-            do="set `columns.caption`, or `columns.question` and `columns.answer`",
+            do="set `columns.caption`, or `columns.question` and `columns.answer` "
+            f"({_FLAG} caption=NAME`)",
         )
     if "question" in found and not found.keys() & {"answer", "answers"}:
         raise DataError(
             f"a column of questions but none of answers (columns: {listed})",
             where=where,
-            do="set `columns.answer`",
+            do=f"set `columns.answer` ({_FLAG} answer=NAME`)",
         )
 
 
