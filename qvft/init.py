@@ -7,6 +7,7 @@ or ShareGPT conversations, an image folder with metadata, parquet, or JSONL. Not
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shlex
 import sys
@@ -81,6 +82,7 @@ def start(given: argparse.Namespace) -> None:
     from qvft.files import require_new
     from qvft.new_project.detect_format import detect
     from qvft.new_project.read_data import read_found
+    from qvft.new_project.split_samples import split_data
 
     shares = shares_of(given.split)
     out = given.out or Path(f"{given.source.resolve().stem}_qvft")
@@ -89,7 +91,7 @@ def start(given: argparse.Namespace) -> None:
     asked = ask_for_texts(given, found)
     data = read_found(found, options_of(given, found, asked))
     show(found, data)
-    parts = parted(data, found, given, shares)
+    parts = split_data(data, shares, seed=given.seed, column=given.group, where=str(found.path))
     recipe, comments = chosen_recipe(given, out, parts)
     write(out, parts, recipe, comments, copy_images=given.copy_images)
     report(given, out, parts, recipe, comments, is_split=parts.keys() != data.keys())
@@ -122,7 +124,9 @@ def ask_for_texts(given: argparse.Namespace, found: Found) -> dict[str, str]:
         return texts
     if sys.stdin.isatty() and sys.stdout.isatty():
         default = DEFAULT_TEXTS["question"]
-        return {"question": input(f"question that the class answers [{default}]: ") or default}
+        with contextlib.suppress(EOFError):
+            asked = input(f"question that a class's name answers [{default}]: ")
+            return {"question": asked.strip() or default}
     return dict(DEFAULT_TEXTS)
 
 
@@ -148,48 +152,6 @@ def show(found: Found, data: Mapping[str, Sequence[Sample]]) -> None:
     for sample in samples[:: max(1, (len(samples) - 1) // 2)][:3]:
         for line in sample_lines(sample):
             say(line)
-
-
-def parted(
-    data: Mapping[str, list[Sample]],
-    found: Found,
-    given: argparse.Namespace,
-    shares: Mapping[str, float],
-) -> dict[str, list[Sample]]:
-    """Train, val and test; those that the data does not have are taken from its training data."""
-    from qvft.errors import DataError
-    from qvft.new_project.read_data import class_of, group_of
-    from qvft.new_project.split_samples import ROLES, image_content, split_samples
-
-    rest = data.get("all") or data.get("train")
-    if rest is None:
-        raise DataError(
-            "no training split", where=str(found.path), expected="one called train", do="rename it"
-        )
-    if not any(one.captions or one.questions for one in rest):
-        raise DataError(
-            "no captions and no questions",
-            where=str(found.path),
-            expected="texts to train on",
-            do="for pairs copy a recipe of preference tuning",
-        )
-    own = {role: data[role] for role in ROLES[1:] if role in data}
-    needed = {role: share for role, share in shares.items() if role not in own and share > 0}
-    if len(needed) == 1:
-        return {"train": rest, **own}
-    total = sum(needed.values())
-
-    def value_of_group(sample: Sample) -> str:
-        return group_of(sample, given.group)
-
-    parts = split_samples(
-        rest,
-        {role: share / total for role, share in needed.items()},
-        seed=given.seed,
-        group=value_of_group if given.group else image_content,
-        stratum=class_of,
-    )
-    return {role: (parts | own)[role] for role in ROLES if role in parts or role in own}
 
 
 def chosen_recipe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,20 @@ def test_equal_images_are_in_one_file(folder: Path) -> None:
         for rows in parts(folder / "pets_qvft").values()
     ]
     assert len(found) == 3 and sum(map(len, found)) == len(set.union(*found)) == 20
+
+
+@pytest.mark.parametrize(
+    ("typed", "question"), [("Which animal?", "Which animal?"), ("", "What is it?")]
+)
+def test_a_person_is_asked_for_the_question(
+    typed: str, question: str, pets: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda prompt: typed)
+    assert main([str(pets)]) == 0
+    rows = parts(folder / "pets_qvft")["train"]
+    assert {row["questions"][0]["question"] for row in rows} == {question}
 
 
 def test_a_table_of_classes_is_split_class_by_class(folder: Path) -> None:

@@ -9,8 +9,58 @@ from pathlib import Path
 from qvft.data.sample import ImageFile, Sample
 from qvft.errors import DataError
 from qvft.files import sha256_file
+from qvft.new_project.read_data import class_of, group_of
 
 ROLES = ("train", "val", "test")
+
+
+def split_data(
+    data: Mapping[str, list[Sample]],
+    shares: Mapping[str, float],
+    *,
+    seed: int,
+    column: str | None,
+    where: str,
+) -> dict[str, list[Sample]]:
+    """Train, val and test of data as `read_found` gives it.
+
+    Parts that the data has stay; the others are taken from its training data. A class has its share
+    in each.
+
+    Args:
+        shares: the share of each part, if the data has none.
+        column: metadata whose values stay together; None: images with equal files.
+
+    Raises:
+        DataError: no training data, nothing to train on, or a part would be empty.
+    """
+    rest = data.get("all") or data.get("train")
+    if rest is None:
+        raise DataError("no training split", where=where, expected="one called train")
+    if not any(one.captions or one.questions for one in rest):
+        raise DataError(
+            "no captions and no questions",
+            where=where,
+            expected="texts to train on",
+            do="for pairs copy a recipe of preference tuning",
+        )
+    own = {role: data[role] for role in ROLES[1:] if role in data}
+    needed = {role: share for role, share in shares.items() if role not in own and share > 0}
+    if len(needed) == 1:
+        return {"train": rest, **own}
+    total = sum(needed.values())
+
+    def value_of_column(sample: Sample) -> str:
+        return group_of(sample, str(column))
+
+    parts = split_samples(
+        rest,
+        {role: share / total for role, share in needed.items()},
+        seed=seed,
+        group=value_of_column if column else image_content,
+        stratum=class_of,
+    )
+    return {role: (parts | own)[role] for role in ROLES if role in parts or role in own}
 
 
 def split_samples(
