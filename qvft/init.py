@@ -226,6 +226,10 @@ def report(
     by = f"`{given.group}`" if given.group else "image"
     how = f"split by {by}, seed {given.seed}" if is_split else "splits of the data"
     say(f"written to {out}: {counts} images ({how}), recipe.yaml")
+    trained = {one.image.name for one in parts["train"]}
+    for role in [role for role in parts if role != "train"]:
+        if shared := sum(one.image.name in trained for one in parts[role]):
+            say(f"warning: {shared:,} images of {role}.jsonl are in train.jsonl too (data leakage)")
     say(comments[1])
     path, name = shlex.quote(str(out / "recipe.yaml")), recipe["name"]
     say("next:")

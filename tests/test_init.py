@@ -176,6 +176,19 @@ def test_splits_of_the_data_stay(pets: Path, folder: Path) -> None:
     assert {name: len(rows) for name, rows in written.items()} == {"train": 27, "val": 3, "test": 2}
 
 
+def test_images_that_the_data_has_in_two_splits_are_counted(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """VQA-RAD's official split is by question: `drawn1.jpg` is asked about in both."""
+    source = Path(__file__).resolve().parents[1] / "data_formats" / "vqa_rad"
+    assert main([str(source), "--split", "50,50,0"]) == 0
+    written = parts(folder / "vqa_rad_qvft")
+    images = {name: {row["image"] for row in rows} for name, rows in written.items()}
+    assert len(images["train"] & images["test"]) == 1
+    assert "1 images of test.jsonl are in train.jsonl too" in capsys.readouterr().out
+    assert not images["train"] & images["val"]
+
+
 def test_images_are_found_beside_the_texts(folder: Path) -> None:
     rows = [{"image": picture(folder / "d" / "images" / f"{n}.png", n)} for n in range(10)]
     for row in rows:
