@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from qvft.terminal import program
 
 COMMANDS = {
+    "init": "looks at a folder or file of data, writes data files, a recipe and the next commands",
     "train": "trains what a recipe says",
     "check": "everything short of training: data, prompts, weights, memory, preflight",
     "eval": "evaluates a run, a merged model or a base, also against another",

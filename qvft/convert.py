@@ -39,7 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument(
-        "--columns", nargs="+", action="extend", metavar="KEY=COLUMN", help="of hf: image=picture"
+        "--columns",
+        nargs="+",
+        action="extend",
+        metavar="KEY=COLUMN",
+        help="of hf and csv: image=picture",
+    )
+    parser.add_argument(
+        "--class-texts",
+        nargs="+",
+        action="extend",
+        metavar="KEY=TEXT",
+        help="of classes: question='What is it?' caption='a photo of a {class}'",
     )
     parser.add_argument(
         "--allow-outside",
@@ -82,7 +93,8 @@ def convert(given: argparse.Namespace) -> None:
     samples = read_samples(
         given.format,
         given.path,
-        columns=dict(pair.partition("=")[::2] for pair in given.columns or ()),
+        columns=pairs_given(given.columns),
+        class_texts=pairs_given(given.class_texts),
         **{name: getattr(given, name) for name in options},
     )
     captions = sum(len(sample.captions) for sample in samples)
@@ -105,6 +117,11 @@ def convert(given: argparse.Namespace) -> None:
         counts += f", {pairs} pairs" if pairs else ""
         images = f" ({copied} images written beside it)" if copied else ""
     stdout.print(f"{counts} written to {given.out}{images}", highlight=False, markup=False)
+
+
+def pairs_given(pairs: Sequence[str] | None) -> dict[str, str]:
+    """The values of KEY=VALUE arguments by key."""
+    return dict(pair.partition("=")[::2] for pair in pairs or ())
 
 
 def require_options(given: argparse.Namespace) -> None:

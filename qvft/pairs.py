@@ -74,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--images", type=expanded, metavar="DIR", help="its images, where they lie apart"
     )
     parser.add_argument(
-        "--columns", nargs="+", action="extend", metavar="KEY=COLUMN", help="of hf: image=picture"
+        "--columns",
+        nargs="+",
+        action="extend",
+        metavar="KEY=COLUMN",
+        help="of hf and csv: image=picture",
     )
     parser.add_argument(
         "--allow-outside", action="store_true", help="its images may lie outside their folder"

@@ -59,7 +59,10 @@ def test_every_format_comes_back_as_it_was(format: str, copy: bool, tmp_path: Pa
     files = ("path", "images")
     given = {key: str(folder / one) if key in files else one for key, one in given.items()}
     out = tmp_path / "deep" / "out.jsonl"
-    options = [f"--{key}={value}" for key, value in given.items() if key != "path"]
+    class_texts = given.get("class_texts", {})
+    options = [f"--{key}={given[key]}" for key in ("split", "images") if key in given]
+    if class_texts:
+        options += ["--class-texts", *(f"{key}={text}" for key, text in class_texts.items())]
     copying = ["--copy-images"] if copy else []
     assert main([format, given["path"], str(out), *options, *copying]) == 0
     before, after = read_samples(format, **given), written(out)

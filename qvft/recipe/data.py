@@ -37,7 +37,12 @@ class Source(Section):
         None, description="VQA v2: annotation file, if it is not in `path`."
     )
     columns: dict[Text, Text] = Field(
-        default_factory=dict, description="Column names of a Hugging Face dataset."
+        default_factory=dict, description="hf, csv: column names, by field."
+    )
+    class_texts: dict[Text, Text] = Field(
+        default_factory=dict,
+        description="class_folders, csv: `question`, whose answer is the class's name, `caption` "
+        "with {class}, or both; {}: the question `What is it?`.",
     )
     limit: int | None = Field(None, ge=1, description="Maximum number of images to read.")
     texts: Literal["all", "captions", "questions"] = Field("all", description="Texts to use.")

@@ -86,6 +86,7 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         questions=source.questions,
         annotations=source.annotations,
         columns=source.columns or None,
+        class_texts=source.class_texts or None,
         allow_paths_outside_root=source.allow_paths_outside_root,
         limit=source.limit,
     )

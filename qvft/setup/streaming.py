@@ -32,7 +32,7 @@ def stream_of(recipe: Recipe) -> Stream:
             "is not set", where="data.train.path", do="add data.train.path=YOUR_SHARDS"
         )
     paths = ("images", "questions", "annotations", "allow_paths_outside_root")
-    for key in (*paths, "captions_per_image"):
+    for key in (*paths, "class_texts", "captions_per_image"):
         if getattr(source, key):
             raise RecipeError("has no use for a stream", where=f"data.train.{key}", do="remove it")
     stream = open_stream(

@@ -26,7 +26,7 @@ READ: dict[str, tuple[str, ...]] = {
         "name", "model",
         "data.train.format", "data.train.path", "data.train.split", "data.train.images",
         "data.train.allow_paths_outside_root", "data.train.questions", "data.train.annotations",
-        "data.train.columns", "data.train.limit", "data.train.stream",
+        "data.train.columns", "data.train.class_texts", "data.train.limit", "data.train.stream",
         "data.eval", "data.prompt", "data.text", "data.max_text_tokens", "data.on_bad_image",
         "data.max_image_pixels", "data.preprocessing", "data.num_workers", "data.features",
         "data.features_dtype", "data.features_limit_gb", "data.cache_images", "eval", "run",

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
 }
 """Keys of `columns`, each with the column names tried for it, in order."""
 
+_FLAG = "of qvft.init and qvft.convert: `--columns"
 _CAPTION_KEYS = ("caption", "captions")
 _QUESTION_KEYS = ("question", "answer", "answers")
 _PAIRED, _UNPAIRED = preference_columns.PAIRED, preference_columns.UNPAIRED
@@ -32,8 +33,14 @@ _SINGULAR = {"captions": "caption", "answers": "answer"}
 _OTHER_NUMBER = _SINGULAR | {one: several for several, one in _SINGULAR.items()}
 
 
-def resolve(columns: Mapping[str, str], present: Iterable[str], *, where: str) -> dict[str, str]:
-    """The column of each key that has one.
+def resolve(
+    columns: Mapping[str, str],
+    present: Iterable[str],
+    *,
+    where: str,
+    defaults: Mapping[str, tuple[str, ...]] = DEFAULTS,
+) -> dict[str, str]:
+    """The column of each key that has one; `defaults` are the names tried for each key.
 
     `columns` takes precedence; an empty name leaves the key without a column. Once it names a
     column of captions, of questions or of pairs, defaults do not add another kind of text, nor
@@ -46,7 +53,7 @@ def resolve(columns: Mapping[str, str], present: Iterable[str], *, where: str) -
             without answers, or half of the columns of pairs.
     """
     names = tuple(present)
-    fields.known_keys(columns, DEFAULTS, where=f"{where}, columns")
+    fields.known_keys(columns, defaults, where=f"{where}, columns")
     for key, name in columns.items():
         if name and name not in names:
             raise DataError(
@@ -57,16 +64,16 @@ def resolve(columns: Mapping[str, str], present: Iterable[str], *, where: str) -
             )
     found = {key: name for key, name in columns.items() if name}
     named = {key for key in found if any(key in keys for keys in _GROUPS)}
-    for key in ("captions", "answers", *DEFAULTS):
+    for key in ("captions", "answers", *defaults):
         group = next((keys for keys in _GROUPS if key in keys), ())
         other_kind_named = bool(group) and bool(named) and not named & set(group)
         covered = _OTHER_NUMBER.get(key) in found
-        default = next((name for name in DEFAULTS[key] if name in names), None)
+        default = next((name for name in defaults[key] if name in names), None)
         if key not in columns and default and not other_kind_named and not covered:
             found[key] = default
     listed = ", ".join(names) or "none"
     found = _of_pairs(found, named, listed, where=where)
-    _require_image_and_text(found, listed, where=where)
+    _require_image_and_text(found, listed, defaults["image"], where=where)
     return found
 
 
@@ -103,25 +110,28 @@ def _of_pairs(
     return kept
 
 
-def _require_image_and_text(found: Mapping[str, str], listed: str, *, where: str) -> None:
+def _require_image_and_text(
+    found: Mapping[str, str], listed: str, image_names: Collection[str], *, where: str
+) -> None:
     if "image" not in found:
         raise DataError(
             f"no image column (columns: {listed})",
             where=where,
-            expected="one of " + ", ".join(DEFAULTS["image"]),
-            do="set `columns.image`",
+            expected="one of " + ", ".join(image_names),
+            do=f"set `columns.image` ({_FLAG} image=NAME`)",
         )
     if not found.keys() & {*_CAPTION_KEYS, "question", "chosen", "completion"}:
         raise DataError(
             f"no column of captions or questions (columns: {listed})",
             where=where,
-            do="set `columns.caption`, or `columns.question` and `columns.answer`",
+            do="set `columns.caption`, or `columns.question` and `columns.answer` "
+            f"({_FLAG} caption=NAME`)",
         )
     if "question" in found and not found.keys() & {"answer", "answers"}:
         raise DataError(
             f"a column of questions but none of answers (columns: {listed})",
             where=where,
-            do="set `columns.answer`",
+            do=f"set `columns.answer` ({_FLAG} answer=NAME`)",
         )
 
 

@@ -15,12 +15,16 @@ from itertools import islice
 from typing import Any
 
 from qvft.data.formats import (
+    class_folders,
     coco_captions,
+    csv_table,
     hf,
     hf_stream,
     jsonl,
     karpathy,
+    llava,
     pathvqa,
+    sharegpt,
     slake,
     tar,
     vqa_rad,
@@ -39,6 +43,10 @@ FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
         jsonl.FORMAT,
+        csv_table.FORMAT,
+        class_folders.FORMAT,
+        llava.FORMAT,
+        sharegpt.FORMAT,
         coco_captions.FORMAT,
         karpathy.FORMAT,
         vqa_v2.FORMAT,
@@ -90,6 +98,7 @@ def read_samples(
     questions: str | None = None,
     annotations: str | None = None,
     columns: Mapping[str, str] | None = None,
+    class_texts: Mapping[str, str] | None = None,
     allow_paths_outside_root: bool = False,
     limit: int | None = None,
 ) -> list[Sample]:
@@ -98,7 +107,8 @@ def read_samples(
     Args:
         format: a key of `FORMATS`, or the dotted name of a `Format`.
         path: file or folder, or other input of the format; relative to the working directory.
-        split, images, questions, annotations, columns, allow_paths_outside_root: see `Format`.
+        split, images, questions, annotations, columns, class_texts, allow_paths_outside_root: see
+            `Format`.
         limit: only the first `limit` images.
 
     Raises:
@@ -112,6 +122,7 @@ def read_samples(
         questions=questions and given_path(questions),
         annotations=annotations and given_path(annotations),
         columns=columns,
+        class_texts=class_texts,
         allow_paths_outside_root=allow_paths_outside_root,
     )
     if images is not None:

@@ -196,7 +196,7 @@ def _load_file(path: Path, *, streaming: bool) -> Any:
             "a file",
             where=str(path),
             expected="a .parquet file or a folder",
-            do="save a table in the image folder as metadata.csv, with a column `file_name`",
+            do="for a table use format csv, for texts in JSONL format jsonl",
         )
     return datasets.load_dataset(
         "parquet", data_files=str(path), split="train", streaming=streaming

@@ -66,6 +66,7 @@ def rows_of(source: Source) -> list[Row]:
         split=source.split,
         images=source.images,
         columns=source.columns or None,
+        class_texts=source.class_texts or None,
         limit=source.limit,
         allow_paths_outside_root=source.allow_paths_outside_root,
     )

@@ -139,6 +139,14 @@ def test_paths_in_a_table_stay_in_its_folder(root: Path, datasets_cache: Path) -
     assert len(read_samples("hf", str(root / "rows.parquet"), allow_paths_outside_root=True)) == 1
 
 
+def test_a_csv_file_refuses_a_row_that_leads_out(root: Path) -> None:
+    file = root / "t.csv"
+    file.write_text("image,caption\na.png,x\n../secret.png,x\n")
+    with pytest.raises(DataError, match=r"t.csv:3: the image .* lies outside"):
+        read_samples("csv", str(file))
+    assert len(read_samples("csv", str(file), allow_paths_outside_root=True)) == 2
+
+
 def test_every_format_of_image_files_takes_the_key() -> None:
     assert {
         name for name, one in FORMATS.items() if "allow_paths_outside_root" not in one.options

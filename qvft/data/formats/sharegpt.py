@@ -1,0 +1,87 @@
+"""ShareGPT conversations and chat messages with `images`, as LLaMA-Factory has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qvft.data.formats import fields
+from qvft.data.formats.conversations import ASSISTANT, ImageTexts, read_turns, records_of
+from qvft.data.formats.fields import Record
+from qvft.data.formats.format import Format
+from qvft.data.formats.path_guard import PathGuard
+from qvft.data.formats.sample_builder import require_different
+from qvft.data.sample import Pair, Sample
+from qvft.errors import DataError
+
+
+def read(
+    path: Path,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    allow_paths_outside_root: bool = False,
+) -> Iterator[Sample]:
+    """As `llava.read`, of records with `messages` or `conversations`, and `images`.
+
+    A record with `chosen` and `rejected` is a pair, its last turn the question.
+
+    Source: github.com/hiyouga/LLaMA-Factory, data/README.md.
+
+    Raises:
+        DataError: an invalid record, with its position.
+    """
+    file, rows = records_of(path, split=split)
+    guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
+    found = ImageTexts(file, guard)
+    for row in rows:
+        key = "messages" if "messages" in row else "conversations"
+        if key not in row:
+            fields.field(row, "messages", where=row.where)
+        image_key = "images" if "images" in row else "image"
+        builder = found.builder(row, row.get(image_key), image_key)
+        if builder is None:
+            continue
+        turns = read_turns(row[key], key, where=row.where)
+        found.left_out["system messages"] += bool(row.get("system"))
+        asked = found.add(builder, turns, row)
+        if "chosen" in row or "rejected" in row:
+            builder.pairs.append(_pair(row, asked))
+        elif asked is not None:
+            found.left_out["questions without answer"] += 1
+    yield from found.samples()
+
+
+def _pair(row: Record, asked: str | None) -> Pair:
+    if asked is None:
+        raise DataError(
+            "a pair after an answer",
+            where=row.where,
+            expected="a conversation that ends with the user's turn",
+            do="remove the answer, or `chosen` and `rejected`",
+        )
+    chosen, rejected = (_answer(row, key) for key in ("chosen", "rejected"))
+    require_different(chosen, rejected, where=row.where)
+    id = {"id": row.identifier("id")} if row.get("id") is not None else {}
+    return Pair("", asked or None, chosen, rejected, id)
+
+
+def _answer(row: Record, key: str) -> str:
+    """The text of a half of a pair: a message of the assistant, a list of one, or a text."""
+    value: Any = fields.field(row, key, where=row.where)
+    if isinstance(value, dict | list):
+        turns = read_turns(value if isinstance(value, list) else [value], key, where=row.where)
+        if [speaker for speaker, _ in turns] != [ASSISTANT]:
+            given = f"`{key}` is not one message of the assistant"
+            raise DataError(given, where=row.where, do='write {"from": "gpt", "value": "..."}')
+        value = turns[0][1]
+    return fields.text(value, key, where=row.where)
+
+
+FORMAT = Format(
+    "sharegpt",
+    "ShareGPT conversations or chat messages with images (LLaMA-Factory)",
+    read,
+    ("split", "images", "allow_paths_outside_root"),
+)

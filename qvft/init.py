@@ -1,0 +1,249 @@
+"""`qvft init SOURCE`: from a folder or file of data to split data files, a recipe and commands.
+
+SOURCE is a folder with a folder per class, a CSV or TSV file, COCO captions, VQA-RAD, SLAKE, LLaVA
+or ShareGPT conversations, an image folder with metadata, parquet, or JSONL. Nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qvft.files import expanded, given_path
+from qvft.log import exit_status, stdout
+from qvft.terminal import program
+
+if TYPE_CHECKING:
+    from qvft.data.sample import Sample
+    from qvft.new_project.detect_format import Found
+
+
+@program
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes a project; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="qvft init",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=given_path, help="folder or file of your data")
+    parser.add_argument(
+        "--out",
+        type=given_path,
+        metavar="DIR",
+        help="new folder of data files and recipe; default: SOURCE_qvft in the working folder",
+    )
+    parser.add_argument("--format", help="of the data, where it is not detected")
+    parser.add_argument(
+        "--images", type=expanded, metavar="DIR", help="the images, where they lie apart"
+    )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        action="extend",
+        metavar="KEY=COLUMN",
+        help="of tables: image=scan question=frage answer=antwort",
+    )
+    parser.add_argument(
+        "--question", metavar="TEXT", help="of classes: the question that their name answers"
+    )
+    parser.add_argument(
+        "--caption", metavar="TEXT", help="of classes: a caption, 'a photo of a {class}'"
+    )
+    parser.add_argument(
+        "--group", metavar="COLUMN", help="split by its values (patient, product), not by image"
+    )
+    parser.add_argument(
+        "--split",
+        default="80,10,10",
+        metavar="TRAIN,VAL,TEST",
+        help="percent of the images, where the data has no splits; default: 80,10,10",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split; default: 0")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument("--model", metavar="ID", help="base; default: what fits the GPU")
+    parser.add_argument("--copy-images", action="store_true", help="copy images into DIR, too")
+    parser.add_argument(
+        "--allow-outside", action="store_true", help="images may lie outside SOURCE's image folder"
+    )
+    given = parser.parse_args(arguments)
+    return exit_status(lambda: start(given))
+
+
+def start(given: argparse.Namespace) -> None:
+    """Detects, reads, shows, splits, writes, and prints the next commands."""
+    from qvft.files import require_new
+    from qvft.new_project.detect_format import detect
+    from qvft.new_project.read_data import read_found
+    from qvft.new_project.split_samples import split_data
+
+    shares = shares_of(given.split)
+    out = given.out or Path(f"{given.source.resolve().stem}_qvft")
+    require_new(out, folder=True)
+    found = detect(given.source, given.format)
+    asked = ask_for_texts(given, found)
+    data = read_found(found, options_of(given, found, asked))
+    show(found, data)
+    parts = split_data(data, shares, seed=given.seed, column=given.group, where=str(found.path))
+    recipe, comments = chosen_recipe(given, out, parts)
+    write(out, parts, recipe, comments, copy_images=given.copy_images)
+    report(given, out, parts, recipe, comments, is_split=parts.keys() != data.keys())
+
+
+def shares_of(split: str) -> dict[str, float]:
+    """The shares of train, val and test; raises RecipeError."""
+    from qvft.errors import RecipeError
+    from qvft.new_project.split_samples import ROLES
+
+    numbers = [part.strip() for part in split.split(",")]
+    if len(numbers) == 3 and all(re.fullmatch(r"\d{1,3}", one) for one in numbers):
+        percent = [int(one) for one in numbers]
+        if sum(percent) == 100 and percent[0] and percent[1]:
+            return {role: one / 100 for role, one in zip(ROLES, percent, strict=True)}
+    raise RecipeError(
+        split,
+        where="command line: --split",
+        expected="three percentages that sum to 100, the first two above 0, e.g. 80,10,10",
+    )
+
+
+def ask_for_texts(given: argparse.Namespace, found: Found) -> dict[str, str]:
+    """Texts of class names: flags, else what a person at a terminal answers, else the default."""
+    from qvft.data.formats.class_folders import DEFAULT_TEXTS
+
+    named = {"question": given.question, "caption": given.caption}
+    texts = {key: text for key, text in named.items() if text}
+    if texts or found.format != "class_folders":
+        return texts
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        default = DEFAULT_TEXTS["question"]
+        with contextlib.suppress(EOFError):
+            asked = input(f"question that a class's name answers [{default}]: ")
+            return {"question": asked.strip() or default}
+    return dict(DEFAULT_TEXTS)
+
+
+def options_of(given: argparse.Namespace, found: Found, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Options of `read_samples` that are set; the format refuses those it does not take."""
+    options = {
+        "images": given.images,
+        "columns": dict(pair.partition("=")[::2] for pair in given.columns or ()),
+        "class_texts": dict(texts),
+        "limit": given.limit,
+        "allow_paths_outside_root": given.allow_outside,
+    }
+    return {key: value for key, value in options.items() if value}
+
+
+def show(found: Found, data: Mapping[str, Sequence[Sample]]) -> None:
+    """Prints what was understood, and three samples."""
+    from qvft.new_project.shown_samples import described, sample_lines
+
+    say(f"{found.path}: {described(found, data)}")
+    say("three samples:")
+    samples = [sample for part in data.values() for sample in part]
+    for sample in samples[:: max(1, (len(samples) - 1) // 2)][:3]:
+        for line in sample_lines(sample):
+            say(line)
+
+
+def chosen_recipe(
+    given: argparse.Namespace, out: Path, parts: Mapping[str, Sequence[Sample]]
+) -> tuple[dict[str, Any], list[str]]:
+    """A recipe for the GPU, or without one for the bundled model, and its first comments."""
+    from qvft.new_project.fitting_base import fitting_base, gpu_memory
+    from qvft.new_project.recipe_text import facts_of, recipe_of
+    from qvft.recipe.load import parse_recipe
+
+    gpu = gpu_memory()
+    model, rows, needed = fitting_base(gpu and gpu[1], max_text_tokens=128)
+    device = f"{gpu[0]} with {gpu[1] / 1e9:.0f} GB free" if gpu else "no GPU"
+    why = f"{device}: {model['id']}"
+    if needed:
+        why += f", about {needed / 1e9:.1f} GB by estimate"
+    if given.model:
+        model, rows = {"id": given.model}, rows or 4
+        why = f"{given.model}, as asked for"
+    name = re.sub(r"[^\w.-]+", "_", out.name.removesuffix("_qvft")).strip("._")[:60] or "project"
+    outside = not given.copy_images and any(is_outside(out, one) for one in parts.values())
+    recipe = recipe_of(name, model, rows, str(out), facts_of(parts["train"]), outside=outside)
+    parse_recipe(recipe, where=str(out / "recipe.yaml"))
+    comments = [
+        f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
+        f"Base: {why}.",
+        "Keys: docs/recipe_reference.md. Low scores: docs/tuning.md.",
+    ]
+    return recipe, comments
+
+
+def is_outside(out: Path, samples: Sequence[Sample]) -> bool:
+    """Whether an image file lies outside of the folder `out`."""
+    from qvft.data.sample import ImageFile
+
+    folder = out.resolve()
+    paths = {one.image.path.parent.resolve() for one in samples if isinstance(one.image, ImageFile)}
+    return any(path != folder and folder not in path.parents for path in paths)
+
+
+def write(
+    out: Path,
+    parts: Mapping[str, Sequence[Sample]],
+    recipe: Mapping[str, Any],
+    comments: list[str],
+    *,
+    copy_images: bool,
+) -> None:
+    """Writes a JSONL file per part and the recipe into the new folder `out`, or nothing."""
+    from qvft.data.write_jsonl import write_jsonl
+    from qvft.files import new_folder, write_text
+    from qvft.new_project.recipe_text import recipe_text
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(out) as folder:
+        for role, samples in parts.items():
+            write_jsonl(samples, folder / f"{role}.jsonl", copy_images=copy_images, outside=True)
+        write_text(folder / "recipe.yaml", recipe_text(recipe, comments))
+
+
+def report(
+    given: argparse.Namespace,
+    out: Path,
+    parts: Mapping[str, Sequence[Sample]],
+    recipe: Mapping[str, Any],
+    comments: list[str],
+    *,
+    is_split: bool,
+) -> None:
+    """Prints what was written, and the next commands."""
+    counts = ", ".join(f"{role}.jsonl {len(samples):,}" for role, samples in parts.items())
+    by = f"`{given.group}`" if given.group else "image"
+    how = f"split by {by}, seed {given.seed}" if is_split else "splits of the data"
+    say(f"written to {out}: {counts} images ({how}), recipe.yaml")
+    trained = {one.image.name for one in parts["train"]}
+    for role in [role for role in parts if role != "train"]:
+        if shared := sum(one.image.name in trained for one in parts[role]):
+            say(f"warning: {shared:,} images of {role}.jsonl are in train.jsonl too (data leakage)")
+    say(comments[1])
+    path, name = shlex.quote(str(out / "recipe.yaml")), recipe["name"]
+    say("next:")
+    say(f"  qvft check {path} --preview {shlex.quote(str(out / 'preview.html'))}")
+    say(f"  qvft train {path}")
+    test = shlex.quote(str(out / "test.jsonl"))
+    more = f" data.eval.path={test} data.eval.name={name}-test" if "test" in parts else ""
+    say(f"  qvft eval runs/{name}{more}")
+
+
+def say(line: str) -> None:
+    """Prints a line of output."""
+    stdout.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
