@@ -48,7 +48,7 @@ def fitting_base(free: int | None, *, max_text_tokens: int) -> tuple[dict[str, A
 
 def estimated_bytes(model: dict[str, Any], *, rows: int, max_text_tokens: int) -> int:
     """Bytes on the GPU while training with LoRA on all linear layers and checkpointing."""
-    from qvft.checking.check_memory import config_of, geometry_phases
+    from qvft.checking.check_memory import geometry_phases, known_base
 
     recipe = parse_recipe(
         {
@@ -59,5 +59,7 @@ def estimated_bytes(model: dict[str, Any], *, rows: int, max_text_tokens: int) -
             "train": {"per_device_train_batch_size": rows, "gradient_checkpointing": True},
         }
     )
-    (phase,) = geometry_phases(recipe, config_of(recipe))
+    base = known_base(recipe)
+    assert base is not None, "CHOICES have published configurations"
+    (phase,) = geometry_phases(recipe, base.config)
     return phase.memory[0].total
