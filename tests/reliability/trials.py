@@ -94,7 +94,9 @@ def unheard(given: Any, taken: Any, path: str = "") -> Any:
     elif isinstance(given, list) and isinstance(taken, list) and len(given) == len(taken):
         for place, (one, other) in enumerate(zip(given, taken, strict=True)):
             yield from unheard(one, other, f"{path}.{place}")
-    elif given != taken:
+    elif isinstance(taken, dict) and all(one == given for one in taken.values()):
+        return  # one value for every group: learning_rate
+    elif given != taken and [given] != taken:  # one name for a list of one: loss_type
         yield path
 
 
