@@ -14,10 +14,11 @@ from qvft.files import given_path
 from qvft.recipe.overrides import apply_overrides, shown
 from qvft.recipe.preference import require_preference
 from qvft.recipe.renamed_keys import current_keys, warn_of_renamed
-from qvft.recipe.schema import Phase, Recipe, Trainable
+from qvft.recipe.schema import Phase, Recipe
 from qvft.recipe.secrets import refuse_secrets
 from qvft.recipe.section import fields_by_key, section_of
 from qvft.recipe.train import Train
+from qvft.recipe.trainable import Trainable
 from qvft.recipe.unused_keys import idle_sections, refuse_idle
 from qvft.recipe.yaml_text import yaml_file_value
 

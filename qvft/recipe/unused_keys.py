@@ -16,8 +16,9 @@ from qvft.recipe.keys_by_program import covers
 from qvft.recipe.section import fields_by_key, leaves
 
 if TYPE_CHECKING:
-    from qvft.recipe.schema import Recipe, Trainable
+    from qvft.recipe.schema import Recipe
     from qvft.recipe.train import Train
+    from qvft.recipe.trainable import Trainable
 
 _RATES = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
 

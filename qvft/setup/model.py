@@ -29,7 +29,8 @@ from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
 from qvft.recipe.phases import require_trainable_decoder
-from qvft.recipe.schema import Recipe, Trainable
+from qvft.recipe.schema import Recipe
+from qvft.recipe.trainable import Trainable
 from qvft.setup.encoder_decoder_settings import require_supported_settings
 from qvft.setup.provenance import base_hash
 
