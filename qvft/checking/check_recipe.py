@@ -25,7 +25,8 @@ from qvft.evaluation.rewards import reward_functions
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts
-from qvft.setup.model import base_of, processor_of, require_rows_to_fit, template_of
+from qvft.setup.model import base_of, processor_of
+from qvft.setup.prompt_template import require_rows_to_fit, template_of
 from qvft.setup.start_run import start_run
 from qvft.setup.start_weights import require_places, require_same_base
 from qvft.training.resolve_revision import resolve_revision

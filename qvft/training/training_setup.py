@@ -21,15 +21,8 @@ from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import new_branch, require_alignable
 from qvft.setup.data import Texts, read_split
-from qvft.setup.model import (
-    Loaded,
-    base_model,
-    base_of,
-    device,
-    processor_of,
-    template_of,
-    with_fresh_adapters,
-)
+from qvft.setup.model import Loaded, base_model, base_of, device, processor_of, with_fresh_adapters
+from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import provenance_of
 from qvft.setup.start_run import start_run
 from qvft.setup.start_weights import (
