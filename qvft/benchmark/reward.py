@@ -22,7 +22,8 @@ from qvft.benchmark.preference import idle_optimizer
 from qvft.benchmark.training import rows_of_batches
 from qvft.errors import RecipeError
 from qvft.evaluation.rewards import reward_functions
-from qvft.inference.sample import Sampled, sample_rows
+from qvft.inference.sample import sample_rows
+from qvft.inference.sampled import Sampled
 from qvft.models.forward_stages import encode_features, encode_vision
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
