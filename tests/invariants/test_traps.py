@@ -24,6 +24,7 @@ from qvft.recipe.load import load_recipe
 from qvft.setup.model import base_model, base_of, set_trainable, with_fresh_adapters
 from qvft.training.arguments import training_arguments
 from qvft.training.objectives.language import LanguageModelling
+from qvft.training.phase_setup import phase_setups
 from qvft.training.preflight import check_gradients, check_image_matters
 from qvft.training.training_setup import training_setup
 
@@ -163,7 +164,7 @@ def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
     with pytest.raises(NonFiniteLossError, match=r"step 1; samples: train\d+"):
         run_phases(
             tmp_path,
-            broken.phase_setups(),
+            phase_setups(broken),
             save_weights=broken.save_weights,
             restore_weights=broken.restore_weights,
         )
@@ -202,7 +203,7 @@ def test_trap_17_every_trained_component_has_a_gradient(
     work = training_setup(
         load_recipe(recipe_file, [f"train.gradient_checkpointing={str(checkpointing).lower()}"])
     )
-    setup = work.phase_setups()[0](Path("unused"))
+    setup = phase_setups(work)[0](Path("unused"))
     rows = setup.train_rows
     batch = without_index(setup.collator([(i, rows[i]) for i in range(4)]))
     setup.module.train()
@@ -234,7 +235,7 @@ def test_trap_19_evaluation_while_training_returns_three_numbers_a_row(
 
     work = training_setup(load_recipe(recipe_file, ["train.eval_steps=1"]))
     trainer = QFormerTrainer(
-        work.phase_setups()[0](tmp_path),
+        phase_setups(work)[0](tmp_path),
         save_weights=work.save_weights,
         restore_weights=work.restore_weights,
         metrics_file=tmp_path / "metrics.jsonl",
