@@ -30,7 +30,7 @@ from qvft.training.objectives.alignment_losses import combined_loss
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator, key_of
 from qvft.training.phase_rows import PREFERENCE
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 Batch = Mapping[str, Tensor]

@@ -36,7 +36,7 @@ from qvft.training.rewards.build import reward_objective, rollouts_of
 from qvft.training.rewards.collate import LearntText
 from qvft.training.rewards.given_batch import GivenBatch, NumberedRow
 from qvft.training.rewards.rollouts import Rollouts
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 

@@ -31,7 +31,7 @@ from qvft.setup.start_run import start_run
 from qvft.setup.start_weights import require_places, require_same_base
 from qvft.training.resolve_revision import resolve_revision
 from qvft.training.run_folder import check_folder
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import require_settings, training_setup
 
 

@@ -33,7 +33,7 @@ from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.rewards.build import held_out_of, rollouts_of
 from qvft.training.rewards.held_out import BEST, HeldOut
 from qvft.training.rewards.rollouts import Rollouts
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from qvft.training.phase_rows import PREFERENCE, REWARD, is_reward, require_rows
 from qvft.training.recorded_data import data_hashes, image_hashes
 from qvft.training.rehearsal import require_trainable
 from qvft.training.rewards.build import functions_of
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 
 
 def training_setup(

@@ -21,7 +21,7 @@ from qvft.recipe.load import load_recipe
 from qvft.train import main
 from qvft.training.objectives import reference_logps
 from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 from tests.invariants.two_processes import PLAIN, launched
 

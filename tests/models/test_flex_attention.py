@@ -19,7 +19,7 @@ from qvft.recipe.load import load_recipe
 from qvft.recipe.model import Model
 from qvft.train import main
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 

@@ -26,7 +26,7 @@ from qvft.training.objectives.build import Collate
 from qvft.training.phase_setup import phase_setups
 from qvft.training.phases import run_phases
 from qvft.training.run_folder import check_folder, claimed_folder
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 from tools.tiny_blip2.geometry import init_tiny
 from tools.tiny_blip2.scene_format import write_scenes

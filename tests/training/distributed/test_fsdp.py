@@ -25,7 +25,7 @@ from qvft.train import main as train
 from qvft.training.distributed.fsdp import asked_to_shard, lay_out_state, shard, whole_state
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.phase_setup import phase_setups
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "recipes" / "accelerate").glob("*.yaml"))

@@ -12,7 +12,7 @@ from qvft.data.rows import Row, training_rows
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.phase_setup import phase_setups
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.trainer import QFormerTrainer
 from qvft.training.training_setup import training_setup
 

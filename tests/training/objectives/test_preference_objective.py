@@ -20,7 +20,7 @@ from qvft.training.objectives.language import language_loss
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator, key_of
 from qvft.training.objectives.reference_logps import reference_logps, stored_reference
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 from tests.models.decoder_models import TEXT, write_model
 
