@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from qvft.errors import RecipeError
 from qvft.files import given_path
 from qvft.recipe.overrides import apply_overrides, shown
-from qvft.recipe.preference import require_preference
 from qvft.recipe.renamed_keys import current_keys, warn_of_renamed
 from qvft.recipe.schema import Phase, Recipe
 from qvft.recipe.secrets import refuse_secrets
@@ -64,8 +63,6 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
         seen.add(phase.name)
         trainable, _ = resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
         _require_trained(recipe, trainable, phase, where=f"{where}: phases.{index}.trainable")
-        if phase.objective == "preference":
-            require_preference(recipe, where=f"{where}: phases.{index}.objective")
     if not recipe.phases:
         _require_trained(recipe, recipe.trainable, None, where=f"{where}: trainable")
     return recipe

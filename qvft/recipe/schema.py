@@ -14,10 +14,10 @@ from pydantic import Field, field_validator, model_validator
 from qvft.recipe.data import LONGEST_NAME, Data, folder_name_problem
 from qvft.recipe.eval import Eval
 from qvft.recipe.model import Model
+from qvft.recipe.objective_requirements import require_objectives
 from qvft.recipe.objectives import Objectives
 from qvft.recipe.preference import Preference
 from qvft.recipe.reward import Reward
-from qvft.recipe.rewardable import require_rewardable
 from qvft.recipe.section import MOST_SEED, PathText, Section
 from qvft.recipe.streaming import require_streamable
 from qvft.recipe.train import Train
@@ -117,8 +117,8 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _reward_has_functions(self) -> Recipe:
-        require_rewardable(self)
+    def _objectives_fit(self) -> Recipe:
+        require_objectives(self)
         return self
 
     @classmethod

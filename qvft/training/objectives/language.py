@@ -38,6 +38,7 @@ class Objective(nn.Module):
     """Wraps the whole model in one module whose `forward` computes the losses, for DDP."""
 
     accepts_loss_kwargs = True
+    rows_are = "texts"  # what messages call the rows of a batch
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from qvft.data.collate import IGNORED
 from qvft.models.forward_stages import encode_features
@@ -29,16 +28,16 @@ from qvft.training.objectives.preference_losses import (
     pair_losses,
     rewards,
 )
-from qvft.training.objectives.weighted import WeightedObjective
+from qvft.training.objectives.weighted import WithoutDropout
 
 PREFERENCE = "preference"
 """Name of the losses of pairs, whose weights are within their sum."""
 
 
-class PreferenceObjective(WeightedObjective):
+class PreferenceObjective(WithoutDropout):
     """Losses of pairs against reference log-probabilities, and the language loss of the chosen.
 
-    Nothing has dropout, so that model and reference are the same function of their weights.
+    Without dropout model and reference are the same function of their weights.
 
     Args:
         model: model of any family, with or without LoRA layers.
@@ -46,6 +45,8 @@ class PreferenceObjective(WeightedObjective):
         settings: of the losses.
         ld_alpha: weight of tokens beyond the length of the pair's shorter text.
     """
+
+    rows_are = "pairs"
 
     def __init__(
         self,
@@ -60,16 +61,6 @@ class PreferenceObjective(WeightedObjective):
         language = {SFT: weights[SFT]} if SFT in weights else {}
         self.weights = {**({PREFERENCE: 1.0} if self.of_pairs else {}), **language}
         self.settings, self.ld_alpha = settings, ld_alpha
-
-    def train(self, mode: bool = True) -> PreferenceObjective:
-        """As `Objective.train`, without dropout: of the modules inside, only the blocks whose
-        activations are recomputed look at the mode.
-        """
-        super().train(mode)
-        for module in self.model.modules():
-            if not isinstance(module, GradientCheckpointingLayer):
-                module.training = False
-        return self
 
     def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, int]:
         """Pairs, and supervised tokens of the chosen texts."""

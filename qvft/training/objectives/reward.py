@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from qvft.data.collate import IGNORED
 from qvft.models.forward_stages import encode_features
@@ -24,7 +23,7 @@ from qvft.training.objectives.language import (
     vision_features,
 )
 from qvft.training.objectives.reward_losses import TextTokens, kl_terms, policy_loss, reduced
-from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
+from qvft.training.objectives.weighted import LANGUAGE, WithoutDropout
 
 REWARD, KL = "reward", "kl"
 OF_SAMPLES = ("is_sample", "advantages", "old_logps", "ref_logps", "texts", "tokens")
@@ -52,8 +51,10 @@ class RewardSettings:
     never: tuple[int, ...] = ()
 
 
-class RewardObjective(WeightedObjective):
+class RewardObjective(WithoutDropout):
     """Losses of sampled texts with their advantages, beside the references of the same images.
+
+    Without dropout samples and losses are those of one model.
 
     Args:
         model: model of any family, with or without LoRA layers.
@@ -64,17 +65,6 @@ class RewardObjective(WeightedObjective):
         self.settings = settings
         weights = {REWARD: 1.0, KL: settings.kl, LANGUAGE: settings.lm}
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
-
-    def train(self, mode: bool = True) -> RewardObjective:
-        """Sets training mode of the objective alone: samples and losses are those of the model in
-        evaluation mode. Blocks that recompute their activations do so in training mode only.
-        """
-        super().train(False)
-        self.training = mode
-        for module in self.modules() if mode else ():
-            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
-                module.training = True
-        return self
 
     def forward(
         self,
