@@ -144,7 +144,8 @@ class QvftSteps:
         rows = work.rows(plan, work.train, training=True)
         module, collate = work.objective(plan, rows)
         assert isinstance(module, PreferenceObjective) and isinstance(collate, PreferenceCollator)
-        self.module, self.collate, self.bf16 = module.train(), collate, bf16
+        module.train()
+        self.module, self.collate, self.bf16 = module, collate, bf16
         self.model: nn.Module = module.model
         self.place = module.model.device
         recompute_activations(module.model, plan.train.gradient_checkpointing)

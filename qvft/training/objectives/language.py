@@ -181,6 +181,29 @@ def language_outputs(tokens: SupervisedTokens) -> dict[str, Tensor]:
     }
 
 
+def tokens_of(
+    model: PreTrainedModel,
+    batch: Mapping[str, Tensor],
+    *,
+    temperature: float = 1.0,
+    never: Sequence[int] = (),
+) -> SupervisedTokens:
+    """`supervised_tokens` of a batch with the inputs of `LanguageModelling.forward`; others that it
+    has are not read.
+    """
+    seen = vision_features(model, batch.get("pixel_values"), batch.get("features"))
+    return supervised_tokens(
+        model,
+        {name: value for name, value in batch.items() if name in ("input_ids", *OF_ROWS)},
+        images=encode_features(model, seen),
+        image_index=batch["image_index"],
+        attention_mask=batch["attention_mask"],
+        labels=batch["labels"],
+        temperature=temperature,
+        never=never,
+    )
+
+
 def supervised_tokens(
     model: PreTrainedModel,
     rows: Mapping[str, Tensor],

@@ -13,13 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED
-from qvft.models.forward_stages import encode_features
 from qvft.training.objectives.alignment_losses import LossSum
 from qvft.training.objectives.language import (
     SupervisedTokens,
     language_outputs,
-    supervised_tokens,
-    vision_features,
+    tokens_of,
 )
 from qvft.training.objectives.preference_losses import (
     SFT,
@@ -83,7 +81,7 @@ class PreferenceObjective(WithoutDropout):
             `count` (), and per pair (P,): `row_loss`, `row_count` 1, `exact` whether the chosen
             text has the higher reward, `margin` by how much.
         """
-        tokens = self._tokens(**batch)
+        tokens = tokens_of(self.model, batch)
         if not self.training and reference_logps is None:
             return language_outputs(tokens)
         logps = self._pair_logps(tokens, reference_logps)
@@ -122,28 +120,7 @@ class PreferenceObjective(WithoutDropout):
 
     def logps(self, **batch: Tensor) -> Tensor:
         """Log-probabilities (P, 2), nats, of the chosen and the rejected text of each pair."""
-        return self._logps(self._tokens(**batch))
-
-    def _tokens(
-        self,
-        *,
-        image_index: Tensor,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        labels: Tensor,
-        pixel_values: Tensor | None = None,
-        features: Tensor | None = None,
-        **further: Tensor,
-    ) -> SupervisedTokens:
-        images = encode_features(self.model, vision_features(self.model, pixel_values, features))
-        return supervised_tokens(
-            self.model,
-            {"input_ids": input_ids, **further},
-            images=images,
-            image_index=image_index,
-            attention_mask=attention_mask,
-            labels=labels,
-        )
+        return self._logps(tokens_of(self.model, batch))
 
     def _logps(self, tokens: SupervisedTokens) -> Tensor:
         logps = -tokens.losses
