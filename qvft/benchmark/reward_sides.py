@@ -1,4 +1,4 @@
-"""The two ways that the benchmark of reward tuning compares: qvft's, and sample by sample.
+"""Both sides of the reward benchmark: qvft's sampling and updates, and those sample by sample.
 
 Shape letters: I images, B rows, K samples per row.
 """

@@ -167,7 +167,7 @@ def processor_of(recipe: Recipe, base: BaseCheckpoint) -> Any:
 
 
 def with_fresh_adapters(
-    loaded: Loaded, recipe: Recipe, trainable: Trainable, *, parts: Collection[str] | None = None
+    loaded: Loaded, trainable: Trainable, *, parts: Collection[str] | None = None
 ) -> Loaded:
     """Adds new LoRA layers to the components `parts`; None: to those of `trainable`."""
     parts, lora = trainable.lora_parts if parts is None else parts, trainable.lora

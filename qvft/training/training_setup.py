@@ -106,7 +106,7 @@ def training_setup(
     loaded = given or base_model(recipe, base, place=place)
     lora = lora_of_phases(plans)
     if lora is not None:
-        loaded = with_fresh_adapters(loaded, recipe, lora[0], parts=lora[1])
+        loaded = with_fresh_adapters(loaded, lora[0], parts=lora[1])
     if start is not None:
         loaded = load_start(start, loaded)
     if recipe.model.attn_implementation == "flex":

@@ -86,12 +86,12 @@ def test_trap_3_a_target_that_matches_nothing_is_an_error(recipe_file: Path) -> 
     recipe = load_recipe(recipe_file, ["trainable.lora.target_modules=[q_prj]"])
     loaded = base_model(recipe, base_of(recipe))
     with pytest.raises(RecipeError, match="q_proj"):
-        with_fresh_adapters(loaded, recipe, recipe.trainable)
+        with_fresh_adapters(loaded, recipe.trainable)
 
 
 def test_trap_4_trained_weights_are_float32_beside_a_bfloat16_base(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file, ["model.dtype=bfloat16"])
-    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe, recipe.trainable)
+    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe.trainable)
     set_trainable(loaded, recipe.trainable)
     types = {(p.requires_grad, p.dtype) for p in loaded.model.parameters()}
     assert types == {(True, torch.float32), (False, torch.bfloat16)}
@@ -388,7 +388,7 @@ def test_rows_longer_than_the_decoder_are_refused(recipe_file: Path) -> None:
 
 def test_frozen_parts_stay_in_evaluation_mode(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file, ["trainable.qformer=frozen"])
-    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe, recipe.trainable)
+    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe.trainable)
     set_trainable(loaded, recipe.trainable)
     objective = LanguageModelling(loaded.model).train()
     assert not objective.model.vision_model.training
