@@ -7,7 +7,8 @@ from qvft.adapters.freeze import count_blocks, count_components, mark_trainable,
 from qvft.adapters.lora import add_lora, lora_targets
 from qvft.adapters.targets import resolve_targets
 from qvft.models.families import FAMILIES
-from qvft.models.reference_configs import meta_model, published_qvision
+from qvft.models.qvision.reference_parts import reference_qvision
+from qvft.models.reference_configs import meta_model
 from tools.tiny_blip2.geometry import QUERY_TOKENS, WIDTH, init_tiny
 
 FAMILY = FAMILIES["blip2"]
@@ -115,7 +116,7 @@ def test_the_published_phases_train_so_many_of_24_blocks(
     share: float, blocks: int, weights: int
 ) -> None:
     """240.36 M is published for the second phase; the first has seven blocks less of 12,593,152."""
-    config = published_qvision("openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG")
+    config = reference_qvision("openai/clip-vit-base-patch32", "xhyi/PT_GPTNEO350_ATG")
     assert config is not None
     model, family = meta_model(config), FAMILIES["qvision"]
     modes = {"vision": "frozen", "qformer": "full", "decoder": "full"}
