@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--metric",
         required=True,
         help="cider, bleu4, rouge_l, vqa_accuracy, exact_match, token_f1, or "
-        "package.module.function of your own",
+        "package.module.name of your own (docs/reward.md)",
     )
     parser.add_argument(
         "--samples", type=int, default=8, metavar="K", help="texts per row; default: 8"
@@ -230,7 +230,7 @@ def report(
 def check_options(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Refuses what can be refused before data is read; raises `UserError`."""
     from qvft.errors import RecipeError
-    from qvft.evaluation.pairs.text_scores import kinds_of
+    from qvft.evaluation.pairs.text_scores import require_metric
 
     def refuse(option: str, given: str, **more: str) -> None:
         raise RecipeError(given, where=f"command line: {option}", **more)
@@ -253,7 +253,7 @@ def check_options(given: argparse.Namespace, further: Sequence[str]) -> None:
             refuse(option, "goes with texts that are drawn", do="leave it or --predictions out")
     elif "num_return_sequences" in " ".join(further).replace("-", "_"):
         refuse("--num_return_sequences", "is set by --samples", do="use --samples")
-    kinds_of(given.metric)
+    require_metric(given.metric)
 
 
 if __name__ == "__main__":

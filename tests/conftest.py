@@ -291,7 +291,7 @@ def make_run(tiny_folder: Path) -> Callable[..., Path]:
         base = base_of(recipe)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(3)
-            loaded = adapted(base_model(recipe, base), recipe, recipe.trainable)
+            loaded = adapted(base_model(recipe, base), recipe.trainable)
             set_trainable(loaded, recipe.trainable)
             for parameter in loaded.model.parameters():
                 if parameter.requires_grad:

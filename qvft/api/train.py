@@ -68,6 +68,7 @@ def train(
     # All checks that need no torch are done.
     from qvft.adapters.component_table import component_table
     from qvft.evaluation.rewards import reward_functions
+    from qvft.training.phase_setup import phase_setups
     from qvft.training.phases import run_phases
     from qvft.training.training_setup import training_setup
 
@@ -85,7 +86,7 @@ def train(
         work.cache_features()
         run_phases(
             folder,
-            work.phase_setups(),
+            phase_setups(work),
             save_weights=work.save_weights,
             restore_weights=work.restore_weights,
         )

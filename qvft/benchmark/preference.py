@@ -30,7 +30,7 @@ from qvft.training.objectives.alignment_losses import combined_loss
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator, key_of
 from qvft.training.phase_rows import PREFERENCE
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 Batch = Mapping[str, Tensor]
@@ -144,7 +144,8 @@ class QvftSteps:
         rows = work.rows(plan, work.train, training=True)
         module, collate = work.objective(plan, rows)
         assert isinstance(module, PreferenceObjective) and isinstance(collate, PreferenceCollator)
-        self.module, self.collate, self.bf16 = module.train(), collate, bf16
+        module.train()
+        self.module, self.collate, self.bf16 = module, collate, bf16
         self.model: nn.Module = module.model
         self.place = module.model.device
         recompute_activations(module.model, plan.train.gradient_checkpointing)

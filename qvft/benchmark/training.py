@@ -27,7 +27,7 @@ from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.objectives.build import packer_of
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from qvft.checking.before_torch import recipe_findings
+from qvft.checking.checked_split import CheckedSplit, unused_texts
 from qvft.checking.findings import Findings, LeftOut, Quality, ShownRow, SplitFindings
 from qvft.checking.pair_warnings import pair_warnings
-from qvft.checking.sides import Side, unused_texts
 from qvft.data.blip_text import MAX_WORDS
 from qvft.data.data_warnings import evaluation_doubts, training_doubts
 from qvft.data.prompt import PromptTemplate
@@ -31,10 +31,12 @@ CUT_SHARE = 0.01
 """Share of truncated rows or tokens above which there is a warning."""
 
 
-def data_findings(sides: Sequence[Side], template: PromptTemplate, recipe: Recipe) -> Findings:
+def data_findings(
+    splits: Sequence[CheckedSplit], template: PromptTemplate, recipe: Recipe
+) -> Findings:
     """Runs all data checks on a recipe's splits."""
-    samples = {side.which: side.split.samples for side in sides}
-    signatures = {name: one for side in sides for name, one in side.split.signatures.items()}
+    samples = {checked.which: checked.split.samples for checked in splits}
+    signatures = {name: one for checked in splits for name, one in checked.split.signatures.items()}
     copies = duplicates(
         samples["train"], samples.get("eval"), signatures, max_pixels=recipe.data.max_image_pixels
     )
@@ -42,32 +44,34 @@ def data_findings(sides: Sequence[Side], template: PromptTemplate, recipe: Recip
     if copies.overlap is not None:
         asked = asked_before(samples["eval"], samples["train"], copies.group)
     known = {
-        normal(one.text) for one in sides[0].texts if one.kind == "answer" and not one.is_rejected
+        normal(one.text) for one in splits[0].texts if one.kind == "answer" and not one.is_rejected
     }
-    found = [_split_findings(side, template, copies, known=known, asked=asked) for side in sides]
+    found = [
+        _split_findings(checked, template, copies, known=known, asked=asked) for checked in splits
+    ]
     skips = recipe.data.on_bad_image == "skip"
     warnings: list[str] = []
-    for side, one in zip(sides, found, strict=True):
-        doubts = training_doubts if side.which == "train" else evaluation_doubts
-        warnings += [*side.split.remarks, *_split_warnings(one, skips=skips)]
+    for checked, one in zip(splits, found, strict=True):
+        doubts = training_doubts if checked.which == "train" else evaluation_doubts
+        warnings += [*checked.split.remarks, *_split_warnings(one, skips=skips)]
         warnings += [
-            f"{side.split.name}: {doubt}"
-            for doubt in doubts(side.rows, images=len(side.split.samples), prompt=template)
+            f"{checked.split.name}: {doubt}"
+            for doubt in doubts(checked.rows, images=len(checked.split.samples), prompt=template)
         ]
     notes: list[str] = []
     if copies.overlap is None:
         warnings.append("data.eval is not set: nothing will be evaluated")
     else:
-        across, notes = _leakage(copies, *sides)
+        across, notes = _leakage(copies, *splits)
         warnings += across
         if asked:
             pairs = ", ".join(f"{one} as {other}" for one, other in asked[:LISTED])
             warnings.append(
-                f"{count_of(asked, 'question')} of {sides[1].split.name} asked in "
-                f"{sides[0].split.name} too, of the same image, first {pairs}; take them out, the "
+                f"{count_of(asked, 'question')} of {splits[1].split.name} asked in "
+                f"{splits[0].split.name} too, of the same image, first {pairs}; take them out, the "
                 f"score would count memory ({ALL})"
             )
-    split = sides[0].split
+    split = splits[0].split
     if split.stream is not None:
         read = count_of([*split.samples, *split.skipped], "record")
         message = f"{split.name} is a stream: its first {read} were read, nothing of the rest"
@@ -76,10 +80,10 @@ def data_findings(sides: Sequence[Side], template: PromptTemplate, recipe: Recip
         recipe=recipe_findings(recipe),
         train=found[0],
         eval=found[1] if len(found) > 1 else None,
-        shown=tuple(_shown(row, template) for row in choose_rows(sides[0].rows, EXAMPLES)),
+        shown=tuple(_shown(row, template) for row in choose_rows(splits[0].rows, EXAMPLES)),
         warnings=tuple(warnings),
-        notes=(*notes, *unused_texts(sides[0], recipe)),
-        unusable=0 if skips else sum(len(side.split.skipped) for side in sides),
+        notes=(*notes, *unused_texts(splits[0], recipe)),
+        unusable=0 if skips else sum(len(checked.split.skipped) for checked in splits),
     )
 
 
@@ -90,20 +94,20 @@ def _shown(row: Row, template: PromptTemplate) -> ShownRow:
 
 
 def _split_findings(
-    side: Side,
+    checked: CheckedSplit,
     template: PromptTemplate,
     copies: Duplicates,
     *,
     known: set[str],
     asked: Sequence[tuple[str, str]],
 ) -> SplitFindings:
-    split, stats, texts = side.split, side.stats, side.texts
-    changed = cleaned_rows(side.rows, side.form)
+    split, stats, texts = checked.split, checked.stats, checked.texts
+    changed = cleaned_rows(checked.rows, checked.form)
     counts = spelling.token_counts(texts, template.tokenizer)
-    own = side.which == "train"
+    own = checked.which == "train"
     accepted = [one for one in texts if not one.is_rejected]
     answers = distributions.answers(accepted, known=None if own else known)
-    pairs = pair_quality(side.cleaned_pairs, copies.group, counts)
+    pairs = pair_quality(checked.cleaned_pairs, copies.group, counts)
     overlap = None if own else copies.overlap
     repeated = repeats(split.samples, copies.group, texts=split.source.texts)
     return SplitFindings(
@@ -127,8 +131,8 @@ def _split_findings(
         cleaned_rows=changed.rows,
         shortened_ids=changed.shortened_ids,
         quality=Quality(
-            exact_duplicates=copies.exact[side.which],
-            near_duplicates=tuple(asdict(pair) for pair in copies.near[side.which]),
+            exact_duplicates=copies.exact[checked.which],
+            near_duplicates=tuple(asdict(pair) for pair in copies.near[checked.which]),
             overlap=None if overlap is None else {**asdict(overlap), "questions": tuple(asked)},
             repeats=asdict(repeated),
             answers=None if answers is None else asdict(answers),
@@ -210,7 +214,9 @@ def _split_warnings(found: SplitFindings, *, skips: bool) -> list[str]:
     return warnings
 
 
-def _leakage(copies: Duplicates, train: Side, other: Side) -> tuple[list[str], list[str]]:
+def _leakage(
+    copies: Duplicates, train: CheckedSplit, other: CheckedSplit
+) -> tuple[list[str], list[str]]:
     """Warnings and notes about data leakage: evaluation images that are in the training data."""
     overlap = copies.overlap
     assert overlap is not None

@@ -14,7 +14,7 @@ from qvft.recipe.phases import PhasePlan
 from qvft.setup.model import device
 from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.preflight import check_backward, check_image_matters, preflight_batch
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 
 LISTED = 3
 

@@ -10,9 +10,9 @@ from qvft.checking.before_torch import recipe_findings
 from qvft.checking.check_data import data_findings
 from qvft.checking.check_memory import geometry_phases, known_base, phase_findings
 from qvft.checking.check_preflight import preflight_checks
+from qvft.checking.checked_split import read_splits
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.preview import preview
-from qvft.checking.sides import read_sides
 from qvft.data.collate import Collator
 from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
@@ -25,12 +25,13 @@ from qvft.evaluation.rewards import reward_functions
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts
-from qvft.setup.model import base_of, processor_of, require_rows_to_fit, template_of
+from qvft.setup.model import base_of, processor_of
+from qvft.setup.prompt_template import require_rows_to_fit, template_of
 from qvft.setup.start_run import start_run
 from qvft.setup.start_weights import require_places, require_same_base
 from qvft.training.resolve_revision import resolve_revision
 from qvft.training.run_folder import check_folder
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import require_settings, training_setup
 
 
@@ -101,15 +102,15 @@ def _check_data(
     processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
     require_installed_metrics(recipe.eval.metrics)
-    sides = read_sides(recipe, template, texts)
-    train = sides[0]
-    scored = [row for row in sides[-1].rows if row.rejected is None]
-    if len(sides) > 1 and scored:
+    splits = read_splits(recipe, template, texts)
+    train = splits[0]
+    scored = [row for row in splits[-1].rows if row.rejected is None]
+    if len(splits) > 1 and scored:
         require_fitting_metrics(recipe.eval.metrics, prediction_rows(scored))
     if preview_file is not None:
         collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
         preview(preview_file, train.rows, train.stats, collator, name=train.split.name)
-    return data_findings(sides, template, recipe), train.stats
+    return data_findings(splits, template, recipe), train.stats
 
 
 def _phase(work: TrainingSetup, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:

@@ -19,10 +19,10 @@ from qvft.evaluation.metrics.rouge import rouge_l
 from qvft.evaluation.metrics.tokenize import tokenize
 from qvft.evaluation.metrics.vqa import vqa_accuracy
 from qvft.evaluation.unicode_letters import composed
-from qvft.inference.reward_function import UNTRAINED, Further, RewardFunction
-from qvft.inference.sample import Sampled
+from qvft.inference.reward_function import FUNCS, UNTRAINED, Further, RewardFunction
+from qvft.inference.sampled import Sampled
+from qvft.recipe.reward import kinds_of
 
-WHERE = "reward.funcs"
 STOP = "\n"
 """The stop token as a word; no tokenised text has it, since line breaks separate words."""
 
@@ -50,10 +50,10 @@ def reward_functions(
     """
     captions = [row for row in rows if row.kind == "caption"]
     words = _Words(stop_token)
-    of_samples: dict[str, Callable[[Sampled], float | None]] = {
+    of_samples: dict[str, Callable[[Sampled], float]] = {
         "bleu4": lambda text: _bleu4(words(text), words.references(text.row.references)),
-        "rouge_l": lambda text: _rouge_l(text),
-        **{name: _of_answer(name, metric) for name, metric in _ANSWERS.items()},
+        "rouge_l": _rouge_l,
+        **{name: _of_answer(metric) for name, metric in _ANSWERS.items()},
     }
     if "cider" in names:
         cider = CorpusCider(words.references(row.references) for row in captions)
@@ -65,7 +65,8 @@ def reward_functions(
         if is_dotted(name):
             found[name] = _dotted(name)
         else:
-            found[name] = RewardFunction(name, _each(name, of_samples[name]), _held_out(name))
+            each = _each(name, of_samples[name])
+            found[name] = RewardFunction(f"{FUNCS}.{name}", each, _held_out(name))
     return found
 
 
@@ -94,21 +95,17 @@ def _rouge_l(text: Sampled) -> float:
     )
 
 
-def _of_answer(
-    name: str, metric: Callable[[str, Sequence[str]], float]
-) -> Callable[[Sampled], float | None]:
-    return lambda text: metric(text.text, text.row.references) if _scores(name, text.row) else None
+def _of_answer(metric: Callable[[str, Sequence[str]], float]) -> Callable[[Sampled], float]:
+    return lambda text: metric(text.text, text.row.references)
 
 
 def _scores(name: str, row: Row) -> bool:
     """Whether a metric says something about a row."""
-    if name in _CORPUS_NAMES:
-        return row.kind == "caption"
-    return row.kind == "question" or name != "vqa_accuracy"
+    return row.kind in kinds_of(name)
 
 
 def _each(
-    name: str, metric: Callable[[Sampled], float | None]
+    name: str, metric: Callable[[Sampled], float]
 ) -> Callable[[Sequence[Sampled], Further], list[float | None]]:
     return lambda texts, further: [
         metric(text) if _scores(name, text.row) else None for text in texts
@@ -139,17 +136,20 @@ def _require_answers(rows: Sequence[Row]) -> None:
         if row.kind == "question" and len(row.references) < _LEAST_ANSWERS:
             raise RecipeError(
                 f"question {row.id} has {len(row.references)} answer",
-                where=f"{WHERE}.vqa_accuracy",
+                where=f"{FUNCS}.vqa_accuracy",
                 expected="several human answers per question, ten in VQA v2",
                 do="use exact_match or token_f1",
             )
 
 
 def _dotted(name: str) -> RewardFunction:
-    """A function with trl's reward signature: `(prompts, completions, completion_ids, **columns)`
-    to a number, or None, per completion.
+    """A function with trl's reward signature: lists in, a number or None per completion out.
+
+    It is called with `prompts` (what the model read before each text, without the image; the
+    question alone where texts are not of this run's model), `completions`, `completion_ids` (empty
+    where texts come from a file), the columns of each text's row, and `UNTRAINED` or more.
     """
-    function: Callable[..., Any] = import_dotted(name, cast(type, Callable), where=WHERE)
+    function: Callable[..., Any] = import_dotted(name, cast(type, Callable), where=FUNCS)
 
     def rewards(texts: Sequence[Sampled], further: Further) -> Sequence[float | None]:
         columns: dict[str, list[Any]] = {
@@ -169,4 +169,4 @@ def _dotted(name: str) -> RewardFunction:
         found = [one for one in rewards(texts, UNTRAINED) if one is not None]
         return sum(found) / len(found) if found else None
 
-    return RewardFunction(name, rewards, held_out)
+    return RewardFunction(f"{FUNCS}.{name}", rewards, held_out)

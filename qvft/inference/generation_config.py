@@ -12,8 +12,9 @@ from transformers import GenerationConfig
 from qvft.errors import RecipeError
 from qvft.json_files import read_json
 from qvft.log import get_logger
+from qvft.recipe.eval import Decode
 from qvft.recipe.refused_settings import require_accepted
-from qvft.recipe.schema import Decode, Recipe
+from qvft.recipe.schema import Recipe
 
 logger = get_logger("qvft.generation")
 

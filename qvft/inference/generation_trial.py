@@ -18,10 +18,12 @@ from qvft.errors import RecipeError
 from qvft.inference.generation_config import generation_fields
 from qvft.inference.predict import predict_texts
 from qvft.models.base_checkpoint import TINY_ID, BaseCheckpoint
+from qvft.recipe.eval import Decode
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.refused_settings import require_accepted
-from qvft.recipe.schema import Decode, Recipe
-from qvft.setup.model import base_model, base_of, require_positions
+from qvft.recipe.schema import Recipe
+from qvft.setup.model import base_model, base_of
+from qvft.setup.prompt_template import require_positions
 
 _UNTRIED = {"max_new_tokens", "num_beams", "do_sample", "length_penalty"}
 """Fields whose values are checked without a model, so they need no trial."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -22,29 +21,8 @@ from qvft.data.rows import Row
 from qvft.inference.decode import Prompted, generate_ids
 from qvft.inference.encoding import Encoded
 from qvft.inference.predict import common_length
+from qvft.inference.sampled import Sampled
 from qvft.models.forward_stages import continues_prefix, decode_prefix
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A text that the model wrote for a row.
-
-    Attributes:
-        number: row number in its dataset.
-        prompt: the words before it.
-        prompt_ids: tokens before it, with image tokens.
-        ids: its tokens, up to and including the first stop token.
-        text: its text, without stop token.
-        stopped: whether it ends with a stop token, not at the maximum length.
-    """
-
-    number: int
-    row: Row
-    prompt: str
-    prompt_ids: tuple[int, ...]
-    ids: tuple[int, ...]
-    text: str
-    stopped: bool
 
 
 class ChosenByUniform(LogitsProcessor):

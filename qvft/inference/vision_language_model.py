@@ -21,7 +21,7 @@ from qvft.errors import DataError
 from qvft.inference.generation_config import check_fields, generation_fields
 from qvft.inference.predict import Outcome, outcomes
 from qvft.log import get_logger
-from qvft.setup.model import require_positions
+from qvft.setup.prompt_template import require_positions
 from qvft.setup.resolve_model import ResolvedModel, load_resolved, resolve_model
 
 logger = get_logger("qvft.predict")

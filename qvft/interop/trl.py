@@ -149,7 +149,7 @@ def policy(run_or_model: str | Path | HasFolder, **overrides: Any) -> Policy:
         require_places(start, base.config, phase_plans(recipe))
         require_same_base(start, recipe, base)
     set_seed(recipe.run.seed)
-    loaded = with_fresh_adapters(base_model(recipe, base), recipe, recipe.trainable)
+    loaded = with_fresh_adapters(base_model(recipe, base), recipe.trainable)
     if start is not None:
         loaded = load_start(start, loaded)
     set_trainable(loaded, recipe.trainable)

@@ -12,12 +12,12 @@ from pydantic import BaseModel, ValidationError
 from qvft.errors import RecipeError
 from qvft.files import given_path
 from qvft.recipe.overrides import apply_overrides, shown
-from qvft.recipe.preference import require_preference
 from qvft.recipe.renamed_keys import current_keys, warn_of_renamed
-from qvft.recipe.schema import Phase, Recipe, Trainable
+from qvft.recipe.schema import Phase, Recipe
 from qvft.recipe.secrets import refuse_secrets
 from qvft.recipe.section import fields_by_key, section_of
 from qvft.recipe.train import Train
+from qvft.recipe.trainable import Trainable
 from qvft.recipe.unused_keys import idle_sections, refuse_idle
 from qvft.recipe.yaml_text import yaml_file_value
 
@@ -63,8 +63,6 @@ def parse_recipe(content: Mapping[str, Any], *, where: str = "recipe") -> Recipe
         seen.add(phase.name)
         trainable, _ = resolve_phase(recipe, phase, where=f"{where}: phases.{index}")
         _require_trained(recipe, trainable, phase, where=f"{where}: phases.{index}.trainable")
-        if phase.objective == "preference":
-            require_preference(recipe, where=f"{where}: phases.{index}.objective")
     if not recipe.phases:
         _require_trained(recipe, recipe.trainable, None, where=f"{where}: trainable")
     return recipe

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from qvft.errors import RecipeError
 from qvft.recipe.load import resolve_phase
-from qvft.recipe.schema import LORA_PARTS, Phase, Recipe, Trainable
+from qvft.recipe.schema import Phase, Recipe
 from qvft.recipe.train import Train
+from qvft.recipe.trainable import LORA_PARTS, Trainable
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from qvft.errors import RecipeError
 from qvft.recipe.section import Section
 
 LossType = Literal[
@@ -123,31 +122,3 @@ class Preference(Section):
         """The weight of each loss of `loss_type`, those of weight 0 left out."""
         weights = self.loss_weights or [1.0] * len(self.loss_type)
         return {name: one for name, one in zip(self.loss_type, weights, strict=True) if one > 0}
-
-
-def require_preference(recipe: Any, *, where: str) -> None:
-    """Checks that a recipe can have a preference phase.
-
-    Args:
-        recipe: a `schema.Recipe`, which is made of what this file checks.
-        where: key of the phase's objective.
-
-    Raises:
-        RecipeError: the training data is a stream, or the decoder has dropout.
-    """
-    if recipe.data.train is not None and recipe.data.train.stream:
-        raise RecipeError(
-            "preference with data.train.stream: true, whose pairs are not known before step 1, "
-            "when their reference log-probabilities are computed",
-            where=where,
-            expected="listed data",
-            do="set data.train.stream=false",
-        )
-    if recipe.trainable.decoder_dropout > 0:
-        raise RecipeError(
-            f"preference with trainable.decoder_dropout: {recipe.trainable.decoder_dropout:g}; "
-            "model and reference would differ by dropout alone",
-            where=where,
-            expected="no dropout in the decoder",
-            do="set trainable.decoder_dropout=0",
-        )

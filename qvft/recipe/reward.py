@@ -179,10 +179,17 @@ class Reward(Section):
 
 
 def require_known(name: str) -> None:
-    """Raises ValueError unless it is a reward function by name, or a dotted name."""
+    """Raises ValueError unless it is one of `FUNCS`, or a dotted name."""
     if name in FUNCS or is_dotted(name):
         return
     near = difflib.get_close_matches(name, FUNCS, n=1)
     known = ", ".join([*FUNCS, "or package.module.name of your own"])
     hint = f'did you mean "{near[0]}"?' if near else f"expected {known}"
-    raise ValueError(f'"{name}" is no reward function; {hint}')
+    raise ValueError(f'"{name}" is no metric of a single text; {hint}')
+
+
+def kinds_of(name: str) -> tuple[str, ...]:
+    """The kinds of rows whose texts a reward function scores; both for a function of your own."""
+    if name in CAPTION_FUNCS:
+        return ("caption",)
+    return ("question",) if name in QUESTION_FUNCS else ("caption", "question")

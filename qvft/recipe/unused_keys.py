@@ -16,8 +16,10 @@ from qvft.recipe.keys_by_program import covers
 from qvft.recipe.section import fields_by_key, leaves
 
 if TYPE_CHECKING:
-    from qvft.recipe.schema import Recipe, Trainable
+    from qvft.recipe.reward import Reward
+    from qvft.recipe.schema import Recipe
     from qvft.recipe.train import Train
+    from qvft.recipe.trainable import Trainable
 
 _RATES = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
 
@@ -104,9 +106,8 @@ def _of_other_objectives(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "objectives", "no phase has objective: language"
     if "reward" not in objectives:
         yield "reward", "no phase has objective: reward"
-    elif recipe.reward.num_iterations == 1:
-        for key in ("epsilon", "epsilon_high"):
-            yield f"reward.{key}", "reward.num_iterations is 1, so no ratio is clipped"
+    else:
+        yield from _of_rewards(recipe.reward)
     if "preference" not in objectives:
         yield "preference", "no phase has objective: preference"
         return
@@ -117,6 +118,14 @@ def _of_other_objectives(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "preference.discopop_tau", "preference.loss_type is not discopop"
     if preference.f_divergence_type != "alpha_divergence":
         yield "preference.f_alpha_divergence_coef", "preference.f_divergence_type is another"
+
+
+def _of_rewards(reward: Reward) -> Iterator[tuple[str, str]]:
+    if reward.num_iterations == 1:
+        for key in ("epsilon", "epsilon_high"):
+            yield f"reward.{key}", "reward.num_iterations is 1, so no ratio is clipped"
+    if not {"cider", "bleu4"} & set(reward.scored):
+        yield "reward.stop_token", "reward.funcs has neither cider nor bleu4"
 
 
 def _set_by_phases(recipe: Recipe) -> Iterator[tuple[str, str]]:

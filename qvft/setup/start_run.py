@@ -16,7 +16,8 @@ from qvft.json_files import sha256_json
 from qvft.models.families import FAMILIES, add_family
 from qvft.recipe.load import LOCK_NAME
 from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
-from qvft.recipe.schema import Lora, Recipe
+from qvft.recipe.schema import Recipe
+from qvft.recipe.trainable import Lora
 
 _SAME_LORA = ("r", "lora_alpha", "use_dora", "use_rslora")
 """LoRA settings that the weights depend on; dropout may change."""

@@ -1,4 +1,4 @@
-"""Rows of each phase: texts for the language objective, pairs for the preference objective."""
+"""Rows of each phase: texts (language), pairs (preference), prompts with references (reward)."""
 
 from __future__ import annotations
 

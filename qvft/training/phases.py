@@ -11,10 +11,11 @@ from qvft.json_files import drop_torn_line, write_json
 from qvft.log import is_main_process
 from qvft.training.checkpoints import clear, final_checkpoint, follow_move, last_checkpoint
 from qvft.training.metrics_log import RESUMABLE
+from qvft.training.phase_setup import PhaseSetup
 from qvft.training.reward_trainer import RewardTrainer
 from qvft.training.stopping import StopOnSignal
 from qvft.training.trackers import trackers_named
-from qvft.training.trainer import PhaseSetup, QFormerTrainer
+from qvft.training.trainer import QFormerTrainer
 
 
 def run_phases(

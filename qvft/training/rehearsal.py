@@ -21,8 +21,9 @@ from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
 from qvft.recipe.refused_settings import require_accepted
 from qvft.training.arguments import check_arguments, training_arguments
+from qvft.training.phase_setup import PhaseSetup
 from qvft.training.recovery.spikes import SpikeRule
-from qvft.training.trainer import PhaseSetup, QFormerTrainer
+from qvft.training.trainer import QFormerTrainer
 
 ROWS, WIDTH = 8, 4
 

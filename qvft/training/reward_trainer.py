@@ -11,9 +11,10 @@ from torch.utils.data import Sampler
 from qvft.training.batches.padding_sampler import PaddedSampler
 from qvft.training.batches.repeated_sampler import RepeatedSampler
 from qvft.training.batches.sampler import GroupedSampler
+from qvft.training.phase_setup import PhaseSetup
 from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.rewards.given_batch import GivenBatch
-from qvft.training.trainer import PhaseSetup, QFormerTrainer
+from qvft.training.trainer import QFormerTrainer
 
 
 class RewardTrainer(QFormerTrainer):

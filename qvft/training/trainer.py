@@ -7,83 +7,38 @@ Overrides of the Trainer's public methods are here, those of its private ones in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from numpy import isfinite
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     TrainerCallback,
-    TrainingArguments,
 )
 
 from qvft.data.rows import FILLER, Row
-from qvft.errors import NonFiniteLossError
 from qvft.training.activations import lean_activations
 from qvft.training.batches.loader_workers import ended_workers, with_own_seeds
-from qvft.training.batches.numbered_rows import EpochNumbers, EpochOrder, RowDataset, ViewDraw
+from qvft.training.batches.numbered_rows import EpochNumbers, EpochOrder, RowDataset
 from qvft.training.batches.padding_sampler import PaddedSampler
 from qvft.training.batches.sampler import GroupedSampler
-from qvft.training.batches.streamed import GivenRows, StreamedBatches
-from qvft.training.batches.token_budget_sampler import TokenBatchSampler
+from qvft.training.batches.streamed import GivenRows
 from qvft.training.metrics_log import MetricsLog
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
-from qvft.training.recovery.nonfinite import some_of
+from qvft.training.phase_setup import PhaseSetup
 from qvft.training.recovery.out_of_memory import parts_of
-from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.recovery.step_recovery import StepRecovery
-from qvft.training.rewards.held_out import HeldOut
-from qvft.training.rewards.rollouts import Rollouts
+from qvft.training.row_metrics import OF_ROWS, row_means
 from qvft.training.trainer_internals import TrainerInternals
 
 NUMBERS = ("row_index", "text_index")
 """Tensors of a batch that name its rows, and of a reward batch its texts."""
-OF_ROWS = ("row_loss", "row_count", "exact", "margin")
-"""What an objective returns per row in evaluation mode; the margin only of pairs."""
-
-
-@dataclass(frozen=True)
-class PhaseSetup:
-    """Everything needed to train a phase.
-
-    Attributes:
-        module: its objective around the model.
-        arguments: `output_dir` holds its checkpoints.
-        groups: parameter groups of the optimizer.
-        eval_rows: without them there is no evaluation.
-        early_stopping: evaluations without a lower loss before it stops (patience), or None.
-        texts_per_image: rows of an image that are kept together in a batch.
-        batches: token-budget batches, instead of the arguments' batch size.
-        views: draws the views of the training images; None: no augmentation.
-        stream: batches of a stream, instead of `train_rows`.
-        rollouts: samples of a reward phase, from which it learns instead of from the rows' texts.
-        held_out: its metrics of evaluation rows.
-    """
-
-    name: str
-    module: nn.Module
-    arguments: TrainingArguments
-    groups: list[dict[str, Any]]
-    train_rows: Sequence[Row]
-    eval_rows: Sequence[Row] | None
-    collator: Callable[..., Any]
-    early_stopping: int | None
-    texts_per_image: int
-    callbacks: Sequence[TrainerCallback]
-    spikes: SpikeRule
-    batches: TokenBatchSampler | None = None
-    views: ViewDraw | None = None
-    stream: StreamedBatches | None = None
-    rollouts: Rollouts | None = None
-    held_out: HeldOut | None = None
 
 
 class QFormerTrainer(TrainerInternals):
@@ -313,31 +268,9 @@ class QFormerTrainer(TrainerInternals):
         super().log(logs, start_time)
 
     def row_means(self, prediction: Any) -> dict[str, float]:
-        """Metrics of an evaluation during training, over all rows at once, independent of batch
-        size and number of processes: loss per token in nats, exact match in percent; of pairs, loss
-        per pair, and share and margin of those whose chosen text has the higher reward.
-
-        Raises:
-            NonFiniteLossError: a loss is not finite; every process has the full list and raises it.
-        """
-        bad = (~isfinite(prediction.predictions[:, 0])).nonzero()[0]
-        if len(bad):
-            names = [self.eval_dataset.rows[row].id for row in bad.tolist()]
-            raise NonFiniteLossError(
-                f"the loss of {len(bad)} evaluation rows is not finite at step "
-                f"{self.state.global_step}; samples: {some_of(names)}"
-            )
-        loss, tokens, exact, *margins = prediction.predictions.astype("float64").T
-        if margins:
-            return {
-                "pair_loss": float(loss.mean()),
-                "rewards/accuracies": float(exact.mean()),
-                "rewards/margins": float(margins[0].mean()),
-            }
-        return {
-            "token_loss": float((loss * tokens).sum() / tokens.sum()),
-            "exact_match": float(100 * exact.mean()),
-        }
+        """Metrics of an evaluation during training, see `row_metrics.row_means`."""
+        rows, step = self.eval_dataset.rows, self.state.global_step
+        return row_means(prediction.predictions, rows, step=step)
 
     def prediction_step(
         self,

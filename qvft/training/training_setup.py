@@ -21,15 +21,8 @@ from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import new_branch, require_alignable
 from qvft.setup.data import Texts, read_split
-from qvft.setup.model import (
-    Loaded,
-    base_model,
-    base_of,
-    device,
-    processor_of,
-    template_of,
-    with_fresh_adapters,
-)
+from qvft.setup.model import Loaded, base_model, base_of, device, processor_of, with_fresh_adapters
+from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import provenance_of
 from qvft.setup.start_run import start_run
 from qvft.setup.start_weights import (
@@ -46,7 +39,7 @@ from qvft.training.phase_rows import PREFERENCE, REWARD, is_reward, require_rows
 from qvft.training.recorded_data import data_hashes, image_hashes
 from qvft.training.rehearsal import require_trainable
 from qvft.training.rewards.build import functions_of
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 
 
 def training_setup(
@@ -113,7 +106,7 @@ def training_setup(
     loaded = given or base_model(recipe, base, place=place)
     lora = lora_of_phases(plans)
     if lora is not None:
-        loaded = with_fresh_adapters(loaded, recipe, lora[0], parts=lora[1])
+        loaded = with_fresh_adapters(loaded, lora[0], parts=lora[1])
     if start is not None:
         loaded = load_start(start, loaded)
     if recipe.model.attn_implementation == "flex":

@@ -15,7 +15,8 @@ from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.load import load_processor
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_split
-from qvft.setup.model import Loaded, template_of, trained_model
+from qvft.setup.model import Loaded, trained_model
+from qvft.setup.prompt_template import template_of
 from qvft.weights.merge_inputs import MergeInputs
 from qvft.weights.parity import Comparison, compare, require_equal
 from qvft.weights.probe_outputs import Output, Probe, make_probes, toolkit_logits, toolkit_outputs

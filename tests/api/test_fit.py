@@ -15,7 +15,7 @@ import qvft
 from qvft.adapters.manifest import read_manifest
 from qvft.errors import CheckpointError, DataError, RecipeError, UserError
 from qvft.eval import main as evaluate
-from qvft.recipe.schema import Model
+from qvft.recipe.model import Model
 from qvft.setup.hashes import trained_files
 from qvft.train import main as train
 

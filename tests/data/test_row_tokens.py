@@ -13,7 +13,8 @@ from qvft.data.rows import Row, training_rows
 from qvft.models.load import load_processor
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_texts
-from qvft.setup.model import base_of, template_of
+from qvft.setup.model import base_of
+from qvft.setup.prompt_template import template_of
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ class Broken:
 def collator() -> Collator:
     from qvft.models.load import load_processor
     from qvft.recipe.load import parse_recipe
-    from qvft.setup.model import base_of, template_of
+    from qvft.setup.model import base_of
+    from qvft.setup.prompt_template import template_of
 
     recipe = parse_recipe({"name": "a", "model": {"id": "qvft/tiny-blip2"}})
     base = base_of(recipe)

@@ -28,7 +28,7 @@ from qvft.setup.model import base_of
 from qvft.train import main as train
 from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import require_shardable, training_setup
 from qvft.weights.merge import merge_run
 from tests.models.decoder_models import TEXT, write_model

@@ -21,7 +21,7 @@ from qvft.recipe.load import load_recipe
 from qvft.train import main
 from qvft.training.objectives import reference_logps
 from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 from tests.invariants.two_processes import PLAIN, launched
 
@@ -158,7 +158,7 @@ def test_other_weights_have_another_reference(
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Lets memory run out above three pairs; the pairs of every pass that is begun."""
+    """Lets memory run out above four pairs; the pairs of every pass that is begun."""
     forward, seen = PreferenceObjective.forward, list[int]()
 
     def limited(self: PreferenceObjective, **batch: Any) -> dict[str, Any]:
@@ -184,9 +184,14 @@ def plain(pairs_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_halved_batches_end_with_the_weights_of_whole_ones(
-    plain: Path, pairs_recipe: Path, tmp_path: Path, narrow: list[int]
+    plain: Path,
+    pairs_recipe: Path,
+    tmp_path: Path,
+    narrow: list[int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert train(pairs_recipe, tmp_path / "run", *SETTINGS) == 0
+    assert "with a batch of 8 pairs" in " ".join(capsys.readouterr().err.split())
     assert max(narrow[1:]) <= 4 and sum(narrow[1:]) == 6 * 8
     assert_close(plain, tmp_path / "run")
 

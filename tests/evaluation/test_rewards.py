@@ -13,7 +13,7 @@ from qvft.evaluation.metrics.captions import score_captions
 from qvft.evaluation.metrics.exact import exact_match
 from qvft.evaluation.rewards import reward_functions
 from qvft.inference.reward_function import UNTRAINED
-from qvft.inference.sample import Sampled
+from qvft.inference.sampled import Sampled
 from tests.training.rewards.functions import recorded
 
 CAPTIONS = {

@@ -29,7 +29,7 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.model import base_of, device, with_tools
 from qvft.training.arguments import use_bf16
 from qvft.training.compiling import require_compiler
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 from tools.quantize_in_place import quantize_in_place
 

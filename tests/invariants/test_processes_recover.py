@@ -40,7 +40,7 @@ def test_memory_that_ran_out_in_one_halves_the_batches_of_both(
     done = hurt("memory", recipe_file, tmp_path / "two", *PLAIN, rows=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("memory ran out at step 7") == 1
-    assert "with a batch of 4 texts: batches are taken in 2 parts" in done.stderr
+    assert "with a batch of 4 texts: batches are split into 2 parts" in done.stderr
     rows = complete_lines(tmp_path / "two" / "metrics.jsonl")
     events = [(row["step"], row["out_of_memory"]) for row in rows if "out_of_memory" in row]
     smaller = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}

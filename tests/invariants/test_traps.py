@@ -24,6 +24,7 @@ from qvft.recipe.load import load_recipe
 from qvft.setup.model import base_model, base_of, set_trainable, with_fresh_adapters
 from qvft.training.arguments import training_arguments
 from qvft.training.objectives.language import LanguageModelling
+from qvft.training.phase_setup import phase_setups
 from qvft.training.preflight import check_gradients, check_image_matters
 from qvft.training.training_setup import training_setup
 
@@ -85,12 +86,12 @@ def test_trap_3_a_target_that_matches_nothing_is_an_error(recipe_file: Path) -> 
     recipe = load_recipe(recipe_file, ["trainable.lora.target_modules=[q_prj]"])
     loaded = base_model(recipe, base_of(recipe))
     with pytest.raises(RecipeError, match="q_proj"):
-        with_fresh_adapters(loaded, recipe, recipe.trainable)
+        with_fresh_adapters(loaded, recipe.trainable)
 
 
 def test_trap_4_trained_weights_are_float32_beside_a_bfloat16_base(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file, ["model.dtype=bfloat16"])
-    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe, recipe.trainable)
+    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe.trainable)
     set_trainable(loaded, recipe.trainable)
     types = {(p.requires_grad, p.dtype) for p in loaded.model.parameters()}
     assert types == {(True, torch.float32), (False, torch.bfloat16)}
@@ -163,7 +164,7 @@ def test_trap_11_a_loss_that_is_not_finite_stops_and_names_the_samples(
     with pytest.raises(NonFiniteLossError, match=r"step 1; samples: train\d+"):
         run_phases(
             tmp_path,
-            broken.phase_setups(),
+            phase_setups(broken),
             save_weights=broken.save_weights,
             restore_weights=broken.restore_weights,
         )
@@ -202,7 +203,7 @@ def test_trap_17_every_trained_component_has_a_gradient(
     work = training_setup(
         load_recipe(recipe_file, [f"train.gradient_checkpointing={str(checkpointing).lower()}"])
     )
-    setup = work.phase_setups()[0](Path("unused"))
+    setup = phase_setups(work)[0](Path("unused"))
     rows = setup.train_rows
     batch = without_index(setup.collator([(i, rows[i]) for i in range(4)]))
     setup.module.train()
@@ -234,7 +235,7 @@ def test_trap_19_evaluation_while_training_returns_three_numbers_a_row(
 
     work = training_setup(load_recipe(recipe_file, ["train.eval_steps=1"]))
     trainer = QFormerTrainer(
-        work.phase_setups()[0](tmp_path),
+        phase_setups(work)[0](tmp_path),
         save_weights=work.save_weights,
         restore_weights=work.restore_weights,
         metrics_file=tmp_path / "metrics.jsonl",
@@ -387,7 +388,7 @@ def test_rows_longer_than_the_decoder_are_refused(recipe_file: Path) -> None:
 
 def test_frozen_parts_stay_in_evaluation_mode(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file, ["trainable.qformer=frozen"])
-    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe, recipe.trainable)
+    loaded = with_fresh_adapters(base_model(recipe, base_of(recipe)), recipe.trainable)
     set_trainable(loaded, recipe.trainable)
     objective = LanguageModelling(loaded.model).train()
     assert not objective.model.vision_model.training

@@ -16,10 +16,10 @@ from qvft.models.flex_attention import KERNEL, block_mask, require_flex, use_fle
 from qvft.models.packed import SHARED_PREFIX, Packing
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.recipe.load import load_recipe
-from qvft.recipe.schema import Model
+from qvft.recipe.model import Model
 from qvft.train import main
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qvft.errors import RecipeError
-from qvft.recipe.load import load_recipe, parse_recipe
+from qvft.recipe.load import idle_keys, load_recipe, parse_recipe
 from qvft.recipe.reward import Reward
 
 OWN = {
@@ -104,3 +104,11 @@ def test_what_does_not_fit_a_reward_phase_is_refused(changes: dict[str, Any], sa
 
 def test_a_reward_section_without_such_a_phase_is_not_checked(recipe_file: Path) -> None:
     load_recipe(recipe_file, ["train.batch_tokens=512"])
+
+
+def test_keys_of_clipping_and_of_ngrams_have_no_effect_without_them() -> None:
+    plain = {"name": "a", "model": {"id": "m"}, "phases": [PHASE]}
+    idle = idle_keys(parse_recipe({**plain, "reward": {"funcs": {"exact_match": 1.0}}}))
+    assert {"reward.epsilon", "reward.epsilon_high", "reward.stop_token"} <= idle.keys()
+    used = {"funcs": {"bleu4": 1.0}, "num_iterations": 2}
+    assert not [key for key in idle_keys(parse_recipe({**plain, "reward": used})) if "rew" in key]

@@ -15,7 +15,7 @@ from qvft.models.forward_stages import encode_vision
 from qvft.recipe.load import load_recipe
 from qvft.setup import feature_cache as module
 from qvft.train import main as train
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 VIEWS = ["data.augmentations_per_image=2", "data.augment={crop: 0.7, brightness: 0.3}"]

@@ -22,7 +22,7 @@ from qvft.training.preflight import (
     check_image_matters,
     preflight_batch,
 )
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 BLIP2 = FAMILIES["blip2"]

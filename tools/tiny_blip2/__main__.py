@@ -23,9 +23,10 @@ from qvft.recipe.load import load_recipe
 from qvft.recipe.phases import PhasePlan
 from qvft.setup.data import Split
 from qvft.training.objectives.build import Collate
+from qvft.training.phase_setup import phase_setups
 from qvft.training.phases import run_phases
 from qvft.training.run_folder import check_folder, claimed_folder
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 from tools.tiny_blip2.geometry import init_tiny
 from tools.tiny_blip2.scene_format import write_scenes
@@ -81,7 +82,7 @@ def pretrain(out: Path, overrides: Sequence[str]) -> None:
     with claimed_folder(recipe):
         run_phases(
             Path(recipe.run_dir),
-            setup.phase_setups(),
+            phase_setups(setup),
             save_weights=setup.save_weights,
             restore_weights=setup.restore_weights,
         )

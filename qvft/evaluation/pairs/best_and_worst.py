@@ -1,4 +1,4 @@
-"""Chooses the best and the worst text of each prompt as a pair."""
+"""Chooses the best and the worst text of each prompt as a preference pair."""
 
 from __future__ import annotations
 

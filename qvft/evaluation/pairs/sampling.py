@@ -1,4 +1,4 @@
-"""Samples several texts per prompt from a model."""
+"""Draws several texts per prompt from a model for `qvft pairs`, by any GenerationConfig fields."""
 
 from __future__ import annotations
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from qvft.evaluation.evaluation_facts import Part
-from qvft.evaluation.report.loss_chart import NARROW, WIDE, line_chart
+from qvft.evaluation.report.logged_points import (
+    LoggedPoint,
+    charts_of,
+    first_and_last,
+    points_of,
+)
 from qvft.evaluation.report.phases import PhaseFacts
 
 LOGGED = {
@@ -40,12 +42,9 @@ _CHARTS = (
 )
 
 
-class PreferencePoint(Part):
-    """A logged step of a phase that learns from pairs; what was not logged or is not finite is
-    null."""
+class PreferencePoint(LoggedPoint):
+    """A logged step of a phase that learns from pairs."""
 
-    phase: str = Field(description="name of the phase")
-    step: int = Field(description="optimizer step, counted anew in each phase")
     accuracy: float | None = Field(
         None, description="share of pairs whose chosen text has the higher reward"
     )
@@ -61,23 +60,10 @@ class PreferencePoint(Part):
     eval_accuracy: float | None = Field(None, description="accuracy on the evaluation data's pairs")
     eval_margin: float | None = Field(None, description="margin on the evaluation data's pairs")
 
-    @field_validator(*LOGGED)
-    @classmethod
-    def _finite(cls, value: float | None) -> float | None:
-        return value if value is not None and math.isfinite(value) else None
-
 
 def preference_curve(logged: Iterable[Mapping[str, Any]]) -> list[PreferencePoint]:
     """Points of the lines of metrics.jsonl that have any of `LOGGED`."""
-    return [
-        PreferencePoint(
-            phase=row["phase"],
-            step=row["step"],
-            **{field: row[name] for field, name in LOGGED.items() if name in row},
-        )
-        for row in logged
-        if row.keys() & set(LOGGED.values())
-    ]
+    return points_of(PreferencePoint, logged, LOGGED, LOGGED.values())
 
 
 def preference_section(
@@ -91,17 +77,10 @@ def preference_section(
     """
     if not points:
         return None
-    lines = []
-    for field, title in _LINES:
-        values = [value for point in points if (value := getattr(point, field)) is not None]
-        if values:
-            lines.append((title, values[0], values[-1]))
-    own = [phase for phase in phases if phase.name in {point.phase for point in points}]
-    charts = []
-    for title, curves in _CHARTS:
-        named = {name: [(p, getattr(p, field)) for p in points] for name, field in curves.items()}
-        drawn = [Markup(line_chart(named, own, what=title, size=size)) for size in (WIDE, NARROW)]
-        if drawn[0]:
-            charts.append((title, *drawn))
-    chosen = [p.reward_chosen for p in points if p.reward_chosen is not None]
-    return {"lines": lines, "charts": charts, "fell": bool(chosen) and chosen[-1] < 0}
+    ends = first_and_last(points, [field for field, _ in _LINES])
+    fell = "reward_chosen" in ends and ends["reward_chosen"][1] < 0
+    return {
+        "lines": [(title, *ends[field]) for field, title in _LINES if field in ends],
+        "charts": charts_of(points, phases, _CHARTS),
+        "fell": fell,
+    }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from qvft.evaluation.evaluation_facts import Part
-from qvft.evaluation.report.loss_chart import NARROW, WIDE, line_chart
+from qvft.evaluation.report.logged_points import (
+    LoggedPoint,
+    charts_of,
+    first_and_last,
+    points_of,
+)
 from qvft.evaluation.report.phases import PhaseFacts
 
 LOGGED = {
@@ -42,12 +44,9 @@ _CHARTS = (
 )
 
 
-class RewardPoint(Part):
-    """A logged step of a phase that learns from rewards; what was not logged or is not finite is
-    null."""
+class RewardPoint(LoggedPoint):
+    """A logged step of a phase that learns from rewards."""
 
-    phase: str = Field(description="name of the phase")
-    step: int = Field(description="optimizer step, counted anew in each phase")
     reward: float | None = Field(None, description="weighted sum of `reward.funcs`, samples' mean")
     held_out: float | None = Field(
         None, description="the metric that chooses the checkpoint, of greedy texts"
@@ -62,23 +61,10 @@ class RewardPoint(Part):
     eval_mean_length: float | None = Field(None, description="tokens per greedy text")
     eval_bad_endings: float | None = Field(None, description="as `bad_endings`, of greedy texts")
 
-    @field_validator(*LOGGED)
-    @classmethod
-    def _finite(cls, value: float | None) -> float | None:
-        return value if value is not None and math.isfinite(value) else None
-
 
 def reward_curve(logged: Iterable[Mapping[str, Any]]) -> list[RewardPoint]:
     """Points of the lines of metrics.jsonl that have a reward or a held-out metric."""
-    return [
-        RewardPoint(
-            phase=row["phase"],
-            step=row["step"],
-            **{field: row[name] for field, name in LOGGED.items() if name in row},
-        )
-        for row in logged
-        if {"reward", "eval_held_out"} & row.keys()
-    ]
+    return points_of(RewardPoint, logged, LOGGED, ("reward", "eval_held_out"))
 
 
 def reward_section(
@@ -92,22 +78,12 @@ def reward_section(
     """
     if not points:
         return None
-    known = {
-        field: [value for point in points if (value := getattr(point, field)) is not None]
-        for field, _ in _LINES
-    }
-    ends = {field: (values[0], values[-1]) for field, values in known.items() if values}
-    own = [phase for phase in phases if phase.name in {point.phase for point in points}]
-    charts = []
-    for title, curves in _CHARTS:
-        named = {name: [(p, getattr(p, field)) for p in points] for name, field in curves.items()}
-        drawn = [Markup(line_chart(named, own, what=title, size=size)) for size in (WIDE, NARROW)]
-        if drawn[0]:
-            charts.append((title, *drawn))
+    ends = first_and_last(points, [field for field, _ in _LINES])
     first, last = ends.get("held_out", (0.0, 0.0))
     rose = "reward" in ends and ends["reward"][1] > ends["reward"][0]
+    fell = rose and last < first
     return {
         "lines": [(title, *ends[field]) for field, title in _LINES if field in ends],
-        "charts": charts,
-        "fell": rose and last < first,
+        "charts": charts_of(points, phases, _CHARTS),
+        "fell": fell,
     }

@@ -38,6 +38,7 @@ class Objective(nn.Module):
     """Wraps the whole model in one module whose `forward` computes the losses, for DDP."""
 
     accepts_loss_kwargs = True
+    rows_are = "texts"  # what messages call the rows of a batch
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -178,6 +179,29 @@ def language_outputs(tokens: SupervisedTokens) -> dict[str, Tensor]:
         "row_count": per_row,
         "exact": errors == 0,
     }
+
+
+def tokens_of(
+    model: PreTrainedModel,
+    batch: Mapping[str, Tensor],
+    *,
+    temperature: float = 1.0,
+    never: Sequence[int] = (),
+) -> SupervisedTokens:
+    """`supervised_tokens` of a batch with the inputs of `LanguageModelling.forward`; others that it
+    has are not read.
+    """
+    seen = vision_features(model, batch.get("pixel_values"), batch.get("features"))
+    return supervised_tokens(
+        model,
+        {name: value for name, value in batch.items() if name in ("input_ids", *OF_ROWS)},
+        images=encode_features(model, seen),
+        image_index=batch["image_index"],
+        attention_mask=batch["attention_mask"],
+        labels=batch["labels"],
+        temperature=temperature,
+        never=never,
+    )
 
 
 def supervised_tokens(

@@ -11,16 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from qvft.data.collate import IGNORED
-from qvft.models.forward_stages import encode_features
 from qvft.training.objectives.alignment_losses import LossSum
 from qvft.training.objectives.language import (
     SupervisedTokens,
     language_outputs,
-    supervised_tokens,
-    vision_features,
+    tokens_of,
 )
 from qvft.training.objectives.preference_losses import (
     SFT,
@@ -29,16 +26,16 @@ from qvft.training.objectives.preference_losses import (
     pair_losses,
     rewards,
 )
-from qvft.training.objectives.weighted import WeightedObjective
+from qvft.training.objectives.weighted import WithoutDropout
 
 PREFERENCE = "preference"
 """Name of the losses of pairs, whose weights are within their sum."""
 
 
-class PreferenceObjective(WeightedObjective):
+class PreferenceObjective(WithoutDropout):
     """Losses of pairs against reference log-probabilities, and the language loss of the chosen.
 
-    Nothing has dropout, so that model and reference are the same function of their weights.
+    Without dropout model and reference are the same function of their weights.
 
     Args:
         model: model of any family, with or without LoRA layers.
@@ -46,6 +43,8 @@ class PreferenceObjective(WeightedObjective):
         settings: of the losses.
         ld_alpha: weight of tokens beyond the length of the pair's shorter text.
     """
+
+    rows_are = "pairs"
 
     def __init__(
         self,
@@ -60,16 +59,6 @@ class PreferenceObjective(WeightedObjective):
         language = {SFT: weights[SFT]} if SFT in weights else {}
         self.weights = {**({PREFERENCE: 1.0} if self.of_pairs else {}), **language}
         self.settings, self.ld_alpha = settings, ld_alpha
-
-    def train(self, mode: bool = True) -> PreferenceObjective:
-        """As `Objective.train`, without dropout: of the modules inside, only the blocks whose
-        activations are recomputed look at the mode.
-        """
-        super().train(mode)
-        for module in self.model.modules():
-            if not isinstance(module, GradientCheckpointingLayer):
-                module.training = False
-        return self
 
     def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, int]:
         """Pairs, and supervised tokens of the chosen texts."""
@@ -92,7 +81,7 @@ class PreferenceObjective(WeightedObjective):
             `count` (), and per pair (P,): `row_loss`, `row_count` 1, `exact` whether the chosen
             text has the higher reward, `margin` by how much.
         """
-        tokens = self._tokens(**batch)
+        tokens = tokens_of(self.model, batch)
         if not self.training and reference_logps is None:
             return language_outputs(tokens)
         logps = self._pair_logps(tokens, reference_logps)
@@ -131,28 +120,7 @@ class PreferenceObjective(WeightedObjective):
 
     def logps(self, **batch: Tensor) -> Tensor:
         """Log-probabilities (P, 2), nats, of the chosen and the rejected text of each pair."""
-        return self._logps(self._tokens(**batch))
-
-    def _tokens(
-        self,
-        *,
-        image_index: Tensor,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        labels: Tensor,
-        pixel_values: Tensor | None = None,
-        features: Tensor | None = None,
-        **further: Tensor,
-    ) -> SupervisedTokens:
-        images = encode_features(self.model, vision_features(self.model, pixel_values, features))
-        return supervised_tokens(
-            self.model,
-            {"input_ids": input_ids, **further},
-            images=images,
-            image_index=image_index,
-            attention_mask=attention_mask,
-            labels=labels,
-        )
+        return self._logps(tokens_of(self.model, batch))
 
     def _logps(self, tokens: SupervisedTokens) -> Tensor:
         logps = -tokens.losses

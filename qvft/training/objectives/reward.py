@@ -12,22 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from qvft.data.collate import IGNORED
-from qvft.models.forward_stages import encode_features
 from qvft.training.objectives.alignment_losses import LossSum
 from qvft.training.objectives.language import (
     SupervisedTokens,
-    language_loss,
-    supervised_tokens,
-    vision_features,
+    language_outputs,
+    tokens_of,
 )
 from qvft.training.objectives.reward_losses import TextTokens, kl_terms, policy_loss, reduced
-from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
+from qvft.training.objectives.weighted import LANGUAGE, WithoutDropout
 
 REWARD, KL = "reward", "kl"
-OF_SAMPLES = ("is_sample", "advantages", "old_logps", "ref_logps", "texts", "tokens")
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,10 @@ class RewardSettings:
     never: tuple[int, ...] = ()
 
 
-class RewardObjective(WeightedObjective):
+class RewardObjective(WithoutDropout):
     """Losses of sampled texts with their advantages, beside the references of the same images.
+
+    Without dropout samples and losses are those of one model.
 
     Args:
         model: model of any family, with or without LoRA layers.
@@ -65,32 +63,12 @@ class RewardObjective(WeightedObjective):
         weights = {REWARD: 1.0, KL: settings.kl, LANGUAGE: settings.lm}
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
 
-    def train(self, mode: bool = True) -> RewardObjective:
-        """Sets training mode of the objective alone: samples and losses are those of the model in
-        evaluation mode. Blocks that recompute their activations do so in training mode only.
-        """
-        super().train(False)
-        self.training = mode
-        for module in self.modules() if mode else ():
-            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
-                module.training = True
-        return self
-
-    def forward(
-        self,
-        *,
-        image_index: Tensor,
-        attention_mask: Tensor,
-        labels: Tensor,
-        pixel_values: Tensor | None = None,
-        features: Tensor | None = None,
-        **further: Tensor,
-    ) -> dict[str, Any]:
+    def forward(self, **batch: Tensor) -> dict[str, Any]:
         """Losses of a batch of `rewards.collate.SampleCollator`; of any other batch, and in
         evaluation mode, the output of `LanguageModelling`.
 
         Args:
-            further: inputs as `LanguageModelling`; and is_sample (B,) bool, False at references;
+            batch: inputs as `LanguageModelling`; and is_sample (B,) bool, False at references;
                 advantages (B,); old_logps, ref_logps (B, L) log-probability of each label when it
                 was sampled, and at the phase's start; texts, tokens (): numbers of samples and of
                 their tokens, with those that are not in the batch because nothing is learnt from
@@ -100,30 +78,15 @@ class RewardObjective(WeightedObjective):
             `losses`: reward, kl and lm, each a `LossSum`; `metrics`: kl and the share of clipped
             ratios.
         """
-        rows = {name: value for name, value in further.items() if name not in OF_SAMPLES}
-        images = encode_features(self.model, vision_features(self.model, pixel_values, features))
-        inputs = {
-            "images": images,
-            "image_index": image_index,
-            "attention_mask": attention_mask,
-            "labels": labels,
-        }
-        if not self.training or "is_sample" not in further:
-            return language_loss(self.model, rows, **inputs)
-        found = supervised_tokens(
-            self.model,
-            rows,
-            temperature=self.settings.temperature,
-            never=self.settings.never,
-            **inputs,
-        )
-        return self._losses(found, labels, further)
-
-    def _losses(
-        self, found: SupervisedTokens, labels: Tensor, batch: Mapping[str, Tensor]
-    ) -> dict[str, Any]:
+        if not self.training or "is_sample" not in batch:
+            return language_outputs(tokens_of(self.model, batch))
         settings = self.settings
-        supervised = labels[:, 1:] != IGNORED
+        found = tokens_of(self.model, batch, temperature=settings.temperature, never=settings.never)
+        return self._losses(found, batch)
+
+    def _losses(self, found: SupervisedTokens, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        settings = self.settings
+        supervised = batch["labels"][:, 1:] != IGNORED
         of_sample = batch["is_sample"][found.row]
         row = found.row[of_sample]
         tokens = TextTokens(row, found.count * batch["is_sample"])

@@ -1,10 +1,11 @@
-"""Base class of objectives with several weighted losses, each with a count of items of its own."""
+"""Base classes of objectives with several weighted losses, each with a count of its own items."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from qvft.training.objectives.language import Objective
 
@@ -34,3 +35,18 @@ class WeightedObjective(Objective):
     def trained_heads(self) -> list[nn.Module]:
         """Trained modules outside the model."""
         return []
+
+
+class WithoutDropout(WeightedObjective):
+    """Objective that computes the same in training and in evaluation mode."""
+
+    def train(self, mode: bool = True) -> WithoutDropout:
+        """Sets training mode of the objective, and of blocks that recompute their activations,
+        which they do in that mode alone; everything else stays in evaluation mode.
+        """
+        super().train(mode)
+        for module in self.model.modules():
+            recomputes = isinstance(module, GradientCheckpointingLayer)
+            if not (recomputes and module.gradient_checkpointing):
+                module.training = False
+        return self

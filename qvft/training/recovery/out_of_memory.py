@@ -47,15 +47,16 @@ def settings_of(sizes: Mapping[str, int]) -> str:
 
 
 def cannot_halve(
-    reason: str, *, step: int, rows: int, instead: Mapping[str, int]
+    reason: str, *, step: int, rows: int, rows_are: str, instead: Mapping[str, int]
 ) -> MemoryRanOutError:
     """Error for a batch that does not fit into memory and cannot be halved.
 
     Args:
         rows: rows of the batch's largest part.
+        rows_are: `texts` or `pairs`.
         instead: keys of `train` that would halve the batch size.
     """
-    start = f"memory ran out at step {step} with {rows} texts at once"
+    start = f"memory ran out at step {step} with {rows} {rows_are} at once"
     if rows < 2:
         return MemoryRanOutError(
             f"{start}; train.gradient_checkpointing=true, model.quantization.load_in_4bit=true or "

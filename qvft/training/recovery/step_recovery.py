@@ -101,6 +101,11 @@ class StepRecovery:
         """Number of the current step, from 1."""
         return self._trainer.state.global_step + 1
 
+    @property
+    def _rows_are(self) -> str:
+        """What messages call the rows of a batch."""
+        return getattr(self._trainer.model, "rows_are", "texts")
+
     def begin(self, items: Tensor | int | None) -> None:
         """Begins a step; `items` divides its loss."""
         self._items = items
@@ -176,7 +181,13 @@ class StepRecovery:
             reason = "a single row does not fit"
         if reason is not None:
             smaller = self._sizes(2 * parts)
-            stop = cannot_halve(reason, step=self._step, rows=-(-rows // parts), instead=smaller)
+            stop = cannot_halve(
+                reason,
+                step=self._step,
+                rows=-(-rows // parts),
+                rows_are=self._rows_are,
+                instead=smaller,
+            )
             if not trainer.is_world_process_zero():
                 logger.error("%s", stop)  # not logged by the main process
             raise stop from error
@@ -190,10 +201,11 @@ class StepRecovery:
         sizes = self._sizes(2**halvings)
         self._note_event(self._step, {"out_of_memory": sizes})
         logger.warning(
-            "memory ran out at step %d with a batch of %d texts: batches are split into %d "
+            "memory ran out at step %d with a batch of %d %s: batches are split into %d "
             "parts from now on; gradients are unchanged. To start with this: %s",
             self._step,
             len(batch["row_index"]),
+            self._rows_are,
             2**halvings,
             settings_of(sizes),
         )

@@ -1,15 +1,31 @@
-"""Advantages of sampled texts: leave-one-out (RLOO), greedy baseline (SCST), GRPO, Dr. GRPO.
+"""Advantages of sampled texts from weighted rewards: RLOO, greedy baseline (SCST), GRPO, Dr. GRPO.
 
 Shape letters: P prompts, K samples per prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
 EPSILON = 1e-4
 """Added to a group's standard deviation. Source: trl 1.16, `GRPOTrainer`."""
+
+
+def weighted(
+    by_function: Mapping[str, Sequence[float | None]], weights: Mapping[str, float], count: int
+) -> Tensor:
+    """(count,) float64 weighted sum of the rewards of each text; NaN if no function scores it."""
+    total = torch.zeros(count, dtype=torch.float64)
+    scored = torch.zeros(count, dtype=torch.bool)
+    for name, weight in weights.items():
+        for place, value in enumerate(by_function[name]):
+            if value is not None:
+                total[place] += weight * value
+                scored[place] = True
+    return total.masked_fill(~scored, torch.nan)
 
 
 def advantages(

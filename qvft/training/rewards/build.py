@@ -9,17 +9,24 @@ from dataclasses import replace
 from qvft.data.collate import Collator
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
-from qvft.inference.reward_function import UNTRAINED, RewardFactory, RewardFunction
-from qvft.inference.sample import Sampled, never_sampled
+from qvft.inference.reward_function import (
+    FUNCS,
+    UNTRAINED,
+    RewardFactory,
+    RewardFunction,
+    rewards_of,
+)
+from qvft.inference.sample import never_sampled
+from qvft.inference.sampled import Sampled
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.reward import CAPTION_FUNCS
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.reward import RewardObjective, RewardSettings
+from qvft.training.rewards.advantages import weighted
 from qvft.training.rewards.held_out import HeldOut
 from qvft.training.rewards.rollouts import Rollouts, RolloutSettings
-from qvft.training.rewards.scoring import WHERE, rewards_of, weighted
 
 TRIED = 4
 """Rows per kind on which the reward functions are tried before training."""
@@ -46,7 +53,7 @@ def functions_of(
         if kinds:
             raise RecipeError(
                 f"no function scores the {kinds[0]}s of data.{split}",
-                where=WHERE,
+                where=FUNCS,
                 expected=", ".join(CAPTION_FUNCS) + " for captions; exact_match, token_f1 or "
                 "vqa_accuracy for answers",
                 do=f"add one, or set data.{split}.texts",

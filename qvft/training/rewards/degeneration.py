@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qvft.inference.sample import Sampled
+from qvft.inference.sampled import Sampled
 
 BAD_ENDINGS = frozenset(
     [

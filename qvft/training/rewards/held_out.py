@@ -13,7 +13,8 @@ from qvft.data.rows import Row
 from qvft.errors import QvftError
 from qvft.inference.distributed import share
 from qvft.inference.reward_function import RewardFunction
-from qvft.inference.sample import Sampled, sample_rows
+from qvft.inference.sample import sample_rows
+from qvft.inference.sampled import Sampled
 from qvft.models.distributed import all_gather_object, processes
 from qvft.models.forward_stages import encode_features, encode_vision
 from qvft.training.rewards.degeneration import degeneration

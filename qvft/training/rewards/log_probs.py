@@ -14,9 +14,7 @@ from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED
-from qvft.models.forward_stages import encode_features
-from qvft.training.objectives.language import supervised_tokens, vision_features
-from qvft.training.objectives.reward import OF_SAMPLES
+from qvft.training.objectives.language import tokens_of
 from qvft.training.recovery.out_of_memory import is_out_of_memory
 from qvft.training.rewards.collate import LearntText, SampleCollator
 from qvft.training.rewards.given_batch import GivenBatch
@@ -36,20 +34,8 @@ class TokenLogProbs(nn.Module):
         self.model, self.temperature, self.never = model, temperature, never
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        named = ("pixel_values", "features", "image_index", "attention_mask", "labels")
-        seen = vision_features(self.model, batch.get("pixel_values"), batch.get("features"))
         labels = batch["labels"]
-        left_out = (*named, *OF_SAMPLES, "row_index", "text_index")
-        found = supervised_tokens(
-            self.model,
-            {name: value for name, value in batch.items() if name not in left_out},
-            images=encode_features(self.model, seen),
-            image_index=batch["image_index"],
-            attention_mask=batch["attention_mask"],
-            labels=labels,
-            temperature=self.temperature,
-            never=self.never,
-        )
+        found = tokens_of(self.model, batch, temperature=self.temperature, never=self.never)
         where = torch.zeros_like(labels, dtype=torch.bool)
         where[:, 1:] = labels[:, 1:] != IGNORED
         return found.losses.new_zeros(labels.shape).masked_scatter(where, -found.losses)

@@ -17,19 +17,19 @@ from qvft.data.collate import Collator
 from qvft.data.prompt import TokenRow
 from qvft.data.rows import FILLER
 from qvft.errors import UserError
-from qvft.inference.reward_function import RewardFunction
-from qvft.inference.sample import Sampled, never_sampled, sample_rows
+from qvft.inference.reward_function import RewardFunction, rewards_of
+from qvft.inference.sample import never_sampled, sample_rows
+from qvft.inference.sampled import Sampled
 from qvft.models.distributed import all_gather_object
 from qvft.models.forward_stages import encode_features
 from qvft.training.objectives.alignment_losses import LossSum
 from qvft.training.objectives.language import vision_features
 from qvft.training.recovery.out_of_memory import is_out_of_memory
-from qvft.training.rewards.advantages import advantages, spread, without_spread
+from qvft.training.rewards.advantages import advantages, spread, weighted, without_spread
 from qvft.training.rewards.collate import LearntText, SampleCollator
 from qvft.training.rewards.degeneration import degeneration
 from qvft.training.rewards.given_batch import GivenBatch, NumberedRow
 from qvft.training.rewards.log_probs import KnownLogProbs, TokenLogProbs
-from qvft.training.rewards.scoring import rewards_of, weighted
 
 NOTHING_LEARNT = 1e-12
 """Largest advantage, up to rounding, of a group without spread."""
@@ -124,7 +124,7 @@ class Rollouts:
             trainer_state: for reward functions.
 
         Raises:
-            RecipeError: a reward function fails in any process, see `scoring.rewards_of`.
+            RecipeError: a reward function fails in any process, see `reward_function.rewards_of`.
         """
         generation, iteration = divmod(step, self.settings.num_iterations)
         if iteration and self._batches:

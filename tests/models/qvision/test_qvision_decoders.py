@@ -184,6 +184,7 @@ def test_texts_are_enclosed_in_the_marks_alone(loaded: Loaded) -> None:
     assert max(ids) < loaded.model.get_input_embeddings().weight.shape[0]
 
 
+@pytest.mark.parametrize("decoder", ["gpt2", "gpt_neo", "gemma3_text"], indirect=True)
 def test_the_merged_model_is_base_and_adapter(
     tower: Path, decoder: Path, given: list[str], make_run: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from qvft.json_files import complete_lines
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 BUDGET = 180

@@ -24,7 +24,8 @@ from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from qvft.training.distributed.fsdp import asked_to_shard, lay_out_state, shard, whole_state
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.phase_setup import phase_setups
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "recipes" / "accelerate").glob("*.yaml"))
@@ -180,7 +181,7 @@ def test_what_a_later_phase_trains_is_cut_as_float32_and_by_the_same_module(
     work.sharded = True
     decoder = work.loaded.model.language_model
     group(1)
-    set_up_first, set_up_second = work.phase_setups()
+    set_up_first, set_up_second = phase_setups(work)
     first = set_up_first(tmp_path)
     assert not any(weight.requires_grad for weight in decoder.parameters())
     assert {weight.dtype for weight in decoder.parameters()} == {torch.float32}

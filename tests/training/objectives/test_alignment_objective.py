@@ -13,7 +13,7 @@ from qvft.models.alignment.text_tokens import encode_texts
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective, image_id
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 WEIGHTS = {"lm": 1.0, "itc": 0.5, "itm": 0.5, "itg": 0.25}

@@ -11,7 +11,8 @@ from qvft.data.collate import IGNORED
 from qvft.data.rows import Row, training_rows
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.phase_setup import phase_setups
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.trainer import QFormerTrainer
 from qvft.training.training_setup import training_setup
 
@@ -182,7 +183,7 @@ def after_one_step(recipe_file: Path, tmp_path: Path) -> Any:
             "train.save_steps=null",
         ]
         work = training_setup(load_recipe(recipe_file, overrides))
-        setup = work.phase_setups()[0](tmp_path / f"{batch_size}")
+        setup = phase_setups(work)[0](tmp_path / f"{batch_size}")
         before = {n: p.detach().clone() for n, p in setup.module.named_parameters()}
         trainer = QFormerTrainer(
             setup,

@@ -18,7 +18,7 @@ from qvft.recipe.load import load_recipe
 from qvft.setup.model import Loaded
 from qvft.training.objectives import language
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 TEXTS = (

@@ -16,11 +16,11 @@ from qvft.models.forward_stages import encode_images
 from qvft.recipe.load import load_recipe
 from qvft.recipe.preference import Preference
 from qvft.training.objectives.build import packer_of, preference_of
-from qvft.training.objectives.language import language_loss
+from qvft.training.objectives.language import language_loss, tokens_of
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator, key_of
 from qvft.training.objectives.reference_logps import reference_logps, stored_reference
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 from tests.models.decoder_models import TEXT, write_model
 
@@ -189,7 +189,7 @@ def test_tokens_beyond_the_shorter_text_weigh_ld_alpha(blip2: TrainingSetup) -> 
             alpha: objective_of(blip2, Preference(ld_alpha=alpha)).eval().logps(**batch)
             for alpha in (None, 1.0, 0.5, 0.0)
         }
-        tokens = objective_of(blip2)._tokens(**batch)
+        tokens = tokens_of(blip2.loaded.model, batch)
     assert torch.equal(logps[None], logps[1.0])
     middle = (logps[0.0] + logps[1.0]) / 2
     torch.testing.assert_close(logps[0.5], middle, rtol=1e-10, atol=1e-10)  # float64

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qvft.recipe.load import load_recipe
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.recovery.nonfinite import find_non_finite
-from qvft.training.setup_phases import TrainingSetup
+from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
 
 

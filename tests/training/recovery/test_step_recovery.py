@@ -25,6 +25,7 @@ from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.objectives.alignment import AlignmentObjective
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.optim import parameter_groups
+from qvft.training.phase_setup import phase_setups
 from qvft.training.trainer import QFormerTrainer
 from qvft.training.training_setup import training_setup
 
@@ -95,7 +96,7 @@ def test_a_gradient_that_is_not_finite_stops_before_weights_move(
 
 def test_weights_that_are_not_finite_are_not_written(recipe_file: Path, tmp_path: Path) -> None:
     work = training_setup(load_recipe(recipe_file))
-    work.phase_setups()[0](tmp_path / "checkpoints")
+    phase_setups(work)[0](tmp_path / "checkpoints")
     work.save_weights(tmp_path / "adapter")
     before = (tmp_path / "adapter" / "manifest.json").read_bytes()
     with torch.no_grad():
@@ -248,7 +249,7 @@ def trained(recipe_file: Path, tmp_path: Path) -> Callable[[], tuple[QFormerTrai
             recipe_file, ["train.max_steps=2", "train.gradient_accumulation_steps=2"]
         )
         work = training_setup(recipe)
-        setup = work.phase_setups()[0](tmp_path / "unused")
+        setup = phase_setups(work)[0](tmp_path / "unused")
         module = setup.module.double()
 
         def collate(rows: Any) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvft.training.rewards.advantages import advantages, without_spread
+from qvft.training.rewards.advantages import advantages, weighted, without_spread
 
 trl = pytest.importorskip("trl", reason="trl is the oracle of the advantages")
 PROMPTS, SAMPLES, LENGTH = 6, 5, 4
@@ -138,3 +138,9 @@ def test_group_means_are_trls(rewards: Tensor, form: str, scale: str) -> None:
     # trl counts texts, and groups are of equal size.
     logged = trainer._metrics["train"]["frac_reward_zero_std"][0]
     assert float(without_spread(rewards).double().mean()) == pytest.approx(logged)
+
+
+def test_rewards_are_summed_with_their_weights_where_there_are_any() -> None:
+    found = weighted({"a": [1.0, None, None], "b": [0.5, 2.0, None]}, {"a": 2.0, "b": -1.0}, 3)
+    assert found[:2].tolist() == [1.5, -2.0]
+    assert found[2].isnan()

@@ -18,12 +18,11 @@ from qvft.data.token_stats import TokenStats, token_stats
 from qvft.errors import RecipeError
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Split, Texts, inspect_split
-
-PREFERENCE = "preference"
+from qvft.training.phase_rows import PREFERENCE
 
 
 @dataclass(frozen=True)
-class Side:
+class CheckedSplit:
     """A split with its rows, token statistics, and text cleaning; `pairs` are among the rows."""
 
     which: str
@@ -65,19 +64,21 @@ class Side:
         ]
 
 
-def read_sides(recipe: Recipe, template: PromptTemplate, texts: Texts | None = None) -> list[Side]:
+def read_splits(
+    recipe: Recipe, template: PromptTemplate, texts: Texts | None = None
+) -> list[CheckedSplit]:
     """The training data and, if the recipe has any, the evaluation data.
 
     Raises:
         RecipeError, DataError: as `inspect_split`, or a split has no text.
     """
-    sides = []
+    splits = []
     for which in ("train", "eval") if recipe.data.eval else ("train",):
         split = inspect_split(recipe, which, (texts or {}).get(which))
         rows = _rows(split, which, _objectives(recipe))
         stats = token_stats(single_texts(rows), template)
-        sides.append(Side(which, split, rows, stats, template.text))
-    return sides
+        splits.append(CheckedSplit(which, split, rows, stats, template.text))
+    return splits
 
 
 def _objectives(recipe: Recipe) -> set[str]:
@@ -108,10 +109,10 @@ def _rows(split: Split, which: str, objectives: set[str]) -> list[Row]:
     )
 
 
-def unused_texts(side: Side, recipe: Recipe) -> list[str]:
+def unused_texts(checked: CheckedSplit, recipe: Recipe) -> list[str]:
     """Notes on texts of the training data that no phase uses."""
     objectives = _objectives(recipe)
-    samples, name = side.split.samples, side.split.name
+    samples, name = checked.split.samples, checked.split.name
     pairs = sum(len(sample.pairs) for sample in samples)
     if pairs and PREFERENCE not in objectives:
         return [f"{name}: no phase has objective: preference, so its pairs are not used: {pairs:,}"]

@@ -1,20 +1,46 @@
-"""Recipe keys that do not work with reward tuning."""
+"""Recipe keys that do not work with preference phases or reward phases."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
-def require_rewardable(recipe: Any) -> None:
-    """Raises ValueError, of which pydantic makes an error, where a recipe with a reward phase asks
-    for what cannot work with samples of the model's own.
+def require_objectives(recipe: Any) -> None:
+    """Checks that a recipe's phases can have their objectives.
 
     Args:
         recipe: a `schema.Recipe`, which is made of what this file checks.
+
+    Raises:
+        ValueError: they cannot; pydantic makes an error of it.
     """
-    phases = [phase for phase in recipe.phases if phase.objective == "reward"]
-    if not phases:
-        return
+    by_objective: dict[str, list[Any]] = {}
+    for phase in recipe.phases:
+        by_objective.setdefault(phase.objective, []).append(phase)
+    if "preference" in by_objective:
+        _require_pairs(recipe)
+    if "reward" in by_objective:
+        _require_samples(recipe, by_objective["reward"])
+
+
+def _require_pairs(recipe: Any) -> None:
+    """Raises ValueError for what does not work with reference log-probabilities of pairs."""
+    source, dropout = recipe.data.train, recipe.trainable.decoder_dropout
+    if source is not None and source.stream:
+        raise ValueError(
+            "data.train.stream: true, and a preference phase computes the reference "
+            "log-probabilities of all pairs before step 1; set false"
+        )
+    if dropout > 0:
+        raise ValueError(
+            f"trainable.decoder_dropout: {dropout:g}, and a preference phase has no dropout, by "
+            "which model and reference would differ; set 0"
+        )
+
+
+def _require_samples(recipe: Any, phases: Sequence[Any]) -> None:
+    """Raises ValueError for what does not work with samples of the model's own."""
     if not recipe.reward.funcs:
         raise ValueError("reward.funcs is empty; expected a reward function, e.g. {cider: 1.0}")
     source = recipe.data.train

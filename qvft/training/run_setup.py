@@ -1,12 +1,11 @@
-"""Sets up each phase of a run: what it trains, its rows, objective, batches and arguments."""
+"""`TrainingSetup`: model, data and phases of a run, its steps, warnings, objectives and weights."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from transformers import TrainerCallback
 
 from qvft.adapters.checkpoint import (
     Alignment,
-    bridge_names,
     restore_alignment,
     restore_checkpoint,
     restore_objectives,
@@ -26,7 +24,6 @@ from qvft.adapters.lora import lora_targets
 from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row, training_rows
-from qvft.data.streaming_collator import StreamingCollator
 from qvft.inference.reward_function import RewardFunction
 from qvft.log import get_logger, is_main_process
 from qvft.models.unload_vision import unload_vision
@@ -37,37 +34,21 @@ from qvft.setup.data import Split
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded, device, set_trainable
 from qvft.setup.query_similarity import collapse_warning, query_similarity
-from qvft.training.arguments import recompute_activations, training_arguments, use_bf16
-from qvft.training.batches.numbered_rows import ViewDraw
-from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
-from qvft.training.compiling import compile_blocks
-from qvft.training.distributed.fsdp import shard, without_autocast
 from qvft.training.memory_estimate import vision_flops
 from qvft.training.objectives.build import Collate, objective_of, packer_of, preference_of
 from qvft.training.objectives.custom import CustomLoss
 from qvft.training.objectives.objective_table import custom_objectives
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PreferenceCollator
-from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference
-from qvft.training.optim import parameter_groups
 from qvft.training.phase_rows import (
     PREFERENCE,
     different_rows,
-    is_pairs,
     is_reward,
     phase_rows,
 )
-from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
-from qvft.training.recovery.spikes import SpikeRule
 from qvft.training.rewards.build import (
-    held_out_of,
     reward_collator,
     reward_objective,
-    rollouts_of,
 )
-from qvft.training.rewards.held_out import BEST
-from qvft.training.trainer import PhaseSetup
 
 logger = get_logger("qvft.train")
 
@@ -256,10 +237,6 @@ class TrainingSetup:
             restore_alignment(folder, self.branch.heads)
         restore_objectives(folder, self.custom)
 
-    def phase_setups(self) -> list[Callable[[Path], PhaseSetup]]:
-        """Per phase, a function that prepares the model and sets the phase up."""
-        return [partial(self._set_up, plan) for plan in self.plans]
-
     def objective(self, plan: PhasePlan, rows: list[Row]) -> tuple[nn.Module, Collate]:
         """Objective of a phase, and its collator."""
         if is_reward(plan):
@@ -281,100 +258,4 @@ class TrainingSetup:
             seed=self.recipe.run.seed,
             losses=self.custom,
             custom=[objective for objective, _ in further.values()],
-        )
-
-    def _set_up(self, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
-        loaded, train, recipe = self.loaded, plan.train, self.recipe
-        family = loaded.base.family
-        if self.sharded and self.fsdp_module is None:
-            for each in self.plans:  # weights trained in any phase are float32 before sharding
-                set_trainable(loaded, each.trainable)
-        set_trainable(loaded, plan.trainable)
-        self.bridge |= bridge_names(loaded.model)
-        recompute_activations(loaded.model, train.gradient_checkpointing)
-        rows = self.rows(plan, self.train, training=True)
-        asked = self.rows(plan, self.eval, training=False)
-        module, collator = self.objective(plan, rows)
-        if isinstance(module, PreferenceObjective) and isinstance(collator, PreferenceCollator):
-            collator = with_reference(
-                module,
-                collator,
-                [*in_all_views(rows, recipe.data.augmentations_per_image), *asked],
-                file=checkpoints / REFERENCE,
-                weights=self.bridge,
-                provenance=self.provenance,
-                batch_size=train.per_device_train_batch_size,
-                bf16=use_bf16(train.mixed_precision),
-                workers=recipe.data.num_workers,
-            )
-        if self.sharded:
-            if self.fsdp_module is None:
-                shard(module, loaded.model, family)
-                self.fsdp_module = module
-            module = without_autocast(self.fsdp_module)
-        callbacks = [*self.callbacks]
-        if train.preflight:
-            place = next(module.parameters()).device
-            check_image_matters(module, preflight_batch(collator, list(enumerate(rows)), place))
-            callbacks.append(GradientCheck(loaded.model, family, waits=is_reward(plan)))
-        compile_blocks(loaded.model, family, train.torch_compile)
-        augmented = recipe.data.augmentations_per_image
-        views = ViewDraw(augmented, recipe.run.seed) if augmented else None
-        stream = self._stream(plan, views)
-        if stream is not None:
-            collator = StreamingCollator(collator, loaded.collator.decode)
-        best = "eval_pair_loss" if is_pairs(asked) else "eval_token_loss"
-        rollouts = held_out = None
-        if is_reward(plan):
-            best = f"eval_{BEST}"
-            rollouts = rollouts_of(loaded, recipe, plan, self.rewards)
-            held_out = held_out_of(loaded, recipe, self.rewards)
-        return PhaseSetup(
-            name=plan.phase.name,
-            module=module,
-            arguments=training_arguments(
-                train.model_dump(),
-                output_dir=checkpoints,
-                seed=recipe.run.seed,
-                workers=recipe.data.num_workers,
-                has_eval=self.eval is not None,
-                best=best,
-                greater_is_better=is_reward(plan),
-            ),
-            groups=parameter_groups(
-                module,
-                family,
-                train.learning_rate.model_dump(),
-                weight_decay=train.weight_decay,
-            ),
-            train_rows=rows,
-            eval_rows=asked or None,
-            collator=collator,
-            texts_per_image=train.texts_per_image,
-            early_stopping=train.early_stopping_patience,
-            callbacks=callbacks,
-            spikes=SpikeRule(**train.spike.model_dump()),
-            batches=self.token_batches(plan),
-            views=views,
-            stream=stream,
-            rollouts=rollouts,
-            held_out=held_out,
-        )
-
-    def _stream(self, plan: PhasePlan, views: ViewDraw | None) -> StreamedBatches | None:
-        """This process's batches of a streamed training split."""
-        if self.train.stream is None:
-            return None
-        return StreamedBatches(
-            self.train.stream,
-            batch_size=plan.train.per_device_train_batch_size,
-            group_size=plan.train.texts_per_image,
-            buffer=self.train.source.shuffle_buffer,
-            seed=self.recipe.run.seed,
-            rank=int(os.environ.get("RANK", "0")),
-            world=int(os.environ.get("WORLD_SIZE", "1")),
-            texts=self.train.source.texts,
-            on_bad=self.recipe.data.on_bad_image,
-            check=self.loaded.collator.decode,
-            views=views,
         )

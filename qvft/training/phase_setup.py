@@ -1,0 +1,175 @@
+"""Sets up a phase of a run: what it trains, its rows, objective, batches and arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainingArguments
+
+from qvft.adapters.checkpoint import bridge_names
+from qvft.data.rows import Row
+from qvft.data.streaming_collator import StreamingCollator
+from qvft.recipe.phases import PhasePlan
+from qvft.setup.model import set_trainable
+from qvft.training.arguments import recompute_activations, training_arguments, use_bf16
+from qvft.training.batches.numbered_rows import ViewDraw
+from qvft.training.batches.streamed import StreamedBatches
+from qvft.training.batches.token_budget_sampler import TokenBatchSampler
+from qvft.training.compiling import compile_blocks
+from qvft.training.distributed.fsdp import shard, without_autocast
+from qvft.training.objectives.preference import PreferenceObjective
+from qvft.training.objectives.preference_collator import PreferenceCollator
+from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference
+from qvft.training.optim import parameter_groups
+from qvft.training.phase_rows import is_pairs, is_reward
+from qvft.training.preflight import GradientCheck, check_image_matters, preflight_batch
+from qvft.training.recovery.spikes import SpikeRule
+from qvft.training.rewards.build import held_out_of, rollouts_of
+from qvft.training.rewards.held_out import BEST, HeldOut
+from qvft.training.rewards.rollouts import Rollouts
+from qvft.training.run_setup import TrainingSetup
+
+
+@dataclass(frozen=True)
+class PhaseSetup:
+    """Everything needed to train a phase.
+
+    Attributes:
+        module: its objective around the model.
+        arguments: `output_dir` holds its checkpoints.
+        groups: parameter groups of the optimizer.
+        eval_rows: without them there is no evaluation.
+        early_stopping: evaluations without a lower loss before it stops (patience), or None.
+        texts_per_image: rows of an image that are kept together in a batch.
+        batches: token-budget batches, instead of the arguments' batch size.
+        views: draws the views of the training images; None: no augmentation.
+        stream: batches of a stream, instead of `train_rows`.
+        rollouts: samples of a reward phase, from which it learns instead of from the rows' texts.
+        held_out: its metrics of evaluation rows.
+    """
+
+    name: str
+    module: nn.Module
+    arguments: TrainingArguments
+    groups: list[dict[str, Any]]
+    train_rows: Sequence[Row]
+    eval_rows: Sequence[Row] | None
+    collator: Callable[..., Any]
+    early_stopping: int | None
+    texts_per_image: int
+    callbacks: Sequence[TrainerCallback]
+    spikes: SpikeRule
+    batches: TokenBatchSampler | None = None
+    views: ViewDraw | None = None
+    stream: StreamedBatches | None = None
+    rollouts: Rollouts | None = None
+    held_out: HeldOut | None = None
+
+
+def phase_setups(work: TrainingSetup) -> list[Callable[[Path], PhaseSetup]]:
+    """Per phase, a function that prepares the model and sets the phase up."""
+    return [partial(_phase_setup, work, plan) for plan in work.plans]
+
+
+def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> PhaseSetup:
+    loaded, train, recipe = work.loaded, plan.train, work.recipe
+    family = loaded.base.family
+    if work.sharded and work.fsdp_module is None:
+        for each in work.plans:  # weights trained in any phase are float32 before sharding
+            set_trainable(loaded, each.trainable)
+    set_trainable(loaded, plan.trainable)
+    work.bridge |= bridge_names(loaded.model)
+    recompute_activations(loaded.model, train.gradient_checkpointing)
+    rows = work.rows(plan, work.train, training=True)
+    asked = work.rows(plan, work.eval, training=False)
+    module, collator = work.objective(plan, rows)
+    if isinstance(module, PreferenceObjective) and isinstance(collator, PreferenceCollator):
+        collator = with_reference(
+            module,
+            collator,
+            [*in_all_views(rows, recipe.data.augmentations_per_image), *asked],
+            file=checkpoints / REFERENCE,
+            weights=work.bridge,
+            provenance=work.provenance,
+            batch_size=train.per_device_train_batch_size,
+            bf16=use_bf16(train.mixed_precision),
+            workers=recipe.data.num_workers,
+        )
+    if work.sharded:
+        if work.fsdp_module is None:
+            shard(module, loaded.model, family)
+            work.fsdp_module = module
+        module = without_autocast(work.fsdp_module)
+    callbacks = [*work.callbacks]
+    if train.preflight:
+        place = next(module.parameters()).device
+        check_image_matters(module, preflight_batch(collator, list(enumerate(rows)), place))
+        callbacks.append(GradientCheck(loaded.model, family, waits=is_reward(plan)))
+    compile_blocks(loaded.model, family, train.torch_compile)
+    augmented = recipe.data.augmentations_per_image
+    views = ViewDraw(augmented, recipe.run.seed) if augmented else None
+    stream = _stream(work, plan, views)
+    if stream is not None:
+        collator = StreamingCollator(collator, loaded.collator.decode)
+    best = "eval_pair_loss" if is_pairs(asked) else "eval_token_loss"
+    rollouts = held_out = None
+    if is_reward(plan):
+        best = f"eval_{BEST}"
+        rollouts = rollouts_of(loaded, recipe, plan, work.rewards)
+        held_out = held_out_of(loaded, recipe, work.rewards)
+    return PhaseSetup(
+        name=plan.phase.name,
+        module=module,
+        arguments=training_arguments(
+            train.model_dump(),
+            output_dir=checkpoints,
+            seed=recipe.run.seed,
+            workers=recipe.data.num_workers,
+            has_eval=work.eval is not None,
+            best=best,
+            greater_is_better=is_reward(plan),
+        ),
+        groups=parameter_groups(
+            module,
+            family,
+            train.learning_rate.model_dump(),
+            weight_decay=train.weight_decay,
+        ),
+        train_rows=rows,
+        eval_rows=asked or None,
+        collator=collator,
+        texts_per_image=train.texts_per_image,
+        early_stopping=train.early_stopping_patience,
+        callbacks=callbacks,
+        spikes=SpikeRule(**train.spike.model_dump()),
+        batches=work.token_batches(plan),
+        views=views,
+        stream=stream,
+        rollouts=rollouts,
+        held_out=held_out,
+    )
+
+
+def _stream(work: TrainingSetup, plan: PhasePlan, views: ViewDraw | None) -> StreamedBatches | None:
+    """This process's batches of a streamed training split."""
+    if work.train.stream is None:
+        return None
+    return StreamedBatches(
+        work.train.stream,
+        batch_size=plan.train.per_device_train_batch_size,
+        group_size=plan.train.texts_per_image,
+        buffer=work.train.source.shuffle_buffer,
+        seed=work.recipe.run.seed,
+        rank=int(os.environ.get("RANK", "0")),
+        world=int(os.environ.get("WORLD_SIZE", "1")),
+        texts=work.train.source.texts,
+        on_bad=work.recipe.data.on_bad_image,
+        check=work.loaded.collator.decode,
+        views=views,
+    )

@@ -1,0 +1,47 @@
+"""Metrics of an evaluation during training, from the outputs per row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvft.data.rows import Row
+from qvft.errors import NonFiniteLossError
+from qvft.training.recovery.nonfinite import some_of
+
+OF_ROWS = ("row_loss", "row_count", "exact", "margin")
+"""What an objective returns per row in evaluation mode; the margin only of pairs."""
+
+
+def row_means(values: NDArray[np.floating], rows: Sequence[Row], *, step: int) -> dict[str, float]:
+    """Metrics over all rows at once, independent of batch size and number of processes: loss per
+    token in nats, exact match in percent; of pairs, loss per pair, and share and margin of those
+    whose chosen text has the higher reward.
+
+    Args:
+        values: (N, 3) of texts, (N, 4) of pairs: the columns of `OF_ROWS`.
+        rows: the N rows, for messages.
+        step: number of finished steps, for messages.
+
+    Raises:
+        NonFiniteLossError: a loss is not finite; every process has the full list and raises it.
+    """
+    bad = (~np.isfinite(values[:, 0])).nonzero()[0]
+    if len(bad):
+        raise NonFiniteLossError(
+            f"the loss of {len(bad)} evaluation rows is not finite at step {step}; samples: "
+            f"{some_of([rows[row].id for row in bad.tolist()])}"
+        )
+    loss, tokens, exact, *margins = values.astype("float64").T
+    if margins:
+        return {
+            "pair_loss": float(loss.mean()),
+            "rewards/accuracies": float(exact.mean()),
+            "rewards/margins": float(margins[0].mean()),
+        }
+    return {
+        "token_loss": float((loss * tokens).sum() / tokens.sum()),
+        "exact_match": float(100 * exact.mean()),
+    }
