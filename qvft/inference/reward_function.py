@@ -20,13 +20,13 @@ class RewardFunction:
     Attributes:
         name: as in the recipe.
         rewards: reward of each text; None where it says nothing about a text.
-        held_out: the metric of one greedy text per row, as evaluation computes it; None where it
-            says nothing about any.
+        held_out: the metric of one greedy text per row, as evaluation computes it; it returns None
+            where it says nothing about any. None: the mean of `rewards`.
     """
 
     name: str
     rewards: Callable[[Sequence[Sampled], Further], Sequence[float | None]]
-    held_out: Callable[[Sequence[Sampled]], float | None]
+    held_out: Callable[[Sequence[Sampled]], float | None] | None
 
 
 RewardFactory = Callable[[Sequence[str], Sequence[Row], bool], Mapping[str, RewardFunction]]

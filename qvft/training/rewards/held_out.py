@@ -17,6 +17,7 @@ from qvft.inference.sample import Sampled, sample_rows
 from qvft.models.distributed import all_gather_object, processes
 from qvft.models.forward_stages import encode_features, encode_vision
 from qvft.training.rewards.degeneration import degeneration
+from qvft.training.rewards.scoring import held_out_score
 
 BEST = "held_out"
 """Name of the metric that chooses the checkpoint, without `eval_`."""
@@ -48,8 +49,7 @@ class HeldOut:
         `reward` is the weighted sum, `held_out` what chooses the checkpoint.
         """
         texts = self._texts(rows)
-        found = {name: function.held_out(texts) for name, function in self.functions.items()}
-        known = {name: value for name, value in found.items() if value is not None}
+        known = self._scores(texts)
         reward = sum(weight * known.get(name, 0.0) for name, weight in self.weights.items())
         signs = degeneration(texts)
         return {
@@ -58,6 +58,22 @@ class HeldOut:
             "reward": reward,
             BEST: reward if self.metric is None else known.get(self.metric, float("nan")),
         }
+
+    def _scores(self, texts: Sequence[Sampled]) -> dict[str, float]:
+        """What each function says, asked in one process: one of the user's own may vary, and
+        processes that disagree about the best checkpoint would wait for each other for ever."""
+        known: dict[str, float] = {}
+        problem: QvftError | None = None
+        if processes().is_main_process:
+            try:
+                found = {name: held_out_score(one, texts) for name, one in self.functions.items()}
+                known = {name: value for name, value in found.items() if value is not None}
+            except QvftError as error:
+                problem = error  # raised in all processes
+        known, problem = all_gather_object((known, problem))[0]
+        if problem is not None:
+            raise problem
+        return known
 
     def _texts(self, rows: Sequence[Row]) -> list[Sampled]:
         """The greedy text of each row."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qvft.errors import RecipeError
-from qvft.inference.reward_function import Further, RewardFunction
+from qvft.inference.reward_function import UNTRAINED, Further, RewardFunction
 from qvft.inference.sample import Sampled
 
 WHERE = "reward.funcs"
@@ -28,7 +28,7 @@ def rewards_of(
     expected = f"one number, or None where it says nothing, for each of {len(texts)} texts"
     try:
         found = list(function.rewards(texts, further))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RecipeError(
             f"raised {type(error).__name__}: {error}",
             where=where,
@@ -49,6 +49,18 @@ def rewards_of(
             )
         values.append(number)
     return values
+
+
+def held_out_score(function: RewardFunction, texts: Sequence[Sampled]) -> float | None:
+    """The metric of one greedy text per row; None where the function says nothing about any.
+
+    Raises:
+        RecipeError: as `rewards_of`.
+    """
+    if function.held_out is not None:
+        return function.held_out(texts)
+    found = [one for one in rewards_of(function, texts, UNTRAINED) if one is not None]
+    return sum(found) / len(found) if found else None
 
 
 def weighted(
