@@ -141,6 +141,15 @@ def test_a_runs_own_data_is_used_and_its_weights_are_what_training_starts_from(
     assert str(tiny_run) in json.dumps(manifest)
 
 
+@pytest.mark.parametrize("option", ["do_sample=false", "num_beams=2"])
+def test_decoding_that_gives_too_few_texts_is_refused_by_its_option(
+    shapes: Path, tmp_path: Path, capsys, option: str
+) -> None:
+    assert make(shapes, tmp_path / "pairs.jsonl", f"--{option}") == 2
+    name = option.partition("=")[0]
+    assert f"command line: --{name}: " in capsys.readouterr().err
+
+
 def test_unfinished_texts_are_left_out(shapes: Path, tmp_path: Path, capsys) -> None:
     options = ["--texts", "captions", "--max_new_tokens", "1"]
     assert make(shapes, tmp_path / "pairs.jsonl", *options) == 2

@@ -175,7 +175,7 @@ def _own_scores(rows: Sequence[Row], texts: Sequence[Sequence[str]], metric: str
     try:
         given = function(**columns)
         values = [None if value is None else float(value) for value in given]
-    except Exception as error:  # a user's function may raise anything
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
         raise RecipeError(
             f"it raises {type(error).__name__}: {error}",
             where=where,

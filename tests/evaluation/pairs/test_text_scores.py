@@ -124,10 +124,15 @@ def _raises(**_: Any) -> list[float]:
     raise KeyError("completions")
 
 
+def _leaves(**_: Any) -> list[float]:
+    raise SystemExit(0)
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         (_raises, "it raises KeyError"),
+        (_leaves, "it raises SystemExit"),
         (lambda **_: [1.0], "it returns 1 scores for 2 texts"),
         (lambda **_: [1.0, float("nan")], "it returns nan for a text of row s0"),
         (lambda **_: [float("inf"), 1.0], "it returns inf"),
