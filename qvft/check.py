@@ -88,6 +88,7 @@ def check(
     from qvft.checking.before_torch import (
         recipe_findings,
         require_models,
+        require_retention_texts,
         require_settings,
         texts_of,
     )
@@ -118,6 +119,7 @@ def check(
         findings = check_model(recipe)
     else:
         require_models(recipe)
+        require_retention_texts(recipe)
         texts = texts_of(recipe, ("train", "eval") if recipe.data.eval else ("train",))
         from qvft.checking.check_recipe import check_all, check_data
 

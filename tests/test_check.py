@@ -252,6 +252,14 @@ def test_a_wrong_image_folder_is_named(
     assert "check data.train.path and data.train.images" in says
 
 
+def test_data_that_only_evaluation_reads_is_checked_before_training(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    retention = f"eval.retention=[{{path: {tmp_path / 'absent.jsonl'}}}]"
+    assert main([str(recipe_file), retention, "--only", "data"]) == 2
+    assert "eval.retention.0: " in capsys.readouterr().err
+
+
 def test_reasons_that_differ_in_a_number_are_one(
     recipe_file: Path, own_data: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from qvft.models.model_path import TINY_ID
 from qvft.pairs import main
 from qvft.predict import main as predict
 from qvft.recipe.schema import Run
+from qvft.train import main as train
 
 FAST = ["--workers", "0", "--batch-size", "32"]
 
@@ -129,8 +131,23 @@ def test_a_runs_own_data_is_used_and_its_weights_are_what_training_starts_from(
     images = {Path(line["image"]).name for line in lines}
     assert images <= {f"train{number}.png" for number in range(6)}
     assert {pair["question"] for line in lines for pair in line["pairs"]} == {None}
-    overrides = f"data.train.path={out} data.train.allow_paths_outside_root=true"
-    assert f"train.from={tiny_run} {overrides}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    command = shlex.split(next(line for line in said.splitlines() if line.startswith("next: ")))
+    assert command[1:3] == ["qvft", "train"]
+    monkeypatch.chdir(tmp_path)
+    short = ["run.dir=run", "train.max_steps=1"]
+    assert train([*command[3:], *short]) == 0
+    manifest = json.loads((tmp_path / "run" / "adapter" / "manifest.json").read_text())
+    assert str(tiny_run) in json.dumps(manifest)
+
+
+@pytest.mark.parametrize("option", ["do_sample=false", "num_beams=2"])
+def test_decoding_that_gives_too_few_texts_is_refused_by_its_option(
+    shapes: Path, tmp_path: Path, capsys, option: str
+) -> None:
+    assert make(shapes, tmp_path / "pairs.jsonl", f"--{option}") == 2
+    name = option.partition("=")[0]
+    assert f"command line: --{name}: " in capsys.readouterr().err
 
 
 def test_unfinished_texts_are_left_out(shapes: Path, tmp_path: Path, capsys) -> None:

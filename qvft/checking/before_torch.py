@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qvft.checking.findings import RecipeFindings
-from qvft.errors import ModelError
+from qvft.errors import ModelError, RecipeError, UserError
 from qvft.evaluation.available_metrics import require_known_metrics
 from qvft.models.model_path import FRESH, names_folder, require_folder
 from qvft.recipe.phases import phase_plans, require_trainable_decoder
@@ -64,6 +64,20 @@ def texts_of(recipe: Recipe, which: Sequence[str]) -> Texts:
         else:
             found[name] = listed(recipe, name)
     return found
+
+
+def require_retention_texts(recipe: Recipe) -> None:
+    """Checks that the data of `eval.retention` can be read; a run is asked about it at its end.
+
+    Raises:
+        RecipeError: one cannot; the message begins with its key.
+    """
+    for number, source in enumerate(recipe.eval.retention):
+        data = recipe.data.model_copy(update={"eval": source})
+        try:
+            listed(recipe.model_copy(update={"data": data}), "eval")
+        except UserError as error:
+            raise RecipeError(f"{error}", where=f"eval.retention.{number}") from error
 
 
 def training_texts(recipe: Recipe) -> Texts:

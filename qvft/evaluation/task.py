@@ -92,7 +92,12 @@ def prepare(
     split = split or read_split(recipe, "eval", texts)
     rows = evaluation_rows(split.samples, texts=split.source.texts)
     if not rows:
-        raise DataError("holds no text to evaluate", where="data.eval")
+        has_pairs = any(sample.pairs for sample in split.samples)
+        raise DataError(
+            "holds no text to evaluate",
+            where="data.eval",
+            expected="captions or questions; pairs are for training" if has_pairs else None,
+        )
     require_metrics(opened, rows)
     classes = _classes(opened, rows)
     of_model = [RETRIEVAL] if wants_retrieval(opened, rows) else []

@@ -24,13 +24,13 @@ class RewardFunction:
     Attributes:
         where: its recipe key or command-line option, for messages.
         rewards: reward of each text; None where it says nothing about a text.
-        held_out: the metric of one greedy text per row, as evaluation computes it; None where it
-            says nothing about any.
+        held_out: the metric of one greedy text per row, as evaluation computes it; it returns None
+            where it says nothing about any. None: the mean of `rewards`.
     """
 
     where: str
     rewards: Callable[[Sequence[Sampled], Further], Sequence[float | None]]
-    held_out: Callable[[Sequence[Sampled]], float | None]
+    held_out: Callable[[Sequence[Sampled]], float | None] | None
 
 
 RewardFactory = Callable[[Sequence[str], Sequence[Row], bool], Mapping[str, RewardFunction]]
@@ -58,7 +58,7 @@ def rewards_of(
     expected = f"one number, or None where it says nothing, for each of {len(texts)} texts"
     try:
         found = list(function.rewards(texts, further))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
         raise RecipeError(
             f"raised {type(error).__name__}: {error}",
             where=where,
@@ -79,3 +79,15 @@ def rewards_of(
             )
         values.append(number)
     return values
+
+
+def held_out_score(function: RewardFunction, texts: Sequence[Sampled]) -> float | None:
+    """The metric of one greedy text per row; None where the function says nothing about any.
+
+    Raises:
+        RecipeError: as `rewards_of`.
+    """
+    if function.held_out is not None:
+        return function.held_out(texts)
+    found = [one for one in rewards_of(function, texts, UNTRAINED) if one is not None]
+    return sum(found) / len(found) if found else None

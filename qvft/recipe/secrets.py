@@ -10,6 +10,7 @@ from typing import Any
 from qvft.errors import RecipeError
 
 _SECRET_KEY = re.compile(r"(^|_)(token|password|passwd|secret|api_key|apikey|secret_key)$", re.I)
+_TEXT_TOKENS = {f"{name}_token" for name in ("stop", "bos", "eos", "pad", "unk")}
 _SECRET_VARIABLE = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY|SECRET_KEY)$")
 _MIN_LENGTH = 8
 """Shorter values of variables are not searched for: they occur in words by chance."""
@@ -52,7 +53,7 @@ def refuse_secrets(content: Mapping[str, Any], *, where: str) -> None:
 
 def _found(path: Sequence[str], text: str, known: Mapping[str, str]) -> str | None:
     """Kind of secret in a text, None for none."""
-    if text and any(_SECRET_KEY.search(key) for key in path):
+    if text and any(_SECRET_KEY.search(key) and key not in _TEXT_TOKENS for key in path):
         return "a secret by its name"
     for name, value in known.items():
         if value in text:

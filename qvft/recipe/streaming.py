@@ -13,11 +13,12 @@ def require_streamable(recipe: Any) -> None:
         recipe: a `schema.Recipe`, which is made of what this file checks.
     """
     data = recipe.data
-    for key in ("stream", "shuffle_buffer"):
-        if data.eval is not None and key in data.eval.model_fields_set:
-            default = type(data.eval).model_fields[key].default
-            if getattr(data.eval, key) != default:
-                raise ValueError(f"data.eval.{key}: evaluation lists its data; remove the key")
+    read = {} if data.eval is None else {"data.eval": data.eval}
+    read |= {f"eval.retention.{place}": one for place, one in enumerate(recipe.eval.retention)}
+    for where, one in read.items():
+        for key in ("stream", "shuffle_buffer"):
+            if getattr(one, key) != type(one).model_fields[key].default:
+                raise ValueError(f"{where}.{key}: evaluation lists its data; remove the key")
     source = data.train
     if source is None or not source.stream:
         return

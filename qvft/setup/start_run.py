@@ -111,8 +111,13 @@ def _adapter_folder(recipe: Recipe, folder: Path) -> tuple[Path, Path | None]:
     if (folder / MANIFEST).is_file():
         return folder, None
     if not (folder / LOCK_NAME).is_file():
-        raise CheckpointError(f"neither {LOCK_NAME} nor {MANIFEST} is in it", where=where,
-                              expected=expected)  # fmt: skip
+        is_model = (folder / "config.json").is_file()
+        raise CheckpointError(
+            f"neither {LOCK_NAME} nor {MANIFEST} is in it",
+            where=where,
+            expected=expected,
+            do="it is a model folder: name it with model.id instead" if is_model else None,
+        )
     if not (folder / "adapter" / MANIFEST).is_file():
         raise CheckpointError(
             "training has not finished: there is no adapter",

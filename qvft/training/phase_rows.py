@@ -56,7 +56,14 @@ def require_rows(plans: Sequence[PhasePlan], split: Split, *, training: bool) ->
     for plan in plans:
         if phase_rows(plan, split, training=training):
             continue
+        texts, has_pairs = split.source.texts, bool(preference_rows(split.samples))
         if training and plan.phase.objective == PREFERENCE:
+            if has_pairs:
+                raise RecipeError(
+                    f"is {texts}, of which the data has no pair",
+                    where=f"data.{which}.texts",
+                    do="set it to all, or to the kind that the pairs are",
+                )
             raise RecipeError(
                 "holds no pair of a chosen and a rejected text",
                 where=f"data.{which}",
@@ -64,4 +71,5 @@ def require_rows(plans: Sequence[PhasePlan], split: Split, *, training: bool) ->
                 do='add `"pairs": [{"question": ..., "chosen": ..., "rejected": ...}]` to its '
                 "lines (docs/preference.md), or make them with qvft.pairs",
             )
-        raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}")
+        only = has_pairs and "it has pairs only, from which phases with objective: preference learn"
+        raise RecipeError(f"holds no text to {purpose} on", where=f"data.{which}", do=only or None)

@@ -38,7 +38,7 @@ from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.phase_rows import PREFERENCE, REWARD, is_reward, require_rows
 from qvft.training.recorded_data import data_hashes, image_hashes
 from qvft.training.rehearsal import require_trainable
-from qvft.training.rewards.build import functions_of
+from qvft.training.rewards.build import functions_of, require_sample_positions
 from qvft.training.run_setup import TrainingSetup
 
 
@@ -99,6 +99,7 @@ def training_setup(
             which: evaluation_rows(split.samples, texts=split.source.texts)
             for which, split in read.items()
         }
+        require_sample_positions(recipe, base)
         functions = functions_of(recipe, known, rewards)
     set_seed(recipe.run.seed)
     # A model about to be sharded is not moved to the GPU whole.

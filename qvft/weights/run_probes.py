@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from qvft.data.prompt import PromptTemplate
-from qvft.data.rows import Row, choose_rows, evaluation_rows
+from qvft.data.rows import Row, choose_rows, evaluation_rows, preference_rows
 from qvft.errors import RecipeError, UserError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.load import load_processor
@@ -96,13 +96,22 @@ def require_rows(recipe: Recipe, base: BaseCheckpoint) -> list[Row]:
         split = read_split(with_few_images(recipe), which)
     except UserError as error:
         raise data_error(error, recipe) from error
-    rows = evaluation_rows(split.samples, texts=split.source.texts)
+    texts = split.source.texts
+    rows = evaluation_rows(split.samples, texts=texts) or preference_rows(
+        split.samples, texts=texts
+    )
     template = template_of(recipe, base, load_processor(base))
     fitting = [
         row
         for row in rows
         if not template.encode(row.kind, question=row.question, target=row.target).cut_tokens
     ]
+    if not rows:
+        raise RecipeError(
+            "holds no text, and the verification needs one",
+            where=f"data.{which}",
+            do="name data with texts",
+        )
     if not fitting:
         raise RecipeError(
             f"data.max_text_tokens truncates each of the first {len(rows)} texts, and the "

@@ -58,6 +58,11 @@ def test_the_value_of_a_secret_variable_is_refused_anywhere(
     assert PLANTED not in said
 
 
+def test_a_token_of_texts_is_no_secret() -> None:
+    said = refusal(reward={"funcs": {"cider": 1}, "stop_token": "maybe"})
+    assert "secret" not in said and "reward.stop_token" in said
+
+
 def test_values_of_other_variables_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_DATA", "/data/pictures")
     monkeypatch.setenv("SHORT_TOKEN", "a")

@@ -29,6 +29,7 @@ def test_a_stream_with_its_number_of_steps_is_a_recipe() -> None:
         ({"data": {"train": {"limit": 5}}}, "data.train.limit has no use"),
         ({"data": {"cache_images": True, "num_workers": 0}}, "keep all images of the stream"),
         ({"data": {"eval": {"format": "tar", "stream": True}}}, "data.eval.stream"),
+        ({"eval": {"retention": [{"path": "a"}, {"path": "b", "stream": True}]}}, "retention.1.st"),
         ({"phases": [{"name": "b", "train": {"max_steps": -1}}]}, "phases.b.train.max_steps"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -229,6 +229,9 @@ def test_folders_without_weights_are_refused(
     for folder in (tmp_path / "none", tmp_path, unfinished):
         with pytest.raises(CheckpointError, match=r"train\.from"):
             start_run(load_recipe(recipe_file, [f"train.from={folder}"]))
+    (tmp_path / "config.json").touch()
+    with pytest.raises(CheckpointError, match=r"model\.id"):
+        start_run(load_recipe(recipe_file, [f"train.from={tmp_path}"]))
     for own in (tiny_run, tiny_run / "adapter"):
         with pytest.raises(RecipeError, match=r"train\.from"):
             start_run(load_recipe(recipe_file, [f"run.dir={tiny_run}", f"train.from={own}"]))

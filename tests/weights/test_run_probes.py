@@ -46,6 +46,14 @@ def test_rows_that_fit_are_found_behind_those_that_do_not(
     assert [row.sample.id for row in require_rows(recipe, base_of(recipe))] == ["20"]
 
 
+def test_data_with_pairs_alone_will_do(recipe_of: Callable[[list[str]], Recipe]) -> None:
+    recipe = recipe_of(["a circle"])
+    path = Path(recipe.data.eval.path)
+    pair = {"chosen": "a circle", "rejected": "a square"}
+    path.write_text(json.dumps({"image": "0.png", "pairs": [pair]}))
+    assert [row.target for row in require_rows(recipe, base_of(recipe))] == ["a circle"]
+
+
 def test_data_without_a_row_that_fits_is_refused_with_its_number(
     recipe_of: Callable[[list[str]], Recipe],
 ) -> None:

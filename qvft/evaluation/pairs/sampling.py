@@ -9,6 +9,7 @@ import torch
 
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
+from qvft.errors import RecipeError
 from qvft.inference.generation_config import generation_fields
 from qvft.inference.generation_trial import tried_fields
 from qvft.inference.vision_language_model import VisionLanguageModel
@@ -47,6 +48,16 @@ def sampled_texts(
         UserError: the model does not fit, or a field's value is refused.
     """
     wanted = {"do_sample": True, "num_beams": 1, **fields, "num_return_sequences": count}
+    for name, fits in (
+        ("do_sample", wanted["do_sample"] is not False),
+        ("num_beams", wanted["num_beams"] in (1, None) or wanted["num_beams"] >= count),
+    ):
+        if not fits:
+            raise RecipeError(
+                f"{wanted[name]} gives no {count} texts per row (--samples)",
+                where=f"command line: --{name}",
+                do="leave it out",
+            )
     tried_fields(opened.recipe, base_of(opened.recipe), wanted)  # before the weights are loaded
     model = VisionLanguageModel(opened)
     samples = list({row.sample.id: row.sample for row in rows}.values())

@@ -18,10 +18,12 @@ from qvft.inference.reward_function import (
 )
 from qvft.inference.sample import never_sampled
 from qvft.inference.sampled import Sampled
+from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.reward import CAPTION_FUNCS
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
+from qvft.setup.prompt_template import require_positions
 from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.reward import RewardObjective, RewardSettings
 from qvft.training.rewards.advantages import weighted
@@ -81,6 +83,17 @@ def max_new_tokens(recipe: Recipe) -> dict[str, int]:
         "caption": given or recipe.eval.caption.max_new_tokens,
         "question": given or recipe.eval.answer.max_new_tokens,
     }
+
+
+def require_sample_positions(recipe: Recipe, base: BaseCheckpoint) -> None:
+    """Checks that the longest sample fits the decoder's positions.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    given = recipe.reward.max_completion_length
+    where = "reward.max_completion_length" if given else "eval: max_new_tokens"
+    require_positions(recipe, base, max(max_new_tokens(recipe).values()), where=where)
 
 
 def reward_collator(loaded: Loaded, plan: PhasePlan) -> Collator:

@@ -12,7 +12,7 @@ from qvft.data.collate import Collator
 from qvft.data.rows import Row
 from qvft.errors import QvftError
 from qvft.inference.distributed import share
-from qvft.inference.reward_function import RewardFunction
+from qvft.inference.reward_function import RewardFunction, held_out_score
 from qvft.inference.sample import sample_rows
 from qvft.inference.sampled import Sampled
 from qvft.models.distributed import all_gather_object, processes
@@ -49,8 +49,7 @@ class HeldOut:
         `reward` is the weighted sum, `held_out` what chooses the checkpoint.
         """
         texts = self._texts(rows)
-        found = {name: function.held_out(texts) for name, function in self.functions.items()}
-        known = {name: value for name, value in found.items() if value is not None}
+        known = self._scores(texts)
         reward = sum(weight * known.get(name, 0.0) for name, weight in self.weights.items())
         signs = degeneration(texts)
         return {
@@ -59,6 +58,22 @@ class HeldOut:
             "reward": reward,
             BEST: reward if self.metric is None else known.get(self.metric, float("nan")),
         }
+
+    def _scores(self, texts: Sequence[Sampled]) -> dict[str, float]:
+        """What each function says, asked in one process: one of the user's own may vary, and
+        processes that disagree about the best checkpoint would wait for each other for ever."""
+        known: dict[str, float] = {}
+        problem: QvftError | None = None
+        if processes().is_main_process:
+            try:
+                found = {name: held_out_score(one, texts) for name, one in self.functions.items()}
+                known = {name: value for name, value in found.items() if value is not None}
+            except QvftError as error:
+                problem = error  # raised in all processes
+        known, problem = all_gather_object((known, problem))[0]
+        if problem is not None:
+            raise problem
+        return known
 
     def _texts(self, rows: Sequence[Row]) -> list[Sampled]:
         """The greedy text of each row."""
