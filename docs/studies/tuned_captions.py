@@ -1,7 +1,7 @@
 """What the studies of reward and preference tuning share: data, a supervised run, arms from it.
 
-Captions of drawn scenes of two to four things. Each scene has two references, one with the place of
-every thing and one without. Everything goes through `qvft.train` and `qvft.eval`.
+Captions of drawn scenes, of two to four things by default. Such a scene has two references, one
+with the place of every thing and one without. Everything goes through `qvft.train` and `qvft.eval`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
 
 from tools.tiny_blip2.drawn import captions, draw, sample_scene
 from tools.tiny_blip2.drawn.glyphs import LETTERS, SHAPES
+from tools.tiny_blip2.drawn.scenes import BACKGROUNDS
 from tools.tiny_blip2.drawn.texts import NUMBER_WORDS
 
 SIZE_PX = 48
 TRAIN, TEST = (21, 2000), (22, 400)
 """Seed of the drawing and scenes of each split."""
-THINGS = 2
-"""A scene has as many things at least; four is the most that is drawn."""
 PARTS = ("qformer", "query_tokens", "language_projection", "adapters")
 RATE = 1.0e-3
 START, CONTROL = "supervised", "supervised_more"
 CONTROL_CHANGES = ["train.per_device_train_batch_size=32"]
 """Both captions of 16 images per step."""
 Arm = Callable[[Path, int], list[str]]
-LAST_WORDS = {*SHAPES, *LETTERS, *NUMBER_WORDS, "left", "right"}
-"""Words that a finished caption ends in."""
+LAST_WORDS = {*SHAPES, *LETTERS, *NUMBER_WORDS, "left", "right", "background"}
+"""Words that a finished caption ends in; another end is "on black"."""
 MEANS = ("CIDEr", "exact_match", "things_f1", "words", "places", "unfinished")
 LOGGED = (
     *("step", "loss", "eval_loss", "reward", "frac_reward_zero_std", "completions/bad_endings"),
@@ -49,14 +48,14 @@ SHOWN = 5
 """Test images whose texts are in the table."""
 
 
-def write_split(folder: Path, name: str, seed: int, count: int) -> Path:
-    """A split as custom JSONL with PNG images, two captions per scene."""
+def write_split(folder: Path, name: str, seed: int, count: int, *, things: int = 2) -> Path:
+    """A split as custom JSONL with PNG images, two captions per scene of `things` at least."""
     path = folder / f"{name}.jsonl"
     if path.is_file():
         return path
     (folder / name).mkdir(parents=True, exist_ok=True)
     scenes = (sample_scene(seed, index) for index in itertools.count())
-    crowded = filter(lambda scene: len(scene.things) >= THINGS, scenes)
+    crowded = filter(lambda scene: len(scene.things) >= things, scenes)
     lines = []
     for index, scene in enumerate(itertools.islice(crowded, count)):
         image = f"{name}/{index}.png"
@@ -66,10 +65,10 @@ def write_split(folder: Path, name: str, seed: int, count: int) -> Path:
     return path
 
 
-def write_recipe(folder: Path, *, steps: int) -> Path:
+def write_recipe(folder: Path, *, steps: int, things: int = 2) -> Path:
     """The recipe that all arms have in common, as JSON, which is YAML too."""
-    splits = {"train": write_split(folder, "train", *TRAIN)}
-    splits["eval"] = write_split(folder, "test", *TEST)
+    splits = {"train": write_split(folder, "train", *TRAIN, things=things)}
+    splits["eval"] = write_split(folder, "test", *TEST, things=things)
     recipe = {
         "name": "tuned_captions",
         "model": {"id": "qvft/tiny-blip2"},
@@ -116,12 +115,14 @@ def run_study(description: str, arms: dict[str, Arm], name: str) -> int:
     parser.add_argument("--start-steps", type=int, default=400, help="of the supervised run")
     parser.add_argument("--steps", type=int, default=100, help="of every arm from it")
     parser.add_argument("--rate", type=float, default=1.0e-4, help="learning rate of the arms")
-    parser.add_argument("--work", type=Path, default=Path("runs/tuned_captions"))
+    parser.add_argument("--things", type=int, default=2, help="a scene has at least; default: 2")
+    work = "folder of runs; another one for other --things or --start-steps"
+    parser.add_argument("--work", type=Path, default=Path("runs/tuned_captions"), help=work)
     parser.add_argument("--out", type=Path, default=Path(f"{name}.json"))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    recipe = write_recipe(given.work, steps=given.start_steps)
-    settings = {"start_steps": given.start_steps, "steps": given.steps, "rate": given.rate}
+    recipe = write_recipe(given.work, steps=given.start_steps, things=given.things)
+    settings = {key: getattr(given, key) for key in ("start_steps", "steps", "rate", "things")}
     runs: dict[int, dict[str, Path]] = {}
     for seed in given.seeds:
         start = given.work / f"{START}-{seed}"
@@ -215,20 +216,40 @@ def arm_row(run: Path, control: Path | None) -> dict[str, Any]:
         row[name] = report["metrics"][key]
         row[f"{name}_interval"] = report["intervals"][key]
         if report["against"]:
-            paired = report["against"]["metrics"][key]
-            row[f"{name}_difference"] = [paired["difference"], paired["interval"]]
+            found = report["against"]["metrics"][key]
+            row[f"{name}_difference"] = [found["difference"], found["interval"]]
     if control is not None:
-        images = [line["image"] for line in lines]
-        found = paired_difference(f1_of(lines), f1_of(predictions(control)), clusters=images)
-        row["things_f1_difference"] = [found.difference, found.interval]
+        others = predictions(control)
+        row["things_f1_difference"] = paired(f1_of(lines), f1_of(others))
+        both = [pair for pair in zip(lines, others, strict=True) if has_places(*pair) in (0, 2)]
+        for name, key in (("CIDEr", "CIDEr"), ("exact_match", "caption_exact_match")):
+            own, other = ([pair[n]["scores"][key] for pair in both] for n in (0, 1))
+            row[f"{name}_difference_same_form"] = [*paired(own, other), len(both)]
     row["words"] = statistics.mean(map(len, texts))
-    row["places"] = statistics.mean(" at the " in line["prediction"] for line in lines)
-    row["unfinished"] = statistics.mean(not text or text[-1] not in LAST_WORDS for text in texts)
+    row["places"] = statistics.mean(map(has_places, lines))
+    row["unfinished"] = statistics.mean(not is_finished(text) for text in texts)
     row["different"] = len({" ".join(text) for text in texts})
     logged = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     curve = [{k: v for k, v in json.loads(one).items() if k in LOGGED} for one in logged]
     row["curve"] = [one for one in curve if len(one) > 1]
     return row
+
+
+def is_finished(words: list[str]) -> bool:
+    """Whether a caption ends where one of the data could."""
+    last = words[-1] if words else ""
+    return last in LAST_WORDS or (words[-2:-1] == ["on"] and last in BACKGROUNDS)
+
+
+def has_places(*lines: dict[str, Any]) -> int:
+    """How many predictions say places."""
+    return sum(" at the " in line["prediction"] for line in lines)
+
+
+def paired(own: Sequence[float], other: Sequence[float]) -> list[Any]:
+    """Difference of two means over the same images, with its 95 % interval."""
+    found = paired_difference(own, other, clusters=range(len(own)))
+    return [found.difference, found.interval]
 
 
 def f1_of(lines: list[dict[str, Any]]) -> list[float]:
