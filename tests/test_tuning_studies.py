@@ -88,3 +88,22 @@ def test_preference_tuning_makes_pairs_and_writes_its_table(
     lines = (tmp_path / "work" / "pairs-cider-0.jsonl").read_text().splitlines()
     assert all("pairs" in json.loads(line) for line in lines)
     assert table["mean"]["dpo_sft"]["CIDEr"] == table["seeds"]["0"]["dpo_sft"]["CIDEr"]
+
+
+def test_only_the_stop_token_tells_a_caption_that_is_cut_off(
+    shared: ModuleType, tmp_path: Path
+) -> None:
+    """A wrong last word: without it CIDEr rises, unless it misses the stop token's n-grams too."""
+    references = ["a red star and a pink heart", "a blue cross and a red star", "a pink star"]
+    lines = [json.dumps({"captions": [text]}) for text in references]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    evaluation = tmp_path / "run" / "eval" / "test"
+    evaluation.mkdir(parents=True)
+    line = {"prediction": "a red star and a pink square", "references": references[:1]}
+    (evaluation / "predictions.jsonl").write_text(json.dumps(line))
+    study = loaded("cut_captions")
+    without, with_stop = (
+        study.changes_by_cut(tmp_path / "run", stop_token=stop)[1] for stop in (False, True)
+    )
+    assert without[0] > 0 and without[1] == 1
+    assert with_stop[0] < without[0]
