@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -103,6 +103,11 @@ class Prompt(Section):
     def recorded(self) -> dict[str, str | bool]:
         """For reports and records: the texts, and `chat_template` where it is set."""
         return self.model_dump(exclude=set() if self.chat_template else {"chat_template"})
+
+    @field_validator("caption", mode="before")
+    @classmethod
+    def _nothing_is_no_text(cls, caption: Any) -> Any:
+        return "" if caption is None else caption  # `data.prompt.caption=""` in a shell
 
     @field_validator("question")
     @classmethod

@@ -226,3 +226,10 @@ def test_a_key_below_a_plain_value_is_refused_and_not_laid_over_it() -> None:
             merge(MINIMAL, {"model": {"quantization": "nf4"}}),
             ["model.quantization.bnb_4bit_use_double_quant=true"],
         )
+
+
+@pytest.mark.parametrize("written", ["data.prompt.caption=", 'data.prompt.caption=""'])
+def test_a_caption_prompt_may_be_empty(written: str) -> None:
+    content = merge(MINIMAL, {"data": {"prompt": {"caption": "a photo of"}}})
+    apply_overrides(content, [written])
+    assert parse_recipe(content).data.prompt.caption == ""
