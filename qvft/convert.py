@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from qvft.files import expanded, given_path, require_new
 from qvft.log import exit_status, stdout
+from qvft.recipe.data_options import add_data_options, values_by_key
 from qvft.terminal import program
 
 
@@ -30,36 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "out", type=given_path, help="new file; image paths are relative to its folder"
     )
     parser.add_argument("--split", help="which split, where there are several")
-    parser.add_argument(
-        "--images", type=expanded, metavar="DIR", help="the images, where they lie apart"
-    )
+    add_data_options(parser)
     parser.add_argument("--questions", type=expanded, metavar="F", help="questions file of vqa_v2")
     parser.add_argument(
         "--annotations", type=expanded, metavar="F", help="annotations file of vqa_v2"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        action="extend",
-        metavar="KEY=COLUMN",
-        help="of hf and csv: image=picture",
-    )
-    parser.add_argument(
-        "--class-texts",
-        nargs="+",
-        action="extend",
-        metavar="KEY=TEXT",
-        help="of classes: question='What is it?' caption='a photo of a {class}'",
-    )
-    parser.add_argument(
-        "--allow-outside",
-        dest="allow_paths_outside_root",
-        action="store_true",
-        help="images may lie outside PATH's image folder",
-    )
-    parser.add_argument(
-        "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
     )
     parser.add_argument(
         "--to",
@@ -93,8 +68,8 @@ def convert(given: argparse.Namespace) -> None:
     samples = read_samples(
         given.format,
         given.path,
-        columns=pairs_given(given.columns),
-        class_texts=pairs_given(given.class_texts),
+        columns=values_by_key(given.columns, "--columns"),
+        class_texts=values_by_key(given.class_texts, "--class-texts"),
         **{name: getattr(given, name) for name in options},
     )
     captions = sum(len(sample.captions) for sample in samples)
@@ -117,11 +92,6 @@ def convert(given: argparse.Namespace) -> None:
         counts += f", {pairs} pairs" if pairs else ""
         images = f" ({copied} images written beside it)" if copied else ""
     stdout.print(f"{counts} written to {given.out}{images}", highlight=False, markup=False)
-
-
-def pairs_given(pairs: Sequence[str] | None) -> dict[str, str]:
-    """The values of KEY=VALUE arguments by key."""
-    return dict(pair.partition("=")[::2] for pair in pairs or ())
 
 
 def require_options(given: argparse.Namespace) -> None:

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qvft.files import expanded, given_path
+from qvft.files import given_path
 from qvft.log import exit_status, stdout
+from qvft.recipe.data_options import add_data_options, values_by_key
 from qvft.terminal import program
 
 if TYPE_CHECKING:
@@ -41,16 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="new folder of data files and recipe; default: SOURCE_qvft in the working folder",
     )
     parser.add_argument("--format", help="of the data, where it is not detected")
-    parser.add_argument(
-        "--images", type=expanded, metavar="DIR", help="the images, where they lie apart"
-    )
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        action="extend",
-        metavar="KEY=COLUMN",
-        help="of tables: image=scan question=frage answer=antwort",
-    )
+    add_data_options(parser, class_texts=False)
     parser.add_argument(
         "--question", metavar="TEXT", help="of classes: the question that their name answers"
     )
@@ -67,12 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="percent of the images, where the data has no splits; default: 80,10,10",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split; default: 0")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument("--model", metavar="ID", help="base; default: what fits the GPU")
-    parser.add_argument("--copy-images", action="store_true", help="copy images into DIR, too")
-    parser.add_argument(
-        "--allow-outside", action="store_true", help="images may lie outside SOURCE's image folder"
-    )
     given = parser.parse_args(arguments)
     return exit_status(lambda: start(given))
 
@@ -134,10 +121,10 @@ def options_of(given: argparse.Namespace, found: Found, texts: Mapping[str, str]
     """Options of `read_samples` that are set; the format refuses those it does not take."""
     options = {
         "images": given.images,
-        "columns": dict(pair.partition("=")[::2] for pair in given.columns or ()),
+        "columns": values_by_key(given.columns, "--columns"),
         "class_texts": dict(texts),
         "limit": given.limit,
-        "allow_paths_outside_root": given.allow_outside,
+        "allow_paths_outside_root": given.allow_paths_outside_root,
     }
     return {key: value for key, value in options.items() if value}
 

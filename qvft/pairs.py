@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
+from qvft.recipe.data_options import add_data_options, values_by_key
 from qvft.terminal import program
 
 if TYPE_CHECKING:
@@ -72,27 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--format", help="its format; default: jsonl")
     parser.add_argument("--split", help="its split, where there are several")
-    parser.add_argument(
-        "--images", type=expanded, metavar="DIR", help="its images, where they lie apart"
-    )
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        action="extend",
-        metavar="KEY=COLUMN",
-        help="of hf and csv: image=picture",
-    )
-    parser.add_argument(
-        "--allow-outside", action="store_true", help="its images may lie outside their folder"
-    )
+    add_data_options(parser)
     parser.add_argument(
         "--texts",
         choices=("all", "captions", "questions"),
         help="rows to use; default: all that the metric scores",
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
-    parser.add_argument(
-        "--copy-images", action="store_true", help="copy images into OUT_images, beside OUT"
     )
     parser.add_argument(
         "--batch-size", type=int, default=64, help="texts decoded together; default: 64"
@@ -147,8 +132,9 @@ def data_rows(given: argparse.Namespace, opened: ResolvedModel | None) -> list[R
     changes = {key: value for key, value in some.items() if value is not None}
     if given.data is not None:
         keys = {"split": given.split, "images": given.images, **changes}
-        keys["columns"] = dict(pair.partition("=")[::2] for pair in given.columns or ())
-        keys["allow_paths_outside_root"] = given.allow_outside
+        keys["columns"] = values_by_key(given.columns, "--columns")
+        keys["class_texts"] = values_by_key(given.class_texts, "--class-texts")
+        keys["allow_paths_outside_root"] = given.allow_paths_outside_root
         source = source_of({"format": given.format or "jsonl", "path": given.data, **keys})
     if opened is not None:
         return rows_for(opened, source, changes)
@@ -269,9 +255,10 @@ def check_options(given: argparse.Namespace, further: Sequence[str]) -> None:
     if given.model is None and given.predictions is None:
         refuse("MODEL", "is missing", do="name a run, a folder or a hub id, or --predictions F")
     if given.data is None:
-        for option in ("format", "split", "images", "columns", "allow_outside"):
-            if getattr(given, option):
-                refuse(f"--{option.replace('_', '-')}", "has no --data", do="name the data")
+        for option in ("format", "split", "images", "columns", "class-texts", "allow-outside"):
+            name = "allow_paths_outside_root" if option == "allow-outside" else option
+            if getattr(given, name.replace("-", "_")):
+                refuse(f"--{option}", "has no --data", do="name the data")
     if given.predictions is not None:
         names = ["--seed"] if given.seed is not None else []
         for option in (*names, *further):

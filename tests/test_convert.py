@@ -401,3 +401,10 @@ def test_a_folder_is_no_file_to_write(out: str, tmp_path: Path, capsys) -> None:
     rows.write_text('{"image": "a.png", "caption": "x"}\n')
     assert main(["jsonl", str(rows), out]) == 2
     assert "a folder; expected a file to write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--columns", "--class-texts"])
+def test_an_option_of_keys_and_values_needs_both(tmp_path: Path, capsys, option: str) -> None:
+    given = ["csv", str(FOLDERS / "csv/sample.csv"), str(tmp_path / "out.jsonl"), option, "image"]
+    assert main(given) == 2
+    assert f"command line: {option}: image; expected KEY=VALUE" in capsys.readouterr().err

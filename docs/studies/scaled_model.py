@@ -3,10 +3,15 @@
     python docs/studies/scaled_model.py FOLDER
     python -m qvft.bench FOLDER/captions.yaml
     python -m qvft.bench FOLDER/questions.yaml
+    python -m qvft.bench FOLDER/pairs_1.yaml --only preference
+    python -m qvft.bench FOLDER/pairs_5.yaml --only preference
+    python -m qvft.bench FOLDER/reward.yaml --only reward
 
-Writes a model of random weights, drawn scenes with five captions each (as COCO has) and with five
-or six questions each (VQA v2: 5.4), and a recipe for each. The work of a part, counted as
-operations of matrix products forward (and backward where it is trained or passed through):
+Writes a model of random weights, drawn scenes with five captions each (as COCO has), with five or
+six questions each (VQA v2: 5.4) and with one or five pairs each, whose rejected captions are
+another scene's, and a recipe for each. `model.id=qvft/tiny-blip2` measures the bundled model on the
+same data. The work of a part, counted as operations of matrix products forward (and backward where
+it is trained or passed through):
 
     part, per                         BLIP-2-OPT-2.7B   ratio   here    ratio
     ViT, image                        521 GF            51.6    1.31 GF 52.0
@@ -23,6 +28,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -40,6 +46,8 @@ from tools.tiny_blip2.geometry import EOS_ID, PAD_ID, VOCABULARY_SIZE, tiny_proc
 
 SIDE_PX, PATCH_PX, QUERIES = 224, 14, 32
 IMAGES = 64
+PAIRS = (1, 5)
+"""Pairs per image of the recipes for preference tuning."""
 SPREAD = 0.02
 
 
@@ -109,6 +117,7 @@ def write_data(folder: Path) -> None:
     rng = random.Random(0)
     (folder / "images").mkdir()
     lines: dict[str, list[str]] = {"captions": [], "questions": []}
+    written: list[list[str]] = []
     for index in range(IMAGES):
         scene = sample_scene(7, index)
         name = f"images/{index}.png"
@@ -116,15 +125,32 @@ def write_data(folder: Path) -> None:
         pool = [*captions(scene)]
         texts = [" and ".join(rng.choices(pool, k=rng.choice((1, 2)))) for _ in range(5)]
         lines["captions"].append(json.dumps({"image": name, "captions": texts}))
+        written.append(texts)
         asked = rng.choices(questions(scene), k=rng.choice((5, 5, 5, 6, 6)))
         pairs = [{"question": question, "answers": [answer]} for question, answer in asked]
         lines["questions"].append(json.dumps({"image": name, "questions": pairs}))
+    for count in PAIRS:
+        lines[f"pairs_{count}"] = [
+            json.dumps({"image": f"images/{index}.png", "pairs": pairs_of(written, index, count)})
+            for index in range(IMAGES)
+        ]
     for name, found in lines.items():
         (folder / f"{name}.jsonl").write_text("\n".join(found) + "\n")
 
 
+def pairs_of(written: list[list[str]], index: int, count: int) -> list[dict[str, str]]:
+    """The first captions of a scene, each against one of the next scene's that differs from it."""
+    others = written[(index + 1) % len(written)]
+    return [
+        {"chosen": text, "rejected": next(one for one in others if one != text)}
+        for text in written[index][:count]
+    ]
+
+
 def write_recipes(folder: Path) -> None:
-    """A recipe per kind of text; 80 texts per step, those of an image together."""
+    """A recipe per kind of text; 80 texts per step, those of an image together. Pairs and rewards:
+    8 images per step.
+    """
     for name in ("captions", "questions"):
         source = {"path": str(folder / f"{name}.jsonl")}
         recipe = {
@@ -133,7 +159,37 @@ def write_recipes(folder: Path) -> None:
             "data": {"train": source, "eval": source, "num_workers": 0},
             "train": {"per_device_train_batch_size": 80, "texts_per_image": 6},
         }
-        (folder / f"{name}.yaml").write_text(json.dumps(recipe, indent=1) + "\n")
+        write_recipe(folder / f"{name}.yaml", recipe)
+    for count in PAIRS:
+        phase = {"name": "preference", "objective": "preference"}
+        batch = {"per_device_train_batch_size": 8 * count, "texts_per_image": count}
+        write_recipe(folder / f"pairs_{count}.yaml", tuned(folder, f"pairs_{count}", phase, batch))
+    reward = tuned(
+        folder,
+        "captions",
+        {"name": "reward", "objective": "reward"},
+        {"per_device_train_batch_size": 8},
+    )
+    settings = {"funcs": {"cider": 1.0}, "num_generations": 5, "max_completion_length": 12}
+    write_recipe(folder / "reward.yaml", {**reward, "reward": settings})
+
+
+def tuned(folder: Path, data: str, phase: dict[str, str], train: dict[str, int]) -> dict[str, Any]:
+    """A recipe of one phase that learns from pairs or rewards."""
+    return {
+        "name": f"scaled_{phase['name']}",
+        "model": {"id": str(folder / "model")},
+        "data": {"train": {"path": str(folder / f"{data}.jsonl")}, "num_workers": 0},
+        "trainable": {"lora": {"target_modules": "all-linear"}},
+        "train": train,
+        "phases": [phase],
+        "run": {"threads": 1},
+    }
+
+
+def write_recipe(path: Path, recipe: dict[str, Any]) -> None:
+    """Writes a recipe as JSON, which is YAML too."""
+    path.write_text(json.dumps(recipe, indent=1) + "\n")
 
 
 def main() -> int:
