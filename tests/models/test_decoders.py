@@ -15,12 +15,10 @@ from transformers import AutoProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from qvft.adapters.targets import linear_names
-from qvft.data.packing import Packer
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import ModelError, RecipeError
 from qvft.export import main as export
 from qvft.inference import predict
-from qvft.inference.predict import outcomes
 from qvft.models.attention_capture import attention_kernels
 from qvft.models.attention_maps import attend
 from qvft.models.decoders import DECODERS, Decoder, decoder_of, register_decoder
@@ -32,6 +30,7 @@ from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.training_setup import training_setup
 from qvft.weights.merge import merge_run
+from tests.models.compared_passes import batch_of, require_close, said, with_gradients
 from tests.models.decoder_models import GEOMETRY, TEXT, write_model
 
 QUESTION_AWARE = ("llama", "qwen2", "t5")
@@ -80,13 +79,6 @@ def rows(recipe_file: Path) -> list[Row]:
     return evaluation_rows(read_split(load_recipe(recipe_file), "train").samples[:4])
 
 
-def batch_of(loaded: Loaded, rows: list[Row], packer: Packer | None) -> dict[str, Tensor]:
-    batch = replace(loaded.collator, packer=packer)(list(enumerate(rows)))
-    batch.pop("row_index")
-    batch["pixel_values"] = batch["pixel_values"].double()
-    return batch
-
-
 def plain_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """What plain transformers takes: an image per row, and in T5 a prompt and the target."""
     given = {key: value for key, value in batch.items() if key != "image_index"}
@@ -99,24 +91,6 @@ def plain_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     given["attention_mask"] = batch["encoder_attention_mask"][each]
     given["labels"] = batch["labels"][:, 1:].contiguous()
     return given | {key: given[key][each] for key in given if key.startswith("qformer")}
-
-
-def with_gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    """The loss and every gradient."""
-    model.zero_grad()
-    loss.backward()
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return {**found, "loss": loss.detach()}
-
-
-def require_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        # Rotary embeddings, norms and losses of transformers compute in float32, whose last bits
-        # (6e-8) differ by where a row stands in a batch; sums of some hundred terms of size 1.
-        close = {"rtol": 1e-4, "atol": 1e-5, "check_dtype": False}
-        torch.testing.assert_close(found[name], value, **close, msg=name)
-    assert max(float(v.abs().max()) for n, v in expected.items() if "lora" in n) > 1e-3
 
 
 def test_loss_and_gradients_are_plain_transformers(doubled: Loaded, rows: list[Row]) -> None:
@@ -165,16 +139,6 @@ def test_texts_are_those_of_plain_generate(
         )[0, 1 if template.start_id is not None else inputs["input_ids"].shape[1] :]
         assert text == (template.decode(new.tolist()),)
     assert len(set(texts)) > 2
-
-
-def said(loaded: Loaded, rows: list[Row], settings: dict[str, Any]) -> list[tuple[str, ...]]:
-    generation = dict.fromkeys(("caption", "question"), settings)
-    texts: list[tuple[str, ...]] = [()] * len(rows)
-    for found in outcomes(
-        loaded.model, loaded.collator, rows, generation=generation, batch_size=5, workers=0
-    ):
-        texts[found.number] = found.texts
-    return texts
 
 
 def test_texts_with_shared_prefixes_are_those_of_rows_decoded_whole(

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
@@ -19,10 +18,8 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from qvft.data.packing import Packer
 from qvft.data.rows import Row, evaluation_rows
 from qvft.errors import ModelError, RecipeError
-from qvft.inference.predict import outcomes
 from qvft.models.decoders import DECODERS
 from qvft.recipe.load import load_recipe
 from qvft.setup.data import read_split
@@ -31,6 +28,7 @@ from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.training_setup import training_setup
 from qvft.weights.merge import merge_run
+from tests.models.compared_passes import batch_of, require_close, said, with_gradients
 from tests.models.decoder_models import GEOMETRY, GPT, TEXT, write_decoder
 from tests.models.qvision_models import DECODER_TYPES, write_tower
 
@@ -101,31 +99,6 @@ def rows(recipe_file: Path) -> list[Row]:
     return evaluation_rows(read_split(load_recipe(recipe_file), "train").samples[:4])
 
 
-def batch_of(loaded: Loaded, rows: list[Row], packer: Packer | None) -> dict[str, Tensor]:
-    batch = replace(loaded.collator, packer=packer)(list(enumerate(rows)))
-    batch.pop("row_index")
-    batch["pixel_values"] = batch["pixel_values"].double()
-    return batch
-
-
-def with_gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    """The loss and every gradient."""
-    model.zero_grad()
-    loss.backward()
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return {**found, "loss": loss.detach()}
-
-
-def require_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        # Rotary embeddings, norms and losses of transformers compute in float32, whose last bits
-        # (6e-8) differ by where a row stands in a batch; sums of some hundred terms of size 1.
-        close = {"rtol": 1e-4, "atol": 1e-5, "check_dtype": False}
-        torch.testing.assert_close(found[name], value, **close, msg=name)
-    assert max(float(v.abs().max()) for n, v in expected.items() if "lora" in n) > 1e-3
-
-
 def test_loss_and_gradients_are_the_plain_forward_pass(doubled: Loaded, rows: list[Row]) -> None:
     model: Any = doubled.model
     batch = batch_of(doubled, rows, None)
@@ -146,16 +119,6 @@ def test_packed_rows_are_separate_ones(doubled: Loaded, rows: list[Row]) -> None
         for used in (packer, None)
     ]
     require_close(*found)
-
-
-def said(loaded: Loaded, rows: list[Row], settings: dict[str, Any]) -> list[tuple[str, ...]]:
-    generation = dict.fromkeys(("caption", "question"), settings)
-    texts: list[tuple[str, ...]] = [()] * len(rows)
-    for found in outcomes(
-        loaded.model, loaded.collator, rows, generation=generation, batch_size=5, workers=0
-    ):
-        texts[found.number] = found.texts
-    return texts
 
 
 @pytest.mark.parametrize("beams", [1, 3])
