@@ -6,8 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from qvft.bench import main
+from qvft.benchmark.reward_sides import OneByOne, own_image
+from qvft.data.prompt import TokenRow
+from qvft.data.rows import FILLER, Row
+from qvft.data.sample import ImageFile, Sample
+from qvft.training.rewards.collate import LearntText
 
 
 def test_both_ways_say_the_same_and_the_ratio_is_theirs(recipe_file: Path, tmp_path: Path) -> None:
@@ -119,6 +125,25 @@ def test_reward_tuning_is_measured_against_one_row_per_sample(
     assert found["promised"] > 1.5
     assert found["plain"]["samples_per_second"] > 0 and found["qvft"]["updates_per_second"] > 0
     assert "gradients differ" in capsys.readouterr().out
+
+
+def test_rewards_that_do_not_differ_are_refused(
+    recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    funcs = "reward={funcs: {tests.training.rewards.functions.one: 1.0}}"
+    given = [str(recipe_file), "phases=[{name: a, objective: reward}]", funcs]
+    assert main([*given, "--only", "reward", "--rounds", "1", "--steps", "2"]) == 2
+    assert "reward.funcs: the samples of each image" in capsys.readouterr().err
+
+
+def test_a_text_of_a_batch_without_samples_has_its_rows_image() -> None:
+    row = Row("x", Sample("x#1", ImageFile(Path("x.png"))), "caption", None, "a", ("a",), {})
+    pixels = torch.arange(2.0)
+    given = OneByOne({"image_index": torch.tensor([1]), "pixel_values": pixels}, [(0, row)])
+    texts = [LearntText(FILLER, row, TokenRow((1,), 1), 0.0)]
+    assert given.seen(texts)["pixel_values"].tolist() == [1.0]
+    sampled = [LearntText(0, own_image(row, 0, 3), TokenRow((1,), 1), 0.0)]
+    assert given.seen(sampled)["pixel_values"].tolist() == [1.0]
 
 
 @pytest.mark.parametrize("only", ["preference", "reward", "train"])

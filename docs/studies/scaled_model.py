@@ -9,7 +9,8 @@
 
 Writes a model of random weights, drawn scenes with five captions each (as COCO has), with five or
 six questions each (VQA v2: 5.4) and with one or five pairs each, whose rejected captions are
-another scene's, and a recipe for each. `model.id=qvft/tiny-blip2` measures the bundled model on the
+another scene's, and a recipe for each; run them in the repository's root, where the reward's
+function is found. `model.id=qvft/tiny-blip2` measures the bundled model on the
 same data. The work of a part, counted as operations of matrix products forward (and backward where
 it is trained or passed through):
 
@@ -147,6 +148,11 @@ def pairs_of(written: list[list[str]], index: int, count: int) -> list[dict[str,
     ]
 
 
+def length(completions: list[str], **columns: Any) -> list[float]:
+    """Characters of each text: a reward in which the texts of random weights differ."""
+    return [float(len(text)) for text in completions]
+
+
 def write_recipes(folder: Path) -> None:
     """A recipe per kind of text; 80 texts per step, those of an image together. Pairs and rewards:
     8 images per step.
@@ -170,7 +176,11 @@ def write_recipes(folder: Path) -> None:
         {"name": "reward", "objective": "reward"},
         {"per_device_train_batch_size": 8},
     )
-    settings = {"funcs": {"cider": 1.0}, "num_generations": 5, "max_completion_length": 12}
+    settings = {
+        "funcs": {"docs.studies.scaled_model.length": 1.0},
+        "num_generations": 5,
+        "max_completion_length": 12,
+    }
     write_recipe(folder / "reward.yaml", {**reward, "reward": settings})
 
 

@@ -67,7 +67,8 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
     before timing starts. Neither side has a KL term, which would add passes to both.
 
     Raises:
-        RecipeError: the recipe has no reward phase.
+        RecipeError: the recipe has no reward phase, or the rewards of the first batch do not
+            differ.
         UserError: the recipe, the data or the base is wrong.
     """
     recipe = recipe.model_copy(update={"reward": recipe.reward.model_copy(update={"beta": 0.0})})
@@ -81,6 +82,13 @@ def bench_reward(recipe: Recipe, *, rounds: int, steps: int) -> RewardBench:
     sides = {name: RewardSide(work, plan, batches, is_plain=name == "plain", bf16=bf16)
              for name in ("plain", "qvft")}  # fmt: skip
     largest, difference = _gradients_of(sides)
+    if largest == 0:
+        raise RecipeError(
+            "the samples of each image in the first batch have equal rewards, so that nothing is "
+            "learnt or measured",
+            where="reward.funcs",
+            expected="rewards that differ, of a trained model",
+        )
     flops = {name: side.flops() for name, side in sides.items()}
     memory = {name: step_memory(side.place, side.first_update) for name, side in sides.items()}
     sampled: dict[str, list[float]] = {name: [] for name in sides}

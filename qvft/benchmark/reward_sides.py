@@ -129,7 +129,11 @@ class OneByOne(GivenBatch):
 
     def seen(self, texts: Sequence[LearntText]) -> dict[str, Tensor]:
         """The image of each text."""
-        own = [self.image_of(shared_image(text.row)) for text in texts]
+        given = {row.sample.id for _, row in self.rows}  # of a text that only fills the batch up
+        own = [
+            self.image_of(text.row if text.row.sample.id in given else shared_image(text.row))
+            for text in texts
+        ]
         return {"pixel_values": self.tensors["pixel_values"][own]}
 
 
@@ -175,5 +179,5 @@ def own_image(row: Any, number: int, copy: int) -> Any:
 
 
 def shared_image(row: Any) -> Any:
-    """The row that `_own` was given."""
+    """The row that `own_image` was given."""
     return replace(row, sample=replace(row.sample, id=row.sample.id.rpartition("#")[0]))

@@ -15,6 +15,10 @@ def parity(completion_ids: list[list[int]], **columns: Any) -> list[float]:
     return [float(ids[0] % 2) for ids in completion_ids]
 
 
+def one(completions: list[str], **columns: Any) -> list[float]:
+    return [1.0] * len(completions)
+
+
 def prefers_the(completions: list[str], log_metric: Any, **columns: Any) -> list[float]:
     """Whether a text has the word "the"; logs how long the texts are."""
     log_metric("letters", sum(map(len, completions)) / len(completions))
