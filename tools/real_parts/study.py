@@ -26,9 +26,10 @@ ARMS: dict[str, list[str]] = {
     "lora": [],
     "question": ["model.text_branch=PARTS/text"],
     "vision": ["phases.1.trainable={vision: full}"],
+    "vision_lora": ["phases.1.trainable={vision: lora}"],
 }
 """Overrides per arm: the decoder stays frozen; LoRA on it (the recipe); the Q-Former reads the
-question; LoRA and the ViT trained."""
+question; LoRA and the ViT trained in full; LoRA on the ViT too."""
 SCORES = {"closed": "closed_accuracy", "open": "open_exact_match", "all": "accuracy"}
 COLUMNS = ("tuned", "untuned", "most frequent answer", "blind")
 
