@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import qvft
 from qvft import cli
@@ -25,11 +26,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def imported_torch(done: subprocess.CompletedProcess) -> bool:
-    """Whether `python -X importtime` lists torch."""
-    names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+def imported(done: subprocess.CompletedProcess) -> set[str]:
+    """The modules that `python -X importtime` lists."""
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "qvft" in names
-    return any(name == "torch" or name.startswith("torch.") for name in names)
+    return names
+
+
+def imported_torch(done: subprocess.CompletedProcess) -> bool:
+    return any(name == "torch" or name.startswith("torch.") for name in imported(done))
 
 
 def test_help_lists_the_commands_without_importing_torch() -> None:
@@ -45,6 +50,14 @@ def test_every_command_explains_itself_without_importing_torch(command: str) -> 
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.startswith(f"usage: qvft {command} ")
     assert not imported_torch(done)
+
+
+def test_predicting_imports_no_library_of_training(tmp_path: Path) -> None:
+    Image.new("RGB", (48, 48)).save(tmp_path / "a.png")
+    done = run("-X", "importtime", "-m", "qvft.predict", "qvft/tiny-blip2", str(tmp_path / "a.png"))
+    assert done.returncode == 0, done.stderr[-500:]
+    unused = {"peft", "bitsandbytes", "datasets", "trl", "transformers.trainer"}
+    assert not unused & imported(done)
 
 
 @pytest.mark.parametrize("command", OF_RECIPES)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from qvft.adapters.lora import PeftModel, lora_state, restore_lora, save_lora
+from qvft.adapters.lora import lora_state, restore_lora, save_lora
 from qvft.adapters.manifest import (
     FORMAT,
     MANIFEST,
@@ -38,6 +38,9 @@ from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.initial_weights import load_heads
 from qvft.models.families import Family
 from qvft.models.sharded_weights import copy_into, full_tensor
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 BRIDGE, LORA = "bridge.safetensors", "adapter_config.json"
 ALIGNMENT = "alignment.safetensors"

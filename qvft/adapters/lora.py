@@ -1,4 +1,8 @@
-"""Adds LoRA layers to the decoder; the one file that calls PEFT."""
+"""Adds LoRA layers to the decoder; the one file that calls PEFT.
+
+PEFT, which imports bitsandbytes, takes seconds to import: the functions import it, so that a
+merged model is used without.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,8 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import peft
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.helpers import disable_input_dtype_casting
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from qvft.adapters.targets import stored_transposed
 from qvft.errors import CheckpointError
 from qvft.json_files import read_json, write_json
 from qvft.models.sharded_weights import full_tensor
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @contextlib.contextmanager
@@ -49,6 +52,8 @@ def add_lora(
     Raises:
         RecipeError: the targets mix `Linear` and `Conv1D` layouts.
     """
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(
         **settings,
         target_modules=list(targets),
@@ -100,6 +105,8 @@ def load_lora(model: PreTrainedModel, folder: Path) -> PeftModel:
     Raises:
         CheckpointError: a file is damaged, not as qvft.train writes it, or does not fit the model.
     """
+    from peft import PeftModel
+
     _require_weights(folder)
     stored = require_fitting_lora(folder)
     try:
@@ -123,11 +130,13 @@ def restore_lora(handle: PeftModel, folder: Path) -> None:
     Raises:
         CheckpointError: the file is missing or damaged, or its keys or shapes are not the model's.
     """
+    from peft import set_peft_model_state_dict
+
     _require_weights(folder)
     try:
         state = load_file(folder / WEIGHTS)
         # PEFT annotates it as a bare `namedtuple`, which is not a type.
-        result: Any = peft.set_peft_model_state_dict(handle, state)
+        result: Any = set_peft_model_state_dict(handle, state)
     except (RuntimeError, OSError, SafetensorError) as error:
         raise _misfit(folder, error) from error
     missing = [key for key in result.missing_keys if ".lora_" in key]
@@ -159,6 +168,9 @@ def inputs_uncast(model: nn.Module) -> contextlib.AbstractContextManager[None]:
 
     DoRA computes the norms of the adapted weight in the input's dtype, so its layers still cast.
     """
+    from peft.helpers import disable_input_dtype_casting
+    from peft.tuners.lora import LoraLayer
+
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     plain = not any(layer.lora_variant for layer in layers)
     return disable_input_dtype_casting(model, active=plain)

@@ -36,12 +36,15 @@ def tried_fields(
     fields: Mapping[str, Any] | None = None,
     *,
     where: str = "command line: --",
+    proven: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """`generation_fields`, checked against the model's positions and with a trial of `generate`.
 
     Args:
         recipe, fields: as in `generation_fields`.
         base: the model for inference; only its configuration is used.
+        proven: the recipe's own fields are those that a run or merged model was proven with, so
+            only `fields` need a trial.
         where: prefix of names of `fields` in messages.
 
     Raises:
@@ -59,7 +62,7 @@ def tried_fields(
             recipe, base, settings[kind]["max_new_tokens"], where=key("max_new_tokens")
         )
         given = {**decode.arguments, **over}
-        if given.keys() - _UNTRIED:
+        if (over if proven else given).keys() - _UNTRIED:
             _try(kind, settings[kind], given, key)
     return settings
 

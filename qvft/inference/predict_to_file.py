@@ -60,7 +60,8 @@ def predict_lines(
     Raises:
         UserError: the model does not fit, or a field's value is refused.
     """
-    tried_fields(opened.recipe, base_of(opened.recipe), fields)  # before the weights are loaded
+    base = base_of(opened.recipe)
+    tried_fields(opened.recipe, base, fields, proven=True)  # before the weights are loaded
     torch.manual_seed(opened.recipe.run.seed)
     found = VisionLanguageModel(opened).outcomes(
         rows, fields, batch_size=batch_size, workers=workers
@@ -87,7 +88,7 @@ def predict_to_file(
         **identity(opened),
         "prompt": opened.recipe.data.prompt.recorded(),
         "text": opened.recipe.data.text,
-        "decoding": tried_fields(opened.recipe, base_of(opened.recipe), fields),
+        "decoding": tried_fields(opened.recipe, base_of(opened.recipe), fields, proven=True),
     }
     if opened.recipe.data.preprocessing != "checkpoint":
         settings["preprocessing"] = opened.recipe.data.preprocessing

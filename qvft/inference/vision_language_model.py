@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import PreTrainedModel
 
-from qvft.adapters.lora import PeftModel
 from qvft.data.images.sources import ImageLike, image_source
 from qvft.data.predict_inputs import require_question
 from qvft.data.prompt import Kind
@@ -23,6 +22,9 @@ from qvft.inference.predict import Outcome, outcomes
 from qvft.log import get_logger
 from qvft.setup.prompt_template import require_positions
 from qvft.setup.resolve_model import ResolvedModel, load_resolved, resolve_model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 logger = get_logger("qvft.predict")
 Text = str | list[str] | None

@@ -16,7 +16,6 @@ from transformers import (
     AutoProcessor,
     PretrainedConfig,
     PreTrainedModel,
-    set_seed,
 )
 
 from qvft.models.base_checkpoint import BaseCheckpoint
@@ -73,6 +72,8 @@ def load_model(
     device = device or torch.device("cpu")
     kernel = _kernel_by_part(base, attention)
     if random_seed is not None:
+        from transformers import set_seed  # imports PEFT and bitsandbytes
+
         set_seed(random_seed)
         random_model = model_class(base.family)._from_config(
             base.config, dtype=dtype, attn_implementation=kernel

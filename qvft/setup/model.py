@@ -6,14 +6,14 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import Blip2ForConditionalGeneration, PreTrainedModel
 
 from qvft.adapters.checkpoint import LORA, check_base, restore_checkpoint
 from qvft.adapters.freeze import mark_trainable
-from qvft.adapters.lora import PeftModel, add_lora, load_lora
+from qvft.adapters.lora import add_lora, load_lora
 from qvft.adapters.manifest import read_manifest, require_untouched
 from qvft.adapters.targets import lora_layers
 from qvft.cpu_threads import cpu_cores, warn_if_busy
@@ -33,6 +33,9 @@ from qvft.recipe.trainable import Trainable
 from qvft.setup.encoder_decoder_settings import require_supported_settings
 from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import base_hash
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -50,6 +50,19 @@ def test_the_recipes_key_is_named() -> None:
     assert caught.value.where == "eval.answer.arguments.guidance_scale"
 
 
+def test_fields_that_a_model_was_proven_with_need_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = recipe(answer={"arguments": {"repetition_penalty": 1.2}})
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("qvft.inference.generation_trial._try", refuse)
+    found = tried_fields(given, base_of(given), {"num_beams": 2}, proven=True)
+    assert found["question"]["repetition_penalty"] == 1.2
+    with pytest.raises(AssertionError):
+        tried_fields(given, base_of(given), {"top_p": 0.5}, proven=True)
+
+
 def test_more_new_tokens_than_positions_are_refused_with_the_key() -> None:
     with pytest.raises(RecipeError, match=r"^command line: --max_new_tokens: 5140 positions"):
         tried(recipe(), max_new_tokens=5000)
