@@ -108,7 +108,7 @@ class PromptTemplate:
             self.tokenizer, begin=self.tokenizer.bos_token or "" if self.begin_ids else ""
         )
 
-    @property
+    @cached_property
     def stop_id(self) -> int:
         """The token that ends a target; raises ModelError if the stop text is several tokens."""
         if not self.stop_text:
@@ -118,7 +118,7 @@ class PromptTemplate:
             raise ModelError(f"the tokenizer writes the stop text as {len(ids)} tokens, not one")
         return ids[0]
 
-    @property
+    @cached_property
     def begin_ids(self) -> list[int]:
         """The bos token; empty if the tokenizer has none (Qwen2) or does not put it in front of a
         text (SmolLM2, GPT-2).
@@ -158,7 +158,7 @@ class PromptTemplate:
     ) -> Iterator[TokenRow]:
         """`encode` of each (kind, question, target), in half the time.
 
-        The tokenizer is called with lists, in which repeated prompts occur once.
+        The tokenizer is called with lists, in which repeated texts occur once.
         """
         remaining = iter(texts)
         while batch := list(islice(remaining, _BATCH)):
@@ -169,9 +169,10 @@ class PromptTemplate:
                 None if target is None else self._answer_text(kind, prompt, target)
                 for prompt, (kind, _, target) in zip(prompts, batch, strict=True)
             ]
-            answers = iter(self._tokens(text for text in written if text is not None))
+            targets = list(dict.fromkeys(text for text in written if text is not None))
+            answers = dict(zip(targets, self._tokens(targets), strict=True))
             for prompt, text in zip(prompts, written, strict=True):
-                yield self._row(ids[prompt], None if text is None else next(answers))
+                yield self._row(ids[prompt], None if text is None else answers[text])
 
     def _row(self, prompt: Sequence[int], target: Sequence[int] | None) -> TokenRow:
         answer = target or []
@@ -228,5 +229,9 @@ class PromptTemplate:
         if not given:
             return []
         return self.tokenizer(
-            given, add_special_tokens=False, split_special_tokens=True, verbose=False
+            given,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
         )["input_ids"]
