@@ -47,8 +47,11 @@ def compare_runs(folder: Path, *, page: Path | None = None, json: Path | None = 
     if json is not None:
         write_json(json, to_json(found))
     stdout.print(f"page: {page}", highlight=False)
-    best, *others = [shlex.quote(str(run.folder)) for run in found.runs]
-    stdout.print(f"next: qvft eval {best}" + (f" --against {others[0]}" if others else ""))
+    scored = [run for run in found.runs if run.evaluations][:2]
+    finished = [run for run in found.runs if run.status == "finished"][:1]
+    named = [shlex.quote(str(run.folder)) for run in scored or finished]
+    if named:
+        stdout.print(f"next: qvft eval {' --against '.join(named)}", highlight=False)
 
 
 if __name__ == "__main__":

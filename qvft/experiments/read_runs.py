@@ -95,10 +95,11 @@ def _read_run(folder: Path, name: str, skipped: list[str]) -> StoredRun:
     has_lock = (folder / LOCK_NAME).is_file()
     rows = complete_lines(folder / "metrics.jsonl")
     curve, seconds = _logged(rows)
-    failed = f"failed: {record.get('message')}" if record.get("train") else None
+    message = str(record.get("message"))[:80]
+    failed = f"failed: {message}" if record.get("train") else None
     status = failed or f"stopped at step {curve[-1].step if curve else 0:,}"
     if is_finished(folder):
-        status = f"finished, eval failed: {record['message']}" if record.get("eval") else "finished"
+        status = f"finished, eval failed: {message}" if record.get("eval") else "finished"
     elif _is_locked(folder):
         status = status.replace("stopped", "running")
     evaluations = {}

@@ -37,7 +37,7 @@ def run_combinations(
         steps = {"train": [recipe, *one.overrides, f"run.dir={one.folder}", "train.resume=auto"]}
         if evaluates:
             steps["eval"] = [str(one.folder), *one.overrides]
-        if is_done(one, steps):
+        if is_done(one, list(steps)):
             stdout.print(f"{title}: finished before, skipped", highlight=False)
             continue
         record: dict[str, Any] = {"recipe_sha256": _hash(one)}

@@ -107,7 +107,7 @@ def _duration(seconds: float) -> str:
 def runs_table(found: SideBySide, *, width: int) -> Table:
     """The table for a terminal of that many characters; what has no room is left to the page."""
     numbers = [f"#{n + 1}" for n in range(len(found.runs))]
-    columns = {"": numbers, "run": [run.name for run in found.runs]}
+    columns: dict[str, Sequence[str]] = {"": numbers, "run": [run.name for run in found.runs]}
     room = width
     for title, cells in [*columns.items(), *found.columns.items()]:
         room -= 3 + max(map(len, (title, *cells)))
