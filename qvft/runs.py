@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def compare_runs(folder: Path, *, page: Path | None = None, json: Path | None = None) -> None:
     """Reads, prints, and writes the page (None: FOLDER/runs.html) and the JSON."""
     from qvft.experiments.runs_page import write_page
-    from qvft.experiments.side_by_side import runs_table, side_by_side, to_json
+    from qvft.experiments.side_by_side import runs_table, side_by_side
     from qvft.files import require_writable
     from qvft.json_files import write_json
 
@@ -45,7 +45,7 @@ def compare_runs(folder: Path, *, page: Path | None = None, json: Path | None = 
         stdout.print(line, highlight=False)
     write_page(found, page)
     if json is not None:
-        write_json(json, to_json(found))
+        write_json(json, found.model_dump(mode="json"))
     stdout.print(f"page: {page}", highlight=False)
     scored = [run for run in found.runs if run.evaluations][:2]
     finished = [run for run in found.runs if run.status == "finished"][:1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from qvft.errors import DataError
 from qvft.evaluation.metric_table import known_scores
@@ -13,15 +12,7 @@ from qvft.evaluation.report.table import figure, headline, signed
 from qvft.evaluation.scoring import main_metric
 from qvft.evaluation.stats import PairedDifference, paired_difference
 from qvft.evaluation.stored_evaluation import read_evaluation
-from qvft.experiments.read_runs import StoredRun
-
-
-class ScoreColumn(NamedTuple):
-    """A metric of an evaluation."""
-
-    split: str
-    metric: str
-    unit: str
+from qvft.experiments.read_runs import ScoreColumn, StoredRun
 
 
 def score_columns(runs: Sequence[StoredRun], *, most: int = 3) -> list[ScoreColumn]:
@@ -43,24 +34,17 @@ def ranked(runs: Sequence[StoredRun], column: ScoreColumn) -> list[StoredRun]:
     """Runs from the best to the worst; those without that score come last."""
     score = known_scores().get(column.metric)
     sign = 1 if score is not None and score.lower_is_better else -1
-    values = {run.name: value_of(run, column) for run in runs}
+    values = {run.name: run.score(column) for run in runs}
     return sorted(runs, key=lambda run: (values[run.name] is None, sign * (values[run.name] or 0)))
-
-
-def value_of(run: StoredRun, column: ScoreColumn) -> float | None:
-    """A run's score; None if it has none."""
-    evaluation = run.evaluations.get(column.split)
-    return None if evaluation is None else evaluation.metrics.get(column.metric)
 
 
 def best_against_second(runs: Sequence[StoredRun], column: ScoreColumn) -> str | None:
     """A sentence about the two best runs, from their stored rows; None with fewer than two."""
-    best, second = (
-        [run for run in ranked(runs, column) if value_of(run, column) is not None] + [None, None]
-    )[:2]
-    if best is None or second is None:
+    scored = [run for run in ranked(runs, column) if run.score(column) is not None]
+    if len(scored) < 2:
         return None
-    here, there = (figure(value_of(run, column), column.unit) for run in (best, second))
+    best, second = scored[:2]
+    here, there = (figure(run.score(column), column.unit) for run in (best, second))
     name = column.metric.replace("_", " ")
     begins = f"{column.split}: {best.name} has the best {name}, {here}; {second.name} has {there}. "
     try:

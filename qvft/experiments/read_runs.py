@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +22,14 @@ PEAK_MEMORY = "peak_memory_gb"
 """Key of metrics.jsonl, in the lines that have it."""
 
 
+class ScoreColumn(NamedTuple):
+    """A metric of an evaluation, DATASET-SPLIT."""
+
+    split: str
+    metric: str
+    unit: str
+
+
 class Evaluation(BaseModel):
     """The part of a `report.json` that is shown; fields as in `Report`."""
 
@@ -32,8 +39,7 @@ class Evaluation(BaseModel):
     units: dict[str, str] = {}
 
 
-@dataclass(frozen=True)
-class StoredRun:
+class StoredRun(BaseModel):
     """A run as its files have it.
 
     Attributes:
@@ -48,12 +54,17 @@ class StoredRun:
 
     name: str
     folder: Path
-    recipe: Mapping[str, Any]
+    recipe: dict[str, Any]
     status: str
-    curve: Sequence[LossPoint]
+    curve: list[LossPoint]
     seconds: float | None
     peak_memory_gb: float | None
-    evaluations: Mapping[str, Evaluation]
+    evaluations: dict[str, Evaluation]
+
+    def score(self, column: ScoreColumn) -> float | None:
+        """Its value of a metric; None if it has none."""
+        found = self.evaluations.get(column.split)
+        return None if found is None else found.metrics.get(column.metric)
 
 
 def read_runs(folder: Path) -> tuple[list[StoredRun], list[str]]:

@@ -1,39 +1,38 @@
-"""The runs of a folder side by side: columns, table for the terminal, JSON."""
+"""The runs of a folder side by side: columns, and the table for the terminal."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from qvft.evaluation.report.table import figure
-from qvft.experiments.best_run import ScoreColumn, best_against_second, ranked, score_columns
+from qvft.experiments.best_run import best_against_second, ranked, score_columns
 from qvft.experiments.differing_keys import differing_keys, short_names
-from qvft.experiments.read_runs import StoredRun, read_runs
+from qvft.experiments.read_runs import ScoreColumn, StoredRun, read_runs
 
 
-@dataclass(frozen=True)
-class SideBySide:
+class SideBySide(BaseModel):
     """The runs of a folder, the best one first.
 
     Attributes:
         columns: the cells of all runs by title, the most important first; none without any value.
-        keys: key paths in which their recipes differ.
+        differing_keys: key paths in which their recipes differ.
         verdicts: per evaluation, whether the best run differs measurably from the second.
         skipped: folders and reports that were not read, and why.
     """
 
     folder: Path
-    runs: Sequence[StoredRun]
-    columns: Mapping[str, Sequence[str]]
-    keys: Sequence[str]
-    verdicts: Sequence[str]
-    skipped: Sequence[str]
+    runs: list[StoredRun]
+    columns: dict[str, list[str]]
+    differing_keys: list[str]
+    verdicts: list[str]
+    skipped: list[str]
 
 
 def side_by_side(folder: Path) -> SideBySide:
@@ -45,9 +44,13 @@ def side_by_side(folder: Path) -> SideBySide:
     verdicts = [best_against_second(runs, score) for score in reversed(first.values())]
     known = [run.recipe for run in runs if run.recipe]
     keys = differing_keys([run.recipe or known[0] for run in runs] if known else [])
-    columns = _columns(runs, scores, keys)
     return SideBySide(
-        folder, runs, columns, list(keys), [one for one in verdicts if one is not None], skipped
+        folder=folder,
+        runs=runs,
+        columns=_columns(runs, scores, keys),
+        differing_keys=list(keys),
+        verdicts=[one for one in verdicts if one is not None],
+        skipped=skipped,
     )
 
 
@@ -78,11 +81,11 @@ def _columns(
 
 
 def _score(run: StoredRun, column: ScoreColumn) -> str:
-    evaluation = run.evaluations.get(column.split)
-    if evaluation is None or column.metric not in evaluation.metrics:
+    value = run.score(column)
+    if value is None:
         return ""
-    text = figure(evaluation.metrics[column.metric], column.unit)
-    ends = evaluation.intervals.get(column.metric, ())
+    text = figure(value, column.unit)
+    ends = run.evaluations[column.split].intervals.get(column.metric, ())
     inner = " to ".join(figure(end, column.unit) for end in ends).replace(" %", "")
     return f"{text} ({inner})" if inner else text
 
@@ -127,19 +130,3 @@ def runs_table(found: SideBySide, *, width: int) -> Table:
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
     return table
-
-
-def to_json(found: SideBySide) -> dict[str, Any]:
-    """Everything that was read, as JSON values."""
-    runs = []
-    for run in found.runs:
-        content = {**vars(run), "folder": str(run.folder)}
-        content["curve"] = [point.model_dump() for point in run.curve]
-        content["evaluations"] = {k: one.model_dump() for k, one in run.evaluations.items()}
-        runs.append(content)
-    return {
-        "runs": runs,
-        "differing_keys": found.keys,
-        "verdicts": found.verdicts,
-        "skipped": found.skipped,
-    }
