@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _sweep(given: argparse.Namespace) -> None:
     from qvft.errors import FailedError
     from qvft.experiments.combinations import combinations
+    from qvft.experiments.compare_runs import compare_runs
     from qvft.experiments.run_combinations import is_done, run_combinations
-    from qvft.runs import compare_runs
 
     found = combinations(given.recipe, given.overrides, given.runs_dir)
     source = found[0].recipe.data.eval

@@ -68,11 +68,11 @@ def _hash(one: Combination) -> str:
 
 
 def _run(command: Sequence[str], log: Path) -> tuple[int, str]:
-    """Exit status and last line of a program; all its output goes to `log`, a little is shown."""
+    """Exit status and error or last line of a program, whose output goes to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    last, shown_at = "", time.monotonic()
+    last, message, shown_at = "", "", time.monotonic()
     with (
-        log.open("w", encoding="utf-8") as kept,
+        log.open("a", encoding="utf-8") as kept,
         subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -88,6 +88,7 @@ def _run(command: Sequence[str], log: Path) -> tuple[int, str]:
             for line in process.stdout:
                 kept.write(line)
                 last = line.strip() or last
+                message = message if message.startswith("qvft:") else last  # not the launcher's
                 if time.monotonic() - shown_at > SECONDS:
                     stdout.print(f"  {last}", highlight=False)
                     shown_at = time.monotonic()
@@ -95,4 +96,4 @@ def _run(command: Sequence[str], log: Path) -> tuple[int, str]:
             process.terminate()  # it saves a checkpoint
             process.communicate()
             raise
-    return process.returncode, last
+    return process.returncode, message
