@@ -166,6 +166,10 @@ def test_the_page_is_one_file_with_curves_and_working_links(tmp_path: Path) -> N
     text = page.read_text()
     assert "<b>" not in text and "://" not in text
     assert text.count("<polyline") == 2 * 2  # a curve per run, for wide and narrow screens
+    heights = [float(y) for y in re.findall(r'class="label c\d" x="[^"]*" y="([^"]*)"', text)]
+    assert [abs(one - other) for one, other in zip(heights[::2], heights[1::2], strict=True)] == [
+        16, 16
+    ]  # fmt: skip
     links = re.findall(r'href="([^"]+)"', text)
     reports = [(page.parent / unquote(link)).parent.resolve() for link in links]
     assert sorted(reports) == sorted((tmp_path / "runs").resolve().glob("*/eval/val"))
