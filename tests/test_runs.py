@@ -92,13 +92,14 @@ def test_steps_go_on_through_phases_and_seconds_through_processes(tmp_path: Path
         {"phase": "first", "step": 5, "seconds": 10.0, "loss": 2.0},
         {"phase": "second", "step": 2, "seconds": 4.0, "loss": float("nan")},
         {"phase": "second", "step": 4, "seconds": 3.0, "loss": 1.0, "eval_loss": 1.5},  # resumed
+        {"phase": "second", "step": 4, "seconds": 3.0, "peak_memory_gb": 2.5},
     ]
     make_run(tmp_path / "a", rows)
     run = read(tmp_path)["runs"][0]
     assert [(point["step"], point["loss"]) for point in run["curve"]] == [
-        (5, 2.0), (7, None), (9, 1.0)
+        (5, 2.0), (7, None), (9, 1.0), (9, None)
     ]  # fmt: skip
-    assert run["seconds"] == 10 + 4 + 3
+    assert run["seconds"] == 10 + 4 + 3 and run["peak_memory_gb"] == 2.5
 
 
 def test_a_run_is_finished_stopped_running_or_failed(tmp_path: Path) -> None:
