@@ -211,13 +211,13 @@ def _axis(low: float, high: float, *, whole: bool = False) -> tuple[float, float
 
 
 def _label_heights(heights: dict[str, float], *, top: int, bottom: int) -> dict[str, float]:
-    """The same heights, pushed apart to at least 16 pixels, in the plot or 8 pixels beside it."""
+    """The same heights, pushed apart to at least 16 pixels, in the plot or 8 above it."""
     blocks: list[list[str]] = []
 
     def first(block: list[str]) -> float:
         reach = 8 * (len(block) - 1)
         middle = sum(heights[name] for name in block) / len(block)
-        return min(max(middle - reach, top - 8), bottom + 8 - 2 * reach)
+        return min(max(middle - reach, top - 8), bottom - 2 * reach)
 
     for name in sorted(heights, key=lambda name: heights[name]):
         blocks.append([name])
