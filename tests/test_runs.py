@@ -141,7 +141,7 @@ def test_damaged_and_foreign_folders_are_named_and_skipped(tmp_path: Path) -> No
     (make_run(tmp_path / "lock") / "recipe.lock.yaml").write_text("modle: {}\n")
     (tmp_path / "notes").mkdir()
     add_evaluation(make_run(tmp_path / "report"), [True, False])
-    (tmp_path / "report" / "eval" / "val" / "report.json").write_text('{"n": "many"}')
+    (tmp_path / "report" / "eval" / "val" / "report.json").write_text('{"metrics": "many"}')
     found = read(tmp_path)
     assert [run["name"] for run in found["runs"]] == ["good", "report"]
     assert [line.partition(":")[0] for line in found["skipped"]] == [

@@ -38,10 +38,12 @@ def combinations(path: str, given: Sequence[str], runs: Path | None) -> list[Com
     axes: dict[str, list[str]] = {}
     for override in given:
         key, equals, text = override.partition("=")
+        if not equals:
+            load_recipe(path, [override])  # refuses it
         if key in axes or key == "run.dir":
             do = "write --runs-dir F" if key == "run.dir" else f"write {key}=a,b"
             raise RecipeError("is set by the sweep or twice", where=f"command line: {key}", do=do)
-        axes[key] = list(dict.fromkeys(split_values(text))) if equals else [""]
+        axes[key] = list(dict.fromkeys(split_values(text)))
     swept = [key for key, values in axes.items() if len(values) > 1]
     if not swept:
         example = "train.epochs=3,6 trainable.lora.r=8,16"

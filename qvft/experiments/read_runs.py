@@ -18,8 +18,6 @@ from qvft.training.run_folder import is_finished
 
 RECORD = "sweep.json"
 """File of `qvft sweep` in each run folder: exit statuses, last line of a failed program."""
-PEAK_MEMORY = "peak_memory_gb"
-"""Key of metrics.jsonl, in the lines that have it."""
 
 
 class ScoreColumn(NamedTuple):
@@ -33,7 +31,6 @@ class ScoreColumn(NamedTuple):
 class Evaluation(BaseModel):
     """The part of a `report.json` that is shown; fields as in `Report`."""
 
-    n: int
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
     units: dict[str, str] = {}
@@ -119,6 +116,7 @@ def _read_run(folder: Path, name: str, skipped: list[str]) -> StoredRun:
             evaluations[path.parent.name] = Evaluation.model_validate(read_json(path))
         except (DataError, ValidationError):
             skipped.append(f"{name}/eval/{path.parent.name}: report.json is damaged")
+    memory = [row["peak_memory_gb"] for row in rows if "peak_memory_gb" in row]
     return StoredRun(
         name=name,
         folder=folder,
@@ -126,7 +124,7 @@ def _read_run(folder: Path, name: str, skipped: list[str]) -> StoredRun:
         status=status,
         curve=curve,
         seconds=seconds,
-        peak_memory_gb=max((row[PEAK_MEMORY] for row in rows if PEAK_MEMORY in row), default=None),
+        peak_memory_gb=max(memory, default=None),
         evaluations=evaluations,
     )
 
