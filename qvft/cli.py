@@ -21,6 +21,8 @@ COMMANDS = {
     "pairs": "makes preference pairs from samples and a metric",
     "explain": "shows where the queries look, word by word",
     "score": "scores anybody's prediction files as the official evaluators do",
+    "runs": "compares the runs of a folder: what differs, scores, loss curves, as table and page",
+    "sweep": "trains and evaluates every combination of values, and compares the runs",
     "bench": "measures training and prediction here against plain practice",
     "convert": "writes any data format as the custom JSONL",
     "features": "lists or prunes the cache of ViT features",

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from qvft.terminal import program
 
-OF_RECIPES = ("train", "check", "eval", "merge", "export", "bench")  # they take key.path=value
+# They take key.path=value.
+OF_RECIPES = ("train", "check", "eval", "merge", "export", "bench", "sweep")
 
 BASH = """\
 _qvft() {{

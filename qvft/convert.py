@@ -1,6 +1,8 @@
 """`qvft convert FORMAT PATH OUT.jsonl`: converts any dataset format to the custom JSONL.
 
 With --to trl its pairs of chosen and rejected texts are written to OUT.parquet, in trl's columns.
+FORMAT `predictions` reads the output of qvft eval or predict; --to coco_results or vqa_results
+writes it to OUT.json as evaluation servers take it.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from qvft.files import expanded, given_path, require_new
 from qvft.log import exit_status, stdout
@@ -38,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--to",
-        choices=("jsonl", "trl"),
+        choices=("jsonl", "trl", "coco_results", "vqa_results"),
         default="jsonl",
-        help="trl: pairs alone, as images, prompt, chosen, rejected",
+        help="trl: pairs alone, as images, prompt, chosen, rejected; *_results: of predictions",
     )
     parser.add_argument(
         "--conversational", action="store_true", help="of trl: texts as lists of messages"
@@ -61,6 +64,13 @@ def convert(given: argparse.Namespace) -> None:
     """Reads, writes, and prints one line of summary."""
     require_options(given)
     require_new(given.out)
+    if given.format == "predictions":
+        from qvft.evaluation.official.predictions import write_results
+
+        rows, others = write_results(Path(given.path), given.out, layout=given.to)
+        more = f"; {others} rows of the other kind left out" if others else ""
+        stdout.print(f"{rows} rows written to {given.out}{more}", highlight=False, markup=False)
+        return
 
     from qvft.data.formats import read_samples
 
@@ -106,6 +116,12 @@ def require_options(given: argparse.Namespace) -> None:
                 where=f"command line: --{option.replace('_', '-')}",
                 do="remove it",
             )
+    if (given.format == "predictions") != given.to.endswith("_results"):
+        raise RecipeError(
+            f"{given.format} --to {given.to}",
+            where="command line",
+            expected="predictions with --to coco_results or vqa_results, and only these together",
+        )
     if to_trl and given.out.suffix != ".parquet":
         raise RecipeError(
             f"{given.out}",

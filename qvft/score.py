@@ -1,7 +1,7 @@
-"""`qvft score caption|vqa|medical ...`: scores prediction files of any system.
+"""`qvft score caption|vqa|medical|predictions ...`: scores prediction files of any system.
 
 The same scores as the official evaluators, without Java and without a model; medical answers are
-scored by several definitions, each with name and version.
+scored by several definitions, each with name and version. predictions: the rows of qvft eval.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ FILES = {
     "medical": {
         "rows": "JSON or JSONL: id, answer_type, question, reference, prediction",
     },
+    "predictions": {
+        "predictions": "JSONL as of qvft eval: id, image, question, prediction, references",
+    },
 }
 
 
@@ -46,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--metrics", nargs="+", default=[], type=str.upper, choices=("METEOR", "SPICE"),
                 help="these too, by the official Java programs",
             )  # fmt: skip
+        if task == "predictions":
+            options.add_argument(
+                "--metrics", nargs="+", default=["auto"], help="as eval.metrics of a recipe"
+            )
         if task == "medical":
             options.add_argument(
                 "--candidates", type=given_path, metavar="F",
@@ -71,6 +78,10 @@ def score(given: argparse.Namespace) -> None:
         from qvft.evaluation.official.medical import score_medical_file
 
         scored = score_medical_file(**files)
+    elif given.task == "predictions":
+        from qvft.evaluation.official.predictions import score_predictions_file
+
+        scored = score_predictions_file(**files, metrics=given.metrics)
     elif given.task == "caption":
         from qvft.evaluation.official.captions import score_caption_files
 

@@ -40,11 +40,12 @@ MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] = MAY_IMPORT["weights"] = BELO
 MAY_IMPORT["checking"] = set(MAY_IMPORT)
 MAY_IMPORT["benchmark"] = set(MAY_IMPORT)
 MAY_IMPORT["new_project"] = set(MAY_IMPORT)
+MAY_IMPORT["experiments"] = set(MAY_IMPORT)
 MAY_IMPORT["api"] = set(MAY_IMPORT)  # what programs and Python callers share
 MAY_IMPORT["public"] = set()
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "pairs", "init", "cli", "features", "completion", "__main__",
+    "pairs", "init", "cli", "features", "completion", "__main__", "runs", "sweep",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
 

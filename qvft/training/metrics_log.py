@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from qvft.disk import saving, to_disk
@@ -42,6 +43,11 @@ class MetricsLog(TrainerCallback):
         if state.is_world_process_zero and logs:
             facts = {key: value for key, value in logs.items() if key != "epoch"}
             self.note(state.global_step, facts)
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
+        if state.is_world_process_zero and torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated(args.device) / 1e9
+            self.note(state.global_step, {"peak_memory_gb": round(peak, 3)})
 
     def note(self, step: int, facts: Mapping[str, Any]) -> None:
         """Appends an event at a step; called by the main process."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+import torch
+
 from qvft.json_files import complete_lines, drop_torn_line
 from qvft.training.metrics_log import MetricsLog
 
@@ -62,3 +65,14 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     drop_torn_line(path)
     assert path.read_bytes() == whole
     drop_torn_line(tmp_path / "absent.jsonl")
+
+
+def test_a_phase_on_a_gpu_ends_with_its_peak_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2_500_000_000)
+    log = MetricsLog(tmp_path / "m.jsonl", "train")
+    log.on_train_end(SimpleNamespace(device="cuda"), state(7), None)
+    (row,) = complete_lines(log.path)
+    assert (row["step"], row["peak_memory_gb"]) == (7, 2.5)

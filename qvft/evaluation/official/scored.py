@@ -31,6 +31,7 @@ class Scored:
         units: by metric, where scales differ: `percent` or `0..1`.
         n_by_metric: items that each metric is the mean of, where they differ.
         definitions: what each metric is, where one name does not say it.
+        intervals: 95 %, where they are computed.
     """
 
     metrics: Mapping[str, Any]
@@ -44,6 +45,7 @@ class Scored:
     units: Mapping[str, str] = field(default_factory=dict)
     n_by_metric: Mapping[str, int] = field(default_factory=dict)
     definitions: Mapping[str, str] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of the JSON file."""
@@ -51,6 +53,7 @@ class Scored:
             "units": self.units,
             "n_by_metric": self.n_by_metric,
             "definitions": self.definitions,
+            "intervals": self.intervals,
         }
         return {
             "metrics": self.metrics,
@@ -114,14 +117,19 @@ def scored_table(scored: Scored) -> Table:
     if scored.units:
         table.add_column("scale")
         table.add_column("items", justify="right")
+    if scored.intervals:
+        table.add_column("95 % interval", justify="right")
     for name, value in scored.metrics.items():
         if scored.units:
             percent = scored.units[name] == "percent"
+            digits = 2 if percent else 4
+            ends = scored.intervals.get(name, ())
             table.add_row(
                 Text(name),
-                f"{value:.{2 if percent else 4}f}",
+                f"{value:.{digits}f}",
                 "%" if percent else scored.units[name].replace("..", " to "),
                 f"{scored.n_by_metric[name]:,}",
+                *([" to ".join(f"{end:.{digits}f}" for end in ends)] if scored.intervals else []),
             )
         elif isinstance(value, float):
             table.add_row(Text(name), f"{value:.{2 if name == 'overall' else 4}f}")

@@ -91,16 +91,18 @@ def line_chart(
     what: str,
     size: Size,
     dotted: Collection[str] = (),
+    classes: Sequence[str] = ("train", "eval"),
 ) -> str:
-    """As `loss_chart`, of up to two curves by name.
+    """As `loss_chart`, of curves by name.
 
     Args:
         what: what the values are, for a reader without the picture.
         dotted: curves with a dot at each value.
+        classes: of the style sheet, one per curve.
     """
     points = [point for curve in curves.values() for point, _ in curve]
     starts, total = _starts(points, phases)
-    classes = dict(zip(curves, ("train", "eval"), strict=False))
+    class_of = dict(zip(curves, classes, strict=False))
     pieces_of = {name: _cut(curve, starts) for name, curve in curves.items()}
     spots = [spot for pieces in pieces_of.values() for piece in pieces for spot in piece]
     if not spots:
@@ -134,9 +136,11 @@ def line_chart(
     for index, (name, start) in enumerate(marks.items()):
         ends = (places[index], places[index + 1])
         parts.append(_mark(f"{index + 1} {name}", start, ends, top=top, bottom=bottom))
-    heights = _label_heights({name: y(p[-1][-1].value) for name, p in pieces_of.items() if p})
+    heights = _label_heights(
+        {name: y(p[-1][-1].value) for name, p in pieces_of.items() if p}, top=top, bottom=bottom
+    )
     for name, pieces in pieces_of.items():
-        kind = classes[name]
+        kind = class_of[name]
         for piece in pieces:
             line = " ".join(f"{x(spot.at)},{y(spot.value)}" for spot in piece)
             parts.append(f'<polyline class="line {kind}" points="{line}"/>')
@@ -206,13 +210,21 @@ def _axis(low: float, high: float, *, whole: bool = False) -> tuple[float, float
     return ticks[0], ticks[-1], ticks
 
 
-def _label_heights(heights: dict[str, float]) -> dict[str, float]:
-    """The same heights, pushed apart to at least 16 pixels."""
-    ordered = sorted(heights, key=lambda name: heights[name])
-    if len(ordered) == 2 and heights[ordered[1]] - heights[ordered[0]] < 16:
-        middle = (heights[ordered[0]] + heights[ordered[1]]) / 2
-        return {ordered[0]: middle - 8, ordered[1]: middle + 8}
-    return heights
+def _label_heights(heights: dict[str, float], *, top: int, bottom: int) -> dict[str, float]:
+    """The same heights, pushed apart to at least 16 pixels, in the plot or 8 above it."""
+    blocks: list[list[str]] = []
+
+    def first(block: list[str]) -> float:
+        reach = 8 * (len(block) - 1)
+        middle = sum(heights[name] for name in block) / len(block)
+        return min(max(middle - reach, top - 8), bottom - 2 * reach)
+
+    for name in sorted(heights, key=lambda name: heights[name]):
+        blocks.append([name])
+        while len(blocks) > 1 and first(blocks[-1]) - first(blocks[-2]) < 16 * len(blocks[-2]):
+            block = blocks.pop()
+            blocks[-1] += block
+    return {name: first(block) + 16 * n for block in blocks for n, name in enumerate(block)}
 
 
 def _description(curves: dict[str, list[list[_Spot]]], marks: dict[str, int]) -> str:
