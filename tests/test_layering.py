@@ -44,7 +44,7 @@ MAY_IMPORT["api"] = set(MAY_IMPORT)  # what programs and Python callers share
 MAY_IMPORT["public"] = set()
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "pairs", "init", "cli", "features", "completion", "__main__",
+    "embed", "search", "pairs", "init", "cli", "features", "completion", "__main__",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
 
@@ -72,6 +72,7 @@ HOMES = {
             "retrieval",
         )
     },
+    "pyarrow": {"data/write_trl.py", "inference/vector_file.py"},
     "trl": {"interop/trl.py", "benchmark/trl_dpo.py"},
 }
 

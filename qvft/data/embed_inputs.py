@@ -1,0 +1,67 @@
+"""Resolves the command line's inputs of `qvft embed` to images or texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from qvft.data.predict_inputs import resolve_inputs
+from qvft.data.sample import ImageSource
+from qvft.errors import DataError
+from qvft.files import read_text
+from qvft.json_files import read_jsonl
+
+_TEXT_KEYS = ("text", "caption", "captions")
+
+
+def resolve_embed_inputs(
+    names: Sequence[str], *, captions: bool = False
+) -> tuple[list[ImageSource], list[str]]:
+    """Each image once, or every text, in the order given; the other list is empty.
+
+    Args:
+        names: images, folders, globs and JSONL files as in `resolve_inputs`; or text files (`.txt`,
+            one text per line), and JSONL files whose rows have `text`, `caption` or `captions` and
+            no `image`.
+        captions: of JSONL rows with an image, the captions instead.
+
+    Raises:
+        DataError: images and texts together, no text, or as `resolve_inputs`.
+    """
+    texts = [list(_texts(Path(name), captions)) for name in names]
+    if not any(texts):
+        if captions:
+            raise DataError("no captions", where=names[0], expected="a JSONL file with captions")
+        rows = resolve_inputs(names)
+        return list({row.sample.image.name: row.sample.image for row in rows}.values()), []
+    if not all(texts):
+        raise DataError(
+            "images beside texts",
+            where=names[[bool(found) for found in texts].index(False)],
+            expected="images alone, or texts alone",
+            do="write two files of vectors",
+        )
+    return [], [text for found in texts for text in found]
+
+
+def _texts(path: Path, captions: bool) -> Iterator[str]:
+    """Texts of a file; none if it has images."""
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        yield from (line.strip() for line in read_text(path).splitlines() if line.strip())
+    elif suffix in (".jsonl", ".json") and path.is_file():
+        for number, row in read_jsonl(path):
+            if "image" in row and not captions:
+                return
+            found: list[Any] = [row[key] for key in _TEXT_KEYS if key in row]
+            for text in [
+                text for one in found for text in (one if isinstance(one, list) else [one])
+            ]:
+                if not isinstance(text, str) or not text.strip():
+                    raise DataError(
+                        "a text that is empty or no string",
+                        where=f"{path}:{number}",
+                        expected="`text`, `caption` or `captions`",
+                    )
+                yield text
