@@ -5,6 +5,7 @@ from __future__ import annotations
 from qvft.adapters.manifest import read_manifest
 from qvft.errors import CheckpointError
 from qvft.json_files import read_json
+from qvft.models.families import RETRIEVAL_CLASS
 from qvft.models.model_path import TINY_ID
 from qvft.setup.resolve_model import ResolvedModel
 
@@ -27,7 +28,7 @@ def is_retrieval_checkpoint(opened: ResolvedModel) -> bool:
 
         path = checkpoint_file(opened.name, "config.json", opened.recipe.model.revision)
     classes = read_json(path).get("architectures") if path is not None else None
-    return classes == ["Blip2ForImageTextRetrieval"]
+    return classes == [RETRIEVAL_CLASS]
 
 
 def has_contrast(opened: ResolvedModel) -> bool:

@@ -10,9 +10,8 @@ from torch import nn
 
 from qvft.models.alignment.heads import START_TEMPERATURE, AlignmentHeads
 from qvft.models.base_checkpoint import BaseCheckpoint
-from qvft.models.families import FAMILIES
+from qvft.models.families import FAMILIES, RETRIEVAL_CLASS
 
-RETRIEVAL_CLASS = "Blip2ForImageTextRetrieval"
 _HEADS = ("embeddings", "vision_projection", "text_projection", "itm_head")
 
 
