@@ -3,7 +3,7 @@
 Captions or answers for images, folders, globs and JSONL files. MODEL is a run, a merged folder or a
 hub id. Every field of transformers.GenerationConfig is an option: --num_beams 5 --do_sample true.
 With --classes "cat,dog,car" images are classified zero-shot instead; MODEL must be a run trained
-with itc.
+with itc, or a retrieval checkpoint.
 """
 
 from __future__ import annotations

@@ -114,7 +114,11 @@ def queries(given: argparse.Namespace, vectors: VectorFile) -> FloatArray:
     of_texts = given.text is not None or settings["kind"] == "text"
     if of_texts and settings["vectors"] != "contrast":
         raise no_contrast(settings["model"])
-    opened = resolve_model(given.model or settings["model"])
+    try:
+        opened = resolve_model(given.model or settings["model"])
+    except CheckpointError as error:
+        do = "name the model with --model" if given.model is None else error.do
+        raise CheckpointError(error.given, where=error.where, do=do) from error
     require_models(opened.recipe)
 
     # All checks that need no torch are done.

@@ -49,7 +49,10 @@ def _texts(path: Path, captions: bool) -> Iterator[str]:
     """Texts of a file; none if it has images."""
     suffix = path.suffix.lower()
     if suffix == ".txt":
-        yield from (line.strip() for line in read_text(path).splitlines() if line.strip())
+        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        if not lines:
+            raise DataError("holds no text", where=str(path), expected="one text per line")
+        yield from lines
     elif suffix in (".jsonl", ".json") and path.is_file():
         for number, row in read_jsonl(path):
             if "image" in row and not captions:

@@ -51,7 +51,9 @@ class VectorFile:
         if self.path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            for batch in pq.ParquetFile(self.path).iter_batches(rows, columns=["vectors"]):
+            for batch in pq.ParquetFile(self.path, pre_buffer=False).iter_batches(
+                rows, columns=["vectors"]
+            ):
                 flat = batch.column(0).flatten().flatten().to_numpy()
                 yield flat.reshape(-1, *self.shape[1:])
             return
@@ -148,7 +150,8 @@ def _write_parquet(
     schema = pa.schema(
         [(settings["kind"], pa.string()), ("vectors", lists)], metadata={KEY: json_text(settings)}
     )
-    with pq.ParquetWriter(path, schema) as writer:
+    # Numbers without equal ones neither compress nor make a dictionary.
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
         for start in range(0, len(names), _ROWS):
             flat = pa.array(vectors[start : start + _ROWS].reshape(-1))
             rows = pa.FixedSizeListArray.from_arrays(flat, width)
