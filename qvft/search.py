@@ -106,10 +106,13 @@ def pairs(given: argparse.Namespace, vectors: VectorFile) -> Iterator[dict[str, 
 def queries(given: argparse.Namespace, vectors: VectorFile) -> FloatArray:
     """Vectors of the texts or images to search for, by the file's model."""
     from qvft.checking.before_torch import require_models
+    from qvft.data.predict_inputs import require_question
     from qvft.errors import CheckpointError
     from qvft.setup.itc_heads import no_contrast
     from qvft.setup.resolve_model import resolve_model
 
+    for text in given.text or ():
+        require_question(text, where="command line: --text", what="text")
     settings = vectors.settings
     of_texts = given.text is not None or settings["kind"] == "text"
     if of_texts and settings["vectors"] != "contrast":

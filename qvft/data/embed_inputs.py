@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from qvft.data.predict_inputs import resolve_inputs
+from qvft.data.predict_inputs import require_question, resolve_inputs
 from qvft.data.sample import ImageSource
 from qvft.errors import DataError
 from qvft.files import read_text
 from qvft.json_files import read_jsonl
 
 _TEXT_KEYS = ("text", "caption", "captions")
+_ALL_OR_NONE = "`image` in every row, or in none"
 
 
 def resolve_embed_inputs(
@@ -54,17 +55,15 @@ def _texts(path: Path, captions: bool) -> Iterator[str]:
             raise DataError("holds no text", where=str(path), expected="one text per line")
         yield from lines
     elif suffix in (".jsonl", ".json") and path.is_file():
-        for number, row in read_jsonl(path):
-            if "image" in row and not captions:
-                return
+        rows = list(read_jsonl(path))
+        with_image = [number for number, row in rows if "image" in row]
+        if with_image and not captions:
+            if len(with_image) < len(rows):
+                raise DataError("an image", where=f"{path}:{with_image[0]}", expected=_ALL_OR_NONE)
+            return
+        for number, row in rows:
             found: list[Any] = [row[key] for key in _TEXT_KEYS if key in row]
-            for text in [
-                text for one in found for text in (one if isinstance(one, list) else [one])
-            ]:
-                if not isinstance(text, str) or not text.strip():
-                    raise DataError(
-                        "a text that is empty or no string",
-                        where=f"{path}:{number}",
-                        expected="`text`, `caption` or `captions`",
-                    )
-                yield text
+            for one in found:
+                for text in one if isinstance(one, list) else [one]:
+                    require_question(text, where=f"{path}:{number}", what="text")
+                    yield text

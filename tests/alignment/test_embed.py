@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,20 @@ def test_a_model_without_contrast_finds_copies_and_refuses_texts(
     assert (
         embed([str(tiny_folder), str(drawn), "--captions", "--out", str(tmp_path / "t.npy")]) == 2
     )
+
+
+def test_a_retrieval_checkpoint_is_refused_where_it_cannot_serve(
+    retrieval_folder: Path, drawn: Path, tmp_path: Path, capsys
+) -> None:
+    assert predict([str(retrieval_folder), str(drawn)]) == 2
+    assert "has no decoder" in capsys.readouterr().err
+    folder = tmp_path / "of matching alone"
+    shutil.copytree(retrieval_folder, folder)
+    record = json.loads((folder / "export.json").read_text())
+    record["verification"]["objectives"] = ["itm"]
+    (folder / "export.json").write_text(json.dumps(record))
+    assert embed([str(folder), str(drawn), "--out", str(tmp_path / "v.npy")]) == 2
+    assert "no contrast heads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["other.parquet", "other.npy", "other.safetensors"])
