@@ -11,18 +11,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from qvft.files import expanded, given_path
-from qvft.log import exit_status, get_logger, stdout
+from qvft.log import exit_status, stdout
 from qvft.terminal import program
-
-if TYPE_CHECKING:
-    from qvft.data.sample import ImageSource
-    from qvft.inference.embedding_model import EmbeddingModel
-
-logger = get_logger("qvft.embed")
 
 
 @program
@@ -64,6 +58,7 @@ def embed(given: argparse.Namespace) -> None:
     from qvft.setup.itc_heads import require_contrast
     from qvft.setup.resolve_model import resolve_model
 
+    size, workers = given.batch_size, given.workers
     require_least(given, batch_size=1, workers=0)
     require_suffix(given.out)
     require_new(given.out)
@@ -79,39 +74,16 @@ def embed(given: argparse.Namespace) -> None:
     kind = "text" if texts else "image"
     settings = {"kind": kind, **vector_settings(opened)}
     model = EmbeddingModel(opened)
-    batches = text_batches(model, texts, given) if texts else image_batches(model, images, given)
+    chunks = (texts[start : start + size] for start in range(0, len(texts), size))
+    batches: Iterable[tuple[Sequence[str], Any]] = ((one, model.embed_texts(one)) for one in chunks)
+    if images:
+        batches = model.batches(images, batch_size=size, workers=workers, skip=True)
     found = write_vectors(given.out, settings, batches)
     rows, queries, width = found.shape
     stdout.print(f"{rows:,} {kind}s, {queries} x {width} numbers each, written to {given.out}")
-    file, first = shlex.quote(str(given.out)), shlex.quote(found.names[0])
-    by_text = settings["vectors"] == "contrast" and kind == "image"
-    stdout.print(
-        f"next: qvft search {file} " + ("--text 'TEXT'" if by_text else f"--{kind} {first}")
-    )
-
-
-def text_batches(
-    model: EmbeddingModel, texts: Sequence[str], given: argparse.Namespace
-) -> Iterator[tuple[Sequence[str], Any]]:
-    """Texts with their vectors."""
-    for start in range(0, len(texts), given.batch_size):
-        batch = texts[start : start + given.batch_size]
-        yield batch, model.embed_texts(batch)
-
-
-def image_batches(
-    model: EmbeddingModel, images: Sequence[ImageSource], given: argparse.Namespace
-) -> Iterator[tuple[Sequence[str], Any]]:
-    """Names of usable images with their vectors; the others are counted in a warning."""
-    names, failed = iter(image.name for image in images), []
-    pace = {"batch_size": given.batch_size, "workers": given.workers}
-    for vectors, problems in model.image_batches(images, **pace):
-        named = [(next(names), problem) for problem in problems]
-        failed += [problem for _, problem in named if problem is not None]
-        yield [name for name, problem in named if problem is None], vectors
-    if failed:
-        says = "images that cannot be decoded, left out: %d of %d, first: %s"
-        logger.warning(says, len(failed), len(images), failed[0])
+    by_text = images and settings["made_by"]["contrast"]
+    query = ["--text", "TEXT"] if by_text else [f"--{kind}", found.names[0]]
+    stdout.print(f"next: {shlex.join(['qvft', 'search', str(given.out), *query])}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qvft.files import expanded, given_path
@@ -18,8 +18,6 @@ from qvft.terminal import program
 
 if TYPE_CHECKING:
     from qvft.inference.vector_file import FloatArray, VectorFile
-
-THRESHOLD = 0.98
 
 
 @program
@@ -39,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threshold",
         type=float,
+        default=0.98,
         metavar="S",
-        help=f"with --duplicates: the least similarity; default: {THRESHOLD}",
+        help="with --duplicates: the least similarity; default: 0.98",
     )
     parser.add_argument("--model", type=expanded, help="the file's model, if it has moved")
     parser.add_argument("--top", type=int, default=10, metavar="K", help="default: 10")
@@ -53,29 +52,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def search(given: argparse.Namespace) -> None:
     """Vectors, queries, table, JSONL, next command."""
-    from qvft.errors import RecipeError
+    from rich.table import Table
+
     from qvft.files import require_new, write_text
     from qvft.inference.vector_file import read_vectors
     from qvft.json_files import json_text
     from qvft.recipe.command_line import require_least
 
     require_least(given, top=1)
-    if given.threshold is not None and not given.duplicates:
-        raise RecipeError("has no --duplicates", where="command line: --threshold")
     if given.out is not None:
         require_new(given.out)
     vectors = read_vectors(given.vectors)
     rows = list(pairs(given, vectors) if given.duplicates else found(given, vectors))
-    print_table(rows)
+    if rows:
+        table = Table(*rows[0], box=None)
+        for row in rows:
+            table.add_row(*map(str, row.values()))
+        stdout.print(table)
     if given.out is not None:
         write_text(given.out, "".join(json_text(row) + "\n" for row in rows))
         stdout.print(f"{len(rows)} rows written to {given.out}")
-    file = shlex.quote(str(given.vectors))
-    kind = vectors.settings["kind"]
-    if given.text and kind == "image":
-        stdout.print(f"next: qvft search {file} --image {shlex.quote(rows[0][kind])}")
-    elif not given.duplicates:
-        stdout.print(f"next: qvft search {file} --duplicates")
+    if not given.duplicates:
+        alike = ["--image", rows[0]["image"]] if given.text and "image" in rows[0] else []
+        words = ["qvft", "search", str(given.vectors), *(alike or ["--duplicates"])]
+        stdout.print(f"next: {shlex.join(words)}")
 
 
 def found(given: argparse.Namespace, vectors: VectorFile) -> Iterator[dict[str, Any]]:
@@ -94,13 +94,12 @@ def pairs(given: argparse.Namespace, vectors: VectorFile) -> Iterator[dict[str, 
     """Rows of the most similar pairs."""
     from qvft.inference.vector_search import near_duplicates
 
-    threshold = THRESHOLD if given.threshold is None else given.threshold
-    count, indices, scores = near_duplicates(vectors, threshold, given.top)
+    count, indices, scores = near_duplicates(vectors, given.threshold, given.top)
     more = f", the {given.top} most similar ones below (--top)" if count > given.top else ""
-    stdout.print(f"{count:,} pairs of {vectors.shape[0]:,} with a similarity of {threshold}{more}")
+    stdout.print(f"{count:,} pairs with a similarity of {given.threshold} or more{more}")
     for (first, second), score in zip(indices, scores, strict=True):
-        names = [vectors.names[first], vectors.names[second]]
-        yield {"similarity": round(float(score), 6), "first": names[0], "second": names[1]}
+        names = {"first": vectors.names[first], "second": vectors.names[second]}
+        yield {"similarity": round(float(score), 6), **names}
 
 
 def queries(given: argparse.Namespace, vectors: VectorFile) -> FloatArray:
@@ -113,46 +112,25 @@ def queries(given: argparse.Namespace, vectors: VectorFile) -> FloatArray:
 
     for text in given.text or ():
         require_question(text, where="command line: --text", what="text")
-    settings = vectors.settings
-    of_texts = given.text is not None or settings["kind"] == "text"
-    if of_texts and settings["vectors"] != "contrast":
-        raise no_contrast(settings["model"])
-    try:
-        opened = resolve_model(given.model or settings["model"])
-    except CheckpointError as error:
-        do = "name the model with --model" if given.model is None else error.do
-        raise CheckpointError(error.given, where=error.where, do=do) from error
+    named, made_by = vectors.settings["model"], vectors.settings["made_by"]
+    if given.text and not made_by["contrast"]:
+        raise no_contrast(named)
+    opened = resolve_model(given.model or named)
     require_models(opened.recipe)
 
     # All checks that need no torch are done.
     from qvft.inference.embedding_model import EmbeddingModel, vector_settings
 
-    other = {
-        key: (settings.get(key), value)
-        for key, value in vector_settings(opened).items()
-        if key != "model" and settings.get(key) != value
-    }
-    if other:
+    other = vector_settings(opened)["made_by"]
+    if different := [key for key, value in made_by.items() if other.get(key) != value]:
         raise CheckpointError(
-            f"is not the model of {given.vectors}: another {next(iter(other))}",
+            f"is not the model of {given.vectors}: another {different[0]}",
             where=opened.name,
-            expected=f"{settings['model']} as it was then",
+            expected=f"{named} as it was then",
             do="name it with --model, or embed again",
         )
     model = EmbeddingModel(opened)
     return model.embed_texts(given.text) if given.text else model.embed_images(given.image)
-
-
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints rows as a table."""
-    from rich.table import Table
-
-    if not rows:
-        return
-    table = Table(*rows[0], box=None)
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    stdout.print(table)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from qvft.data.predict_inputs import require_question, resolve_inputs
 from qvft.data.sample import ImageSource
@@ -13,7 +12,6 @@ from qvft.files import read_text
 from qvft.json_files import read_jsonl
 
 _TEXT_KEYS = ("text", "caption", "captions")
-_ALL_OR_NONE = "`image` in every row, or in none"
 
 
 def resolve_embed_inputs(
@@ -31,39 +29,31 @@ def resolve_embed_inputs(
         DataError: images and texts together, no text, or as `resolve_inputs`.
     """
     texts = [list(_texts(Path(name), captions)) for name in names]
-    if not any(texts):
-        if captions:
-            raise DataError("no captions", where=names[0], expected="a JSONL file with captions")
+    if not any(texts) and not captions:
         rows = resolve_inputs(names)
         return list({row.sample.image.name: row.sample.image for row in rows}.values()), []
-    if not all(texts):
-        raise DataError(
-            "images beside texts",
-            where=names[[bool(found) for found in texts].index(False)],
-            expected="images alone, or texts alone",
-            do="write two files of vectors",
-        )
+    for name, found in zip(names, texts, strict=True):
+        if not found:
+            raise DataError("holds no text", where=name, expected="texts alone, or images alone")
     return [], [text for found in texts for text in found]
 
 
 def _texts(path: Path, captions: bool) -> Iterator[str]:
     """Texts of a file; none if it has images."""
-    suffix = path.suffix.lower()
-    if suffix == ".txt":
+    if path.suffix.lower() == ".txt":
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         if not lines:
             raise DataError("holds no text", where=str(path), expected="one text per line")
         yield from lines
-    elif suffix in (".jsonl", ".json") and path.is_file():
+    elif path.suffix.lower() in (".jsonl", ".json") and path.is_file():
         rows = list(read_jsonl(path))
-        with_image = [number for number, row in rows if "image" in row]
-        if with_image and not captions:
-            if len(with_image) < len(rows):
-                raise DataError("an image", where=f"{path}:{with_image[0]}", expected=_ALL_OR_NONE)
+        if not captions and all("image" in row for _, row in rows):
             return
         for number, row in rows:
-            found: list[Any] = [row[key] for key in _TEXT_KEYS if key in row]
-            for one in found:
+            where = f"{path}:{number}"
+            if "image" in row and not captions:
+                raise DataError("an image", where=where, expected="`image` in every row, or none")
+            for one in (row[key] for key in _TEXT_KEYS if key in row):
                 for text in one if isinstance(one, list) else [one]:
-                    require_question(text, where=f"{path}:{number}", what="text")
+                    require_question(text, where=where, what="text")
                     yield text

@@ -32,14 +32,13 @@ def is_retrieval_checkpoint(opened: ResolvedModel) -> bool:
 
 
 def has_contrast(opened: ResolvedModel) -> bool:
-    """Whether it has heads trained by `itc`: a run, or a retrieval checkpoint that is not exported
-    from a run without `itc`."""
-    if opened.kind == "run" or not is_retrieval_checkpoint(opened):
+    """Whether it has heads trained by `itc`: a run, or a retrieval checkpoint, unless it is
+    exported from a run without `itc`."""
+    if not is_retrieval_checkpoint(opened):
         return retrieves(opened)
     record = opened.home and opened.home / "export.json"
-    if record is None or not record.is_file():
-        return True
-    return "itc" in read_json(record)["verification"]["objectives"]
+    exported = read_json(record) if record and record.is_file() else None
+    return exported is None or "itc" in exported["verification"]["objectives"]
 
 
 def require_contrast(opened: ResolvedModel) -> None:

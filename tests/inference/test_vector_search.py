@@ -34,7 +34,7 @@ def test_blocks_change_nothing(
 ) -> None:
     vectors, names = units(7, 2, 4), [str(index) for index in range(7)]
     batches = [(names[:5], vectors[:5]), (names[5:], vectors[5:])]
-    settings = {"kind": "image", "vectors": "contrast"}
+    settings = {"kind": "image"}
     file = write_vectors(tmp_path / f"v{suffix}", settings, batches)
     scores = similarities(vectors, vectors)
     upper = np.argwhere(np.triu(scores >= 0, k=1))
