@@ -72,10 +72,14 @@ def search(given: argparse.Namespace) -> None:
     if given.out is not None:
         write_text(given.out, "".join(json_text(row) + "\n" for row in rows))
         stdout.print(f"{len(rows)} rows written to {given.out}")
-    if not given.duplicates:
-        alike = ["--image", rows[0]["image"]] if given.text and "image" in rows[0] else []
-        words = ["qvft", "search", str(given.vectors), *(alike or ["--duplicates"])]
-        stdout.print(f"next: {shlex.join(words)}")
+    kind = vectors.settings["kind"]
+    if given.duplicates and not rows:
+        more = ["--duplicates", "--threshold", f"{given.threshold - 0.05:.2f}"]
+    elif given.image:
+        more = ["--duplicates"]
+    else:
+        more = [f"--{kind}", rows[0]["first" if given.duplicates else kind]]
+    stdout.print(f"next: {shlex.join(['qvft', 'search', str(given.vectors), *more])}")
 
 
 def found(given: argparse.Namespace, vectors: VectorFile) -> Iterator[dict[str, Any]]:

@@ -98,8 +98,8 @@ class EmbeddingModel:
                 usable = [name for name, problem in named if problem is None]
                 yield usable, self._vectors(pixels).cpu().numpy()
         if failed:
-            says = "images that cannot be decoded, left out: %d of %d, first: %s"
-            logger.warning(says, len(failed), len(sources), failed[0])
+            says = "images that cannot be decoded, left out: %d of %d, first %s: %s"
+            logger.warning(says, len(failed), len(sources), failed[0].where, failed[0].given)
 
     def embed_texts(self, texts: str | Sequence[str]) -> FloatArray:
         """Unit vectors (M, 1, E) float32 of texts, which are cleaned and truncated as in training.

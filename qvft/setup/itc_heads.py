@@ -38,7 +38,7 @@ def has_contrast(opened: ResolvedModel) -> bool:
         return retrieves(opened)
     record = opened.home and opened.home / "export.json"
     exported = read_json(record) if record and record.is_file() else None
-    return exported is None or "itc" in exported["verification"]["objectives"]
+    return exported is None or "itc" in exported["verification"].get("objectives", ("itc",))
 
 
 def require_contrast(opened: ResolvedModel) -> None:
