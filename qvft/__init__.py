@@ -1,7 +1,8 @@
 """Parameter-efficient fine-tuning of Q-Former vision-language models.
 
-`qvft.fit` trains from Python, `qvft.load_model` gives a model that captions and answers; `qvft`
-and `python -m qvft` are the same as commands. docs/python.md explains each public name.
+`qvft.fit` trains from Python, `qvft.load_model` gives a model that captions and answers,
+`qvft.load_embedding_model` one that embeds images and texts; `qvft` and `python -m qvft` are the
+same as commands. docs/python.md explains each public name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from qvft.api.run import Run, fit
     from qvft.data.formats.format_table import register_format
     from qvft.evaluation.metric_table import register_metric
+    from qvft.inference.embedding_model import EmbeddingModel, load_embedding_model
     from qvft.inference.vision_language_model import VisionLanguageModel, load_model
     from qvft.models.decoders import register_decoder
     from qvft.models.families import register_family
@@ -31,12 +33,14 @@ if TYPE_CHECKING:
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = [
+    "EmbeddingModel",
     "Recipe",
     "Run",
     "VisionLanguageModel",
     "__version__",
     "errors",
     "fit",
+    "load_embedding_model",
     "load_model",
     "register_decoder",
     "register_family",

@@ -242,14 +242,12 @@ def check_options(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Refuses what can be refused before data is read; raises `UserError`."""
     from qvft.errors import RecipeError
     from qvft.evaluation.pairs.text_scores import require_metric
+    from qvft.recipe.command_line import require_least
 
     def refuse(option: str, given: str, **more: str) -> None:
         raise RecipeError(given, where=f"command line: {option}", **more)
 
-    for name, least in (("samples", 2), ("batch_size", 1), ("workers", 0), ("limit", 1)):
-        value = getattr(given, name)
-        if value is not None and value < least:
-            refuse(f"--{name.replace('_', '-')}", f"{value}", expected=f"{least} or more")
+    require_least(given, samples=2, batch_size=1, workers=0, limit=1)
     if not 0 < given.temperature < math.inf:
         refuse("--temperature", f"{given.temperature}", expected="above 0")
     if given.model is None and given.predictions is None:

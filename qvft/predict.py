@@ -3,7 +3,7 @@
 Captions or answers for images, folders, globs and JSONL files. MODEL is a run, a merged folder or a
 hub id. Every field of transformers.GenerationConfig is an option: --num_beams 5 --do_sample true.
 With --classes "cat,dog,car" images are classified zero-shot instead; MODEL must be a run trained
-with itc.
+with itc, or a retrieval checkpoint.
 """
 
 from __future__ import annotations
@@ -132,14 +132,9 @@ def check_options(given: argparse.Namespace) -> None:
     """Refuses what can be refused before an image or model is looked at; raises `UserError`."""
     from qvft.errors import DataError, RecipeError
     from qvft.files import require_writable
+    from qvft.recipe.command_line import require_least
 
-    for name, least in (("batch_size", 1), ("workers", 0)):
-        if getattr(given, name) < least:
-            raise RecipeError(
-                f"{getattr(given, name)}",
-                where=f"command line: --{name.replace('_', '-')}",
-                expected=f"{least} or more",
-            )
+    require_least(given, batch_size=1, workers=0)
     if given.resume and given.out is None:
         raise RecipeError("has no --out", where="command line: --resume", do="name the file")
     if given.prompts is not None and given.classes is None:

@@ -45,7 +45,8 @@ MAY_IMPORT["api"] = set(MAY_IMPORT)  # what programs and Python callers share
 MAY_IMPORT["public"] = set()
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "pairs", "init", "cli", "features", "completion", "__main__", "runs", "sweep",
+    "embed", "search", "runs", "sweep", "pairs", "init", "cli", "features", "completion",
+    "__main__",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
 
@@ -73,6 +74,7 @@ HOMES = {
             "retrieval",
         )
     },
+    "pyarrow": {"data/write_trl.py", "inference/vector_file.py"},
     "trl": {"interop/trl.py", "benchmark/trl_dpo.py"},
 }
 

@@ -68,15 +68,15 @@ def the_one_row(image: str, *, question: str | None = None) -> Row:
     return rows[0]
 
 
-def require_question(text: Any, *, where: str) -> None:
+def require_question(text: Any, *, where: str, what: str = "question") -> None:
     """Raises DataError if it is not a text that a tokenizer can read."""
     if not isinstance(text, str):
-        raise DataError(f"a question that is a {type(text).__name__}", where=where)
+        raise DataError(f"a {what} that is a {type(text).__name__}", where=where)
     if not text.strip():
-        raise DataError("an empty question", where=where)
+        raise DataError(f"an empty {what}", where=where)
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise DataError(
-            "a question that is not valid Unicode",
+            f"a {what} that is not valid Unicode",
             where=where,
             do="write it in UTF-8, and set PYTHONUTF8=1 where the system says another encoding",
         )

@@ -28,9 +28,9 @@ from qvft.inference.predict import Outcome
 from qvft.inference.predict_to_file import identity
 from qvft.inference.prediction_file import PredictionFile, Written, line_of
 from qvft.models.alignment.scoring import check_classes, class_embeddings, similarity
-from qvft.setup.alignment_model import AlignmentModel, with_heads
+from qvft.setup.alignment_model import AlignmentModel, open_alignment
 from qvft.setup.itc_heads import require_contrast
-from qvft.setup.resolve_model import ResolvedModel, load_resolved
+from qvft.setup.resolve_model import ResolvedModel
 
 DIGITS = 6
 """Decimals of a cosine in a file; float32 has seven digits."""
@@ -96,10 +96,10 @@ def class_lines(
     A row's question is ignored. Arguments as `predict_lines`.
 
     Raises:
-        CheckpointError: the model is not a run with ITC heads.
+        CheckpointError: the model has no ITC heads.
     """
     require_contrast(opened)
-    aligned = with_heads(opened, load_resolved(opened))
+    aligned = open_alignment(opened)
     outcomes = _outcomes(aligned, rows, classes, batch_size=batch_size, workers=workers)
     return (line_of(row, outcome) for row, outcome in zip(rows, outcomes, strict=True))
 
@@ -127,7 +127,7 @@ def classify_to_file(
     }
 
     def outcomes_of(remaining: Sequence[Row]) -> Iterator[Outcome]:
-        aligned = with_heads(opened, load_resolved(opened))
+        aligned = open_alignment(opened)
         return _outcomes(aligned, remaining, classes, batch_size=batch_size, workers=workers)
 
     return PredictionFile(out, rows, settings).write(outcomes_of, resume=resume)

@@ -14,6 +14,8 @@ from qvft.dotted_names import import_dotted, is_dotted
 from qvft.errors import ModelError, RecipeError
 from qvft.models.decoders import BLIP2, DECODERS, QVISION, decoder_of, is_encoder_decoder
 
+RETRIEVAL_CLASS = "Blip2ForImageTextRetrieval"
+"""Class of transformers with BLIP-2's ViT, Q-Former and alignment heads, and no decoder."""
 COMPONENTS = ("vision", "qformer", "query_tokens", "language_projection", "decoder")
 
 

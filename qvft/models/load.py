@@ -18,9 +18,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
-from qvft.models.families import Family
+from qvft.models.families import RETRIEVAL_CLASS, Family
 from qvft.models.image_size import processor_with_image_size, resize_positions, vision_of
 from qvft.models.load_graft import graft_model, graft_processor
 from qvft.models.quantize import disable_cpu_repacking, quantization_config
@@ -146,6 +147,14 @@ def _stored_model(
     quantization: Any,
 ) -> PreTrainedModel:
     """The model from one checkpoint, with every key accounted for."""
+    written = config.architectures or ()
+    if RETRIEVAL_CLASS in written and base.family.model_class != RETRIEVAL_CLASS:
+        raise ModelError(
+            f"a {RETRIEVAL_CLASS}, which has no decoder to write texts",
+            where=base.id,
+            expected=f"a {base.family.model_class}",
+            do="qvft embed, qvft search and qvft predict --classes take it",
+        )
     extra: dict[str, Any] = {}
     location: str | None = base.location
     if base.published:

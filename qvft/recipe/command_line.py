@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import NoReturn
 
+from qvft.errors import RecipeError
 from qvft.recipe.section import Section, fields_by_key, section_of
 
 _UNKNOWN = re.compile(r"unrecognized arguments: --([\w.-]+)(?:[= ]([^\s-]\S*))?")
@@ -33,6 +34,18 @@ class RecipeParser(argparse.ArgumentParser):
             if meant:
                 message += f"; did you mean {' or '.join(meant[:3])}?"
         super().error(message)
+
+
+def require_least(given: argparse.Namespace, **least: int) -> None:
+    """Raises RecipeError if an option that is given is below its least value."""
+    for name, value in least.items():
+        found = getattr(given, name)
+        if found is not None and found < value:
+            raise RecipeError(
+                f"{found}",
+                where=f"command line: --{name.replace('_', '-')}",
+                expected=f"{value} or more",
+            )
 
 
 def recipe_keys() -> list[str]:

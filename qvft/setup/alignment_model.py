@@ -1,4 +1,4 @@
-"""A run's model with its alignment heads.
+"""A model with alignment heads: of a run, or of a retrieval checkpoint.
 
 Shape letters: I images, M texts, Q query tokens, P patches, E embedding width.
 """
@@ -14,17 +14,18 @@ from torch import Tensor
 
 from qvft.adapters.checkpoint import Alignment
 from qvft.models.alignment.qformer_states import image_embeddings, text_embeddings
-from qvft.models.alignment.text_tokens import encode_texts
+from qvft.models.alignment.retrieval_checkpoint import heads_of, retrieval_base
+from qvft.models.alignment.text_tokens import MAX_TOKENS, encode_texts
 from qvft.models.blip2 import encode_vision, query_states
 from qvft.setup.alignment_heads import saved_branch
-from qvft.setup.model import Loaded, trained_model
-from qvft.setup.resolve_model import ResolvedModel
-from qvft.setup.run_recipe import run_recipe
+from qvft.setup.itc_heads import require_contrast
+from qvft.setup.model import Loaded, base_model, base_of
+from qvft.setup.resolve_model import ResolvedModel, load_resolved, resolve_model
 
 
 @dataclass(frozen=True)
 class AlignmentModel:
-    """A run's model with its alignment heads, in evaluation mode; embeds images and texts."""
+    """A model with alignment heads, in evaluation mode; embeds images and texts."""
 
     loaded: Loaded
     branch: Alignment
@@ -59,17 +60,29 @@ class AlignmentModel:
         return ids.to(self.loaded.model.device), mask.to(self.loaded.model.device)
 
 
-def load_alignment_model(run_dir: Path | str, overrides: Sequence[str] = ()) -> AlignmentModel:
-    """Loads a finished run with its alignment heads.
+def load_alignment_model(name: Path | str, overrides: Sequence[str] = ()) -> AlignmentModel:
+    """Loads a finished run with its alignment heads, or a retrieval checkpoint.
+
+    Args:
+        name: run folder, exported retrieval folder, or hub id of a `Blip2ForImageTextRetrieval`.
 
     Raises:
-        CheckpointError: no finished run, or one without heads.
-        UserError: its base, or the checkpoint of its text branch, is not found.
+        CheckpointError: it has no alignment heads.
+        UserError: the run's base, or the checkpoint of its text branch, is not found.
     """
-    run = Path(run_dir)
-    recipe = run_recipe(run, list(overrides))
-    loaded = trained_model(run, recipe)
-    return AlignmentModel(loaded, saved_branch(run / "adapter", recipe, loaded))
+    return open_alignment(resolve_model(str(name), overrides=overrides))
+
+
+def open_alignment(opened: ResolvedModel) -> AlignmentModel:
+    """As `load_alignment_model`, of a resolved model."""
+    if opened.kind == "run":
+        return with_heads(opened, load_resolved(opened))
+    require_contrast(opened)
+    base = retrieval_base(base_of(opened.recipe))
+    loaded = base_model(opened.recipe, base)
+    heads, tokenizer = heads_of(loaded.model), loaded.processor.tokenizer
+    longest = min(MAX_TOKENS, heads.config.max_position_embeddings)
+    return AlignmentModel(loaded, Alignment(heads, ("itc", "itm"), base.id, longest, tokenizer))
 
 
 def with_heads(opened: ResolvedModel, loaded: Loaded) -> AlignmentModel:

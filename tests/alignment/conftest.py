@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qvft.export import main as export
 from qvft.setup.alignment_model import AlignmentModel, load_alignment_model
 from qvft.train import main as train
 
@@ -29,3 +30,11 @@ def aligned_run(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def aligned(aligned_run: Path) -> AlignmentModel:
     return load_alignment_model(aligned_run)
+
+
+@pytest.fixture(scope="session")
+def retrieval_folder(aligned_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run exported as a plain `Blip2ForImageTextRetrieval`."""
+    out = tmp_path_factory.mktemp("exported") / "retrieval"
+    assert export([str(aligned_run), str(out), "--to", "retrieval"]) == 0
+    return out

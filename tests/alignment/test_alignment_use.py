@@ -38,13 +38,6 @@ DRAWN = [
 ]
 
 
-@pytest.fixture(scope="module")
-def retrieval_folder(aligned_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("exported") / "retrieval"
-    assert export([str(aligned_run), str(out), "--to", "retrieval"]) == 0
-    return out
-
-
 @torch.no_grad()
 def plain_scores(folder: Path, images: list[Image.Image], texts: list[str], *, matching: bool):
     """(I, M) as transformers alone computes them: cosines, or logits of "belongs"."""

@@ -37,7 +37,7 @@ from qvft.models.alignment.text_tokens import MAX_TOKENS
 from qvft.models.blip2 import encode_vision, query_states
 from qvft.recipe.load import parse_recipe
 from qvft.setup.alignment_heads import generation_start, new_branch
-from qvft.setup.alignment_model import AlignmentModel
+from qvft.setup.alignment_model import AlignmentModel, load_alignment_model
 from qvft.setup.model import base_model, base_of
 from qvft.training.objectives.alignment import AlignmentObjective
 from qvft.training.objectives.alignment_losses import LABEL_SMOOTHING, LossSum, hard_negatives
@@ -79,25 +79,33 @@ def reference(stage1: Path) -> Reference:
 
 
 @pytest.fixture(scope="module")
-def aligned(stage1: Path, tmp_path_factory: pytest.TempPathFactory) -> AlignmentModel:
+def retrieval_checkpoint(stage1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fixture as a retrieval checkpoint lies on the hub."""
+    folder = tmp_path_factory.mktemp("lavis") / "retrieval"
+    folder.mkdir()
+    for file in (stage1 / "hf").iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    _processor(stage1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def aligned(
+    stage1: Path, retrieval_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AlignmentModel:
     """The fixture as a base model whose alignment starts from a retrieval checkpoint.
 
     The two things that the checkpoint's class has no place for are set from LAVIS' own file, and
     `ln_vision` gets LAVIS' epsilon.
     """
-    home = tmp_path_factory.mktemp("lavis")
-    retrieval, base = home / "retrieval", home / "base"
-    retrieval.mkdir()
-    for file in (stage1 / "hf").iterdir():
-        (retrieval / file.name).symlink_to(file.resolve())
+    base = tmp_path_factory.mktemp("lavis") / "base"
     _write_base(stage1, base)
-    _processor(stage1).save_pretrained(retrieval)
     recipe = parse_recipe(
         {
             "name": "lavis",
             "model": {"id": str(base)},
             "data": {"max_text_tokens": 16},  # the decoder is a stand-in of 64 positions
-            "objectives": {"itc": 1, "itm": 1, "itg": 1, "text_branch": str(retrieval)},
+            "objectives": {"itc": 1, "itm": 1, "itg": 1, "text_branch": str(retrieval_checkpoint)},
             "run": {"threads": 1},
         }
     )
@@ -275,6 +283,18 @@ def test_states_and_embeddings(reference: Reference, aligned: AlignmentModel) ->
     close(texts[:, 0], reference.tensor("text_states_cls"), STATES)
     vectors = aligned.text_vectors(reference.inputs["texts"])
     close(vectors, reference.tensor("text_embeddings"), EMBEDDINGS)
+
+
+def test_a_retrieval_checkpoint_embeds_as_it_is(
+    reference: Reference, retrieval_checkpoint: Path
+) -> None:
+    # The decoder that its configuration names, a stand-in, has 64 positions.
+    model = load_alignment_model(retrieval_checkpoint, ["data.max_text_tokens=16"])
+    model.loaded.model.vision_model.post_layernorm.eps = LAVIS_EPSILON
+    images = model.image_vectors(reference.given["pixel_values"])
+    close(images, reference.tensor("image_embeddings"), EMBEDDINGS)
+    texts = model.text_vectors(reference.inputs["texts"])
+    close(texts, reference.tensor("text_embeddings"), EMBEDDINGS)
 
 
 @torch.no_grad()
