@@ -1,16 +1,20 @@
-"""Reads the rows of a CSV or TSV file strictly: separator, header, cells, line numbers."""
+"""Reads the rows of a CSV, TSV or Excel file strictly: separator, header, cells, line numbers."""
 
 from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from qvft.errors import DataError
+from qvft.extras import require_package
 from qvft.files import read_text
 
-SUFFIXES = (".csv", ".tsv")
+EXCEL = ".xlsx"
+SUFFIXES = (".csv", ".tsv", EXCEL)
 _SEPARATORS = ",;\t|"
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 LONGEST_CELL = 1 << 24  # characters; the standard library's own limit is 131,072
@@ -20,16 +24,20 @@ def read_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]
     """The column names of a file and its rows: (number of the first line, cell by column name).
 
     The separator of a `.tsv` is a tab, of another file the most frequent of comma, semicolon, tab
-    and vertical bar in the header. Columns without a name (pandas' index, too) and blank lines are
-    left out. Cells are texts, without outer whitespace.
+    and vertical bar in the header; of an `.xlsx` the first sheet is read. Columns without a name
+    (pandas' index, too) and blank lines are left out. Cells are texts, without outer whitespace.
 
     Raises:
         DataError: as `read_text`; no header, a name twice, a row with more or fewer cells than the
             header, or a quote that does not end.
+        MissingToolError: an `.xlsx` without openpyxl.
     """
-    text = read_text(path)
-    separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
-    lines = _lines(text, path, separator)
+    if path.suffix.lower() == EXCEL:
+        separator, lines = "\t", _excel_lines(path)
+    else:
+        text = read_text(path)
+        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
+        lines = _lines(text, path, separator)
     number, header = next(lines, (1, []))
     names = [name.strip() for name in header]
     for name in names:
@@ -85,6 +93,37 @@ def _lines(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[st
         ) from error
     finally:
         csv.field_size_limit(limit)
+
+
+def _excel_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """As `_lines`, of the first sheet of an Excel file."""
+    export = "in Excel save it as `CSV UTF-8`, and name that file"
+    require_package("openpyxl", wanted_by=str(path), install="qvft[excel]", otherwise=export)
+    import openpyxl
+
+    width = 0  # of the header; rows may be cut after their last cell
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = book.worksheets[0].iter_rows(values_only=True)
+        for number, cells in enumerate(rows, start=1):
+            if any(cell is not None for cell in cells):
+                texts = [_excel_text(cell) for cell in cells]
+                width = width or len(texts)
+                yield number, texts + [""] * (width - len(texts))
+    except (zipfile.BadZipFile, openpyxl.utils.exceptions.InvalidFileException, KeyError) as error:
+        raise DataError(
+            f"not an Excel file ({error})",
+            where=str(path),
+            expected="a workbook as Excel writes it (.xlsx)",
+            do=export,
+        ) from error
+
+
+def _excel_text(cell: Any) -> str:
+    """A cell as text; whole numbers without `.0`."""
+    if cell is None:
+        return ""
+    return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
 
 
 def _separator(text: str) -> str:
