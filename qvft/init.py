@@ -159,8 +159,7 @@ def chosen_recipe(
         model, rows = {"id": given.model}, rows or 4
         why = f"{given.model}, as asked for"
     name = re.sub(r"[^\w.-]+", "_", out.name.removesuffix("_qvft")).strip("._")[:60] or "project"
-    outside = not given.copy_images and any(is_outside(out, one) for one in parts.values())
-    recipe = recipe_of(name, model, rows, str(out), facts_of(parts["train"]), outside=outside)
+    recipe = recipe_of(name, model, rows, str(out), facts_of(parts["train"]))
     parse_recipe(recipe, where=str(out / "recipe.yaml"))
     comments = [
         f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
@@ -168,15 +167,6 @@ def chosen_recipe(
         "Keys: docs/recipe_reference.md. Low scores: docs/tuning.md.",
     ]
     return recipe, comments
-
-
-def is_outside(out: Path, samples: Sequence[Sample]) -> bool:
-    """Whether an image file lies outside of the folder `out`."""
-    from qvft.data.sample import ImageFile
-
-    folder = out.resolve()
-    paths = {one.image.path.parent.resolve() for one in samples if isinstance(one.image, ImageFile)}
-    return any(path != folder and folder not in path.parents for path in paths)
 
 
 def write(
@@ -195,7 +185,7 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as folder:
         for role, samples in parts.items():
-            write_jsonl(samples, folder / f"{role}.jsonl", copy_images=copy_images, outside=True)
+            write_jsonl(samples, folder / f"{role}.jsonl", copy_images=copy_images)
         write_text(folder / "recipe.yaml", recipe_text(recipe, comments))
 
 

@@ -44,24 +44,22 @@ def facts_of(samples: Sequence[Sample]) -> DataFacts:
 
 
 def recipe_of(
-    name: str, model: Mapping[str, Any], rows: int, folder: str, facts: DataFacts, *, outside: bool
+    name: str, model: Mapping[str, Any], rows: int, folder: str, facts: DataFacts
 ) -> dict[str, Any]:
     """The recipe as a mapping.
 
     Args:
         rows: texts per device; ignored for the bundled model.
         folder: of `train.jsonl` and `val.jsonl`.
-        outside: images lie outside of `folder`.
     """
     is_tiny = model["id"] == TINY_ID
-    trust = {"allow_paths_outside_root": True} if outside else {}
     source = {"format": "jsonl"}
     recipe: dict[str, Any] = {
         "name": name,
         "model": dict(model),
         "data": {
-            "train": {**source, "path": f"{folder}/train.jsonl", "name": f"{name}-train", **trust},
-            "eval": {**source, "path": f"{folder}/val.jsonl", "name": f"{name}-val", **trust},
+            "train": {**source, "path": f"{folder}/train.jsonl", "name": f"{name}-train"},
+            "eval": {**source, "path": f"{folder}/val.jsonl", "name": f"{name}-val"},
             "prompt": {
                 "caption": "" if is_tiny or facts.begins_with_photo else PHOTO,
                 "question": "Question: {question} Answer:",

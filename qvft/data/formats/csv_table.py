@@ -44,7 +44,7 @@ def read(
     images: Path | None = None,
     columns: Mapping[str, str] | None = None,
     class_texts: Mapping[str, str] | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples in order of first appearance of their images; rows of the same image are merged.
 
