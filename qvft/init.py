@@ -159,7 +159,8 @@ def chosen_recipe(
         model, rows = {"id": given.model}, rows or 4
         why = f"{given.model}, as asked for"
     name = re.sub(r"[^\w.-]+", "_", out.name.removesuffix("_qvft")).strip("._")[:60] or "project"
-    recipe = recipe_of(name, model, rows, str(out), facts_of(parts["train"]))
+    outside = not given.copy_images
+    recipe = recipe_of(name, model, rows, str(out), facts_of(parts["train"]), outside=outside)
     parse_recipe(recipe, where=str(out / "recipe.yaml"))
     comments = [
         f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
@@ -199,6 +200,9 @@ def report(
     is_split: bool,
 ) -> None:
     """Prints what was written, and the next commands."""
+    from qvft.recipe.load import parse_recipe
+    from qvft.recipe.next_command import after_training
+
     counts = ", ".join(f"{role}.jsonl {len(samples):,}" for role, samples in parts.items())
     by = f"`{given.group}`" if given.group else "image"
     how = f"split by {by}, seed {given.seed}" if is_split else "splits of the data"
@@ -208,13 +212,11 @@ def report(
         if shared := sum(one.image.name in trained for one in parts[role]):
             say(f"warning: {shared:,} images of {role}.jsonl are in train.jsonl too (data leakage)")
     say(comments[1])
-    path, name = shlex.quote(str(out / "recipe.yaml")), recipe["name"]
+    path = shlex.quote(str(out / "recipe.yaml"))
     say("next:")
     say(f"  qvft check {path} --preview {shlex.quote(str(out / 'preview.html'))}")
     say(f"  qvft train {path}")
-    test = shlex.quote(str(out / "test.jsonl"))
-    more = f" data.eval.path={test} data.eval.name={name}-test" if "test" in parts else ""
-    say(f"  qvft eval runs/{name}{more}")
+    say(f"  {shlex.join(after_training(parse_recipe(recipe, where=str(out))))}")
 
 
 def say(line: str) -> None:

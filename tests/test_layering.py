@@ -72,6 +72,9 @@ HOMES = {
             "retrieval",
         )
     },
+    "openpyxl": {"data/formats/csv_rows.py"},
+    "pillow_heif": {"data/images/opening.py"},
+    "pydicom": {"data/images/dicom.py"},
     "trl": {"interop/trl.py", "benchmark/trl_dpo.py"},
 }
 

@@ -44,16 +44,17 @@ def facts_of(samples: Sequence[Sample]) -> DataFacts:
 
 
 def recipe_of(
-    name: str, model: Mapping[str, Any], rows: int, folder: str, facts: DataFacts
+    name: str, model: Mapping[str, Any], rows: int, folder: str, facts: DataFacts, *, outside: bool
 ) -> dict[str, Any]:
     """The recipe as a mapping.
 
     Args:
         rows: texts per device; ignored for the bundled model.
         folder: of `train.jsonl` and `val.jsonl`.
+        outside: images lie outside of `folder`, which is then not logged.
     """
     is_tiny = model["id"] == TINY_ID
-    source = {"format": "jsonl"}
+    source = {"format": "jsonl"} | ({"allow_paths_outside_root": True} if outside else {})
     recipe: dict[str, Any] = {
         "name": name,
         "model": dict(model),
