@@ -228,7 +228,8 @@ def _split(
     raise RecipeError(
         f"no usable image is left ({'; '.join(listed)}); the first is {path}",
         where=where,
-        do=f"check {where}.path and {where}.images",  # usually the folder is wrong
+        # Usually the folder is wrong.
+        do=f"check {where}.path and {where}.images" if first.reason == ABSENT else first.do,
     )
 
 
