@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats.class_folders import class_names
+from qvft.data.formats.csv_rows import PARQUET, holds_images
 from qvft.data.formats.csv_rows import SUFFIXES as TABLES
 from qvft.data.formats.vqa_rad import SPLIT_FILES
 from qvft.errors import DataError
@@ -133,8 +134,8 @@ def _of_file(file: Path) -> Found:
     suffix = file.suffix.lower()
     if suffix in TABLES:
         return Found("csv", file)
-    if suffix == ".parquet":
-        return Found("hf", file)
+    if suffix == PARQUET:
+        return Found("hf" if holds_images(file) else "csv", file)
     if suffix == ".tar":
         return Found("tar", file)
     if suffix not in (".json", ".jsonl"):
