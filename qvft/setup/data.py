@@ -213,7 +213,8 @@ def _split(
     """A split of usable samples; raises RecipeError with the reasons if there are none."""
     source, where = getattr(recipe.data, which), f"data.{which}"
     if kept:
-        remarks = (*remarks, *dicom_remarks(sample.image for sample in kept))
+        dicom = dicom_remarks(sample.image for sample in kept)
+        remarks = (*remarks, *(f"{where}: {one}" for one in dicom))
         sha256 = samples_hash(kept) if stream is None else stream.sha256
         name = source_name(source)
         return Split(name, source, kept, skipped, sha256, signatures or {}, stream, remarks)
