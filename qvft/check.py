@@ -14,6 +14,7 @@ from pathlib import Path
 from qvft.files import expanded, given_path, require_writable
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import RecipeParser
+from qvft.recipe.next_command import print_next
 from qvft.terminal import program
 
 
@@ -74,6 +75,7 @@ def verify(run: Path, json_file: Path | None) -> None:
 
         write_json(json_file, dataclasses.asdict(findings))
     findings.raise_if_failed()
+    print_next(["qvft", "eval", str(run)])
 
 
 def check(
@@ -135,6 +137,8 @@ def check(
     if preview_file is not None:
         stdout.print(f"preview  {preview_file}")
     findings.raise_if_failed()
+    program = "train" if only is None else "check"
+    print_next(["qvft", program, recipe_path, *overrides])
 
 
 if __name__ == "__main__":

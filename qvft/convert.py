@@ -15,6 +15,7 @@ from pathlib import Path
 from qvft.files import expanded, given_path, require_new
 from qvft.log import exit_status, stdout
 from qvft.recipe.data_options import add_data_options, values_by_key
+from qvft.recipe.next_command import print_next
 from qvft.terminal import program
 
 
@@ -102,6 +103,8 @@ def convert(given: argparse.Namespace) -> None:
         counts += f", {pairs} pairs" if pairs else ""
         images = f" ({copied} images written beside it)" if copied else ""
     stdout.print(f"{counts} written to {given.out}{images}", highlight=False, markup=False)
+    if captions or questions:
+        print_next([] if given.to == "trl" else ["qvft", "init", str(given.out)])
 
 
 def require_options(given: argparse.Namespace) -> None:

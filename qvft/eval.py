@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, is_main_process, stdout
 from qvft.recipe.command_line import RecipeParser
+from qvft.recipe.next_command import after_evaluation, print_next
 from qvft.terminal import program
 
 
@@ -74,6 +75,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     for warning in report["warnings"]:
         stdout.print(f"warning  {warning}")
     stdout.print(f"report: {result.folder / 'report.html'}")
+    print_next(after_evaluation(given.run))
 
 
 if __name__ == "__main__":

@@ -7,16 +7,17 @@ from importlib.util import find_spec
 from qvft.errors import MissingToolError
 
 
-def require_package(name: str, *, wanted_by: str, install: str) -> None:
+def require_package(name: str, *, wanted_by: str, install: str, otherwise: str = "") -> None:
     """Raises MissingToolError if a package is not installed; does not import it.
 
     Args:
         wanted_by: the command, key or function that needs it.
         install: the argument of `pip install`, e.g. `qvft[plots]`.
+        otherwise: what does without it.
     """
     if find_spec(name) is None:
         raise MissingToolError(
             f"needs the package {name}, which is not installed",
             where=wanted_by,
-            do=f"run pip install '{install}'",
+            do=f"run pip install '{install}'" + (f", or {otherwise}" if otherwise else ""),
         )

@@ -159,24 +159,15 @@ def chosen_recipe(
         model, rows = {"id": given.model}, rows or 4
         why = f"{given.model}, as asked for"
     name = re.sub(r"[^\w.-]+", "_", out.name.removesuffix("_qvft")).strip("._")[:60] or "project"
-    outside = not given.copy_images and any(is_outside(out, one) for one in parts.values())
+    outside = not given.copy_images
     recipe = recipe_of(name, model, rows, str(out), facts_of(parts["train"]), outside=outside)
     parse_recipe(recipe, where=str(out / "recipe.yaml"))
     comments = [
         f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
         f"Base: {why}.",
-        "Keys: docs/recipe_reference.md. Low scores: docs/tuning.md.",
+        "Keys: docs/recipe_reference.md. Low scores: docs/low_score.md.",
     ]
     return recipe, comments
-
-
-def is_outside(out: Path, samples: Sequence[Sample]) -> bool:
-    """Whether an image file lies outside of the folder `out`."""
-    from qvft.data.sample import ImageFile
-
-    folder = out.resolve()
-    paths = {one.image.path.parent.resolve() for one in samples if isinstance(one.image, ImageFile)}
-    return any(path != folder and folder not in path.parents for path in paths)
 
 
 def write(
@@ -195,7 +186,7 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as folder:
         for role, samples in parts.items():
-            write_jsonl(samples, folder / f"{role}.jsonl", copy_images=copy_images, outside=True)
+            write_jsonl(samples, folder / f"{role}.jsonl", copy_images=copy_images)
         write_text(folder / "recipe.yaml", recipe_text(recipe, comments))
 
 
@@ -209,6 +200,9 @@ def report(
     is_split: bool,
 ) -> None:
     """Prints what was written, and the next commands."""
+    from qvft.recipe.load import parse_recipe
+    from qvft.recipe.next_command import after_training
+
     counts = ", ".join(f"{role}.jsonl {len(samples):,}" for role, samples in parts.items())
     by = f"`{given.group}`" if given.group else "image"
     how = f"split by {by}, seed {given.seed}" if is_split else "splits of the data"
@@ -218,13 +212,11 @@ def report(
         if shared := sum(one.image.name in trained for one in parts[role]):
             say(f"warning: {shared:,} images of {role}.jsonl are in train.jsonl too (data leakage)")
     say(comments[1])
-    path, name = shlex.quote(str(out / "recipe.yaml")), recipe["name"]
+    path = shlex.quote(str(out / "recipe.yaml"))
     say("next:")
     say(f"  qvft check {path} --preview {shlex.quote(str(out / 'preview.html'))}")
     say(f"  qvft train {path}")
-    test = shlex.quote(str(out / "test.jsonl"))
-    more = f" data.eval.path={test} data.eval.name={name}-test" if "test" in parts else ""
-    say(f"  qvft eval runs/{name}{more}")
+    say(f"  {shlex.join(after_training(parse_recipe(recipe, where=str(out))))}")
 
 
 def say(line: str) -> None:

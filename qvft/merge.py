@@ -11,6 +11,7 @@ from pathlib import Path
 from qvft.files import expanded
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import RecipeParser
+from qvft.recipe.next_command import after_merge, print_next
 from qvft.terminal import program
 
 
@@ -51,6 +52,7 @@ def _merge(given: argparse.Namespace) -> None:
     for line in merge_summary(content):
         stdout.print(line, highlight=False)
     stdout.print(f"merged model written to {given.out}", highlight=False)
+    print_next(after_merge(given.run, given.out))
 
 
 if __name__ == "__main__":

@@ -182,8 +182,6 @@ def report(
     """Prints what was made, and the next command."""
     from statistics import mean
 
-    from qvft.data.sample import ImageFile
-
     pairs = [pair for _, pair in chosen.pairs]
     longer = mean(len(pair.chosen.split()) > len(pair.rejected.split()) for pair in pairs)
     words = [
@@ -199,34 +197,22 @@ def report(
     ]
     if rest := chosen.described():
         lines.insert(1, f"without a pair: {rest}")
-    folder = given.out.resolve().parent
-    images = [row.sample.image for row, _ in chosen.pairs]
-    paths = [image.path.resolve() for image in images if isinstance(image, ImageFile)]
-    outside = not given.copy_images and any(folder not in path.parents for path in paths)
-    lines.append(f"next: {shlex.join(next_command(given, opened, outside=outside))}")
+    lines.append(f"next: {shlex.join(next_command(given, opened))}")
     for line in lines:
         stdout.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def next_command(
-    given: argparse.Namespace, opened: ResolvedModel | None, *, outside: bool
-) -> list[str]:
+def next_command(given: argparse.Namespace, opened: ResolvedModel | None) -> list[str]:
     """The command that learns from the pairs: of a run with its own recipe and a tenth of its
     learning rates, since LoRA and prompts must be those of the start.
-
-    Args:
-        outside: whether images lie outside the pairs' folder.
     """
     if opened is None or opened.kind != "run":
         model = [] if opened is None else [f"model.id={opened.recipe.model.id}"]
-        allowed = ["data.train.allow_paths_outside_root=true"] if outside else []
-        return ["qvft", "train", NEXT_RECIPE, *model, f"data.train.path={given.out}", *allowed]
+        return ["qvft", "train", NEXT_RECIPE, *model, f"data.train.path={given.out}"]
     from qvft.recipe.load import LOCK_NAME
 
     run = str(given.model).rstrip("/")
     source = f"path: {json.dumps(str(given.out), ensure_ascii=False)}"
-    if outside:
-        source += ", allow_paths_outside_root: true"
     rates = opened.recipe.train.learning_rate.model_dump()
     tenths = {group: f"{rate / 10:.2g}" for group, rate in rates.items()}
     rate = ", ".join(f"{group}: {tenth}" for group, tenth in tenths.items())

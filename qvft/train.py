@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from qvft.files import expanded
 from qvft.log import exit_status
 from qvft.recipe.command_line import RecipeParser
+from qvft.recipe.next_command import after_training, print_next
 from qvft.terminal import program
 
 
@@ -36,7 +37,9 @@ def _train(recipe: str, overrides: Sequence[str]) -> None:
     from qvft.api.train import train
     from qvft.recipe.load import load_recipe
 
-    train(load_recipe(recipe, overrides), named=recipe)
+    loaded = load_recipe(recipe, overrides)
+    train(loaded, named=recipe)
+    print_next(after_training(loaded))
 
 
 if __name__ == "__main__":

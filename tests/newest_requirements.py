@@ -13,7 +13,7 @@ from pathlib import Path
 import tomllib
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
-EXTRAS = ("quickstart", "evaluate", "plots", "trl", "dev")
+EXTRAS = ("quickstart", "evaluate", "plots", "trl", "dicom", "excel", "heic", "dev")
 
 
 def newest_requirements(torch: str) -> Iterator[str]:

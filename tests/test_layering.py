@@ -75,6 +75,9 @@ HOMES = {
         )
     },
     "pyarrow": {"data/write_trl.py", "inference/vector_file.py"},
+    "openpyxl": {"data/formats/csv_rows.py"},
+    "pillow_heif": {"data/images/opening.py"},
+    "pydicom": {"data/images/dicom.py"},
     "trl": {"interop/trl.py", "benchmark/trl_dpo.py"},
 }
 

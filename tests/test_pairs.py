@@ -37,7 +37,7 @@ def made(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pairs_of(path: Path) -> list[Pair]:
-    samples = read_samples("jsonl", str(path), allow_paths_outside_root=True)
+    samples = read_samples("jsonl", str(path))
     return [pair for sample in samples for pair in sample.pairs]
 
 

@@ -40,7 +40,7 @@ from qvft.models.families import Family
 from qvft.models.sharded_weights import copy_into, full_tensor
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from qvft.adapters.lora import PeftModel
 
 BRIDGE, LORA = "bridge.safetensors", "adapter_config.json"
 ALIGNMENT = "alignment.safetensors"

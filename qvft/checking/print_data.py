@@ -20,13 +20,14 @@ ANSWERS = 5
 _NUMBER = re.compile(r"\d+")
 _LEAST, _MEDIAN, _P95, _MOST = 0, 3, 5, 6  # indices of `data.quality.distributions.SHARES`
 _NONE = "–"
+_ZEROS = {_NONE, "0", "0 equal, 0 near", "0 (0.0%)"}
 
 
 def show_data(splits: Sequence[SplitFindings]) -> Iterator[RenderableType]:
     """Tables of the splits side by side, then skipped samples with reasons."""
     yield _counts(splits)
     yield _lengths(splits)
-    yield _images_and_texts(splits)
+    yield from _images_and_texts(splits)
     if any(split.quality.pairs for split in splits):
         yield _pairs(splits)
     for split in splits:
@@ -39,6 +40,7 @@ class _SideBySide(Table):
     def __init__(self, title: str, splits: Sequence[SplitFindings]) -> None:
         super().__init__(title=title, title_justify="left")
         self.splits = splits
+        self.nothing: list[str] = []  # names of rows left out, since no split has any
         self.add_column("")
         for split in splits:
             self.add_column(split.name, justify="right")
@@ -46,6 +48,14 @@ class _SideBySide(Table):
     def add(self, name: str, value: Callable[[SplitFindings], str]) -> None:
         """Adds a row: its name, and the value of each split."""
         self.add_row(name, *map(value, self.splits))
+
+    def add_found(self, name: str, value: Callable[[SplitFindings], str]) -> None:
+        """As `add`, of a count; without any, only the name is kept."""
+        cells = [value(split) for split in self.splits]
+        if set(cells) <= _ZEROS:
+            self.nothing.append(name)
+        else:
+            self.add_row(name, *cells)
 
 
 def _counts(splits: Sequence[SplitFindings]) -> Table:
@@ -92,18 +102,20 @@ def _quantiles(lengths: Any, unit: str) -> str:
     return " / ".join(str(lengths[unit][place]) for place in (_LEAST, _MEDIAN, _P95, _MOST))
 
 
-def _images_and_texts(splits: Sequence[SplitFindings]) -> Table:
+def _images_and_texts(splits: Sequence[SplitFindings]) -> Iterator[RenderableType]:
     table = _SideBySide("images and texts", splits)
-    table.add("equal images, byte by byte", _duplicates)
-    table.add("pairs of near-duplicates", lambda s: f"{len(s.quality.near_duplicates):,}")
-    table.add("images also in the training data", _overlap)
-    table.add("questions also asked in the training data", _asked)
-    table.add("contradicting questions", lambda s: f"{len(s.quality.repeats['contradictions']):,}")
-    table.add(
+    table.add_found("equal images, byte by byte", _duplicates)
+    table.add_found("pairs of near-duplicates", lambda s: f"{len(s.quality.near_duplicates):,}")
+    table.add_found("images also in the training data", _overlap)
+    table.add_found("questions also asked in the training data", _asked)
+    table.add_found(
+        "contradicting questions", lambda s: f"{len(s.quality.repeats['contradictions']):,}"
+    )
+    table.add_found(
         "questions asked again, same answer",
         lambda s: f"{_repetitions(s.quality.repeats['repeated_questions']):,}",
     )
-    table.add(
+    table.add_found(
         "captions said again of an image",
         lambda s: f"{len(s.quality.repeats['repeated_captions']):,}",
     )
@@ -117,13 +129,17 @@ def _images_and_texts(splits: Sequence[SplitFindings]) -> Table:
             common = [_common(split, place) for split in splits]
             if any(found != _NONE for found in common):
                 table.add_row("" if place else "most frequent answers", *common)
-        table.add_row("questions whose answer is new", *map(_unseen, answers))
-    table.add("characters lost by the tokenizer", partial(_characters, key="lost"))
+        table.add_found(
+            "questions whose answer is new", lambda split: _unseen(split.quality.answers)
+        )
+    table.add_found("characters lost by the tokenizer", partial(_characters, key="lost"))
     if any(split.quality.spelling["broken"] for split in splits):
-        table.add("control characters and U+FFFD", partial(_characters, key="broken"))
-    table.add("characters of 3 tokens or more", partial(_characters, key="costly"))
-    table.add("rows in another script than Latin", _other_script)
-    return table
+        table.add_found("control characters and U+FFFD", partial(_characters, key="broken"))
+    table.add_found("characters of 3 tokens or more", partial(_characters, key="costly"))
+    table.add_found("rows in another script than Latin", _other_script)
+    yield table
+    if table.nothing:
+        yield Text("none: " + "; ".join(table.nothing))
 
 
 def _pairs(splits: Sequence[SplitFindings]) -> Table:

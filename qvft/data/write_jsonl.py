@@ -27,9 +27,7 @@ _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
 _LONGEST_STEM = 60  # characters, of up to four bytes each; file names may have 255 bytes
 
 
-def write_jsonl(
-    samples: Sequence[Sample], out: Path, *, copy_images: bool = False, outside: bool = False
-) -> int:
+def write_jsonl(samples: Sequence[Sample], out: Path, *, copy_images: bool = False) -> int:
     """Writes one line per sample, atomically; returns the number of image files written.
 
     Image paths are relative to `out`'s folder. The folder `{stem of out}_images` next to it gets
@@ -41,7 +39,6 @@ def write_jsonl(
         samples: samples with unique ids.
         out: a new file.
         copy_images: copy image files into the folder too, so that it can be moved with `out`.
-        outside: the reader allows images outside the folder of `out`, so none is warned of.
 
     Raises:
         DataError: `out`, or a needed image folder, exists or is not writable; or a sample's meta is
@@ -57,15 +54,6 @@ def write_jsonl(
         raise
     except OSError as error:
         raise not_written(error, out) from error
-    above = sum(path is not None and path.startswith("../") for path in paths)
-    if above and not outside:
-        _log.warning(
-            "%d of %d images lie outside the folder of %s: `allow_paths_outside_root: true` reads "
-            "them",
-            above,
-            len(samples),
-            out,
-        )
     return copied
 
 

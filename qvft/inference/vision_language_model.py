@@ -24,7 +24,7 @@ from qvft.setup.prompt_template import require_positions
 from qvft.setup.resolve_model import ResolvedModel, load_resolved, resolve_model
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from qvft.adapters.lora import PeftModel
 
 logger = get_logger("qvft.predict")
 Text = str | list[str] | None

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from qvft.data.formats.class_folders import class_names
+from qvft.data.formats.csv_rows import PARQUET, holds_images
 from qvft.data.formats.csv_rows import SUFFIXES as TABLES
+from qvft.data.formats.vqa_rad import SPLIT_FILES
 from qvft.errors import DataError
 from qvft.json_files import read_json, read_jsonl
 
@@ -71,6 +73,11 @@ def _of_folder(folder: Path) -> Found:
         return Found("coco_captions", folder, _splits(names))
     if (folder / VQA_RAD).exists():
         return Found("vqa_rad", folder, {"train": "train", "test": "test"})
+    split_files = {role: folder / name for role, name in SPLIT_FILES.items()}
+    if split_files["train"].exists() and _of_file(split_files["train"]).format == "vqa_rad":
+        return Found(
+            "vqa_rad", folder, {one: one for one in split_files if split_files[one].exists()}
+        )
     answered = sorted(folder.glob("v2_mscoco_*_annotations.json"))
     if answered:
         return Found("vqa_v2", folder, _splits([one.stem.split("_")[2] for one in answered]))
@@ -127,16 +134,16 @@ def _of_file(file: Path) -> Found:
     suffix = file.suffix.lower()
     if suffix in TABLES:
         return Found("csv", file)
-    if suffix == ".parquet":
-        return Found("hf", file)
+    if suffix == PARQUET:
+        return Found("hf" if holds_images(file) else "csv", file)
     if suffix == ".tar":
         return Found("tar", file)
     if suffix not in (".json", ".jsonl"):
         raise DataError(
             f"a file {suffix or 'without extension'}",
             where=str(file),
-            expected="a folder, or .csv, .tsv, .json, .jsonl, .parquet or .tar",
-            do="export an Excel file as `CSV UTF-8`, or name the format with --format",
+            expected="a folder, or .csv, .tsv, .xlsx, .json, .jsonl, .parquet or .tar",
+            do="save an old Excel file (.xls) as .xlsx, or name the format with --format",
         )
     if suffix == ".jsonl":
         first = next((row for _, row in itertools.islice(read_jsonl(file), 1)), {})
@@ -144,6 +151,9 @@ def _of_file(file: Path) -> Found:
         return Found(format, file)
     content = read_json(file)
     format = _of_json(content) or _unknown(file)
+    of_file = [one for one, name in SPLIT_FILES.items() if name == file.name]
+    if format == "vqa_rad" and of_file:
+        return Found(format, file, dict.fromkeys(of_file))
     if format == "vqa_rad":
         return Found(format, file, {"train": "train", "test": "test"})
     if format == "karpathy":

@@ -47,8 +47,8 @@ def _elsewhere(found: Found, samples: list[Sample], options: Mapping[str, Any]) 
     is_usual = all(usual in path.parents for path in written)
     for folder in _folders(found.path) if is_usual and "images" not in options else ():
         if any((folder / path.relative_to(usual)).exists() for path in written[:_TRIED]):
-            outside = bool(options.get("allow_paths_outside_root"))
-            guard = PathGuard(folder, allow_paths_outside_root=outside)
+            allow = options.get("allow_paths_outside_root")
+            guard = PathGuard(folder, allow_paths_outside_root=allow)
             return [
                 replace(one, image=guard.file(folder / path.relative_to(usual), where=one.id))
                 for one, path in zip(samples, written, strict=True)

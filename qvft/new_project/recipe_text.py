@@ -51,17 +51,16 @@ def recipe_of(
     Args:
         rows: texts per device; ignored for the bundled model.
         folder: of `train.jsonl` and `val.jsonl`.
-        outside: images lie outside of `folder`.
+        outside: images lie outside of `folder`, which is then not logged.
     """
     is_tiny = model["id"] == TINY_ID
-    trust = {"allow_paths_outside_root": True} if outside else {}
-    source = {"format": "jsonl"}
+    source = {"format": "jsonl"} | ({"allow_paths_outside_root": True} if outside else {})
     recipe: dict[str, Any] = {
         "name": name,
         "model": dict(model),
         "data": {
-            "train": {**source, "path": f"{folder}/train.jsonl", "name": f"{name}-train", **trust},
-            "eval": {**source, "path": f"{folder}/val.jsonl", "name": f"{name}-val", **trust},
+            "train": {**source, "path": f"{folder}/train.jsonl", "name": f"{name}-train"},
+            "eval": {**source, "path": f"{folder}/val.jsonl", "name": f"{name}-val"},
             "prompt": {
                 "caption": "" if is_tiny or facts.begins_with_photo else PHOTO,
                 "question": "Question: {question} Answer:",

@@ -25,10 +25,11 @@ class Source(Section):
     images: PathText | None = Field(
         None, description="Image folder, if it is not the format's usual one."
     )
-    allow_paths_outside_root: bool = Field(
-        False,
-        description="Allow image paths outside the image folder (that of path, or images): ../, "
-        "absolute paths, links that lead elsewhere. For data you trust.",
+    allow_paths_outside_root: bool | None = Field(
+        None,
+        description="Image paths outside the image folder (that of path, or images): ../, absolute "
+        "paths, links that lead elsewhere. false refuses them, for data you do not trust; null "
+        "reads those of local data and logs the first, refuses those of the Hub; true reads all.",
     )
     questions: PathText | None = Field(
         None, description="VQA v2: question file, if it is not in `path`."

@@ -36,7 +36,8 @@ def add_data_options(parser: argparse.ArgumentParser, *, class_texts: bool = Tru
         "--allow-outside",
         dest="allow_paths_outside_root",
         action="store_true",
-        help="images may lie outside the data's image folder",
+        default=None,
+        help="images may lie outside the data's image folder, of the Hub too; nothing is logged",
     )
     parser.add_argument(
         "--copy-images", action="store_true", help="copy the images beside the new file, too"

@@ -12,6 +12,7 @@ from typing import Any
 
 from qvft.data.formats import find_format, read_samples
 from qvft.data.images.decoding import ABSENT
+from qvft.data.images.dicom import dicom_remarks
 from qvft.data.quality.near_duplicates import ImageSignature
 from qvft.data.rows import preference_rows, training_rows
 from qvft.data.sample import Sample
@@ -212,6 +213,8 @@ def _split(
     """A split of usable samples; raises RecipeError with the reasons if there are none."""
     source, where = getattr(recipe.data, which), f"data.{which}"
     if kept:
+        dicom = dicom_remarks(sample.image for sample in kept)
+        remarks = (*remarks, *(f"{where}: {one}" for one in dicom))
         sha256 = samples_hash(kept) if stream is None else stream.sha256
         name = source_name(source)
         return Split(name, source, kept, skipped, sha256, signatures or {}, stream, remarks)
@@ -226,7 +229,8 @@ def _split(
     raise RecipeError(
         f"no usable image is left ({'; '.join(listed)}); the first is {path}",
         where=where,
-        do=f"check {where}.path and {where}.images",  # usually the folder is wrong
+        # Usually the folder is wrong.
+        do=f"check {where}.path and {where}.images" if first.reason == ABSENT else first.do,
     )
 
 

@@ -35,7 +35,7 @@ from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import base_hash
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from qvft.adapters.lora import PeftModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -27,7 +27,7 @@ def read(
     *,
     split: str | None = None,
     class_texts: Mapping[str, str] | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples by class, then by path; a class's name is the answer to a question, or in a caption.
 

@@ -22,7 +22,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples in the file's image order; images without a caption are skipped and counted.
 

@@ -1,16 +1,23 @@
-"""Reads the rows of a CSV or TSV file strictly: separator, header, cells, line numbers."""
+"""Reads the rows of a CSV, TSV, Excel or parquet file strictly: header, cells, line numbers."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from qvft.errors import DataError
+from qvft.extras import require_package
 from qvft.files import read_text
 
-SUFFIXES = (".csv", ".tsv")
+EXCEL = ".xlsx"
+PARQUET = ".parquet"
+SUFFIXES = (".csv", ".tsv", EXCEL)
+"""Of files that a folder has per split."""
 _SEPARATORS = ",;\t|"
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 LONGEST_CELL = 1 << 24  # characters; the standard library's own limit is 131,072
@@ -20,16 +27,23 @@ def read_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]
     """The column names of a file and its rows: (number of the first line, cell by column name).
 
     The separator of a `.tsv` is a tab, of another file the most frequent of comma, semicolon, tab
-    and vertical bar in the header. Columns without a name (pandas' index, too) and blank lines are
-    left out. Cells are texts, without outer whitespace.
+    and vertical bar in the header; of an `.xlsx` the first sheet is read, of a data frame's
+    `.parquet` lists become JSON. Columns without a name
+    (pandas' index, too) and blank lines are left out. Cells are texts, without outer whitespace.
 
     Raises:
         DataError: as `read_text`; no header, a name twice, a row with more or fewer cells than the
             header, or a quote that does not end.
+        MissingToolError: an `.xlsx` without openpyxl.
     """
-    text = read_text(path)
-    separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
-    lines = _lines(text, path, separator)
+    if path.suffix.lower() == EXCEL:
+        separator, lines = "\t", _excel_lines(path)
+    elif path.suffix.lower() == PARQUET:
+        separator, lines = "\t", _parquet_lines(path)
+    else:
+        text = read_text(path)
+        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
+        lines = _lines(text, path, separator)
     number, header = next(lines, (1, []))
     names = [name.strip() for name in header]
     for name in names:
@@ -87,10 +101,63 @@ def _lines(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[st
         csv.field_size_limit(limit)
 
 
+def _excel_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """As `_lines`, of the first sheet of an Excel file."""
+    export = "in Excel save it as `CSV UTF-8`, and name that file"
+    require_package("openpyxl", wanted_by=str(path), install="qvft[excel]", otherwise=export)
+    import openpyxl
+
+    width = 0  # of the header; rows may be cut after their last cell
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = book.worksheets[0].iter_rows(values_only=True)
+        for number, cells in enumerate(rows, start=1):
+            if any(cell is not None for cell in cells):
+                texts = [_text(cell) for cell in cells]
+                width = width or len(texts)
+                yield number, texts + [""] * (width - len(texts))
+    except (zipfile.BadZipFile, openpyxl.utils.exceptions.InvalidFileException, KeyError) as error:
+        raise DataError(
+            f"not an Excel file ({error})",
+            where=str(path),
+            expected="a workbook as Excel writes it (.xlsx)",
+            do=export,
+        ) from error
+
+
+def _parquet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """As `_lines`, of a table without nested columns; rows are counted from 2."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    yield 1, table.column_names
+    for number, row in enumerate(table.to_pylist(), start=2):
+        yield number, [_text(cell) for cell in row.values()]
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a parquet file has columns of bytes or structs, as datasets with their images do."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = [getattr(one, "value_type", one) for one in pq.read_schema(path).types]  # of lists
+    nested = (pa.types.is_struct, pa.types.is_binary, pa.types.is_large_binary)
+    return any(is_nested(one) for one in types for is_nested in nested)
+
+
+def _text(cell: Any) -> str:
+    """A cell as text; whole numbers without `.0`, lists as JSON."""
+    if cell is None or cell != cell:  # NaN, as pandas writes an empty cell
+        return ""
+    if isinstance(cell, list):
+        return json.dumps(cell, ensure_ascii=False)
+    return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
+
+
 def _separator(text: str) -> str:
     header = text.lstrip("\r\n").partition("\n")[0]
     return max(_SEPARATORS, key=header.count)
 
 
 def _is_named(name: str) -> bool:
-    return bool(name) and not name.startswith("Unnamed: ")
+    return bool(name) and not name.startswith(("Unnamed: ", "__index_level_"))

@@ -1,4 +1,4 @@
-"""CSV and TSV: one row per text, or per image, with columns found by name."""
+"""CSV, TSV and Excel: one row per text, or per image, with columns found by name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read(
     images: Path | None = None,
     columns: Mapping[str, str] | None = None,
     class_texts: Mapping[str, str] | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples in order of first appearance of their images; rows of the same image are merged.
 
@@ -54,7 +54,7 @@ def read(
     all its rows agree. Ids are those of the custom JSONL.
 
     Args:
-        path: the file, or a folder that holds `{split}.csv` or `{split}.tsv`.
+        path: the file, or a folder that holds `{split}.csv`, `.tsv` or `.xlsx`.
         split: which file of a folder; of a single file it is only a label.
         images: folder that image paths are relative to; None: the file's own.
         columns: from the keys of `DEFAULTS` to column names, see `columns.resolve`.
@@ -228,7 +228,7 @@ def _file(path: Path, *, split: str | None) -> Path:
 
 FORMAT = Format(
     "csv",
-    "CSV and TSV, columns by name",
+    "CSV, TSV and Excel, columns by name",
     read,
     ("split", "images", "columns", "class_texts", "allow_paths_outside_root"),
 )

@@ -21,8 +21,8 @@ class Format:
         options: keyword arguments of `read`; those that a recipe does not set are not passed. Of
             `split`; `images`, the image folder, if separate; `questions` and `annotations`, files
             of VQA v2; `columns`, column names of `hf` and `csv`; `class_texts`, texts of
-            classes; `allow_paths_outside_root`: images may lie outside the image folder (that of
-            `path`, or `images`).
+            classes; `allow_paths_outside_root`: whether images may lie outside the image folder
+            (that of `path`, or `images`), see `PathGuard`.
         stream: `stream(path, **options)` opens the data for streaming; None: not supported.
     """
 

@@ -99,7 +99,7 @@ def read_samples(
     annotations: str | None = None,
     columns: Mapping[str, str] | None = None,
     class_texts: Mapping[str, str] | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
     limit: int | None = None,
 ) -> list[Sample]:
     """The samples of a split, in the source's order; images are not decoded.
@@ -167,7 +167,11 @@ def open_stream(
 
 def _given_options(format: Format, **options: Any) -> dict[str, Any]:
     """The options that are set; raises DataError for one that the format does not take."""
-    given = {option: value for option, value in options.items() if value}
+    given = {
+        option: value
+        for option, value in options.items()
+        if value or (value is False and option in format.options)
+    }
     for option in given:
         if option not in format.options:
             raise DataError(

@@ -35,7 +35,7 @@ def read(
     *,
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples in order of first appearance of their images; rows with equal images are merged.
 
@@ -55,6 +55,8 @@ def read(
         DataError: nothing to read at `path`, no such split or column, or a broken row.
     """
     dataset = load(str(path), split=split)
+    if allow_paths_outside_root is None and not path.exists():  # from the Hub
+        allow_paths_outside_root = False
     guard = PathGuard(*_image_folders(path), allow_paths_outside_root=allow_paths_outside_root)
     yield from samples_of(dataset, columns or {}, where=str(path), guard=guard)
 

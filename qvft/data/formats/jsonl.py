@@ -37,7 +37,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples of a JSONL file in order of first appearance of their images.
 

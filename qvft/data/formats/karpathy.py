@@ -18,7 +18,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples of one split or several, in the file's order.
 

@@ -17,7 +17,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples in order of first appearance of their images; each turn is a question of its own.
 

@@ -1,4 +1,4 @@
-"""Resolves image paths of a dataset, inside its folder: refuses path traversal."""
+"""Resolves image paths of a dataset; refuses or logs those outside its folder (path traversal)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from qvft.data.sample import ImageFile
 from qvft.errors import DataError
+from qvft.log import get_logger
+
+_log = get_logger(__name__)
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
@@ -17,17 +20,17 @@ _LOCAL_FILES = "/data/local-files/"
 
 
 class PathGuard:
-    """Resolves image files and refuses paths outside the given folders.
+    """Resolves image files, and watches for paths outside the given folders.
 
     A path can leave a folder by `..`, by being absolute, or by a symbolic link; a folder that is
     itself a link is resolved.
 
     Args:
         folders: the image folder, or several; relative paths are relative to the first.
-        allow_paths_outside_root: let every path pass.
+        allow_paths_outside_root: whether others pass; None: they do, and the first is logged.
     """
 
-    def __init__(self, *folders: Path, allow_paths_outside_root: bool = False) -> None:
+    def __init__(self, *folders: Path, allow_paths_outside_root: bool | None = None) -> None:
         self._folders = folders
         self._roots = [os.path.join(os.path.realpath(folder), "") for folder in folders]
         self._allow_outside = allow_paths_outside_root
@@ -54,15 +57,25 @@ class PathGuard:
         if not self._allow_outside:
             real = self._resolved(path)
             if not any(real.startswith(root) for root in self._roots):
-                raise DataError(
-                    f"the image {str(path)!r} lies outside {self._folders[0].absolute()}",
-                    where=where,
-                    expected="images in this folder, also where links lead",
-                    do="name their own folder with `images`, or, where you trust the data, set "
-                    "`allow_paths_outside_root: true` beside `path` (of qvft.convert: "
-                    "`--allow-outside`)",
-                )
+                self._outside(path, where)
         return ImageFile(path)
+
+    def _outside(self, path: Path, where: str) -> None:
+        given = f"the image {str(path)!r} lies outside {self._folders[0].absolute()}"
+        if self._allow_outside is False:
+            raise DataError(
+                given,
+                where=where,
+                expected="images in this folder, also where links lead",
+                do="name their own folder with `images`, or, where you trust the data, set "
+                "`allow_paths_outside_root: true` beside `path`",
+            )
+        self._allow_outside = True
+        _log.info(
+            "%s: %s; such images are read (allow_paths_outside_root: false refuses them)",
+            where,
+            given,
+        )
 
     def _resolved(self, path: Path) -> str:
         """The path without links; folders are cached, since many images share one."""

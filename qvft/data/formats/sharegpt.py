@@ -21,7 +21,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """As `llava.read`, of records with `messages` or `conversations`, and `images`.
 

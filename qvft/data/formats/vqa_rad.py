@@ -1,4 +1,4 @@
-"""VQA-RAD in its original (OSF) layout: one JSON file and a folder of radiology images."""
+"""VQA-RAD: the published JSON file, or `trainset.json` and `testset.json`, and radiology images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from qvft.errors import DataError
 from qvft.json_files import read_json
 
 _FILE = "VQA_RAD Dataset Public.json"
-_IMAGES = "VQA_RAD Image Folder"
+SPLIT_FILES = {"train": "trainset.json", "test": "testset.json"}
+"""The layout of medical VQA code since MEVF (Nguyen et al., 2019): a file per split, images beside
+it in `images`; each record as in the published file."""
+_IMAGES = ("VQA_RAD Image Folder", "images", "image", "imgs", "VQA_RAD_Image")
 _SPLITS = {
     "freeform": "train",
     "para": "train",
@@ -37,7 +40,7 @@ def read(
     *,
     split: str | None = None,
     images: Path | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples of the official train or test questions, about 314 images.
 
@@ -47,19 +50,22 @@ def read(
     questions.
 
     Args:
-        path: the folder, or the JSON file.
-        split: `train` or `test`, from `phrase_type`.
-        images: the image folder; None: `VQA_RAD Image Folder` beside the file.
+        path: the folder, or a JSON file.
+        split: `train` or `test`, from `phrase_type`; of a file of `SPLIT_FILES` the file says it.
+        images: the image folder; None: `VQA_RAD Image Folder` or `images` beside the file.
 
     Raises:
         DataError: an invalid record, a repeated `qid`, or no such split.
     """
-    file = path / _FILE if path.is_dir() else path
+    file = _file(path, split)
     content = read_json(file)
-    if split not in _SPLITS.values():
-        raise no_split(split, where=str(file), splits=set(_SPLITS.values()))
+    of_file = next((name for name, one in SPLIT_FILES.items() if one == file.name), None)
+    split = split or of_file
+    if split not in ((of_file,) if of_file else SPLIT_FILES):
+        raise no_split(split, where=str(file), splits=(of_file,) if of_file else SPLIT_FILES)
+    beside = [file.parent / name for name in _IMAGES]
     guard = PathGuard(
-        image_folder(images or file.parent / _IMAGES),
+        image_folder(images or next((one for one in beside if one.is_dir()), beside[0])),
         allow_paths_outside_root=allow_paths_outside_root,
     )
     found: dict[str, SampleBuilder] = {}
@@ -77,7 +83,7 @@ def read(
                 expected="one of " + ", ".join(_SPLITS),
                 do="correct it; it says which split the question is in",
             )
-        if _SPLITS[phrase] != split:
+        if (of_file or _SPLITS[phrase]) != split:
             continue
         given = texts["question_type"].upper().replace(" ", "").split(",")
         types = [_MISSPELT.get(one, one) for one in given]
@@ -94,6 +100,17 @@ def read(
     yield from (one.sample() for one in found.values())
 
 
+def _file(path: Path, split: str | None) -> Path:
+    """The JSON file of a split."""
+    if not path.is_dir() or (path / _FILE).exists() or split not in SPLIT_FILES:
+        return path / _FILE if path.is_dir() else path
+    file = path / SPLIT_FILES[split]
+    return file if file.exists() else path / _FILE
+
+
 FORMAT = Format(
-    "vqa_rad", "VQA-RAD as published", read, ("split", "images", "allow_paths_outside_root")
+    "vqa_rad",
+    "VQA-RAD as published, or as trainset.json and testset.json",
+    read,
+    ("split", "images", "allow_paths_outside_root"),
 )

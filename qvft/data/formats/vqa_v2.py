@@ -27,7 +27,7 @@ def read(
     questions: Path | None = None,
     annotations: Path | None = None,
     images: Path | None = None,
-    allow_paths_outside_root: bool = False,
+    allow_paths_outside_root: bool | None = None,
 ) -> Iterator[Sample]:
     """Samples in order of first appearance of their images, with all human answers.
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from PIL import Image, UnidentifiedImageError
 
-from qvft.data.images.opening import foreign_format, open_source
+from qvft.data.images.opening import foreign_format, open_source, register_heic, require_pixels
 from qvft.data.images.orientation import settle_exif, turn
 from qvft.data.images.rgb import to_rgb
 from qvft.data.images.suppress_warnings import quiet_libtiff, quiet_pillow
@@ -22,11 +22,11 @@ ABSENT = "no such file"
 """Error text for a missing image."""
 
 FORMATS = frozenset(
-    ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO")
+    ("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO")
     + ("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
 )
-"""Decoded formats. Not EPS, whose decoding runs Ghostscript, nor formats rarely used in datasets
-(PSD, DDS), to limit the attack surface."""
+"""Decoded formats, beside DICOM; HEIF (HEIC) only with pillow-heif. Not EPS, whose decoding runs
+Ghostscript, nor formats rarely used in datasets (PSD, DDS), to limit the attack surface."""
 
 _CONVERT = {
     ".dcm": "DICOM",
@@ -101,8 +101,6 @@ def _other_file(source: ImageSource) -> ImageError | None:
 
 
 def _kind_by_bytes(head: bytes) -> str | None:
-    if head[128:132] == b"DICM":
-        return "DICOM"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
         return "HEIC"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -151,26 +149,17 @@ def _require_decodable(image: Image.Image, *, name: str, max_pixels: int) -> Non
     """Refuses an image by its header; an image in memory has no format."""
     if image.format is not None and image.format not in FORMATS:
         raise _not_decoded(f"a file of format {image.format}", name=name)
-    if image.width < 1 or image.height < 1:
-        raise ImageError(
-            f"no pixels ({image.width} x {image.height})", where=name, do="replace the file"
-        )
-    if image.width * image.height > max_pixels:
-        raise ImageError(
-            f"{image.width} x {image.height} pixels",
-            where=name,
-            expected=f"at most {max_pixels} in all (data.max_image_pixels)",
-            do="make it smaller or raise the limit",
-        )
+    require_pixels(image.width, image.height, name=name, max_pixels=max_pixels)
 
 
 def _not_decoded(kind: str, *, name: str) -> ImageError:
-    page = kind.endswith("HTML file")
+    do = "convert it to JPEG or PNG"
+    if kind.endswith("HTML file"):
+        do = "load the image itself, not a web page"
+    elif kind.endswith("HEIC file") and not register_heic():
+        do = f"run pip install 'qvft[heic]', or {do}"
     return ImageError(
-        kind,
-        where=name,
-        expected="one of " + ", ".join(sorted(FORMATS)),
-        do="load the image itself, not a web page" if page else "convert it to JPEG or PNG",
+        kind, where=name, expected="one of " + ", ".join(sorted(FORMATS)) + ", or DICOM", do=do
     )
 
 

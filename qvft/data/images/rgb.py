@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageCms
 
+from qvft.data.images.grey import grey_levels
 from qvft.data.images.transparency import over_white
 
 _PHOTOMETRIC_TAG, _MIN_IS_WHITE = 262, 0
@@ -75,11 +76,11 @@ def _stretched(image: Image.Image) -> Image.Image:
     low, high = _range(values, hidden)
     inverted = tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE  # Pillow inverts files of 8 bits only
     if values.dtype.itemsize == 2:  # a lookup table is faster
-        table = _grey(np.arange(2**16), low, high, inverted=inverted, hidden=hidden)
+        table = grey_levels(np.arange(2**16), low, high, inverted=inverted, hidden=hidden)
         return Image.fromarray(table[values])
     grey = np.empty(values.shape, np.uint8)
     for rows in _bands(values):
-        grey[rows] = _grey(values[rows], low, high, inverted=inverted, hidden=hidden)
+        grey[rows] = grey_levels(values[rows], low, high, inverted=inverted, hidden=hidden)
     return Image.fromarray(grey)
 
 
@@ -102,18 +103,3 @@ def _range(values: np.ndarray, hidden: int | None) -> tuple[float, float]:
         if shown.size:
             ends += [float(shown.min()), float(shown.max())]
     return (min(ends), max(ends)) if ends else (0.0, 0.0)
-
-
-def _grey(
-    levels: np.ndarray, low: float, high: float, *, inverted: bool, hidden: int | None
-) -> np.ndarray:
-    """Values scaled from `low`..`high` to 8 bits, hidden pixels white."""
-    scaled = np.clip(levels, low, high, dtype=np.float64)
-    scaled -= low
-    scaled /= max(high - low, np.finfo(np.float64).tiny)
-    if inverted:
-        scaled = 1.0 - scaled
-    grey: np.ndarray = np.rint(np.nan_to_num(scaled) * 255).astype(np.uint8)
-    if hidden is not None:
-        grey[levels == hidden] = 255
-    return grey

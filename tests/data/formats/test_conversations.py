@@ -98,8 +98,10 @@ def test_lines_and_splits_are_read(format: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["llava", "sharegpt"])
-def test_paths_that_lead_out_are_refused(format: str, tmp_path: Path) -> None:
+def test_paths_that_lead_out_are_refused_where_the_recipe_says_so(
+    format: str, tmp_path: Path
+) -> None:
     row = record("A?", "1", image="../secret.png")
     with pytest.raises(DataError, match="record 0: the image .* lies outside"):
-        read(format, tmp_path, row)
-    assert len(read(format, tmp_path, row, allow_paths_outside_root=True)) == 1
+        read(format, tmp_path, row, allow_paths_outside_root=False)
+    assert len(read(format, tmp_path, row)) == 1

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from qvft.data.formats import read_samples
+from qvft.data.formats.csv_rows import holds_images
 from qvft.data.sample import Sample
-from qvft.errors import DataError
+from qvft.errors import DataError, MissingToolError
+from qvft.new_project.detect_format import detect
 
 
 def read(folder: Path, content: str, name: str = "t.csv", **options) -> list[Sample]:
@@ -118,3 +121,48 @@ def test_texts_are_read_rather_than_classes_unless_asked(tmp_path: Path) -> None
         read(tmp_path, "image,caption\na.png,x\n", class_texts={"question": "?"})
     with pytest.raises(DataError, match="`columns.class` names the column `lable`.*`label`"):
         read(tmp_path, table, columns={"class": "lable"})
+
+
+def test_an_excel_file_is_its_first_sheet(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl", reason="needs qvft[excel]")
+    book = openpyxl.Workbook()
+    for row in (["Image", "question", "answer", "patient"], ["a.png", "How many?", 3.0, 7], [],
+                ["b.png", "Is it?", True]):  # fmt: skip
+        book.active.append(row)
+    book.create_sheet().append(["other"])
+    book.save(tmp_path / "t.xlsx")
+    first, second = read_samples("csv", str(tmp_path / "t.xlsx"))
+    assert (first.id, first.questions[0].answers) == ("a.png", ("3",))
+    assert first.questions[0].meta["patient"] == "7"
+    assert (second.id, second.questions[0].answers) == ("b.png", ("True",))
+    (tmp_path / "bad.xlsx").write_text("image,caption")
+    with pytest.raises(DataError, match=r"bad\.xlsx: not an Excel file"):
+        read_samples("csv", str(tmp_path / "bad.xlsx"))
+
+
+def test_a_data_frame_as_parquet_is_read_as_its_csv(tmp_path: Path) -> None:
+    rows = {"image": ["a.png", "b.png"], "question": ["How many?", "Which?"],
+            "answers": [["3", "three"], ["red"]], "patient": [7.0, None]}  # fmt: skip
+    frame = pd.DataFrame(rows, index=["x", "y"])
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert (detect(tmp_path / "t.parquet").format, holds_images(tmp_path / "t.parquet")) == (
+        "csv",
+        False,
+    )
+    first, second = read_samples("csv", str(tmp_path / "t.parquet"))
+    assert first.image.path == tmp_path / "a.png"
+    assert (first.questions[0].answers, first.questions[0].meta) == (
+        ("3", "three"),
+        {"patient": "7"},
+    )
+    assert second.questions[0].meta == {}
+    frame.assign(image=[{"bytes": b"x", "path": "a"}] * 2).to_parquet(tmp_path / "u.parquet")
+    assert detect(tmp_path / "u.parquet").format == "hf"
+
+
+def test_without_openpyxl_the_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qvft.extras.find_spec", lambda name: None)
+    with pytest.raises(MissingToolError, match=r"qvft\[excel\].*CSV UTF-8"):
+        read(tmp_path, "", "t.xlsx")

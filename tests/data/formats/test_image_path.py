@@ -118,7 +118,7 @@ def test_an_encoded_path_leads_out_of_the_folder_as_little_as_any(
     home.mkdir()
     (home / "d.jsonl").write_text(json.dumps({"image": written, "caption": "c"}))
     with pytest.raises(DataError, match="lies outside"):
-        read_samples("jsonl", str(home / "d.jsonl"))
+        read_samples("jsonl", str(home / "d.jsonl"), allow_paths_outside_root=False)
 
 
 def test_a_url_is_refused_by_every_format_alike(home: Path) -> None:
@@ -133,5 +133,5 @@ def test_the_folder_is_named_where_the_path_has_none(
     jsonl(home, "../out.png")
     monkeypatch.chdir(home)
     with pytest.raises(DataError) as caught:
-        read_samples("jsonl", "d.jsonl")
+        read_samples("jsonl", "d.jsonl", allow_paths_outside_root=False)
     assert f"lies outside {home}; expected" in str(caught.value)

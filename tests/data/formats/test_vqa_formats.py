@@ -12,6 +12,7 @@ import pytest
 from qvft.data.formats import read_samples
 from qvft.data.sample import Question
 from qvft.errors import DataError
+from qvft.new_project.detect_format import detect
 
 FORMATS = Path(__file__).resolve().parents[3] / "data_formats"
 
@@ -87,6 +88,34 @@ def test_vqa_rad_is_whole_and_its_types_are_the_documented_eleven(shared_data: P
         for sample in read_samples("vqa_rad", str(folder), split=split)
     }
     assert len(images) == 314
+
+
+@pytest.fixture
+def split_files(tmp_path: Path) -> Path:
+    """VQA-RAD as `trainset.json`, `testset.json` and `images`, as medical VQA code lays it out."""
+    rows = json.loads((FORMATS / "vqa_rad" / "VQA_RAD Dataset Public.json").read_text())
+    for name in ("train", "test"):
+        chosen = [row for row in rows if ("test" in row["phrase_type"]) == (name == "test")]
+        (tmp_path / f"{name}set.json").write_text(json.dumps(chosen))
+    shutil.copytree(FORMATS / "vqa_rad" / "VQA_RAD Image Folder", tmp_path / "images")
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_vqa_rad_in_a_file_per_split_is_the_same_data(split_files: Path, split: str) -> None:
+    published = read_samples("vqa_rad", str(FORMATS / "vqa_rad"), split=split)
+    for path, given in ((split_files, split), (split_files / f"{split}set.json", None)):
+        samples = read_samples("vqa_rad", str(path), split=given)
+        assert [one.questions for one in samples] == [one.questions for one in published]
+        assert all(one.image.path.parent == split_files / "images" for one in samples)
+    with pytest.raises(DataError, match="no samples of split"):
+        read_samples("vqa_rad", str(split_files / "trainset.json"), split="test")
+
+
+def test_vqa_rad_in_a_file_per_split_is_detected(split_files: Path) -> None:
+    found = detect(split_files)
+    assert (found.format, found.splits) == ("vqa_rad", {"train": "train", "test": "test"})
+    assert detect(split_files / "testset.json").splits == {"test": None}
 
 
 @pytest.mark.parametrize("split", [None, "val"])

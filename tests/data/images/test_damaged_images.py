@@ -6,13 +6,16 @@ import io
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import dicom_content
 from PIL import Image
 
 from qvft.data.images.decoding import FORMATS, check, decode
+from qvft.data.images.opening import register_heic
 from qvft.data.sample import ImageFile
 from qvft.errors import ImageError
 
@@ -26,6 +29,9 @@ MUTATIONS = 60
 class InMemory:
     content: bytes
     name: str = "damaged"
+
+    def encoded(self) -> bytes:
+        return self.content
 
     def open(self) -> Image.Image:
         return Image.open(io.BytesIO(self.content))
@@ -53,6 +59,10 @@ def files() -> Iterator[tuple[str, str, dict]]:
     yield from (("SGI", "RGB", {"bpc": width}) for width in (1, 2))
     yield from (("ICO", "RGBA", {"bitmap_format": inner}) for inner in ("bmp", "png"))
     yield from ((kind, "RGB", {}) for kind in ("DIB", "JPEG2000", "QOI"))
+    if find_spec("pillow_heif"):
+        yield "HEIF", "RGB", {}
+    if find_spec("pydicom"):
+        yield from (("DICOM", mode, {}) for mode in ("L", "RGB"))
 
 
 def encoded(kind: str, mode: str, options: dict) -> bytes:
@@ -60,6 +70,10 @@ def encoded(kind: str, mode: str, options: dict) -> bytes:
     colours = np.stack([x * 7, y * 12, x * y % 256], -1).astype(np.uint8)
     image = Image.fromarray(colours)
     image = image.quantize(16) if mode == "P" else image.convert(mode)
+    if kind == "DICOM":
+        return dicom_content(np.asarray(image), WindowCenter=99, WindowWidth=150)
+    if kind == "HEIF":
+        register_heic()
     if options.get("save_all"):
         options = options | {"append_images": [image.rotate(180)]}
     stream = io.BytesIO()
@@ -102,7 +116,7 @@ CASES = list(files())
 
 
 def test_every_format_is_damaged_here() -> None:
-    assert {kind for kind, _, _ in CASES} == FORMATS
+    assert {"HEIF", "DICOM"} | {kind for kind, _, _ in CASES} == {"DICOM"} | FORMATS
 
 
 @pytest.mark.parametrize(
