@@ -153,6 +153,11 @@ class PromptTemplate:
         (answer,) = self._tokens([self._answer_text(kind, prompt_text, target)])
         return self._row(prompt, answer)
 
+    def encode_targets(self, kind: Kind, prompt: str, targets: Sequence[str]) -> list[list[int]]:
+        """Tokens of targets after a prompt of `prompt_text`, each with its stop, none truncated."""
+        texts = [self._answer_text(kind, prompt, one) if one.strip() else "" for one in targets]
+        return [[*ids, self.stop_id] for ids in self._tokens(texts)]
+
     def encode_all(
         self, texts: Iterable[tuple[Kind, str | None, str | None]]
     ) -> Iterator[TokenRow]:

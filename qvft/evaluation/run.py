@@ -209,7 +209,7 @@ def _generate(
         images = [swapped[sample.id] for sample in images]
     texts = [""] * len(task.rows)
     with stream_to.open("w", encoding="utf-8") if stream_to else nullcontext() as stream:
-        for index, text in predict_shared(
+        for outcome in predict_shared(
             loaded.model,
             loaded.collator,
             task.rows,
@@ -219,9 +219,10 @@ def _generate(
             workers=recipe.data.num_workers,
             label="blind" if blind else "evaluate",
         ):
-            texts[index] = text
+            text = texts[outcome.number] = outcome.texts[0]
             if stream:
-                stream.write(json.dumps({"id": task.rows[index].id, "prediction": text}) + "\n")
+                row = {"id": task.rows[outcome.number].id, "prediction": text}
+                stream.write(json.dumps(row) + "\n")
                 stream.flush()
     return texts
 

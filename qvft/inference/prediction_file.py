@@ -13,10 +13,13 @@ from qvft.data.rows import Row
 from qvft.disk import to_disk
 from qvft.errors import DataError, FailedError
 from qvft.files import require_writable
+from qvft.inference.log_probs import LogProb
 from qvft.inference.predict import Outcome
 from qvft.json_files import drop_torn_line, json_text, read_json, write_json
 
 SETTINGS_SUFFIX = ".settings.json"
+DIGITS = 6
+"""Decimals of a probability or a cosine in a file; float32 has seven digits."""
 
 
 def in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -34,7 +37,8 @@ def line_of(row: Row, outcome: Outcome) -> str:
     """A row of the output as JSON.
 
     `image`; `id` and `question`, if any; `text`, or `error` if the image is unusable; `texts`
-    besides `text`, the first of them, with several return sequences; `scores` for classification.
+    besides `text`, the first of them, with several return sequences; `scores` for classification;
+    what `Scoring` asks for.
     """
     content: dict[str, Any] = _named(row)
     if outcome.error is not None:
@@ -45,7 +49,36 @@ def line_of(row: Row, outcome: Outcome) -> str:
             content["texts"] = list(outcome.texts)
         if outcome.scores:
             content["scores"] = dict(outcome.scores)
+        content |= _probabilities(outcome)
     return json_text(content)
+
+
+def _probabilities(outcome: Outcome) -> dict[str, Any]:
+    """Probabilities of the texts and the candidates, of those that there are."""
+    content: dict[str, Any] = {}
+    if outcome.probability is not None:
+        content["probability"] = round(outcome.probability, DIGITS)
+    if outcome.abstained is not None:
+        content["abstained"] = outcome.abstained
+    texts = [log_prob_values(one) for one in outcome.log_probs]
+    if len(texts) > 1:
+        content |= {f"{key}s": [one[key] for one in texts] for key in texts[0]}
+    content |= texts[0] if texts else {}
+    if outcome.candidates:
+        content["candidates"] = [
+            {
+                "text": one.text,
+                "probability": round(one.probability, DIGITS),
+                **log_prob_values(one.log_prob),
+            }
+            for one in outcome.candidates
+        ]
+    return content
+
+
+def log_prob_values(found: LogProb) -> dict[str, float]:
+    """Sum and mean per token of a text's log-probability."""
+    return {"log_prob": round(found.sum, DIGITS), "mean_log_prob": round(found.mean, DIGITS)}
 
 
 def _named(row: Row) -> dict[str, Any]:
