@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--candidates",
         type=expanded,
         metavar="A,B,...",
-        help="rank these texts, or those of a text file, one per line, by their likelihood; own: "
-        "those of the JSONL",
+        help="rank these texts, or those of a text file, one per line, by their likelihood",
     )
     parser.add_argument(
         "--rank-by",
@@ -104,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
     from qvft.checking.before_torch import require_models
-    from qvft.data.predict_inputs import read_names, resolve_inputs, with_candidates
+    from qvft.data.predict_inputs import read_names, resolve_inputs
+    from qvft.errors import RecipeError
     from qvft.locks import beside
     from qvft.setup.itc_heads import require_contrast
     from qvft.setup.resolve_model import resolve_model
@@ -112,7 +113,10 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     check_options(given)
     rows = resolve_inputs(given.images, question=given.question)
     if given.candidates is not None:
-        rows = with_candidates(rows, given.candidates)
+        names = tuple(dict.fromkeys(read_names(given.candidates)))
+        if not all(names) or not names:
+            raise RecipeError("an empty one", where="command line: --candidates")
+        rows = [replace(row, candidates=names) for row in rows]
     processing, prompt = given.preprocessing, given.prompt
     overrides = [] if processing is None else [f"data.preprocessing={processing}"]
     overrides += [] if prompt is None else [f"data.prompt.caption={json.dumps(prompt)}"]
@@ -171,12 +175,17 @@ def check_options(given: argparse.Namespace) -> None:
     from qvft.files import require_writable
     from qvft.recipe.section import MOST_SEED
 
-    for name, least in (("batch_size", 1), ("workers", 0)):
-        if getattr(given, name) < least:
+    bounds = {
+        "batch_size": (1, None), "workers": (0, None), "seed": (0, MOST_SEED),
+        "abstain_below": (0, 1),
+    }  # fmt: skip
+    for name, (least, most) in bounds.items():
+        value = getattr(given, name)
+        if value is not None and not least <= value <= (value if most is None else most):
             raise RecipeError(
-                f"{getattr(given, name)}",
+                f"{value}",
                 where=f"command line: --{name.replace('_', '-')}",
-                expected=f"{least} or more",
+                expected=f"{least} or more" if most is None else f"{least} to {most}",
             )
     if given.resume and given.out is None:
         raise RecipeError("has no --out", where="command line: --resume", do="name the file")
@@ -187,14 +196,6 @@ def check_options(given: argparse.Namespace) -> None:
     if given.prompt is not None and given.question is not None:
         raise RecipeError(
             "is for captions, and --question asks", where="command line: --prompt", do="remove one"
-        )
-    if given.abstain_below is not None and not 0 <= given.abstain_below <= 1:
-        raise RecipeError(
-            f"{given.abstain_below}", where="command line: --abstain-below", expected="0 to 1"
-        )
-    if given.seed is not None and not 0 <= given.seed <= MOST_SEED:
-        raise RecipeError(
-            f"{given.seed}", where="command line: --seed", expected=f"0 to {MOST_SEED}"
         )
     if "" in given.images:
         raise DataError("an empty name", where="command line", expected="images")
@@ -217,7 +218,7 @@ def refuse_beside(
     """
     from qvft.errors import RecipeError
 
-    named = [one for one in others if getattr(given, one) not in (None, False)]
+    named = [one for one in others if not any(getattr(given, one) is o for o in (None, False))]
     senseless = [*(f"--{one.replace('_', '-')}" for one in named), *further]
     if senseless:
         raise RecipeError(

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from qvft.data.formats.fields import Record
-from qvft.data.formats.jsonl_texts import read_candidates
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.images.listing import images_among
 from qvft.data.prompt import Kind
 from qvft.data.rows import Row
 from qvft.data.sample import ImageFile, Sample
-from qvft.errors import DataError, RecipeError
+from qvft.errors import DataError
 from qvft.json_files import read_jsonl
 from qvft.log import get_logger
 
 _LISTS = (".jsonl", ".json")
-OWN = "own"
 _log = get_logger(__name__)
 
 
@@ -86,28 +83,6 @@ def read_names(given: str) -> tuple[str, ...]:
             raise DataError(f"not UTF-8 at byte {error.start}", where=given) from error
         parts = [line for line in parts if line.strip()]
     return tuple(part.strip() for part in parts)
-
-
-def with_candidates(rows: Sequence[Row], given: str) -> list[Row]:
-    """The rows with their own candidates, others with the given ones.
-
-    Args:
-        given: as in `read_names`; `own`: there are none besides those of the JSONL.
-
-    Raises:
-        RecipeError: there is no candidate, or one is empty.
-        DataError: a row has none, or as `read_names`.
-    """
-    where = "command line: --candidates"
-    names = () if given == OWN else tuple(dict.fromkeys(read_names(given)))
-    if "" in names or not (names or given == OWN):
-        raise RecipeError("an empty one", where=where, expected="texts to choose among")
-    found = [replace(row, candidates=row.candidates or names) for row in rows]
-    without = next((row for row in found if not row.candidates), None)
-    if without is not None:
-        name = without.id or without.sample.image.name
-        raise DataError("a row without `candidates`", where=name, do="name them in --candidates")
-    return found
 
 
 def require_question(text: Any, *, where: str) -> None:
@@ -192,31 +167,27 @@ def _from_jsonl(path: Path, question: str | None) -> Iterator[tuple[str, Row]]:
     for number, values in read_jsonl(path):
         content = Record(values, f"{path}:{number}")
         image = guard.image(content.text("image"), "image", where=content.where)
-        for text, text_id, candidates in _asked(content, question):
-            row = _row(image.path, text, row_id=text_id)
-            yield content.where, replace(row, candidates=candidates)
+        for text, text_id in _asked(content, question):
+            yield content.where, _row(image.path, text, row_id=text_id)
 
 
-def _asked(
-    content: Record, default: str | None
-) -> Iterable[tuple[str | None, str, tuple[str, ...]]]:
-    """Questions of a JSONL row with their ids and candidates; `default` if it has none."""
+def _asked(content: Record, default: str | None) -> Iterable[tuple[str | None, str]]:
+    """Questions of a JSONL row with their ids; `default` if it has none."""
     where, own_id = content.where, _id_of(content)
     listed = content.get("questions") or []
     if not isinstance(listed, list):
         given = f"questions that are a {type(listed).__name__}"
         raise DataError(given, where=where, expected="a list")
-    asked: list[tuple[Any, str, tuple[str, ...]]] = []
+    asked: list[tuple[Any, str]] = []
     for number, item in enumerate(listed, start=1):
         row = Record(item if isinstance(item, dict) else {"question": item}, where)
         numbered = f"{own_id}#{number}" if own_id else ""
-        asked.append((row.get("question") or "", _id_of(row) or numbered, read_candidates(row)))
-    own = read_candidates(content)
+        asked.append((row.get("question") or "", _id_of(row) or numbered))
     if content.get("question") is not None:
-        asked.append((content["question"], own_id, own))
-    for text, *_ in asked:
+        asked.append((content["question"], own_id))
+    for text, _ in asked:
         require_question(text, where=where)
-    return asked or [(default, own_id, own)]
+    return asked or [(default, own_id)]
 
 
 def _id_of(content: Record) -> str:

@@ -18,62 +18,50 @@ from qvft.evaluation.stats import FloatArray, percentile_interval, resampled_wei
 
 BINS = 10
 COVERAGES = (0.5, 0.8, 0.9)
-Ends = tuple[float, float] | None
+FIGURES = ("ece", "aurc", *(f"accuracy_at_{100 * one:.0f}" for one in COVERAGES), "accuracy")
 
 
 class Bin(Part):
-    """Items whose probability is in a tenth of 0 to 1."""
+    """Answers whose probability is in one tenth of 0 to 1."""
 
-    n: int = Field(description="items")
-    probability: float = Field(description="their mean probability, 0 to 1")
-    accuracy: float = Field(description="their mean score, 0 to 1")
-
-
-class Selective(Part):
-    """Accuracy if only the items with the highest probabilities are answered."""
-
-    coverage: float = Field(description="share of the items that are answered, 0 to 1")
-    accuracy: float = Field(description="their mean score, 0 to 1")
-    interval: Ends = Field(description="95 %, whole images drawn; null with one image")
+    n: int = Field(description="answers")
+    probability: float = Field(description="their mean probability")
+    accuracy: float = Field(description="their mean score")
 
 
 class Calibration(Part):
-    """How well a probability predicts whether an answer is right."""
+    """Whether probabilities say which answers are right. All figures are 0 to 1."""
 
     n: int = Field(description="questions with a probability")
     score: str = Field(description="the metric that says whether an answer is right")
-    accuracy: float = Field(description="its mean, 0 to 1")
-    ece: float = Field(
-        description="expected calibration error, 10 bins of equal width: mean difference of "
-        "probability and accuracy, 0 to 1"
+    figures: dict[str, float] = Field(
+        description="`ece`: expected calibration error, 10 bins of equal width; `aurc`: area under "
+        "the risk-coverage curve (mean error of the k most probable answers, over all k); "
+        "`accuracy_at_80`: of the most probable 80 % (also 50 and 90); `accuracy`: of all"
     )
-    ece_interval: Ends = Field(description="95 %, whole images drawn; null with one image")
-    aurc: float = Field(
-        description="area under the risk-coverage curve: mean error of the k most probable "
-        "answers over all k, 0 to 1"
+    intervals: dict[str, tuple[float, float]] = Field(
+        description="95 % bootstrap interval by figure, whole images drawn; empty for one image"
     )
-    aurc_interval: Ends = Field(description="95 %, whole images drawn; null with one image")
-    selective: list[Selective] = Field(description="accuracy at 50, 80 and 90 % coverage")
-    bins: list[Bin] = Field(description="bins with items, from low to high probability")
+    bins: list[Bin] = Field(description="bins with answers, from low to high probability")
 
 
 def calibrations(rows: Sequence[PredictionRow], scores: Scores) -> dict[str, Calibration]:
-    """Calibration of generated answers (`generated`: by their most telling metric) and of ranked
-    ones (`candidates`), where they have a probability."""
+    """Calibration of `generated` answers, right by their most telling metric, and of ranked
+    `candidates`, where they have probabilities."""
     found = {}
     for name, key in (("generated", PROBABILITY), ("candidates", CANDIDATE_PROBABILITY)):
         chosen = [
-            index
-            for index, values in enumerate(scores.per_item)
-            if key in values and rows[index].kind == "question"
+            (row.image, values)
+            for row, values in zip(rows, scores.per_item, strict=True)
+            if key in values and row.kind == "question"
         ]
         if chosen:
-            own = [scores.per_item[index] for index in chosen]
+            images, own = zip(*chosen, strict=True)
             generated = key == PROBABILITY
             found[name] = calibration(
-                [float(values[key]) for values in own],
+                [float(one[key]) for one in own],
                 [main_score(one) if generated else float(one[CANDIDATE_ACC]) for one in own],
-                [rows[index].image for index in chosen],
+                images,
                 score=(main_metric(own[0]) or "") if generated else CANDIDATE_ACC,
             )
     return found
@@ -85,61 +73,45 @@ def calibration(
     """Calibration of N probabilities.
 
     Args:
-        right: (N,) score of each item, 0 to 1.
+        right: (N,) score of each answer, 0 to 1.
         images: (N,) image of each, which are resampled whole for the intervals.
 
     Source: ECE: Guo et al. 2017, arXiv 1706.04599, section 2 (with 15 bins there); AURC: Geifman
     et al. 2019, arXiv 1805.08206, section 3.
     """
-    order = sorted(range(len(right)), key=lambda place: -probabilities[place])
+    order = np.argsort(-np.array(probabilities), kind="stable")
     p, values = np.array(probabilities)[order], np.array(right, dtype=np.float64)[order]
-    bins = np.minimum((p * BINS).astype(int), BINS - 1)
-    member = np.eye(BINS)[bins]
+    member = np.eye(BINS)[np.minimum((p * BINS).astype(int), BINS - 1)]
     figures = _figures(np.ones((1, len(p))), p, values, member)[0]
-    parts = [
-        _figures(weights, p, values, member)
-        for weights in resampled_weights([images[place] for place in order])
-    ]
-    ends: list[Ends] = [None] * len(figures)
-    if parts:
-        ends = [percentile_interval(column) for column in np.concatenate(parts).T]
-    own = [(int(bins_n), bins == number) for number, bins_n in enumerate(member.sum(axis=0))]
+    weights = resampled_weights([images[place] for place in order])
+    drawn = [_figures(one, p, values, member) for one in weights]
+    columns = np.concatenate(drawn).T if drawn else ()
+    ends = map(percentile_interval, columns)
+    means = [(int(inside.sum()), float(inside @ p), float(inside @ values)) for inside in member.T]
     return Calibration(
         n=len(p),
         score=score,
-        accuracy=float(values.mean()),
-        ece=float(figures[0]),
-        ece_interval=ends[0],
-        aurc=float(figures[1]),
-        aurc_interval=ends[1],
-        selective=[
-            Selective(coverage=coverage, accuracy=float(accuracy), interval=interval)
-            for coverage, accuracy, interval in zip(COVERAGES, figures[2:], ends[2:], strict=True)
-        ],
-        bins=[
-            Bin(n=n, probability=float(p[inside].mean()), accuracy=float(values[inside].mean()))
-            for n, inside in own
-            if n
-        ],
+        figures=dict(zip(FIGURES, figures.tolist(), strict=True)),
+        intervals=dict(zip(FIGURES, ends, strict=False)),
+        bins=[Bin(n=n, probability=a / n, accuracy=b / n) for n, a, b in means if n],
     )
 
 
 def _figures(
     weights: FloatArray, p: FloatArray, right: FloatArray, member: FloatArray
 ) -> FloatArray:
-    """(B, 5) ECE, AURC, and accuracy at each coverage, of items sorted by falling probability.
+    """(B, 6) `FIGURES` of answers sorted by falling probability.
 
     Args:
-        weights: (B, N) how often each item was drawn.
-        p, right: (N,). member: (N, M) 1 in an item's bin.
+        weights: (B, N) how often each answer was drawn.
+        p, right: (N,). member: (N, M) 1 in an answer's bin.
     """
     total = weights.sum(axis=1)
     ece = np.abs((weights * (right - p)) @ member).sum(axis=1) / total
     drawn = np.cumsum(weights, axis=1)
     risk = np.cumsum(weights * (1 - right), axis=1) / np.maximum(drawn, 1)
-    aurc = (weights * risk).sum(axis=1) / total
-    each = np.arange(len(weights))
-    # Rounded up: with 0.9 of 10 items, nine, in spite of binary fractions.
-    least = [np.ceil(np.round(coverage * total, 9)) for coverage in COVERAGES]
+    # Rounded up: with 0.9 of 10 answers, nine, in spite of binary fractions.
+    least = [np.ceil(np.round(coverage * total, 9)) for coverage in (*COVERAGES, 1)]
     last = [(drawn >= count[:, None]).argmax(axis=1) for count in least]
-    return np.stack([ece, aurc, *(1 - risk[each, place] for place in last)], axis=1)
+    accuracy = [1 - risk[np.arange(len(risk)), place] for place in last]
+    return np.stack([ece, (weights * risk).sum(axis=1) / total, *accuracy], axis=1)

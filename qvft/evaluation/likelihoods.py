@@ -23,68 +23,55 @@ if TYPE_CHECKING:
 
 SCORES, CANDIDATES = "scores", "candidates"
 TRAIN = "train"
-ABSTAINED, PROBABILITY = "abstained", "probability"
-CANDIDATE_ACC, CANDIDATE_PROBABILITY = "candidate_acc", "candidate_probability"
+PROBABILITY, CANDIDATE_PROBABILITY = "probability", "candidate_probability"
+CANDIDATE_ACC, CANDIDATE_ACC_NORM = "candidate_acc", "candidate_acc_norm"
 _RANKED = (
     "share of the questions with a reference among their candidates whose most likely candidate is "
-    "one; nothing is generated. Likelihood:"
+    "one, by the log-probability of the candidate with its stop token"
 )
 LIKELIHOOD_SCORES = (
     ScoreInfo(
         CANDIDATE_ACC,
-        definition=f"candidate_acc/v1: {_RANKED} log-probability of the candidate with its stop "
-        "token (`acc` of lm-evaluation-harness, which has no stop token).",
+        definition=f"{CANDIDATE_ACC}/v1: {_RANKED} (`acc` of lm-evaluation-harness, which "
+        "counts no stop token).",
+        label="accuracy among candidates",
         table=20,
         page=10,
     ),
     ScoreInfo(
-        f"{CANDIDATE_ACC}_norm",
-        definition=f"candidate_acc_norm/v1: {_RANKED} its mean per token (`acc_norm` of "
+        CANDIDATE_ACC_NORM,
+        definition=f"{CANDIDATE_ACC_NORM}/v1: {_RANKED}, its mean per token (`acc_norm` of "
         "lm-evaluation-harness divides by characters).",
         table=21,
         page=None,
     ),
-    ScoreInfo(
-        ABSTAINED,
-        definition="abstained/v1: share of the texts with a probability below eval.abstain_below.",
-        table=22,
-        page=None,
-    ),
 )
-_OUTCOMES = {
-    SCORES: (ABSTAINED, "log_prob", "mean_log_prob", PROBABILITY),
-    CANDIDATES: (
-        CANDIDATE_ACC, f"{CANDIDATE_ACC}_norm", "candidate", CANDIDATE_PROBABILITY,
-    ),
-}  # fmt: skip
+_KEYS = {
+    SCORES: ("log_prob", "mean_log_prob", PROBABILITY, "abstained"),
+    CANDIDATES: (CANDIDATE_ACC, CANDIDATE_ACC_NORM, "candidate", CANDIDATE_PROBABILITY),
+}
 Values = Mapping[str, float | str]
 
 
 def with_candidates(recipe: Recipe, rows: Sequence[Row]) -> list[Row]:
     """The rows; questions with a reference among their candidates have these, others none.
 
-    Candidates are the row's own, or those of `eval.candidates`.
+    Candidates are the row's own, else those of `eval.candidates`.
 
     Raises:
-        UserError: the file, the training data, or every reference among them is missing.
+        UserError: the file or the training data is missing, or fits no question.
     """
-    named = recipe.eval.candidates
-    given: tuple[str, ...] = ()
-    if isinstance(named, str) and named == TRAIN:
+    named = recipe.eval.candidates or ()
+    if named == TRAIN:
         asked = training_rows(read_texts(recipe, "train"), texts="questions")
         given = tuple({normalise_answer(row.target): row.target for row in asked}.values())
-    elif isinstance(named, str):
-        if not isfile(named):
-            raise RecipeError(
-                f'"{named}" is no file',
-                where="eval.candidates",
-                expected="a list of answers, a text file with one per line, or train",
-            )
-        given = read_names(named)
-    elif named is not None:
-        given = tuple(named)
+    elif isinstance(named, str) and not isfile(named):
+        wanted = "a list of answers, a text file with one per line, or train"
+        raise RecipeError(f'"{named}" is no file', where="eval.candidates", expected=wanted)
+    else:
+        given = read_names(named) if isinstance(named, str) else tuple(named)
     found = [replace(row, candidates=_own(row, given)) for row in rows]
-    if named is not None and not any(row.candidates for row in found):
+    if named and not any(row.candidates for row in found):
         raise RecipeError("no question has one of them as its answer", where="eval.candidates")
     return found
 
@@ -100,7 +87,7 @@ def likelihood_values(row: Row, outcome: Outcome) -> dict[str, float | str]:
     """An item's values, as in `scores` of its line in `predictions.jsonl`."""
     found: dict[str, float | str] = {}
     if outcome.abstained is not None:
-        found[ABSTAINED] = float(outcome.abstained)
+        found["abstained"] = float(outcome.abstained)
     if outcome.log_probs:
         own = outcome.log_probs[0]
         found |= {"log_prob": own.sum, "mean_log_prob": own.mean, PROBABILITY: math.exp(own.sum)}
@@ -110,7 +97,7 @@ def likelihood_values(row: Row, outcome: Outcome) -> dict[str, float | str]:
         found["candidate"] = best.text
         found[CANDIDATE_PROBABILITY] = best.probability
         found[CANDIDATE_ACC] = exact_match(best.text, row.references)
-        found[f"{CANDIDATE_ACC}_norm"] = exact_match(by_mean.text, row.references)
+        found[CANDIDATE_ACC_NORM] = exact_match(by_mean.text, row.references)
     return found
 
 
@@ -119,7 +106,7 @@ def likelihood_groups(
 ) -> dict[str, GroupScores]:
     """Metrics of the items' values, of a new or a stored evaluation, by group."""
     groups = {}
-    for name, keys in _OUTCOMES.items():
+    for name, keys in _KEYS.items():
         own = [{key: values[key] for key in keys if key in values} for values in per_item]
         metrics = []
         for info in LIKELIHOOD_SCORES:

@@ -25,11 +25,14 @@ from qvft.evaluation.rows import PredictionRow
 from qvft.inference.distributed import chunks_shared
 from qvft.inference.predict import Outcome
 from qvft.inference.predict_to_file import identity
-from qvft.inference.prediction_file import DIGITS, PredictionFile, Written, line_of
+from qvft.inference.prediction_file import PredictionFile, Written, line_of
 from qvft.models.alignment.scoring import check_classes, class_embeddings, similarity
 from qvft.setup.alignment_model import AlignmentModel, with_heads
 from qvft.setup.itc_heads import require_contrast
 from qvft.setup.resolve_model import ResolvedModel, load_resolved
+
+DIGITS = 6
+"""Decimals of a cosine in a file; float32 has seven digits."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Log-probabilities of texts under the model: of generated texts, and of candidates to rank.
 
 An image is encoded once, and its prompt goes through the decoder once per pass, since the texts of
-a prompt are packed behind it. Shape letters: U units, B texts.
+a prompt are packed behind it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -21,11 +21,9 @@ from qvft.models.supervised_tokens import IGNORED, supervised_tokens
 from qvft.setup.packer import packer_for
 
 RankBy = Literal["sum", "mean"]
-PACKED_TOKENS = 1024
-"""Maximum tokens of a prompt with its texts; with more texts the prompt is decoded again."""
 PASS_TOKENS = 16_384
 """Maximum tokens of a pass, prompts counted once per text: 170 MB of embeddings in float32 for
-OPT-2.7B."""
+OPT-2.7B. With more texts a prompt goes through the decoder again."""
 
 
 class LogProb(NamedTuple):
@@ -65,20 +63,6 @@ class Scoring:
     abstain_below: float | None = None
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """Texts of a prompt, as token ids, that are packed together."""
-
-    place: int
-    row: Prompted
-    targets: Sequence[Sequence[int]]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of its padded rows."""
-        return len(self.targets) * (len(self.row.ids) + max(map(len, self.targets)))
-
-
 def ranked(
     texts: Sequence[str], log_probs: Sequence[LogProb], *, by: RankBy = "sum"
 ) -> tuple[Candidate, ...]:
@@ -109,73 +93,54 @@ def text_log_probs(
         batch: rows with their prompts and encoded images.
         texts: of each row.
     """
+    written = [
+        (place, TokenRow((*row.ids, *target), len(row.ids)))
+        for place, (row, wanted) in enumerate(zip(batch, texts, strict=True))
+        for target in collator.template.encode_targets(row.kind, row.prompt, wanted)
+    ]
     found: list[list[LogProb]] = [[] for _ in batch]
-    for units in _passes(list(_units(collator, batch, texts))):
-        values = iter(_log_probs(model, collator, units))
-        for unit in units:
-            found[unit.place] += [next(values) for _ in unit.targets]
+    count = max(1, PASS_TOKENS // max((len(row.ids) for _, row in written), default=1))
+    for start in range(0, len(written), count):
+        part = written[start : start + count]
+        values = _log_probs(model, collator, batch, part)
+        for (place, _), value in zip(part, values, strict=True):
+            found[place].append(value)
     return found
 
 
-def _units(
-    collator: Collator, batch: Sequence[Prompted], texts: Sequence[Sequence[str]]
-) -> Iterator[_Unit]:
-    for place, (row, wanted) in enumerate(zip(batch, texts, strict=True)):
-        part: list[list[int]] = []
-        room = PACKED_TOKENS - len(row.ids)
-        for ids in collator.template.encode_targets(row.kind, row.prompt, wanted):
-            if part and sum(map(len, part)) + len(ids) > room:
-                yield _Unit(place, row, part)
-                part = []
-            part.append(ids)
-        if part:
-            yield _Unit(place, row, part)
-
-
-def _passes(units: Sequence[_Unit]) -> Iterator[list[_Unit]]:
-    """Units of one pass: up to `PASS_TOKENS`, at least one."""
-    part: list[_Unit] = []
-    for unit in units:
-        if part and sum(one.tokens for one in part) + unit.tokens > PASS_TOKENS:
-            yield part
-            part = []
-        part.append(unit)
-    if part:
-        yield part
-
-
 @torch.no_grad()
-def _log_probs(model: PreTrainedModel, collator: Collator, units: Sequence[_Unit]) -> list[LogProb]:
-    """Log-probability of each text of the units, each of which is treated as an image."""
+def _log_probs(
+    model: PreTrainedModel,
+    collator: Collator,
+    batch: Sequence[Prompted],
+    written: Sequence[tuple[int, TokenRow]],
+) -> list[LogProb]:
+    """Log-probability of each text, written behind the prompt of a row of the batch."""
     template, device = collator.template, model.device
-    index = [number for number, unit in enumerate(units) for _ in unit.targets]
-    tokens = [
-        TokenRow((*unit.row.ids, *target), len(unit.row.ids))
-        for unit in units
-        for target in unit.targets
-    ]
-    # Where the decoder reads what the Q-Former makes of a prompt, it is read once per unit.
+    places = list(dict.fromkeys(place for place, _ in written))
+    owner = [places.index(place) for place, _ in written]
+    prompts = [batch[place].prompt for place in places]
+    # Where the decoder reads what the Q-Former makes of a prompt, that is made once per row.
     apart = collator.reader is not None and template.start_id is None
-    packing = replace(
+    packed = replace(
         collator,
         packer=packer_for(model.config, shares=True),
         reader=None if apart else collator.reader,
     )
-    rows = packing.token_batch(tokens, index, [units[number].row.prompt for number in index])
-    labels = torch.full_like(rows["input_ids"], IGNORED)
-    for place, row in enumerate(tokens):
-        start = row.target_start if template.start_id is None else 1
-        span = slice(start, start + len(row.ids) - row.target_start)
-        labels[place, span] = rows["input_ids"][place, span]
+    tokens = [row for _, row in written]
+    rows = packed.token_batch(tokens, owner, [prompts[place] for place in owner])
     if apart:
-        rows |= collator.read([unit.row.prompt for unit in units])
-        rows["qformer_rows"] = torch.tensor(index)
+        rows |= {**collator.read(prompts), "qformer_rows": torch.tensor(owner)}
+    labels = torch.full_like(rows["input_ids"], IGNORED)
+    for number, row in enumerate(tokens):
+        span = template.target_span(row)
+        labels[number, span] = rows["input_ids"][number, span]
     rows = {name: value.to(device) for name, value in rows.items()}
     found = supervised_tokens(
         model,
         rows,
-        images=torch.stack([unit.row.image.states for unit in units]),
-        image_index=torch.tensor(index, device=device),
+        images=torch.stack([batch[place].image.states for place in places]),
+        image_index=torch.tensor(owner, device=device),
         attention_mask=rows["attention_mask"],
         labels=labels.to(device),
     )

@@ -18,8 +18,6 @@ from qvft.inference.predict import Outcome
 from qvft.json_files import drop_torn_line, json_text, read_json, write_json
 
 SETTINGS_SUFFIX = ".settings.json"
-DIGITS = 6
-"""Decimals of a probability or a cosine in a file; float32 has seven digits."""
 
 
 def in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -55,30 +53,21 @@ def line_of(row: Row, outcome: Outcome) -> str:
 
 def _probabilities(outcome: Outcome) -> dict[str, Any]:
     """Probabilities of the texts and the candidates, of those that there are."""
-    content: dict[str, Any] = {}
-    if outcome.probability is not None:
-        content["probability"] = round(outcome.probability, DIGITS)
-    if outcome.abstained is not None:
-        content["abstained"] = outcome.abstained
-    texts = [log_prob_values(one) for one in outcome.log_probs]
+    content: dict[str, Any] = {"probability": outcome.probability, "abstained": outcome.abstained}
+    texts = [_values(one) for one in outcome.log_probs]
+    content |= texts[0] if texts else {}
     if len(texts) > 1:
         content |= {f"{key}s": [one[key] for one in texts] for key in texts[0]}
-    content |= texts[0] if texts else {}
     if outcome.candidates:
         content["candidates"] = [
-            {
-                "text": one.text,
-                "probability": round(one.probability, DIGITS),
-                **log_prob_values(one.log_prob),
-            }
+            {"text": one.text, "probability": one.probability, **_values(one.log_prob)}
             for one in outcome.candidates
         ]
-    return content
+    return {key: value for key, value in content.items() if value is not None}
 
 
-def log_prob_values(found: LogProb) -> dict[str, float]:
-    """Sum and mean per token of a text's log-probability."""
-    return {"log_prob": round(found.sum, DIGITS), "mean_log_prob": round(found.mean, DIGITS)}
+def _values(found: LogProb) -> dict[str, float]:
+    return {"log_prob": found.sum, "mean_log_prob": found.mean}
 
 
 def _named(row: Row) -> dict[str, Any]:

@@ -153,22 +153,16 @@ class VisionLanguageModel:
         *,
         by: RankBy = "sum",
         prompt: str | None = None,
-        batch_size: int = 16,
-        workers: int = 0,
     ) -> list[tuple[Candidate, ...]]:
         """The candidates of each image or question, the most likely first; nothing is generated.
 
-        An image is encoded once, and its prompt goes through the decoder once for all candidates.
-
         Args:
             images, questions: as in `answer`; without questions the candidates are captions.
-            candidates: texts to choose among.
             by: `sum`, the log-probability of the text with its stop token, or its `mean` per token.
             prompt: as in `caption`.
 
         Raises:
-            DataError: no candidate, an empty one, or numbers of questions and images differ.
-            ImageError: an image cannot be decoded.
+            DataError, ImageError: no candidate, or as `answer`.
         """
         if isinstance(candidates, str) or not candidates or not all(map(str.strip, candidates)):
             raise DataError(f"{candidates!r}", where="candidates", expected="a list of texts")
@@ -176,8 +170,7 @@ class VisionLanguageModel:
             raise DataError(f'"{by}"', where="by", expected="sum or mean")
         named = tuple(dict.fromkeys(candidates))
         rows = [replace(row, candidates=named) for row in _asked(images, questions)]
-        pace = {"batch_size": batch_size, "workers": workers}
-        return [one.candidates for one in self._ranked(rows, by, prompt, **pace)]
+        return self._ranked(rows, by, prompt)
 
     def log_probs(
         self,
@@ -186,49 +179,33 @@ class VisionLanguageModel:
         questions: str | Iterable[str] | None = None,
         *,
         prompt: str | None = None,
-        batch_size: int = 16,
-        workers: int = 0,
     ) -> list[LogProb]:
-        """Log-probability of a text of each image or question: `sum` over its tokens and its stop
-        token, in nats, `tokens`, and `mean` per token.
-
-        That of a greedy, sampled or beam-searched text is the model's own: settings of decoding
-        have no part in it.
+        """The model's log-probability of a text of each image or question with its stop token.
 
         Args:
-            images, questions: as in `answer`; without questions the texts are captions.
-            texts: one of each.
-            prompt: as in `caption`.
+            images, questions, prompt: as in `rank`.
+            texts: one of each, written by whomever and in whatever way.
 
         Raises:
-            DataError: numbers of texts, questions and images differ.
-            ImageError: an image cannot be decoded.
+            DataError, ImageError: another number of texts, or as `answer`.
         """
         rows = _asked(images, questions)
         given = [texts] if isinstance(texts, str) else list(texts)
         if len(given) != len(rows):
             raise DataError(f"{len(given)} texts for {len(rows)} rows", expected="one of each")
         rows = [replace(row, candidates=(one,)) for row, one in zip(rows, given, strict=True)]
-        found = self._ranked(rows, "sum", prompt, batch_size=batch_size, workers=workers)
-        return [one.candidates[0].log_prob for one in found]
+        return [found.log_prob for (found,) in self._ranked(rows, "sum", prompt)]
 
     def _ranked(
-        self, rows: Sequence[Row], by: RankBy, prompt: str | None, *, batch_size: int, workers: int
-    ) -> list[Outcome]:
-        """Outcomes in the order of the rows, which have candidates; raises a row's error."""
-        found = self.outcomes(
-            rows,
-            {},
-            batch_size=batch_size,
-            workers=workers,
-            scoring=Scoring(rank_by=by, generate=False),
-            prompt=prompt,
-        )
+        self, rows: Sequence[Row], by: RankBy, prompt: str | None
+    ) -> list[tuple[Candidate, ...]]:
+        """Candidates of each row; raises a row's error."""
+        scoring = Scoring(rank_by=by, generate=False)
+        found = self.outcomes(rows, {}, batch_size=16, workers=0, scoring=scoring, prompt=prompt)
         listed = list(in_order(found))
-        for outcome in listed:
-            if outcome.error is not None:
-                raise outcome.error
-        return listed
+        for error in (one.error for one in listed if one.error is not None):
+            raise error
+        return [one.candidates for one in listed]
 
     def outcomes(
         self,

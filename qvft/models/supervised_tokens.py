@@ -1,7 +1,6 @@
 """Log-probability of each supervised token: logits at labelled positions alone, in chunks.
 
-Shape letters: I images, B rows, L row length, N supervised positions, D decoder width,
-V vocabulary.
+Shape letters: I images, B rows, L row length, N supervised positions, D width, V vocabulary.
 """
 
 from __future__ import annotations

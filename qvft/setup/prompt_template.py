@@ -103,7 +103,6 @@ def require_candidates_fit(
 ) -> None:
     """`require_positions` for the longest candidate of the rows."""
     texts = list({text for row in rows for text in row.candidates})
-    if texts:
-        targets = template.encode_targets("question", "", texts)
-        most = max(map(len, targets)) + 1  # a first blank may be a token
-        require_positions(recipe, base, most, where="candidates")
+    lengths = map(len, template.encode_targets("question", "", texts))
+    # A first blank may be a token.
+    require_positions(recipe, base, max(lengths, default=0) + 1, where="candidates")

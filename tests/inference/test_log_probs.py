@@ -89,8 +89,8 @@ def found_in(loaded: Loaded, rows: list[Row], scoring: Scoring, **settings: Any)
 def test_candidates_have_the_log_probability_of_a_pass_of_their_own(
     loaded: Loaded, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for tokens in (ranking.PACKED_TOKENS, 60):  # together, and in several packed rows
-        monkeypatch.setattr(ranking, "PACKED_TOKENS", tokens)
+    for tokens in (ranking.PASS_TOKENS, 200):  # together, and in several passes
+        monkeypatch.setattr(ranking, "PASS_TOKENS", tokens)
         for row, outcome in zip(
             rows, found_in(loaded, rows, Scoring(rank_by="sum", generate=False)), strict=True
         ):
@@ -152,9 +152,8 @@ def ask(
 ) -> Callable[..., tuple[int, list[dict[str, Any]]]]:
     def call(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
         out = tmp_path / "rows.jsonl"
-        images = next((a for a in arguments if a.endswith("images.jsonl")), f"{shapes}/test0.png")
-        options = [a for a in arguments if a != images]
-        status = main([str(tiny_run), images, *options, "--out", str(out), "--workers", "0"])
+        given = [str(tiny_run), str(shapes / "test0.png"), *arguments]
+        status = main([*given, "--out", str(out), "--workers", "0"])
         lines = out.read_text().splitlines() if status == 0 else []
         return status, [json.loads(line) for line in lines]
 
@@ -172,17 +171,11 @@ def test_predict_writes_scores_and_abstains(ask) -> None:
     assert low["text"] == high["text"] == row["text"]
 
 
-def test_predict_ranks_given_and_own_candidates(ask, shapes: Path, tmp_path: Path) -> None:
+def test_predict_ranks_candidates(ask) -> None:
     _, (row,) = ask("--candidates", "yes, no", "--question", "Is it red?")
     assert {one["text"] for one in row["candidates"]} == {"yes", "no"}
     assert row["text"] == row["candidates"][0]["text"]
     assert sum(one["probability"] for one in row["candidates"]) == pytest.approx(1, abs=1e-5)
-    file = tmp_path / "images.jsonl"
-    content = {"image": f"{shapes}/test0.png", "question": "Which?", "candidates": ["a", "b"]}
-    file.write_text(json.dumps(content) + "\n")
-    _, (row,) = ask(str(file), "--candidates", "own")
-    assert {one["text"] for one in row["candidates"]} == {"a", "b"}
-    assert ask("--candidates", "own")[0] == 2  # the image has none
     assert ask("--candidates", "yes,no", "--num_beams", "2")[0] == 2  # nothing is generated
 
 

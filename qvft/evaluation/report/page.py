@@ -22,7 +22,6 @@ from qvft.evaluation.report.grid import choose_items
 from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
 from qvft.evaluation.report.phases import phase_lines
 from qvft.evaluation.report.preference import preference_section
-from qvft.evaluation.report.reliability import reliability_chart
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.reward import reward_section
 from qvft.evaluation.report.table import column_names, signed
@@ -104,10 +103,6 @@ def _page(
         ],
         preference=preference_section(report.preference_curve, report.phases),
         reward=reward_section(report.reward_curve, report.phases),
-        calibration=[
-            (name, found, Markup(reliability_chart(found)))
-            for name, found in report.calibration.items()
-        ],
         against=_against(report),
         retention={name: _compared(report, found) for name, found in report.retention.items()},
         cards=[

@@ -94,7 +94,7 @@ class LanguageModelling(Objective):
         unknown = sorted(further.keys() - set(OF_ROWS))
         if unknown:
             raise TypeError(f"{unknown[0]} is not an input of the language loss")
-        return language_loss(
+        found = supervised_tokens(
             self.model,
             {"input_ids": input_ids, **further},
             images=encode_features(self.model, vision_features(self.model, pixel_values, features)),
@@ -102,6 +102,7 @@ class LanguageModelling(Objective):
             attention_mask=attention_mask,
             labels=labels,
         )
+        return language_outputs(found)
 
 
 def vision_features(
@@ -112,30 +113,6 @@ def vision_features(
         return features
     assert pixel_values is not None, "a batch has images or their features"
     return encode_vision(model, pixel_values)
-
-
-def language_loss(
-    model: PreTrainedModel,
-    rows: Mapping[str, Tensor],
-    *,
-    images: Tensor,
-    image_index: Tensor,
-    attention_mask: Tensor,
-    labels: Tensor,
-) -> dict[str, Tensor]:
-    """As `LanguageModelling.forward`, from `images` (I, ...) of `forward_stages.encode_features`.
-
-    `rows` has inputs of `forward_stages.embed_rows`, and their packing, if any.
-    """
-    found = supervised_tokens(
-        model,
-        rows,
-        images=images,
-        image_index=image_index,
-        attention_mask=attention_mask,
-        labels=labels,
-    )
-    return language_outputs(found)
 
 
 def language_outputs(tokens: SupervisedTokens) -> dict[str, Tensor]:
