@@ -23,7 +23,10 @@ from qvft.setup.packer import packer_for
 RankBy = Literal["sum", "mean"]
 PASS_TOKENS = 16_384
 """Maximum tokens of a pass, prompts counted once per text: 170 MB of embeddings in float32 for
-OPT-2.7B. With more texts a prompt goes through the decoder again."""
+OPT-2.7B."""
+ROW_TOKENS = 512
+"""Maximum tokens of a prompt and the texts behind it, whose attention to one another is wasted (see
+`setup.packer`). With more texts the prompt goes through the decoder again."""
 
 
 class LogProb(NamedTuple):
@@ -117,8 +120,16 @@ def _log_probs(
 ) -> list[LogProb]:
     """Log-probability of each text, written behind the prompt of a row of the batch."""
     template, device = collator.template, model.device
-    places = list(dict.fromkeys(place for place, _ in written))
-    owner = [places.index(place) for place, _ in written]
+    places: list[int] = []
+    owner: list[int] = []
+    room = 0
+    for place, row in written:
+        size = len(row.ids) - row.target_start
+        if not places or place != places[-1] or size > room:
+            places.append(place)
+            room = ROW_TOKENS - row.target_start
+        room -= size
+        owner.append(len(places) - 1)
     prompts = [batch[place].prompt for place in places]
     # Where the decoder reads what the Q-Former makes of a prompt, that is made once per row.
     apart = collator.reader is not None and template.start_id is None

@@ -89,8 +89,9 @@ def found_in(loaded: Loaded, rows: list[Row], scoring: Scoring, **settings: Any)
 def test_candidates_have_the_log_probability_of_a_pass_of_their_own(
     loaded: Loaded, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for tokens in (ranking.PASS_TOKENS, 200):  # together, and in several passes
+    for tokens in (ranking.PASS_TOKENS, 200):  # together, and in several packed rows and passes
         monkeypatch.setattr(ranking, "PASS_TOKENS", tokens)
+        monkeypatch.setattr(ranking, "ROW_TOKENS", tokens // 4)
         for row, outcome in zip(
             rows, found_in(loaded, rows, Scoring(rank_by="sum", generate=False)), strict=True
         ):
