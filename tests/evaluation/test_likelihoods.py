@@ -57,7 +57,7 @@ def test_the_report_holds_calibration_and_its_diagram(evaluated: Path) -> None:
 def test_another_evaluation_is_compared_by_its_ranking_too(
     evaluated: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    given = ["eval.candidates=[yes, no]", "eval.abstain_below=0.5", "--out", str(tmp_path / "b")]
+    given = ["eval.candidates=[yes, no]", "eval.blind=false", "--out", str(tmp_path / "b")]
     assert evaluate([str(tiny_run), *given, "--against", str(evaluated)]) == 0
     report = json.loads((tmp_path / "b" / "report.json").read_text())
     assert report["against"]["metrics"]["candidate_acc"]["difference"] == 0
