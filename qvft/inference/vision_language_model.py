@@ -140,6 +140,8 @@ class VisionLanguageModel:
             DataError: numbers of questions and images differ.
             ImageError, RecipeError: as `caption`.
         """
+        if questions is None:
+            require_question(questions, where="questions")
         rows = _asked(images, questions)
         texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
         single = isinstance(images, ImageLike) and isinstance(questions, str)
