@@ -140,8 +140,9 @@ class VisionLanguageModel:
             DataError: numbers of questions and images differ.
             ImageError, RecipeError: as `caption`.
         """
-        if questions is None:
-            require_question(questions, where="questions")
+        asked: Any = questions
+        if asked is None:
+            require_question(asked, where="questions")
         rows = _asked(images, questions)
         texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
         single = isinstance(images, ImageLike) and isinstance(questions, str)
