@@ -74,7 +74,7 @@ HOMES = {
             "retrieval",
         )
     },
-    "pyarrow": {"data/write_trl.py", "inference/vector_file.py"},
+    "pyarrow": {"data/formats/csv_rows.py", "data/write_trl.py", "inference/vector_file.py"},
     "openpyxl": {"data/formats/csv_rows.py"},
     "pillow_heif": {"data/images/opening.py"},
     "pydicom": {"data/images/dicom.py"},

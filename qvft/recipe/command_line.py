@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from qvft.errors import RecipeError
@@ -36,16 +36,19 @@ class RecipeParser(argparse.ArgumentParser):
         super().error(message)
 
 
-def require_least(given: argparse.Namespace, **least: int) -> None:
-    """Raises RecipeError if an option that is given is below its least value."""
-    for name, value in least.items():
-        found = getattr(given, name)
-        if found is not None and found < value:
-            raise RecipeError(
-                f"{found}",
-                where=f"command line: --{name.replace('_', '-')}",
-                expected=f"{value} or more",
-            )
+def require_least(
+    given: argparse.Namespace, *, most: Mapping[str, float] | None = None, **least: float
+) -> None:
+    """Raises RecipeError if an option that is given is below its least value or above its most."""
+    for name, lowest in least.items():
+        found, highest = getattr(given, name), (most or {}).get(name)
+        if found is None or (lowest <= found and (highest is None or found <= highest)):
+            continue
+        raise RecipeError(
+            f"{found}",
+            where=f"command line: --{name.replace('_', '-')}",
+            expected=f"{lowest} or more" if highest is None else f"{lowest} to {highest}",
+        )
 
 
 def recipe_keys() -> list[str]:

@@ -12,7 +12,7 @@ from qvft.evaluation.available_metrics import require_known_metrics
 from qvft.evaluation.comparison import compare
 from qvft.evaluation.metric import Metric, ScoreInfo, by_item
 from qvft.evaluation.metric_table import (
-    EMBEDDING_SCORES,
+    FROM_MODEL,
     METRICS,
     find_metric,
     known_scores,
@@ -73,7 +73,8 @@ def test_a_registered_metric_is_compared(registered: Metric) -> None:
 
 def test_names_of_metrics_and_scores_are_unique() -> None:
     assert len(known_scores()) == len(
-        [s for m in METRICS.values() for s in m.scores] + [*EMBEDDING_SCORES]
+        [s for m in METRICS.values() for s in m.scores]
+        + [one for scores in FROM_MODEL for one in scores]
     )
     assert register_metric(METRICS["answers"]) is METRICS["answers"]
     for other in (
