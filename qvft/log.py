@@ -19,6 +19,7 @@ from rich.segment import Segment
 
 from qvft.disk import disk_failure
 from qvft.errors import QvftError, StoppedError, UserError
+from qvft.progress import clear
 from qvft.terminal import drop_output
 
 _UNSEEN = re.compile(
@@ -85,9 +86,15 @@ class _LineFormatter(logging.Formatter):
         return shown(super().formatMessage(record)).replace("\n", "\\n")
 
 
+class _LogHandler(logging.StreamHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        clear()  # the updating line, which is drawn again
+        super().emit(record)
+
+
 def setup_logging() -> None:
     """Sends qvft's log to stderr, one line per record. Entries call it once."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _LogHandler(sys.stderr)
     handler.setFormatter(_LineFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root = logging.getLogger("qvft")
     root.handlers[:] = [handler]

@@ -67,13 +67,17 @@ def train(
 
     # All checks that need no torch are done.
     from qvft.adapters.component_table import component_table
+    from qvft.evaluation.report.progress_page import progress_page
     from qvft.evaluation.rewards import reward_functions
+    from qvft.evaluation.text_scores import text_scores
     from qvft.training.phase_setup import phase_setups
     from qvft.training.phases import run_phases
     from qvft.training.training_setup import training_setup
 
     recipe = resolve_revision(recipe)
-    work = training_setup(recipe, texts=texts, callbacks=callbacks, rewards=reward_functions)
+    work = training_setup(
+        recipe, texts=texts, callbacks=callbacks, rewards=reward_functions, scores=text_scores
+    )
     require_space(folder, work.needed_bytes())
     with claimed_folder(recipe):
         if is_finished(folder):  # finished by another process meanwhile
@@ -89,6 +93,7 @@ def train(
             phase_setups(work),
             save_weights=work.save_weights,
             restore_weights=work.restore_weights,
+            draw=progress_page,
         )
         for sentence in work.query_warnings():
             logger.warning(sentence)

@@ -22,6 +22,7 @@ from qvft.evaluation.available_metrics import (
     require_installed_metrics,
 )
 from qvft.evaluation.rewards import reward_functions
+from qvft.evaluation.text_scores import text_scores
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts
@@ -51,7 +52,7 @@ def check_all(
     found, stats = _check_data(recipe, preview_file, texts)
     if found.unusable:
         return found
-    work = training_setup(recipe, texts=texts, rewards=reward_functions)
+    work = training_setup(recipe, texts=texts, rewards=reward_functions, scores=text_scores)
     warnings = [*found.warnings, *work.further_warnings()]
     try:
         check_folder(resolve_revision(recipe))

@@ -154,6 +154,22 @@ class Train(Section):
     eval_steps: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="Compute the evaluation loss every N steps."
     )
+    eval_limit: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_STEPS,
+        description="Maximum texts of such an evaluation: whole images drawn with run.seed, the "
+        "same each time. null: half as many as are trained between two evaluations, but at least "
+        "256. 0: all of data.eval.",
+    )
+    eval_completions: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="Number of evaluation texts that are also generated, greedily, before the "
+        "first step and at each evaluation: completions.jsonl, progress.html, the report and "
+        "trackers show how they change.",
+    )
     save_steps: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="Save a checkpoint every N steps."
     )
@@ -161,13 +177,22 @@ class Train(Section):
         2, ge=1, le=1_000_000, description="Number of checkpoints to keep, the best included."
     )
     load_best_model_at_end: bool = Field(
-        False, description="End with the checkpoint of the lowest eval loss. Needs eval_steps."
+        False,
+        description="End with the checkpoint of the best metric_for_best_model. Needs eval_steps.",
+    )
+    metric_for_best_model: Text = Field(
+        "loss",
+        description="What is the best checkpoint, and what early stopping watches: loss, or a "
+        "score by the report's name, of greedy texts for the images of eval_limit: CIDEr, "
+        "exact_match, vqa_accuracy_2017, open_token_f1, closed_accuracy, ... In a phase that "
+        "learns from rewards, reward.metric decides.",
     )
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
         le=MOST_STEPS,
-        description="Stop after N evaluations without a lower loss. Needs load_best_model_at_end.",
+        description="Stop after N evaluations without a better metric_for_best_model. Needs "
+        "load_best_model_at_end.",
     )
     logging_steps: int = Field(10, ge=1, le=MOST_STEPS, description="Log the loss every N steps.")
     report_to: list[Text] = Field(
@@ -209,6 +234,8 @@ class Train(Section):
                 raise ValueError(
                     "with load_best_model_at_end, save_steps must be a multiple of eval_steps"
                 )
+        elif self.metric_for_best_model != "loss":
+            raise ValueError("metric_for_best_model needs load_best_model_at_end")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise ValueError("early_stopping_patience needs load_best_model_at_end")
         return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -92,7 +91,7 @@ def training_arguments(
         # Buffers are constants; nothing may be communicated within a pass
         # (distributed/grad_sync.py).
         "ddp_broadcast_buffers": False,
-        "disable_tqdm": not sys.stderr.isatty(),
+        "disable_tqdm": True,  # progress_line.py
         "restore_callback_states_from_checkpoint": True,
     }
     if train["min_lr_rate"]:

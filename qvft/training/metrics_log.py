@@ -17,6 +17,19 @@ from qvft.json_files import complete_lines
 RESUMABLE = "the checkpoints are complete; resume with train.resume=auto"
 
 
+def drop_repeated(path: Path, phase: str, step: int) -> None:
+    """Drops a phase's lines after a step, from which it resumes; all of them at step 0."""
+    if not path.is_file():
+        return
+    kept = [
+        json.dumps(row) + "\n"
+        for row in complete_lines(path)
+        if row["phase"] != phase or 0 < step >= row["step"]
+    ]
+    with saving(path, kept=RESUMABLE):
+        write_text(path, "".join(kept))
+
+
 class MetricsLog(TrainerCallback):
     """Callback that appends the Trainer's logs with phase, step and seconds since the start.
 
@@ -28,15 +41,8 @@ class MetricsLog(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
         self.start = time.monotonic()
-        if not state.is_world_process_zero or not self.path.is_file():
-            return
-        kept = [
-            json.dumps(row) + "\n"
-            for row in complete_lines(self.path)
-            if row["phase"] != self.phase or row["step"] <= state.global_step
-        ]
-        with saving(self.path, kept=RESUMABLE):
-            write_text(self.path, "".join(kept))
+        if state.is_world_process_zero:
+            drop_repeated(self.path, self.phase, state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # noqa: ANN001, ANN003
         if state.is_world_process_zero and logs:

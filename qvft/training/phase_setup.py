@@ -13,7 +13,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from qvft.adapters.checkpoint import bridge_names
-from qvft.data.rows import Row
+from qvft.data.rows import Row, choose_rows, evaluation_rows
 from qvft.data.streaming_collator import StreamingCollator
 from qvft.recipe.phases import PhasePlan
 from qvft.setup.model import set_trainable
@@ -22,7 +22,9 @@ from qvft.training.batches.numbered_rows import ViewDraw
 from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
+from qvft.training.completions import GENERATED, Completions
 from qvft.training.distributed.fsdp import shard, without_autocast
+from qvft.training.greedy_texts import GreedyTexts
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator
 from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference
@@ -52,6 +54,7 @@ class PhaseSetup:
         stream: batches of a stream, instead of `train_rows`.
         rollouts: samples of a reward phase, from which it learns instead of from the rows' texts.
         held_out: its metrics of evaluation rows.
+        completions: generates evaluation rows.
     """
 
     name: str
@@ -70,6 +73,7 @@ class PhaseSetup:
     stream: StreamedBatches | None = None
     rollouts: Rollouts | None = None
     held_out: HeldOut | None = None
+    completions: Completions | None = None
 
 
 def phase_setups(work: TrainingSetup) -> list[Callable[[Path], PhaseSetup]]:
@@ -87,7 +91,7 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
     work.bridge |= bridge_names(loaded.model)
     recompute_activations(loaded.model, train.gradient_checkpointing)
     rows = work.rows(plan, work.train, training=True)
-    asked = work.rows(plan, work.eval, training=False)
+    asked = work.watched(plan)
     module, collator = work.objective(plan, rows)
     if isinstance(module, PreferenceObjective) and isinstance(collator, PreferenceCollator):
         collator = with_reference(
@@ -119,10 +123,13 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
         collator = StreamingCollator(collator, loaded.collator.decode)
     best = "eval_pair_loss" if is_pairs(asked) else "eval_token_loss"
     rollouts = held_out = None
+    completions = _completions(work, plan, asked)
     if is_reward(plan):
         best = f"eval_{BEST}"
         rollouts = rollouts_of(loaded, recipe, plan, work.rewards)
         held_out = held_out_of(loaded, recipe, work.rewards)
+    elif train.metric_for_best_model != "loss":
+        best = f"eval_{GENERATED}{train.metric_for_best_model}"
     return PhaseSetup(
         name=plan.phase.name,
         module=module,
@@ -133,7 +140,7 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
             workers=recipe.data.num_workers,
             has_eval=work.eval is not None,
             best=best,
-            greater_is_better=is_reward(plan),
+            greater_is_better=best not in ("eval_pair_loss", "eval_token_loss"),
         ),
         groups=parameter_groups(
             module,
@@ -153,6 +160,39 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
         stream=stream,
         rollouts=rollouts,
         held_out=held_out,
+        completions=completions,
+    )
+
+
+def _completions(work: TrainingSetup, plan: PhasePlan, watched: list[Row]) -> Completions | None:
+    """What a phase generates of the images of its evaluations; None: nothing."""
+    train, recipe = plan.train, work.recipe
+    metric = train.metric_for_best_model
+    metric_or_none = None if metric == "loss" or is_reward(plan) else metric
+    language = plan.phase.objective != "language" or recipe.objectives.lm > 0
+    if not watched or work.sharded or not (language and (train.eval_completions or metric_or_none)):
+        return None
+    assert work.eval is not None, "it has rows"
+    images = {row.sample.id for row in watched}
+    rows = evaluation_rows(
+        [one for one in work.eval.samples if one.id in images], texts=work.eval.source.texts
+    )
+    if not rows:  # pairs alone
+        rows = [*{(row.sample.id, row.question): row for row in watched}.values()]
+    return Completions(
+        GreedyTexts(
+            work.loaded.model,
+            work.loaded.collator,
+            {
+                "caption": recipe.eval.caption.max_new_tokens,
+                "question": recipe.eval.answer.max_new_tokens,
+            },
+            recipe.eval.batch_size,
+        ),
+        rows if metric_or_none else [],
+        choose_rows(rows, train.eval_completions, spread=True),
+        work.scores,
+        metric_or_none,
     )
 
 

@@ -11,7 +11,7 @@ from qvft.adapters.targets import lora_layers
 from qvft.data.rows import evaluation_rows
 from qvft.errors import RecipeError
 from qvft.inference.generation_trial import tried_fields
-from qvft.inference.reward_function import RewardFactory, RewardFunction
+from qvft.inference.reward_function import RewardFactory, RewardFunction, TextScores
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import is_encoder_decoder
 from qvft.models.distributed import processes
@@ -33,6 +33,7 @@ from qvft.setup.start_weights import (
 )
 from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
+from qvft.training.completions import references_as_texts, require_score
 from qvft.training.distributed.fsdp import asked_to_shard
 from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.phase_rows import PREFERENCE, REWARD, is_reward, require_rows
@@ -49,6 +50,7 @@ def training_setup(
     texts: Texts | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     rewards: RewardFactory | None = None,
+    scores: TextScores | None = None,
 ) -> TrainingSetup:
     """Reads the data, loads the model and adds adapters.
 
@@ -57,6 +59,8 @@ def training_setup(
         texts: from `before_torch.training_texts`, if already read.
         callbacks: for the trainer of each phase, after qvft's own.
         rewards: builds the functions of reward phases: `evaluation.rewards.reward_functions`.
+        scores: of generated texts, `evaluation.text_scores.text_scores`; None where nothing is
+            evaluated.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
@@ -101,6 +105,12 @@ def training_setup(
         }
         require_sample_positions(recipe, base)
         functions = functions_of(recipe, known, rewards)
+    for plan in plans:
+        metric = plan.train.metric_for_best_model
+        if None not in (evaluation, scores) and metric != "loss" and not is_reward(plan):
+            assert evaluation is not None and scores is not None
+            rows = evaluation_rows(evaluation.samples, texts=evaluation.source.texts)
+            require_score(metric, scores(references_as_texts(rows)) if rows else {})
     set_seed(recipe.run.seed)
     # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
@@ -127,6 +137,7 @@ def training_setup(
         sharded,
         callbacks=callbacks,
         rewards=functions,
+        scores=scores,
         custom={
             name: objective.build(loaded.model).float().to(loaded.model.device)
             for name, (objective, _) in custom.items()
@@ -170,6 +181,13 @@ def require_shardable(
         REWARD: "whose samples need whole weights",
     }
     for number, plan in enumerate(plans):
+        if plan.train.metric_for_best_model != "loss":
+            raise RecipeError(
+                f"{plan.train.metric_for_best_model} under FSDP, whose texts need whole weights",
+                where="train.metric_for_best_model",
+                expected="loss",
+                do=use_ddp,
+            )
         if plan.phase.objective in whole:
             raise RecipeError(
                 f"{plan.phase.objective} under FSDP, {whole[plan.phase.objective]}",

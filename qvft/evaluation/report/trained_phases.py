@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from qvft.evaluation.report.completions import completions_of
 from qvft.evaluation.report.loss_chart import LossPoint
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
 from qvft.evaluation.report.preference import preference_curve
@@ -48,6 +49,11 @@ def training_facts(opened: ResolvedModel) -> dict[str, Any]:
         ],
         "preference_curve": preference_curve(logged),
         "reward_curve": reward_curve(logged),
+        "completions": completions_of(
+            line
+            for line in complete_lines(opened.home / "completions.jsonl")
+            if line["phase"] in names
+        ),
     }
 
 
