@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from signal import SIG_DFL, SIGINT, SIGTERM, getsignal, raise_signal, signal
 from types import FrameType
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from qvft.disk import disk_failure
 from qvft.errors import QvftError, StoppedError, UserError
-from qvft.progress import clear
+from qvft.progress import held
 from qvft.terminal import drop_output
 
 _UNSEEN = re.compile(
@@ -38,6 +39,10 @@ def shown(text: str) -> str:
 
 class PlainConsole(Console):
     """A console that removes control characters from texts, but not those of rich itself."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        with held():
+            super().print(*objects, **settings)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -88,8 +93,8 @@ class _LineFormatter(logging.Formatter):
 
 class _LogHandler(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
-        clear()  # the updating line, which is drawn again
-        super().emit(record)
+        with held():
+            super().emit(record)
 
 
 def setup_logging() -> None:

@@ -28,8 +28,9 @@ _drawn = False
 class Counted:
     """`What: 1,200 of 9,673, 2 min left`."""
 
-    def __init__(self, what: str, total: int | None) -> None:
-        self.what, self.total, self.done, self.begun = what, total, 0, time.monotonic()
+    def __init__(self, what: str, total: int | None, done: int) -> None:
+        self.what, self.total, self.done, self.begun = what, total, done, time.monotonic()
+        self.before = done
 
     def advance(self, count: int = 1) -> None:
         """Counts further items as done."""
@@ -39,19 +40,21 @@ class Counted:
         seconds = time.monotonic() - self.begun
         if not self.total:
             return f"{self.what}, {duration(seconds)}"
-        left = seconds * (self.total - self.done) / self.done if self.done else None
+        own = self.done - self.before
+        left = seconds * (self.total - self.done) / own if own else None
         time_left = "" if left is None else f", {duration(left)} left"
         return f"{self.what}: {self.done:,} of {self.total:,}{time_left}"
 
 
 @contextlib.contextmanager
-def counted(what: str, total: int | None = None) -> Iterator[Counted]:
+def counted(what: str, total: int | None = None, *, done: int = 0) -> Iterator[Counted]:
     """Context manager: shows `what`, how much of `total` is done, and the time left.
 
     Args:
         total: number of items; None: unknown, and the time since the beginning is shown.
+        done: items that were done before.
     """
-    count = Counted(what, total)
+    count = Counted(what, total, done)
     with shown(count):
         yield count
 
@@ -74,9 +77,16 @@ def shown(describe: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     finally:
-        with _lock:
+        with held():
             _running.remove(describe)
-            clear()
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Context manager: the updating line is removed and not drawn, so that others can write."""
+    with _lock:
+        _clear()
+        yield
 
 
 def say(text: str) -> None:
@@ -84,19 +94,9 @@ def say(text: str) -> None:
     global _written
     if int(os.environ.get("RANK", "0")):
         return
-    with _lock:
-        clear()
+    with held():
         _written = time.monotonic()
         _write(f"{time.strftime('%H:%M:%S')} {text}\n")
-
-
-def clear() -> None:
-    """Removes the updating line, so that another can be written in its place."""
-    global _drawn
-    with _lock:
-        if _drawn:
-            _write("\r\x1b[K")
-            _drawn = False
 
 
 def duration(seconds: float) -> str:
@@ -125,6 +125,13 @@ def _show() -> None:
                 _drawn = True
             elif time.monotonic() - _written >= LINE_S:
                 say(text)
+
+
+def _clear() -> None:
+    global _drawn
+    if _drawn:
+        _write("\r\x1b[K")
+        _drawn = False
 
 
 def _is_terminal() -> bool:

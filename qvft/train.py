@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from qvft.files import expanded
-from qvft.log import exit_status
+from qvft.log import exit_status, get_logger
+from qvft.progress import counted
 from qvft.recipe.command_line import RecipeParser
 from qvft.terminal import program
 
@@ -36,7 +37,10 @@ def _train(recipe: str, overrides: Sequence[str]) -> None:
     from qvft.api.train import train
     from qvft.recipe.load import load_recipe
 
-    train(load_recipe(recipe, overrides), named=recipe)
+    loaded = load_recipe(recipe, overrides)
+    get_logger("qvft.train").info("training %s in %s", loaded.name, loaded.run_dir)
+    with counted("working"):
+        train(loaded, named=recipe)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from rich.progress import Progress
 from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
@@ -16,8 +15,8 @@ from qvft.data.sample import Sample
 from qvft.errors import ImageError
 from qvft.inference.decode import MOST_WAITING, Prompted, Waiting, generate_texts
 from qvft.inference.encoding import Encoded, encoded_images
-from qvft.log import stderr
 from qvft.models.forward_stages import continues_prefix
+from qvft.progress import counted
 
 HEAD_ROWS = 64
 """Rows used to find the common prefix; a row with another prefix shares less."""
@@ -65,9 +64,7 @@ def outcomes(
         texts = generate_texts(model, collator, batch, generation[batch[0].kind])
         return [Outcome(row.number, found) for row, found in zip(batch, texts, strict=True)]
 
-    # Without a terminal, a progress bar would fill the log with blank lines.
-    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-        task = progress.add_task(label, total=len(rows))
+    with counted(label, len(rows)) as count:
         within = batch_size * MOST_WAITING
         if not all(continues_prefix(model, settings) for settings in generation.values()):
             within = 0
@@ -78,10 +75,10 @@ def outcomes(
                 full = waiting.add(arrival)
                 done = answered(full) if full else []
             yield from done
-            progress.advance(task, len(done))
+            count.advance(len(done))
         for batch in waiting.rest():
             yield from answered(batch)
-            progress.advance(task, len(batch))
+            count.advance(len(batch))
 
 
 def predict_rows(

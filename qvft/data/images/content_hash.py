@@ -13,6 +13,7 @@ from qvft.data.images.decoding import MAX_PIXELS, decode
 from qvft.data.sample import ImageFile, ImageSource
 from qvft.errors import DataError, ImageError
 from qvft.files import sha256_file
+from qvft.progress import counted
 
 PixelIds = Mapping[str, str | ImageError]
 """`pixels_id` by image name, or the error of an unreadable image."""
@@ -73,7 +74,12 @@ def pixel_ids(
 
     named = {source.name: source for source in sources}
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        return dict(zip(named, pool.map(id_or_error, named.values()), strict=True))
+        with counted("hashing images", len(named)) as count:
+            ids = []
+            for one in pool.map(id_or_error, named.values()):
+                ids.append(one)
+                count.advance()
+    return dict(zip(named, ids, strict=True))
 
 
 def _file_hash(path: Path) -> str:
