@@ -227,7 +227,7 @@ def next_command(
     source = f"path: {json.dumps(str(given.out), ensure_ascii=False)}"
     if outside:
         source += ", allow_paths_outside_root: true"
-    rates = opened.recipe.train.learning_rate.model_dump()
+    rates = opened.recipe.train.rates
     tenths = {group: f"{rate / 10:.2g}" for group, rate in rates.items()}
     rate = ", ".join(f"{group}: {tenth}" for group, tenth in tenths.items())
     rate = f"{{{rate}}}" if len(set(tenths.values())) > 1 else tenths["qformer"]

@@ -36,7 +36,7 @@ def train(
     from qvft.recipe.load import idle_keys
     from qvft.recipe.unused_keys import named_in_file
     from qvft.setup.start_run import start_run
-    from qvft.training.resolve_revision import resolve_revision, revision_from_lock
+    from qvft.training.resolve_revision import rates_from_lock, resolve_revision, revision_from_lock
     from qvft.training.run_folder import (
         check_folder,
         claimed_folder,
@@ -46,6 +46,7 @@ def train(
 
     for line in named_in_file(recipe, idle_keys(recipe)):
         logger.warning("%s: %s", named or recipe.name, line)
+    recipe = rates_from_lock(recipe)
     require_settings(recipe)
     require_models(recipe)
     folder = check_folder(revision_from_lock(recipe))
@@ -79,7 +80,7 @@ def train(
         recipe, texts=texts, callbacks=callbacks, rewards=reward_functions, scores=text_scores
     )
     require_space(folder, work.needed_bytes())
-    with claimed_folder(recipe):
+    with claimed_folder(work.recipe):
         if is_finished(folder):  # finished by another process meanwhile
             return folder
         if is_main_process():

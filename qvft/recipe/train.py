@@ -28,8 +28,7 @@ class LearningRates(Section):
 
 def _or_one_number(schema: dict[str, Any]) -> None:
     """Tells editors that the section may be one number."""
-    section = {"$ref": schema.pop("$ref")}
-    schema["anyOf"] = [section, {"type": "number", "minimum": 0, "maximum": 1}]
+    schema["anyOf"].append({"type": "number", "minimum": 0, "maximum": 1})
 
 
 def one_rate_for_all(content: Any) -> Any:
@@ -108,9 +107,10 @@ class Train(Section):
     gradient_accumulation_steps: int = Field(
         1, ge=1, le=1_000_000, description="Batches accumulated per optimizer step."
     )
-    learning_rate: LearningRates = Field(
-        default_factory=LearningRates,
-        description="Peak learning rate per group of weights, or one number for all groups.",
+    learning_rate: LearningRates | None = Field(
+        None,
+        description="Peak learning rate per group of weights, or one number for all groups. null: "
+        "by the size of the base, see docs/tuning.md; the log and the lock say which.",
         json_schema_extra=_or_one_number,
     )
     weight_decay: float = Field(
@@ -210,6 +210,13 @@ class Train(Section):
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Any further field of transformers.TrainingArguments."
     )
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Learning rate per group of weights; a phase that sets some has the defaults for the
+        rest.
+        """
+        return (self.learning_rate or LearningRates()).model_dump()
 
     @field_validator("max_steps")
     @classmethod

@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainingArguments
 from qvft.adapters.checkpoint import bridge_names
 from qvft.data.rows import Row, choose_rows, evaluation_rows
 from qvft.data.streaming_collator import StreamingCollator
+from qvft.log import get_logger
 from qvft.recipe.phases import PhasePlan
 from qvft.setup.model import set_trainable
 from qvft.training.arguments import recompute_activations, training_arguments, use_bf16
@@ -36,6 +37,8 @@ from qvft.training.rewards.build import held_out_of, rollouts_of
 from qvft.training.rewards.held_out import BEST, HeldOut
 from qvft.training.rewards.rollouts import Rollouts
 from qvft.training.run_setup import TrainingSetup
+
+logger = get_logger("qvft.train")
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,14 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
     recompute_activations(loaded.model, train.gradient_checkpointing)
     rows = work.rows(plan, work.train, training=True)
     asked = work.watched(plan)
+    if asked:
+        logger.info(
+            "phase %s: every %d steps an evaluation on %d of %d texts (train.eval_limit)",
+            plan.phase.name,
+            train.eval_steps,
+            len(asked),
+            len(work.rows(plan, work.eval, training=False)),
+        )
     module, collator = work.objective(plan, rows)
     if isinstance(module, PreferenceObjective) and isinstance(collator, PreferenceCollator):
         collator = with_reference(
@@ -145,7 +156,7 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
         groups=parameter_groups(
             module,
             family,
-            train.learning_rate.model_dump(),
+            train.rates,
             weight_decay=train.weight_decay,
         ),
         train_rows=rows,

@@ -59,6 +59,8 @@ class ProgressLine(TrainerCallback):
         self.device, self.processes = args.device, args.world_size
         self.step = self.first = state.global_step
         self.last, self.begun = state.max_steps, time.monotonic()
+        processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        say(f"{self.phase}{self.last - self.first:,} steps on {processes}, {self.device}")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self.done:
@@ -109,9 +111,9 @@ class ProgressLine(TrainerCallback):
 
 
 def shown_name(metric: str) -> str:
-    """`eval_generated/CIDEr` as `CIDEr`, `eval_token_loss` as `eval token loss`."""
+    """`eval_generated/CIDEr` as `CIDEr`, `eval_token_loss` as `eval loss`."""
     generated = metric.partition("generated/")[2]
-    return generated or metric.replace("_", " ")
+    return generated or metric.replace("token_loss", "loss").replace("_", " ")
 
 
 def gigabytes(count: int) -> str:

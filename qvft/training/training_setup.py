@@ -21,6 +21,7 @@ from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import new_branch, require_alignable
 from qvft.setup.data import Texts, read_split
+from qvft.setup.learning_rates import with_rates
 from qvft.setup.model import Loaded, base_model, base_of, device, processor_of, with_fresh_adapters
 from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import provenance_of
@@ -65,12 +66,13 @@ def training_setup(
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
     """
-    plans = phase_plans(recipe)
-    for plan in plans:
+    for plan in phase_plans(recipe):
         check_arguments(plan.train.model_dump())  # reported before anything is loaded
     processes()  # joins the process group, or refuses the launcher, before anything long begins
     sharded = asked_to_shard()
     base = base_of(recipe)
+    recipe = with_rates(recipe, base)
+    plans = phase_plans(recipe)
     start = start_run(recipe)
     if start is not None:
         require_places(start, base.config, plans)

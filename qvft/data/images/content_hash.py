@@ -73,13 +73,13 @@ def pixel_ids(
             return ImageError(error.given, where=error.where, expected=error.expected, do=error.do)
 
     named = {source.name: source for source in sources}
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        with counted("hashing images", len(named)) as count:
-            ids = []
-            for one in pool.map(id_or_error, named.values()):
-                ids.append(one)
-                count.advance()
-    return dict(zip(named, ids, strict=True))
+    ids: dict[str, str | ImageError] = {}
+    counting = counted("hashing images", len(named))
+    with ThreadPoolExecutor(max(threads, 1)) as pool, counting as count:
+        for name, one in zip(named, pool.map(id_or_error, named.values()), strict=True):
+            ids[name] = one
+            count.advance()
+    return ids
 
 
 def _file_hash(path: Path) -> str:

@@ -66,7 +66,7 @@ def _phase_facts(
     # Heads beside the model are trained where there are any.
     trained = [row.component for row in counts.components if row.trainable]
     trained += ["heads"] if heads else []
-    rates = train.learning_rate.model_dump()
+    rates = train.rates
     losses = [row["loss"] for row in rows if "loss" in row]
     all_blocks, trained_blocks = counts.decoder_blocks
     return PhaseFacts(
