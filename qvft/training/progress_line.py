@@ -43,7 +43,8 @@ class ProgressLine(TrainerCallback):
         """`step 40 of 528, loss 0.41, 310 texts/s, 1.2 GB, 2 min left`."""
         parts = [f"{self.phase}step {self.step:,} of {self.last:,}"]
         if self.evaluated is not None:
-            return f"{parts[0]}, evaluating: batch {self.evaluated[0]:,} of {self.evaluated[1]:,}"
+            done, batches = self.evaluated
+            return f"{parts[0]}, evaluating" + (f": batch {done:,} of {batches:,}" if done else "")
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4g}")
         if self.rate:
@@ -75,6 +76,8 @@ class ProgressLine(TrainerCallback):
         if self.step == self.first + 1:
             say(self.line())
         self._draw()
+        if control.should_evaluate:
+            self.evaluated = (0, 0)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.loss = kwargs["logs"].get("loss", self.loss)

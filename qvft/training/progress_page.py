@@ -40,7 +40,8 @@ class ProgressPage:
         self._write(f"{state}: {self.line}" if self.line else state, running=False)
 
     def _write(self, line: str, *, running: bool) -> None:
-        if not is_main_process():
+        # A run folder that vanished is not made anew.
+        if not is_main_process() or not self.folder.is_dir():
             return
         begun = time.monotonic()
         try:
