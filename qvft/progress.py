@@ -21,39 +21,31 @@ os.register_at_fork(
 )
 _running: list[Callable[[], str]] = []
 _thread: threading.Thread | None = None
-_written = 0.0
-_drawn = False
+_written, _drawn = 0.0, False
 
 
 class Counted:
-    """`What: 1,200 of 9,673, 2 min left`."""
+    """`What: 1,200 of 9,673, 2 min left`; without a total the time since the beginning."""
 
-    def __init__(self, what: str, total: int | None, done: int) -> None:
-        self.what, self.total, self.done, self.begun = what, total, done, time.monotonic()
-        self.before = done
+    def __init__(self, what: str, total: int | None = None, done: int = 0) -> None:
+        self.what, self.total, self.done = what, total, done
+        self.before, self.begun = done, time.monotonic()
 
     def advance(self, count: int = 1) -> None:
         """Counts further items as done."""
         self.done += count
 
     def __call__(self) -> str:
-        seconds = time.monotonic() - self.begun
+        seconds, own = time.monotonic() - self.begun, self.done - self.before
         if not self.total:
             return f"{self.what}, {duration(seconds)}"
-        own = self.done - self.before
-        left = seconds * (self.total - self.done) / own if own else None
-        time_left = "" if left is None else f", {duration(left)} left"
-        return f"{self.what}: {self.done:,} of {self.total:,}{time_left}"
+        left = f", {duration(seconds * (self.total - self.done) / own)} left" if own else ""
+        return f"{self.what}: {self.done:,} of {self.total:,}{left}"
 
 
 @contextlib.contextmanager
 def counted(what: str, total: int | None = None, *, done: int = 0) -> Iterator[Counted]:
-    """Context manager: shows `what`, how much of `total` is done, and the time left.
-
-    Args:
-        total: number of items; None: unknown, and the time since the beginning is shown.
-        done: items that were done before.
-    """
+    """Context manager: shows `what`, and how many of `total` items are done, `done` before it."""
     count = Counted(what, total, done)
     with shown(count):
         yield count
@@ -61,17 +53,13 @@ def counted(what: str, total: int | None = None, *, done: int = 0) -> Iterator[C
 
 @contextlib.contextmanager
 def shown(describe: Callable[[], str]) -> Iterator[None]:
-    """Context manager: shows what `describe` returns, called in another thread, on stderr.
-
-    Of nested ones the innermost is shown. Only the main process shows anything.
+    """Context manager: the main process shows on stderr what `describe` returns, called in another
+    thread; of nested ones, the innermost.
     """
     global _thread
-    if int(os.environ.get("RANK", "0")):
-        yield
-        return
     with _lock:
         _running.append(describe)
-        if _thread is None or not _thread.is_alive():
+        if _thread is None and _is_main():
             _thread = threading.Thread(target=_show, name="progress", daemon=True)
             _thread.start()
     try:
@@ -84,58 +72,49 @@ def shown(describe: Callable[[], str]) -> Iterator[None]:
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Context manager: the updating line is removed and not drawn, so that others can write."""
+    global _drawn
     with _lock:
-        _clear()
+        if _drawn:
+            _write("\r\x1b[K")
+        _drawn = False
         yield
 
 
 def say(text: str) -> None:
     """Writes a line that stays, with the time of day; the main process alone does."""
     global _written
-    if int(os.environ.get("RANK", "0")):
-        return
-    with held():
-        _written = time.monotonic()
-        _write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    if _is_main():
+        with held():
+            _written = time.monotonic()
+            _write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
 def duration(seconds: float) -> str:
-    """40 s, 12 min, 3.5 h, 2.1 days."""
+    """40 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _show() -> None:
     global _drawn, _thread, _written
-    if not _written:
-        _written = time.monotonic()
+    _written = _written or time.monotonic()
     while True:
         time.sleep(REDRAWN_S)
         with _lock:
             if not _running:
                 _thread = None
                 return
-            text = _running[-1]()
-            if _is_terminal():
+            if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
                 width = shutil.get_terminal_size().columns - 1
-                _write(f"\r{text[:width]}\x1b[K")
+                _write(f"\r{_running[-1]()[:width]}\x1b[K")
                 _drawn = True
             elif time.monotonic() - _written >= LINE_S:
-                say(text)
+                say(_running[-1]())
 
 
-def _clear() -> None:
-    global _drawn
-    if _drawn:
-        _write("\r\x1b[K")
-        _drawn = False
-
-
-def _is_terminal() -> bool:
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _write(text: str) -> None:

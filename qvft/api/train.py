@@ -89,13 +89,14 @@ def train(
             for plan in work.plans:
                 stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
         work.cache_features()
-        run_phases(
-            folder,
-            phase_setups(work),
-            save_weights=work.save_weights,
-            restore_weights=work.restore_weights,
-            draw=progress_page,
-        )
+        with progress_page(folder) as page:
+            run_phases(
+                folder,
+                phase_setups(work),
+                save_weights=work.save_weights,
+                restore_weights=work.restore_weights,
+                page=page,
+            )
         for sentence in work.query_warnings():
             logger.warning(sentence)
     logger.info("adapter written to %s", folder / "adapter")

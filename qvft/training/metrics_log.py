@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,13 @@ def drop_repeated(path: Path, phase: str, step: int) -> None:
         write_text(path, "".join(kept))
 
 
+def append_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends rows as lines of JSON."""
+    with saving(path, kept=RESUMABLE), path.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+        to_disk(stream)  # before the checkpoint to resume from
+
+
 class MetricsLog(TrainerCallback):
     """Callback that appends the Trainer's logs with phase, step and seconds since the start.
 
@@ -53,6 +60,4 @@ class MetricsLog(TrainerCallback):
         """Appends an event at a step; called by the main process."""
         seconds = round(time.monotonic() - self.start, 2)
         row = {"phase": self.phase, "step": step, "seconds": seconds, **facts}
-        with saving(self.path, kept=RESUMABLE), self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-            to_disk(stream)  # before the checkpoint to resume from
+        append_lines(self.path, [row])

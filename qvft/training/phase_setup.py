@@ -177,33 +177,27 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
 
 def _completions(work: TrainingSetup, plan: PhasePlan, watched: list[Row]) -> Completions | None:
     """What a phase generates of the images of its evaluations; None: nothing."""
-    train, recipe = plan.train, work.recipe
-    metric = train.metric_for_best_model
-    metric_or_none = None if metric == "loss" or is_reward(plan) else metric
-    language = plan.phase.objective != "language" or recipe.objectives.lm > 0
-    if not watched or work.sharded or not (language and (train.eval_completions or metric_or_none)):
+    metric, recipe = plan.train.metric_for_best_model, work.recipe
+    writes = plan.phase.objective != "language" or recipe.objectives.lm > 0
+    if work.eval is None or not watched or work.sharded or not writes:
         return None
-    assert work.eval is not None, "it has rows"
     images = {row.sample.id for row in watched}
-    rows = evaluation_rows(
-        [one for one in work.eval.samples if one.id in images], texts=work.eval.source.texts
-    )
+    samples = [one for one in work.eval.samples if one.id in images]
+    rows = evaluation_rows(samples, texts=work.eval.source.texts)
     if not rows:  # pairs alone
         rows = [*{(row.sample.id, row.question): row for row in watched}.values()]
+    answer, caption = recipe.eval.answer.max_new_tokens, recipe.eval.caption.max_new_tokens
     return Completions(
         GreedyTexts(
             work.loaded.model,
             work.loaded.collator,
-            {
-                "caption": recipe.eval.caption.max_new_tokens,
-                "question": recipe.eval.answer.max_new_tokens,
-            },
+            {"caption": caption, "question": answer},
             recipe.eval.batch_size,
         ),
-        rows if metric_or_none else [],
-        choose_rows(rows, train.eval_completions, spread=True),
+        [] if metric == "loss" or is_reward(plan) else rows,
+        choose_rows(rows, plan.train.eval_completions, spread=True),
         work.scores,
-        metric_or_none,
+        metric,
     )
 
 

@@ -14,7 +14,7 @@ from qvft.training.checkpoints import clear, final_checkpoint, follow_move, last
 from qvft.training.completions import FILE as COMPLETIONS
 from qvft.training.metrics_log import RESUMABLE
 from qvft.training.phase_setup import PhaseSetup
-from qvft.training.progress_page import Draw, ProgressPage
+from qvft.training.progress_line import WritePage
 from qvft.training.reward_trainer import RewardTrainer
 from qvft.training.stopping import StopOnSignal
 from qvft.training.trackers import trackers_named
@@ -27,7 +27,7 @@ def run_phases(
     *,
     save_weights: Callable[[Path], None],
     restore_weights: Callable[[Path], None],
-    draw: Draw | None = None,
+    page: WritePage | None = None,
 ) -> None:
     """Trains phase by phase and writes `adapter/` at the end.
 
@@ -38,26 +38,8 @@ def run_phases(
         setups: per phase a function from its checkpoint folder to its setup; called when the phase
             begins, since it freezes and unfreezes the model.
         save_weights, restore_weights: for all trained weights; called in all processes.
-        draw: draws progress.html; None: there is none.
+        page: writes progress.html.
     """
-    page = None if draw is None else ProgressPage(folder, draw)
-    try:
-        _run(folder, setups, save_weights, restore_weights, page)
-    except BaseException:
-        if page is not None:
-            page.close("stopped")
-        raise
-    if page is not None:
-        page.close("finished")
-
-
-def _run(
-    folder: Path,
-    setups: list[Callable[[Path], PhaseSetup]],
-    save_weights: Callable[[Path], None],
-    restore_weights: Callable[[Path], None],
-    page: ProgressPage | None,
-) -> None:
     metrics_file = folder / "metrics.jsonl"
     if is_main_process():
         for file in (metrics_file, folder / COMPLETIONS):

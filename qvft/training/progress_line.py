@@ -13,8 +13,11 @@ import torch
 from transformers import TrainerCallback
 
 from qvft.progress import duration, say
-from qvft.training.progress_page import ProgressPage
 
+WritePage = Callable[[str], None]
+"""Writes the run's page with a line of progress."""
+PAGE_S, SHARE = 5.0, 0.02
+"""Seconds between versions of the page, and the share of time that writing them may take."""
 WINDOW = 50
 """Steps over which texts per second are measured."""
 _SHOWN = ("eval_token_loss", "eval_pair_loss", "eval_exact_match", "eval_held_out", "eval_reward")
@@ -26,11 +29,19 @@ class ProgressLine(TrainerCallback):
     Args:
         phase: what the line begins with; empty in a run of one phase.
         texts: number of texts that this process has trained so far.
-        page: the run's page, which is written with it.
+        page: writes the run's page.
+        begin: is called when training has begun and trackers are set up.
     """
 
-    def __init__(self, phase: str, texts: Callable[[], int], page: ProgressPage | None) -> None:
-        self.phase, self.texts, self.page = phase, texts, page
+    def __init__(
+        self,
+        phase: str,
+        texts: Callable[[], int],
+        page: WritePage | None,
+        begin: Callable[[], None],
+    ) -> None:
+        self.phase, self.texts, self.page, self.begin = phase, texts, page, begin
+        self.next_page = 0.0
         self.loss: float | None = None
         self.step = self.first = self.last = 0
         self.begun = time.monotonic()
@@ -62,6 +73,7 @@ class ProgressLine(TrainerCallback):
         self.last, self.begun = state.max_steps, time.monotonic()
         processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
         say(f"{self.phase}{self.last - self.first:,} steps on {processes}, {self.device}")
+        self.begin()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self.done:
@@ -109,8 +121,11 @@ class ProgressLine(TrainerCallback):
         self._draw(soon=True)
 
     def _draw(self, *, soon: bool = False) -> None:
-        if self.page is not None:
-            self.page.update(self.line(), soon=soon)
+        begun = time.monotonic()
+        if self.page is not None and (soon or begun >= self.next_page):
+            self.page(self.line())
+            now = time.monotonic()
+            self.next_page = now + max(PAGE_S, (now - begun) / SHARE)
 
 
 def shown_name(metric: str) -> str:

@@ -46,9 +46,9 @@ def log_texts(callbacks: Iterable[Any], lines: Sequence[Mapping[str, Any]], *, s
     ]
     for callback in callbacks:
         if getattr(callback, "tb_writer", None) is not None:
-            cells = [[cell.replace("|", "\\|") for cell in row] for row in table]
-            rows = (" | ".join(row) for row in [columns, ["---"] * len(columns), *cells])
-            text = "\n".join(f"| {row} |".replace("\r", " ") for row in rows)
+            text = "\n\n".join(
+                f"`{name}` {asked} **{text}** ({r})" for name, asked, text, r in table
+            )
             callback.tb_writer.add_text("completions", text, step)
         for name in ("_wandb", "_trackio"):  # with the same interface
             tracker = getattr(callback, name, None)

@@ -31,13 +31,11 @@ from qvft.training.batches.padding_sampler import PaddedSampler
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.batches.streamed import GivenRows
 from qvft.training.completions import FILE as COMPLETIONS
-from qvft.training.completions import append_lines
-from qvft.training.metrics_log import MetricsLog, drop_repeated
+from qvft.training.metrics_log import MetricsLog, append_lines, drop_repeated
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
 from qvft.training.phase_setup import PhaseSetup
-from qvft.training.progress_line import ProgressLine
-from qvft.training.progress_page import ProgressPage
+from qvft.training.progress_line import ProgressLine, WritePage
 from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.recovery.step_recovery import StepRecovery
 from qvft.training.row_metrics import OF_ROWS, row_means
@@ -58,7 +56,7 @@ class QFormerTrainer(TrainerInternals):
         save_weights, restore_weights: as `TrainerInternals`.
         metrics_file: metrics.jsonl; completions.jsonl is beside it.
         phase: what lines of progress begin with.
-        page: the run's page, if it has one.
+        page: writes the run's page.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class QFormerTrainer(TrainerInternals):
         restore_weights: Callable[[Path], None],
         metrics_file: Path,
         phase: str = "",
-        page: ProgressPage | None = None,
+        page: WritePage | None = None,
     ) -> None:
         log = MetricsLog(metrics_file, setup.name)
         callbacks: list[TrainerCallback] = [log, *setup.callbacks]
@@ -105,9 +103,8 @@ class QFormerTrainer(TrainerInternals):
         self._loaders: list[DataLoader] = []
         self.add_callback(EpochOrder(lambda: self._order))
         self.remove_callback(PrinterCallback)
-        self.progress = ProgressLine(phase, lambda: self._texts, page)
+        self.progress = ProgressLine(phase, lambda: self._texts, page, self.begin)
         self.add_callback(self.progress)
-        self.add_callback(_AtBeginning(self.begin))
         if self._sharded:
             # It is wrapped already; in evaluation mode Accelerate adds nothing but autocast.
             self.accelerator.prepare_model = partial(
@@ -330,13 +327,3 @@ class QFormerTrainer(TrainerInternals):
         columns = [outputs[name] for name in OF_ROWS if name in outputs]
         rows = torch.stack([column.float() for column in columns], dim=1)
         return loss.detach(), rows, inputs["labels"][: len(rows), :1]
-
-
-class _AtBeginning(TrainerCallback):
-    """Calls a function when training begins, after trackers have been set up."""
-
-    def __init__(self, begin: Callable[[], None]) -> None:
-        self.begin = begin
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.begin()

@@ -1,6 +1,5 @@
-"""Evaluation rows while training: a seeded sample of whole images, bounded by `train.eval_limit`.
-
-So an evaluation every few steps cannot take most of the time.
+"""Evaluation rows while training: a seeded sample of whole images, bounded by `train.eval_limit`,
+so that an evaluation every few steps cannot take most of the time.
 """
 
 from __future__ import annotations
@@ -17,30 +16,24 @@ points wide on either side."""
 
 
 def default_limit(texts_between: float) -> int:
-    """The limit where the recipe sets none.
+    """Half of the texts that are trained between two evaluations.
 
-    A text takes about a third of its time in training, where it also goes backward; so half as many
-    as are trained between two evaluations take about a sixth of that time.
-
-    Args:
-        texts_between: texts trained between two evaluations, by all processes.
+    A text takes about a third of its time in training, where it also goes backward; so an
+    evaluation takes about a sixth of the time.
     """
     return max(LEAST, int(texts_between / 2))
 
 
 def watched_rows(rows: Sequence[Row], limit: int, seed: int) -> list[Row]:
-    """At most `limit` rows, those of whole images in an order drawn with `seed`; as they are
-    ordered in `rows`. 0: all rows. If no image is small enough, the first rows.
+    """At most `limit` rows (0: all), those of whole images in an order drawn with `seed`; as they
+    are ordered in `rows`. The first rows if no image has few enough.
     """
     if not limit or len(rows) <= limit:
         return list(rows)
     counts = Counter(row.sample.id for row in rows)
-    images = list(counts)
-    random.Random(seed).shuffle(images)
     chosen: set[str] = set()
-    left = limit
-    for image in images:
-        if counts[image] <= left:
+    for image in random.Random(seed).sample(list(counts), len(counts)):
+        if counts[image] <= limit:
             chosen.add(image)
-            left -= counts[image]
+            limit -= counts[image]
     return [row for row in rows if row.sample.id in chosen] or list(rows[:limit])

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from qvft.evaluation import text_scores
-from qvft.evaluation.report.progress_page import progress_page
+from qvft.evaluation.report.progress_page import drawn
 from qvft.inference.sampled import Sampled
 from qvft.json_files import complete_lines
 from qvft.recipe.recipe_lock import read_lock
@@ -115,11 +115,11 @@ def test_the_page_stands_alone_and_reloads_only_while_it_trains(run: Path) -> No
     assert "finished" in page and 'http-equiv="refresh"' not in page
     assert "<svg" in page and "as they changed" in page
     assert "<script" not in page and "//" not in page.replace("<!doctype", "")
-    assert 'http-equiv="refresh"' in progress_page(run, "step 1 of 2", True)
+    assert 'http-equiv="refresh"' in drawn(run, "step 1 of 2", True)
 
 
 def test_a_page_of_a_run_that_has_logged_nothing_is_drawn(tmp_path: Path) -> None:
-    assert "step 0 of 9" in progress_page(tmp_path, "step 0 of 9", True)
+    assert "step 0 of 9" in drawn(tmp_path, "step 0 of 9", True)
 
 
 @pytest.mark.parametrize(

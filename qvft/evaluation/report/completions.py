@@ -18,30 +18,18 @@ class Completion(Part):
     question: str | None = Field(None, description="null for a caption")
     references: list[str] = Field(description="what people wrote")
     texts: dict[int, str] = Field(
+        {},
         description="greedy text by optimizer step, where it differs from the one before; 0 is "
-        "before the first step"
+        "before the first step",
     )
-    last_step: int = Field(description="step of the last generation")
 
 
 def completions_of(lines: Iterable[Mapping[str, Any]]) -> list[Completion]:
-    """The rows of the lines of completions.jsonl."""
-    found: dict[tuple[str, str], Completion] = {}
+    """The rows of the lines of completions.jsonl, in order of steps."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for line in lines:
-        known = found.setdefault(
-            (line["phase"], line["id"]),
-            Completion(
-                phase=line["phase"],
-                id=line["id"],
-                question=line.get("question"),
-                references=line["references"],
-                texts={line["step"]: line["text"]},
-                last_step=line["step"],
-            ),
-        )
-        texts = known.texts
-        if line["text"] != texts[max(texts)]:
-            texts = {**texts, line["step"]: line["text"]}
-        changed = {"texts": texts, "last_step": line["step"]}
-        found[line["phase"], line["id"]] = known.model_copy(update=changed)
-    return [*found.values()]
+        facts = {key: line[key] for key in Completion.model_fields if key in line}
+        row = rows.setdefault((line["phase"], line["id"]), {**facts, "texts": {}})
+        if line["text"] not in list(row["texts"].values())[-1:]:
+            row["texts"][line["step"]] = line["text"]
+    return [Completion(**row) for row in rows.values()]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,20 +15,45 @@ from markupsafe import Markup
 
 from qvft.evaluation.report.completions import completions_of
 from qvft.evaluation.report.loss_chart import NARROW, WIDE, LossPoint, line_chart, loss_chart
+from qvft.files import write_text
 from qvft.json_files import complete_lines
+from qvft.log import get_logger, is_main_process
+
+logger = get_logger("qvft.train")
 
 POINTS = 500
 """Most logged steps in a chart."""
 _NO_METRICS = ("runtime", "per_second", "_loss")
 
 
-def progress_page(folder: Path, line: str, running: bool) -> str:
-    """The page of a run folder, without script and without anything from elsewhere.
+@contextmanager
+def progress_page(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Context manager: a function that writes `progress.html` with a line of progress.
 
-    Args:
-        line: step, loss, texts per second, time left.
-        running: whether it reloads itself.
+    At the end the page says `finished`, or `stopped` if there was an error, and no longer reloads
+    itself. Training goes on where it cannot be written.
     """
+    last = ""
+
+    def write(line: str, running: bool = True) -> None:
+        nonlocal last
+        last = line
+        if is_main_process() and folder.is_dir():  # one that vanished is not made anew
+            try:
+                write_text(folder / "progress.html", drawn(folder, line, running))
+            except OSError as error:
+                logger.warning("progress.html cannot be written (%s)", error)
+
+    try:
+        yield write
+    except BaseException:
+        write(f"stopped: {last}", running=False)
+        raise
+    write(f"finished: {last}", running=False)
+
+
+def drawn(folder: Path, line: str, running: bool) -> str:
+    """The page, without script and without anything from elsewhere."""
     rows = complete_lines(folder / "metrics.jsonl")
     logged = [row for row in rows if "loss" in row]
     logged = logged[:: max(1, len(logged) // POINTS)] + logged[-1:]

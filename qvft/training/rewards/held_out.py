@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qvft.data.rows import Row
-from qvft.errors import QvftError
 from qvft.inference.reward_function import RewardFunction, held_out_score
 from qvft.inference.sampled import Sampled
-from qvft.models.distributed import all_gather_object, processes
+from qvft.models.distributed import from_main_process
 from qvft.training.greedy_texts import GreedyTexts
 from qvft.training.rewards.degeneration import degeneration
 
@@ -38,7 +37,7 @@ class HeldOut:
         `reward` is the weighted sum, `held_out` what chooses the checkpoint.
         """
         texts = self.greedy(rows)
-        known = self._scores(texts)
+        known = from_main_process(lambda: self._scores(texts))
         reward = sum(weight * known.get(name, 0.0) for name, weight in self.weights.items())
         signs = degeneration(texts)
         return {
@@ -49,17 +48,5 @@ class HeldOut:
         }
 
     def _scores(self, texts: Sequence[Sampled]) -> dict[str, float]:
-        """What each function says, asked in one process: one of the user's own may vary, and
-        processes that disagree about the best checkpoint would wait for each other for ever."""
-        known: dict[str, float] = {}
-        problem: QvftError | None = None
-        if processes().is_main_process:
-            try:
-                found = {name: held_out_score(one, texts) for name, one in self.functions.items()}
-                known = {name: value for name, value in found.items() if value is not None}
-            except QvftError as error:
-                problem = error  # raised in all processes
-        known, problem = all_gather_object((known, problem))[0]
-        if problem is not None:
-            raise problem
-        return known
+        found = {name: held_out_score(one, texts) for name, one in self.functions.items()}
+        return {name: value for name, value in found.items() if value is not None}
