@@ -109,8 +109,9 @@ def training_setup(
         functions = functions_of(recipe, known, rewards)
     for plan in plans:
         metric = plan.train.metric_for_best_model
-        if None not in (evaluation, scores) and metric != "loss" and not is_reward(plan):
-            assert evaluation is not None and scores is not None
+        if evaluation is None or scores is None:
+            break
+        if metric != "loss" and not is_reward(plan):
             rows = evaluation_rows(evaluation.samples, texts=evaluation.source.texts)
             require_score(metric, scores(references_as_texts(rows)) if rows else {})
     set_seed(recipe.run.seed)

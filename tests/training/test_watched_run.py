@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from qvft import load_model
 from qvft.evaluation import text_scores
 from qvft.evaluation.report.progress_page import drawn
 from qvft.inference.sampled import Sampled
@@ -84,6 +85,15 @@ def test_the_same_texts_are_generated_from_before_the_first_step_on(run: Path) -
     assert sum(map(len, by_step.values())) == len(lines) == 4 * 3
     assert len({tuple(ids) for ids in by_step.values()}) == 1
     assert all(line["references"] and line["phase"] == "train" for line in lines)
+
+
+def test_a_generated_text_is_what_the_model_answers(run: Path) -> None:
+    model = load_model(run)  # of step 4
+    lines = [one for one in complete_lines(run / "completions.jsonl") if one["step"] == 4]
+    asked = [one for one in lines if "question" in one]
+    assert asked
+    for one in asked:
+        assert model.answer(one["image"], one["question"]) == one["text"]
 
 
 def test_a_resumed_run_has_each_text_once(run: Path, recipe_file: Path, tmp_path: Path) -> None:
