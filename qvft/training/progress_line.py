@@ -44,7 +44,7 @@ class ProgressLine(TrainerCallback):
         self.next_page = 0.0
         self.loss: float | None = None
         self.step = self.first = self.last = 0
-        self.begun = time.monotonic()
+        self.begun = self.stepped = time.monotonic()  # the last step
         self.done: deque[tuple[float, int]] = deque(maxlen=WINDOW)  # time and texts after steps
         self.rate: float | None = None
         self.evaluated: tuple[int, int] | None = None  # batches of the evaluation, and all
@@ -63,8 +63,8 @@ class ProgressLine(TrainerCallback):
         parts.append(gigabytes(peak_memory(self.device)))
         steps = self.step - self.first
         if steps:
-            left = (time.monotonic() - self.begun) / steps * (self.last - self.step)
-            parts.append(f"{duration(left)} left")
+            left = (self.stepped - self.begun) / steps * (self.last - self.step)
+            parts.append(f"{duration(max(0, left - (time.monotonic() - self.stepped)))} left")
         return ", ".join(parts)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -80,8 +80,8 @@ class ProgressLine(TrainerCallback):
             self.done.append((time.monotonic(), self.texts()))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.step = state.global_step
-        self.done.append((time.monotonic(), self.texts()))
+        self.step, self.stepped = state.global_step, time.monotonic()
+        self.done.append((self.stepped, self.texts()))
         seconds, texts = (self.done[-1][place] - self.done[0][place] for place in (0, 1))
         if seconds > 0:
             self.rate = texts * self.processes / seconds
@@ -101,6 +101,7 @@ class ProgressLine(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         metrics, self.evaluated = kwargs["metrics"], None
         self.done.clear()  # the time of an evaluation does not count
+        self.stepped = time.monotonic()
         names = dict.fromkeys((args.metric_for_best_model, *_SHOWN))
         found = [f"{shown_name(name)} {metrics[name]:.4g}" for name in names if name in metrics]
         seconds = duration(metrics.get("eval_runtime", 0.0))

@@ -96,7 +96,9 @@ def test_a_generated_text_is_what_the_model_answers(run: Path) -> None:
         assert model.answer(one["image"], one["question"]) == one["text"]
 
 
-def test_a_resumed_run_has_each_text_once(run: Path, recipe_file: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_has_each_text_once(
+    run: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cut = shutil.copytree(run, tmp_path / "cut")
     shutil.rmtree(cut / "adapter")
     shutil.rmtree(cut / "checkpoints" / "0" / "checkpoint-6")
@@ -105,6 +107,7 @@ def test_a_resumed_run_has_each_text_once(run: Path, recipe_file: Path, tmp_path
         changed = ["train.max_steps=12", "train.early_stopping_patience=1", "train.resume=auto"]
         more = [*changed, "train.save_total_limit=9", f"run.dir={cut}"]
         assert main([str(recipe_file), *WATCHED, *BEST, *more]) == 0
+    assert "resumed from step 4" in capsys.readouterr().err
     counts = Counter((one["step"], one["id"]) for one in complete_lines(cut / "completions.jsonl"))
     assert set(counts.values()) == {1}
     assert {step for step, _ in counts} == {0, 2, 4, 6}

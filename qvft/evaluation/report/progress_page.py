@@ -107,6 +107,7 @@ def _metrics(evaluated: Sequence[Mapping[str, Any]]) -> list[str]:
 def _chart(name: str, rows: Sequence[Mapping[str, Any]], phases: Any) -> tuple[str, Markup]:
     """Title and chart of a key of metrics.jsonl."""
     values = [(LossPoint(phase=row["phase"], step=row["step"]), row.get(name)) for row in rows]
-    title = name.removeprefix("eval_").removeprefix("generated/").replace("_", " ")
+    title = name.removeprefix("eval_").replace("generated/", "of generated texts: ")
+    title = title.replace("_", " ")
     dotted = () if name == "learning_rate" else ("",)
     return title, Markup(line_chart({"": values}, phases, what=title, size=NARROW, dotted=dotted))
