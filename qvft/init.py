@@ -165,7 +165,7 @@ def chosen_recipe(
     comments = [
         f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
         f"Base: {why}.",
-        "Keys: docs/recipe_reference.md. Low scores: docs/tuning.md.",
+        "Keys: docs/recipe_reference.md. Learning rates, low scores: docs/tuning.md.",
     ]
     return recipe, comments
 
