@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, is_main_process, stdout
+from qvft.progress import counted
 from qvft.recipe.command_line import RecipeParser
 from qvft.recipe.next_command import after_evaluation, print_next
 from qvft.terminal import program
@@ -52,14 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _evaluate(given: argparse.Namespace) -> None:
     from qvft.api.evaluate import evaluate
 
-    result = evaluate(
-        given.run,
-        recipe_path=given.recipe,
-        overrides=given.overrides,
-        out=given.out,
-        overwrite=given.overwrite,
-        against=given.against,
-    )
+    with counted("working"):
+        result = evaluate(
+            given.run,
+            recipe_path=given.recipe,
+            overrides=given.overrides,
+            out=given.out,
+            overwrite=given.overwrite,
+            against=given.against,
+        )
     if not is_main_process():
         return
     from qvft.evaluation.report.table import difference_table, retention_table, score_table

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from signal import SIG_DFL, SIGINT, SIGTERM, getsignal, raise_signal, signal
 from types import FrameType
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from qvft.disk import disk_failure
 from qvft.errors import QvftError, StoppedError, UserError
+from qvft.progress import held
 from qvft.terminal import drop_output
 
 _UNSEEN = re.compile(
@@ -37,6 +39,10 @@ def shown(text: str) -> str:
 
 class PlainConsole(Console):
     """A console that removes control characters from texts, but not those of rich itself."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        with held():
+            super().print(*objects, **settings)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -85,9 +91,15 @@ class _LineFormatter(logging.Formatter):
         return shown(super().formatMessage(record)).replace("\n", "\\n")
 
 
+class _LogHandler(logging.StreamHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        with held():
+            super().emit(record)
+
+
 def setup_logging() -> None:
     """Sends qvft's log to stderr, one line per record. Entries call it once."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _LogHandler(sys.stderr)
     handler.setFormatter(_LineFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root = logging.getLogger("qvft")
     root.handlers[:] = [handler]

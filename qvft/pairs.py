@@ -213,7 +213,7 @@ def next_command(given: argparse.Namespace, opened: ResolvedModel | None) -> lis
 
     run = str(given.model).rstrip("/")
     source = f"path: {json.dumps(str(given.out), ensure_ascii=False)}"
-    rates = opened.recipe.train.learning_rate.model_dump()
+    rates = opened.recipe.train.rates
     tenths = {group: f"{rate / 10:.2g}" for group, rate in rates.items()}
     rate = ", ".join(f"{group}: {tenth}" for group, tenth in tenths.items())
     rate = f"{{{rate}}}" if len(set(tenths.values())) > 1 else tenths["qformer"]

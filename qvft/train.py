@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from qvft.files import expanded
-from qvft.log import exit_status
+from qvft.log import exit_status, get_logger
+from qvft.progress import counted
 from qvft.recipe.command_line import RecipeParser
 from qvft.recipe.next_command import after_training, print_next
 from qvft.terminal import program
@@ -38,7 +39,9 @@ def _train(recipe: str, overrides: Sequence[str]) -> None:
     from qvft.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    train(loaded, named=recipe)
+    get_logger("qvft.train").info("training %s in %s", loaded.name, loaded.run_dir)
+    with counted("working"):
+        train(loaded, named=recipe)
     print_next(after_training(loaded))
 
 

@@ -13,11 +13,12 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 
 ROOTS = {
     "errors", "log", "terminal", "files", "json_files", "json_mistakes", "disk", "locks",
-    "cpu_threads", "dotted_names", "extras",
+    "cpu_threads", "dotted_names", "extras", "progress",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
-    "log": {"errors", "disk", "terminal"},
+    "log": {"errors", "disk", "progress", "terminal"},
+    "progress": set(),
     "terminal": {"errors", "disk"},
     "cpu_threads": set(),
     "dotted_names": {"errors"},

@@ -36,7 +36,7 @@ def train(
     from qvft.recipe.load import idle_keys
     from qvft.recipe.unused_keys import named_in_file
     from qvft.setup.start_run import start_run
-    from qvft.training.resolve_revision import resolve_revision, revision_from_lock
+    from qvft.training.resolve_revision import rates_from_lock, resolve_revision, revision_from_lock
     from qvft.training.run_folder import (
         check_folder,
         claimed_folder,
@@ -46,6 +46,7 @@ def train(
 
     for line in named_in_file(recipe, idle_keys(recipe)):
         logger.warning("%s: %s", named or recipe.name, line)
+    recipe = rates_from_lock(recipe)
     require_settings(recipe)
     require_models(recipe)
     folder = check_folder(revision_from_lock(recipe))
@@ -67,15 +68,19 @@ def train(
 
     # All checks that need no torch are done.
     from qvft.adapters.component_table import component_table
+    from qvft.evaluation.report.progress_page import progress_page
     from qvft.evaluation.rewards import reward_functions
+    from qvft.evaluation.text_scores import text_scores
     from qvft.training.phase_setup import phase_setups
     from qvft.training.phases import run_phases
     from qvft.training.training_setup import training_setup
 
     recipe = resolve_revision(recipe)
-    work = training_setup(recipe, texts=texts, callbacks=callbacks, rewards=reward_functions)
+    work = training_setup(
+        recipe, texts=texts, callbacks=callbacks, rewards=reward_functions, scores=text_scores
+    )
     require_space(folder, work.needed_bytes())
-    with claimed_folder(recipe):
+    with claimed_folder(work.recipe):
         if is_finished(folder):  # finished by another process meanwhile
             return folder
         if is_main_process():
@@ -84,12 +89,14 @@ def train(
             for plan in work.plans:
                 stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
         work.cache_features()
-        run_phases(
-            folder,
-            phase_setups(work),
-            save_weights=work.save_weights,
-            restore_weights=work.restore_weights,
-        )
+        with progress_page(folder) as page:
+            run_phases(
+                folder,
+                phase_setups(work),
+                save_weights=work.save_weights,
+                restore_weights=work.restore_weights,
+                page=page,
+            )
         for sentence in work.query_warnings():
             logger.warning(sentence)
     logger.info("adapter written to %s", folder / "adapter")

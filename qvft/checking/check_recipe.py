@@ -22,14 +22,16 @@ from qvft.evaluation.available_metrics import (
     require_installed_metrics,
 )
 from qvft.evaluation.rewards import reward_functions
+from qvft.evaluation.text_scores import text_scores
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Texts
+from qvft.setup.learning_rates import with_rates
 from qvft.setup.model import base_of, processor_of
 from qvft.setup.prompt_template import require_rows_to_fit, template_of
 from qvft.setup.start_run import start_run
 from qvft.setup.start_weights import require_places, require_same_base
-from qvft.training.resolve_revision import resolve_revision
+from qvft.training.resolve_revision import rates_from_lock, resolve_revision
 from qvft.training.run_folder import check_folder
 from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import require_settings, training_setup
@@ -44,6 +46,7 @@ def check_all(
         UserError: as training would before its first step.
     """
     base = base_of(recipe)
+    recipe = with_rates(rates_from_lock(recipe), base)
     require_settings(recipe, base, phase_plans(recipe))
     start = start_run(recipe)
     if start is not None:  # reported before the data are read
@@ -51,7 +54,7 @@ def check_all(
     found, stats = _check_data(recipe, preview_file, texts)
     if found.unusable:
         return found
-    work = training_setup(recipe, texts=texts, rewards=reward_functions)
+    work = training_setup(recipe, texts=texts, rewards=reward_functions, scores=text_scores)
     warnings = [*found.warnings, *work.further_warnings()]
     try:
         check_folder(resolve_revision(recipe))

@@ -13,6 +13,7 @@ from qvft.data.images.decoding import ABSENT, MAX_PIXELS, check, decode
 from qvft.data.quality.near_duplicates import ImageSignature, sign
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import ImageError
+from qvft.progress import counted
 
 T = TypeVar("T")
 
@@ -89,8 +90,12 @@ def _each_image(
     sources = {sample.image.name: sample.image for sample in samples}
     done: dict[str, T] = {}
     bad: dict[str, ImageError] = {}
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with (
+        ThreadPoolExecutor(max(workers, 1)) as pool,
+        counted("checking images", len(sources)) as count,
+    ):
         for name, found in zip(sources, pool.map(attempt, sources.values()), strict=True):
+            count.advance()
             if isinstance(found, ImageError):
                 bad[name] = found
             else:

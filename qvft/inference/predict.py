@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
-from rich.progress import Progress
 from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
@@ -18,8 +17,8 @@ from qvft.errors import ImageError
 from qvft.inference.decode import MOST_WAITING, Prompted, Waiting, generate_texts
 from qvft.inference.encoding import Encoded, encoded_images
 from qvft.inference.log_probs import Candidate, LogProb, Scoring, ranked, text_log_probs
-from qvft.log import stderr
 from qvft.models.forward_stages import continues_prefix
+from qvft.progress import counted
 
 HEAD_ROWS = 64
 """Rows used to find the common prefix; a row with another prefix shares less."""
@@ -89,9 +88,7 @@ def outcomes(
             for row, some, others, found in zip(batch, texts, own, values, strict=True)
         ]
 
-    # Without a terminal, a progress bar would fill the log with blank lines.
-    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-        task = progress.add_task(label, total=len(rows))
+    with counted(label, len(rows)) as count:
         within = batch_size * MOST_WAITING
         shares = all(continues_prefix(model, settings) for settings in generation.values())
         if not (scoring.generate and shares):
@@ -103,10 +100,10 @@ def outcomes(
                 full = waiting.add(arrival)
                 done = answered(full) if full else []
             yield from done
-            progress.advance(task, len(done))
+            count.advance(len(done))
         for batch in waiting.rest():
             yield from answered(batch)
-            progress.advance(task, len(batch))
+            count.advance(len(batch))
 
 
 def _outcome(

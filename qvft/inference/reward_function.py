@@ -37,6 +37,9 @@ RewardFactory = Callable[[Sequence[str], Sequence[Row], bool], Mapping[str, Rewa
 """Builds reward functions from names, the training rows with all references, and whether the stop
 token is a word of n-grams: `evaluation.rewards.reward_functions`."""
 
+TextScores = Callable[[Sequence[Sampled]], Mapping[str, float]]
+"""Scores of generated texts by the report's names: `evaluation.text_scores.text_scores`."""
+
 UNTRAINED: Further = {
     "trainer_state": None,
     "log_extra": lambda column, values: None,

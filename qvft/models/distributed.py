@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-from qvft.errors import RecipeError
+from qvft.errors import QvftError, RecipeError
+
+T = TypeVar("T")
 
 
 def processes() -> PartialState:
@@ -39,3 +42,21 @@ def all_gather_object(obj: Any) -> list[Any]:
     gathered: list[Any] = [None] * state.num_processes
     dist.all_gather_object(gathered, obj)
     return gathered
+
+
+def from_main_process(call: Callable[[], T]) -> T:
+    """What `call` returns in the main process, or its error, in every rank. Collective.
+
+    So ranks agree where a user's own function may vary; they would wait for each other for ever.
+    """
+    result: T | None = None
+    problem: QvftError | None = None
+    if processes().is_main_process:
+        try:
+            result = call()
+        except QvftError as error:
+            problem = error
+    result, problem = all_gather_object((result, problem))[0]
+    if problem is not None:
+        raise problem
+    return cast(T, result)

@@ -89,7 +89,6 @@ def _tiny_training(facts: DataFacts) -> dict[str, Any]:
         "epochs": min(40, max(3, round(TINY_STEPS * rows / max(1, facts.texts)))),
         "per_device_train_batch_size": rows,
         "texts_per_image": min(4, max(1, facts.texts // max(1, facts.images))),
-        "learning_rate": _rates(1e-3, 1e-3),
         "warmup_steps": 20,
         "logging_steps": 50,
     }
@@ -103,7 +102,6 @@ def _training(rows: int, facts: DataFacts) -> dict[str, Any]:
         "epochs": 5,
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": accumulation,
-        "learning_rate": _rates(1e-5, 2e-4),
         "weight_decay": 0.05,
         "betas": [0.9, 0.999],
         "max_grad_norm": 1.0,
@@ -115,11 +113,6 @@ def _training(rows: int, facts: DataFacts) -> dict[str, Any]:
         "save_total_limit": 2,
         "load_best_model_at_end": True,
     }
-
-
-def _rates(trained: float, adapters: float) -> dict[str, float]:
-    rates = dict.fromkeys(("qformer", "query_tokens", "language_projection"), trained)
-    return {**rates, "adapters": adapters}
 
 
 def _tokens(words: int) -> int:

@@ -77,7 +77,7 @@ def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
     data, train = content["data"], content["train"]
     _drop(content["run"], "run", "dir", "threads")
     _drop(train, "train", "resume", "report_to", "logging_steps", "save_steps", "save_total_limit")
-    _drop(train, "train", "spike")
+    _drop(train, "train", "spike", "eval_completions")
     _drop(data, "data", "num_workers", "cache_images", "features", "features_limit_gb")
     for split in ("train", "eval"):
         _drop(data.get(split) or {}, f"data.{split}", "allow_paths_outside_root")

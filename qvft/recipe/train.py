@@ -28,8 +28,7 @@ class LearningRates(Section):
 
 def _or_one_number(schema: dict[str, Any]) -> None:
     """Tells editors that the section may be one number."""
-    section = {"$ref": schema.pop("$ref")}
-    schema["anyOf"] = [section, {"type": "number", "minimum": 0, "maximum": 1}]
+    schema["anyOf"].append({"type": "number", "minimum": 0, "maximum": 1})
 
 
 def one_rate_for_all(content: Any) -> Any:
@@ -108,9 +107,10 @@ class Train(Section):
     gradient_accumulation_steps: int = Field(
         1, ge=1, le=1_000_000, description="Batches accumulated per optimizer step."
     )
-    learning_rate: LearningRates = Field(
-        default_factory=LearningRates,
-        description="Peak learning rate per group of weights, or one number for all groups.",
+    learning_rate: LearningRates | None = Field(
+        None,
+        description="Peak learning rate per group of weights, or one number for all groups. null: "
+        "by the size of the base, see docs/tuning.md; the log and the lock say which.",
         json_schema_extra=_or_one_number,
     )
     weight_decay: float = Field(
@@ -154,6 +154,22 @@ class Train(Section):
     eval_steps: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="Compute the evaluation loss every N steps."
     )
+    eval_limit: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_STEPS,
+        description="Maximum texts of such an evaluation: whole images drawn with run.seed, the "
+        "same each time. null: half as many as are trained between two evaluations, but at least "
+        "256. 0: all of data.eval.",
+    )
+    eval_completions: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="Number of evaluation texts that are also generated, greedily, before the "
+        "first step and at each evaluation: completions.jsonl, progress.html, the report and "
+        "trackers show how they change.",
+    )
     save_steps: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="Save a checkpoint every N steps."
     )
@@ -161,13 +177,22 @@ class Train(Section):
         2, ge=1, le=1_000_000, description="Number of checkpoints to keep, the best included."
     )
     load_best_model_at_end: bool = Field(
-        False, description="End with the checkpoint of the lowest eval loss. Needs eval_steps."
+        False,
+        description="End with the checkpoint of the best metric_for_best_model. Needs eval_steps.",
+    )
+    metric_for_best_model: Text = Field(
+        "loss",
+        description="What is the best checkpoint, and what early stopping watches: loss, or a "
+        "score by the report's name, of greedy texts for the images of eval_limit: CIDEr, "
+        "exact_match, vqa_accuracy_2017, open_token_f1, closed_accuracy, ... In a phase that "
+        "learns from rewards, reward.metric decides.",
     )
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
         le=MOST_STEPS,
-        description="Stop after N evaluations without a lower loss. Needs load_best_model_at_end.",
+        description="Stop after N evaluations without a better metric_for_best_model. Needs "
+        "load_best_model_at_end.",
     )
     logging_steps: int = Field(10, ge=1, le=MOST_STEPS, description="Log the loss every N steps.")
     report_to: list[Text] = Field(
@@ -185,6 +210,13 @@ class Train(Section):
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Any further field of transformers.TrainingArguments."
     )
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Learning rate per group of weights; a phase that sets some has the defaults for the
+        rest.
+        """
+        return (self.learning_rate or LearningRates()).model_dump()
 
     @field_validator("max_steps")
     @classmethod
@@ -209,6 +241,8 @@ class Train(Section):
                 raise ValueError(
                     "with load_best_model_at_end, save_steps must be a multiple of eval_steps"
                 )
+        elif self.metric_for_best_model != "loss":
+            raise ValueError("metric_for_best_model needs load_best_model_at_end")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise ValueError("early_stopping_patience needs load_best_model_at_end")
         return self

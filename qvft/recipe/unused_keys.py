@@ -94,6 +94,9 @@ def idle_sections(
     if not recipe.eval.classes:
         yield "eval.class_prompts", "eval.classes is empty"
     yield from _of_other_objectives(recipe)
+    if all(train.eval_steps is None for _, train in phases):
+        for key in ("eval_limit", "eval_completions"):
+            yield f"train.{key}", "train.eval_steps is not set"
     if all(train.spike.policy == "off" for _, train in phases):
         yield "train.spike", "train.spike.policy is off"
     yield from _set_by_phases(recipe)
@@ -104,6 +107,8 @@ def _of_other_objectives(recipe: Recipe) -> Iterator[tuple[str, str]]:
     objectives = {phase.objective for phase in recipe.phases} or {"language"}
     if "language" not in objectives:
         yield "objectives", "no phase has objective: language"
+    if objectives == {"reward"}:
+        yield "train.metric_for_best_model", "reward.metric chooses the checkpoint"
     if "reward" not in objectives:
         yield "reward", "no phase has objective: reward"
     else:

@@ -27,6 +27,7 @@ from qvft.models.decoders import add_decoder, set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
 from qvft.models.preprocessing import plain_pixels
+from qvft.progress import counted
 from qvft.recipe.phases import require_trainable_decoder
 from qvft.recipe.schema import Recipe
 from qvft.recipe.trainable import Trainable
@@ -130,15 +131,16 @@ def base_model(
     scheme = recipe.model.quantization.scheme if quantized else "none"
     set_dropout(base.config, recipe.trainable.decoder_dropout)
     random_seed = recipe.run.seed if recipe.model.init == "random" else None
-    model = load_model(
-        base,
-        dtype=dtype or DTYPES.get(recipe.model.dtype, auto),
-        attention=recipe.model.kernel,
-        quantize=scheme,
-        double_quantize=recipe.model.quantization.bnb_4bit_use_double_quant,
-        device=place or device(),
-        random_seed=random_seed,
-    )
+    with counted(f"loading {base.id}"):
+        model = load_model(
+            base,
+            dtype=dtype or DTYPES.get(recipe.model.dtype, auto),
+            attention=recipe.model.kernel,
+            quantize=scheme,
+            double_quantize=recipe.model.quantization.bnb_4bit_use_double_quant,
+            device=place or device(),
+            random_seed=random_seed,
+        )
     return with_tools(recipe, base, model)
 
 

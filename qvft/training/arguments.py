@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -17,6 +16,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from qvft.errors import RecipeError
 from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
+from qvft.recipe.train import LearningRates
 from qvft.training.argument_names import refuse_arguments
 from qvft.training.distributed.fsdp import asked_to_shard
 
@@ -71,7 +71,7 @@ def training_arguments(
         "adam_beta1": train["betas"][0],
         "adam_beta2": train["betas"][1],
         "lr_scheduler_type": _SCHEDULES[train["lr_scheduler_type"]],
-        "learning_rate": max(train["learning_rate"].values()),
+        "learning_rate": max((train["learning_rate"] or LearningRates().model_dump()).values()),
         "bf16": use_bf16(train["mixed_precision"]),
         "use_cpu": not on_gpu,
         "logging_nan_inf_filter": False,
@@ -92,7 +92,7 @@ def training_arguments(
         # Buffers are constants; nothing may be communicated within a pass
         # (distributed/grad_sync.py).
         "ddp_broadcast_buffers": False,
-        "disable_tqdm": not sys.stderr.isatty(),
+        "disable_tqdm": True,  # progress_line.py
         "restore_callback_states_from_checkpoint": True,
     }
     if train["min_lr_rate"]:

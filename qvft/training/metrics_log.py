@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,26 @@ from qvft.json_files import complete_lines
 RESUMABLE = "the checkpoints are complete; resume with train.resume=auto"
 
 
+def drop_repeated(path: Path, phase: str, step: int) -> None:
+    """Drops a phase's lines after a step, from which it resumes; all of them at step 0."""
+    if not path.is_file():
+        return
+    kept = [
+        json.dumps(row) + "\n"
+        for row in complete_lines(path)
+        if row["phase"] != phase or 0 < step >= row["step"]
+    ]
+    with saving(path, kept=RESUMABLE):
+        write_text(path, "".join(kept))
+
+
+def append_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends rows as lines of JSON."""
+    with saving(path, kept=RESUMABLE), path.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+        to_disk(stream)  # before the checkpoint to resume from
+
+
 class MetricsLog(TrainerCallback):
     """Callback that appends the Trainer's logs with phase, step and seconds since the start.
 
@@ -29,15 +49,8 @@ class MetricsLog(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ANN003
         self.start = time.monotonic()
-        if not state.is_world_process_zero or not self.path.is_file():
-            return
-        kept = [
-            json.dumps(row) + "\n"
-            for row in complete_lines(self.path)
-            if row["phase"] != self.phase or row["step"] <= state.global_step
-        ]
-        with saving(self.path, kept=RESUMABLE):
-            write_text(self.path, "".join(kept))
+        if state.is_world_process_zero:
+            drop_repeated(self.path, self.phase, state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # noqa: ANN001, ANN003
         if state.is_world_process_zero and logs:
@@ -53,6 +66,4 @@ class MetricsLog(TrainerCallback):
         """Appends an event at a step; called by the main process."""
         seconds = round(time.monotonic() - self.start, 2)
         row = {"phase": self.phase, "step": step, "seconds": seconds, **facts}
-        with saving(self.path, kept=RESUMABLE), self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-            to_disk(stream)  # before the checkpoint to resume from
+        append_lines(self.path, [row])

@@ -13,8 +13,9 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from qvft.adapters.checkpoint import bridge_names
-from qvft.data.rows import Row
+from qvft.data.rows import Row, choose_rows, evaluation_rows
 from qvft.data.streaming_collator import StreamingCollator
+from qvft.log import get_logger
 from qvft.recipe.phases import PhasePlan
 from qvft.setup.model import set_trainable
 from qvft.training.arguments import recompute_activations, training_arguments, use_bf16
@@ -22,7 +23,9 @@ from qvft.training.batches.numbered_rows import ViewDraw
 from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
+from qvft.training.completions import GENERATED, Completions
 from qvft.training.distributed.fsdp import shard, without_autocast
+from qvft.training.greedy_texts import GreedyTexts
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator
 from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference
@@ -34,6 +37,8 @@ from qvft.training.rewards.build import held_out_of, rollouts_of
 from qvft.training.rewards.held_out import BEST, HeldOut
 from qvft.training.rewards.rollouts import Rollouts
 from qvft.training.run_setup import TrainingSetup
+
+logger = get_logger("qvft.train")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class PhaseSetup:
         stream: batches of a stream, instead of `train_rows`.
         rollouts: samples of a reward phase, from which it learns instead of from the rows' texts.
         held_out: its metrics of evaluation rows.
+        completions: generates evaluation rows.
     """
 
     name: str
@@ -70,6 +76,7 @@ class PhaseSetup:
     stream: StreamedBatches | None = None
     rollouts: Rollouts | None = None
     held_out: HeldOut | None = None
+    completions: Completions | None = None
 
 
 def phase_setups(work: TrainingSetup) -> list[Callable[[Path], PhaseSetup]]:
@@ -87,7 +94,15 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
     work.bridge |= bridge_names(loaded.model)
     recompute_activations(loaded.model, train.gradient_checkpointing)
     rows = work.rows(plan, work.train, training=True)
-    asked = work.rows(plan, work.eval, training=False)
+    asked = work.watched(plan)
+    if asked:
+        logger.info(
+            "phase %s: every %d steps an evaluation on %d of %d texts (train.eval_limit)",
+            plan.phase.name,
+            train.eval_steps,
+            len(asked),
+            len(work.rows(plan, work.eval, training=False)),
+        )
     module, collator = work.objective(plan, rows)
     if isinstance(module, PreferenceObjective) and isinstance(collator, PreferenceCollator):
         collator = with_reference(
@@ -119,10 +134,13 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
         collator = StreamingCollator(collator, loaded.collator.decode)
     best = "eval_pair_loss" if is_pairs(asked) else "eval_token_loss"
     rollouts = held_out = None
+    completions = _completions(work, plan, asked)
     if is_reward(plan):
         best = f"eval_{BEST}"
         rollouts = rollouts_of(loaded, recipe, plan, work.rewards)
         held_out = held_out_of(loaded, recipe, work.rewards)
+    elif train.metric_for_best_model != "loss":
+        best = f"eval_{GENERATED}{train.metric_for_best_model}"
     return PhaseSetup(
         name=plan.phase.name,
         module=module,
@@ -133,12 +151,12 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
             workers=recipe.data.num_workers,
             has_eval=work.eval is not None,
             best=best,
-            greater_is_better=is_reward(plan),
+            greater_is_better=best not in ("eval_pair_loss", "eval_token_loss"),
         ),
         groups=parameter_groups(
             module,
             family,
-            train.learning_rate.model_dump(),
+            train.rates,
             weight_decay=train.weight_decay,
         ),
         train_rows=rows,
@@ -153,6 +171,33 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
         stream=stream,
         rollouts=rollouts,
         held_out=held_out,
+        completions=completions,
+    )
+
+
+def _completions(work: TrainingSetup, plan: PhasePlan, watched: list[Row]) -> Completions | None:
+    """What a phase generates of the images of its evaluations; None: nothing."""
+    metric, recipe = plan.train.metric_for_best_model, work.recipe
+    writes = plan.phase.objective != "language" or recipe.objectives.lm > 0
+    if work.eval is None or not watched or work.sharded or not writes:
+        return None
+    images = {row.sample.id for row in watched}
+    samples = [one for one in work.eval.samples if one.id in images]
+    rows = evaluation_rows(samples, texts=work.eval.source.texts)
+    if not rows:  # pairs alone
+        rows = [*{(row.sample.id, row.question): row for row in watched}.values()]
+    answer, caption = recipe.eval.answer.max_new_tokens, recipe.eval.caption.max_new_tokens
+    return Completions(
+        GreedyTexts(
+            work.loaded.model,
+            work.loaded.collator,
+            {"caption": caption, "question": answer},
+            recipe.eval.batch_size,
+        ),
+        [] if metric == "loss" or is_reward(plan) else rows,
+        choose_rows(rows, plan.train.eval_completions, spread=True),
+        work.scores,
+        metric,
     )
 
 

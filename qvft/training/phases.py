@@ -9,9 +9,12 @@ from typing import cast
 from qvft.disk import replaced_folder, saving
 from qvft.json_files import drop_torn_line, write_json
 from qvft.log import is_main_process
+from qvft.progress import say
 from qvft.training.checkpoints import clear, final_checkpoint, follow_move, last_checkpoint
+from qvft.training.completions import FILE as COMPLETIONS
 from qvft.training.metrics_log import RESUMABLE
 from qvft.training.phase_setup import PhaseSetup
+from qvft.training.progress_line import WritePage
 from qvft.training.reward_trainer import RewardTrainer
 from qvft.training.stopping import StopOnSignal
 from qvft.training.trackers import trackers_named
@@ -24,6 +27,7 @@ def run_phases(
     *,
     save_weights: Callable[[Path], None],
     restore_weights: Callable[[Path], None],
+    page: WritePage | None = None,
 ) -> None:
     """Trains phase by phase and writes `adapter/` at the end.
 
@@ -34,10 +38,12 @@ def run_phases(
         setups: per phase a function from its checkpoint folder to its setup; called when the phase
             begins, since it freezes and unfreezes the model.
         save_weights, restore_weights: for all trained weights; called in all processes.
+        page: writes progress.html.
     """
     metrics_file = folder / "metrics.jsonl"
     if is_main_process():
-        drop_torn_line(metrics_file)
+        for file in (metrics_file, folder / COMPLETIONS):
+            drop_torn_line(file)
     stop = StopOnSignal()
     with stop.handling():
         for index, make_setup in enumerate(setups):
@@ -52,6 +58,8 @@ def run_phases(
                 save_weights=save_weights,
                 restore_weights=restore_weights,
                 metrics_file=metrics_file,
+                phase=f"phase {setup.name}, " if len(setups) > 1 else "",
+                page=page,
             )
             stop.steps = setup.rollouts.settings.num_iterations if setup.rollouts else 1
             trainer.add_callback(stop)
@@ -63,8 +71,12 @@ def run_phases(
             if final is not None:
                 restore_weights(final)
             else:
+                last = last_checkpoint(checkpoints)
+                if last is not None:
+                    step = Path(last).name.rpartition("-")[2]
+                    say(f"phase {setup.name}: resumed from step {step} ({last})")
                 with trackers_named(cast(list[str], setup.arguments.report_to)):
-                    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+                    trainer.train(resume_from_checkpoint=last)
             if trainer.is_world_process_zero():
                 clear(checkpoints)
             if index + 1 < len(setups):

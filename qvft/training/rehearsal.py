@@ -106,6 +106,7 @@ def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
             restore_weights=lambda folder: None,
             metrics_file=folder / "metrics.jsonl",
         )
+        trainer.remove_callback(trainer.progress)
         if setup.arguments.world_size > 1:  # steps would be collective
             trainer.create_optimizer_and_scheduler(2)
             return

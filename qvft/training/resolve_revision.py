@@ -1,4 +1,4 @@
-"""Resolves hub ids of a recipe to commits, which the lock file records."""
+"""Resolves hub ids of a recipe to commits, and reads from the lock file what a run began with."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def revision_from_lock(recipe: Recipe) -> Recipe:
     """The recipe with the revisions that its run's lock file records, if there is one."""
     return resolve_revision(recipe) if has_progress(Path(recipe.run_dir)) else recipe
+
+
+def rates_from_lock(recipe: Recipe) -> Recipe:
+    """The recipe with the learning rates of its run's lock file, if it sets none itself."""
+    folder = Path(recipe.run_dir)
+    known = (folder / LOCK_NAME).is_file() and has_progress(folder)
+    if recipe.train.learning_rate is not None or not known:
+        return recipe
+    rates = {"learning_rate": read_lock(folder).train.learning_rate}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=rates)})
 
 
 def resolve_revision(recipe: Recipe) -> Recipe:

@@ -24,7 +24,7 @@ from qvft.adapters.lora import lora_targets
 from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row, training_rows
-from qvft.inference.reward_function import RewardFunction
+from qvft.inference.reward_function import RewardFunction, TextScores
 from qvft.log import get_logger, is_main_process
 from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan
@@ -49,6 +49,7 @@ from qvft.training.rewards.build import (
     reward_collator,
     reward_objective,
 )
+from qvft.training.watched_rows import default_limit, watched_rows
 
 logger = get_logger("qvft.train")
 
@@ -70,6 +71,7 @@ class TrainingSetup:
         fsdp_module: the FSDP-sharded objective, once sharded; the first phase's serves all phases.
         callbacks: the caller's, for the trainer of each phase.
         rewards: functions of the reward phases, by name.
+        scores: of generated texts, by the report's names.
     """
 
     recipe: Recipe
@@ -86,6 +88,7 @@ class TrainingSetup:
     fsdp_module: nn.Module | None = None
     callbacks: Sequence[TrainerCallback] = ()
     rewards: Mapping[str, RewardFunction] = field(default_factory=dict)
+    scores: TextScores | None = None
 
     def counts(self, plan: PhasePlan) -> list[ComponentCount]:
         """Component table of a phase; freezes and unfreezes the model accordingly."""
@@ -106,7 +109,7 @@ class TrainingSetup:
         if self.train.stream is not None:
             logger.info("a stream's features are not cached: the ViT runs in every step")
             return
-        watched = self.eval.samples if self.eval is not None else []
+        watched = [*{row.sample.id: row.sample for row in self.all_watched()}.values()]
         set_trainable(self.loaded, self.plans[0].trainable)
         if self.sharded:  # stays in CPU memory until it is sharded
             self.loaded.model.vision_model.to(device())
@@ -134,6 +137,29 @@ class TrainingSetup:
     def rows(self, plan: PhasePlan, split: Split | None, *, training: bool) -> list[Row]:
         """Rows of a split that a phase uses."""
         return phase_rows(plan, split, training=training)
+
+    def watched(self, plan: PhasePlan) -> list[Row]:
+        """Rows of a phase's evaluations, at most `train.eval_limit`."""
+        rows, train = self.rows(plan, self.eval, training=False), plan.train
+        if not rows or train.eval_steps is None:
+            return []
+        limit = train.eval_limit
+        if limit is None:
+            limit = default_limit(train.eval_steps * self.texts_per_step(plan))
+        return watched_rows(rows, limit, self.recipe.run.seed)
+
+    def all_watched(self) -> list[Row]:
+        """Rows of all phases' evaluations."""
+        return [row for plan in self.plans for row in self.watched(plan)]
+
+    def texts_per_step(self, plan: PhasePlan) -> float:
+        """Texts that all processes train in an optimizer step."""
+        train, batches = plan.train, self.token_batches(plan)
+        per_batch: float = train.per_device_train_batch_size
+        if batches is not None:
+            per_batch = len(self.rows(plan, self.train, training=True)) / len(batches)
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        return per_batch * train.gradient_accumulation_steps * processes
 
     def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
         """Token-budget batches of a phase; None if its batch size is in texts.

@@ -1,10 +1,11 @@
-"""Errors of experiment trackers (wandb, tensorboard), reported as `train.report_to`."""
+"""Experiment trackers (tensorboard, wandb, trackio): their errors, and tables of texts."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from qvft.errors import QvftError, RecipeError
 from qvft.recipe.refused_settings import first_line
@@ -29,3 +30,28 @@ def trackers_named(names: Sequence[str]) -> Iterator[None]:
             where="train.report_to",
             do="log in to it, or leave it out",
         ) from error
+
+
+def log_texts(callbacks: Iterable[Any], lines: Sequence[Mapping[str, Any]], *, step: int) -> None:
+    """Logs generated texts to those trackers of the Trainer that show texts.
+
+    Args:
+        callbacks: the Trainer's.
+        lines: of completions.jsonl.
+    """
+    columns = ["id", "question", "text", "references"]
+    table = [
+        [line["id"], line.get("question", ""), line["text"], " | ".join(line["references"])]
+        for line in lines
+    ]
+    for callback in callbacks:
+        if getattr(callback, "tb_writer", None) is not None:
+            text = "\n\n".join(
+                f"`{name}` {asked} **{text}** ({r})" for name, asked, text, r in table
+            )
+            callback.tb_writer.add_text("completions", text, step)
+        for name in ("_wandb", "_trackio"):  # with the same interface
+            tracker = getattr(callback, name, None)
+            if tracker is not None:
+                content = tracker.Table(columns=columns, data=table)
+                tracker.log({"completions": content, "train/global_step": step})

@@ -18,23 +18,28 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
+    PrinterCallback,
     TrainerCallback,
 )
 
 from qvft.data.rows import FILLER, Row
+from qvft.progress import shown
 from qvft.training.activations import lean_activations
 from qvft.training.batches.loader_workers import ended_workers, with_own_seeds
 from qvft.training.batches.numbered_rows import EpochNumbers, EpochOrder, RowDataset
 from qvft.training.batches.padding_sampler import PaddedSampler
 from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.batches.streamed import GivenRows
-from qvft.training.metrics_log import MetricsLog
+from qvft.training.completions import FILE as COMPLETIONS
+from qvft.training.metrics_log import MetricsLog, append_lines, drop_repeated
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
 from qvft.training.phase_setup import PhaseSetup
+from qvft.training.progress_line import ProgressLine, WritePage
 from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.recovery.step_recovery import StepRecovery
 from qvft.training.row_metrics import OF_ROWS, row_means
+from qvft.training.trackers import log_texts
 from qvft.training.trainer_internals import TrainerInternals
 
 NUMBERS = ("row_index", "text_index")
@@ -49,7 +54,9 @@ class QFormerTrainer(TrainerInternals):
 
     Args:
         save_weights, restore_weights: as `TrainerInternals`.
-        metrics_file: metrics.jsonl.
+        metrics_file: metrics.jsonl; completions.jsonl is beside it.
+        phase: what lines of progress begin with.
+        page: writes the run's page.
     """
 
     def __init__(
@@ -59,12 +66,17 @@ class QFormerTrainer(TrainerInternals):
         save_weights: Callable[[Path], None],
         restore_weights: Callable[[Path], None],
         metrics_file: Path,
+        phase: str = "",
+        page: WritePage | None = None,
     ) -> None:
         log = MetricsLog(metrics_file, setup.name)
         callbacks: list[TrainerCallback] = [log, *setup.callbacks]
         if setup.early_stopping is not None:
             callbacks.append(EarlyStoppingCallback(setup.early_stopping))
         self._stream, self._batches = setup.stream, setup.batches
+        self._completions, self._name = setup.completions, setup.name
+        self._completions_file = metrics_file.with_name(COMPLETIONS)
+        self._texts = 0
         rows: Any = RowDataset(setup.train_rows, setup.views)
         if self._stream is not None:
             rows = self._stream.rows
@@ -90,6 +102,9 @@ class QFormerTrainer(TrainerInternals):
         self._order: Any = None
         self._loaders: list[DataLoader] = []
         self.add_callback(EpochOrder(lambda: self._order))
+        self.remove_callback(PrinterCallback)
+        self.progress = ProgressLine(phase, lambda: self._texts, page, self.begin)
+        self.add_callback(self.progress)
         if self._sharded:
             # It is wrapped already; in evaluation mode Accelerate adds nothing but autocast.
             self.accelerator.prepare_model = partial(
@@ -102,8 +117,29 @@ class QFormerTrainer(TrainerInternals):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer, with lean activations where it computes under autocast."""
         lean = lean_activations(self.model, active=self.args.bf16)
-        with lean, ended_workers(self._loaders):
+        with lean, ended_workers(self._loaders), shown(self.progress.line):
             return super().train(*args, **kwargs)
+
+    def begin(self) -> None:
+        """Records the examples' texts before the first step; a resumed run has them."""
+        if self.state.is_world_process_zero:
+            drop_repeated(self._completions_file, self._name, self.state.global_step)
+        examples = self._completions.examples if self._completions is not None else ()
+        if examples and self.state.global_step == 0:
+            self.model.eval()  # until the first step
+            self.generate(scored=False)
+
+    def generate(self, *, scored: bool = True) -> dict[str, float]:
+        """Scores of generated texts; also records those of the examples."""
+        if self._completions is None:
+            return {}
+        with self.compute_loss_context_manager():
+            scores, examples = self._completions(scored=scored)
+        if self.state.is_world_process_zero and examples:
+            where = {"phase": self._name, "step": self.state.global_step}
+            append_lines(self._completions_file, [{**where, **line} for line in examples])
+            log_texts(self.callback_handler.callbacks, examples, step=self.state.global_step)
+        return scores
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that TrainingArguments name, over our groups."""
@@ -180,6 +216,7 @@ class QFormerTrainer(TrainerInternals):
         Also counts the items of each loss of a `WeightedObjective`, for `compute_loss`.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._texts += sum(int((one["row_index"] != FILLER).sum()) for one in batches)
         batches = self.step_batches(batches)
         self.recovery.begin(items)
         if self._stream is not None:
@@ -270,7 +307,7 @@ class QFormerTrainer(TrainerInternals):
     def row_means(self, prediction: Any) -> dict[str, float]:
         """Metrics of an evaluation during training, see `row_metrics.row_means`."""
         rows, step = self.eval_dataset.rows, self.state.global_step
-        return row_means(prediction.predictions, rows, step=step)
+        return {**row_means(prediction.predictions, rows, step=step), **self.generate()}
 
     def prediction_step(
         self,

@@ -11,7 +11,7 @@ from qvft.adapters.targets import lora_layers
 from qvft.data.rows import evaluation_rows
 from qvft.errors import RecipeError
 from qvft.inference.generation_trial import tried_fields
-from qvft.inference.reward_function import RewardFactory, RewardFunction
+from qvft.inference.reward_function import RewardFactory, RewardFunction, TextScores
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import is_encoder_decoder
 from qvft.models.distributed import processes
@@ -21,6 +21,7 @@ from qvft.recipe.phases import PhasePlan, lora_of_phases, phase_plans
 from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import new_branch, require_alignable
 from qvft.setup.data import Texts, read_split
+from qvft.setup.learning_rates import with_rates
 from qvft.setup.model import Loaded, base_model, base_of, device, processor_of, with_fresh_adapters
 from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import provenance_of
@@ -33,6 +34,7 @@ from qvft.setup.start_weights import (
 )
 from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
+from qvft.training.completions import references_as_texts, require_score
 from qvft.training.distributed.fsdp import asked_to_shard
 from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.phase_rows import PREFERENCE, REWARD, is_reward, require_rows
@@ -49,6 +51,7 @@ def training_setup(
     texts: Texts | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     rewards: RewardFactory | None = None,
+    scores: TextScores | None = None,
 ) -> TrainingSetup:
     """Reads the data, loads the model and adds adapters.
 
@@ -57,16 +60,19 @@ def training_setup(
         texts: from `before_torch.training_texts`, if already read.
         callbacks: for the trainer of each phase, after qvft's own.
         rewards: builds the functions of reward phases: `evaluation.rewards.reward_functions`.
+        scores: of generated texts, `evaluation.text_scores.text_scores`; None where nothing is
+            evaluated.
 
     Raises:
         UserError: whatever is wrong with the recipe, the data or the base checkpoint.
     """
-    plans = phase_plans(recipe)
-    for plan in plans:
+    for plan in phase_plans(recipe):
         check_arguments(plan.train.model_dump())  # reported before anything is loaded
     processes()  # joins the process group, or refuses the launcher, before anything long begins
     sharded = asked_to_shard()
     base = base_of(recipe)
+    recipe = with_rates(recipe, base)
+    plans = phase_plans(recipe)
     start = start_run(recipe)
     if start is not None:
         require_places(start, base.config, plans)
@@ -101,6 +107,13 @@ def training_setup(
         }
         require_sample_positions(recipe, base)
         functions = functions_of(recipe, known, rewards)
+    for plan in plans:
+        metric = plan.train.metric_for_best_model
+        if evaluation is None or scores is None:
+            break
+        if metric != "loss" and not is_reward(plan):
+            rows = evaluation_rows(evaluation.samples, texts=evaluation.source.texts)
+            require_score(metric, scores(references_as_texts(rows)) if rows else {})
     set_seed(recipe.run.seed)
     # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
@@ -127,6 +140,7 @@ def training_setup(
         sharded,
         callbacks=callbacks,
         rewards=functions,
+        scores=scores,
         custom={
             name: objective.build(loaded.model).float().to(loaded.model.device)
             for name, (objective, _) in custom.items()
@@ -170,6 +184,13 @@ def require_shardable(
         REWARD: "whose samples need whole weights",
     }
     for number, plan in enumerate(plans):
+        if plan.train.metric_for_best_model != "loss":
+            raise RecipeError(
+                f"{plan.train.metric_for_best_model} under FSDP, whose texts need whole weights",
+                where="train.metric_for_best_model",
+                expected="loss",
+                do=use_ddp,
+            )
         if plan.phase.objective in whole:
             raise RecipeError(
                 f"{plan.phase.objective} under FSDP, {whole[plan.phase.objective]}",

@@ -20,6 +20,7 @@ from qvft.errors import ModelError, RecipeError
 from qvft.eval import main as evaluate
 from qvft.explain import main as explain
 from qvft.export import main as export
+from qvft.json_files import complete_lines
 from qvft.log import collected_warnings
 from qvft.predict import main as predict
 from qvft.recipe.load import load_recipe
@@ -34,7 +35,7 @@ from qvft.weights.merge import merge_run
 from tests.models.decoder_models import TEXT, write_model
 from tools.tiny_blip2.geometry import tiny_config
 
-STEPS = ["train.max_steps=4", "train.texts_per_image=3"]
+STEPS = ["train.max_steps=4", "train.texts_per_image=3", "train.eval_steps=4"]
 LORA = "trainable.lora.target_modules=[q,v,wi_0]"
 
 
@@ -74,6 +75,10 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(
     for name in ("adapter_model.safetensors", "bridge.safetensors"):
         whole, resumed = (load_file(one / "adapter" / name) for one in (run, cut))
         assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+
+
+def test_texts_are_generated_while_training(run: Path) -> None:
+    assert {line["step"] for line in complete_lines(run / "completions.jsonl")} == {0, 4}
 
 
 def test_a_run_is_evaluated_asked_and_explained(run: Path, shapes: Path, tmp_path: Path) -> None:

@@ -34,11 +34,6 @@ def test_a_step_has_sixteen_texts_on_any_gpu(rows: int) -> None:
     assert train.per_device_train_batch_size * train.gradient_accumulation_steps == 16
 
 
-def test_rates_are_those_of_the_base() -> None:
-    rates = {model: made(model).train.learning_rate.qformer for model in (OPT, TINY_ID)}
-    assert rates == {OPT: 1e-5, TINY_ID: 1e-3}
-
-
 @pytest.mark.parametrize(("texts", "batch"), [(200, 16), (5000, 64)])
 def test_little_data_is_seen_often(texts: int, batch: int) -> None:
     train = made(TINY_ID, texts=texts).train

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
 from qvft.data.features.cache_spec import FeatureSpec
@@ -25,7 +24,8 @@ from qvft.data.sample import ImageSource
 from qvft.errors import FailedError, ImageError, RecipeError
 from qvft.files import require_space
 from qvft.locks import in_turn
-from qvft.log import get_logger, stderr
+from qvft.log import get_logger
+from qvft.progress import counted
 
 logger = get_logger(__name__)
 
@@ -168,14 +168,13 @@ def fill(
             keys, parts, begun = [], [], time.monotonic()
             store.add(*complete)
 
-        # Without a terminal, a progress bar would fill the log with blank lines.
-        hidden = not stderr.is_terminal or rank != 0
-        with Progress(console=stderr, transient=True, disable=hidden) as progress:
-            bar = progress.add_task("features", total=share, completed=share - sum(map(len, todo)))
+        with counted(
+            "caching features of images", share, done=share - sum(map(len, todo))
+        ) as count:
             read_in_workers = read_chunks(todo, partial(_read, read), torch.stack, workers=workers)
             try:
                 for chunk, (pixels, problems) in zip(todo, read_in_workers, strict=True):
-                    progress.advance(bar, len(chunk))
+                    count.advance(len(chunk))
                     pairs = list(zip(chunk, problems, strict=True))
                     unusable |= {item.source.name: error for item, error in pairs if error}
                     if pixels is not None:

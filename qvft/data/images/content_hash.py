@@ -13,6 +13,7 @@ from qvft.data.images.decoding import MAX_PIXELS, decode
 from qvft.data.sample import ImageFile, ImageSource
 from qvft.errors import DataError, ImageError
 from qvft.files import sha256_file
+from qvft.progress import counted
 
 PixelIds = Mapping[str, str | ImageError]
 """`pixels_id` by image name, or the error of an unreadable image."""
@@ -72,8 +73,13 @@ def pixel_ids(
             return ImageError(error.given, where=error.where, expected=error.expected, do=error.do)
 
     named = {source.name: source for source in sources}
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        return dict(zip(named, pool.map(id_or_error, named.values()), strict=True))
+    ids: dict[str, str | ImageError] = {}
+    counting = counted("hashing images", len(named))
+    with ThreadPoolExecutor(max(threads, 1)) as pool, counting as count:
+        for name, one in zip(named, pool.map(id_or_error, named.values()), strict=True):
+            ids[name] = one
+            count.advance()
+    return ids
 
 
 def _file_hash(path: Path) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field
 from qvft.evaluation.calibration import Calibration
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts, Part
+from qvft.evaluation.report.completions import Completion
 from qvft.evaluation.report.loss_chart import LossPoint
 from qvft.evaluation.report.phases import PhaseFacts
 from qvft.evaluation.report.preference import PreferencePoint
@@ -93,6 +94,9 @@ class Report(Part):
     )
     reward_curve: list[RewardPoint] = Field(
         default=[], description="of its phases that learn from rewards of their own samples"
+    )
+    completions: list[Completion] = Field(
+        default=[], description="evaluation texts as they changed in training"
     )
     wall_seconds: float | None = Field(
         default=None, description="of the evaluation, loading and baselines included"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from qvft.evaluation.report.completions import completions_of
 from qvft.evaluation.report.loss_chart import LossPoint
 from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
 from qvft.evaluation.report.preference import preference_curve
@@ -48,6 +49,11 @@ def training_facts(opened: ResolvedModel) -> dict[str, Any]:
         ],
         "preference_curve": preference_curve(logged),
         "reward_curve": reward_curve(logged),
+        "completions": completions_of(
+            line
+            for line in complete_lines(opened.home / "completions.jsonl")
+            if line["phase"] in names
+        ),
     }
 
 
@@ -60,7 +66,7 @@ def _phase_facts(
     # Heads beside the model are trained where there are any.
     trained = [row.component for row in counts.components if row.trainable]
     trained += ["heads"] if heads else []
-    rates = train.learning_rate.model_dump()
+    rates = train.rates
     losses = [row["loss"] for row in rows if "loss" in row]
     all_blocks, trained_blocks = counts.decoder_blocks
     return PhaseFacts(

@@ -24,6 +24,7 @@ from qvft.disk import name_whole, saving
 from qvft.json_files import sha256_json
 from qvft.log import get_logger, is_main_process
 from qvft.models.distributed import all_gather_object, processes
+from qvft.progress import counted
 from qvft.training.activations import lean_activations
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PairKey, PreferenceCollator, key_of
@@ -142,9 +143,11 @@ def reference_logps(
     objective.eval()
     found: list[tuple[list[int], Tensor]] = []
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
-    with lean_activations(objective, active=bf16), autocast:
+    counting = counted("reference log-probabilities of pairs", sum(map(len, own)))
+    with lean_activations(objective, active=bf16), autocast, counting as count:
         for numbers, batch in _collated(batches, collate, workers):
             found.append((numbers, _logps(objective, collate, batch, rows, numbers, device)))
+            count.advance(len(numbers))
     objective.train(was_training)
     logps = torch.zeros(len(rows), 2, dtype=torch.float64)
     for numbers, values in (one for part in all_gather_object(found) for one in part):

@@ -24,6 +24,7 @@ from qvft.recipe.reward import CAPTION_FUNCS
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 from qvft.setup.prompt_template import require_positions
+from qvft.training.greedy_texts import GreedyTexts
 from qvft.training.objectives.build import packer_of
 from qvft.training.objectives.reward import RewardObjective, RewardSettings
 from qvft.training.rewards.advantages import weighted
@@ -143,12 +144,7 @@ def rollouts_of(
 def held_out_of(loaded: Loaded, recipe: Recipe, functions: Mapping[str, RewardFunction]) -> HeldOut:
     """The held-out metric of a reward phase."""
     reward = recipe.reward
-    return HeldOut(
-        loaded.model,
-        loaded.collator,
-        functions,
-        reward.funcs,
-        reward.metric,
-        max_new_tokens(recipe),
-        recipe.eval.batch_size,
+    greedy = GreedyTexts(
+        loaded.model, loaded.collator, max_new_tokens(recipe), recipe.eval.batch_size
     )
+    return HeldOut(greedy, functions, reward.funcs, reward.metric)
