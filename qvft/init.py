@@ -165,7 +165,7 @@ def chosen_recipe(
     comments = [
         f"Written by qvft init {shlex.quote(str(given.source))} (seed {given.seed}).",
         f"Base: {why}.",
-        "Keys: docs/recipe_reference.md. Learning rates: docs/tuning.md. Low scores: docs/low_score.md.",
+        "Keys: docs/recipe_reference.md. Low scores: docs/low_score.md. Rates: docs/tuning.md.",
     ]
     return recipe, comments
 

@@ -15,6 +15,7 @@ from qvft.evaluation.report.table import figure
 from qvft.experiments.best_run import best_against_second, ranked, score_columns
 from qvft.experiments.differing_keys import differing_keys, short_names
 from qvft.experiments.read_runs import ScoreColumn, StoredRun, read_runs
+from qvft.progress import duration
 
 
 class SideBySide(BaseModel):
@@ -72,7 +73,7 @@ def _columns(
         "status": [run.status for run in runs],
         **main,
         "best eval loss": [_best_loss(run) for run in runs],
-        "time": ["" if run.seconds is None else _duration(run.seconds) for run in runs],
+        "time": ["" if run.seconds is None else duration(run.seconds) for run in runs],
         "memory": ["" if value is None else f"{value:.1f} GB" for value in memory],
         **{short[key]: [_shown(value) for value in values] for key, values in keys.items()},
         **further,
@@ -99,12 +100,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def runs_table(found: SideBySide, *, width: int) -> Table:
