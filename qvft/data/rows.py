@@ -38,9 +38,21 @@ class Row:
     view: int = 0
     rejected: str | None = None
 
+    @property
+    def prompt(self) -> str | None:
+        """The prompt of its source, for texts of its kind; None: that of the prompt template."""
+        origin = self.sample.origin
+        return origin.caption if self.kind == "caption" else origin.question
+
+    @property
+    def sampled(self) -> bool:
+        """Whether its target is drawn anew from its references in each epoch."""
+        is_question = self.kind == "question" and self.rejected is None
+        return is_question and self.sample.origin.answers == "sampled"
+
 
 def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
-    """One row per caption and one per question (with its most frequent answer)."""
+    """One row per caption and one per question (with the answer that its source chooses)."""
     rows: list[Row] = []
     for sample in samples:
         meta = {key: str(value) for key, value in sample.meta.items()}
@@ -150,5 +162,7 @@ def choose_rows(rows: Sequence[Row], count: int, *, spread: bool = False) -> lis
 def _question_rows(sample: Sample, meta: dict[str, str]) -> Iterable[Row]:
     for question in sample.questions:
         target = Counter(question.answers).most_common(1)[0][0]
+        if sample.origin.answers == "first":
+            target = question.answers[0]
         merged = {**meta, **{key: str(value) for key, value in question.meta.items()}}
         yield Row(question.id, sample, "question", question.text, target, question.answers, merged)

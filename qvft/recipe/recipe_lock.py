@@ -80,7 +80,9 @@ def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
     _drop(train, "train", "spike")
     _drop(data, "data", "num_workers", "cache_images", "features", "features_limit_gb")
     for split in ("train", "eval"):
-        _drop(data.get(split) or {}, f"data.{split}", "allow_paths_outside_root")
+        given = data.get(split) or {}
+        for source in given if isinstance(given, list) else [given]:
+            _drop(source, f"data.{split}", "allow_paths_outside_root")
     if not any(train.get(key) for key in _with_old("train", "load_best_model_at_end")):
         data.pop("eval", None)
     return content

@@ -20,6 +20,7 @@ from qvft.recipe.phases import phase_plans
 from qvft.recipe.recipe_lock import LOCK_NAME, read_lock, shaping_differences, write_lock
 from qvft.recipe.schema import Recipe
 from qvft.recipe.train import Train
+from qvft.setup.streaming import is_streamed
 from qvft.training.checkpoints import STATE
 
 NAMED_KEYS = 5
@@ -130,7 +131,7 @@ def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
     if processes is None:
         return
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if now.data.train is not None and now.data.train.stream and started != processes:
+    if is_streamed(now, "train") and started != processes:
         raise CheckpointError(
             f"{started} process{'' if started == 1 else 'es'} would divide the stream otherwise",
             where=str(folder),

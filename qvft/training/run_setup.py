@@ -34,6 +34,7 @@ from qvft.setup.data import Split
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded, device, set_trainable
 from qvft.setup.query_similarity import collapse_warning, query_similarity
+from qvft.training.batches.mixture import Mixture, mixture_of
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.memory_estimate import vision_flops
 from qvft.training.objectives.build import Collate, objective_of, packer_of, preference_of
@@ -66,7 +67,7 @@ class TrainingSetup:
         custom: losses of the recipe's custom objectives, by name.
         bridge: names of the non-LoRA weights trained by any phase so far, or by the run that this
             one started from.
-        batches: token-budget batches per phase, cached.
+        batches, mixtures: token-budget batches, and mixture of sources, per phase, cached.
         fsdp_module: the FSDP-sharded objective, once sharded; the first phase's serves all phases.
         callbacks: the caller's, for the trainer of each phase.
         rewards: functions of the reward phases, by name.
@@ -83,6 +84,7 @@ class TrainingSetup:
     custom: dict[str, CustomLoss] = field(default_factory=dict)
     bridge: set[str] = field(default_factory=set)
     batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
+    mixtures: dict[str, Mixture | None] = field(default_factory=dict)
     fsdp_module: nn.Module | None = None
     callbacks: Sequence[TrainerCallback] = ()
     rewards: Mapping[str, RewardFunction] = field(default_factory=dict)
@@ -135,6 +137,17 @@ class TrainingSetup:
         """Rows of a split that a phase uses."""
         return phase_rows(plan, split, training=training)
 
+    def mixture(self, plan: PhasePlan) -> Mixture | None:
+        """The mixture of a phase's rows by weights; None if each row comes once per epoch.
+
+        Raises:
+            RecipeError: as `quotas_of`.
+        """
+        if plan.phase.name not in self.mixtures:
+            rows = self.rows(plan, self.train, training=True)
+            self.mixtures[plan.phase.name] = mixture_of(self.recipe, rows)
+        return self.mixtures[plan.phase.name]
+
     def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
         """Token-budget batches of a phase; None if its batch size is in texts.
 
@@ -147,22 +160,33 @@ class TrainingSetup:
         if name not in self.batches:
             rows = self.rows(plan, self.train, training=True)
             shares = packer_of(self.loaded.base).shares
+            processes = int(os.environ.get("WORLD_SIZE", "1"))
+            per_step = processes * plan.train.gradient_accumulation_steps
+
+            def epochs(count: int) -> int:
+                steps = plan.train.max_steps
+                return math.ceil(
+                    steps / math.ceil(count / per_step) if steps > 0 else plan.train.epochs
+                )
+
             batches = TokenBatchSampler(
                 [row.sample.id for row in rows],
                 row_tokens(rows, self.loaded.template, shares=shares),
                 budget=budget,
                 group_size=plan.train.texts_per_image,
-                processes=int(os.environ.get("WORLD_SIZE", "1")),
+                processes=processes,
                 accumulation=plan.train.gradient_accumulation_steps,
                 seed=self.recipe.run.seed,
+                mixture=self.mixture(plan),
+                epochs=epochs,
             )
             logger.info(
                 "phase %s: an epoch of %d texts is %d batches of %.1f texts and %.0f tokens "
                 "(at most %d)",
                 name,
-                len(rows),
+                batches.rows,
                 len(batches),
-                len(rows) / len(batches),
+                batches.rows / len(batches),
                 batches.total_tokens / len(batches),
                 budget,
             )
@@ -177,7 +201,7 @@ class TrainingSetup:
         if batches is not None:
             count = len(batches)
         else:
-            rows = self.rows(plan, self.train, training=True)
+            rows = self.mixture(plan) or self.rows(plan, self.train, training=True)
             count = math.ceil(len(rows) / train.per_device_train_batch_size)
         updates = self.recipe.reward.num_iterations if is_reward(plan) else 1
         per_epoch = updates * math.ceil(count / train.gradient_accumulation_steps)

@@ -136,6 +136,7 @@ def training_setup(
     if start is not None:
         load_start_heads(start, setup.branch, setup.custom)
     for plan in plans:
+        setup.mixture(plan)
         setup.token_batches(plan)  # reported before anything long begins
     return setup
 

@@ -168,7 +168,7 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         base_revision=base.revision,
         model_class=base.family.model_class,
         dtype=str(inputs.written).removeprefix("torch."),
-        data=[source_name(recipe.data.train)] if recipe.data.train else [],
+        data=[source_name(source) for _, source in recipe.data.sources("train")],
         trained=trained,
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,
