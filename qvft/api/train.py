@@ -68,6 +68,7 @@ def train(
     # All checks that need no torch are done.
     from qvft.adapters.component_table import component_table
     from qvft.evaluation.rewards import reward_functions
+    from qvft.setup.mixing import share_text
     from qvft.training.phase_setup import phase_setups
     from qvft.training.phases import run_phases
     from qvft.training.training_setup import training_setup
@@ -75,7 +76,14 @@ def train(
     recipe = resolve_revision(recipe)
     work = training_setup(recipe, texts=texts, callbacks=callbacks, rewards=reward_functions)
     require_space(folder, work.needed_bytes())
-    with claimed_folder(recipe):
+    sources = [
+        f"phase {plan.phase.name}, source {share_text(one)}"
+        for plan in work.plans
+        for one in work.source_shares(plan)
+    ]
+    for line in sources:
+        logger.info("%s", line)
+    with claimed_folder(recipe, sources):
         if is_finished(folder):  # finished by another process meanwhile
             return folder
         if is_main_process():

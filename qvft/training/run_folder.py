@@ -6,7 +6,7 @@ Does not import torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def check_folder(recipe: Recipe) -> Path:
 
 
 @contextmanager
-def claimed_folder(recipe: Recipe) -> Iterator[None]:
+def claimed_folder(recipe: Recipe, notes: Iterable[str] = ()) -> Iterator[None]:
     """Locks and initialises the run folder; for the main process.
 
     Raises:
@@ -72,7 +72,7 @@ def claimed_folder(recipe: Recipe) -> Iterator[None]:
             if path.is_file():
                 path.unlink(missing_ok=True)
         try:
-            write_lock(recipe, folder)
+            write_lock(recipe, folder, notes)
         except OSError as error:
             raise not_written(error, folder) from error
         yield

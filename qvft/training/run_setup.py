@@ -32,6 +32,7 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.data import Split
 from qvft.setup.feature_cache import with_features
+from qvft.setup.mixing import source_shares
 from qvft.setup.model import Loaded, device, set_trainable
 from qvft.setup.query_similarity import collapse_warning, query_similarity
 from qvft.training.batches.mixture import Mixture, mixture_of
@@ -147,6 +148,10 @@ class TrainingSetup:
             rows = self.rows(plan, self.train, training=True)
             self.mixtures[plan.phase.name] = mixture_of(self.recipe, rows)
         return self.mixtures[plan.phase.name]
+
+    def source_shares(self, plan: PhasePlan) -> list[dict[str, Any]]:
+        """The sources of a phase's rows, see `setup.mixing.source_shares`."""
+        return source_shares(self.recipe, self.rows(plan, self.train, training=True))
 
     def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
         """Token-budget batches of a phase; None if its batch size is in texts.

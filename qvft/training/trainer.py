@@ -131,6 +131,12 @@ class QFormerTrainer(TrainerInternals):
             mixture=self._mixture,
         )
 
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """Texts of an epoch, for the Trainer's speed."""
+        if self._mixture is not None and dataloader.dataset is self.train_dataset:
+            return len(self._mixture)
+        return super().num_examples(dataloader)
+
     def by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
         """The order, whose epoch follows the training's, with epochs in its numbers if rows differ
         between epochs.

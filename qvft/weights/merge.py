@@ -22,6 +22,7 @@ from qvft.models.qvision.model_code import write_code
 from qvft.models.t5_head import own_head_expected
 from qvft.setup.data import source_name
 from qvft.setup.hashes import trained_files
+from qvft.setup.mixing import share_text
 from qvft.setup.model import processor_of
 from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import versions
@@ -155,6 +156,13 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         rank = next(iter(inputs.lora.values())).a.shape[0]
         for part, count in sorted(Counter(map(base.family.part, inputs.lora)).items()):
             trained.append(f"LoRA of rank {rank} on {count} {part} layers")
+    prompts = {
+        source_name(source): [
+            f"({kind} prompt {text!r})"
+            for kind, text in source.prompt.model_dump(exclude_none=True).items()
+        ]
+        for _, source in recipe.data.sources("train")
+    }
     chat_prompt = None
     if recipe.data.prompt.chat_template:
         template = template_of(recipe, base, processor_of(recipe, base))
@@ -169,6 +177,11 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         model_class=base.family.model_class,
         dtype=str(inputs.written).removeprefix("torch."),
         data=[source_name(source) for _, source in recipe.data.sources("train")],
+        sources=[
+            " ".join([f"phase {phase},", share_text(one), *prompts.get(one["name"], [])])
+            for phase, found in manifest.get("sources", {}).items()
+            for one in found
+        ],
         trained=trained,
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,

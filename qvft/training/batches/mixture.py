@@ -1,7 +1,4 @@
-"""Mixture of training sources: how many texts of each an epoch has, and which, by weight and seed.
-
-Source: `datasets.interleave_datasets` (names and meaning of `stopping_strategy`); Raffel et al.,
-"Exploring the Limits of Transfer Learning", 2020, section 3.5.2 (temperature-scaled mixing).
+"""Mixture of training sources: which texts of each an epoch has, by quota and seed.
 
 Shape letters: N rows.
 """
@@ -9,7 +6,6 @@ Shape letters: N rows.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -17,9 +13,8 @@ import numpy as np
 import torch
 
 from qvft.data.rows import Row
-from qvft.errors import RecipeError
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import source_name
+from qvft.setup.mixing import quotas_of
 from qvft.training.batches.sampler import Images, spans
 
 
@@ -76,39 +71,3 @@ def mixture_of(recipe: Recipe, rows: Sequence[Row]) -> Mixture | None:
     sizes = Counter(row.sample.origin.name for row in rows)
     quotas = quotas_of(recipe, sizes)
     return None if quotas == sizes else Mixture(rows, quotas, seed=recipe.run.seed)
-
-
-def quotas_of(recipe: Recipe, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Texts of each source in an epoch.
-
-    Args:
-        sizes: texts by source that a phase uses; sources without any are left out.
-
-    Raises:
-        RecipeError: a weight gives a source no text.
-    """
-    data = recipe.data
-    sources = {source_name(source): (key, source) for key, source in data.sources("train")}
-    if data.mixing_temperature is not None:
-        weights = {name: size ** (1 / data.mixing_temperature) for name, size in sizes.items()}
-    else:
-        weights = {name: sources[name][1].weight or 0.0 for name in sizes if name in sources}
-    if not data.lists("train") or not all(weights.values()):
-        return dict(sizes)
-    total = sum(weights.values())
-    # Rounded, so that 900 texts with a share of 0.9 make an epoch of 1000, not of 999.
-    lengths = [round(size * total / weights[name], 6) for name, size in sizes.items()]
-    shortest = data.stopping_strategy == "first_exhausted"
-    length = math.floor(min(lengths)) if shortest else math.ceil(max(lengths))
-    exact = {name: round(weight * length / total, 6) for name, weight in weights.items()}
-    quotas = {name: math.floor(share) for name, share in exact.items()}
-    most_missing = sorted(exact, key=lambda name: quotas[name] - exact[name])
-    for name in most_missing[: length - sum(quotas.values())]:
-        quotas[name] += 1
-    if none := [name for name, quota in quotas.items() if not quota]:
-        raise RecipeError(
-            f"{none[0]} has none of the {length} texts of an epoch",
-            where=f"data.{sources[none[0]][0]}.weight",
-            do="raise it, or set data.stopping_strategy=all_exhausted",
-        )
-    return quotas
