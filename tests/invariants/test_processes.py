@@ -31,10 +31,16 @@ from qvft.train import main as train
 from tests.models.decoder_models import TEXT, write_model
 
 SHARDING = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+MIXED = (
+    "data.train=[{format: scenes, path: 'seed=1,count=3', texts: questions, weight: 0.5}, "
+    "{format: scenes, path: 'seed=2,count=8', name: more, weight: 0.5, answers: sampled}]"
+)
 NF4 = ["model.quantization.load_in_4bit=true", "train.gradient_checkpointing=true"]
 # Each recipe: what is added to the text, what is changed, and what the launcher of two says.
 RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "shared": ("", ["train.texts_per_image=3"], {}),
+    # An epoch of 24 texts, more than one of which is trained.
+    "mixed": ("", [MIXED, "train.epochs=3"], {}),
     "phases": (PHASES, ["data.features=off"], {}),
     "aligned": (ALIGNMENT, ["train.texts_per_image=3"], {}),
     "rewarded": (REWARD, [], {}),
