@@ -98,12 +98,12 @@ def test_sources_are_named_with_their_share(mixed: tuple[Path, list[str]]) -> No
     manifest = json.loads((mixed[0] / "adapter" / "manifest.json").read_text())
     assert manifest["sources"] == {
         "train": [
-            {"name": "many", "images": 18, "texts": 36, "share": 0.5},
-            {"name": "few", "images": 6, "texts": 18, "share": 0.5},
+            {"name": "many", "images": 18, "texts": 36, "share": 0.5, "prompt": {}},
+            {"name": "few", "images": 6, "texts": 18, "share": 0.5, "prompt": OWN},
         ]
     }
     lock = (mixed[0] / "recipe.lock.yaml").read_text()
-    assert "# phase train, source few: 6 images, 18 texts, 50.0 % of an epoch\n" in lock
+    assert "# phase train, source few: 6 images, 18 texts, 50.0 % of an epoch" in lock
     logged = [json.loads(line) for line in (mixed[0] / "metrics.jsonl").read_text().splitlines()]
     means = next(row for row in logged if "eval_token_loss" in row)
     assert (

@@ -161,13 +161,8 @@ class Run:
     def evaluate_each(
         self, *, against: str | Path | None = None, overwrite: bool = False, **overrides: Any
     ) -> dict[str, Report]:
-        """Evaluates on each source of a list of evaluation data; reports by source name.
-
-        Args:
-            against, overwrite, overrides: as `evaluate`.
-
-        Raises:
-            UserError: as `evaluate`.
+        """Evaluates on each source of a list of evaluation data; reports by source name. Arguments
+        as `evaluate`.
         """
         from qvft.api.evaluate import evaluate_each
 

@@ -78,7 +78,7 @@ class Collator:
         views = [view for _, view in images]
         tokens = [encode(row, self.template) for _, row in rows]
         image_index = [images[row.sample.id, row.view] for _, row in rows]
-        prompts = [self.template.prompt_text(row.kind, row.question, row.prompt) for _, row in rows]
+        prompts = [self.template.prompt_text(*row.asked) for _, row in rows]
         batch = self.token_batch(tokens, image_index, prompts)
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for index, token_row in enumerate(tokens):

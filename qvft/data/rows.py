@@ -45,10 +45,15 @@ class Row:
         return origin.caption if self.kind == "caption" else origin.question
 
     @property
+    def asked(self) -> tuple[Kind, str | None, str | None]:
+        """What the prompt template makes its prompt of: kind, question and `prompt`."""
+        return self.kind, self.question, self.prompt
+
+    @property
     def sampled(self) -> bool:
         """Whether its target is drawn anew from its references in each epoch."""
-        is_question = self.kind == "question" and self.rejected is None
-        return is_question and self.sample.origin.answers == "sampled"
+        is_answer = self.kind == "question" and self.rejected is None
+        return is_answer and self.sample.origin.answers == "sampled"
 
 
 def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:

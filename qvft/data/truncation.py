@@ -81,7 +81,7 @@ def cut_warnings(
     cut = cut or cut_rows(rows, template, asked=asked)
     found = cut.warning(template.max_text_tokens)
     if reader is not None:
-        prompts = [template.prompt_text(row.kind, row.question, row.prompt) for row in rows]
+        prompts = [template.prompt_text(*row.asked) for row in rows]
         if unseen := too_long(prompts, reader.tokenizer, reader.most_tokens):
             found.append(
                 f"the Q-Former reads {reader.most_tokens} tokens: it does not see the beginning of "

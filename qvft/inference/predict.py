@@ -149,7 +149,7 @@ def _prompted(
             yield Outcome(number, error=found)
         else:
             ids = collator.template.encode(row.kind, question=row.question, prompt=row.prompt).ids
-            prompt = collator.template.prompt_text(row.kind, row.question, row.prompt)
+            prompt = collator.template.prompt_text(*row.asked)
             # At least one token must go through the decoder.
             shared = 0 if found.prefix is None else common_length(head, ids[:-1])
             yield Prompted(number, row.kind, ids, found, prompt, shared)

@@ -141,7 +141,7 @@ def _prompted(
             row.kind,
             ids[place],
             encoded[image],
-            template.prompt_text(row.kind, row.question, row.prompt),
+            template.prompt_text(*row.asked),
             len(head),
         )
         for place, ((_, row), image) in enumerate(zip(rows, image_index, strict=True))

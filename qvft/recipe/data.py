@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from qvft.recipe.section import MOST_SEED, MOST_STEPS, PathText, Section, Text
 
 
+def _with_place(question: str) -> str:
+    if "{question}" not in question:
+        raise ValueError(f"{question!r} must contain {{question}}")
+    return question
+
+
+QuestionPrompt = Annotated[str, AfterValidator(_with_place)]
+
+
 class SourcePrompt(Section):
     caption: str | None = Field(None, description="Text before a caption; null: data.prompt's.")
-    question: str | None = Field(
+    question: QuestionPrompt | None = Field(
         None, description="Text before an answer, with {question}; null: data.prompt's."
     )
-
-    @field_validator("question")
-    @classmethod
-    def _question_is_asked(cls, question: str | None) -> str | None:
-        return question if question is None else _with_place(question)
 
 
 class Source(Section):
@@ -116,13 +120,6 @@ def folder_name_problem(name: str) -> str | None:
     return None
 
 
-def _with_place(question: str) -> str:
-    """A prompt of questions, which has a place for them."""
-    if "{question}" not in question:
-        raise ValueError(f"{question!r} must contain {{question}}")
-    return question
-
-
 OneOrSeveral = Annotated[
     Annotated[Source, Tag("[one]")]
     | Annotated[list[Source], Tag("[several]"), Field(min_length=1)],
@@ -138,7 +135,7 @@ def _side_by_side(schema: dict[str, Any]) -> None:
 
 class Prompt(Section):
     caption: str = Field("", description="Text before a caption; no loss on it.")
-    question: str = Field(
+    question: QuestionPrompt = Field(
         "Question: {question} Answer:",
         description="Text before an answer, with {question}; no loss on it.",
     )
@@ -156,11 +153,6 @@ class Prompt(Section):
     @classmethod
     def _nothing_is_no_text(cls, caption: Any) -> Any:
         return "" if caption is None else caption  # `data.prompt.caption=""` in a shell
-
-    @field_validator("question")
-    @classmethod
-    def _question_is_asked(cls, question: str) -> str:
-        return _with_place(question)
 
 
 class Augment(Section):

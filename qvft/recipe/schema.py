@@ -109,10 +109,6 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sources_fit(self) -> Recipe:
         require_sources(self.data)
-        return self
-
-    @model_validator(mode="after")
-    def _streamed_data_fits(self) -> Recipe:
         require_streamable(self)
         return self
 

@@ -62,12 +62,6 @@ class Split:
     stream: Stream | None = None
     remarks: tuple[str, ...] = ()
 
-    @property
-    def source_names(self) -> list[str]:
-        """Names of the sources in a list; empty for one source."""
-        names = dict.fromkeys(sample.origin.name for sample in self.samples)
-        return [name for name in names if name]
-
 
 def read_texts(recipe: Recipe, which: str) -> list[Sample]:
     """Samples of the recipe's `train` or `eval` data, with unchecked images.

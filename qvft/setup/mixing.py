@@ -54,28 +54,45 @@ def quotas_of(recipe: Recipe, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def source_shares(recipe: Recipe, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Of each source in a list, among a phase's rows: `name`, number of `images` and `texts`, and
-    `share` of the texts of an epoch; empty without a list.
+    """Of each source in a list, among a phase's rows: `name`, number of `images` and `texts`,
+    `share` of the texts of an epoch, and `prompt`, its own.
     """
     sizes = Counter(row.sample.origin.name for row in rows)
-    if not recipe.data.lists("train"):
-        return []
     images = Counter(name for name, _ in {(r.sample.origin.name, r.sample.id) for r in rows})
     quotas = quotas_of(recipe, sizes)
+    total = sum(quotas.values())
     return [
         {
-            "name": name,
+            "name": (name := source_name(source)),
             "images": images[name],
             "texts": sizes[name],
-            "share": quota / sum(quotas.values()),
+            "share": quotas.get(name, 0) / total,
+            "prompt": source.prompt.model_dump(exclude_none=True),
         }
-        for name, quota in quotas.items()
+        for _, source in recipe.data.sources("train")
     ]
 
 
 def share_text(one: Mapping[str, Any]) -> str:
     """An entry of `source_shares` in words."""
+    prompts = "".join(f", {kind} prompt {text!r}" for kind, text in one["prompt"].items())
     return (
         f"{one['name']}: {one['images']:,} images, {one['texts']:,} texts, "
-        f"{100 * one['share']:.1f} % of an epoch"
+        f"{100 * one['share']:.1f} % of an epoch{prompts}"
     )
+
+
+def unseen_texts(shares: Sequence[Mapping[str, Any]], texts: float) -> list[str]:
+    """Warnings about sources of which training shows less than half.
+
+    Args:
+        shares: from `source_shares`.
+        texts: texts that training shows of all sources; 0: each comes in every epoch.
+    """
+    return [
+        f"{one['name']}: training shows {one['share'] * texts:,.0f} of its {one['texts']:,} texts, "
+        f"and checks and encodes all of its {one['images']:,} images; a limit in its source "
+        "saves that"
+        for one in shares
+        if texts and 2 * one["share"] * texts < one["texts"]
+    ]

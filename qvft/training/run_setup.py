@@ -32,7 +32,7 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.data import Split
 from qvft.setup.feature_cache import with_features
-from qvft.setup.mixing import source_shares
+from qvft.setup.mixing import source_shares, unseen_texts
 from qvft.setup.model import Loaded, device, set_trainable
 from qvft.setup.query_similarity import collapse_warning, query_similarity
 from qvft.training.batches.mixture import Mixture, mixture_of
@@ -139,18 +139,18 @@ class TrainingSetup:
         return phase_rows(plan, split, training=training)
 
     def mixture(self, plan: PhasePlan) -> Mixture | None:
-        """The mixture of a phase's rows by weights; None if each row comes once per epoch.
-
-        Raises:
-            RecipeError: as `quotas_of`.
+        """The mixture of a phase's rows; None if each comes once per epoch. Raises RecipeError as
+        `quotas_of`.
         """
-        if plan.phase.name not in self.mixtures:
+        if self.recipe.data.lists("train") and plan.phase.name not in self.mixtures:
             rows = self.rows(plan, self.train, training=True)
             self.mixtures[plan.phase.name] = mixture_of(self.recipe, rows)
-        return self.mixtures[plan.phase.name]
+        return self.mixtures.get(plan.phase.name)
 
     def source_shares(self, plan: PhasePlan) -> list[dict[str, Any]]:
-        """The sources of a phase's rows, see `setup.mixing.source_shares`."""
+        """The sources of a phase's rows in a list of them, see `setup.mixing.source_shares`."""
+        if not self.recipe.data.lists("train"):
+            return []
         return source_shares(self.recipe, self.rows(plan, self.train, training=True))
 
     def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
@@ -165,15 +165,9 @@ class TrainingSetup:
         if name not in self.batches:
             rows = self.rows(plan, self.train, training=True)
             shares = packer_of(self.loaded.base).shares
-            processes = int(os.environ.get("WORLD_SIZE", "1"))
-            per_step = processes * plan.train.gradient_accumulation_steps
-
-            def epochs(count: int) -> int:
-                steps = plan.train.max_steps
-                return math.ceil(
-                    steps / math.ceil(count / per_step) if steps > 0 else plan.train.epochs
-                )
-
+            train, processes = plan.train, int(os.environ.get("WORLD_SIZE", "1"))
+            per_step = processes * train.gradient_accumulation_steps
+            steps = max(train.max_steps, 0)
             batches = TokenBatchSampler(
                 [row.sample.id for row in rows],
                 row_tokens(rows, self.loaded.template, shares=shares),
@@ -183,7 +177,7 @@ class TrainingSetup:
                 accumulation=plan.train.gradient_accumulation_steps,
                 seed=self.recipe.run.seed,
                 mixture=self.mixture(plan),
-                epochs=epochs,
+                epochs=lambda count: math.ceil(steps / math.ceil(count / per_step) or train.epochs),
             )
             logger.info(
                 "phase %s: an epoch of %d texts is %d batches of %.1f texts and %.0f tokens "
@@ -234,6 +228,9 @@ class TrainingSetup:
             found += truncation_warnings(self.branch, captions, name=self.train.name)
         for plan in self.plans:
             found += few_steps(plan.phase.name, self.steps(plan))
+            if plan.train.max_steps <= 0:
+                texts = len(self.mixture(plan) or ()) * plan.train.epochs
+                found += unseen_texts(self.source_shares(plan), texts)
         return found
 
     def query_warnings(self) -> list[str]:

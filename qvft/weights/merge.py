@@ -156,13 +156,6 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         rank = next(iter(inputs.lora.values())).a.shape[0]
         for part, count in sorted(Counter(map(base.family.part, inputs.lora)).items()):
             trained.append(f"LoRA of rank {rank} on {count} {part} layers")
-    prompts = {
-        source_name(source): [
-            f"({kind} prompt {text!r})"
-            for kind, text in source.prompt.model_dump(exclude_none=True).items()
-        ]
-        for _, source in recipe.data.sources("train")
-    }
     chat_prompt = None
     if recipe.data.prompt.chat_template:
         template = template_of(recipe, base, processor_of(recipe, base))
@@ -178,7 +171,7 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         dtype=str(inputs.written).removeprefix("torch."),
         data=[source_name(source) for _, source in recipe.data.sources("train")],
         sources=[
-            " ".join([f"phase {phase},", share_text(one), *prompts.get(one["name"], [])])
+            f"phase {phase}, {share_text(one)}"
             for phase, found in manifest.get("sources", {}).items()
             for one in found
         ],

@@ -81,12 +81,12 @@ def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
     probes = []
     for row in rows:
         encoded = encode(row, template)
-        prompt = template.prompt_text(row.kind, row.question, row.prompt)
+        prompt = template.prompt_text(*row.asked)
         probes.append(
             Probe(
                 row_id=row.id,
                 image=decode(row.sample.image, max_pixels=collator.max_image_pixels),
-                prompt=template.written_prompt(row.kind, row.question, row.prompt),
+                prompt=template.written_prompt(*row.asked),
                 prompt_ids=encoded.ids[: encoded.target_start],
                 target_ids=encoded.ids[encoded.target_start :],
                 pixel_values=collator.pixels([row.sample.image]),

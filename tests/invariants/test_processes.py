@@ -32,8 +32,8 @@ from tests.models.decoder_models import TEXT, write_model
 
 SHARDING = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 MIXED = (
-    "data.train=[{format: scenes, path: 'seed=1,count=3', texts: questions, weight: 0.5}, "
-    "{format: scenes, path: 'seed=2,count=8', name: more, weight: 0.5, answers: sampled}]"
+    "data.train=[{format: drawn, path: 'seed=1,count=3', texts: questions, weight: 0.5}, "
+    "{format: drawn, path: 'seed=2,count=8', name: more, weight: 0.5, answers: sampled}]"
 )
 NF4 = ["model.quantization.load_in_4bit=true", "train.gradient_checkpointing=true"]
 # Each recipe: what is added to the text, what is changed, and what the launcher of two says.

@@ -30,6 +30,7 @@ class SourceShare(Part):
     images: int = Field(description="its images with texts that the phase learns from")
     texts: int = Field(description="its texts")
     share: float = Field(description="its share of the texts of an epoch, from 0 to 1")
+    prompt: dict[str, str] = Field(description="prompts of its own: `caption`, `question`")
 
 
 class PhaseFacts(Part):

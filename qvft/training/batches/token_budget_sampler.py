@@ -66,9 +66,9 @@ class TokenBatchSampler(Sampler[list[int]]):
         self._count = self.total_tokens = 0
         groups: list[int] = []
         while not groups or (mixture is not None and len(groups) < epochs(self._count)):
-            longest = self._longest_groups(self._images(len(groups)))
-            rows = self._images(len(groups)).rows
-            total = int(tokens.own[rows].sum()) + tokens.prefix * len(longest)
+            images = self._images(len(groups))
+            longest = self._longest_groups(images)
+            total = int(tokens.own[images.rows].sum()) + tokens.prefix * len(longest)
             self.total_tokens = self.total_tokens or total
             groups.append(len(longest))
             self._count = max(

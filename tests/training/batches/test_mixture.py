@@ -143,6 +143,6 @@ def test_batches_by_tokens_hold_in_every_epoch_and_are_equally_many() -> None:
 def test_shares_name_images_and_texts() -> None:
     found = source_shares(recipe(0.75, 0.25), rows(a=3, b=9))
     assert found == [
-        {"name": "a", "images": 3, "texts": 6, "share": 0.75},
-        {"name": "b", "images": 9, "texts": 18, "share": 0.25},
+        {"name": "a", "images": 3, "texts": 6, "share": 0.75, "prompt": {}},
+        {"name": "b", "images": 9, "texts": 18, "share": 0.25, "prompt": {}},
     ]
