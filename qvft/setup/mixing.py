@@ -48,7 +48,7 @@ def quotas_of(recipe: Recipe, sizes: Mapping[str, int]) -> dict[str, int]:
         raise RecipeError(
             f"{none[0]} has none of the {length} texts of an epoch",
             where=f"data.{sources[none[0]][0]}.weight",
-            do="raise it, or set data.stopping_strategy=all_exhausted",
+            do="raise it, or remove the source",
         )
     return quotas
 
