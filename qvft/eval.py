@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--recipe", type=expanded, help="for a model that is not a run: data, prompts, decoding"
     )
     parser.add_argument(
-        "--out", type=given_path, help="folder of the report; default: beside the model"
+        "--out",
+        type=given_path,
+        help="folder of the report, or of those of several sources; default: beside the model",
     )
     parser.add_argument(
         "--overwrite",
@@ -51,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    from qvft.api.evaluate import evaluate
+    from qvft.api.evaluate import evaluate_each
 
     with counted("working"):
-        result = evaluate(
+        results = evaluate_each(
             given.run,
             recipe_path=given.recipe,
             overrides=given.overrides,
@@ -66,17 +68,18 @@ def _evaluate(given: argparse.Namespace) -> None:
         return
     from qvft.evaluation.report.table import difference_table, retention_table, score_table
 
-    report = result.report.to_json()
-    stdout.print(score_table(report))
-    for sentence in report["verdict"]:
-        stdout.print(sentence, highlight=False)
-    if report["against"] is not None:
-        stdout.print(difference_table(report))
-    if report["retention"]:
-        stdout.print(retention_table(report))
-    for warning in report["warnings"]:
-        stdout.print(f"warning  {warning}")
-    stdout.print(f"report: {result.folder / 'report.html'}")
+    for result in results:
+        report = result.report.to_json()
+        stdout.print(score_table(report))
+        for sentence in report["verdict"]:
+            stdout.print(sentence, highlight=False)
+        if report["against"] is not None:
+            stdout.print(difference_table(report))
+        if report["retention"]:
+            stdout.print(retention_table(report))
+        for warning in report["warnings"]:
+            stdout.print(f"warning  {warning}")
+        stdout.print(f"report: {result.folder / 'report.html'}")
     print_next(after_evaluation(given.run))
 
 

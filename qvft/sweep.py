@@ -45,8 +45,8 @@ def _sweep(given: argparse.Namespace) -> None:
     from qvft.experiments.run_combinations import is_done, run_combinations
 
     found = combinations(given.recipe, given.overrides, given.runs_dir)
-    source = found[0].recipe.data.eval
-    evaluates = given.eval if given.eval is not None else bool(source and source.path)
+    has_test = any(source.path for _, source in found[0].recipe.data.sources("eval"))
+    evaluates = has_test if given.eval is None else given.eval
     if given.dry_run:
         for one in found:
             state = "finished" if is_done(one, ["train", "eval"][: 1 + evaluates]) else "to run"

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qvft.evaluation.run import Evaluated
 
 
-def evaluate(
+def evaluate(target: str, **settings: Any) -> Evaluated:
+    """As `evaluate_each`, of evaluation data that is one source."""
+    return evaluate_each(target, **settings, several=False)[0]
+
+
+def evaluate_each(
     target: str,
     *,
     recipe_path: str | None = None,
@@ -18,43 +24,64 @@ def evaluate(
     out: Path | None = None,
     overwrite: bool = False,
     against: str | None = None,
-) -> Evaluated:
-    """Evaluates a model: data, predictions, scores, comparison, report.
+    several: bool = True,
+) -> list[Evaluated]:
+    """Evaluates a model on each source of its evaluation data: data, predictions, scores,
+    comparison, report.
 
     Args:
         target: run folder, model folder or hub id.
         recipe_path: for a model that is not a run: data, prompts, decoding.
         overrides: `key.path=value` overrides of the recipe.
-        out: folder of the report; None: next to the model.
+        out: folder of the report, for a list of sources that of their folders; None: next to the
+            model.
         overwrite: replace an evaluation of other data or settings in that folder.
         against: run, model, or folder of an evaluation to compare with on the same items; None: the
             run that a run started from (`train.from`), if that was evaluated on them.
+        several: whether `data.eval` may have several sources.
 
     Raises:
         UserError: the target, the recipe, the data or the folder is wrong.
     """
     from qvft.checking.before_torch import require_models
     from qvft.data.rows import evaluation_rows
+    from qvft.errors import RecipeError
     from qvft.evaluation.available_metrics import require_installed_metrics, require_metrics
     from qvft.evaluation.compared_model import compared_with, started_from
     from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
-    from qvft.setup.data import listed, source_name
+    from qvft.setup.data import listed, require_names, source_name
     from qvft.setup.resolve_model import require_eval_data, resolve_model
 
     opened = resolve_model(target, recipe_path=recipe_path, overrides=overrides, program="eval")
-    source = require_eval_data(opened)
+    require_eval_data(opened)
     require_models(opened.recipe)
     require_installed_metrics(opened.recipe.eval.metrics)
-    folder = out or output_folder(opened, source_name(source))
-    require_replaceable(folder)
-    other = None
-    if against is not None:
-        other = compared_with(against, opened, recipe_path=recipe_path, overrides=overrides)
-        if other is not None:
-            require_models(other.recipe)
-    texts = listed(opened.recipe, "eval")
-    if opened.recipe.data.on_bad_image == "error":  # all of these texts are used
-        require_metrics(opened, evaluation_rows(texts.samples, texts=source.texts))
+    data = opened.recipe.data
+    require_names(opened.recipe, "eval")
+    sources = [source for _, source in data.sources("eval")]
+    if len(sources) > 1 and not several:
+        raise RecipeError(
+            f"a list of {len(sources)} sources",
+            where="data.eval",
+            do='evaluate them with evaluate_each, or name one: **{"data.eval": {"path": ...}}',
+        )
+    checked = []
+    for source in sources:
+        own = {"data": data.model_copy(update={"eval": source})}
+        one = replace(opened, recipe=opened.recipe.model_copy(update=own))
+        folder = out or output_folder(one, source_name(source))
+        if out is not None and data.lists("eval"):
+            folder = out / source_name(source)
+        require_replaceable(folder)
+        other = None
+        if against is not None:
+            other = compared_with(against, one, recipe_path=recipe_path, overrides=overrides)
+            if other is not None:
+                require_models(other.recipe)
+        texts = listed(one.recipe, "eval")
+        if data.on_bad_image == "error":  # all of these texts are used
+            require_metrics(one, evaluation_rows(texts.samples, texts=source.texts))
+        checked.append((one, other, texts, folder))
 
     # All checks that need no torch are done.
     from qvft.evaluation import run
@@ -62,12 +89,19 @@ def evaluate(
     from qvft.evaluation.retention import retention, retention_tasks
     from qvft.evaluation.task import prepare
 
-    task = prepare(opened, texts=texts)
-    folder = place_of(task, folder, named=out is not None, overwrite=overwrite)
-    kept = retention(retention_tasks(opened))
-    if against is None:
-        start = started_from(opened)
-        against = None if start is None else evaluation_of_start(task, start)
-    if against is None:
-        return run.evaluate(task, folder, retention=kept, overwrite=overwrite)
-    return evaluate_against(task, folder, against, other, retention=kept, overwrite=overwrite)
+    done = []
+    for one, other, texts, folder in checked:
+        task = prepare(one, texts=texts)
+        folder = place_of(task, folder, named=out is not None, overwrite=overwrite)
+        kept = retention(retention_tasks(one))
+        compared = against
+        if against is None:
+            start = started_from(one)
+            compared = None if start is None else evaluation_of_start(task, start)
+        if compared is None:
+            done.append(run.evaluate(task, folder, retention=kept, overwrite=overwrite))
+        else:
+            done.append(
+                evaluate_against(task, folder, compared, other, retention=kept, overwrite=overwrite)
+            )
+    return done

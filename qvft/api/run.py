@@ -158,6 +158,23 @@ class Run:
             )
         return done.report
 
+    def evaluate_each(
+        self, *, against: str | Path | None = None, overwrite: bool = False, **overrides: Any
+    ) -> dict[str, Report]:
+        """Evaluates on each source of a list of evaluation data; reports by source name. Arguments
+        as `evaluate`.
+        """
+        from qvft.api.evaluate import evaluate_each
+
+        with self._data(None, None, which="eval"):
+            done = evaluate_each(
+                str(self.folder),
+                overrides=override_texts(overrides),
+                overwrite=overwrite,
+                against=str(against) if against is not None else None,
+            )
+        return {str(one.report.data.name): one.report for one in done}
+
     def merge(
         self,
         out: str | Path,

@@ -71,6 +71,7 @@ def train(
     from qvft.evaluation.report.progress_page import progress_page
     from qvft.evaluation.rewards import reward_functions
     from qvft.evaluation.text_scores import text_scores
+    from qvft.setup.mixing import share_text
     from qvft.training.phase_setup import phase_setups
     from qvft.training.phases import run_phases
     from qvft.training.training_setup import training_setup
@@ -80,7 +81,14 @@ def train(
         recipe, texts=texts, callbacks=callbacks, rewards=reward_functions, scores=text_scores
     )
     require_space(folder, work.needed_bytes())
-    with claimed_folder(work.recipe):
+    sources = [
+        f"phase {plan.phase.name}, source {share_text(one)}"
+        for plan in work.plans
+        for one in work.source_shares(plan)
+    ]
+    for line in sources:
+        logger.info("%s", line)
+    with claimed_folder(work.recipe, sources):
         if is_finished(folder):  # finished by another process meanwhile
             return folder
         if is_main_process():

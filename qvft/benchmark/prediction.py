@@ -101,7 +101,7 @@ def _plain(loaded: Loaded, recipe: Recipe, rows: Sequence[Row]) -> list[str]:
     texts = []
     for row in rows:
         image = decode(row.sample.image, max_pixels=recipe.data.max_image_pixels)
-        prompt = template.written_prompt(row.kind, row.question)
+        prompt = template.written_prompt(*row.asked)
         inputs = loaded.processor(images=image, text=prompt, return_tensors="pt")
         with mixed:
             ids = model.generate(

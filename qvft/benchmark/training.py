@@ -200,8 +200,14 @@ def rows_of_batches(
     rows, train = work.rows(plan, work.train, training=True), plan.train
     by_tokens = work.token_batches(plan)
     if by_tokens is None:
-        names, seed = [row.sample.id for row in rows], work.recipe.run.seed
-        order = list(GroupedSampler(names, group_size=train.texts_per_image, seed=seed))
+        order = list(
+            GroupedSampler(
+                [row.sample.id for row in rows],
+                group_size=train.texts_per_image,
+                seed=work.recipe.run.seed,
+                mixture=work.mixture(plan),
+            )
+        )
         starts = range(0, len(order), train.per_device_train_batch_size)
         chunks = [order[at : at + train.per_device_train_batch_size] for at in starts]
     else:

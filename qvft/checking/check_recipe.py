@@ -121,7 +121,7 @@ def _phase(work: TrainingSetup, plan: PhasePlan, *, row_tokens: int) -> PhaseFin
     if work.loaded.handle is not None:
         part, trained = work.loaded.base.family.part, plan.trainable.lora_parts
         targets = tuple(n for n in lora_targets(work.loaded.handle) if part(n) in trained)
-    return phase_findings(
+    found = phase_findings(
         work.recipe,
         plan,
         work.counts(plan),
@@ -130,3 +130,4 @@ def _phase(work: TrainingSetup, plan: PhasePlan, *, row_tokens: int) -> PhaseFin
         row_tokens=row_tokens,
         steps=work.steps(plan),
     )
+    return replace(found, sources=tuple(work.source_shares(plan)))

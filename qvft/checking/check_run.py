@@ -207,15 +207,16 @@ def _report_data(
     """Compares the texts and images of an evaluation, if they are the recipe's."""
     data = stored.content.get("data") or {}
     recorded, images = data.get("sha256"), data.get("images_sha256")
-    source = recipe.data.eval
+    named = {source_name(source): (key, source) for key, source in recipe.data.sources("eval")}
     if recorded is None:
         yield _compared(f"{what}: data", None, None)
         return
-    if source is None or source_name(source) != data.get("name"):
+    if data.get("name") not in named:
         yield Verified(f"{what}: data", "not recorded", recorded, None, "not the recipe's own data")
         return
+    key, source = named[data["name"]]
     try:
-        asked = samples("eval")
+        asked = samples(key)
     except UserError as error:
         yield _compared(f"{what}: data", recorded, None, detail=error.given)
         return

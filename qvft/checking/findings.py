@@ -133,6 +133,7 @@ class PhaseFindings:
         lora_targets: full names of the layers with adapters.
         memory_assumes: assumptions of the estimate.
         steps: optimizer steps on one process, None if no data was read.
+        sources: of a list of training sources, see `setup.mixing.source_shares`.
     """
 
     name: str
@@ -142,6 +143,7 @@ class PhaseFindings:
     memory: tuple[Memory, ...]
     memory_assumes: str
     steps: int | None
+    sources: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

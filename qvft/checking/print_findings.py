@@ -10,6 +10,7 @@ from rich.text import Text
 
 from qvft.checking.findings import Check, Findings, PhaseFindings, RecipeFindings, ShownRow
 from qvft.checking.print_data import show_data
+from qvft.setup.mixing import share_text
 
 
 def show(findings: Findings, console: Console) -> None:
@@ -70,6 +71,7 @@ def _phase(phase: PhaseFindings) -> Iterator[RenderableType]:
         for row in phase.components
     ]
     yield component_table(counts, title=f"phase {phase.name}")
+    yield from (Text(f"source {share_text(one)}") for one in phase.sources)
     if phase.lora_targets:
         kinds = sorted({name.rpartition(".")[2] for name in phase.lora_targets})
         yield Text(f"LoRA on {len(phase.lora_targets)} layers: {', '.join(kinds)}")

@@ -22,6 +22,7 @@ from qvft.data.prompt_rows import prompt_batch
 from qvft.data.question_reader import QuestionReader
 from qvft.data.rows import FILLER, Row
 from qvft.data.sample import ImageSource
+from qvft.data.token_stats import encode
 
 IGNORED = -100
 
@@ -75,12 +76,9 @@ class Collator:
                 images[row.sample.id, row.view] = len(sources)
                 sources.append(row.sample.image)
         views = [view for _, view in images]
-        tokens = [
-            self.template.encode(row.kind, question=row.question, target=row.target)
-            for _, row in rows
-        ]
+        tokens = [encode(row, self.template) for _, row in rows]
         image_index = [images[row.sample.id, row.view] for _, row in rows]
-        prompts = [self.template.prompt_text(row.kind, row.question) for _, row in rows]
+        prompts = [self.template.prompt_text(*row.asked) for _, row in rows]
         batch = self.token_batch(tokens, image_index, prompts)
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for index, token_row in enumerate(tokens):

@@ -79,14 +79,22 @@ def few_steps(phase: str, steps: int) -> list[str]:
 
 def prompts_repeated(rows: Sequence[Row], prompt: PromptTemplate) -> list[str]:
     """Texts that already contain the words of the prompt."""
+    found = []
+    for own in dict.fromkeys(row.prompt for row in rows):
+        found += _repeated([row for row in rows if row.prompt == own], prompt, own)
+    return found
+
+
+def _repeated(rows: Sequence[Row], prompt: PromptTemplate, own: str | None) -> list[str]:
+    """`prompts_repeated` of rows with one prompt: `own`, or None for the template's."""
     captions = [row.target for row in rows if row.kind == "caption"]
     asked = [row for row in rows if row.kind == "question"]
     questions = [row.question or "" for row in asked]
     answers = [row.target for row in asked]
-    before, _, after = prompt.question.partition("{question}")
+    before, _, after = (prompt.question if own is None else own).partition("{question}")
     found = []
     for noun, texts, place, words, key in (
-        ("captions", captions, "begin", prompt.caption, "caption"),
+        ("captions", captions, "begin", prompt.caption if own is None else own, "caption"),
         ("questions", questions, "begin", before, "question"),
         ("questions", questions, "end", after, "question"),
         ("answers", answers, "begin", after, "question"),
@@ -95,9 +103,10 @@ def prompts_repeated(rows: Sequence[Row], prompt: PromptTemplate) -> list[str]:
         repeats = _begins if place == "begin" else _ends
         count = sum(repeats(_plain(text), part) for text in texts) if part else 0
         if count > OFTEN * len(texts):
+            writer = f"data.prompt.{key}" if own is None else f"prompt.{key} of its source"
             found.append(
                 f"{count:,} of {len(texts):,} {noun} {place} with {words.strip()!r}, which "
-                f"data.prompt.{key} writes too, so that the model reads it twice; take it out of "
+                f"{writer} writes too, so that the model reads it twice; take it out of "
                 "the texts or of the recipe"
             )
     return found

@@ -75,18 +75,27 @@ class PromptTemplate:
         """A caption or question, cleaned as `text` says."""
         return cleaned(kind, text, self.text)
 
-    def prompt_text(self, kind: Kind, question: str | None = None) -> str:
-        """The words before the target, without trailing spaces: the target begins with its own."""
+    def prompt_text(
+        self, kind: Kind, question: str | None = None, prompt: str | None = None
+    ) -> str:
+        """The words before the target, without trailing spaces: the target begins with its own.
+
+        Args:
+            prompt: instead of `caption` or `question`, for a source with prompts of its own.
+        """
         if kind == "caption":
-            return self.caption.rstrip(" ")
+            return (self.caption if prompt is None else prompt).rstrip(" ")
         asked = self.cleaned("question", question or "")
         if self.text == "as_written":
             asked = " ".join(asked.split())
-        return self.question.replace("{question}", asked).rstrip(" ")
+        asking = self.question if prompt is None else prompt
+        return asking.replace("{question}", asked).rstrip(" ")
 
-    def written_prompt(self, kind: Kind, question: str | None = None) -> str:
-        """The prompt to give to a plain processor."""
-        words = self.prompt_text(kind, question)
+    def written_prompt(
+        self, kind: Kind, question: str | None = None, prompt: str | None = None
+    ) -> str:
+        """The prompt to give to a plain processor; `prompt` as in `prompt_text`."""
+        words = self.prompt_text(kind, question, prompt)
         if self.chat is not None:
             return self.chat.written(words)
         return self.tokenizer.bos_token + self._before(words) if self.marked else words
@@ -138,20 +147,25 @@ class PromptTemplate:
         return self.tokenizer.eos_token_id if found is None else found
 
     def encode(
-        self, kind: Kind, *, question: str | None = None, target: str | None = None
+        self,
+        kind: Kind,
+        *,
+        question: str | None = None,
+        target: str | None = None,
+        prompt: str | None = None,
     ) -> TokenRow:
-        """Tokens of a row, with its target if given.
+        """Tokens of a row, with its target if given; `prompt` as in `prompt_text`.
 
         A prompt that is too long is truncated on the left, after the first token; a target at its
         end, before the stop token (in a marked row including it). Whitespace of targets is
         collapsed, since the stop token must not occur inside.
         """
-        prompt_text = self.prompt_text(kind, question)
-        (prompt,) = self._prompt_tokens([prompt_text])
+        prompt_text = self.prompt_text(kind, question, prompt)
+        (asked,) = self._prompt_tokens([prompt_text])
         if target is None:
-            return self._row(prompt, None)
+            return self._row(asked, None)
         (answer,) = self._tokens([self._answer_text(kind, prompt_text, target)])
-        return self._row(prompt, answer)
+        return self._row(asked, answer)
 
     def target_span(self, row: TokenRow) -> slice:
         """Columns of a row's target in the decoder's text."""
@@ -164,20 +178,20 @@ class PromptTemplate:
         return [[*ids, self.stop_id] for ids in self._tokens(texts)]
 
     def encode_all(
-        self, texts: Iterable[tuple[Kind, str | None, str | None]]
+        self, texts: Iterable[tuple[Kind, str | None, str | None, str | None]]
     ) -> Iterator[TokenRow]:
-        """`encode` of each (kind, question, target), in half the time.
+        """`encode` of each (kind, question, target, prompt), in half the time.
 
         The tokenizer is called with lists, in which repeated texts occur once.
         """
         remaining = iter(texts)
         while batch := list(islice(remaining, _BATCH)):
-            prompts = [self.prompt_text(kind, question) for kind, question, _ in batch]
+            prompts = [self.prompt_text(kind, question, own) for kind, question, _, own in batch]
             different = list(dict.fromkeys(prompts))
             ids = dict(zip(different, self._prompt_tokens(different), strict=True))
             written = [
                 None if target is None else self._answer_text(kind, prompt, target)
-                for prompt, (kind, _, target) in zip(prompts, batch, strict=True)
+                for prompt, (kind, _, target, _) in zip(prompts, batch, strict=True)
             ]
             targets = list(dict.fromkeys(text for text in written if text is not None))
             answers = dict(zip(targets, self._tokens(targets), strict=True))

@@ -31,21 +31,31 @@ class RowTokens:
 
 
 def row_tokens(rows: Sequence[Row], template: PromptTemplate, *, shares: bool) -> RowTokens:
-    """Tokenizes every row, with its target, and counts its tokens; of a pair those of both rows.
+    """Tokenizes every row, with its target, and counts its tokens; of a pair those of both rows,
+    of a sampled answer those of the longest.
 
     Args:
         shares: whether rows of an image share a prefix, see `packing.Packer.shares`.
     """
     lengths, labels = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     owners = [place for place, row in enumerate(rows) for _ in _targets(row)]
-    texts = ((row.kind, row.question, target) for row in rows for target in _targets(row))
+    texts = (
+        (row.kind, row.question, target, row.prompt) for row in rows for target in _targets(row)
+    )
     images = template.num_query_tokens if template.image_token_id is not None else 0
     prefix = images + 1 if shares else 0
     for place, tokens in zip(owners, template.encode_all(texts), strict=True):
-        lengths[place] += len(tokens.ids) - prefix
-        labels[place] += len(tokens.ids) - tokens.target_start
+        own, supervised = len(tokens.ids) - prefix, len(tokens.ids) - tokens.target_start
+        if rows[place].sampled:
+            lengths[place] = max(lengths[place], own)
+            labels[place] = max(labels[place], supervised)
+        else:
+            lengths[place] += own
+            labels[place] += supervised
     return RowTokens(prefix, lengths, labels)
 
 
 def _targets(row: Row) -> tuple[str, ...]:
+    if row.sampled:
+        return tuple(dict.fromkeys(row.references))
     return (row.target,) if row.rejected is None else (row.target, row.rejected)

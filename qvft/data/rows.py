@@ -40,9 +40,26 @@ class Row:
     rejected: str | None = None
     candidates: tuple[str, ...] = ()
 
+    @property
+    def prompt(self) -> str | None:
+        """The prompt of its source, for texts of its kind; None: that of the prompt template."""
+        origin = self.sample.origin
+        return origin.caption if self.kind == "caption" else origin.question
+
+    @property
+    def asked(self) -> tuple[Kind, str | None, str | None]:
+        """What the prompt template makes its prompt of: kind, question and `prompt`."""
+        return self.kind, self.question, self.prompt
+
+    @property
+    def sampled(self) -> bool:
+        """Whether its target is drawn anew from its references in each epoch."""
+        is_answer = self.kind == "question" and self.rejected is None
+        return is_answer and self.sample.origin.answers == "sampled"
+
 
 def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
-    """One row per caption and one per question (with its most frequent answer)."""
+    """One row per caption and one per question (with the answer that its source chooses)."""
     rows: list[Row] = []
     for sample in samples:
         meta = {key: str(value) for key, value in sample.meta.items()}
@@ -152,6 +169,8 @@ def choose_rows(rows: Sequence[Row], count: int, *, spread: bool = False) -> lis
 def _question_rows(sample: Sample, meta: dict[str, str]) -> Iterable[Row]:
     for question in sample.questions:
         target = Counter(question.answers).most_common(1)[0][0]
+        if sample.origin.answers == "first":
+            target = question.answers[0]
         merged = {**meta, **{key: str(value) for key, value in question.meta.items()}}
         yield Row(
             question.id,

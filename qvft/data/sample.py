@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -112,6 +112,22 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The source of samples, where it has settings of its own.
+
+    Attributes:
+        name: its name in a list of sources; else empty.
+        caption, question: its prompts; None: those of the prompt template.
+        answers: which answer is a question's training target.
+    """
+
+    name: str = ""
+    caption: str | None = None
+    question: str | None = None
+    answers: Literal["most_frequent", "first", "sampled"] = "most_frequent"
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """An image and every text that belongs to it.
 
@@ -124,3 +140,4 @@ class Sample:
     questions: tuple[Question, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     pairs: tuple[Pair, ...] = ()
+    origin: Origin = Origin()

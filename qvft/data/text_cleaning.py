@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qvft.data.blip_text import TextForm, clean_caption, clean_question, cleaned
 from qvft.data.rows import Row, preference_rows, training_rows
-from qvft.data.sample import Sample
+from qvft.data.sample import Origin, Sample
 from qvft.data.stream import Part, Stream
 from qvft.errors import DataError
 
@@ -62,12 +62,13 @@ def require_text_left(rows: Iterable[Row], form: TextForm, *, where: str) -> Non
 class TextsLeft:
     """A stream in which a sample with an empty text after cleaning is a broken record.
 
-    `texts` and `form` are the recipe's `data.train.texts` and `data.text`.
+    `texts` and `form` are the recipe's `data.train.texts` and `data.text`; samples get `origin`.
     """
 
     stream: Stream
     texts: str
     form: TextForm
+    origin: Origin = Origin()
 
     @property
     def sha256(self) -> str:
@@ -83,6 +84,7 @@ class TextsLeft:
                 except DataError as error:
                     yield error
                     continue
+                found = replace(found, origin=self.origin)
             yield found
 
 

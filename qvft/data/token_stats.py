@@ -56,7 +56,7 @@ class TokenStats:
 def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
     """Tokenizes every row and counts its tokens; `rows` is not empty."""
     listed = list(rows)
-    texts = [(row.kind, row.question, row.target) for row in listed]
+    texts = [(row.kind, row.question, row.target, row.prompt) for row in listed]
     pairs = list(zip(listed, template.encode_all(texts), strict=True))
     targets = [len(tokens.ids) - tokens.target_start for _, tokens in pairs]
     longest_row, longest = max(pairs, key=lambda pair: len(pair[1].ids))
@@ -101,4 +101,4 @@ def _cut(rows: list[TokenRow], query_tokens: int) -> Cut:
 
 def encode(row: Row, template: PromptTemplate) -> TokenRow:
     """A row's tokens as in training."""
-    return template.encode(row.kind, question=row.question, target=row.target)
+    return template.encode(row.kind, question=row.question, target=row.target, prompt=row.prompt)

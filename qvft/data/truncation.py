@@ -51,8 +51,8 @@ def cut_rows(rows: Sequence[Row], template: PromptTemplate, *, asked: bool = Fal
     rows = single_texts(rows)
     prompts = targets = tokens = 0
     first = None
-    trained = template.encode_all((row.kind, row.question, row.target) for row in rows)
-    inputs = template.encode_all((row.kind, row.question, None) for row in rows)
+    trained = template.encode_all((row.kind, row.question, row.target, row.prompt) for row in rows)
+    inputs = template.encode_all((row.kind, row.question, None, row.prompt) for row in rows)
     for row, target in zip(rows, trained, strict=True):
         cut_prompt = (next(inputs) if asked else target).cut_prompt
         prompts += cut_prompt > 0
@@ -81,7 +81,7 @@ def cut_warnings(
     cut = cut or cut_rows(rows, template, asked=asked)
     found = cut.warning(template.max_text_tokens)
     if reader is not None:
-        prompts = [template.prompt_text(row.kind, row.question) for row in rows]
+        prompts = [template.prompt_text(*row.asked) for row in rows]
         if unseen := too_long(prompts, reader.tokenizer, reader.most_tokens):
             found.append(
                 f"the Q-Former reads {reader.most_tokens} tokens: it does not see the beginning of "

@@ -14,6 +14,7 @@ from qvft.evaluation.answers import normalise_answer
 from qvft.log import get_logger
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import read_texts
+from qvft.setup.streaming import is_streamed
 
 logger = get_logger("qvft.eval")
 
@@ -85,7 +86,7 @@ def frequent_answer_predictions(recipe: Recipe, rows: Sequence[Row]) -> list[str
     asked = [row for row in rows if row.kind == "question"]
     if not asked or recipe.data.train is None:
         return None
-    if recipe.data.train.stream:
+    if is_streamed(recipe, "train"):
         logger.warning("no most-frequent-answer baseline: the training data is a stream")
         return None
     try:

@@ -24,7 +24,7 @@ from qvft.inference.log_probs import Scoring
 from qvft.json_files import sha256_json
 from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
-from qvft.setup.data import Listed, Split, read_split
+from qvft.setup.data import Listed, Split, read_split, split_source
 from qvft.setup.hashes import images_hash, trained_files
 from qvft.setup.itc_heads import retrieves
 from qvft.setup.model import DTYPES, base_of, device
@@ -192,13 +192,13 @@ def _decode_facts(
     opened: ResolvedModel, generation: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]
 ) -> DecodeFacts:
     """Decoding settings: `generation` from `generation_fields`, prompts, lengths, candidates."""
-    recipe = opened.recipe
+    recipe, own = opened.recipe, split_source(opened.recipe, "eval")
     candidates = [list(row.candidates) for row in rows]
     return DecodeFacts(
         captions=dict(generation["caption"]),
         questions=dict(generation["question"]),
         batch_size=recipe.eval.batch_size,
-        prompt=recipe.data.prompt.recorded(),
+        prompt={**recipe.data.prompt.recorded(), **own.prompt.model_dump(exclude_none=True)},
         text=recipe.data.text,
         max_text_tokens=recipe.data.max_text_tokens,
         rerank=recipe.eval.rerank,

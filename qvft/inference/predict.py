@@ -193,8 +193,8 @@ def _prompted(
         if isinstance(found, ImageError):
             yield Outcome(number, error=found)
         else:
-            ids = collator.template.encode(row.kind, question=row.question).ids
-            prompt = collator.template.prompt_text(row.kind, row.question)
+            ids = collator.template.encode(row.kind, question=row.question, prompt=row.prompt).ids
+            prompt = collator.template.prompt_text(*row.asked)
             # At least one token must go through the decoder.
             shared = 0 if found.prefix is None else common_length(head, ids[:-1])
             yield Prompted(number, row.kind, ids, found, prompt, shared)
@@ -215,7 +215,10 @@ def _near_rows(shown: Sequence[Sample], within: int) -> set[str]:
 def _head(collator: Collator, rows: Sequence[Row]) -> tuple[int, ...]:
     """Common prefix of rows: image tokens, `</s>`, and common first words of all prompts."""
     asked = rows[:: -(-len(rows) // HEAD_ROWS)]
-    texts = [collator.template.encode(row.kind, question=row.question).ids for row in asked]
+    texts = [
+        collator.template.encode(row.kind, question=row.question, prompt=row.prompt).ids
+        for row in asked
+    ]
     return reduce(lambda head, ids: head[: common_length(head, ids)], texts)
 
 

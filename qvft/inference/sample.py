@@ -124,7 +124,9 @@ def _prompted(
 ) -> list[Prompted]:
     """Each row with its image and, if the family shares a prefix, that image's KV cache."""
     template = collator.template
-    ids = [template.encode(row.kind, question=row.question).ids for _, row in rows]
+    ids = [
+        template.encode(row.kind, question=row.question, prompt=row.prompt).ids for _, row in rows
+    ]
     encoded = [Encoded(state) for state in states]
     head: Sequence[int] = ()
     if continues_prefix(model, {}):
@@ -139,7 +141,7 @@ def _prompted(
             row.kind,
             ids[place],
             encoded[image],
-            template.prompt_text(row.kind, row.question),
+            template.prompt_text(*row.asked),
             len(head),
         )
         for place, ((_, row), image) in enumerate(zip(rows, image_index, strict=True))

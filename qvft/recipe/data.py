@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from qvft.recipe.section import MOST_SEED, MOST_STEPS, PathText, Section, Text
+
+
+def _with_place(question: str) -> str:
+    if "{question}" not in question:
+        raise ValueError(f"{question!r} must contain {{question}}")
+    return question
+
+
+QuestionPrompt = Annotated[str, AfterValidator(_with_place)]
+
+
+class SourcePrompt(Section):
+    caption: str | None = Field(None, description="Text before a caption; null: data.prompt's.")
+    question: QuestionPrompt | None = Field(
+        None, description="Text before an answer, with {question}; null: data.prompt's."
+    )
 
 
 class Source(Section):
@@ -53,6 +70,21 @@ class Source(Section):
         le=MOST_STEPS,
         description="Maximum captions per image, the first ones; null: all.",
     )
+    prompt: SourcePrompt = Field(
+        default_factory=SourcePrompt, description="Prompts of this source's texts."
+    )
+    answers: Literal["most_frequent", "first", "sampled"] = Field(
+        "most_frequent",
+        description="Training target of a question with several answers. sampled: drawn anew in "
+        "each epoch, by frequency, from run.seed.",
+    )
+    weight: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Of a list of training sources: share of the texts of an epoch, relative to "
+        "the other weights; null for all: proportional to size.",
+    )
     stream: bool = Field(
         False,
         description="Stream training data of format tar or hf instead of listing it, for data "
@@ -89,9 +121,22 @@ def folder_name_problem(name: str) -> str | None:
     return None
 
 
+OneOrSeveral = Annotated[
+    Annotated[Source, Tag("[one]")]
+    | Annotated[list[Source], Tag("[several]"), Field(min_length=1)],
+    Discriminator(lambda value: "[several]" if isinstance(value, list) else "[one]"),
+]
+"""One source, or a list of them. Tags are in brackets, which messages leave out."""
+
+
+def _side_by_side(schema: dict[str, Any]) -> None:
+    """One list of the types that a key may have, instead of nested ones."""
+    schema["anyOf"] = [one for given in schema["anyOf"] for one in given.get("oneOf", [given])]
+
+
 class Prompt(Section):
     caption: str = Field("", description="Text before a caption; no loss on it.")
-    question: str = Field(
+    question: QuestionPrompt = Field(
         "Question: {question} Answer:",
         description="Text before an answer, with {question}; no loss on it.",
     )
@@ -109,13 +154,6 @@ class Prompt(Section):
     @classmethod
     def _nothing_is_no_text(cls, caption: Any) -> Any:
         return "" if caption is None else caption  # `data.prompt.caption=""` in a shell
-
-    @field_validator("question")
-    @classmethod
-    def _question_is_asked(cls, question: str) -> str:
-        if "{question}" not in question:
-            raise ValueError(f"{question!r} must contain {{question}}")
-        return question
 
 
 class Augment(Section):
@@ -152,8 +190,30 @@ class Augment(Section):
 
 
 class Data(Section):
-    train: Source | None = Field(None, description="Training data.")
-    eval: Source | None = Field(None, description="Evaluation data; never trained on.")
+    train: OneOrSeveral | None = Field(
+        None,
+        description="Training data: a source, or a list of sources.",
+        json_schema_extra=_side_by_side,
+    )
+    eval: OneOrSeveral | None = Field(
+        None,
+        description="Evaluation data, never trained on: a source, or a list of sources, each with "
+        "a report of its own.",
+        json_schema_extra=_side_by_side,
+    )
+    mixing_temperature: float | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Of a list of training sources, in place of weights: shares proportional to "
+        "size ** (1 / this), as in T5; 1: proportional, the larger the more equal.",
+    )
+    stopping_strategy: Literal["first_exhausted", "all_exhausted"] = Field(
+        "first_exhausted",
+        description="Length of an epoch of weighted sources. first_exhausted: no text comes twice, "
+        "and larger sources show other texts in the next epoch. all_exhausted: each text comes at "
+        "least once, those of smaller sources several times.",
+    )
     prompt: Prompt = Field(default_factory=Prompt)
     text: Literal["as_written", "blip2"] = Field(
         "as_written",
@@ -216,6 +276,22 @@ class Data(Section):
         description="Cache normalised images in memory, 12 bytes per pixel at the model's input "
         "size: for small data and several epochs. Needs num_workers: 0.",
     )
+
+    def sources(self, which: str) -> Iterator[tuple[str, Source]]:
+        """The sources of `train` or `eval` by key path below `data`: `train`, or `train.0`, ...; of
+        `train.0` that one.
+        """
+        which, _, place = which.partition(".")
+        given: Source | list[Source] | None = getattr(self, which)
+        if isinstance(given, Source):
+            yield which, given
+        for number, source in enumerate(given if isinstance(given, list) else ()):
+            if place in ("", str(number)):
+                yield f"{which}.{number}", source
+
+    def lists(self, which: str) -> bool:
+        """Whether `train` or `eval` is a list of sources."""
+        return "." not in which and isinstance(getattr(self, which), list)
 
     @model_validator(mode="after")
     def _cache_is_in_this_process(self) -> Data:

@@ -6,6 +6,7 @@ recipe of a finished run, in which changing a training key would have no effect.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from qvft.errors import RecipeError
@@ -14,20 +15,24 @@ from qvft.recipe.yaml_text import yaml_override_value
 
 _TRAINING_KEYS: Mapping[str, str] = {
     **dict.fromkeys(
-        ("trainable", "train", "phases", "objectives", "preference", "reward"),
+        (
+            "trainable", "train", "phases", "objectives", "preference", "reward",
+            "data.mixing_temperature", "data.stopping_strategy",
+        ),
         "it affects training only",
     ),
     **dict.fromkeys(
         ("data.augmentations_per_image", "data.augment"),
         "augmented views are for training; evaluation uses the original images",
     ),
-}
+}  # fmt: skip
 _EVAL: Mapping[str, str] = {
     **_TRAINING_KEYS,
     **dict.fromkeys(
         (
             "data.train.name", "data.train.texts", "data.train.captions_per_image",
-            "data.train.shuffle_buffer",
+            "data.train.shuffle_buffer", "data.train.prompt", "data.train.answers",
+            "data.train.weight",
         ),
         "it affects training only",
     ),
@@ -87,7 +92,8 @@ def refuse_ignored(
     for override in current_overrides(list(overrides)):
         key, _, text = override.partition("=")
         key = key.strip()
-        reason = next((ignored[one] for one in ignored if covers(one, key)), None)
+        of_any = re.sub(r"^(data\.\w+)\.\d+", r"\1", key)  # data.train.0.weight
+        reason = next((ignored[one] for one in ignored if covers(one, of_any)), None)
         if reason is None:
             continue
         value = yaml_override_value(text, where=f"command line: {key}")

@@ -26,8 +26,8 @@ def require_objectives(recipe: Any) -> None:
 
 def _require_pairs(recipe: Any) -> None:
     """Raises ValueError for what does not work with reference log-probabilities of pairs."""
-    source, dropout = recipe.data.train, recipe.trainable.decoder_dropout
-    if source is not None and source.stream:
+    dropout = recipe.trainable.decoder_dropout
+    if any(source.stream for _, source in recipe.data.sources("train")):
         raise ValueError(
             "data.train.stream: true, and a preference phase computes the reference "
             "log-probabilities of all pairs before step 1; set false"
@@ -43,8 +43,7 @@ def _require_samples(recipe: Any, phases: Sequence[Any]) -> None:
     """Raises ValueError for what does not work with samples of the model's own."""
     if not recipe.reward.funcs:
         raise ValueError("reward.funcs is empty; expected a reward function, e.g. {cider: 1.0}")
-    source = recipe.data.train
-    if source is not None and source.stream:
+    if any(source.stream for _, source in recipe.data.sources("train")):
         raise ValueError(
             "data.train.stream: reward needs the references of all images, for the document "
             "frequencies of cider; remove it"

@@ -8,9 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qvft.errors import RecipeError
+from qvft.recipe.data import Source
 from qvft.recipe.renamed_keys import renamed_overrides
+from qvft.recipe.section import LISTS
 from qvft.recipe.train import one_rate_for_all
 from qvft.recipe.yaml_text import yaml_override_value
+
+_OF_ONE = {"path", "name", "weight"}
+"""Keys of a source that cannot be the same for a list of them."""
 
 
 def override_texts(values: Mapping[str, Any]) -> list[str]:
@@ -51,20 +56,44 @@ def _apply(content: dict[str, Any], override: str) -> None:
         )
     where = f"command line: {key_path}"
     value = yaml_override_value(text, where=where)
-    first, *rest = key_path.split(".")
-    if first != "phases" or not rest:
-        _set_key(content, [first, *rest], value, where=where)
+    path = key_path.split(".")
+    for name in LISTS:
+        depth = name.count(".") + 1
+        if ".".join(path[:depth]) == name and len(path) > depth:
+            _set_in_list(content, path[:depth], path[depth:], value, where=where)
+            return
+    _set_key(content, path, value, where=where)
+
+
+def _set_in_list(
+    content: dict[str, Any], path: Sequence[str], rest: Sequence[str], value: Any, *, where: str
+) -> None:
+    """Sets a key of one section of the list at `path`, which may also be no list; a key of sources
+    without their number is set for all of them.
+    """
+    listed: Any = content
+    for part in path:
+        listed = listed.get(part) if isinstance(listed, Mapping) else None
+    name = ".".join(path)
+    if not isinstance(listed, list) and name != "phases":
+        _set_key(content, [*path, *rest], value, where=where)
         return
-    phases = content.get("phases")
-    numbered = {str(n): one for n, one in enumerate(phases if isinstance(phases, list) else [])}
-    if rest[0] not in numbered:
+    sections = listed if isinstance(listed, list) else []
+    numbered = {str(number): one for number, one in enumerate(sections)}
+    keys = [list(rest)]
+    if numbered and name != "phases" and rest[0] in Source.model_fields.keys() - _OF_ONE:
+        keys = [[number, *rest] for number in numbered]
+    elif rest[0] not in numbered:
+        owner, noun = ("the recipe", name) if name == "phases" else (name, "sources")
         raise RecipeError(
-            f"the recipe has {len(numbered)} phases",
+            f"{owner} has {len(numbered)} {noun}",
             where=where,
-            expected="phases.N.KEY=value with N from 0" if numbered else "a recipe with phases",
+            expected=f"{name}.N.KEY=value with N from 0" if numbered else f"a recipe with {noun}",
+            do=None if name == "phases" else f"or set {name} as a whole: {name}={{path: ...}}",
         )
-    _set_key(numbered, rest, value, where=where)
-    content["phases"] = list(numbered.values())
+    for key in keys:
+        _set_key(numbered, key, value, where=where)
+    _set_key(content, path, list(numbered.values()), where=where)
 
 
 def _set_key(content: dict[str, Any], path: Sequence[str], value: Any, *, where: str) -> None:

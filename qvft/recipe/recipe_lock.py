@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
     _drop(train, "train", "spike", "eval_completions")
     _drop(data, "data", "num_workers", "cache_images", "features", "features_limit_gb")
     for split in ("train", "eval"):
-        _drop(data.get(split) or {}, f"data.{split}", "allow_paths_outside_root")
+        given = data.get(split) or {}
+        for source in given if isinstance(given, list) else [given]:
+            _drop(source, f"data.{split}", "allow_paths_outside_root")
     if not any(train.get(key) for key in _with_old("train", "load_best_model_at_end")):
         data.pop("eval", None)
     return content
@@ -96,15 +98,18 @@ def _with_old(section: str, *keys: str) -> tuple[str, ...]:
     return (*keys, *old_names(section, keys))
 
 
-def write_lock(recipe: Recipe, run_dir: Path) -> None:
-    """Writes `recipe.lock.yaml`: the recipe with every default and override resolved."""
+def write_lock(recipe: Recipe, run_dir: Path, notes: Iterable[str] = ()) -> None:
+    """Writes `recipe.lock.yaml`: the recipe with every default and override resolved, and notes as
+    comments above it.
+    """
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     # ruamel.yaml sets it to None without a type, so that mypy takes it to be None always.
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(recipe.model_dump(mode="json"), stream)
-    write_text(run_dir / LOCK_NAME, "# Written by qvft.train.\n" + stream.getvalue())
+    head = "".join(f"# {' '.join(note.split())}\n" for note in ("Written by qvft.train.", *notes))
+    write_text(run_dir / LOCK_NAME, head + stream.getvalue())
 
 
 def read_lock(run_dir: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:

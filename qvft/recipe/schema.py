@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from qvft.recipe.data import LONGEST_NAME, Data, folder_name_problem
 from qvft.recipe.eval import Eval
+from qvft.recipe.mixing import require_sources
 from qvft.recipe.model import Model
 from qvft.recipe.objective_requirements import require_objectives
 from qvft.recipe.objectives import Objectives
@@ -106,7 +107,8 @@ class Recipe(Section):
         return name
 
     @model_validator(mode="after")
-    def _streamed_data_fits(self) -> Recipe:
+    def _sources_fit(self) -> Recipe:
+        require_sources(self.data)
         require_streamable(self)
         return self
 

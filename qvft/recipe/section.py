@@ -23,16 +23,15 @@ def fields_by_key(section: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def section_of(annotation: Any) -> type[Section] | None:
-    """The section class of a field's type, through `| None` and lists."""
-    for option in (annotation, *get_args(annotation)):
-        if isinstance(option, type) and issubclass(option, Section):
-            return option
-    return None
+    """The section class of a field's type, through `| None`, lists and `Annotated`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(section_of, get_args(annotation))), None)
 
 
 def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(key path, value) of nested mappings, and of the mappings in the list of phases."""
-    if path == "phases" and isinstance(content, list):
+    """(key path, value) of nested mappings, and of the mappings in lists of phases and sources."""
+    if path in LISTS and isinstance(content, list):
         content = dict(enumerate(content))
     if isinstance(content, Mapping) and content:
         for key, inner in content.items():
@@ -41,6 +40,8 @@ def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, content
 
 
+LISTS = ("phases", "data.train", "data.eval")
+"""Key paths of lists of sections; `phases.0.train` is a key path too."""
 Text = Annotated[str, Field(min_length=1)]
 """A text that says something: `null` leaves a key out, an empty text is a slip."""
 PathText = Annotated[Text, AfterValidator(expanded)]

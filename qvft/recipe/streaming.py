@@ -13,14 +13,14 @@ def require_streamable(recipe: Any) -> None:
         recipe: a `schema.Recipe`, which is made of what this file checks.
     """
     data = recipe.data
-    read = {} if data.eval is None else {"data.eval": data.eval}
+    read = {f"data.{key}": source for key, source in data.sources("eval")}
     read |= {f"eval.retention.{place}": one for place, one in enumerate(recipe.eval.retention)}
     for where, one in read.items():
         for key in ("stream", "shuffle_buffer"):
             if getattr(one, key) != type(one).model_fields[key].default:
                 raise ValueError(f"{where}.{key}: evaluation lists its data; remove the key")
     source = data.train
-    if source is None or not source.stream:
+    if source is None or isinstance(source, list) or not source.stream:
         return
     if source.limit is not None:
         raise ValueError("data.train.limit has no use for a stream; set train.max_steps")

@@ -67,7 +67,13 @@ def idle_sections(
         yield "model.revision", "model.id is a folder, which has no revisions"
     if model.decoder is None:
         yield "model.decoder_revision", "model.decoder is not set"
-    if data.train is not None and not data.train.stream:
+    weighted = any(source.weight is not None for _, source in data.sources("train"))
+    if not data.lists("train"):
+        for key in ("train.weight", "mixing_temperature", "stopping_strategy"):
+            yield f"data.{key}", "data.train is not a list of sources"
+    elif data.mixing_temperature is None and not weighted:
+        yield "data.stopping_strategy", "sources are mixed in proportion to their size"
+    if not any(source.stream for _, source in data.sources("train")):
         yield "data.train.shuffle_buffer", "data.train.stream is false"
     if not data.augmentations_per_image:
         yield "data.augment", "data.augmentations_per_image is 0"

@@ -15,7 +15,7 @@ from qvft.data.images.decoding import ABSENT
 from qvft.data.images.dicom import dicom_remarks
 from qvft.data.quality.near_duplicates import ImageSignature
 from qvft.data.rows import preference_rows, training_rows
-from qvft.data.sample import Sample
+from qvft.data.sample import Origin, Sample
 from qvft.data.stream import Stream
 from qvft.data.text_cleaning import require_text_left
 from qvft.data.validate_images import Skipped, validate_and_sign, validate_images
@@ -25,7 +25,7 @@ from qvft.log import collected_warnings, get_logger
 from qvft.recipe.data import LONGEST_NAME, Source, folder_name_problem
 from qvft.recipe.schema import Recipe
 from qvft.setup.given_data import MEMORY, given_samples
-from qvft.setup.streaming import CHECKED, HEAD, is_streamed, stream_head, stream_of
+from qvft.setup.streaming import CHECKED, HEAD, is_streamed, origin_of, stream_head, stream_of
 
 REASONS = 8
 """Maximum number of reasons in a message."""
@@ -67,13 +67,42 @@ class Split:
 def read_texts(recipe: Recipe, which: str) -> list[Sample]:
     """Samples of the recipe's `train` or `eval` data, with unchecked images.
 
+    Those of a list of sources have the texts that are used, and ids that begin with their source's
+    name.
+
     Raises:
-        RecipeError: the recipe has no such data, or no path.
+        RecipeError: the recipe has no such data, or no path, or two sources have the same name.
         DataError: the data cannot be read, or a text is empty after cleaning.
     """
-    source: Source | None = getattr(recipe.data, which)
+    sources = dict(recipe.data.sources(which))
+    if not recipe.data.lists(which):
+        return _texts_of(recipe, which, sources.get(which))
+    require_names(recipe, which)
+    return [
+        _of_source(sample, source)
+        for key, source in sources.items()
+        for sample in _texts_of(recipe, key, source)
+    ]
+
+
+def require_names(recipe: Recipe, which: str) -> None:
+    """Raises RecipeError if two sources of a list have the same name."""
+    names: set[str] = set()
+    for key, source in recipe.data.sources(which):
+        name = source_name(source)
+        if name in names:
+            raise RecipeError(
+                f"two sources are called {name}",
+                where=f"data.{key}.name",
+                do="give each a name of its own",
+            )
+        names.add(name)
+
+
+def _texts_of(recipe: Recipe, which: str, source: Source | None) -> list[Sample]:
+    """Samples of one source, whose key path below `data` is `which`."""
     if source is not None and source.format == MEMORY:
-        return _checked(recipe, which, given_samples(which)[: source.limit])
+        return _checked(recipe, which, source, given_samples(which)[: source.limit])
     if source is None or source.path is None:
         raise RecipeError(
             "is not set", where=f"data.{which}.path", do=f"add data.{which}.path=YOUR_DATA"
@@ -91,12 +120,16 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         allow_paths_outside_root=source.allow_paths_outside_root,
         limit=source.limit,
     )
-    return _checked(recipe, which, samples)
+    return _checked(recipe, which, source, samples)
 
 
-def _checked(recipe: Recipe, which: str, samples: list[Sample]) -> list[Sample]:
-    """The samples with the recipe's number of captions; raises DataError as `read_texts`."""
-    source: Source = getattr(recipe.data, which)
+def _checked(recipe: Recipe, which: str, source: Source, samples: list[Sample]) -> list[Sample]:
+    """The samples with the recipe's number of captions, and the source's settings; raises DataError
+    as `read_texts`.
+    """
+    own = origin_of(source)
+    if own != Origin():
+        samples = [replace(sample, origin=own) for sample in samples]
     if source.captions_per_image is not None:
         kept = slice(source.captions_per_image)
         samples = [replace(sample, captions=sample.captions[kept]) for sample in samples]
@@ -104,7 +137,7 @@ def _checked(recipe: Recipe, which: str, samples: list[Sample]) -> list[Sample]:
         rows = training_rows(samples, texts=source.texts)
         rows += preference_rows(samples, texts=source.texts)
         # Evaluation compares with unmodified captions.
-        read = [row for row in rows if which == "train" or row.kind == "question"]
+        read = [row for row in rows if which.startswith("train") or row.kind == "question"]
         require_text_left(read, recipe.data.text, where=f"data.{which}")
     return samples
 
@@ -211,7 +244,7 @@ def _split(
     remarks: tuple[str, ...] = (),
 ) -> Split:
     """A split of usable samples; raises RecipeError with the reasons if there are none."""
-    source, where = getattr(recipe.data, which), f"data.{which}"
+    source, where = split_source(recipe, which), f"data.{which}"
     if kept:
         dicom = dicom_remarks(sample.image for sample in kept)
         remarks = (*remarks, *(f"{where}: {one}" for one in dicom))
@@ -234,6 +267,36 @@ def _split(
     )
 
 
+def _of_source(sample: Sample, source: Source) -> Sample:
+    """A sample in a list of sources: with the texts that the source uses, and ids of its own."""
+    name = source_name(source)
+
+    def own(one: Any) -> Any:
+        return replace(one, id=f"{name}/{one.id}")
+
+    captions, questions, pairs = sample.captions, sample.questions, sample.pairs
+    if source.texts == "questions":
+        captions, pairs = (), tuple(one for one in pairs if one.question is not None)
+    if source.texts == "captions":
+        questions, pairs = (), tuple(one for one in pairs if one.question is None)
+    return replace(
+        own(sample),
+        captions=captions,
+        questions=tuple(map(own, questions)),
+        pairs=tuple(map(own, pairs)),
+        origin=replace(sample.origin, name=name),
+    )
+
+
+def split_source(recipe: Recipe, which: str) -> Source:
+    """The data as one source; of a list it has the joined name, and uses all texts."""
+    sources = [source for _, source in recipe.data.sources(which)]
+    if not recipe.data.lists(which):
+        return sources[0]
+    joined = "+".join(source_name(source) for source in sources)
+    return Source(format="sources", name=_fitting(joined))
+
+
 def source_name(source: Source) -> str:
     """Name of a split in reports and folders: DATASET-SPLIT."""
     if source.name:
@@ -245,8 +308,13 @@ def source_name(source: Source) -> str:
     parts = [part for part in (stem or source.format, source.split) if part]
     plain = re.sub(r"[{}*?\[\]=]", "", "-".join(parts))  # for ranges and patterns of shards
     name = re.sub(r"[\s,/\\\x00-\x1f\x7f]", "_", plain).strip(". ")
+    return _fitting(name) or source.format
+
+
+def _fitting(name: str) -> str:
+    """The name, if it is short enough for a folder's."""
     if not name or folder_name_problem(name) is None:
-        return name or source.format
+        return name
     # A long name is truncated and gets a hash.
     digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:8]
     return f"{name[: LONGEST_NAME // 2]}-{digest}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from qvft.data.sample import Sample
 from qvft.errors import RecipeError
@@ -17,7 +18,7 @@ from qvft.recipe.schema import Recipe
 MEMORY = "memory"
 """Format name of in-memory data in a recipe."""
 
-_KEPT = ("limit", "texts", "captions_per_image")
+_KEPT = ("limit", "texts", "captions_per_image", "prompt", "answers")
 """Keys of a source that also apply to in-memory data; and `name`, unless it is that of the replaced
 files."""
 
@@ -60,10 +61,9 @@ def with_given(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
 
     Evaluation data that a template recipe leaves to be filled in is dropped.
     """
-    changed: dict[str, Source | None] = {
-        which: memory_source(getattr(recipe.data, which)) for which in given
-    }
-    source = recipe.data.eval
+    replaced = {which: dict(recipe.data.sources(which)).get(which) for which in ("train", "eval")}
+    changed: dict[str, Any] = {which: memory_source(replaced[which]) for which in given}
+    source = replaced["eval"]
     if "train" in given and source is not None and source.format == "jsonl" and not source.path:
         changed.setdefault("eval", None)
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changed)})

@@ -17,6 +17,7 @@ from qvft.recipe.load import load_recipe, parse_recipe
 from qvft.recipe.overrides import apply_overrides
 from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.recipe.schema import Recipe
+from qvft.setup.data import split_source
 from qvft.setup.run_recipe import require_there, run_recipe
 
 if TYPE_CHECKING:
@@ -161,12 +162,14 @@ def _same(one: str, other: str) -> bool:
 
 
 def require_eval_data(opened: ResolvedModel) -> Source:
-    """The data section for evaluation.
+    """The data section for evaluation; of a list as `split_source`.
 
     Raises:
         RecipeError: a model without a recipe, or a recipe without evaluation data.
     """
-    source = opened.recipe.data.eval
+    source = None
+    if opened.recipe.data.eval is not None:
+        source = split_source(opened.recipe, "eval")
     if source is None and opened.kind == "model" and opened.home is None:
         raise RecipeError(
             "is no folder here, and taken for a hub id no recipe says what to evaluate it on",

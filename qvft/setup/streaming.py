@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import islice
 
 from qvft.data.formats import open_stream
-from qvft.data.sample import Sample
+from qvft.data.sample import Origin, Sample
 from qvft.data.stream import Part, Stream
 from qvft.data.text_cleaning import TextsLeft
 from qvft.data.validate_images import Skipped
 from qvft.errors import DataError, RecipeError
+from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
 
 HEAD = 64
@@ -20,13 +21,12 @@ CHECKED = 1000
 
 def is_streamed(recipe: Recipe, which: str) -> bool:
     """Whether the recipe streams this data."""
-    source = getattr(recipe.data, which)
-    return source is not None and source.stream
+    return any(source.stream for _, source in recipe.data.sources(which))
 
 
 def stream_of(recipe: Recipe) -> Stream:
     """The training data as a stream; raises RecipeError without a path, DataError if empty."""
-    source = recipe.data.train
+    source = dict(recipe.data.sources("train")).get("train")
     if source is None or source.path is None:
         raise RecipeError(
             "is not set", where="data.train.path", do="add data.train.path=YOUR_SHARDS"
@@ -38,7 +38,12 @@ def stream_of(recipe: Recipe) -> Stream:
     stream = open_stream(
         source.format, source.path, split=source.split, columns=source.columns or None
     )
-    return TextsLeft(stream, source.texts, recipe.data.text)
+    return TextsLeft(stream, source.texts, recipe.data.text, origin_of(source))
+
+
+def origin_of(source: Source) -> Origin:
+    """The settings of a source that its samples carry."""
+    return Origin("", source.prompt.caption, source.prompt.question, source.answers)
 
 
 def stream_head(stream: Stream, count: int, *, seed: int) -> tuple[list[Sample], list[Skipped]]:

@@ -19,6 +19,7 @@ from qvft.log import get_logger
 from qvft.recipe.phases import PhasePlan
 from qvft.setup.model import set_trainable
 from qvft.training.arguments import recompute_activations, training_arguments, use_bf16
+from qvft.training.batches.mixture import Mixture
 from qvft.training.batches.numbered_rows import ViewDraw
 from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
@@ -54,6 +55,7 @@ class PhaseSetup:
         texts_per_image: rows of an image that are kept together in a batch.
         batches: token-budget batches, instead of the arguments' batch size.
         views: draws the views of the training images; None: no augmentation.
+        mixture: chooses the rows of each epoch; None: all of them.
         stream: batches of a stream, instead of `train_rows`.
         rollouts: samples of a reward phase, from which it learns instead of from the rows' texts.
         held_out: its metrics of evaluation rows.
@@ -73,6 +75,7 @@ class PhaseSetup:
     spikes: SpikeRule
     batches: TokenBatchSampler | None = None
     views: ViewDraw | None = None
+    mixture: Mixture | None = None
     stream: StreamedBatches | None = None
     rollouts: Rollouts | None = None
     held_out: HeldOut | None = None
@@ -168,6 +171,7 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
         spikes=SpikeRule(**train.spike.model_dump()),
         batches=work.token_batches(plan),
         views=views,
+        mixture=work.mixture(plan),
         stream=stream,
         rollouts=rollouts,
         held_out=held_out,

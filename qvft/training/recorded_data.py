@@ -12,9 +12,8 @@ from qvft.adapters.manifest import MANIFEST, read_manifest
 from qvft.data.sample import Sample
 from qvft.errors import CheckpointError, UserError
 from qvft.log import is_main_process
-from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import Split, read_split, read_texts, samples_hash, source_name
+from qvft.setup.data import Split, read_split, read_texts, samples_hash, source_name, split_source
 from qvft.setup.hashes import images_hash
 from qvft.setup.start_run import StartRun
 from qvft.setup.streaming import is_streamed, stream_of
@@ -80,9 +79,8 @@ def recorded_data(recipe: Recipe, manifest: Mapping[str, Any], samples: Read) ->
     """Each data hash of a manifest with its current value."""
     splits: dict[str, str] = {}  # `train` and `eval` by their possible names in the manifest
     for which in ("eval", "train"):
-        source: Source | None = getattr(recipe.data, which)
-        if source is not None:
-            name = source_name(source)
+        if getattr(recipe.data, which) is not None:
+            name = source_name(split_source(recipe, which))
             splits |= {f"{name} ({which})": which, name: which, f"data.{which}": which}
     texts, images = manifest["data_sha256"], manifest.get("images_sha256", {})
     for key, recorded in texts.items():
@@ -125,13 +123,14 @@ def require_same_data(recipe: Recipe, folder: Path) -> None:
         return
     for one in recorded_data(recipe, read_manifest(adapter), reader(recipe)):
         if one.which is not None and one.found is not None and one.found != one.recorded:
-            source: Source = getattr(recipe.data, one.which)
-            paths = [path for path in (source.path, source.questions, source.annotations) if path]
-            split = f", split {source.split}" if source.split else ""
+            sources = [source for _, source in recipe.data.sources(one.which)]
+            named = [(source.path, source.questions, source.annotations) for source in sources]
+            paths = [path for each in named for path in each if path]
+            split = ", ".join(["", *(f"split {each.split}" for each in sources if each.split)])
             raise CheckpointError(
                 f"other {'images' if one.what.startswith('images') else 'texts'} than the run in "
                 f"{folder} has been trained on",
-                where=f"data.{one.which}: {', '.join(paths or [source.format])}{split}",
+                where=f"data.{one.which}: {', '.join(paths or [sources[0].format])}{split}",
                 do="restore the data and resume, or train anew with run.dir=PATH",
             )
 

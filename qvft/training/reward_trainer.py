@@ -10,7 +10,6 @@ from torch.utils.data import Sampler
 
 from qvft.training.batches.padding_sampler import PaddedSampler
 from qvft.training.batches.repeated_sampler import RepeatedSampler
-from qvft.training.batches.sampler import GroupedSampler
 from qvft.training.phase_setup import PhaseSetup
 from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.rewards.given_batch import GivenBatch
@@ -38,9 +37,7 @@ class RewardTrainer(QFormerTrainer):
         arguments = self.args
         step = arguments.train_batch_size * arguments.world_size
         step *= arguments.gradient_accumulation_steps
-        names = [row.sample.id for row in dataset.rows]
-        order = GroupedSampler(names, group_size=self.texts_per_image, seed=arguments.seed)
-        padded = PaddedSampler(order, multiple=step)
+        padded = PaddedSampler(self.grouped(dataset), multiple=step)
         return self.by_epoch(RepeatedSampler(padded, window=step, times=updates), dataset)
 
     def step_batches(self, batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

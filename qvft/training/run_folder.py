@@ -6,7 +6,7 @@ Does not import torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from qvft.recipe.phases import phase_plans
 from qvft.recipe.recipe_lock import LOCK_NAME, read_lock, shaping_differences, write_lock
 from qvft.recipe.schema import Recipe
 from qvft.recipe.train import Train
+from qvft.setup.streaming import is_streamed
 from qvft.training.checkpoints import STATE
 
 NAMED_KEYS = 5
@@ -53,7 +54,7 @@ def check_folder(recipe: Recipe) -> Path:
 
 
 @contextmanager
-def claimed_folder(recipe: Recipe) -> Iterator[None]:
+def claimed_folder(recipe: Recipe, notes: Iterable[str] = ()) -> Iterator[None]:
     """Locks and initialises the run folder; for the main process.
 
     Raises:
@@ -71,7 +72,7 @@ def claimed_folder(recipe: Recipe) -> Iterator[None]:
             if path.is_file():
                 path.unlink(missing_ok=True)
         try:
-            write_lock(recipe, folder)
+            write_lock(recipe, folder, notes)
         except OSError as error:
             raise not_written(error, folder) from error
         yield
@@ -130,7 +131,7 @@ def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
     if processes is None:
         return
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if now.data.train is not None and now.data.train.stream and started != processes:
+    if is_streamed(now, "train") and started != processes:
         raise CheckpointError(
             f"{started} process{'' if started == 1 else 'es'} would divide the stream otherwise",
             where=str(folder),

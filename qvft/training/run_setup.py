@@ -32,8 +32,10 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.data import Split
 from qvft.setup.feature_cache import with_features
+from qvft.setup.mixing import source_shares, unseen_texts
 from qvft.setup.model import Loaded, device, set_trainable
 from qvft.setup.query_similarity import collapse_warning, query_similarity
+from qvft.training.batches.mixture import Mixture, mixture_of
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.memory_estimate import vision_flops
 from qvft.training.objectives.build import Collate, objective_of, packer_of, preference_of
@@ -67,7 +69,7 @@ class TrainingSetup:
         custom: losses of the recipe's custom objectives, by name.
         bridge: names of the non-LoRA weights trained by any phase so far, or by the run that this
             one started from.
-        batches: token-budget batches per phase, cached.
+        batches, mixtures: token-budget batches, and mixture of sources, per phase, cached.
         fsdp_module: the FSDP-sharded objective, once sharded; the first phase's serves all phases.
         callbacks: the caller's, for the trainer of each phase.
         rewards: functions of the reward phases, by name.
@@ -85,6 +87,7 @@ class TrainingSetup:
     custom: dict[str, CustomLoss] = field(default_factory=dict)
     bridge: set[str] = field(default_factory=set)
     batches: dict[str, TokenBatchSampler | None] = field(default_factory=dict)
+    mixtures: dict[str, Mixture | None] = field(default_factory=dict)
     fsdp_module: nn.Module | None = None
     callbacks: Sequence[TrainerCallback] = ()
     rewards: Mapping[str, RewardFunction] = field(default_factory=dict)
@@ -161,6 +164,21 @@ class TrainingSetup:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         return per_batch * train.gradient_accumulation_steps * processes
 
+    def mixture(self, plan: PhasePlan) -> Mixture | None:
+        """The mixture of a phase's rows; None if each comes once per epoch. Raises RecipeError as
+        `quotas_of`.
+        """
+        if self.recipe.data.lists("train") and plan.phase.name not in self.mixtures:
+            rows = self.rows(plan, self.train, training=True)
+            self.mixtures[plan.phase.name] = mixture_of(self.recipe, rows)
+        return self.mixtures.get(plan.phase.name)
+
+    def source_shares(self, plan: PhasePlan) -> list[dict[str, Any]]:
+        """The sources of a phase's rows in a list of them, see `setup.mixing.source_shares`."""
+        if not self.recipe.data.lists("train"):
+            return []
+        return source_shares(self.recipe, self.rows(plan, self.train, training=True))
+
     def token_batches(self, plan: PhasePlan) -> TokenBatchSampler | None:
         """Token-budget batches of a phase; None if its batch size is in texts.
 
@@ -173,22 +191,27 @@ class TrainingSetup:
         if name not in self.batches:
             rows = self.rows(plan, self.train, training=True)
             shares = packer_of(self.loaded.base).shares
+            train, processes = plan.train, int(os.environ.get("WORLD_SIZE", "1"))
+            per_step = processes * train.gradient_accumulation_steps
+            steps = max(train.max_steps, 0)
             batches = TokenBatchSampler(
                 [row.sample.id for row in rows],
                 row_tokens(rows, self.loaded.template, shares=shares),
                 budget=budget,
                 group_size=plan.train.texts_per_image,
-                processes=int(os.environ.get("WORLD_SIZE", "1")),
+                processes=processes,
                 accumulation=plan.train.gradient_accumulation_steps,
                 seed=self.recipe.run.seed,
+                mixture=self.mixture(plan),
+                epochs=lambda count: math.ceil(steps / math.ceil(count / per_step) or train.epochs),
             )
             logger.info(
                 "phase %s: an epoch of %d texts is %d batches of %.1f texts and %.0f tokens "
                 "(at most %d)",
                 name,
-                len(rows),
+                batches.rows,
                 len(batches),
-                len(rows) / len(batches),
+                batches.rows / len(batches),
                 batches.total_tokens / len(batches),
                 budget,
             )
@@ -203,7 +226,7 @@ class TrainingSetup:
         if batches is not None:
             count = len(batches)
         else:
-            rows = self.rows(plan, self.train, training=True)
+            rows = self.mixture(plan) or self.rows(plan, self.train, training=True)
             count = math.ceil(len(rows) / train.per_device_train_batch_size)
         updates = self.recipe.reward.num_iterations if is_reward(plan) else 1
         per_epoch = updates * math.ceil(count / train.gradient_accumulation_steps)
@@ -231,6 +254,9 @@ class TrainingSetup:
             found += truncation_warnings(self.branch, captions, name=self.train.name)
         for plan in self.plans:
             found += few_steps(plan.phase.name, self.steps(plan))
+            if plan.train.max_steps <= 0:
+                texts = len(self.mixture(plan) or ()) * plan.train.epochs
+                found += unseen_texts(self.source_shares(plan), texts)
         return found
 
     def query_warnings(self) -> list[str]:

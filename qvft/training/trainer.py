@@ -77,7 +77,8 @@ class QFormerTrainer(TrainerInternals):
         self._completions, self._name = setup.completions, setup.name
         self._completions_file = metrics_file.with_name(COMPLETIONS)
         self._texts = 0
-        rows: Any = RowDataset(setup.train_rows, setup.views)
+        self._mixture = setup.mixture
+        rows: Any = RowDataset(setup.train_rows, setup.views, seed=setup.arguments.seed)
         if self._stream is not None:
             rows = self._stream.rows
         super().__init__(
@@ -151,16 +152,32 @@ class QFormerTrainer(TrainerInternals):
 
     def train_order(self, dataset: Any) -> Sampler:
         """Rows image by image, padded to whole global batches where there are several processes."""
-        names = [row.sample.id for row in dataset.rows]
-        order: Any = GroupedSampler(names, group_size=self.texts_per_image, seed=self.args.seed)
+        order: Any = self.grouped(dataset)
         processes = self.args.world_size
         if processes > 1:
             order = PaddedSampler(order, multiple=self.args.train_batch_size * processes)
         return self.by_epoch(order, dataset)
 
+    def grouped(self, dataset: Any) -> GroupedSampler:
+        """The rows of an epoch, shuffled, image by image."""
+        return GroupedSampler(
+            [row.sample.id for row in dataset.rows],
+            group_size=self.texts_per_image,
+            seed=self.args.seed,
+            mixture=self._mixture,
+        )
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """Texts of an epoch, for the Trainer's speed."""
+        if self._mixture is not None and dataloader.dataset is self.train_dataset:
+            return len(self._mixture)
+        return super().num_examples(dataloader)
+
     def by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
-        """The order, whose epoch follows the training's, with epochs in its numbers for views."""
-        self._order = order if dataset.views is None else EpochNumbers(order, len(dataset))
+        """The order, whose epoch follows the training's, with epochs in its numbers if rows differ
+        between epochs.
+        """
+        self._order = EpochNumbers(order, len(dataset)) if dataset.varies else order
         return self._order
 
     def get_train_dataloader(self) -> DataLoader:

@@ -149,6 +149,8 @@ def training_setup(
     )
     if start is not None:
         load_start_heads(start, setup.branch, setup.custom)
+    if recipe.data.lists("train"):
+        provenance["sources"] = {plan.phase.name: setup.source_shares(plan) for plan in plans}
     for plan in plans:
         setup.token_batches(plan)  # reported before anything long begins
     return setup

@@ -67,6 +67,9 @@ Recipe `{{ name | code }}` (hash `{{ recipe_sha256[:12] }}`). Trained: {{ traine
 {% if started %}
 {{ started }}
 {% endif %}
+{% for source in sources %}
+{{ "\nSources:\n\n" if loop.first }}- {{ source | plain }}
+{% endfor %}
 
 {% if quantized != "none" %}
 The decoder was quantised ({{ quantized }}) while its adapters were trained; they are merged into \

@@ -22,6 +22,7 @@ from qvft.models.qvision.model_code import write_code
 from qvft.models.t5_head import own_head_expected
 from qvft.setup.data import source_name
 from qvft.setup.hashes import trained_files
+from qvft.setup.mixing import share_text
 from qvft.setup.model import processor_of
 from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import versions
@@ -168,7 +169,12 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         base_revision=base.revision,
         model_class=base.family.model_class,
         dtype=str(inputs.written).removeprefix("torch."),
-        data=[source_name(recipe.data.train)] if recipe.data.train else [],
+        data=[source_name(source) for _, source in recipe.data.sources("train")],
+        sources=[
+            f"phase {phase}, {share_text(one)}"
+            for phase, found in manifest.get("sources", {}).items()
+            for one in found
+        ],
         trained=trained,
         caption=recipe.data.prompt.caption,
         question=recipe.data.prompt.question,

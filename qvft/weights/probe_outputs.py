@@ -18,6 +18,7 @@ from qvft.data.collate import Collator
 from qvft.data.images.decoding import decode
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
+from qvft.data.token_stats import encode
 from qvft.errors import VerificationError
 from qvft.models.forward_stages import (
     decode_hidden,
@@ -79,13 +80,13 @@ def make_probes(collator: Collator, rows: Sequence[Row]) -> list[Probe]:
     template = collator.template
     probes = []
     for row in rows:
-        encoded = template.encode(row.kind, question=row.question, target=row.target)
-        prompt = template.prompt_text(row.kind, row.question)
+        encoded = encode(row, template)
+        prompt = template.prompt_text(*row.asked)
         probes.append(
             Probe(
                 row_id=row.id,
                 image=decode(row.sample.image, max_pixels=collator.max_image_pixels),
-                prompt=template.written_prompt(row.kind, row.question),
+                prompt=template.written_prompt(*row.asked),
                 prompt_ids=encoded.ids[: encoded.target_start],
                 target_ids=encoded.ids[encoded.target_start :],
                 pixel_values=collator.pixels([row.sample.image]),

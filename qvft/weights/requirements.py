@@ -51,11 +51,14 @@ def probe_split(recipe: Recipe) -> str:
 def with_few_images(recipe: Recipe) -> Recipe:
     """The recipe with a limited number of images for verification."""
     which = probe_split(recipe)
-    source = getattr(recipe.data, which)
-    if source is None:
+    sources = [source for _, source in recipe.data.sources(which)]
+    if not sources:
         return recipe
-    limit = min(source.limit or IMAGES_READ, IMAGES_READ)
-    data = recipe.data.model_copy(update={which: source.model_copy(update={"limit": limit})})
+    each = -(-IMAGES_READ // len(sources))
+    few = [
+        source.model_copy(update={"limit": min(source.limit or each, each)}) for source in sources
+    ]
+    data = recipe.data.model_copy(update={which: few if recipe.data.lists(which) else few[0]})
     return recipe.model_copy(update={"data": data})
 
 
@@ -73,8 +76,10 @@ def require_texts(recipe: Recipe) -> None:
 def data_error(error: UserError, recipe: Recipe) -> UserError:
     """Adds to a data error why the data is read."""
     which = probe_split(recipe)
-    source = getattr(recipe.data, which)
+    source = dict(recipe.data.sources(which)).get(which)
     override = path_override(which, source.format if source is not None else "")
+    if recipe.data.lists(which):
+        override = f"data.{which}={{path: YOUR_DATA}}"
     return type(error)(
         f"{error.given} (the written model is verified on a few samples of the run's data)",
         where=error.where,

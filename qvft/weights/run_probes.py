@@ -10,6 +10,7 @@ import torch
 
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row, choose_rows, evaluation_rows, preference_rows
+from qvft.data.token_stats import encode
 from qvft.errors import RecipeError, UserError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.load import load_processor
@@ -101,11 +102,7 @@ def require_rows(recipe: Recipe, base: BaseCheckpoint) -> list[Row]:
         split.samples, texts=texts
     )
     template = template_of(recipe, base, load_processor(base))
-    fitting = [
-        row
-        for row in rows
-        if not template.encode(row.kind, question=row.question, target=row.target).cut_tokens
-    ]
+    fitting = [row for row in rows if not encode(row, template).cut_tokens]
     if not rows:
         raise RecipeError(
             "holds no text, and the verification needs one",

@@ -38,7 +38,7 @@ def test_a_row_is_what_the_tokenizer_makes_of_the_conversation(template: PromptT
     answer = template.tokenizer("yes", add_special_tokens=False)["input_ids"]
     assert list(row.ids[IMAGES : row.target_start]) == turn
     assert list(row.ids[row.target_start :]) == [*answer, template.tokenizer.eos_token_id]
-    assert list(template.encode_all([("question", "Is it red?", "yes")])) == [row]
+    assert list(template.encode_all([("question", "Is it red?", "yes", None)])) == [row]
     assert template.written_prompt("question", "Is it red?") == f"{BEFORE}Is it red?{AFTER}"
 
 

@@ -154,7 +154,7 @@ def test_many_texts_at_once_are_the_rows_of_each(tokenizer: Any) -> None:
         ("question", long, "yes"),
     ]
     expected = [made.encode(kind, question=asked, target=said) for kind, asked, said in texts]
-    assert list(made.encode_all(texts)) == expected
+    assert list(made.encode_all((*text, None) for text in texts)) == expected
     assert [row.cut_tokens > 0 for row in expected] == [False, False, True, True]
     assert list(made.encode_all([])) == []
 
@@ -177,7 +177,7 @@ def test_captions_and_questions_are_cleaned_and_answers_are_not(
     assert split(tokenizer, row) == (question, answer)
     several = [("caption", None, "A Cat. Red!"), ("question", "Is it  3.5\tcm?", "Yes. 3.5")]
     caption = one.encode("caption", target="A Cat. Red!")
-    assert list(one.encode_all(several)) == [caption, row]
+    assert list(one.encode_all((*text, None) for text in several)) == [caption, row]
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,21 @@ from two_processes import (
 from qvft.data.features.folders import shard_files, spaces
 from qvft.data.features.shards import read_keys
 from qvft.eval import main as evaluate
+from qvft.recipe.load import load_recipe
 from qvft.train import main as train
 from tests.models.decoder_models import TEXT, write_model
 
 SHARDING = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+MIXED = (
+    "data.train=[{path: SHAPES, name: few, limit: 4, weight: 0.5, answers: sampled}, "
+    "{path: SHAPES, name: all, weight: 0.5}]"
+)
 NF4 = ["model.quantization.load_in_4bit=true", "train.gradient_checkpointing=true"]
 # Each recipe: what is added to the text, what is changed, and what the launcher of two says.
 RECIPES: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "shared": ("", ["train.texts_per_image=3"], {}),
+    # Epochs of 24 texts, the second half of them others in each.
+    "mixed": ("", [MIXED, "train.epochs=3"], {}),
     "phases": (PHASES, ["data.features=off"], {}),
     "aligned": (ALIGNMENT, ["train.texts_per_image=3"], {}),
     "rewarded": (REWARD, [], {}),
@@ -83,6 +90,7 @@ def pair(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Pair:
     root = tmp_path_factory.mktemp("processes")
+    shapes = load_recipe(recipe_file).data.train.path
     write_model(root / "t5", tiny_folder, TEXT["t5"])
 
     def programs(side: Path, batch: int) -> list[Program]:
@@ -92,7 +100,10 @@ def pair(
         for name, (text, changes, variables) in RECIPES.items():
             recipe = root / f"{name}.yaml"
             recipe.write_text(recipe_file.read_text() + text)
-            changes = [change.replace("=T5", f"={root / 't5'}") for change in changes]
+            changes = [
+                change.replace("=T5", f"={root / 't5'}").replace("SHAPES", str(shapes))
+                for change in changes
+            ]
             given = [str(recipe), f"run.dir={side / name}", *PLAIN, *UNEVEN]
             found.append(
                 (

@@ -32,7 +32,10 @@ NO_MOST = {
     "train.spike.deviations", "train.spike.factor",  # nothing is a spike then
 }  # fmt: skip
 # Texts that may be empty: nothing stands before a caption then.
-MAY_BE_EMPTY = {"data.prompt.caption"}
+MAY_BE_EMPTY = {
+    "data.prompt.caption", "data.train.prompt.caption", "data.eval.prompt.caption",
+    "eval.retention.prompt.caption",
+}  # fmt: skip
 # Below zero, one number of these says something of its own.
 NEGATIVE = {
     "train.max_steps": -2,

@@ -216,7 +216,7 @@ def test_a_card_of_hostile_names_keeps_its_front_matter_its_code_and_its_table(
     (folder / "report.json").write_text(json.dumps(content))
     facts = dict(
         name=evil, folder=evil, base_id=evil, base_revision=evil, model_class="Blip2",
-        dtype="float32", data=[evil], trained=["qformer"], caption=evil,
+        dtype="float32", data=[evil], sources=[evil], trained=["qformer"], caption=evil,
         question=evil + "{question}", recipe_sha256="0" * 64, quantized="none", qvft_version="0",
         cleaned=False, encoder_decoder=False, decoder=None, chat_prompt=None,
     )  # fmt: skip

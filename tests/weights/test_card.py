@@ -15,6 +15,7 @@ FACTS = dict(
     model_class="Blip2ForConditionalGeneration",
     dtype="bfloat16",
     data=["scans-train"],
+    sources=[],
     trained=["qformer"],
     caption="",
     question="Question: {question} Answer:",

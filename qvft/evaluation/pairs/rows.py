@@ -22,7 +22,7 @@ def source_of(given: Mapping[str, Any]) -> Source:
     """The data with these keys of a recipe's `data.train`; raises RecipeError for a bad value."""
     content = {"name": "pairs", "model": {"id": TINY_ID}, "data": {"train": dict(given)}}
     source = parse_recipe(content).data.train
-    assert source is not None, "given above"
+    assert isinstance(source, Source), "given above"
     return source
 
 
@@ -41,17 +41,18 @@ def rows_for(
         DataError, ImageError: as `read_split`.
     """
     data = opened.recipe.data
-    found = source or data.train
-    if found is None or found.path is None or found.format == MEMORY:
+    found = [source] if source else [one for _, one in data.sources("train")]
+    if not found or any(one.path is None or one.format == MEMORY for one in found):
         raise RecipeError(
-            "has no training data of its own" if found is None else "was trained on data in memory",
+            "has no training data of its own" if not found else "was trained on data in memory",
             where=opened.name,
             do="name the data with --data",
         )
-    listed = found.model_copy(update={"stream": False, **(changes or {})})
-    recipe = opened.recipe.model_copy(update={"data": data.model_copy(update={"train": listed})})
+    listed = [one.model_copy(update={"stream": False, **(changes or {})}) for one in found]
+    train = {"train": listed if len(listed) > 1 else listed[0]}
+    recipe = opened.recipe.model_copy(update={"data": data.model_copy(update=train)})
     split = read_split(recipe, "train")
-    return evaluation_rows(split.samples, texts=listed.texts)
+    return evaluation_rows(split.samples, texts=split.source.texts)
 
 
 def rows_of(source: Source) -> list[Row]:

@@ -92,5 +92,5 @@ def sampled_texts(
 
 def _lengths(row: Row, texts: Sequence[str], template: PromptTemplate) -> list[int]:
     """Tokens of each text, without the stop token."""
-    rows = template.encode_all((row.kind, row.question, text) for text in texts)
+    rows = template.encode_all((row.kind, row.question, text, row.prompt) for text in texts)
     return [len(one.ids) - one.target_start - 1 + one.cut_target for one in rows]

@@ -23,6 +23,16 @@ class PhaseComponent(Part):
     trained: int = Field(description="of these, how many the phase trains")
 
 
+class SourceShare(Part):
+    """A source in a list of training sources."""
+
+    name: str = Field(description="its name in the recipe, or derived from its path")
+    images: int = Field(description="its images with texts that the phase learns from")
+    texts: int = Field(description="its texts")
+    share: float = Field(description="its share of the texts of an epoch, from 0 to 1")
+    prompt: dict[str, str] = Field(description="prompts of its own: `caption`, `question`")
+
+
 class PhaseFacts(Part):
     """A phase of the training run; a recipe without `phases` has one."""
 
@@ -55,6 +65,9 @@ class PhaseFacts(Part):
     steps: int | None = Field(
         description="optimizer steps taken, as far as logged; null where nothing was"
     )
+    sources: list[SourceShare] = Field(
+        default_factory=list, description="of a list of training sources; else empty"
+    )
     loss: float | None = Field(
         description="the last training loss logged, mean over the steps since the log before"
     )
@@ -68,6 +81,11 @@ def phase_lines(phases: Sequence[PhaseFacts]) -> list[dict[str, Any]]:
             "number": number if numbered else None,
             "name": phase.name,
             "learns": _learns(phase),
+            "sources": [
+                f"{one.name} {100 * one.share:.3g} % ({_count(one.texts, 'text')}, "
+                f"{_count(one.images, 'image')})"
+                for one in phase.sources
+            ],
             "trained": _trained(phase),
             "frozen": [_part(part) for part in phase.components if not part.trained],
             "rates": _rates(phase),

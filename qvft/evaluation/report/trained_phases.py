@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from qvft.adapters.manifest import read_manifest
 from qvft.evaluation.report.completions import completions_of
 from qvft.evaluation.report.loss_chart import LossPoint
-from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts
+from qvft.evaluation.report.phases import PhaseComponent, PhaseFacts, SourceShare
 from qvft.evaluation.report.preference import preference_curve
 from qvft.evaluation.report.reward import reward_curve
 from qvft.json_files import complete_lines
@@ -32,6 +33,7 @@ def training_facts(opened: ResolvedModel) -> dict[str, Any]:
     logged = [row for row in complete_lines(opened.home / "metrics.jsonl") if row["phase"] in names]
     # Counted on the base's geometry: no weights are loaded.
     counts = phase_counts(base_of(recipe).config, plans)
+    sources = read_manifest(opened.home / "adapter").get("sources", {})
     return {
         "phases": [
             _phase_facts(
@@ -39,6 +41,7 @@ def training_facts(opened: ResolvedModel) -> dict[str, Any]:
                 plan,
                 found,
                 rows=[row for row in logged if row["phase"] == plan.phase.name],
+                sources=sources.get(plan.phase.name, []),
             )
             for plan, found in zip(plans, counts, strict=True)
         ],
@@ -58,9 +61,14 @@ def training_facts(opened: ResolvedModel) -> dict[str, Any]:
 
 
 def _phase_facts(
-    recipe: Recipe, plan: PhasePlan, counts: PhaseCounts, *, rows: Sequence[dict[str, Any]]
+    recipe: Recipe,
+    plan: PhasePlan,
+    counts: PhaseCounts,
+    *,
+    rows: Sequence[dict[str, Any]],
+    sources: Sequence[dict[str, Any]],
 ) -> PhaseFacts:
-    """A phase; `rows` is what it logged."""
+    """A phase; `rows` is what it logged, `sources` what its manifest says of a list of sources."""
     train = plan.train
     heads, objectives = _objectives(recipe, plan)
     # Heads beside the model are trained where there are any.
@@ -92,6 +100,7 @@ def _phase_facts(
         batch_tokens=train.batch_tokens,
         accumulation=train.gradient_accumulation_steps,
         steps=max((row["step"] for row in rows), default=None),
+        sources=[SourceShare(**one) for one in sources],
         loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,
     )
 

@@ -34,16 +34,32 @@ class ViewDraw:
         return sorted(range(self.count + 1), key=chance)[place]
 
 
+def with_drawn_answer(row: Row, *, seed: int, epoch: int) -> Row:
+    """The row with one of its references as target; the draw depends on seed, epoch and row."""
+    digest = hashlib.sha256(f"{seed} {epoch} {row.id}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") % len(row.references)
+    return replace(row, target=row.references[place])
+
+
 class RowDataset(Dataset):
     """Dataset of numbered rows: item e * rows + i is (i, row i as epoch e sees it), so that a batch
     can name its rows.
 
     `FILLER` is a padding row without text; it uses the first row's image. `views` draws the view
-    of a row's image; None: no augmentation.
+    of a row's image; None: no augmentation. The answers of rows that are `sampled` are drawn from
+    their references by `seed`, epoch and row.
     """
 
-    def __init__(self, rows: Sequence[Row], views: ViewDraw | None = None) -> None:
-        self.rows, self.views = rows, views
+    def __init__(
+        self, rows: Sequence[Row], views: ViewDraw | None = None, *, seed: int = 0
+    ) -> None:
+        self.rows, self.views, self._seed = rows, views, seed
+        self._samples = any(row.sampled for row in rows)
+
+    @property
+    def varies(self) -> bool:
+        """Whether a row differs between epochs."""
+        return self.views is not None or self._samples
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,6 +69,8 @@ class RowDataset(Dataset):
             return FILLER, self.rows[0]
         epoch, index = divmod(number, len(self.rows))
         row = self.rows[index]
+        if row.sampled:
+            row = with_drawn_answer(row, seed=self._seed, epoch=epoch)
         if self.views is None:
             return index, row
         return index, replace(row, view=self.views(epoch, row.sample.id))

@@ -5,11 +5,15 @@ Shape letters: N rows, I images, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+if TYPE_CHECKING:
+    from qvft.training.batches.mixture import Mixture
 
 
 class GroupedSampler(Sampler[int]):
@@ -22,21 +26,30 @@ class GroupedSampler(Sampler[int]):
     Args:
         sample_ids: sample id of each row.
         group_size: rows of an image that are kept together.
+        mixture: chooses the rows of each epoch; None: all of them.
     """
 
-    def __init__(self, sample_ids: Sequence[str], *, group_size: int, seed: int) -> None:
-        self._images = Images(sample_ids)
+    def __init__(
+        self,
+        sample_ids: Sequence[str],
+        *,
+        group_size: int,
+        seed: int,
+        mixture: Mixture | None = None,
+    ) -> None:
+        self._images = images_by_epoch(sample_ids, mixture)
+        self._length = len(sample_ids if mixture is None else mixture)
         self._group_size, self._seed, self._epoch = group_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._images.rows)
+        return self._length
 
     def __iter__(self) -> Iterator[int]:
         generator = epoch_generator(self._seed, self._epoch)
-        rows, starts, sizes = self._images.groups(self._group_size, generator)
+        rows, starts, sizes = self._images(self._epoch).groups(self._group_size, generator)
         order = torch.randperm(len(starts), generator=generator).numpy()
         yield from rows[spans(starts[order], sizes[order])].tolist()
 
@@ -47,12 +60,17 @@ class Images:
     Attributes:
         rows: (N,) row numbers, grouped by image in order of first appearance.
         starts, counts: (I,) start of each image's rows in `rows`, and their number.
+
+    Args:
+        sample_ids: sample id of each row, or what else names its image.
+        rows: (N,) row numbers; None: 0 to N - 1.
     """
 
-    def __init__(self, sample_ids: Sequence[str]) -> None:
-        numbers: dict[str, int] = {}
+    def __init__(self, sample_ids: Sequence[Hashable], rows: np.ndarray | None = None) -> None:
+        numbers: dict[Hashable, int] = {}
         of_row = np.array([numbers.setdefault(name, len(numbers)) for name in sample_ids], np.int64)
-        self.rows = np.argsort(of_row, kind="stable")
+        order = np.argsort(of_row, kind="stable")
+        self.rows = order if rows is None else rows[order]
         self.counts = np.bincount(of_row, minlength=len(numbers))
         self.starts = np.cumsum(self.counts) - self.counts
 
@@ -70,6 +88,14 @@ class Images:
         number = spans(np.zeros_like(groups), groups)
         starts = self.starts[image] + number * size
         return rows, starts, np.minimum(size, self.counts[image] - number * size)
+
+
+def images_by_epoch(sample_ids: Sequence[str], mixture: Mixture | None) -> Callable[[int], Images]:
+    """The rows of an epoch by image."""
+    if mixture is not None:
+        return mixture.images
+    images = Images(sample_ids)
+    return lambda epoch: images
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

@@ -17,7 +17,7 @@ from qvft.data.stream import Part, Stream, buffered, row_groups
 from qvft.data.streaming_collator import left_out_number
 from qvft.errors import DataError, ImageError
 from qvft.log import get_logger
-from qvft.training.batches.numbered_rows import ViewDraw
+from qvft.training.batches.numbered_rows import ViewDraw, with_drawn_answer
 
 logger = get_logger("qvft.data")
 NAMED = 100
@@ -111,6 +111,8 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
         for group in buffered(self._groups(number, rng), self._buffer, rng):
             for row in group:
                 view = 0 if self._views is None else self._views(number, row.sample.id)
+                if row.sampled:
+                    row = with_drawn_answer(row, seed=self._seed, epoch=number)
                 yield replace(row, view=view)
 
     def _groups(self, number: int, rng: Random) -> Iterator[list[Row]]:

@@ -6,7 +6,7 @@ Shape letters: N rows, G groups, S batches of an epoch.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch.utils.data import Sampler
 
 from qvft.data.row_tokens import RowTokens
 from qvft.errors import RecipeError
-from qvft.training.batches.sampler import Images, epoch_generator, spans
+from qvft.training.batches.mixture import Mixture
+from qvft.training.batches.sampler import Images, epoch_generator, images_by_epoch, spans
 
 
 class TokenBatchSampler(Sampler[list[int]]):
@@ -35,6 +36,9 @@ class TokenBatchSampler(Sampler[list[int]]):
         budget: maximum tokens per batch. Tokens that the rows of a group share count once; a packed
             batch may have fewer tokens, if questions begin with the same words.
         group_size: rows of an image that are kept together.
+        mixture: chooses the rows of each epoch; None: all of them.
+        epochs: with a mixture, the number of epochs by that of batches in one: every epoch that
+            training needs is planned, and all have as many batches as the one that needs most.
 
     Raises:
         RecipeError: a single group exceeds the budget, or there are too few rows to give every
@@ -51,26 +55,27 @@ class TokenBatchSampler(Sampler[list[int]]):
         processes: int,
         accumulation: int,
         seed: int,
+        mixture: Mixture | None = None,
+        epochs: Callable[[int], int] = lambda count: 1,
     ) -> None:
         self.budget = budget
-        self._images, self._tokens = Images(sample_ids), tokens
+        self._images, self._tokens = images_by_epoch(sample_ids, mixture), tokens
         self._group_size, self._seed, self._epoch = group_size, seed, 0
-        longest = self._longest_groups()
-        if longest[0] > budget:
-            raise RecipeError(
-                f"{budget} tokens, but the longest texts of an image that are kept together take "
-                f"{longest[0]}",
-                where="train.batch_tokens",
-                expected=f"{longest[0]} at least",
-                do="raise it, or lower train.texts_per_image or data.max_text_tokens",
+        self.rows = len(sample_ids if mixture is None else mixture)
+        multiples = (processes * accumulation, processes)
+        self._count = self.total_tokens = 0
+        groups: list[int] = []
+        while not groups or (mixture is not None and len(groups) < epochs(self._count)):
+            images = self._images(len(groups))
+            longest = self._longest_groups(images)
+            total = int(tokens.own[images.rows].sum()) + tokens.prefix * len(longest)
+            self.total_tokens = self.total_tokens or total
+            groups.append(len(longest))
+            self._count = max(
+                self._count, _batch_count(longest, total, budget=budget, multiples=multiples)
             )
-        self.total_tokens = int(tokens.own.sum()) + tokens.prefix * len(longest)
-        self._count = _batch_count(
-            longest,
-            self.total_tokens,
-            budget=budget,
-            multiples=(processes * accumulation, processes),
-        )
+        if self._count > min(groups):
+            raise _too_few(budget, min(groups), processes)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -80,15 +85,15 @@ class TokenBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = epoch_generator(self._seed, self._epoch)
-        rows, starts, sizes = self._images.groups(self._group_size, generator)
+        rows, starts, sizes = self._images(self._epoch).groups(self._group_size, generator)
         costs = self._tokens.prefix + np.add.reduceat(self._tokens.own[rows], starts)
         labels = np.add.reduceat(self._tokens.labels[rows], starts)
         for groups in _assigned(costs, labels, self._count, generator):
             yield rows[spans(starts[groups], sizes[groups])].tolist()
 
-    def _longest_groups(self) -> np.ndarray:
+    def _longest_groups(self, images: Images) -> np.ndarray:
         """(G,) upper bound of the groups' lengths, longest first: each image's longest rows."""
-        images, size = self._images, self._group_size
+        size = self._group_size
         own = self._tokens.own[images.rows]
         image = np.repeat(np.arange(len(images.counts)), images.counts)
         longest_first = own[np.lexsort((-own, image))]
@@ -109,6 +114,14 @@ def _batch_count(
     of all.
     """
     groups = len(longest)
+    if longest[0] > budget:
+        raise RecipeError(
+            f"{budget} tokens, but the longest texts of an image that are kept together take "
+            f"{longest[0]}",
+            where="train.batch_tokens",
+            expected=f"{longest[0]} at least",
+            do="raise it, or lower train.texts_per_image or data.max_text_tokens",
+        )
 
     def fits(count: int) -> bool:
         worst = min(longest[::count].sum(), total / count + longest[0])
@@ -119,11 +132,15 @@ def _batch_count(
         place = bisect_left(counts, True, key=fits)
         if place < len(counts):
             return counts[place]
-    raise RecipeError(
+    raise _too_few(budget, groups, multiples[1])
+
+
+def _too_few(budget: int, groups: int, processes: int) -> RecipeError:
+    return RecipeError(
         f"{budget} tokens, of which the training texts make {groups} batches at most (texts of an "
         f"image kept together count as one)",
         where="train.batch_tokens",
-        expected=f"a multiple of {multiples[1]} batches, one for every process",
+        expected=f"a multiple of {processes} batches, one for every process",
         do="raise it, use fewer processes, or lower train.texts_per_image",
     )
 

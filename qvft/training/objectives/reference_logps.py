@@ -63,7 +63,11 @@ def with_reference(
     """
     pairs = [row for row in rows if row.rejected is not None]
     template = collator.collator.template
-    texts = [(row.kind, row.question, text) for row in pairs for text in (row.target, row.rejected)]
+    texts = [
+        (row.kind, row.question, text, row.prompt)
+        for row in pairs
+        for text in (row.target, row.rejected)
+    ]
     facts = {
         "weights": weights_hash(objective.model, weights),
         "tokens": sha256_json([list(one.ids) for one in template.encode_all(texts)]),

@@ -66,7 +66,7 @@ class SampleCollator:
             sources = {(text.row.sample.id, text.row.view): text.row.sample.image for text in texts}
             seen = collator.seen(list(sources.values()), [view for _, view in sources])
         index = [images[text.row.sample.id, text.row.view] for text in texts]
-        prompts = [template.prompt_text(text.row.kind, text.row.question) for text in texts]
+        prompts = [template.prompt_text(*text.row.asked) for text in texts]
         batch = collator.token_batch([text.tokens for text in texts], index, prompts)
         spans = [template.target_span(text.tokens) for text in texts]
         labels = torch.full_like(batch["input_ids"], IGNORED)

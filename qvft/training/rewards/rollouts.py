@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from qvft.data.collate import Collator
 from qvft.data.prompt import TokenRow
 from qvft.data.rows import FILLER
+from qvft.data.token_stats import encode
 from qvft.errors import UserError
 from qvft.inference.reward_function import RewardFunction, rewards_of
 from qvft.inference.sample import never_sampled, sample_rows
@@ -241,9 +242,9 @@ class Rollouts:
 
     def _references(self, rows: Sequence[NumberedRow]) -> list[LearntText]:
         """Every caption of an image, and a question's most frequent answer."""
-        encode = self.collator.template.encode
+        template = self.collator.template
         return [
-            LearntText(number, row, encode(row.kind, question=row.question, target=target))
+            LearntText(number, row, encode(replace(row, target=target), template))
             for number, row in rows
             for target in (row.references if row.kind == "caption" else (row.target,))
         ]
@@ -255,9 +256,7 @@ class Rollouts:
         texts = learnt.texts
         if not texts:
             _, row = given.rows[0]
-            tokens = self.collator.template.encode(
-                row.kind, question=row.question, target=row.target
-            )
+            tokens = encode(row, self.collator.template)
             texts = [LearntText(FILLER, row, tokens, 0.0)]
         built = self.collate(texts, given.seen(texts))
         place = len(self._texts)
