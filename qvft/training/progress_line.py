@@ -52,6 +52,8 @@ class ProgressLine(TrainerCallback):
 
     def line(self) -> str:
         """`step 40 of 528, loss 0.41, 310 texts/s, 1.2 GB, 2 min left`."""
+        if not self.last:
+            return f"{self.phase}preparing the first step"
         parts = [f"{self.phase}step {self.step:,} of {self.last:,}"]
         if self.evaluated is not None:
             done, batches = self.evaluated
