@@ -32,12 +32,13 @@ from qvft.evaluation.rows import PredictionRow
 from qvft.export import main as export
 from qvft.merge import main as merge
 from qvft.models.forward_stages import encode_images
+from qvft.models.supervised_tokens import supervised_tokens
 from qvft.setup.alignment_heads import new_branch
 from qvft.setup.alignment_model import AlignmentModel, load_alignment_model
 from qvft.setup.model import trained_model
 from qvft.setup.run_recipe import run_recipe
 from qvft.train import main as train
-from qvft.training.objectives.language import language_loss
+from qvft.training.objectives.language import language_outputs
 
 RATE = 1.0e-3
 PARTS = ("qformer", "query_tokens", "language_projection", "adapters", "heads")
@@ -109,7 +110,7 @@ def by_language_loss(aligned: AlignmentModel, samples: list[Sample]) -> dict[str
     images = encode_images(loaded.model, batch["pixel_values"])
     scores = []
     for image in range(len(rows)):
-        found = language_loss(
+        tokens = supervised_tokens(
             loaded.model,
             {"input_ids": batch["input_ids"]},
             images=images[image : image + 1],
@@ -117,7 +118,7 @@ def by_language_loss(aligned: AlignmentModel, samples: list[Sample]) -> dict[str
             attention_mask=batch["attention_mask"],
             labels=batch["labels"],
         )
-        scores.append(-found["row_loss"])
+        scores.append(-language_outputs(tokens)["row_loss"])
     ranked = retrieval_scores(torch.stack(scores).numpy(), range(len(samples)))
     return {"image_to_text": ranked.image_to_text[1], "text_to_image": ranked.text_to_image[1]}
 

@@ -57,7 +57,7 @@ class VectorFile:
             return
         whole: Any
         if self.path.suffix == ".npy":
-            whole = np.load(self.path, mmap_mode="r")
+            whole = np.lib.format.open_memmap(self.path, mode="r")
         else:
             whole = safe_open(self.path, framework="numpy").get_slice("vectors")
         for start in range(0, self.shape[0], rows):

@@ -16,7 +16,7 @@ ENTRIES = [
 ]  # fmt: skip
 NO_PATHS = {
     "overrides", "--question", "--prompt", "--prompts", "--split", "--to", "--shard-size", "format",
-    "--space", "--format", "--metric",
+    "--space", "--format", "--metric", "--metrics",
 }  # fmt: skip
 """Arguments that are texts of another kind."""
 

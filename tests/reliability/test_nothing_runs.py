@@ -29,7 +29,12 @@ ONE_HOME = {
     # A checkpoint's optimizer and random states, and LAVIS' files: tensors and numbers alone.
     "torch.load": {"training/unpickling_safety.py", "weights/export_lavis.py"},
     # The official METEOR and SPICE, with a list of arguments each.
-    "subprocess": {"evaluation/metrics/java/meteor.py", "evaluation/metrics/java/spice.py"},
+    # `qvft sweep` starts a program per run.
+    "subprocess": {
+        "evaluation/metrics/java/meteor.py",
+        "evaluation/metrics/java/spice.py",
+        "experiments/run_combinations.py",
+    },
 }
 
 
