@@ -2,6 +2,7 @@
 
 Captions or answers for images, folders, globs and JSONL files. MODEL is a run, a merged folder or a
 hub id. Every field of transformers.GenerationConfig is an option: --num_beams 5 --do_sample true.
+--scores adds log-probabilities; --candidates "yes,no" ranks given texts instead of generating one.
 With --classes "cat,dog,car" images are classified zero-shot instead; MODEL must be a run trained
 with itc.
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from qvft.inference.prediction_file import Written
 
 PROMPT = "a photo of a {}"
+OF_GENERATION = ("scores", "seed", "generation_config")
+OF_TEXTS = (
+    "question", "prompt", "preprocessing", "candidates", "abstain_below", *OF_GENERATION,
+)  # fmt: skip
 
 
 @program
@@ -39,6 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "images", type=expanded, nargs="+", help="images, folders, globs, JSONL files"
     )
     parser.add_argument("--question", help="asked about every image; without it, captions")
+    parser.add_argument("--prompt", help="text before a caption, which goes on from it")
+    parser.add_argument(
+        "--scores", action="store_true", help="add the log-probability of each generated text"
+    )
+    parser.add_argument(
+        "--candidates",
+        type=expanded,
+        metavar="A,B,...",
+        help="rank these texts, or those of a text file, one per line, by their likelihood",
+    )
+    parser.add_argument(
+        "--rank-by",
+        choices=("sum", "mean"),
+        help="with --candidates: log-probability of the text (default), or its mean per token",
+    )
+    parser.add_argument(
+        "--abstain-below",
+        type=float,
+        metavar="P",
+        help="mark texts with a lower probability as abstained",
+    )
+    parser.add_argument("--seed", type=int, help="of sampling; default: the run's")
     parser.add_argument(
         "--classes",
         type=expanded,
@@ -76,43 +104,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Images, model, texts, JSONL."""
     from qvft.checking.before_torch import require_models
-    from qvft.data.predict_inputs import resolve_inputs
+    from qvft.data.predict_inputs import read_names, resolve_inputs
+    from qvft.errors import RecipeError
     from qvft.locks import beside
     from qvft.setup.itc_heads import require_contrast
     from qvft.setup.resolve_model import resolve_model
 
     check_options(given)
     rows = resolve_inputs(given.images, question=given.question)
-    processing = given.preprocessing
+    if given.candidates is not None:
+        names = tuple(dict.fromkeys(read_names(given.candidates)))
+        if not all(names) or not names:
+            raise RecipeError("an empty one", where="command line: --candidates")
+        rows = [replace(row, candidates=names) for row in rows]
+    processing, prompt = given.preprocessing, given.prompt
     overrides = [] if processing is None else [f"data.preprocessing={processing}"]
+    overrides += [] if prompt is None else [f"data.prompt.caption={json.dumps(prompt)}"]
     opened = resolve_model(given.model, overrides=overrides)
     require_models(opened.recipe)
     if given.classes is not None:
-        check_options_of_classes(given, further)
+        refuse_beside("--classes", OF_TEXTS, given, further)
         require_contrast(opened)
+    elif given.candidates is not None:
+        refuse_beside("--candidates", OF_GENERATION, given, further)
 
     # All checks that need no torch are done.
     asked: Any  # classes, or fields of `generate`
     lines_of: Callable[..., Iterator[str]]
     write: Callable[..., Written]
+    pace: dict[str, Any] = {"batch_size": given.batch_size, "workers": given.workers}
     if given.classes is not None:
-        from qvft.evaluation.zero_shot import (
-            Classes,
-            class_lines,
-            classify_to_file,
-            read_names,
-        )
+        from qvft.evaluation.zero_shot import Classes, class_lines, classify_to_file
 
         asked = Classes(read_names(given.classes), tuple((given.prompts or PROMPT).split("|")))
         lines_of, write = class_lines, classify_to_file
     else:
         from qvft.inference.generation_config import read_fields
+        from qvft.inference.log_probs import Scoring
         from qvft.inference.predict_to_file import field_options, predict_lines, predict_to_file
 
+        generate = given.candidates is None
+        pace["scoring"] = Scoring(
+            log_probs=generate and (given.scores or given.abstain_below is not None),
+            rank_by=None if generate else given.rank_by or "sum",
+            generate=generate,
+            abstain_below=given.abstain_below,
+        )
+        pace["seed"] = given.seed
         asked = read_fields(given.generation_config) if given.generation_config else {}
         asked |= field_options(further)
         lines_of, write = predict_lines, predict_to_file
-    pace = {"batch_size": given.batch_size, "workers": given.workers}
     if given.out is None:
         failed = 0
         for line in lines_of(opened, rows, asked, **pace):
@@ -132,18 +173,30 @@ def check_options(given: argparse.Namespace) -> None:
     """Refuses what can be refused before an image or model is looked at; raises `UserError`."""
     from qvft.errors import DataError, RecipeError
     from qvft.files import require_writable
+    from qvft.recipe.section import MOST_SEED
 
-    for name, least in (("batch_size", 1), ("workers", 0)):
-        if getattr(given, name) < least:
+    bounds = {
+        "batch_size": (1, None), "workers": (0, None), "seed": (0, MOST_SEED),
+        "abstain_below": (0, 1),
+    }  # fmt: skip
+    for name, (least, most) in bounds.items():
+        value = getattr(given, name)
+        if value is not None and not least <= value <= (value if most is None else most):
             raise RecipeError(
-                f"{getattr(given, name)}",
+                f"{value}",
                 where=f"command line: --{name.replace('_', '-')}",
-                expected=f"{least} or more",
+                expected=f"{least} or more" if most is None else f"{least} to {most}",
             )
     if given.resume and given.out is None:
         raise RecipeError("has no --out", where="command line: --resume", do="name the file")
-    if given.prompts is not None and given.classes is None:
-        raise RecipeError("has no --classes", where="command line: --prompts", do="name them")
+    for name, needs in (("prompts", "classes"), ("rank_by", "candidates")):
+        if getattr(given, name) is not None and getattr(given, needs) is None:
+            option = f"--{name.replace('_', '-')}"
+            raise RecipeError(f"has no --{needs}", where=f"command line: {option}", do="name them")
+    if given.prompt is not None and given.question is not None:
+        raise RecipeError(
+            "is for captions, and --question asks", where="command line: --prompt", do="remove one"
+        )
     if "" in given.images:
         raise DataError("an empty name", where="command line", expected="images")
     inputs = {Path(name).resolve() for name in given.images}
@@ -155,20 +208,22 @@ def check_options(given: argparse.Namespace) -> None:
             raise DataError("a device", where=str(given.out), expected="a file to write")
 
 
-def check_options_of_classes(given: argparse.Namespace, further: Sequence[str]) -> None:
-    """Refuses what says how to ask or generate; raises `RecipeError`."""
+def refuse_beside(
+    option: str, others: Sequence[str], given: argparse.Namespace, further: Sequence[str]
+) -> None:
+    """Refuses options, and fields of `generate`, that go with texts that are generated.
+
+    Raises:
+        RecipeError: one of them is given.
+    """
     from qvft.errors import RecipeError
 
-    senseless = [
-        *(["--question"] if given.question is not None else []),
-        *(["--preprocessing"] if given.preprocessing is not None else []),
-        *(["--generation-config"] if given.generation_config is not None else []),
-        *further,
-    ]
+    named = [one for one in others if not any(getattr(given, one) is o for o in (None, False))]
+    senseless = [*(f"--{one.replace('_', '-')}" for one in named), *further]
     if senseless:
         raise RecipeError(
             f"goes with texts that are generated: {senseless[0]}",
-            where="command line: --classes",
+            where=f"command line: {option}",
             do="leave one of them out",
         )
 

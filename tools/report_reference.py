@@ -20,7 +20,8 @@ ROW_KEYS = {
     "references": "all human captions or answers, repetitions kept",
     "scores": "by name, the item's score on a scale of 0 to 1 (CIDEr 0 to 10); for yes/no "
     "questions also `parsed` (`yes`, `no` or `unparseable`) and `parsed_anywhere` (`yes`, `no`, "
-    "`both` or `neither`), for medical ones `answer_type`",
+    "`both` or `neither`), for medical ones `answer_type`; log-probabilities and ranked "
+    "candidates ([scores.md](scores.md))",
     "meta": "what the data says about the item: answer_type, organ, modality, ...",
 }
 """Keys of a row of `predictions.jsonl`, and what they hold."""

@@ -84,12 +84,9 @@ class Collator:
         batch = self.token_batch(tokens, image_index, prompts)
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for index, token_row in enumerate(tokens):
-            if rows[index][0] == FILLER:
-                continue
-            count = len(token_row.ids) - token_row.target_start
-            start = token_row.target_start if self.template.start_id is None else 1
-            span = slice(start, start + count)
-            labels[index, span] = batch["input_ids"][index, span]
+            if rows[index][0] != FILLER:
+                span = self.template.target_span(token_row)
+                labels[index, span] = batch["input_ids"][index, span]
         return {
             **self.seen(sources, views),
             "image_index": torch.tensor(image_index),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Iterator, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,22 @@ def the_one_row(image: str, *, question: str | None = None) -> Row:
     if len(rows) != 1:
         raise DataError(f"names {len(rows)} images", where=image, expected="one image")
     return rows[0]
+
+
+def read_names(given: str) -> tuple[str, ...]:
+    """Names of the command line: `cat,dog`, or a text file with one per line.
+
+    Raises:
+        DataError: the file is not UTF-8.
+    """
+    parts = given.split(",")
+    if isfile(given):  # False for a list that is too long for a file's name
+        try:
+            parts = Path(given).read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"not UTF-8 at byte {error.start}", where=given) from error
+        parts = [line for line in parts if line.strip()]
+    return tuple(part.strip() for part in parts)
 
 
 def require_question(text: Any, *, where: str) -> None:

@@ -153,6 +153,16 @@ class PromptTemplate:
         (answer,) = self._tokens([self._answer_text(kind, prompt_text, target)])
         return self._row(prompt, answer)
 
+    def target_span(self, row: TokenRow) -> slice:
+        """Columns of a row's target in the decoder's text."""
+        start = row.target_start if self.start_id is None else 1
+        return slice(start, start + len(row.ids) - row.target_start)
+
+    def encode_targets(self, kind: Kind, prompt: str, targets: Sequence[str]) -> list[list[int]]:
+        """Tokens of targets after a prompt of `prompt_text`, each with its stop, none truncated."""
+        texts = [self._answer_text(kind, prompt, one) if one.strip() else "" for one in targets]
+        return [[*ids, self.stop_id] for ids in self._tokens(texts)]
+
     def encode_all(
         self, texts: Iterable[tuple[Kind, str | None, str | None]]
     ) -> Iterator[TokenRow]:

@@ -26,6 +26,7 @@ class Row:
         meta: metadata for breakdowns.
         view: augmented view; 0 is the unaugmented image, the only one used in evaluation.
         rejected: the worse text of a pair, whose chosen text is the target; None for other rows.
+        candidates: answers to rank by likelihood.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Row:
     meta: dict[str, str]
     view: int = 0
     rejected: str | None = None
+    candidates: tuple[str, ...] = ()
 
 
 def training_rows(samples: Iterable[Sample], *, texts: str = "all") -> list[Row]:
@@ -151,4 +153,13 @@ def _question_rows(sample: Sample, meta: dict[str, str]) -> Iterable[Row]:
     for question in sample.questions:
         target = Counter(question.answers).most_common(1)[0][0]
         merged = {**meta, **{key: str(value) for key, value in question.meta.items()}}
-        yield Row(question.id, sample, "question", question.text, target, question.answers, merged)
+        yield Row(
+            question.id,
+            sample,
+            "question",
+            question.text,
+            target,
+            question.answers,
+            merged,
+            candidates=question.candidates,
+        )

@@ -86,13 +86,15 @@ class Question:
     """A question about an image; `id` is unique within a split.
 
     `answers` are all answers with repetitions (VQA v2 has ten), never empty; `meta` is metadata for
-    breakdowns, e.g. `answer_type`, `question_type`.
+    breakdowns, e.g. `answer_type`, `question_type`; `candidates` are the answers to choose among
+    (multiple choice), if the data gives any.
     """
 
     id: str
     text: str
     answers: tuple[str, ...]
     meta: Mapping[str, str] = field(default_factory=dict)
+    candidates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

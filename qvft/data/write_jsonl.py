@@ -89,7 +89,13 @@ def _write(
 
 def _line(sample: Sample, image: str) -> str:
     questions = [
-        {"id": one.id, "question": one.text, "answers": one.answers, "meta": dict(one.meta)}
+        {
+            "id": one.id,
+            "question": one.text,
+            "answers": one.answers,
+            **({"candidates": one.candidates} if one.candidates else {}),
+            "meta": dict(one.meta),
+        }
         for one in sample.questions
     ]
     pairs = [

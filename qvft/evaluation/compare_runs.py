@@ -10,6 +10,7 @@ from qvft.errors import DataError
 from qvft.evaluation.comparison import Comparison, compare
 from qvft.evaluation.embedding_metrics import ZERO_SHOT, stored_groups
 from qvft.evaluation.evaluation_facts import SettingDifference, setting_differences
+from qvft.evaluation.likelihoods import CANDIDATES
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.output_folder import (
     evaluations_called,
@@ -91,7 +92,11 @@ def evaluate_against(
     facts, facts_b = task.facts(), stored_facts(stored.content)
     kinds = (task.opened.kind, str((stored.content.get("model") or {}).get("kind")))
     settings = settings_apart(facts, facts_b, kinds)
-    same_classes = facts["decode"]["classes"] == facts_b["decode"].get("classes")
+    other_tasks = [
+        group
+        for group, key in ((ZERO_SHOT, "classes"), (CANDIDATES, "candidates_sha256"))
+        if facts["decode"][key] != facts_b["decode"].get(key)
+    ]
 
     def comparison(rows: Sequence[PredictionRow], scores: Scores) -> Comparison:
         return compare(
@@ -101,7 +106,7 @@ def evaluate_against(
             name=target,
             folder=str(stored.folder),
             origin=origin,
-            others=_embedding_groups(stored, rows, same_classes=same_classes),
+            others=_groups_of_model(stored, rows, without=other_tasks),
             settings=settings,
         )
 
@@ -115,17 +120,16 @@ def evaluate_against(
     return evaluate(task, folder, compare=comparison, retention=retention, overwrite=overwrite)
 
 
-def _embedding_groups(
-    stored: StoredEvaluation, rows: Sequence[PredictionRow], *, same_classes: bool
+def _groups_of_model(
+    stored: StoredEvaluation, rows: Sequence[PredictionRow], *, without: Collection[str]
 ) -> dict[str, GroupScores]:
-    """B's embedding metrics, by A's row numbers."""
+    """B's metrics that are not of texts, by A's row numbers, without those of another task (with
+    other classes or candidates)."""
     by_id: Mapping[str, Mapping[str, float | str]] = {
         row.id: scores for row, scores in zip(stored.rows, stored.scores, strict=True)
     }
     found = stored_groups(rows, [by_id.get(row.id, {}) for row in rows])
-    if not same_classes:
-        found.pop(ZERO_SHOT, None)  # with other classes it is another task
-    return found
+    return {name: group for name, group in found.items() if name not in without}
 
 
 def _evaluation_of(opened: ResolvedModel, task: Task) -> tuple[StoredEvaluation, str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from qvft.evaluation.answers import NORMALISATION
+from qvft.evaluation.likelihoods import likelihood_groups
 from qvft.evaluation.metric import CorpusCounts, GroupScores, ScoreInfo, ScoreValue, mean_score
 from qvft.evaluation.metrics.retrieval import CUTOFFS, DEFINITION
 from qvft.evaluation.rows import PredictionRow
@@ -65,7 +66,7 @@ def zero_shot_metric(rows: Sequence[PredictionRow], items: Mapping[int, float]) 
 def stored_groups(
     rows: Sequence[PredictionRow], per_item: Sequence[Mapping[str, float | str]]
 ) -> dict[str, GroupScores]:
-    """Embedding metrics restored from an evaluation's items, by name.
+    """Metrics of embeddings and likelihoods restored from an evaluation's items, by name.
 
     Args:
         per_item: parallel to the rows, `scores` of their lines in `predictions.jsonl`.
@@ -78,7 +79,7 @@ def stored_groups(
                 items = _items(per_item, name)
                 if items:
                     recalls.append(recall_metric(rows, name, items, how="as it was ordered there"))
-    groups: dict[str, GroupScores] = {}
+    groups = likelihood_groups(rows, per_item)
     if recalls:
         texts = sum(len(rows[index].references) for index in recalls[0].items)
         groups[RETRIEVAL] = GroupScores(texts, recalls)

@@ -86,6 +86,8 @@ class DecodeFacts(Part):
     )
     classes: list[str] = Field([], description="classes among which prompts choose")
     class_prompts: list[str] = Field([], description="the prompts, with `{}` for the class")
+    candidates_sha256: str | None = Field(None, description="of the candidates of every question")
+    abstain_below: float | None = Field(None, description="lowest probability of an answer")
 
 
 class SettingDifference(Part):

@@ -54,7 +54,7 @@ class GroupScores:
 
     n: int
     metrics: list[ScoreValue]
-    outcomes: dict[int, dict[str, str]] = field(default_factory=dict)
+    outcomes: Mapping[int, Mapping[str, float | str]] = field(default_factory=dict)
 
 
 Group = Callable[[Sequence[PredictionRow], Sequence[int]], GroupScores]

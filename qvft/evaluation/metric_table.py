@@ -12,6 +12,7 @@ from qvft.dotted_names import import_dotted, is_dotted
 from qvft.errors import DataError, RecipeError
 from qvft.evaluation.caption_metrics import CAPTION_METRICS
 from qvft.evaluation.embedding_metrics import SUFFIXES, WAYS, ZERO_SHOT_NAME, recall_name
+from qvft.evaluation.likelihoods import LIKELIHOOD_SCORES
 from qvft.evaluation.metric import Metric, ScoreInfo
 from qvft.evaluation.question_metrics import QUESTION_METRICS
 from qvft.evaluation.rows import PredictionRow
@@ -27,6 +28,7 @@ EMBEDDING_SCORES = tuple(
         (*(recall_name(way, 1, suffix) for suffix in SUFFIXES for way in WAYS), ZERO_SHOT_NAME)
     )
 )
+FROM_MODEL = (EMBEDDING_SCORES, LIKELIHOOD_SCORES)
 
 
 def register_metric(metric: Metric) -> Metric:
@@ -75,7 +77,7 @@ def find_metric(name: str) -> Metric:
 def known_scores() -> dict[str, ScoreInfo]:
     """Every score by name, in the order of the table."""
     by_metric = (metric.scores for metric in METRICS.values())
-    return {score.name: score for scores in (*by_metric, EMBEDDING_SCORES) for score in scores}
+    return {score.name: score for scores in (*by_metric, *FROM_MODEL) for score in scores}
 
 
 def misfit(rows: Sequence[PredictionRow], name: str) -> DataError | None:

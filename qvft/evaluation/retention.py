@@ -44,6 +44,7 @@ def retention_tasks(opened: ResolvedModel) -> list[RetentionTask]:
         content = opened.recipe.model_dump()
         content["data"]["eval"] = source.model_dump()
         content["eval"] |= {"retention": [], "blind": False, "metrics": ["auto"], "classes": []}
+        content["eval"] |= {"scores": False, "candidates": None, "abstain_below": None}
         run = replace(opened, recipe=parse_recipe(content))
         base = compared_with(run.recipe.model.id, run)
         assert base is not None, "a base is no folder of an evaluation"

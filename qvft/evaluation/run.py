@@ -20,9 +20,11 @@ from qvft.evaluation.baselines import (
     blind_images,
     frequent_answer_predictions,
 )
+from qvft.evaluation.calibration import calibrations
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.embedding_metrics import RETRIEVAL, stored_groups
 from qvft.evaluation.image_text_retrieval import retrieval_group
+from qvft.evaluation.likelihoods import likelihood_groups, likelihood_values
 from qvft.evaluation.metric import GroupScores
 from qvft.evaluation.metric_table import METRICS
 from qvft.evaluation.output_folder import (
@@ -41,11 +43,13 @@ from qvft.evaluation.task import Task
 from qvft.evaluation.write_evaluation import kept_on_failure, replacing, write
 from qvft.evaluation.zero_shot import zero_shot_group
 from qvft.inference.distributed import predict_shared
+from qvft.inference.predict import Outcome
 from qvft.log import get_logger, is_main_process
 from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.alignment_model import with_heads
 from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded
+from qvft.setup.prompt_template import require_candidates_fit
 from qvft.setup.query_similarity import query_similarity
 from qvft.setup.resolve_model import load_resolved
 
@@ -100,11 +104,12 @@ def evaluate(
                 place_of(task, folder, named=True)  # another process may have been faster
             if compare is None:
                 warn_of_lost_comparison(folder)
-        answers = _generate(loaded, task, stream_to=partial / "predictions.jsonl")
+        outcomes = _generate(loaded, task, stream_to=partial / "predictions.jsonl")
+        answers = [one.texts[0] for one in outcomes]
         items = prediction_rows(task.rows, answers)
         with kept_on_failure(items, folder):
             scores = with_groups(
-                score(items, metrics=task.groups), _groups_of_model(task, loaded, items, warnings)
+                _scored(task, items, outcomes), _groups_of_model(task, loaded, items, warnings)
             )
             baselines = _baselines(task, loaded)
             similarity = query_similarity(loaded, split.samples)
@@ -127,6 +132,7 @@ def evaluate(
                 ],
                 retention=retention,
                 query_similarity=similarity,
+                calibration=calibrations(items, scores),
                 against=compare(items, scores) if compare else None,
                 definitions={FREQUENT: FREQUENT_DEFINITION, BLIND: BLIND_DEFINITION},
                 counts={
@@ -200,16 +206,17 @@ def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
 
 def _generate(
     loaded: Loaded, task: Task, *, blind: bool = False, stream_to: Path | None = None
-) -> list[str]:
-    """Generates each row's text, streamed to a file as batches finish."""
+) -> list[Outcome]:
+    """Generates each row's text, streamed to a file as batches finish; ranks its candidates."""
     recipe = task.opened.recipe
+    require_candidates_fit(recipe, loaded.base, loaded.template, task.rows)
     images = [row.sample for row in task.rows]
     if blind:
         swapped = blind_images(task.split.samples, seed=recipe.run.seed)
         images = [swapped[sample.id] for sample in images]
-    texts = [""] * len(task.rows)
+    found: dict[int, Outcome] = {}
     with stream_to.open("w", encoding="utf-8") if stream_to else nullcontext() as stream:
-        for index, text in predict_shared(
+        for outcome in predict_shared(
             loaded.model,
             loaded.collator,
             task.rows,
@@ -218,12 +225,20 @@ def _generate(
             batch_size=recipe.eval.batch_size,
             workers=recipe.data.num_workers,
             label="blind" if blind else "evaluate",
+            scoring=task.scoring(),
         ):
-            texts[index] = text
+            found[outcome.number] = outcome
             if stream:
-                stream.write(json.dumps({"id": task.rows[index].id, "prediction": text}) + "\n")
+                row = {"id": task.rows[outcome.number].id, "prediction": outcome.texts[0]}
+                stream.write(json.dumps(row) + "\n")
                 stream.flush()
-    return texts
+    return [found[number] for number in range(len(task.rows))]
+
+
+def _scored(task: Task, items: Sequence[PredictionRow], outcomes: Sequence[Outcome]) -> Scores:
+    """Scores of texts, and of their likelihoods and ranked candidates."""
+    values = [likelihood_values(*pair) for pair in zip(task.rows, outcomes, strict=True)]
+    return with_groups(score(items, metrics=task.groups), likelihood_groups(items, values))
 
 
 def _groups_of_model(
@@ -260,8 +275,9 @@ def _baselines(task: Task, loaded: Loaded) -> dict[str, Scores]:
         ]
         found[FREQUENT] = score(prediction_rows(asked, frequent), metrics=wanted)
     if task.shows_blind():
-        texts = _generate(loaded, task, blind=True)
-        found[BLIND] = score(prediction_rows(task.rows, texts), metrics=task.groups)
+        outcomes = _generate(loaded, task, blind=True)
+        items = prediction_rows(task.rows, [one.texts[0] for one in outcomes])
+        found[BLIND] = _scored(task, items, outcomes)
     return found
 
 

@@ -9,7 +9,7 @@ Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,22 +116,36 @@ def resampled_sums(
 
     A statistic that is not a mean, such as corpus BLEU, is computed from each row of the result.
     """
-    numbers: dict[Hashable, int] = {}
-    index = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
-    size = len(numbers)
+    index, size = _numbered(clusters)
     if size < 2:
         return None
     totals = np.zeros((size, columns.shape[1]))
     np.add.at(totals, index, columns)
+    return np.concatenate([times @ totals for times in _times(size, seed)])
+
+
+def resampled_weights(clusters: Sequence[Hashable], *, seed: int = 0) -> Iterator[FloatArray]:
+    """(b, N) how often each item is in a resample, in chunks of the resamples of `resampled_sums`;
+    nothing if there are fewer than two clusters. For statistics that are not of sums.
+    """
+    index, size = _numbered(clusters)
+    return (times[:, index].astype(float) for times in _times(size, seed)) if size > 1 else iter(())
+
+
+def _numbered(clusters: Sequence[Hashable]) -> tuple[list[int], int]:
+    """Number of each item's cluster, and how many there are."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(cluster, len(numbers)) for cluster in clusters], len(numbers)
+
+
+def _times(size: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """(b, C) how often each cluster is drawn, in chunks of the resamples."""
     generator = np.random.default_rng(seed)
-    sums = np.empty((RESAMPLES, columns.shape[1]))
     step = max(1, _DRAWS // size)
     for start in range(0, RESAMPLES, step):
         draws = generator.integers(size, size=(min(step, RESAMPLES - start), size))
         drawn = np.arange(len(draws))[:, None] * size + draws
-        times = np.bincount(drawn.ravel(), minlength=len(draws) * size).reshape(-1, size)
-        sums[start : start + len(draws)] = times @ totals
-    return sums
+        yield np.bincount(drawn.ravel(), minlength=len(draws) * size).reshape(-1, size)
 
 
 def percentile_interval(values: FloatArray) -> tuple[float, float]:

@@ -14,11 +14,14 @@ from qvft.errors import DataError
 from qvft.evaluation.available_metrics import prediction_rows, require_metrics, wants_retrieval
 from qvft.evaluation.embedding_metrics import RETRIEVAL, ZERO_SHOT
 from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts
+from qvft.evaluation.likelihoods import CANDIDATES, SCORES, with_candidates
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import metric_names
 from qvft.evaluation.stored_evaluation import StoredEvaluation, facts_of, mismatch
 from qvft.evaluation.zero_shot import Classes, rows_of_class
 from qvft.inference.generation_trial import tried_fields
+from qvft.inference.log_probs import Scoring
+from qvft.json_files import sha256_json
 from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
 from qvft.setup.data import Listed, Split, read_split
@@ -68,7 +71,19 @@ class Task:
 
     def group_names(self) -> list[str]:
         """Metrics in the report, embedding metrics last."""
-        return [*metric_names(self.asked(), self.groups), *self.of_model]
+        scoring = self.scoring()
+        of_likelihoods = [SCORES] if scoring.log_probs else []
+        of_likelihoods += [CANDIDATES] if scoring.rank_by else []
+        return [*metric_names(self.asked(), self.groups), *self.of_model, *of_likelihoods]
+
+    def scoring(self) -> Scoring:
+        """What is computed besides texts."""
+        settings = self.opened.recipe.eval
+        return Scoring(
+            log_probs=settings.scores or settings.abstain_below is not None,
+            rank_by="sum" if any(row.candidates for row in self.rows) else None,
+            abstain_below=settings.abstain_below,
+        )
 
     def shows_blind(self) -> bool:
         """Whether the image-blind baseline is computed."""
@@ -91,6 +106,7 @@ def prepare(
     generation = tried_fields(recipe, base_of(recipe))
     split = split or read_split(recipe, "eval", texts)
     rows = evaluation_rows(split.samples, texts=split.source.texts)
+    rows = with_candidates(recipe, rows)
     if not rows:
         has_pairs = any(sample.pairs for sample in split.samples)
         raise DataError(
@@ -110,7 +126,7 @@ def prepare(
         generation,
         _model_facts(opened),
         _data_facts(split),
-        _decode_facts(opened, generation),
+        _decode_facts(opened, generation, rows),
         versions(),
         tuple(of_model),
         classes,
@@ -173,10 +189,11 @@ def _data_facts(split: Split) -> DataFacts:
 
 
 def _decode_facts(
-    opened: ResolvedModel, generation: Mapping[str, Mapping[str, Any]]
+    opened: ResolvedModel, generation: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]
 ) -> DecodeFacts:
-    """Decoding settings: `generation` from `generation_fields`, prompts, lengths."""
+    """Decoding settings: `generation` from `generation_fields`, prompts, lengths, candidates."""
     recipe = opened.recipe
+    candidates = [list(row.candidates) for row in rows]
     return DecodeFacts(
         captions=dict(generation["caption"]),
         questions=dict(generation["question"]),
@@ -187,4 +204,6 @@ def _decode_facts(
         rerank=recipe.eval.rerank,
         classes=recipe.eval.classes,
         class_prompts=recipe.eval.class_prompts if recipe.eval.classes else [],
+        candidates_sha256=sha256_json(candidates) if any(candidates) else None,
+        abstain_below=recipe.eval.abstain_below,
     )

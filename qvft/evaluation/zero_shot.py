@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from os.path import isfile
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from qvft.data.pixels import pixel_chunks
 from qvft.data.rows import Row
 from qvft.data.sample import ImageSource
-from qvft.errors import DataError, ImageError
+from qvft.errors import ImageError
 from qvft.evaluation.answers import normalise_answer
 from qvft.evaluation.embedding_metrics import zero_shot_metric
 from qvft.evaluation.metric import GroupScores
@@ -56,22 +55,6 @@ class Classes:
     def vectors(self, aligned: AlignmentModel) -> Tensor:
         """Unit vectors (C, E)."""
         return class_embeddings(self.names, self.templates, embed=aligned.text_vectors)
-
-
-def read_names(given: str) -> tuple[str, ...]:
-    """Parses classes of the command line: `cat,dog`, or a text file with one per line.
-
-    Raises:
-        DataError: the file is not UTF-8.
-    """
-    parts = given.split(",")
-    if isfile(given):  # False for a list that is too long for a file's name
-        try:
-            parts = Path(given).read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(f"not UTF-8 at byte {error.start}", where=given) from error
-        parts = [line for line in parts if line.strip()]
-    return tuple(part.strip() for part in parts)
 
 
 def classify(

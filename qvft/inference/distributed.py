@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
@@ -11,7 +12,7 @@ from qvft.data.collate import Collator
 from qvft.data.rows import Row
 from qvft.data.sample import Sample
 from qvft.errors import ImageError
-from qvft.inference.predict import predict_rows
+from qvft.inference.predict import Outcome, predict_rows
 from qvft.log import get_logger
 from qvft.models.distributed import all_gather_object, processes
 
@@ -27,7 +28,7 @@ def predict_shared(
     rows: Sequence[Row],
     images: Sequence[Sample] | None = None,
     **settings: Any,
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[Outcome]:
     """As `predict_rows`, with rows divided among ranks; every rank yields every row once.
 
     Rows of an image stay on one rank, which encodes it once. A rank yields its own rows as they
@@ -45,17 +46,17 @@ def predict_shared(
     mine = share(
         [sample.id for sample in shown], rank=state.process_index, world=state.num_processes
     )
-    answers: list[tuple[int, str]] = []
+    answers: list[Outcome] = []
     problem: ImageError | None = None
     try:
-        for place, text in predict_rows(
+        for outcome in predict_rows(
             model,
             collator,
             [rows[number] for number in mine],
             [shown[number] for number in mine],
             **settings,
         ):
-            answers.append((mine[place], text))
+            answers.append(replace(outcome, number=mine[outcome.number]))
             yield answers[-1]
     except ImageError as error:
         problem = error  # sent to the other ranks, which would wait for this one's results

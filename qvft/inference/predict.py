@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -16,6 +17,7 @@ from qvft.data.sample import Sample
 from qvft.errors import ImageError
 from qvft.inference.decode import MOST_WAITING, Prompted, Waiting, generate_texts
 from qvft.inference.encoding import Encoded, encoded_images
+from qvft.inference.log_probs import Candidate, LogProb, Scoring, ranked, text_log_probs
 from qvft.log import stderr
 from qvft.models.forward_stages import continues_prefix
 
@@ -27,13 +29,25 @@ HEAD_ROWS = 64
 class Outcome:
     """Result of a row: its number and its texts, or the error of its image.
 
-    `scores` belong to zero-shot classification.
+    `scores` belong to zero-shot classification; `log_probs`, parallel to the texts, `candidates`,
+    the most likely first, and `abstained` are there if asked for.
     """
 
     number: int
     texts: tuple[str, ...] = ()
     error: ImageError | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    log_probs: tuple[LogProb, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    abstained: bool | None = None
+
+    @property
+    def probability(self) -> float | None:
+        """Probability of the first text: of its tokens, or among the candidates if nothing was
+        generated."""
+        if self.log_probs:
+            return math.exp(self.log_probs[0].sum)
+        return self.candidates[0].probability if self.candidates else None
 
 
 def outcomes(
@@ -46,6 +60,7 @@ def outcomes(
     batch_size: int,
     workers: int,
     label: str = "predict",
+    scoring: Scoring = Scoring(),  # noqa: B008  # frozen
 ) -> Iterator[Outcome]:
     """The outcome of every row, as batches finish.
 
@@ -62,14 +77,24 @@ def outcomes(
     waiting = Waiting(batch_size=batch_size)
 
     def answered(batch: Sequence[Prompted]) -> list[Outcome]:
-        texts = generate_texts(model, collator, batch, generation[batch[0].kind])
-        return [Outcome(row.number, found) for row, found in zip(batch, texts, strict=True)]
+        texts: Sequence[tuple[str, ...]] = [()] * len(batch)
+        if scoring.generate:
+            texts = generate_texts(model, collator, batch, generation[batch[0].kind])
+        own = [rows[row.number].candidates if scoring.rank_by else () for row in batch]
+        named = texts if scoring.log_probs else [()] * len(batch)
+        asked = [(*some, *others) for some, others in zip(named, own, strict=True)]
+        values = text_log_probs(model, collator, batch, asked)
+        return [
+            _outcome(row.number, some, others, found, scoring)
+            for row, some, others, found in zip(batch, texts, own, values, strict=True)
+        ]
 
     # Without a terminal, a progress bar would fill the log with blank lines.
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(label, total=len(rows))
         within = batch_size * MOST_WAITING
-        if not all(continues_prefix(model, settings) for settings in generation.values()):
+        shares = all(continues_prefix(model, settings) for settings in generation.values())
+        if not (scoring.generate and shares):
             within = 0
         for arrival in _prompted(model, collator, rows, shown, batch_size, workers, within):
             if isinstance(arrival, Outcome):
@@ -84,14 +109,37 @@ def outcomes(
             progress.advance(task, len(batch))
 
 
+def _outcome(
+    number: int,
+    texts: tuple[str, ...],
+    candidates: Sequence[str],
+    log_probs: Sequence[LogProb],
+    scoring: Scoring,
+) -> Outcome:
+    """Outcome of a row; `log_probs` are those of its texts, if asked for, and its candidates."""
+    own = len(texts) if scoring.log_probs else 0
+    order: tuple[Candidate, ...] = ()
+    if scoring.rank_by and candidates:
+        order = ranked(candidates, log_probs[own:], by=scoring.rank_by)
+    found = Outcome(
+        number,
+        texts or tuple(one.text for one in order[:1]),
+        log_probs=tuple(log_probs[:own]),
+        candidates=order,
+    )
+    if scoring.abstain_below is None or found.probability is None:
+        return found
+    return replace(found, abstained=found.probability < scoring.abstain_below)
+
+
 def predict_rows(
     model: PreTrainedModel,
     collator: Collator,
     rows: Sequence[Row],
     images: Sequence[Sample] | None = None,
     **settings: Any,
-) -> Iterator[tuple[int, str]]:
-    """Pairs (row number, text) as batches finish; arguments are those of `outcomes`.
+) -> Iterator[Outcome]:
+    """Outcomes as batches finish; arguments are those of `outcomes`.
 
     Raises:
         ImageError: an image is unusable.
@@ -99,7 +147,7 @@ def predict_rows(
     for outcome in outcomes(model, collator, rows, images, **settings):
         if outcome.error is not None:
             raise outcome.error
-        yield outcome.number, outcome.texts[0]
+        yield outcome
 
 
 def predict_texts(
@@ -111,8 +159,8 @@ def predict_texts(
         ImageError: an image is unusable.
     """
     texts = [""] * len(rows)
-    for number, text in predict_rows(model, collator, rows, **settings):
-        texts[number] = text
+    for outcome in predict_rows(model, collator, rows, **settings):
+        texts[outcome.number] = outcome.texts[0]
     return texts
 
 

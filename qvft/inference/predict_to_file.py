@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.inference.generation_config import check_fields
 from qvft.inference.generation_trial import tried_fields
+from qvft.inference.log_probs import Scoring
 from qvft.inference.predict import Outcome
 from qvft.inference.prediction_file import PredictionFile, Written, in_order, line_of
 from qvft.inference.vision_language_model import VisionLanguageModel
+from qvft.json_files import sha256_json
 from qvft.models.weight_files import weight_files
 from qvft.recipe.yaml_text import yaml_override_value
 from qvft.setup.hashes import trained_files
@@ -50,20 +53,23 @@ def predict_lines(
     *,
     batch_size: int,
     workers: int,
+    seed: int | None = None,
+    scoring: Scoring = Scoring(),  # noqa: B008  # frozen
 ) -> Iterator[str]:
     """One line of JSON per row, in order, see `prediction_file.line_of`.
 
     Args:
         fields: `GenerationConfig` fields, override the model's.
         workers: processes that decode images.
+        seed: seed of sampling; None: the recipe's.
 
     Raises:
         UserError: the model does not fit, or a field's value is refused.
     """
     tried_fields(opened.recipe, base_of(opened.recipe), fields)  # before the weights are loaded
-    torch.manual_seed(opened.recipe.run.seed)
+    torch.manual_seed(opened.recipe.run.seed if seed is None else seed)
     found = VisionLanguageModel(opened).outcomes(
-        rows, fields, batch_size=batch_size, workers=workers
+        rows, fields, batch_size=batch_size, workers=workers, scoring=scoring
     )
     return (line_of(rows[outcome.number], outcome) for outcome in in_order(found))
 
@@ -77,6 +83,8 @@ def predict_to_file(
     resume: bool,
     batch_size: int,
     workers: int,
+    seed: int | None = None,
+    scoring: Scoring = Scoring(),  # noqa: B008  # frozen
 ) -> Written:
     """Writes `predict_lines` to a file as they are generated.
 
@@ -89,13 +97,20 @@ def predict_to_file(
         "text": opened.recipe.data.text,
         "decoding": tried_fields(opened.recipe, base_of(opened.recipe), fields),
     }
-    if opened.recipe.data.preprocessing != "checkpoint":
-        settings["preprocessing"] = opened.recipe.data.preprocessing
+    processing = opened.recipe.data.preprocessing
+    # None by default, as in files of earlier versions.
+    settings["preprocessing"] = None if processing == "checkpoint" else processing
+    settings["seed"] = seed
+    settings["scoring"] = None if scoring == Scoring() else asdict(scoring)
+    candidates = [list(row.candidates) for row in rows]
+    settings["candidates"] = sha256_json(candidates) if scoring.rank_by else None
 
     def outcomes_of(remaining: Sequence[Row]) -> Iterator[Outcome]:
         loaded = VisionLanguageModel(opened)
-        torch.manual_seed(opened.recipe.run.seed)
-        return loaded.outcomes(remaining, fields, batch_size=batch_size, workers=workers)
+        torch.manual_seed(opened.recipe.run.seed if seed is None else seed)
+        return loaded.outcomes(
+            remaining, fields, batch_size=batch_size, workers=workers, scoring=scoring
+        )
 
     return PredictionFile(out, rows, settings).write(outcomes_of, resume=resume)
 

@@ -13,6 +13,7 @@ from qvft.data.rows import Row
 from qvft.disk import to_disk
 from qvft.errors import DataError, FailedError
 from qvft.files import require_writable
+from qvft.inference.log_probs import LogProb
 from qvft.inference.predict import Outcome
 from qvft.json_files import drop_torn_line, json_text, read_json, write_json
 
@@ -34,7 +35,8 @@ def line_of(row: Row, outcome: Outcome) -> str:
     """A row of the output as JSON.
 
     `image`; `id` and `question`, if any; `text`, or `error` if the image is unusable; `texts`
-    besides `text`, the first of them, with several return sequences; `scores` for classification.
+    besides `text`, the first of them, with several return sequences; `scores` for classification;
+    what `Scoring` asks for.
     """
     content: dict[str, Any] = _named(row)
     if outcome.error is not None:
@@ -45,7 +47,27 @@ def line_of(row: Row, outcome: Outcome) -> str:
             content["texts"] = list(outcome.texts)
         if outcome.scores:
             content["scores"] = dict(outcome.scores)
+        content |= _probabilities(outcome)
     return json_text(content)
+
+
+def _probabilities(outcome: Outcome) -> dict[str, Any]:
+    """Probabilities of the texts and the candidates, of those that there are."""
+    content: dict[str, Any] = {"probability": outcome.probability, "abstained": outcome.abstained}
+    texts = [_values(one) for one in outcome.log_probs]
+    content |= texts[0] if texts else {}
+    if len(texts) > 1:
+        content |= {f"{key}s": [one[key] for one in texts] for key in texts[0]}
+    if outcome.candidates:
+        content["candidates"] = [
+            {"text": one.text, "probability": one.probability, **_values(one.log_prob)}
+            for one in outcome.candidates
+        ]
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _values(found: LogProb) -> dict[str, float]:
+    return {"log_prob": found.sum, "mean_log_prob": found.mean}
 
 
 def _named(row: Row) -> dict[str, Any]:

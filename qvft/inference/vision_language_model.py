@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from transformers import PreTrainedModel
@@ -19,9 +20,11 @@ from qvft.data.text_cleaning import require_text_left
 from qvft.data.truncation import cut_warnings
 from qvft.errors import DataError
 from qvft.inference.generation_config import check_fields, generation_fields
+from qvft.inference.log_probs import Candidate, LogProb, RankBy, Scoring
 from qvft.inference.predict import Outcome, outcomes
+from qvft.inference.prediction_file import in_order
 from qvft.log import get_logger
-from qvft.setup.prompt_template import require_positions
+from qvft.setup.prompt_template import require_candidates_fit, require_positions
 from qvft.setup.resolve_model import ResolvedModel, load_resolved, resolve_model
 
 logger = get_logger("qvft.predict")
@@ -87,6 +90,7 @@ class VisionLanguageModel:
         workers: int = 0,
         on_bad_image: OnBadImage = "error",
         seed: int | None = None,
+        prompt: str | None = None,
         **generation: Any,
     ) -> Text | list[Text]:
         """A caption of each image: a list for a list, one for a single image.
@@ -98,6 +102,8 @@ class VisionLanguageModel:
             workers: image decoding processes; 0 decodes in this one.
             on_bad_image: `error` raises at an image that cannot be decoded, `skip` gives None.
             seed: seed of sampling; None: the recipe's, so that calls are reproducible.
+            prompt: text before the caption, which goes on from it, e.g. "the left lung shows";
+                None: the recipe's.
             generation: fields of `transformers.GenerationConfig` laid over the model's own
                 decoding, e.g. `num_beams=5`. With `num_return_sequences` above 1 each caption
                 becomes a list of that many.
@@ -108,7 +114,7 @@ class VisionLanguageModel:
             RecipeError: an unknown field, or one that transformers refuses.
         """
         rows = [_row(source, None) for source in _sources(images)]
-        texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
+        texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed, prompt)
         return texts[0] if isinstance(images, ImageLike) else texts
 
     def answer(
@@ -134,24 +140,72 @@ class VisionLanguageModel:
             DataError: numbers of questions and images differ.
             ImageError, RecipeError: as `caption`.
         """
-        sources = _sources(images)
-        listed = isinstance(questions, Iterable) and not isinstance(questions, str)
-        asked: list[str] = list(questions) if listed else [questions]  # type: ignore[list-item]
-        for question in asked:
-            require_question(question, where="questions")
-        if isinstance(questions, str):
-            asked *= len(sources)
-        if isinstance(images, ImageLike):
-            sources *= len(asked)
-        if len(sources) != len(asked):
-            raise DataError(
-                f"{len(sources)} images and {len(asked)} questions",
-                expected="a question for each image, one question, or one image that is no list",
-            )
-        rows = [_row(source, text) for source, text in zip(sources, asked, strict=True)]
+        rows = _asked(images, questions)
         texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
         single = isinstance(images, ImageLike) and isinstance(questions, str)
         return texts[0] if single else texts
+
+    def rank(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        candidates: Sequence[str],
+        questions: str | Iterable[str] | None = None,
+        *,
+        by: RankBy = "sum",
+        prompt: str | None = None,
+    ) -> list[tuple[Candidate, ...]]:
+        """The candidates of each image or question, the most likely first; nothing is generated.
+
+        Args:
+            images, questions: as in `answer`; without questions the candidates are captions.
+            by: `sum`, the log-probability of the text with its stop token, or its `mean` per token.
+            prompt: as in `caption`.
+
+        Raises:
+            DataError, ImageError: no candidate, or as `answer`.
+        """
+        if isinstance(candidates, str) or not candidates or not all(map(str.strip, candidates)):
+            raise DataError(f"{candidates!r}", where="candidates", expected="a list of texts")
+        if by not in get_args(RankBy):
+            raise DataError(f'"{by}"', where="by", expected="sum or mean")
+        named = tuple(dict.fromkeys(candidates))
+        rows = [replace(row, candidates=named) for row in _asked(images, questions)]
+        return self._ranked(rows, by, prompt)
+
+    def log_probs(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        texts: str | Sequence[str],
+        questions: str | Iterable[str] | None = None,
+        *,
+        prompt: str | None = None,
+    ) -> list[LogProb]:
+        """The model's log-probability of a text of each image or question with its stop token.
+
+        Args:
+            images, questions, prompt: as in `rank`.
+            texts: one of each, written by whomever and in whatever way.
+
+        Raises:
+            DataError, ImageError: another number of texts, or as `answer`.
+        """
+        rows = _asked(images, questions)
+        given = [texts] if isinstance(texts, str) else list(texts)
+        if len(given) != len(rows):
+            raise DataError(f"{len(given)} texts for {len(rows)} rows", expected="one of each")
+        rows = [replace(row, candidates=(one,)) for row, one in zip(rows, given, strict=True)]
+        return [found.log_prob for (found,) in self._ranked(rows, "sum", prompt)]
+
+    def _ranked(
+        self, rows: Sequence[Row], by: RankBy, prompt: str | None
+    ) -> list[tuple[Candidate, ...]]:
+        """Candidates of each row; raises a row's error."""
+        scoring = Scoring(rank_by=by, generate=False)
+        found = self.outcomes(rows, {}, batch_size=16, workers=0, scoring=scoring, prompt=prompt)
+        listed = list(in_order(found))
+        for error in (one.error for one in listed if one.error is not None):
+            raise error
+        return [one.candidates for one in listed]
 
     def outcomes(
         self,
@@ -160,27 +214,40 @@ class VisionLanguageModel:
         *,
         batch_size: int,
         workers: int,
+        scoring: Scoring = Scoring(),  # noqa: B008  # frozen
+        prompt: str | None = None,
     ) -> Iterator[Outcome]:
         """The outcome of each row, as batches finish; truncated prompts are counted first.
 
+        Args:
+            prompt: caption prompt, instead of the recipe's.
+
         Raises:
             DataError: a question is empty after cleaning.
+            RecipeError: a text could be longer than the decoder's positions.
         """
         generation = generation_fields(self.recipe, fields)
+        loaded = self.loaded
+        collator = loaded.collator
+        if prompt is not None:
+            collator = replace(collator, template=replace(loaded.template, caption=prompt))
         most = max(settings["max_new_tokens"] for settings in generation.values())
-        require_positions(self.recipe, self.loaded.base, most, where="max_new_tokens")
+        most += scoring.log_probs  # the stop of a text that was cut
+        require_positions(self.recipe, loaded.base, most, where="max_new_tokens")
+        if scoring.rank_by:
+            require_candidates_fit(self.recipe, loaded.base, collator.template, rows)
         asked = [row for row in rows if row.kind == "question"]
         require_text_left(asked, self.recipe.data.text, where="questions")
-        reader = self.loaded.collator.reader
-        for sentence in cut_warnings(rows, self.loaded.template, reader, asked=True):
+        for sentence in cut_warnings(rows, collator.template, collator.reader, asked=True):
             logger.warning("%s", sentence)
         return outcomes(
-            self.loaded.model,
-            self.loaded.collator,
+            loaded.model,
+            collator,
             rows,
             generation=generation,
             batch_size=batch_size,
             workers=workers,
+            scoring=scoring,
         )
 
     def _texts(
@@ -191,6 +258,7 @@ class VisionLanguageModel:
         workers: int,
         on_bad_image: OnBadImage,
         seed: int | None,
+        prompt: str | None = None,
     ) -> list[Text]:
         check_fields(fields, "generation: ")
         if on_bad_image not in ("error", "skip"):
@@ -202,7 +270,9 @@ class VisionLanguageModel:
         texts: list[Text] = [None] * len(rows)
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.run.seed if seed is None else seed)
-            for outcome in self.outcomes(rows, fields, batch_size=batch_size, workers=workers):
+            for outcome in self.outcomes(
+                rows, fields, batch_size=batch_size, workers=workers, prompt=prompt
+            ):
                 if outcome.error is None:
                     found = outcome.texts
                     texts[outcome.number] = list(found) if len(found) > 1 else found[0]
@@ -215,6 +285,29 @@ def _sources(images: ImageLike | Iterable[ImageLike]) -> list[ImageSource]:
     one = isinstance(images, ImageLike) or not isinstance(images, Iterable)
     listed: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
     return [image_source(image, where="images") for image in listed]
+
+
+def _asked(
+    images: ImageLike | Iterable[ImageLike], questions: str | Iterable[str] | None
+) -> list[Row]:
+    """A row per question, see `VisionLanguageModel.answer`; without questions, per image."""
+    sources = _sources(images)
+    if questions is None:
+        return [_row(source, None) for source in sources]
+    listed = isinstance(questions, Iterable) and not isinstance(questions, str)
+    asked: list[str] = list(questions) if listed else [questions]  # type: ignore[list-item]
+    for question in asked:
+        require_question(question, where="questions")
+    if isinstance(questions, str):
+        asked *= len(sources)
+    if isinstance(images, ImageLike):
+        sources *= len(asked)
+    if len(sources) != len(asked):
+        raise DataError(
+            f"{len(sources)} images and {len(asked)} questions",
+            expected="a question for each image, one question, or one image that is no list",
+        )
+    return [_row(source, text) for source, text in zip(sources, asked, strict=True)]
 
 
 def _row(source: ImageSource, question: str | None) -> Row:

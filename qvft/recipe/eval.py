@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from qvft.recipe.data import Source
-from qvft.recipe.section import Section, Text
+from qvft.recipe.section import PathText, Section, Text
 
 
 class Decode(Section):
@@ -39,6 +39,20 @@ class Eval(Section):
         default_factory=list,
         description="Other data than the domain's. `qvft eval RUN` scores run and base on each and "
         "reports the paired difference: what fine-tuning forgot.",
+    )
+    scores: bool = Field(
+        False,
+        description="Add the log-probability of each text, and the calibration of answers to the "
+        "report.",
+    )
+    candidates: list[Text] | PathText | None = Field(
+        None,
+        description="Answers to rank by their likelihood, for questions without candidates of "
+        "their own whose answer is among them: a list, a text file with one per line, or train for "
+        "the answers of data.train.",
+    )
+    abstain_below: float | None = Field(
+        None, ge=0, le=1, description="Mark texts with a lower probability as abstained."
     )
     report_images: int = Field(
         48, ge=0, le=1_000_000, description="Maximum number of images in the report."

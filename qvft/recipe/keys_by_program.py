@@ -41,7 +41,8 @@ _MERGE: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "eval.batch_size", "eval.metrics", "eval.blind", "eval.report_images", "eval.rerank",
-            "eval.classes", "eval.class_prompts", "eval.retention",
+            "eval.classes", "eval.class_prompts", "eval.retention", "eval.scores",
+            "eval.candidates", "eval.abstain_below",
         ),
         "no report is made",
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from qvft.data.padding import WIDTH_STEP
 from qvft.data.prompt import PromptTemplate
+from qvft.data.rows import Row
 from qvft.errors import ModelError, RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.decoders import longest_row, start_token
@@ -94,3 +96,13 @@ def require_positions(recipe: Recipe, base: BaseCheckpoint, new_tokens: int, *, 
             expected=f"at most {positions}, which is all that the decoder sees",
             do="lower data.max_text_tokens or max_new_tokens",
         )
+
+
+def require_candidates_fit(
+    recipe: Recipe, base: BaseCheckpoint, template: PromptTemplate, rows: Sequence[Row]
+) -> None:
+    """`require_positions` for the longest candidate of the rows."""
+    texts = list({text for row in rows for text in row.candidates})
+    lengths = map(len, template.encode_targets("question", "", texts))
+    # A first blank may be a token.
+    require_positions(recipe, base, max(lengths, default=0) + 1, where="candidates")

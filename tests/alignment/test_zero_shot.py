@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from qvft.data.formats import read_samples
+from qvft.data.predict_inputs import read_names
 from qvft.eval import main as evaluate
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.zero_shot import read_names, rows_of_class
+from qvft.evaluation.zero_shot import rows_of_class
 from qvft.models.alignment.scoring import class_embeddings, similarity
 from qvft.predict import main
 from qvft.setup.alignment_model import AlignmentModel

@@ -67,10 +67,10 @@ def prompted(loaded: Loaded, rows: Sequence[Row]) -> list[Prompted]:
 def texts(loaded: Loaded, rows: Sequence[Row], *, size: int, **settings: Any) -> list[str]:
     found = [""] * len(rows)
     generation = dict.fromkeys(("caption", "question"), {**GREEDY, **settings})
-    for index, text in predict_rows(
+    for outcome in predict_rows(
         loaded.model, loaded.collator, rows, generation=generation, batch_size=size, workers=0
     ):
-        found[index] = text
+        found[outcome.number] = outcome.texts[0]
     return found
 
 
@@ -244,8 +244,7 @@ def test_blind_images_depend_on_the_seed_alone() -> None:
 def test_a_row_may_be_shown_another_image(loaded: Loaded, rows: list[Row]) -> None:
     first, other = rows[0], rows[3]
     settings = {"generation": {"caption": GREEDY}, "batch_size": 1, "workers": 0}
-    ((_, swapped),) = predict_rows(
-        loaded.model, loaded.collator, [first], [other.sample], **settings
-    )
+    (outcome,) = predict_rows(loaded.model, loaded.collator, [first], [other.sample], **settings)
+    (swapped,) = outcome.texts
     assert [swapped] == texts(loaded, [other], size=1)
     assert [swapped] != texts(loaded, [first], size=1)

@@ -15,7 +15,7 @@ ENTRIES = [
     "features", "pairs",
 ]  # fmt: skip
 NO_PATHS = {
-    "overrides", "--question", "--prompts", "--split", "--to", "--shard-size", "format", "--space",
+    "overrides", "--question", "--prompt", "--prompts", "--split", "--to", "--shard-size", "format", "--space",
     "--format", "--metric",
 }  # fmt: skip
 """Arguments that are texts of another kind."""

@@ -30,9 +30,10 @@ from qvft.models.forward_stages import (
     encode_vision,
     logits_of,
 )
+from qvft.models.supervised_tokens import IGNORED, token_losses
 from qvft.predict import main as predict
 from qvft.setup.resolve_model import resolve_model
-from qvft.training.objectives.language import IGNORED, LanguageModelling, token_losses
+from qvft.training.objectives.language import LanguageModelling
 
 PROMPTS = ("with_prompt", "no_prompt")
 # The largest differences seen are float32's rounding in other orders of sums (transformers' sdpa

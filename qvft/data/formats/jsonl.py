@@ -28,7 +28,7 @@ from qvft.json_files import read_jsonl
 
 ROW_KEYS = (
     "id", "image", "captions", "questions", "pairs",
-    "caption", "question", "answer", "answers", "chosen", "rejected", "meta",
+    "caption", "question", "answer", "answers", "candidates", "chosen", "rejected", "meta",
 )  # fmt: skip
 
 

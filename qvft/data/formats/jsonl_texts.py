@@ -11,10 +11,11 @@ from qvft.data.formats.sample_builder import require_different
 from qvft.data.sample import Pair, Question
 from qvft.errors import DataError
 
-QUESTION_KEYS = ("id", "question", "answer", "answers", "meta")
+QUESTION_KEYS = ("id", "question", "answer", "answers", "candidates", "meta")
 PAIR_KEYS = ("id", "question", "chosen", "rejected", "meta")
 
 _LIST_HINTS = {
+    "candidates": 'write ["yes", "no"]',
     "captions": 'write ["..."], or use `caption` for a single one',
     "questions": 'write [{"question": "...", "answers": ["..."]}]',
     "pairs": 'write [{"question": "...", "chosen": "...", "rejected": "..."}]',
@@ -110,7 +111,15 @@ def read_question(row: Record) -> Question:
         row.text("question"),
         answers,
         _text_meta(row),
+        read_candidates(row),
     )
+
+
+def read_candidates(row: Record) -> tuple[str, ...]:
+    """The answers of `candidates`, without repetitions; raises DataError if one is no text."""
+    listed = enumerate(read_list(row, "candidates"))
+    found = [fields.answer(one, f"candidates[{n}]", where=row.where) for n, one in listed]
+    return tuple(dict.fromkeys(found))
 
 
 def add_meta(meta: dict[str, Any], row: Record) -> None:

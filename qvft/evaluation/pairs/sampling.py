@@ -64,13 +64,14 @@ def sampled_texts(
     model.loaded = with_features(model.loaded, opened.recipe, samples)
     texts: list[tuple[str, ...]] = [()] * len(rows)
     torch.manual_seed(seed)
-    pace = {"batch_size": max(1, batch_size // count), "workers": workers}
     limits = {
         kind: settings["max_new_tokens"]
         for kind, settings in generation_fields(opened.recipe, wanted).items()
     }
     unfinished = 0
-    for outcome in model.outcomes(rows, wanted, **pace):
+    for outcome in model.outcomes(
+        rows, wanted, batch_size=max(1, batch_size // count), workers=workers
+    ):
         row = rows[outcome.number]
         lengths = _lengths(row, outcome.texts, model.loaded.template)
         texts[outcome.number] = tuple(

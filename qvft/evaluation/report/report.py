@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from qvft.evaluation.calibration import Calibration
 from qvft.evaluation.comparison import Comparison
 from qvft.evaluation.evaluation_facts import DataFacts, DecodeFacts, ModelFacts, Part
 from qvft.evaluation.report.loss_chart import LossPoint
@@ -49,6 +50,11 @@ class Report(Part):
         default=None,
         description="mean cosine between what the Q-Former makes of two query tokens, on 8 images; "
         "1: they have become one",
+    )
+    calibration: dict[str, Calibration] = Field(
+        default={},
+        description="of `generated` answers (`eval.scores`) and of ranked `candidates`: does their "
+        "probability say whether they are right?",
     )
     against: Comparison | None = Field(
         default=None, description="paired comparison with another evaluation (`--against`)"

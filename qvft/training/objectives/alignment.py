@@ -19,6 +19,7 @@ from qvft.models.alignment.heads import AlignmentHeads
 from qvft.models.alignment.pairs import Pairs
 from qvft.models.alignment.text_tokens import encode_texts
 from qvft.models.blip2 import language_prefix, query_states
+from qvft.models.supervised_tokens import supervised_tokens
 from qvft.training.objectives.alignment_losses import (
     OBJECTIVES,
     LossSum,
@@ -26,7 +27,7 @@ from qvft.training.objectives.alignment_losses import (
     item_counts,
 )
 from qvft.training.objectives.custom import CustomLoss
-from qvft.training.objectives.language import language_loss, vision_features
+from qvft.training.objectives.language import language_outputs, vision_features
 from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
 
 PAIR_KEYS = ("image_ids", "pair_images", "text_ids", "text_mask")
@@ -97,7 +98,7 @@ class AlignmentObjective(WeightedObjective):
         states = query_states(self.model, features)
         losses: dict[str, LossSum] = {}
         if not self.training or LANGUAGE in self.weights:
-            language = language_loss(
+            tokens = supervised_tokens(
                 self.model,
                 {"input_ids": input_ids, **further},
                 images=language_prefix(self.model, states),
@@ -105,6 +106,7 @@ class AlignmentObjective(WeightedObjective):
                 attention_mask=attention_mask,
                 labels=labels,
             )
+            language = language_outputs(tokens)
             if not self.training:
                 return language
             losses[LANGUAGE] = LossSum(language["loss_sum"], language["count"])

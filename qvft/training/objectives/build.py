@@ -13,9 +13,9 @@ from qvft.data.packing import Packer
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.models.base_checkpoint import BaseCheckpoint
-from qvft.models.decoders import decoder_of, is_encoder_decoder
 from qvft.recipe.preference import Preference
 from qvft.setup.model import Loaded
+from qvft.setup.packer import packer_for
 from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjective
 from qvft.training.objectives.custom import CustomCollator, CustomLoss
 from qvft.training.objectives.custom import Objective as CustomObjective
@@ -95,16 +95,5 @@ def preference_of(
 
 
 def packer_of(base: BaseCheckpoint) -> Packer:
-    """Packing settings for a base model.
-
-    Attention to masked positions is wasted: K / (6 D) of the work of a decoder of width D per token
-    in a packed row of length K. K = D / 5, 512 for OPT-2.7B, makes it a thirtieth. GPT-Neo has its
-    own mask, which no packed row may exceed, and windows in it, in which rows stay whole. In an
-    encoder-decoder, the rows of a prompt are packed.
-    """
-    text = base.config.text_config
-    budget = max(1, text.hidden_size // 5)
-    shares = base.family.shares_prefix(base.config) and decoder_of(base.config).local_window is None
-    if not shares:
-        budget = min(budget, getattr(text, "max_position_embeddings", budget))
-    return Packer(shares, budget, row_per_owner=is_encoder_decoder(base.config))
+    """Packing settings for training a base model, of whose images rows may share the prefix."""
+    return packer_for(base.config, shares=base.family.shares_prefix(base.config))

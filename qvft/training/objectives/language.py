@@ -1,37 +1,25 @@
 """Language modelling loss: cross-entropy of the supervised tokens' logits, as (sum, count).
 
-Shape letters: I images, B rows, L row length, N supervised positions, V vocabulary.
+Shape letters: I images, B rows, L row length, N supervised positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from qvft.data.collate import IGNORED
-from qvft.models.forward_stages import (
-    embed_rows,
-    encode_features,
-    encode_prompts,
-    encode_vision,
-    logits_of,
-)
-from qvft.models.packed import PACKED, Packing, hidden_at
+from qvft.models.forward_stages import encode_features, encode_vision
+from qvft.models.packed import PACKED
+from qvft.models.supervised_tokens import SupervisedTokens, supervised_tokens
 
 OF_PROMPTS = ("encoder_input_ids", "encoder_attention_mask", "encoder_index", "encoder_rows")
 OF_QUESTIONS = ("qformer_input_ids", "qformer_attention_mask", "qformer_rows")
 OF_ROWS = (*OF_QUESTIONS, *PACKED, *OF_PROMPTS)
 """Optional tensors of a batch, besides the named arguments of `LanguageModelling.forward`."""
-LOGIT_ROWS = 512
-"""Positions per chunk of logits: with OPT's vocabulary of 50,304 and the gradient, 600 KB each in
-float32."""
 
 
 class Objective(nn.Module):
@@ -106,7 +94,7 @@ class LanguageModelling(Objective):
         unknown = sorted(further.keys() - set(OF_ROWS))
         if unknown:
             raise TypeError(f"{unknown[0]} is not an input of the language loss")
-        return language_loss(
+        found = supervised_tokens(
             self.model,
             {"input_ids": input_ids, **further},
             images=encode_features(self.model, vision_features(self.model, pixel_values, features)),
@@ -114,6 +102,7 @@ class LanguageModelling(Objective):
             attention_mask=attention_mask,
             labels=labels,
         )
+        return language_outputs(found)
 
 
 def vision_features(
@@ -124,46 +113,6 @@ def vision_features(
         return features
     assert pixel_values is not None, "a batch has images or their features"
     return encode_vision(model, pixel_values)
-
-
-def language_loss(
-    model: PreTrainedModel,
-    rows: Mapping[str, Tensor],
-    *,
-    images: Tensor,
-    image_index: Tensor,
-    attention_mask: Tensor,
-    labels: Tensor,
-) -> dict[str, Tensor]:
-    """As `LanguageModelling.forward`, from `images` (I, ...) of `forward_stages.encode_features`.
-
-    `rows` has inputs of `forward_stages.embed_rows`, and their packing, if any.
-    """
-    found = supervised_tokens(
-        model,
-        rows,
-        images=images,
-        image_index=image_index,
-        attention_mask=attention_mask,
-        labels=labels,
-    )
-    return language_outputs(found)
-
-
-class SupervisedTokens(NamedTuple):
-    """The supervised tokens of a batch, row by row.
-
-    Attributes:
-        losses: (N,) cross-entropy of each, which is minus its log-probability, at least float32.
-        hits: (N,) whether it is the most likely token.
-        row: (N,) its row, ascending.
-        count: (B,) number of each row's.
-    """
-
-    losses: Tensor
-    hits: Tensor
-    row: Tensor
-    count: Tensor  # type: ignore[assignment]  # shadows tuple.count, unused
 
 
 def language_outputs(tokens: SupervisedTokens) -> dict[str, Tensor]:
@@ -202,81 +151,3 @@ def tokens_of(
         temperature=temperature,
         never=never,
     )
-
-
-def supervised_tokens(
-    model: PreTrainedModel,
-    rows: Mapping[str, Tensor],
-    *,
-    images: Tensor,
-    image_index: Tensor,
-    attention_mask: Tensor,
-    labels: Tensor,
-    temperature: float = 1.0,
-    never: Sequence[int] = (),
-) -> SupervisedTokens:
-    """Cross-entropy of each supervised token; arguments as `language_loss`.
-
-    Args:
-        temperature: divides the logits.
-        never: tokens of probability 0.
-    """
-    embeds = embed_rows(model, rows, images=images, image_index=image_index)
-    next_labels = labels[:, 1:]
-    supervised = next_labels != IGNORED
-    # The last column predicts nothing; positions index all columns.
-    where = torch.zeros_like(labels, dtype=torch.bool)
-    where[:, :-1] = supervised
-    hidden = hidden_at(
-        model,
-        embeds,
-        attention_mask,
-        where,
-        Packing.of(rows),
-        images=images,
-        image_index=image_index,
-        prompts=encode_prompts(model, rows, images=images, image_index=image_index),
-    )
-    losses, hits = token_losses(model, hidden, next_labels[supervised], temperature, never)
-    return SupervisedTokens(losses, hits, supervised.nonzero()[:, 0], supervised.sum(dim=1))
-
-
-def token_losses(
-    model: PreTrainedModel,
-    hidden: Tensor,
-    targets: Tensor,
-    temperature: float = 1.0,
-    never: Sequence[int] = (),
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy (N,) of each target (N,), at least float32; and (N,) whether it is the most
-    likely token. `hidden` are the (N, D) inputs of the language-model head.
-
-    Logits are computed in chunks of `LOGIT_ROWS` positions and recomputed for the gradient, so that
-    the full (N, V) logits are never in memory.
-    """
-    parts = list(zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True))
-    if len(parts) == 1:
-        return _token_losses(model, hidden, targets, temperature, never)
-    found = [
-        checkpoint(_token_losses, model, *part, temperature, never, use_reentrant=False)
-        for part in parts
-    ]
-    losses, hits = zip(*found, strict=True)
-    return torch.cat(losses), torch.cat(hits)
-
-
-def _token_losses(
-    model: PreTrainedModel,
-    hidden: Tensor,
-    targets: Tensor,
-    temperature: float,
-    never: Sequence[int],
-) -> tuple[Tensor, Tensor]:
-    logits = logits_of(model, hidden)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    hits = logits.detach().argmax(dim=-1) == targets
-    if temperature != 1.0:
-        logits = logits / temperature
-    if never:
-        logits = logits.index_fill(1, torch.tensor(never, device=logits.device), -torch.inf)
-    return cross_entropy(logits, targets, reduction="none"), hits

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED
+from qvft.models.supervised_tokens import SupervisedTokens
 from qvft.training.objectives.alignment_losses import LossSum
 from qvft.training.objectives.language import (
-    SupervisedTokens,
     language_outputs,
     tokens_of,
 )

@@ -68,7 +68,7 @@ class SampleCollator:
         index = [images[text.row.sample.id, text.row.view] for text in texts]
         prompts = [template.prompt_text(text.row.kind, text.row.question) for text in texts]
         batch = collator.token_batch([text.tokens for text in texts], index, prompts)
-        spans = [self._span(text.tokens) for text in texts]
+        spans = [template.target_span(text.tokens) for text in texts]
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for place, (text, span) in enumerate(zip(texts, spans, strict=True)):
             if text.number != FILLER:
@@ -88,11 +88,6 @@ class SampleCollator:
             **self._logps("old_logps", [text.old for text in texts], spans, labels),
             **self._logps("ref_logps", [text.ref for text in texts], spans, labels),
         }
-
-    def _span(self, tokens: TokenRow) -> slice:
-        """Supervised positions of a text."""
-        start = tokens.target_start if self.collator.template.start_id is None else 1
-        return slice(start, start + len(tokens.ids) - tokens.target_start)
 
     @staticmethod
     def _logps(

@@ -14,9 +14,9 @@ from qvft.data.collate import Collator
 from qvft.data.packing import Packer, packed
 from qvft.data.rows import Row
 from qvft.data.sample import Sample
+from qvft.models import supervised_tokens
 from qvft.recipe.load import load_recipe
 from qvft.setup.model import Loaded
-from qvft.training.objectives import language
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.run_setup import TrainingSetup
 from qvft.training.training_setup import training_setup
@@ -165,7 +165,7 @@ def test_logits_in_pieces_have_the_same_gradients(
 ) -> None:
     plain, _ = batches(work, [0, 1, 0, 2], True)
     whole = outcome(work.loaded, plain)
-    monkeypatch.setattr(language, "LOGIT_ROWS", count)
+    monkeypatch.setattr(supervised_tokens, "LOGIT_ROWS", count)
     pieces = outcome(work.loaded, plain)
     for expected, found in zip(whole, pieces, strict=True):
         for name, value in expected.items():

@@ -13,10 +13,11 @@ from torch import Tensor
 from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import FILLER, Row
 from qvft.models.forward_stages import encode_images
+from qvft.models.supervised_tokens import supervised_tokens
 from qvft.recipe.load import load_recipe
 from qvft.recipe.preference import Preference
 from qvft.training.objectives.build import packer_of, preference_of
-from qvft.training.objectives.language import language_loss, tokens_of
+from qvft.training.objectives.language import tokens_of
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator, key_of
 from qvft.training.objectives.reference_logps import reference_logps, stored_reference
@@ -127,10 +128,10 @@ def test_log_probabilities_are_those_of_the_language_loss(work: TrainingSetup) -
                 images = encode_images(work.loaded.model, batch.pop("pixel_values").double())
                 names = ("image_index", "attention_mask", "labels")
                 given = {name: batch.pop(name) for name in names}
-                alone = language_loss(work.loaded.model, batch, images=images, **given)
+                alone = supervised_tokens(work.loaded.model, batch, images=images, **given)
                 # In float64, see `assert_same`.
                 assert float(found[place, side]) == pytest.approx(
-                    -float(alone["loss_sum"]), rel=1e-10
+                    -float(alone.losses.sum()), rel=1e-10
                 )
 
 
