@@ -18,6 +18,7 @@ COMMANDS = {
     "merge": "merges a run into a plain checkpoint, and proves it",
     "export": "writes a run's checkpoint in another form",
     "predict": "captions images, answers questions about them, or sorts them by prompts",
+    "demo": "serves a page to ask a model about images, and to collect preference pairs",
     "pairs": "makes preference pairs from samples and a metric",
     "explain": "shows where the queries look, word by word",
     "score": "scores anybody's prediction files as the official evaluators do",

@@ -9,7 +9,6 @@ transformers.GenerationConfig is an option: --top_p 0.9.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import sys
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from qvft.data.rows import Row
     from qvft.evaluation.pairs.best_and_worst import Chosen
     from qvft.setup.resolve_model import ResolvedModel
-
-NEXT_RECIPE = "recipes/medical_vqa_dpo.yaml"
 
 
 @program
@@ -183,6 +180,7 @@ def report(
     from statistics import mean
 
     from qvft.data.sample import ImageFile
+    from qvft.evaluation.pairs.next_command import preference_command
 
     pairs = [pair for _, pair in chosen.pairs]
     longer = mean(len(pair.chosen.split()) > len(pair.rejected.split()) for pair in pairs)
@@ -203,39 +201,9 @@ def report(
     images = [row.sample.image for row, _ in chosen.pairs]
     paths = [image.path.resolve() for image in images if isinstance(image, ImageFile)]
     outside = not given.copy_images and any(folder not in path.parents for path in paths)
-    lines.append(f"next: {shlex.join(next_command(given, opened, outside=outside))}")
+    lines.append(f"next: {shlex.join(preference_command(opened, given.out, outside=outside))}")
     for line in lines:
         stdout.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def next_command(
-    given: argparse.Namespace, opened: ResolvedModel | None, *, outside: bool
-) -> list[str]:
-    """The command that learns from the pairs: of a run with its own recipe and a tenth of its
-    learning rates, since LoRA and prompts must be those of the start.
-
-    Args:
-        outside: whether images lie outside the pairs' folder.
-    """
-    if opened is None or opened.kind != "run":
-        model = [] if opened is None else [f"model.id={opened.recipe.model.id}"]
-        allowed = ["data.train.allow_paths_outside_root=true"] if outside else []
-        return ["qvft", "train", NEXT_RECIPE, *model, f"data.train.path={given.out}", *allowed]
-    from qvft.recipe.load import LOCK_NAME
-
-    run = str(given.model).rstrip("/")
-    source = f"path: {json.dumps(str(given.out), ensure_ascii=False)}"
-    if outside:
-        source += ", allow_paths_outside_root: true"
-    rates = opened.recipe.train.learning_rate.model_dump()
-    tenths = {group: f"{rate / 10:.2g}" for group, rate in rates.items()}
-    rate = ", ".join(f"{group}: {tenth}" for group, tenth in tenths.items())
-    rate = f"{{{rate}}}" if len(set(tenths.values())) > 1 else tenths["qformer"]
-    return [
-        *("qvft", "train", f"{run}/{LOCK_NAME}", f"run.dir={run}_preference"),
-        *(f"train.from={run}", f"data.train={{{source}}}", f"train.learning_rate={rate}"),
-        "phases=[{name: preference, objective: preference}]",
-    ]
 
 
 def check_options(given: argparse.Namespace, further: Sequence[str]) -> None:

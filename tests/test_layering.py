@@ -40,11 +40,12 @@ MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] = MAY_IMPORT["weights"] = BELO
 MAY_IMPORT["checking"] = set(MAY_IMPORT)
 MAY_IMPORT["benchmark"] = set(MAY_IMPORT)
 MAY_IMPORT["new_project"] = set(MAY_IMPORT)
+MAY_IMPORT["demo_page"] = set(MAY_IMPORT)
 MAY_IMPORT["api"] = set(MAY_IMPORT)  # what programs and Python callers share
 MAY_IMPORT["public"] = set()
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "pairs", "init", "cli", "features", "completion", "__main__",
+    "pairs", "init", "demo", "cli", "features", "completion", "__main__",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
 
@@ -72,6 +73,7 @@ HOMES = {
             "retrieval",
         )
     },
+    "gradio": {"demo_page/page.py"},
     "trl": {"interop/trl.py", "benchmark/trl_dpo.py"},
 }
 

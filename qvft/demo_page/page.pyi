@@ -1,0 +1,211 @@
+"""The page of `qvft demo`, in gradio: nothing on it comes from, or goes to, another machine."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+import random
+import socket
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which may report it
+
+import fastapi
+import gradio as gr
+import uvicorn
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from qvft.demo_page.ask import Answered, ask, row_of
+from qvft.demo_page.thumbs import Thumbs
+from qvft.errors import QvftError
+from qvft.inference.vision_language_model import VisionLanguageModel
+
+MOST_TEXTS = 8
+MOST_BYTES = 32 * 2**20
+"""Of an upload."""
+LOOPBACK = ("127.0.0.1", "localhost")
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'; "
+    "form-action 'self'"
+)
+"""Content security policy: the browser refuses whatever gradio may want from other hosts."""
+CSS = """
+.said {margin: 0; overflow-wrap: anywhere} .said b {font-size: 1.1em}
+.bar {height: 4px; background: var(--color-accent)}
+.maps {display: flex; flex-wrap: wrap; gap: 8px} .maps figure {margin: 0; width: 104px}
+.maps img {width: 104px; height: 104px} .maps figcaption {font-size: .85em; overflow-wrap: anywhere}
+.thumb {min-width: 48px !important}
+"""
+
+from gradio.events import Dependency
+
+class Upload(gr.Image):
+    """An image input that hands on the uploaded file undecoded, and takes no address."""
+
+    is_template = True  # shown as gradio's image
+
+    def preprocess(self, payload: Any) -> str | None:
+        return None if payload is None else payload.path
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+        if "://" in str(url_or_file_path):
+            raise gr.Error("upload the image itself, not its address")
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+class PolicyHeader:
+    """ASGI middleware that adds `POLICY` to every answer."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Content-Security-Policy"] = POLICY
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
+
+
+def build(models: Sequence[VisionLanguageModel], thumbs: Thumbs) -> gr.Blocks:
+    """The page; models answer side by side."""
+
+    def answer(image: str | None, question: str, candidates: str, texts: float) -> Any:
+        if image is None:
+            raise gr.Error("add an image first")
+        row = row_of(Path(image), question, candidates.split(","))
+        seed = random.getrandbits(32)
+        try:
+            answers = [ask(model, row, texts=int(texts), seed=seed) for model in models]
+        except QvftError as error:
+            said = str(error).replace(image, Path(image).name)
+            raise gr.Error(html.escape(said), print_exception=False) from error
+        return Path(image), row.question, answers
+
+    def judge(image: Path, question: str | None, text: str, up: bool) -> Any:
+        try:
+            thumbs.give(image, question, text, up=up)
+        except (OSError, QvftError) as error:
+            raise gr.Error(html.escape(f"not written: {error}")) from error
+        shown = [gr.Button(variant="primary" if chosen else "secondary") for chosen in (up, not up)]
+        return [*shown, thumbs.said]
+
+    def better(image: Path, question: str | None, text: str) -> Any:
+        if not text.strip():
+            raise gr.Error("write a text first")
+        return ["", judge(image, question, text.strip(), True)[-1]]
+
+    with gr.Blocks(title="qvft demo", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        found = gr.State(None)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                image = Upload(label="Image", sources=["upload", "clipboard", "webcam"], height=280)
+                question = gr.Textbox(label="Question", placeholder="empty: a caption")
+                candidates = gr.Textbox(label="Candidates", placeholder="yes, no")
+                texts = gr.Slider(1, MOST_TEXTS, 1, step=1, label="Texts")
+                button = gr.Button("Ask", variant="primary")
+                status = gr.Markdown(thumbs.said)
+            with gr.Column(scale=2, min_width=300):
+
+                @gr.render(inputs=found, triggers=[found.change])
+                def show(given: tuple[Path, str | None, list[Answered]] | None) -> None:
+                    if given is None:
+                        return
+                    path, asked, answers = given
+                    with gr.Row():
+                        for answered in answers:
+                            with gr.Column(min_width=300):
+                                _show(answered, partial(judge, path, asked), status)
+                    own = gr.Textbox(label="A better text", placeholder="Enter gives it a thumb up")
+                    own.submit(partial(better, path, asked), own, [own, status])
+
+        for event in (button.click, question.submit, candidates.submit):
+            event(
+                answer,
+                [image, question, candidates, texts],
+                found,
+                concurrency_limit=1,
+                concurrency_id="model",
+            )
+    return page
+
+
+def _show(answered: Answered, judge: Any, status: gr.Markdown) -> None:
+    """The texts of a model with their thumbs, its candidates and its maps."""
+    gr.HTML(f"<h3>{html.escape(answered.model)}</h3>")
+    for one in answered.texts:
+        with gr.Row(equal_height=True):
+            times = f" · {one.times} times" if one.times > 1 else ""
+            gr.HTML(
+                _said(one.text or "(nothing)", one.probability)
+                + f"<small>probability {one.probability:.3g}, mean log-probability "
+                f"{one.log_prob.mean:.2f} per token{times}</small>",
+                min_width=160,
+            )
+            up = gr.Button("👍", elem_classes="thumb", scale=0, min_width=48)
+            down = gr.Button("👎", elem_classes="thumb", scale=0, min_width=48)
+            for thumb, is_up in ((up, True), (down, False)):
+                thumb.click(partial(judge, one.text, is_up), None, [up, down, status])
+    if answered.candidates:
+        ranked = "".join(
+            _said(one.text, one.probability) + f"<small>{one.probability:.1%}</small>"
+            for one in answered.candidates
+        )
+        gr.HTML(f"<h4>Candidates</h4>{ranked}")
+    maps = "".join(
+        f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,'
+        f'{base64.b64encode(png).decode()}"><figcaption>{html.escape(name)}</figcaption></figure>'
+        for name, png in (
+            (word if share is None else f"{word} ({share:.0%})", png)
+            for word, share, png in answered.words
+        )
+    )
+    gr.HTML(
+        "<h4>Where it looked, word by word</h4>"
+        + (f'<div class="maps">{maps}</div>' if maps else html.escape(answered.no_words))
+    )
+
+
+def _said(text: str, probability: float) -> str:
+    return (
+        f'<p class="said"><b>{html.escape(text)}</b></p>'
+        f'<div class="bar" style="width: {probability:.1%}"></div>'
+    )
+
+
+def serve(page: gr.Blocks, listening: socket.socket) -> None:
+    """Serves the page until the process is told to stop."""
+    host = listening.getsockname()[0]
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if host in LOOPBACK:  # no other page gets here under a name of its own
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
+    app.add_middleware(PolicyHeader)
+    fonts = ["system-ui", "sans-serif"]
+    app = gr.mount_gradio_app(
+        app,
+        page,
+        "/",
+        footer_links=[],
+        run_history=False,
+        max_file_size=MOST_BYTES,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gr.themes.Default(font=fonts, font_mono=["monospace"]),
+        css=CSS,
+    )
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(
+        sockets=[listening]
+    )

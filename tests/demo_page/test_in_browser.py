@@ -1,0 +1,103 @@
+"""The page of `qvft demo` in Chromium: upload, ask, maps, thumb, file; no request to other hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio", reason="qvft[demo] is not installed")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium", allow_module_level=True)
+
+WAIT_MS = 120_000
+"""A busy machine needs a minute for what an idle one does in two seconds."""
+ARGUMENTS = [
+    *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a demo of the bundled model, and the folder of its thumbs."""
+    out = tmp_path_factory.mktemp("demo") / "thumbs"
+    uploads = tmp_path_factory.mktemp("uploads")
+    command = [sys.executable, "-m", "qvft.demo", "qvft/tiny-blip2", "--port", "0"]
+    server = subprocess.Popen(
+        [*command, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(uploads)},
+    )
+    assert server.stdout is not None
+    address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+    assert address is not None
+    yield address[0], out
+    server.send_signal(signal.SIGINT)
+    last, _ = server.communicate(timeout=60)
+    assert "next: qvft train" in last
+    assert not list(uploads.glob("qvft_demo_*"))  # what was uploaded is gone
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_ask_look_and_judge(demo: tuple[str, Path], tmp_path: Path, width: int) -> None:
+    address, out = demo
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (80, 60), (200, 30, 30 + width % 7)).save(picture)
+    elsewhere: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.set_default_timeout(WAIT_MS)
+
+        def only_here(route: playwright.Route) -> None:
+            if route.request.url.startswith((address, "data:", "blob:")):
+                route.continue_()
+            else:
+                elsewhere.append(route.request.url)
+                route.abort()
+
+        page.route("**/*", only_here)
+        page.on("console", lambda message: refused(message.text, elsewhere))
+        page.goto(address)
+        page.locator("input[type=file]").first.set_input_files(picture)
+        page.get_by_label("Question").fill("What colour is it?")
+        page.get_by_label("Candidates").fill("red, blue")
+        page.get_by_label("Texts").last.fill("5")
+        page.get_by_role("button", name="Ask").click()
+        page.locator(".maps img").first.wait_for()
+        assert page.locator(".maps img").count() >= 1
+        assert page.get_by_text("red").count() >= 1
+        up, down = (page.get_by_role("button", name=thumb) for thumb in ("👍", "👎"))
+        up.first.click()
+        page.get_by_text(re.compile("[1-9] thumbs")).wait_for()
+        down.last.click()
+        page.get_by_text(re.compile(r"[1-9] pairs")).wait_for()
+        # Nothing is cut off at the side: the page can be used on a phone.
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if folder := os.environ.get("QVFT_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/demo-{width}.png", full_page=True)
+        browser.close()
+    rows = [json.loads(line) for line in (out / "pairs.jsonl").read_text().splitlines()]
+    assert any((out / row["image"]).read_bytes() == picture.read_bytes() for row in rows)
+    assert rows[0]["pairs"][0]["question"] == "What colour is it?"
+    assert elsewhere == []
+
+
+def refused(message: str, elsewhere: list[str]) -> None:
+    """Counts what the content security policy stopped before it became a request."""
+    if "Content Security Policy" in message:
+        elsewhere.append(message)
