@@ -43,7 +43,7 @@ class Text(NamedTuple):
 
 
 class WordMap(NamedTuple):
-    """A word, the share of its attention that goes to the image, and its map over the image (PNG)."""
+    """A word, the share of its attention that goes to the image, and its map as PNG."""
 
     word: str
     on_image: float | None
@@ -60,13 +60,15 @@ class Answered:
         candidates: the most likely first.
         words: attention maps of its own text.
         no_words: why there are none.
+        abstained: whether its own text is less probable than `eval.abstain_below`.
     """
 
     model: str
     texts: tuple[Text, ...]
     candidates: tuple[Candidate, ...]
     words: tuple[WordMap, ...]
-    no_words: str = ""
+    no_words: str
+    abstained: bool
 
 
 def row_of(image: Path, question: str = "", candidates: Sequence[str] = ()) -> Row:
@@ -88,7 +90,11 @@ def ask(model: VisionLanguageModel, row: Row, *, texts: int, seed: int) -> Answe
     Raises:
         UserError: the image cannot be decoded, or the model refuses the question.
     """
-    scoring = Scoring(log_probs=True, rank_by="sum" if row.candidates else None)
+    scoring = Scoring(
+        log_probs=True,
+        rank_by="sum" if row.candidates else None,
+        abstain_below=model.recipe.eval.abstain_below,
+    )
     own = _outcome(model, row, {}, scoring)
     found = {own.texts[0]: Text(own.texts[0], 1, own.log_probs[0])}
     if texts > 1:
@@ -102,7 +108,9 @@ def ask(model: VisionLanguageModel, row: Row, *, texts: int, seed: int) -> Answe
     first, *others = found.values()
     others.sort(key=lambda one: -one.times)
     words, reason = word_maps(model, row, first.text)
-    return Answered(model.name, (first, *others), own.candidates, words, reason)
+    return Answered(
+        model.name, (first, *others), own.candidates, words, reason, bool(own.abstained)
+    )
 
 
 def _outcome(

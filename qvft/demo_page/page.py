@@ -11,57 +11,77 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which may report it
 
 import fastapi
 import gradio as gr
 import uvicorn
-from starlette.datastructures import MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
 
 from qvft.demo_page.ask import Answered, ask, row_of
 from qvft.demo_page.thumbs import Thumbs
 from qvft.errors import QvftError
 from qvft.inference.vision_language_model import VisionLanguageModel
+from qvft.log import collected_warnings
 
 MOST_TEXTS = 8
 MOST_BYTES = 32 * 2**20
 """Of an upload."""
-LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'; "
     "form-action 'self'"
 )
 """Content security policy: the browser refuses whatever gradio may want from other hosts."""
+PRIVATE: Any = {"api_visibility": "private"}
+"""For an event that is the page's own."""
+CAVEAT = (
+    "<small>Bright: much attention; in brackets: the share of attention that goes to the image. "
+    "It shows what was read, not what decided.</small>"
+)
 CSS = """
 .said {margin: 0; overflow-wrap: anywhere} .said b {font-size: 1.1em}
 .bar {height: 4px; background: var(--color-accent)}
 .maps {display: flex; flex-wrap: wrap; gap: 8px} .maps figure {margin: 0; width: 104px}
 .maps img {width: 104px; height: 104px} .maps figcaption {font-size: .85em; overflow-wrap: anywhere}
-.thumb {min-width: 48px !important}
+.thumb {padding: 4px 8px; min-width: 72px !important}
 """
 
 
-class Upload(gr.Image):
-    """An image input that hands on the uploaded file undecoded, and takes no address."""
+def upload() -> gr.Image:
+    """An image input that hands on the uploaded file undecoded, and takes no address.
 
-    is_template = True  # shown as gradio's image
+    No subclass, because gradio writes a `.pyi` file beside the module of one.
+    """
+    image = gr.Image(label="Image", sources=["upload", "clipboard", "webcam"], height=280)
+    to_cache = image.async_move_resource_to_block_cache
 
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        if "://" in str(url_or_file_path):
+    async def of_uploads_alone(given: Any) -> str | None:
+        if "://" in str(given):
             raise gr.Error("upload the image itself, not its address")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await to_cache(given)
+
+    vars(image).update(
+        preprocess=lambda payload: None if payload is None else payload.path,
+        async_move_resource_to_block_cache=of_uploads_alone,
+    )
+    return image
 
 
-class PolicyHeader:
-    """ASGI middleware that adds `POLICY` to every answer."""
+class OwnPageOnly:
+    """ASGI middleware: refuses requests of other pages, and adds `POLICY` to every answer.
 
-    def __init__(self, app: Any) -> None:
+    Args:
+        local: the server is bound to this machine; other names than its own are refused, since
+            another page could get here under one (DNS rebinding).
+    """
+
+    def __init__(self, app: Any, *, local: bool) -> None:
         self.app = app
+        self.local = local
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def send_with_policy(message: Any) -> None:
@@ -69,6 +89,13 @@ class PolicyHeader:
                 MutableHeaders(scope=message)["Content-Security-Policy"] = POLICY
             await send(message)
 
+        if scope["type"] != "lifespan":
+            headers = Headers(scope=scope)
+            host, origin = headers.get("host", ""), headers.get("origin")
+            foreign = origin is not None and urlsplit(origin).netloc != host
+            if foreign or (self.local and urlsplit(f"//{host}").hostname not in LOOPBACK):
+                await PlainTextResponse("a request of another page", 403)(scope, receive, send)
+                return
         await self.app(scope, receive, send_with_policy)
 
 
@@ -81,11 +108,14 @@ def build(models: Sequence[VisionLanguageModel], thumbs: Thumbs) -> gr.Blocks:
         row = row_of(Path(image), question, candidates.split(","))
         seed = random.getrandbits(32)
         try:
-            answers = [ask(model, row, texts=int(texts), seed=seed) for model in models]
+            with collected_warnings("qvft") as warnings:
+                answers = [ask(model, row, texts=int(texts), seed=seed) for model in models]
         except QvftError as error:
             said = str(error).replace(image, Path(image).name)
             raise gr.Error(html.escape(said), print_exception=False) from error
-        return Path(image), row.question, answers
+        for warning in dict.fromkeys(warnings):
+            gr.Warning(html.escape(warning))
+        return (Path(image), row.question, answers), thumbs.said
 
     def judge(image: Path, question: str | None, text: str, up: bool) -> Any:
         try:
@@ -104,9 +134,9 @@ def build(models: Sequence[VisionLanguageModel], thumbs: Thumbs) -> gr.Blocks:
         found = gr.State(None)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                image = Upload(label="Image", sources=["upload", "clipboard", "webcam"], height=280)
+                image = upload()
                 question = gr.Textbox(label="Question", placeholder="empty: a caption")
-                candidates = gr.Textbox(label="Candidates", placeholder="yes, no")
+                candidates = gr.Textbox(label="Candidates", placeholder="yes, no: ranked")
                 texts = gr.Slider(1, MOST_TEXTS, 1, step=1, label="Texts")
                 button = gr.Button("Ask", variant="primary")
                 status = gr.Markdown(thumbs.said)
@@ -118,26 +148,30 @@ def build(models: Sequence[VisionLanguageModel], thumbs: Thumbs) -> gr.Blocks:
                         return
                     path, asked, answers = given
                     with gr.Row():
-                        for answered in answers:
+                        for number, answered in enumerate(answers):
                             with gr.Column(min_width=300):
+                                title = f"{'its base: ' if number else ''}{answered.model}"
+                                gr.HTML(f"<h3>{html.escape(title)}</h3>")
                                 _show(answered, partial(judge, path, asked), status)
                     own = gr.Textbox(label="A better text", placeholder="Enter gives it a thumb up")
-                    own.submit(partial(better, path, asked), own, [own, status])
+                    own.submit(partial(better, path, asked), own, [own, status], **PRIVATE)
 
         for event in (button.click, question.submit, candidates.submit):
             event(
                 answer,
                 [image, question, candidates, texts],
-                found,
+                [found, status],
                 concurrency_limit=1,
                 concurrency_id="model",
+                **PRIVATE,
             )
     return page
 
 
 def _show(answered: Answered, judge: Any, status: gr.Markdown) -> None:
     """The texts of a model with their thumbs, its candidates and its maps."""
-    gr.HTML(f"<h3>{html.escape(answered.model)}</h3>")
+    if answered.abstained:
+        gr.HTML("Its probability is below the run's threshold: the model abstains.")
     for one in answered.texts:
         with gr.Row(equal_height=True):
             times = f" · {one.times} times" if one.times > 1 else ""
@@ -147,10 +181,10 @@ def _show(answered: Answered, judge: Any, status: gr.Markdown) -> None:
                 f"{one.log_prob.mean:.2f} per token{times}</small>",
                 min_width=160,
             )
-            up = gr.Button("👍", elem_classes="thumb", scale=0, min_width=48)
-            down = gr.Button("👎", elem_classes="thumb", scale=0, min_width=48)
+            up = gr.Button("👍 good", elem_classes="thumb", scale=0, min_width=72)
+            down = gr.Button("👎 bad", elem_classes="thumb", scale=0, min_width=72)
             for thumb, is_up in ((up, True), (down, False)):
-                thumb.click(partial(judge, one.text, is_up), None, [up, down, status])
+                thumb.click(partial(judge, one.text, is_up), None, [up, down, status], **PRIVATE)
     if answered.candidates:
         ranked = "".join(
             _said(one.text, one.probability) + f"<small>{one.probability:.1%}</small>"
@@ -167,7 +201,7 @@ def _show(answered: Answered, judge: Any, status: gr.Markdown) -> None:
     )
     gr.HTML(
         "<h4>Where it looked, word by word</h4>"
-        + (f'<div class="maps">{maps}</div>' if maps else html.escape(answered.no_words))
+        + (f'<div class="maps">{maps}</div>{CAVEAT}' if maps else html.escape(answered.no_words))
     )
 
 
@@ -182,9 +216,7 @@ def serve(page: gr.Blocks, listening: socket.socket) -> None:
     """Serves the page until the process is told to stop."""
     host = listening.getsockname()[0]
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    if host in LOOPBACK:  # no other page gets here under a name of its own
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
-    app.add_middleware(PolicyHeader)
+    app.add_middleware(OwnPageOnly, local=host in LOOPBACK)
     fonts = ["system-ui", "sans-serif"]
     app = gr.mount_gradio_app(
         app,
@@ -200,6 +232,5 @@ def serve(page: gr.Blocks, listening: socket.socket) -> None:
         theme=gr.themes.Default(font=fonts, font_mono=["monospace"]),
         css=CSS,
     )
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(
-        sockets=[listening]
-    )
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[listening])

@@ -86,7 +86,7 @@ class Thumbs:
     def said(self) -> str:
         """How many thumbs and pairs there are, and where."""
         pairs = sum(len(row["pairs"]) for row in self.rows())  # type: ignore[arg-type]
-        return f"{len(self.labels)} thumbs, {pairs} pairs in {self.folder / PAIRS}"
+        return f"thumbs: {len(self.labels)}, pairs: {pairs} ({self.folder / PAIRS})"
 
     def _keep(self, image: Path) -> str:
         """Copies an image, its bytes unchanged; returns its path in the folder."""

@@ -1,4 +1,4 @@
-"""The page of `qvft demo` in Chromium: upload, ask, maps, thumb, file; no request to other hosts."""
+"""`qvft demo` in Chromium: upload, ask, maps, thumbs, their files; no request to other hosts."""
 
 from __future__ import annotations
 
@@ -76,16 +76,16 @@ def test_ask_look_and_judge(demo: tuple[str, Path], tmp_path: Path, width: int) 
         page.locator("input[type=file]").first.set_input_files(picture)
         page.get_by_label("Question").fill("What colour is it?")
         page.get_by_label("Candidates").fill("red, blue")
-        page.get_by_label("Texts").last.fill("5")
+        page.locator("input[type=number]").fill("5")
         page.get_by_role("button", name="Ask").click()
         page.locator(".maps img").first.wait_for()
         assert page.locator(".maps img").count() >= 1
         assert page.get_by_text("red").count() >= 1
-        up, down = (page.get_by_role("button", name=thumb) for thumb in ("👍", "👎"))
+        up, down = (page.get_by_role("button", name=thumb) for thumb in ("good", "bad"))
         up.first.click()
-        page.get_by_text(re.compile("[1-9] thumbs")).wait_for()
+        page.get_by_text(re.compile("thumbs: [1-9]")).wait_for()
         down.last.click()
-        page.get_by_text(re.compile(r"[1-9] pairs")).wait_for()
+        page.get_by_text(re.compile("pairs: [1-9]")).wait_for()
         # Nothing is cut off at the side: the page can be used on a phone.
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         if folder := os.environ.get("QVFT_SCREENSHOTS"):
