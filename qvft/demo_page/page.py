@@ -47,21 +47,23 @@ CSS = """
 .bar {height: 4px; background: var(--color-accent)}
 .maps {display: flex; flex-wrap: wrap; gap: 8px} .maps figure {margin: 0; width: 104px}
 .maps img {width: 104px; height: 104px} .maps figcaption {font-size: .85em; overflow-wrap: anywhere}
-.thumb {padding: 4px 8px; min-width: 72px !important}
+.thumb {padding: 4px 8px; white-space: nowrap}
 """
 
 
 def upload() -> gr.Image:
-    """An image input that hands on the uploaded file undecoded, and takes no address.
+    """An image input that hands on the file undecoded, and takes nothing but uploads.
 
-    No subclass, because gradio writes a `.pyi` file beside the module of one.
+    gradio itself would load an address, and checks paths only of pages that it launched. No
+    subclass, because gradio writes a `.pyi` file beside the module of one.
     """
     image = gr.Image(label="Image", sources=["upload", "clipboard", "webcam"], height=280)
     to_cache = image.async_move_resource_to_block_cache
 
-    async def of_uploads_alone(given: Any) -> str | None:
-        if "://" in str(given):
-            raise gr.Error("upload the image itself, not its address")
+    async def of_uploads_alone(given: str | Path) -> str | None:
+        uploads = os.path.realpath(image.GRADIO_CACHE)
+        if not Path(os.path.realpath(given)).is_relative_to(uploads):
+            raise gr.Error("no uploaded file", print_exception=False)
         return await to_cache(given)
 
     vars(image).update(
@@ -173,13 +175,13 @@ def _show(answered: Answered, judge: Any, status: gr.Markdown) -> None:
     if answered.abstained:
         gr.HTML("Its probability is below the run's threshold: the model abstains.")
     for one in answered.texts:
-        with gr.Row(equal_height=True):
+        with gr.Row():
             times = f" · {one.times} times" if one.times > 1 else ""
             gr.HTML(
                 _said(one.text or "(nothing)", one.probability)
                 + f"<small>probability {one.probability:.3g}, mean log-probability "
                 f"{one.log_prob.mean:.2f} per token{times}</small>",
-                min_width=160,
+                min_width=200,
             )
             up = gr.Button("👍 good", elem_classes="thumb", scale=0, min_width=72)
             down = gr.Button("👎 bad", elem_classes="thumb", scale=0, min_width=72)
