@@ -7,8 +7,6 @@ import socket
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
 from qvft import extras
 from qvft.demo import main

@@ -38,7 +38,7 @@ def test_texts_candidates_and_maps_are_those_of_prediction_and_explanation(
     assert [one.text for one in found.candidates] == [one.text for one in ranked]
     assert " ".join(word.word for word in found.words) == " ".join(own.text.split())
     with Image.open(io.BytesIO(found.words[0].png)) as drawn:
-        assert drawn.size == (64, 64)  # as the model sees it
+        assert drawn.size == (48, 48)  # as the model sees it
 
 
 def test_samples_are_those_of_the_seed(model: VisionLanguageModel, shapes: Path) -> None:

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +97,42 @@ def test_ask_look_and_judge(demo: tuple[str, Path], tmp_path: Path, width: int) 
     assert any((out / row["image"]).read_bytes() == picture.read_bytes() for row in rows)
     assert rows[0]["pairs"][0]["question"] == "What colour is it?"
     assert elsewhere == []
+
+
+def status_of(address: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_other_pages_are_refused(demo: tuple[str, Path]) -> None:
+    address, _ = demo
+    assert status_of(address) == status_of(address, Origin=address) == 200
+    assert status_of(address, Origin="http://example.com") == 403
+    assert status_of(address, Host="example.com") == 403  # a name that leads here
+
+
+@pytest.mark.parametrize("path", ["{shapes}/test0.png", "http://example.com/image.png"])
+def test_nothing_but_an_upload_is_read(demo: tuple[str, Path], shapes: Path, path: str) -> None:
+    address, _ = demo
+    with urllib.request.urlopen(f"{address}/config") as answer:
+        events = {one["api_name"]: one["id"] for one in json.load(answer)["dependencies"]}
+    file = {"path": path.format(shapes=shapes), "meta": {"_type": "gradio.FileData"}}
+    event = {"data": [file, "", "", 1], "fn_index": events["answer"], "session_hash": "a session"}
+    asked = urllib.request.Request(
+        f"{address}/gradio_api/queue/join",
+        json.dumps(event).encode(),
+        {"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(asked).close()
+    with urllib.request.urlopen(
+        f"{address}/gradio_api/queue/data?session_hash=a%20session", timeout=WAIT_MS / 1000
+    ) as answer:
+        said = answer.read().decode()
+    assert '"success":false' in said
+    assert "no uploaded file" in said
 
 
 def refused(message: str, elsewhere: list[str]) -> None:
