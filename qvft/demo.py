@@ -72,7 +72,7 @@ def demo(given: argparse.Namespace) -> None:
             serve(models, thumbs, listening)
         finally:
             stdout.print(thumbs.said, highlight=False)
-            if thumbs.rows():
+            if thumbs.pairs():
                 command = preference_command(opened, given.out / PAIRS, outside=False)
                 stdout.print(f"next: {shlex.join(command)}", highlight=False)
 

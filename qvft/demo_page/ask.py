@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -114,7 +114,7 @@ def ask(model: VisionLanguageModel, row: Row, *, texts: int, seed: int) -> Answe
 
 
 def _outcome(
-    model: VisionLanguageModel, row: Row, fields: dict[str, object], scoring: Scoring
+    model: VisionLanguageModel, row: Row, fields: Mapping[str, object], scoring: Scoring
 ) -> Outcome:
     (found,) = model.outcomes([row], fields, batch_size=1, workers=0, scoring=scoring)
     if found.error is not None:

@@ -6,6 +6,8 @@ import json
 import shutil
 import threading
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,26 +68,25 @@ class Thumbs:
             self.labels[Judged(kept, question or "", text)] = up
             rows = [{**judged._asdict(), "label": label} for judged, label in self.labels.items()]
             write_text(self.folder / THUMBS, _lines(rows))
-            write_text(self.folder / PAIRS, _lines(self.rows()))
+            pairs = [{"image": image, "pairs": own} for image, own in self.pairs().items()]
+            write_text(self.folder / PAIRS, _lines(pairs))
 
-    def rows(self) -> list[dict[str, object]]:
-        """Rows of the custom JSONL, one per image that has a pair."""
+    def pairs(self) -> dict[str, list[dict[str, str | None]]]:
+        """The pairs of each image that has any."""
         judged: dict[tuple[str, str], dict[bool, list[str]]] = {}
         for (image, prompt, text), up in self.labels.items():
             judged.setdefault((image, prompt), {True: [], False: []})[up].append(text)
         pairs: dict[str, list[dict[str, str | None]]] = defaultdict(list)
         for (image, prompt), texts in judged.items():
-            pairs[image] += [
-                {"question": prompt or None, "chosen": chosen, "rejected": rejected}
-                for chosen in texts[True]
-                for rejected in texts[False]
-            ]
-        return [{"image": image, "pairs": own} for image, own in pairs.items() if own]
+            for chosen, rejected in product(texts[True], texts[False]):
+                pair = {"question": prompt or None, "chosen": chosen, "rejected": rejected}
+                pairs[image].append(pair)
+        return pairs
 
     @property
     def said(self) -> str:
         """How many thumbs and pairs there are, and where."""
-        pairs = sum(len(row["pairs"]) for row in self.rows())  # type: ignore[arg-type]
+        pairs = sum(map(len, self.pairs().values()))
         return f"thumbs: {len(self.labels)}, pairs: {pairs} ({self.folder / PAIRS})"
 
     def _keep(self, image: Path) -> str:
@@ -98,5 +99,5 @@ class Thumbs:
         return name
 
 
-def _lines(rows: list[dict[str, object]]) -> str:
+def _lines(rows: Iterable[Mapping[str, object]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -37,12 +38,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     """The address of a demo of the bundled model, and the folder of its thumbs."""
     out = tmp_path_factory.mktemp("demo") / "thumbs"
     uploads = tmp_path_factory.mktemp("uploads")
+    proxy = socket.create_server(("127.0.0.1", 0))  # where the server's own requests would go
+    through = f"http://127.0.0.1:{proxy.getsockname()[1]}"
     command = [sys.executable, "-m", "qvft.demo", "qvft/tiny-blip2", "--port", "0"]
     server = subprocess.Popen(
         [*command, "--out", str(out)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(uploads)},
+        env={
+            **{name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"},
+            **{"TMPDIR": str(uploads), "HTTP_PROXY": through, "HTTPS_PROXY": through},
+            **{"http_proxy": through, "https_proxy": through},
+        },
     )
     assert server.stdout is not None
     address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
@@ -51,6 +58,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     server.send_signal(signal.SIGINT)
     last, _ = server.communicate(timeout=60)
     assert "next: qvft train" in last
+    proxy.setblocking(False)
+    with proxy, pytest.raises(BlockingIOError):  # nobody came
+        proxy.accept()
     assert not list(uploads.glob("qvft_demo_*"))  # what was uploaded is gone
 
 
