@@ -51,6 +51,11 @@ CSS = """
 """
 
 
+def shown_error(text: str) -> gr.Error:
+    """An error that the page shows, and the terminal does not."""
+    return gr.Error(html.escape(text), print_exception=False)
+
+
 def upload() -> gr.Image:
     """An image input that hands on the file undecoded, and takes nothing but uploads.
 
@@ -63,7 +68,7 @@ def upload() -> gr.Image:
     async def of_uploads_alone(given: str | Path) -> str | None:
         uploads = os.path.realpath(image.GRADIO_CACHE)
         if not Path(os.path.realpath(given)).is_relative_to(uploads):
-            raise gr.Error("no uploaded file", print_exception=False)
+            raise shown_error("no uploaded file")
         return await to_cache(given)
 
     vars(image).update(
@@ -106,7 +111,7 @@ def build(models: Sequence[VisionLanguageModel], thumbs: Thumbs) -> gr.Blocks:
 
     def answer(image: str | None, question: str, candidates: str, texts: float) -> Any:
         if image is None:
-            raise gr.Error("add an image first")
+            raise shown_error("add an image first")
         row = row_of(Path(image), question, candidates.split(","))
         seed = random.getrandbits(32)
         try:
@@ -114,7 +119,7 @@ def build(models: Sequence[VisionLanguageModel], thumbs: Thumbs) -> gr.Blocks:
                 answers = [ask(model, row, texts=int(texts), seed=seed) for model in models]
         except QvftError as error:
             said = str(error).replace(image, Path(image).name)
-            raise gr.Error(html.escape(said), print_exception=False) from error
+            raise shown_error(said) from error
         for warning in dict.fromkeys(warnings):
             gr.Warning(html.escape(warning))
         return (Path(image), row.question, answers), thumbs.said
@@ -123,13 +128,13 @@ def build(models: Sequence[VisionLanguageModel], thumbs: Thumbs) -> gr.Blocks:
         try:
             thumbs.give(image, question, text, up=up)
         except (OSError, QvftError) as error:
-            raise gr.Error(html.escape(f"not written: {error}")) from error
+            raise shown_error(f"not written: {error}") from error
         shown = [gr.Button(variant="primary" if chosen else "secondary") for chosen in (up, not up)]
         return [*shown, thumbs.said]
 
     def better(image: Path, question: str | None, text: str) -> Any:
         if not text.strip():
-            raise gr.Error("write a text first")
+            raise shown_error("write a text first")
         return ["", judge(image, question, text.strip(), True)[-1]]
 
     with gr.Blocks(title="qvft demo", analytics_enabled=False, delete_cache=(600, 3600)) as page:
