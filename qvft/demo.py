@@ -8,13 +8,12 @@ pairs. It is served on this machine alone, and asks no other.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shlex
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,17 +25,13 @@ if TYPE_CHECKING:
     from qvft.demo_page.thumbs import Thumbs
     from qvft.setup.resolve_model import ResolvedModel
 
-PORT = 7860
-
 
 @program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves the page; returns the exit status."""
     parser = argparse.ArgumentParser(prog="qvft demo", description=__doc__)
     parser.add_argument("model", type=expanded, help="run folder, model folder or hub id")
-    parser.add_argument(
-        "--compare", action="store_true", help="of a run: its base answers beside it"
-    )
+    parser.add_argument("--compare", action="store_true", help="of a run: with its base beside it")
     parser.add_argument(
         "--out",
         type=given_path,
@@ -45,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="for pairs.jsonl, thumbs.jsonl and judged images; default: demo_thumbs",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to serve at; default: 127.0.0.1, no other"
+        "--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone"
     )
-    parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0: any free one")
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0: any free one")
     given = parser.parse_args(arguments)
     return exit_status(lambda: demo(given))
 
@@ -71,7 +66,8 @@ def demo(given: argparse.Namespace) -> None:
         try:
             serve(models, thumbs, listening)
         finally:
-            stdout.print(thumbs.said, highlight=False)
+            if thumbs.labels:
+                stdout.print(thumbs.said, highlight=False)
             if thumbs.pairs():
                 command = preference_command(opened, given.out / PAIRS, outside=False)
                 stdout.print(f"next: {shlex.join(command)}", highlight=False)
@@ -92,22 +88,19 @@ def base_of_run(opened: ResolvedModel) -> ResolvedModel:
     return base
 
 
-@contextlib.contextmanager
-def listening_at(host: str, port: int) -> Iterator[socket.socket]:
+def listening_at(host: str, port: int) -> socket.socket:
     """A listening socket; raises RecipeError if the address cannot be had."""
     from qvft.errors import RecipeError
 
     try:
         kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(address[:2], family=kind)
+        return socket.create_server(address[:2], family=kind)
     except (OSError, OverflowError) as error:
         raise RecipeError(
             f"{host}:{port} cannot be listened at ({getattr(error, 'strerror', None) or error})",
             where="command line: --host, --port",
             do="choose another --port, or 0 for any free one",
         ) from error
-    with listening:
-        yield listening
 
 
 def serve(models: Sequence[ResolvedModel], thumbs: Thumbs, listening: socket.socket) -> None:
@@ -123,8 +116,8 @@ def serve(models: Sequence[ResolvedModel], thumbs: Thumbs, listening: socket.soc
         host, port = listening.getsockname()[:2]
         if host not in LOOPBACK:
             stderr.print("whoever reaches this address can use the page: it has no password")
-        shown = f"[{host}]" if ":" in host else host
-        stdout.print(f"open http://{shown}:{port} (Ctrl-C ends it)", highlight=False)
+        host = f"[{host}]" if ":" in host else host
+        stdout.print(f"open http://{host}:{port} (Ctrl-C ends it)", highlight=False)
         sys.stdout.flush()
         serving(page, listening)
 

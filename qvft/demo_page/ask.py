@@ -52,15 +52,9 @@ class WordMap(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """What a model says about an image.
-
-    Attributes:
-        model: its name.
-        texts: its own text first, then sampled ones, the most frequent first.
-        candidates: the most likely first.
-        words: attention maps of its own text.
-        no_words: why there are none.
-        abstained: whether its own text is less probable than `eval.abstain_below`.
+    """What a model says about an image: its own text, then sampled ones; the candidates, the most
+    likely first; the maps of its own text, or why there are none; and whether that text is less
+    probable than `eval.abstain_below`.
     """
 
     model: str
@@ -81,11 +75,7 @@ def row_of(image: Path, question: str = "", candidates: Sequence[str] = ()) -> R
 
 
 def ask(model: VisionLanguageModel, row: Row, *, texts: int, seed: int) -> Answered:
-    """A model's own text about an image, `texts - 1` sampled ones, candidates and maps.
-
-    Args:
-        texts: 1 or more; equal ones are counted together.
-        seed: of sampling.
+    """A model's own text about an image, `texts - 1` sampled ones with a seed, candidates and maps.
 
     Raises:
         UserError: the image cannot be decoded, or the model refuses the question.
@@ -108,9 +98,8 @@ def ask(model: VisionLanguageModel, row: Row, *, texts: int, seed: int) -> Answe
     first, *others = found.values()
     others.sort(key=lambda one: -one.times)
     words, reason = word_maps(model, row, first.text)
-    return Answered(
-        model.name, (first, *others), own.candidates, words, reason, bool(own.abstained)
-    )
+    shown = (first, *others)
+    return Answered(model.name, shown, own.candidates, words, reason, bool(own.abstained))
 
 
 def _outcome(
@@ -133,12 +122,8 @@ def word_maps(model: VisionLanguageModel, row: Row, text: str) -> tuple[tuple[Wo
         return (), "no word to explain"
     image = seen_image(loaded, row)
     return tuple(
-        WordMap(
-            word.text,
-            word.on_image if explained.reads_words else None,
-            lit(image, word.map),
-        )
-        for word in explained.words
+        WordMap(one.text, one.on_image if explained.reads_words else None, lit(image, one.map))
+        for one in explained.words
     ), ""
 
 

@@ -31,13 +31,13 @@ MOST_TEXTS = 8
 MOST_BYTES = 32 * 2**20
 """Of an upload."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'; "
-    "form-action 'self'"
-)
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 """Content security policy: the browser refuses whatever gradio may want from other hosts."""
 PRIVATE: Any = {"api_visibility": "private"}
 """For an event that is the page's own."""
+OFF: Any = dict.fromkeys(
+    ("run_history", "ssr_mode", "enable_monitoring", "pwa", "mcp_server"), False
+)
 CAVEAT = (
     "<small>Bright: much attention; in brackets: the share of attention that goes to the image. "
     "It shows what was read, not what decided.</small>"
@@ -81,14 +81,11 @@ def upload() -> gr.Image:
 class OwnPageOnly:
     """ASGI middleware: refuses requests of other pages, and adds `POLICY` to every answer.
 
-    Args:
-        local: the server is bound to this machine; other names than its own are refused, since
-            another page could get here under one (DNS rebinding).
+    If `local`, other names of this machine are refused too (DNS rebinding).
     """
 
     def __init__(self, app: Any, *, local: bool) -> None:
-        self.app = app
-        self.local = local
+        self.app, self.local = app, local
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def send_with_policy(message: Any) -> None:
@@ -118,8 +115,7 @@ def build(models: Sequence[VisionLanguageModel], thumbs: Thumbs) -> gr.Blocks:
             with collected_warnings("qvft") as warnings:
                 answers = [ask(model, row, texts=int(texts), seed=seed) for model in models]
         except QvftError as error:
-            said = str(error).replace(image, Path(image).name)
-            raise shown_error(said) from error
+            raise shown_error(str(error).replace(image, Path(image).name)) from error
         for warning in dict.fromkeys(warnings):
             gr.Warning(html.escape(warning))
         return (Path(image), row.question, answers), thumbs.said
@@ -163,15 +159,13 @@ def build(models: Sequence[VisionLanguageModel], thumbs: Thumbs) -> gr.Blocks:
                     own = gr.Textbox(label="A better text", placeholder="Enter gives it a thumb up")
                     own.submit(partial(better, path, asked), own, [own, status], **PRIVATE)
 
-        for event in (button.click, question.submit, candidates.submit):
-            event(
-                answer,
-                [image, question, candidates, texts],
-                [found, status],
-                concurrency_limit=1,
-                concurrency_id="model",
-                **PRIVATE,
-            )
+        gr.on(
+            [button.click, question.submit, candidates.submit],
+            answer,
+            [image, question, candidates, texts],
+            [found, status],
+            **PRIVATE,  # one at a time: gradio's default concurrency_limit is 1
+        )
     return page
 
 
@@ -224,20 +218,9 @@ def serve(page: gr.Blocks, listening: socket.socket) -> None:
     host = listening.getsockname()[0]
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(OwnPageOnly, local=host in LOOPBACK)
-    fonts = ["system-ui", "sans-serif"]
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     app = gr.mount_gradio_app(
-        app,
-        page,
-        "/",
-        footer_links=[],
-        run_history=False,
-        max_file_size=MOST_BYTES,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        theme=gr.themes.Default(font=fonts, font_mono=["monospace"]),
-        css=CSS,
+        *(app, page, "/"), footer_links=[], max_file_size=MOST_BYTES, theme=theme, css=CSS, **OFF
     )
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[listening])
