@@ -15,8 +15,8 @@ ENTRIES = [
     "features", "pairs", "demo",
 ]  # fmt: skip
 NO_PATHS = {
-    "overrides", "--question", "--prompt", "--prompts", "--split", "--to", "--shard-size", "format", "--space",
-    "--format", "--metric", "--host",
+    "overrides", "--question", "--prompt", "--prompts", "--split", "--to", "--shard-size", "format",
+    "--space", "--format", "--metric", "--host",
 }  # fmt: skip
 """Arguments that are texts of another kind."""
 
