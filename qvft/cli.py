@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "captions images, answers questions about them, or sorts them by prompts",
     "embed": "writes vectors of images or texts",
     "search": "finds images by text or image among vectors, and near-duplicates",
+    "demo": "serves a page to ask a model about images, and to collect preference pairs",
     "pairs": "makes preference pairs from samples and a metric",
     "explain": "shows where the queries look, word by word",
     "score": "scores anybody's prediction files as the official evaluators do",

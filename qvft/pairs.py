@@ -9,7 +9,6 @@ transformers.GenerationConfig is an option: --top_p 0.9.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import sys
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from qvft.data.rows import Row
     from qvft.evaluation.pairs.best_and_worst import Chosen
     from qvft.setup.resolve_model import ResolvedModel
-
-NEXT_RECIPE = "recipes/medical_vqa_dpo.yaml"
 
 
 @program
@@ -182,6 +179,8 @@ def report(
     """Prints what was made, and the next command."""
     from statistics import mean
 
+    from qvft.evaluation.pairs.next_command import preference_command
+
     pairs = [pair for _, pair in chosen.pairs]
     longer = mean(len(pair.chosen.split()) > len(pair.rejected.split()) for pair in pairs)
     words = [
@@ -197,31 +196,9 @@ def report(
     ]
     if rest := chosen.described():
         lines.insert(1, f"without a pair: {rest}")
-    lines.append(f"next: {shlex.join(next_command(given, opened))}")
+    lines.append(f"next: {shlex.join(preference_command(opened, given.out))}")
     for line in lines:
         stdout.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def next_command(given: argparse.Namespace, opened: ResolvedModel | None) -> list[str]:
-    """The command that learns from the pairs: of a run with its own recipe and a tenth of its
-    learning rates, since LoRA and prompts must be those of the start.
-    """
-    if opened is None or opened.kind != "run":
-        model = [] if opened is None else [f"model.id={opened.recipe.model.id}"]
-        return ["qvft", "train", NEXT_RECIPE, *model, f"data.train.path={given.out}"]
-    from qvft.recipe.load import LOCK_NAME
-
-    run = str(given.model).rstrip("/")
-    source = f"path: {json.dumps(str(given.out), ensure_ascii=False)}"
-    rates = opened.recipe.train.rates
-    tenths = {group: f"{rate / 10:.2g}" for group, rate in rates.items()}
-    rate = ", ".join(f"{group}: {tenth}" for group, tenth in tenths.items())
-    rate = f"{{{rate}}}" if len(set(tenths.values())) > 1 else tenths["qformer"]
-    return [
-        *("qvft", "train", f"{run}/{LOCK_NAME}", f"run.dir={run}_preference"),
-        *(f"train.from={run}", f"data.train={{{source}}}", f"train.learning_rate={rate}"),
-        "phases=[{name: preference, objective: preference}]",
-    ]
 
 
 def check_options(given: argparse.Namespace, further: Sequence[str]) -> None:

@@ -42,11 +42,12 @@ MAY_IMPORT["checking"] = set(MAY_IMPORT)
 MAY_IMPORT["benchmark"] = set(MAY_IMPORT)
 MAY_IMPORT["new_project"] = set(MAY_IMPORT)
 MAY_IMPORT["experiments"] = set(MAY_IMPORT)
+MAY_IMPORT["demo_page"] = set(MAY_IMPORT)
 MAY_IMPORT["api"] = set(MAY_IMPORT)  # what programs and Python callers share
 MAY_IMPORT["public"] = set()
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "embed", "search", "runs", "sweep", "pairs", "init", "cli", "features", "completion",
+    "embed", "search", "runs", "sweep", "pairs", "init", "demo", "cli", "features", "completion",
     "__main__",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
@@ -79,6 +80,7 @@ HOMES = {
     "openpyxl": {"data/formats/csv_rows.py"},
     "pillow_heif": {"data/images/opening.py"},
     "pydicom": {"data/images/dicom.py"},
+    "gradio": {"demo_page/page.py"},
     "trl": {"interop/trl.py", "benchmark/trl_dpo.py"},
 }
 

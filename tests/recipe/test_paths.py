@@ -12,11 +12,11 @@ from qvft.recipe.load import parse_recipe
 
 ENTRIES = [
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "features", "pairs",
+    "features", "pairs", "demo",
 ]  # fmt: skip
 NO_PATHS = {
     "overrides", "--question", "--prompt", "--prompts", "--split", "--to", "--shard-size", "format",
-    "--space", "--format", "--metric", "--metrics",
+    "--space", "--format", "--metric", "--metrics", "--host",
 }  # fmt: skip
 """Arguments that are texts of another kind."""
 
