@@ -72,7 +72,7 @@ def merge_run(
         weights = verify_weights(folder, base_weights(inputs)[1], plan)
         gc.collect()
         behaviour, quantized = _verify_behaviour(folder, inputs, plan, rows)
-        write_text(folder / "README.md", _card(inputs, out.name))
+        write_text(folder / "README.md", _card(inputs, out.name, rows))
         content = {
             **origin(inputs),
             "keys": plan.counts(),
@@ -147,7 +147,7 @@ def _verify_behaviour(
     return behaviour, compare(trained_on.outputs, outputs, behaviour.tolerance)
 
 
-def _card(inputs: MergeInputs, folder: str) -> str:
+def _card(inputs: MergeInputs, folder: str, rows: Sequence[Row]) -> str:
     recipe, manifest, base = inputs.recipe, inputs.manifest, inputs.base
     parts = sorted({entry["component"] for entry in manifest["bridge"].values()})
     trained = [part.replace("_", " ") for part in parts]
@@ -155,30 +155,26 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         rank = next(iter(inputs.lora.values())).a.shape[0]
         for part, count in sorted(Counter(map(base.family.part, inputs.lora)).items()):
             trained.append(f"LoRA of rank {rank} on {count} {part} layers")
-    chat_prompt = None
-    if recipe.data.prompt.chat_template:
-        template = template_of(recipe, base, processor_of(recipe, base))
-        chat_prompt = template.written_prompt("question", "What is shown?")
+    remote_code = not base.family.image_tokens
     return model_card(
+        recipe,
         inputs.run_dir,
         adapter_sha256=trained_files(inputs.run_dir / "adapter"),
-        name=recipe.name,
-        folder=folder,
-        base_id=base.id,
+        location=base.location,
         base_revision=base.revision,
-        model_class=base.family.model_class,
+        template=template_of(recipe, base, processor_of(recipe, base)),
+        rows=rows,
+        started_from=manifest.get("started_from"),
+        folder=folder,
+        model_class="AutoModelForImageTextToText" if remote_code else base.family.model_class,
+        remote_code=remote_code,
         dtype=str(inputs.written).removeprefix("torch."),
         data=[source_name(recipe.data.train)] if recipe.data.train else [],
         trained=trained,
-        caption=recipe.data.prompt.caption,
-        question=recipe.data.prompt.question,
-        cleaned=recipe.data.text == "blip2",
         decoder=recipe.model.decoder,
-        chat_prompt=chat_prompt,
         recipe_sha256=manifest["recipe_sha256"],
-        started_from=manifest.get("started_from"),
         quantized=recipe.model.quantization.scheme,
-        encoder_decoder=is_encoder_decoder(inputs.base.config),
+        encoder_decoder=is_encoder_decoder(base.config),
         qvft_version=versions().get("qvft", "unknown"),
     )
 
