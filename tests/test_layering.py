@@ -45,7 +45,7 @@ MAY_IMPORT["api"] = set(MAY_IMPORT)  # what programs and Python callers share
 MAY_IMPORT["public"] = set()
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "pairs", "init", "cli", "features", "completion", "__main__", "runs", "sweep",
+    "pairs", "init", "cli", "features", "completion", "__main__", "runs", "sweep", "push",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
 
