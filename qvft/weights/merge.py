@@ -27,6 +27,7 @@ from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import versions
 from qvft.weights.base_weights import base_weights
 from qvft.weights.card import model_card
+from qvft.weights.chat_template import chat_template
 from qvft.weights.merge_inputs import MergeInputs, origin, read_inputs
 from qvft.weights.merge_plan import MergePlan, make_plan
 from qvft.weights.parity import Comparison, compare, comparison_line
@@ -104,6 +105,9 @@ def _write(folder: Path, inputs: MergeInputs, *, shard_size: str) -> MergePlan:
         stop_ids=[*(stop["input_ids"] if stop else []), processor.tokenizer.eos_token_id],
     )
     write_shards(folder, weights, plan, parameters=model.num_parameters(), shard_size=shard_size)
+    spoken = chat_template(template_of(inputs.recipe, base, processor))
+    if spoken is not None:
+        processor.tokenizer.chat_template = spoken
     write_settings(folder, processor, config=config)
     if not base.family.image_tokens:
         write_code(folder)  # transformers has no class of this family
