@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Form, HTTPException, UploadFile
 
@@ -21,8 +22,8 @@ model = qvft.load_model(os.environ["MODEL"])  # a merged folder, a run or a hub 
 waiting: asyncio.Queue[tuple[bytes, str, asyncio.Future]] = asyncio.Queue()
 
 
-def answers(images: list[bytes], questions: list[str]) -> list[str | None]:
-    """One batch; None for an image that cannot be decoded."""
+def answers(images: list[bytes], questions: list[str]) -> Any:
+    """Answers of one batch; None for an image that cannot be decoded."""
     return model.answer(images, questions, batch_size=MAX_BATCH, on_bad_image="skip")
 
 

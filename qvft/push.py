@@ -51,8 +51,10 @@ def _push(given: argparse.Namespace) -> None:
         say(f"{_shown_size(size):>10}  {name}")
     visible = "public" if given.public else "private"
     say(f"{_shown_size(total):>10}  in {len(files)} files, to the {visible} {given.repo}")
-    if b"\nlicense: unknown\n" in files["README.md"]:
-        say("license: unknown; name the right one at the top of README.md")
+    if b"\nlicense: unknown\n" in bytes(files["README.md"]):
+        has_card = (given.folder / "README.md").is_file()
+        where = "README.md" if has_card else "the README.md that qvft export --to peft writes"
+        say(f"license: unknown; name the right one at the top of {where}")
     if given.dry_run:
         say("nothing was uploaded; next: the same command without --dry-run")
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCardData
 
@@ -30,14 +31,15 @@ def front_matter(
     base_id = recipe.model.id
     bases = [name for name in (base_id, recipe.model.decoder) if name and on_hub(name)]
     train = recipe.data.train
-    is_hub_dataset = train is not None and train.format == "hf" and on_hub(train.path or "")
+    dataset = train.path if train is not None and train.format == "hf" else None
+    licence: dict[str, Any] = base_licence(location, revision)
     results = eval_results(scores)
     return ModelCardData(
-        **base_licence(location, revision),
+        **licence,
         library_name=library,
         pipeline_tag=TASK,
         base_model=bases if len(bases) > 1 else bases[0] if bases else None,
-        datasets=[train.path] if train is not None and is_hub_dataset else None,
+        datasets=[dataset] if dataset and on_hub(dataset) else None,
         tags=tags,
         model_name=recipe.name,
         eval_results=results or None,
