@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,8 +51,6 @@ def _merge(given: argparse.Namespace) -> None:
     for line in merge_summary(content):
         stdout.print(line, highlight=False)
     stdout.print(f"merged model written to {given.out}", highlight=False)
-    out = shlex.quote(str(given.out))
-    stdout.print(f"next: qvft predict {out} IMAGES, qvft push {out} OWNER/NAME --dry-run")
 
 
 if __name__ == "__main__":

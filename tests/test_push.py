@@ -85,8 +85,6 @@ def test_a_merged_model_goes_to_a_private_repository_without_samples(
     assert "Mrs Smith" in (written / "README.md").read_text()
     assert "Mrs Smith" not in card and "Who is it?" not in card
     assert f'model_id = "{REPO}"' in card and "exact_match" in card
-    texts = b"".join(content for name, content in stored.items() if not name.endswith("tensors"))
-    assert str(written.parent).encode() not in texts
 
 
 def test_samples_and_reports_go_only_when_told(run: Path, hub: Hub) -> None:
@@ -99,6 +97,19 @@ def test_samples_and_reports_go_only_when_told(run: Path, hub: Hub) -> None:
     more = set(hub.files["anna/told"]) - set(hub.files[REPO])
     assert more == {"eval/test/report.json", "eval/test/predictions.jsonl"}
     assert b"Mrs Smith" in hub.files["anna/told"]["README.md"]
+
+
+def test_no_folder_of_this_machine_and_no_row_is_told(
+    merged: Path, tiny_folder: Path, tmp_path: Path, hub: Hub
+) -> None:
+    own = Path(shutil.copytree(merged, tmp_path / "mine"))
+    record = json.loads((own / "merge.json").read_text())
+    assert record["base"]["id"] == str(tiny_folder)
+    record["verification"]["behaviour"]["near_ties"] = [{"row": "smith.png#1", "token": 2}]
+    (own / "merge.json").write_text(json.dumps(record))
+    assert main([str(own), REPO]) == 0
+    texts = [content for name, content in hub.files[REPO].items() if ".safetensors" not in name]
+    assert not [text for text in texts if b"smith" in text or str(tiny_folder).encode() in text]
 
 
 def test_a_dry_run_lists_and_asks_nobody(written: Path, hub: Hub, capsys) -> None:

@@ -19,7 +19,7 @@ from qvft.weights.card_scores import (
     read_scores,
     samples,
 )
-from qvft.weights.card_text import inline_code, one_line, plain, quoted
+from qvft.weights.card_text import inline_code, named, plain, quoted
 
 SAMPLES_BEGIN, SAMPLES_END = "<!-- samples -->", "<!-- end of samples -->"
 """Around the predictions of a card, which `qvft push` leaves out."""
@@ -59,9 +59,10 @@ _CARD = (
 ---
 # {{ name | plain }}
 
-{{ base_id | plain }}{% if base_revision %} (revision {{ base_revision | plain }}){% endif %}, \
+{{ base_id | named | plain }}\
+{% if base_revision %} (revision {{ base_revision | plain }}){% endif %}, \
 {% if decoder %}
-with the decoder {{ decoder | plain }}, \
+with the decoder {{ decoder | named | plain }}, \
 {% endif %}
 fine-tuned \
 {%- if data %} on {{ data | join(", ") | plain }}{% endif %} with qvft \
@@ -89,6 +90,9 @@ Recipe `{{ name | code }}` (hash `{{ recipe_sha256[:12] }}`). Trained: {{ traine
 {% if started %}
 {{ started }}
 {% endif %}
+{% for source in sources %}
+{{ "\nSources:\n\n" if loop.first }}- {{ source | plain }}
+{% endfor %}
 
 {{ hyperparameters }}
 
@@ -110,7 +114,7 @@ _ADAPTER_CARD = (
 ---
 # {{ name | plain }}, adapter
 
-LoRA weights for {{ base_id | plain }}, \
+LoRA weights for {{ base_id | named | plain }}, \
 and `bridge.safetensors` with the Q-Former, the query \
 tokens and the language projection, which were trained with them: without it the model is another.
 **Do not serve this folder as base plus LoRA** (vLLM's `--lora-modules`, \
@@ -203,6 +207,7 @@ def model_card(
     template: Any,
     rows: Sequence[Row] = (),
     started_from: Mapping[str, str] | None = None,
+    sources: Sequence[str] = (),
     **facts: Any,
 ) -> str:
     """The card of a merged model as Markdown, with the scores of `run_dir`/eval/*/report.json.
@@ -214,6 +219,7 @@ def model_card(
         template: the prompt template, which writes the example's prompt.
         rows: some rows of the data, whose most common question the example asks.
         started_from: manifest entry of the run that this one started from.
+        sources: a line on each source of the training data, if there are several.
         facts: further values of the card's template; a missing one raises
             `jinja2.UndefinedError`.
     """
@@ -227,6 +233,7 @@ def model_card(
             scores=scores,
         ),
         base_revision=base_revision,
+        sources=sources,
         **facts,
     )  # fmt: skip
 
@@ -319,16 +326,13 @@ def _started(start: Mapping[str, str] | None) -> str:
     """A sentence on the run that this one started from; empty without."""
     if not start:
         return ""
-    path = Path(start["path"])
     return (
-        f"Training started from the weights of {plain(path.name if path.is_absolute() else path)} "
+        f"Training started from the weights of {plain(named(start['path']))} "
         f"(recipe hash `{start['recipe_sha256'][:12]}`, weights `{start['weights_sha256'][:12]}`)."
     )
 
 
 def _render(template: str, **values: Any) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "plain": plain, "code": inline_code, "quoted": quoted, "line": one_line
-    }  # fmt: skip
+    environment.filters |= {"plain": plain, "code": inline_code, "quoted": quoted, "named": named}
     return environment.from_string(template).render(**values)

@@ -30,8 +30,9 @@ def front_matter(
     """
     base_id = recipe.model.id
     bases = [name for name in (base_id, recipe.model.decoder) if name and on_hub(name)]
-    train = recipe.data.train
-    dataset = train.path if train is not None and train.format == "hf" else None
+    train: Any = recipe.data.train
+    sources = train if isinstance(train, list) else [train] if train else []
+    datasets = [one.path for one in sources if one.format == "hf" and on_hub(one.path or "")]
     licence: dict[str, Any] = base_licence(location, revision)
     results = eval_results(scores)
     return ModelCardData(
@@ -39,7 +40,7 @@ def front_matter(
         library_name=library,
         pipeline_tag=TASK,
         base_model=bases if len(bases) > 1 else bases[0] if bases else None,
-        datasets=[dataset] if dataset and on_hub(dataset) else None,
+        datasets=datasets or None,
         tags=tags,
         model_name=recipe.name,
         eval_results=results or None,

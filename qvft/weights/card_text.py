@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 _ACTED_ON = re.compile(r"[\\`<>\[\]|&]")
 _UNPRINTABLE = re.compile(
@@ -24,6 +25,11 @@ def inline_code(value: object) -> str:
 def quoted(value: object) -> str:
     """A text as a Python string literal."""
     return json.dumps(str(value))
+
+
+def named(path: str) -> str:
+    """A hub id or relative path as it is, an absolute path of this machine by its last part."""
+    return Path(path).name if path.startswith(("/", "~")) or Path(path).is_absolute() else path
 
 
 def one_line(value: object) -> str:

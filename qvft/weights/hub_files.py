@@ -18,6 +18,7 @@ from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.recipe.secrets import secret_in
 from qvft.weights.card import SAMPLES_BEGIN, SAMPLES_END
 from qvft.weights.card_metadata import on_hub
+from qvft.weights.card_text import named
 
 CARD = "README.md"
 _RECORDS = ("merge.json", "export.json")
@@ -165,16 +166,16 @@ def _refuse_local_base(record: dict[str, Any], *, where: str) -> None:
 def _record_for_others(record: dict[str, Any]) -> str:
     """The record without this machine's folders and without ids of the data's rows."""
 
-    def without(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: without(inner) for key, inner in value.items() if key != "row"}
+    def shareable(value: Any) -> Any:
         if isinstance(value, list):
-            return [without(inner) for inner in value]
-        return value
+            return [shareable(inner) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: named(inner) if key in ("id", "path") and inner else shareable(inner)
+            for key, inner in value.items()
+            if key != "row"
+        }
 
-    record = without({**record, "files": {k: v for k, v in record["files"].items() if k != CARD}})
-    for part, key in (("base", "id"), ("started_from", "path")):
-        value = str((record.get(part) or {}).get(key))
-        if Path(value).is_absolute():
-            record[part] = {**record[part], key: Path(value).name}
-    return json_text(record, indent=2) + "\n"
+    files = {name: digest for name, digest in record["files"].items() if name != CARD}
+    return json_text({**shareable(record), "files": files}, indent=2) + "\n"
