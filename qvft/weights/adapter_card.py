@@ -12,12 +12,11 @@ from qvft.adapters.manifest import read_manifest
 from qvft.data.rows import Row
 from qvft.errors import CheckpointError
 from qvft.models.base_checkpoint import BaseCheckpoint
-from qvft.models.decoders import is_encoder_decoder
 from qvft.recipe.schema import Recipe
 from qvft.setup.hashes import trained_files
 from qvft.setup.model import processor_of
 from qvft.setup.prompt_template import template_of
-from qvft.weights.card import adapter_card
+from qvft.weights.card import model_card
 
 
 def run_card(
@@ -29,20 +28,16 @@ def run_card(
         folder: name of the folder that the card will be in.
         rows: as of `card.model_card`.
     """
-    manifest = read_manifest(run_dir / "adapter")
-    return adapter_card(
+    return model_card(
         recipe,
         run_dir,
+        base,
+        library="peft",
+        folder=folder,
+        manifest=read_manifest(run_dir / "adapter"),
         adapter_sha256=trained_files(run_dir / "adapter"),
-        location=base.location,
-        base_revision=base.revision,
         template=template_of(recipe, base, processor_of(recipe, base)),
         rows=rows,
-        started_from=manifest.get("started_from"),
-        folder=folder,
-        model_class=base.family.model_class,
-        recipe_sha256=manifest["recipe_sha256"],
-        encoder_decoder=is_encoder_decoder(base.config),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.checkpoint_files import checkpoint_file
 from qvft.models.model_path import TINY_ID, names_folder
 from qvft.recipe.schema import Recipe
@@ -19,31 +20,22 @@ from qvft.weights.card_scores import TASK, Scores, eval_results
 _LICENSE = re.compile(r"^(license(?:_name|_link)?):[ \t]*['\"]?([^\s'\"#]+)", re.M)
 
 
-def front_matter(
-    recipe: Recipe, *, library: str, tags: list[str], location: str, revision: str | None,
-    scores: Scores,
-) -> str:  # fmt: skip
-    """Licence, base, datasets and scores as YAML; ids only of what may be on the hub.
-
-    Args:
-        location: the base's folder or hub id, whose card names its licence.
-    """
-    base_id = recipe.model.id
-    bases = [name for name in (base_id, recipe.model.decoder) if name and on_hub(name)]
+def front_matter(recipe: Recipe, base: BaseCheckpoint, *, library: str, scores: Scores) -> str:
+    """Licence, base, datasets and scores as YAML; ids only of what may be on the hub."""
+    bases = [name for name in (base.id, recipe.model.decoder) if name and on_hub(name)]
     train: Any = recipe.data.train
     sources = train if isinstance(train, list) else [train] if train else []
     datasets = [one.path for one in sources if one.format == "hf" and on_hub(one.path or "")]
-    licence: dict[str, Any] = base_licence(location, revision)
-    results = eval_results(scores)
+    licence: dict[str, Any] = base_licence(base.location, base.revision)
     return ModelCardData(
         **licence,
         library_name=library,
         pipeline_tag=TASK,
         base_model=bases if len(bases) > 1 else bases[0] if bases else None,
         datasets=datasets or None,
-        tags=tags,
+        tags=["blip-2", "qvft"] + (["lora"] if library == "peft" else []),
         model_name=recipe.name,
-        eval_results=results or None,
+        eval_results=eval_results(scores) or None,
     ).to_yaml()
 
 

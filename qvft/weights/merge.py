@@ -15,7 +15,6 @@ from qvft.data.rows import Row
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
-from qvft.models.decoders import is_encoder_decoder
 from qvft.models.image_size import positions_of
 from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
@@ -160,26 +159,25 @@ def _card(inputs: MergeInputs, folder: str, rows: Sequence[Row]) -> str:
         for part, count in sorted(Counter(map(base.family.part, inputs.lora)).items()):
             trained.append(f"LoRA of rank {rank} on {count} {part} layers")
     remote_code = not base.family.image_tokens
+    own_class = {"model_class": "AutoModelForImageTextToText"} if remote_code else {}
     return model_card(
         recipe,
         inputs.run_dir,
+        base,
+        library="transformers",
+        folder=folder,
+        manifest=manifest,
         adapter_sha256=trained_files(inputs.run_dir / "adapter"),
-        location=base.location,
-        base_revision=base.revision,
         template=template_of(recipe, base, processor_of(recipe, base)),
         rows=rows,
-        started_from=manifest.get("started_from"),
-        folder=folder,
-        model_class="AutoModelForImageTextToText" if remote_code else base.family.model_class,
         remote_code=remote_code,
         dtype=str(inputs.written).removeprefix("torch."),
         data=[source_name(recipe.data.train)] if recipe.data.train else [],
         trained=trained,
         decoder=recipe.model.decoder,
-        recipe_sha256=manifest["recipe_sha256"],
         quantized=recipe.model.quantization.scheme,
-        encoder_decoder=is_encoder_decoder(base.config),
         qvft_version=versions().get("qvft", "unknown"),
+        **own_class,
     )
 
 

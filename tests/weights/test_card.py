@@ -10,11 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
+from transformers import Blip2Config
 
 from qvft.inference.vision_language_model import load_model
+from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.families import FAMILIES
 from qvft.recipe.load import parse_recipe
 from qvft.setup.hashes import trained_files
-from qvft.weights.card import adapter_card, model_card
+from qvft.weights.card import model_card
 from qvft.weights.card_metadata import base_licence
 from qvft.weights.export import export_run
 from qvft.weights.merge import merge_run
@@ -28,18 +31,11 @@ def recipe(**data: object):
     return parse_recipe({"name": "scans", "model": {"id": "base/model"}, "data": data})
 
 
-def card_of(run_dir: Path, *, adapter: bool = False, **changes: object) -> str:
+def card_of(run_dir: Path, *, adapter: bool = False, start=None, **changes: object) -> str:
     template = SimpleNamespace(written_prompt=lambda kind, question: f"Question: {question}")
-    facts = dict(
-        adapter_sha256=WEIGHTS,
-        location=str(run_dir),
-        base_revision="abc",
-        template=template,
-        folder="merged",
-        model_class="Blip2ForConditionalGeneration",
-        recipe_sha256="0123456789abcdef",
-        encoder_decoder=False,
-    )
+    config = Blip2Config()
+    base = BaseCheckpoint("base/model", str(run_dir), "abc", config, FAMILIES["blip2"])
+    manifest = {"recipe_sha256": "0123456789abcdef", "started_from": start}
     of_merged = dict(
         remote_code=False,
         dtype="bfloat16",
@@ -49,9 +45,18 @@ def card_of(run_dir: Path, *, adapter: bool = False, **changes: object) -> str:
         quantized="nf4",
         qvft_version="0.1.0",
     )
-    write = adapter_card if adapter else model_card
-    facts |= {} if adapter else of_merged
-    return write(changes.pop("recipe", recipe()), run_dir, **facts, **changes)
+    return model_card(
+        changes.pop("recipe", recipe()),
+        run_dir,
+        base,
+        library="peft" if adapter else "transformers",
+        folder="merged",
+        manifest=manifest,
+        adapter_sha256=WEIGHTS,
+        template=template,
+        **({} if adapter else of_merged),
+        **changes,
+    )
 
 
 def write_report(folder: Path, name: str, weights: dict[str, str]) -> None:
@@ -107,11 +112,11 @@ def test_a_card_without_reports_says_so_and_a_broken_one_does_not_stop_it(tmp_pa
 @pytest.mark.parametrize("adapter", [False, True])
 def test_both_cards_name_the_run_it_started_from(tmp_path: Path, adapter: bool) -> None:
     start = {"path": "runs/one", "recipe_sha256": "a1" * 32, "weights_sha256": "b2" * 32}
-    card = card_of(tmp_path, adapter=adapter, started_from=start)
+    card = card_of(tmp_path, adapter=adapter, start=start)
     sentence = next(line for line in card.splitlines() if "runs/one" in line)
     assert "`a1a1a1a1a1a1`" in sentence and "`b2b2b2b2b2b2`" in sentence
     start["path"] = "/home/somebody/runs/one"
-    assert "somebody" not in card_of(tmp_path, adapter=adapter, started_from=start)
+    assert "somebody" not in card_of(tmp_path, adapter=adapter, start=start)
 
 
 def test_metadata_has_what_the_hub_validates(tmp_path: Path) -> None:
