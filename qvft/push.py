@@ -11,6 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from rich.filesize import decimal
+
 from qvft.files import given_path
 from qvft.log import exit_status, stdout
 from qvft.terminal import program
@@ -44,13 +46,14 @@ def _push(given: argparse.Namespace) -> None:
 
     require_repo_id(given.repo)
     files = files_to_push(given.folder, given.repo, with_samples=given.with_samples)
-    total = 0
-    for name, content in files.items():
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        total += size
-        say(f"{_shown_size(size):>10}  {name}")
-    visible = "public" if given.public else "private"
-    say(f"{_shown_size(total):>10}  in {len(files)} files, to the {visible} {given.repo}")
+    sizes = {
+        name: len(content) if isinstance(content, bytes) else content.stat().st_size
+        for name, content in files.items()
+    }
+    for name, size in sizes.items():
+        say(f"{decimal(size):>10}  {name}")
+    visible, total = "public" if given.public else "private", decimal(sum(sizes.values()))
+    say(f"{total:>10}  in {len(files)} files, to the {visible} {given.repo}")
     if b"\nlicense: unknown\n" in bytes(files["README.md"]):
         has_card = (given.folder / "README.md").is_file()
         where = "README.md" if has_card else "the README.md that qvft export --to peft writes"
@@ -62,14 +65,7 @@ def _push(given: argparse.Namespace) -> None:
     from qvft.weights.hub_upload import upload
 
     say(f"uploaded: {upload(files, given.repo, private=not given.public)}")
-    name = given.repo.partition("/")[2]
-    say(f"next: hf download {given.repo} --local-dir {name}")
-
-
-def _shown_size(size: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(size)
+    say(f"next: hf download {given.repo} --local-dir {given.repo.partition('/')[2]}")
 
 
 def say(line: str) -> None:

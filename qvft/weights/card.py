@@ -98,8 +98,9 @@ def _hyperparameters(recipe: Recipe) -> dict[str, Any]:
     idle = "epochs" if recipe.train.max_steps > 0 else "max_steps"
     keys = [key for key in _TUNED if key != idle and train[key] is not None]
     values = {f"train.{key}": train[key] for key in keys}
+    has = {"adapters": bool(trainable.lora_parts), "decoder": trainable.decoder == "full"}
     for part, rate in train["learning_rate"].items():
-        if getattr(trainable, part, "full") != "frozen":
+        if has.get(part, getattr(trainable, part, "full") == "full"):
             values[f"train.learning_rate.{part}"] = rate
     if trainable.lora_parts:
         values["trainable.lora"] = trainable.lora.model_dump()

@@ -83,7 +83,9 @@ def samples(scores: Scores) -> list[dict[str, str]]:
     """A few predictions of the first report, evenly spread over its rows."""
     for name in scores.reports:
         rows = _predictions(scores, name)
-        chosen = [rows[len(rows) * index // SAMPLES] for index in range(min(SAMPLES, len(rows)))]
+        # Not a third of the rows apart: rows of an image repeat with a period.
+        places = {min(len(rows) * n // SAMPLES + n, len(rows) - 1) for n in range(SAMPLES)}
+        chosen = [rows[place] for place in sorted(places) if rows]
         return [
             {
                 "question": row.get("question") or "",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -16,6 +17,7 @@ from qvft.json_files import json_text, read_json
 from qvft.models.model_path import TINY_ID
 from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.recipe.secrets import secret_in
+from qvft.setup.run_recipe import run_recipe
 from qvft.weights.card import SAMPLES_BEGIN, SAMPLES_END
 from qvft.weights.card_metadata import on_hub
 from qvft.weights.card_text import named
@@ -50,132 +52,94 @@ def files_to_push(folder: Path, repo: str, *, with_samples: bool = False) -> Fil
         CheckpointError: nothing that qvft wrote, without proof, changed since, with other files
             beside it, or with a secret in its card.
     """
-    if not folder.is_dir():
-        raise CheckpointError("no such folder", where=str(folder))
-    record = next((name for name in _RECORDS if (folder / name).is_file()), None)
-    if record is not None:
+    record = next((name for name in _RECORDS if (folder / name).is_file()), MANIFEST)
+    if record != MANIFEST:
         files = _proven(folder, record)
     else:
         is_adapter = (folder / MANIFEST).is_file() and (folder.parent / LOCK_NAME).is_file()
         run_dir = folder.parent if is_adapter else folder
         if not (run_dir / LOCK_NAME).is_file():
-            raise CheckpointError(
-                "neither merge.json, export.json nor recipe.lock.yaml is in it",
-                where=str(folder),
-                expected="a folder of qvft merge or qvft export, or a run",
-            )
-        files = _adapter(run_dir, name=repo.partition("/")[2], with_samples=with_samples)
-    card = files[CARD]
-    text = card.decode() if isinstance(card, bytes) else read_text(card)
-    text = _MODEL_ID.sub(f'model_id = "{repo}"', text)
+            missing = f"has neither {', '.join(_RECORDS)} nor {LOCK_NAME}"
+            _refuse(missing, folder, "name a folder of qvft merge or qvft export, or a run")
+        files = _adapter(run_dir, repo, with_samples=with_samples)
+    text = _MODEL_ID.sub(f'model_id = "{repo}"', _text(files[CARD]))
     files[CARD] = (text if with_samples else _SAMPLES.sub("", text)).encode()
-    if record is not None:
-        files[record] = _record_for_others(read_json(folder / record)).encode()
-    for name, content in files.items():
-        kind = secret_in(content.decode()) if isinstance(content, bytes) else None
-        if kind is not None:
-            raise CheckpointError(f"holds {kind}", where=str(folder / name), do="remove it")
+    files[record] = json_text(_shareable(json.loads(_text(files[record]))), indent=2).encode()
+    for name in (CARD, record):
+        if kind := secret_in(_text(files[name])):
+            _refuse(f"holds {kind}", folder / name, "remove it")
     return dict(sorted(files.items()))
 
 
 def _proven(folder: Path, record: str) -> Files:
     """Files of a merged or exported folder, each as its record says; the card may be edited."""
+    again = "merge or export the run again"
     content = read_json(folder / record)
     hashes = content.get("files") if isinstance(content, dict) else None
-    if not isinstance(hashes, dict) or not content.get("verification") or not hashes:
-        raise CheckpointError(
-            "holds no proof: `verification` and `files`",
-            where=str(folder / record),
-            do="merge or export the run again",
-        )
-    _refuse_local_base(content, where=str(folder))
-    found = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_symlink() or not path.is_dir()
-    }
-    other = sorted(set(found) - set(hashes) - {record, CARD})
+    if not isinstance(hashes, dict) or not content.get("verification"):
+        _refuse("holds no proof: `verification` and `files`", folder / record, again)
+    if content.get("form") == "peft":
+        _refuse_local_base(str(content["base"]["id"]), folder)
+    known = {*hashes, record, CARD}
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    found = {name: path for name, path in found.items() if path.is_symlink() or not path.is_dir()}
+    other = [name for name, path in found.items() if name not in known or path.is_symlink()]
     if other:
-        raise CheckpointError(
-            f"holds {len(other)} files that {record} does not list: {', '.join(other[:5])}",
-            where=str(folder),
-            do="move them elsewhere",
-        )
+        listed = ", ".join(other[:5])
+        _refuse(f"holds {len(other)} files that are not in {record}: {listed}", folder, "move them")
+    for name in sorted(known - set(found)):
+        _refuse(f"has no {name}", folder, again)
     for name, expected in hashes.items():
-        path = found.get(name)
-        if path is None or path.is_symlink():
-            raise CheckpointError(
-                f"no file {name}, which {record} lists", where=str(folder), do="write it again"
-            )
-        if name != CARD and sha256_file(path) != expected:
-            raise CheckpointError(
-                f"is not what was verified: its hash is not that in {record}",
-                where=str(path),
-                do="merge or export the run again",
-            )
-    if CARD not in found:
-        raise CheckpointError(
-            f"has no {CARD}", where=str(folder), do="qvft merge and qvft export --to peft write one"
-        )
-    return {name: found[name] for name in {*hashes, record, CARD}}
+        if name != CARD and sha256_file(found[name]) != expected:
+            _refuse(f"is not what was verified: its hash is not in {record}", found[name], again)
+    return {**found}
 
 
-def _adapter(run_dir: Path, *, name: str, with_samples: bool) -> Files:
+def _adapter(run_dir: Path, repo: str, *, with_samples: bool) -> Files:
     """The adapter of a run with a new card; with samples, also its reports."""
-    from qvft.adapters.manifest import READ
     from qvft.setup.model import base_of
-    from qvft.setup.run_recipe import run_recipe
     from qvft.weights.adapter_card import require_plain_base, run_card
 
     recipe = run_recipe(run_dir, [])
     adapter = run_dir / "adapter"
     manifest = read_manifest(adapter)
     if "files" not in manifest:
-        raise CheckpointError(
-            "its manifest has no hashes to verify", where=str(adapter), do="push a merged model"
-        )
+        _refuse("its manifest has no hashes to verify", adapter, "push a merged model")
     require_untouched(adapter, manifest)
-    _refuse_local_base({"form": "peft", "base": {"id": recipe.model.id}}, where=str(run_dir))
+    _refuse_local_base(recipe.model.id, run_dir)
     base = base_of(recipe)
     require_plain_base(run_dir, base)
-    files: Files = {file: adapter / file for file in READ if (adapter / file).is_file()}
-    files |= {
-        MANIFEST: adapter / MANIFEST,
-        CARD: run_card(run_dir, recipe, base, folder=name).encode(),
-    }
+    files: Files = {name: adapter / name for name in (*manifest["files"], MANIFEST)}
+    files[CARD] = run_card(run_dir, recipe, base, folder=repo).encode()
+    reports = [path for path in sorted(run_dir.glob("eval/*/*")) if path.name in _OF_REPORTS]
     if with_samples:
-        files |= {
-            path.relative_to(run_dir).as_posix(): path
-            for path in sorted(run_dir.glob("eval/*/*"))
-            if path.name in _OF_REPORTS and path.is_file() and not path.is_symlink()
-        }
+        files |= {path.relative_to(run_dir).as_posix(): path for path in reports}
     return files
 
 
-def _refuse_local_base(record: dict[str, Any], *, where: str) -> None:
+def _refuse_local_base(base_id: str, where: Path) -> None:
     """Raises CheckpointError for an adapter whose base nobody else has."""
-    base_id = str((record.get("base") or {}).get("id"))
-    if record.get("form") == "peft" and base_id != TINY_ID and not on_hub(base_id):
-        raise CheckpointError(
-            f"an adapter for {base_id}, a folder that is not on the hub",
-            where=where,
-            do="push the folder of qvft merge, which is the whole model",
-        )
+    if base_id != TINY_ID and not on_hub(base_id):
+        given = f"an adapter for {base_id}, a folder that is not on the hub"
+        _refuse(given, where, "push the folder of qvft merge, which is the whole model")
 
 
-def _record_for_others(record: dict[str, Any]) -> str:
-    """The record without this machine's folders and without ids of the data's rows."""
+def _refuse(given: str, where: Path, do: str) -> NoReturn:
+    raise CheckpointError(given, where=str(where), do=do)
 
-    def shareable(value: Any) -> Any:
-        if isinstance(value, list):
-            return [shareable(inner) for inner in value]
-        if not isinstance(value, dict):
-            return value
-        return {
-            key: named(inner) if key in ("id", "path") and inner else shareable(inner)
-            for key, inner in value.items()
-            if key != "row"
-        }
 
-    files = {name: digest for name, digest in record["files"].items() if name != CARD}
-    return json_text({**shareable(record), "files": files}, indent=2) + "\n"
+def _text(content: Path | bytes) -> str:
+    return content.decode() if isinstance(content, bytes) else read_text(content)
+
+
+def _shareable(value: Any) -> Any:
+    """A record without this machine's folders, ids of the data's rows and the card's old hash."""
+    if isinstance(value, list):
+        return [_shareable(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: named(inner) if key in ("id", "path") and inner else _shareable(inner)
+        for key, inner in value.items()
+        if key not in ("row", CARD)
+    }

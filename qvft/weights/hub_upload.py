@@ -9,6 +9,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
 from qvft.errors import FailedError, UserError
+from qvft.models.checkpoint_files import first_line
 
 _REFUSED = (401, 403)
 
@@ -43,9 +44,7 @@ def upload(files: Mapping[str, Path | bytes], repo: str, *, private: bool) -> st
                 expected="a token that may write there",
                 do="run `hf auth login`, or set HF_TOKEN",
             ) from error
-        raise FailedError(
-            f"{repo}: the hub answers {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise FailedError(f"{repo}: the hub answers {first_line(error)}") from error
     except (OfflineModeIsEnabled, HTTPError) as error:
         raise FailedError(f"{repo}: {api.endpoint} cannot be reached ({error})") from error
     except RuntimeError as error:  # of the upload of one large file
