@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": "evaluates a run, a merged model or a base, also against another",
     "merge": "merges a run into a plain checkpoint, and proves it",
     "export": "writes a run's checkpoint in another form",
+    "push": "uploads a merged model or an adapter to the Hugging Face Hub, private by default",
     "predict": "captions images, answers questions about them, or sorts them by prompts",
     "embed": "writes vectors of images or texts",
     "search": "finds images by text or image among vectors, and near-duplicates",

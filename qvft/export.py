@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,9 @@ def export(given: argparse.Namespace) -> None:
         return
     stdout.print(f"loaded again: {line}", highlight=False)
     stdout.print(f"written to {given.out}", highlight=False)
+    if given.to == "peft":
+        out = shlex.quote(str(given.out))
+        stdout.print(f"next: qvft push {out} OWNER/NAME --dry-run", highlight=False)
 
 
 def _export_file(given: argparse.Namespace) -> dict[str, Any]:

@@ -47,8 +47,8 @@ MAY_IMPORT["api"] = set(MAY_IMPORT)  # what programs and Python callers share
 MAY_IMPORT["public"] = set()
 ENTRIES = {
     "train", "eval", "merge", "export", "predict", "explain", "check", "score", "convert", "bench",
-    "embed", "search", "runs", "sweep", "pairs", "init", "demo", "cli", "features", "completion",
-    "__main__",
+    "embed", "search", "runs", "sweep", "pairs", "init", "demo", "push", "cli", "features",
+    "completion", "__main__",
 }  # fmt: skip
 ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,20 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
 
 
 def execute(
-    notebook: Path, folder: Path, *, drawn: bool = True, last: str = "", **settings: Path
+    notebook: Path,
+    folder: Path,
+    *,
+    drawn: bool = True,
+    last: str = "",
+    replaced: Mapping[str, tuple[str, str]] | None = None,
+    **settings: Path,
 ) -> Executed:
     """Executes code cells in `folder`, where temporary files go too.
 
     `drawn`: figures are rendered too, which is slow. `last`: id of the last cell to execute; all
-    unless given. `settings` are environment variables; those of `SETTINGS` that are not given are
-    unset.
+    unless given. `replaced`: of a cell by id, a part of its source and what to put there; the cell
+    called `install` is left out. `settings` are environment variables; those of `SETTINGS` that
+    are not given are unset.
     """
     space: dict[str, Any] = {"__name__": "__main__"}
     figures: list[int] = []
@@ -70,6 +77,11 @@ def execute(
             patch.setenv(name, str(value))
         for cell in code_cells(notebook):
             source = "".join(cell["source"])
+            if cell["id"] == "install":
+                continue
+            if old_and_new := (replaced or {}).get(cell["id"]):
+                assert old_and_new[0] in source
+                source = source.replace(*old_and_new)
             exec(compile(source, f"{notebook.name}, {cell['id']}", "exec"), space)
             if cell["id"] == last:
                 break
@@ -84,7 +96,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executed]:
 
 
 def test_the_notebooks_are_found() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["qvision.ipynb", "train_from_python.ipynb"]
+    names = ["finetune_on_colab.ipynb", "qvision.ipynb", "train_from_python.ipynb"]
+    assert sorted(path.name for path in NOTEBOOKS) == names
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)

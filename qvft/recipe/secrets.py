@@ -34,11 +34,7 @@ def refuse_secrets(content: Mapping[str, Any], *, where: str) -> None:
 
     The message names the key path, never the value.
     """
-    known = {
-        name: value
-        for name, value in os.environ.items()
-        if _SECRET_VARIABLE.search(name) and len(value) >= _MIN_LENGTH
-    }
+    known = _known()
     for path, text in _texts(content, ()):
         found = _found(path, text, known)
         if found is not None:
@@ -49,6 +45,20 @@ def refuse_secrets(content: Mapping[str, Any], *, where: str) -> None:
                 do="set it in the environment (HF_TOKEN, WANDB_API_KEY, AWS_...), where the "
                 "libraries read it",
             )
+
+
+def secret_in(text: str) -> str | None:
+    """Kind of secret in a text, by pattern or from the environment; None for none."""
+    return _found((), text, _known())
+
+
+def _known() -> dict[str, str]:
+    """Values of the environment's variables that hold secrets, by name."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if _SECRET_VARIABLE.search(name) and len(value) >= _MIN_LENGTH
+    }
 
 
 def _found(path: Sequence[str], text: str, known: Mapping[str, str]) -> str | None:

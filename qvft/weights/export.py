@@ -15,16 +15,15 @@ from qvft.adapters.checkpoint import BRIDGE
 from qvft.adapters.lora import load_lora
 from qvft.adapters.lora_weights import CONFIG, WEIGHTS
 from qvft.adapters.manifest import alignment_entry
-from qvft.errors import CheckpointError, VerificationError
+from qvft.errors import VerificationError
 from qvft.files import new_folder, require_space, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
 from qvft.models.alignment.retrieval import fill_retrieval
 from qvft.models.t5_head import own_head_expected
 from qvft.setup.alignment_heads import saved_branch
-from qvft.setup.hashes import trained_files
 from qvft.setup.model import processor_of
-from qvft.weights.card import peft_card
+from qvft.weights.adapter_card import require_plain_base, run_card
 from qvft.weights.export_qvision import export_published
 from qvft.weights.merge_inputs import MergeInputs, origin, read_inputs
 from qvft.weights.parity import comparison_line
@@ -52,6 +51,11 @@ def export_run(
     inputs = read_inputs(run_dir, overrides=overrides, program="export")
     with new_folder(out) as folder:
         figures = EXPORTS[to](folder, inputs)
+        if to == "peft":
+            recipe, base = inputs.recipe, inputs.base
+            rows = require_rows(recipe, base)
+            card = run_card(run_dir, recipe, base, folder=out.name, rows=rows)
+            write_text(folder / "README.md", card)
         content = {
             **origin(inputs),
             "form": to,
@@ -77,33 +81,12 @@ def _export_peft(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
     """Files for `peft.PeftModel.from_pretrained`, and the bridge."""
     run_dir, recipe, base = inputs.run_dir, inputs.recipe, inputs.base
     adapter = run_dir / "adapter"
-    if base.graft is not None or base.stored_queries or base.stored_image_size:
-        raise CheckpointError(
-            "its base is not a plain checkpoint (model.text_branch, model.decoder, "
-            "model.query_tokens, model.image_size)",
-            where=str(run_dir),
-            do="qvft.merge writes the whole model",
-        )
-    if not hasattr(transformers, base.family.model_class):
-        raise CheckpointError(
-            f"transformers has no {base.family.model_class}, which PEFT would need",
-            where=str(run_dir),
-            do="qvft.merge or --to qvision writes the whole model",
-        )
+    require_plain_base(run_dir, base)
     names = (CONFIG, WEIGHTS, BRIDGE)
     rows = require_rows(recipe, base)
     require_space(folder, sum((adapter / name).stat().st_size for name in names) + SLACK_BYTES)
     for name in names:
         shutil.copyfile(adapter / name, folder / name)
-    card = peft_card(
-        base.id,
-        recipe.name,
-        run_dir,
-        adapter_sha256=trained_files(adapter),
-        model_class=base.family.model_class,
-        started_from=inputs.manifest.get("started_from"),
-    )
-    write_text(folder / "README.md", card)
     logger.info("running base and adapter on real samples")
     reference = reference_outputs(inputs, rows, rounded=(), written=inputs.stored)
     logger.info("running the folder with plain PEFT")

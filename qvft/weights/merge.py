@@ -15,7 +15,6 @@ from qvft.data.rows import Row
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
 from qvft.log import get_logger
-from qvft.models.decoders import is_encoder_decoder
 from qvft.models.image_size import positions_of
 from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
@@ -28,6 +27,7 @@ from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import versions
 from qvft.weights.base_weights import base_weights
 from qvft.weights.card import model_card
+from qvft.weights.chat_template import chat_template
 from qvft.weights.merge_inputs import MergeInputs, origin, read_inputs
 from qvft.weights.merge_plan import MergePlan, make_plan
 from qvft.weights.parity import Comparison, compare, comparison_line
@@ -73,7 +73,7 @@ def merge_run(
         weights = verify_weights(folder, base_weights(inputs)[1], plan)
         gc.collect()
         behaviour, quantized = _verify_behaviour(folder, inputs, plan, rows)
-        write_text(folder / "README.md", _card(inputs, out.name))
+        write_text(folder / "README.md", _card(inputs, out.name, rows))
         content = {
             **origin(inputs),
             "keys": plan.counts(),
@@ -105,6 +105,9 @@ def _write(folder: Path, inputs: MergeInputs, *, shard_size: str) -> MergePlan:
         stop_ids=[*(stop["input_ids"] if stop else []), processor.tokenizer.eos_token_id],
     )
     write_shards(folder, weights, plan, parameters=model.num_parameters(), shard_size=shard_size)
+    spoken = chat_template(template_of(inputs.recipe, base, processor))
+    if spoken is not None:
+        processor.tokenizer.chat_template = spoken
     write_settings(folder, processor, config=config)
     if not base.family.image_tokens:
         write_code(folder)  # transformers has no class of this family
@@ -148,7 +151,7 @@ def _verify_behaviour(
     return behaviour, compare(trained_on.outputs, outputs, behaviour.tolerance)
 
 
-def _card(inputs: MergeInputs, folder: str) -> str:
+def _card(inputs: MergeInputs, folder: str, rows: Sequence[Row]) -> str:
     recipe, manifest, base = inputs.recipe, inputs.manifest, inputs.base
     parts = sorted({entry["component"] for entry in manifest["bridge"].values()})
     trained = [part.replace("_", " ") for part in parts]
@@ -156,18 +159,19 @@ def _card(inputs: MergeInputs, folder: str) -> str:
         rank = next(iter(inputs.lora.values())).a.shape[0]
         for part, count in sorted(Counter(map(base.family.part, inputs.lora)).items()):
             trained.append(f"LoRA of rank {rank} on {count} {part} layers")
-    chat_prompt = None
-    if recipe.data.prompt.chat_template:
-        template = template_of(recipe, base, processor_of(recipe, base))
-        chat_prompt = template.written_prompt("question", "What is shown?")
+    remote_code = not base.family.image_tokens
+    own_class = {"model_class": "AutoModelForImageTextToText"} if remote_code else {}
     return model_card(
+        recipe,
         inputs.run_dir,
-        adapter_sha256=trained_files(inputs.run_dir / "adapter"),
-        name=recipe.name,
+        base,
+        library="transformers",
         folder=folder,
-        base_id=base.id,
-        base_revision=base.revision,
-        model_class=base.family.model_class,
+        manifest=manifest,
+        adapter_sha256=trained_files(inputs.run_dir / "adapter"),
+        template=template_of(recipe, base, processor_of(recipe, base)),
+        rows=rows,
+        remote_code=remote_code,
         dtype=str(inputs.written).removeprefix("torch."),
         data=[source_name(source) for _, source in recipe.data.sources("train")],
         sources=[
@@ -176,16 +180,10 @@ def _card(inputs: MergeInputs, folder: str) -> str:
             for one in found
         ],
         trained=trained,
-        caption=recipe.data.prompt.caption,
-        question=recipe.data.prompt.question,
-        cleaned=recipe.data.text == "blip2",
         decoder=recipe.model.decoder,
-        chat_prompt=chat_prompt,
-        recipe_sha256=manifest["recipe_sha256"],
-        started_from=manifest.get("started_from"),
         quantized=recipe.model.quantization.scheme,
-        encoder_decoder=is_encoder_decoder(inputs.base.config),
         qvft_version=versions().get("qvft", "unknown"),
+        **own_class,
     )
 
 

@@ -88,7 +88,7 @@ def test_a_merged_folder_answers_the_same_through_plain_transformers(
 
 
 def test_the_card_shows_the_prompt_as_it_was_trained(merged_folder: Path) -> None:
-    assert "<|turn|>user\\nWhat is shown?</s>\\n" in (merged_folder / "README.md").read_text()
+    assert "<|turn|>user\\nWhich colour is it?</s>\\n" in (merged_folder / "README.md").read_text()
 
 
 def test_the_run_is_evaluated_and_the_report_names_the_decoder(

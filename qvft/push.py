@@ -1,0 +1,77 @@
+"""`qvft push FOLDER OWNER/NAME`: uploads a merged model or an adapter to the Hugging Face Hub.
+
+FOLDER is what `qvft merge` or `qvft export` wrote, or a run, whose adapter goes with a card. What
+was proven when it was written is compared with its hashes first. Predictions, reports and the
+card's samples stay here unless --with-samples is given; the repository is private unless --public.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.filesize import decimal
+
+from qvft.files import given_path
+from qvft.log import exit_status, stdout
+from qvft.terminal import program
+
+
+@program
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Uploads; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="qvft push", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "folder", type=given_path, help="folder of qvft merge or qvft export, or a run"
+    )
+    parser.add_argument("repo", metavar="OWNER/NAME", help="repository on the hub")
+    parser.add_argument("--public", action="store_true", help="visible to everybody")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list what would go, with sizes; upload nothing"
+    )
+    parser.add_argument(
+        "--with-samples",
+        action="store_true",
+        help="also the card's samples and, of a run, its reports and predictions, which hold texts "
+        "and images of your data",
+    )
+    given = parser.parse_args(arguments)
+    return exit_status(lambda: _push(given))
+
+
+def _push(given: argparse.Namespace) -> None:
+    """Proof, list, upload, the next command."""
+    from qvft.weights.hub_files import files_to_push, require_repo_id
+
+    require_repo_id(given.repo)
+    files = files_to_push(given.folder, given.repo, with_samples=given.with_samples)
+    sizes = {
+        name: len(content) if isinstance(content, bytes) else content.stat().st_size
+        for name, content in files.items()
+    }
+    for name, size in sizes.items():
+        say(f"{decimal(size):>10}  {name}")
+    visible, total = "public" if given.public else "private", decimal(sum(sizes.values()))
+    say(f"{total:>10}  in {len(files)} files, to the {visible} {given.repo}")
+    if b"\nlicense: unknown\n" in bytes(files["README.md"]):
+        has_card = (given.folder / "README.md").is_file()
+        where = "README.md" if has_card else "the README.md that qvft export --to peft writes"
+        say(f"license: unknown; name the right one at the top of {where}")
+    if given.dry_run:
+        say("nothing was uploaded; next: the same command without --dry-run")
+        return
+
+    from qvft.weights.hub_upload import upload
+
+    say(f"uploaded: {upload(files, given.repo, private=not given.public)}")
+    say(f"next: hf download {given.repo} --local-dir {given.repo.partition('/')[2]}")
+
+
+def say(line: str) -> None:
+    """Prints a line of output."""
+    stdout.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
