@@ -9,10 +9,12 @@ import logging
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.table import Table
 from rich.text import Text
+from transformers import Blip2Config
 
 from qvft import log
 from qvft.checking.preview import PreviewRow, Token, write_preview
@@ -26,7 +28,10 @@ from qvft.evaluation.report.report import LossPoint, Report, Skipped
 from qvft.evaluation.rows import PredictionRow
 from qvft.evaluation.scoring import score
 from qvft.json_files import json_text
-from qvft.weights.card import model_card, peft_card
+from qvft.models.base_checkpoint import BaseCheckpoint
+from qvft.models.families import FAMILIES
+from qvft.recipe.load import parse_recipe
+from qvft.weights.card import model_card
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -214,23 +219,37 @@ def test_a_card_of_hostile_names_keeps_its_front_matter_its_code_and_its_table(
     folder.mkdir(parents=True)
     content = {"n": 1, "metrics": {evil: 1.0}, "model": {"adapter_sha256": {}}}
     (folder / "report.json").write_text(json.dumps(content))
+    recipe = parse_recipe({"name": "scans", "model": {"id": "base/model"}})
+    prompt = recipe.data.prompt.model_copy(update={"caption": evil, "question": evil})
+    data = recipe.data.model_copy(update={"prompt": prompt})
     facts = dict(
-        name=evil, folder=evil, base_id=evil, base_revision=evil, model_class="Blip2",
-        dtype="float32", data=[evil], sources=[evil], trained=["qformer"], caption=evil,
-        question=evil + "{question}", recipe_sha256="0" * 64, quantized="none", qvft_version="0",
-        cleaned=False, encoder_decoder=False, decoder=None, chat_prompt=None,
+        folder=evil,
+        manifest={
+            "recipe_sha256": "0" * 64,
+            "started_from": dict.fromkeys(("path", "recipe_sha256", "weights_sha256"), evil),
+        },
+        adapter_sha256={},
+        template=SimpleNamespace(written_prompt=lambda kind, question: evil + question),
+        sources=[evil],
+    )
+    merged = dict(
+        remote_code=False, dtype="float32", data=[evil], trained=["qformer"], decoder=None,
+        quantized="none", qvft_version="0",
     )  # fmt: skip
+    hostile = recipe.model_copy(update={"name": evil, "data": data})
+    base = BaseCheckpoint(evil, str(tmp_path), evil, Blip2Config(), FAMILIES["blip2"])
     for card in (
-        model_card(tmp_path, adapter_sha256={}, **facts),
-        peft_card(evil, evil, tmp_path, adapter_sha256={}),
+        model_card(hostile, tmp_path, base, library="transformers", **facts, **merged),
+        model_card(hostile, tmp_path, base, library="peft", **facts),
     ):
         _, front, rest = card.split("---\n", 2)
-        assert set(YAML(typ="safe").load(front)) <= {
-            "library_name", "pipeline_tag", "base_model", "tags"
-        }  # fmt: skip
+        read = YAML(typ="safe").load(front)
+        known = {"library_name", "pipeline_tag", "base_model", "tags", "license", "model-index"}
+        assert set(read) <= known
+        assert read["license"] == "unknown"
         code = rest.split("```python\n")[1].split("\n```\n")[0]
         compile(code, "card", "exec")
         outside = rest.replace(code, "")
-        assert "<script>" not in re.sub("`[^`\n]*`", "", outside)
+        assert "<script>" not in re.sub(r"(?<!\\)`[^`\n]*`", "", outside)
         rows = [line for line in outside.splitlines() if line.startswith("| ")]
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {4}
