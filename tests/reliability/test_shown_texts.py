@@ -251,5 +251,6 @@ def test_a_card_of_hostile_names_keeps_its_front_matter_its_code_and_its_table(
         compile(code, "card", "exec")
         outside = rest.replace(code, "")
         assert "<script>" not in re.sub(r"(?<!\\)`[^`\n]*`", "", outside)
-        rows = [line for line in outside.splitlines() if line.startswith("| ")]
-        assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {4}
+        assert "| a | b |" not in outside.splitlines()
+        for table in re.findall(r"(?:^\|.*\n)+", outside, flags=re.MULTILINE):
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
