@@ -18,6 +18,7 @@ from qvft.errors import ImageError
 from qvft.evaluation.breakdowns import item_values
 from qvft.evaluation.comparison import ChangedItem, Comparison
 from qvft.evaluation.metric_table import known_scores
+from qvft.evaluation.report.confusion import confusions
 from qvft.evaluation.report.grid import choose_items
 from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
 from qvft.evaluation.report.phases import phase_lines
@@ -96,6 +97,7 @@ def _page(
         scores=[_score_line(report, name) for name in report.metrics],
         baseline_names={name: _BASELINE_NAMES.get(name, name) for name in report.baselines},
         phases=phase_lines(report.phases),
+        confusions=confusions(rows),
         charts=[
             Markup(loss_chart(report.loss_curve, report.phases, size=size))
             for size in (WIDE, NARROW)
