@@ -90,10 +90,12 @@ def evaluate_each(
     from qvft.evaluation.task import prepare
 
     done = []
+    kept = None  # what was forgotten does not depend on the source
     for one, other, texts, folder in checked:
         task = prepare(one, texts=texts)
         folder = place_of(task, folder, named=out is not None, overwrite=overwrite)
-        kept = retention(retention_tasks(one))
+        if kept is None:
+            kept = retention(retention_tasks(one))
         compared = against
         if against is None:
             start = started_from(one)

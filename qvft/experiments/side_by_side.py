@@ -113,7 +113,7 @@ def runs_table(found: SideBySide, *, width: int) -> Table:
             columns[title] = cells
     left_out = len(found.columns) + 2 - len(columns)
     table = Table(
-        title=f"{found.folder}: {len(found.runs)} runs",
+        title=f"{found.folder}: {len(found.runs)} run{'s' * (len(found.runs) > 1)}",
         title_justify="left",
         caption=f"{left_out} more columns are in the page" if left_out else None,
         caption_justify="left",

@@ -33,12 +33,12 @@ def with_rates(recipe: Recipe, base: BaseCheckpoint) -> Recipe:
         return recipe
     weights = sum(one.numel() for one in meta_model(base.config).parameters())
     rates, source = next((rates, why) for most, rates, why in TABLE if weights <= most)
-    common = sorted(rates.model_dump().items(), key=lambda item: item[1])
-    shown = ", ".join(f"{name} {rate:g}" for name, rate in common)
+    rising = sorted(rates.model_dump().items(), key=lambda item: item[1])
+    shown = ", ".join(f"{name} {rate:g}" for name, rate in rising)
     logger.info(
         "train.learning_rate is not set; for a base of %.3g M weights: %s (%s)",
         weights / 1e6,
-        "1e-3 for all" if len({rate for _, rate in common}) == 1 else shown,
+        f"{rising[0][1]:g} for all" if len({rate for _, rate in rising}) == 1 else shown,
         source,
     )
     train = recipe.train.model_copy(update={"learning_rate": rates})
