@@ -49,8 +49,9 @@ def evaluate_each(
     from qvft.evaluation.available_metrics import require_installed_metrics, require_metrics
     from qvft.evaluation.compared_model import compared_with, started_from
     from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
-    from qvft.setup.data import listed, require_names, source_name
+    from qvft.setup.data import listed
     from qvft.setup.resolve_model import require_eval_data, resolve_model
+    from qvft.setup.source_names import require_names, source_name
 
     opened = resolve_model(target, recipe_path=recipe_path, overrides=overrides, program="eval")
     require_eval_data(opened)

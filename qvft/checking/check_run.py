@@ -18,12 +18,13 @@ from qvft.errors import CheckpointError, UserError, VerificationError
 from qvft.evaluation.stored_evaluation import StoredEvaluation, read_evaluation
 from qvft.recipe.recipe_lock import LOCK_NAME, lock_hash, read_lock
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import samples_hash, source_name
+from qvft.setup.data import samples_hash
 from qvft.setup.hashes import images_hash, trained_files
 from qvft.setup.model import base_of
 from qvft.setup.provenance import base_hash, versions
 from qvft.setup.query_similarity import collapse_warning
 from qvft.setup.run_recipe import run_recipe
+from qvft.setup.source_names import source_name
 from qvft.setup.start_run import start_run
 from qvft.training.recorded_data import Read, manifest_folder, reader, recorded_data
 

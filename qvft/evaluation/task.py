@@ -24,12 +24,13 @@ from qvft.inference.log_probs import Scoring
 from qvft.json_files import sha256_json
 from qvft.log import get_logger
 from qvft.models.load import gpu_has_bf16
-from qvft.setup.data import Listed, Split, read_split, split_source
+from qvft.setup.data import Listed, Split, read_split
 from qvft.setup.hashes import images_hash, trained_files
 from qvft.setup.itc_heads import retrieves
 from qvft.setup.model import DTYPES, base_of, device
 from qvft.setup.provenance import base_hash, versions
 from qvft.setup.resolve_model import ResolvedModel
+from qvft.setup.source_names import split_source
 
 logger = get_logger("qvft.eval")
 

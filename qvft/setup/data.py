@@ -22,9 +22,10 @@ from qvft.data.validate_images import Skipped, validate_and_sign, validate_image
 from qvft.errors import DataError, RecipeError
 from qvft.json_files import sha256_json
 from qvft.log import collected_warnings, get_logger
-from qvft.recipe.data import LONGEST_NAME, Source, folder_name_problem
+from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
 from qvft.setup.given_data import MEMORY, given_samples
+from qvft.setup.source_names import require_names, source_name, split_source
 from qvft.setup.streaming import CHECKED, HEAD, is_streamed, origin_of, stream_head, stream_of
 
 REASONS = 8
@@ -83,20 +84,6 @@ def read_texts(recipe: Recipe, which: str) -> list[Sample]:
         for key, source in sources.items()
         for sample in _texts_of(recipe, key, source)
     ]
-
-
-def require_names(recipe: Recipe, which: str) -> None:
-    """Raises RecipeError if two sources of a list have the same name."""
-    names: set[str] = set()
-    for key, source in recipe.data.sources(which):
-        name = source_name(source)
-        if name in names:
-            raise RecipeError(
-                f"two sources are called {name}",
-                where=f"data.{key}.name",
-                do="give each a name of its own",
-            )
-        names.add(name)
 
 
 def _texts_of(recipe: Recipe, which: str, source: Source | None) -> list[Sample]:
@@ -286,38 +273,6 @@ def _of_source(sample: Sample, source: Source) -> Sample:
         pairs=tuple(map(own, pairs)),
         origin=replace(sample.origin, name=name),
     )
-
-
-def split_source(recipe: Recipe, which: str) -> Source:
-    """The data as one source; of a list it has the joined name, and uses all texts."""
-    sources = [source for _, source in recipe.data.sources(which)]
-    if not recipe.data.lists(which):
-        return sources[0]
-    joined = "+".join(source_name(source) for source in sources)
-    return Source(format="sources", name=_fitting(joined))
-
-
-def source_name(source: Source) -> str:
-    """Name of a split in reports and folders: DATASET-SPLIT."""
-    if source.name:
-        return source.name
-    path = Path(source.path or source.format)
-    stem = path.stem if path.suffix else path.name
-    if stem == "..":
-        stem = path.resolve().name
-    parts = [part for part in (stem or source.format, source.split) if part]
-    plain = re.sub(r"[{}*?\[\]=]", "", "-".join(parts))  # for ranges and patterns of shards
-    name = re.sub(r"[\s,/\\\x00-\x1f\x7f]", "_", plain).strip(". ")
-    return _fitting(name) or source.format
-
-
-def _fitting(name: str) -> str:
-    """The name, if it is short enough for a folder's."""
-    if not name or folder_name_problem(name) is None:
-        return name
-    # A long name is truncated and gets a hash.
-    digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:8]
-    return f"{name[: LONGEST_NAME // 2]}-{digest}"
 
 
 def samples_hash(samples: list[Sample]) -> str:

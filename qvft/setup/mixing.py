@@ -14,7 +14,7 @@ from typing import Any
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import source_name
+from qvft.setup.source_names import source_name
 
 
 def quotas_of(recipe: Recipe, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -17,8 +17,8 @@ from qvft.recipe.load import load_recipe, parse_recipe
 from qvft.recipe.overrides import apply_overrides
 from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import split_source
 from qvft.setup.run_recipe import require_there, run_recipe
+from qvft.setup.source_names import split_source
 
 if TYPE_CHECKING:
     from qvft.setup.model import Loaded

@@ -19,12 +19,12 @@ from qvft.models.image_size import positions_of
 from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
 from qvft.models.t5_head import own_head_expected
-from qvft.setup.data import source_name
 from qvft.setup.hashes import trained_files
 from qvft.setup.mixing import share_text
 from qvft.setup.model import processor_of
 from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import versions
+from qvft.setup.source_names import source_name
 from qvft.weights.base_weights import base_weights
 from qvft.weights.card import model_card
 from qvft.weights.chat_template import chat_template
