@@ -12,6 +12,7 @@ from typing import Protocol
 
 from qvft.disk import disk_failure
 from qvft.errors import UserError
+from qvft.garbage_collection import rare_collections
 
 
 class Main(Protocol):
@@ -31,7 +32,8 @@ def program(main: Callable[..., int]) -> Main:
         open_streams()
         try:
             try:
-                status = main(arguments)
+                with rare_collections():
+                    status = main(arguments)
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:

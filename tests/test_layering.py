@@ -13,13 +13,14 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 
 ROOTS = {
     "errors", "log", "terminal", "files", "json_files", "json_mistakes", "disk", "locks",
-    "cpu_threads", "dotted_names", "extras", "progress",
+    "cpu_threads", "dotted_names", "extras", "progress", "garbage_collection",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
     "log": {"errors", "disk", "progress", "terminal"},
     "progress": set(),
-    "terminal": {"errors", "disk"},
+    "terminal": {"errors", "disk", "garbage_collection"},
+    "garbage_collection": set(),
     "cpu_threads": set(),
     "dotted_names": {"errors"},
     "extras": {"errors"},

@@ -22,6 +22,7 @@ from qvft.data.images.augmentation import Augmentation
 from qvft.data.prompt import PromptTemplate
 from qvft.data.question_reader import QuestionReader
 from qvft.errors import RecipeError
+from qvft.garbage_collection import usual_collections
 from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.decoders import add_decoder, set_dropout
 from qvft.models.families import COMPONENTS
@@ -141,6 +142,7 @@ def base_model(
             device=place or device(),
             random_seed=random_seed,
         )
+    usual_collections()  # the libraries are imported now
     return with_tools(recipe, base, model)
 
 
