@@ -7,6 +7,7 @@ autocast on a CPU. `torch.autograd.graph.saved_tensors_hooks` sees every tensor 
 backward pass; each storage counts once, weights don't count. The second block less the first is
 what a block costs, times 32 (and what stands outside the blocks) is the figure for the whole
 decoder: measured tensors, then arithmetic. Attention's mask, which all blocks share, is not in it.
+BLIP-2's Q-Former, trained in full, is counted as a whole, per image.
 
 `gpu_rules`: autocast on a GPU computes norms in float32, on a CPU it does not. There the norms'
 input is cast as the GPU's rule says (Source: torch, aten/src/ATen/autocast_mode.h,
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import Blip2QFormerConfig, Blip2QFormerModel, OPTConfig, OPTForCausalLM
 
 from qvft.adapters.lora import add_lora
 from qvft.models.families import FAMILIES
@@ -146,6 +147,19 @@ def per_token(width: int, tokens: int, *, lean: bool, gpu: bool, **options: Any)
     return {"block": block, "rest": rest, "all": LAYERS * block + rest}
 
 
+def qformer_bytes(images: int) -> int:
+    """Bytes that BLIP-2's whole Q-Former keeps for images of 257 patches, with its dropout."""
+    torch.manual_seed(0)
+    config = Blip2QFormerConfig(encoder_hidden_size=1408, cross_attention_frequency=2)
+    config._attn_implementation = "sdpa"
+    model = Blip2QFormerModel(config).train()
+    queries = torch.randn(1, 32, config.hidden_size, requires_grad=True).expand(images, -1, -1)
+    patches = torch.randn(images, 257, 1408, dtype=torch.bfloat16)
+    with kept(model) as found, GpuNorms(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model(query_embeds=queries, encoder_hidden_states=patches)
+    return sum(tensor.untyped_storage().nbytes() for tensor in found.values())
+
+
 def main() -> int:
     """Counts and writes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -153,7 +167,9 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("activations.json"))
     given = parser.parse_args()
-    found = []
+    per_image = qformer_bytes(3) - qformer_bytes(2)  # without the weights' bfloat16 copies
+    found: list[dict[str, Any]] = [{"qformer_bytes_per_image": per_image}]
+    print(found[0], flush=True)
     for gpu in (False, True):
         for targets in (ATTENTION, ALL):
             for name, lean, options in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 from transformers import Blip2Config, PretrainedConfig
@@ -14,6 +15,7 @@ from qvft.models.families import family_of
 from qvft.models.image_size import config_with_image_size, vision_of
 from qvft.models.query_count import config_with_queries
 from qvft.models.question_aware.graft import require_plain_base
+from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.reference_parts import reference_qvision
 from qvft.models.reference_configs import (
     known_configs,
@@ -25,7 +27,7 @@ from qvft.recipe.schema import Recipe
 from qvft.setup.component_counts import phase_counts
 from qvft.setup.encoder_decoder_settings import require_supported_settings
 from qvft.setup.start_run import start_run
-from qvft.training.memory_estimate import estimate_memory
+from qvft.training.memory_estimate import estimate_memory, state_bytes
 
 GPU, CPU = "GPU, bfloat16", "CPU, float32"
 FROZEN_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -102,6 +104,10 @@ def phase_findings(
     quantized = recipe.model.quantization.scheme != "none"
     has_dropout = trainable.lora.lora_dropout > 0 or trainable.decoder_dropout > 0
     decoder = DECODERS[text.model_type]
+    optimizer = train.arguments.get("optim", "adamw_torch")
+    images = _images_per_step(plan, row_tokens)
+    tokens, batch = _step_tokens(plan, config, images, rows=rows, row_tokens=row_tokens)
+    unloads_vision = _unloads_vision(recipe)
     memory = []
     for device, automatic in ((GPU, 2), (CPU, 4)):
         estimate = estimate_memory(
@@ -109,24 +115,24 @@ def phase_findings(
             frozen_bytes=FROZEN_BYTES.get(recipe.model.dtype, automatic),
             quantized=quantized,
             embedding_weights=_embedding_weights(text),
-            rows=1 if train.batch_tokens else rows,
-            row_tokens=train.batch_tokens or row_tokens,
+            tokens=tokens,
             decoder_layers=text.num_hidden_layers,
             decoder_width=text.hidden_size,
             checkpointing=train.gradient_checkpointing,
             layer_bytes=decoder.dropout_bytes if has_dropout else decoder.lean_bytes,
-            vision_units=_vision_units(config, plan, row_tokens=row_tokens),
+            trained_bytes=state_bytes(optimizer),
+            unloads_vision=unloads_vision,
+            qformer_units=images * _qformer_units(config),
+            vision_units=images * _vision_units(config, plan),
             frozen_float32=_frozen_float32(recipe, counts),
         )
-        memory.append(Memory(device, **estimate._asdict(), total=sum(estimate)))
-    batch = f"{rows} rows of {row_tokens} tokens"
-    if train.batch_tokens:
-        batch = f"{train.batch_tokens} tokens"
+        memory.append(Memory(device, **estimate._asdict()))
     assumes = (
-        f"assumes {batch} per step, AdamW in float32, "
+        f"assumes {batch} per step, {optimizer}, "
         + ("recomputed activations, " if train.gradient_checkpointing else "")
         + ("a decoder in 4 bits, " if quantized else "")
-        + "without the allocator's overhead and the Q-Former's activations"
+        + ("a ViT that is unloaded once its features are cached, " if unloads_vision else "")
+        + "without the allocator's overhead"
     )
     return PhaseFindings(
         name=plan.phase.name,
@@ -139,18 +145,54 @@ def phase_findings(
     )
 
 
-def _vision_units(config: PretrainedConfig, plan: PhasePlan, *, row_tokens: int) -> int:
-    """Images per step times patches, layers and width of the ViT, if the phase trains it."""
-    if plan.trainable.vision == "frozen":
-        return 0
-    tower = vision_of(config)
+def _images_per_step(plan: PhasePlan, row_tokens: int) -> int:
+    """Images of a step on one device."""
     train = plan.train
     rows = train.per_device_train_batch_size
     if train.batch_tokens is not None:
         rows = max(1, train.batch_tokens // row_tokens)
-    images = max(1, rows // train.texts_per_image)
+    return math.ceil(rows / train.texts_per_image)
+
+
+def _step_tokens(
+    plan: PhasePlan, config: PretrainedConfig, images: int, *, rows: int, row_tokens: int
+) -> tuple[int, str]:
+    """Decoder tokens of a step on one device if every row has the maximum length, and the batch in
+    words. Packed texts of an image share its prefix.
+    """
+    train = plan.train
+    if train.batch_tokens:
+        return train.batch_tokens, f"{train.batch_tokens} tokens"
+    tokens, batch = rows * row_tokens, f"{rows} rows of {row_tokens} tokens"
+    if train.packing and images < rows and family_of(config.model_type).shares_prefix(config):
+        tokens -= (rows - images) * (config.num_query_tokens + 1)
+        batch += f" that share the prefixes of {images} images"
+    return tokens, batch
+
+
+def _unloads_vision(recipe: Recipe) -> bool:
+    """Whether training caches the features of all images first, and then needs no ViT."""
+    frozen = all(plan.trainable.vision == "frozen" for plan in phase_plans(recipe))
+    train = recipe.data.train
+    streamed = train is not None and not isinstance(train, list) and train.stream
+    return recipe.data.features == "auto" and frozen and not streamed
+
+
+def _vision_units(config: PretrainedConfig, plan: PhasePlan) -> int:
+    """Patches times layers and width of the ViT, if the phase trains it."""
+    if plan.trainable.vision == "frozen":
+        return 0
+    tower = vision_of(config)
     patches = (tower.image_size // tower.patch_size) ** 2 + 1
-    return images * patches * tower.num_hidden_layers * tower.hidden_size
+    return int(patches * tower.num_hidden_layers * tower.hidden_size)
+
+
+def _qformer_units(config: PretrainedConfig) -> int:
+    """Query tokens times blocks and width of the Q-Former."""
+    if isinstance(config, QVisionConfig):
+        return config.num_states * config.qformer_num_blocks * config.qformer_hidden_size
+    qformer = config.qformer_config
+    return int(config.num_query_tokens * qformer.num_hidden_layers * qformer.hidden_size)
 
 
 def _frozen_float32(recipe: Recipe, counts: list[ComponentCount]) -> int:

@@ -17,8 +17,8 @@ CHOICES: tuple[tuple[dict[str, Any], int], ...] = (
 )
 """Bases and their batch sizes per device, best first; together with accumulation 16 texts."""
 MARGIN, RESERVE = 1.2, 0.8e9
-"""For what the estimate is without: the allocator's overhead (a factor), the Q-Former's activations
-and libraries' workspaces (bytes). Chosen, not measured: so that four bits fit a GPU of 8 GB."""
+"""For what the estimate is without: the allocator's overhead (a factor) and libraries' workspaces
+(bytes). Chosen, not measured: so that four bits fit a GPU of 8 GB."""
 
 
 def gpu_memory() -> tuple[str, int] | None:

@@ -51,3 +51,14 @@ def parameter_groups(
         }
         for (component, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def keep_embeddings_in_32_bits(module: nn.Module) -> None:
+    """Excludes trained embeddings from bitsandbytes' 8-bit optimizers, as the Trainer does."""
+    from bitsandbytes.optim import GlobalOptimManager
+
+    for part in module.modules():
+        if isinstance(part, nn.Embedding) and part.weight.requires_grad:
+            GlobalOptimManager.get_instance().register_module_override(
+                part, "weight", {"optim_bits": 32}
+            )

@@ -34,6 +34,7 @@ from qvft.training.completions import FILE as COMPLETIONS
 from qvft.training.metrics_log import MetricsLog, append_lines, drop_repeated
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
 from qvft.training.objectives.weighted import LANGUAGE, WeightedObjective
+from qvft.training.optim import keep_embeddings_in_32_bits
 from qvft.training.phase_setup import PhaseSetup
 from qvft.training.progress_line import ProgressLine, WritePage
 from qvft.training.recovery.out_of_memory import parts_of
@@ -148,6 +149,8 @@ class QFormerTrainer(TrainerInternals):
             objective = cast(PreTrainedModel, self.model)  # any module does
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, objective)
             self.optimizer = cls(self._groups, **options)
+            if options.get("optim_bits") == 8:
+                keep_embeddings_in_32_bits(objective)
         return self.optimizer
 
     def train_order(self, dataset: Any) -> Sampler:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from qvft.adapters.freeze import mark_trainable
@@ -11,7 +12,7 @@ from qvft.adapters.targets import resolve_targets
 from qvft.models.families import FAMILIES
 from qvft.recipe.train import LearningRates
 from qvft.training.objectives.language import LanguageModelling
-from qvft.training.optim import parameter_groups
+from qvft.training.optim import keep_embeddings_in_32_bits, parameter_groups
 from tools.tiny_blip2.geometry import init_tiny
 
 FAMILY = FAMILIES["blip2"]
@@ -85,3 +86,16 @@ def test_wrapping_for_several_processes_changes_nothing(model: Any) -> None:
 
 def test_the_recipe_names_a_rate_for_every_kind_of_group() -> None:
     assert set(LearningRates.model_fields) == set(RATES)
+
+
+def test_moments_of_embeddings_stay_in_32_bits() -> None:
+    """bitsandbytes keeps those of at most 4,096 values in 32 bits anyway."""
+    from bitsandbytes.optim import AdamW8bit
+
+    module = nn.Sequential(nn.Embedding(80, 64), nn.Linear(64, 80, bias=False))
+    optimizer = AdamW8bit(module.parameters(), lr=1e-3)
+    keep_embeddings_in_32_bits(module)
+    module(torch.arange(80)).square().sum().backward()
+    optimizer.step()
+    kept = [optimizer.state[weight]["state1"].dtype for weight in module.parameters()]
+    assert kept == [torch.float32, torch.uint8]
