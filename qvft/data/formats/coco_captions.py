@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, image_folder, no_split
 from qvft.data.sample import Sample
@@ -75,9 +75,4 @@ def read(
     yield from (one.sample() for one in found.values() if one.captions)
 
 
-FORMAT = Format(
-    "coco_captions",
-    "official COCO caption files",
-    read,
-    ("split", "images", "allow_paths_outside_root"),
-)
+FORMAT = Format("coco_captions", "official COCO caption files", read, IMAGE_OPTIONS)

@@ -11,7 +11,7 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import SampleBuilder, existing, no_split
+from qvft.data.formats.sample_builder import SampleBuilder, file_of_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json, read_jsonl
@@ -38,12 +38,7 @@ def records_of(path: Path, *, split: str | None) -> tuple[Path, Iterator[Record]
     Raises:
         DataError: no such file or split, or not a list of objects.
     """
-    file = path
-    if existing(path).is_dir():
-        files = {one.stem: one for one in sorted(path.iterdir()) if one.suffix in SUFFIXES}
-        if split not in files:
-            raise no_split(split, where=str(path), splits=files)
-        file = files[split]
+    file = file_of_split(path, split, SUFFIXES)
     if file.suffix == ".jsonl":
         return file, (Record(row, f"{file}:{number}") for number, row in read_jsonl(file))
     return file, (row for _, row in fields.records(read_json(file), where=str(file)))

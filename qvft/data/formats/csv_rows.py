@@ -23,7 +23,9 @@ _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical ba
 LONGEST_CELL = 1 << 24  # characters; the standard library's own limit is 131,072
 
 
-def read_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+def read_rows(
+    path: Path, *, skipinitialspace: bool = False
+) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     """The column names of a file and its rows: (number of the first line, cell by column name).
 
     The separator of a `.tsv` is a tab, of another file the most frequent of comma, semicolon, tab
@@ -43,7 +45,7 @@ def read_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]
     else:
         text = read_text(path)
         separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
-        lines = _lines(text, path, separator)
+        lines = _lines(text, path, delimiter=separator, skipinitialspace=skipinitialspace)
     number, header = next(lines, (1, []))
     names = [name.strip() for name in header]
     for name in names:
@@ -80,10 +82,10 @@ def _rows(
         yield number, {name: cell for name, cell in named if _is_named(name)}
 
 
-def _lines(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(text: str, path: Path, **dialect: Any) -> Iterator[tuple[int, list[str]]]:
     """Pairs (number of the first line, cells), of lines that are not blank."""
     limit = csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
     first = 1
     try:
         for cells in reader:

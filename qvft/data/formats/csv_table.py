@@ -14,7 +14,7 @@ from qvft.data.formats.csv_rows import SUFFIXES, read_rows
 from qvft.data.formats.fields import Record
 from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import existing, no_split
+from qvft.data.formats.sample_builder import file_of_split
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import DataError
 from qvft.log import get_logger
@@ -64,7 +64,7 @@ def read(
         DataError: as `read_rows`, `checked_texts` and `columns.resolve`, or a row without image or
             text.
     """
-    file = _file(path, split=split)
+    file = file_of_split(path, split, SUFFIXES)
     names, rows = read_rows(file)
     columns = dict(columns or {})
     fields.known_keys(columns, DEFAULTS, where=f"{file}, columns")
@@ -215,15 +215,6 @@ def _agree(records: list[Record], *, where: str) -> None:
             ", ".join(sorted({key for _, key in differing})),
             len({image for image, _ in differing}),
         )
-
-
-def _file(path: Path, *, split: str | None) -> Path:
-    if not existing(path).is_dir():
-        return path
-    files = {one.stem: one for one in sorted(path.iterdir()) if one.suffix.lower() in SUFFIXES}
-    if split not in files:
-        raise no_split(split, where=str(path), splits=files)
-    return files[split]
 
 
 FORMAT = Format(

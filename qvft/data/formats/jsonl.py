@@ -9,7 +9,7 @@ from typing import Any
 
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.jsonl_texts import (
     PAIR_KEYS,
     QUESTION_KEYS,
@@ -21,7 +21,7 @@ from qvft.data.formats.jsonl_texts import (
     read_question,
 )
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import Unique, no_split, numbered_pairs
+from qvft.data.formats.sample_builder import Unique, file_of_split, numbered_pairs
 from qvft.data.sample import ImageSource, Pair, Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
@@ -55,12 +55,7 @@ def read(
     Raises:
         DataError: invalid line, with file and line number.
     """
-    file = path
-    if path.is_dir():
-        splits = [one.stem for one in path.glob("*.jsonl")]
-        if split not in splits:
-            raise no_split(split, where=str(path), splits=splits)
-        file = path / f"{split}.jsonl"
+    file = file_of_split(path, split, [".jsonl"])
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
     yield from merged(_lines(file, guard))
 
@@ -184,9 +179,4 @@ class _ImageTexts:
         self.id, self.where = id, row.where
 
 
-FORMAT = Format(
-    "jsonl",
-    "your own images and texts, one JSON object per line",
-    read,
-    ("split", "images", "allow_paths_outside_root"),
-)
+FORMAT = Format("jsonl", "your own images and texts, one JSON object per line", read, IMAGE_OPTIONS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import Unique, existing, image_folder, no_split
 from qvft.data.sample import Sample
@@ -61,5 +61,5 @@ FORMAT = Format(
     "karpathy",
     "dataset_coco.json, dataset_flickr30k.json, dataset_flickr8k.json",
     read,
-    ("split", "images", "allow_paths_outside_root"),
+    IMAGE_OPTIONS,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.data.formats.conversations import ImageTexts, read_turns, records_of
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.sample import Sample
 
@@ -50,9 +50,4 @@ def read(
     yield from found.samples()
 
 
-FORMAT = Format(
-    "llava",
-    "LLaVA's conversations, each turn as a question",
-    read,
-    ("split", "images", "allow_paths_outside_root"),
-)
+FORMAT = Format("llava", "LLaVA's conversations, each turn as a question", read, IMAGE_OPTIONS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, image_folder, no_split
 from qvft.data.sample import Question, Sample
@@ -18,20 +18,10 @@ SPLIT_FILES = {"train": "trainset.json", "test": "testset.json"}
 """The layout of medical VQA code since MEVF (Nguyen et al., 2019): a file per split, images beside
 it in `images`; each record as in the published file."""
 _IMAGES = ("VQA_RAD Image Folder", "images", "image", "imgs", "VQA_RAD_Image")
-_SPLITS = {
-    "freeform": "train",
-    "para": "train",
-    "test_freeform": "test",
-    "test_para": "test",
-}
+_SPLITS = {"freeform": "train", "para": "train", "test_freeform": "test", "test_para": "test"}
 _TEXT_KEYS = (
-    "phrase_type",
-    "image_name",
-    "image_organ",
-    "question",
-    "question_type",
-    "answer_type",
-)
+    "phrase_type", "image_name", "image_organ", "question", "question_type", "answer_type",
+)  # fmt: skip
 _MISSPELT = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
 
 
@@ -112,5 +102,5 @@ FORMAT = Format(
     "vqa_rad",
     "VQA-RAD as published, or as trainset.json and testset.json",
     read,
-    ("split", "images", "allow_paths_outside_root"),
+    IMAGE_OPTIONS,
 )

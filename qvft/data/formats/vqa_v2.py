@@ -52,12 +52,8 @@ def read(
         do = "check the path"
         if str(subset).startswith("test"):
             do = "use train or val: the answers of VQA v2's test questions are not published"
-        raise DataError(
-            "no such file",
-            where=str(annotations),
-            expected="the answers to the questions",
-            do=do,
-        )
+        expected = "the answers to the questions"
+        raise DataError("no such file", where=str(annotations), expected=expected, do=do)
     if images is None:
         images = path / str(subset) if (path / str(subset)).is_dir() else path
     guard = PathGuard(image_folder(images), allow_paths_outside_root=allow_paths_outside_root)
