@@ -28,7 +28,6 @@ class GreedyTexts:
 
     Attributes:
         max_new_tokens: longest text by kind of row.
-        batch_size: rows per pass.
     """
 
     model: PreTrainedModel

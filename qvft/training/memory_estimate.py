@@ -55,13 +55,11 @@ def estimate_memory(
     """GPU memory estimate; allocator overhead and the Q-Former's activations are not included.
 
     Args:
-        counts: the component table.
         frozen_bytes: bytes per frozen weight (2 in bfloat16, 4 in float32).
         quantized: the decoder's frozen weights, except its embeddings, take 4.5 bits each.
         embedding_weights: number of weights of the decoder's token and position embeddings.
         rows: per-device batch size, in texts.
         row_tokens: tokens per row, including image tokens.
-        checkpointing: gradient checkpointing: only each layer's input is kept.
         layer_bytes: bytes of activations per token, decoder layer and unit of width.
         frozen_float32: number of frozen weights that stay in float32: trained by the run that this
             one starts from.

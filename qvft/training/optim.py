@@ -25,7 +25,6 @@ def parameter_groups(
 
     Args:
         module: the objective; the family's model is its `model`, all else is a head.
-        learning_rates: per component, and `heads`.
         weight_decay: applied to parameters of two or more dimensions except query tokens, position
             embeddings and weights without gradient; not to biases and norms.
 

@@ -26,7 +26,6 @@ def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
     """Checks that the loss changes when the images of a batch are swapped.
 
     Args:
-        module: the language objective.
         batch: a training batch; with one image, nothing is checked and NaN returned.
 
     Returns:
@@ -99,9 +98,6 @@ def check_gradients(
     model: nn.Module, family: Family, heads: Sequence[nn.Module] = ()
 ) -> dict[str, float]:
     """Largest absolute gradient per trained component, with `heads` last.
-
-    Args:
-        heads: trained modules outside the model; each part must have a gradient.
 
     Raises:
         PreflightError: a trained component, or a part of the heads, has no gradient, or only zeros.

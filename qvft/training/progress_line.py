@@ -28,9 +28,6 @@ class ProgressLine(TrainerCallback):
 
     Args:
         phase: what the line begins with; empty in a run of one phase.
-        texts: number of texts that this process has trained so far.
-        page: writes the run's page.
-        begin: is called when training has begun and trackers are set up.
     """
 
     def __init__(

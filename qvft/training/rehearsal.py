@@ -36,7 +36,6 @@ def require_trainable(train: Mapping[str, Any], *, workers: int = 0, where: str 
 
     Args:
         train: the recipe's `train` section as a mapping; `where` is its key.
-        workers: image-decoding processes.
 
     Raises:
         RecipeError: a library refuses a field of `train.arguments`, or a tracker; it names them.

@@ -33,12 +33,7 @@ def trackers_named(names: Sequence[str]) -> Iterator[None]:
 
 
 def log_texts(callbacks: Iterable[Any], lines: Sequence[Mapping[str, Any]], *, step: int) -> None:
-    """Logs generated texts to those trackers of the Trainer that show texts.
-
-    Args:
-        callbacks: the Trainer's.
-        lines: of completions.jsonl.
-    """
+    """Logs generated texts to those trackers of the Trainer that show texts."""
     columns = ["id", "question", "text", "references"]
     table = [
         [line["id"], line.get("question", ""), line["text"], " | ".join(line["references"])]

@@ -84,7 +84,6 @@ class EpochNumbers(Sampler[Any]):
 
     Args:
         rows: sampler of rows or of lists of rows, with `set_epoch`.
-        count: number of rows.
     """
 
     def __init__(self, rows: Any, count: int) -> None:

@@ -32,11 +32,8 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
     resumed run skips past batches without decoding images.
 
     Args:
-        batch_size: rows per batch.
         group_size: rows of a sample that are kept together.
         buffer: size of the shuffle buffer, in groups.
-        rank, world: rank and number of processes, which divide each pass.
-        texts: which texts of a sample to use.
         on_bad: whether a broken record or image stops training or is skipped.
         check: raises the `ImageError` of an image that does not decode.
     """

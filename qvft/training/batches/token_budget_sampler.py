@@ -32,10 +32,8 @@ class TokenBatchSampler(Sampler[list[int]]):
     gradient accumulation steps, so all steps of an epoch have equally many batches.
 
     Args:
-        sample_ids, tokens: sample id and token lengths of each row.
         budget: maximum tokens per batch. Tokens that the rows of a group share count once; a packed
             batch may have fewer tokens, if questions begin with the same words.
-        group_size: rows of an image that are kept together.
         mixture: chooses the rows of each epoch; None: all of them.
         epochs: with a mixture, the number of epochs by that of batches in one: every epoch that
             training needs is planned, and all have as many batches as the one that needs most.

@@ -37,11 +37,7 @@ class AlignmentObjective(WeightedObjective):
     """Weighted sum of the language loss and the alignment losses (ITC, ITM, ITG).
 
     Args:
-        model: a BLIP-2 model, with or without LoRA layers in it.
-        heads: its alignment heads; None without alignment objectives.
         weights: positive weight by name: `lm`, `itc`, `itm`, `itg`, and those of `custom`.
-        seed: seed of hard negative sampling.
-        custom: custom losses by name.
     """
 
     model: Blip2ForConditionalGeneration
@@ -152,8 +148,6 @@ class AlignmentCollator:
     Questions do not describe their image and are not used for alignment.
 
     Args:
-        collator: collator of the language batch.
-        tokenizer: tokenizer of the text branch.
         max_text_tokens: longer captions are truncated.
 
     Returns of a call: what `collator` returns, and image_ids (I,) long, the same number for the

@@ -121,7 +121,6 @@ def alignment_losses(
     Args:
         features: (I, P, width) ViT features.
         states: (I, Q, D) from `query_states`, shared with the language loss.
-        objectives: of `OBJECTIVES`.
         seed: seed of hard negative sampling, which depends only on it and on the images of the
             batch: the same in all processes and after resuming.
     """

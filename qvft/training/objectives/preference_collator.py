@@ -46,7 +46,6 @@ class PreferenceCollator:
     a rejected text are collated as they are, for evaluation.
 
     Args:
-        collator: collator of the language batch.
         reference: log-probabilities of chosen and rejected text by pair; None: not known yet.
 
     Returns of a call: what `collator` returns for the 2 P rows of P pairs, but row_index (P,); for

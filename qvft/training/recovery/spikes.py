@@ -23,9 +23,7 @@ class SpikeRule:
     median, and a permanently higher loss eventually stops counting as a spike.
 
     Attributes:
-        policy: `off`, `skip` or `stop`.
         window: number of preceding steps; half of them must be known.
-        deviations, factor: see above.
     """
 
     policy: str
