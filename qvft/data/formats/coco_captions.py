@@ -30,9 +30,6 @@ def read(
         path: the JSON file, or a folder with `annotations/captions_{split}.json` and `{split}/`.
         split: `train2014`, `val2017`, ...; of a single file it is only a label.
         images: the image folder; None: `{split}/` of the folder, or beside a single file.
-
-    Raises:
-        DataError: an invalid record, a repeated id, or an annotation without its image.
     """
     file, folder = existing(path), images or path.parent
     if path.is_dir():

@@ -89,8 +89,8 @@ class ImageTexts:
         """The sample of a record's image; None, counted, unless there is exactly one."""
         names = [images] if isinstance(images, str) else images or []
         if not isinstance(names, list):
-            given = f"`{key}` is {fields.kind(images)}"
-            raise DataError(given, where=row.where, expected="a path, or a list of one")
+            expected = "a path, or a list of one"
+            raise fields.wrong_kind(images, key, where=row.where, expected=expected)
         if len(names) != 1:
             several = "several images" if names else "no image"
             self.left_out[f"records with {several}"] += 1

@@ -30,13 +30,11 @@ def read_rows(
 
     The separator of a `.tsv` is a tab, of another file the most frequent of comma, semicolon, tab
     and vertical bar in the header; of an `.xlsx` the first sheet is read, of a data frame's
-    `.parquet` lists become JSON. Columns without a name
-    (pandas' index, too) and blank lines are left out. Cells are texts, without outer whitespace.
+    `.parquet` lists become JSON. Columns without a name (pandas' index, too) and blank lines are
+    left out. Cells are texts, without outer whitespace.
 
     Raises:
-        DataError: as `read_text`; no header, a name twice, a row with more or fewer cells than the
-            header, or a quote that does not end.
-        MissingToolError: an `.xlsx` without openpyxl.
+        DataError: no header, a name twice, another number of cells, or a quote that does not end.
     """
     if path.suffix.lower() == EXCEL:
         separator, lines = "\t", _excel_lines(path)
@@ -44,10 +42,12 @@ def read_rows(
         separator, lines = "\t", _parquet_lines(path)
     else:
         text = read_text(path)
-        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
+        header = text.lstrip("\r\n").partition("\n")[0]
+        is_tsv = path.suffix.lower() == ".tsv"
+        separator = "\t" if is_tsv else max(_SEPARATORS, key=header.count)
         lines = _lines(text, path, delimiter=separator, skipinitialspace=skipinitialspace)
-    number, header = next(lines, (1, []))
-    names = [name.strip() for name in header]
+    number, cells = next(lines, (1, []))
+    names = [name.strip() for name in cells]
     for name in names:
         if name and names.count(name) > 1:
             raise DataError(
@@ -154,11 +154,6 @@ def _text(cell: Any) -> str:
     if isinstance(cell, list):
         return json.dumps(cell, ensure_ascii=False)
     return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
-
-
-def _separator(text: str) -> str:
-    header = text.lstrip("\r\n").partition("\n")[0]
-    return max(_SEPARATORS, key=header.count)
 
 
 def _is_named(name: str) -> bool:

@@ -51,9 +51,6 @@ def read(
         path: the file, or a folder that holds `{split}.jsonl`.
         split: which file of a folder; of a single file it is only a label.
         images: folder that image paths are relative to; None: the file's own.
-
-    Raises:
-        DataError: invalid line, with file and line number.
     """
     file = file_of_split(path, split, [".jsonl"])
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
@@ -73,9 +70,6 @@ def merged(rows: Iterable[tuple[Record, ImageSource, str]]) -> Iterator[Sample]:
 
     Args:
         rows: fields, image, and default id of each row.
-
-    Raises:
-        DataError: as `read`.
     """
     found: dict[str, _ImageTexts] = {}
     for row, image, default_id in rows:
@@ -96,12 +90,7 @@ def record(values: Mapping[str, Any], image: ImageSource, *, name: str, where: s
     """The sample of an object with the JSONL fields, for a given image.
 
     Args:
-        values: the fields of a line; `image` is ignored.
         name: sample id; an `id` of the image is kept in its meta.
-        where: position, for messages.
-
-    Raises:
-        DataError: as `read`.
     """
     fields.known_keys(values, ROW_KEYS, where=where)
     one = _ImageTexts(image, name, where)

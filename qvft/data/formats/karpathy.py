@@ -29,9 +29,6 @@ def read(
         split: `train`, `restval`, `val` or `test`; `train+restval` takes both.
         images: the image folder, which `filepath` (COCO's `val2014`) and `filename` are relative
             to; None: the file's own.
-
-    Raises:
-        DataError: an invalid record, a repeated id, or no such split.
     """
     guard = PathGuard(
         image_folder(images or existing(path).parent),

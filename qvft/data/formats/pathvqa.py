@@ -41,9 +41,6 @@ def read(
         split: `train`, `validation` (`val`) or `test`.
         images: the image folder of rows; None: `images/{split}` or `images` beside the file, or
             the file's own folder. `image` may lack its suffix (the original's `train_0001`).
-
-    Raises:
-        DataError: an invalid record, no such split, or only pickles.
     """
     stems = next((stems for stems in _STEMS.values() if split in stems), ())
     file = _rows_file(path, stems, split=split)

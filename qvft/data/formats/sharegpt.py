@@ -28,9 +28,6 @@ def read(
     A record with `chosen` and `rejected` is a pair, its last turn the question.
 
     Source: github.com/hiyouga/LLaMA-Factory, data/README.md.
-
-    Raises:
-        DataError: an invalid record, with its position.
     """
     file, rows = records_of(path, split=split)
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)

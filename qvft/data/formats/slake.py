@@ -38,9 +38,6 @@ def read(
         split: `train`, `validation` (`val`) or `test`; `test:zh` takes the Chinese questions,
             `test:all` both languages.
         images: the image folder; None: `imgs` beside the file.
-
-    Raises:
-        DataError: an invalid record, a repeated `qid`, or no such split.
     """
     name, _, language = (split or "").partition(":")
     language = language or "en"

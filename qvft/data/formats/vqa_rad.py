@@ -13,7 +13,7 @@ from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
 
-_FILE = "VQA_RAD Dataset Public.json"
+FILE = "VQA_RAD Dataset Public.json"
 SPLIT_FILES = {"train": "trainset.json", "test": "testset.json"}
 """The layout of medical VQA code since MEVF (Nguyen et al., 2019): a file per split, images beside
 it in `images`; each record as in the published file."""
@@ -43,9 +43,6 @@ def read(
         path: the folder, or a JSON file.
         split: `train` or `test`, from `phrase_type`; of a file of `SPLIT_FILES` the file says it.
         images: the image folder; None: `VQA_RAD Image Folder` or `images` beside the file.
-
-    Raises:
-        DataError: an invalid record, a repeated `qid`, or no such split.
     """
     file = _file(path, split)
     content = read_json(file)
@@ -92,10 +89,10 @@ def read(
 
 def _file(path: Path, split: str | None) -> Path:
     """The JSON file of a split."""
-    if not path.is_dir() or (path / _FILE).exists() or split not in SPLIT_FILES:
-        return path / _FILE if path.is_dir() else path
+    if not path.is_dir() or (path / FILE).exists() or split not in SPLIT_FILES:
+        return path / FILE if path.is_dir() else path
     file = path / SPLIT_FILES[split]
-    return file if file.exists() else path / _FILE
+    return file if file.exists() else path / FILE
 
 
 FORMAT = Format(

@@ -37,10 +37,6 @@ def read(
             subset as files name it, e.g. `train2014`.
         images: the image folder; None: `train2014/` and so on in `path` if it is there, otherwise
             `path`. Names are `COCO_train2014_000000000042.jpg` or `000000000042.jpg`, or `.png`.
-
-    Raises:
-        DataError: an invalid record, a repeated id, a question without annotation or the other
-            way round, no such split, or a split without answers.
     """
     subset = _YEARS.get(split or "", split)
     question_file = questions or _official_questions(path, subset=subset, split=split)
