@@ -16,13 +16,10 @@ def require_accepted(
     attempt: Attempt,
     *,
     key: Callable[[str], str],
-    library: str = "transformers",
 ) -> None:
     """Tries a user's settings with a library.
 
     Args:
-        settings: names and values set by the user.
-        attempt: runs the library call with some of them.
         key: maps a name to its recipe key, e.g. `train.arguments.optim`.
 
     Raises:
@@ -32,7 +29,7 @@ def require_accepted(
     try:
         attempt(settings)
     except Exception as error:
-        found = refusal(error, settings, attempt, key=key, library=library)
+        found = refusal(error, settings, attempt, key=key)
         if found is None:
             raise
         raise found from error
@@ -44,7 +41,6 @@ def refusal(
     attempt: Attempt,
     *,
     key: Callable[[str], str],
-    library: str = "transformers",
 ) -> RecipeError | None:
     """Error for an exception raised by `attempt`; None if no setting is the cause."""
     if isinstance(error, QvftError | MemoryError) or disk_failure(error) is not None:
@@ -59,7 +55,7 @@ def refusal(
             return None
         refused = list(settings)
     return RecipeError(
-        f"{library} refuses {', '.join(repr(settings[name]) for name in refused)} "
+        f"transformers refuses {', '.join(repr(settings[name]) for name in refused)} "
         f"({first_line(error)})",
         where=" and ".join(key(name) for name in refused),
         do="correct or remove it" if len(refused) == 1 else "remove one of them",
