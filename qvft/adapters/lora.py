@@ -46,7 +46,6 @@ def add_lora(
 
     Args:
         targets: full module names, from `resolve_targets`.
-        base_id: base model in adapter_config.json, for plain PEFT.
         settings: `r`, `lora_alpha`, `lora_dropout`, `use_dora`, `use_rslora` of `LoraConfig`.
 
     Raises:

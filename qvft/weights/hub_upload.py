@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
 from qvft.errors import FailedError, UserError
-from qvft.models.checkpoint_files import first_line
+from qvft.recipe.refused_settings import first_line
 
 _REFUSED = (401, 403)
 

@@ -39,7 +39,6 @@ class Probe:
     """One row as qvft prepares it, and the inputs of a plain processor.
 
     Attributes:
-        prompt: the prompt for a plain processor.
         prompt_ids: qvft's tokens of image and prompt.
         target_ids: tokens of the target and the stop token.
         pixel_values: (1, 3, height, width), from qvft's collator.
@@ -149,8 +148,6 @@ def plain_outputs(
     """Outputs by plain transformers: `processor(...)`, `model.generate`.
 
     Args:
-        model: a transformers model or a PEFT model.
-        template: qvft's prompt template, for comparison.
         stop_ids: `eos_token_id` of `generate`; None: the checkpoint's own.
 
     Raises:
