@@ -44,11 +44,7 @@ def training_arguments(
     best: str = "eval_token_loss",
     greater_is_better: bool = False,
 ) -> TrainingArguments:
-    """Builds the `TrainingArguments` of a phase.
-
-    Raises:
-        RecipeError: as `check_arguments`; or the launcher sets a way of sharding that is refused.
-    """
+    """Builds the `TrainingArguments` of a phase."""
     check_arguments(train)
     asked_to_shard()
     on_gpu = torch.cuda.is_available()

@@ -98,14 +98,12 @@ def follow_move(folder: Path) -> None:
 
 
 def require_plain_states(checkpoint: Path) -> None:
-    """Checks that optimizer, scheduler, scaler and random states hold only tensors and numbers.
+    """Raises CheckpointError unless optimizer, scheduler and random states hold only tensors and
+    numbers.
 
     The Trainer also reads them with `weights_only`, so none of them runs code, but its error for a
     damaged file names no file. Tensors are memory-mapped here, not read. `training_args.bin`, a
     pickle that the Trainer writes too, is never read.
-
-    Raises:
-        CheckpointError: one is damaged, or holds another object.
     """
     import torch  # programs look for checkpoints before they load it
     from transformers.trainer_pt_utils import safe_globals

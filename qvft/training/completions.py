@@ -34,11 +34,7 @@ class Completions:
     metric: str
 
     def __call__(self, *, scored: bool = True) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Scores by name, and the examples as lines of completions.jsonl; equal in all processes.
-
-        Raises:
-            RecipeError: the metric scores none of the rows.
-        """
+        """Scores by name, and the examples as lines of completions.jsonl, in every process."""
         rows = self.scored if scored else ()
         texts = self.greedy([*rows, *self.examples])
         known: Mapping[str, float] = {}

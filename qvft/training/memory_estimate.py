@@ -57,12 +57,9 @@ def estimate_memory(
     Args:
         frozen_bytes: bytes per frozen weight (2 in bfloat16, 4 in float32).
         quantized: the decoder's frozen weights, except its embeddings, take 4.5 bits each.
-        embedding_weights: number of weights of the decoder's token and position embeddings.
-        rows: per-device batch size, in texts.
-        row_tokens: tokens per row, including image tokens.
+        rows: per-device batch size, in texts. row_tokens: including image tokens.
         layer_bytes: bytes of activations per token, decoder layer and unit of width.
-        frozen_float32: number of frozen weights that stay in float32: trained by the run that this
-            one starts from.
+        frozen_float32: frozen weights that another run trained, which stay in float32.
         vision_units: images times patches, layers and width of a trained ViT; 0: it is frozen.
     """
     weights, trained = frozen_float32 * (4 - frozen_bytes), 0

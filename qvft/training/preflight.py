@@ -23,13 +23,8 @@ only, or a single caption without negatives."""
 
 
 def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
-    """Checks that the loss changes when the images of a batch are swapped.
-
-    Args:
-        batch: a training batch; with one image, nothing is checked and NaN returned.
-
-    Returns:
-        Largest change of a row's loss, nats per token.
+    """Largest change of a row's loss, nats per token, when the images of a batch are swapped; NaN
+    with one image.
 
     Raises:
         PreflightError: no row's loss changed (the image does not reach the decoder), or one is NaN.
@@ -61,10 +56,8 @@ class GradientCheck(TrainerCallback):
     gradient.
 
     A detached graph or a frozen input under reentrant checkpointing affects all weights of a
-    component, so one non-zero gradient per component is required. LoRA's A matrices have zero
-    gradient at first, since B starts at zero; the component counts as a whole. Each part of the
-    alignment heads must be reached by the first pass, and have a non-zero gradient within
-    `HEADS_WITHIN` steps.
+    component, so one non-zero gradient is enough. Each part of the alignment heads must be reached
+    by the first pass, and have a non-zero gradient within `HEADS_WITHIN` steps.
 
     Args:
         waits: for the first pass with any gradient: samples of equal reward have none.

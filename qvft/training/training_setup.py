@@ -57,13 +57,8 @@ def training_setup(
 
     Args:
         given: the recipe's base model, if already loaded; it gets the adapters.
-        texts: from `before_torch.training_texts`, if already read.
         rewards: builds the functions of reward phases: `evaluation.rewards.reward_functions`.
-        scores: of generated texts, `evaluation.text_scores.text_scores`; None where nothing is
-            evaluated.
-
-    Raises:
-        UserError: whatever is wrong with the recipe, the data or the base checkpoint.
+        scores: `evaluation.text_scores.text_scores`; None where nothing is evaluated.
     """
     for plan in phase_plans(recipe):
         check_arguments(plan.train.model_dump())  # reported before anything is loaded

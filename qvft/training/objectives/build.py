@@ -40,11 +40,7 @@ def objective_of(
     losses: Mapping[str, CustomLoss],
     custom: Sequence[CustomObjective],
 ) -> tuple[nn.Module, Collate]:
-    """Objective of a phase, and its collator.
-
-    Raises:
-        RecipeError: alignment objectives without captions in the data.
-    """
+    """Objective of a phase, and its collator."""
     collator = collator_of(loaded, packing=packing)
     if branch is None and not losses:
         return LanguageModelling(loaded.model), collator
@@ -68,7 +64,7 @@ def objective_of(
 def preference_of(
     loaded: Loaded, preference: Preference, *, packing: bool
 ) -> tuple[PreferenceObjective, PreferenceCollator]:
-    """Objective of a preference phase, and its collator, which has no reference log-probabilities."""
+    """Objective of a preference phase, and its collator without reference log-probabilities."""
     settings = preference.model_dump(include={field.name for field in fields(LossSettings)})
     module = PreferenceObjective(
         loaded.model,

@@ -95,9 +95,6 @@ def stored_reference(
     Args:
         facts: everything that they depend on besides the rows' texts, e.g. hashes of weights and
             images. If facts or rows have changed, they are computed again.
-
-    Raises:
-        FailedError: the file could not be written.
     """
     keys = [key_of(row) for row in rows]
     key = sha256_json({"facts": dict(facts), "pairs": [list(one) for one in keys]})

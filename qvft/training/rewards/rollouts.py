@@ -114,13 +114,11 @@ class Rollouts:
     ) -> tuple[list[dict[str, Tensor]], dict[str, LossSum]]:
         """The batches of a step, and what is logged of new samples.
 
-        Samples are new every `num_iterations` steps, and the same in the steps between.
+        Samples are new every `num_iterations` steps, and the same in the steps between. A failure
+        of a reward function is raised in all processes.
 
         Args:
             step: number of finished steps; part of the samples' seed.
-
-        Raises:
-            RecipeError: a reward function fails in any process, see `reward_function.rewards_of`.
         """
         generation, iteration = divmod(step, self.settings.num_iterations)
         if iteration and self._batches:
