@@ -38,16 +38,12 @@ class BaseCheckpoint:
     """A resolved base checkpoint.
 
     Attributes:
-        id: the user's name for it.
         location: argument of `from_pretrained`: a folder, or the hub id.
-        revision: hub revision, None for folders.
         graft: plan of a BLIP-2 or question-aware model made from two checkpoints.
         stored_queries: query tokens of the checkpoint, if fewer are used.
         stored_image_size: image size of the checkpoint, if another one is used.
         decoder: decoder checkpoint of a QVision made from components, with `location` as vision
             model; missing weights are initialised with `seed`.
-        decoder_revision: hub revision of `model.decoder`, None for folders.
-        published: whether it is a QVision in its published layout.
     """
 
     id: str

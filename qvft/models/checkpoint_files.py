@@ -11,10 +11,9 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, PretrainedConfig
 
-from qvft.errors import ModelError
+from qvft.errors import ModelError, first_line
 from qvft.json_files import read_json
 from qvft.models.model_path import TINY_ID, names_folder
-from qvft.recipe.refused_settings import first_line
 
 INDEX = "model.safetensors.index.json"
 _KERNELS = ("_attn_implementation_internal", "_experts_implementation_internal")

@@ -30,9 +30,7 @@ class Checkpoint:
     """A checkpoint with the shapes of its weights.
 
     Attributes:
-        id: the user's name for it.
         location: argument of `from_pretrained`: a folder, or the hub id.
-        revision: hub commit, None for folders.
         files: weight key to its safetensors file.
         shapes: weight key to its shape.
     """

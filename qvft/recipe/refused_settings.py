@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qvft.disk import disk_failure
-from qvft.errors import QvftError, RecipeError
+from qvft.errors import QvftError, RecipeError, first_line
 
 Attempt = Callable[[Mapping[str, Any]], object]
 
@@ -18,9 +18,6 @@ def require_accepted(
     key: Callable[[str], str],
 ) -> None:
     """Tries a user's settings with a library.
-
-    Args:
-        key: maps a name to its recipe key, e.g. `train.arguments.optim`.
 
     Raises:
         RecipeError: `attempt` fails with the settings and succeeds without some of them.
@@ -60,12 +57,6 @@ def refusal(
         where=" and ".join(key(name) for name in refused),
         do="correct or remove it" if len(refused) == 1 else "remove one of them",
     )
-
-
-def first_line(error: BaseException) -> str:
-    """Message of an error, on one line; its class name if it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _passes(attempt: Attempt, settings: Mapping[str, Any]) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from qvft.errors import RecipeError
-from qvft.recipe.refused_settings import first_line
+from qvft.errors import RecipeError, first_line
 
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000

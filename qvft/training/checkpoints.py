@@ -8,9 +8,8 @@ import shutil
 from pathlib import Path
 
 from qvft.disk import name_whole, remove_whole
-from qvft.errors import CheckpointError
+from qvft.errors import CheckpointError, first_line
 from qvft.json_files import read_json, write_json
-from qvft.recipe.refused_settings import first_line
 
 STATE = "trainer_state.json"
 _STAGING = ".partial"
@@ -19,12 +18,7 @@ _PICKLES = ("optimizer*.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
 
 
 class NewCheckpoint:
-    """A checkpoint being written, in a staging folder next to the complete ones.
-
-    Args:
-        folder: folder of the phase's checkpoints; it must exist, and is not created again if
-            deleted.
-    """
+    """A checkpoint being written, in a staging folder next to the complete ones."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / f"{_PREFIX}{step}"

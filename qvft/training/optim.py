@@ -24,7 +24,6 @@ def parameter_groups(
     """AdamW parameter groups of the trained parameters, at most two per component.
 
     Args:
-        module: the objective; the family's model is its `model`, all else is a head.
         weight_decay: applied to parameters of two or more dimensions except query tokens, position
             embeddings and weights without gradient; not to biases and norms.
 

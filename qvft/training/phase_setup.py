@@ -47,14 +47,11 @@ class PhaseSetup:
     """Everything needed to train a phase.
 
     Attributes:
-        arguments: `output_dir` holds its checkpoints.
         eval_rows: without them there is no evaluation.
         early_stopping: evaluations without a lower loss before it stops (patience), or None.
         batches: token-budget batches, instead of the arguments' batch size.
         stream: batches of a stream, instead of `train_rows`.
         rollouts: samples of a reward phase, from which it learns instead of from the rows' texts.
-        held_out: its metrics of evaluation rows.
-        completions: generates evaluation rows.
     """
 
     name: str

@@ -24,11 +24,7 @@ _SHOWN = ("eval_token_loss", "eval_pair_loss", "eval_exact_match", "eval_held_ou
 
 
 class ProgressLine(TrainerCallback):
-    """Callback that knows what a person wants to know of a phase; `line` says it.
-
-    Args:
-        phase: what the line begins with; empty in a run of one phase.
-    """
+    """Callback that knows what a person wants to know of a phase; `line` says it."""
 
     def __init__(
         self,

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from qvft.errors import QvftError, RecipeError
-from qvft.recipe.refused_settings import first_line
+from qvft.errors import QvftError, RecipeError, first_line
 
 _THEIRS = "transformers/integrations/integration_utils.py"
 """The file of transformers that calls trackers."""

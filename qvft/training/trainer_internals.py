@@ -42,10 +42,6 @@ class TrainerInternals(Trainer):
 
     A checkpoint is written into a staging folder and renamed when it is complete. It holds the
     trained weights as an adapter folder in place of `model.safetensors`.
-
-    Args:
-        save_weights: writes the trained weights into a folder; every process calls it.
-        restore_weights: reads them back from one.
     """
 
     # Of what Trainer declares, what qvft gives it.

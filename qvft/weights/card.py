@@ -61,7 +61,6 @@ def model_card(
         library: `transformers` for a merged model, `peft` for an adapter.
         adapter_sha256: hashes of the adapter's files by name. A report of other weights is named
             but not included.
-        rows: some rows of the data, whose most common question the example asks.
         facts: further values for a merged model; a missing one raises `jinja2.UndefinedError`.
     """
     scores = read_scores(run_dir, adapter_sha256)

@@ -34,7 +34,6 @@ class MergeInputs:
 
     Attributes:
         stored: dtype that represents every base weight exactly. written: output dtype.
-        weights: number of weights in the base's files.
     """
 
     run_dir: Path

@@ -161,7 +161,6 @@ def round_weight(exact: Tensor, dtype: torch.dtype, *, key: str) -> Tensor:
     with zero mean, so the update survives in sums. Exactly representable weights do not change.
 
     Args:
-        exact: any shape.
         key: the weight's name, which seeds the rounding, so that it is reproducible.
 
     Source: Gupta et al., Deep Learning with Limited Numerical Precision, ICML 2015, section 3.

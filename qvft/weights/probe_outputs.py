@@ -147,9 +147,6 @@ def plain_outputs(
 ) -> list[Output]:
     """Outputs by plain transformers: `processor(...)`, `model.generate`.
 
-    Args:
-        stop_ids: `eos_token_id` of `generate`; None: the checkpoint's own.
-
     Raises:
         VerificationError: the processor's tokens or pixels differ from qvft's.
     """

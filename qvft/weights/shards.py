@@ -30,10 +30,6 @@ def write_shards(
     """Writes the merged weights as `save_pretrained` of the merged model would.
 
     Memory: one weight, in its stored dtype and in float32, plus the trained weights.
-
-    Args:
-        base: the unquantised base's weights by key; each is looked up once.
-        parameters: parameter count of the model, tied ones once, for the index.
     """
     outline = plan.outline()
     # The order in which `save_pretrained` fills the shards of a model that was loaded.

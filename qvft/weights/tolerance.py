@@ -49,11 +49,7 @@ class Tolerance:
 def jitter(
     model: nn.Module, rounded: Collection[str], *, written: torch.dtype, computed: torch.dtype
 ) -> None:
-    """Adds random errors of the size of rounding errors to every weight but 4-bit ones, in place.
-
-    Args:
-        rounded: base names of the weights that are rounded to `written`.
-    """
+    """Adds random errors of the size of rounding to every weight but 4-bit ones, in place."""
     generators: dict[torch.device, torch.Generator] = {}
     # These sum over the first dimension.
     transposed = {

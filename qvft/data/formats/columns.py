@@ -188,9 +188,6 @@ def with_class_names(
 ) -> dict[str, Any]:
     """The row with class names instead of `ClassLabel` numbers, also inside lists and objects.
 
-    Args:
-        features: features of the dataset; None if a stream does not know them.
-
     Raises:
         DataError: a number without class, such as -1, which `datasets` uses for "no label".
     """

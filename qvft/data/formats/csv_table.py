@@ -55,10 +55,7 @@ def read(
 
     Args:
         path: the file, or a folder that holds `{split}.csv`, `.tsv` or `.xlsx`.
-        split: which file of a folder; of a single file it is only a label.
-        images: folder that image paths are relative to; None: the file's own.
         columns: from the keys of `DEFAULTS` to column names, see `columns.resolve`.
-        class_texts: as in `class_folders.read`.
     """
     file = file_of_split(path, split, SUFFIXES)
     names, rows = read_rows(file)

@@ -70,9 +70,6 @@ def register_format(format: Format) -> Format:
 def find_format(name: str, *, where: str = "format") -> Format:
     """The format of this name; a dotted name is imported and added to the table.
 
-    Args:
-        where: the recipe key that names it.
-
     Raises:
         RecipeError: a dotted name that is not a `Format`.
         DataError: another unknown name.

@@ -17,9 +17,8 @@ from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, no_split
 from qvft.data.images.listing import images_among
 from qvft.data.sample import ImageFile, Sample
-from qvft.errors import DataError
+from qvft.errors import DataError, first_line
 from qvft.log import get_logger
-from qvft.recipe.refused_settings import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -32,14 +32,7 @@ _BUFFER = 100
 
 @dataclass(frozen=True, eq=False)
 class DatasetStream:
-    """A streamed split; a `data.stream.Stream`.
-
-    Attributes:
-        dataset: with images as bytes.
-        columns: column of each key.
-        where: its source, for messages.
-        files: names and sizes of its local files.
-    """
+    """A streamed split; a `data.stream.Stream`."""
 
     dataset: IterableDataset
     columns: Mapping[str, str]

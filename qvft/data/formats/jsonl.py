@@ -66,11 +66,7 @@ def _lines(file: Path, guard: PathGuard) -> Iterator[tuple[Record, ImageSource, 
 
 
 def merged(rows: Iterable[tuple[Record, ImageSource, str]]) -> Iterator[Sample]:
-    """Samples of rows with the JSONL fields; rows with the same image name are merged.
-
-    Args:
-        rows: fields, image, and default id of each row.
-    """
+    """Samples of rows with the JSONL fields; rows with the same image name are merged."""
     found: dict[str, _ImageTexts] = {}
     for row, image, default_id in rows:
         found.setdefault(image.name, _ImageTexts(image, default_id, row.where)).add(row)

@@ -30,8 +30,6 @@ def read(
 
     Args:
         path: the file, or a folder that holds `{split}.json` or `{split}.jsonl`.
-        split: which file of a folder; of a single file it is only a label.
-        images: folder that image paths are relative to; None: the file's own.
     """
     file, rows = records_of(path, split=split)
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)

@@ -28,14 +28,19 @@ def score_table(report: Mapping[str, Any]) -> Table:
     for name in report["baselines"]:
         table.add_column(name.replace("_", " "), justify="right")
     for metric in headline(report["metrics"]):
-        unit = report["units"].get(metric, "")
-        table.add_row(
-            metric,
-            figure(report["metrics"].get(metric), unit),
-            " to ".join(figure(end, unit) for end in report["intervals"].get(metric) or ()),
-            *(figure(values.get(metric), unit) for values in report["baselines"].values()),
-        )
+        table.add_row(*_score_cells(report, metric))
     return table
+
+
+def _score_cells(report: Mapping[str, Any], metric: str) -> list[str]:
+    """Name, value and interval of a metric, and its baselines."""
+    unit = report["units"].get(metric, "")
+    return [
+        metric,
+        figure(report["metrics"].get(metric), unit),
+        " to ".join(figure(end, unit) for end in report["intervals"].get(metric) or ()),
+        *(figure(values.get(metric), unit) for values in report["baselines"].values()),
+    ]
 
 
 def difference_table(report: Mapping[str, Any]) -> Table:
@@ -161,16 +166,9 @@ def signed_ends(interval: Sequence[float] | None, unit: str) -> str:
 def report_html(report: Report) -> str:
     """Headline scores with 95 % intervals, baselines beside them, verdict and warnings below."""
     heads = ["metric", "score", "95 % interval", *(n.replace("_", " ") for n in report.baselines)]
-    lines = []
-    for name in headline(report.metrics) or report.metrics:
-        unit = report.units.get(name, "")
-        cells = [
-            name,
-            figure(report.metrics[name], unit),
-            " to ".join(figure(end, unit) for end in report.intervals.get(name) or ()),
-            *(figure(one.get(name), unit) for one in report.baselines.values()),
-        ]
-        lines.append(_row(cells, "td"))
+    content = report.to_json()
+    names = headline(report.metrics) or report.metrics
+    lines = [_row(_score_cells(content, name), "td") for name in names]
     sentences = [*report.verdict, *(f"warning: {warning}" for warning in report.warnings)]
     notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     title = f"{report.title}: {report.n} texts"

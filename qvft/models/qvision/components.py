@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from qvft.errors import ModelError
+from qvft.errors import ModelError, first_line
 from qvft.models.checkpoint_files import (
     load_part,
     refuse_weights,
@@ -28,7 +28,6 @@ from qvft.models.image_size import config_with_image_size, interpolated_as, posi
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import default_image_size, marked_tokenizer, require_tower
-from qvft.recipe.refused_settings import first_line
 
 COMPUTED_BUFFERS = re.compile(
     r"(position_ids|\.attn(\.attention)?\.(masked_)?bias|rotary_emb\.inv_freq)$"

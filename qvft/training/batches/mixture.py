@@ -23,9 +23,6 @@ class Mixture:
 
     A source's images come in a random order, drawn anew when all of them have come; an epoch
     continues where the one before it ended. The rows depend only on seed and epoch.
-
-    Args:
-        quotas: rows of an epoch by source.
     """
 
     def __init__(self, rows: Sequence[Row], quotas: Mapping[str, int], *, seed: int) -> None:

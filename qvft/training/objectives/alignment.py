@@ -34,11 +34,7 @@ PAIR_KEYS = ("image_ids", "pair_images", "text_ids", "text_mask")
 
 
 class AlignmentObjective(WeightedObjective):
-    """Weighted sum of the language loss and the alignment losses (ITC, ITM, ITG).
-
-    Args:
-        weights: positive weight by name: `lm`, `itc`, `itm`, `itg`, and those of `custom`.
-    """
+    """Weighted sum of the language loss and the alignment losses (ITC, ITM, ITG)."""
 
     model: Blip2ForConditionalGeneration
 
@@ -146,9 +142,6 @@ class AlignmentCollator:
     """Adds the captions, tokenized for the Q-Former's text branch, to a language batch.
 
     Questions do not describe their image and are not used for alignment.
-
-    Args:
-        max_text_tokens: longer captions are truncated.
 
     Returns of a call: what `collator` returns, and image_ids (I,) long, the same number for the
     same image in every process; pair_images (N,) long: the image of each caption; text_ids,

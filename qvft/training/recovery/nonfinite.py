@@ -114,11 +114,7 @@ def _rows_with_bad_loss(returned: Mapping[str, Any], rows: tuple[int, ...]) -> t
 def non_finite_loss(
     loss: float, norm: float, *, step: int, found: Sequence[tuple[str, list[str]]]
 ) -> NonFiniteLossError:
-    """Error for a step whose loss or gradient is NaN or infinite.
-
-    Args:
-        found: non-finite values with their samples, first one first.
-    """
+    """Error for a step whose loss or gradient is NaN or infinite."""
     what = f"the norm of the gradient is {norm}" if isfinite(loss) else f"the loss is {loss}"
     kept = "no weight has changed by it, and earlier checkpoints stay"
     if not found:

@@ -21,9 +21,6 @@ class SpikeRule:
 
     The preceding steps are the last `window`, including spikes: up to half of them hardly move a
     median, and a permanently higher loss eventually stops counting as a spike.
-
-    Attributes:
-        window: number of preceding steps; half of them must be known.
     """
 
     policy: str

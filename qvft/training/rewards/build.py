@@ -40,9 +40,6 @@ def functions_of(
 ) -> dict[str, RewardFunction]:
     """The recipe's reward functions and metric, tried on the references of a few rows.
 
-    Args:
-        splits: rows with all their references, `train` and perhaps `eval`.
-
     Raises:
         RecipeError: a function is not there, fails, or none scores a kind of text.
     """

@@ -39,11 +39,7 @@ class TokenLogProbs(nn.Module):
 
 
 class KnownLogProbs:
-    """Log-probabilities of texts that no gradient is needed for.
-
-    Args:
-        log_probs: around the model; its trained weights now are the start.
-    """
+    """Log-probabilities of texts that no gradient is needed for."""
 
     def __init__(
         self,

@@ -38,12 +38,7 @@ NOTHING_LEARNT = 1e-12
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """Fields of `recipe.reward.Reward` that sampling and scoring have.
-
-    Attributes:
-        max_new_tokens: longest sample by kind of row.
-        kl_in_reward, kl_in_loss: weight of the KL divergence; 0: none.
-    """
+    """Fields of `recipe.reward.Reward` that sampling and scoring have."""
 
     weights: Mapping[str, float]
     advantage: str
@@ -116,9 +111,6 @@ class Rollouts:
 
         Samples are new every `num_iterations` steps, and the same in the steps between. A failure
         of a reward function is raised in all processes.
-
-        Args:
-            step: number of finished steps; part of the samples' seed.
         """
         generation, iteration = divmod(step, self.settings.num_iterations)
         if iteration and self._batches:
