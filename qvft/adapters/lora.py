@@ -36,11 +36,7 @@ def _without_renaming_warning() -> Iterator[None]:
 
 
 def add_lora(
-    model: PreTrainedModel,
-    targets: Sequence[str],
-    *,
-    base_id: str | None = None,
-    **settings: Any,
+    model: PreTrainedModel, targets: Sequence[str], *, base_id: str | None = None, **settings: Any
 ) -> PeftModel:
     """Adds LoRA layers to `model`, in place, and returns the PEFT model.
 

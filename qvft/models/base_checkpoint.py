@@ -11,13 +11,7 @@ import transformers
 from transformers import PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.models.checkpoint_files import (
-    INDEX,
-    checkpoint_file,
-    not_found,
-    read_config,
-    shard_names,
-)
+from qvft.models.checkpoint_files import INDEX, checkpoint_file, not_found, read_config, shard_names
 from qvft.models.decoders import require_decoder_type
 from qvft.models.families import FAMILIES, Family, add_family, family_of
 from qvft.models.graft import Graft

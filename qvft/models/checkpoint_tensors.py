@@ -12,13 +12,7 @@ from torch import Tensor
 from transformers import AutoProcessor, PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.models.checkpoint_files import (
-    INDEX,
-    checkpoint_file,
-    load_part,
-    read_config,
-    shard_names,
-)
+from qvft.models.checkpoint_files import INDEX, checkpoint_file, load_part, read_config, shard_names
 from qvft.models.model_path import require_folder
 
 _SINGLE = "model.safetensors"

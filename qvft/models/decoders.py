@@ -102,10 +102,7 @@ DECODERS: dict[str, Decoder] = {
             title="GPT-Neo decoder",
         ),
         Decoder(
-            "gpt2",
-            "language_model.transformer.h",
-            learned_positions=True,
-            title="GPT-2 decoder",
+            "gpt2", "language_model.transformer.h", learned_positions=True, title="GPT-2 decoder"
         ),
         # Bytes counted in a block of Flan-T5-XL's decoder as those of Qwen3 above, for a token of
         # prompt or target; one of the encoder takes three quarters of them.

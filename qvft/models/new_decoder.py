@@ -9,12 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import (
-    AutoTokenizer,
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    PretrainedConfig,
-)
+from transformers import AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration, PretrainedConfig
 
 from qvft.errors import ModelError
 from qvft.models.checkpoint_files import load_part

@@ -12,10 +12,7 @@ Attempt = Callable[[Mapping[str, Any]], object]
 
 
 def require_accepted(
-    settings: Mapping[str, Any],
-    attempt: Attempt,
-    *,
-    key: Callable[[str], str],
+    settings: Mapping[str, Any], attempt: Attempt, *, key: Callable[[str], str]
 ) -> None:
     """Tries a user's settings with a library.
 
@@ -33,11 +30,7 @@ def require_accepted(
 
 
 def refusal(
-    error: Exception,
-    settings: Mapping[str, Any],
-    attempt: Attempt,
-    *,
-    key: Callable[[str], str],
+    error: Exception, settings: Mapping[str, Any], attempt: Attempt, *, key: Callable[[str], str]
 ) -> RecipeError | None:
     """Error for an exception raised by `attempt`; None if no setting is the cause."""
     if isinstance(error, QvftError | MemoryError) or disk_failure(error) is not None:

@@ -15,11 +15,7 @@ tokens, which decay alone would change."""
 
 
 def parameter_groups(
-    module: nn.Module,
-    family: Family,
-    learning_rates: Mapping[str, float],
-    *,
-    weight_decay: float,
+    module: nn.Module, family: Family, learning_rates: Mapping[str, float], *, weight_decay: float
 ) -> list[dict[str, Any]]:
     """AdamW parameter groups of the trained parameters, at most two per component.
 

@@ -75,11 +75,7 @@ def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
             name="rehearsal",
             module=module,
             arguments=training_arguments(
-                {**train, **short},
-                output_dir=folder / "0",
-                seed=0,
-                workers=workers,
-                has_eval=True,
+                {**train, **short}, output_dir=folder / "0", seed=0, workers=workers, has_eval=True
             ),
             groups=[
                 {"params": [parameter], "lr": 1e-3, "weight_decay": 0.0, "name": name}

@@ -26,12 +26,7 @@ from qvft.setup.model import Loaded, base_model, base_of, device, processor_of, 
 from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import provenance_of
 from qvft.setup.start_run import start_run
-from qvft.setup.start_weights import (
-    load_start,
-    load_start_heads,
-    require_places,
-    require_same_base,
-)
+from qvft.setup.start_weights import load_start, load_start_heads, require_places, require_same_base
 from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
 from qvft.training.completions import reference_as_text, require_score

@@ -92,10 +92,6 @@ def base_weights(inputs: MergeInputs) -> tuple[PreTrainedModel, Mapping[str, Ten
         if weights is not None:
             return model, weights
     loaded = base_model(
-        recipe,
-        base_of(recipe),
-        quantized=False,
-        dtype=inputs.stored,
-        place=torch.device("cpu"),
+        recipe, base_of(recipe), quantized=False, dtype=inputs.stored, place=torch.device("cpu")
     ).model
     return loaded, loaded.state_dict()

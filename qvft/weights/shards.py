@@ -20,12 +20,7 @@ _PATTERN, _INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
 
 @torch.no_grad()
 def write_shards(
-    folder: Path,
-    base: Mapping[str, Tensor],
-    plan: MergePlan,
-    *,
-    parameters: int,
-    shard_size: str,
+    folder: Path, base: Mapping[str, Tensor], plan: MergePlan, *, parameters: int, shard_size: str
 ) -> None:
     """Writes the merged weights as `save_pretrained` of the merged model would.
 

@@ -138,11 +138,7 @@ def read_samples(
 
 
 def open_stream(
-    format: str,
-    path: str,
-    *,
-    split: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    format: str, path: str, *, split: str | None = None, columns: Mapping[str, str] | None = None
 ) -> Stream:
     """Opens data for streaming; arguments as `read_samples`.
 

@@ -96,8 +96,5 @@ def _file(path: Path, split: str | None) -> Path:
 
 
 FORMAT = Format(
-    "vqa_rad",
-    "VQA-RAD as published, or as trainset.json and testset.json",
-    read,
-    IMAGE_OPTIONS,
+    "vqa_rad", "VQA-RAD as published, or as trainset.json and testset.json", read, IMAGE_OPTIONS
 )

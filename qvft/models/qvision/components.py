@@ -18,11 +18,7 @@ from transformers import (
 )
 
 from qvft.errors import ModelError, first_line
-from qvft.models.checkpoint_files import (
-    load_part,
-    refuse_weights,
-    require_safe_checkpoint,
-)
+from qvft.models.checkpoint_files import load_part, refuse_weights, require_safe_checkpoint
 from qvft.models.decoders import QVISION, require_decoder_type
 from qvft.models.image_size import config_with_image_size, interpolated_as, positions_of
 from qvft.models.qvision.configuration import QVisionConfig

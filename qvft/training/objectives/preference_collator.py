@@ -54,9 +54,7 @@ class PreferenceCollator:
     """
 
     def __init__(
-        self,
-        collator: Collator,
-        reference: Mapping[PairKey, tuple[float, float]] | None = None,
+        self, collator: Collator, reference: Mapping[PairKey, tuple[float, float]] | None = None
     ) -> None:
         self.collator, self.reference = collator, reference
 

@@ -251,10 +251,7 @@ class StepRecovery:
         trainer = self._trainer
         with trainer.compute_loss_context_manager():
             return trainer.compute_loss(  # type: ignore[return-value]  # a pair, as asked
-                trainer.model,
-                dict(batch),
-                return_outputs=True,
-                num_items_in_batch=self._items,
+                trainer.model, dict(batch), return_outputs=True, num_items_in_batch=self._items
             )
 
     def _skip_spike(self, model: nn.Module, loss: float, limit: float) -> None:
