@@ -119,3 +119,9 @@ class NonFiniteWeightsError(FailedError):
 
 class VerificationError(FailedError):
     """The written model differs from its source."""
+
+
+def first_line(error: BaseException) -> str:
+    """Message of an error, on one line; its class name if it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -97,15 +97,12 @@ def save_checkpoint(
     alignment: Alignment | None = None,
     objectives: Mapping[str, nn.Module] | None = None,
 ) -> None:
-    """Writes the adapter folder; the manifest last, so that a folder with one is complete.
-
-    The main process writes. Collective if weights are sharded.
+    """Writes the adapter folder; the manifest last, so that a folder with one is complete. The main
+    process writes. Collective if weights are sharded.
 
     Args:
         provenance: everything in the manifest besides its keys and files.
         bridge: names of the non-LoRA weights trained in any phase.
-        alignment: the alignment heads, if any.
-        objectives: losses of custom objectives by name.
 
     Raises:
         NonFiniteWeightsError: a weight is NaN or infinite; nothing was written.
@@ -163,11 +160,7 @@ def _described(tensor: torch.Tensor) -> dict[str, Any]:
 
 
 def check_base(manifest: Mapping[str, Any], *, base_id: str, weights_sha256: str) -> None:
-    """Checks that a checkpoint was trained on this base.
-
-    Raises:
-        CheckpointError: it was trained on other weights.
-    """
+    """Raises CheckpointError if a checkpoint was trained on another base."""
     if manifest["base_weights_sha256"] != weights_sha256:
         raise CheckpointError(
             f"base {base_id} has weights {weights_sha256[:12]}",

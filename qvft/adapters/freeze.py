@@ -34,7 +34,6 @@ def mark_trainable(
     """Sets `requires_grad` per component and casts trained weights to float32.
 
     Args:
-        model: the model, including any LoRA layers.
         modes: component to `full`, `frozen` or `lora`.
         frozen_share: frozen share of a fully trained decoder, see `trained_in_decoder`.
 

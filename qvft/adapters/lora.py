@@ -36,17 +36,12 @@ def _without_renaming_warning() -> Iterator[None]:
 
 
 def add_lora(
-    model: PreTrainedModel,
-    targets: Sequence[str],
-    *,
-    base_id: str | None = None,
-    **settings: Any,
+    model: PreTrainedModel, targets: Sequence[str], *, base_id: str | None = None, **settings: Any
 ) -> PeftModel:
     """Adds LoRA layers to `model`, in place, and returns the PEFT model.
 
     Args:
         targets: full module names, from `resolve_targets`.
-        base_id: base model in adapter_config.json, for plain PEFT.
         settings: `r`, `lora_alpha`, `lora_dropout`, `use_dora`, `use_rslora` of `LoraConfig`.
 
     Raises:

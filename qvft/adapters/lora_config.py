@@ -69,16 +69,13 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
 
 
 def require_fitting_lora(folder: Path) -> set[str]:
-    """Checks settings against the weights file's header; PEFT allocates layers of their size first.
+    """Names of the layers with weights in the file, whose header is checked against the settings:
+    PEFT allocates layers of their size first.
 
     The settings have full layer names; those of qvft 0.1.0 with 20 layers or more have suffixes.
 
-    Returns:
-        Names of the layers with weights, as in the file.
-
     Raises:
-        CheckpointError: as `read_lora_config`; or the header is damaged, or the rank or the layers
-            are not those of the settings.
+        CheckpointError: a file is damaged, or the rank or the layers are not those of the settings.
     """
     config, path = read_lora_config(folder), folder / WEIGHTS
     try:

@@ -96,11 +96,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def alignment_entry(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Manifest entry of the alignment heads: `Alignment.facts` and their `weights`.
-
-    Raises:
-        CheckpointError: there are none.
-    """
+    """Manifest entry of the alignment heads; raises CheckpointError if there are none."""
     if "alignment" not in manifest:
         raise CheckpointError(
             "has no alignment heads",
@@ -111,11 +107,7 @@ def alignment_entry(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_fields(content: Any, model: type[BaseModel], *, where: str) -> None:
-    """Validates parsed JSON strictly against a pydantic model.
-
-    Raises:
-        CheckpointError: invalid; the first invalid field is named.
-    """
+    """Validates parsed JSON strictly; raises CheckpointError that names the first invalid field."""
     try:
         model.model_validate(content, strict=True)
     except ValidationError as error:
@@ -136,11 +128,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
 
 
 def require_untouched(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Checks an adapter folder's files against the hashes in its manifest, if it has any.
-
-    Raises:
-        CheckpointError: a file is missing, unexpected, or changed.
-    """
+    """Raises CheckpointError unless an adapter folder's files have its manifest's hashes."""
     if "files" not in manifest:  # of an earlier version
         return
     expected, found = manifest["files"], fingerprints(folder)

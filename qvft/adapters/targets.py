@@ -60,10 +60,6 @@ def lora_layers(
     In the decoder those of `resolve_targets`; in ViT and Q-Former every linear layer of their
     blocks.
 
-    Args:
-        parts: components with LoRA.
-        targets: `trainable.lora.target_modules`.
-
     Raises:
         RecipeError: as `resolve_targets`, or the family has LoRA on the decoder alone.
     """
@@ -93,9 +89,6 @@ def stored_transposed(model: nn.Module, targets: Sequence[str]) -> bool:
 
     A 4-bit layer always stores them (out, in); its original layer counts, since the adapter is
     merged into that.
-
-    Args:
-        targets: full module names, from `resolve_targets`.
 
     Raises:
         RecipeError: the layouts are mixed; an adapter has one such setting.

@@ -27,21 +27,13 @@ def evaluate_each(
     several: bool = True,
 ) -> list[Evaluated]:
     """Evaluates a model on each source of its evaluation data: data, predictions, scores,
-    comparison, report.
+    comparison, report. As `Run.evaluate`, of a run, a model folder or a hub id.
 
     Args:
-        target: run folder, model folder or hub id.
         recipe_path: for a model that is not a run: data, prompts, decoding.
-        overrides: `key.path=value` overrides of the recipe.
         out: folder of the report, for a list of sources that of their folders; None: next to the
             model.
-        overwrite: replace an evaluation of other data or settings in that folder.
-        against: run, model, or folder of an evaluation to compare with on the same items; None: the
-            run that a run started from (`train.from`), if that was evaluated on them.
         several: whether `data.eval` may have several sources.
-
-    Raises:
-        UserError: the target, the recipe, the data or the folder is wrong.
     """
     from qvft.checking.before_torch import require_models
     from qvft.data.rows import evaluation_rows

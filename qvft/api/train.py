@@ -18,18 +18,10 @@ logger = get_logger("qvft.train")
 def train(
     recipe: Recipe, *, named: str | None = None, callbacks: Sequence[TrainerCallback] = ()
 ) -> Path:
-    """Trains a recipe: data, model, adapters, features, training, checkpoint.
+    """Trains a recipe, and returns the run folder; raises as `qvft.fit`.
 
     Args:
         named: name of the recipe in messages; None: its own.
-        callbacks: for the trainer of each phase.
-
-    Returns:
-        The run folder.
-
-    Raises:
-        UserError: the recipe, the data, the base checkpoint or the run folder is wrong.
-        FailedError: training did not succeed.
     """
     from qvft.checking.before_torch import require_models, require_settings, training_texts
     from qvft.files import require_space, require_writable
@@ -37,12 +29,7 @@ def train(
     from qvft.recipe.unused_keys import named_in_file
     from qvft.setup.start_run import start_run
     from qvft.training.resolve_revision import rates_from_lock, resolve_revision, revision_from_lock
-    from qvft.training.run_folder import (
-        check_folder,
-        claimed_folder,
-        has_progress,
-        is_finished,
-    )
+    from qvft.training.run_folder import check_folder, claimed_folder, has_progress, is_finished
 
     for line in named_in_file(recipe, idle_keys(recipe)):
         logger.warning("%s: %s", named or recipe.name, line)

@@ -34,9 +34,6 @@ class Thumbs:
     `pairs.jsonl`, in the custom JSONL format, pairs each text with a thumb up with each text with a
     thumb down about the same image and question. `images/` holds the judged images, by digest.
 
-    Args:
-        folder: made with the first thumb.
-
     Raises:
         DataError: the folder is not writable, or its `thumbs.jsonl` is another file.
     """

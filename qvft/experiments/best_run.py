@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from qvft.errors import DataError
 from qvft.evaluation.metric_table import known_scores
 from qvft.evaluation.pairing import pair
-from qvft.evaluation.report.table import figure, headline, signed
+from qvft.evaluation.report.table import figure, headline, signed, signed_ends
 from qvft.evaluation.scoring import main_metric
 from qvft.evaluation.stats import PairedDifference, paired_difference
 from qvft.evaluation.stored_evaluation import read_evaluation
 from qvft.experiments.read_runs import ScoreColumn, StoredRun
 
 
-def score_columns(runs: Sequence[StoredRun], *, most: int = 3) -> list[ScoreColumn]:
-    """Per evaluation its most telling metric and others of a short table, up to `most`.
+def score_columns(runs: Sequence[StoredRun]) -> list[ScoreColumn]:
+    """Per evaluation its most telling metric and up to two others of a short table.
 
     The evaluation that most runs have comes first.
     """
@@ -26,7 +26,7 @@ def score_columns(runs: Sequence[StoredRun], *, most: int = 3) -> list[ScoreColu
         units = {name: one.units.get(name, "") for one in found for name in one.metrics}
         values = dict.fromkeys(units, 0.0)
         names = dict.fromkeys([main_metric(values) or next(iter(units)), *headline(values)])
-        columns += [ScoreColumn(split, name, units[name]) for name in list(names)[:most]]
+        columns += [ScoreColumn(split, name, units[name]) for name in list(names)[:3]]
     return columns
 
 
@@ -53,7 +53,7 @@ def best_against_second(runs: Sequence[StoredRun], column: ScoreColumn) -> str |
         return f"{begins}Whether they differ cannot be told: {error.given}."
     if found.interval is None:
         return f"{begins}Whether they differ cannot be told from one image."
-    ends = " to ".join(signed(end, column.unit) for end in found.interval).replace(" points", "", 1)
+    ends = signed_ends(found.interval, column.unit)
     numbers = f"{signed(found.difference, column.unit)} (95 % interval, paired, {ends})"
     if found.interval[0] <= 0 <= found.interval[1]:
         return f"{begins}Which of the two is better cannot be told: the difference is {numbers}."

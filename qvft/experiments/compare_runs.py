@@ -1,13 +1,18 @@
-"""Prints the table of a folder's runs and writes their page: shared by `qvft runs` and `sweep`."""
+"""Table of a folder's runs, and their page with curves and links: for `qvft runs` and `sweep`."""
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
+from urllib.parse import quote
 
-from qvft.experiments.runs_page import write_page
-from qvft.experiments.side_by_side import runs_table, side_by_side
-from qvft.files import require_writable
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from qvft.evaluation.report.loss_chart import NARROW, WIDE, line_chart
+from qvft.experiments.side_by_side import SideBySide, runs_table, side_by_side
+from qvft.files import require_writable, write_text
 from qvft.json_files import write_json
 from qvft.log import stdout
 
@@ -32,3 +37,41 @@ def compare_runs(folder: Path, *, page: Path | None = None, json: Path | None = 
     named = [shlex.quote(str(run.folder)) for run in scored or finished]
     if named:
         stdout.print(f"next: qvft eval {' --against '.join(named)}", highlight=False)
+
+
+MOST_CURVES = 10
+"""Colours of the page."""
+
+
+def write_page(found: SideBySide, path: Path) -> None:
+    """Writes one self-contained file; its links are relative to it."""
+    folder = os.path.dirname(os.path.realpath(path))
+    links = []
+    for run in found.runs:
+        home = Path(os.path.relpath(os.path.realpath(run.folder), folder), "eval")
+        links.append(
+            {name: quote(f"{home.as_posix()}/{name}/report.html") for name in run.evaluations}
+        )
+    charts = []
+    for title, loss in (("Training loss", "loss"), ("Evaluation loss", "eval_loss")):
+        curves = {
+            f"#{number}": [(point, getattr(point, loss)) for point in run.curve]
+            for number, run in enumerate(found.runs[:MOST_CURVES], start=1)
+        }
+        classes = [f"c{number}" for number in range(MOST_CURVES)]
+        sizes = [
+            line_chart(curves, (), what=title, size=size, classes=classes)
+            for size in (WIDE, NARROW)
+        ]
+        charts.append((title, Markup("".join(sizes))))
+    environment = Environment(
+        loader=PackageLoader("qvft.experiments", "."), autoescape=True, trim_blocks=True
+    )
+    page = environment.get_template("runs.html.j2").render(
+        found=found,
+        head=list(found.columns),
+        rows=list(zip(found.runs, links, zip(*found.columns.values(), strict=True), strict=True)),
+        charts=[chart for chart in charts if chart[1]],
+        most=MOST_CURVES,
+    )
+    write_text(path, page.encode(errors="replace").decode())

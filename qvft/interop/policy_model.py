@@ -64,16 +64,15 @@ class Blip2Policy(Blip2ForConditionalGeneration):
         Raises:
             QvftError: a row does not have one image token per query.
         """
-        images = encode_images(self, pixel_values.to(self.vision_model.dtype))
-        embeds = embed_rows(
-            self,
-            {"input_ids": input_ids},
-            images=images,
-            image_index=torch.arange(len(images), device=images.device),
-        )
+        embeds = self._embedded(input_ids, pixel_values)
         positions = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         hidden = decode_hidden(self, embeds, attention_mask, position_ids=positions)
         return BaseModelOutput(last_hidden_state=hidden)
+
+    def _embedded(self, input_ids: Tensor, pixel_values: Tensor) -> Tensor:
+        images = encode_images(self, pixel_values.to(self.vision_model.dtype))
+        index = torch.arange(len(images), device=images.device)
+        return embed_rows(self, {"input_ids": input_ids}, images=images, image_index=index)
 
     def forward(
         self,
@@ -109,16 +108,9 @@ class Blip2Policy(Blip2ForConditionalGeneration):
         **settings: Any,
     ) -> Tensor:
         """Rows (B, L), padded on the left, with the new tokens behind them: (B, L + T)."""
-        images = encode_images(self, pixel_values.to(self.vision_model.dtype))
-        embeds = embed_rows(
-            self,
-            {"input_ids": input_ids},
-            images=images,
-            image_index=torch.arange(len(images), device=images.device),
-        )
         written = generate_after(
             self,
-            embeds,
+            self._embedded(input_ids, pixel_values),
             attention_mask,
             generation_config=generation_config or self.generation_config,
             **settings,

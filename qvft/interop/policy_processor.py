@@ -145,12 +145,9 @@ class PolicyProcessor(Blip2Processor):
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
         """Texts of tokens; without special tokens, those up to the stop token."""
-        sequences, skip = (
-            args[0] if args else kwargs["sequences"],
-            kwargs.get("skip_special_tokens"),
-        )
-        if not skip:
+        if not kwargs.get("skip_special_tokens"):
             return self.tokenizer.batch_decode(*args, **kwargs)
+        sequences = args[0] if args else kwargs["sequences"]
         return [self.template.decode(ids) for ids in sequences]
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:

@@ -30,13 +30,7 @@ from qvft.recipe.overrides import override_texts
 from qvft.recipe.phases import phase_plans
 from qvft.recipe.recipe_lock import read_lock, write_lock
 from qvft.recipe.schema import Recipe
-from qvft.setup.model import (
-    Loaded,
-    base_model,
-    base_of,
-    set_trainable,
-    with_fresh_adapters,
-)
+from qvft.setup.model import Loaded, base_model, base_of, set_trainable, with_fresh_adapters
 from qvft.setup.provenance import provenance_of
 from qvft.setup.resolve_model import resolve_model
 from qvft.setup.start_run import StartRun, start_run

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.models.checkpoint_files import checkpoint_file, not_found
-from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
-from qvft.models.decoders import require_decoder
+from qvft.models.checkpoint_files import INDEX, checkpoint_file, not_found, read_config, shard_names
+from qvft.models.decoders import require_decoder_type
 from qvft.models.families import FAMILIES, Family, add_family, family_of
 from qvft.models.graft import Graft
 from qvft.models.image_size import config_with_image_size, vision_of
@@ -33,18 +32,12 @@ class BaseCheckpoint:
     """A resolved base checkpoint.
 
     Attributes:
-        id: the user's name for it.
         location: argument of `from_pretrained`: a folder, or the hub id.
-        revision: hub revision, None for folders.
-        config: configuration of the model to load.
-        family: its family.
         graft: plan of a BLIP-2 or question-aware model made from two checkpoints.
         stored_queries: query tokens of the checkpoint, if fewer are used.
         stored_image_size: image size of the checkpoint, if another one is used.
         decoder: decoder checkpoint of a QVision made from components, with `location` as vision
             model; missing weights are initialised with `seed`.
-        decoder_revision: hub revision of `model.decoder`, None for folders.
-        published: whether it is a QVision in its published layout.
     """
 
     id: str
@@ -77,15 +70,10 @@ def find_checkpoint(
 
     Args:
         model_id: folder or hub id; `TINY_ID` is bundled.
-        revision: hub revision.
-        family: expected family, or `auto`.
-        text_branch: text branch that makes a BLIP-2 checkpoint question-aware, see `find_graft`.
-        query_tokens: keep this many, the first ones; None keeps all.
+        family: the expected one, or `auto`.
+        text_branch: see `find_graft`. query_tokens: number of the first ones that are kept.
         image_size: pixels per side of the ViT's images; None: the checkpoint's.
-        decoder: another decoder for the BLIP-2 checkpoint `model_id`, see `find_decoder_graft`, or
-            the decoder of a QVision made from it and the vision model `model_id`.
-        decoder_revision: its hub revision.
-        seed: initialises weights that no checkpoint has.
+        decoder: see `find_decoder_graft`, or the decoder of a QVision with vision model `model_id`.
 
     Raises:
         ModelError: not found (with help for offline use), no config, or an unknown family.
@@ -93,7 +81,6 @@ def find_checkpoint(
     family = add_family(family)
     require_config(model_id, revision)
     published = model_id != TINY_ID and is_published(model_id, revision)
-    unsupported: dict[str, Any] = {}
     if decoder is not None:
         if published:
             raise ModelError(
@@ -101,15 +88,10 @@ def find_checkpoint(
                 where="model.decoder",
                 expected="null: model.id is a QVision with its decoder",
             )
-        unsupported = {"text_branch": text_branch}
         kind = _model_type(model_id, revision)
-        if kind == FAMILIES["blip2_question"].model_type:
-            expected = f"null: model.id is of type {kind}, and only BLIP-2 gets another decoder"
-            raise ModelError(f'"{decoder}"', where="model.decoder", expected=expected)
-        if kind == FAMILIES["blip2"].model_type:
-            base = _with_decoder(model_id, revision, family, decoder, decoder_revision, seed)
-        else:
-            base = _components(model_id, revision, family, decoder, decoder_revision, seed)
+        base = _with_decoder(model_id, revision, family, decoder, decoder_revision, seed, kind)
+        unsupported: dict[str, Any] = {"text_branch": text_branch}
+        if base.decoder is not None:
             unsupported["query_tokens"] = query_tokens
             if image_size is None:
                 image_size = default_image_size(model_id, kind, revision)
@@ -126,8 +108,8 @@ def find_checkpoint(
     else:
         base = _stored_base(model_id, revision, family if text_branch is None else "auto")
     if base.family.name == "qvision":
-        unsupported = {"text_branch": text_branch, "query_tokens": query_tokens}
-        _require_null(unsupported, "model.id is a QVision")
+        both = {"text_branch": text_branch, "query_tokens": query_tokens}
+        _require_null(both, "model.id is a QVision")
     if text_branch is not None:
         base = _with_text_branch(base, family, text_branch, seed)
     stored = base.config
@@ -178,13 +160,30 @@ def _with_decoder(
     decoder: str,
     decoder_revision: str | None,
     seed: int,
+    kind: str,
 ) -> BaseCheckpoint:
-    """A BLIP-2 checkpoint with another decoder."""
-    if family not in ("auto", "blip2"):
-        raise ModelError(
-            f'"{decoder}"',
-            where="model.decoder",
-            expected=f"null: model.family is {family}, and model.id a BLIP-2 checkpoint",
+    """A BLIP-2 checkpoint with another decoder, or a QVision of a vision model and a decoder."""
+    own = FAMILIES["blip2" if kind == FAMILIES["blip2"].model_type else "qvision"]
+    expected = None
+    if kind == FAMILIES["blip2_question"].model_type:
+        expected = f"null: model.id is of type {kind}, and only BLIP-2 gets another decoder"
+    elif family not in ("auto", own.name):
+        expected = f"null: model.family is {family}, and model.id of type {kind or None}"
+    if expected is not None:
+        raise ModelError(f'"{decoder}"', where="model.decoder", expected=expected)
+    if own.name == "qvision":
+        config = components_config(
+            model_id, decoder, vision_revision=revision, decoder_revision=decoder_revision
+        )
+        return BaseCheckpoint(
+            model_id,
+            model_id,
+            _commit(model_id, revision),
+            config,
+            own,
+            decoder=decoder,
+            decoder_revision=_commit(decoder, decoder_revision),
+            seed=seed,
         )
     location = _location(model_id)
     graft = find_decoder_graft(
@@ -200,39 +199,9 @@ def _with_decoder(
         location,
         graft.base.revision,
         graft.config,
-        FAMILIES["blip2"],
+        own,
         graft=graft,
         decoder_revision=graft.sources["decoder"].revision,
-        seed=seed,
-    )
-
-
-def _components(
-    model_id: str,
-    revision: str | None,
-    family: str,
-    decoder: str,
-    decoder_revision: str | None,
-    seed: int,
-) -> BaseCheckpoint:
-    """A QVision of a vision model and a decoder."""
-    if family not in ("auto", "qvision"):
-        raise ModelError(
-            f'"{decoder}"',
-            where="model.decoder",
-            expected="null, unless model.id is a BLIP-2 checkpoint or model.family is qvision",
-        )
-    config = components_config(
-        model_id, decoder, vision_revision=revision, decoder_revision=decoder_revision
-    )
-    return BaseCheckpoint(
-        model_id,
-        model_id,
-        _commit(model_id, revision),
-        config,
-        FAMILIES["qvision"],
-        decoder=decoder,
-        decoder_revision=_commit(decoder, decoder_revision),
         seed=seed,
     )
 
@@ -257,11 +226,7 @@ def _stored_base(model_id: str, revision: str | None, family: str) -> BaseCheckp
     """The base from one checkpoint."""
     location = _location(model_id)
     require_folder(model_id)
-    try:
-        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
-    except Exception as error:  # a damaged config.json can raise nearly anything
-        raise not_found(model_id, error) from error
-    require_safe_checkpoint(config, where=model_id)
+    config = read_config(model_id, location, revision)
     index = Path(location) / INDEX
     if index.is_file():
         shard_names(index)  # checks them
@@ -272,7 +237,7 @@ def _stored_base(model_id: str, revision: str | None, family: str) -> BaseCheckp
             expected="a BLIP-2 retrieval checkpoint, BERT, or fresh: its Q-Former reads no text",
         )
     found = family_of(config.model_type, expected=family)
-    require_decoder(config, family=found.decoders, where=model_id)
+    require_decoder_type(config.text_config.model_type, family=found.decoders, where=model_id)
     return BaseCheckpoint(model_id, location, _commit(location, revision), config, found)
 
 

@@ -71,11 +71,7 @@ def embed_rows(
     images: Tensor,
     image_index: Tensor,
 ) -> Tensor:
-    """The decoder's input (B, L, D) of rows of tokens; `images` is from `encode_features`.
-
-    Raises:
-        QvftError: as `insert_prefix`.
-    """
+    """The decoder's input (B, L, D) of rows of tokens, with `encode_features` of their images."""
     return insert_prefix(model, rows["input_ids"], prefix=images, image_index=image_index)
 
 
@@ -85,9 +81,7 @@ def insert_prefix(
     """The decoder's input (B, L, D): token embeddings, with the visual prefix at `<image>` tokens.
 
     Args:
-        input_ids: (B, L).
         prefix: (I, Q, D) from `encode_features`.
-        image_index: (B,) image index of each row.
 
     Raises:
         QvftError: a row does not have exactly Q image tokens, so its image would be ignored.

@@ -9,11 +9,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, PretrainedConfig
+from transformers import AutoProcessor, PretrainedConfig
 
 from qvft.errors import ModelError
-from qvft.models.checkpoint_files import checkpoint_file, load_part, not_found
-from qvft.models.checkpoint_safety import INDEX, require_safe_checkpoint, shard_names
+from qvft.models.checkpoint_files import INDEX, checkpoint_file, load_part, read_config, shard_names
 from qvft.models.model_path import require_folder
 
 _SINGLE = "model.safetensors"
@@ -25,10 +24,7 @@ class Checkpoint:
     """A checkpoint with the shapes of its weights.
 
     Attributes:
-        id: the user's name for it.
         location: argument of `from_pretrained`: a folder, or the hub id.
-        revision: hub commit, None for folders.
-        config: its configuration.
         files: weight key to its safetensors file.
         shapes: weight key to its shape.
     """
@@ -56,21 +52,14 @@ def open_checkpoint(
     """Reads the configuration of a checkpoint and the headers of its weight files.
 
     Args:
-        model_id: a folder or a hub id.
-        where: the recipe key that names it, for messages.
         location: its folder, if other than `model_id`.
-        revision: hub revision; folders have none.
 
     Raises:
         ModelError: not found, no config, no safetensors, a damaged file, or a key in two files.
     """
     location = location or model_id
     require_folder(location, where=where)
-    try:
-        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
-    except Exception as error:  # a damaged config.json can raise nearly anything
-        raise not_found(model_id, error, where=where) from error
-    require_safe_checkpoint(config, where=f"{where}={model_id}")
+    config = read_config(model_id, location, revision, where=where)
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for path in _weight_files(location, revision, where=f"{where}={model_id}"):
@@ -117,11 +106,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def base_processor(base: Checkpoint) -> Any:
-    """The processor of a checkpoint.
-
-    Raises:
-        ModelError: it has none.
-    """
+    """The processor of a checkpoint; raises ModelError if it has none."""
     return load_part(
         AutoProcessor,
         base.location,

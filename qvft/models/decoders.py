@@ -102,10 +102,7 @@ DECODERS: dict[str, Decoder] = {
             title="GPT-Neo decoder",
         ),
         Decoder(
-            "gpt2",
-            "language_model.transformer.h",
-            learned_positions=True,
-            title="GPT-2 decoder",
+            "gpt2", "language_model.transformer.h", learned_positions=True, title="GPT-2 decoder"
         ),
         # Bytes counted in a block of Flan-T5-XL's decoder as those of Qwen3 above, for a token of
         # prompt or target; one of the encoder takes three quarters of them.
@@ -124,11 +121,7 @@ DECODERS: dict[str, Decoder] = {
 
 
 def register_decoder(decoder: Decoder) -> Decoder:
-    """Adds a decoder type; returns it.
-
-    Raises:
-        ValueError: the model type is already in the table.
-    """
+    """Adds a decoder type; returns it. Raises ValueError if its model type is in the table."""
     if DECODERS.get(decoder.model_type, decoder) is not decoder:
         raise ValueError(f"there is a decoder of type {decoder.model_type!r} already")
     DECODERS[decoder.model_type] = decoder
@@ -151,29 +144,12 @@ def add_decoder(name: str | None) -> None:
 
 
 def decoder_of(config: Any) -> Decoder:
-    """The decoder type of a model with this configuration.
-
-    Raises:
-        KeyError: not in the table; `require_decoder` refuses it first.
-    """
+    """The decoder type of a model with this configuration, in the table as checked before."""
     return DECODERS[config.text_config.model_type]
 
 
-def require_decoder(config: Any, *, family: str, where: str) -> None:
-    """Checks that the decoder of a model is in the table.
-
-    Raises:
-        ModelError: it is not.
-    """
-    require_decoder_type(config.text_config.model_type, family=family, where=where)
-
-
 def require_decoder_type(model_type: str, *, family: str, where: str) -> None:
-    """Checks that a type of decoder is in the table, for these families.
-
-    Raises:
-        ModelError: it is not.
-    """
+    """Raises ModelError unless a type of decoder is in the table, for this family."""
     known = [name for name, decoder in DECODERS.items() if family in decoder.families]
     if model_type not in known:
         raise ModelError(
@@ -190,11 +166,7 @@ def is_encoder_decoder(config: Any) -> bool:
 
 
 def start_token(config: Any) -> int | None:
-    """The token that begins the decoder's text in an encoder-decoder; None in other models.
-
-    Raises:
-        ModelError: the configuration does not say.
-    """
+    """The token that begins an encoder-decoder's text, None in other models. Raises ModelError."""
     if not is_encoder_decoder(config):
         return None
     found: int | None = getattr(config.text_config, "decoder_start_token_id", None)
@@ -225,11 +197,7 @@ def longest_row(config: Any, *, visual: bool, padding: int) -> int | None:
 
 
 def set_dropout(config: Any, share: float) -> None:
-    """Sets the decoder's dropout in a model's configuration, in place.
-
-    Raises:
-        RecipeError: it does not support this, and `share` is above 0.
-    """
+    """Sets the decoder's dropout in a configuration; raises RecipeError if it has none."""
     decoder = decoder_of(config)
     if decoder.dropout is not None:
         setattr(config.text_config, decoder.dropout, share)

@@ -79,20 +79,12 @@ class Family:
         return self.titles.get(part.model_type, component)
 
     def component(self, parameter: str) -> str:
-        """The component that a parameter of the model belongs to; `adapters` for LoRA layers.
-
-        Raises:
-            ModelError: the name is under none of the family's parts.
-        """
+        """The component of a parameter, `adapters` for LoRA layers; raises ModelError for none."""
         part = self.part(parameter)
         return "adapters" if ".lora_" in parameter else part
 
     def part(self, name: str) -> str:
-        """The component that a module or parameter is in, LoRA layers included.
-
-        Raises:
-            ModelError: the name is under none of the family's parts.
-        """
+        """The component that a module or parameter is in; raises ModelError for none."""
         for component, prefix in self.parts.items():
             if name == prefix or name.startswith(prefix + "."):
                 return component
@@ -179,9 +171,6 @@ def add_family(name: str) -> str:
 
 def family_of(model_type: str, *, expected: str = "auto") -> Family:
     """The family of a checkpoint by the `model_type` of its config.
-
-    Args:
-        expected: `auto`, or a family's name.
 
     Raises:
         ModelError: no family has that type, or it is another one.

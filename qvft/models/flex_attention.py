@@ -21,10 +21,6 @@ WHERE = "model.attn_implementation"
 def require_flex(config: PretrainedConfig, device: torch.device) -> None:
     """Checks that a decoder can be trained with FlexAttention on a device.
 
-    Args:
-        config: the model's configuration; `text_config` is the decoder's.
-        device: training device.
-
     Raises:
         RecipeError: transformers has no flex attention for this decoder, or torch no backward pass
             of it for this device.
@@ -62,7 +58,6 @@ def block_mask(owner: Tensor, text: Tensor, shared: int) -> BlockMask:
     """Block mask of packed rows, as `Packing.mask`, in blocks of 128.
 
     Args:
-        owner, text: (R, K) of a `Packing`.
         shared: value in `text` for positions shared by all rows of their owner.
     """
 

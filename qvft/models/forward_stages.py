@@ -72,7 +72,6 @@ def encode_prompts(
     Args:
         rows: `encoder_input_ids`, `encoder_attention_mask` (E, P), `encoder_index` (B,) and
             `encoder_rows` (E,) of `data.prompt_rows`; the Q-Former's inputs are (E, T).
-        images, image_index: as in `embed_rows`.
     """
     if "encoder_input_ids" not in rows:
         return None
@@ -137,19 +136,13 @@ def decode_prefix(model: Any, images: Tensor, ids: Sequence[int]) -> Tensor:
     """(I, ...) KV cache of the decoder for the prefix of rows, for `generate`.
 
     Args:
-        model: model of a family that shares a prefix.
-        images: (I, ...) from `encode_features`.
         ids: tokens of the prefix, including all image tokens.
     """
     return _stages(model).decode_prefix(model, images, ids)
 
 
 def continues_prefix(model: Any, settings: Mapping[str, Any]) -> bool:
-    """Whether `generate` can continue from `decode_prefix` with unchanged output.
-
-    Args:
-        settings: of `generate`.
-    """
+    """Whether `generate` can continue from `decode_prefix` with unchanged output."""
     shares = family_of(model.config.model_type).shares_prefix(model.config)
     return shares and _stages(model).continues_prefix(model, settings)
 

@@ -6,7 +6,6 @@ Shape letters: P patches, W ViT width.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +100,6 @@ def interpolated(
     has the dtype and device of `positions`.
 
     Args:
-        first: F, positions before those of the patches.
         antialias: as in `Dinov2WithRegistersEmbeddings`, alone.
 
     Source: `interpolate_pos_encoding` of `Blip2VisionEmbeddings`, `CLIPVisionEmbeddings`,
@@ -129,9 +127,6 @@ def resize_positions(model: PreTrainedModel, size: int) -> None:
     """Changes a loaded model, in place, to images of `size` pixels a side.
 
     Dtype, device and `requires_grad` stay; the configuration is updated.
-
-    Raises:
-        ModelError: as `config_with_image_size`.
     """
     resized_config = config_with_image_size(model.config, size)
     key = positions_of(model.config).key
@@ -175,28 +170,3 @@ def processor_with_image_size(processor: Any, size: int) -> Any:
     if crop is not None:
         images.crop_size = type(crop)(**square)
     return processor
-
-
-@dataclass(frozen=True)
-class ResizedWeights(Mapping[str, Tensor]):
-    """Weights of a checkpoint, read one by one, with position embeddings of another image size.
-
-    Attributes:
-        weights: the checkpoint's, by the model's keys.
-        config: the model's configuration, with the other image size.
-    """
-
-    weights: Mapping[str, Tensor]
-    config: PretrainedConfig
-
-    def __getitem__(self, key: str) -> Tensor:
-        tensor = self.weights[key]
-        if key == positions_of(self.config).key:
-            return interpolated_as(tensor, self.config)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.weights)
-
-    def __len__(self) -> int:
-        return len(self.weights)

@@ -88,15 +88,9 @@ class LavisPlan:
 def plan_lavis(keys: Shapes, target: Shapes, tied: Mapping[str, str], *, where: str) -> LavisPlan:
     """Plans the conversion; every key of the file and of the model is accounted for.
 
-    Args:
-        keys: keys and shapes of the LAVIS file.
-        target: those of the model in transformers.
-        tied: tied keys of the model, to the key of their tensor.
-        where: the file, for messages.
-
     Raises:
-        ModelError: an unknown key, another shape, or a part of the model is missing that LAVIS
-            trains, or is there only partly.
+        ModelError: an unknown key, another shape, or a part that LAVIS trains is missing or partly
+            there.
     """
     mapped: dict[str, tuple[str, ...]] = {}
     dropped: dict[str, str] = {}

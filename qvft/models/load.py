@@ -22,8 +22,8 @@ from qvft.errors import ModelError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.checkpoint_files import load_part, not_found, refuse_weights
 from qvft.models.families import RETRIEVAL_CLASS, Family
+from qvft.models.graft import graft_model, graft_processor
 from qvft.models.image_size import processor_with_image_size, resize_positions, vision_of
-from qvft.models.load_graft import graft_model, graft_processor
 from qvft.models.quantize import disable_cpu_repacking, quantization_config
 from qvft.models.query_count import keep_first_queries, processor_with_queries
 from qvft.models.question_aware.question_tokens import require_image_token
@@ -33,6 +33,9 @@ from qvft.models.qvision.processing import processor_from_components
 from qvft.models.qvision.published import published_processor
 from qvft.models.qvision.published_weights import read_published
 from qvft.models.t5_head import own_head_expected
+
+_BRIDGE = ("qformer", "query_tokens", "language_projection")
+"""In float32, trained or not, so that a base and its runs compute in the same precision."""
 
 if not sys.stderr.isatty():
     transformers.utils.logging.disable_progress_bar()
@@ -61,8 +64,6 @@ def load_model(
     """Loads the model of a base checkpoint in evaluation mode, on one device.
 
     Args:
-        dtype: dtype of all weights that are not quantized.
-        attention: attention kernel, as transformers names it.
         quantize: `none`, or the decoder's 4-bit type `nf4` or `fp4`.
         device: one device per process, never `device_map="auto"`.
         random_seed: None loads the weights; a seed initialises random ones.
@@ -133,7 +134,9 @@ def _prepared(
     """The model in evaluation mode, its bridge in float32; device None does not move it."""
     if device is not None:
         model.to(device)  # type: ignore[arg-type]  # stub of .to() drops self
-    _bridge_in_float32(family, model)
+    for name, parameter in model.named_parameters():
+        if family.component(name) in _BRIDGE:
+            parameter.data = parameter.data.float()
     disable_cpu_repacking(model)
     return model.eval()
 
@@ -181,24 +184,8 @@ def _stored_model(
     return model
 
 
-_BRIDGE = ("qformer", "query_tokens", "language_projection")
-
-
-def _bridge_in_float32(family: Family, model: PreTrainedModel) -> None:
-    """Casts Q-Former, query tokens and projection to float32, trained or not, so that a base and
-    its runs compute in the same precision.
-    """
-    for name, parameter in model.named_parameters():
-        if family.component(name) in _BRIDGE:
-            parameter.data = parameter.data.float()
-
-
 def load_processor(base: BaseCheckpoint) -> Any:
-    """The processor (image processor and tokenizer) of a base checkpoint.
-
-    Raises:
-        ModelError: it is missing, or its image token is not the model's.
-    """
+    """The processor (image processor and tokenizer) of a base checkpoint."""
     processor = _stored_processor(base)
     if base.stored_image_size is not None:
         return processor_with_image_size(processor, vision_of(base.config).image_size)

@@ -19,11 +19,7 @@ def names_folder(model_id: str) -> bool:
 
 
 def require_folder(model_id: str, *, where: str = "model.id") -> None:
-    """Checks that a name is the bundled model, a model folder, or possibly a hub id.
-
-    Raises:
-        ModelError: a folder that does not exist, or is not a model folder.
-    """
+    """Raises ModelError if a name is a folder that does not exist or holds no model."""
     folder = Path(model_id)
     if model_id == TINY_ID:
         return

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import (
-    AutoTokenizer,
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    PretrainedConfig,
-)
+from transformers import AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration, PretrainedConfig
 
 from qvft.errors import ModelError
 from qvft.models.checkpoint_files import load_part
 from qvft.models.checkpoint_tensors import Checkpoint, open_checkpoint
-from qvft.models.decoders import BLIP2, require_decoder
+from qvft.models.decoders import BLIP2, require_decoder_type
 from qvft.models.graft import Graft
 from qvft.models.question_aware.question_tokens import highest_id
 from qvft.models.qvision.components import COMPUTED_BUFFERS
@@ -41,16 +36,11 @@ def find_decoder_graft(
     """Reads configurations, the tokenizer and weight headers, and plans every weight.
 
     Args:
-        base_id: a BLIP-2 checkpoint with any decoder, folder or hub id.
-        decoder: checkpoint of a causal language model, folder or hub id.
-        base_location: folder of the base, if other than its id.
-        revision, decoder_revision: hub revisions.
-        seed: initialises what no checkpoint has.
+        base_id: a BLIP-2 checkpoint with any decoder.
+        decoder: checkpoint of a causal language model.
 
     Raises:
-        ModelError: a checkpoint is not found, not safetensors or of a type without a row in the
-            table of decoders; a weight is missing, unexpected or of another shape; or the
-            tokenizer is not the decoder's or has no room for `<image>`.
+        ModelError: a checkpoint, a weight or the tokenizer does not fit.
     """
     base = open_checkpoint(base_id, where="model.id", location=base_location, revision=revision)
     language = open_checkpoint(decoder, where="model.decoder", revision=decoder_revision)
@@ -65,7 +55,7 @@ def find_decoder_graft(
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     rows = max(text.vocab_size, image_id + 1)
     config = _config(base.config, text, rows=rows, image_id=image_id)
-    require_decoder(config, family=BLIP2, where=f"model.decoder={decoder}")
+    require_decoder_type(text.model_type, family=BLIP2, where=f"model.decoder={decoder}")
     if getattr(text, "word_embed_proj_dim", text.hidden_size) != text.hidden_size:
         raise ModelError(
             f"its embeddings are {text.word_embed_proj_dim} wide, its blocks {text.hidden_size}",

@@ -78,12 +78,8 @@ def hidden_at(
     """Inputs of the language-model head (N, D) at the positions true in `where` (B, L).
 
     Args:
-        embeds: (B, L, D) from `forward_stages.embed_rows`.
         attention_mask: (B, L).
         packing: None: rows are padded.
-        images: (I, ...) from `forward_stages.encode_features`.
-        image_index: (B,) which image each row belongs to.
-        prompts: from `forward_stages.encode_prompts`.
     """
     if packing is None:
         hidden = decode_hidden(model, embeds, attention_mask, prompts=prompts)[where]

@@ -25,22 +25,11 @@ CACHE = next(
 # Settings with a KV cache of their own, another prompt pass, or other loops than transformers'
 # greedy, sampling and beam search. Their rows are decoded without the prefix cache.
 _WITHOUT_PREFIX_CACHE = (
-    "assistant_early_exit",
-    "cache_implementation",
-    "constraints",
-    "dola_layers",
-    "encoder_no_repeat_ngram_size",
-    "encoder_repetition_penalty",
-    "force_words_ids",
-    "guidance_scale",
-    "is_assistant",
-    "num_beam_groups",
-    "penalty_alpha",
-    "prefill_chunk_size",
-    "prompt_lookup_num_tokens",
-    "token_healing",
-    "use_mtp",
-)
+    "assistant_early_exit", "cache_implementation", "constraints", "dola_layers",
+    "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "force_words_ids",
+    "guidance_scale", "is_assistant", "num_beam_groups", "penalty_alpha", "prefill_chunk_size",
+    "prompt_lookup_num_tokens", "token_healing", "use_mtp",
+)  # fmt: skip
 
 
 def keys_values(decoder: PreTrainedModel, embeds: Tensor) -> Tensor:
@@ -73,11 +62,7 @@ def cache_from_prefixes(
 
 
 def can_continue(model: GenerationMixin, settings: Mapping[str, Any]) -> bool:
-    """Whether `generate` with these settings can continue from a KV cache with unchanged output.
-
-    Args:
-        model: the language model, whose generation config holds the defaults.
-    """
+    """Whether `generate` with these settings can continue from a KV cache with unchanged output."""
     return not any(_setting(model, settings, name) for name in _WITHOUT_PREFIX_CACHE)
 
 

@@ -59,9 +59,6 @@ def store_as_plain_parameters(model: nn.Module, device: torch.device) -> None:
     on gathered weights. The quantization state is not sharded: with double quantization 1 byte per
     32 bytes of packed weights, without it 4.
     Source: bitsandbytes 0.50, nn/modules.py, `fix_4bit_weight_quant_state_from_module`.
-
-    Args:
-        device: device of the layers.
     """
     for module in _linear4bit_layers(model):
         module.quant_state = module.weight.quant_state

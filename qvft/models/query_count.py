@@ -12,11 +12,7 @@ from qvft.errors import ModelError
 
 
 def config_with_queries(config: PretrainedConfig, count: int) -> PretrainedConfig:
-    """A copy of a model's configuration with `count` query tokens.
-
-    Raises:
-        ModelError: the checkpoint has fewer, or `count` is below 1.
-    """
+    """A copy of a configuration with `count` query tokens; raises ModelError if it has fewer."""
     stored = config.num_query_tokens
     if not 1 <= count <= stored:
         raise ModelError(

@@ -54,10 +54,7 @@ def supervised_tokens(
 
     Args:
         rows: inputs of `forward_stages.embed_rows`, and their packing, if any.
-        images: (I, ...) from `forward_stages.encode_features`.
-        image_index: (B,) image of each row.
         attention_mask, labels: (B, L); labels are -100 at positions without loss.
-        temperature: divides the logits.
         never: tokens of probability 0.
     """
     embeds = embed_rows(model, rows, images=images, image_index=image_index)

@@ -29,11 +29,7 @@ def has_own_head(config: Any) -> bool:
 
 @contextlib.contextmanager
 def own_head_expected(config: Any) -> Iterator[None]:
-    """Context in which transformers does not warn of the head that `has_own_head` expects.
-
-    Args:
-        config: the model's configuration.
-    """
+    """Context in which transformers does not warn of the head that `has_own_head` expects."""
     if not has_own_head(config):
         yield
         return

@@ -11,8 +11,7 @@ from qvft.errors import ModelError
 from qvft.files import sha256_file
 from qvft.json_files import sha256_json
 from qvft.models.base_checkpoint import BaseCheckpoint
-from qvft.models.checkpoint_files import checkpoint_file
-from qvft.models.checkpoint_safety import INDEX, shard_names
+from qvft.models.checkpoint_files import INDEX, checkpoint_file, shard_names
 from qvft.models.qvision.published import published_files
 
 
@@ -20,9 +19,6 @@ def weight_files(base: BaseCheckpoint) -> list[Path]:
     """The safetensors files of a base, sorted by name; downloads those of a hub id.
 
     Those of a model made from two checkpoints are the first one's, then the second one's.
-
-    Raises:
-        ModelError: there are none.
     """
     if base.graft is not None:
         return [file for files in base.graft.files.values() for file in files]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from qvft.models.checkpoint_files import refuse_weights
@@ -77,11 +78,8 @@ def checked_origins(
     """The plan with these origins, every key and shape of the sources accounted for.
 
     Args:
-        weights: every key of the model to its origin.
         sources: keys and shapes of the checkpoints by source.
         reason: why a weight (source, key) is not used; None if it is unexpected.
-        twins: see `Origins`.
-        where, expected: parts of the message.
 
     Raises:
         ModelError: a weight has no source, a source has an unexpected weight, or a shape differs.
@@ -123,11 +121,19 @@ def model_shapes(
     """Keys and shapes of a model, and tied keys with the key of their tensor."""
     with torch.device("meta"):
         model = model_class(config)
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    return {key: tuple(one.shape) for key, one in model.state_dict().items()}, tied_keys(model)
+
+
+def tied_keys(model: nn.Module) -> dict[str, str]:
+    """Keys of a state dict that share a tensor with another key, each with the first such key.
+
+    OPT's `lm_head` is tied to its token embedding; only one is stored.
+    """
     first: dict[int, str] = {}
-    tied = {}
-    for key, parameter in model.named_parameters(remove_duplicate=False):
-        owner = first.setdefault(id(parameter), key)
+    owners: dict[str, str] = {}
+    # Compares parameter objects, since on the meta device all weights have address 0.
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        owner = first.setdefault(id(tensor), key)
         if owner != key:
-            tied[key] = owner
-    return shapes, tied
+            owners[key] = owner
+    return owners

@@ -11,6 +11,7 @@ from typing import Any
 from qvft.data.formats.class_folders import class_names
 from qvft.data.formats.csv_rows import PARQUET, holds_images
 from qvft.data.formats.csv_rows import SUFFIXES as TABLES
+from qvft.data.formats.vqa_rad import FILE as VQA_RAD
 from qvft.data.formats.vqa_rad import SPLIT_FILES
 from qvft.errors import DataError
 from qvft.json_files import read_json, read_jsonl
@@ -23,7 +24,6 @@ ROLES = {
 """Which of the three files the images of a split go to, by the split's name."""
 CLASS_FOLDERS = "class_folders"
 METADATA = ("metadata.jsonl", "metadata.csv")
-VQA_RAD = "VQA_RAD Dataset Public.json"
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,7 @@ _TRIED = 100  # images that are looked for in another folder
 def read_found(found: Found, options: Mapping[str, Any]) -> dict[str, list[Sample]]:
     """Samples by `train`, `val` and `test`, or under `all`.
 
-    Args:
-        options: of `read_samples`; those that are set.
-
     Raises:
-        DataError: as `read_samples`.
         ImageError: no image is where the data says.
     """
     read: dict[str, list[Sample]] = {}

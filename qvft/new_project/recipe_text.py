@@ -50,7 +50,6 @@ def recipe_of(
 
     Args:
         rows: texts per device; ignored for the bundled model.
-        folder: of `train.jsonl` and `val.jsonl`.
         outside: images lie outside of `folder`, which is then not logged.
     """
     is_tiny = model["id"] == TINY_ID

@@ -28,7 +28,6 @@ def split_data(
     in each.
 
     Args:
-        shares: the share of each part, if the data has none.
         column: metadata whose values stay together; None: images with equal files.
 
     Raises:
@@ -78,11 +77,6 @@ def split_samples(
 
     Args:
         shares: the share of each part, together 1.
-        group: samples with the same group stay together.
-        stratum: what each part should have its share of, such as a class.
-
-    Raises:
-        DataError: a part would be empty.
     """
     groups: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):

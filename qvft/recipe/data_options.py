@@ -45,11 +45,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, class_texts: bool = Tru
 
 
 def values_by_key(given: Sequence[str] | None, option: str) -> dict[str, str]:
-    """The values of an option's KEY=VALUE arguments.
-
-    Raises:
-        RecipeError: an argument has no `=`.
-    """
+    """The values of an option's KEY=VALUE arguments; raises RecipeError for another."""
     for one in given or ():
         if "=" not in one:
             raise RecipeError(one, where=f"command line: {option}", expected="KEY=VALUE")

@@ -83,8 +83,6 @@ def refuse_ignored(
     may need it.
 
     Args:
-        overrides: `key.path=value`.
-        program: of `IGNORED`.
         also: further keys that it ignores, with the reason.
         repeats: whether an override equals the value in use, which is allowed.
     """

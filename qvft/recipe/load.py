@@ -26,15 +26,10 @@ LOCK_NAME = "recipe.lock.yaml"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe, applies `key.path=value` overrides and checks every key.
+    """Reads a recipe, applies `key.path=value` overrides and checks every key; raises RecipeError.
 
     Args:
-        path: YAML 1.2 file.
         overrides: values are read as YAML, so `train.epochs=3`, `run.dir=null`, `a=[x, y]` work.
-
-    Raises:
-        RecipeError: no such file, not YAML, equal keys, an unknown or ill-typed key, an override
-            that would have no effect.
     """
     renamed: dict[str, str] = {}
     content = current_keys(read_yaml(given_path(str(path))), where=str(path), renamed=renamed)
@@ -149,19 +144,14 @@ def _describe(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     if item["type"] == "list_type":
         given = shown(item["input"])
         example = item["input"] if isinstance(item["input"], str | int | float) else "..."
-        return f"{dotted}={given}: expected {_lists_of(dotted)}, e.g. {dotted}=[{example}]"
+        one = "all-linear, or a list of names" if dotted.endswith("target_modules") else "a list"
+        return f"{dotted}={given}: expected {one}, e.g. {dotted}=[{example}]"
     if item["type"] == "string_type" and isinstance(item["input"], Mapping):
         text = "{" + ", ".join(map(str, item["input"])) + "}"  # a text in braces, as YAML reads it
         return f"{dotted}={shown(item['input'])}: expected a text; write it in quotes: '\"{text}\"'"
     if item["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message
     return f"{dotted}={shown(item['input'])}: {message[0].lower()}{message[1:]}"
-
-
-def _lists_of(dotted: str) -> str:
-    """What to give for a list at this key."""
-    is_modules = dotted.endswith("lora.target_modules")
-    return "all-linear, or a list of names" if is_modules else "a list"
 
 
 def _keys_of(model: type[BaseModel], path: Sequence[Any]) -> str:

@@ -55,10 +55,7 @@ class Model(Section):
         "(bert-base-uncased), or `fresh` for random weights.",
     )
     query_tokens: int | None = Field(
-        None,
-        ge=1,
-        le=100_000,
-        description="Use only the first N query tokens; null: all.",
+        None, ge=1, le=100_000, description="Use only the first N query tokens; null: all."
     )
     image_size: int | None = Field(
         None,

@@ -59,11 +59,7 @@ def lora_of_phases(plans: Sequence[PhasePlan]) -> tuple[Trainable, tuple[str, ..
 
 
 def require_trainable_decoder(trainable: Trainable, *, quantized: bool) -> None:
-    """Checks that a quantized decoder is not trained in full.
-
-    Raises:
-        RecipeError: it is.
-    """
+    """Raises RecipeError if a quantized decoder is trained in full."""
     if trainable.decoder == "full" and quantized:
         raise RecipeError(
             "full with a quantised decoder",

@@ -6,24 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qvft.disk import disk_failure
-from qvft.errors import QvftError, RecipeError
+from qvft.errors import QvftError, RecipeError, first_line
 
 Attempt = Callable[[Mapping[str, Any]], object]
 
 
 def require_accepted(
-    settings: Mapping[str, Any],
-    attempt: Attempt,
-    *,
-    key: Callable[[str], str],
-    library: str = "transformers",
+    settings: Mapping[str, Any], attempt: Attempt, *, key: Callable[[str], str]
 ) -> None:
     """Tries a user's settings with a library.
-
-    Args:
-        settings: names and values set by the user.
-        attempt: runs the library call with some of them.
-        key: maps a name to its recipe key, e.g. `train.arguments.optim`.
 
     Raises:
         RecipeError: `attempt` fails with the settings and succeeds without some of them.
@@ -32,19 +23,14 @@ def require_accepted(
     try:
         attempt(settings)
     except Exception as error:
-        found = refusal(error, settings, attempt, key=key, library=library)
+        found = refusal(error, settings, attempt, key=key)
         if found is None:
             raise
         raise found from error
 
 
 def refusal(
-    error: Exception,
-    settings: Mapping[str, Any],
-    attempt: Attempt,
-    *,
-    key: Callable[[str], str],
-    library: str = "transformers",
+    error: Exception, settings: Mapping[str, Any], attempt: Attempt, *, key: Callable[[str], str]
 ) -> RecipeError | None:
     """Error for an exception raised by `attempt`; None if no setting is the cause."""
     if isinstance(error, QvftError | MemoryError) or disk_failure(error) is not None:
@@ -59,17 +45,11 @@ def refusal(
             return None
         refused = list(settings)
     return RecipeError(
-        f"{library} refuses {', '.join(repr(settings[name]) for name in refused)} "
+        f"transformers refuses {', '.join(repr(settings[name]) for name in refused)} "
         f"({first_line(error)})",
         where=" and ".join(key(name) for name in refused),
         do="correct or remove it" if len(refused) == 1 else "remove one of them",
     )
-
-
-def first_line(error: BaseException) -> str:
-    """Message of an error, on one line; its class name if it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _passes(attempt: Attempt, settings: Mapping[str, Any]) -> bool:

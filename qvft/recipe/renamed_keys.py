@@ -65,14 +65,10 @@ NEW_VALUES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 def current_keys(
     content: Mapping[str, Any], *, where: str, renamed: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    """A recipe's content under today's key names; the argument is not altered.
+    """A recipe's content under today's key names; raises RecipeError for a key under both names.
 
     Args:
-        where: the file, for messages.
         renamed: collects the old key paths that were found, with the new ones.
-
-    Raises:
-        RecipeError: a key is given under its old and its new name.
     """
     found = {} if renamed is None else renamed
     return _current(content, "", where=where, found=found)
@@ -171,8 +167,5 @@ def _current_override(override: str, given: AbstractSet[str], found: dict[str, s
 
 
 def _given_twice(old: str, new: str, *, where: str) -> RecipeError:
-    return RecipeError(
-        f'"{old}" and "{new}", the old and the new name of one key',
-        where=where,
-        expected=f'"{new}" alone',
-    )
+    given = f'"{old}" and "{new}", the old and the new name of one key'
+    return RecipeError(given, where=where, expected=f'"{new}" alone')

@@ -13,14 +13,12 @@ from pydantic import Field, field_validator, model_validator
 
 from qvft.recipe.data import LONGEST_NAME, Data, folder_name_problem
 from qvft.recipe.eval import Eval
-from qvft.recipe.mixing import require_sources
 from qvft.recipe.model import Model
-from qvft.recipe.objective_requirements import require_objectives
 from qvft.recipe.objectives import Objectives
 from qvft.recipe.preference import Preference
+from qvft.recipe.requirements import require_objectives, require_sources, require_streamable
 from qvft.recipe.reward import Reward
 from qvft.recipe.section import MOST_SEED, PathText, Section
-from qvft.recipe.streaming import require_streamable
 from qvft.recipe.train import Train
 from qvft.recipe.trainable import Trainable
 

@@ -8,7 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from qvft.errors import RecipeError
+from qvft.errors import RecipeError, first_line
 
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000
@@ -36,8 +36,7 @@ def yaml_file_value(text: str, *, where: str) -> Any:
     except RecursionError as error:
         raise RecipeError("nested too deeply", where=where) from error
     except Exception as error:  # broken dates, tags and numbers can raise nearly anything
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise RecipeError(f"not valid YAML: {reason}", where=where) from error
+        raise RecipeError(f"not valid YAML: {first_line(error)}", where=where) from error
     return plain_value(value, where=where)
 
 

@@ -27,7 +27,7 @@ from qvft.models.base_checkpoint import BaseCheckpoint, find_checkpoint
 from qvft.models.decoders import add_decoder, set_dropout
 from qvft.models.families import COMPONENTS
 from qvft.models.load import gpu_has_bf16, load_model, load_processor
-from qvft.models.preprocessing import plain_pixels
+from qvft.models.qvision.processing import plain_pixels
 from qvft.progress import counted
 from qvft.recipe.phases import require_trainable_decoder
 from qvft.recipe.schema import Recipe

@@ -44,18 +44,7 @@ def training_arguments(
     best: str = "eval_token_loss",
     greater_is_better: bool = False,
 ) -> TrainingArguments:
-    """Builds the `TrainingArguments` of a phase.
-
-    Args:
-        train: the recipe's `train` section as a mapping.
-        seed: of data order and dropout.
-        workers: image-decoding processes.
-        best: metric of the best checkpoint.
-        greater_is_better: whether its highest value is the best, not its lowest.
-
-    Raises:
-        RecipeError: as `check_arguments`; or the launcher sets a way of sharding that is refused.
-    """
+    """Builds the `TrainingArguments` of a phase."""
     check_arguments(train)
     asked_to_shard()
     on_gpu = torch.cuda.is_available()
@@ -129,9 +118,6 @@ def recompute_activations(model: PreTrainedModel, enabled: bool) -> None:
 
 def check_arguments(train: Mapping[str, Any]) -> None:
     """Checks names and types of the fields in `train.arguments`.
-
-    Args:
-        train: the recipe's `train` section as a mapping.
 
     Raises:
         RecipeError: an unknown field, one that has a key of its own, one without effect, or a

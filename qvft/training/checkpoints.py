@@ -1,4 +1,6 @@
-"""Training checkpoints: written atomically, rotated (`save_total_limit`), found on resuming."""
+"""Training checkpoints: written atomically, rotated (`save_total_limit`), found on resuming, their
+pickles checked.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +8,17 @@ import shutil
 from pathlib import Path
 
 from qvft.disk import name_whole, remove_whole
+from qvft.errors import CheckpointError, first_line
 from qvft.json_files import read_json, write_json
 
 STATE = "trainer_state.json"
 _STAGING = ".partial"
 _PREFIX = "checkpoint-"
+_PICKLES = ("optimizer*.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
 
 
 class NewCheckpoint:
-    """A checkpoint being written, in a staging folder next to the complete ones.
-
-    Args:
-        folder: folder of the phase's checkpoints; it must exist, and is not created again if
-            deleted.
-        step: step of the checkpoint.
-    """
+    """A checkpoint being written, in a staging folder next to the complete ones."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / f"{_PREFIX}{step}"
@@ -91,6 +89,30 @@ def follow_move(folder: Path) -> None:
     if best is not None and Path(best).parent != folder:
         state["best_model_checkpoint"] = str(folder / Path(best).name)
         write_json(Path(last) / STATE, state)
+
+
+def require_plain_states(checkpoint: Path) -> None:
+    """Raises CheckpointError unless optimizer, scheduler and random states hold only tensors and
+    numbers.
+
+    The Trainer also reads them with `weights_only`, so none of them runs code, but its error for a
+    damaged file names no file. Tensors are memory-mapped here, not read. `training_args.bin`, a
+    pickle that the Trainer writes too, is never read.
+    """
+    import torch  # programs look for checkpoints before they load it
+    from transformers.trainer_pt_utils import safe_globals
+
+    for path in sorted(path for pattern in _PICKLES for path in checkpoint.glob(pattern)):
+        try:
+            with safe_globals():
+                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # damaged pickles raise nearly anything
+            raise CheckpointError(
+                f"cannot be read safely: {first_line(error)[:160]}",
+                where=str(path),
+                expected="tensors and numbers, as the trainer saves them",
+                do=f"remove {checkpoint} to resume from the checkpoint before it",
+            ) from error
 
 
 def clear(folder: Path) -> None:

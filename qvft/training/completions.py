@@ -24,8 +24,6 @@ class Completions:
 
     Attributes:
         scored: rows whose texts are scored; none unless a score chooses the checkpoint.
-        examples: rows whose texts are recorded.
-        scores: scores of texts by the report's names.
         metric: the score that chooses the checkpoint.
     """
 
@@ -36,11 +34,7 @@ class Completions:
     metric: str
 
     def __call__(self, *, scored: bool = True) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Scores by name, and the examples as lines of completions.jsonl; equal in all processes.
-
-        Raises:
-            RecipeError: the metric scores none of the rows.
-        """
+        """Scores by name, and the examples as lines of completions.jsonl, in every process."""
         rows = self.scored if scored else ()
         texts = self.greedy([*rows, *self.examples])
         known: Mapping[str, float] = {}
@@ -70,9 +64,6 @@ def require_score(metric: str, known: Mapping[str, float]) -> None:
         )
 
 
-def references_as_texts(rows: Sequence[Row]) -> list[Sampled]:
-    """The first reference of each row, as if it were generated."""
-    return [
-        Sampled(number, row, row.question or "", (), (0,), row.references[0], True)
-        for number, row in enumerate(rows)
-    ]
+def reference_as_text(number: int, row: Row) -> Sampled:
+    """The first reference of a row, as if it were generated."""
+    return Sampled(number, row, row.question or "", (), (0,), row.references[0], True)

@@ -24,12 +24,7 @@ from qvft.progress import counted
 
 @dataclass(frozen=True)
 class GreedyTexts:
-    """Writes the greedy text of each row.
-
-    Attributes:
-        max_new_tokens: longest text by kind of row.
-        batch_size: rows per pass.
-    """
+    """Writes the greedy text of each row."""
 
     model: PreTrainedModel
     collator: Collator

@@ -71,18 +71,14 @@ def estimate_memory(
     """GPU memory estimate without the allocator's overhead.
 
     Args:
-        counts: the component table.
         frozen_bytes: bytes per frozen weight (2 in bfloat16, 4 in float32).
         quantized: the decoder's frozen weights, except its embeddings, take 4.5 bits each.
-        embedding_weights: number of weights of the decoder's token and position embeddings.
         tokens: decoder tokens of a step on one device.
-        checkpointing: gradient checkpointing: only each layer's input is kept.
         layer_bytes: bytes of activations per token, decoder layer and unit of width.
         trained_bytes: `state_bytes` of the optimizer.
         unloads_vision: the ViT is in memory only until the features of all images are cached.
         qformer_units: images times query tokens, blocks and width of the Q-Former.
-        frozen_float32: number of frozen weights that stay in float32: trained by the run that this
-            one starts from.
+        frozen_float32: frozen weights that another run trained, which stay in float32.
         vision_units: images times patches, layers and width of a trained ViT; 0: it is frozen.
     """
     weights, trained, vision = frozen_float32 * (4 - frozen_bytes), 0, 0

@@ -15,17 +15,11 @@ tokens, which decay alone would change."""
 
 
 def parameter_groups(
-    module: nn.Module,
-    family: Family,
-    learning_rates: Mapping[str, float],
-    *,
-    weight_decay: float,
+    module: nn.Module, family: Family, learning_rates: Mapping[str, float], *, weight_decay: float
 ) -> list[dict[str, Any]]:
     """AdamW parameter groups of the trained parameters, at most two per component.
 
     Args:
-        module: the objective; the family's model is its `model`, all else is a head.
-        learning_rates: per component, and `heads`.
         weight_decay: applied to parameters of two or more dimensions except query tokens, position
             embeddings and weights without gradient; not to biases and norms.
 

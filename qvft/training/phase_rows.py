@@ -47,11 +47,7 @@ def different_rows(plans: Sequence[PhasePlan], split: Split, *, training: bool) 
 
 
 def require_rows(plans: Sequence[PhasePlan], split: Split, *, training: bool) -> None:
-    """Checks that every phase has rows to train on, or to evaluate.
-
-    Raises:
-        RecipeError: one has none.
-    """
+    """Raises RecipeError if a phase has no rows to train on, or to evaluate."""
     which, purpose = ("train", "train") if training else ("eval", "evaluate")
     for plan in plans:
         if phase_rows(plan, split, training=training):

@@ -47,19 +47,11 @@ class PhaseSetup:
     """Everything needed to train a phase.
 
     Attributes:
-        module: its objective around the model.
-        arguments: `output_dir` holds its checkpoints.
-        groups: parameter groups of the optimizer.
         eval_rows: without them there is no evaluation.
         early_stopping: evaluations without a lower loss before it stops (patience), or None.
-        texts_per_image: rows of an image that are kept together in a batch.
         batches: token-budget batches, instead of the arguments' batch size.
-        views: draws the views of the training images; None: no augmentation.
-        mixture: chooses the rows of each epoch; None: all of them.
         stream: batches of a stream, instead of `train_rows`.
         rollouts: samples of a reward phase, from which it learns instead of from the rows' texts.
-        held_out: its metrics of evaluation rows.
-        completions: generates evaluation rows.
     """
 
     name: str
@@ -156,12 +148,7 @@ def _phase_setup(work: TrainingSetup, plan: PhasePlan, checkpoints: Path) -> Pha
             best=best,
             greater_is_better=best not in ("eval_pair_loss", "eval_token_loss"),
         ),
-        groups=parameter_groups(
-            module,
-            family,
-            train.rates,
-            weight_decay=train.weight_decay,
-        ),
+        groups=parameter_groups(module, family, train.rates, weight_decay=train.weight_decay),
         train_rows=rows,
         eval_rows=asked or None,
         collator=collator,

@@ -38,7 +38,6 @@ def run_phases(
         setups: per phase a function from its checkpoint folder to its setup; called when the phase
             begins, since it freezes and unfreezes the model.
         save_weights, restore_weights: for all trained weights; called in all processes.
-        page: writes progress.html.
     """
     metrics_file = folder / "metrics.jsonl"
     if is_main_process():
@@ -88,11 +87,7 @@ def run_phases(
 
 
 def _write(folder: Path, save_weights: Callable[[Path], None]) -> None:
-    """Writes an adapter folder atomically; called in all processes.
-
-    Raises:
-        FailedError: it could not be written.
-    """
+    """Writes an adapter folder atomically; called in all processes. Raises FailedError."""
     if not is_main_process():
         save_weights(folder)  # contributes its shards of the weights and writes nothing
         return

@@ -23,14 +23,8 @@ only, or a single caption without negatives."""
 
 
 def check_image_matters(module: nn.Module, batch: dict[str, Tensor]) -> float:
-    """Checks that the loss changes when the images of a batch are swapped.
-
-    Args:
-        module: the language objective.
-        batch: a training batch; with one image, nothing is checked and NaN returned.
-
-    Returns:
-        Largest change of a row's loss, nats per token.
+    """Largest change of a row's loss, nats per token, when the images of a batch are swapped; NaN
+    with one image.
 
     Raises:
         PreflightError: no row's loss changed (the image does not reach the decoder), or one is NaN.
@@ -62,10 +56,8 @@ class GradientCheck(TrainerCallback):
     gradient.
 
     A detached graph or a frozen input under reentrant checkpointing affects all weights of a
-    component, so one non-zero gradient per component is required. LoRA's A matrices have zero
-    gradient at first, since B starts at zero; the component counts as a whole. Each part of the
-    alignment heads must be reached by the first pass, and have a non-zero gradient within
-    `HEADS_WITHIN` steps.
+    component, so one non-zero gradient is enough. Each part of the alignment heads must be reached
+    by the first pass, and have a non-zero gradient within `HEADS_WITHIN` steps.
 
     Args:
         waits: for the first pass with any gradient: samples of equal reward have none.
@@ -99,9 +91,6 @@ def check_gradients(
     model: nn.Module, family: Family, heads: Sequence[nn.Module] = ()
 ) -> dict[str, float]:
     """Largest absolute gradient per trained component, with `heads` last.
-
-    Args:
-        heads: trained modules outside the model; each part must have a gradient.
 
     Raises:
         PreflightError: a trained component, or a part of the heads, has no gradient, or only zeros.

@@ -24,14 +24,7 @@ _SHOWN = ("eval_token_loss", "eval_pair_loss", "eval_exact_match", "eval_held_ou
 
 
 class ProgressLine(TrainerCallback):
-    """Callback that knows what a person wants to know of a phase; `line` says it.
-
-    Args:
-        phase: what the line begins with; empty in a run of one phase.
-        texts: number of texts that this process has trained so far.
-        page: writes the run's page.
-        begin: is called when training has begun and trackers are set up.
-    """
+    """Callback that knows what a person wants to know of a phase; `line` says it."""
 
     def __init__(
         self,

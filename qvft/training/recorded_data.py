@@ -83,20 +83,19 @@ def recorded_data(recipe: Recipe, manifest: Mapping[str, Any], samples: Read) ->
         if getattr(recipe.data, which) is not None:
             name = source_name(split_source(recipe, which))
             splits |= {f"{name} ({which})": which, name: which, f"data.{which}": which}
+
+    def texts_hash(which: str) -> str:
+        streamed = is_streamed(recipe, which)
+        return stream_of(recipe).sha256 if streamed else samples_hash(samples(which))
+
     texts, images = manifest["data_sha256"], manifest.get("images_sha256", {})
     for key, recorded in texts.items():
-        yield _compared(
-            f"data {key}", splits.get(key), recorded, lambda which: _hash(recipe, which, samples)
-        )
+        yield _compared(f"data {key}", splits.get(key), recorded, texts_hash)
     for which, recorded in images.items():
         key = f"data.{which}"
         yield _compared(
             f"images of {key}", splits.get(key), recorded, lambda which: images_hash(samples(which))
         )
-
-
-def _hash(recipe: Recipe, which: str, samples: Read) -> str:
-    return stream_of(recipe).sha256 if is_streamed(recipe, which) else samples_hash(samples(which))
 
 
 def _compared(
@@ -112,12 +111,9 @@ def _compared(
 
 
 def require_same_data(recipe: Recipe, folder: Path) -> None:
-    """Checks on the main process that a resumed run has unchanged data.
+    """Raises CheckpointError on the main process if texts or images of a resumed run have changed.
 
     Unreadable data is ignored here: training reports it, and a finished run does not need it.
-
-    Raises:
-        CheckpointError: texts or images have changed.
     """
     adapter = manifest_folder(folder)
     if adapter is None or not is_main_process():
@@ -137,11 +133,7 @@ def require_same_data(recipe: Recipe, folder: Path) -> None:
 
 
 def require_same_start(start: StartRun, folder: Path) -> None:
-    """Checks on the main process that a resumed run started from these weights.
-
-    Raises:
-        CheckpointError: the run that it started from has other weights now.
-    """
+    """Raises CheckpointError on the main process if a resumed run started from other weights."""
     adapter = manifest_folder(folder)
     if adapter is None or not is_main_process():
         return

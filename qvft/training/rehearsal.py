@@ -29,17 +29,10 @@ ROWS, WIDTH = 8, 4
 
 
 def require_trainable(train: Mapping[str, Any], *, workers: int = 0, where: str = "train") -> None:
-    """Checks that Trainer, trackers and optimizer can be built and run as a recipe says.
+    """Raises RecipeError for fields of `train.arguments`, or a tracker, that a library refuses.
 
     Only settings passed on to a library can make it raise, so a recipe without `arguments` and
     `report_to` is not tried. Trackers are built but receive nothing.
-
-    Args:
-        train: the recipe's `train` section as a mapping; `where` is its key.
-        workers: image-decoding processes.
-
-    Raises:
-        RecipeError: a library refuses a field of `train.arguments`, or a tracker; it names them.
     """
     check_arguments(train)
     settings = {**train["arguments"]}
@@ -82,11 +75,7 @@ def rehearse(train: Mapping[str, Any], *, workers: int = 0) -> None:
             name="rehearsal",
             module=module,
             arguments=training_arguments(
-                {**train, **short},
-                output_dir=folder / "0",
-                seed=0,
-                workers=workers,
-                has_eval=True,
+                {**train, **short}, output_dir=folder / "0", seed=0, workers=workers, has_eval=True
             ),
             groups=[
                 {"params": [parameter], "lr": 1e-3, "weight_decay": 0.0, "name": name}

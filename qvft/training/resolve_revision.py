@@ -31,9 +31,6 @@ def resolve_revision(recipe: Recipe) -> Recipe:
     """The recipe with the commits of its hub ids, branches or tags; local folders are unchanged.
 
     A resumed run keeps the commits in its lock file.
-
-    Raises:
-        ModelError: the base does not exist.
     """
     given = [recipe.model.revision]
     if recipe.model.decoder is not None:

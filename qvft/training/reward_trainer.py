@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from qvft.training.batches.padding_sampler import PaddedSampler
-from qvft.training.batches.repeated_sampler import RepeatedSampler
 from qvft.training.phase_setup import PhaseSetup
 from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.rewards.given_batch import GivenBatch
 from qvft.training.trainer import QFormerTrainer
 
 
-class RewardTrainer(QFormerTrainer):
-    """Trains a phase whose batches of rows ask for samples, which the step learns from.
+class RepeatedSampler(Sampler[int]):
+    """Repeats the rows of each optimizer step, for several updates per generation of samples.
 
     Args:
-        setup: with rollouts and a held-out metric.
-        further: as `QFormerTrainer`.
+        order: a sized sampler with `set_epoch`, whose length is a multiple of `window`.
+        window: rows of an optimizer step, over all processes and accumulated batches.
     """
+
+    def __init__(self, order: Any, *, window: int, times: int) -> None:
+        self._order, self._window, self._times = order, window, times
+
+    def set_epoch(self, epoch: int) -> None:
+        self._order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._order) * self._times
+
+    def __iter__(self) -> Iterator[int]:
+        rows = iter(self._order)
+        while window := list(islice(rows, self._window)):
+            for _ in range(self._times):
+                yield from window
+
+
+class RewardTrainer(QFormerTrainer):
+    """Trains a phase whose batches of rows ask for samples, which the step learns from."""
 
     def __init__(self, setup: PhaseSetup, **further: Any) -> None:
         assert setup.rollouts is not None and setup.held_out is not None

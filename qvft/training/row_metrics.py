@@ -23,11 +23,9 @@ def row_means(values: NDArray[np.floating], rows: Sequence[Row], *, step: int) -
 
     Args:
         values: (N, 3) of texts, (N, 4) of pairs: the columns of `OF_ROWS`.
-        rows: the N rows, for messages.
-        step: number of finished steps, for messages.
 
     Raises:
-        NonFiniteLossError: a loss is not finite; every process has the full list and raises it.
+        NonFiniteLossError: a loss is not finite.
     """
     bad = (~np.isfinite(values[:, 0])).nonzero()[0]
     if len(bad):

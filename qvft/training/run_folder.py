@@ -55,12 +55,7 @@ def check_folder(recipe: Recipe) -> Path:
 
 @contextmanager
 def claimed_folder(recipe: Recipe, notes: Iterable[str] = ()) -> Iterator[None]:
-    """Locks and initialises the run folder; for the main process.
-
-    Raises:
-        BusyError, CheckpointError: as `check_folder`, if another process was faster.
-        DataError: the folder is not writable.
-    """
+    """Locks and initialises the run folder; for the main process."""
     if not is_main_process():
         yield
         return
@@ -117,15 +112,11 @@ def _with_batch_size_1(recipe: Recipe) -> Recipe:
 
 
 def require_same_step(folder: Path, before: Recipe, now: Recipe) -> None:
-    """Checks that a resumed run keeps its global batch size under any number of processes.
+    """Raises CheckpointError if a resumed run would change its global batch size.
 
     A step uses batch size x gradient accumulation x processes texts, or, under a token budget,
     gradient accumulation x processes batches; if that is equal, gradients and position in the data
-    are the same for any split.
-
-    Raises:
-        CheckpointError: the global batch size would change, or a stream would be divided among
-            another number of processes.
+    are the same for any split. A stream is divided among as many processes as before.
     """
     processes = processes_of(folder)
     if processes is None:

@@ -29,9 +29,6 @@ class StopOnSignal(TrainerCallback):
     """Saves a checkpoint after the step in which any process got SIGTERM or Ctrl-C, and stops.
 
     All processes stop at the same step, by an all-reduce.
-
-    Attributes:
-        steps: stops at multiples of these steps only, between which a checkpoint could not resume.
     """
 
     def __init__(self) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from qvft.errors import QvftError, RecipeError
-from qvft.recipe.refused_settings import first_line
+from qvft.errors import QvftError, RecipeError, first_line
 
 _THEIRS = "transformers/integrations/integration_utils.py"
 """The file of transformers that calls trackers."""
@@ -33,12 +32,7 @@ def trackers_named(names: Sequence[str]) -> Iterator[None]:
 
 
 def log_texts(callbacks: Iterable[Any], lines: Sequence[Mapping[str, Any]], *, step: int) -> None:
-    """Logs generated texts to those trackers of the Trainer that show texts.
-
-    Args:
-        callbacks: the Trainer's.
-        lines: of completions.jsonl.
-    """
+    """Logs generated texts to those trackers of the Trainer that show texts."""
     columns = ["id", "question", "text", "references"]
     table = [
         [line["id"], line.get("question", ""), line["text"], " | ".join(line["references"])]

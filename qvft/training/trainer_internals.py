@@ -19,9 +19,8 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from qvft.disk import saving
 from qvft.models.sharded_weights import is_sharded
 from qvft.training.batches.numbered_rows import RowDataset
-from qvft.training.checkpoints import STATE, NewCheckpoint
+from qvft.training.checkpoints import STATE, NewCheckpoint, require_plain_states
 from qvft.training.distributed.fsdp import lay_out_state, whole_state
-from qvft.training.unpickling_safety import require_plain_states
 
 PRIVATE: Mapping[str, tuple[str, ...]] = {
     "_get_train_sampler": ("self", "train_dataset"),
@@ -43,11 +42,6 @@ class TrainerInternals(Trainer):
 
     A checkpoint is written into a staging folder and renamed when it is complete. It holds the
     trained weights as an adapter folder in place of `model.safetensors`.
-
-    Args:
-        save_weights: writes the trained weights into a folder; every process calls it.
-        restore_weights: reads them back from one.
-        further arguments: as `transformers.Trainer`.
     """
 
     # Of what Trainer declares, what qvft gives it.

@@ -26,15 +26,10 @@ from qvft.setup.model import Loaded, base_model, base_of, device, processor_of, 
 from qvft.setup.prompt_template import template_of
 from qvft.setup.provenance import provenance_of
 from qvft.setup.start_run import start_run
-from qvft.setup.start_weights import (
-    load_start,
-    load_start_heads,
-    require_places,
-    require_same_base,
-)
+from qvft.setup.start_weights import load_start, load_start_heads, require_places, require_same_base
 from qvft.training.arguments import check_arguments
 from qvft.training.compiling import require_compiler
-from qvft.training.completions import references_as_texts, require_score
+from qvft.training.completions import reference_as_text, require_score
 from qvft.training.distributed.fsdp import asked_to_shard
 from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.phase_rows import PREFERENCE, REWARD, is_reward, require_rows
@@ -57,14 +52,8 @@ def training_setup(
 
     Args:
         given: the recipe's base model, if already loaded; it gets the adapters.
-        texts: from `before_torch.training_texts`, if already read.
-        callbacks: for the trainer of each phase, after qvft's own.
         rewards: builds the functions of reward phases: `evaluation.rewards.reward_functions`.
-        scores: of generated texts, `evaluation.text_scores.text_scores`; None where nothing is
-            evaluated.
-
-    Raises:
-        UserError: whatever is wrong with the recipe, the data or the base checkpoint.
+        scores: `evaluation.text_scores.text_scores`; None where nothing is evaluated.
     """
     for plan in phase_plans(recipe):
         check_arguments(plan.train.model_dump())  # reported before anything is loaded
@@ -113,7 +102,8 @@ def training_setup(
             break
         if metric != "loss" and not is_reward(plan):
             rows = evaluation_rows(evaluation.samples, texts=evaluation.source.texts)
-            require_score(metric, scores(references_as_texts(rows)) if rows else {})
+            references = [reference_as_text(*pair) for pair in enumerate(rows)]
+            require_score(metric, scores(references) if references else {})
     set_seed(recipe.run.seed)
     # A model about to be sharded is not moved to the GPU whole.
     place = torch.device("cpu") if sharded else None
@@ -159,12 +149,7 @@ def training_setup(
 def require_shardable(
     base: BaseCheckpoint, custom: Collection[str], plans: Sequence[PhasePlan] = ()
 ) -> None:
-    """Checks that FSDP can shard the model and the objectives.
-
-    Raises:
-        RecipeError: the model is an encoder-decoder, or there are custom objectives, or phases
-            that learn from pairs or rewards.
-    """
+    """Raises RecipeError if FSDP cannot shard the model, an objective or a phase."""
     use_ddp = "use DDP (recipes/accelerate/ddp.yaml)"
     if is_encoder_decoder(base.config):
         raise RecipeError(

@@ -22,12 +22,7 @@ from qvft.weights.card import model_card
 def run_card(
     run_dir: Path, recipe: Recipe, base: BaseCheckpoint, *, folder: str, rows: Sequence[Row] = ()
 ) -> str:
-    """The card of a run's adapter as Markdown.
-
-    Args:
-        folder: name of the folder that the card will be in.
-        rows: as of `card.model_card`.
-    """
+    """The card of a run's adapter as Markdown."""
     return model_card(
         recipe,
         run_dir,

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from qvft.models.checkpoint_tensors import Checkpoint, open_checkpoint
-from qvft.models.image_size import ResizedWeights, config_with_image_size
+from qvft.models.image_size import config_with_image_size, interpolated_as, positions_of
 from qvft.models.reference_configs import meta_model
+from qvft.models.weight_origins import tied_keys
 from qvft.setup.model import base_model, base_of
 from qvft.weights.merge_inputs import MergeInputs
-from qvft.weights.merge_plan import tied_keys
 
 
 @dataclass(frozen=True)
 class StoredWeights(Mapping[str, Tensor]):
     """A model's weights by key; each lookup reads the file, and nothing is cached.
 
-    `stored` has the key in the files by the key of the model.
+    `stored` has the key in the files by the key of the model. With `resized`, a configuration of
+    another image size, position embeddings are interpolated.
     """
 
     checkpoint: Checkpoint
     stored: Mapping[str, str]
+    resized: PretrainedConfig | None = None
 
     def __getitem__(self, key: str) -> Tensor:
         stored = self.stored[key]
@@ -35,6 +37,8 @@ class StoredWeights(Mapping[str, Tensor]):
         path = self.checkpoint.files[stored]
         with safe_open(path, framework="pt", backend="pread") as stream:
             tensor: Tensor = stream.get_tensor(stored)
+        if self.resized is not None and key == positions_of(self.resized).key:
+            return interpolated_as(tensor, self.resized)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -49,9 +53,6 @@ def stored_weights(checkpoint: Checkpoint, model: nn.Module) -> StoredWeights | 
 
     That is, if a weight is missing, unexpected, of another shape or under another name, or if two
     tied weights are stored and differ.
-
-    Args:
-        model: the model, possibly on the meta device.
     """
     owners = tied_keys(model)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
@@ -87,14 +88,10 @@ def base_weights(inputs: MergeInputs) -> tuple[PreTrainedModel, Mapping[str, Ten
         )
         weights = stored_weights(checkpoint, model)
         if weights is not None and stored:
-            return meta_model(config), ResizedWeights(weights, config)
+            return meta_model(config), replace(weights, resized=config)
         if weights is not None:
             return model, weights
     loaded = base_model(
-        recipe,
-        base_of(recipe),
-        quantized=False,
-        dtype=inputs.stored,
-        place=torch.device("cpu"),
+        recipe, base_of(recipe), quantized=False, dtype=inputs.stored, place=torch.device("cpu")
     ).model
     return loaded, loaded.state_dict()

@@ -101,9 +101,6 @@ def common_question(scores: Scores, asked: Iterable[tuple[str, object]] = ()) ->
     """The question asked about the most images, None if none is asked about two.
 
     A question about a single image may hold what identifies a patient.
-
-    Args:
-        asked: further questions, each with its image.
     """
     images: dict[str, set[object]] = defaultdict(set)
     for question, image in asked:

@@ -34,19 +34,16 @@ _T5_HEAD = "t5_model.lm_head.weight"
 
 
 def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
-    """Converts a LAVIS checkpoint; `out` appears only after verification.
+    """Converts a LAVIS checkpoint, and returns the content of export.json; `out` appears only after
+    verification.
 
     Args:
         file: a `.pth` file with `{"model": weights}` or the weights themselves.
         base_id: folder or hub id of a transformers checkpoint of the same architecture: its class,
             configuration and processor, and the parts that LAVIS did not store.
 
-    Returns:
-        The content of export.json.
-
     Raises:
-        UserError: the file is damaged or holds other objects than tensors, a key is unknown,
-            missing or of another shape, the base does not fit, `out` exists, or the disk is full.
+        UserError: file or base do not fit, `out` exists, or the disk is full.
         VerificationError: a written weight differs.
     """
     require_folder(base_id, where="--base")
@@ -69,8 +66,10 @@ def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
         logger.info("%d keys are dropped: %s", count, reason)
     weights = _weights(plan, state, base)
     with new_folder(out) as folder:
-        require_space(folder, sum(one.numel() * one.itemsize for one in weights.values()))
-        _write(folder, model_class, config, processor, weights, tied)
+        size = sum(one.numel() * one.itemsize for one in weights.values())
+        require_space(folder, size + SLACK_BYTES)
+        processor.save_pretrained(folder)
+        verified = _write(folder, model_class, config, weights, tied)
         content = {
             "format": 1,
             "form": "transformers",
@@ -82,9 +81,7 @@ def export_lavis(file: Path, out: Path, *, base_id: str) -> dict[str, Any]:
                 "dropped": plan.dropped,
                 "from_base": dict(Counter(key.partition(".")[0] for key in plan.from_base)),
             },
-            "verification": {
-                "weights": _verified(folder, model_class, config, weights, tied),
-            },
+            "verification": {"weights": verified},
             "versions": versions(),
             "files": file_hashes(folder),
         }
@@ -155,35 +152,22 @@ def _write(
     folder: Path,
     model_class: type[PreTrainedModel],
     config: PretrainedConfig,
-    processor: Any,
     weights: Mapping[str, Tensor],
     tied: Mapping[str, str],
-) -> None:
-    require_space(folder, SLACK_BYTES)
+) -> int:
+    """Writes the model, loads the folder plainly and compares bit by bit; the number of weights."""
     with torch.device("meta"):
         model = model_class(copy.deepcopy(config))
     # Keys that are tied to another are absent; all others are there, as the plan has checked.
     model.load_state_dict(dict(weights), strict=False, assign=True)
     with own_head_expected(config):
         model.tie_weights(missing_keys={*tied})
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-
-
-def _verified(
-    folder: Path,
-    model_class: type[PreTrainedModel],
-    config: PretrainedConfig,
-    weights: Mapping[str, Tensor],
-    tied: Mapping[str, str],
-) -> int:
-    """Number of weights, after the folder was loaded plainly and compared bit by bit."""
-    with own_head_expected(config):
-        model, loading = cast(Any, model_class).from_pretrained(
+        model.save_pretrained(folder)
+        plain, loading = cast(Any, model_class).from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True
         )
     wrong = [key for kind in ("missing_keys", "unexpected_keys") for key in loading[kind]]
-    loaded = model.state_dict()
+    loaded = plain.state_dict()
     wrong += [key for key in loaded if key not in weights and key not in tied]
     wrong += [
         key for key, tensor in weights.items() if not torch.equal(loaded[key], tensor.float())

@@ -18,8 +18,7 @@ from qvft.models.model_path import TINY_ID
 from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.recipe.secrets import secret_in
 from qvft.setup.run_recipe import run_recipe
-from qvft.weights.card import SAMPLES_BEGIN, SAMPLES_END
-from qvft.weights.card_metadata import on_hub
+from qvft.weights.card import SAMPLES_BEGIN, SAMPLES_END, on_hub
 from qvft.weights.card_text import named
 
 CARD = "README.md"
@@ -46,11 +45,7 @@ def files_to_push(folder: Path, repo: str, *, with_samples: bool = False) -> Fil
     """Files by their name in the repository: paths, or content where it differs from the folder's.
 
     The card gets the repository's id; row ids, paths of this machine and, unless `with_samples`,
-    samples are left out.
-
-    Raises:
-        CheckpointError: nothing that qvft wrote, without proof, changed since, with other files
-            beside it, or with a secret in its card.
+    samples are left out. Raises CheckpointError for a folder that qvft did not write or prove.
     """
     record = next((name for name in _RECORDS if (folder / name).is_file()), MANIFEST)
     if record != MANIFEST:

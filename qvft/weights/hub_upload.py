@@ -8,8 +8,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-from qvft.errors import FailedError, UserError
-from qvft.models.checkpoint_files import first_line
+from qvft.errors import FailedError, UserError, first_line
 
 _REFUSED = (401, 403)
 

@@ -49,15 +49,11 @@ def merge_run(
     shard_size: str = "5GB",
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Merges a run's checkpoint into its unquantized base; `out` appears only after verification.
+    """Merges a run's checkpoint into its unquantized base, and returns the content of merge.json;
+    `out` appears only after verification.
 
     Args:
         dtype: dtype of the written weights; None: that of most base weights.
-        shard_size: maximum file size.
-        overrides: recipe overrides, e.g. the data's current path.
-
-    Returns:
-        The content of merge.json.
 
     Raises:
         UserError: the run, the base or the adapter does not fit, `out` exists, the disk is full.

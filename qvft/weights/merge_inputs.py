@@ -33,9 +33,7 @@ class MergeInputs:
     """Inputs of a merge, read and checked.
 
     Attributes:
-        run_dir: the run folder.
         stored: dtype that represents every base weight exactly. written: output dtype.
-        weights: number of weights in the base's files.
     """
 
     run_dir: Path

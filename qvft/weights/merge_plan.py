@@ -1,7 +1,8 @@
-"""Merge plan: per base weight, keep, replace, or add the LoRA update."""
+"""Merge plan: per base weight, keep, replace, or add the LoRA update, and round."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from transformers.pytorch_utils import Conv1D
 
 from qvft.adapters.lora_weights import LoraWeight
 from qvft.errors import CheckpointError
-from qvft.weights.rounding import round_weight
+from qvft.models.weight_origins import tied_keys
 
+_DROPPED_BITS = 16
 ACTIONS = ("bridge", "lora", "untouched", "tied")
 
 
@@ -25,9 +27,6 @@ class MergePlan:
         actions: per key of the base's state dict: `bridge` (replaced by the trained weight), `lora`
             (the adapter is added), `untouched`, or `tied` (the same tensor as another key).
         owners: tied key to the key of its tensor.
-        bridge: trained weights that replace the base's.
-        lora: adapters by base weight.
-        dtypes: key to output dtype.
     """
 
     actions: Mapping[str, str]
@@ -92,18 +91,15 @@ def make_plan(
     lora: Mapping[str, LoraWeight],
     dtype: torch.dtype,
 ) -> MergePlan:
-    """Plans the merge of `base`, an unquantized model without adapters.
+    """Plans the merge of `base`, an unquantized model without adapters, possibly on the meta
+    device.
 
     Args:
-        base: the model, possibly on the meta device; no weight is read.
-        bridge: trained weights by their names in the base.
-        lora: adapters by base weight.
         dtype: output dtype of floating-point weights. Parts that transformers keeps in float32 when
             loading float16 are then written in float32.
 
     Raises:
-        CheckpointError: a trained weight is not in the base, duplicate, of another shape, not
-            finite, or under a tied name; an adapter is for a transposed weight.
+        CheckpointError: a weight is not in the base, duplicate, ill-sized, not finite or tied.
     """
     state = base.state_dict()
     owners = tied_keys(base)
@@ -140,21 +136,6 @@ def make_plan(
     return MergePlan(actions, owners, dict(bridge), dict(lora), dtypes, shapes)
 
 
-def tied_keys(model: nn.Module) -> dict[str, str]:
-    """Keys of a state dict that share a tensor with another key, each with the first such key.
-
-    OPT's `lm_head` is tied to its token embedding; only one is stored.
-    """
-    first: dict[int, str] = {}
-    owners: dict[str, str] = {}
-    # Compares parameter objects, since on the meta device all weights have address 0.
-    for key, tensor in model.state_dict(keep_vars=True).items():
-        owner = first.setdefault(id(tensor), key)
-        if owner != key:
-            owners[key] = owner
-    return owners
-
-
 def _check_direction(key: str, layer: LoraWeight, base: nn.Module) -> None:
     """Checks the layout of square weights by class, since their shape fits both."""
     transposed = isinstance(base.get_submodule(key.rpartition(".")[0]), Conv1D)
@@ -169,3 +150,26 @@ def _check_direction(key: str, layer: LoraWeight, base: nn.Module) -> None:
 def _is_finite(tensor: Tensor) -> bool:
     """Whether all weights are finite, without a temporary tensor, unlike `isfinite`."""
     return not tensor.numel() or all(bool(torch.isfinite(end)) for end in tensor.aminmax())
+
+
+def round_weight(exact: Tensor, dtype: torch.dtype, *, key: str) -> Tensor:
+    """Rounds a float32 weight to `dtype`; to bfloat16 stochastically.
+
+    Base weights are bfloat16 numbers, and the update of a short training is often less than half a
+    unit in the last place. Rounding to nearest would then undo it for all weights, and the merged
+    model would be the base. With stochastic rounding errors are of the same size, but independent
+    with zero mean, so the update survives in sums. Exactly representable weights do not change.
+
+    Args:
+        key: the weight's name, which seeds the rounding, so that it is reproducible.
+
+    Source: Gupta et al., Deep Learning with Limited Numerical Precision, ICML 2015, section 3.
+    """
+    if dtype != torch.bfloat16:
+        return exact.to(dtype)
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    chance = torch.Generator().manual_seed(seed)
+    bits = exact.detach().cpu().float().contiguous().view(torch.int32)
+    drawn = torch.randint(0, 1 << _DROPPED_BITS, bits.shape, generator=chance, dtype=torch.int32)
+    kept = (bits + drawn) & ~((1 << _DROPPED_BITS) - 1)
+    return kept.view(torch.float32).to(torch.bfloat16).to(exact.device)

@@ -78,11 +78,7 @@ def compare(
 
 
 def require_equal(comparison: Comparison, *, what: str, reference: str) -> None:
-    """Requires logits within the tolerance and equal greedy texts.
-
-    Raises:
-        VerificationError: they are not; the message has the values.
-    """
+    """Raises VerificationError unless logits are within the tolerance and texts are equal."""
     allowed = comparison.tolerance
     largest, rms = comparison.largest_error, comparison.rms_error
     if not (largest <= allowed.largest and rms <= allowed.rms):

@@ -39,7 +39,6 @@ class Probe:
     """One row as qvft prepares it, and the inputs of a plain processor.
 
     Attributes:
-        prompt: the prompt for a plain processor.
         prompt_ids: qvft's tokens of image and prompt.
         target_ids: tokens of the target and the stop token.
         pixel_values: (1, 3, height, width), from qvft's collator.
@@ -147,11 +146,6 @@ def plain_outputs(
     stop_ids: list[int] | None = None,
 ) -> list[Output]:
     """Outputs by plain transformers: `processor(...)`, `model.generate`.
-
-    Args:
-        model: a transformers model or a PEFT model.
-        template: qvft's prompt template, for comparison.
-        stop_ids: `eos_token_id` of `generate`; None: the checkpoint's own.
 
     Raises:
         VerificationError: the processor's tokens or pixels differ from qvft's.

@@ -64,9 +64,7 @@ def reference_outputs(
     hosts without memory for four bytes per weight.
 
     Args:
-        rows: from `require_rows`.
         rounded: names of the weights that are rounded to `written`; None: no tolerance is measured.
-        quantized: whether the decoder is quantized as in training.
     """
     loaded = unmerged_model(inputs, quantized=quantized)
     computed, place = computed_dtype(inputs.recipe), loaded.model.device
@@ -87,11 +85,7 @@ def reference_outputs(
 
 
 def require_rows(recipe: Recipe, base: BaseCheckpoint) -> list[Row]:
-    """Rows for verification, read before anything is written.
-
-    Raises:
-        UserError: the recipe has no data, it cannot be read, or no text suits a plain processor.
-    """
+    """Rows for verification, read before anything is written; raises UserError for none."""
     which = probe_split(recipe)
     try:
         split = read_split(with_few_images(recipe), which)

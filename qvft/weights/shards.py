@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from torch import Tensor
+from transformers.core_model_loading import dot_natural_key
 
 from qvft.files import write_text
 from qvft.weights.merge_plan import MergePlan
@@ -19,27 +20,15 @@ _PATTERN, _INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
 
 @torch.no_grad()
 def write_shards(
-    folder: Path,
-    base: Mapping[str, Tensor],
-    plan: MergePlan,
-    *,
-    parameters: int,
-    shard_size: str,
+    folder: Path, base: Mapping[str, Tensor], plan: MergePlan, *, parameters: int, shard_size: str
 ) -> None:
     """Writes the merged weights as `save_pretrained` of the merged model would.
 
     Memory: one weight, in its stored dtype and in float32, plus the trained weights.
-
-    Args:
-        base: the unquantised base's weights by key; each is looked up once.
-        parameters: parameter count of the model, tied ones once, for the index.
-        shard_size: maximum file size, unless a single weight is larger.
-
-    Raises:
-        CheckpointError: a weight overflows the output dtype.
     """
     outline = plan.outline()
-    outline = {key: outline[key] for key in sorted(outline, key=_natural_order)}
+    # The order in which `save_pretrained` fills the shards of a model that was loaded.
+    outline = {key: outline[key] for key in sorted(outline, key=dot_natural_key)}
     split = split_torch_state_dict_into_shards(
         outline, filename_pattern=_PATTERN, max_shard_size=shard_size
     )
@@ -55,20 +44,3 @@ def write_shards(
             "weight_map": split.tensor_to_filename,
         }
         write_text(folder / _INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
-
-
-def _natural_order(key: str) -> list[tuple[int | str, ...]]:
-    """Sort key with numbers by value, so that layer 2 comes before layer 10.
-
-    Source: `dot_natural_key` in transformers, core_model_loading.py, the order in which
-    `save_pretrained` fills the shards of a model that was loaded.
-    """
-    order: list[tuple[int | str, ...]] = []
-    for part in key.split("."):
-        text = part.rstrip("0123456789")
-        number = part[len(text) :]
-        if not text:
-            order.append((0, int(number)))
-        else:
-            order.append((1, text, int(number)) if number else (1, text))
-    return order

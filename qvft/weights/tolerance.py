@@ -49,12 +49,7 @@ class Tolerance:
 def jitter(
     model: nn.Module, rounded: Collection[str], *, written: torch.dtype, computed: torch.dtype
 ) -> None:
-    """Adds random errors of the size of rounding errors to every weight but 4-bit ones, in place.
-
-    Args:
-        rounded: base names of the weights that are rounded to `written`.
-        computed: compute dtype.
-    """
+    """Adds random errors of the size of rounding to every weight but 4-bit ones, in place."""
     generators: dict[torch.device, torch.Generator] = {}
     # These sum over the first dimension.
     transposed = {
@@ -67,7 +62,8 @@ def jitter(
         if place not in generators:
             generators[place] = torch.Generator(place).manual_seed(0)
         stored = parameter.T if name in transposed else parameter
-        share = _summing_error(stored, computed)
+        terms = stored.shape[1:].numel()
+        share = unit_roundoff(computed) + math.sqrt(terms) * _FLOAT32_ROUNDOFF
         if name.replace(".base_layer.", ".") in rounded:
             # Stochastic rounding has twice the variance of rounding to nearest.
             spread = math.sqrt(2) if written == torch.bfloat16 else 1.0
@@ -98,8 +94,3 @@ def logit_errors(reference: list[Tensor], candidate: list[Tensor]) -> tuple[floa
 def unit_roundoff(dtype: torch.dtype) -> float:
     """Largest relative error of rounding to `dtype`: half the gap after 1."""
     return torch.finfo(dtype).eps / 2
-
-
-def _summing_error(parameter: Tensor, computed: torch.dtype) -> float:
-    terms = parameter.shape[1:].numel()
-    return unit_roundoff(computed) + math.sqrt(terms) * _FLOAT32_ROUNDOFF

@@ -14,15 +14,8 @@ from qvft.weights.merge_plan import MergePlan
 
 
 def verify_weights(folder: Path, base: Mapping[str, Tensor], plan: MergePlan) -> dict[str, int]:
-    """Checks that the weights in `folder` equal the plan applied to `base`, bit by bit.
-
-    A tied weight may be stored under any of its names.
-
-    Args:
-        base: the unquantized base's weights by key, read again; one is in memory at a time.
-
-    Returns:
-        Numbers of compared `keys` and `weights`.
+    """Checks that the weights in `folder` equal the plan applied to `base`, bit by bit; returns the
+    numbers of compared `keys` and `weights`. A tied weight may be stored under any of its names.
 
     Raises:
         VerificationError: a key is missing or unexpected, or differs in dtype, shape or any bit.

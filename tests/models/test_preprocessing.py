@@ -7,7 +7,7 @@ from PIL import Image
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from qvft.models.preprocessing import plain_pixels
+from qvft.models.qvision.processing import plain_pixels
 
 SIDE = {"height": 28, "width": 28}
 

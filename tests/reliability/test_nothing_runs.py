@@ -18,7 +18,7 @@ from qvft import predict, train
 from qvft.errors import CheckpointError, ModelError, UserError
 from qvft.models.base_checkpoint import find_checkpoint
 from qvft.models.load import load_model, load_processor
-from qvft.training.unpickling_safety import require_plain_states
+from qvft.training.checkpoints import require_plain_states
 
 PACKAGE = Path(__file__).resolve().parents[2] / "qvft"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -27,7 +27,7 @@ MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "job
 CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "execfile"}
 ONE_HOME = {
     # A checkpoint's optimizer and random states, and LAVIS' files: tensors and numbers alone.
-    "torch.load": {"training/unpickling_safety.py", "weights/export_lavis.py"},
+    "torch.load": {"training/checkpoints.py", "weights/export_lavis.py"},
     # The official METEOR and SPICE, with a list of arguments each.
     # `qvft sweep` starts a program per run.
     "subprocess": {

@@ -17,8 +17,7 @@ from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.models.families import FAMILIES
 from qvft.recipe.load import parse_recipe
 from qvft.setup.hashes import trained_files
-from qvft.weights.card import model_card
-from qvft.weights.card_metadata import base_licence
+from qvft.weights.card import base_licence, model_card
 from qvft.weights.export import export_run
 from qvft.weights.merge import merge_run
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from qvft.weights.rounding import round_weight
+from qvft.weights.merge_plan import round_weight
 
 STEP = 2**-7  # from 1 to the next bfloat16
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from qvft.weights.rounding import round_weight
+from qvft.weights.merge_plan import round_weight
 from qvft.weights.tolerance import SAFETY, jitter, logit_errors, tolerance_of, unit_roundoff
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, image_folder, no_split
 from qvft.data.sample import Sample
@@ -30,9 +30,6 @@ def read(
         path: the JSON file, or a folder with `annotations/captions_{split}.json` and `{split}/`.
         split: `train2014`, `val2017`, ...; of a single file it is only a label.
         images: the image folder; None: `{split}/` of the folder, or beside a single file.
-
-    Raises:
-        DataError: an invalid record, a repeated id, or an annotation without its image.
     """
     file, folder = existing(path), images or path.parent
     if path.is_dir():
@@ -75,9 +72,4 @@ def read(
     yield from (one.sample() for one in found.values() if one.captions)
 
 
-FORMAT = Format(
-    "coco_captions",
-    "official COCO caption files",
-    read,
-    ("split", "images", "allow_paths_outside_root"),
-)
+FORMAT = Format("coco_captions", "official COCO caption files", read, IMAGE_OPTIONS)

@@ -55,13 +55,8 @@ def resolve(
     names = tuple(present)
     fields.known_keys(columns, defaults, where=f"{where}, columns")
     for key, name in columns.items():
-        if name and name not in names:
-            raise DataError(
-                f"`columns.{key}` names the column `{name}`",
-                where=where,
-                expected="one of " + ", ".join(names),
-                do=fields.nearest(name, names),
-            )
+        if name:
+            require_column(key, name, names, where=where)
     found = {key: name for key, name in columns.items() if name}
     named = {key for key in found if any(key in keys for keys in _GROUPS)}
     for key in ("captions", "answers", *defaults):
@@ -75,6 +70,17 @@ def resolve(
     found = _of_pairs(found, named, listed, where=where)
     _require_image_and_text(found, listed, defaults["image"], where=where)
     return found
+
+
+def require_column(key: str, name: str, names: Collection[str], *, where: str) -> None:
+    """Raises DataError unless the column that `columns.{key}` names is among `names`."""
+    if name not in names:
+        raise DataError(
+            f"`columns.{key}` names the column `{name}`",
+            where=where,
+            expected="one of " + ", ".join(map(str, names)),
+            do=fields.nearest(name, map(str, names)),
+        )
 
 
 def _of_pairs(
@@ -181,10 +187,6 @@ def with_class_names(
     where: str,
 ) -> dict[str, Any]:
     """The row with class names instead of `ClassLabel` numbers, also inside lists and objects.
-
-    Args:
-        features: features of the dataset; None if a stream does not know them.
-        columns: the columns to convert.
 
     Raises:
         DataError: a number without class, such as -1, which `datasets` uses for "no label".

@@ -11,7 +11,7 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import SampleBuilder, existing, no_split
+from qvft.data.formats.sample_builder import SampleBuilder, file_of_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json, read_jsonl
@@ -38,12 +38,7 @@ def records_of(path: Path, *, split: str | None) -> tuple[Path, Iterator[Record]
     Raises:
         DataError: no such file or split, or not a list of objects.
     """
-    file = path
-    if existing(path).is_dir():
-        files = {one.stem: one for one in sorted(path.iterdir()) if one.suffix in SUFFIXES}
-        if split not in files:
-            raise no_split(split, where=str(path), splits=files)
-        file = files[split]
+    file = file_of_split(path, split, SUFFIXES)
     if file.suffix == ".jsonl":
         return file, (Record(row, f"{file}:{number}") for number, row in read_jsonl(file))
     return file, (row for _, row in fields.records(read_json(file), where=str(file)))
@@ -94,8 +89,8 @@ class ImageTexts:
         """The sample of a record's image; None, counted, unless there is exactly one."""
         names = [images] if isinstance(images, str) else images or []
         if not isinstance(names, list):
-            given = f"`{key}` is {fields.kind(images)}"
-            raise DataError(given, where=row.where, expected="a path, or a list of one")
+            expected = "a path, or a list of one"
+            raise fields.wrong_kind(images, key, where=row.where, expected=expected)
         if len(names) != 1:
             several = "several images" if names else "no image"
             self.left_out[f"records with {several}"] += 1

@@ -23,18 +23,18 @@ _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical ba
 LONGEST_CELL = 1 << 24  # characters; the standard library's own limit is 131,072
 
 
-def read_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+def read_rows(
+    path: Path, *, skipinitialspace: bool = False
+) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     """The column names of a file and its rows: (number of the first line, cell by column name).
 
     The separator of a `.tsv` is a tab, of another file the most frequent of comma, semicolon, tab
     and vertical bar in the header; of an `.xlsx` the first sheet is read, of a data frame's
-    `.parquet` lists become JSON. Columns without a name
-    (pandas' index, too) and blank lines are left out. Cells are texts, without outer whitespace.
+    `.parquet` lists become JSON. Columns without a name (pandas' index, too) and blank lines are
+    left out. Cells are texts, without outer whitespace.
 
     Raises:
-        DataError: as `read_text`; no header, a name twice, a row with more or fewer cells than the
-            header, or a quote that does not end.
-        MissingToolError: an `.xlsx` without openpyxl.
+        DataError: no header, a name twice, another number of cells, or a quote that does not end.
     """
     if path.suffix.lower() == EXCEL:
         separator, lines = "\t", _excel_lines(path)
@@ -42,10 +42,12 @@ def read_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]
         separator, lines = "\t", _parquet_lines(path)
     else:
         text = read_text(path)
-        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
-        lines = _lines(text, path, separator)
-    number, header = next(lines, (1, []))
-    names = [name.strip() for name in header]
+        header = text.lstrip("\r\n").partition("\n")[0]
+        is_tsv = path.suffix.lower() == ".tsv"
+        separator = "\t" if is_tsv else max(_SEPARATORS, key=header.count)
+        lines = _lines(text, path, delimiter=separator, skipinitialspace=skipinitialspace)
+    number, cells = next(lines, (1, []))
+    names = [name.strip() for name in cells]
     for name in names:
         if name and names.count(name) > 1:
             raise DataError(
@@ -80,10 +82,10 @@ def _rows(
         yield number, {name: cell for name, cell in named if _is_named(name)}
 
 
-def _lines(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(text: str, path: Path, **dialect: Any) -> Iterator[tuple[int, list[str]]]:
     """Pairs (number of the first line, cells), of lines that are not blank."""
     limit = csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
     first = 1
     try:
         for cells in reader:
@@ -152,11 +154,6 @@ def _text(cell: Any) -> str:
     if isinstance(cell, list):
         return json.dumps(cell, ensure_ascii=False)
     return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
-
-
-def _separator(text: str) -> str:
-    header = text.lstrip("\r\n").partition("\n")[0]
-    return max(_SEPARATORS, key=header.count)
 
 
 def _is_named(name: str) -> bool:

@@ -14,8 +14,8 @@ from qvft.data.formats.csv_rows import SUFFIXES, read_rows
 from qvft.data.formats.fields import Record
 from qvft.data.formats.format import Format
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import existing, no_split
-from qvft.data.sample import ImageSource, Sample
+from qvft.data.formats.sample_builder import file_of_split
+from qvft.data.sample import Sample
 from qvft.errors import DataError
 from qvft.log import get_logger
 
@@ -55,16 +55,9 @@ def read(
 
     Args:
         path: the file, or a folder that holds `{split}.csv`, `.tsv` or `.xlsx`.
-        split: which file of a folder; of a single file it is only a label.
-        images: folder that image paths are relative to; None: the file's own.
         columns: from the keys of `DEFAULTS` to column names, see `columns.resolve`.
-        class_texts: as in `class_folders.read`.
-
-    Raises:
-        DataError: as `read_rows`, `checked_texts` and `columns.resolve`, or a row without image or
-            text.
     """
-    file = _file(path, split=split)
+    file = file_of_split(path, split, SUFFIXES)
     names, rows = read_rows(file)
     columns = dict(columns or {})
     fields.known_keys(columns, DEFAULTS, where=f"{file}, columns")
@@ -89,7 +82,10 @@ def read(
     if classes:
         records = [_of_class(row, classes, texts) for row in records]
     _agree(records, where=str(file))
-    yield from jsonl.merged(_placed(records, guard, found["image"]))
+    yield from jsonl.merged(
+        (row, guard.image(row["image"], found["image"], where=row.where), row["image"])
+        for row in records
+    )
 
 
 def _class_column(
@@ -102,13 +98,8 @@ def _class_column(
 ) -> str | None:
     """The column of classes, None if none is to be read."""
     named = columns.get("class")
-    if named and named not in names:
-        raise DataError(
-            f"`columns.class` names the column `{named}`",
-            where=where,
-            expected="one of " + ", ".join(names),
-            do=fields.nearest(named, names),
-        )
+    if named:
+        table.require_column("class", named, names, where=where)
     texts = [name for key in _TEXT_KEYS for name in (columns.get(key), *defaults[key])]
     if named is None and (asked or not any(name in names for name in texts)):
         named = next((name for name in defaults["class"] if name in names), None)
@@ -130,14 +121,6 @@ def _of_class(row: Record, column: str, texts: Mapping[str, str]) -> Record:
     if "caption" in texts:
         made["caption"] = texts["caption"].replace(CLASS, name)
     return Record(made | {"meta": row["meta"] | {"class": cell}}, row.where)
-
-
-def _placed(
-    records: list[Record], guard: PathGuard, column: str
-) -> Iterator[tuple[Record, ImageSource, str]]:
-    for row in records:
-        written = row["image"]
-        yield row, guard.image(written, column, where=row.where), written
 
 
 def _record(
@@ -215,15 +198,6 @@ def _agree(records: list[Record], *, where: str) -> None:
             ", ".join(sorted({key for _, key in differing})),
             len({image for image, _ in differing}),
         )
-
-
-def _file(path: Path, *, split: str | None) -> Path:
-    if not existing(path).is_dir():
-        return path
-    files = {one.stem: one for one in sorted(path.iterdir()) if one.suffix.lower() in SUFFIXES}
-    if split not in files:
-        raise no_split(split, where=str(path), splits=files)
-    return files[split]
 
 
 FORMAT = Format(

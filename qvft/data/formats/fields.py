@@ -78,6 +78,14 @@ def _hint(value: Any) -> str | None:
     return "remove a key without a value" if _is_nan(value) else _HINTS.get(type(value))
 
 
+def wrong_kind(
+    value: Any, key: str, *, where: str, expected: str, do: str | None = None
+) -> DataError:
+    """Error for a value of another type than expected."""
+    given = f"`{key}` is {kind(value)}"
+    return DataError(given, where=where, expected=expected, do=do)
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """`did you mean X?` for the most similar of `names`, None if none is similar."""
     close = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.5)
@@ -97,9 +105,7 @@ def field(row: Mapping[str, Any], key: str, *, where: str) -> Any:
 def string(value: Any, key: str, *, where: str) -> str:
     """A string, unchanged. Raises DataError for another type, or half of a surrogate pair."""
     if not isinstance(value, str):
-        raise DataError(
-            f"`{key}` is {kind(value)}", where=where, expected="a string", do=_hint(value)
-        )
+        raise wrong_kind(value, key, where=where, expected="a string", do=_hint(value))
     valid_unicode(value, key, where=where)
     return value
 
@@ -139,12 +145,8 @@ def answer(value: Any, key: str, *, where: str) -> str:
 def answers(value: Any, key: str, *, where: str) -> tuple[str, ...]:
     """All answers of a list, with repetitions. Raises DataError if it is no list, or empty."""
     if not isinstance(value, list | tuple):
-        raise DataError(
-            f"`{key}` is {kind(value)}",
-            where=where,
-            expected="a list of strings",
-            do='write ["..."], also around a single answer',
-        )
+        do = 'write ["..."], also around a single answer'
+        raise wrong_kind(value, key, where=where, expected="a list of strings", do=do)
     if not value:
         raise DataError(
             f"`{key}` is empty",

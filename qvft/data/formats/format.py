@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from qvft.data.sample import Sample
 from qvft.data.stream import Stream
 
+IMAGE_OPTIONS = ("split", "images", "allow_paths_outside_root")
+"""Options of most formats of files with an image folder."""
+
 
 @dataclass(frozen=True)
 class Format:

@@ -70,9 +70,6 @@ def register_format(format: Format) -> Format:
 def find_format(name: str, *, where: str = "format") -> Format:
     """The format of this name; a dotted name is imported and added to the table.
 
-    Args:
-        where: the recipe key that names it.
-
     Raises:
         RecipeError: a dotted name that is not a `Format`.
         DataError: another unknown name.
@@ -141,11 +138,7 @@ def read_samples(
 
 
 def open_stream(
-    format: str,
-    path: str,
-    *,
-    split: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    format: str, path: str, *, split: str | None = None, columns: Mapping[str, str] | None = None
 ) -> Stream:
     """Opens data for streaming; arguments as `read_samples`.
 

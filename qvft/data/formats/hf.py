@@ -17,7 +17,7 @@ from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, no_split
 from qvft.data.images.listing import images_among
 from qvft.data.sample import ImageFile, Sample
-from qvft.errors import DataError
+from qvft.errors import DataError, first_line
 from qvft.log import get_logger
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ def read(
             rows are numbered.
         allow_paths_outside_root: paths in a table may be outside its folder (for a Hub id: outside
             the cache of datasets).
-
-    Raises:
-        DataError: nothing to read at `path`, no such split or column, or a broken row.
     """
     dataset = load(str(path), split=split)
     if allow_paths_outside_root is None and not path.exists():  # from the Hub
@@ -168,9 +165,8 @@ def load(path: str, *, split: str | None, streaming: bool = False) -> Any:
     except DataError:
         raise
     except (DatasetsError, OSError, ValueError) as error:
-        summary = str(error).strip().split("\n")[0]
         raise DataError(
-            f"`datasets` cannot read it: {summary or type(error).__name__}",
+            f"`datasets` cannot read it: {first_line(error)}",
             where=path,
             expected="a saved dataset, parquet, an image folder with metadata, or a Hub id",
             do="check that metadata.csv has commas between its columns, one of them `file_name`"

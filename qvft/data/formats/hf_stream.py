@@ -32,14 +32,7 @@ _BUFFER = 100
 
 @dataclass(frozen=True, eq=False)
 class DatasetStream:
-    """A streamed split; a `data.stream.Stream`.
-
-    Attributes:
-        dataset: with images as bytes.
-        columns: column of each key.
-        where: its source, for messages.
-        files: names and sizes of its local files.
-    """
+    """A streamed split; a `data.stream.Stream`."""
 
     dataset: IterableDataset
     columns: Mapping[str, str]
@@ -104,11 +97,7 @@ class DatasetStream:
 def stream(
     path: Path, *, split: str | None = None, columns: Mapping[str, str] | None = None
 ) -> DatasetStream:
-    """A parquet file, a folder of them, or a split of a Hub id, streamed.
-
-    Raises:
-        DataError: nothing to read at `path`, or no such split or column.
-    """
+    """A parquet file, a folder of them, or a split of a Hub id, streamed."""
     where = str(path)
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if path.exists() and (not files or files[0].suffix != ".parquet"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from qvft.data.formats import fields
 from qvft.data.formats.fields import Record
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.jsonl_texts import (
     PAIR_KEYS,
     QUESTION_KEYS,
@@ -21,7 +21,7 @@ from qvft.data.formats.jsonl_texts import (
     read_question,
 )
 from qvft.data.formats.path_guard import PathGuard
-from qvft.data.formats.sample_builder import Unique, no_split, numbered_pairs
+from qvft.data.formats.sample_builder import Unique, file_of_split, numbered_pairs
 from qvft.data.sample import ImageSource, Pair, Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_jsonl
@@ -51,16 +51,8 @@ def read(
         path: the file, or a folder that holds `{split}.jsonl`.
         split: which file of a folder; of a single file it is only a label.
         images: folder that image paths are relative to; None: the file's own.
-
-    Raises:
-        DataError: invalid line, with file and line number.
     """
-    file = path
-    if path.is_dir():
-        splits = [one.stem for one in path.glob("*.jsonl")]
-        if split not in splits:
-            raise no_split(split, where=str(path), splits=splits)
-        file = path / f"{split}.jsonl"
+    file = file_of_split(path, split, [".jsonl"])
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
     yield from merged(_lines(file, guard))
 
@@ -74,14 +66,7 @@ def _lines(file: Path, guard: PathGuard) -> Iterator[tuple[Record, ImageSource, 
 
 
 def merged(rows: Iterable[tuple[Record, ImageSource, str]]) -> Iterator[Sample]:
-    """Samples of rows with the JSONL fields; rows with the same image name are merged.
-
-    Args:
-        rows: fields, image, and default id of each row.
-
-    Raises:
-        DataError: as `read`.
-    """
+    """Samples of rows with the JSONL fields; rows with the same image name are merged."""
     found: dict[str, _ImageTexts] = {}
     for row, image, default_id in rows:
         found.setdefault(image.name, _ImageTexts(image, default_id, row.where)).add(row)
@@ -101,12 +86,7 @@ def record(values: Mapping[str, Any], image: ImageSource, *, name: str, where: s
     """The sample of an object with the JSONL fields, for a given image.
 
     Args:
-        values: the fields of a line; `image` is ignored.
         name: sample id; an `id` of the image is kept in its meta.
-        where: position, for messages.
-
-    Raises:
-        DataError: as `read`.
     """
     fields.known_keys(values, ROW_KEYS, where=where)
     one = _ImageTexts(image, name, where)
@@ -184,9 +164,4 @@ class _ImageTexts:
         self.id, self.where = id, row.where
 
 
-FORMAT = Format(
-    "jsonl",
-    "your own images and texts, one JSON object per line",
-    read,
-    ("split", "images", "allow_paths_outside_root"),
-)
+FORMAT = Format("jsonl", "your own images and texts, one JSON object per line", read, IMAGE_OPTIONS)

@@ -69,12 +69,8 @@ def read_list(row: Record, key: str) -> list[Any]:
     """The list under a key, empty without the key; raises DataError for another type."""
     value = row.get(key, [])
     if not isinstance(value, list):
-        raise DataError(
-            f"`{key}` is {fields.kind(value)}",
-            where=row.where,
-            expected="a list",
-            do=_LIST_HINTS[key] if value is not None else f"remove `{key}` if there are none",
-        )
+        do = _LIST_HINTS[key] if value is not None else f"remove `{key}` if there are none"
+        raise fields.wrong_kind(value, key, where=row.where, expected="a list", do=do)
     return value
 
 
@@ -126,12 +122,8 @@ def add_meta(meta: dict[str, Any], row: Record) -> None:
     """Adds the `meta` of a row; raises DataError if it is no object or contradicts `meta`."""
     added = row.get("meta", {})
     if not isinstance(added, dict):
-        raise DataError(
-            f"`meta` is {fields.kind(added)}",
-            where=row.where,
-            expected="an object",
-            do='write {"name": "value"}, or remove `meta`',
-        )
+        do = 'write {"name": "value"}, or remove `meta`'
+        raise fields.wrong_kind(added, "meta", where=row.where, expected="an object", do=do)
     for key, value in added.items():
         if key in meta and meta[key] != value:
             raise DataError(

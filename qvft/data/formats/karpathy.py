@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import Unique, existing, image_folder, no_split
 from qvft.data.sample import Sample
@@ -29,9 +29,6 @@ def read(
         split: `train`, `restval`, `val` or `test`; `train+restval` takes both.
         images: the image folder, which `filepath` (COCO's `val2014`) and `filename` are relative
             to; None: the file's own.
-
-    Raises:
-        DataError: an invalid record, a repeated id, or no such split.
     """
     guard = PathGuard(
         image_folder(images or existing(path).parent),
@@ -61,5 +58,5 @@ FORMAT = Format(
     "karpathy",
     "dataset_coco.json, dataset_flickr30k.json, dataset_flickr8k.json",
     read,
-    ("split", "images", "allow_paths_outside_root"),
+    IMAGE_OPTIONS,
 )

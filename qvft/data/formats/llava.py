@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qvft.data.formats import fields
 from qvft.data.formats.conversations import ImageTexts, read_turns, records_of
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.sample import Sample
 
@@ -30,11 +30,6 @@ def read(
 
     Args:
         path: the file, or a folder that holds `{split}.json` or `{split}.jsonl`.
-        split: which file of a folder; of a single file it is only a label.
-        images: folder that image paths are relative to; None: the file's own.
-
-    Raises:
-        DataError: an invalid record, with its position.
     """
     file, rows = records_of(path, split=split)
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
@@ -50,9 +45,4 @@ def read(
     yield from found.samples()
 
 
-FORMAT = Format(
-    "llava",
-    "LLaVA's conversations, each turn as a question",
-    read,
-    ("split", "images", "allow_paths_outside_root"),
-)
+FORMAT = Format("llava", "LLaVA's conversations, each turn as a question", read, IMAGE_OPTIONS)

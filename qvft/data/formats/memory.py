@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qvft.data.formats import fields, hf, jsonl, require_unique
+from qvft.data.formats.columns import require_column
 from qvft.data.formats.fields import Record
 from qvft.data.formats.hf_images import RowImage
 from qvft.data.formats.path_guard import PathGuard
@@ -106,11 +107,6 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], *, where: str) 
     named = set(columns.values())
     found = {key: row[key] for key in jsonl.ROW_KEYS if key in row and key not in named}
     for key, column in columns.items():
-        if column not in row:
-            raise DataError(
-                f"`columns.{key}` names `{column}`",
-                where=where,
-                expected="one of " + ", ".join(map(str, row)),
-            )
+        require_column(key, column, row, where=where)
         found[key] = row[column]
     return found

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from qvft.data.formats import fields, hf
+from qvft.data.formats.csv_rows import read_rows
 from qvft.data.formats.fields import Record
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, existing, image_folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
-from qvft.files import read_text
 from qvft.json_files import read_json, read_jsonl
 
 _STEMS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -43,9 +41,6 @@ def read(
         split: `train`, `validation` (`val`) or `test`.
         images: the image folder of rows; None: `images/{split}` or `images` beside the file, or
             the file's own folder. `image` may lack its suffix (the original's `train_0001`).
-
-    Raises:
-        DataError: an invalid record, no such split, or only pickles.
     """
     stems = next((stems for stems in _STEMS.values() if split in stems), ())
     file = _rows_file(path, stems, split=split)
@@ -122,43 +117,18 @@ def _rows(file: Path) -> Iterator[tuple[str, Record]]:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[str, Record]]:
-    """Rows by the header's names, with the header's separator."""
-    content = read_text(file)
-    header = content.partition("\n")[0]
-    separator = next((mark for mark in ",;\t" if mark in header), ",")
-    rows = csv.DictReader(
-        io.StringIO(content, newline=""), strict=True, delimiter=separator, skipinitialspace=True
-    )
-    try:
-        names = [name.strip().lower() for name in rows.fieldnames or _KEYS]
-        rows.fieldnames = names
-        for key in _KEYS:
-            if names.count(key) != 1:
-                raise DataError(
-                    f"{names.count(key)} columns called `{key}` in the first line",
-                    where=f"{file}:1",
-                    expected="one each of " + ", ".join(_KEYS),
-                    do="write `image,question,answer` as the first line",
-                )
-        for row in rows:
-            where = f"{file}:{rows.line_num}"
-            if None in row or None in row.values():
-                raise DataError(
-                    "another number of fields than the header",
-                    where=where,
-                    expected=f"{len(names)} fields with `{separator}` between them",
-                    do="put double quotes around a text that holds the separator",
-                )
-            yield where, Record(row, where)
-    except csv.Error as error:
-        raise DataError(
-            f"not valid CSV: {error}",
-            where=f"{file}:{rows.line_num}",
-            expected="a closing quote for every opening one",
-            do='write "" for a quote inside a quoted text',
-        ) from error
+    """Rows by the header's names, in lower case."""
+    names, rows = read_rows(file, skipinitialspace=True)
+    for key in _KEYS:
+        if [name.lower() for name in names].count(key) != 1:
+            raise DataError(
+                f"columns {', '.join(names)}",
+                where=f"{file}:1",
+                expected="one each of " + ", ".join(_KEYS),
+            )
+    for number, cells in rows:
+        where = f"{file}:{number}"
+        yield where, Record({name.lower(): cell for name, cell in cells.items()}, where)
 
 
-FORMAT = Format(
-    "pathvqa", "PathVQA as parquet or JSON", read, ("split", "images", "allow_paths_outside_root")
-)
+FORMAT = Format("pathvqa", "PathVQA as parquet or JSON", read, IMAGE_OPTIONS)

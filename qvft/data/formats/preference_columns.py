@@ -54,7 +54,10 @@ def read_pair(row: Mapping[str, Any], columns: Mapping[str, str], *, id: str, wh
 def warn_of_questions_inside(pairs: Iterable[Pair], *, where: str) -> None:
     """Warns of captions that both begin with a question: an implicit prompt of plain texts."""
     listed = list(pairs)
-    asked = [one for one in listed if one.question is None and "?" in _beginning(one)]
+    beginnings = [
+        os.path.commonprefix([one.chosen, one.rejected]) for one in listed if one.question is None
+    ]
+    asked = [text for text in beginnings if "?" in text]
     if asked:
         _log.warning(
             "%s: in %d of %d pairs both texts begin with the same question, which is read as part "
@@ -63,10 +66,6 @@ def warn_of_questions_inside(pairs: Iterable[Pair], *, where: str) -> None:
             len(asked),
             len(listed),
         )
-
-
-def _beginning(pair: Pair) -> str:
-    return os.path.commonprefix([pair.chosen, pair.rejected])
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,8 @@ def read_rated(row: Mapping[str, Any], columns: Mapping[str, str], *, id: str, w
     """The text of a row with `completion` and `label`; raises DataError as `read_pair`."""
     label = row[columns["label"]]
     if label not in (True, False):  # 0 and 1 too
-        raise DataError(
-            f"`{columns['label']}` is {fields.kind(label)}",
-            where=where,
-            expected="true for a good text, false for a bad one",
-        )
+        expected = "true for a good text, false for a bad one"
+        raise fields.wrong_kind(label, columns["label"], where=where, expected=expected)
     prompt = row[columns["prompt"]] if "prompt" in columns else None
     return Rated(
         _question(prompt, columns.get("prompt", "prompt"), where=where),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,16 @@ def existing(path: Path) -> Path:
     if not path.exists():
         raise DataError("no such file or folder", where=str(path), do="check the path")
     return path
+
+
+def file_of_split(path: Path, split: str | None, suffixes: Collection[str]) -> Path:
+    """`path`, or the file of a split in this folder, such as `train.csv`. Raises DataError."""
+    if not existing(path).is_dir():
+        return path
+    files = {one.stem: one for one in sorted(path.iterdir()) if one.suffix.lower() in suffixes}
+    if split not in files:
+        raise no_split(split, where=str(path), splits=files)
+    return files[split]
 
 
 def image_folder(path: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from qvft.data.formats import fields
 from qvft.data.formats.conversations import ASSISTANT, ImageTexts, read_turns, records_of
 from qvft.data.formats.fields import Record
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import require_different
 from qvft.data.sample import Pair, Sample
@@ -28,22 +28,18 @@ def read(
     A record with `chosen` and `rejected` is a pair, its last turn the question.
 
     Source: github.com/hiyouga/LLaMA-Factory, data/README.md.
-
-    Raises:
-        DataError: an invalid record, with its position.
     """
     file, rows = records_of(path, split=split)
     guard = PathGuard(images or file.parent, allow_paths_outside_root=allow_paths_outside_root)
     found = ImageTexts(file, guard)
     for row in rows:
-        key = "messages" if "messages" in row else "conversations"
-        if key not in row:
-            fields.field(row, "messages", where=row.where)
+        key = "conversations" if "conversations" in row and "messages" not in row else "messages"
+        messages = fields.field(row, key, where=row.where)
         image_key = "images" if "images" in row else "image"
         builder = found.builder(row, row.get(image_key), image_key)
         if builder is None:
             continue
-        turns = read_turns(row[key], key, where=row.where)
+        turns = read_turns(messages, key, where=row.where)
         found.left_out["system messages"] += bool(row.get("system"))
         asked = found.add(builder, turns, row)
         if "chosen" in row or "rejected" in row:
@@ -83,5 +79,5 @@ FORMAT = Format(
     "sharegpt",
     "ShareGPT conversations or chat messages with images (LLaMA-Factory)",
     read,
-    ("split", "images", "allow_paths_outside_root"),
+    IMAGE_OPTIONS,
 )

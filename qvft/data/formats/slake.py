@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, existing, image_folder, no_split
 from qvft.data.sample import Question, Sample
@@ -16,11 +16,7 @@ from qvft.log import get_logger
 
 _log = get_logger(__name__)
 
-_STEMS = {
-    "train": ("train",),
-    "validation": ("validation", "validate", "val"),
-    "test": ("test",),
-}
+_STEMS = {"train": ("train",), "validation": ("validation", "validate", "val"), "test": ("test",)}
 _TEXT_KEYS = ("img_name", "question", "answer_type", "content_type", "location", "modality")
 _LANGUAGES = ("en", "zh", "all")
 
@@ -42,9 +38,6 @@ def read(
         split: `train`, `validation` (`val`) or `test`; `test:zh` takes the Chinese questions,
             `test:all` both languages.
         images: the image folder; None: `imgs` beside the file.
-
-    Raises:
-        DataError: an invalid record, a repeated `qid`, or no such split.
     """
     name, _, language = (split or "").partition(":")
     language = language or "en"
@@ -102,9 +95,4 @@ def _file(path: Path, *, split: str | None) -> Path:
     raise no_split(split, where=str(path), splits=present)
 
 
-FORMAT = Format(
-    "slake",
-    "SLAKE, English unless asked otherwise",
-    read,
-    ("split", "images", "allow_paths_outside_root"),
-)
+FORMAT = Format("slake", "SLAKE, English unless asked otherwise", read, IMAGE_OPTIONS)

@@ -102,11 +102,7 @@ def stream(path: Path, *, split: str | None = None) -> TarShards:
 
 
 def read(path: Path, *, split: str | None = None) -> Iterator[Sample]:
-    """The samples of all shards in order; arguments as `shards.shard_files`.
-
-    Raises:
-        DataError: no shard, or an invalid record; names shard and member.
-    """
+    """The samples of all shards in order; arguments as `shards.shard_files`."""
     for found in stream(path, split=split).samples(Part(0, 0, 0, 1, shuffled=False)):
         if isinstance(found, DataError):
             raise found

@@ -6,32 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvft.data.formats import fields
-from qvft.data.formats.format import Format
+from qvft.data.formats.format import IMAGE_OPTIONS, Format
 from qvft.data.formats.path_guard import PathGuard
 from qvft.data.formats.sample_builder import SampleBuilder, Unique, image_folder, no_split
 from qvft.data.sample import Question, Sample
 from qvft.errors import DataError
 from qvft.json_files import read_json
 
-_FILE = "VQA_RAD Dataset Public.json"
+FILE = "VQA_RAD Dataset Public.json"
 SPLIT_FILES = {"train": "trainset.json", "test": "testset.json"}
 """The layout of medical VQA code since MEVF (Nguyen et al., 2019): a file per split, images beside
 it in `images`; each record as in the published file."""
 _IMAGES = ("VQA_RAD Image Folder", "images", "image", "imgs", "VQA_RAD_Image")
-_SPLITS = {
-    "freeform": "train",
-    "para": "train",
-    "test_freeform": "test",
-    "test_para": "test",
-}
+_SPLITS = {"freeform": "train", "para": "train", "test_freeform": "test", "test_para": "test"}
 _TEXT_KEYS = (
-    "phrase_type",
-    "image_name",
-    "image_organ",
-    "question",
-    "question_type",
-    "answer_type",
-)
+    "phrase_type", "image_name", "image_organ", "question", "question_type", "answer_type",
+)  # fmt: skip
 _MISSPELT = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
 
 
@@ -53,9 +43,6 @@ def read(
         path: the folder, or a JSON file.
         split: `train` or `test`, from `phrase_type`; of a file of `SPLIT_FILES` the file says it.
         images: the image folder; None: `VQA_RAD Image Folder` or `images` beside the file.
-
-    Raises:
-        DataError: an invalid record, a repeated `qid`, or no such split.
     """
     file = _file(path, split)
     content = read_json(file)
@@ -102,15 +89,12 @@ def read(
 
 def _file(path: Path, split: str | None) -> Path:
     """The JSON file of a split."""
-    if not path.is_dir() or (path / _FILE).exists() or split not in SPLIT_FILES:
-        return path / _FILE if path.is_dir() else path
+    if not path.is_dir() or (path / FILE).exists() or split not in SPLIT_FILES:
+        return path / FILE if path.is_dir() else path
     file = path / SPLIT_FILES[split]
-    return file if file.exists() else path / _FILE
+    return file if file.exists() else path / FILE
 
 
 FORMAT = Format(
-    "vqa_rad",
-    "VQA-RAD as published, or as trainset.json and testset.json",
-    read,
-    ("split", "images", "allow_paths_outside_root"),
+    "vqa_rad", "VQA-RAD as published, or as trainset.json and testset.json", read, IMAGE_OPTIONS
 )

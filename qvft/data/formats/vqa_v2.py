@@ -37,10 +37,6 @@ def read(
             subset as files name it, e.g. `train2014`.
         images: the image folder; None: `train2014/` and so on in `path` if it is there, otherwise
             `path`. Names are `COCO_train2014_000000000042.jpg` or `000000000042.jpg`, or `.png`.
-
-    Raises:
-        DataError: an invalid record, a repeated id, a question without annotation or the other
-            way round, no such split, or a split without answers.
     """
     subset = _YEARS.get(split or "", split)
     question_file = questions or _official_questions(path, subset=subset, split=split)
@@ -52,12 +48,8 @@ def read(
         do = "check the path"
         if str(subset).startswith("test"):
             do = "use train or val: the answers of VQA v2's test questions are not published"
-        raise DataError(
-            "no such file",
-            where=str(annotations),
-            expected="the answers to the questions",
-            do=do,
-        )
+        expected = "the answers to the questions"
+        raise DataError("no such file", where=str(annotations), expected=expected, do=do)
     if images is None:
         images = path / str(subset) if (path / str(subset)).is_dir() else path
     guard = PathGuard(image_folder(images), allow_paths_outside_root=allow_paths_outside_root)

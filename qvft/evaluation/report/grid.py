@@ -20,9 +20,6 @@ def choose_items(
 
     Of each part a third are the lowest scores, a sixth unparseable answers and a third items that
     changed against another evaluation (where there are any), and the rest an even spread.
-
-    Args:
-        moves: by index of the items that changed, `better`, `worse` or `same`.
     """
     if len(rows) <= grid:
         return list(range(len(rows)))

@@ -14,6 +14,8 @@ from qvft.evaluation.report.loss_chart import NARROW, WIDE, line_chart
 from qvft.evaluation.report.phases import PhaseFacts
 
 Names = Mapping[str, str]
+Figures = Mapping[str, tuple[str, str]]
+"""By field of a point: its name in metrics.jsonl, and what the page calls it."""
 
 
 class LoggedPoint(Part):
@@ -32,19 +34,15 @@ Point = TypeVar("Point", bound=LoggedPoint)
 
 
 def points_of(
-    kind: type[Point], logged: Iterable[Mapping[str, Any]], names: Names, having: Iterable[str]
+    kind: type[Point], logged: Iterable[Mapping[str, Any]], figures: Figures, having: Iterable[str]
 ) -> list[Point]:
-    """Points of the lines of metrics.jsonl that have any key of `having`.
-
-    Args:
-        names: name in metrics.jsonl of each field of a point.
-    """
-    wanted = set(having)
+    """Points of the lines of metrics.jsonl that have any of the fields `having`."""
+    wanted = {figures[field][0] for field in having}
     return [
         kind(
             phase=row["phase"],
             step=row["step"],
-            **{field: row[name] for field, name in names.items() if name in row},
+            **{field: row[name] for field, (name, _) in figures.items() if name in row},
         )
         for row in logged
         if row.keys() & wanted
@@ -61,17 +59,20 @@ def first_and_last(points: Sequence[LoggedPoint], fields: Iterable[str]) -> dict
     return ends
 
 
-def charts_of(
+def section_of(
     points: Sequence[LoggedPoint],
     phases: Sequence[PhaseFacts],
+    figures: Figures,
     charts: Iterable[tuple[str, Names]],
-) -> list[tuple[str, Markup, Markup]]:
-    """(title, wide, narrow) of each chart that has values.
+) -> dict[str, Any]:
+    """Content of the page's section: `lines` with name, first and last value of each figure, and
+    `charts` with title, wide and narrow picture of each that has values.
 
     Args:
         phases: of the run; those without points are left out.
         charts: title, and field of each curve by its name.
     """
+    ends = first_and_last(points, figures)
     own = [phase for phase in phases if phase.name in {point.phase for point in points}]
     found = []
     for title, curves in charts:
@@ -81,4 +82,5 @@ def charts_of(
         )
         if wide:
             found.append((title, wide, narrow))
-    return found
+    lines = [(title, *ends[field]) for field, (_, title) in figures.items() if field in ends]
+    return {"lines": lines, "charts": found}

@@ -93,13 +93,7 @@ def line_chart(
     dotted: Collection[str] = (),
     classes: Sequence[str] = ("train", "eval"),
 ) -> str:
-    """As `loss_chart`, of curves by name.
-
-    Args:
-        what: what the values are, for a reader without the picture.
-        dotted: curves with a dot at each value.
-        classes: of the style sheet, one per curve.
-    """
+    """As `loss_chart`, of curves by name."""
     points = [point for curve in curves.values() for point, _ in curve]
     starts, total = _starts(points, phases)
     class_of = dict(zip(curves, classes, strict=False))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -23,6 +22,7 @@ from qvft.evaluation.report.grid import choose_items
 from qvft.evaluation.report.loss_chart import NARROW, WIDE, loss_chart
 from qvft.evaluation.report.phases import phase_lines
 from qvft.evaluation.report.preference import preference_section
+from qvft.evaluation.report.progress_page import page_environment
 from qvft.evaluation.report.report import Report
 from qvft.evaluation.report.reward import reward_section
 from qvft.evaluation.report.table import column_names, signed
@@ -55,7 +55,6 @@ def write_report(
     """Writes `report.json` and `report.html` into `folder`.
 
     Args:
-        per_item: scores, parallel to the rows.
         image_for: decodes an image by name; None: no images. Called only for the items of the grid;
             may raise `ImageError`.
         grid: maximum number of items: lowest scores, unparseable answers, items that changed
@@ -75,13 +74,7 @@ def _page(
     grid: int,
 ) -> str:
     """The page, with styles, script and pictures inside; all text is escaped."""
-    environment = Environment(
-        loader=PackageLoader("qvft.evaluation.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters["number"] = format_number
     environment.filters["value"] = format_value
     environment.filters["label"] = label
@@ -105,7 +98,7 @@ def _page(
         ],
         preference=preference_section(report.preference_curve, report.phases),
         reward=reward_section(report.reward_curve, report.phases),
-        against=_against(report),
+        against=report.against and _compared(report, report.against),
         retention={name: _compared(report, found) for name, found in report.retention.items()},
         cards=[
             _card(index, rows[index], per_item[index], changed.get(rows[index].id), image_for)
@@ -220,11 +213,6 @@ def _card_scores(scores: Mapping[str, float | str]) -> dict[str, float | str]:
         if score.card is not None and name in scores:
             lines[score.card].append(name)
     return {name: scores[name] for name in sorted(lines[min(lines)])} if lines else {}
-
-
-def _against(report: Report) -> dict[str, Any] | None:
-    """What the comparison's section shows."""
-    return None if report.against is None else _compared(report, report.against)
 
 
 def _compared(report: Report, found: Comparison) -> dict[str, Any]:

@@ -8,34 +8,25 @@ from typing import Any
 from pydantic import Field
 
 from qvft.evaluation.report.logged_points import (
+    Figures,
     LoggedPoint,
-    charts_of,
     first_and_last,
     points_of,
+    section_of,
 )
 from qvft.evaluation.report.phases import PhaseFacts
 
-LOGGED = {
-    "accuracy": "rewards/accuracies",
-    "margin": "rewards/margins",
-    "reward_chosen": "rewards/chosen",
-    "reward_rejected": "rewards/rejected",
-    "logps_chosen": "logps/chosen",
-    "logps_rejected": "logps/rejected",
-    "eval_accuracy": "eval_rewards/accuracies",
-    "eval_margin": "eval_rewards/margins",
+_FIGURES: Figures = {
+    "accuracy": ("rewards/accuracies", "reward accuracy"),
+    "margin": ("rewards/margins", "reward margin"),
+    "reward_chosen": ("rewards/chosen", "reward of the chosen text"),
+    "reward_rejected": ("rewards/rejected", "reward of the rejected text"),
+    "logps_chosen": ("logps/chosen", "log-probability of the chosen text, nats"),
+    "logps_rejected": ("logps/rejected", "log-probability of the rejected text, nats"),
+    "eval_accuracy": ("eval_rewards/accuracies", "reward accuracy on data.eval"),
+    "eval_margin": ("eval_rewards/margins", "reward margin on data.eval"),
 }
-"""Fields of a point, and their names in metrics.jsonl, which are trl's."""
-_LINES = (
-    ("accuracy", "reward accuracy"),
-    ("margin", "reward margin"),
-    ("reward_chosen", "reward of the chosen text"),
-    ("reward_rejected", "reward of the rejected text"),
-    ("logps_chosen", "log-probability of the chosen text, nats"),
-    ("logps_rejected", "log-probability of the rejected text, nats"),
-    ("eval_accuracy", "reward accuracy on data.eval"),
-    ("eval_margin", "reward margin on data.eval"),
-)
+"""The names in metrics.jsonl are trl's."""
 _CHARTS = (
     ("Reward accuracy and margin", {"accuracy": "accuracy", "margin": "margin"}),
     ("Log-probability", {"chosen": "logps_chosen", "rejected": "logps_rejected"}),
@@ -62,25 +53,18 @@ class PreferencePoint(LoggedPoint):
 
 
 def preference_curve(logged: Iterable[Mapping[str, Any]]) -> list[PreferencePoint]:
-    """Points of the lines of metrics.jsonl that have any of `LOGGED`."""
-    return points_of(PreferencePoint, logged, LOGGED, LOGGED.values())
+    """Points of the lines of metrics.jsonl that have any of these figures."""
+    return points_of(PreferencePoint, logged, _FIGURES, _FIGURES)
 
 
 def preference_section(
     points: Sequence[PreferencePoint], phases: Sequence[PhaseFacts]
 ) -> dict[str, Any] | None:
-    """Content of the page's section; None without points.
-
-    Returns:
-        `lines`: name, first and last value of each figure; `charts`: (title, wide, narrow);
-        `fell`: whether the chosen texts have become less likely.
+    """As `section_of`, and `fell`: whether the chosen texts have become less likely; None without
+    points.
     """
     if not points:
         return None
-    ends = first_and_last(points, [field for field, _ in _LINES])
-    fell = "reward_chosen" in ends and ends["reward_chosen"][1] < 0
-    return {
-        "lines": [(title, *ends[field]) for field, title in _LINES if field in ends],
-        "charts": charts_of(points, phases, _CHARTS),
-        "fell": fell,
-    }
+    ends = first_and_last(points, ["reward_chosen"]).values()
+    fell = any(last < 0 for _, last in ends)
+    return {**section_of(points, phases, _FIGURES, _CHARTS), "fell": fell}

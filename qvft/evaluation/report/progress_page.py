@@ -88,14 +88,18 @@ def drawn(folder: Path, line: str, running: bool) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
+    return page_environment().get_template("progress.html.j2")
+
+
+def page_environment() -> Environment:
+    """The templates of this folder; text is escaped."""
+    return Environment(
         loader=PackageLoader("qvft.evaluation.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("progress.html.j2")
 
 
 def _metrics(evaluated: Sequence[Mapping[str, Any]]) -> list[str]:

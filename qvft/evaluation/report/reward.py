@@ -8,36 +8,26 @@ from typing import Any
 from pydantic import Field
 
 from qvft.evaluation.report.logged_points import (
+    Figures,
     LoggedPoint,
-    charts_of,
     first_and_last,
     points_of,
+    section_of,
 )
 from qvft.evaluation.report.phases import PhaseFacts
 
-LOGGED = {
-    "reward": "reward",
-    "held_out": "eval_held_out",
-    "kl": "kl",
-    "zero_std": "frac_reward_zero_std",
-    "mean_length": "completions/mean_length",
-    "bad_endings": "completions/bad_endings",
-    "distinct_2": "completions/distinct_2",
-    "eval_mean_length": "eval_completions/mean_length",
-    "eval_bad_endings": "eval_completions/bad_endings",
+_FIGURES: Figures = {
+    "reward": ("reward", "reward of samples"),
+    "held_out": ("eval_held_out", "held-out metric, greedy texts of data.eval"),
+    "kl": ("kl", "KL divergence from the start, nats per token"),
+    "zero_std": ("frac_reward_zero_std", "groups without spread, share"),
+    "mean_length": ("completions/mean_length", "tokens per sample"),
+    "bad_endings": ("completions/bad_endings", "samples with a bad ending, share"),
+    "distinct_2": ("completions/distinct_2", "distinct bigrams of samples, share"),
+    "eval_mean_length": ("eval_completions/mean_length", "tokens per greedy text"),
+    "eval_bad_endings": ("eval_completions/bad_endings", "greedy texts with a bad ending, share"),
 }
-"""Fields of a point, and their names in metrics.jsonl, which are trl's where trl has them."""
-_LINES = (
-    ("reward", "reward of samples"),
-    ("held_out", "held-out metric, greedy texts of data.eval"),
-    ("kl", "KL divergence from the start, nats per token"),
-    ("zero_std", "groups without spread, share"),
-    ("mean_length", "tokens per sample"),
-    ("bad_endings", "samples with a bad ending, share"),
-    ("distinct_2", "distinct bigrams of samples, share"),
-    ("eval_mean_length", "tokens per greedy text"),
-    ("eval_bad_endings", "greedy texts with a bad ending, share"),
-)
+"""The names in metrics.jsonl are trl's where trl has them."""
 _CHARTS = (
     ("Reward and held-out metric", {"reward": "reward", "held out": "held_out"}),
     ("Bad endings and distinct bigrams", {"bad": "bad_endings", "distinct": "distinct_2"}),
@@ -64,26 +54,18 @@ class RewardPoint(LoggedPoint):
 
 def reward_curve(logged: Iterable[Mapping[str, Any]]) -> list[RewardPoint]:
     """Points of the lines of metrics.jsonl that have a reward or a held-out metric."""
-    return points_of(RewardPoint, logged, LOGGED, ("reward", "eval_held_out"))
+    return points_of(RewardPoint, logged, _FIGURES, ("reward", "held_out"))
 
 
 def reward_section(
     points: Sequence[RewardPoint], phases: Sequence[PhaseFacts]
 ) -> dict[str, Any] | None:
-    """Content of the page's section; None without points.
-
-    Returns:
-        `lines`: name, first and last value of each figure; `charts`: (title, wide, narrow);
-        `fell`: whether the held-out metric ended below its first value while the reward rose.
+    """As `section_of`, and `fell`: whether the held-out metric ended below its first value while
+    the reward rose; None without points.
     """
     if not points:
         return None
-    ends = first_and_last(points, [field for field, _ in _LINES])
+    ends = first_and_last(points, ["reward", "held_out"])
     first, last = ends.get("held_out", (0.0, 0.0))
-    rose = "reward" in ends and ends["reward"][1] > ends["reward"][0]
-    fell = rose and last < first
-    return {
-        "lines": [(title, *ends[field]) for field, title in _LINES if field in ends],
-        "charts": charts_of(points, phases, _CHARTS),
-        "fell": fell,
-    }
+    fell = "reward" in ends and ends["reward"][1] > ends["reward"][0] and last < first
+    return {**section_of(points, phases, _FIGURES, _CHARTS), "fell": fell}

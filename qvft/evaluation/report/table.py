@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -28,23 +28,23 @@ def score_table(report: Mapping[str, Any]) -> Table:
     for name in report["baselines"]:
         table.add_column(name.replace("_", " "), justify="right")
     for metric in headline(report["metrics"]):
-        unit = report["units"].get(metric, "")
-        interval = report["intervals"].get(metric)
-        table.add_row(
-            metric,
-            figure(report["metrics"].get(metric), unit),
-            " to ".join(figure(end, unit) for end in interval) if interval else "",
-            *(figure(values.get(metric), unit) for values in report["baselines"].values()),
-        )
+        table.add_row(*_score_cells(report, metric))
     return table
 
 
-def difference_table(report: Mapping[str, Any]) -> Table:
-    """Every metric of a report beside the other evaluation's, with the paired difference.
+def _score_cells(report: Mapping[str, Any], metric: str) -> list[str]:
+    """Name, value and interval of a metric, and its baselines."""
+    unit = report["units"].get(metric, "")
+    return [
+        metric,
+        figure(report["metrics"].get(metric), unit),
+        " to ".join(figure(end, unit) for end in report["intervals"].get(metric) or ()),
+        *(figure(values.get(metric), unit) for values in report["baselines"].values()),
+    ]
 
-    Args:
-        report: the content of a `report.json` whose `against` is not null.
-    """
+
+def difference_table(report: Mapping[str, Any]) -> Table:
+    """Every metric of a report beside the other evaluation's, with the paired difference."""
     against = report["against"]
     names = column_names(report["model"]["name"] or "a", against["name"])
     counts = against["counts"]
@@ -66,26 +66,20 @@ def difference_table(report: Mapping[str, Any]) -> Table:
     for name in (*names, "difference", "95 % interval", "without 0"):
         table.add_column(name, justify="right")
     for metric, found in against["metrics"].items():
-        unit, interval = against["units"].get(metric, ""), found["interval"]
+        unit = against["units"].get(metric, "")
         table.add_row(
             metric + (" (lower is better)" if found["lower_is_better"] else ""),
             figure(found["a"], unit),
             figure(found["b"], unit),
             signed(found["difference"], unit),
-            " to ".join(signed(end, unit) for end in interval).replace(" points", "", 1)
-            if interval
-            else "",
+            signed_ends(found["interval"], unit),
             {True: "yes", False: "no", None: ""}[found["excludes_zero"]],
         )
     return table
 
 
 def retention_table(report: Mapping[str, Any]) -> Table:
-    """What the run forgot: per data set of `eval.retention`, the run beside its base.
-
-    Args:
-        report: the content of a `report.json` whose `retention` is not empty.
-    """
+    """What the run forgot: per data set of `eval.retention`, the run beside its base."""
     table = Table(
         title="other data than the domain's (eval.retention)",
         title_justify="left",
@@ -99,15 +93,8 @@ def retention_table(report: Mapping[str, Any]) -> Table:
     for name, found in report["retention"].items():
         for metric in headline(found["metrics"]):
             one, unit = found["metrics"][metric], found["units"].get(metric, "")
-            ends = one["interval"] or ()
-            table.add_row(
-                name,
-                metric,
-                figure(one["a"], unit),
-                figure(one["b"], unit),
-                signed(one["difference"], unit),
-                " to ".join(signed(end, unit) for end in ends).replace(" points", "", 1),
-            )
+            values = figure(one["a"], unit), figure(one["b"], unit), signed(one["difference"], unit)
+            table.add_row(name, metric, *values, signed_ends(one["interval"], unit))
     return table
 
 
@@ -126,11 +113,7 @@ def _short(name: str) -> str:
 
 
 def comparison_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Headline scores of several reports side by side; the last one's blind figure at the end.
-
-    Args:
-        reports: contents of `report.json` by the column's name.
-    """
+    """Headline scores of several reports side by side; the last one's blind figure at the end."""
     table = Table()
     table.add_column("metric")
     for name in reports:
@@ -175,19 +158,17 @@ def signed(value: float, unit: str) -> str:
     return text if nothing else ("+" if value > 0 else "\u2212") + text
 
 
+def signed_ends(interval: Sequence[float] | None, unit: str) -> str:
+    """The ends of a difference's interval, with the unit once; empty without an interval."""
+    return " to ".join(signed(end, unit) for end in interval or ()).replace(" points", "", 1)
+
+
 def report_html(report: Report) -> str:
     """Headline scores with 95 % intervals, baselines beside them, verdict and warnings below."""
     heads = ["metric", "score", "95 % interval", *(n.replace("_", " ") for n in report.baselines)]
-    lines = []
-    for name in headline(report.metrics) or report.metrics:
-        unit, interval = report.units.get(name, ""), report.intervals.get(name)
-        cells = [
-            name,
-            figure(report.metrics[name], unit),
-            " to ".join(figure(end, unit) for end in interval) if interval else "",
-            *(figure(one.get(name), unit) for one in report.baselines.values()),
-        ]
-        lines.append(_row(cells, "td"))
+    content = report.to_json()
+    names = headline(report.metrics) or report.metrics
+    lines = [_row(_score_cells(content, name), "td") for name in names]
     sentences = [*report.verdict, *(f"warning: {warning}" for warning in report.warnings)]
     notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     title = f"{report.title}: {report.n} texts"

@@ -42,7 +42,6 @@ def verdicts(
     """The sentences; none where nothing was compared.
 
     Args:
-        rows: of the evaluation. scores: theirs.
         blind: scores of the same rows with the images shuffled among the texts.
         frequent: scores of the most frequent answers to the questions among the rows, in order.
         query_similarity: mean cosine between what the query tokens become.

@@ -73,7 +73,6 @@ class AlignmentHeads(nn.Module):
     Args:
         config: Q-Former configuration, with vocabulary, positions and padding of the text branch.
         embedding_width: E, width of the ITC embeddings.
-        text_generation: whether there is a head for ITG.
         generation_start_id: first token of ITG texts, BLIP-2's [DEC]; None: the tokenizer's own.
     """
 

@@ -25,15 +25,9 @@ NOT_IN_RETRIEVAL = ("temperature", "lm_head.")
 """Not in any retrieval checkpoint; it keeps its initial value."""
 _EXPECTED = "the weights of a Blip2ForImageTextRetrieval"
 _SAME_GEOMETRY = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "layer_norm_eps",
-    "cross_attention_frequency",
-    "encoder_hidden_size",
-)
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "layer_norm_eps", "cross_attention_frequency", "encoder_hidden_size",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,6 @@ class LoadedHeads:
     """Heads from a checkpoint, and what each of its keys was used for.
 
     Attributes:
-        heads: the heads.
         loaded: keys loaded into `heads`.
         unused: keys that the generation model already has, or that are computed.
         initialised: weights of `heads` that are not in the checkpoint.
@@ -66,13 +59,7 @@ def qformer_config(config: Blip2Config) -> Blip2QFormerConfig:
 def text_config(
     model: Blip2ForConditionalGeneration, *, vocab_size: int, pad_id: int | None, positions: int
 ) -> Blip2QFormerConfig:
-    """The model's Q-Former configuration with a text branch.
-
-    Args:
-        vocab_size: size of the text branch's tokenizer.
-        pad_id: its padding token; None: the checkpoint names none.
-        positions: maximum number of text tokens.
-    """
+    """The model's Q-Former configuration with a text branch."""
     config = copy.deepcopy(qformer_config(model.config))
     config.vocab_size, config.pad_token_id = vocab_size, pad_id
     config.max_position_embeddings, config.use_qformer_text_input = positions, True
@@ -132,16 +119,8 @@ def heads_from_retrieval(
     """Heads with the weights of a `Blip2ForImageTextRetrieval` checkpoint, in float32.
 
     They were trained with that checkpoint's Q-Former, not with the generation model's, which was
-    trained further: an initialisation, not a finished retrieval model.
-
-    Args:
-        config: configuration of the retrieval checkpoint.
-        files: its safetensors files.
-        source: the user's name for it, for messages.
-
-    Raises:
-        ModelError: its Q-Former has another geometry than the model's, or a key is missing,
-            unknown or of another shape.
+    trained further: an initialisation, not a finished retrieval model. Raises ModelError if the
+    geometry differs, or a key is missing, unknown or of another shape.
     """
     other = qformer_config(config)
     _check_geometry(qformer_config(model.config), other, source)
@@ -175,11 +154,7 @@ def heads_from_retrieval(
 
 
 def load_heads(heads: AlignmentHeads, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Loads weights of `heads.state_dict()`.
-
-    Raises:
-        ModelError: a key is missing, unknown or of another shape.
-    """
+    """Loads weights of `heads.state_dict()`; raises ModelError for other keys or shapes."""
     own = heads.state_dict()
     for kind, keys in (("missing", own.keys() - state.keys()), ("unknown", state.keys() - own)):
         refuse_weights(kind, keys, where=source, expected=_EXPECTED)

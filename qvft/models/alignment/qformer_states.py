@@ -8,6 +8,8 @@ E embedding width, V vocabulary.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
@@ -15,8 +17,43 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Blip2ForConditionalGeneration, Blip2QFormerModel
 from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerLayer
 
-from qvft.models.alignment.attention_masks import Kind, visibility
 from qvft.models.alignment.heads import AlignmentHeads
+
+Kind = Literal["unimodal", "bidirectional", "multimodal_causal"]
+
+
+def pattern(kind: Kind, *, queries: int, tokens: int, device: torch.device | None = None) -> Tensor:
+    """Attention mask of an objective without padding, (Q + T, Q + T) bool.
+
+    `unimodal` (ITC): queries see queries, text sees text.
+    `bidirectional` (ITM): everything sees everything.
+    `multimodal_causal` (ITG): queries see queries; a text token sees the queries, the text before
+    it and itself.
+
+    Source: BLIP-2, arXiv 2301.12597, section 3.2 and figure 2.
+    """
+    is_text = torch.arange(queries + tokens, device=device) >= queries
+    reader, read = is_text[:, None], is_text[None, :]
+    if kind == "unimodal":
+        return reader == read
+    if kind == "bidirectional":
+        return torch.ones_like(reader & read)
+    earlier = torch.ones(len(is_text), len(is_text), dtype=torch.bool, device=device).tril()
+    return ~read | (reader & earlier)
+
+
+def visibility(kind: Kind, *, queries: int, text_mask: Tensor) -> Tensor:
+    """Attention mask of a padded batch, (B, Q + T, Q + T) bool.
+
+    Nothing attends to padding. Outputs at padding positions are meaningless.
+
+    Args:
+        text_mask: (B, T), 1 at tokens, 0 at padding.
+    """
+    rows, tokens = text_mask.shape
+    is_token = torch.cat([text_mask.new_ones(rows, queries), text_mask], dim=1).bool()
+    visible = pattern(kind, queries=queries, tokens=tokens, device=text_mask.device)
+    return visible & is_token[:, None, :]
 
 
 def text_states(
@@ -26,11 +63,7 @@ def text_states(
     input_ids: Tensor,
     text_mask: Tensor,
 ) -> Tensor:
-    """Text outputs (N, T, D) without queries: the uni-modal mask.
-
-    Args:
-        input_ids, text_mask: (N, T), padded on the right.
-    """
+    """Text outputs (N, T, D) without queries: the uni-modal mask."""
     seen = visibility("unimodal", queries=0, text_mask=text_mask)
     return _run(model.qformer, heads, heads.embeddings(input_ids), seen, None, 0)
 
@@ -62,37 +95,21 @@ def image_embeddings(heads: AlignmentHeads, states: Tensor) -> Tensor:
 
 
 def text_embeddings(
-    model: Blip2ForConditionalGeneration,
-    heads: AlignmentHeads,
-    *,
-    input_ids: Tensor,
-    text_mask: Tensor,
+    model: Blip2ForConditionalGeneration, heads: AlignmentHeads, **texts: Tensor
 ) -> Tensor:
-    """Unit vectors (N, E) float32 of texts (N, T), from their first token."""
-    states = text_states(model, heads, input_ids=input_ids, text_mask=text_mask)
+    """Unit vectors (N, E) float32 of texts, as for `text_states`, from their first token."""
+    states = text_states(model, heads, **texts)
     return normalize(heads.text_projection(states[:, 0]).float(), dim=-1)
 
 
 def matching_logits(
-    model: Blip2ForConditionalGeneration,
-    heads: AlignmentHeads,
-    *,
-    features: Tensor,
-    input_ids: Tensor,
-    text_mask: Tensor,
+    model: Blip2ForConditionalGeneration, heads: AlignmentHeads, **rows: Tensor
 ) -> Tensor:
-    """Logits (N, 2) float32, "no match" and "match", of image-text rows.
+    """Logits (N, 2) float32, "no match" and "match", of image-text rows, as for `joint_states`.
 
-    Mean over the queries. Shapes of the arguments as in `joint_states`.
+    Mean over the queries.
     """
-    states = joint_states(
-        model,
-        heads,
-        features=features,
-        input_ids=input_ids,
-        text_mask=text_mask,
-        kind="bidirectional",
-    )
+    states = joint_states(model, heads, kind="bidirectional", **rows)
     queries = states[:, : model.query_tokens.shape[1]]
     return heads.itm_head(queries).float().mean(dim=1)
 

@@ -40,11 +40,9 @@ class Written:
     """Summary of what was written.
 
     Attributes:
-        weights: number of weights written.
         left_out: weights of the heads that the class does not have.
         largest_difference: of a cosine or matching logit, over 1 + its size, between the folder and
             the model it was written from.
-        allowed: how large it may be.
     """
 
     weights: int
@@ -108,16 +106,11 @@ def fill_retrieval(
     dtype: torch.dtype = torch.float32,
     shard_size: str = "5GB",
 ) -> Written:
-    """Writes a folder that plain `Blip2ForImageTextRetrieval.from_pretrained` loads, and verifies
-    it.
-
-    Steps: collect every weight under the class' name, fill the class strictly, write, load again
-    with plain transformers, compare the weights, and cosines and matching logits on noise.
+    """Writes a folder that plain `Blip2ForImageTextRetrieval.from_pretrained` loads, into an empty
+    one, and verifies it: it is loaded again with plain transformers, its weights are compared, and
+    its cosines and matching logits on noise.
 
     Args:
-        folder: an existing, empty folder.
-        model, heads: in evaluation mode.
-        image_processor: the generation model's.
         tokenizer: of the text branch; it is copied, pads on the right, cuts where `encode_texts`
             does (with `truncation=True`), and gains `<image>`.
 

@@ -46,26 +46,14 @@ def similarity(images: Tensor, texts: Tensor, *, block_elements: int = BLOCK_ELE
 
 @torch.no_grad()
 def matching_scores(
-    model: Blip2ForConditionalGeneration,
-    heads: AlignmentHeads,
-    *,
-    features: Tensor,
-    input_ids: Tensor,
-    text_mask: Tensor,
+    model: Blip2ForConditionalGeneration, heads: AlignmentHeads, **rows: Tensor
 ) -> Tensor:
     """How well each text matches its image (N,) float32: the logit of "match".
 
     The logit alone, not its softmax: re-ranking adds it to the cosine (Source: LAVIS,
     lavis/models/blip2_models/blip2_qformer.py, `compute_itm`).
-
-    Args:
-        features: (N, P, width) ViT features of each pair's image.
-        input_ids, text_mask: (N, T) each pair's text, padded on the right.
     """
-    logits = matching_logits(
-        model, heads, features=features, input_ids=input_ids, text_mask=text_mask
-    )
-    return logits[:, 1]
+    return matching_logits(model, heads, **rows)[:, 1]
 
 
 def best_candidates(cosines: Tensor, top: int) -> Tensor:
@@ -104,12 +92,8 @@ def class_embeddings(
     `similarity` of images with these classifies without training.
 
     Args:
-        names: the classes.
         templates: prompts with `{}` once, in place of the class.
         embed: texts to unit vectors (len(texts), E).
-
-    Raises:
-        UserError: as `check_classes`.
 
     Source: CLIP, arXiv 2103.00020, section 3.1.4 (an ensemble over embeddings).
     """
@@ -120,11 +104,8 @@ def class_embeddings(
 
 
 def check_classes(names: Sequence[str], templates: Sequence[str]) -> None:
-    """Checks classes and templates, before anything is loaded for them.
-
-    Raises:
-        UserError: no class or no template, an empty class, a duplicate, or a template
-            without exactly one `{}`.
+    """Raises UserError if there is no class or no template, a class is empty or comes twice, or a
+    template has not exactly one `{}`; before anything is loaded.
     """
     if not names or len(set(names)) < len(names):
         raise UserError(f"{len(names)} classes", expected="one or more, each once")

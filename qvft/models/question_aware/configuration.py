@@ -5,11 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from transformers import (
-    InstructBlipConfig,
-    InstructBlipQFormerConfig,
-    InstructBlipVisionConfig,
-)
+from transformers import InstructBlipConfig, InstructBlipQFormerConfig, InstructBlipVisionConfig
 
 
 def question_aware_config(
@@ -31,10 +27,6 @@ def question_aware_config(
 
 def _fields(config: Any, config_class: type) -> dict[str, Any]:
     """Values of a configuration for the fields that another class also has."""
-    names = set(config_class().to_dict()) - {
-        "model_type",
-        "transformers_version",
-        "architectures",
-        "dtype",
-    }
+    of_class = {"model_type", "transformers_version", "architectures", "dtype"}
+    names = set(config_class().to_dict()) - of_class
     return {key: value for key, value in config.to_dict().items() if key in names}

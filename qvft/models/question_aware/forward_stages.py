@@ -40,9 +40,6 @@ def embed_rows(
 ) -> Tensor:
     """The decoder's input (B, L, D); `rows` has input_ids and the Q-Former's inputs: of each row,
     or of each question, and `qformer_rows` (B,): the question of each row.
-
-    Raises:
-        QvftError: as `blip2.insert_prefix`.
     """
     ids = rows["qformer_input_ids"]
     question = rows.get("qformer_rows")

@@ -35,15 +35,11 @@ def find_graft(
     """Reads configurations, tokenizers and weight headers, and plans every weight.
 
     Args:
-        base_id: a BLIP-2 checkpoint with an OPT decoder, folder or hub id.
+        base_id: a BLIP-2 checkpoint with a decoder-only language model.
         text_branch: `Salesforce/blip2-itm-vit-g` or another retrieval checkpoint, BERT, or `fresh`.
-        base_location: folder of the base, if other than its id.
-        revision: hub revision of the base.
-        seed: initialises rows that no source has.
 
     Raises:
-        ModelError: a checkpoint is not found, not safetensors or of another type, or a weight is
-            missing, unexpected or of another shape.
+        ModelError: a checkpoint is not found, or does not fit.
     """
     base = open_checkpoint(base_id, where="model.id", location=base_location, revision=revision)
     require_plain_base(base.config, base.id)
@@ -67,11 +63,7 @@ def find_graft(
 
 
 def require_plain_base(config: Any, name: str) -> None:
-    """Checks that a text branch can be put into a model of this configuration.
-
-    Raises:
-        ModelError: it is no BLIP-2 with a decoder-only language model.
-    """
+    """Raises ModelError unless this is a BLIP-2 with a decoder-only language model."""
     if config.model_type != "blip-2" or not config.use_decoder_only_language_model:
         found = getattr(getattr(config, "text_config", None), "model_type", "no")
         raise ModelError(

@@ -61,18 +61,7 @@ UNUSED: dict[str, tuple[tuple[str, str], ...]] = {
 def plan_origins(
     target: Shapes, tied: Mapping[str, str], *, base: Shapes, text: Shapes, kind: TextKind
 ) -> Origins:
-    """Determines the source of each weight and checks shapes.
-
-    Args:
-        target: keys and shapes of the question-aware model.
-        tied: tied keys, to the key of their tensor.
-        base: those of the BLIP-2 checkpoint.
-        text: those of the text source; empty if fresh.
-        kind: type of the text source.
-
-    Raises:
-        ModelError: a weight has no source, a source has an unexpected weight, or a shape differs.
-    """
+    """Determines the source of each weight and checks shapes; raises as `checked_origins`."""
     names = {_plain(key, kind): key for key in text}
     weights = {
         key: _origin(key, shape, tied=tied, base=base, text=text, names=names, kind=kind)

@@ -25,11 +25,6 @@ def question_tokenizer(text: Checkpoint, *, word_rows: int, positions: int) -> A
 
     Added tokens (`<image>`, `[DEC]`) may exceed the rows and get initialised ones; words may not.
 
-    Args:
-        text: the text source.
-        word_rows: rows of its word embedding.
-        positions: maximum tokens of a question.
-
     Raises:
         ModelError: it has no tokenizer, one that does not belong to its rows, or no pad token.
     """
@@ -58,11 +53,7 @@ def question_tokenizer(text: Checkpoint, *, word_rows: int, positions: int) -> A
 
 
 def prepare_tokenizer(tokenizer: Any, *, positions: int) -> Any:
-    """Prepares a tokenizer for questions, in place; returns it.
-
-    Raises:
-        ModelError: it has no pad token.
-    """
+    """Prepares a tokenizer for questions, in place; returns it. Raises ModelError."""
     if tokenizer.pad_token_id is None:
         raise ModelError("the Q-Former's tokenizer has no pad token", where="model.text_branch")
     if tokenizer.bos_token is None:
@@ -72,11 +63,7 @@ def prepare_tokenizer(tokenizer: Any, *, positions: int) -> Any:
 
 
 def require_image_token(processor: Any, image_token: int | None, *, where: str) -> None:
-    """Checks that a processor's `<image>` is the model's.
-
-    Raises:
-        ModelError: it is not.
-    """
+    """Raises ModelError unless a processor's `<image>` is the model's."""
     token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
     if token_id != image_token:
         raise ModelError(

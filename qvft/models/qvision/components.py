@@ -17,12 +17,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from qvft.errors import ModelError
-from qvft.models.checkpoint_files import first_line, load_part, refuse_weights
-from qvft.models.checkpoint_safety import require_safe_checkpoint
+from qvft.errors import ModelError, first_line
+from qvft.models.checkpoint_files import load_part, refuse_weights, require_safe_checkpoint
 from qvft.models.decoders import QVISION, require_decoder_type
 from qvft.models.image_size import config_with_image_size, interpolated_as, positions_of
-from qvft.models.qvision.configuration import WHOLE_TYPES, QVisionConfig
+from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.modeling import QVisionForConditionalGeneration
 from qvft.models.qvision.processing import default_image_size, marked_tokenizer, require_tower
 
@@ -35,10 +34,7 @@ Source: the non-persistent buffers `position_ids` of `CLIPVisionEmbeddings` and 
 `GPTNeoSelfAttention` and `GPT2Attention` in transformers; `masked_bias` is gone from both.
 """
 
-_OUTSIDE_VISION = re.compile(
-    r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$|logit_bias$)"
-)
-"""Parts of a CLIP or SigLIP besides its vision tower."""
+
 _EXPECTED = "a folder or hub id with safetensors"
 
 
@@ -49,36 +45,27 @@ def from_components(
     seed: int,
     vision_revision: str | None = None,
     decoder_revision: str | None = None,
-    whole_vision: bool = True,
     dtype: torch.dtype = torch.float32,
     attention: str | dict[str, str] = "sdpa",
     config: QVisionConfig | None = None,
     **geometry: Any,
 ) -> QVisionForConditionalGeneration:
     """A model with the tower's and the decoder's weights and a randomly initialised Q-Former, in
-    evaluation mode.
-
-    The decoder's embeddings of `<START>` and `<END>` are initialised too, if missing.
+    evaluation mode. The decoder's embeddings of `<START>` and `<END>` are initialised too, if
+    missing.
 
     Args:
         vision: folder or hub id with safetensors, e.g. `openai/clip-vit-base-patch32`.
         decoder: folder or hub id of a causal language model with a row in `decoders.DECODERS`.
-        seed: for all initialised weights, including the projection in front of the Q-Former; they
-            depend only on it and on their geometry.
-        vision_revision, decoder_revision: of hub ids.
-        whole_vision: keeps a CLIP's text tower, as in the published counts.
-        dtype: dtype of all weights.
-        attention: attention kernel, or one by part, as transformers names it.
-        config: the configuration, from `components_config`, perhaps of another image size; None
-            makes it.
-        geometry: fields of `QVisionConfig`, e.g. `num_query_tokens`, if `config` is None. The
-            Q-Former's width is the decoder's unless given.
+        seed: for all initialised weights, which depend only on it and on their geometry.
+        config: from `components_config`, perhaps of another image size; None makes it.
+        geometry: fields of `QVisionConfig`, e.g. `num_query_tokens`, if `config` is None.
 
     Raises:
-        ModelError: a checkpoint is not found, of another type, without safetensors, or has missing
-            or unexpected weights; or the geometry does not fit.
+        ModelError: a checkpoint is not found, does not fit, or has missing or unexpected weights.
     """
-    tower = _load_tower(vision, vision_revision, dtype, with_text_tower=whole_vision)
+    _read_vision_config(vision, vision_revision)
+    tower = _load(AutoModel, vision, vision_revision, dtype)
     _read_decoder_config(decoder, decoder_revision)
     language_model = _load(AutoModelForCausalLM, decoder, decoder_revision, dtype)
     if config is None:
@@ -111,9 +98,6 @@ def components_config(
 ) -> QVisionConfig:
     """The configuration of the model that `from_components` makes, with the image size that the
     tower's config.json has (see `default_image_size`); no weights.
-
-    Raises:
-        ModelError: a checkpoint is not found or of another type, or the two do not fit.
     """
     tower = _read_vision_config(vision, vision_revision)
     text = _read_decoder_config(decoder, decoder_revision)
@@ -180,17 +164,6 @@ def _initialise(model: QVisionForConditionalGeneration, part: nn.Module) -> None
         model._init_weights(module)
 
 
-def _load_tower(
-    model_id: str, revision: str | None, dtype: torch.dtype, *, with_text_tower: bool
-) -> PreTrainedModel:
-    """The vision model, if it is a whole CLIP or SigLIP with or without its text tower."""
-    config = _read_vision_config(model_id, revision)
-    if with_text_tower or config.model_type not in WHOLE_TYPES:
-        return _load(AutoModel, model_id, revision, dtype)
-    tower_class = type(AutoModel.from_config(config.vision_config))
-    return _load(tower_class, model_id, revision, dtype, ignored=_OUTSIDE_VISION)
-
-
 def _read_vision_config(model_id: str, revision: str | None) -> PretrainedConfig:
     config = _read_config(model_id, revision)
     require_tower(config.model_type, where=model_id)
@@ -211,14 +184,7 @@ def _read_config(model_id: str, revision: str | None) -> PretrainedConfig:
     return config
 
 
-def _load(
-    auto: Any,
-    model_id: str,
-    revision: str | None,
-    dtype: torch.dtype,
-    *,
-    ignored: re.Pattern[str] | None = None,
-) -> PreTrainedModel:
+def _load(auto: Any, model_id: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
     """Loads a safetensors checkpoint; all keys are accounted for."""
     try:
         model, loading = auto.from_pretrained(
@@ -231,11 +197,7 @@ def _load(
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(first_line(error), where=model_id, expected=_EXPECTED) from error
-    unexpected = {
-        key
-        for key in loading["unexpected_keys"]
-        if not COMPUTED_BUFFERS.search(key) and not (ignored and ignored.search(key))
-    }
+    unexpected = {key for key in loading["unexpected_keys"] if not COMPUTED_BUFFERS.search(key)}
     for kind, keys in (
         ("missing", loading["missing_keys"]),
         ("unexpected", unexpected),

@@ -6,6 +6,7 @@ It is transformers' `CLIPProcessor`, so that a saved folder loads with
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from transformers import AddedToken, AutoConfig, AutoTokenizer, CLIPProcessor
@@ -40,10 +41,6 @@ def processor_from_components(
 
     Prompts are padded on the left, as generation needs them. GPT-Neo and GPT-2 have no padding
     token; their end token is used for it, so masks must come from lengths.
-
-    Raises:
-        ModelError: the image processor or the tokenizer is not found, or the former is not among
-            `IMAGE_PROCESSORS`.
     """
     config = load_part(AutoConfig, vision, revision=vision_revision, trust_remote_code=False)
     images = _image_processor(vision, config.model_type, vision_revision)
@@ -90,15 +87,24 @@ def _image_processor(vision: str, model_type: str, revision: str | None) -> Any:
     return load_part(IMAGE_PROCESSORS[model_type], vision, revision=revision)
 
 
+def plain_pixels(image_processor: Any) -> Any:
+    """A copy of an image processor that resizes without keeping the aspect ratio and does not
+    normalise (values 0 to 1).
+
+    Source: the notebook published with QVision, which leaves out CLIP's normalisation, cropping and
+    resizing of the shorter side; its training has them.
+    """
+    plain = copy.deepcopy(image_processor)
+    size = getattr(plain, "crop_size", None) or plain.size
+    plain.size = type(plain.size)(height=size["height"], width=size["width"])
+    plain.do_center_crop = False
+    plain.do_normalize = False
+    return plain
+
+
 def marked_tokenizer(location: str, *, revision: str | None = None, do: str | None = None) -> Any:
     """The tokenizer of a folder or hub id, padding on the left, whose texts begin with `<START>`
     and end with `<END>`.
-
-    Args:
-        do: advice if it is not found.
-
-    Raises:
-        ModelError: it is not found.
     """
     # As arguments, since later changes are not saved.
     tokenizer = load_part(

@@ -20,11 +20,7 @@ BLOCKS, FFN_FACTOR = 2, 4
 
 
 def require_publishable(config: QVisionConfig) -> None:
-    """Checks that a model fits the published layout, which stores no geometry.
-
-    Raises:
-        ModelError: it does not.
-    """
+    """Raises ModelError unless a model fits the published layout, which stores no geometry."""
     found = {
         "encoder": config.vision_config.model_type,
         "decoder": config.text_config.model_type,
@@ -58,9 +54,6 @@ def write_bases(
             from the model's.
         tokenizer: folder of the tokenizer with start and end tokens; None makes it from the
             decoder's.
-
-    Raises:
-        ModelError: one of them cannot be read.
     """
     text = config.text_config
     content = {

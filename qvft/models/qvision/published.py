@@ -17,8 +17,7 @@ from transformers import AutoConfig, CLIPProcessor, PretrainedConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from qvft.errors import ModelError
-from qvft.models.checkpoint_files import checkpoint_file, load_part
-from qvft.models.checkpoint_safety import require_safe_checkpoint
+from qvft.models.checkpoint_files import checkpoint_file, load_part, require_safe_checkpoint
 from qvft.models.qvision.configuration import QVisionConfig
 from qvft.models.qvision.processing import marked_tokenizer
 
@@ -75,21 +74,13 @@ def published_config(location: str, revision: str | None = None) -> QVisionConfi
 
 
 def published_tokenizer(location: str, revision: str | None = None) -> Any:
-    """The tokenizer with its start and end tokens, padding on the left.
-
-    Raises:
-        ModelError: it is not found.
-    """
+    """The tokenizer with its start and end tokens, padding on the left; raises ModelError."""
     source = tokenizer_location(location, revision) or gpt_neo_location(location, revision)
     return marked_tokenizer(source, do=_ADVICE)
 
 
 def published_processor(location: str, revision: str | None = None) -> CLIPProcessor:
-    """CLIP's image processor and the tokenizer in one.
-
-    Raises:
-        ModelError: one of them is not found.
-    """
+    """CLIP's image processor and the tokenizer in one; raises ModelError."""
     images = load_part(CLIPImageProcessorPil, clip_location(location, revision), do=_ADVICE)
     return CLIPProcessor(images, published_tokenizer(location, revision))
 
@@ -110,20 +101,12 @@ def tokenizer_location(location: str, revision: str | None = None) -> str | None
 
 
 def published_files(location: str, revision: str | None = None) -> dict[str, Path]:
-    """The weight file of each component; downloads those of a hub id.
-
-    Raises:
-        ModelError: one is not there.
-    """
+    """The weight file of each component; downloads those of a hub id; raises ModelError."""
     return {name: published_file(location, name, revision) for name in COMPONENTS}
 
 
 def published_file(location: str, component: str, revision: str | None = None) -> Path:
-    """The weight file of one component; downloads that of a hub id.
-
-    Raises:
-        ModelError: it is not there.
-    """
+    """The weight file of one component; downloads that of a hub id; raises ModelError."""
     path = checkpoint_file(location, f"{component}.safetensors", revision)
     if path is None:
         raise ModelError(

@@ -79,11 +79,7 @@ def _empty(component: str, config: QVisionConfig) -> tuple[nn.Module, str]:
 
 
 def published_keys(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Keys of each component's file, with the model's name of each weight.
-
-    Args:
-        names: of all weights of a model, tied ones too.
-    """
+    """Keys of each component's file, with the model's name of each weight."""
     keys: dict[str, dict[str, str]] = {name: {} for name in COMPONENTS}
     for name in names:
         part, _, rest = name.partition(".")

@@ -23,10 +23,6 @@ class Mixture:
 
     A source's images come in a random order, drawn anew when all of them have come; an epoch
     continues where the one before it ended. The rows depend only on seed and epoch.
-
-    Args:
-        rows: (N,) rows of all sources.
-        quotas: rows of an epoch by source.
     """
 
     def __init__(self, rows: Sequence[Row], quotas: Mapping[str, int], *, seed: int) -> None:
@@ -63,11 +59,7 @@ class Mixture:
 
 
 def mixture_of(recipe: Recipe, rows: Sequence[Row]) -> Mixture | None:
-    """The mixture of a phase's rows; None if each comes once per epoch.
-
-    Raises:
-        RecipeError: as `quotas_of`.
-    """
+    """The mixture of a phase's rows; None if each comes once per epoch. Raises as `quotas_of`."""
     sizes = Counter(row.sample.origin.name for row in rows)
     quotas = quotas_of(recipe, sizes)
     return None if quotas == sizes else Mixture(rows, quotas, seed=recipe.run.seed)

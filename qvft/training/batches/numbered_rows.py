@@ -81,10 +81,6 @@ class EpochNumbers(Sampler[Any]):
 
     DataLoader workers outlive an epoch and receive numbers only; `RowDataset` reads row and epoch
     from them.
-
-    Args:
-        rows: sampler of rows or of lists of rows, with `set_epoch`.
-        count: number of rows.
     """
 
     def __init__(self, rows: Any, count: int) -> None:
@@ -111,9 +107,6 @@ class EpochOrder(TrainerCallback):
 
     transformers and accelerate reach a sampler only through some of their wrappers: not in a
     distributed run that resumes in the middle of an epoch.
-
-    Args:
-        order: returns the object with `set_epoch`; None if there is none yet.
     """
 
     def __init__(self, order: Callable[[], Any]) -> None:

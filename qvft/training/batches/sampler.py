@@ -24,7 +24,6 @@ class GroupedSampler(Sampler[int]):
     run continues exactly.
 
     Args:
-        sample_ids: sample id of each row.
         group_size: rows of an image that are kept together.
         mixture: chooses the rows of each epoch; None: all of them.
     """

@@ -32,12 +32,7 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
     resumed run skips past batches without decoding images.
 
     Args:
-        batch_size: rows per batch.
-        group_size: rows of a sample that are kept together.
         buffer: size of the shuffle buffer, in groups.
-        rank, world: rank and number of processes, which divide each pass.
-        texts: which texts of a sample to use.
-        on_bad: whether a broken record or image stops training or is skipped.
         check: raises the `ImageError` of an image that does not decode.
     """
 
@@ -77,11 +72,7 @@ class StreamedBatches(Sampler[list[tuple[int, Row]]]):
                 batch = []
 
     def check_images(self, row_index: Tensor) -> None:
-        """Checks the images that a batch reports as not decoded.
-
-        Raises:
-            ImageError: one did not decode, and `on_bad` is `error`.
-        """
+        """Raises ImageError for images that a batch reports as not decoded, or skips them."""
         found = (left_out_number(index) for index in row_index.tolist())
         sources = {self.rows[number][1].sample.image for number in found if number is not None}
         for source in sorted(sources, key=lambda one: one.name):

@@ -25,24 +25,17 @@ class TokenBatchSampler(Sampler[list[int]]):
     number of batches is the same in every epoch and known before the first: the fewest that keep
     every batch within the budget for any grouping. Groups are assigned to batches in rounds,
     longest first, so that all batches have texts of all lengths; within a round, the batch with the
-    fewest supervised tokens gets the group with the most. Every row is used once per epoch. The
-    batches depend only on seed and epoch.
-
-    Batch i goes to process i % n of n. The number of batches is a multiple of processes times
-    gradient accumulation steps, so all steps of an epoch have equally many batches.
+    fewest supervised tokens gets the group with the most. Batch i goes to process i % n of n; their
+    number is a multiple of processes times gradient accumulation steps. They depend only on seed
+    and epoch.
 
     Args:
-        sample_ids, tokens: sample id and token lengths of each row.
-        budget: maximum tokens per batch. Tokens that the rows of a group share count once; a packed
-            batch may have fewer tokens, if questions begin with the same words.
-        group_size: rows of an image that are kept together.
-        mixture: chooses the rows of each epoch; None: all of them.
+        budget: maximum tokens per batch. Tokens that the rows of a group share count once.
         epochs: with a mixture, the number of epochs by that of batches in one: every epoch that
             training needs is planned, and all have as many batches as the one that needs most.
 
     Raises:
-        RecipeError: a single group exceeds the budget, or there are too few rows to give every
-            process a batch.
+        RecipeError: a group exceeds the budget, or there are too few rows for every process.
     """
 
     def __init__(

@@ -73,9 +73,6 @@ def shard(objective: nn.Module, model: PreTrainedModel, family: Family) -> None:
     Each decoder or ViT block is gathered while it computes; the rest (embeddings, Q-Former,
     projection, heads) for a whole forward or backward pass. An unloaded ViT has nothing to shard.
     `requires_grad` may change afterwards, dtypes may not.
-
-    Args:
-        model: the model in the objective; weights trained in any phase are float32.
     """
     # A block returns a view of its output, which nothing changes in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")

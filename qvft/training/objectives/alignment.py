@@ -34,15 +34,7 @@ PAIR_KEYS = ("image_ids", "pair_images", "text_ids", "text_mask")
 
 
 class AlignmentObjective(WeightedObjective):
-    """Weighted sum of the language loss and the alignment losses (ITC, ITM, ITG).
-
-    Args:
-        model: a BLIP-2 model, with or without LoRA layers in it.
-        heads: its alignment heads; None without alignment objectives.
-        weights: positive weight by name: `lm`, `itc`, `itm`, `itg`, and those of `custom`.
-        seed: seed of hard negative sampling.
-        custom: custom losses by name.
-    """
+    """Weighted sum of the language loss and the alignment losses (ITC, ITM, ITG)."""
 
     model: Blip2ForConditionalGeneration
 
@@ -150,11 +142,6 @@ class AlignmentCollator:
     """Adds the captions, tokenized for the Q-Former's text branch, to a language batch.
 
     Questions do not describe their image and are not used for alignment.
-
-    Args:
-        collator: collator of the language batch.
-        tokenizer: tokenizer of the text branch.
-        max_text_tokens: longer captions are truncated.
 
     Returns of a call: what `collator` returns, and image_ids (I,) long, the same number for the
     same image in every process; pair_images (N,) long: the image of each caption; text_ids,

@@ -24,9 +24,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Blip2ForConditionalGeneration
 
-from qvft.models.alignment.gather import gathered
 from qvft.models.alignment.heads import AlignmentHeads
-from qvft.models.alignment.pairs import GatheredPairs, Pairs, gather_pairs, matching_pairs
+from qvft.models.alignment.pairs import GatheredPairs, Pairs, gather_pairs, gathered, matching_pairs
 from qvft.models.alignment.qformer_states import (
     generation_logits,
     image_embeddings,
@@ -51,19 +50,16 @@ class LossSum(NamedTuple):
     count: Tensor  # type: ignore[assignment]  # shadows tuple.count, unused
 
 
-def contrastive_loss(
-    logits: Tensor, matches: Tensor, *, smoothing: float = LABEL_SMOOTHING
-) -> Tensor:
+def contrastive_loss(logits: Tensor, matches: Tensor) -> Tensor:
     """Sum over rows of the cross-entropy against targets spread evenly over the matches.
 
     Args:
         logits: (N, G) similarities over temperature.
         matches: (N, G) bool, one or more per row.
-        smoothing: label smoothing, over all G.
     """
     matched = matches / matches.sum(dim=1, keepdim=True)
     # A batch may have no pairs.
-    targets = (1 - smoothing) * matched + smoothing / max(1, logits.shape[1])
+    targets = (1 - LABEL_SMOOTHING) * matched + LABEL_SMOOTHING / max(1, logits.shape[1])
     return cross_entropy(logits, targets.to(logits.dtype), reduction="sum")
 
 
@@ -112,18 +108,15 @@ def alignment_losses(
     objectives: Collection[str],
     seed: int,
 ) -> dict[str, LossSum]:
-    """Alignment losses of this process's pairs.
+    """Alignment losses of this process's pairs, by objective.
 
-    Steps: all-gather embeddings, texts and, for ITM, ViT features; contrast each pair with all;
-    sample a hard negative text per image and a hard negative image per text; predict each text from
-    its image. Collective: every process must call it, with or without pairs.
+    Each pair is contrasted with all; a hard negative text per image and a hard negative image per
+    text are sampled; each text is predicted from its image. Collective: every process must call it.
 
     Args:
         features: (I, P, width) ViT features.
         states: (I, Q, D) from `query_states`, shared with the language loss.
-        objectives: of `OBJECTIVES`.
-        seed: seed of hard negative sampling, which depends only on it and on the images of the
-            batch: the same in all processes and after resuming.
+        seed: of hard negatives, which depend only on it and on the images of the batch.
     """
     losses: dict[str, LossSum] = {}
     if "itc" in objectives or "itm" in objectives:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from qvft.adapters.checkpoint import Alignment
+from qvft.data.collate import Collator
 from qvft.data.packing import Packer
 from qvft.data.rows import Row
 from qvft.errors import RecipeError
@@ -39,21 +40,8 @@ def objective_of(
     losses: Mapping[str, CustomLoss],
     custom: Sequence[CustomObjective],
 ) -> tuple[nn.Module, Collate]:
-    """Objective of a phase, and its collator.
-
-    Args:
-        branch: alignment heads, if any.
-        weights: weight of each objective by name.
-        packing: whether rows are packed.
-        losses: losses of the custom objectives, by name.
-        custom: the custom objectives.
-
-    Raises:
-        RecipeError: alignment objectives without captions in the data.
-    """
-    collator = loaded.collator
-    if packing:
-        collator = replace(collator, packer=packer_of(loaded.base))
+    """Objective of a phase, and its collator."""
+    collator = collator_of(loaded, packing=packing)
     if branch is None and not losses:
         return LanguageModelling(loaded.model), collator
     heads = branch.heads if branch is not None else None
@@ -76,14 +64,7 @@ def objective_of(
 def preference_of(
     loaded: Loaded, preference: Preference, *, packing: bool
 ) -> tuple[PreferenceObjective, PreferenceCollator]:
-    """Objective of a preference phase, and its collator, without reference log-probabilities yet.
-
-    Args:
-        packing: whether rows are packed.
-    """
-    collator = loaded.collator
-    if packing:
-        collator = replace(collator, packer=packer_of(loaded.base))
+    """Objective of a preference phase, and its collator without reference log-probabilities."""
     settings = preference.model_dump(include={field.name for field in fields(LossSettings)})
     module = PreferenceObjective(
         loaded.model,
@@ -91,7 +72,13 @@ def preference_of(
         settings=LossSettings(**settings),
         ld_alpha=preference.ld_alpha,
     )
-    return module, PreferenceCollator(collator)
+    return module, PreferenceCollator(collator_of(loaded, packing=packing))
+
+
+def collator_of(loaded: Loaded, *, packing: bool) -> Collator:
+    """The model's collator, with or without packing."""
+    collator = loaded.collator
+    return replace(collator, packer=packer_of(loaded.base)) if packing else collator
 
 
 def packer_of(base: BaseCheckpoint) -> Packer:

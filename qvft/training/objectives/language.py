@@ -50,11 +50,7 @@ class Objective(nn.Module):
 
 
 class LanguageModelling(Objective):
-    """Next-token cross-entropy of the supervised tokens given image and prompt.
-
-    Args:
-        model: model of any family, with or without LoRA layers.
-    """
+    """Next-token cross-entropy of the supervised tokens given image and prompt."""
 
     adds_over_rows = True  # a batch's loss sums are the sums of its parts
 

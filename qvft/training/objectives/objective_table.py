@@ -18,11 +18,7 @@ OBJECTIVES: dict[str, Objective] = {}
 
 
 def register_objective(objective: Objective) -> Objective:
-    """Adds an objective that `objectives.custom` can then name; returns it.
-
-    Raises:
-        ValueError: the name is taken.
-    """
+    """Adds an objective for `objectives.custom`; returns it. Raises ValueError for a taken name."""
     if OBJECTIVES.get(objective.name, objective) is not objective:
         raise ValueError(f"an objective is called {objective.name!r} already")
     OBJECTIVES[objective.name] = objective

@@ -15,10 +15,7 @@ from transformers import PreTrainedModel
 from qvft.data.collate import IGNORED
 from qvft.models.supervised_tokens import SupervisedTokens
 from qvft.training.objectives.alignment_losses import LossSum
-from qvft.training.objectives.language import (
-    language_outputs,
-    tokens_of,
-)
+from qvft.training.objectives.language import language_outputs, tokens_of
 from qvft.training.objectives.preference_losses import (
     SFT,
     LossSettings,
@@ -38,9 +35,6 @@ class PreferenceObjective(WithoutDropout):
     Without dropout model and reference are the same function of their weights.
 
     Args:
-        model: model of any family, with or without LoRA layers.
-        weights: weight of each loss by its name in trl.
-        settings: of the losses.
         ld_alpha: weight of tokens beyond the length of the pair's shorter text.
     """
 

@@ -46,7 +46,6 @@ class PreferenceCollator:
     a rejected text are collated as they are, for evaluation.
 
     Args:
-        collator: collator of the language batch.
         reference: log-probabilities of chosen and rejected text by pair; None: not known yet.
 
     Returns of a call: what `collator` returns for the 2 P rows of P pairs, but row_index (P,); for
@@ -55,9 +54,7 @@ class PreferenceCollator:
     """
 
     def __init__(
-        self,
-        collator: Collator,
-        reference: Mapping[PairKey, tuple[float, float]] | None = None,
+        self, collator: Collator, reference: Mapping[PairKey, tuple[float, float]] | None = None
     ) -> None:
         self.collator, self.reference = collator, reference
 

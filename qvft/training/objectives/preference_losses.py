@@ -50,21 +50,13 @@ class LossSettings:
 
 
 def pair_losses(weights: Mapping[str, float], logps: PairLogps, settings: LossSettings) -> Tensor:
-    """Weighted sum of a pair's losses (P,); `sft` is none of them.
-
-    Args:
-        weights: by name, as in `recipe.preference.LOSS_TYPES`.
-    """
+    """Weighted sum of a pair's losses (P,); `sft` is none of them."""
     losses = [weight * pair_loss(name, logps, settings) for name, weight in weights.items()]
     return torch.stack(losses).sum(dim=0)
 
 
 def pair_loss(name: str, logps: PairLogps, settings: LossSettings) -> Tensor:
-    """The loss `name` of each pair (P,).
-
-    Raises:
-        ValueError: there is none of that name.
-    """
+    """The loss `name` of each pair (P,); raises ValueError if there is none of that name."""
     beta, smoothing = settings.beta, settings.label_smoothing
     chosen_ratio = logps.chosen - logps.ref_chosen
     rejected_ratio = logps.rejected - logps.ref_rejected

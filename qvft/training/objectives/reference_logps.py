@@ -59,7 +59,6 @@ def with_reference(
         file: where they are stored, or are already.
         weights: names of weights that this phase or an earlier one trains, besides LoRA's.
         provenance: of the run, with hashes of base and images, and the decoder's 4-bit type.
-        batch_size, bf16, workers: as `reference_logps`.
     """
     pairs = [row for row in rows if row.rejected is not None]
     template = collator.collator.template
@@ -96,10 +95,6 @@ def stored_reference(
     Args:
         facts: everything that they depend on besides the rows' texts, e.g. hashes of weights and
             images. If facts or rows have changed, they are computed again.
-        compute: the log-probabilities (N, 2) of N rows.
-
-    Raises:
-        FailedError: the file could not be written.
     """
     keys = [key_of(row) for row in rows]
     key = sha256_json({"facts": dict(facts), "pairs": [list(one) for one in keys]})
@@ -133,10 +128,7 @@ def reference_logps(
     not fit into memory is halved.
 
     Args:
-        collate: makes a batch without reference log-probabilities.
-        batch_size: pairs per batch.
         bf16: whether to compute under bfloat16 autocast with lean activations, as training does.
-        workers: image-decoding processes.
     """
     state = processes()
     places = [range(at, min(at + batch_size, len(rows))) for at in range(0, len(rows), batch_size)]

@@ -16,10 +16,7 @@ from transformers import PreTrainedModel
 from qvft.data.collate import IGNORED
 from qvft.models.supervised_tokens import SupervisedTokens
 from qvft.training.objectives.alignment_losses import LossSum
-from qvft.training.objectives.language import (
-    language_outputs,
-    tokens_of,
-)
+from qvft.training.objectives.language import language_outputs, tokens_of
 from qvft.training.objectives.reward_losses import TextTokens, kl_terms, policy_loss, reduced
 from qvft.training.objectives.weighted import LANGUAGE, WithoutDropout
 
@@ -31,12 +28,9 @@ class RewardSettings:
     """Fields of `recipe.reward.Reward` that the loss has.
 
     Attributes:
-        loss_type: as `Reward.loss`.
         clip_range: lowest and highest ratio of probabilities.
-        temperature: divides the logits.
         never: tokens that are not sampled.
         kl, lm: weights of the KL term of the loss and of the language loss; 0: none.
-        max_length: longest sample, tokens.
     """
 
     loss_type: str
@@ -52,9 +46,6 @@ class RewardObjective(WithoutDropout):
     """Losses of sampled texts with their advantages, beside the references of the same images.
 
     Without dropout samples and losses are those of one model.
-
-    Args:
-        model: model of any family, with or without LoRA layers.
     """
 
     def __init__(self, model: PreTrainedModel, settings: RewardSettings) -> None:

@@ -18,7 +18,6 @@ class WeightedObjective(Objective):
     `metrics`: a `LossSum` by name, of which the mean over its items is logged.
 
     Attributes:
-        weights: weight of each loss by name.
         adds_over_rows: whether a batch's loss sums are the sums of its parts.
     """
 

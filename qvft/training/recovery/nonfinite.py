@@ -29,9 +29,6 @@ def find_non_finite(
 
     Repeats forward and backward pass with hooks: modules in the order in which they return, so
     innermost first; weights in the order of their gradients. Gradients are discarded.
-
-    Args:
-        loss_of: computes the loss of a batch and the objective's output.
     """
     rows = tuple(batch["row_index"].tolist())
     given = [f"the batch's {name}" for name, tensor in batch.items() if not _finite(tensor)]
@@ -117,12 +114,7 @@ def _rows_with_bad_loss(returned: Mapping[str, Any], rows: tuple[int, ...]) -> t
 def non_finite_loss(
     loss: float, norm: float, *, step: int, found: Sequence[tuple[str, list[str]]]
 ) -> NonFiniteLossError:
-    """Error for a step whose loss or gradient is NaN or infinite.
-
-    Args:
-        norm: gradient norm.
-        found: non-finite values with their samples, first one first.
-    """
+    """Error for a step whose loss or gradient is NaN or infinite."""
     what = f"the norm of the gradient is {norm}" if isfinite(loss) else f"the loss is {loss}"
     kept = "no weight has changed by it, and earlier checkpoints stay"
     if not found:

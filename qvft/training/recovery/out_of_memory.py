@@ -22,9 +22,6 @@ def parts_of(images: Sequence[str], *, halvings: int) -> list[list[int]]:
 
     Splits at a change of image nearest to the middle, or in the middle if all rows are of one
     image. A part of one row is not split.
-
-    Args:
-        images: image index of each row.
     """
     parts = [list(range(len(images)))]
     for _ in range(halvings):
@@ -49,13 +46,7 @@ def settings_of(sizes: Mapping[str, int]) -> str:
 def cannot_halve(
     reason: str, *, step: int, rows: int, rows_are: str, instead: Mapping[str, int]
 ) -> MemoryRanOutError:
-    """Error for a batch that does not fit into memory and cannot be halved.
-
-    Args:
-        rows: rows of the batch's largest part.
-        rows_are: `texts` or `pairs`.
-        instead: keys of `train` that would halve the batch size.
-    """
+    """Error for a batch that does not fit into memory and cannot be halved."""
     start = f"memory ran out at step {step} with {rows} {rows_are} at once"
     if rows < 2:
         return MemoryRanOutError(

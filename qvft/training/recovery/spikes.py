@@ -21,11 +21,6 @@ class SpikeRule:
 
     The preceding steps are the last `window`, including spikes: up to half of them hardly move a
     median, and a permanently higher loss eventually stops counting as a spike.
-
-    Attributes:
-        policy: `off`, `skip` or `stop`.
-        window: number of preceding steps; half of them must be known.
-        deviations, factor: see above.
     """
 
     policy: str

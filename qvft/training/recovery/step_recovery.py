@@ -28,11 +28,7 @@ from qvft.training.distributed.grad_sync import (
     largest_of_all,
 )
 from qvft.training.recovery.nonfinite import find_non_finite, non_finite_loss, some_of
-from qvft.training.recovery.out_of_memory import (
-    cannot_halve,
-    is_out_of_memory,
-    settings_of,
-)
+from qvft.training.recovery.out_of_memory import cannot_halve, is_out_of_memory, settings_of
 from qvft.training.recovery.spikes import SpikeRule
 
 if TYPE_CHECKING:
@@ -70,9 +66,7 @@ class StepRecovery:
     memory.
 
     Args:
-        row_names: sample ids by row index.
         batch_tokens: token budget of a batch; None: batches are counted in texts.
-        note: logs an event at a step.
     """
 
     def __init__(
@@ -165,11 +159,7 @@ class StepRecovery:
         yield from self._trainer.parts_of(batch, halvings)
 
     def _halve(self, batch: dict[str, Tensor], error: BaseException) -> None:
-        """Halves the size of batch parts from now on.
-
-        Raises:
-            MemoryRanOutError: they cannot be halved.
-        """
+        """Halves the size of batch parts from now on; raises MemoryRanOutError if it cannot."""
         trainer, parts, rows = self._trainer, 2**self.state.halvings, len(batch["row_index"])
         several = trainer.accelerator.num_processes > 1
         reason = None
@@ -261,10 +251,7 @@ class StepRecovery:
         trainer = self._trainer
         with trainer.compute_loss_context_manager():
             return trainer.compute_loss(  # type: ignore[return-value]  # a pair, as asked
-                trainer.model,
-                dict(batch),
-                return_outputs=True,
-                num_items_in_batch=self._items,
+                trainer.model, dict(batch), return_outputs=True, num_items_in_batch=self._items
             )
 
     def _skip_spike(self, model: nn.Module, loss: float, limit: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from qvft.data.collate import Collator
 from qvft.data.rows import Row
@@ -24,8 +23,9 @@ from qvft.recipe.reward import CAPTION_FUNCS
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 from qvft.setup.prompt_template import require_positions
+from qvft.training.completions import reference_as_text
 from qvft.training.greedy_texts import GreedyTexts
-from qvft.training.objectives.build import packer_of
+from qvft.training.objectives.build import collator_of
 from qvft.training.objectives.reward import RewardObjective, RewardSettings
 from qvft.training.rewards.advantages import weighted
 from qvft.training.rewards.held_out import HeldOut
@@ -39,9 +39,6 @@ def functions_of(
     recipe: Recipe, splits: Mapping[str, Sequence[Row]], factory: RewardFactory
 ) -> dict[str, RewardFunction]:
     """The recipe's reward functions and metric, tried on the references of a few rows.
-
-    Args:
-        splits: rows with all their references, `train` and perhaps `eval`.
 
     Raises:
         RecipeError: a function is not there, fails, or none scores a kind of text.
@@ -74,7 +71,7 @@ def _few(rows: Sequence[Row]) -> Iterator[Sampled]:
     for number, row in enumerate(rows):
         seen[row.kind] += 1
         if seen[row.kind] <= TRIED:
-            yield Sampled(number, row, row.question or "", (), (0,), row.references[0], True)
+            yield reference_as_text(number, row)
 
 
 def max_new_tokens(recipe: Recipe) -> dict[str, int]:
@@ -87,11 +84,7 @@ def max_new_tokens(recipe: Recipe) -> dict[str, int]:
 
 
 def require_sample_positions(recipe: Recipe, base: BaseCheckpoint) -> None:
-    """Checks that the longest sample fits the decoder's positions.
-
-    Raises:
-        RecipeError: it does not.
-    """
+    """Raises RecipeError unless the longest sample fits the decoder's positions."""
     given = recipe.reward.max_completion_length
     where = "reward.max_completion_length" if given else "eval: max_new_tokens"
     require_positions(recipe, base, max(max_new_tokens(recipe).values()), where=where)
@@ -99,9 +92,7 @@ def require_sample_positions(recipe: Recipe, base: BaseCheckpoint) -> None:
 
 def reward_collator(loaded: Loaded, plan: PhasePlan) -> Collator:
     """The collator of a reward phase's rows."""
-    if plan.train.packing:
-        return replace(loaded.collator, packer=packer_of(loaded.base))
-    return loaded.collator
+    return collator_of(loaded, packing=plan.train.packing)
 
 
 def reward_objective(loaded: Loaded, recipe: Recipe) -> RewardObjective:

@@ -40,9 +40,6 @@ class LearntText:
 class SampleCollator:
     """Collates texts of samples and references.
 
-    Args:
-        collator: of the phase's rows: images, packing.
-
     Returns of a call: what `Collator` returns, without pixels or features if `seen` has them; and
         is_sample (B,) bool, advantages (B,) float32, texts and tokens () long: numbers of samples
         and of their tokens; old_logps, ref_logps (B, L) float32 where texts have them.

@@ -6,27 +6,10 @@ from collections.abc import Sequence
 
 from qvft.inference.sampled import Sampled
 
-BAD_ENDINGS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "in",
-        "for",
-        "at",
-        "of",
-        "with",
-        "before",
-        "after",
-        "on",
-        "upon",
-        "near",
-        "to",
-        "is",
-        "are",
-        "am",
-    ]
-)
+BAD_ENDINGS = frozenset((
+    "a", "an", "the", "in", "for", "at", "of", "with", "before", "after", "on", "upon", "near",
+    "to", "is", "are", "am",
+))  # fmt: skip
 """Last words of unfinished captions.
 
 Source: github.com/ruotianluo/self-critical.pytorch, captioning/utils/eval_utils.py.
@@ -43,12 +26,10 @@ def degeneration(texts: Sequence[Sampled]) -> dict[str, tuple[float, int]]:
     words = [text.text.lower().split() for text in texts]
     bigrams = [pair for one in words for pair in zip(one, one[1:], strict=False)]
     count = len(texts)
+    bad = sum(bool(one) and one[-1].rstrip(".") in BAD_ENDINGS for one in words)
     return {
         "completions/mean_length": (sum(len(text.ids) for text in texts), count),
         "completions/clipped_ratio": (sum(not text.stopped for text in texts), count),
-        "completions/bad_endings": (
-            sum(bool(one) and one[-1].rstrip(".") in BAD_ENDINGS for one in words),
-            count,
-        ),
+        "completions/bad_endings": (bad, count),
         "completions/distinct_2": (len(set(bigrams)), len(bigrams)),
     }

@@ -21,8 +21,6 @@ class HeldOut:
     """Metrics of the greedy texts of evaluation rows.
 
     Attributes:
-        functions: metrics by name, of `weights` and `metric`.
-        weights: weight of each in their sum.
         metric: the one that chooses the checkpoint; None: their sum.
     """
 

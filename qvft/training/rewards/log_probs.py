@@ -24,9 +24,6 @@ class TokenLogProbs(nn.Module):
     """Log-probabilities (B, L) of each label of a batch, 0 elsewhere.
 
     A module, so that `torch.func.functional_call` can ask other weights.
-
-    Args:
-        temperature, never: as `language.supervised_tokens`.
     """
 
     def __init__(self, model: PreTrainedModel, temperature: float, never: Sequence[int]) -> None:
@@ -42,13 +39,7 @@ class TokenLogProbs(nn.Module):
 
 
 class KnownLogProbs:
-    """Log-probabilities of texts that no gradient is needed for.
-
-    Args:
-        log_probs: around the model; its trained weights now are the start.
-        collate: makes batches of texts.
-        when_sampled, at_start: which of the two are asked for.
-    """
+    """Log-probabilities of texts that no gradient is needed for."""
 
     def __init__(
         self,

@@ -38,14 +38,7 @@ NOTHING_LEARNT = 1e-12
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """Fields of `recipe.reward.Reward` that sampling and scoring have.
-
-    Attributes:
-        weights: weight of each reward function.
-        max_new_tokens: longest sample by kind of row.
-        kl_in_reward, kl_in_loss: weight of the KL divergence; 0: none.
-        seed: of the samples.
-    """
+    """Fields of `recipe.reward.Reward` that sampling and scoring have."""
 
     weights: Mapping[str, float]
     advantage: str
@@ -85,8 +78,6 @@ class Rollouts:
 
     Args:
         model: its weights now are the start, from which the KL divergence is measured.
-        collator: of the phase's rows.
-        functions: reward functions by name.
     """
 
     def __init__(
@@ -118,14 +109,8 @@ class Rollouts:
     ) -> tuple[list[dict[str, Tensor]], dict[str, LossSum]]:
         """The batches of a step, and what is logged of new samples.
 
-        Samples are new every `num_iterations` steps, and the same in the steps between.
-
-        Args:
-            step: number of finished steps; part of the samples' seed.
-            trainer_state: for reward functions.
-
-        Raises:
-            RecipeError: a reward function fails in any process, see `reward_function.rewards_of`.
+        Samples are new every `num_iterations` steps, and the same in the steps between. A failure
+        of a reward function is raised in all processes.
         """
         generation, iteration = divmod(step, self.settings.num_iterations)
         if iteration and self._batches:
@@ -261,17 +246,12 @@ class Rollouts:
         built = self.collate(texts, given.seen(texts))
         place = len(self._texts)
         self._texts += texts
-        return self._moved(
-            {
-                **built,
-                "texts": torch.tensor(learnt.count),
-                "tokens": torch.tensor(learnt.tokens),
-                "text_index": torch.arange(place, place + len(texts)),
-            }
-        )
-
-    def _moved(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.to(self.model.device) for name, value in batch.items()}
+        built |= {
+            "texts": torch.tensor(learnt.count),
+            "tokens": torch.tensor(learnt.tokens),
+            "text_index": torch.arange(place, place + len(texts)),
+        }
+        return {name: value.to(self.model.device) for name, value in built.items()}
 
 
 def learnt_text(sample: Sampled) -> LearntText:

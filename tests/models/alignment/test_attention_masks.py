@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvft.models.alignment.attention_masks import pattern, visibility
-from qvft.models.alignment.qformer_states import joint_states, text_states
+from qvft.models.alignment.qformer_states import joint_states, pattern, text_states, visibility
 from qvft.models.blip2 import query_states
 
 QUERIES, TOKENS = 4, 5

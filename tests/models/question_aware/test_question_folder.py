@@ -16,8 +16,7 @@ from transformers import (
 
 from qvft.models.blip2 import decode_hidden, encode_vision, insert_prefix
 from qvft.models.forward_stages import logits_of
-from qvft.models.graft import Graft
-from qvft.models.load_graft import graft_model, graft_processor
+from qvft.models.graft import Graft, graft_model, graft_processor
 from qvft.models.question_aware.forward_stages import encode_rows
 from qvft.models.question_aware.graft import find_graft
 

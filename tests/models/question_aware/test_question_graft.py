@@ -18,7 +18,7 @@ from qvft.errors import ModelError
 from qvft.files import sha256_file
 from qvft.models.blip2 import encode_vision
 from qvft.models.forward_stages import encode_images
-from qvft.models.load_graft import graft_model, graft_processor
+from qvft.models.graft import graft_model, graft_processor
 from qvft.models.question_aware.forward_stages import encode_rows
 from qvft.models.question_aware.graft import find_graft, require_plain_base
 

@@ -187,7 +187,7 @@ def test_a_base_that_stores_the_head_alone_gives_it_to_the_embedding(
 def test_a_base_whose_tied_weights_differ_is_refused(
     altered: Callable[..., Path], tiny_folder: Path
 ) -> None:
-    from qvft.models.load_graft import graft_state
+    from qvft.models.graft import graft_state
 
     def store(weights: dict[str, Tensor]) -> None:
         embedding = weights["language_model.model.decoder.embed_tokens.weight"]

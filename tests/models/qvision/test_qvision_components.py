@@ -132,16 +132,6 @@ def test_rows_of_the_marks_are_drawn_with_the_seed(parts) -> None:
     assert first.std().item() == pytest.approx(0.1, rel=4 / 3904**0.5)
 
 
-@pytest.mark.parametrize("vision", ["clip", "siglip"])
-def test_the_text_tower_can_be_left_behind(parts, vision, pixels) -> None:
-    paths = str(parts(vision)), str(parts("gpt_neo"))
-    whole = from_components(*paths, seed=0, **FIELDS)
-    alone = from_components(*paths, seed=0, whole_vision=False, **FIELDS)
-    assert alone.config.vision_config.model_type == f"{vision}_vision_model"
-    assert not [name for name, _ in alone.named_parameters() if "text_model" in name]
-    assert torch.equal(alone.encode_images(pixels), whole.encode_images(pixels))
-
-
 def test_masks_that_old_checkpoints_hold_are_expected(parts, tmp_path) -> None:
     def as_old(weights: dict[str, torch.Tensor]) -> None:
         for block in range(2):
@@ -176,8 +166,6 @@ def test_a_surplus_weight_is_named(parts, tmp_path) -> None:
     )
     with pytest.raises(ModelError, match="1 unexpected weights: extra"):
         from_components(vision, str(parts("gpt_neo")), seed=0, **FIELDS)
-    with pytest.raises(ModelError, match="1 unexpected weights: extra"):
-        from_components(vision, str(parts("gpt_neo")), seed=0, whole_vision=False, **FIELDS)
 
 
 def test_checkpoints_in_each_others_place_are_refused(parts) -> None:

@@ -1,4 +1,4 @@
-"""Recipe keys that do not work with preference phases or reward phases."""
+"""Recipe keys that do not work with preference or reward phases, lists of sources, or streaming."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ from typing import Any
 
 
 def require_objectives(recipe: Any) -> None:
-    """Checks that a recipe's phases can have their objectives.
-
-    Args:
-        recipe: a `schema.Recipe`, which is made of what this file checks.
-
-    Raises:
-        ValueError: they cannot; pydantic makes an error of it.
+    """Raises ValueError, of which pydantic makes an error, if phases of a `schema.Recipe` cannot
+    have their objectives.
     """
     by_objective: dict[str, list[Any]] = {}
     for phase in recipe.phases:
@@ -82,4 +77,59 @@ def _require_samples(recipe: Any, phases: Sequence[Any]) -> None:
             raise ValueError(
                 f"phases.{phase.name}.trainable.decoder_dropout with gradient_checkpointing: "
                 "reward tuning has no dropout; set it to 0"
+            )
+
+
+def require_sources(data: Any) -> None:
+    """Raises ValueError, of which pydantic makes an error, if sources, weights and the mixing
+    temperature of a `recipe.data.Data` do not go together.
+    """
+    train, others = dict(data.sources("train")), dict(data.sources("eval"))
+    for key, source in {**train, **others}.items():
+        if source.stream and "." in key:
+            raise ValueError(
+                f"data.{key}.stream: a stream has no known size and cannot be mixed with other "
+                "sources; remove it, or name this source alone"
+            )
+    for key, source in others.items():
+        for name in ("weight", "answers"):
+            if getattr(source, name) != type(source).model_fields[name].default:
+                raise ValueError(f"data.{key}.{name} is for training; remove it")
+    weighted = [key for key, source in train.items() if source.weight is not None]
+    if weighted and len(weighted) < len(train):
+        key = next(key for key in train if key not in weighted)
+        raise ValueError(
+            f"data.{key}.weight is not set, and data.{weighted[0]}.weight is; set all or none"
+        )
+    if data.lists("train") and weighted and data.mixing_temperature is not None:
+        raise ValueError(f"data.mixing_temperature and data.{weighted[0]}.weight; set one of them")
+
+
+def require_streamable(recipe: Any) -> None:
+    """Raises ValueError if a `schema.Recipe` asks a stream for more than can be known of it."""
+    data = recipe.data
+    read = {f"data.{key}": source for key, source in data.sources("eval")}
+    read |= {f"eval.retention.{place}": one for place, one in enumerate(recipe.eval.retention)}
+    for where, one in read.items():
+        for key in ("stream", "shuffle_buffer"):
+            if getattr(one, key) != type(one).model_fields[key].default:
+                raise ValueError(f"{where}.{key}: evaluation lists its data; remove the key")
+    source = data.train
+    if source is None or isinstance(source, list) or not source.stream:
+        return
+    if source.limit is not None:
+        raise ValueError("data.train.limit has no use for a stream; set train.max_steps")
+    if data.cache_images:
+        raise ValueError("data.cache_images would keep all images of the stream; remove it")
+    settings = [("train", {}), *((f"phases.{one.name}.train", one.train) for one in recipe.phases)]
+    for where, changes in settings[1:] or settings:
+        train = {**recipe.train.model_dump(include={"max_steps", "batch_tokens"}), **changes}
+        if (train["max_steps"] or 0) < 1:
+            raise ValueError(
+                f"{where}.max_steps is not set, and a stream has no known length; set it"
+            )
+        if train["batch_tokens"] is not None:
+            raise ValueError(
+                f"{where}.batch_tokens plans an epoch from all of its texts, which a stream has "
+                "not read; set per_device_train_batch_size"
             )
