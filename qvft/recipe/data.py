@@ -201,6 +201,11 @@ class Data(Section):
         "a report of its own.",
         json_schema_extra=_side_by_side,
     )
+    license: Text | None = Field(
+        None,
+        description="Licence of the data, an identifier of the hub, e.g. cc-by-4.0; for the card "
+        "that `qvft push` makes of a data folder.",
+    )
     mixing_temperature: float | None = Field(
         None,
         ge=1,

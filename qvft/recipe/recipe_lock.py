@@ -78,7 +78,7 @@ def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
     _drop(content["run"], "run", "dir", "threads")
     _drop(train, "train", "resume", "report_to", "logging_steps", "save_steps", "save_total_limit")
     _drop(train, "train", "spike", "eval_completions")
-    _drop(data, "data", "num_workers", "cache_images", "features", "features_limit_gb")
+    _drop(data, "data", "num_workers", "cache_images", "features", "features_limit_gb", "license")
     for split in ("train", "eval"):
         given = data.get(split) or {}
         for source in given if isinstance(given, list) else [given]:
