@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def evaluate_each(
     from qvft.evaluation.compared_model import compared_with, started_from
     from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
     from qvft.setup.data import listed
-    from qvft.setup.resolve_model import require_eval_data, resolve_model
+    from qvft.setup.resolve_model import load_resolved, require_eval_data, resolve_model
     from qvft.setup.source_names import require_names, source_name
 
     opened = resolve_model(target, recipe_path=recipe_path, overrides=overrides, program="eval")
@@ -90,6 +91,10 @@ def evaluate_each(
     from qvft.evaluation.retention import retention, retention_tasks
     from qvft.evaluation.task import prepare
 
+    # Sources differ in data alone. With a second model to evaluate, each is freed after its turn.
+    both = any(other is not None for _, other, _, _ in checked)
+    once = cache(lambda: load_resolved(checked[0][0]))
+    load = load_resolved if both else lambda _: once()
     done = []
     kept = None  # what was forgotten does not depend on the source
     for one, other, texts, folder in checked:
@@ -102,9 +107,10 @@ def evaluate_each(
             start = started_from(one)
             compared = None if start is None else evaluation_of_start(task, start)
         if compared is None:
-            done.append(run.evaluate(task, folder, retention=kept, overwrite=overwrite))
+            found = run.evaluate(task, folder, retention=kept, overwrite=overwrite, load=load)
         else:
-            done.append(
-                evaluate_against(task, folder, compared, other, retention=kept, overwrite=overwrite)
+            found = evaluate_against(
+                task, folder, compared, other, retention=kept, overwrite=overwrite, load=load
             )
+        done.append(found)
     return done
