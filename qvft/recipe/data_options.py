@@ -48,9 +48,9 @@ def values_by_key(given: Sequence[str] | None, option: str) -> dict[str, str]:
     """The values of an option's KEY=VALUE arguments.
 
     Raises:
-        RecipeError: an argument has no `=`.
+        RecipeError: an argument has no `=`, or nothing after it.
     """
     for one in given or ():
-        if "=" not in one:
+        if not one.partition("=")[2]:
             raise RecipeError(one, where=f"command line: {option}", expected="KEY=VALUE")
     return dict(one.partition("=")[::2] for one in given or ())
