@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qvft.errors import RecipeError
-from qvft.recipe.data import Source
 from qvft.recipe.renamed_keys import renamed_overrides
 from qvft.recipe.section import LISTS
+from qvft.recipe.source import Source
 from qvft.recipe.train import one_rate_for_all
 from qvft.recipe.yaml_text import yaml_override_value
 
