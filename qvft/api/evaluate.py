@@ -91,10 +91,9 @@ def evaluate_each(
     from qvft.evaluation.retention import retention, retention_tasks
     from qvft.evaluation.task import prepare
 
-    # Sources differ in data alone. With a second model to evaluate, each is freed after its turn.
-    both = any(other is not None for _, other, _, _ in checked)
-    once = cache(lambda: load_resolved(checked[0][0]))
-    load = load_resolved if both else lambda _: once()
+    # Sources differ in data alone; beside a second model, each is freed after its turn.
+    shared = len(checked) > 1 and all(other is None for _, other, _, _ in checked)
+    load = cache(lambda: load_resolved(checked[0][0])) if shared else None
     done = []
     kept = None  # what was forgotten does not depend on the source
     for one, other, texts, folder in checked:

@@ -30,7 +30,7 @@ from qvft.evaluation.stored_evaluation import (
 )
 from qvft.evaluation.task import Task, prepare
 from qvft.log import get_logger
-from qvft.setup.resolve_model import ResolvedModel, load_resolved
+from qvft.setup.resolve_model import ResolvedModel
 
 logger = get_logger("qvft.eval")
 
@@ -63,7 +63,7 @@ def evaluate_against(
     *,
     retention: Retained = NOTHING,
     overwrite: bool = False,
-    load: Load = load_resolved,
+    load: Load | None = None,
 ) -> Evaluated:
     """Evaluates A, or reuses its report, and compares it with B item by item.
 

@@ -51,12 +51,12 @@ from qvft.setup.feature_cache import with_features
 from qvft.setup.model import Loaded
 from qvft.setup.prompt_template import require_candidates_fit
 from qvft.setup.query_similarity import query_similarity
-from qvft.setup.resolve_model import ResolvedModel, load_resolved
+from qvft.setup.resolve_model import load_resolved
 
 logger = get_logger("qvft.eval")
 
 Compare = Callable[[Sequence[PredictionRow], Scores], Comparison]
-Load = Callable[[ResolvedModel], Loaded]
+Load = Callable[[], Loaded]
 Retained = Mapping[str, Comparison]
 NOTHING: Retained = {}
 
@@ -77,12 +77,12 @@ def evaluate(
     compare: Compare | None = None,
     retention: Retained = NOTHING,
     overwrite: bool = False,
-    load: Load = load_resolved,
+    load: Load | None = None,
 ) -> Evaluated:
     """Generates, scores, compares with baselines and writes the report.
 
     Args:
-        load: gives the task's model.
+        load: gives the task's model; None: it is loaded here.
         retention: comparisons with the base on other data, see `retention.py`.
         folder: from `place_of`: folder of `predictions.jsonl`, `report.json` and `report.html`; an
             earlier report is replaced when the new one is complete.
@@ -93,7 +93,8 @@ def evaluate(
     start = time.monotonic()
     require_replaceable(folder)
     recipe = task.opened.recipe
-    loaded = with_features(load(task.opened), recipe, task.split.samples)
+    model = load_resolved(task.opened) if load is None else load()
+    loaded = with_features(model, recipe, task.split.samples)
     split, cut = task.split, cut_rows(task.rows, loaded.template, asked=True)
     warnings = evaluation_warnings(
         task.rows, loaded.collator, images=len(split.samples), name=split.name, cut=cut
