@@ -48,7 +48,7 @@ def values_by_key(given: Sequence[str] | None, option: str) -> dict[str, str]:
     """The values of an option's KEY=VALUE arguments.
 
     Raises:
-        RecipeError: an argument has no `=`, or nothing after it.
+        RecipeError: an argument has no `=`.
     """
     for one in given or ():
         if not one.partition("=")[2]:
