@@ -51,6 +51,6 @@ def values_by_key(given: Sequence[str] | None, option: str) -> dict[str, str]:
         RecipeError: an argument has no `=`.
     """
     for one in given or ():
-        if not one.partition("=")[2]:
+        if "=" not in one:
             raise RecipeError(one, where=f"command line: {option}", expected="KEY=VALUE")
     return dict(one.partition("=")[::2] for one in given or ())
