@@ -37,8 +37,16 @@ def expanded(path: str) -> str:
     """A path with `~` or `~name` expanded, of recipe keys and command lines; `$NAME` is not.
 
     Raises:
-        UserError: there is no home folder. Not a ValueError, whose message argparse would replace.
+        UserError: there is no home folder, the path is empty, or it begins with a `$NAME` that is
+            not there. Not a ValueError, whose message argparse would replace.
     """
+    if not path:
+        do = "set the variable, if it comes from one of the shell"
+        raise UserError("an empty path", where="command line or recipe", do=do)
+    first = Path(path).parts[0] if path.startswith("$") else ""
+    if first and not os.path.lexists(first):
+        do = "write the path, or leave out the quotes around it on the command line"
+        raise UserError(f"{first} is not there, and no variable is replaced", where=path, do=do)
     found = os.path.expanduser(path)
     if found == "~" or found.startswith("~/"):
         raise UserError("there is no home folder", where=path, do="write the path without ~")

@@ -107,6 +107,7 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     from qvft.data.predict_inputs import read_names, resolve_inputs
     from qvft.errors import RecipeError
     from qvft.locks import beside
+    from qvft.recipe.next_command import demo_of, print_next
     from qvft.setup.itc_heads import require_contrast
     from qvft.setup.resolve_model import resolve_model
 
@@ -167,6 +168,7 @@ def predict(given: argparse.Namespace, further: Sequence[str]) -> None:
     before = f", {done.before} of them before" if done.before else ""
     errors = f", {done.errors} with an error instead of a text" if done.errors else ""
     stderr.print(f"{done.rows} rows written to {given.out}{before}{errors}", highlight=False)
+    print_next(demo_of(given.model))
 
 
 def check_options(given: argparse.Namespace) -> None:

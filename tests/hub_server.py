@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.hub.requests.append(f"GET {self.path}")
-        repo = self.path.removeprefix("/api/models/").partition("?")[0]
+        repo = re.sub(r"^/api/(models|datasets)/", "", self.path).partition("?")[0]
         if repo not in self.hub.private:
             return self.answer({"error": "Repository not found"}, 404)
         content = {"id": repo, "private": self.hub.private[repo], "sha": "0" * 40}

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,11 @@ def checked(recipe: Path, folder: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `--json` holds, and as `printed` what the screen showed."""
     folder = tmp_path_factory.mktemp("check")
-    return checked(
-        recipe_file, folder, f"run.dir={folder / 'run'}", "train.gradient_checkpointing=true"
-    )
+    arguments = (f"run.dir={folder / 'run'}", "train.gradient_checkpointing=true")
+    with redirect_stdout(StringIO()) as screen:
+        return {**checked(recipe_file, folder, *arguments), "printed": screen.getvalue()}
 
 
 @pytest.fixture
@@ -44,6 +47,14 @@ def test_data_is_counted(whole: dict[str, Any]) -> None:
     least, median, most = train["target_tokens"]
     assert 2 <= least <= median <= most < train["longest"]
     assert whole["eval"]["name"] == "shapes-test"
+
+
+def test_the_whole_check_fits_a_screen_and_ends_with_the_next_command(
+    whole: dict[str, Any],
+) -> None:
+    lines = whole["printed"].splitlines()
+    assert len(lines) - len(whole["warnings"]) - len(whole["notes"]) <= 24
+    assert lines[-1].startswith("next: qvft train ")
 
 
 def test_three_rows_are_shown_in_tokens(whole: dict[str, Any]) -> None:
@@ -85,7 +96,7 @@ def test_no_text_of_the_data_stands_on_the_screen(
     shown = capsys.readouterr().out
     assert "learned" in shown
     assert "Which colour" not in shown and "Question:" not in shown
-    assert "phase" not in shown.replace("phases", "")
+    assert "frozen" not in shown and "preflight" not in shown
 
 
 def test_images_on_both_sides_are_a_warning(whole: dict[str, Any]) -> None:

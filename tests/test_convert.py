@@ -396,12 +396,15 @@ def test_the_split_is_named_for_a_recipe_and_for_the_command_line(tmp_path: Path
     assert "name one with `split` (of qvft.convert: `--split`)." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("out", ["", "/", "."])
-def test_a_folder_is_no_file_to_write(out: str, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("", "an empty path"), *((out, "a folder; expected a file to write") for out in "/.")],
+)
+def test_a_folder_is_no_file_to_write(out: str, message: str, tmp_path: Path, capsys) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"image": "a.png", "caption": "x"}\n')
     assert main(["jsonl", str(rows), out]) == 2
-    assert "a folder; expected a file to write" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--columns", "--class-texts"])

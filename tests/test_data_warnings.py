@@ -158,12 +158,13 @@ def test_captions_that_the_text_branch_does_not_see_whole_are_counted(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from qvft.recipe.load import load_recipe
+    from qvft.training.run_warnings import run_warnings
     from qvft.training.training_setup import training_setup
 
     captions = [{"caption": "a red circle " * 20}, {"caption": "a red circle"}]
     data = write(tmp_path / "data", *captions)
     recipe = load_recipe(recipe_file, [f"data.train.path={data}", "objectives={itc: 1.0}"])
-    said = training_setup(recipe).warnings()
+    said = run_warnings(training_setup(recipe))
     message = "reads 32 tokens: it does not see the end of 1 of 2 captions"
     assert f"rows: the text branch of itc, itm and itg {message}" in said
 

@@ -13,7 +13,7 @@ if sys.version_info < (3, 11):
 import tomllib
 
 PROJECT = Path(__file__).resolve().parents[1]
-PINNED = re.compile(r"^([\w.-]+)==([\w.]+)", re.MULTILINE)
+PINNED = re.compile(r"^([\w.-]+)(?:>=[\w.]+,<)?==?([\w.]+)", re.MULTILINE)
 
 
 def declared() -> list[str]:

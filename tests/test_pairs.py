@@ -170,7 +170,7 @@ def test_unfinished_texts_are_left_out(shapes: Path, tmp_path: Path, capsys) -> 
         ([], "MODEL: is missing"),
         (["--predictions", "f", "--seed", "1"], "--seed: goes with texts that are drawn"),
         (["--predictions", "f", "--top_p", "0.5"], "--top_p: goes with texts that are drawn"),
-        (["--predictions", "f", "--data", ""], "data.train.path"),
+        (["--predictions", "f", "--data", ""], "an empty path"),
         (["--predictions", "f", "--data", "d", "--split", ""], "data.train.split"),
         (["no/such/run"], "no such folder"),
         ([TINY_ID], "has no training data of its own; name the data with --data"),

@@ -11,6 +11,7 @@ import pytest
 from hub_server import Hub, local_hub
 
 from qvft.files import sha256_file
+from qvft.init import main as init
 from qvft.push import main
 from qvft.setup.hashes import trained_files
 from qvft.weights.merge import merge_run
@@ -179,3 +180,45 @@ def test_an_adapter_that_others_cannot_use_or_that_changed_is_refused(
     assert sha256_file(bridge) != before
     assert "bridge.safetensors" in refused(capsys, str(changed), REPO)
     assert hub.requests == []
+
+
+@pytest.fixture(scope="module")
+def scans(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of `qvft init` with its images in it."""
+    out = tmp_path_factory.mktemp("data") / "scans_qvft"
+    assert init([str(shapes / "train.jsonl"), "--out", str(out), "--copy-images"]) == 0
+    return out
+
+
+def test_of_a_data_folder_the_card_goes_without_a_text(scans: Path, hub: Hub, capsys) -> None:
+    capsys.readouterr()
+    assert main([str(scans), REPO, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "README.md" in printed and "private dataset" in printed and "data.license" in printed
+    assert hub.requests == []
+    assert main([str(scans), REPO]) == 0
+    assert "--repo-type dataset" in capsys.readouterr().out
+    assert hub.private == {REPO: True} and f"POST /api/datasets/{REPO}" in " ".join(hub.requests)
+    assert set(hub.files[REPO]) == {"README.md"}
+    card = hub.files[REPO]["README.md"].decode()
+    lines = (scans / "train.jsonl").read_text().splitlines()
+    assert f"| train | {len(lines)} | {len(lines)} | {2 * len(lines)} |" in card
+    assert "license: unknown" in card and "Which colour" not in card
+
+
+def test_texts_and_images_go_when_told_with_the_licence_of_the_recipe(
+    scans: Path, hub: Hub, tmp_path: Path, capsys
+) -> None:
+    own = Path(shutil.copytree(scans, tmp_path / "own"))
+    recipe = own / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("data:\n", "data:\n  license: cc-by-4.0\n", 1))
+    assert main([str(own), REPO, "--with-samples"]) == 0
+    stored = hub.files[REPO]
+    assert b"license: cc-by-4.0" in stored["README.md"]
+    assert stored["train.jsonl"] == (own / "train.jsonl").read_bytes()
+    image = json.loads(stored["test.jsonl"].splitlines()[0])["image"]
+    assert stored[image] == (own / image).read_bytes()
+    (tmp_path / "outside.png").write_bytes((own / image).read_bytes())
+    row = {"image": str(tmp_path / "outside.png"), "captions": ["a"]}
+    (own / "test.jsonl").write_text(json.dumps(row) + "\n")
+    assert "--copy-images" in refused(capsys, str(own), "anna/other", "--with-samples")

@@ -14,6 +14,7 @@ import qvft
 from qvft.data.rows import training_rows
 from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe, parse_recipe
+from qvft.setup import resolve_model
 from qvft.setup.data import read_split, read_texts
 from qvft.train import main as train
 from qvft.training.batches.numbered_rows import RowDataset
@@ -132,6 +133,24 @@ def test_each_evaluation_source_has_a_report(
     with pytest.raises(qvft.errors.RecipeError, match="evaluate_each"):
         qvft.Run(run).evaluate()
     assert list(qvft.Run(run).evaluate_each(**{"eval.blind": False})) == ["many", "few"]
+
+
+def test_sources_share_one_loaded_model_and_get_the_texts_of_separate_evaluations(
+    mixed: tuple[Path, list[str]], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    load = resolve_model.load_resolved
+    monkeypatch.setattr(
+        resolve_model, "load_resolved", lambda opened: (loaded.append(opened), load(opened))[1]
+    )
+    run, settings = str(mixed[0]), ["eval.blind=false", f"--out={tmp_path / 'both'}"]
+    assert evaluate([run, *settings]) == 0
+    assert len(loaded) == 1
+    few = {"path": str(sources / "few.jsonl"), "limit": 3, "prompt": OWN}
+    alone = f"data.eval={json.dumps(few)}"
+    assert evaluate([run, alone, "eval.blind=false", f"--out={tmp_path / 'alone'}"]) == 0
+    one, other = tmp_path / "both" / "few", tmp_path / "alone"
+    assert (one / "predictions.jsonl").read_text() == (other / "predictions.jsonl").read_text()
 
 
 def test_two_sources_of_one_name_are_refused(

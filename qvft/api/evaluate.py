@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def evaluate_each(
     from qvft.evaluation.compared_model import compared_with, started_from
     from qvft.evaluation.output_folder import output_folder, place_of, require_replaceable
     from qvft.setup.data import listed
-    from qvft.setup.resolve_model import require_eval_data, resolve_model
+    from qvft.setup.resolve_model import load_resolved, require_eval_data, resolve_model
     from qvft.setup.source_names import require_names, source_name
 
     opened = resolve_model(target, recipe_path=recipe_path, overrides=overrides, program="eval")
@@ -82,6 +83,9 @@ def evaluate_each(
     from qvft.evaluation.retention import retention, retention_tasks
     from qvft.evaluation.task import prepare
 
+    # Sources differ in data alone; beside a second model, each is freed after its turn.
+    shared = len(checked) > 1 and all(other is None for _, other, _, _ in checked)
+    load = cache(lambda: load_resolved(checked[0][0])) if shared else None
     done = []
     kept = None  # what was forgotten does not depend on the source
     for one, other, texts, folder in checked:
@@ -94,9 +98,10 @@ def evaluate_each(
             start = started_from(one)
             compared = None if start is None else evaluation_of_start(task, start)
         if compared is None:
-            done.append(run.evaluate(task, folder, retention=kept, overwrite=overwrite))
+            found = run.evaluate(task, folder, retention=kept, overwrite=overwrite, load=load)
         else:
-            done.append(
-                evaluate_against(task, folder, compared, other, retention=kept, overwrite=overwrite)
+            found = evaluate_against(
+                task, folder, compared, other, retention=kept, overwrite=overwrite, load=load
             )
+        done.append(found)
     return done

@@ -61,6 +61,7 @@ def train(
     from qvft.setup.mixing import share_text
     from qvft.training.phase_setup import phase_setups
     from qvft.training.phases import run_phases
+    from qvft.training.run_warnings import query_warnings, run_warnings
     from qvft.training.training_setup import training_setup
 
     recipe = resolve_revision(recipe)
@@ -79,7 +80,7 @@ def train(
         if is_finished(folder):  # finished by another process meanwhile
             return folder
         if is_main_process():
-            for warning in work.warnings():
+            for warning in run_warnings(work):
                 logger.warning("%s", warning)
             for plan in work.plans:
                 stdout.print(component_table(work.counts(plan), title=f"phase {plan.phase.name}"))
@@ -92,7 +93,7 @@ def train(
                 restore_weights=work.restore_weights,
                 page=page,
             )
-        for sentence in work.query_warnings():
+        for sentence in query_warnings(work):
             logger.warning(sentence)
     logger.info("adapter written to %s", folder / "adapter")
     return folder

@@ -24,11 +24,20 @@ def require_settings(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: an unknown metric, a training argument that qvft refuses, a tracker whose
-            package is not installed, or a 4-bit decoder that is trained in full.
+            package is not installed, a 4-bit decoder that is trained in full, or a phase with a
+            dropout of its own in the decoder, which is set once.
     """
     require_known_metrics(recipe.eval.metrics)
     quantized = recipe.model.quantization.scheme != "none"
-    for plan in phase_plans(recipe):
+    dropout = recipe.trainable.decoder_dropout
+    for number, plan in enumerate(phase_plans(recipe)):
+        if plan.trainable.decoder_dropout != dropout:
+            raise RecipeError(
+                f"{plan.trainable.decoder_dropout:g}, but all phases have the decoder's dropout of "
+                f"the recipe, {dropout:g}",
+                where=f"phases.{number}.trainable.decoder_dropout",
+                do="set trainable.decoder_dropout",
+            )
         require_trainable_decoder(plan.trainable, quantized=quantized)
         refuse_arguments(plan.train.model_dump())
         require_trackers(plan.train.report_to)

@@ -34,6 +34,7 @@ from qvft.setup.start_weights import require_places, require_same_base
 from qvft.training.resolve_revision import rates_from_lock, resolve_revision
 from qvft.training.run_folder import check_folder
 from qvft.training.run_setup import TrainingSetup
+from qvft.training.run_warnings import phase_warnings
 from qvft.training.training_setup import require_settings, training_setup
 
 
@@ -55,7 +56,7 @@ def check_all(
     if found.unusable:
         return found
     work = training_setup(recipe, texts=texts, rewards=reward_functions, scores=text_scores)
-    warnings = [*found.warnings, *work.further_warnings()]
+    warnings = [*found.warnings, *phase_warnings(work)]
     try:
         check_folder(resolve_revision(recipe))
     except CheckpointError as error:

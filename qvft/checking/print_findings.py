@@ -1,15 +1,14 @@
-"""Prints the results of `qvft check RECIPE`."""
+"""Prints the results of `qvft check RECIPE`: a few lines per group, the rest is in `--json`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
-from qvft.checking.findings import Check, Findings, PhaseFindings, RecipeFindings, ShownRow
-from qvft.checking.print_data import show_data
+from qvft.checking.findings import Check, Component, Findings, PhaseFindings, RecipeFindings
+from qvft.checking.print_data import data_lines
 from qvft.setup.mixing import share_text
 
 
@@ -19,75 +18,93 @@ def show(findings: Findings, console: Console) -> None:
         console.print(part)
 
 
-def _parts(findings: Findings) -> Iterator[RenderableType]:
-    recipe = findings.recipe
-    for name, value in (
-        ("recipe", recipe.name),
-        ("model", recipe.model),
-        ("started from", recipe.started_from),
-        ("decoder weights", "not quantized" if recipe.quantize == "none" else recipe.quantize),
-        ("run folder", recipe.run_dir),
-        ("phases", ", ".join(recipe.phases)),
-        ("rows per optimizer step", ", ".join(_steps(recipe)) + " per process"),
-    ):
-        if value is not None:
-            yield Text.assemble((f"{name:<24}", "bold"), value)
-    if findings.train:
-        yield from show_data([s for s in (findings.train, findings.eval) if s])
+def _parts(findings: Findings) -> Iterator[Text]:
+    yield from _group("recipe", _recipe(findings.recipe))
+    for split in (findings.train, findings.eval):
+        if split is not None:
+            yield from _group(f"data {split.name}", data_lines(split))
     if findings.shown:
-        yield Text("rows in tokens (--preview shows their texts and images)", "bold")
-        yield from (_row(shown) for shown in findings.shown)
+        first = {one.kind: one for one in reversed(findings.shown)}  # of each kind
+        rows = (
+            f"{kind} {one.id}: {one.image_tokens} of the image + {one.prompt_tokens} read + "
+            f"{one.supervised_tokens} learned"
+            for kind, one in first.items()
+        )
+        yield from _group("rows in tokens", rows)
     for phase in findings.phases:
-        yield from _phase(phase)
+        yield from _group(f"phase {phase.name}", _phase(phase))
     if findings.checks:
-        yield Text("preflight", "bold")
-        yield from (_check(check) for check in findings.checks)
+        yield from _group("preflight", _checks(findings.checks))
     for note in findings.notes:
-        yield Text.assemble(("note     ", "bold"), note)
+        yield Text.assemble(("note  ", "bold"), note)
     for warning in findings.warnings:
         yield Text.assemble(("warning  ", "bold yellow"), warning)
 
 
-def _steps(recipe: RecipeFindings) -> Iterator[str]:
-    """Rows per step of each phase, or its token budget."""
-    for rows, tokens in zip(recipe.rows_per_step, recipe.tokens_per_step, strict=True):
-        yield f"{rows}" if tokens is None else f"up to {tokens:,} tokens"
+def _group(title: str, lines: Iterable[str]) -> Iterator[Text]:
+    """A group's lines, indented below its title or beside a short one."""
+    width = 16
+    if len(title) >= width:
+        yield Text(title, "bold")
+        title = ""
+    for line in lines:
+        style = next((s for word, s in _STATES.items() if line.startswith(word)), "")
+        yield Text.assemble((f"{title:<{width}}", "bold"), (line, style))
+        title = ""
 
 
-def _row(shown: ShownRow) -> Text:
-    return Text.assemble(
-        (f"{shown.kind} {shown.id}  ", "dim"),
-        f"{shown.image_tokens} of the image + {shown.prompt_tokens} read + ",
-        (f"{shown.supervised_tokens} learned", "green"),
+_STATES = {"ok  ": "green", "FAILED  ": "bold red"}
+
+
+def _recipe(recipe: RecipeFindings) -> Iterator[str]:
+    weights = "not quantized" if recipe.quantize == "none" else recipe.quantize
+    start = f", started from {recipe.started_from}" if recipe.started_from else ""
+    yield f"{recipe.name}: {recipe.model}, decoder {weights}{start}; run folder {recipe.run_dir}"
+    steps = zip(recipe.phases, recipe.rows_per_step, recipe.tokens_per_step, strict=True)
+    phases = (
+        f"{phase}: {f'{rows} rows' if tokens is None else f'up to {tokens:,} tokens'}"
+        for phase, rows, tokens in steps
     )
+    yield f"per optimizer step and process, phase {', '.join(phases)}"
 
 
-def _phase(phase: PhaseFindings) -> Iterator[RenderableType]:
-    from qvft.adapters.component_table import component_table
-    from qvft.adapters.freeze import ComponentCount
-
-    counts = [
-        ComponentCount(row.component, row.total, row.trainable, row.title)
-        for row in phase.components
-    ]
-    yield component_table(counts, title=f"phase {phase.name}")
-    yield from (Text(f"source {share_text(one)}") for one in phase.sources)
+def _phase(phase: PhaseFindings) -> Iterator[str]:
+    total = phase.total
+    share = f"{_millions(total.trainable)} of {_millions(total.total)} ({total.percent:.2f} %)"
+    yield f"trained {share}: {_components(phase.components, trained=True)}"
+    yield f"frozen: {_components(phase.components, trained=False)}"
+    yield from (f"source {share_text(one)}" for one in phase.sources)
     if phase.lora_targets:
         kinds = sorted({name.rpartition(".")[2] for name in phase.lora_targets})
-        yield Text(f"LoRA on {len(phase.lora_targets)} layers: {', '.join(kinds)}")
+        yield f"LoRA on {len(phase.lora_targets)} layers: {', '.join(kinds)}"
     if phase.steps is not None:
-        yield Text(f"{phase.steps:,} optimizer steps on one process")
-    memory = Table(title="memory, GB, by arithmetic", title_justify="left")
-    for column in ("device", "weights", "trained states", "activations", "total"):
-        memory.add_column(column, justify="left" if column == "device" else "right")
+        yield f"{phase.steps:,} optimizer steps on one process"
     for row in phase.memory:
-        sizes = (row.weights, row.trained_states, row.activations, row.total)
-        memory.add_row(row.device, *(f"{size / 1e9:.2f}" for size in sizes))
-    yield memory
-    yield Text(phase.memory_assumes, "dim")
+        yield (
+            f"memory, {row.device}: {row.total / 1e9:.2f} GB by arithmetic: weights "
+            f"{row.weights / 1e9:.2f}, trained states {row.trained_states / 1e9:.2f}, activations "
+            f"{row.activations / 1e9:.2f}"
+        )
+    yield phase.memory_assumes
 
 
-def _check(check: Check) -> Text:
-    style = "green" if check.passed else "bold red"
-    mark = "ok     " if check.passed else "FAILED "
-    return Text.assemble(("  " + mark, style), f"{check.name}: {check.detail}")
+def _components(components: Iterable[Component], *, trained: bool) -> str:
+    """Names and sizes of the parts with trained weights, or of those without."""
+    named = (
+        f"{one.title or one.component} {_millions(one.trainable if trained else one.total)}"
+        for one in components
+        if one.total and bool(one.trainable) == trained
+    )
+    return ", ".join(named)
+
+
+def _millions(count: int) -> str:
+    from qvft.adapters.component_table import millions
+
+    return millions(count)
+
+
+def _checks(checks: Sequence[Check]) -> Iterator[str]:
+    if passed := [check.name for check in checks if check.passed]:
+        yield f"ok  {'; '.join(passed)}"
+    yield from (f"FAILED  {one.name}: {one.detail}" for one in checks if not one.passed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from qvft.data.collate import Collator
 from qvft.data.prompt import PromptTemplate
-from qvft.data.rows import Row
+from qvft.data.rows import Row, single_texts
 from qvft.data.truncation import CutRows, cut_rows, cut_warnings
 
 FEW_IMAGES = 10
@@ -24,6 +24,7 @@ def training_doubts(rows: Sequence[Row], *, images: int, prompt: PromptTemplate)
         *_few_images(images, "learnt from"),
         *_without_text(rows, images),
         *prompts_repeated(rows, prompt),
+        *_pairs_alike(rows, prompt),
     ]
 
 
@@ -138,6 +139,21 @@ def _without_text(rows: Sequence[Row], images: int) -> list[str]:
     if used >= images:
         return []
     return [f"{images - used:,} of {images:,} images have no text of the kind that is used"]
+
+
+def _pairs_alike(rows: Sequence[Row], prompt: PromptTemplate) -> list[str]:
+    """Pairs whose two texts have the same tokens, as where they differ in what is truncated."""
+    pairs = [row for row in rows if row.rejected is not None]
+    if not pairs:
+        return []
+    texts = [(row.kind, row.question, row.target, row.prompt) for row in single_texts(pairs)]
+    found = prompt.encode_all(texts)
+    alike = [row.id for row in pairs if next(found).ids == next(found).ids]
+    return [
+        f"{len(alike):,} of {len(pairs):,} pairs have the same tokens in both texts, so that "
+        f"nothing is learnt from them, first {', '.join(alike[:1])}; raise data.max_text_tokens or "
+        "take them out"
+    ] * bool(alike)
 
 
 def _plain(text: str) -> str:

@@ -20,7 +20,7 @@ from qvft.evaluation.output_folder import (
 )
 from qvft.evaluation.pairing import pair
 from qvft.evaluation.rows import PredictionRow
-from qvft.evaluation.run import NOTHING, Evaluated, Retained, evaluate, evaluate_again
+from qvft.evaluation.run import NOTHING, Evaluated, Load, Retained, evaluate, evaluate_again
 from qvft.evaluation.scoring import Scores
 from qvft.evaluation.stored_evaluation import (
     StoredEvaluation,
@@ -63,6 +63,7 @@ def evaluate_against(
     *,
     retention: Retained = NOTHING,
     overwrite: bool = False,
+    load: Load | None = None,
 ) -> Evaluated:
     """Evaluates A, or reuses its report, and compares it with B item by item.
 
@@ -74,7 +75,7 @@ def evaluate_against(
         folder: from `place_of`: folder of A's report, which is reused if weights, data, decoding
             and versions are unchanged.
         target: B as the user named it.
-        retention: for the report, as in `run.evaluate`.
+        retention, load: of A, as in `run.evaluate`.
         other: B's model, from `compared_with`; None: `target` is the folder of an evaluation.
 
     Raises:
@@ -117,7 +118,9 @@ def evaluate_against(
             logger.info("%s: used again; weights, data and decoding are the same", folder)
             return evaluate_again(task, earlier, compare=comparison, retention=retention)
         logger.info("%s: evaluated again (%s)", folder, reason)
-    return evaluate(task, folder, compare=comparison, retention=retention, overwrite=overwrite)
+    return evaluate(
+        task, folder, compare=comparison, retention=retention, overwrite=overwrite, load=load
+    )
 
 
 def _groups_of_model(

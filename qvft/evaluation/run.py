@@ -56,6 +56,7 @@ from qvft.setup.resolve_model import load_resolved
 logger = get_logger("qvft.eval")
 
 Compare = Callable[[Sequence[PredictionRow], Scores], Comparison]
+Load = Callable[[], Loaded]
 Retained = Mapping[str, Comparison]
 NOTHING: Retained = {}
 
@@ -76,10 +77,12 @@ def evaluate(
     compare: Compare | None = None,
     retention: Retained = NOTHING,
     overwrite: bool = False,
+    load: Load | None = None,
 ) -> Evaluated:
     """Generates, scores, compares with baselines and writes the report.
 
     Args:
+        load: gives the task's model; None: it is loaded here.
         retention: comparisons with the base on other data, see `retention.py`.
         folder: from `place_of`: folder of `predictions.jsonl`, `report.json` and `report.html`; an
             earlier report is replaced when the new one is complete.
@@ -90,7 +93,8 @@ def evaluate(
     start = time.monotonic()
     require_replaceable(folder)
     recipe = task.opened.recipe
-    loaded = with_features(load_resolved(task.opened), recipe, task.split.samples)
+    model = load_resolved(task.opened) if load is None else load()
+    loaded = with_features(model, recipe, task.split.samples)
     split, cut = task.split, cut_rows(task.rows, loaded.template, asked=True)
     warnings = evaluation_warnings(
         task.rows, loaded.collator, images=len(split.samples), name=split.name, cut=cut

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from transformers import PreTrainedModel
 
-from qvft.data.images.sources import ImageLike, image_source
+from qvft.data.asked_rows import asked_rows
+from qvft.data.images.sources import ImageLike
 from qvft.data.predict_inputs import require_question
-from qvft.data.prompt import Kind
 from qvft.data.rows import Row
-from qvft.data.sample import ImageSource, Sample
 from qvft.data.text_cleaning import require_text_left
 from qvft.data.truncation import cut_warnings
 from qvft.errors import DataError
@@ -115,7 +114,7 @@ class VisionLanguageModel:
             DataError: an unsupported image type.
             RecipeError: an unknown field, or one that transformers refuses.
         """
-        rows = [_row(source, None) for source in _sources(images)]
+        rows = asked_rows(images)
         texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed, prompt)
         return texts[0] if isinstance(images, ImageLike) else texts
 
@@ -145,7 +144,7 @@ class VisionLanguageModel:
         asked: Any = questions
         if asked is None:
             require_question(asked, where="questions")
-        rows = _asked(images, questions)
+        rows = asked_rows(images, questions)
         texts = self._texts(rows, generation, batch_size, workers, on_bad_image, seed)
         single = isinstance(images, ImageLike) and isinstance(questions, str)
         return texts[0] if single else texts
@@ -174,7 +173,7 @@ class VisionLanguageModel:
         if by not in get_args(RankBy):
             raise DataError(f'"{by}"', where="by", expected="sum or mean")
         named = tuple(dict.fromkeys(candidates))
-        rows = [replace(row, candidates=named) for row in _asked(images, questions)]
+        rows = [replace(row, candidates=named) for row in asked_rows(images, questions)]
         return self._ranked(rows, by, prompt)
 
     def log_probs(
@@ -194,7 +193,7 @@ class VisionLanguageModel:
         Raises:
             DataError, ImageError: another number of texts, or as `answer`.
         """
-        rows = _asked(images, questions)
+        rows = asked_rows(images, questions)
         given = [texts] if isinstance(texts, str) else list(texts)
         if len(given) != len(rows):
             raise DataError(f"{len(given)} texts for {len(rows)} rows", expected="one of each")
@@ -284,37 +283,3 @@ class VisionLanguageModel:
                 elif on_bad_image == "error":
                     raise outcome.error
         return texts
-
-
-def _sources(images: ImageLike | Iterable[ImageLike]) -> list[ImageSource]:
-    one = isinstance(images, ImageLike) or not isinstance(images, Iterable)
-    listed: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
-    return [image_source(image, where="images") for image in listed]
-
-
-def _asked(
-    images: ImageLike | Iterable[ImageLike], questions: str | Iterable[str] | None
-) -> list[Row]:
-    """A row per question, see `VisionLanguageModel.answer`; without questions, per image."""
-    sources = _sources(images)
-    if questions is None:
-        return [_row(source, None) for source in sources]
-    listed = isinstance(questions, Iterable) and not isinstance(questions, str)
-    asked: list[str] = list(questions) if listed else [questions]  # type: ignore[list-item]
-    for question in asked:
-        require_question(question, where="questions")
-    if isinstance(questions, str):
-        asked *= len(sources)
-    if isinstance(images, ImageLike):
-        sources *= len(asked)
-    if len(sources) != len(asked):
-        raise DataError(
-            f"{len(sources)} images and {len(asked)} questions",
-            expected="a question for each image, one question, or one image that is no list",
-        )
-    return [_row(source, text) for source, text in zip(sources, asked, strict=True)]
-
-
-def _row(source: ImageSource, question: str | None) -> Row:
-    kind: Kind = "caption" if question is None else "question"
-    return Row("", Sample(source.name, source), kind, question, "", (), {})

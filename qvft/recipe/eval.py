@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from qvft.recipe.data import Source
 from qvft.recipe.section import PathText, Section, Text
+from qvft.recipe.source import Source
 
 
 class Decode(Section):

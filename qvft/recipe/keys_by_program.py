@@ -25,6 +25,7 @@ _TRAINING_KEYS: Mapping[str, str] = {
         ("data.augmentations_per_image", "data.augment"),
         "augmented views are for training; evaluation uses the original images",
     ),
+    "data.license": "qvft push reads it from the recipe of a data folder",
 }  # fmt: skip
 _EVAL: Mapping[str, str] = {
     **_TRAINING_KEYS,

@@ -1,10 +1,11 @@
-"""The command that a user runs next: after check, train, eval, merge and convert."""
+"""The command that a user runs next: after check, train, eval, merge, predict and convert."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ def after_evaluation(model: str) -> list[str]:
 
 
 def after_merge(run: str, out: str) -> list[str]:
-    """Prediction of the first row that the run was evaluated on."""
+    """The demo, else prediction of the first row that the run was evaluated on."""
+    if demo := demo_of(out):
+        return demo
     for file in sorted(Path(run).glob("eval/*/predictions.jsonl")):
         with file.open(encoding="utf-8") as lines:
             row: dict[str, Any] = json.loads(next(lines, "{}"))
@@ -49,3 +52,8 @@ def after_merge(run: str, out: str) -> list[str]:
             asked = ["--question", row["question"]] if row.get("question") else []
             return ["qvft", "predict", out, image, *asked]
     return ["qvft", "predict", out, "YOUR_IMAGE"]
+
+
+def demo_of(model: str) -> list[str]:
+    """The demo of a model, if its package is installed."""
+    return ["qvft", "demo", model] if find_spec("gradio") else []

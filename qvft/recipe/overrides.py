@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qvft.errors import RecipeError
-from qvft.recipe.data import Source
 from qvft.recipe.renamed_keys import renamed_overrides
 from qvft.recipe.section import LISTS
+from qvft.recipe.source import Source
 from qvft.recipe.train import one_rate_for_all
 from qvft.recipe.yaml_text import yaml_override_value
 
@@ -55,6 +55,12 @@ def _apply(content: dict[str, Any], override: str) -> None:
             f'"{override}"', where="command line", expected="key.path=value, e.g. train.epochs=3"
         )
     where = f"command line: {key_path}"
+    if not text.strip() and not key_path.endswith("prompt.caption"):
+        raise RecipeError(
+            "has no value, as where a variable of the shell is not set",
+            where=where,
+            do=f"set the variable, or write {key_path}=null",
+        )
     value = yaml_override_value(text, where=where)
     path = key_path.split(".")
     for name in LISTS:

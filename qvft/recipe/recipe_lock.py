@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from qvft.errors import CheckpointError
-from qvft.files import expanded, write_text
+from qvft.files import write_text
 from qvft.json_files import sha256_json
 from qvft.recipe.load import LOCK_NAME, load_recipe, read_yaml
 from qvft.recipe.renamed_keys import old_names
@@ -67,7 +67,7 @@ _PATHS = {"id", "decoder", "text_branch", "path", "images", "questions", "annota
 
 def _comparable(key: str, value: Any) -> Any:
     if isinstance(value, str) and key.split(".")[-1] in _PATHS and key.split(".")[0] != "trainable":
-        return os.path.abspath(expanded(value)) if "://" not in value else value
+        return os.path.abspath(os.path.expanduser(value)) if "://" not in value else value
     return value
 
 
@@ -78,7 +78,7 @@ def _shaping(recipe: Mapping[str, Any]) -> dict[str, Any]:
     _drop(content["run"], "run", "dir", "threads")
     _drop(train, "train", "resume", "report_to", "logging_steps", "save_steps", "save_total_limit")
     _drop(train, "train", "spike", "eval_completions")
-    _drop(data, "data", "num_workers", "cache_images", "features", "features_limit_gb")
+    _drop(data, "data", "num_workers", "cache_images", "features", "features_limit_gb", "license")
     for split in ("train", "eval"):
         given = data.get(split) or {}
         for source in given if isinstance(given, list) else [given]:

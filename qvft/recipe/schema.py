@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from qvft.recipe.data import LONGEST_NAME, Data, folder_name_problem
+from qvft.recipe.data import Data
 from qvft.recipe.eval import Eval
 from qvft.recipe.model import Model
 from qvft.recipe.objectives import Objectives
@@ -19,6 +19,7 @@ from qvft.recipe.preference import Preference
 from qvft.recipe.requirements import require_objectives, require_sources, require_streamable
 from qvft.recipe.reward import Reward
 from qvft.recipe.section import MOST_SEED, PathText, Section
+from qvft.recipe.source import LONGEST_NAME, folder_name_problem
 from qvft.recipe.train import Train
 from qvft.recipe.trainable import Trainable
 

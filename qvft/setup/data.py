@@ -22,8 +22,8 @@ from qvft.data.validate_images import Skipped, validate_and_sign, validate_image
 from qvft.errors import DataError, RecipeError
 from qvft.json_files import sha256_json
 from qvft.log import collected_warnings, get_logger
-from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
+from qvft.recipe.source import Source
 from qvft.setup.given_data import MEMORY, given_samples
 from qvft.setup.source_names import require_names, source_name, split_source
 from qvft.setup.streaming import CHECKED, HEAD, is_streamed, origin_of, stream_head, stream_of

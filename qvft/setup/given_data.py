@@ -12,8 +12,8 @@ from typing import Any
 
 from qvft.data.sample import Sample
 from qvft.errors import RecipeError
-from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
+from qvft.recipe.source import Source
 
 MEMORY = "memory"
 """Format name of in-memory data in a recipe."""

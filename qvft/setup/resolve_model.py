@@ -11,12 +11,12 @@ from qvft.errors import CheckpointError, RecipeError
 from qvft.files import expanded
 from qvft.json_files import read_json
 from qvft.models.model_path import TINY_ID
-from qvft.recipe.data import Source
 from qvft.recipe.keys_by_program import OF_A_MODEL, refuse_ignored
 from qvft.recipe.load import load_recipe, parse_recipe
 from qvft.recipe.overrides import apply_overrides
 from qvft.recipe.recipe_lock import LOCK_NAME
 from qvft.recipe.schema import Recipe
+from qvft.recipe.source import Source
 from qvft.setup.run_recipe import require_there, run_recipe
 from qvft.setup.source_names import split_source
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from qvft.errors import RecipeError
-from qvft.recipe.data import LONGEST_NAME, Source, folder_name_problem
 from qvft.recipe.schema import Recipe
+from qvft.recipe.source import LONGEST_NAME, Source, folder_name_problem
 
 
 def require_names(recipe: Recipe, which: str) -> None:

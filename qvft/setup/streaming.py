@@ -10,8 +10,8 @@ from qvft.data.stream import Part, Stream
 from qvft.data.text_cleaning import TextsLeft
 from qvft.data.validate_images import Skipped
 from qvft.errors import DataError, RecipeError
-from qvft.recipe.data import Source
 from qvft.recipe.schema import Recipe
+from qvft.recipe.source import Source
 
 HEAD = 64
 """Records read for checks before training."""

@@ -21,20 +21,17 @@ from qvft.adapters.checkpoint import (
 )
 from qvft.adapters.freeze import ComponentCount, count_components
 from qvft.adapters.lora import lora_targets
-from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
 from qvft.data.row_tokens import row_tokens
-from qvft.data.rows import Row, training_rows
+from qvft.data.rows import Row
 from qvft.inference.reward_function import RewardFunction, TextScores
-from qvft.log import get_logger, is_main_process
+from qvft.log import get_logger
 from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
-from qvft.setup.alignment_heads import truncation_warnings
 from qvft.setup.data import Split
 from qvft.setup.feature_cache import with_features
-from qvft.setup.mixing import source_shares, unseen_texts
+from qvft.setup.mixing import source_shares
 from qvft.setup.model import Loaded, device, set_trainable
-from qvft.setup.query_similarity import collapse_warning, query_similarity
 from qvft.training.batches.mixture import Mixture, mixture_of
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.memory_estimate import vision_flops
@@ -43,7 +40,6 @@ from qvft.training.objectives.custom import CustomLoss
 from qvft.training.objectives.objective_table import custom_objectives
 from qvft.training.phase_rows import (
     PREFERENCE,
-    different_rows,
     is_reward,
     phase_rows,
 )
@@ -231,43 +227,6 @@ class TrainingSetup:
         updates = self.recipe.reward.num_iterations if is_reward(plan) else 1
         per_epoch = updates * math.ceil(count / train.gradient_accumulation_steps)
         return math.ceil(train.epochs * per_epoch)
-
-    def warnings(self) -> list[str]:
-        """Warnings about the data and the length of training."""
-        split, collator = self.train, self.loaded.collator
-        found: list[str] = []
-        for rows in different_rows(self.plans, split, training=True):
-            found += training_warnings(rows, collator, images=len(split.samples), name=split.name)
-        if self.eval is not None:
-            for rows in different_rows(self.plans, self.eval, training=False):
-                found += evaluation_warnings(
-                    rows, collator, images=len(self.eval.samples), name=self.eval.name
-                )
-        return [*dict.fromkeys(found), *self.further_warnings()]
-
-    def further_warnings(self) -> list[str]:
-        """Warnings that depend on phases and objectives, not on the data alone."""
-        found: list[str] = []
-        if self.branch is not None:
-            rows = training_rows(self.train.samples, texts=self.train.source.texts)
-            captions = [row.target for row in rows if row.kind == "caption"]
-            found += truncation_warnings(self.branch, captions, name=self.train.name)
-        for plan in self.plans:
-            found += few_steps(plan.phase.name, self.steps(plan))
-            if plan.train.max_steps <= 0:
-                texts = len(self.mixture(plan) or ()) * plan.train.epochs
-                found += unseen_texts(self.source_shares(plan), texts)
-        return found
-
-    def query_warnings(self) -> list[str]:
-        """Warning if the query tokens have collapsed, on a few training images.
-
-        Not checked under FSDP, which would need all processes.
-        """
-        if self.sharded or not is_main_process():
-            return []
-        similarity = query_similarity(self.loaded, self.train.samples)
-        return [] if similarity is None else collapse_warning(similarity)
 
     def save_weights(self, folder: Path) -> None:
         """Writes all weights trained so far as an adapter folder."""

@@ -1,7 +1,8 @@
-"""The `transformers.Trainer` subclass: losses, parameter groups, data loaders, checkpoints.
+"""The `transformers.Trainer` subclass: losses, parameter groups, steps, evaluation, logs.
 
-Overrides of the Trainer's public methods are here, those of its private ones in
-`trainer_internals.py`; NaN, loss spikes and out-of-memory are `recovery/step_recovery.py`.
+Overrides of the Trainer's public methods are here, those of data loaders in `trainer_loaders.py`,
+of private methods in `trainer_internals.py`; NaN, loss spikes and out-of-memory are
+`recovery/step_recovery.py`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -25,11 +25,8 @@ from transformers import (
 from qvft.data.rows import FILLER, Row
 from qvft.progress import shown
 from qvft.training.activations import lean_activations
-from qvft.training.batches.loader_workers import ended_workers, with_own_seeds
-from qvft.training.batches.numbered_rows import EpochNumbers, EpochOrder, RowDataset
-from qvft.training.batches.padding_sampler import PaddedSampler
-from qvft.training.batches.sampler import GroupedSampler
-from qvft.training.batches.streamed import GivenRows
+from qvft.training.batches.loader_workers import ended_workers
+from qvft.training.batches.numbered_rows import EpochOrder, RowDataset
 from qvft.training.completions import FILE as COMPLETIONS
 from qvft.training.metrics_log import MetricsLog, append_lines, drop_repeated
 from qvft.training.objectives.alignment_losses import LossSum, combined_loss
@@ -41,13 +38,13 @@ from qvft.training.recovery.out_of_memory import parts_of
 from qvft.training.recovery.step_recovery import StepRecovery
 from qvft.training.row_metrics import OF_ROWS, row_means
 from qvft.training.trackers import log_texts
-from qvft.training.trainer_internals import TrainerInternals
+from qvft.training.trainer_loaders import TrainerLoaders
 
 NUMBERS = ("row_index", "text_index")
 """Tensors of a batch that name its rows, and of a reward batch its texts."""
 
 
-class QFormerTrainer(TrainerInternals):
+class QFormerTrainer(TrainerLoaders):
     """Trains a phase.
 
     Its module's forward returns `loss_sum` and `count`, or, as a `WeightedObjective` in training
@@ -153,80 +150,11 @@ class QFormerTrainer(TrainerInternals):
                 keep_embeddings_in_32_bits(objective)
         return self.optimizer
 
-    def train_order(self, dataset: Any) -> Sampler:
-        """Rows image by image, padded to whole global batches where there are several processes."""
-        order: Any = self.grouped(dataset)
-        processes = self.args.world_size
-        if processes > 1:
-            order = PaddedSampler(order, multiple=self.args.train_batch_size * processes)
-        return self.by_epoch(order, dataset)
-
-    def grouped(self, dataset: Any) -> GroupedSampler:
-        """The rows of an epoch, shuffled, image by image."""
-        return GroupedSampler(
-            [row.sample.id for row in dataset.rows],
-            group_size=self.texts_per_image,
-            seed=self.args.seed,
-            mixture=self._mixture,
-        )
-
     def num_examples(self, dataloader: DataLoader) -> int:
         """Texts of an epoch, for the Trainer's speed."""
         if self._mixture is not None and dataloader.dataset is self.train_dataset:
             return len(self._mixture)
         return super().num_examples(dataloader)
-
-    def by_epoch(self, order: Any, dataset: RowDataset) -> Sampler:
-        """The order, whose epoch follows the training's, with epochs in its numbers if rows differ
-        between epochs.
-        """
-        self._order = EpochNumbers(order, len(dataset)) if dataset.varies else order
-        return self._order
-
-    def get_train_dataloader(self) -> DataLoader:
-        """The Trainer's own, or one over token-budget batches or a stream.
-
-        accelerate gives process i of n every n-th batch from the i-th on. Workers' seeds are not
-        drawn from the random state of training.
-        """
-        if self._stream is not None:
-            ahead = self.args.dataloader_num_workers * (self.args.dataloader_prefetch_factor or 2)
-            batches = ahead + self.args.gradient_accumulation_steps + 2
-            self._stream.keep(batches * self._stream.batch_size)
-            # As for one process: the stream is already divided.
-            return self._own(
-                prepare_data_loader(
-                    self._loader(GivenRows(), self._stream),
-                    self.args.device,
-                    num_processes=1,
-                    process_index=0,
-                    put_on_device=True,
-                )
-            )
-        if self._batches is None:
-            return self._own(super().get_train_dataloader())
-        order = self.by_epoch(self._batches, self.train_dataset)
-        return self._own(self.accelerator.prepare(self._loader(self.train_dataset, order)))
-
-    def _own(self, loader: DataLoader) -> DataLoader:
-        self._loaders.append(with_own_seeds(loader))
-        return loader
-
-    def _loader(self, dataset: Dataset, batches: Any) -> DataLoader:
-        arguments = self.args
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=self.data_collator,
-            num_workers=arguments.dataloader_num_workers,
-            pin_memory=arguments.dataloader_pin_memory,
-            persistent_workers=arguments.dataloader_persistent_workers,
-            prefetch_factor=arguments.dataloader_prefetch_factor,
-        )
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As the Trainer, see `get_train_dataloader`."""
-        return self._own(super().get_eval_dataloader(eval_dataset))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

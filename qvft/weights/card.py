@@ -68,9 +68,6 @@ def model_card(
     is_caption = bool(rows) and not asked
     question = common_question(scores, asked) or "What is shown?"
     decode = recipe.eval.caption if is_caption else recipe.eval.answer
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"plain": plain, "code": inline_code, "quoted": quoted, "named": named}
-    text = Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8")
     values = {
         "metadata": front_matter(recipe, base, library=library, scores=scores),
         "library": library,
@@ -99,7 +96,15 @@ def model_card(
         "samples_begin": SAMPLES_BEGIN,
         "samples_end": SAMPLES_END,
     }
-    return environment.from_string(text).render(values | facts) + "\n"
+    return card_text("model_card.md.j2", values | facts)
+
+
+def card_text(template: str, values: Mapping[str, Any]) -> str:
+    """A template of this folder with its values; a missing one raises `jinja2.UndefinedError`."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"plain": plain, "code": inline_code, "quoted": quoted, "named": named}
+    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(values) + "\n"
 
 
 def _hyperparameters(recipe: Recipe) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def _write_weights(folder: Path, inputs: MergeInputs) -> MergePlan:
     """Writes the three files, with one weight in memory at a time besides the base."""
     model, weights = base_weights(inputs)
     plan = make_plan(model, bridge=inputs.bridge, lora=inputs.lora, dtype=inputs.written)
-    logger.info("%s: %s", inputs.base.id, plan.counts())
+    logger.info("%s: writing %d weights", inputs.base.id, len(plan.actions))
     outline = plan.outline()
     for component, keys in published_keys(plan.actions).items():
         owners = {key: plan.owners.get(name, name) for key, name in keys.items()}

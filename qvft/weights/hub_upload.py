@@ -1,4 +1,4 @@
-"""Uploads files to a model repository of the Hugging Face Hub in one commit."""
+"""Uploads files to a repository of the Hugging Face Hub in one commit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from qvft.errors import FailedError, UserError, first_line
 _REFUSED = (401, 403)
 
 
-def upload(files: Mapping[str, Path | bytes], repo: str, *, private: bool) -> str:
+def upload(
+    files: Mapping[str, Path | bytes], repo: str, *, private: bool, repo_type: str = "model"
+) -> str:
     """Creates the repository if it is new and commits the files; returns the commit's address.
+
+    Args:
+        repo_type: `model` or `dataset`.
 
     Raises:
         UserError: the hub refuses the token or the card's metadata, or the repository is public
@@ -23,8 +28,8 @@ def upload(files: Mapping[str, Path | bytes], repo: str, *, private: bool) -> st
     """
     api = HfApi()
     try:
-        api.create_repo(repo, private=private, exist_ok=True)
-        if private and not api.repo_info(repo).private:
+        api.create_repo(repo, private=private, exist_ok=True, repo_type=repo_type)
+        if private and not api.repo_info(repo, repo_type=repo_type).private:
             raise UserError(
                 "is public", where=repo, expected="a private repository", do="add --public"
             )
@@ -33,7 +38,7 @@ def upload(files: Mapping[str, Path | bytes], repo: str, *, private: bool) -> st
             for name, content in files.items()
         ]
         return api.create_commit(
-            repo, operations, commit_message="Upload with qvft push"
+            repo, operations, commit_message="Upload with qvft push", repo_type=repo_type
         ).commit_url
     except HfHubHTTPError as error:
         if error.response.status_code in _REFUSED:

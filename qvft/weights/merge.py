@@ -90,7 +90,7 @@ def _write(folder: Path, inputs: MergeInputs, *, shard_size: str) -> MergePlan:
     base = inputs.base
     model, weights = base_weights(inputs)
     plan = make_plan(model, bridge=inputs.bridge, lora=inputs.lora, dtype=inputs.written)
-    logger.info("%s: %s", base.id, plan.counts())
+    logger.info("%s: writing %d weights", base.id, len(plan.actions))
     processor = processor_of(inputs.recipe, base)
     stop_text = base.family.stop_text(base.config)
     stop = processor.tokenizer(stop_text, add_special_tokens=False) if stop_text else None

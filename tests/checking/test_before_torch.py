@@ -99,6 +99,10 @@ MISTAKES = {
     ),
     "broken row": ("train r.yaml data.train.path=broken.jsonl", "broken.jsonl:1"),
     "no image folder": ("train r.yaml data.train.images=no", "no such folder"),
+    "dropout of a phase": (
+        "train r.yaml phases=[{name: a, trainable: {decoder_dropout: 0.1}}]",
+        "phases.0.trainable.decoder_dropout: 0.1",
+    ),
     "phases": (
         "train r.yaml phases=[{name: a, trainable: {decoder: full}}, {name: b}]",
         "phases: phases",

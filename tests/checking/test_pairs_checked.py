@@ -63,6 +63,15 @@ def test_pairs_are_counted_and_their_faults_named(check, capsys) -> None:
     assert "no no" not in capsys.readouterr().out
 
 
+def test_pairs_that_differ_beyond_the_limit_are_counted(check, data: Path) -> None:
+    same = "red " * 80
+    pair = {"chosen": same + "yes", "rejected": same + "no"}
+    line = {"id": "d", "image": "train11.png", "pairs": [pair, {"chosen": "b", "rejected": "c"}]}
+    data.write_text(json.dumps(line) + "\n")
+    (said,) = (one for one in check(PREFERENCE)["warnings"] if "the same tokens" in one)
+    assert "1 of 2 pairs" in said and "d#pair1" in said
+
+
 def test_pairs_about_evaluation_images_are_data_leakage(check) -> None:
     overlap = check(PREFERENCE)["eval"]["quality"]["overlap"]
     assert [(one["first"], one["second"]) for one in overlap["exact"]] == [("test0", "c")]

@@ -158,7 +158,7 @@ def test_the_component_table_counts_the_adapters(
     # Rank 4 on 48 to 144, 48 to 48, 48 to 192 and 192 to 48, in both blocks.
     count = BLOCKS * 4 * ((48 + 144) + (48 + 48) + (48 + 192) + (192 + 48))
     rows = [line for line in capsys.readouterr().out.splitlines() if "adapters" in line]
-    assert len(rows) == 1 and rows[0].count(str(count)) == 2
+    assert len(rows) == 1 and f"adapters {count}" in rows[0]
 
 
 @pytest.mark.slow

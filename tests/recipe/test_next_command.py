@@ -10,6 +10,7 @@ import pytest
 
 from qvft.check import main as check
 from qvft.convert import main as convert
+from qvft.recipe import next_command
 from qvft.recipe.load import load_recipe, parse_recipe
 from qvft.recipe.next_command import after_evaluation, after_merge, after_training
 
@@ -59,6 +60,7 @@ def test_a_run_is_merged_and_then_asked_about_an_image_of_its_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(next_command, "find_spec", lambda name: None)
     assert after_evaluation("merged/pets") == []
     Path("runs/pets/adapter").mkdir(parents=True)
     assert after_evaluation("runs/pets") == ["qvft", "merge", "runs/pets", "merged/pets"]
@@ -69,3 +71,10 @@ def test_a_run_is_merged_and_then_asked_about_an_image_of_its_evaluation(
     Path("merged/pets").mkdir(parents=True)
     expected = ["qvft", "predict", "merged/pets", "a b.png", "--question", "Which animal?"]
     assert after_evaluation("runs/pets") == expected
+
+
+def test_a_merged_model_is_tried_in_the_demo_where_gradio_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(next_command, "find_spec", lambda name: object())
+    assert after_merge(str(tmp_path), "out") == ["qvft", "demo", "out"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
 
+from qvft.errors import UserError
+from qvft.files import expanded
 from qvft.recipe.load import parse_recipe
 
 ENTRIES = [
@@ -68,3 +71,19 @@ def test_a_program_finds_what_lies_in_the_home_folder(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main(["~/r.yaml", "--only", "recipe", "--json", "~/found.json"]) == 0
     assert (tmp_path / "found.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("path", "named"), [("", "empty"), ("$NO/run", "$NO"), ("${NO}/run", "${NO}")]
+)
+def test_an_unset_variable_is_no_path(path: str, named: str) -> None:
+    with pytest.raises(UserError, match=re.escape(named)):
+        expanded(path)
+
+
+def test_a_folder_may_be_called_like_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("$own").mkdir()
+    assert expanded("$own/run") == "$own/run"

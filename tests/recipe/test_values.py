@@ -236,3 +236,12 @@ def test_a_caption_prompt_may_be_empty(written: str) -> None:
     content = merge(MINIMAL, {"data": {"prompt": {"caption": "a photo of"}}})
     apply_overrides(content, [written])
     assert parse_recipe(content).data.prompt.caption == ""
+
+
+@pytest.mark.parametrize("written", ["train.from=", "train.from= ", "data.eval.path="])
+def test_an_override_without_a_value_is_refused_by_its_key(written: str) -> None:
+    """As a shell leaves `train.from=$RUN` where RUN is not set; null would leave the start out."""
+    key = written.partition("=")[0]
+    with pytest.raises(RecipeError, match=f"{key}: has no value.*{key}=null"):
+        apply_overrides(merge(MINIMAL, {}), [written])
+    apply_overrides(merge(MINIMAL, {}), [f"{key}=null"])

@@ -9,9 +9,9 @@ import pytest
 
 from qvft.data.sample import ImageFile, Pair, Sample
 from qvft.errors import RecipeError
-from qvft.recipe.data import Source
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.phases import phase_plans
+from qvft.recipe.source import Source
 from qvft.setup.data import Split
 from qvft.training.phase_rows import require_rows
 

@@ -10,6 +10,7 @@ from transformers import Trainer
 from qvft.training import trainer_internals
 from qvft.training.trainer import QFormerTrainer
 from qvft.training.trainer_internals import PRIVATE, TrainerInternals
+from qvft.training.trainer_loaders import TrainerLoaders
 
 TRAINING = Path(trainer_internals.__file__).parent
 OF_TRAINER = {name for name in vars(Trainer) if name.startswith("_") and name[1] != "_"}
@@ -31,7 +32,8 @@ def test_the_installed_release_has_the_method_as_it_is_overridden(name: str) -> 
 
 def test_no_other_class_overrides_a_private_method_of_the_trainer() -> None:
     assert OF_TRAINER & vars(TrainerInternals).keys() <= PRIVATE.keys()
-    assert not OF_TRAINER & vars(QFormerTrainer).keys()
+    for one in (TrainerLoaders, QFormerTrainer):
+        assert not OF_TRAINER & vars(one).keys()
 
 
 def test_no_other_file_calls_a_private_method_of_the_trainer() -> None:

@@ -139,10 +139,11 @@ def _windowed(
 ) -> tuple[np.ndarray, float, float]:
     """Values, and those that become black and white. Source: DICOM PS3.3 C.11.2.1.2 and .3."""
     if function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * (values - centre) / width)), 0.0, 1.0
+        return np.tanh(2 * (values - centre) / width), -1.0, 1.0  # the logistic without overflow
     if function == "LINEAR_EXACT":
         return values, centre - width / 2, centre + width / 2
-    return values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    low, high = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    return values, low, max(high, low + 1e-6)  # a width of 1 is a threshold
 
 
 def _upper_bits(colours: np.ndarray, bits: int) -> np.ndarray:

