@@ -56,7 +56,7 @@ ENTRY_MAY_IMPORT = set(MAY_IMPORT) | {"cli"}
 HOMES = {
     "matplotlib": {"evaluation/explanation/chart.py", "benchmark/chart.py"},
     "peft": {"adapters/lora.py"},
-    "bitsandbytes": {"models/quantize.py"},
+    "bitsandbytes": {"models/quantize.py", "training/optim.py"},
     "filelock": {"locks.py"},
     "datasets": {
         "benchmark/trl_dpo.py",
