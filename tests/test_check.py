@@ -94,7 +94,7 @@ def test_no_text_of_the_data_stands_on_the_screen(
 ) -> None:
     assert main([str(recipe_file), "--only", "data"]) == 0
     shown = capsys.readouterr().out
-    assert "learned" in shown
+    assert "target" in shown
     assert "Which colour" not in shown and "Question:" not in shown
     assert "frozen" not in shown and "preflight" not in shown
 

@@ -26,11 +26,11 @@ def _parts(findings: Findings) -> Iterator[Text]:
     if findings.shown:
         first = {one.kind: one for one in reversed(findings.shown)}  # of each kind
         rows = (
-            f"{kind} {one.id}: {one.image_tokens} of the image + {one.prompt_tokens} read + "
-            f"{one.supervised_tokens} learned"
+            f"{kind} {one.id}: {one.image_tokens} image + {one.prompt_tokens} prompt + "
+            f"{one.supervised_tokens} target"
             for kind, one in first.items()
         )
-        yield from _group("rows in tokens", rows)
+        yield from _group("tokens per row", rows)
     for phase in findings.phases:
         yield from _group(f"phase {phase.name}", _phase(phase))
     if findings.checks:

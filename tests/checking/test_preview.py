@@ -54,8 +54,8 @@ def test_tokens_have_their_id_role_and_mark(page: Path) -> None:
     assert '<span class="t target cut"><span>·or</span><small>44</small></span>' in text
     assert '<span class="t stop"><span>↵</span><small>45</small></span>' in text
     assert "&lt;image&gt; ×32" in text
-    # 32 for the image and 4 that are kept; `·yes` and the line break are learned.
-    assert "36 tokens, 2 of them learned, 2 cut" in text
+    # 32 for the image and 4 that are kept; `·yes` and the line break are targets.
+    assert "36 tokens, 2 of them targets, 2 cut" in text
 
 
 def test_of_many_cut_tokens_forty_are_shown(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_of_many_cut_tokens_forty_are_shown(tmp_path: Path) -> None:
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert text.count('class="t prompt cut"') == 40
     assert "... 1,200 more cut" in text
-    assert "33 tokens, 1 of them learned, 1240 cut" in text
+    assert "33 tokens, 1 of them targets, 1240 cut" in text
 
 
 def test_everything_from_the_data_is_escaped(page: Path) -> None:
