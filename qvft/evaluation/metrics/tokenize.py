@@ -44,30 +44,32 @@ _SIGMA_WORDS = re.compile(r"([!?@/:&+=#]|-(?=\d))")
 
 def tokenize(text: str) -> list[str]:
     """Lower-cased tokens of one caption, without the toolkit's list of punctuation."""
-    return list(chain.from_iterable(map(_tokens, _pieces(text.replace("\n", " ")))))
+    return list(chain.from_iterable(map(tokens_of_piece, pieces(text))))
 
 
 @lru_cache(maxsize=1 << 18)
-def _tokens(piece: str) -> tuple[str, ...]:
+def tokens_of_piece(piece: str) -> tuple[str, ...]:
+    """As `tokenize`, of one of the `pieces` of a caption."""
     return tuple(token for token in ptb_tokens(piece) if token not in DROPPED)
 
 
-def _pieces(text: str) -> list[str]:
+def pieces(text: str) -> list[str]:
     """Parts of a text that are lexed by themselves: words, save where a blank may join them."""
+    text = text.replace("\n", " ")
     chunks = text.split(" ")
     if not _MAY_JOIN.search(text):
         return [text] if ". " in text and _INITIAL.search(text) else chunks
     if _INSEPARABLE.search(text):
         return [text]
-    pieces: list[str] = []
+    joined: list[str] = []
     numeric = False
     for chunk, shapes in zip(chunks, shape(text).split(" "), strict=True):
         before, numeric = numeric, _DIGIT.search(shapes) is not None
-        if numeric and pieces and (before or "." in pieces[-1]):
-            pieces[-1] += " " + chunk
+        if numeric and joined and (before or "." in joined[-1]):
+            joined[-1] += " " + chunk
         else:
-            pieces.append(chunk)
-    return pieces
+            joined.append(chunk)
+    return joined
 
 
 def ptb_tokens(text: str) -> list[str]:
