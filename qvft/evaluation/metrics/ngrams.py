@@ -19,7 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 
 ORDERS = 4
 
-# Tokens at which a block of n-grams begins; bounds memory, not the result.
+# Tokens in a block, about; bounds memory, not the result.
 _BLOCK = 1 << 17
 
 
@@ -109,12 +109,14 @@ class CaptionBatch:
         ids: defaultdict[str, int] = defaultdict(count().__next__)
         numbers = [[ids[part] for part in parts(token)] for token in self.vocabulary]
         sizes = np.array([len(own) for own in numbers], dtype=np.int64)
-        first, size = (np.cumsum(sizes) - sizes)[self.tokens], sizes[self.tokens]
+        first = np.cumsum(sizes) - sizes
         flat = np.fromiter(chain.from_iterable(numbers), dtype=np.int64)
-        before = np.append(0, np.cumsum(size))
-        ends = np.append(0, np.cumsum(self.lengths))
-        tokens, lengths = flat[_ranges(first, size)], np.diff(before[ends])
-        return CaptionBatch(list(ids), tokens, lengths, self.item, self.predicted)
+        blocks = np.array_split(self.tokens, len(self.tokens) // _BLOCK + 1)
+        tokens = [flat[_ranges(first[own], sizes[own])] for own in blocks]
+        before = np.append(0, np.cumsum(sizes[self.tokens]))
+        lengths = np.diff(before[np.append(0, np.cumsum(self.lengths))])
+        joined = np.concatenate(tokens)
+        return CaptionBatch(list(ids), joined, lengths, self.item, self.predicted)
 
     @property
     def items(self) -> int:
@@ -131,9 +133,16 @@ class CaptionBatch:
         """(N,) number of tokens before each token in its text."""
         return _ranges(np.zeros_like(self.lengths), self.lengths)
 
+    def blocks(self) -> Iterator[tuple[IntArray, IntArray]]:
+        """All tokens' ids in ascending order and their places in `tokens`, which ascend for equal
+        ids; a part at a time, and equal ids in one part."""
+        token, place = self._sorted
+        firsts = np.flatnonzero(changes(token))
+        cuts = firsts[np.flatnonzero(changes(firsts // _BLOCK))[1:]]
+        return zip(np.split(token, cuts), np.split(place, cuts), strict=True)
+
     @cached_property
-    def by_token(self) -> tuple[IntArray, IntArray]:
-        """(N,) the tokens' ids in ascending order, and (N,) where each stands in `tokens`."""
+    def _sorted(self) -> tuple[IntArray, IntArray]:
         return sort_by(self.tokens, np.arange(len(self.tokens)))
 
     def ngrams(self) -> Iterator[tuple[int, NgramCounts]]:
@@ -142,11 +151,8 @@ class CaptionBatch:
         N-grams of an order ascend as their tokens' ids do, within the counts and over all of them,
         which fixes the order of CIDEr's sums.
         """
-        key, begin = self.by_token
-        to_end = self.lengths[self.text] - self.place
-        firsts = np.flatnonzero(changes(key))
-        block = firsts[np.flatnonzero(changes(firsts // _BLOCK))[1:]]
-        for gram, start in zip(np.split(key, block), np.split(begin, block), strict=True):
+        to_end = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(self.tokens))
+        for gram, start in self.blocks():
             for order in range(1, ORDERS + 1):
                 if order > 1:
                     whole = to_end[start] >= order
@@ -213,7 +219,9 @@ def sort_by(keys: IntArray, places: IntArray) -> tuple[IntArray, IntArray]:
 
 def changes(values: IntArray) -> npt.NDArray[np.bool_]:
     """Whether each value differs from the one before it; the first does."""
-    return np.append(True, values[1:] != values[:-1])[: len(values)]
+    found = np.ones(len(values), dtype=np.bool_)
+    np.not_equal(values[1:], values[:-1], out=found[1:])
+    return found
 
 
 def _ranges(first: IntArray, sizes: IntArray) -> IntArray:

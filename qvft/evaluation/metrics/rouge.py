@@ -6,6 +6,8 @@ references are taken separately: github.com/salaniz/pycocoevalcap 1.2, rouge/rou
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -51,19 +53,11 @@ def _common_subsequences(
 
     Source: Hyyroe 2004, "Bit-parallel LCS-length computation revisited".
     """
-    key, token = batch.by_token
-    if not chosen.all():
-        own = np.flatnonzero(chosen[batch.item[batch.text[token]]])
-        key, token = key[own], token[own]
-    text = batch.text[token]
-    first = np.flatnonzero(changes(key) | changes(batch.item[text]))
     one = np.ones((), dtype=dtype)
-    place = np.where(batch.predicted[text], one << batch.place[token].astype(dtype), one - one)
-    places = np.bitwise_or.reduceat(place, first) if len(first) else place
-    places = np.repeat(places, np.diff(first, append=len(text)))
-    found = np.flatnonzero((places != 0) & ~batch.predicted[text])
-    found = found[np.argsort(token[found])]
-    text, places = text[found], places[found]
+    parts = [_matches(batch, *block, chosen, one) for block in batch.blocks()]
+    token, places = map(np.concatenate, zip(*parts, strict=True))
+    in_text = np.argsort(token)
+    text, places = batch.text[token[in_text]], places[in_text]
     new = np.flatnonzero(changes(text))
     step = np.arange(len(text)) - np.repeat(new, np.diff(new, append=len(text)))
     full = (one << batch.lengths[batch.predicted][batch.item].astype(dtype)) - one
@@ -74,3 +68,25 @@ def _common_subsequences(
         row[text[now]] = ((before + matches) | (before - matches)) & full[text[now]]
     length = np.bitwise_count(full).astype(np.int64) - np.bitwise_count(row).astype(np.int64)
     return np.where(chosen[batch.item], length, 0)[~batch.predicted]
+
+
+def _matches(
+    batch: CaptionBatch,
+    key: IntArray,
+    token: IntArray,
+    chosen: npt.NDArray[np.bool_],
+    one: npt.NDArray[Any],
+) -> tuple[IntArray, npt.NDArray[Any]]:
+    """Of the tokens of a block that are in a reference and in its prediction: where they stand in
+    `tokens`, and a bit for each place that they have in the prediction."""
+    if not chosen.all():
+        own = np.flatnonzero(chosen[batch.item[batch.text[token]]])
+        key, token = key[own], token[own]
+    text = batch.text[token]
+    predicted = batch.predicted[text]
+    first = np.flatnonzero(changes(key) | changes(batch.item[text]))
+    place = np.where(predicted, one << batch.place[token].astype(one.dtype), one - one)
+    places = np.bitwise_or.reduceat(place, first) if len(first) else place
+    places = np.repeat(places, np.diff(first, append=len(text)))
+    found = np.flatnonzero((places != 0) & ~predicted)
+    return token[found], places[found]
