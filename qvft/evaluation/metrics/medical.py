@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from qvft.evaluation.answers import (
@@ -147,6 +148,7 @@ def bleu_1(prediction: str, references: Sequence[str]) -> float:
     )
 
 
+@lru_cache(maxsize=128)  # recall, F1 and BLEU ask for the same one
 def _overlap(prediction: str, reference: str) -> tuple[float, float]:
     """Token precision and recall; 0 where a text has no tokens."""
     given, wanted = Counter(answer_tokens(prediction)), Counter(answer_tokens(reference))
