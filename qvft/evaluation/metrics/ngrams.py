@@ -1,6 +1,7 @@
 """N-gram counts of tokenised captions as integers, from which BLEU, ROUGE_L and CIDEr follow.
 
-Shapes: I items, T texts, N tokens, E (text, n-gram) pairs, P (item, n-gram) pairs, G n-grams.
+Shapes: I items, T texts, N tokens, E (text, n-gram) pairs, G n-grams,
+M matches of an item's prediction.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ class NgramCounts:
         text: (E,) index of the text.
         gram: (E,) id of the n-gram, equal for equal n-grams of all texts, ascending.
         count: (E,) occurrences, at least 1.
-        first: (P,) the first pair of each n-gram in each item: the prediction's if it has it.
-        said: (E,) occurrences in the prediction of the text's item.
         documents: (G,) items of which a reference has the n-gram.
+        said: (M,) pairs of a prediction that shares the n-gram with references of its item.
+        known: (M,) how many references that are: their pairs follow.
     """
 
     text: IntArray
     gram: IntArray
     count: IntArray
-    first: IntArray
-    said: IntArray
     documents: IntArray
+    said: IntArray
+    known: IntArray
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,9 @@ class CaptionBatch:
                     gram, start = gram[whole], start[whole]
                     gram = gram * len(self.vocabulary) + self.tokens[start + order - 1]
                     gram, start = sort_by(gram, start)
-                gram = np.cumsum(changes(gram)) - 1
-                yield order, self._count(self.text[start], gram)
+                new = changes(gram)
+                gram = np.cumsum(new) - 1
+                yield order, self._count(self.text[start], gram, new)
 
     @cached_property
     def sums(self) -> NgramSums:
@@ -168,42 +170,43 @@ class CaptionBatch:
         matches = np.zeros((ORDERS, self.items), dtype=np.int64)
         squares, products = np.zeros((2, ORDERS, len(self.lengths)))
         for order, grams in self.ngrams():
-            _add_matches(self, grams, matches[order - 1])
-            _add_weights(self, grams, squares[order - 1], products[order - 1])
+            place = order - 1
+            _add_sums(self, grams, matches[place], squares[place], products[place])
         return NgramSums(matches, squares, products)
 
-    def _count(self, text: IntArray, gram: IntArray) -> NgramCounts:
+    def _count(self, text: IntArray, gram: IntArray, new: npt.NDArray[np.bool_]) -> NgramCounts:
         """From each occurrence's text and n-gram, sorted by n-gram, then by text."""
-        occurrence = np.flatnonzero(changes(gram) | changes(text))
-        counted = np.diff(occurrence, append=len(text))
-        text, gram = text[occurrence], gram[occurrence]
-        first = np.flatnonzero(changes(gram) | changes(self.item[text]))
-        pairs = np.diff(first, append=len(text))
-        said = np.where(self.predicted[text[first]], counted[first], 0)
-        described = ~self.predicted[text[first + pairs - 1]]
-        documents = np.bincount(gram[first][described], minlength=int(gram[-1:].sum()) + 1)
-        return NgramCounts(text, gram, counted, first, np.repeat(said, pairs), documents)
+        pair = np.flatnonzero(new | changes(text))
+        counted = np.diff(pair, append=len(text))
+        text, gram, new = text[pair], gram[pair], new[pair]
+        first = np.flatnonzero(new | changes(self.item[text]))
+        others = np.diff(first, append=len(text)) - 1
+        predicted = self.predicted[text[first]]
+        shared = np.flatnonzero(predicted & (others > 0))
+        described = gram[first][~predicted | (others > 0)]
+        documents = np.bincount(described, minlength=int(new.sum()))
+        return NgramCounts(text, gram, counted, documents, first[shared], others[shared])
 
 
-def _add_matches(batch: CaptionBatch, grams: NgramCounts, matches: IntArray) -> None:
-    found = np.flatnonzero(grams.said[grams.first])
-    elsewhere = np.where(batch.predicted[grams.text], 0, grams.count)
-    most = np.maximum.reduceat(elsewhere, grams.first) if len(grams.first) else elsewhere
-    first = grams.first[found]
-    item = batch.item[grams.text[first]]
-    np.add.at(matches, item, np.minimum(grams.said[first], most[found]))
-
-
-def _add_weights(
-    batch: CaptionBatch, grams: NgramCounts, squares: FloatArray, products: FloatArray
+def _add_sums(
+    batch: CaptionBatch,
+    grams: NgramCounts,
+    matches: IntArray,
+    squares: FloatArray,
+    products: FloatArray,
 ) -> None:
+    """Adds one pair after another, in their order."""
     rarity = np.log(batch.items) - np.log(np.maximum(grams.documents, 1))
     weight = grams.count * rarity[grams.gram]
     np.add.at(squares, grams.text, weight**2)
-    shared = np.flatnonzero((grams.said > 0) & ~batch.predicted[grams.text])
-    said = grams.said[shared] * rarity[grams.gram[shared]]
-    weight = weight[shared]
-    np.add.at(products, grams.text[shared], np.minimum(said, weight) * weight)
+    if not len(grams.said):
+        return
+    known = _ranges(grams.said + 1, grams.known)
+    said = np.repeat(weight[grams.said], grams.known)
+    np.add.at(products, grams.text[known], np.minimum(said, weight[known]) * weight[known])
+    most = np.maximum.reduceat(grams.count[known], np.cumsum(grams.known) - grams.known)
+    item = batch.item[grams.text[grams.said]]
+    np.add.at(matches, item, np.minimum(grams.count[grams.said], most))
 
 
 def sort_by(keys: IntArray, places: IntArray) -> tuple[IntArray, IntArray]:
