@@ -24,7 +24,7 @@ from functools import lru_cache
 from itertools import chain
 
 from qvft.evaluation.metrics.ptb_characters import ASTRAL, DIGIT, LETTER, MARK, UNKNOWN, shape
-from qvft.evaluation.metrics.ptb_rules import RULES, SYMBOLS
+from qvft.evaluation.metrics.ptb_rules import ABBREVIATIONS, RULES, SYMBOLS
 
 DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
 
@@ -82,13 +82,22 @@ def ptb_tokens(text: str) -> list[str]:
     position, end = 0, len(text)
     while position < end:
         plain = _PLAIN_WORD.match(shapes, position)
-        if plain and plain.group() not in _ASSIMILATED and not shapes.startswith(".", plain.end()):
+        if plain and _is_whole(plain.group(), shapes[plain.end() :]):
             stop, written = plain.end(), [text[position : plain.end()]]
+        elif position == end - 1 and text[position] == ".":
+            stop, written = end, ["."]
         else:
             stop, written = _longest(text, shapes, position)
         tokens += map(_lower, written)
         position = stop
     return tokens
+
+
+def _is_whole(word: str, rest: str) -> bool:
+    """Whether a plain word is a token; else longer or shorter ones may begin here."""
+    if rest == "." + _END:
+        return len(word) > 1 and word not in ABBREVIATIONS and word not in _ASSIMILATED
+    return word not in _ASSIMILATED and not rest.startswith(".")
 
 
 def _longest(text: str, shapes: str, position: int) -> tuple[int, list[str]]:
