@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qvft.evaluation.metrics.ngrams import (
-    ORDERS,
-    CaptionBatch,
-    FloatArray,
-    IntArray,
-)
+from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, IntArray
 
 # Added to matches and to guesses, so that no precision is exactly zero or undefined.
 _TINY, _SMALL = 1e-15, 1e-9

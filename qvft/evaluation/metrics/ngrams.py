@@ -1,7 +1,6 @@
 """N-gram counts of tokenised captions as integers, from which BLEU, ROUGE_L and CIDEr follow.
 
-Shapes: I items, T texts, N tokens, E (text, n-gram) pairs, G n-grams,
-M matches of an item's prediction.
+Shapes: I items, T texts, N tokens.
 """
 
 from __future__ import annotations
@@ -22,27 +21,6 @@ ORDERS = 4
 
 # Tokens in a block, about; bounds memory, not the result.
 _BLOCK = 1 << 17
-
-
-@dataclass(frozen=True)
-class NgramCounts:
-    """How often each of some n-grams stands in each text; sorted by n-gram, then by text.
-
-    Attributes:
-        text: (E,) index of the text.
-        gram: (E,) id of the n-gram, equal for equal n-grams of all texts, ascending.
-        count: (E,) occurrences, at least 1.
-        documents: (G,) items of which a reference has the n-gram.
-        said: (M,) pairs of a prediction that shares the n-gram with references of its item.
-        known: (M,) how many references that are: their pairs follow.
-    """
-
-    text: IntArray
-    gram: IntArray
-    count: IntArray
-    documents: IntArray
-    said: IntArray
-    known: IntArray
 
 
 @dataclass(frozen=True)
@@ -146,67 +124,58 @@ class CaptionBatch:
     def _sorted(self) -> tuple[IntArray, IntArray]:
         return sort_by(self.tokens, np.arange(len(self.tokens)))
 
-    def ngrams(self) -> Iterator[tuple[int, NgramCounts]]:
-        """Counts of n-grams of orders 1 to 4, those that begin with the same tokens at a time.
-
-        N-grams of an order ascend as their tokens' ids do, within the counts and over all of them,
-        which fixes the order of CIDEr's sums.
-        """
-        to_end = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(self.tokens))
-        for gram, start in self.blocks():
-            for order in range(1, ORDERS + 1):
-                if order > 1:
-                    whole = to_end[start] >= order
-                    gram, start = gram[whole], start[whole]
-                    gram = gram * len(self.vocabulary) + self.tokens[start + order - 1]
-                    gram, start = sort_by(gram, start)
-                new = changes(gram)
-                gram = np.cumsum(new) - 1
-                yield order, self._count(self.text[start], gram, new)
-
     @cached_property
     def sums(self) -> NgramSums:
         """What BLEU and CIDEr are computed from."""
-        matches = np.zeros((ORDERS, self.items), dtype=np.int64)
-        squares, products = np.zeros((2, ORDERS, len(self.lengths)))
-        for order, grams in self.ngrams():
-            place = order - 1
-            _add_sums(self, grams, matches[place], squares[place], products[place])
-        return NgramSums(matches, squares, products)
+        sums = NgramSums(
+            np.zeros((ORDERS, self.items), dtype=np.int64),
+            *np.zeros((2, ORDERS, len(self.lengths))),
+        )
+        for order, text, new in self._ngrams():
+            self._add(sums, order - 1, text, new)
+        return sums
 
-    def _count(self, text: IntArray, gram: IntArray, new: npt.NDArray[np.bool_]) -> NgramCounts:
-        """From each occurrence's text and n-gram, sorted by n-gram, then by text."""
+    def _ngrams(self) -> Iterator[tuple[int, IntArray, npt.NDArray[np.bool_]]]:
+        """Order, text of each n-gram, and whether it differs from the one before; n-grams that
+        begin with the same tokens at a time, sorted by their tokens' ids, then by text.
+
+        N-grams of an order come in one order over all blocks, which fixes that of CIDEr's sums.
+        """
+        to_end = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(self.tokens))
+        for key, start in self.blocks():
+            new = changes(key)
+            yield 1, self.text[start], new
+            for order in range(2, ORDERS + 1):
+                whole = to_end[start] >= order
+                gram, start = (np.cumsum(new) - 1)[whole], start[whole]
+                following = self.tokens[start + order - 1]
+                key, start = sort_by(gram * len(self.vocabulary) + following, start)
+                new = changes(key)
+                yield order, self.text[start], new
+
+    def _add(self, sums: NgramSums, row: int, text: IntArray, new: npt.NDArray[np.bool_]) -> None:
+        """Adds n-grams as `_ngrams` gives them, one (n-gram, text) pair after another."""
         pair = np.flatnonzero(new | changes(text))
-        counted = np.diff(pair, append=len(text))
-        text, gram, new = text[pair], gram[pair], new[pair]
+        count = np.diff(pair, append=len(text))
+        text, new = text[pair], new[pair]
+        gram = np.cumsum(new) - 1
+        # The pairs of an n-gram and an item: the prediction's, if it has the n-gram, comes first.
         first = np.flatnonzero(new | changes(self.item[text]))
         others = np.diff(first, append=len(text)) - 1
         predicted = self.predicted[text[first]]
-        shared = np.flatnonzero(predicted & (others > 0))
         described = gram[first][~predicted | (others > 0)]
         documents = np.bincount(described, minlength=int(new.sum()))
-        return NgramCounts(text, gram, counted, documents, first[shared], others[shared])
-
-
-def _add_sums(
-    batch: CaptionBatch,
-    grams: NgramCounts,
-    matches: IntArray,
-    squares: FloatArray,
-    products: FloatArray,
-) -> None:
-    """Adds one pair after another, in their order."""
-    rarity = np.log(batch.items) - np.log(np.maximum(grams.documents, 1))
-    weight = grams.count * rarity[grams.gram]
-    np.add.at(squares, grams.text, weight**2)
-    if not len(grams.said):
-        return
-    known = _ranges(grams.said + 1, grams.known)
-    said = np.repeat(weight[grams.said], grams.known)
-    np.add.at(products, grams.text[known], np.minimum(said, weight[known]) * weight[known])
-    most = np.maximum.reduceat(grams.count[known], np.cumsum(grams.known) - grams.known)
-    item = batch.item[grams.text[grams.said]]
-    np.add.at(matches, item, np.minimum(grams.count[grams.said], most))
+        rarity = np.log(self.items) - np.log(np.maximum(documents, 1))
+        weight = count * rarity[gram]
+        np.add.at(sums.squares[row], text, weight**2)
+        shared = np.flatnonzero(predicted & (others > 0))
+        if len(shared):
+            first, others = first[shared], others[shared]
+            known = _ranges(first + 1, others)
+            clipped = np.minimum(np.repeat(weight[first], others), weight[known])
+            np.add.at(sums.products[row], text[known], clipped * weight[known])
+            most = np.maximum.reduceat(count[known], np.cumsum(others) - others)
+            np.add.at(sums.matches[row], self.item[text[first]], np.minimum(count[first], most))
 
 
 def sort_by(keys: IntArray, places: IntArray) -> tuple[IntArray, IntArray]:

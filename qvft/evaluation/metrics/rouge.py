@@ -26,10 +26,9 @@ def rouge_l(batch: CaptionBatch) -> FloatArray:
     said = batch.lengths[batch.predicted]
     item, known = batch.item[~batch.predicted], batch.lengths[~batch.predicted]
     common = np.where((said[item] == 0) & (known == 0), 1, 0)
-    if (said < _WORD_BITS).any():
-        common += _common_subsequences(batch, said < _WORD_BITS, np.uint64)
-    if (said >= _WORD_BITS).any():
-        common += _common_subsequences(batch, said >= _WORD_BITS, object)
+    for dtype, chosen in ((np.uint64, said < _WORD_BITS), (object, said >= _WORD_BITS)):
+        if chosen.any():
+            common += _common_subsequences(batch, chosen, dtype)
     precision, recall = np.zeros(batch.items), np.zeros(batch.items)
     np.maximum.at(precision, item, common / np.maximum(said, 1)[item])
     np.maximum.at(recall, item, common / np.maximum(known, 1))
@@ -54,7 +53,10 @@ def _common_subsequences(
     Source: Hyyroe 2004, "Bit-parallel LCS-length computation revisited".
     """
     one = np.ones((), dtype=dtype)
-    parts = [_matches(batch, *block, chosen, one) for block in batch.blocks()]
+    parts = []
+    for key, token in batch.blocks():
+        own = chosen[batch.item[batch.text[token]]]
+        parts.append(_matches(batch, key[own], token[own], one))
     token, places = map(np.concatenate, zip(*parts, strict=True))
     in_text = np.argsort(token)
     text, places = batch.text[token[in_text]], places[in_text]
@@ -71,22 +73,14 @@ def _common_subsequences(
 
 
 def _matches(
-    batch: CaptionBatch,
-    key: IntArray,
-    token: IntArray,
-    chosen: npt.NDArray[np.bool_],
-    one: npt.NDArray[Any],
+    batch: CaptionBatch, key: IntArray, token: IntArray, one: npt.NDArray[Any]
 ) -> tuple[IntArray, npt.NDArray[Any]]:
     """Of the tokens of a block that are in a reference and in its prediction: where they stand in
     `tokens`, and a bit for each place that they have in the prediction."""
-    if not chosen.all():
-        own = np.flatnonzero(chosen[batch.item[batch.text[token]]])
-        key, token = key[own], token[own]
     text = batch.text[token]
     predicted = batch.predicted[text]
     first = np.flatnonzero(changes(key) | changes(batch.item[text]))
     place = np.where(predicted, one << batch.place[token].astype(one.dtype), one - one)
-    places = np.bitwise_or.reduceat(place, first) if len(first) else place
-    places = np.repeat(places, np.diff(first, append=len(text)))
+    places = np.repeat(np.bitwise_or.reduceat(place, first), np.diff(first, append=len(text)))
     found = np.flatnonzero((places != 0) & ~predicted)
     return token[found], places[found]

@@ -22,16 +22,17 @@ def test_tokens_are_counted_in_every_text() -> None:
     assert texts.lengths.tolist() == [3, 2, 4, 0, 1, 1, 2, 0]
     assert texts.item.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
     assert np.flatnonzero(texts.predicted).tolist() == [0, 3, 5]
-    order, grams = next(texts.ngrams())
-    assert order == 1 and texts.vocabulary == ["a", "b", "c"]
-    pairs = zip(grams.gram.tolist(), grams.text.tolist(), grams.count.tolist(), strict=True)
-    assert list(pairs) == [
-        (0, 0, 2), (0, 1, 1), (0, 2, 3), (1, 0, 1), (1, 1, 1), (1, 2, 1),
-        (2, 4, 1), (2, 5, 1), (2, 6, 2),
-    ]  # fmt: skip
-    # The first and third item's predictions share a, b and c with two, two and one reference.
-    assert (grams.said.tolist(), grams.known.tolist()) == ([0, 3, 7], [2, 2, 1])
-    assert grams.documents.tolist() == [1, 1, 2]
+    assert texts.vocabulary == ["a", "b", "c"]
+
+
+def test_weights_are_counts_by_rarity() -> None:
+    sums, rare, known = batch().sums, np.log(3 / 1), np.log(3 / 2)
+    # a and b are in one item's references, c in two items'.
+    squares = [5 * rare**2, 2 * rare**2, 10 * rare**2, 0, known**2, known**2, 4 * known**2, 0]
+    assert sums.squares[0] == pytest.approx(squares, rel=1e-12)  # a few roundings
+    # Weights of the prediction are clipped to the reference's: the first has a twice, b once.
+    products = [0, 2 * rare**2, 7 * rare**2, 0, 0, 0, 2 * known**2, 0]
+    assert sums.products[0] == pytest.approx(products, rel=1e-12)
 
 
 def test_matches_are_clipped_to_the_reference_that_has_most() -> None:
@@ -39,8 +40,7 @@ def test_matches_are_clipped_to_the_reference_that_has_most() -> None:
 
 
 def test_bigrams_do_not_cross_texts() -> None:
-    _, grams = list(batch().ngrams())[1]
-    assert np.bincount(grams.text, weights=grams.count).tolist() == [2, 1, 3, 0, 0, 0, 1]
+    assert (batch().sums.squares[1] > 0).tolist() == [True, True, True, *[False] * 3, True, False]
 
 
 def test_the_size_of_a_block_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,9 +49,9 @@ def test_the_size_of_a_block_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
     items = [words[20:22], words[22:30], *([text] for text in words[30:48])]
     one = CaptionBatch.from_tokens(words[:20], items)
     several = CaptionBatch.from_tokens(words[:20], items)
-    assert len(list(one.ngrams())) == ngrams.ORDERS and one.sums.products.any()
+    assert len(list(one.blocks())) == 1 and one.sums.products.any()
     monkeypatch.setattr(ngrams, "_BLOCK", 16)
-    assert len(list(several.ngrams())) > 3 * ngrams.ORDERS
+    assert len(list(several.blocks())) > 3
     for name in ("matches", "squares", "products"):
         assert np.array_equal(getattr(one.sums, name), getattr(several.sums, name))
 
