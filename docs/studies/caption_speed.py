@@ -1,15 +1,24 @@
-"""`python docs/studies/caption_speed.py FOLDER`: files for timing `qvft.score caption`.
+"""`python docs/studies/caption_speed.py FOLDER`: files for timing `qvft score`.
 
 Writes 40,000 images with five references and a prediction each, of words drawn by Zipf's law.
+With `--stages`, prints the CPU seconds of each stage of scoring them instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import numpy as np
+
+from qvft.evaluation.metrics.captions import score_captions
+from qvft.evaluation.metrics.ngrams import CaptionBatch
+from qvft.evaluation.metrics.rouge import rouge_l
+from qvft.evaluation.metrics.tokenize import pieces, tokens_of_piece
+from qvft.evaluation.official.captions import read_references
+from qvft.evaluation.official.reading import read_results
 
 IMAGES, REFERENCES, WORDS = 40_000, 5, 9_000
 
@@ -17,7 +26,42 @@ IMAGES, REFERENCES, WORDS = 40_000, 5, 9_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--stages", action="store_true")
+    given = parser.parse_args()
+    if given.stages:
+        time_stages(given.folder)
+    else:
+        write_files(given.folder)
+
+
+def time_stages(folder: Path) -> None:
+    """CPU seconds of reading, words as numbers, n-grams, ROUGE, and of all scores together."""
+    began = time.process_time()
+
+    def stage(name: str) -> None:
+        nonlocal began
+        print(f"{name}: {time.process_time() - began:.2f} s")
+        began = time.process_time()
+
+    references = read_references(folder / "captions.json")
+    predictions = read_results(folder / "results.json", key="image_id", text_key="caption").texts
+    stage("files read")
+    score_captions(references, predictions)
+    stage("all scores")
+    tokens_of_piece.cache_clear()
+    began = time.process_time()
+    known = ((pieces(text) for text in texts) for texts in references.values())
+    batch = CaptionBatch.from_tokens(map(pieces, predictions.values()), known)
+    batch = batch.split(tokens_of_piece)
+    stage("of them words split and numbered")
+    assert batch.sums.matches.any()
+    stage("of them n-grams")
+    rouge_l(batch)
+    stage("of them ROUGE_L")
+
+
+def write_files(folder: Path) -> None:
+    """The references and predictions, for `qvft score caption` and `qvft score predictions`."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
@@ -37,6 +81,12 @@ def main() -> None:
     content = {"images": [{"id": i} for i in range(IMAGES)], "annotations": references}
     (folder / "captions.json").write_text(json.dumps(content))
     (folder / "results.json").write_text(json.dumps(rows[:: REFERENCES + 1]))
+    with (folder / "predictions.jsonl").open("w") as lines:
+        for place in range(0, len(rows), REFERENCES + 1):
+            said, *known = (row["caption"] for row in rows[place : place + REFERENCES + 1])
+            name = str(rows[place]["image_id"])
+            row = {"id": name, "image": name, "prediction": said, "references": known}
+            lines.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def break_down(rows: Sequence[PredictionRow], per_item: PerItem) -> Breakdowns:
     breakdown may sum to more than the items.
     """
     values = [item_values(row) for row in rows]
+    matches = [exact_match(row.prediction, row.references) for row in rows]
     found: Breakdowns = {}
     for key in dict.fromkeys(["kind", *sorted({k for v in values for k in v} - {"question"})]):
         kinds = {row.kind for row, own in zip(rows, values, strict=True) if key in own}
@@ -39,10 +40,11 @@ def break_down(rows: Sequence[PredictionRow], per_item: PerItem) -> Breakdowns:
                 for row, own in zip(rows, values, strict=True)
             ],
             per_item,
+            matches,
             most=MOST_VALUES,
         )
     found["question"] = _grouped(
-        rows, [own.get("question", ()) for own in values], per_item, most=MOST_QUESTIONS
+        rows, [own.get("question", ()) for own in values], per_item, matches, most=MOST_QUESTIONS
     )
     return {key: entries for key, entries in found.items() if entries}
 
@@ -74,6 +76,7 @@ def _grouped(
     rows: Sequence[PredictionRow],
     values: Sequence[tuple[str, ...]],
     per_item: PerItem,
+    matches: Sequence[float],
     *,
     most: int,
 ) -> list[Entry]:
@@ -85,19 +88,23 @@ def _grouped(
     if not 1 < len(members) <= most:
         return []
     ordered = sorted(members.items(), key=lambda pair: (-len(pair[1]), pair[0]))
-    return [_entry(rows, per_item, value, indices) for value, indices in ordered]
+    return [_entry(rows, per_item, matches, value, indices) for value, indices in ordered]
 
 
 def _entry(
-    rows: Sequence[PredictionRow], per_item: PerItem, value: str, indices: Sequence[int]
+    rows: Sequence[PredictionRow],
+    per_item: PerItem,
+    matches: Sequence[float],
+    value: str,
+    indices: Sequence[int],
 ) -> Entry:
-    matches = [exact_match(rows[i].prediction, rows[i].references) for i in indices]
+    found = [matches[i] for i in indices]
     entry: Entry = {
         "value": value,
         "n": len(indices),
-        "exact_match": 100 * sum(matches) / len(matches),
+        "exact_match": 100 * sum(found) / len(found),
     }
-    interval = bootstrap_mean(matches, [rows[i].image for i in indices])
+    interval = bootstrap_mean(found, [rows[i].image for i in indices])
     if interval is not None:
         entry["interval"] = (100 * interval[0], 100 * interval[1])
     shown = [score for score in known_scores().values() if score.breakdown]

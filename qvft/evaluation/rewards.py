@@ -50,14 +50,16 @@ def reward_functions(
     """
     captions = [row for row in rows if row.kind == "caption"]
     words = _Words(stop_token)
-    of_samples: dict[str, Callable[[Sampled], float]] = {
-        "bleu4": lambda text: _bleu4(words(text), words.references(text.row.references)),
+    of_samples: dict[str, Callable[[Sequence[Sampled]], list[float]]] = {
+        "bleu4": lambda texts: _bleu4(texts, words),
         "rouge_l": _rouge_l,
         **{name: _of_answer(metric) for name, metric in _ANSWERS.items()},
     }
     if "cider" in names:
         cider = CorpusCider(words.references(row.references) for row in captions)
-        of_samples["cider"] = lambda text: cider(words(text), words.references(text.row.references))
+        of_samples["cider"] = lambda texts: [
+            cider(words(text), words.references(text.row.references)) for text in texts
+        ]
     if "vqa_accuracy" in names:
         _require_answers(rows)
     found: dict[str, RewardFunction] = {}
@@ -84,19 +86,24 @@ class _Words:
         return [words_of(tokenize(composed(text))) + self.stop for text in texts]
 
 
-def _bleu4(words: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    return float(bleu_of_counts(bleu_counts(CaptionBatch.from_tokens([words], [references])))[0, 3])
+def _bleu4(texts: Sequence[Sampled], words: _Words) -> list[float]:
+    known = [words.references(text.row.references) for text in texts]
+    batch = CaptionBatch.from_tokens(map(words, texts), known)
+    return bleu_of_counts(bleu_counts(batch))[:, 3].tolist()
 
 
-def _rouge_l(text: Sampled) -> float:
-    references = [tokenize(composed(one)) for one in text.row.references]
-    return float(
-        rouge_l(CaptionBatch.from_tokens([tokenize(composed(text.text))], [references]))[0]
+def _rouge_l(texts: Sequence[Sampled]) -> list[float]:
+    batch = CaptionBatch.from_tokens(
+        (tokenize(composed(text.text)) for text in texts),
+        ([tokenize(composed(one)) for one in text.row.references] for text in texts),
     )
+    return rouge_l(batch).tolist()
 
 
-def _of_answer(metric: Callable[[str, Sequence[str]], float]) -> Callable[[Sampled], float]:
-    return lambda text: metric(text.text, text.row.references)
+def _of_answer(
+    metric: Callable[[str, Sequence[str]], float],
+) -> Callable[[Sequence[Sampled]], list[float]]:
+    return lambda texts: [metric(text.text, text.row.references) for text in texts]
 
 
 def _scores(name: str, row: Row) -> bool:
@@ -105,11 +112,14 @@ def _scores(name: str, row: Row) -> bool:
 
 
 def _each(
-    name: str, metric: Callable[[Sampled], float]
+    name: str, metric: Callable[[Sequence[Sampled]], list[float]]
 ) -> Callable[[Sequence[Sampled], Further], list[float | None]]:
-    return lambda texts, further: [
-        metric(text) if _scores(name, text.row) else None for text in texts
-    ]
+    def rewards(texts: Sequence[Sampled], further: Further) -> list[float | None]:
+        scored = [text for text in texts if _scores(name, text.row)]
+        found = iter(metric(scored) if scored else ())
+        return [next(found) if _scores(name, text.row) else None for text in texts]
+
+    return rewards
 
 
 def _held_out(name: str) -> Callable[[Sequence[Sampled]], float | None]:

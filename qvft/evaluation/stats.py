@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ LEVEL = 0.95
 
 # Resamples in memory at once; bounds memory, not the result.
 _DRAWS = 1 << 22
+# Resamples that are kept for the next score, in bytes.
+_KEPT = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,18 @@ def _numbered(clusters: Sequence[Hashable]) -> tuple[list[int], int]:
     return [numbers.setdefault(cluster, len(numbers)) for cluster in clusters], len(numbers)
 
 
-def _times(size: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+def _times(size: int, seed: int) -> Iterator[npt.NDArray[np.integer]]:
     """(b, C) how often each cluster is drawn, in chunks of the resamples."""
+    return iter(_kept_times(size, seed)) if RESAMPLES * size <= _KEPT else _drawn(size, seed)
+
+
+@lru_cache(maxsize=1)
+def _kept_times(size: int, seed: int) -> list[npt.NDArray[np.integer]]:
+    """All of `_times`, as the scores of the same items ask for them one after another."""
+    return [chunk.astype(np.min_scalar_type(chunk.max())) for chunk in _drawn(size, seed)]
+
+
+def _drawn(size: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
     generator = np.random.default_rng(seed)
     step = max(1, _DRAWS // size)
     for start in range(0, RESAMPLES, step):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qvft.evaluation import stats
 from qvft.evaluation.stats import (
     bootstrap_mean,
     paired_difference,
@@ -33,6 +34,16 @@ def test_copies_within_an_image_do_not_narrow_the_interval() -> None:
 
 def test_one_image_has_no_interval() -> None:
     assert bootstrap_mean([1.0, 0.0], ["a", "a"]) is None
+
+
+def test_resamples_that_are_kept_for_the_next_score_are_those_that_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.random.default_rng(0).normal(size=(300, 2))
+    kept = [resampled_sums(values, range(300), seed=seed) for seed in (1, 2, 1, 1)]
+    monkeypatch.setattr(stats, "_KEPT", 0)
+    drawn = [resampled_sums(values, range(300), seed=seed) for seed in (1, 2, 1, 1)]
+    assert np.array_equal(kept, drawn) and not np.array_equal(kept[0], kept[1])
 
 
 def test_sums_of_each_draw_hold_as_many_clusters_as_there_are() -> None:

@@ -8,14 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qvft.evaluation.metrics.ngrams import (
-    ORDERS,
-    CaptionBatch,
-    FloatArray,
-    IntArray,
-    NgramCounts,
-    lookup,
-)
+from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, IntArray
 
 # Added to matches and to guesses, so that no precision is exactly zero or undefined.
 _TINY, _SMALL = 1e-15, 1e-9
@@ -26,10 +19,9 @@ def bleu_counts(batch: CaptionBatch) -> FloatArray:
 
     The lengths, in tokens, are the prediction's and that of the reference closest to it.
     """
-    length = batch.lengths[: batch.items, None]
-    matches = np.stack([_clipped_matches(batch, grams) for grams in batch.ngrams], axis=1)
+    length = batch.lengths[batch.predicted, None]
     guesses = np.maximum(0, length - np.arange(ORDERS))
-    columns = [matches, guesses, length, _closest_lengths(batch)[:, None]]
+    columns = [batch.sums.matches.T, guesses, length, _closest_lengths(batch)[:, None]]
     return np.concatenate(columns, axis=1).astype(np.float64)
 
 
@@ -43,18 +35,9 @@ def bleu_of_counts(counts: FloatArray) -> FloatArray:
     return means * np.exp(np.minimum(0.0, 1 - 1 / ratio))
 
 
-def _clipped_matches(batch: CaptionBatch, grams: NgramCounts) -> IntArray:
-    """(I,) n-grams of the prediction found in a reference, each at most as often as there."""
-    own = slice(grams.predictions)
-    limit = lookup(grams.reference_key, grams.key[own], grams.reference_most)
-    clipped = np.minimum(grams.count[own], limit)
-    total = np.bincount(grams.text[own], weights=clipped, minlength=batch.items)
-    return total.astype(np.int64)
-
-
 def _closest_lengths(batch: CaptionBatch) -> IntArray:
     """(I,) length of the reference closest to the prediction's; of two as close, the shorter."""
-    item, lengths = batch.item[batch.items :], batch.lengths[batch.items :]
-    distance = np.abs(lengths - batch.lengths[item])
+    item, lengths = batch.item[~batch.predicted], batch.lengths[~batch.predicted]
+    distance = np.abs(lengths - batch.lengths[batch.predicted][item])
     order = np.lexsort((lengths, distance, item))
     return lengths[order][np.searchsorted(item, np.arange(batch.items))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from qvft.evaluation.metrics.bleu import bleu_counts, bleu_of_counts
 from qvft.evaluation.metrics.cider import cider_d
 from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, mean
 from qvft.evaluation.metrics.rouge import rouge_l
-from qvft.evaluation.metrics.tokenize import tokenize
+from qvft.evaluation.metrics.tokenize import pieces, tokens_of_piece
 from qvft.evaluation.unicode_letters import composed
 
 NAMES = (*(f"Bleu_{order}" for order in range(1, ORDERS + 1)), "ROUGE_L", "CIDEr")
@@ -60,10 +59,11 @@ def score_captions(
             expected="references for every predicted id",
             do="score the split that the predictions were made on",
         )
-    return score_tokens(
-        {key: [tokenize(composed(text)) for text in references[key]] for key in ids},
-        {key: tokenize(composed(text)) for key, text in predictions.items()},
+    batch = CaptionBatch.from_tokens(
+        (pieces(composed(predictions[key])) for key in ids),
+        ((pieces(composed(text)) for text in references[key]) for key in ids),
     )
+    return _score(ids, batch.split(tokens_of_piece))
 
 
 def score_tokens(
@@ -71,17 +71,16 @@ def score_tokens(
 ) -> CaptionScores:
     """`score_captions` of captions that are tokenised already; both mappings have the same ids."""
     ids = list(predictions)
+    known = [references[key] for key in ids]
+    return _score(ids, CaptionBatch.from_tokens(predictions.values(), known))
+
+
+def _score(ids: Sequence[str], batch: CaptionBatch) -> CaptionScores:
     if not ids:
         nothing: dict[str, dict[str, float]] = {name: {} for name in NAMES}
         return CaptionScores(dict.fromkeys(NAMES, 0.0), nothing, np.zeros((0, 10)))
-    predicted, known = list(predictions.values()), [references[key] for key in ids]
-    batch = CaptionBatch.from_tokens(predicted, known)
-    words = batch
-    if any(_NO_BREAK in token for text in (*predicted, *chain(*known)) for token in text):
-        words = CaptionBatch.from_tokens(
-            [words_of(text) for text in predicted],
-            [[words_of(text) for text in texts] for texts in known],
-        )
+    has_no_break = any(_NO_BREAK in token for token in batch.vocabulary)
+    words = batch.split(lambda token: token.split(_NO_BREAK)) if has_no_break else batch
     counts = bleu_counts(words)
     corpus_bleu, item_bleu = bleu_of_counts(counts.sum(axis=0)), bleu_of_counts(counts)
     item_rouge, item_cider = rouge_l(batch), cider_d(words)
@@ -90,7 +89,7 @@ def score_tokens(
     return CaptionScores(
         corpus=dict(zip(NAMES, corpus, strict=True)),
         per_item={
-            name: dict(zip(ids, map(float, column), strict=True))
+            name: dict(zip(ids, column.tolist(), strict=True))
             for name, column in zip(NAMES, values, strict=True)
         },
         bleu_counts=counts,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray, NgramCounts, lookup
+from qvft.evaluation.metrics.ngrams import ORDERS, CaptionBatch, FloatArray
 
 SIGMA = 6.0
 SCALE = 10.0
@@ -20,28 +20,14 @@ def cider_d(batch: CaptionBatch) -> FloatArray:
     The length that the Gaussian penalty compares counts bigrams only, as in the toolkit, and a
     single item scores 0, because every document frequency then equals the number of documents.
     """
-    item = batch.item[batch.items :]
+    known, said = ~batch.predicted, batch.predicted
+    item = batch.item[known]
     bigrams = np.maximum(batch.lengths - 1, 0)
-    difference = bigrams[item] - bigrams[batch.items :]
+    difference = bigrams[said][item] - bigrams[known]
     penalty = np.exp(-(difference.astype(np.float64) ** 2) / (2 * SIGMA**2))
-    similarity = sum(_similarity(batch, grams) for grams in batch.ngrams) / ORDERS
+    norms, products = np.sqrt(batch.sums.squares), batch.sums.products[:, known]
+    lengths = norms[:, said][:, item] * norms[:, known]
+    cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    similarity = sum(cosines) / ORDERS
     total = np.bincount(item, weights=similarity * penalty, minlength=batch.items)
     return SCALE * total / np.bincount(item, minlength=batch.items)
-
-
-def _similarity(batch: CaptionBatch, grams: NgramCounts) -> FloatArray:
-    """(R,) clipped cosine of TF-IDF vectors of one order, each reference with its prediction."""
-    references = len(batch.lengths) - batch.items
-    documents = np.bincount(grams.reference_key % grams.size, minlength=grams.size)
-    rarity = np.log(batch.items) - np.log(np.maximum(documents, 1))
-    weight = grams.count * rarity[grams.gram]
-    norm = np.sqrt(np.bincount(grams.text, weights=weight**2, minlength=len(batch.lengths)))
-    predicted, other = slice(grams.predictions), slice(grams.predictions, None)
-    shared = lookup(grams.key[predicted], grams.key[other], weight[predicted])
-    product = np.bincount(
-        grams.text[other] - batch.items,
-        weights=np.minimum(shared, weight[other]) * weight[other],
-        minlength=references,
-    )
-    length = norm[batch.item[batch.items :]] * norm[batch.items :]
-    return np.divide(product, length, out=np.zeros(references), where=length > 0)

@@ -12,12 +12,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from qvft.evaluation.metrics.cider import SCALE, SIGMA
 from qvft.evaluation.metrics.ngrams import ORDERS
 
 Tokens = Sequence[str]
 Ngram = tuple[str, ...]
+Vector = tuple[dict[Ngram, float], float]
+
+_KEPT = 1024
 
 
 class CorpusCider:
@@ -34,26 +38,30 @@ class CorpusCider:
             items += 1
             self._documents.update({gram for text in references for gram in _counts(text)})
         self._log_items = math.log(max(items, 1))
+        # The texts of one image are scored one after another, against the same references.
+        self._vectors = lru_cache(maxsize=_KEPT)(self._vectors_of)
 
     def __call__(self, prediction: Tokens, references: Sequence[Tokens]) -> float:
         """CIDEr-D of a tokenised caption, from 0 to 10."""
-        own = self._vectors(prediction)
+        own = self._vectors(tuple(prediction))
         total = 0.0
         for reference in references:
-            other = self._vectors(reference)
+            other = self._vectors(tuple(reference))
             # Bigrams, as in the toolkit.
             difference = max(len(prediction) - 1, 0) - max(len(reference) - 1, 0)
             penalty = math.exp(-(difference**2) / (2 * SIGMA**2))
             total += penalty * sum(map(_similarity, own, other)) / ORDERS
         return SCALE * total / len(references)
 
-    def _vectors(self, text: Tokens) -> list[dict[Ngram, float]]:
-        """TF-IDF vector of each order."""
+    def _vectors_of(self, text: tuple[str, ...]) -> list[Vector]:
+        """TF-IDF vector of each order, and its length."""
         vectors: list[dict[Ngram, float]] = [{} for _ in range(ORDERS)]
         for gram, count in _counts(text).items():
             rarity = self._log_items - math.log(max(self._documents[gram], 1))
             vectors[len(gram) - 1][gram] = count * rarity
-        return vectors
+        return [
+            (vector, math.sqrt(sum(weight**2 for weight in vector.values()))) for vector in vectors
+        ]
 
 
 def _counts(text: Tokens) -> Counter[Ngram]:
@@ -64,13 +72,13 @@ def _counts(text: Tokens) -> Counter[Ngram]:
     )
 
 
-def _similarity(own: dict[Ngram, float], other: dict[Ngram, float]) -> float:
+def _similarity(own: Vector, other: Vector) -> float:
     """Clipped cosine of two vectors."""
-    norm = _norm(own) * _norm(other)
+    (weights, length), (known, other_length) = own, other
+    norm = length * other_length
     if not norm:
         return 0.0
-    return sum(min(own.get(gram, 0.0), weight) * weight for gram, weight in other.items()) / norm
-
-
-def _norm(vector: dict[Ngram, float]) -> float:
-    return math.sqrt(sum(weight**2 for weight in vector.values()))
+    shared = (
+        min(weights[gram], weight) * weight for gram, weight in known.items() if gram in weights
+    )
+    return sum(shared) / norm

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from qvft.evaluation.answers import (
@@ -134,22 +135,27 @@ def token_f1(prediction: str, references: Sequence[str]) -> float:
 
 def bleu_1(prediction: str, references: Sequence[str]) -> float:
     """Clipped token precision times the brevity penalty, best reference, from 0 to 1."""
-    length = len(answer_tokens(prediction))
+    length = _token_counts(prediction).total()
     if not length:
         return 0.0
     return max(
         (
             _overlap(prediction, reference)[0]
-            * math.exp(min(0.0, 1 - len(answer_tokens(reference)) / length))
+            * math.exp(min(0.0, 1 - _token_counts(reference).total() / length))
             for reference in references
         ),
         default=0.0,
     )
 
 
+@lru_cache(maxsize=1024)  # several scores of an answer, several answers to a question
+def _token_counts(text: str) -> Counter[str]:
+    return Counter(answer_tokens(text))
+
+
 def _overlap(prediction: str, reference: str) -> tuple[float, float]:
     """Token precision and recall; 0 where a text has no tokens."""
-    given, wanted = Counter(answer_tokens(prediction)), Counter(answer_tokens(reference))
+    given, wanted = _token_counts(prediction), _token_counts(reference)
     shared = sum((given & wanted).values())
     return shared / max(1, given.total()), shared / max(1, wanted.total())
 

@@ -1,12 +1,12 @@
 """N-gram counts of tokenised captions as integers, from which BLEU, ROUGE_L and CIDEr follow.
 
-Shapes: I items, R references of all items, T = I + R texts, E (text, n-gram) pairs.
+Shapes: I items, T texts, N tokens.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
@@ -19,102 +19,187 @@ FloatArray = npt.NDArray[np.float64]
 
 ORDERS = 4
 
+# Tokens in a block, about; bounds memory, not the result.
+_BLOCK = 1 << 17
+
 
 @dataclass(frozen=True)
-class NgramCounts:
-    """How often each n-gram of one order stands in each text; sorted by text, then by n-gram.
+class NgramSums:
+    """Sums over the n-grams of each order.
 
     Attributes:
-        text: (E,) index of the text.
-        count: (E,) occurrences, at least 1.
-        gram: (E,) id of the n-gram, equal for equal n-grams of all texts.
-        key: (E,) `item * size + gram`, where item is the one that the text belongs to.
-        size: number of different n-grams, at least 1.
-        predictions: number of leading entries that belong to predictions; the rest to references.
-        reference_key: (F,) distinct keys of all references, ascending.
-        reference_most: (F,) highest count of that n-gram in one reference of the item.
+        matches: (4, I) n-grams of the prediction found in a reference, each at most as often as
+            there.
+        squares: (4, T) squared length of the text's TF-IDF vector.
+        products: (4, T) product of a reference's TF-IDF vector and the item's prediction's, each
+            weight of the latter clipped to the reference's.
     """
 
-    text: IntArray
-    count: IntArray
-    gram: IntArray
-    key: IntArray
-    size: int
-    predictions: int
-    reference_key: IntArray
-    reference_most: IntArray
+    matches: IntArray
+    squares: FloatArray
+    products: FloatArray
 
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """Tokenised predictions and references; the texts are all predictions, then all references.
+    """Tokenised predictions and references; each item's prediction, then its references.
 
     Attributes:
+        vocabulary: the different tokens, as they come in all predictions, then all references.
         tokens: (N,) ids of all texts' tokens, one text after another.
         lengths: (T,) tokens of each text.
-        item: (T,) the item each text belongs to; ascending within the references.
+        item: (T,) the item each text belongs to, ascending.
+        predicted: (T,) whether the text is a prediction.
     """
 
+    vocabulary: Sequence[str]
     tokens: IntArray
     lengths: IntArray
     item: IntArray
-    items: int
+    predicted: npt.NDArray[np.bool_]
 
     @classmethod
     def from_tokens(
-        cls, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+        cls, predictions: Iterable[Sequence[str]], references: Iterable[Iterable[Sequence[str]]]
     ) -> CaptionBatch:
         """Numbers the tokens of one prediction and one or more references an item."""
-        assert len(predictions) == len(references)
-        texts = [*predictions, *(text for group in references for text in group)]
-        owners = [np.arange(len(predictions)), np.repeat(
-            np.arange(len(references)), [len(group) for group in references]
-        )]  # fmt: skip
-        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        sizes: list[int] = []
+        items: list[int] = []
+
+        def texts() -> Iterator[Sequence[str]]:
+            for groups in (zip(predictions), references):
+                for item, group in enumerate(groups):
+                    for text in group:
+                        sizes.append(len(text))
+                        items.append(item)
+                        yield text
+
         ids: defaultdict[str, int] = defaultdict(count().__next__)
-        flat = map(ids.__getitem__, chain.from_iterable(texts))
-        return cls(
-            np.fromiter(flat, dtype=np.int64, count=int(lengths.sum())),
-            lengths,
-            np.concatenate(owners).astype(np.int64),
-            len(predictions),
-        )
+        tokens = np.fromiter(map(ids.__getitem__, chain.from_iterable(texts())), dtype=np.int64)
+        item, lengths = np.array(items, dtype=np.int64), np.array(sizes, dtype=np.int64)
+        order = np.argsort(item, kind="stable")
+        first = (np.cumsum(lengths) - lengths)[order]
+        item, lengths = item[order], lengths[order]
+        predicted = np.diff(item, prepend=-1) == 1
+        return cls(list(ids), tokens[_ranges(first, lengths)], lengths, item, predicted)
+
+    def split(self, parts: Callable[[str], Sequence[str]]) -> CaptionBatch:
+        """The batch with each token replaced by its parts: none, one or more."""
+        ids: defaultdict[str, int] = defaultdict(count().__next__)
+        numbers = [[ids[part] for part in parts(token)] for token in self.vocabulary]
+        sizes = np.array([len(own) for own in numbers], dtype=np.int64)
+        first = np.cumsum(sizes) - sizes
+        flat = np.fromiter(chain.from_iterable(numbers), dtype=np.int64)
+        blocks = np.array_split(self.tokens, len(self.tokens) // _BLOCK + 1)
+        tokens = [flat[_ranges(first[own], sizes[own])] for own in blocks]
+        before = np.append(0, np.cumsum(sizes[self.tokens]))
+        lengths = np.diff(before[np.append(0, np.cumsum(self.lengths))])
+        joined = np.concatenate(tokens)
+        return CaptionBatch(list(ids), joined, lengths, self.item, self.predicted)
+
+    @property
+    def items(self) -> int:
+        """The number of items."""
+        return int(self.predicted.sum())
 
     @cached_property
-    def ngrams(self) -> list[NgramCounts]:
-        """Counts of orders 1 to 4."""
-        text = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        to_end = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(text))
-        vocabulary = int(self.tokens.max(initial=0)) + 1
-        start, gram, size = np.arange(len(text)), self.tokens, vocabulary
-        counts = [self._count(text, gram, size)]
-        for order in range(2, ORDERS + 1):
-            whole = to_end[start] >= order
-            start, gram = start[whole], gram[whole]
-            numbers, gram = np.unique(
-                gram * vocabulary + self.tokens[start + order - 1], return_inverse=True
-            )
-            size = max(1, len(numbers))
-            counts.append(self._count(text[start], gram, size))
-        return counts
+    def text(self) -> IntArray:
+        """(N,) index of each token's text."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
-    def _count(self, text: IntArray, gram: IntArray, size: int) -> NgramCounts:
-        pairs, counted = np.unique(text * size + gram, return_counts=True)
-        text, gram = np.divmod(pairs, size)
-        key = self.item[text] * size + gram
-        predictions = int(np.searchsorted(text, self.items))
-        order = np.argsort(key[predictions:], kind="stable")
-        reference_key, first = np.unique(key[predictions:][order], return_index=True)
-        most = np.maximum.reduceat(counted[predictions:][order], first) if len(first) else first
-        return NgramCounts(text, counted, gram, key, size, predictions, reference_key, most)
+    @cached_property
+    def place(self) -> IntArray:
+        """(N,) number of tokens before each token in its text."""
+        return _ranges(np.zeros_like(self.lengths), self.lengths)
+
+    def blocks(self) -> Iterator[tuple[IntArray, IntArray]]:
+        """All tokens' ids in ascending order and their places in `tokens`, which ascend for equal
+        ids; a part at a time, and equal ids in one part."""
+        token, place = self._sorted
+        firsts = np.flatnonzero(changes(token))
+        cuts = firsts[np.flatnonzero(changes(firsts // _BLOCK))[1:]]
+        return zip(np.split(token, cuts), np.split(place, cuts), strict=True)
+
+    @cached_property
+    def _sorted(self) -> tuple[IntArray, IntArray]:
+        return sort_by(self.tokens, np.arange(len(self.tokens)))
+
+    @cached_property
+    def sums(self) -> NgramSums:
+        """What BLEU and CIDEr are computed from."""
+        sums = NgramSums(
+            np.zeros((ORDERS, self.items), dtype=np.int64),
+            *np.zeros((2, ORDERS, len(self.lengths))),
+        )
+        for order, text, new in self._ngrams():
+            self._add(sums, order - 1, text, new)
+        return sums
+
+    def _ngrams(self) -> Iterator[tuple[int, IntArray, npt.NDArray[np.bool_]]]:
+        """Order, text of each n-gram, and whether it differs from the one before; n-grams that
+        begin with the same tokens at a time, sorted by their tokens' ids, then by text.
+
+        N-grams of an order come in one order over all blocks, which fixes that of CIDEr's sums.
+        """
+        to_end = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(self.tokens))
+        for key, start in self.blocks():
+            new = changes(key)
+            yield 1, self.text[start], new
+            for order in range(2, ORDERS + 1):
+                whole = to_end[start] >= order
+                gram, start = (np.cumsum(new) - 1)[whole], start[whole]
+                following = self.tokens[start + order - 1]
+                key, start = sort_by(gram * len(self.vocabulary) + following, start)
+                new = changes(key)
+                yield order, self.text[start], new
+
+    def _add(self, sums: NgramSums, row: int, text: IntArray, new: npt.NDArray[np.bool_]) -> None:
+        """Adds n-grams as `_ngrams` gives them, one (n-gram, text) pair after another."""
+        pair = np.flatnonzero(new | changes(text))
+        count = np.diff(pair, append=len(text))
+        text, new = text[pair], new[pair]
+        gram = np.cumsum(new) - 1
+        # The pairs of an n-gram and an item: the prediction's, if it has the n-gram, comes first.
+        first = np.flatnonzero(new | changes(self.item[text]))
+        others = np.diff(first, append=len(text)) - 1
+        predicted = self.predicted[text[first]]
+        described = gram[first][~predicted | (others > 0)]
+        documents = np.bincount(described, minlength=int(new.sum()))
+        rarity = np.log(self.items) - np.log(np.maximum(documents, 1))
+        weight = count * rarity[gram]
+        np.add.at(sums.squares[row], text, weight**2)
+        shared = np.flatnonzero(predicted & (others > 0))
+        if len(shared):
+            first, others = first[shared], others[shared]
+            known = _ranges(first + 1, others)
+            clipped = np.minimum(np.repeat(weight[first], others), weight[known])
+            np.add.at(sums.products[row], text[known], clipped * weight[known])
+            most = np.maximum.reduceat(count[known], np.cumsum(others) - others)
+            np.add.at(sums.matches[row], self.item[text[first]], np.minimum(count[first], most))
 
 
-def lookup(keys: IntArray, wanted: IntArray, values: npt.NDArray) -> npt.NDArray:
-    """`values` of the ascending `keys` at each of `wanted`; 0 where a key is not there."""
-    if not len(keys):
-        return np.zeros(len(wanted), dtype=values.dtype)
-    place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    return np.where(keys[place] == wanted, values[place], 0)
+def sort_by(keys: IntArray, places: IntArray) -> tuple[IntArray, IntArray]:
+    """Keys in ascending order with their places, which ascend; equal keys keep their order."""
+    bits = int(places.max(initial=0)).bit_length()
+    if int(keys.max(initial=0)).bit_length() + bits < np.iinfo(np.int64).bits:
+        # One integer for both sorts several times as fast as a stable `argsort`.
+        packed = np.sort((keys << bits) | places)
+        return packed >> bits, packed & ((1 << bits) - 1)
+    order = np.argsort(keys, kind="stable")
+    return keys[order], places[order]
+
+
+def changes(values: IntArray) -> npt.NDArray[np.bool_]:
+    """Whether each value differs from the one before it; the first does."""
+    found = np.ones(len(values), dtype=np.bool_)
+    np.not_equal(values[1:], values[:-1], out=found[1:])
+    return found
+
+
+def _ranges(first: IntArray, sizes: IntArray) -> IntArray:
+    """`first[k], first[k] + 1, ...` of `sizes[k]` numbers each, one after another."""
+    before = np.cumsum(sizes) - sizes
+    return np.repeat(first - before, sizes) + np.arange(int(sizes.sum()))
 
 
 def mean(values: FloatArray) -> float:

@@ -55,6 +55,9 @@ _CLOSING_AS_WRITTEN = (
     "Pte pte Pty pty"
 )
 _AS_WRITTEN = "Mfg mfg Mtg mtg"
+ABBREVIATIONS = frozenset(
+    " ".join((_CLOSING_ABBREVIATIONS, _ABBREVIATIONS, _CLOSING_AS_WRITTEN, _AS_WRITTEN)).split()
+)
 # Abbreviations that keep their full stop only before a number.
 _BEFORE_NUMBER = "art ca fig figs no nos op pp prop"
 

@@ -6,13 +6,16 @@ references are taken separately: github.com/salaniz/pycocoevalcap 1.2, rouge/rou
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from qvft.evaluation.metrics.ngrams import CaptionBatch, FloatArray
+import numpy as np
+import numpy.typing as npt
+
+from qvft.evaluation.metrics.ngrams import CaptionBatch, FloatArray, IntArray, changes
 
 BETA = 1.2
 
-_EMPTY = -1
+_WORD_BITS = 64
 
 
 def rouge_l(batch: CaptionBatch) -> FloatArray:
@@ -20,43 +23,64 @@ def rouge_l(batch: CaptionBatch) -> FloatArray:
 
     An empty text counts as one empty token, as in the toolkit, so two empty texts score 1.
     """
-    ends = np.cumsum(batch.lengths)
-    texts = [part.tolist() or [_EMPTY] for part in np.split(batch.tokens, ends[:-1])]
-    predictions = [_positions(text) for text in texts[: batch.items]]
-    item = batch.item[batch.items :]
-    common = np.array(
-        [
-            _common_subsequence(predictions[owner], text)
-            for owner, text in zip(item, texts[batch.items :], strict=True)
-        ]
-    )
-    lengths = np.maximum(batch.lengths, 1)
+    said = batch.lengths[batch.predicted]
+    item, known = batch.item[~batch.predicted], batch.lengths[~batch.predicted]
+    common = np.where((said[item] == 0) & (known == 0), 1, 0)
+    for dtype, chosen in ((np.uint64, said < _WORD_BITS), (object, said >= _WORD_BITS)):
+        if chosen.any():
+            common += _common_subsequences(batch, chosen, dtype)
     precision, recall = np.zeros(batch.items), np.zeros(batch.items)
-    np.maximum.at(precision, item, common / lengths[item])
-    np.maximum.at(recall, item, common / lengths[batch.items :])
+    np.maximum.at(precision, item, common / np.maximum(said, 1)[item])
+    np.maximum.at(recall, item, common / np.maximum(known, 1))
     weight = BETA**2
     value = (1 + weight) * precision * recall / np.maximum(recall + weight * precision, 1e-300)
     return np.where((precision > 0) & (recall > 0), value, 0.0)
 
 
-def _positions(text: list[int]) -> dict[int, int]:
-    """Bits of the places at which each token stands in a text."""
-    found: dict[int, int] = {}
-    for place, token in enumerate(text):
-        found[token] = found.get(token, 0) | 1 << place
-    return found
+def _common_subsequences(
+    batch: CaptionBatch, chosen: npt.NDArray[np.bool_], dtype: npt.DTypeLike
+) -> IntArray:
+    """(R,) length of each reference's longest common subsequence with its item's prediction.
 
+    A row of the dynamic programme is an integer, whose bit is 0 where the length grows. The next
+    token of all references at once moves their rows; a token that is not in the prediction does
+    not, so it is passed over.
 
-def _common_subsequence(positions: dict[int, int], text: list[int]) -> int:
-    """Length of the longest common subsequence of a text and one of which `positions` are given.
-
-    A row of the dynamic programme is an integer, whose bit is 0 where the length grows.
+    Args:
+        chosen: (I,) the items to compare; the others have 0.
+        dtype: of a row: `object`, Python's integers, for predictions of 64 tokens or more.
 
     Source: Hyyroe 2004, "Bit-parallel LCS-length computation revisited".
     """
-    full = sum(positions.values())  # a bit for each place
-    row = full
-    for token in text:
-        matches = row & positions.get(token, 0)
-        row = ((row + matches) | (row - matches)) & full
-    return full.bit_count() - row.bit_count()
+    one = np.ones((), dtype=dtype)
+    parts = []
+    for key, token in batch.blocks():
+        own = chosen[batch.item[batch.text[token]]]
+        parts.append(_matches(batch, key[own], token[own], one))
+    token, places = map(np.concatenate, zip(*parts, strict=True))
+    in_text = np.argsort(token)
+    text, places = batch.text[token[in_text]], places[in_text]
+    new = np.flatnonzero(changes(text))
+    step = np.arange(len(text)) - np.repeat(new, np.diff(new, append=len(text)))
+    full = (one << batch.lengths[batch.predicted][batch.item].astype(dtype)) - one
+    row = full.copy()
+    for now in np.split(np.argsort(step, kind="stable"), np.cumsum(np.bincount(step))):
+        matches = row[text[now]] & places[now]
+        before = row[text[now]]
+        row[text[now]] = ((before + matches) | (before - matches)) & full[text[now]]
+    length = np.bitwise_count(full).astype(np.int64) - np.bitwise_count(row).astype(np.int64)
+    return np.where(chosen[batch.item], length, 0)[~batch.predicted]
+
+
+def _matches(
+    batch: CaptionBatch, key: IntArray, token: IntArray, one: npt.NDArray[Any]
+) -> tuple[IntArray, npt.NDArray[Any]]:
+    """Of the tokens of a block that are in a reference and in its prediction: where they stand in
+    `tokens`, and a bit for each place that they have in the prediction."""
+    text = batch.text[token]
+    predicted = batch.predicted[text]
+    first = np.flatnonzero(changes(key) | changes(batch.item[text]))
+    place = np.where(predicted, one << batch.place[token].astype(one.dtype), one - one)
+    places = np.repeat(np.bitwise_or.reduceat(place, first), np.diff(first, append=len(text)))
+    found = np.flatnonzero((places != 0) & ~predicted)
+    return token[found], places[found]

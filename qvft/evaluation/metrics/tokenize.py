@@ -24,13 +24,15 @@ from functools import lru_cache
 from itertools import chain
 
 from qvft.evaluation.metrics.ptb_characters import ASTRAL, DIGIT, LETTER, MARK, UNKNOWN, shape
-from qvft.evaluation.metrics.ptb_rules import RULES, SYMBOLS
+from qvft.evaluation.metrics.ptb_rules import ABBREVIATIONS, RULES, SYMBOLS
 
 DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
 
 # A blank joins what stands on its two sides only where there is a digit (`1 1/2`, `No. 5`, a
 # telephone number) or an opening angle bracket, or between a letter with a full stop and a capital.
 _MAY_JOIN = re.compile(r"[\d<\t\v\f\r\x1c-\x1f\x85\xa0\u2000-\u200a\u2028\u2029\u3000]")
+# The same for a text in ASCII, in half the time.
+_MAY_JOIN_ASCII = re.compile(r"[0-9<\t\v\f\r\x1c-\x1f]")
 _INITIAL = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|[\x92\u2019;][A-Za-z]+)\. +[A-Z]")
 _INSEPARABLE = re.compile(r"<|  |[^\S ]|\. +[A-Z.]")
 _DIGIT = re.compile(rf"[0-9{DIGIT}]")
@@ -44,30 +46,33 @@ _SIGMA_WORDS = re.compile(r"([!?@/:&+=#]|-(?=\d))")
 
 def tokenize(text: str) -> list[str]:
     """Lower-cased tokens of one caption, without the toolkit's list of punctuation."""
-    return list(chain.from_iterable(map(_tokens, _pieces(text.replace("\n", " ")))))
+    return list(chain.from_iterable(map(tokens_of_piece, pieces(text))))
 
 
 @lru_cache(maxsize=1 << 18)
-def _tokens(piece: str) -> tuple[str, ...]:
+def tokens_of_piece(piece: str) -> tuple[str, ...]:
+    """As `tokenize`, of one of the `pieces` of a caption."""
     return tuple(token for token in ptb_tokens(piece) if token not in DROPPED)
 
 
-def _pieces(text: str) -> list[str]:
+def pieces(text: str) -> list[str]:
     """Parts of a text that are lexed by themselves: words, save where a blank may join them."""
+    text = text.replace("\n", " ")
     chunks = text.split(" ")
-    if not _MAY_JOIN.search(text):
+    may_join = _MAY_JOIN_ASCII if text.isascii() else _MAY_JOIN
+    if not may_join.search(text):
         return [text] if ". " in text and _INITIAL.search(text) else chunks
     if _INSEPARABLE.search(text):
         return [text]
-    pieces: list[str] = []
+    joined: list[str] = []
     numeric = False
     for chunk, shapes in zip(chunks, shape(text).split(" "), strict=True):
         before, numeric = numeric, _DIGIT.search(shapes) is not None
-        if numeric and pieces and (before or "." in pieces[-1]):
-            pieces[-1] += " " + chunk
+        if numeric and joined and (before or "." in joined[-1]):
+            joined[-1] += " " + chunk
         else:
-            pieces.append(chunk)
-    return pieces
+            joined.append(chunk)
+    return joined
 
 
 def ptb_tokens(text: str) -> list[str]:
@@ -77,13 +82,22 @@ def ptb_tokens(text: str) -> list[str]:
     position, end = 0, len(text)
     while position < end:
         plain = _PLAIN_WORD.match(shapes, position)
-        if plain and plain.group() not in _ASSIMILATED and not shapes.startswith(".", plain.end()):
+        if plain and _is_whole(plain.group(), shapes[plain.end() :]):
             stop, written = plain.end(), [text[position : plain.end()]]
+        elif position == end - 1 and text[position] == ".":
+            stop, written = end, ["."]
         else:
             stop, written = _longest(text, shapes, position)
         tokens += map(_lower, written)
         position = stop
     return tokens
+
+
+def _is_whole(word: str, rest: str) -> bool:
+    """Whether a plain word is a token; else longer or shorter ones may begin here."""
+    if rest == "." + _END:
+        return len(word) > 1 and word not in ABBREVIATIONS and word not in _ASSIMILATED
+    return word not in _ASSIMILATED and not rest.startswith(".")
 
 
 def _longest(text: str, shapes: str, position: int) -> tuple[int, list[str]]:

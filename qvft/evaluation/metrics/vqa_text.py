@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_MARKS = frozenset(';/[]"{}()=+\\_-><@`,?!')
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")
 _MOST_FULL_STOPS_REMOVED = 32
@@ -50,7 +50,7 @@ def strip_punctuation(text: str) -> str:
     """
     number = _COMMA_IN_NUMBER.search(text) is not None
     result = text
-    for mark in _MARKS:
+    for mark in _MARKS.intersection(text):  # no mark's fate depends on another's
         beside_blank = f"{mark} " in text or f" {mark}" in text
         result = result.replace(mark, "" if beside_blank or number else " ")
     return _FULL_STOP.sub("", result, count=_MOST_FULL_STOPS_REMOVED)

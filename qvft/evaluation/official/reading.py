@@ -65,6 +65,9 @@ def identifier(row: Mapping[str, Any], key: str, *, where: str) -> str:
     Raises:
         DataError: it is missing, empty, or neither a string nor a whole number.
     """
+    value = row.get(key)
+    if type(value) is int:  # nearly all; the rest is told what is wrong
+        return str(value)
     value = fields.field(row, key, where=where)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -77,6 +80,9 @@ def words(row: Mapping[str, Any], key: str, *, where: str) -> str:
     Raises:
         DataError: it is missing, no string, or holds half of a surrogate pair.
     """
+    value = row.get(key)
+    if type(value) is str and value.isascii():
+        return value
     return fields.string(fields.field(row, key, where=where), key, where=where)
 
 

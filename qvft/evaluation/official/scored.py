@@ -95,10 +95,8 @@ def write(path: Path, scored: Scored) -> None:
     content = scored.to_json()
     items = content.pop("per_item").items()
     head = json.dumps(content, indent=2, ensure_ascii=False).removesuffix("\n}")
-    lines = [
-        f"    {json.dumps(name, ensure_ascii=False)}: {json.dumps(scores, ensure_ascii=False)}"
-        for name, scores in items
-    ]
+    as_json = json.JSONEncoder(ensure_ascii=False).encode
+    lines = [f"    {as_json(name)}: {as_json(scores)}" for name, scores in items]
     text = f'{head},\n  "per_item": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
     try:
         write_text(path, text)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,21 @@ def test_bleu_and_cider_split_a_token_at_a_no_break_space_and_rouge_does_not() -
         expected = whole if name == "ROUGE_L" else apart
         assert found.corpus[name] == expected.corpus[name]
     assert apart.corpus["Bleu_1"] != whole.corpus["Bleu_1"]
+
+
+@pytest.mark.parametrize("length", [63, 64, 200])
+def test_rouge_of_long_captions_is_the_longest_common_subsequence(length: int) -> None:
+    draw = random.Random(length)
+    said = [draw.choice("abcdef") for _ in range(length)]
+    known = [draw.choice("abcdefg") for _ in range(100)]
+    row = [0] * (length + 1)
+    for token in known:
+        before = row
+        row = [0]
+        for place, own in enumerate(said):
+            row.append(before[place] + 1 if own == token else max(before[place + 1], row[place]))
+    precision, recall = row[-1] / length, row[-1] / 100
+    expected = (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+    # A short caption beside it is compared in machine words.
+    scores = score_tokens({"x": [known], "y": [["a", "b"]]}, {"x": said, "y": ["a", "b"]})
+    assert scores.per_item["ROUGE_L"] == pytest.approx({"x": expected, "y": 1.0}, abs=ROUNDING)

@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+from qvft.evaluation.metrics import ptb_rules
+from qvft.evaluation.metrics import tokenize as lexer
 from qvft.evaluation.metrics.tokenize import DROPPED, ptb_tokens, tokenize
 
 PARTS = [
@@ -45,3 +47,16 @@ def test_pieces_of_texts_with_digits_give_the_tokens_of_the_whole(seed: int) -> 
 )
 def test_what_a_blank_joins_stays_joined(text: str) -> None:
     assert tokenize(text) == whole(text)
+
+
+def test_plain_words_are_lexed_as_the_rules_alone_lex_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = random.Random(0)
+    lists = [ptb_rules._BEFORE_NUMBER, ptb_rules._FILE_ENDINGS, ptb_rules._SENTENCE_OPENERS]
+    words = [*ptb_rules.ABBREVIATIONS, *" ".join(lists).lower().split(), *lexer._ASSIMILATED]
+    words += ["".join(draw.choices("abeimnoprst", k=length % 5 + 1)) for length in range(300)]
+    texts = [word + end for word in words for end in ("", ".", "..", ".?", ". .", "?", ".a", ". 5")]
+    found = [ptb_tokens(text) for text in texts]
+    monkeypatch.setattr(lexer, "_is_whole", lambda word, rest: False)
+    assert found == [ptb_tokens(text) for text in texts]
