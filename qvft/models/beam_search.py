@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin
 
 from qvft.models.prefix_cache import CACHE, can_continue, setting
 
@@ -19,16 +18,18 @@ _MINUS = -1.0e9
 
 _WITHOUT = (
     "do_sample",
+    "low_memory",  # refused by transformers
     "output_attentions",
     "output_hidden_states",
     "output_logits",
     "output_scores",
     "return_dict_in_generate",
     "stop_strings",  # `generate` hands no tokenizer to a custom loop
+    "watermarking_config",
 )
 
 
-def drops_done_rows(model: GenerationMixin, settings: Mapping[str, Any]) -> bool:
+def drops_done_rows(model: Any, settings: Mapping[str, Any]) -> bool:
     """Whether `beam_search` can replace transformers' own for these settings of `generate`.
 
     Args:
@@ -36,6 +37,9 @@ def drops_done_rows(model: GenerationMixin, settings: Mapping[str, Any]) -> bool
     """
     several = (setting(model, settings, "num_beams") or 1) > 1
     if not several or model.config.is_encoder_decoder or not can_continue(model, settings):
+        return False
+    # Its processor counts the padding of the rows that it began with.
+    if (setting(model, settings, "repetition_penalty") or 1.0) != 1.0:
         return False
     return not any(setting(model, settings, name) for name in _WITHOUT)
 

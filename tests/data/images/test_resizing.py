@@ -20,7 +20,9 @@ def test_the_processors_pixels_stay_the_same_to_the_bit(
     images = (
         tiny_models.processor().image_processor
         if processor == "blip"
-        else CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
+        else CLIPImageProcessorPil(
+            size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}
+        )
     )
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
