@@ -13,16 +13,11 @@ from torch import Tensor
 
 from qvft.models.prefix_cache import CACHE, can_continue, setting
 
-_MINUS = -1.0e9
-"""Score of beams that do not exist, as in transformers."""
+_MINUS = -1.0e9  # score of beams that do not exist, as in transformers
 
 _WITHOUT = (
     "do_sample",
     "low_memory",  # refused by transformers
-    "output_attentions",
-    "output_hidden_states",
-    "output_logits",
-    "output_scores",
     "return_dict_in_generate",
     "stop_strings",  # `generate` hands no tokenizer to a custom loop
     "watermarking_config",
@@ -124,17 +119,11 @@ def beam_search(
         if len(rows) < len(left):
             of_beams = (rows[:, None] * beams + torch.arange(beams, device=place)).flatten()
             inputs = {name: _of_rows(value, of_beams) for name, value in inputs.items()}
-            left, texts, scores, improvable = (
-                some[rows] for some in (left, texts, scores, improvable)
-            )
-            done_texts, done_scores, is_done = (
-                some[rows] for some in (done_texts, done_scores, is_done)
-            )
+            left, texts, scores, improvable = (t[rows] for t in (left, texts, scores, improvable))
+            done_texts, done_scores, is_done = (t[rows] for t in (done_texts, done_scores, is_done))
         ids = texts[:, :, : length + 1].flatten(0, 1)
-        output = model(
-            **model.prepare_inputs_for_generation(ids, next_sequence_length=1, **inputs),
-            return_dict=True,
-        )
+        step = model.prepare_inputs_for_generation(ids, next_sequence_length=1, **inputs)
+        output = model(**step, return_dict=True)
     found = found[:, : config.num_return_sequences].flatten(0, 1)
     written = (found != config._pad_token_tensor).any(dim=0).nonzero()
     return found[:, : int(written.max()) + 1 if len(written) else start]

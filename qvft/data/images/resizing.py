@@ -10,8 +10,7 @@ from PIL.Image import Image
 def resized(image: Image, image_processor: Any) -> Image:
     """The image at the processor's height and width; as it is if the processor resizes otherwise.
 
-    The processor's own result stays the same to the bit, for it leaves an image of that size alone.
-    It would copy a whole image to an array and back for this.
+    The processor's result stays the same to the bit; it would copy whole images to arrays and back.
 
     Source: `PilBackend` in transformers, which resizes first, with Pillow.
     """
