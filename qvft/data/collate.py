@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qvft.data.images.augmentation import Augmentation
 from qvft.data.images.decoding import decode
+from qvft.data.images.resizing import resized
 from qvft.data.packing import Packer
 from qvft.data.padding import pad_rows
 from qvft.data.prompt import PromptTemplate, TokenRow
@@ -143,9 +144,13 @@ class Collator:
         assert self.augmentation is not None, "a view above 0 is an augmentation's"
         return self.augmentation(image, view)
 
+    def resized(self, source: ImageSource, view: int = 0) -> Image:
+        """As `decode`, at the image processor's size already, for `normalise`."""
+        return resized(self.decode(source, view), self.image_processor)
+
     def normalise(self, images: Sequence[Image]) -> Tensor:
         """Resized and normalised images (I, 3, height, width)."""
         return self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
 
     def _read(self, seen: Sequence[tuple[ImageSource, int]]) -> Tensor:
-        return self.normalise([self.decode(source, view) for source, view in seen])
+        return self.normalise([self.resized(source, view) for source, view in seen])

@@ -43,7 +43,7 @@ def pixel_chunks(
         and per source its error or None.
     """
     chunks = [sources[start : start + size] for start in range(0, len(sources), size)]
-    return read_chunks(chunks, collator.decode, collator.normalise, workers=workers)
+    return read_chunks(chunks, collator.resized, collator.normalise, workers=workers)
 
 
 def read_chunks(

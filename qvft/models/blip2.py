@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Blip2ForConditionalGeneration, InstructBlipForConditionalGeneration
 
 from qvft.errors import QvftError
+from qvft.models.beam_search import beam_search, drops_done_rows
 from qvft.models.encoded_prompts import EncodedPrompts, decode_after, without_start
 from qvft.models.prefix_cache import (
     CACHE,
@@ -152,10 +153,10 @@ def generate(
         model, rows, images=images, image_index=torch.arange(len(images), device=images.device)
     )
     if prefixes:
+        decoder = model.language_model
+        copies = 1 if drops_done_rows(decoder, settings) else rows_per_prompt(decoder, settings)
         settings[CACHE] = cache_from_prefixes(
-            prefixes,
-            tokens=prefix_tokens,
-            rows_per_prompt=rows_per_prompt(model.language_model, settings),
+            prefixes, tokens=prefix_tokens, rows_per_prompt=copies
         )
     return generate_after(model, embeds, rows["attention_mask"], **settings)
 
@@ -166,6 +167,8 @@ def generate_after(
     """New tokens that the decoder generates after embedded rows (B, L, D), or from prompts that its
     encoder reads.
     """
+    if drops_done_rows(model.language_model, settings):
+        settings["custom_generate"] = beam_search
     written = model.language_model.generate(
         inputs_embeds=embeds, attention_mask=attention_mask, **settings
     )

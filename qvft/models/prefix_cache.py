@@ -63,7 +63,7 @@ def cache_from_prefixes(
 
 def can_continue(model: GenerationMixin, settings: Mapping[str, Any]) -> bool:
     """Whether `generate` with these settings can continue from a KV cache with unchanged output."""
-    return not any(_setting(model, settings, name) for name in _WITHOUT_PREFIX_CACHE)
+    return not any(setting(model, settings, name) for name in _WITHOUT_PREFIX_CACHE)
 
 
 def rows_per_prompt(model: GenerationMixin, settings: Mapping[str, Any]) -> int:
@@ -73,11 +73,11 @@ def rows_per_prompt(model: GenerationMixin, settings: Mapping[str, Any]) -> int:
     Source: `GenerationMixin.generate` in transformers, `expand_size`.
     """
     return max(
-        _setting(model, settings, "num_beams") or 1,
-        _setting(model, settings, "num_return_sequences") or 1,
+        setting(model, settings, "num_beams") or 1,
+        setting(model, settings, "num_return_sequences") or 1,
     )
 
 
-def _setting(model: GenerationMixin, settings: Mapping[str, Any], name: str) -> Any:
+def setting(model: GenerationMixin, settings: Mapping[str, Any], name: str) -> Any:
     """A setting of `generate`, or the model's default."""
     return settings.get(name, getattr(model.generation_config, name, None))

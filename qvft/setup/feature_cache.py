@@ -227,4 +227,4 @@ def _vit_device(model: Any) -> torch.device:
 
 def _read(collator: Collator, source: ImageSource, view: int) -> Tensor:
     """Normalised pixels (3, height, width) of a view."""
-    return collator.normalise([collator.decode(source, view)])[0]
+    return collator.normalise([collator.resized(source, view)])[0]

@@ -40,9 +40,11 @@ def overlapping(quiet: Callable[[], AbstractContextManager[None]]) -> None:
 
 
 def test_overlapping_blocks_of_threads_restore_warnings_and_logging() -> None:
-    before, level = list(warnings.filters), logging.getLogger("PIL").level
+    logger = logging.getLogger("PIL")
+    before, handlers = list(warnings.filters), list(logger.handlers)
     overlapping(quiet_pillow)
-    assert (list(warnings.filters), logging.getLogger("PIL").level) == (before, level)
+    assert list(warnings.filters) == before
+    assert (logger.propagate, logger.handlers) == (True, handlers)
 
 
 @pytest.mark.filterwarnings("ignore:dropped")
