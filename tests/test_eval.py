@@ -85,8 +85,9 @@ def test_a_base_that_was_decoded_otherwise_is_no_baseline(moved_run: Path, tmp_p
 
 
 def test_a_base_counts_as_baseline_wherever_the_report_goes(moved_run: Path, tmp_path) -> None:
+    """And in whatever batches its texts were decoded."""
     out = tmp_path / "elsewhere"
-    assert main([str(moved_run), "--out", str(out), *PREDICTED]) == 0
+    assert main([str(moved_run), "--out", str(out), *PREDICTED, "eval.batch_size=3"]) == 0
     assert "base" in read(out)[0]["baselines"]
 
 

@@ -197,11 +197,12 @@ def _base_metrics(task: Task) -> dict[str, dict[str, float]]:
     opened = task.opened
     if opened.kind != "run" or opened.home is None:
         return {}
-    decode = task.decode.model_dump(mode="json")
+    decode = task.decode.model_dump(mode="json") | {"batch_size": None}  # texts do not depend on it
     folders = list(evaluations_called(opened.home / "eval-base" / task.split.name))
     for folder in folders:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        if report["data"]["sha256"] == task.split.sha256 and report["decode"] == decode:
+        same_decoding = report["decode"] | {"batch_size": None} == decode
+        if report["data"]["sha256"] == task.split.sha256 and same_decoding:
             return {"base": report["metrics"]}
     if folders:
         logger.warning("%s: other data or decoding; not used as the base's metrics", folders[0])
