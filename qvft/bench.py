@@ -6,6 +6,10 @@ text against qvft's batches. All in one process, alternating, on the same model.
 `--only preference`: pairs of a preference phase, trl's own DPOTrainer against qvft.
 `--only reward`: samples and updates of a reward phase, one by one against qvft.
 `--only caption`: one caption of a QVision, the published loop without a KV cache against qvft.
+`--whole`: whole commands, each in a process of its own, alternating: a plain PEFT script,
+`qvft train` with an empty feature cache, and with the filled one.
+`--serve`: likewise `qvft predict` of one image and of `data.eval` against a plain script;
+`model.id` is a merged model.
 """
 
 from __future__ import annotations
@@ -14,12 +18,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import RecipeParser
 from qvft.terminal import program
+
+if TYPE_CHECKING:
+    from qvft.recipe.schema import Recipe
 
 
 @program
@@ -28,10 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = RecipeParser(prog="qvft bench", description=__doc__)
     parser.add_argument("recipe", type=expanded, help="YAML file")
     parser.add_overrides()
-    parser.add_argument(
+    measure = parser.add_mutually_exclusive_group()
+    measure.add_argument(
         "--only",
         choices=("train", "predict", "preference", "reward", "caption"),
         help="measure this alone",
+    )
+    for option, what in (("--whole", "training"), ("--serve", "prediction")):
+        measure.add_argument(
+            option, action="store_true", help=f"measure whole commands of {what} alone"
+        )
+    parser.add_argument(
+        "--script",
+        type=given_path,
+        metavar="F",
+        help="plain side of --whole or --serve; default: that of benchmarks/ in qvft's repository",
     )
     parser.add_argument("--rounds", type=int, default=3, help="the median of this many is taken")
     parser.add_argument("--steps", type=int, default=8, help="training steps of a round")
@@ -56,7 +75,8 @@ def bench(given: argparse.Namespace) -> None:
         if getattr(given, name) < 1:
             where = f"command line: --{name}"
             raise RecipeError(f"{getattr(given, name)}", where=where, expected="1 or more")
-    if given.chart is not None and given.only not in (None, "train"):
+    commands = "whole" if given.whole else "serve" if given.serve else None
+    if given.chart is not None and (commands or given.only not in (None, "train")):
         raise RecipeError("--chart", where="command line", expected="training to be measured")
     recipe = load_recipe(given.recipe, given.overrides)
     for path in (given.json, given.chart):
@@ -65,12 +85,14 @@ def bench(given: argparse.Namespace) -> None:
     if given.chart is not None:
         figure_format(given.chart, option="--chart")
 
-    if given.only in (None, "predict") and recipe.data.eval is None:
+    asked = commands or given.only
+    if asked in (None, "predict", "serve") and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
+    script = plain_script(given.script, commands)
     require_models(recipe)
-    of_training = dict.fromkeys(("train", "preference", "reward"), ["train"])
-    read = {**of_training, "predict": ["eval"], "caption": []}
-    texts_of(recipe, read.get(given.only, ["train", "eval"]))
+    of_training = dict.fromkeys(("train", "preference", "reward", "whole"), ["train"])
+    read = {**of_training, "predict": ["eval"], "serve": ["eval"], "caption": []}
+    texts_of(recipe, read.get(asked, ["train", "eval"]))
 
     # All checks that need no torch are done.
     from qvft.benchmark.caption import bench_caption
@@ -89,7 +111,9 @@ def bench(given: argparse.Namespace) -> None:
     from qvft.benchmark.training import bench_training
 
     found: dict[str, Any] = {"machine": machine(recipe)}
-    if given.only in (None, "train"):
+    if script is not None:
+        found |= bench_commands(given, recipe, script)
+    if asked in (None, "train"):
         training = bench_training(recipe, rounds=given.rounds, steps=given.steps)
         stdout.print(training_table(training))
         found.update(training_json(training))
@@ -97,7 +121,7 @@ def bench(given: argparse.Namespace) -> None:
             from qvft.benchmark.chart import save_chart
 
             save_chart(training, given.chart)
-    if given.only in (None, "predict"):
+    if asked in (None, "predict"):
         prediction = bench_prediction(recipe, rounds=given.rounds)
         stdout.print(prediction_lines(prediction))
         found["predict"] = asdict(prediction)
@@ -115,6 +139,44 @@ def bench(given: argparse.Namespace) -> None:
         found["caption"] = asdict(caption)
     if given.json is not None:
         write_json(given.json, found)
+
+
+def plain_script(given: Path | None, commands: str | None) -> Path | None:
+    """The plain side of `--whole` or `--serve`; None without. Raises RecipeError."""
+    from qvft.errors import RecipeError
+
+    if commands is None:
+        if given is not None:
+            raise RecipeError("--script", where="command line", expected="with --whole or --serve")
+        return None
+    name = {"whole": "plain_peft.py", "serve": "plain_predict.py"}[commands]
+    script = given or Path(__file__).resolve().parents[1] / "benchmarks" / name
+    if not script.is_file():
+        do = f"name the file benchmarks/{name} of qvft's repository: an installed qvft has it not"
+        raise RecipeError("no such file", where=f"--script {script}", do=do)
+    return script
+
+
+def bench_commands(given: argparse.Namespace, recipe: Recipe, script: Path) -> dict[str, Any]:
+    """Measures `--whole` or `--serve`, prints a table, and returns what the JSON has of it."""
+    from qvft.benchmark.report import command_table
+    from qvft.benchmark.whole import bench_serve, bench_whole
+
+    if given.whole:
+        found = {
+            "whole": bench_whole(
+                recipe,
+                named=given.recipe,
+                overrides=given.overrides,
+                script=script,
+                rounds=given.rounds,
+            )
+        }
+    else:
+        found = bench_serve(recipe, script=script, rounds=given.rounds)
+    for title, bench in found.items():
+        stdout.print(command_table(bench, title=title.replace("_", " ")))
+    return {name: asdict(bench) for name, bench in found.items()}
 
 
 if __name__ == "__main__":

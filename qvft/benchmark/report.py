@@ -14,6 +14,7 @@ from qvft.benchmark.prediction import PredictionPace
 from qvft.benchmark.preference import PreferenceBench
 from qvft.benchmark.reward import RewardBench
 from qvft.benchmark.training import TrainingBench
+from qvft.benchmark.whole import CommandBench
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import device
 from qvft.setup.provenance import versions
@@ -69,6 +70,27 @@ def training_table(bench: TrainingBench) -> Table:
             f"{pace.peak_memory_bytes / 1e6:,.0f}",
             f"{pace.flops_per_text / 1e9:.3g}",
             f"{pace.flops_per_second / 1e9:,.1f}",
+        )
+    return table
+
+
+def command_table(bench: CommandBench, *, title: str) -> Table:
+    """One line per command, with ratios to the plain one."""
+    table = Table(
+        title=f"{title}: {bench.texts} texts of {bench.images} images, {bench.threads} threads, "
+        f"median of {bench.rounds} rounds"
+    )
+    for name in ("whole command", "seconds", "ratio", "texts/s", "CPU s", "ratio", "peak MB"):
+        table.add_column(name, justify="left" if name == "whole command" else "right")
+    for name, pace in bench.commands.items():
+        table.add_row(
+            name.replace("_", ", "),
+            f"{pace.median_seconds:,.1f}",
+            f"{pace.speedup:.2f}",
+            f"{bench.texts / pace.median_seconds:,.2f}",
+            f"{pace.median_cpu_seconds:,.1f}",
+            f"{pace.cpu_ratio:.2f}",
+            f"{pace.peak_memory_bytes / 1e6:,.0f}",
         )
     return table
 
