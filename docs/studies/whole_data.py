@@ -22,6 +22,7 @@ from pathlib import Path
 
 from PIL import Image
 from scaled_model import write_model, write_recipe
+from transformers import AutoTokenizer
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # where tools/ is
 
@@ -59,7 +60,9 @@ def shipped_photographs() -> list[Path]:
 def write_data(folder: Path, paths: Sequence[Path], *, images: int, texts: int) -> None:
     """Photographs, and a line per photograph in captions.jsonl and in questions.jsonl."""
     rng = random.Random(0)
-    words = sorted({word for text in vocabulary_texts() for word in text.split() if word.isalpha()})
+    known = {word for text in vocabulary_texts() for word in text.split() if word.isalpha()}
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    words = [word for word in sorted(known) if len(tokenizer.tokenize(f" {word}")) == 1]
     (folder / "images").mkdir()
     captioned, asked = [], []
     for index, photo in enumerate(photographs(paths, images, rng)):
