@@ -49,7 +49,7 @@ def load_model(args: argparse.Namespace) -> torch.nn.Module:
     config = Blip2Config.from_pretrained(args.model)
     config.text_config.dropout = args.decoder_dropout
     model = Blip2ForConditionalGeneration.from_pretrained(
-        args.model, config=config, dtype=args.dtype, attn_implementation=args.attn_implementation
+        args.model, config=config, dtype=args.dtype
     )
     lora = LoraConfig(
         r=args.r,
@@ -109,7 +109,7 @@ def arguments() -> argparse.ArgumentParser:
     for name, value in {**numbers, "decoder-dropout": 0.0}.items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     parser.add_argument("--target-modules", nargs="+", default=["q_proj", "v_proj"])
-    for name, value in {"dtype": "float32", "attn-implementation": "sdpa", "stop": "\n"}.items():
+    for name, value in {"dtype": "float32", "stop": "\n"}.items():
         parser.add_argument(f"--{name}", default=value)
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     return parser

@@ -88,7 +88,8 @@ def bench(given: argparse.Namespace) -> None:
     asked = commands or given.only
     if asked in (None, "predict", "serve") and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
-    script = plain_script(given.script, commands)
+    if given.script is not None and commands is None:
+        raise RecipeError("--script", where="command line", expected="with --whole or --serve")
     require_models(recipe)
     of_training = dict.fromkeys(("train", "preference", "reward", "whole"), ["train"])
     read = {**of_training, "predict": ["eval"], "serve": ["eval"], "caption": []}
@@ -111,8 +112,8 @@ def bench(given: argparse.Namespace) -> None:
     from qvft.benchmark.training import bench_training
 
     found: dict[str, Any] = {"machine": machine(recipe)}
-    if script is not None:
-        found |= bench_commands(given, recipe, script)
+    if commands is not None:
+        found |= bench_commands(given, recipe)
     if asked in (None, "train"):
         training = bench_training(recipe, rounds=given.rounds, steps=given.steps)
         stdout.print(training_table(training))
@@ -141,42 +142,26 @@ def bench(given: argparse.Namespace) -> None:
         write_json(given.json, found)
 
 
-def plain_script(given: Path | None, commands: str | None) -> Path | None:
-    """The plain side of `--whole` or `--serve`; None without. Raises RecipeError."""
+def bench_commands(given: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+    """Measures `--whole` or `--serve`, prints its tables, and returns what the JSON has of it."""
     from qvft.errors import RecipeError
 
-    if commands is None:
-        if given is not None:
-            raise RecipeError("--script", where="command line", expected="with --whole or --serve")
-        return None
-    name = {"whole": "plain_peft.py", "serve": "plain_predict.py"}[commands]
-    script = given or Path(__file__).resolve().parents[1] / "benchmarks" / name
+    name = "plain_peft.py" if given.whole else "plain_predict.py"
+    script = given.script or Path(__file__).resolve().parents[1] / "benchmarks" / name
     if not script.is_file():
-        do = f"name the file benchmarks/{name} of qvft's repository: an installed qvft has it not"
+        do = f"name benchmarks/{name} of qvft's repository, which an installed qvft lacks"
         raise RecipeError("no such file", where=f"--script {script}", do=do)
-    return script
-
-
-def bench_commands(given: argparse.Namespace, recipe: Recipe, script: Path) -> dict[str, Any]:
-    """Measures `--whole` or `--serve`, prints a table, and returns what the JSON has of it."""
     from qvft.benchmark.report import command_table
     from qvft.benchmark.whole import bench_serve, bench_whole
 
     if given.whole:
-        found = {
-            "whole": bench_whole(
-                recipe,
-                named=given.recipe,
-                overrides=given.overrides,
-                script=script,
-                rounds=given.rounds,
-            )
-        }
+        line = {"named": given.recipe, "overrides": given.overrides}
+        found = bench_whole(recipe, **line, script=script, rounds=given.rounds)
     else:
         found = bench_serve(recipe, script=script, rounds=given.rounds)
     for title, bench in found.items():
         stdout.print(command_table(bench, title=title.replace("_", " ")))
-    return {name: asdict(bench) for name, bench in found.items()}
+    return {title: asdict(bench) for title, bench in found.items()}
 
 
 if __name__ == "__main__":

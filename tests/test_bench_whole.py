@@ -31,8 +31,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands run in this process, which has imported everything."""
 
     def run(commands: Mapping[str, Sequence[str]], **given: Any) -> dict[str, CommandPace]:
-        for key, value in given.get("environment", {}).items():
-            monkeypatch.setenv(key, value)
+        for key, value in given["environment"].items():
+            monkeypatch.setenv(key, value.replace(ROUND, "0"))
         for command in commands.values():
             script, *arguments = (one.replace(ROUND, "0") for one in command)
             if script == "-m":
@@ -40,9 +40,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
             else:
                 monkeypatch.setattr(sys, "argv", [script, *arguments])
                 runpy.run_path(script, run_name="__main__")
-        return dict.fromkeys(commands, CommandPace((2.0,), (1.0,), 2.0, 1.0, 1))
+        return dict.fromkeys(commands, CommandPace((2.0,), (1.0,), 2.0, 1.0, 1.0, 1.0, 1))
 
     monkeypatch.setattr(whole, "measured", run)
+    monkeypatch.setattr(whole.os, "sched_setaffinity", lambda *_: None, raising=False)
 
 
 def plain_peft() -> ModuleType:
@@ -84,7 +85,7 @@ def test_all_three_commands_train(recipe_file: Path, tmp_path: Path, here: None,
     given = [str(recipe_file), "train.max_steps=2", "--whole", "--rounds", "1", "--json", str(out)]
     assert main(given) == 0
     found = json.loads(out.read_text())["whole"]
-    assert list(found["commands"]) == ["plain", "qvft_cold", "qvft_warm"]
+    assert list(found["commands"]) == ["plain", "qvft, cold", "qvft, warm"]
     assert (found["texts"], found["threads"]) == (16, 1)
     assert "step 2 of 2: loss" in capsys.readouterr().out
 
@@ -120,7 +121,7 @@ def test_commands_take_turns_and_are_measured_apart(tmp_path: Path) -> None:
 def test_what_a_failing_command_said_is_shown(tmp_path: Path) -> None:
     with pytest.raises(FailedError, match=r"exit status 3: not today"):
         line = "print('not today'); raise SystemExit(3)"
-        measured({"plain": ["-c", line]}, rounds=1, log=tmp_path / "log")
+        measured({"plain": ["-c", line]}, rounds=1, log=tmp_path / "log", environment={})
 
 
 @pytest.mark.parametrize(

@@ -76,22 +76,18 @@ def training_table(bench: TrainingBench) -> Table:
 
 def command_table(bench: CommandBench, *, title: str) -> Table:
     """One line per command, with ratios to the plain one."""
+    same = "" if bench.equal_texts is None else f"; {bench.equal_texts} texts are the same"
     table = Table(
         title=f"{title}: {bench.texts} texts of {bench.images} images, {bench.threads} threads, "
-        f"median of {bench.rounds} rounds"
+        f"median of {len(next(iter(bench.commands.values())).seconds)} rounds{same}"
     )
-    for name in ("whole command", "seconds", "ratio", "texts/s", "CPU s", "ratio", "peak MB"):
-        table.add_column(name, justify="left" if name == "whole command" else "right")
+    for name in ("", "seconds", "ratio", "texts/s", "CPU seconds", "ratio", "peak MB"):
+        table.add_column(name, justify="right" if name else "left")
     for name, pace in bench.commands.items():
-        table.add_row(
-            name.replace("_", ", "),
-            f"{pace.median_seconds:,.1f}",
-            f"{pace.speedup:.2f}",
-            f"{bench.texts / pace.median_seconds:,.2f}",
-            f"{pace.median_cpu_seconds:,.1f}",
-            f"{pace.cpu_ratio:.2f}",
-            f"{pace.peak_memory_bytes / 1e6:,.0f}",
-        )
+        rates = pace.median_seconds, pace.speedup, bench.texts / pace.median_seconds
+        numbers = (*rates, pace.median_cpu_seconds, pace.cpu_ratio)
+        peak = f"{pace.peak_memory_bytes / 1e6:,.0f}"
+        table.add_row(name, *(f"{number:,.2f}" for number in numbers), peak)
     return table
 
 

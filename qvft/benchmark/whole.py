@@ -1,10 +1,8 @@
-"""Benchmarks whole commands, each in a process of its own: plain scripts against qvft's programs.
-
-`benchmarks/` in qvft's repository has the plain scripts; they are not installed.
-"""
+"""Benchmarks whole commands: the plain scripts of `benchmarks/` against `qvft train`, `predict`."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from qvft.cpu_threads import cpu_cores
 from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row, evaluation_rows, training_rows
 from qvft.data.sample import ImageFile
-from qvft.errors import DataError, RecipeError
+from qvft.errors import RecipeError
 from qvft.inference.generation_config import generation_fields
 from qvft.json_files import complete_lines, json_text
 from qvft.models.base_checkpoint import BaseCheckpoint
@@ -33,39 +31,32 @@ from qvft.setup.prompt_template import image_tokens, template_of
 from qvft.setup.resolve_model import resolve_model
 from qvft.training.arguments import use_bf16
 
-DEFAULT_ALONE: dict[str, tuple[str, ...]] = {
-    "model": ("init", "quantization"),
-    "data": ("preprocessing", "augmentations_per_image"),
-    "trainable": ("vision", "qformer", "query_tokens", "language_projection", "decoder"),
-    "trainable.lora": ("use_dora", "use_rslora"),
-    "train": (
-        "from_", "batch_tokens", "gradient_accumulation_steps", "gradient_checkpointing",
-        "lr_scheduler_type", "min_lr_rate",
-    ),
-    "objectives": ("lm", "alignment", "further"),
-}  # fmt: skip
+DEFAULT_ALONE = {
+    "model": "init quantization",
+    "data": "preprocessing augmentations_per_image",
+    "trainable": "vision qformer query_tokens language_projection decoder",
+    "trainable.lora": "use_dora use_rslora",
+    "train": "from_ batch_tokens gradient_accumulation_steps gradient_checkpointing "
+    "lr_scheduler_type min_lr_rate",
+    "objectives": "lm alignment further",
+}
 """Keys of which `benchmarks/plain_peft.py` knows the default alone."""
 
 
 @dataclass(frozen=True)
 class CommandBench:
-    """Whole commands on the same `texts` of `images`; `plain` is the first.
-
-    Attributes:
-        equal_texts: predicted texts that are the same; None for training.
-    """
+    """Whole commands on the same texts; how many the first two predicted alike (None: trained)."""
 
     commands: dict[str, CommandPace]
     texts: int
     images: int
-    rounds: int
     threads: int
     equal_texts: int | None = None
 
 
 def bench_whole(
     recipe: Recipe, *, named: str, overrides: Sequence[str], script: Path, rounds: int
-) -> CommandBench:
+) -> dict[str, CommandBench]:
     """Trains by the plain script, by qvft with an empty feature cache, and with the filled one.
 
     Args:
@@ -75,117 +66,95 @@ def bench_whole(
         RecipeError: the recipe asks for what the plain script does not have.
         FailedError: a command failed.
     """
-    base, threads = base_of(recipe), recipe.run.threads or cpu_cores()
-    require_plain_model(recipe, base)
-    require_defaults(recipe)
+    base, threads, train = base_of(recipe), recipe.run.threads or cpu_cores(), recipe.train
+    template = plain_template(recipe, base)
+    default = parse_recipe({"name": "default", "model": {"id": recipe.model.id}})
+    keys = [f"{section}.{key}" for section, one in DEFAULT_ALONE.items() for key in one.split()]
+    for key in ("phases", *keys):
+        value, only = (reduce(getattr, key.split("."), one) for one in (recipe, default))
+        if value != only:
+            expected = f"{only}: the plain script has no other"
+            raise RecipeError(f"{value}", where=key.rstrip("_"), expected=expected)
     split = read_split(recipe, "train")
     rows = training_rows(split.samples, texts=split.source.texts)
-    with tempfile.TemporaryDirectory(prefix="qvft-bench-") as name:
-        folder, template = Path(name), template_of(recipe, base, processor_of(recipe, base))
-        write_rows(folder / "rows.jsonl", rows, template)
-        plain = [str(script), base.location, str(folder / "rows.jsonl")]
+    with tempfile.TemporaryDirectory(prefix="qvft-bench-") as folder:
+        read = write_rows(Path(folder, "rows.jsonl"), rows, template)
+        plain = [str(script), base.location, read, "--out", f"{folder}/plain{ROUND}"]
         plain += plain_arguments(with_rates(recipe, base), base, threads=threads)
-        own = ["train.resume=never", f"run.threads={threads}"]
-        ours = ["-m", "qvft", "train", named, *overrides, *own]
-        paces = measured(
-            {
-                "plain": [*plain, "--out", str(folder / f"plain{ROUND}")],
-                "qvft_cold": [*ours, f"run.dir={folder}/cold{ROUND}"],
-                "qvft_warm": [*ours, f"run.dir={folder}/warm{ROUND}"],
-            },
-            rounds=rounds,
-            log=folder / "log",
-            environment={"QVFT_CACHE": str(folder / f"cache{ROUND}")},
-        )
-    train = recipe.train
-    steps = train.max_steps * train.per_device_train_batch_size
-    texts = steps if train.max_steps > 0 else round(train.epochs * len(rows))
-    return CommandBench(paces, texts, len(split.samples), rounds, threads)
+        ours = ["-m", "qvft", "train", named, *overrides, f"run.threads={threads}"]
+        commands = {
+            "plain": plain,
+            "qvft, cold": [*ours, f"run.dir={folder}/cold{ROUND}"],
+            "qvft, warm": [*ours, f"run.dir={folder}/warm{ROUND}"],
+        }
+        cache = {"QVFT_CACHE": f"{folder}/cache{ROUND}"}
+        paces = measured(commands, rounds=rounds, log=Path(folder, "log"), environment=cache)
+    texts = round(train.epochs * len(rows))
+    if train.max_steps > 0:
+        texts = train.max_steps * train.per_device_train_batch_size
+    return {"whole": CommandBench(paces, texts, len(split.samples), threads)}
 
 
 def bench_serve(recipe: Recipe, *, script: Path, rounds: int) -> dict[str, CommandBench]:
     """Predicts one image, then the recipe's evaluation rows, by the plain script and by qvft.
 
-    Prompts and decoding are those of the model folder, as `qvft predict` has them. On Linux a
-    command gets `run.threads` cores.
+    Prompts and decoding are those of the model folder, as `qvft predict` has them. On Linux this
+    process and the commands get `run.threads` cores.
 
     Raises:
         RecipeError: `model.id` is no finished BLIP-2.
         FailedError: a command failed.
     """
-    opened = resolve_model(recipe.model.id)
-    if opened.kind == "run":
-        raise RecipeError(
-            "a run", where=f"model.id={recipe.model.id}", expected="a merged model (qvft merge)"
-        )
-    base, threads = base_of(opened.recipe), recipe.run.threads or cpu_cores()
-    require_plain_model(opened.recipe, base)
-    template = template_of(opened.recipe, base, processor_of(opened.recipe, base))
-    split = read_split(recipe, "eval")
+    opened, threads = resolve_model(recipe.model.id), recipe.run.threads or cpu_cores()
+    base = base_of(opened.recipe)
+    template, fields = plain_template(opened.recipe, base), generation_fields(opened.recipe)
+    split, found = read_split(recipe, "eval"), {}
     rows = evaluation_rows(split.samples, texts=split.source.texts)
-    if not rows:
-        raise DataError("holds no text to predict", where="data.eval")
-    fields, found = generation_fields(opened.recipe), {}
-    with tempfile.TemporaryDirectory(prefix="qvft-bench-") as name:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    with tempfile.TemporaryDirectory(prefix="qvft-bench-") as folder:
         for title, asked in (("one_image", rows[:1]), ("all_rows", rows)):
-            read = Path(name) / f"{title}.jsonl"
-            write_rows(read, asked, template, fields=fields)
-            plain = [str(script), base.location, str(read), "--threads", str(threads)]
+            read = write_rows(Path(folder, f"{title}.jsonl"), asked, template, fields)
+            plain = [str(script), base.location, read, "--threads", str(threads)]
             plain += ["--stop", template.stop_text, "--dtype", _dtype(recipe)]
-            ours = ["-m", "qvft", "predict", opened.name, str(read)]
+            ours = ["-m", "qvft", "predict", opened.name, read]
             ours += ["--batch-size", str(recipe.eval.batch_size)]
             ours += ["--workers", str(recipe.data.num_workers)]
-            paces = measured(
-                {
-                    "plain": [*plain, "--out", f"{read}.plain{ROUND}"],
-                    "qvft": [*ours, "--out", f"{read}.qvft{ROUND}"],
-                },
-                rounds=rounds,
-                log=Path(name) / "log",
-                cores=threads,
-            )
-            outs = [complete_lines(Path(f"{read}.{side}0")) for side in paces]
+            commands = {
+                "plain": [*plain, "--out", f"{read}.plain{ROUND}"],
+                "qvft": [*ours, "--out", f"{read}.qvft{ROUND}"],
+            }
+            paces = measured(commands, rounds=rounds, log=Path(folder, "log"), environment={})
+            outs = [complete_lines(Path(f"{read}.{name}0")) for name in commands]
             same = sum(a["text"] == b.get("text") for a, b in zip(*outs, strict=True))
             images = len({row.sample.id for row in asked})
-            found[title] = CommandBench(paces, len(asked), images, rounds, threads, same)
+            found[title] = CommandBench(paces, len(asked), images, threads, same)
     return found
 
 
-def require_plain_model(recipe: Recipe, base: BaseCheckpoint) -> None:
-    """Checks that transformers alone loads the model and writes its prompts; raises RecipeError."""
+def plain_template(recipe: Recipe, base: BaseCheckpoint) -> PromptTemplate:
+    """The prompt template; raises RecipeError if transformers alone has not the same model."""
     made = base.graft or base.stored_queries or base.stored_image_size or base.decoder
     chat = recipe.data.prompt.chat_template
     if base.family.name != "blip2" or is_encoder_decoder(base.config) or made or chat:
         raise RecipeError(
             "not what the plain script knows",
             where=f"model.id={recipe.model.id}",
-            expected="a BLIP-2 with a decoder-only language model, as its folder has it, and "
-            "prompts without a chat template",
+            expected="a finished BLIP-2 with a decoder-only language model, no chat template",
         )
-
-
-def require_defaults(recipe: Recipe) -> None:
-    """Checks that the plain script trains as the recipe says; raises RecipeError."""
-    default = parse_recipe({"name": "default", "model": {"id": recipe.model.id}})
-    keys = [f"{section}.{key}" for section, keys in DEFAULT_ALONE.items() for key in keys]
-    for key in ("phases", *keys):
-        value, only = (reduce(getattr, key.split("."), one) for one in (recipe, default))
-        if value != only:
-            expected = f"{only}: the plain script has no other"
-            raise RecipeError(f"{value}", where=key.rstrip("_"), expected=expected)
+    return template_of(recipe, base, processor_of(recipe, base))
 
 
 def write_rows(
     path: Path,
     rows: Sequence[Row],
     template: PromptTemplate,
-    *,
     fields: Mapping[str, Mapping[str, Any]] | None = None,
-) -> None:
-    """Writes rows with prompt and target as the plain scripts read them; questions are qvft's.
+) -> str:
+    """Writes rows as the plain scripts, and `qvft predict`, read them; returns the path.
 
     Args:
-        fields: arguments of `generate` for captions and for answers, instead of a target.
+        fields: arguments of `generate` for captions and for questions, instead of a target.
 
     Raises:
         RecipeError: an image is no file.
@@ -194,9 +163,7 @@ def write_rows(
     for row in rows:
         image = row.sample.image
         if not isinstance(image, ImageFile):
-            raise RecipeError(
-                f"{image.name} is no file of its own", where="data", expected="image files"
-            )
+            raise RecipeError(f"{image.name} is in a file of many", where="data", expected="files")
         line: dict[str, Any] = {"image": str(image.path.absolute())}
         line["prompt"] = template.written_prompt(*row.asked)
         if fields is None:
@@ -206,33 +173,21 @@ def write_rows(
             line |= {} if row.question is None else {"question": row.question}
         lines.append(json_text(line) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
+    return str(path)
 
 
 def plain_arguments(recipe: Recipe, base: BaseCheckpoint, *, threads: int) -> list[str]:
-    """The recipe as options of `benchmarks/plain_peft.py`, learning rates resolved."""
-    train, lora = recipe.train, recipe.trainable.lora
+    """The recipe, with learning rates, as options of `benchmarks/plain_peft.py`."""
+    train, lora, stop = recipe.train, recipe.trainable.lora, base.family.stop_text(base.config)
     layers = lora_layers(meta_model(base.config), base.family, ["decoder"], lora.target_modules)
-    values = {
-        "epochs": train.epochs,
-        "max-steps": train.max_steps,
-        "batch-size": train.per_device_train_batch_size,
-        "workers": recipe.data.num_workers,
-        "threads": threads,
-        "seed": recipe.run.seed,
-        "r": lora.r,
-        "lora-alpha": lora.lora_alpha,
-        "lora-dropout": lora.lora_dropout,
-        "lora-lr": train.rates["adapters"],
-        "bridge-lr": train.rates["qformer"],
-        "weight-decay": train.weight_decay,
-        "warmup": train.warmup_steps,
-        "max-grad-norm": train.max_grad_norm,
-        "max-length": image_tokens(base) + recipe.data.max_text_tokens,
-        "decoder-dropout": recipe.trainable.decoder_dropout,
-        "dtype": _dtype(recipe),
-        "attn-implementation": recipe.model.kernel,
-        "stop": base.family.stop_text(base.config),
-    }
+    values = {"epochs": train.epochs, "max-steps": train.max_steps, "stop": stop}
+    values |= {"batch-size": train.per_device_train_batch_size, "warmup": train.warmup_steps}
+    values |= {"workers": recipe.data.num_workers, "threads": threads, "seed": recipe.run.seed}
+    values |= {"r": lora.r, "lora-alpha": lora.lora_alpha, "lora-dropout": lora.lora_dropout}
+    values |= {"lora-lr": train.rates["adapters"], "bridge-lr": train.rates["qformer"]}
+    values |= {"weight-decay": train.weight_decay, "max-grad-norm": train.max_grad_norm}
+    values |= {"max-length": image_tokens(base) + recipe.data.max_text_tokens}
+    values |= {"decoder-dropout": recipe.trainable.decoder_dropout, "dtype": _dtype(recipe)}
     options = [text for name, value in values.items() for text in (f"--{name}", str(value))]
     options += ["--target-modules", *sorted({name.rpartition(".")[2] for name in layers})]
     return [*options, *(["--bf16"] if use_bf16(train.mixed_precision) else [])]
