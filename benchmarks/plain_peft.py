@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
-from transformers import get_cosine_schedule_with_warmup as cosine_with_warmup
+from transformers.optimization import get_cosine_schedule_with_warmup
 
 BRIDGE = ("query_tokens", "qformer.", "language_projection.")
 
@@ -40,7 +40,7 @@ class Collator:
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         prompts = self.processor.tokenizer([row["prompt"] for row in rows])["input_ids"]
         for row, prompt in zip(labels, prompts, strict=True):
-            row[: self.processor.num_query_tokens + len(prompt)] = -100
+            row[: self.processor.num_query_tokens + len(prompt)] = -100  # image and prompt tokens
         return {**batch, "labels": labels}
 
 
@@ -48,16 +48,11 @@ def load_model(args: argparse.Namespace) -> torch.nn.Module:
     """The model with LoRA in the decoder; all that is not trained is frozen."""
     config = Blip2Config.from_pretrained(args.model)
     config.text_config.dropout = args.decoder_dropout
-    model = Blip2ForConditionalGeneration.from_pretrained(
-        args.model, config=config, dtype=args.dtype
-    )
-    lora = LoraConfig(
-        r=args.r,
-        lora_alpha=args.lora_alpha,
-        lora_dropout=args.lora_dropout,
-        target_modules=rf"language_model\..*\.({'|'.join(args.target_modules)})",
-    )
-    model = get_peft_model(model, lora)
+    load = Blip2ForConditionalGeneration.from_pretrained
+    model = load(args.model, config=config, dtype=args.dtype)
+    of_decoder = rf"language_model\..*\.({'|'.join(args.target_modules)})"
+    lora = {"r": args.r, "lora_alpha": args.lora_alpha, "lora_dropout": args.lora_dropout}
+    model = get_peft_model(model, LoraConfig(**lora, target_modules=of_decoder))
     for name, weight in model.named_parameters():
         if any(part in name for part in BRIDGE):
             weight.data = weight.data.float()
@@ -73,13 +68,13 @@ def train(args: argparse.Namespace, model: torch.nn.Module, loader: DataLoader) 
     groups = [{"params": lora, "lr": args.lora_lr}, {"params": bridge, "lr": args.bridge_lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay, fused=True)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.epochs * len(loader))
-    schedule = cosine_with_warmup(optimizer, math.ceil(args.warmup * steps), steps)
-    device = next(model.parameters()).device
+    warmup = args.warmup if args.warmup >= 1 else math.ceil(args.warmup * steps)
+    schedule = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     model.train()
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
-        batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+        batch = {key: value.to(model.device) for key, value in batch.items()}
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=args.bf16):
             loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.values(), args.max_grad_norm)
@@ -95,22 +90,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("model")
     parser.add_argument("rows", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    numbers = {
-        "epochs": 1.0,
-        "max-steps": -1,
-        "batch-size": 8,
-        "workers": 2,
-        "threads": 1,
-        "seed": 0,
-        "r": 16,
-    }
-    numbers |= {"lora-alpha": 32, "lora-dropout": 0.0, "lora-lr": 1e-4, "bridge-lr": 1e-5}
+    numbers = {"epochs": 1.0, "max-steps": -1, "batch-size": 8, "workers": 2, "threads": 1}
+    numbers |= {"r": 16, "lora-alpha": 32, "lora-dropout": 0.0, "lora-lr": 1e-4, "bridge-lr": 1e-5}
     numbers |= {"weight-decay": 0.05, "warmup": 0.03, "max-grad-norm": 1.0, "max-length": 160}
-    for name, value in {**numbers, "decoder-dropout": 0.0}.items():
+    texts = {"dtype": "float32", "stop": "\n"}
+    for name, value in {**numbers, **texts, "seed": 0, "decoder-dropout": 0.0}.items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     parser.add_argument("--target-modules", nargs="+", default=["q_proj", "v_proj"])
-    for name, value in {"dtype": "float32", "stop": "\n"}.items():
-        parser.add_argument(f"--{name}", default=value)
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     return parser
 
@@ -121,9 +107,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rows = [json.loads(line) for line in args.rows.read_text().splitlines()]
     collator = Collator(Blip2Processor.from_pretrained(args.model), args.stop, args.max_length)
-    loading = {"num_workers": args.workers, "persistent_workers": args.workers > 0}
-    loading["pin_memory"] = torch.cuda.is_available()
-    loader = DataLoader(rows, args.batch_size, shuffle=True, collate_fn=collator, **loading)
+    workers = {"num_workers": args.workers, "persistent_workers": args.workers > 0}
+    loader = DataLoader(rows, args.batch_size, shuffle=True, collate_fn=collator, **workers)
     model = load_model(args)
     train(args, model, loader)
     model.save_pretrained(args.out)
