@@ -19,15 +19,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import RecipeParser
 from qvft.terminal import program
 
-if TYPE_CHECKING:
-    from qvft.recipe.schema import Recipe
+PLAIN_SCRIPTS = {"whole": "plain_peft.py", "serve": "plain_predict.py"}
 
 
 @program
@@ -42,10 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=("train", "predict", "preference", "reward", "caption"),
         help="measure this alone",
     )
-    for option, what in (("--whole", "training"), ("--serve", "prediction")):
-        measure.add_argument(
-            option, action="store_true", help=f"measure whole commands of {what} alone"
-        )
+    for name, does in (("whole", "qvft train"), ("serve", "qvft predict")):
+        says = f"measure `{does}` alone, as a whole command"
+        measure.add_argument(f"--{name}", dest="only", action="store_const", const=name, help=says)
     parser.add_argument(
         "--script",
         type=given_path,
@@ -75,8 +73,7 @@ def bench(given: argparse.Namespace) -> None:
         if getattr(given, name) < 1:
             where = f"command line: --{name}"
             raise RecipeError(f"{getattr(given, name)}", where=where, expected="1 or more")
-    commands = "whole" if given.whole else "serve" if given.serve else None
-    if given.chart is not None and (commands or given.only not in (None, "train")):
+    if given.chart is not None and given.only not in (None, "train"):
         raise RecipeError("--chart", where="command line", expected="training to be measured")
     recipe = load_recipe(given.recipe, given.overrides)
     for path in (given.json, given.chart):
@@ -85,15 +82,13 @@ def bench(given: argparse.Namespace) -> None:
     if given.chart is not None:
         figure_format(given.chart, option="--chart")
 
-    asked = commands or given.only
-    if asked in (None, "predict", "serve") and recipe.data.eval is None:
+    if given.only in (None, "predict", "serve") and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
-    if given.script is not None and commands is None:
-        raise RecipeError("--script", where="command line", expected="with --whole or --serve")
+    script = plain_script(given)
     require_models(recipe)
     of_training = dict.fromkeys(("train", "preference", "reward", "whole"), ["train"])
     read = {**of_training, "predict": ["eval"], "serve": ["eval"], "caption": []}
-    texts_of(recipe, read.get(asked, ["train", "eval"]))
+    texts_of(recipe, read.get(given.only, ["train", "eval"]))
 
     # All checks that need no torch are done.
     from qvft.benchmark.caption import bench_caption
@@ -101,6 +96,7 @@ def bench(given: argparse.Namespace) -> None:
     from qvft.benchmark.preference import bench_preference
     from qvft.benchmark.report import (
         caption_lines,
+        command_table,
         machine,
         prediction_lines,
         preference_lines,
@@ -112,9 +108,18 @@ def bench(given: argparse.Namespace) -> None:
     from qvft.benchmark.training import bench_training
 
     found: dict[str, Any] = {"machine": machine(recipe)}
-    if commands is not None:
-        found |= bench_commands(given, recipe)
-    if asked in (None, "train"):
+    if given.only in PLAIN_SCRIPTS:
+        from qvft.benchmark.whole import bench_serve, bench_whole
+
+        line = {"script": script, "rounds": given.rounds}
+        if given.only == "whole":
+            whole = bench_whole(recipe, named=given.recipe, overrides=given.overrides, **line)
+        else:
+            whole = bench_serve(recipe, **line)
+        for title, commands in whole.items():
+            stdout.print(command_table(commands, title=title.replace("_", " ")))
+            found[title] = asdict(commands)
+    if given.only in (None, "train"):
         training = bench_training(recipe, rounds=given.rounds, steps=given.steps)
         stdout.print(training_table(training))
         found.update(training_json(training))
@@ -122,7 +127,7 @@ def bench(given: argparse.Namespace) -> None:
             from qvft.benchmark.chart import save_chart
 
             save_chart(training, given.chart)
-    if asked in (None, "predict"):
+    if given.only in (None, "predict"):
         prediction = bench_prediction(recipe, rounds=given.rounds)
         stdout.print(prediction_lines(prediction))
         found["predict"] = asdict(prediction)
@@ -142,26 +147,18 @@ def bench(given: argparse.Namespace) -> None:
         write_json(given.json, found)
 
 
-def bench_commands(given: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
-    """Measures `--whole` or `--serve`, prints its tables, and returns what the JSON has of it."""
+def plain_script(given: argparse.Namespace) -> Path:
+    """The plain side of whole commands, `benchmarks/` in the checkout; raises RecipeError."""
     from qvft.errors import RecipeError
 
-    name = "plain_peft.py" if given.whole else "plain_predict.py"
-    script = given.script or Path(__file__).resolve().parents[1] / "benchmarks" / name
-    if not script.is_file():
+    name = PLAIN_SCRIPTS.get(given.only)
+    script = given.script or Path(__file__).resolve().parents[1] / "benchmarks" / (name or "")
+    if name is None and given.script is not None:
+        raise RecipeError("--script", where="command line", expected="with --whole or --serve")
+    if name is not None and not script.is_file():
         do = f"name benchmarks/{name} of qvft's repository, which an installed qvft lacks"
         raise RecipeError("no such file", where=f"--script {script}", do=do)
-    from qvft.benchmark.report import command_table
-    from qvft.benchmark.whole import bench_serve, bench_whole
-
-    if given.whole:
-        line = {"named": given.recipe, "overrides": given.overrides}
-        found = bench_whole(recipe, **line, script=script, rounds=given.rounds)
-    else:
-        found = bench_serve(recipe, script=script, rounds=given.rounds)
-    for title, bench in found.items():
-        stdout.print(command_table(bench, title=title.replace("_", " ")))
-    return {title: asdict(bench) for title, bench in found.items()}
+    return script
 
 
 if __name__ == "__main__":

@@ -53,22 +53,15 @@ def measured(
             given = [sys.executable, *(one.replace(ROUND, number) for one in command)]
             taken[name].append(_run(given, {**os.environ, **further}, log))
             logger.info("round %s, %s: %.1f s, %.1f s of CPU", number, name, *taken[name][-1][:2])
-    medians = {
-        name: (median(one[0] for one in found), median(one[1] for one in found))
-        for name, found in taken.items()
-    }
-    first, first_cpu = next(iter(medians.values()))
-    return {
-        name: CommandPace(
-            tuple(one[0] for one in found),
-            tuple(one[1] for one in found),
-            *medians[name],
-            first / medians[name][0],
-            first_cpu / medians[name][1],
-            max(one[2] for one in found),
-        )
-        for name, found in taken.items()
-    }
+    paces: dict[str, CommandPace] = {}
+    for name, found in taken.items():
+        seconds, cpu, peaks = zip(*found, strict=True)
+        medians = median(seconds), median(cpu)
+        first = paces.get(next(iter(commands)))
+        base = (first.median_seconds, first.median_cpu_seconds) if first else medians
+        ratios = base[0] / medians[0], base[1] / medians[1]
+        paces[name] = CommandPace(seconds, cpu, *medians, *ratios, max(peaks))
+    return paces
 
 
 def _run(

@@ -37,7 +37,7 @@ DEFAULT_ALONE = {
     "trainable": "vision qformer query_tokens language_projection decoder",
     "trainable.lora": "use_dora use_rslora",
     "train": "from_ batch_tokens gradient_accumulation_steps gradient_checkpointing "
-    "lr_scheduler_type min_lr_rate",
+    "lr_scheduler_type min_lr_rate eval_steps",
     "objectives": "lm alignment further",
 }
 """Keys of which `benchmarks/plain_peft.py` knows the default alone."""
