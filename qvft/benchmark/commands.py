@@ -36,12 +36,8 @@ class CommandPace:
 def measured(
     commands: Mapping[str, Sequence[str]], *, rounds: int, log: Path, environment: Mapping[str, str]
 ) -> dict[str, CommandPace]:
-    """Runs Python commands in turn, in each round.
-
-    Args:
-        commands: arguments of Python by name; `ROUND` in one is the round's number.
-        log: file for what a command prints.
-        environment: further variables of all commands, with `ROUND` likewise.
+    """Runs Python with each command's arguments, in turn in each round, and writes what it prints
+    to `log`. `ROUND` in arguments and further variables of the environment is the round's number.
 
     Raises:
         FailedError: a command failed; the message has the end of what it printed.

@@ -31,21 +31,20 @@ from qvft.setup.prompt_template import image_tokens, template_of
 from qvft.setup.resolve_model import resolve_model
 from qvft.training.arguments import use_bf16
 
-DEFAULT_ALONE = {
-    "model": "init quantization",
-    "data": "preprocessing augmentations_per_image",
-    "trainable": "vision qformer query_tokens language_projection decoder",
-    "trainable.lora": "use_dora use_rslora",
-    "train": "from_ batch_tokens gradient_accumulation_steps gradient_checkpointing "
-    "lr_scheduler_type min_lr_rate eval_steps",
-    "objectives": "lm alignment further",
-}
+DEFAULT_ALONE = (
+    "phases model.init model.quantization data.preprocessing data.augmentations_per_image "
+    "trainable.vision trainable.qformer trainable.query_tokens trainable.language_projection "
+    "trainable.decoder trainable.lora.use_dora trainable.lora.use_rslora objectives.lm "
+    "objectives.alignment objectives.further train.from_ train.batch_tokens train.eval_steps "
+    "train.gradient_accumulation_steps train.gradient_checkpointing train.lr_scheduler_type "
+    "train.min_lr_rate"
+)
 """Keys of which `benchmarks/plain_peft.py` knows the default alone."""
 
 
 @dataclass(frozen=True)
 class CommandBench:
-    """Whole commands on the same texts; how many the first two predicted alike (None: trained)."""
+    """Whole commands on the same texts; `equal_texts`: predicted alike, None if trained."""
 
     commands: dict[str, CommandPace]
     texts: int
@@ -57,10 +56,8 @@ class CommandBench:
 def bench_whole(
     recipe: Recipe, *, named: str, overrides: Sequence[str], script: Path, rounds: int
 ) -> dict[str, CommandBench]:
-    """Trains by the plain script, by qvft with an empty feature cache, and with the filled one.
-
-    Args:
-        named, overrides: the recipe, as the command line has it.
+    """Trains a recipe, `named` and overridden as the command line has it: by the plain script, by
+    qvft with an empty feature cache, and with the filled one.
 
     Raises:
         RecipeError: the recipe asks for what the plain script does not have.
@@ -69,8 +66,7 @@ def bench_whole(
     base, threads, train = base_of(recipe), recipe.run.threads or cpu_cores(), recipe.train
     template = plain_template(recipe, base)
     default = parse_recipe({"name": "default", "model": {"id": recipe.model.id}})
-    keys = [f"{section}.{key}" for section, one in DEFAULT_ALONE.items() for key in one.split()]
-    for key in ("phases", *keys):
+    for key in DEFAULT_ALONE.split():
         value, only = (reduce(getattr, key.split("."), one) for one in (recipe, default))
         if value != only:
             expected = f"{only}: the plain script has no other"
@@ -118,17 +114,19 @@ def bench_serve(recipe: Recipe, *, script: Path, rounds: int) -> dict[str, Comma
             plain = [str(script), base.location, read, "--threads", str(threads)]
             plain += ["--stop", template.stop_text, "--dtype", _dtype(recipe)]
             ours = ["-m", "qvft", "predict", opened.name, read]
-            ours += ["--batch-size", str(recipe.eval.batch_size)]
-            ours += ["--workers", str(recipe.data.num_workers)]
+            ours += [
+                f"--batch-size={recipe.eval.batch_size}",
+                f"--workers={recipe.data.num_workers}",
+            ]
             commands = {
                 "plain": [*plain, "--out", f"{read}.plain{ROUND}"],
                 "qvft": [*ours, "--out", f"{read}.qvft{ROUND}"],
             }
             paces = measured(commands, rounds=rounds, log=Path(folder, "log"), environment={})
-            outs = [complete_lines(Path(f"{read}.{name}0")) for name in commands]
+            outs = (complete_lines(Path(f"{read}.{name}0")) for name in commands)
             same = sum(a["text"] == b.get("text") for a, b in zip(*outs, strict=True))
-            images = len({row.sample.id for row in asked})
-            found[title] = CommandBench(paces, len(asked), images, threads, same)
+            images = {row.sample.id for row in asked}
+            found[title] = CommandBench(paces, len(asked), len(images), threads, same)
     return found
 
 
@@ -153,11 +151,8 @@ def write_rows(
 ) -> str:
     """Writes rows as the plain scripts, and `qvft predict`, read them; returns the path.
 
-    Args:
-        fields: arguments of `generate` for captions and for questions, instead of a target.
-
-    Raises:
-        RecipeError: an image is no file.
+    With arguments of `generate` by kind (`fields`) instead of targets. Raises RecipeError for an
+    image that is no file.
     """
     lines = []
     for row in rows:
@@ -189,8 +184,8 @@ def plain_arguments(recipe: Recipe, base: BaseCheckpoint, *, threads: int) -> li
     values |= {"max-length": image_tokens(base) + recipe.data.max_text_tokens}
     values |= {"decoder-dropout": recipe.trainable.decoder_dropout, "dtype": _dtype(recipe)}
     options = [text for name, value in values.items() for text in (f"--{name}", str(value))]
-    options += ["--target-modules", *sorted({name.rpartition(".")[2] for name in layers})]
-    return [*options, *(["--bf16"] if use_bf16(train.mixed_precision) else [])]
+    options += ["--bf16"] if use_bf16(train.mixed_precision) else []
+    return [*options, "--target-modules", *sorted({one.rpartition(".")[2] for one in layers})]
 
 
 def _dtype(recipe: Recipe) -> str:
