@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from qvft import cli
 from qvft.bench import main
@@ -21,6 +22,7 @@ from qvft.benchmark.steps import WAYS, Steps
 from qvft.benchmark.training import laid_out, prepared, rows_of_batches
 from qvft.errors import FailedError
 from qvft.recipe.load import load_recipe
+from qvft.setup.data import read_split
 from qvft.training.training_setup import training_setup
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "plain_peft.py"
@@ -99,6 +101,25 @@ def test_both_commands_predict_one_image_and_all_rows(
     found = json.loads(out.read_text())
     assert (found["one_image"]["texts"], found["all_rows"]["texts"]) == (1, 6)
     assert (found["all_rows"]["equal_texts"], found["all_rows"]["images"]) == (6, 2)
+
+
+def test_the_study_writes_photographs_captions_and_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn", reason="its photographs")
+    studies = SCRIPT.parents[1] / "docs" / "studies"
+    monkeypatch.syspath_prepend(str(studies))
+    given = [str(tmp_path / "data"), "--images", "2", "--texts", "3"]
+    monkeypatch.setattr(sys, "argv", ["whole_data.py", *given])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(studies / "whole_data.py"), run_name="__main__")
+    recipe = load_recipe(str(tmp_path / "data" / "captions.yaml"))
+    samples = read_split(recipe, "train").samples
+    assert [len(sample.captions) for sample in samples] == [3, 3]
+    assert {sample.image.open().size for sample in samples} == {(640, 480)}
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "data" / "model")
+    for caption in samples[0].captions:
+        assert 8 <= len(tokenizer.tokenize(f" {caption}")) == len(caption.split()) <= 24
 
 
 def test_commands_take_turns_and_are_measured_apart(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def main() -> int:
     given = parser.parse_args()
     folder = given.folder.resolve()
     paths = shipped_photographs() if given.photos is None else sorted(given.photos.glob("*.jpg"))
+    if not paths:
+        parser.error(f"no .jpg file in {given.photos}")
     folder.mkdir(parents=True)
     write_model(folder / "model")
     write_data(folder, paths, images=given.images, texts=given.texts)
