@@ -6,6 +6,10 @@ text against qvft's batches. All in one process, alternating, on the same model.
 `--only preference`: pairs of a preference phase, trl's own DPOTrainer against qvft.
 `--only reward`: samples and updates of a reward phase, one by one against qvft.
 `--only caption`: one caption of a QVision, the published loop without a KV cache against qvft.
+`--whole`: whole commands, each in a process of its own, alternating: a plain PEFT script,
+`qvft train` with an empty feature cache, and with the filled one.
+`--serve`: likewise `qvft predict` of one image and of `data.eval` against a plain script;
+`model.id` is a merged model.
 """
 
 from __future__ import annotations
@@ -14,12 +18,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from qvft.files import expanded, given_path
 from qvft.log import exit_status, stdout
 from qvft.recipe.command_line import RecipeParser
 from qvft.terminal import program
+
+PLAIN_SCRIPTS = {"whole": "plain_peft.py", "serve": "plain_predict.py"}
 
 
 @program
@@ -28,10 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = RecipeParser(prog="qvft bench", description=__doc__)
     parser.add_argument("recipe", type=expanded, help="YAML file")
     parser.add_overrides()
-    parser.add_argument(
+    measure = parser.add_mutually_exclusive_group()
+    measure.add_argument(
         "--only",
         choices=("train", "predict", "preference", "reward", "caption"),
         help="measure this alone",
+    )
+    for name, does in (("whole", "qvft train"), ("serve", "qvft predict")):
+        says = f"measure `{does}` alone, as a whole command"
+        measure.add_argument(f"--{name}", dest="only", action="store_const", const=name, help=says)
+    parser.add_argument(
+        "--script",
+        type=given_path,
+        metavar="F",
+        help="plain side of --whole or --serve; default: that of benchmarks/ in qvft's repository",
     )
     parser.add_argument("--rounds", type=int, default=3, help="the median of this many is taken")
     parser.add_argument("--steps", type=int, default=8, help="training steps of a round")
@@ -65,11 +82,12 @@ def bench(given: argparse.Namespace) -> None:
     if given.chart is not None:
         figure_format(given.chart, option="--chart")
 
-    if given.only in (None, "predict") and recipe.data.eval is None:
+    if given.only in (None, "predict", "serve") and recipe.data.eval is None:
         raise RecipeError("is not set", where="data.eval", do="set it, or measure --only train")
+    script = plain_script(given)
     require_models(recipe)
-    of_training = dict.fromkeys(("train", "preference", "reward"), ["train"])
-    read = {**of_training, "predict": ["eval"], "caption": []}
+    of_training = dict.fromkeys(("train", "preference", "reward", "whole"), ["train"])
+    read = {**of_training, "predict": ["eval"], "serve": ["eval"], "caption": []}
     texts_of(recipe, read.get(given.only, ["train", "eval"]))
 
     # All checks that need no torch are done.
@@ -78,6 +96,7 @@ def bench(given: argparse.Namespace) -> None:
     from qvft.benchmark.preference import bench_preference
     from qvft.benchmark.report import (
         caption_lines,
+        command_table,
         machine,
         prediction_lines,
         preference_lines,
@@ -89,6 +108,17 @@ def bench(given: argparse.Namespace) -> None:
     from qvft.benchmark.training import bench_training
 
     found: dict[str, Any] = {"machine": machine(recipe)}
+    if given.only in PLAIN_SCRIPTS:
+        from qvft.benchmark.whole import bench_serve, bench_whole
+
+        line = {"script": script, "rounds": given.rounds}
+        if given.only == "whole":
+            whole = bench_whole(recipe, named=given.recipe, overrides=given.overrides, **line)
+        else:
+            whole = bench_serve(recipe, **line)
+        for title, commands in whole.items():
+            stdout.print(command_table(commands, title=title.replace("_", " ")))
+            found[title] = asdict(commands)
     if given.only in (None, "train"):
         training = bench_training(recipe, rounds=given.rounds, steps=given.steps)
         stdout.print(training_table(training))
@@ -115,6 +145,20 @@ def bench(given: argparse.Namespace) -> None:
         found["caption"] = asdict(caption)
     if given.json is not None:
         write_json(given.json, found)
+
+
+def plain_script(given: argparse.Namespace) -> Path:
+    """The plain side of whole commands, `benchmarks/` in the checkout; raises RecipeError."""
+    from qvft.errors import RecipeError
+
+    name = PLAIN_SCRIPTS.get(given.only)
+    script = given.script or Path(__file__).resolve().parents[1] / "benchmarks" / (name or "")
+    if name is None and given.script is not None:
+        raise RecipeError("--script", where="command line", expected="with --whole or --serve")
+    if name is not None and not script.is_file():
+        do = f"name benchmarks/{name} of qvft's repository, which an installed qvft lacks"
+        raise RecipeError("no such file", where=f"--script {script}", do=do)
+    return script
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Laid:
     """
 
     def __init__(self, rows: Sequence[Row], template: PromptTemplate, packer: Packer) -> None:
-        texts = [(row.kind, row.question, row.target) for row in rows]
+        texts = [(row.kind, row.question, row.target, row.prompt) for row in rows]
         encoded = list(template.encode_all(texts))
         self.ids = [tokens.ids for tokens in encoded]
         self.labels = np.array([len(tokens.ids) - tokens.target_start for tokens in encoded])

@@ -14,6 +14,7 @@ from qvft.benchmark.prediction import PredictionPace
 from qvft.benchmark.preference import PreferenceBench
 from qvft.benchmark.reward import RewardBench
 from qvft.benchmark.training import TrainingBench
+from qvft.benchmark.whole import CommandBench
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import device
 from qvft.setup.provenance import versions
@@ -70,6 +71,23 @@ def training_table(bench: TrainingBench) -> Table:
             f"{pace.flops_per_text / 1e9:.3g}",
             f"{pace.flops_per_second / 1e9:,.1f}",
         )
+    return table
+
+
+def command_table(bench: CommandBench, *, title: str) -> Table:
+    """One line per command, with ratios to the plain one."""
+    same = "" if bench.equal_texts is None else f"; {bench.equal_texts} texts are the same"
+    table = Table(
+        title=f"{title}: {bench.texts} texts of {bench.images} images, {bench.threads} threads, "
+        f"median of {len(next(iter(bench.commands.values())).seconds)} rounds{same}"
+    )
+    for name in ("", "seconds", "ratio", "texts/s", "CPU seconds", "ratio", "peak MB"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, pace in bench.commands.items():
+        rates = pace.median_seconds, pace.speedup, bench.texts / pace.median_seconds
+        numbers = (*rates, pace.median_cpu_seconds, pace.cpu_ratio)
+        peak = f"{pace.peak_memory_bytes / 1e6:,.0f}"
+        table.add_row(name, *(f"{number:,.2f}" for number in numbers), peak)
     return table
 
 

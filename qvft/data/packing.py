@@ -52,8 +52,9 @@ def packed(
     """Packs rows of tokens: positions of each token in packed rows.
 
     The common prefix of an owner's rows (visual prefix and common first words) is stored once,
-    followed by the rest of each row; then come the next owner's rows, up to the budget. With the
-    attention mask of `models.packed`, each token gets the same result as in a separate row.
+    followed by the rest of each row; then come the next owner's rows, up to the budget. An owner
+    with more rows than others may be split into groups, each with the prefix. With the attention
+    mask of `models.packed`, each token gets the same result as in a separate row.
 
     Args:
         rows: token ids.
@@ -64,24 +65,19 @@ def packed(
     Returns, all long:
         packed_source (R, K): index of the token at that position, b * L + l; 0 at padding.
         packed_positions (R, K): position id in its own row.
-        packed_owner (R, K): its owner; -1 at padding.
-        packed_text (R, K): its row; -1 if shared by all rows of its owner.
+        packed_owner (R, K): its group of an owner's rows, by number; -1 at padding.
+        packed_text (R, K): its row; -1 if shared by all rows of its group.
         packed_place (B, L): packed index of the token, r * K + k; 0 at padding.
     """
-    groups: dict[int, list[int]] = {}
+    by_owner: dict[int, list[int]] = {}
     for row, owner in enumerate(owners):
-        groups.setdefault(owner, []).append(row)
-    shared = dict.fromkeys(groups, 0)
-    if not row_per_owner:
-        shared = {owner: _common(rows, members) for owner, members in groups.items()}
-    lengths = {
-        owner: shared[owner] + sum(len(rows[row]) - shared[owner] for row in members)
-        for owner, members in groups.items()
-    }
-    bins = [[owner] for owner in groups]
-    if not row_per_owner:
-        bins = _assigned(lengths, max(budget, *lengths.values()))
-    width = max(sum(lengths[owner] for owner in owners) for owners in bins)
+        by_owner.setdefault(owner, []).append(row)
+    groups = [*by_owner.values()]
+    if row_per_owner:
+        shared, bins = [0] * len(groups), [[number] for number in range(len(groups))]
+        width = max(sum(len(rows[row]) for row in group) for group in groups)
+    else:
+        groups, shared, bins, width = _narrowest(rows, groups, budget)
     longest = max(len(row) for row in rows)
     size = (len(bins), width)
     found = {
@@ -93,9 +89,54 @@ def packed(
     }
     for line, inside in enumerate(bins):
         start = 0
-        for owner in inside:
-            start = _write(found, rows, groups[owner], shared[owner], owner, line, start)
+        for number in inside:
+            start = _write(found, rows, groups[number], shared[number], number, line, start)
     return {f"packed_{key}": found[key] for key in KEYS}
+
+
+def _narrowest(
+    rows: Sequence[Sequence[int]], groups: list[list[int]], budget: int
+) -> tuple[list[list[int]], list[int], list[list[int]], int]:
+    """Groups, their shared lengths, groups by packed row, and width: the fewest positions.
+
+    Every packed row is as wide as the longest group. Where an image has more texts in the batch
+    than others, splitting its group, whose parts each have the prefix, can need fewer positions.
+    """
+    best = _laid_out(rows, groups, budget)
+    lengths = sorted((_length(rows, group) for group in groups), reverse=True)
+    if lengths[0] <= budget or len(groups) == 1:
+        return best
+    for part in (10, 4, 2):
+        limit = lengths[len(lengths) // part]
+        found = _laid_out(rows, [one for g in groups for one in _split(rows, g, limit)], budget)
+        if len(found[2]) * found[3] < len(best[2]) * best[3]:
+            best = found
+    return best
+
+
+def _laid_out(
+    rows: Sequence[Sequence[int]], groups: list[list[int]], budget: int
+) -> tuple[list[list[int]], list[int], list[list[int]], int]:
+    """As `_narrowest`, of these groups."""
+    lengths = {number: _length(rows, group) for number, group in enumerate(groups)}
+    bins = _assigned(lengths, max(budget, *lengths.values()))
+    width = max(sum(lengths[number] for number in inside) for inside in bins)
+    return groups, [_common(rows, group) for group in groups], bins, width
+
+
+def _split(rows: Sequence[Sequence[int]], group: list[int], limit: int) -> list[list[int]]:
+    """The fewest even parts of a group that are no longer than `limit`; single rows at last."""
+    for size in sorted({-(-len(group) // count) for count in range(1, len(group) + 1)})[::-1]:
+        parts = [group[start : start + size] for start in range(0, len(group), size)]
+        if max(_length(rows, part) for part in parts) <= limit:
+            break
+    return parts
+
+
+def _length(rows: Sequence[Sequence[int]], group: Sequence[int]) -> int:
+    """Tokens of a group, those that its rows share counted once."""
+    shared = _common(rows, group)
+    return shared + sum(len(rows[row]) - shared for row in group)
 
 
 def _common(rows: Sequence[Sequence[int]], members: Sequence[int]) -> int:
@@ -142,11 +183,11 @@ def _write(
     rows: Sequence[Sequence[int]],
     members: Sequence[int],
     shared: int,
-    owner: int,
+    group: int,
     line: int,
     start: int,
 ) -> int:
-    """Writes an owner's rows into a packed row from column `start`; returns the next column."""
+    """Writes a group's rows into a packed row from column `start`; returns the next column."""
     longest, width = found["place"].shape[1], found["source"].shape[1]
 
     def put(row: int, first: int, last: int, text: int, column: int) -> int:
@@ -155,7 +196,7 @@ def _write(
         tokens = torch.arange(first, last)
         found["source"][line, span] = row * longest + tokens
         found["positions"][line, span] = tokens
-        found["owner"][line, span] = owner
+        found["owner"][line, span] = group
         found["text"][line, span] = text
         return column + count
 

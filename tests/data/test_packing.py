@@ -55,6 +55,16 @@ def test_a_group_above_the_budget_stands_whole() -> None:
     assert (layout["packed_owner"] == 0).sum() == 6
 
 
+def test_the_texts_of_an_image_with_twice_as_many_are_split() -> None:
+    """Four images with two rows of 2 + 3 tokens each, and one with four: 14 tokens, else 8."""
+    owners = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
+    rows = [[9, 9, index, 0, 0] for index in range(len(owners))]
+    layout = packed(rows, owners, budget=1)
+    assert layout["packed_source"].shape == (6, 8)
+    assert int((layout["packed_owner"] == -1).sum()) == 0
+    assert len({tuple(line) for line in layout["packed_owner"].tolist()}) == 6
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_each_position_sees_what_it_sees_in_its_own_row(seed: int) -> None:
     """Read back from the layout alone: behind what a token sees stands its row up to itself."""
