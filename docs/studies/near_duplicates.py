@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageEnhance
 
 from qvft.data.images.decoding import decode
-from qvft.data.quality.near_duplicates import closer_view, near_pairs, sign
+from qvft.data.quality.near_duplicates import near_pairs, sign
 from qvft.data.sample import ImageFile, ImageInMemory
 
 
@@ -42,8 +42,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def tied(images: list[Image.Image]) -> int:
     """Pairs of the images that are called copies."""
     signatures = [sign(ImageInMemory(image), image) for image in images]
-    views = [closer_view(image) for image in images]
-    return len(near_pairs(signatures, views.__getitem__))
+    return len(near_pairs(signatures, images.__getitem__))
 
 
 def main() -> None:

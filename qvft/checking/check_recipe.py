@@ -10,11 +10,10 @@ from qvft.checking.before_torch import recipe_findings
 from qvft.checking.check_data import data_findings
 from qvft.checking.check_memory import geometry_phases, known_base, phase_findings
 from qvft.checking.check_preflight import preflight_checks
-from qvft.checking.checked_split import read_splits
+from qvft.checking.checked_split import CheckedSplit, read_splits
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.preview import preview
 from qvft.data.collate import Collator
-from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
 from qvft.evaluation.available_metrics import (
     prediction_rows,
@@ -25,7 +24,7 @@ from qvft.evaluation.rewards import reward_functions
 from qvft.evaluation.text_scores import text_scores
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import Texts
+from qvft.setup.data import Listed, Texts
 from qvft.setup.learning_rates import with_rates
 from qvft.setup.model import base_of, processor_of
 from qvft.setup.prompt_template import require_rows_to_fit, template_of
@@ -51,9 +50,15 @@ def check_all(
     start = start_run(recipe)
     if start is not None:  # reported before the data are read
         require_same_base(start, recipe, base)
-    found, stats = _check_data(recipe, preview_file, texts)
+    found, splits = _check_data(recipe, preview_file, texts)
     if found.unusable:
         return found
+    stats = splits[0].stats
+    checked = {one.which: one.split for one in splits}
+    texts = {
+        which: Listed(checked[which].samples, one.remarks, checked[which].skipped)
+        for which, one in (texts or {}).items()
+    }
     work = training_setup(recipe, texts=texts, rewards=reward_functions, scores=text_scores)
     warnings = [*found.warnings, *work.further_warnings()]
     try:
@@ -99,8 +104,8 @@ def check_model(recipe: Recipe) -> Findings:
 
 def _check_data(
     recipe: Recipe, preview_file: Path | None, texts: Texts | None
-) -> tuple[Findings, TokenStats]:
-    """Results of the data checks, and the training rows' token counts."""
+) -> tuple[Findings, list[CheckedSplit]]:
+    """Results of the data checks, and the checked splits, the training data first."""
     base = base_of(recipe)
     processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
@@ -113,7 +118,7 @@ def _check_data(
     if preview_file is not None:
         collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
         preview(preview_file, train.rows, train.stats, collator, name=train.split.name)
-    return data_findings(splits, template, recipe), train.stats
+    return data_findings(splits, template, recipe), splits
 
 
 def _phase(work: TrainingSetup, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:

@@ -37,10 +37,14 @@ logger = get_logger("qvft.data")
 
 @dataclass(frozen=True)
 class Listed:
-    """A split's samples, with unchecked images, and the format's warnings."""
+    """A split's samples and the format's warnings.
+
+    `skipped` are the samples without a usable image, None if the images are not checked yet.
+    """
 
     samples: list[Sample]
     remarks: tuple[str, ...]
+    skipped: list[Skipped] | None = None
 
 
 Texts = Mapping[str, Listed]
@@ -140,7 +144,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
     """The recipe's `train` or `eval` data, with checked images.
 
     Args:
-        texts: from `listed`, if already read.
+        texts: from `listed`, if already read; or with images that were checked before.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.
@@ -150,12 +154,13 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
         return _streamed(recipe)
     texts = texts or listed(recipe, which)
     samples = texts.samples
+    if texts.skipped is not None:
+        return _split(recipe, which, samples, texts.skipped, remarks=texts.remarks)
     logger.info("data.%s: checking the images of %d samples", which, len(samples))
     kept, skipped = validate_images(
         samples,
         on_error=recipe.data.on_bad_image,
         max_pixels=recipe.data.max_image_pixels,
-        workers=max(1, recipe.data.num_workers),
     )
     if skipped:
         first = ", ".join(item.id for item in skipped[:5])
@@ -195,7 +200,6 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
     kept, skipped, signatures = validate_and_sign(
         samples,
         max_pixels=recipe.data.max_image_pixels,
-        workers=max(1, recipe.data.num_workers),
     )
     return _split(
         recipe, which, kept, broken + skipped, signatures, stream=stream, remarks=texts.remarks

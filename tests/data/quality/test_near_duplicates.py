@@ -17,7 +17,6 @@ from qvft.data.quality.near_duplicates import (
     NEAREST,
     SIDE_PX,
     ImageSignature,
-    closer_view,
     perceptual_hash,
     sign,
 )
@@ -39,14 +38,14 @@ def scene(seed: int, *, colour: tuple[int, int, int] = (255, 255, 255)) -> Image
 
 def seen(image: Image.Image) -> tuple[ImageSignature, Image.Image]:
     image = image.convert("RGB")
-    return sign(Drawn(), image), closer_view(image)
+    return sign(Drawn(), image), image
 
 
 def near_pairs(
     images: Sequence[tuple[ImageSignature, Image.Image]],
 ) -> list[tuple[int, int, float]]:
-    looks, views = [one for one, _ in images], [view for _, view in images]
-    return near.near_pairs(looks, views.__getitem__)
+    looks, decoded = [one for one, _ in images], [image for _, image in images]
+    return near.near_pairs(looks, decoded.__getitem__)
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
