@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 from qvft.cpu_threads import in_threads
 from qvft.data.images.decoding import ABSENT, MAX_PIXELS, check, decode
+from qvft.data.images.suppress_warnings import quiet_pillow
 from qvft.data.quality.near_duplicates import DECODED_SIDE, ImageSignature, sign
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import ImageError
@@ -88,7 +89,7 @@ def _each_image(
     sources = {sample.image.name: sample.image for sample in samples}
     done: dict[str, T] = {}
     bad: dict[str, ImageError] = {}
-    with counted("checking images", len(sources)) as count:
+    with quiet_pillow(), counted("checking images", len(sources)) as count:
         for name, found in zip(sources, in_threads(attempt, sources.values()), strict=True):
             count.advance()
             if isinstance(found, ImageError):

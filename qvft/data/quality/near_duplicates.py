@@ -139,17 +139,21 @@ def near_pairs(
         )
         most = sorted(difference for _, _, difference in similar)[MOST_PAIRS - 1]
         similar = [pair for pair in similar if pair[2] <= most]
+
+    def compared(pair: tuple[int, int, float]) -> float:
+        i, j, _ = pair
+        (small, close), (other_small, other_close) = views(i), views(j)
+        if signatures[i].tiny or signatures[j].tiny:
+            found = image_difference(small, other_small, steps=())
+            return found if found <= MOST_TINY_DIFFERENCE else np.inf
+        found = image_difference(small, other_small, steps=COARSE_STEPS)
+        return image_difference(close, other_close) if found <= MOST_DIFFERENCE else np.inf
+
     found = []
     with counted("comparing similar images", len(similar)) as count:
-        for i, j, _ in similar:
+        for (i, j, _), difference in zip(similar, in_threads(compared, similar), strict=True):
             count.advance()
-            tiny = signatures[i].tiny or signatures[j].tiny
-            (small, close), (other_small, other_close) = views(i), views(j)
-            steps = () if tiny else COARSE_STEPS
-            difference = image_difference(small, other_small, steps=steps)
-            if difference <= MOST_DIFFERENCE and not tiny:
-                difference = image_difference(close, other_close)
-            if difference <= (MOST_TINY_DIFFERENCE if tiny else MOST_DIFFERENCE):
+            if difference <= MOST_DIFFERENCE:
                 found.append((i, j, round(difference, 4)))
     return found
 
