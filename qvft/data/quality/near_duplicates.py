@@ -137,8 +137,8 @@ def near_pairs(
             len(similar),
             MOST_PAIRS,
         )
-        most = sorted(difference for _, _, difference in similar)[MOST_PAIRS - 1]
-        similar = [pair for pair in similar if pair[2] <= most]
+        nearest = sorted(range(len(similar)), key=lambda place: similar[place][2])[:MOST_PAIRS]
+        similar = [similar[place] for place in sorted(nearest)]
 
     def compared(pair: tuple[int, int, float]) -> float:
         i, j, _ = pair
