@@ -17,8 +17,7 @@ logger = logging.getLogger("qvft.cpu_threads")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_THREADS = 8
-"""Threads of `in_threads`; more would wait for Python's interpreter lock."""
+MOST_THREADS = 8  # of `in_threads`; more would wait for Python's interpreter lock
 
 WAITING = {
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -52,12 +51,8 @@ def cpu_cores() -> int:
 def in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 1024
 ) -> Iterator[Result]:
-    """Results of `work`, in order, from threads on this process's share of the cores.
-
-    For work that releases Python's interpreter lock, as Pillow's decoders and numpy do.
-
-    Args:
-        ahead: the most results that are held at once.
+    """Results of `work`, in order, at most `ahead` held at once, from threads on this process's
+    share of the cores; for work that releases Python's interpreter lock (Pillow, numpy).
     """
     share = cpu_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     remaining = iter(items)

@@ -24,7 +24,7 @@ from qvft.evaluation.rewards import reward_functions
 from qvft.evaluation.text_scores import text_scores
 from qvft.recipe.phases import PhasePlan, phase_plans
 from qvft.recipe.schema import Recipe
-from qvft.setup.data import Listed, Texts
+from qvft.setup.data import Texts
 from qvft.setup.learning_rates import with_rates
 from qvft.setup.model import base_of, processor_of
 from qvft.setup.prompt_template import require_rows_to_fit, template_of
@@ -53,12 +53,11 @@ def check_all(
     found, splits = _check_data(recipe, preview_file, texts)
     if found.unusable:
         return found
-    stats = splits[0].stats
-    checked = {one.which: one.split for one in splits}
-    texts = {
-        which: Listed(checked[which].samples, one.remarks, checked[which].skipped)
-        for which, one in (texts or {}).items()
-    }
+    stats, texts = splits[0].stats, dict(texts or {})
+    for one in splits:
+        if one.which in texts:  # with images that are not validated again
+            given = texts[one.which]
+            texts[one.which] = replace(given, samples=one.split.samples, skipped=one.split.skipped)
     work = training_setup(recipe, texts=texts, rewards=reward_functions, scores=text_scores)
     warnings = [*found.warnings, *work.further_warnings()]
     try:

@@ -37,9 +37,8 @@ logger = get_logger("qvft.data")
 
 @dataclass(frozen=True)
 class Listed:
-    """A split's samples and the format's warnings.
-
-    `skipped` are the samples without a usable image, None if the images are not checked yet.
+    """A split's samples, the format's warnings, and the samples that are skipped because of their
+    images, None if images are unchecked.
     """
 
     samples: list[Sample]
@@ -144,7 +143,7 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
     """The recipe's `train` or `eval` data, with checked images.
 
     Args:
-        texts: from `listed`, if already read; or with images that were checked before.
+        texts: from `listed`, if already read.
 
     Raises:
         RecipeError, DataError: as `read_texts`, or no image is usable.

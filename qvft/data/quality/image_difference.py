@@ -24,6 +24,7 @@ FINE_STEPS = (0.032, 0.016, 0.008, 0.004, 0.002)
 """Step sizes of the crop search, as shares of a side."""
 COARSE_STEPS = FINE_STEPS[:3]
 _BLUR = 0.7  # resampling changes the finest detail; without it copies of half size reach 0.7
+_SMALLER_JPEG = 0.03  # of correlation, between a JPEG decoded smaller and the whole one
 _TINT_SIDE = 8
 _WHITE, _BLACK = 250, 3
 _LINEAR = Image.Resampling.BILINEAR
@@ -57,12 +58,9 @@ def image_difference(
 def grey_differences(
     first: np.ndarray, second: np.ndarray, *, steps: Sequence[float] = COARSE_STEPS
 ) -> np.ndarray:
-    """`image_difference` (B,) of many pairs of images at once, by their grey values alone.
+    """`image_difference` (B,) of the grey values (B, S, S) of many pairs of `blurred` images.
 
     Crops are not rounded to whole grey levels, which moves a difference by less than 0.1.
-
-    Args:
-        first, second: (B, S, S) grey values of `blurred` images.
     """
     first, second = first.astype(np.float32), second.astype(np.float32)
     found = _as_crops(first, second, steps)
@@ -152,7 +150,7 @@ def _as_crops(wholes: np.ndarray, parts: np.ndarray, steps: Sequence[float]) -> 
                 found = scores(asked, moved)
                 better = found > best[asked]
                 margins[asked[better]], best[asked[better]] = moved[better], found[better]
-        rows = rows[best[rows] >= LEAST_CORRELATION]
+        rows = rows[best[rows] >= LEAST_CORRELATION - _SMALLER_JPEG]
     rows = rows[best[rows] > 0]
     differences = np.full(len(wholes), np.inf)
     aligned = np.rint(cropped(rows, margins[rows]) + _mean(wholes[rows]))
@@ -166,17 +164,11 @@ def _crops(side: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
 
     Each (N, N, S, S), for margins of 0, 1, ..., N - 1 units on both sides.
     """
-    identity = Image.fromarray(np.eye(side, dtype=np.float32))
+    identity, size = Image.fromarray(np.eye(side, dtype=np.float32)), (side, side)
     ends = [place * unit * side for place in range(round(MOST_CROP / unit) + 1)]
-    across = np.array(
-        [
-            [
-                np.asarray(identity.resize((side, side), _LINEAR, box=(start, 0, side - end, side)))
-                for end in ends
-            ]
-            for start in ends
-        ]
-    )
+    boxes = [(start, 0, side - end, side) for start in ends for end in ends]
+    cut = [np.asarray(identity.resize(size, _LINEAR, box=box)) for box in boxes]
+    across = np.reshape(cut, (len(ends), len(ends), *size))
     return across, np.ascontiguousarray(across.swapaxes(-1, -2))
 
 

@@ -27,8 +27,7 @@ from qvft.progress import counted
 logger = get_logger(__name__)
 
 SIDE_PX = 32
-DECODED_SIDE = 3 * SIDE_PX
-"""JPEGs may be decoded at this size for a thumbnail, as in Pillow's `Image.thumbnail`."""
+DECODED_SIDE = 3 * SIDE_PX  # least side of a JPEG decoded for it, as in Pillow's Image.thumbnail
 HASH_SIDE = 8
 _FREQUENCIES = np.cos(
     np.pi * np.outer(np.arange(HASH_SIDE), 2 * np.arange(SIDE_PX) + 1) / (2 * SIDE_PX)
@@ -40,14 +39,12 @@ NEAREST = 4
 MOST_DIFFERENCE = 0.9
 MOST_TINY_DIFFERENCE = 0.5  # without a crop copies reach 0.25, different digits begin at 0.64
 MARGIN = 0.3
-"""How much larger a difference of signatures may be than one of decoded images, because JPEGs are
-decoded smaller for them; copies of VQA-RAD and of drawn scenes: docs/data_quality.md."""
+"""Most that a difference of signatures, of JPEGs decoded smaller, may exceed that of whole images:
+0.22 for copies of VQA-RAD (docs/data_quality.md)."""
 MOST_PAIRS = 20_000
-"""Pairs that are decoded again, at about 40 ms each; the most similar ones."""
-_BLOCK = 32
-_COLUMNS = 4096
-_VIEWS = 1000
-"""Cached larger thumbnails: 52 MB."""
+"""Pairs that are decoded again, the most similar ones: about 10 ms each."""
+_BLOCK, _COLUMNS = 32, 4096  # hashes compared at once: their differences fit a core's cache
+_VIEWS = 1000  # cached thumbnails: 52 MB
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -132,8 +129,7 @@ def near_pairs(
     similar = _similar_pairs(signatures)
     if len(similar) > MOST_PAIRS:
         logger.warning(
-            "%d pairs of images have similar thumbnails, as frames of one video have: only the %d "
-            "most similar ones are compared more closely",
+            "of %d pairs of images with similar thumbnails the %d nearest are compared closely",
             len(similar),
             MOST_PAIRS,
         )
@@ -190,7 +186,7 @@ def _candidates(hashes: np.ndarray, start: int) -> list[tuple[int, int]]:
     rest = hashes[start:]
     block = rest[:_BLOCK]
     far = np.empty((len(block), len(rest)), np.uint8)
-    for column in range(0, len(rest), _COLUMNS):  # whose differences fit a core's cache
+    for column in range(0, len(rest), _COLUMNS):
         columns = slice(column, column + _COLUMNS)
         np.bitwise_count(block[:, None] ^ rest[None, columns], out=far[:, columns])
     far[np.tril_indices(len(block), m=len(rest))] = 64

@@ -187,7 +187,7 @@ def test_many_similar_pairs_are_compared_no_further_than_the_most_similar_ones(
     image = scene(3)
     looks = [seen(one) for one in (image, jpeg(image, 30), image, cropped(image, 0.03))]
     assert {(i, j) for i, j, _ in near_pairs(looks)} == {(0, 1), (0, 2)}
-    assert "6 pairs of images have similar thumbnails" in caplog.text
+    assert "6 pairs of images with similar thumbnails" in caplog.text
 
 
 @pytest.mark.parametrize("change", CHANGES)
