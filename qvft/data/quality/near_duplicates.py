@@ -39,8 +39,8 @@ NEAREST = 4
 MOST_DIFFERENCE = 0.9
 MOST_TINY_DIFFERENCE = 0.5  # without a crop copies reach 0.25, different digits begin at 0.64
 MARGIN = 0.3
-"""Most that a difference of signatures, of JPEGs decoded smaller, may exceed that of whole images:
-0.22 for copies of VQA-RAD (docs/data_quality.md)."""
+"""By how much a difference of signatures may exceed that of whole images: JPEGs are decoded smaller
+for signatures (docs/data_quality.md)."""
 MOST_PAIRS = 20_000
 """Pairs that are decoded again, the most similar ones: about 10 ms each."""
 _BLOCK, _COLUMNS = 32, 4096  # hashes compared at once: their differences fit a core's cache
