@@ -8,8 +8,16 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 logger = logging.getLogger("qvft.cpu_threads")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MOST_THREADS = 8  # of `in_threads`; more would wait for Python's interpreter lock
 
 WAITING = {
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -38,6 +46,19 @@ def cpu_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 1024
+) -> Iterator[Result]:
+    """Results of `work`, in order, at most `ahead` held at once, from threads on this process's
+    share of the cores; for work that releases Python's interpreter lock (Pillow, numpy).
+    """
+    share = cpu_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    remaining = iter(items)
+    with ThreadPoolExecutor(max(1, min(MOST_THREADS, share))) as pool:
+        while batch := list(islice(remaining, ahead)):
+            yield from pool.map(work, batch)
 
 
 @functools.cache

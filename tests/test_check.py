@@ -134,6 +134,17 @@ def test_skipped_images_are_listed_with_their_reason(
     assert main([str(recipe_file), *arguments]) == 2
 
 
+def test_preflight_does_not_validate_the_images_again(
+    recipe_file: Path, own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_data / "train3.png").write_bytes(b"no image")
+    monkeypatch.setattr("qvft.setup.data.validate_images", lambda *_, **__: pytest.fail("again"))
+    path = f"data.train.path={own_data / 'train.jsonl'}"
+    found = checked(recipe_file, tmp_path, path, "data.on_bad_image=skip")
+    assert found["train"]["images"] == 23
+    assert all(one["passed"] for one in found["checks"])
+
+
 def test_all_unreadable_images_are_listed_before_the_check_fails(
     recipe_file: Path, own_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -67,3 +68,17 @@ def test_a_busy_machine_is_said_once(
     for _ in range(2):
         cpu_threads.warn_if_busy()
     assert [re.search(r"load .* cores", warning)[0] for warning in warnings] == told
+
+
+def test_results_of_threads_keep_their_order_and_few_are_held() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(10):
+            taken.append(item)
+            yield item
+
+    results = cpu_threads.in_threads(lambda item: item * item, items(), ahead=3)
+    assert next(results) == 0
+    assert taken == [0, 1, 2]
+    assert list(results) == [item * item for item in range(1, 10)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageEnhance
 
 from qvft.data.images.decoding import decode
-from qvft.data.quality.near_duplicates import closer_view, near_pairs, sign
+from qvft.data.quality.near_duplicates import DECODED_SIDE, near_pairs, sign
 from qvft.data.sample import ImageFile, ImageInMemory
 
 
@@ -39,11 +39,12 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def tied(images: list[Image.Image]) -> int:
-    """Pairs of the images that are called copies."""
-    signatures = [sign(ImageInMemory(image), image) for image in images]
-    views = [closer_view(image) for image in images]
-    return len(near_pairs(signatures, views.__getitem__))
+def tied(files: list[ImageFile], changed: list[Image.Image]) -> int:
+    """Pairs of the images, in files and changed, that are called copies."""
+    signatures = [sign(file, decode(file, least_side=DECODED_SIDE)) for file in files]
+    signatures += [sign(ImageInMemory(image), image) for image in changed]
+    sources = [*files, *map(ImageInMemory, changed)]
+    return len(near_pairs(signatures, lambda place: decode(sources[place])))
 
 
 def main() -> None:
@@ -51,13 +52,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--every", type=int, default=1, help="changed are only each Nth image")
     given = parser.parse_args()
-    images = [decode(ImageFile(path)) for path in sorted(given.folder.iterdir())]
-    chosen = images[:: given.every]
+    files = [ImageFile(path) for path in sorted(given.folder.iterdir())]
+    chosen = files[:: given.every]
     for name, change in CHANGES.items():
-        found = sum(tied([image, change(image)]) for image in chosen)
+        found = sum(tied([file], [change(decode(file))]) for file in chosen)
         print(f"{name:20} {found} of {len(chosen)} tied to their original")
-    pairs = len(images) * (len(images) - 1) // 2
-    print(f"{tied(images)} of {pairs} pairs of different images called copies")
+    pairs = len(files) * (len(files) - 1) // 2
+    print(f"{tied(files, [])} of {pairs} pairs of different images called copies")
 
 
 if __name__ == "__main__":

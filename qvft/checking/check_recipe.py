@@ -10,11 +10,10 @@ from qvft.checking.before_torch import recipe_findings
 from qvft.checking.check_data import data_findings
 from qvft.checking.check_memory import geometry_phases, known_base, phase_findings
 from qvft.checking.check_preflight import preflight_checks
-from qvft.checking.checked_split import read_splits
+from qvft.checking.checked_split import CheckedSplit, read_splits
 from qvft.checking.findings import Findings, PhaseFindings
 from qvft.checking.preview import preview
 from qvft.data.collate import Collator
-from qvft.data.token_stats import TokenStats
 from qvft.errors import CheckpointError
 from qvft.evaluation.available_metrics import (
     prediction_rows,
@@ -52,9 +51,14 @@ def check_all(
     start = start_run(recipe)
     if start is not None:  # reported before the data are read
         require_same_base(start, recipe, base)
-    found, stats = _check_data(recipe, preview_file, texts)
+    found, splits = _check_data(recipe, preview_file, texts)
     if found.unusable:
         return found
+    stats, texts = splits[0].stats, dict(texts or {})
+    for one in splits:
+        if one.which in texts:  # with images that are not validated again
+            given = texts[one.which]
+            texts[one.which] = replace(given, samples=one.split.samples, skipped=one.split.skipped)
     work = training_setup(recipe, texts=texts, rewards=reward_functions, scores=text_scores)
     warnings = [*found.warnings, *phase_warnings(work)]
     try:
@@ -100,8 +104,8 @@ def check_model(recipe: Recipe) -> Findings:
 
 def _check_data(
     recipe: Recipe, preview_file: Path | None, texts: Texts | None
-) -> tuple[Findings, TokenStats]:
-    """Results of the data checks, and the training rows' token counts."""
+) -> tuple[Findings, list[CheckedSplit]]:
+    """Results of the data checks, and the checked splits, the training data first."""
     base = base_of(recipe)
     processor = processor_of(recipe, base)
     template = template_of(recipe, base, processor)
@@ -114,7 +118,7 @@ def _check_data(
     if preview_file is not None:
         collator = Collator(template, processor.image_processor, recipe.data.max_image_pixels)
         preview(preview_file, train.rows, train.stats, collator, name=train.split.name)
-    return data_findings(splits, template, recipe), train.stats
+    return data_findings(splits, template, recipe), splits
 
 
 def _phase(work: TrainingSetup, plan: PhasePlan, *, row_tokens: int) -> PhaseFindings:

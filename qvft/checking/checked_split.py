@@ -58,7 +58,7 @@ class CheckedSplit:
         found += texts_of_pairs(self.pairs)
         return [
             one
-            if one.kind == "answer"
+            if one.kind == "answer" or self.form == "as_written"
             else replace(one, text=cleaned(one.kind, one.text, self.form))
             for one in found
         ]

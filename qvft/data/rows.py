@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -104,7 +103,7 @@ def single_texts(rows: Iterable[Row]) -> list[Row]:
     """The rows, each pair as two: one with the chosen text as target, one with the rejected."""
     found: list[Row] = []
     for row in rows:
-        found.append(replace(row, rejected=None))
+        found.append(row if row.rejected is None else replace(row, rejected=None))
         if row.rejected is not None:
             found.append(replace(found[-1], target=row.rejected, references=(row.rejected,)))
     return found
@@ -166,9 +165,14 @@ def choose_rows(rows: Sequence[Row], count: int, *, spread: bool = False) -> lis
     return chosen[:count]
 
 
+def target_of(answers: Sequence[str]) -> str:
+    """The most frequent answer, the first among equals: the training target."""
+    return max(answers, key=answers.count)
+
+
 def _question_rows(sample: Sample, meta: dict[str, str]) -> Iterable[Row]:
     for question in sample.questions:
-        target = Counter(question.answers).most_common(1)[0][0]
+        target = target_of(question.answers)
         if sample.origin.answers == "first":
             target = question.answers[0]
         merged = {**meta, **{key: str(value) for key, value in question.meta.items()}}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from qvft.data.prompt import PromptTemplate, TokenRow
@@ -54,36 +56,45 @@ class TokenStats:
 
 
 def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
-    """Tokenizes every row and counts its tokens; `rows` is not empty."""
+    """Tokenizes every row and counts its tokens, of which it keeps none; `rows` is not empty."""
     listed = list(rows)
-    texts = [(row.kind, row.question, row.target, row.prompt) for row in listed]
-    pairs = list(zip(listed, template.encode_all(texts), strict=True))
-    targets = [len(tokens.ids) - tokens.target_start for _, tokens in pairs]
-    longest_row, longest = max(pairs, key=lambda pair: len(pair[1].ids))
-    cut = [(row, tokens) for row, tokens in pairs if tokens.cut_tokens]
-    most_cut = max(cut, key=lambda pair: pair[1].cut_tokens, default=None)
+    texts = ((row.kind, row.question, row.target, row.prompt) for row in listed)
     image_token, query_tokens, stop = (
         template.image_token_id, template.num_query_tokens, template.stop_id,
     )  # fmt: skip
+    targets, lengths = array("l"), array("l")
+    cut: list[tuple[Row, TokenRow]] = []
+    wrong_image_tokens: list[str] = []
+    unstopped: list[str] = []
+    text_tokens: Counter[str] = Counter()
+    for row, tokens in zip(listed, template.encode_all(texts), strict=True):
+        target = len(tokens.ids) - tokens.target_start
+        targets.append(target)
+        lengths.append(len(tokens.ids))
+        # Image tokens, `</s>` and stop are not text.
+        text_tokens[row.kind] += len(tokens.ids) - query_tokens - 2 + tokens.cut_tokens
+        if tokens.cut_tokens:
+            cut.append((row, replace(tokens, ids=())))
+        if tokens.ids.count(image_token) != query_tokens:
+            wrong_image_tokens.append(row.id)
+        if target < 2 or tokens.ids[-1] != stop:
+            unstopped.append(row.id)
+    longest = max(lengths)
+    most_cut = max(cut, key=lambda pair: pair[1].cut_tokens, default=None)
+    count = Counter(row.kind for row in listed)
     return TokenStats(
-        rows=len(pairs),
+        rows=len(listed),
         target_tokens=(min(targets), float(median(targets)), max(targets)),
-        longest=len(longest.ids),
-        longest_id=longest_row.id,
+        longest=longest,
+        longest_id=listed[lengths.index(longest)].id,
         cut_rows=len(cut),
         cut_tokens=sum(tokens.cut_tokens for _, tokens in cut),
-        wrong_image_tokens=tuple(
-            row.id for row, tokens in pairs if tokens.ids.count(image_token) != query_tokens
-        ),
-        unstopped=tuple(
-            row.id
-            for (row, tokens), target in zip(pairs, targets, strict=True)
-            if target < 2 or tokens.ids[-1] != stop
-        ),
+        wrong_image_tokens=tuple(wrong_image_tokens),
+        unstopped=tuple(unstopped),
         most_cut_id=most_cut[0].id if most_cut else None,
         cut={
-            kind: _cut([tokens for row, tokens in pairs if row.kind == kind], query_tokens)
-            for kind in dict.fromkeys(row.kind for row in listed)
+            kind: _cut([one for row, one in cut if row.kind == kind], rows, text_tokens[kind])
+            for kind, rows in count.items()
         },
         cut_ids=tuple(row.id for row, _ in cut),
         cut_prompts=sum(tokens.cut_prompt > 0 for _, tokens in cut),
@@ -91,12 +102,9 @@ def token_stats(rows: Iterable[Row], template: PromptTemplate) -> TokenStats:
     )
 
 
-def _cut(rows: list[TokenRow], query_tokens: int) -> Cut:
-    lost = sum(row.cut_tokens for row in rows)
-    # Image tokens, `</s>` and stop are not text.
-    tokens = sum(len(row.ids) - query_tokens - 2 for row in rows) + lost
-    cut = sum(row.cut_tokens > 0 for row in rows)
-    return Cut(len(rows), cut, cut / len(rows), tokens, lost, lost / max(tokens, 1))
+def _cut(cut: list[TokenRow], rows: int, tokens: int) -> Cut:
+    lost = sum(row.cut_tokens for row in cut)
+    return Cut(rows, len(cut), len(cut) / rows, tokens, lost, lost / max(tokens, 1))
 
 
 def encode(row: Row, template: PromptTemplate) -> TokenRow:

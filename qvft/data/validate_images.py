@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from qvft.cpu_threads import in_threads
 from qvft.data.images.decoding import ABSENT, MAX_PIXELS, check, decode
-from qvft.data.quality.near_duplicates import ImageSignature, sign
+from qvft.data.images.suppress_warnings import quiet_pillow
+from qvft.data.quality.near_duplicates import DECODED_SIDE, ImageSignature, sign
 from qvft.data.sample import ImageSource, Sample
 from qvft.errors import ImageError
 from qvft.progress import counted
@@ -34,7 +35,6 @@ def validate_images(
     *,
     on_error: Literal["error", "skip"],
     max_pixels: int = MAX_PIXELS,
-    workers: int = 2,
 ) -> tuple[list[Sample], list[Skipped]]:
     """The samples whose images decode, in order, and the skipped ones.
 
@@ -43,12 +43,11 @@ def validate_images(
     Args:
         on_error: `error` raises at unusable images, `skip` skips their samples.
         max_pixels: as in `images.decoding.decode`.
-        workers: number of threads.
 
     Raises:
         ImageError: with `error`, some image is unusable (the first is named, all are counted).
     """
-    _, bad = _each_image(samples, partial(check, max_pixels=max_pixels), workers=workers)
+    _, bad = _each_image(samples, partial(check, max_pixels=max_pixels))
     if bad and on_error == "error":
         first = next(iter(bad.values()))
         count = len({sample.image.name for sample in samples})
@@ -65,19 +64,19 @@ def validate_images(
 
 
 def validate_and_sign(
-    samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS, workers: int = 2
+    samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS
 ) -> tuple[list[Sample], list[Skipped], dict[str, ImageSignature]]:
     """As `validate_images` with `skip`, plus each image's signature by name, from one decoding."""
 
     def signed(source: ImageSource) -> ImageSignature:
-        return sign(source, decode(source, max_pixels=max_pixels))
+        return sign(source, decode(source, max_pixels=max_pixels, least_side=DECODED_SIDE))
 
-    signatures, bad = _each_image(samples, signed, workers=workers)
+    signatures, bad = _each_image(samples, signed)
     return *_partition(samples, bad), signatures
 
 
 def _each_image(
-    samples: Sequence[Sample], work: Callable[[ImageSource], T], *, workers: int
+    samples: Sequence[Sample], work: Callable[[ImageSource], T]
 ) -> tuple[dict[str, T], dict[str, ImageError]]:
     """Results of `work`, and errors, by image name."""
 
@@ -90,11 +89,8 @@ def _each_image(
     sources = {sample.image.name: sample.image for sample in samples}
     done: dict[str, T] = {}
     bad: dict[str, ImageError] = {}
-    with (
-        ThreadPoolExecutor(max(workers, 1)) as pool,
-        counted("checking images", len(sources)) as count,
-    ):
-        for name, found in zip(sources, pool.map(attempt, sources.values()), strict=True):
+    with quiet_pillow(), counted("checking images", len(sources)) as count:
+        for name, found in zip(sources, in_threads(attempt, sources.values()), strict=True):
             count.advance()
             if isinstance(found, ImageError):
                 bad[name] = found

@@ -37,10 +37,13 @@ logger = get_logger("qvft.data")
 
 @dataclass(frozen=True)
 class Listed:
-    """A split's samples, with unchecked images, and the format's warnings."""
+    """A split's samples, the format's warnings, and the samples that are skipped because of their
+    images, None if images are unchecked.
+    """
 
     samples: list[Sample]
     remarks: tuple[str, ...]
+    skipped: list[Skipped] | None = None
 
 
 Texts = Mapping[str, Listed]
@@ -150,12 +153,13 @@ def read_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Split
         return _streamed(recipe)
     texts = texts or listed(recipe, which)
     samples = texts.samples
+    if texts.skipped is not None:
+        return _split(recipe, which, samples, texts.skipped, remarks=texts.remarks)
     logger.info("data.%s: checking the images of %d samples", which, len(samples))
     kept, skipped = validate_images(
         samples,
         on_error=recipe.data.on_bad_image,
         max_pixels=recipe.data.max_image_pixels,
-        workers=max(1, recipe.data.num_workers),
     )
     if skipped:
         first = ", ".join(item.id for item in skipped[:5])
@@ -195,7 +199,6 @@ def inspect_split(recipe: Recipe, which: str, texts: Listed | None = None) -> Sp
     kept, skipped, signatures = validate_and_sign(
         samples,
         max_pixels=recipe.data.max_image_pixels,
-        workers=max(1, recipe.data.num_workers),
     )
     return _split(
         recipe, which, kept, broken + skipped, signatures, stream=stream, remarks=texts.remarks

@@ -64,7 +64,6 @@ def with_features(
         ids = pixel_ids(
             [sample.image for sample in (*augmented, *samples)],
             max_pixels=recipe.data.max_image_pixels,
-            threads=max(1, recipe.data.num_workers),
         )
         groups = _entries(store, loaded, recipe, ids, samples, augmented)
         _require_room(store, [item.key for group in groups for item in group], recipe)

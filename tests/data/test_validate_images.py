@@ -26,7 +26,7 @@ def test_error_names_the_first_bad_image_and_counts_all(samples: list[Sample]) -
 
 
 def test_skip_keeps_the_rest_in_order_and_lists_what_is_left_out(samples: list[Sample]) -> None:
-    kept, skipped = validate_images(samples, on_error="skip", workers=3)
+    kept, skipped = validate_images(samples, on_error="skip")
     assert [sample.id for sample in kept] == ["s0", "s4"]
     assert [(one.id, Path(one.name).name) for one in skipped] == [
         ("s1", "bad.png"),

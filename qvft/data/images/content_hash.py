@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from qvft.cpu_threads import in_threads
 from qvft.data.images.decoding import MAX_PIXELS, decode
 from qvft.data.sample import ImageFile, ImageSource
 from qvft.errors import DataError, ImageError
@@ -60,7 +60,7 @@ def pixels_id(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> str:
 
 
 def pixel_ids(
-    sources: Sequence[ImageSource], *, max_pixels: int = MAX_PIXELS, threads: int = 2
+    sources: Sequence[ImageSource], *, max_pixels: int = MAX_PIXELS
 ) -> dict[str, str | ImageError]:
     """`pixels_id` of each image by name; equal names are read once."""
 
@@ -74,9 +74,8 @@ def pixel_ids(
 
     named = {source.name: source for source in sources}
     ids: dict[str, str | ImageError] = {}
-    counting = counted("hashing images", len(named))
-    with ThreadPoolExecutor(max(threads, 1)) as pool, counting as count:
-        for name, one in zip(named, pool.map(id_or_error, named.values()), strict=True):
+    with counted("hashing images", len(named)) as count:
+        for name, one in zip(named, in_threads(id_or_error, named.values()), strict=True):
             ids[name] = one
             count.advance()
     return ids
@@ -89,7 +88,7 @@ def _file_hash(path: Path) -> str:
     return _read_once(path, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=1_000_000)
 def _read_once(path: Path, *state: int) -> str:
     """Hash of a file in a given state; any change of content changes its `ctime`."""
     return sha256_file(path)

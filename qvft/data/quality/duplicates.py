@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from PIL import Image
 
 from qvft.data.images.decoding import MAX_PIXELS, decode
-from qvft.data.quality.near_duplicates import ImageSignature, closer_view, near_pairs
+from qvft.data.quality.near_duplicates import ImageSignature, near_pairs
 from qvft.data.sample import Sample
-
-_VIEWS = 1000
-"""Cached larger thumbnails: 49 MB."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +77,10 @@ def duplicates(
     samples = {contents[sample.image.name]: sample for sample in reversed(everything)}
     unique = list({one.content: one for one in signatures.values()}.values())
 
-    @lru_cache(maxsize=_VIEWS)
-    def closer(place: int) -> Image.Image:
-        return closer_view(decode(samples[unique[place].content].image, max_pixels=max_pixels))
+    def decoded(place: int) -> Image.Image:
+        return decode(samples[unique[place].content].image, max_pixels=max_pixels)
 
-    near = near_pairs(unique, closer)
+    near = near_pairs(unique, decoded)
     alike = [(unique[i].content, unique[j].content, difference) for i, j, difference in near]
     groups = _groups(alike)
     ids_of: dict[str, dict[str, list[str]]] = {name: {} for name in splits}

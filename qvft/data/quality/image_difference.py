@@ -1,8 +1,12 @@
-"""Largest local difference of two thumbnails: confirms what the perceptual hash proposes."""
+"""Largest local difference of two thumbnails: confirms what the perceptual hash proposes.
+
+Shape letters: B pairs of images, S pixels per side.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -20,8 +24,10 @@ FINE_STEPS = (0.032, 0.016, 0.008, 0.004, 0.002)
 """Step sizes of the crop search, as shares of a side."""
 COARSE_STEPS = FINE_STEPS[:3]
 _BLUR = 0.7  # resampling changes the finest detail; without it copies of half size reach 0.7
+_SMALLER_JPEG = 0.03  # of correlation, between a JPEG decoded smaller and the whole one
 _TINT_SIDE = 8
 _WHITE, _BLACK = 250, 3
+_LINEAR = Image.Resampling.BILINEAR
 Box = tuple[float, float, float, float]
 
 
@@ -44,22 +50,39 @@ def image_difference(
         0 for a perfect copy, about 1 for one pixel of movement; infinity where grey values do not
         correlate, an image is plain, or colours differ (a grey copy of a coloured image is one).
     """
+    first, second = blurred(first), blurred(second)
     found = _as_crop(first, second, steps)
     return min(found, _as_crop(second, first, steps)) if steps else found
 
 
+def grey_differences(
+    first: np.ndarray, second: np.ndarray, *, steps: Sequence[float] = COARSE_STEPS
+) -> np.ndarray:
+    """`image_difference` (B,) of the grey values (B, S, S) of many pairs of `blurred` images.
+
+    Crops are not rounded to whole grey levels, which moves a difference by less than 0.1.
+    """
+    first, second = first.astype(np.float32), second.astype(np.float32)
+    found = _as_crops(first, second, steps)
+    return np.minimum(found, _as_crops(second, first, steps)) if steps else found
+
+
+def blurred(image: Image.Image) -> Image.Image:
+    """The image without the finest detail, which resampling changes."""
+    return image.filter(ImageFilter.GaussianBlur(_BLUR))
+
+
 def _as_crop(whole: Image.Image, part: Image.Image, steps: Sequence[float]) -> float:
-    """The difference with `part` taken for a crop of `whole`."""
+    """The difference with `part` taken for a crop of `whole`, both blurred."""
     side = min(whole.width, part.width)
-    whole, part = (image.filter(ImageFilter.GaussianBlur(_BLUR)) for image in (whole, part))
-    target = _grey(part.resize((side, side), Image.Resampling.BILINEAR))
+    target = _grey(part.resize((side, side), _LINEAR))
     box = _best_box(whole.convert("L").convert("F"), target, steps)
     if box is None:
         return np.inf
-    aligned = whole.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    aligned = whole.resize((side, side), _LINEAR, box=box)
     if _other_colours(aligned, part):
         return np.inf
-    return _local_difference(target, _grey(aligned))
+    return float(_local_difference(target, _grey(aligned)))
 
 
 def _best_box(whole: Image.Image, target: np.ndarray, steps: Sequence[float]) -> Box | None:
@@ -71,7 +94,7 @@ def _best_box(whole: Image.Image, target: np.ndarray, steps: Sequence[float]) ->
         return left, top, whole.width - right, whole.width - bottom
 
     def score(margins: Sequence[float]) -> float:
-        crop = whole.resize((side, side), Image.Resampling.BILINEAR, box=box_of(margins))
+        crop = whole.resize((side, side), _LINEAR, box=box_of(margins))
         return _correlation(np.asarray(crop), target)
 
     margins = [0.0] * 4
@@ -94,21 +117,81 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float((first * second).sum()) / power**0.5 if power > 1 else -1.0
 
 
-def _local_difference(first: np.ndarray, second: np.ndarray) -> float:
-    """The largest over all windows of two grey images (S, S) that show the same part."""
-    gain = ((first - first.mean()) * (second - second.mean())).mean() / max(second.var(), 1.0)
+def _as_crops(wholes: np.ndarray, parts: np.ndarray, steps: Sequence[float]) -> np.ndarray:
+    """`_as_crop` (B,) of grey images (B, S, S), without colours; margins are in the last step."""
+    side = wholes.shape[-1]
+    unit = steps[-1] if steps else MOST_CROP
+    across, down = _crops(side, unit)
+    centred = wholes - _mean(wholes)
+    targets = (parts - _mean(parts)).reshape(-1, side**2)
+    power = np.vecdot(targets, targets)
+
+    def cropped(rows: np.ndarray, margins: np.ndarray) -> np.ndarray:
+        left, top, right, bottom = margins.T
+        return down[top, bottom] @ centred[rows] @ across[left, right]
+
+    def scores(rows: np.ndarray, margins: np.ndarray) -> np.ndarray:
+        crops = cropped(rows, margins).reshape(-1, side**2)
+        variation = np.vecdot(crops, crops) - crops.sum(1) ** 2 / side**2
+        powers = variation * power[rows]
+        found = np.vecdot(crops, targets[rows]) / np.sqrt(np.maximum(powers, 1))
+        return np.where(powers > 1, found, -1.0)
+
+    rows = np.arange(len(wholes))
+    margins = np.zeros((len(rows), 4), int)
+    best = scores(rows, margins)
+    for step in steps:
+        for edge in (0, 1, 2, 3) * 2:
+            for move in (round(step / unit), -round(step / unit)):
+                moved = margins[rows]
+                moved[:, edge] = np.clip(moved[:, edge] + move, 0, len(across) - 1)
+                changed = moved[:, edge] != margins[rows, edge]
+                asked, moved = rows[changed], moved[changed]
+                found = scores(asked, moved)
+                better = found > best[asked]
+                margins[asked[better]], best[asked[better]] = moved[better], found[better]
+        rows = rows[best[rows] >= LEAST_CORRELATION - _SMALLER_JPEG]
+    rows = rows[best[rows] > 0]
+    differences = np.full(len(wholes), np.inf)
+    aligned = np.rint(cropped(rows, margins[rows]) + _mean(wholes[rows]))
+    differences[rows] = _local_difference(parts[rows], aligned)
+    return differences
+
+
+@cache
+def _crops(side: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices that resample a crop to its image's size: `down[t, b] @ image @ across[l, r]`.
+
+    Each (N, N, S, S), for margins of 0, 1, ..., N - 1 units on both sides.
+    """
+    identity, size = Image.fromarray(np.eye(side, dtype=np.float32)), (side, side)
+    ends = [place * unit * side for place in range(round(MOST_CROP / unit) + 1)]
+    boxes = [(start, 0, side - end, side) for start in ends for end in ends]
+    cut = [np.asarray(identity.resize(size, _LINEAR, box=box)) for box in boxes]
+    across = np.reshape(cut, (len(ends), len(ends), *size))
+    return across, np.ascontiguousarray(across.swapaxes(-1, -2))
+
+
+def _mean(images: np.ndarray) -> np.ndarray:
+    return images.mean(axis=(-2, -1), keepdims=True)
+
+
+def _local_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The largest over all windows of grey images (..., S, S) that show the same part."""
+    shared = _mean((first - _mean(first)) * (second - _mean(second)))
+    gain = shared / np.maximum(second.var(axis=(-2, -1), keepdims=True), 1.0)
     predicted = np.clip(gain, 1 / MOST_CONTRAST, MOST_CONTRAST) * second
-    predicted += (first - predicted).mean()
+    predicted += _mean(first - predicted)
     rest = first - predicted
     above, below = predicted > first, predicted < first
     clipped = (first >= _WHITE) & above | (first <= _BLACK) & below
     clipped |= (second >= _WHITE) & below | (second <= _BLACK) & above
     rest[clipped] = 0
-    inner = slice(1, -1)  # resampling has no neighbours at the border
-    rest = rest[inner, inner]
+    inner = np.s_[..., 1:-1, 1:-1]  # resampling has no neighbours at the border
+    rest = rest[inner]
     spread = _window_means(rest**2) - _window_means(rest) ** 2
-    detail = sum(_window_means(_steepness(one)[inner, inner]) for one in (first, predicted)) / 2
-    return float(np.sqrt(2 * np.maximum(spread, 0) / (detail + NOISE**2)).max())
+    detail = sum(_window_means(_steepness(one)[inner]) for one in (first, predicted)) / 2
+    return np.sqrt(2 * np.maximum(spread, 0) / (detail + NOISE**2)).max(axis=(-2, -1))
 
 
 def _other_colours(first: Image.Image, second: Image.Image) -> bool:
@@ -127,12 +210,14 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 
 def _steepness(image: np.ndarray) -> np.ndarray:
-    down, across = np.gradient(image)
+    down, across = np.gradient(image, axis=(-2, -1))
     return down**2 + across**2
 
 
 def _window_means(values: np.ndarray) -> np.ndarray:
     """Means over all windows of WINDOW x WINDOW."""
-    sums = np.pad(values.astype(np.float64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    before = [(0, 0)] * (values.ndim - 2) + [(1, 0), (1, 0)]
+    sums = np.pad(values.astype(np.float64), before).cumsum(-2).cumsum(-1)
     w = WINDOW
-    return (sums[w:, w:] - sums[:-w, w:] - sums[w:, :-w] + sums[:-w, :-w]) / w**2
+    upper, lower = sums[..., :-w, :], sums[..., w:, :]
+    return (lower[..., w:] - upper[..., w:] - lower[..., :-w] + upper[..., :-w]) / w**2

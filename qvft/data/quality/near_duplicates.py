@@ -1,21 +1,33 @@
 """Near-duplicate images: candidates by perceptual hash, confirmed by local image difference.
 
-An image's signature (hash and thumbnail) is computed when it is decoded.
+An image's signature (hash and grey thumbnail) is computed when it is decoded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
+from qvft.cpu_threads import in_threads
 from qvft.data.images.content_hash import content_id
-from qvft.data.quality.image_difference import COARSE_STEPS, image_difference
+from qvft.data.quality.image_difference import (
+    COARSE_STEPS,
+    blurred,
+    grey_differences,
+    image_difference,
+)
 from qvft.data.sample import ImageSource
+from qvft.log import get_logger
+from qvft.progress import counted
+
+logger = get_logger(__name__)
 
 SIDE_PX = 32
+DECODED_SIDE = 3 * SIDE_PX  # least side of a JPEG decoded for it, as in Pillow's Image.thumbnail
 HASH_SIDE = 8
 _FREQUENCIES = np.cos(
     np.pi * np.outer(np.arange(HASH_SIDE), 2 * np.arange(SIDE_PX) + 1) / (2 * SIDE_PX)
@@ -26,33 +38,39 @@ HASH_BITS = 18
 NEAREST = 4
 MOST_DIFFERENCE = 0.9
 MOST_TINY_DIFFERENCE = 0.5  # without a crop copies reach 0.25, different digits begin at 0.64
-_BLOCK = 512
+MARGIN = 0.3
+"""By how much a difference of signatures may exceed that of whole images: JPEGs are decoded smaller
+for signatures (docs/data_quality.md)."""
+MOST_PAIRS = 20_000
+"""Pairs that are decoded again, the most similar ones: about 10 ms each."""
+_BLOCK, _COLUMNS = 32, 4096  # hashes compared at once: their differences fit a core's cache
+_VIEWS = 1000  # cached thumbnails: 52 MB
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class ImageSignature:
-    """Perceptual hash and thumbnail of an image.
+    """Perceptual hash and thumbnail of an image, about 1.5 KB.
 
     Attributes:
         content: equal for byte-identical images; the name if a source has no bytes.
         hash: 64 bits, see `perceptual_hash`.
-        thumbnail: (SIDE_PX, SIDE_PX) RGB, for any aspect ratio.
+        grey: (SIDE_PX, SIDE_PX), for any aspect ratio; the grey values of a blurred thumbnail.
         tiny: whether the image is not larger than its thumbnail.
     """
 
     content: str
     hash: np.uint64
-    thumbnail: Image.Image
+    grey: np.ndarray
     tiny: bool
 
 
 def sign(source: ImageSource, image: Image.Image) -> ImageSignature:
-    """The signature of a decoded RGB image."""
+    """The signature of an RGB image, decoded at DECODED_SIDE or more."""
     small = thumbnail(image, SIDE_PX)
     return ImageSignature(
         content_id(source) or source.name,
         perceptual_hash(np.asarray(small.convert("L"))),
-        small,
+        np.asarray(blurred(small).convert("L")),
         tiny=max(image.size) <= SIDE_PX,
     )
 
@@ -84,7 +102,7 @@ def closer_view(image: Image.Image) -> Image.Image:
 
 
 def near_pairs(
-    signatures: Sequence[ImageSignature], closer: Callable[[int], Image.Image]
+    signatures: Sequence[ImageSignature], decoded: Callable[[int], Image.Image]
 ) -> list[tuple[int, int, float]]:
     """Pairs (i, j, difference), i < j, of near-duplicate images, by index.
 
@@ -92,40 +110,89 @@ def near_pairs(
     HASH_BITS of 64 bits differ. A pair is a near duplicate if `image_difference` is at most
     MOST_DIFFERENCE, first of the thumbnails, then of the closer views. Tiny images are compared by
     their thumbnails only, without a crop search. A mirrored image is not a duplicate: left and
-    right matter in radiographs and texts.
+    right matter in radiographs and texts. Most candidates are rejected by their signatures, in
+    threads; the MOST_PAIRS most similar others are decoded again.
 
     The constants come from VQA-RAD (315 radiographs), pages of one template and the digits of the
     quickstart (1,797 of 8 x 8 pixels): docs/data_quality.md. Hashes alone do not tell radiographs
     apart: different ones are as near as 8 bits, crops of 3 % as far as 22.
 
     Args:
-        closer: returns `closer_view` of an image by index; called for few images.
+        decoded: returns an image by index; called for few images.
     """
-    if len(signatures) < 2:
-        return []
+
+    @lru_cache(maxsize=_VIEWS)
+    def views(place: int) -> tuple[Image.Image, Image.Image]:
+        image = decoded(place)
+        return thumbnail(image, SIDE_PX), closer_view(image)
+
+    similar = _similar_pairs(signatures)
+    if len(similar) > MOST_PAIRS:
+        logger.warning(
+            "of %d pairs of images with similar thumbnails the %d nearest are compared closely",
+            len(similar),
+            MOST_PAIRS,
+        )
+        nearest = sorted(range(len(similar)), key=lambda place: similar[place][2])[:MOST_PAIRS]
+        similar = [similar[place] for place in sorted(nearest)]
+
+    def compared(pair: tuple[int, int, float]) -> float:
+        i, j, _ = pair
+        (small, close), (other_small, other_close) = views(i), views(j)
+        if signatures[i].tiny or signatures[j].tiny:
+            found = image_difference(small, other_small, steps=())
+            return found if found <= MOST_TINY_DIFFERENCE else np.inf
+        found = image_difference(small, other_small, steps=COARSE_STEPS)
+        return image_difference(close, other_close) if found <= MOST_DIFFERENCE else np.inf
+
     found = []
-    for i, j in _candidates(np.array([one.hash for one in signatures], np.uint64)):
-        first, second = signatures[i], signatures[j]
-        tiny = first.tiny or second.tiny
-        steps = () if tiny else COARSE_STEPS
-        difference = image_difference(first.thumbnail, second.thumbnail, steps=steps)
-        if difference <= MOST_DIFFERENCE and not tiny:
-            difference = image_difference(closer(i), closer(j))
-        if difference <= (MOST_TINY_DIFFERENCE if tiny else MOST_DIFFERENCE):
-            found.append((i, j, round(difference, 4)))
+    with counted("comparing similar images", len(similar)) as count:
+        for (i, j, _), difference in zip(similar, in_threads(compared, similar), strict=True):
+            count.advance()
+            if difference <= MOST_DIFFERENCE:
+                found.append((i, j, round(difference, 4)))
     return found
 
 
-def _candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
-    """Index pairs (first, second), first < second, of near hashes."""
+def _similar_pairs(signatures: Sequence[ImageSignature]) -> list[tuple[int, int, float]]:
+    """Candidates (i, j, difference) whose signatures do not exclude that they are copies."""
+    hashes = np.array([one.hash for one in signatures], np.uint64)
+
+    def of_block(start: int) -> list[tuple[int, int, float]]:
+        pairs = _candidates(hashes, start)
+        if not pairs:
+            return []
+        both = [(signatures[i], signatures[j]) for i, j in pairs]
+        tiny = np.array([one.tiny or other.tiny for one, other in both])
+        greys = [np.stack([pair[side].grey for pair in both]) for side in (0, 1)]
+        differences = np.where(tiny, MOST_TINY_DIFFERENCE, MOST_DIFFERENCE) + MARGIN
+        kept = np.zeros(len(pairs), bool)
+        for these, steps in ((tiny, ()), (~tiny, COARSE_STEPS)):
+            found = grey_differences(*(one[these] for one in greys), steps=steps)
+            kept[these], differences[these] = found <= differences[these], found
+        return [(*pairs[place], float(differences[place])) for place in np.flatnonzero(kept)]
+
+    similar: list[tuple[int, int, float]] = []
+    starts = range(0, len(hashes), _BLOCK)
+    with counted("looking for near duplicates of images", len(hashes)) as count:
+        for start, found in zip(starts, in_threads(of_block, starts), strict=True):
+            similar += found
+            count.advance(min(_BLOCK, len(hashes) - start))
+    return similar
+
+
+def _candidates(hashes: np.ndarray, start: int) -> list[tuple[int, int]]:
+    """Index pairs (first, second), first < second, of near hashes; the first are a block's."""
+    rest = hashes[start:]
+    block = rest[:_BLOCK]
+    far = np.empty((len(block), len(rest)), np.uint8)
+    for column in range(0, len(rest), _COLUMNS):
+        columns = slice(column, column + _COLUMNS)
+        np.bitwise_count(block[:, None] ^ rest[None, columns], out=far[:, columns])
+    far[np.tril_indices(len(block), m=len(rest))] = 64
     found: list[tuple[int, int]] = []
-    for start in range(0, len(hashes), _BLOCK):
-        rest = hashes[start:]
-        block = rest[:_BLOCK]
-        far = np.bitwise_count(block[:, None] ^ rest[None, :])
-        far[np.tril_indices(len(block), m=len(rest))] = 64
-        for row, distances in enumerate(far):
-            near = np.flatnonzero(distances <= HASH_BITS)
-            nearest = near[np.argsort(distances[near], kind="stable")[:NEAREST]]
-            found += [(start + row, start + int(column)) for column in nearest]
+    for row, distances in enumerate(far):
+        near = np.flatnonzero(distances <= HASH_BITS)
+        nearest = near[np.argsort(distances[near], kind="stable")[:NEAREST]]
+        found += [(start + row, start + int(column)) for column in nearest]
     return found

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from qvft.data.rows import Row
+from qvft.data.rows import Row, target_of
 from qvft.data.sample import Sample
 
 TextKind = Literal["caption", "question", "answer"]
@@ -57,11 +56,6 @@ def texts_of_pairs(rows: Iterable[Row]) -> Iterator[Text]:
             yield Text(kind, row.id, row.rejected, is_rejected=True)
 
 
-def target_of(answers: Iterable[str]) -> str:
-    """The most frequent answer, the first among equals: the training target."""
-    return Counter(answers).most_common(1)[0][0]
-
-
 def normal(text: str) -> str:
     """A text normalised for comparison.
 
@@ -69,8 +63,11 @@ def normal(text: str) -> str:
     quotes, and punctuation around the text: `(left)` is `left`. Meaningful signs stay: a dash
     (`-5`), `%` and the like, a point before a number. A text of punctuation only is unchanged.
     """
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    folded = " ".join(plain.translate(_STRAIGHT).split())
+    plain = text.casefold()
+    if not text.isascii():  # else all of this changes nothing
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        plain = plain.translate(_STRAIGHT)
+    folded = " ".join(plain.split())
     start, end = 0, len(folded)
     while end and _is_outside(folded[end - 1]):
         end -= 1

@@ -140,6 +140,12 @@ def test_check_finds_a_jpeg_that_ends_early() -> None:
         check(Encoded(whole[:-200]))
 
 
+@pytest.mark.parametrize(("side", "size"), [(None, (240, 160)), (80, (120, 80)), (81, (240, 160))])
+def test_a_jpeg_is_decoded_no_smaller_than_asked(side: int | None, size: tuple[int, int]) -> None:
+    jpeg = encoded(Image.new("RGB", (240, 160), "red"), "JPEG")
+    assert decode(jpeg, least_side=side).size == size
+
+
 def test_postscript_is_refused_because_decoding_would_run_it() -> None:
     source = encoded(Image.new("RGB", (4, 4)), "EPS")
     with pytest.raises(ImageError, match="a file of format EPS"):

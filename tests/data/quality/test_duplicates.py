@@ -60,6 +60,20 @@ def test_a_smaller_copy_in_the_training_data_is_found(tmp_path: Path) -> None:
     assert (overlap.exact, overlap.id_only) == ((), ())
 
 
+def test_copies_of_jpegs_that_are_decoded_smaller_are_found(tmp_path: Path) -> None:
+    for seed in range(4):
+        write(tmp_path, f"{seed}.jpg", seed, size=800)
+        write(tmp_path, f"half{seed}.jpg", seed, size=400)
+    files = [
+        ImageFile(tmp_path / f"{name}{seed}.jpg") for name in ("", "half") for seed in range(4)
+    ]
+    train = [Sample(file.path.stem, file) for file in files]
+    found = duplicates(train, None, validate_and_sign(train)[2])
+    assert {(one.first, one.second) for one in found.near["train"]} == {
+        (str(seed), f"half{seed}") for seed in range(4)
+    }
+
+
 def test_images_without_a_signature_are_told_by_name(tmp_path: Path) -> None:
     train = [Sample("a", ImageFile(tmp_path / "one")), Sample("b", ImageFile(tmp_path / "two"))]
     found = duplicates(train, [Sample("x", ImageFile(tmp_path / "two"))], {})

@@ -11,13 +11,17 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from qvft.data.quality import near_duplicates as near
-from qvft.data.quality.image_difference import image_difference
+from qvft.data.quality.image_difference import (
+    COARSE_STEPS,
+    blurred,
+    grey_differences,
+    image_difference,
+)
 from qvft.data.quality.near_duplicates import (
     MOST_DIFFERENCE,
     NEAREST,
     SIDE_PX,
     ImageSignature,
-    closer_view,
     perceptual_hash,
     sign,
 )
@@ -39,14 +43,14 @@ def scene(seed: int, *, colour: tuple[int, int, int] = (255, 255, 255)) -> Image
 
 def seen(image: Image.Image) -> tuple[ImageSignature, Image.Image]:
     image = image.convert("RGB")
-    return sign(Drawn(), image), closer_view(image)
+    return sign(Drawn(), image), image
 
 
 def near_pairs(
     images: Sequence[tuple[ImageSignature, Image.Image]],
 ) -> list[tuple[int, int, float]]:
-    looks, views = [one for one, _ in images], [view for _, view in images]
-    return near.near_pairs(looks, views.__getitem__)
+    looks, decoded = [one for one, _ in images], [image for _, image in images]
+    return near.near_pairs(looks, decoded.__getitem__)
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -174,6 +178,31 @@ def test_hashes_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("qvft.data.quality.near_duplicates._BLOCK", 2)
     looks = [seen(scene(seed)) for seed in (0, 1, 2, 3, 0, 4, 2)]
     assert [(i, j) for i, j, _ in near_pairs(looks)] == [(0, 4), (2, 6)]
+
+
+def test_many_similar_pairs_are_compared_no_further_than_the_most_similar_ones(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("qvft.data.quality.near_duplicates.MOST_PAIRS", 2)
+    image = scene(3)
+    looks = [seen(one) for one in (image, jpeg(image, 30), image, cropped(image, 0.03))]
+    assert {(i, j) for i, j, _ in near_pairs(looks)} == {(0, 1), (0, 2)}
+    assert "6 pairs of images with similar thumbnails" in caplog.text
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_differences_of_many_pairs_at_once_are_those_of_each(change: str) -> None:
+    """Within 0.1: crops of single pairs are rounded to whole grey levels, here they are not."""
+    images = [scene(seed).resize((SIDE_PX, SIDE_PX)) for seed in range(4)]
+    changed = [CHANGES[change](scene(seed)).resize((SIDE_PX, SIDE_PX)) for seed in (0, 1, 2, 5)]
+    pairs = list(zip(images, [one.convert("RGB") for one in changed], strict=True))
+    greys = [
+        np.stack([np.asarray(blurred(pair[side]).convert("L")) for pair in pairs])
+        for side in (0, 1)
+    ]
+    for steps in (COARSE_STEPS, ()):
+        each = [image_difference(*pair, steps=steps) for pair in pairs]
+        assert grey_differences(*greys, steps=steps) == pytest.approx(each, abs=0.1)
 
 
 def test_the_hash_of_a_ramp_is_known() -> None:
