@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from qvft.data.collate import Collator
+from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.data.sample import Sample
 from qvft.errors import ImageError
@@ -186,14 +187,14 @@ def _prompted(
     )
     arriving = zip(sources, encoded, strict=True)
     ready: dict[str, Encoded | ImageError] = {}
-    for number, (row, sample) in enumerate(zip(rows, shown, strict=True)):
+    asked = zip(rows, shown, prompt_ids(collator.template, rows), strict=True)
+    for number, (row, sample, ids) in enumerate(asked):
         while sample.id not in ready:
             ready.update([next(arriving)])
         found = ready.pop(sample.id) if last_use[sample.id] == number else ready[sample.id]
         if isinstance(found, ImageError):
             yield Outcome(number, error=found)
         else:
-            ids = collator.template.encode(row.kind, question=row.question, prompt=row.prompt).ids
             prompt = collator.template.prompt_text(*row.asked)
             # At least one token must go through the decoder.
             shared = 0 if found.prefix is None else common_length(head, ids[:-1])
@@ -215,11 +216,14 @@ def _near_rows(shown: Sequence[Sample], within: int) -> set[str]:
 def _head(collator: Collator, rows: Sequence[Row]) -> tuple[int, ...]:
     """Common prefix of rows: image tokens, `</s>`, and common first words of all prompts."""
     asked = rows[:: -(-len(rows) // HEAD_ROWS)]
-    texts = [
-        collator.template.encode(row.kind, question=row.question, prompt=row.prompt).ids
-        for row in asked
-    ]
+    texts = prompt_ids(collator.template, asked)
     return reduce(lambda head, ids: head[: common_length(head, ids)], texts)
+
+
+def prompt_ids(template: PromptTemplate, rows: Sequence[Row]) -> Iterator[tuple[int, ...]]:
+    """Tokens of each row's prompt, image tokens included."""
+    texts = ((row.kind, row.question, None, row.prompt) for row in rows)
+    return (tokens.ids for tokens in template.encode_all(texts))
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

@@ -20,7 +20,7 @@ from qvft.data.prompt import PromptTemplate
 from qvft.data.rows import Row
 from qvft.inference.decode import Prompted, generate_ids
 from qvft.inference.encoding import Encoded
-from qvft.inference.predict import common_length
+from qvft.inference.predict import common_length, prompt_ids
 from qvft.inference.sampled import Sampled
 from qvft.models.forward_stages import continues_prefix, decode_prefix
 
@@ -124,9 +124,7 @@ def _prompted(
 ) -> list[Prompted]:
     """Each row with its image and, if the family shares a prefix, that image's KV cache."""
     template = collator.template
-    ids = [
-        template.encode(row.kind, question=row.question, prompt=row.prompt).ids for _, row in rows
-    ]
+    ids = list(prompt_ids(template, [row for _, row in rows]))
     encoded = [Encoded(state) for state in states]
     head: Sequence[int] = ()
     if continues_prefix(model, {}):
