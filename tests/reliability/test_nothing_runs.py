@@ -29,8 +29,9 @@ ONE_HOME = {
     # A checkpoint's optimizer and random states, and LAVIS' files: tensors and numbers alone.
     "torch.load": {"training/checkpoints.py", "weights/export_lavis.py"},
     # The official METEOR and SPICE, with a list of arguments each.
-    # `qvft sweep` starts a program per run.
+    # `qvft sweep` starts a program per run, `qvft bench --whole` and `--serve` whole commands.
     "subprocess": {
+        "benchmark/commands.py",
         "evaluation/metrics/java/meteor.py",
         "evaluation/metrics/java/spice.py",
         "experiments/run_combinations.py",

@@ -125,6 +125,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, Record]]:
                 f"columns {', '.join(names)}",
                 where=f"{file}:1",
                 expected="one each of " + ", ".join(_KEYS),
+                do="write `image,question,answer` as the first line",
             )
     for number, cells in rows:
         where = f"{file}:{number}"
