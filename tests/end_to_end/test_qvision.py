@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPModel, GPTNeoConfig, GPT
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from qvft import load_model
-from qvft.check import main as check
+from qvft.checking.check_recipe import check_model
 from qvft.eval import main as evaluate
 from qvft.recipe.load import load_recipe
 from qvft.train import main as train

@@ -160,9 +160,8 @@ def test_two_processes_log_the_losses_of_one_once(pair: Pair, name: str) -> None
             # As above; a logged loss is a mean of float32 sums. A unit of OPT's ReLU within
             # rounding of zero has a gradient or none: 1.5e-5 of the norm in one step of
             # "checkpointed"; with GELU in its place both norms are equal to the last bit.
-            assert second[key] == pytest.approx(
-                first[key], rel=5e-5 if key == "grad_norm" else 1e-5
-            ), key
+            error = 5e-5 if key == "grad_norm" else 1e-5
+            assert second[key] == pytest.approx(first[key], rel=error), key
 
 
 def test_processes_fill_the_cache_together_and_no_image_twice(pair: Pair) -> None:
