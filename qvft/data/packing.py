@@ -53,7 +53,7 @@ def packed(
 
     The common prefix of an owner's rows (visual prefix and common first words) is stored once,
     followed by the rest of each row; then come the next owner's rows, up to the budget. An owner
-    with more rows than others may be split into groups, each with the prefix. With the attention
+    with more or longer rows may be split into groups, each with the prefix. With the attention
     mask of `models.packed`, each token gets the same result as in a separate row.
 
     Args:
@@ -77,7 +77,7 @@ def packed(
         shared, bins = [0] * len(groups), [[number] for number in range(len(groups))]
         width = max(sum(len(rows[row]) for row in group) for group in groups)
     else:
-        groups, shared, bins, width = _narrowest(rows, groups, budget)
+        groups, shared, bins, width = _cheapest(rows, groups, budget)
     longest = max(len(row) for row in rows)
     size = (len(bins), width)
     found = {
@@ -94,30 +94,44 @@ def packed(
     return {f"packed_{key}": found[key] for key in KEYS}
 
 
-def _narrowest(
+def _cheapest(
     rows: Sequence[Sequence[int]], groups: list[list[int]], budget: int
 ) -> tuple[list[list[int]], list[int], list[list[int]], int]:
-    """Groups, their shared lengths, groups by packed row, and width: the fewest positions.
+    """Groups, their shared lengths, groups by packed row, and width: the fewest operations.
 
     Every packed row is as wide as the longest group. Where an image has more texts in the batch
-    than others, splitting its group, whose parts each have the prefix, can need fewer positions.
+    than others, or texts so long that attention to the other texts' masked positions costs more
+    than another prefix, parts of its group in rows of their own cost less.
     """
     best = _laid_out(rows, groups, budget)
     lengths = sorted((_length(rows, group) for group in groups), reverse=True)
-    if lengths[0] <= budget or len(groups) == 1:
+    if lengths[0] <= budget:
         return best
-    for part in (10, 4, 2):
-        limit = lengths[len(lengths) // part]
+    longest = max(groups, key=lambda group: _length(rows, group))
+    shared = _common(rows, longest)
+    widths = [shared + -(-(lengths[0] - shared) // count) for count in range(1, len(longest) + 1)]
+    of_one = min(enumerate(widths, 1), key=lambda part: _cost(*part, budget))[1]
+    limits = {of_one, *(lengths[len(lengths) // part] for part in (10, 4, 2))} - {lengths[0]}
+    for limit in sorted(limits, reverse=True):
         found = _laid_out(rows, [one for g in groups for one in _split(rows, g, limit)], budget)
-        if len(found[2]) * found[3] < len(best[2]) * best[3]:
+        if _cost(len(found[2]), found[3], budget) < _cost(len(best[2]), best[3], budget):
             best = found
     return best
+
+
+def _cost(count: int, width: int, budget: int) -> int:
+    """Operations of `count` packed rows, in a unit that does not matter.
+
+    Per position and block of a frozen decoder of width W, 5 times the budget: forward and to its
+    input, 12 W^2 weights twice; scores and sums of attention over `width` positions, three times.
+    """
+    return count * width * (20 * budget + width)
 
 
 def _laid_out(
     rows: Sequence[Sequence[int]], groups: list[list[int]], budget: int
 ) -> tuple[list[list[int]], list[int], list[list[int]], int]:
-    """As `_narrowest`, of these groups."""
+    """As `_cheapest`, of these groups."""
     lengths = {number: _length(rows, group) for number, group in enumerate(groups)}
     bins = _assigned(lengths, max(budget, *lengths.values()))
     width = max(sum(lengths[number] for number in inside) for inside in bins)
