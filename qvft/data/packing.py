@@ -5,6 +5,7 @@ Shape letters: B rows, L longest row, R packed rows, K longest packed row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,9 +110,10 @@ def _cheapest(
         return best
     longest = max(groups, key=lambda group: _length(rows, group))
     shared = _common(rows, longest)
-    widths = [shared + -(-(lengths[0] - shared) // count) for count in range(1, len(longest) + 1)]
-    of_one = min(enumerate(widths, 1), key=lambda part: _cost(*part, budget))[1]
-    limits = {of_one, *(lengths[len(lengths) // part] for part in (10, 4, 2))} - {lengths[0]}
+    rest = lengths[0] - shared
+    widths = {count: shared + math.ceil(rest / count) for count in range(1, len(longest) + 1)}
+    parts = min(widths, key=lambda count: _cost(count, widths[count], budget))
+    limits = {widths[parts], *(lengths[len(lengths) // part] for part in (10, 4, 2))} - {lengths[0]}
     for limit in sorted(limits, reverse=True):
         found = _laid_out(rows, [one for g in groups for one in _split(rows, g, limit)], budget)
         if _cost(len(found[2]), found[3], budget) < _cost(len(best[2]), best[3], budget):
