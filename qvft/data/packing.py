@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 SHARED_PREFIX = -1
+WORTH = 0.9  # of the operations, at most, for a layout with more prefixes
 KEYS = ("source", "positions", "owner", "text", "place")
 
 
@@ -102,7 +103,8 @@ def _cheapest(
 
     Every packed row is as wide as the longest group. Where an image has more texts in the batch
     than others, or texts so long that attention to the other texts' masked positions costs more
-    than another prefix, parts of its group in rows of their own cost less.
+    than another prefix, parts of its group in rows of their own cost less. Prefixes take memory, so
+    a split must be worth it.
     """
     best = _laid_out(rows, groups, budget)
     lengths = sorted((_length(rows, group) for group in groups), reverse=True)
@@ -116,7 +118,7 @@ def _cheapest(
     limits = {widths[parts], *(lengths[len(lengths) // part] for part in (10, 4, 2))} - {lengths[0]}
     for limit in sorted(limits, reverse=True):
         found = _laid_out(rows, [one for g in groups for one in _split(rows, g, limit)], budget)
-        if _cost(len(found[2]), found[3], budget) < _cost(len(best[2]), best[3], budget):
+        if _cost(len(found[2]), found[3], budget) < WORTH * _cost(len(best[2]), best[3], budget):
             best = found
     return best
 
