@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -17,6 +18,7 @@ logger = logging.getLogger("qvft.cpu_threads")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+SHORT = 0.0015  # seconds
 MOST_THREADS = 8  # of `in_threads`; more would wait for Python's interpreter lock
 
 WAITING = {
@@ -53,9 +55,20 @@ def in_threads(
 ) -> Iterator[Result]:
     """Results of `work`, in order, at most `ahead` held at once, from threads on this process's
     share of the cores; for work that releases Python's interpreter lock (Pillow, numpy).
+
+    Short work, as on images of 64 pixels, is done in this thread, as the first 16 items show:
+    threads would spend more on waiting for the lock than other cores give.
     """
     share = cpu_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     remaining = iter(items)
+    first = [work(item) for item in islice(remaining, min(8, ahead))]  # with imports
+    start = time.perf_counter()
+    second = [work(item) for item in islice(remaining, min(8, ahead - len(first)))]
+    is_short = time.perf_counter() - start < SHORT * len(second)
+    yield from first + second
+    if is_short:
+        yield from map(work, remaining)
+        return
     with ThreadPoolExecutor(max(1, min(MOST_THREADS, share))) as pool:
         while batch := list(islice(remaining, ahead)):
             yield from pool.map(work, batch)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -82,3 +83,12 @@ def test_results_of_threads_keep_their_order_and_few_are_held() -> None:
     assert next(results) == 0
     assert taken == [0, 1, 2]
     assert list(results) == [item * item for item in range(1, 10)]
+
+
+@pytest.mark.parametrize("short", [0.0, float("inf")])
+def test_only_long_work_is_done_in_threads(short: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_threads, "SHORT", short)
+    found = list(cpu_threads.in_threads(lambda item: (item, threading.get_ident()), range(30)))
+    assert [item for item, _ in found] == list(range(30))
+    elsewhere = {thread for _, thread in found} - {threading.get_ident()}
+    assert bool(elsewhere) == (short == 0.0)

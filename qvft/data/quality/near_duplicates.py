@@ -147,7 +147,7 @@ def near_pairs(
 
     found = []
     with counted("comparing similar images", len(similar)) as count:
-        for (i, j, _), difference in zip(similar, in_threads(compared, similar), strict=True):
+        for (i, j, _), difference in zip(similar, map(compared, similar), strict=True):
             count.advance()
             if difference <= MOST_DIFFERENCE:
                 found.append((i, j, round(difference, 4)))
