@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from qvft.benchmark.commands import run_command
 from qvft.cpu_threads import cpu_cores
 
 SIZE = (500, 375)
@@ -108,22 +109,11 @@ def write_data(folder: Path, count: int) -> Path:
 
 def measured(command: list[str], log: Path, cache: Path) -> dict[str, float]:
     """Seconds, CPU seconds and peak memory of a command; its output goes to a file."""
-    begun = time.monotonic()
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"QVFT_CACHE": str(cache)},
-        )
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed: see {log}")
+    seconds, cpu_seconds, peak = run_command(command, os.environ | {"QVFT_CACHE": str(cache)}, log)
     return {
-        "seconds": round(time.monotonic() - begun, 1),
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-        "largest_process_mb": round(used.ru_maxrss / 1024),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "largest_process_mb": round(peak / 1024**2),
     }
 
 

@@ -47,7 +47,7 @@ def measured(
         further = {key: value.replace(ROUND, number) for key, value in environment.items()}
         for name, command in commands.items():
             given = [sys.executable, *(one.replace(ROUND, number) for one in command)]
-            taken[name].append(_run(given, {**os.environ, **further}, log))
+            taken[name].append(run_command(given, {**os.environ, **further}, log))
             logger.info("round %s, %s: %.1f s, %.1f s of CPU", number, name, *taken[name][-1][:2])
     paces: dict[str, CommandPace] = {}
     for name, found in taken.items():
@@ -60,7 +60,7 @@ def measured(
     return paces
 
 
-def _run(
+def run_command(
     command: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> tuple[float, float, int]:
     """Wall clock and CPU seconds, and peak resident bytes, of a process and those it waits for."""

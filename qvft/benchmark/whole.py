@@ -71,6 +71,8 @@ def bench_whole(
         if value != only:
             expected = f"{only}: the plain script has no other"
             raise RecipeError(f"{value}", where=key.rstrip("_"), expected=expected)
+    if recipe.data.lists("train"):
+        raise RecipeError("a list", where="data.train", expected="one source for the plain script")
     split = read_split(recipe, "train")
     rows = training_rows(split.samples, texts=split.source.texts)
     with tempfile.TemporaryDirectory(prefix="qvft-bench-") as folder:
