@@ -10,7 +10,6 @@ from pathlib import Path
 
 from qvft.checking.findings import RecipeFindings
 from qvft.errors import ModelError, RecipeError, UserError
-from qvft.evaluation.available_metrics import require_known_metrics
 from qvft.models.model_path import FRESH, names_folder, require_folder
 from qvft.recipe.phases import phase_plans, require_trainable_decoder
 from qvft.recipe.schema import Recipe
@@ -27,6 +26,8 @@ def require_settings(recipe: Recipe) -> None:
             package is not installed, a 4-bit decoder that is trained in full, or a phase with a
             dropout of its own in the decoder, which is set once.
     """
+    from qvft.evaluation.available_metrics import require_known_metrics  # predict needs no metric
+
     require_known_metrics(recipe.eval.metrics)
     quantized = recipe.model.quantization.scheme != "none"
     dropout = recipe.trainable.decoder_dropout
