@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from qvft.models.encoded_prompts import EncodedPrompts
-from qvft.models.flex_attention import block_mask, uses_flex
 from qvft.models.forward_stages import decode_hidden, read_images
 
 SHARED_PREFIX = -1
@@ -94,14 +93,10 @@ def _decoded_packed(
     model: Any, embeds: Tensor, packing: Packing, prompts: EncodedPrompts | None
 ) -> Tensor:
     """The decoder's last hidden states (R, K, D) of packed rows."""
-    if uses_flex(model):
-        mask: Any = block_mask(packing.owner, packing.text, SHARED_PREFIX)
-    else:
-        mask = packing.mask(embeds.dtype)
     return decode_hidden(
         model,
         embeds.flatten(0, 1)[packing.source],
-        mask,
+        packing.mask(embeds.dtype),
         position_ids=packing.positions,
         prompts=None if prompts is None else prompts.in_order(),
     )
