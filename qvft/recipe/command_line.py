@@ -60,12 +60,12 @@ def recipe_keys() -> list[str]:
 
 def _overrides(name: str, value: str) -> Iterator[str]:
     """Overrides of the keys whose last part is `name`, or was before it was renamed."""
-    from qvft.recipe.renamed_keys import RENAMED, current_overrides
+    from qvft.recipe.renamed_keys import NEW_VALUES, RENAMED
     from qvft.recipe.schema import Recipe
 
-    for old in RENAMED:
-        if old == name or old.endswith(f".{name}"):
-            yield from current_overrides([f"{old}={value}"])
+    for old, new in RENAMED.items():
+        if (old == name or old.endswith(f".{name}")) and old not in NEW_VALUES:
+            yield f"{new}={value}"
     for path in _paths(Recipe):
         if path == name or path.endswith(f".{name}"):
             yield f"{path}={value}"
