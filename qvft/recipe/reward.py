@@ -128,6 +128,16 @@ class Reward(Section):
         return 1 - self.epsilon, 1 + high
 
     @property
+    def kl_in_reward(self) -> float:
+        """`beta`, if the KL divergence is subtracted from rewards; else 0."""
+        return self.beta if self.loss == "rloo" else 0.0
+
+    @property
+    def kl_in_loss(self) -> float:
+        """`beta`, if the KL divergence is a term of the loss; else 0."""
+        return 0.0 if self.loss == "rloo" else self.beta
+
+    @property
     def scored(self) -> tuple[str, ...]:
         """Names of `funcs`, and of `metric` if it is not among them."""
         return tuple(dict.fromkeys([*self.funcs, *([self.metric] if self.metric else [])]))

@@ -50,7 +50,7 @@ class RewardTrainer(QFormerTrainer):
 
     def train_order(self, dataset: Any) -> Sampler:
         """As `QFormerTrainer`; the rows of a step come once for each update of its samples."""
-        updates = self.rollouts.settings.num_iterations
+        updates = self.rollouts.reward.num_iterations
         if updates == 1:
             return super().train_order(dataset)
         arguments = self.args

@@ -14,15 +14,10 @@ from transformers import PreTrainedModel
 
 from qvft.data.collate import IGNORED
 from qvft.models.supervised_tokens import SupervisedTokens
+from qvft.recipe.preference import Preference
 from qvft.training.objectives.alignment_losses import LossSum
 from qvft.training.objectives.language import language_outputs, tokens_of
-from qvft.training.objectives.preference_losses import (
-    SFT,
-    LossSettings,
-    PairLogps,
-    pair_losses,
-    rewards,
-)
+from qvft.training.objectives.preference_losses import SFT, PairLogps, pair_losses, rewards
 from qvft.training.objectives.weighted import WithoutDropout
 
 PREFERENCE = "preference"
@@ -34,25 +29,16 @@ class PreferenceObjective(WithoutDropout):
 
     Without dropout model and reference are the same function of their weights.
 
-    Args:
-        ld_alpha: weight of tokens beyond the length of the pair's shorter text.
     """
 
     rows_are = "pairs"
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        *,
-        weights: Mapping[str, float],
-        settings: LossSettings,
-        ld_alpha: float | None = None,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, settings: Preference) -> None:
         super().__init__(model)
-        self.of_pairs = {name: weight for name, weight in weights.items() if name != SFT}
-        language = {SFT: weights[SFT]} if SFT in weights else {}
+        weights = settings.weights
+        language = {SFT: weights.pop(SFT)} if SFT in weights else {}
+        self.of_pairs, self.settings = weights, settings
         self.weights = {**({PREFERENCE: 1.0} if self.of_pairs else {}), **language}
-        self.settings, self.ld_alpha = settings, ld_alpha
 
     def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, int]:
         """Pairs, and supervised tokens of the chosen texts."""
@@ -118,11 +104,11 @@ class PreferenceObjective(WithoutDropout):
 
     def _logps(self, tokens: SupervisedTokens) -> Tensor:
         logps = -tokens.losses
-        if self.ld_alpha is not None:
+        if self.settings.ld_alpha is not None:
             start = tokens.count.cumsum(0) - tokens.count
             place = torch.arange(len(logps), device=logps.device) - start[tokens.row]
             shorter = tokens.count.view(-1, 2).amin(dim=1).repeat_interleave(2)
-            logps = torch.where(place < shorter[tokens.row], logps, self.ld_alpha * logps)
+            logps = torch.where(place < shorter[tokens.row], logps, self.settings.ld_alpha * logps)
         return logps.new_zeros(len(tokens.count)).index_add(0, tokens.row, logps).view(-1, 2)
 
     def _pair_logps(self, tokens: SupervisedTokens, reference: Tensor | None) -> PairLogps:
