@@ -54,7 +54,7 @@ def train(
     texts = training_texts(recipe)
 
     # All checks that need no torch are done.
-    from qvft.adapters.component_table import component_table
+    from qvft.adapters.freeze import component_table
     from qvft.evaluation.report.progress_page import progress_page
     from qvft.evaluation.rewards import reward_functions
     from qvft.evaluation.text_scores import text_scores

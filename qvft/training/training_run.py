@@ -25,11 +25,10 @@ from qvft.data.row_tokens import row_tokens
 from qvft.data.rows import Row
 from qvft.inference.reward_function import RewardFunction, TextScores
 from qvft.log import get_logger
-from qvft.models.unload_vision import unload_vision
 from qvft.recipe.phases import PhasePlan
 from qvft.recipe.schema import Recipe
 from qvft.setup.data import Split
-from qvft.setup.feature_cache import with_features
+from qvft.setup.feature_cache import unload_vision, with_features
 from qvft.setup.mixing import source_shares
 from qvft.setup.model import Loaded, device, set_trainable
 from qvft.training.batches.mixture import Mixture, mixture_of

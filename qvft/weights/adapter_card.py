@@ -8,12 +8,11 @@ from pathlib import Path
 import transformers
 
 from qvft.adapters.lora_config import CONFIG
-from qvft.adapters.manifest import read_manifest
+from qvft.adapters.manifest import fingerprints, read_manifest
 from qvft.data.rows import Row
 from qvft.errors import CheckpointError
 from qvft.models.base_checkpoint import BaseCheckpoint
 from qvft.recipe.schema import Recipe
-from qvft.setup.hashes import trained_files
 from qvft.setup.model import processor_of
 from qvft.setup.prompt_template import template_of
 from qvft.weights.card import model_card
@@ -30,7 +29,7 @@ def run_card(
         library="peft",
         folder=folder,
         manifest=read_manifest(run_dir / "adapter"),
-        adapter_sha256=trained_files(run_dir / "adapter"),
+        adapter_sha256=fingerprints(run_dir / "adapter"),
         template=template_of(recipe, base, processor_of(recipe, base)),
         rows=rows,
     )

@@ -130,13 +130,8 @@ def _export_retrieval(folder: Path, inputs: MergeInputs) -> dict[str, Any]:
         tokenizer=branch.tokenizer,
         dtype=inputs.written,
     )
-    return {
-        "objectives": trained,
-        "weights": written.weights,
-        "left_out": ["language_model", "language_projection", *written.left_out],
-        "largest_difference": written.largest_difference,
-        "allowed": written.allowed,
-    }
+    left_out = ["language_model", "language_projection", *written["left_out"]]
+    return {"objectives": trained, **written, "left_out": left_out}
 
 
 EXPORTS: Mapping[str, Callable[[Path, MergeInputs], dict[str, Any]]] = {

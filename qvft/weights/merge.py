@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import AutoProcessor
 
+from qvft.adapters.manifest import fingerprints
 from qvft.data.rows import Row
 from qvft.files import new_folder, write_text
 from qvft.json_files import write_json
@@ -19,7 +20,6 @@ from qvft.models.image_size import positions_of
 from qvft.models.load import model_class
 from qvft.models.qvision.model_code import write_code
 from qvft.models.t5_head import own_head_expected
-from qvft.setup.hashes import trained_files
 from qvft.setup.mixing import share_text
 from qvft.setup.model import processor_of
 from qvft.setup.prompt_template import template_of
@@ -164,7 +164,7 @@ def _card(inputs: MergeInputs, folder: str, rows: Sequence[Row]) -> str:
         library="transformers",
         folder=folder,
         manifest=manifest,
-        adapter_sha256=trained_files(inputs.run_dir / "adapter"),
+        adapter_sha256=fingerprints(inputs.run_dir / "adapter"),
         template=template_of(recipe, base, processor_of(recipe, base)),
         rows=rows,
         remote_code=remote_code,

@@ -22,9 +22,9 @@ from qvft.benchmark.training import (
     rows_of_batches,
 )
 from qvft.models.quantize import quantization_config
-from qvft.models.unload_vision import unload_vision
 from qvft.recipe.load import parse_recipe
 from qvft.recipe.schema import Recipe
+from qvft.setup.feature_cache import unload_vision
 from qvft.setup.model import base_of, device, with_tools
 from qvft.training.arguments import use_bf16
 from qvft.training.compiling import require_compiler
