@@ -28,8 +28,15 @@ def train(
     from qvft.recipe.load import idle_keys
     from qvft.recipe.unused_keys import named_in_file
     from qvft.setup.start_run import start_run
-    from qvft.training.resolve_revision import rates_from_lock, resolve_revision, revision_from_lock
-    from qvft.training.run_folder import check_folder, claimed_folder, has_progress, is_finished
+    from qvft.training.run_folder import (
+        check_folder,
+        claimed_folder,
+        has_progress,
+        is_finished,
+        rates_from_lock,
+        resolve_revision,
+        revision_from_lock,
+    )
 
     for line in named_in_file(recipe, idle_keys(recipe)):
         logger.warning("%s: %s", named or recipe.name, line)

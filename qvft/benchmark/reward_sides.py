@@ -24,8 +24,7 @@ from qvft.training.arguments import recompute_activations
 from qvft.training.objectives.alignment_losses import combined_loss
 from qvft.training.objectives.reward import RewardObjective
 from qvft.training.rewards.build import reward_objective, rollouts_of
-from qvft.training.rewards.collate import LearntText
-from qvft.training.rewards.given_batch import GivenBatch, NumberedRow
+from qvft.training.rewards.collate import GivenBatch, LearntText, NumberedRow
 from qvft.training.rewards.rollouts import Rollouts
 from qvft.training.training_run import TrainingRun
 

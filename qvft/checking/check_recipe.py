@@ -31,8 +31,7 @@ from qvft.setup.prompt_template import require_rows_to_fit, template_of
 from qvft.setup.start_run import start_run
 from qvft.setup.start_weights import require_places, require_same_base
 from qvft.training.prepare_training import prepare_training, require_settings
-from qvft.training.resolve_revision import rates_from_lock, resolve_revision
-from qvft.training.run_folder import check_folder
+from qvft.training.run_folder import check_folder, rates_from_lock, resolve_revision
 from qvft.training.run_warnings import phase_warnings
 from qvft.training.training_run import TrainingRun
 

@@ -24,9 +24,8 @@ from qvft.training.batches.numbered_rows import ViewDraw
 from qvft.training.batches.streamed import StreamedBatches
 from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
-from qvft.training.completions import GENERATED, Completions
+from qvft.training.completions import GENERATED, Completions, GreedyTexts
 from qvft.training.distributed.fsdp import shard, without_autocast
-from qvft.training.greedy_texts import GreedyTexts
 from qvft.training.objectives.preference import PreferenceObjective
 from qvft.training.objectives.preference_collator import PreferenceCollator
 from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference

@@ -287,8 +287,8 @@ def test_check_passes_and_counts_the_phase(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["preference.loss_type=aot"], "aot sorts the pairs of a batch"),
-        (["preference.loss_type=[sigmoid, aot_unpaired]"], "aot_unpaired sorts the pairs"),
+        (["preference.loss_type=aot"], "loss_type.0='aot'"),
+        (["preference.loss_type=[sigmoid, aot_unpaired]"], "loss_type.1='aot_unpaired'"),
         (["preference.loss_type=dpo"], "preference.loss_type"),
         (["preference.loss_type=exo_pair"], "label_smoothing is 0; exo_pair needs one above 0"),
         (

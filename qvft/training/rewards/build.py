@@ -22,8 +22,7 @@ from qvft.recipe.reward import CAPTION_FUNCS
 from qvft.recipe.schema import Recipe
 from qvft.setup.model import Loaded
 from qvft.setup.prompt_template import require_positions
-from qvft.training.completions import reference_as_text
-from qvft.training.greedy_texts import GreedyTexts
+from qvft.training.completions import GreedyTexts, reference_as_text
 from qvft.training.objectives.build import collator_of
 from qvft.training.objectives.reward import RewardObjective
 from qvft.training.rewards.advantages import weighted

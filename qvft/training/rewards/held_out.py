@@ -9,7 +9,7 @@ from qvft.data.rows import Row
 from qvft.inference.reward_function import RewardFunction, held_out_score
 from qvft.inference.sampled import Sampled
 from qvft.models.distributed import from_main_process
-from qvft.training.greedy_texts import GreedyTexts
+from qvft.training.completions import GreedyTexts
 from qvft.training.rewards.degeneration import degeneration
 
 BEST = "held_out"

@@ -19,7 +19,7 @@ from qvft.inference.sample import uniforms_of
 from qvft.recipe.load import load_recipe
 from qvft.training.phase_setup import PhaseSetup, phase_setup
 from qvft.training.prepare_training import prepare_training
-from qvft.training.rewards.given_batch import GivenBatch
+from qvft.training.rewards.collate import GivenBatch
 from qvft.training.rewards.rollouts import Rollouts
 from qvft.training.trainer import NUMBERS
 from tests.models.decoder_models import TEXT, write_model
