@@ -27,8 +27,7 @@ from qvft.recipe.schema import Recipe
 from qvft.training.activations import lean_activations
 from qvft.training.arguments import recompute_activations, use_bf16
 from qvft.training.objectives.alignment_losses import combined_loss
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PreferenceCollator, key_of
+from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective, key_of
 from qvft.training.phase_rows import PREFERENCE
 from qvft.training.prepare_training import prepare_training
 from qvft.training.training_run import TrainingRun

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qvft.models.encoded_prompts import EncodedPrompts
-from qvft.models.forward_stages import decode_hidden, read_images
+from qvft.models.forward_stages import EncodedPrompts, decode_hidden, read_images
 
 SHARED_PREFIX = -1
 PACKED = tuple(f"packed_{name}" for name in ("source", "positions", "owner", "text", "place"))

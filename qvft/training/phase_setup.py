@@ -26,8 +26,7 @@ from qvft.training.batches.token_budget_sampler import TokenBatchSampler
 from qvft.training.compiling import compile_blocks
 from qvft.training.completions import GENERATED, Completions, GreedyTexts
 from qvft.training.distributed.fsdp import shard, without_autocast
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PreferenceCollator
+from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective
 from qvft.training.objectives.reference_logps import REFERENCE, in_all_views, with_reference
 from qvft.training.optim import parameter_groups
 from qvft.training.phase_rows import is_pairs, is_reward

@@ -11,12 +11,11 @@ from qvft.log import is_main_process
 from qvft.progress import say
 from qvft.training.checkpoints import clear, final_checkpoint, follow_move, last_checkpoint
 from qvft.training.completions import FILE as COMPLETIONS
-from qvft.training.metrics_log import RESUMABLE
+from qvft.training.metrics_log import RESUMABLE, trackers_named
 from qvft.training.phase_setup import phase_setup
 from qvft.training.progress_line import WritePage
 from qvft.training.reward_trainer import RewardTrainer
 from qvft.training.stopping import StopOnSignal
-from qvft.training.trackers import trackers_named
 from qvft.training.trainer import QFormerTrainer
 from qvft.training.training_run import TrainingRun
 

@@ -22,8 +22,7 @@ from qvft.training.objectives.alignment import AlignmentCollator, AlignmentObjec
 from qvft.training.objectives.custom import CustomCollator, CustomLoss
 from qvft.training.objectives.language import LanguageModelling
 from qvft.training.objectives.objective_table import custom_objectives
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PreferenceCollator
+from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective
 
 Collate = Callable[[Sequence[tuple[int, Row]]], Any]
 """Collator: numbered rows to a batch."""

@@ -29,7 +29,7 @@ from qvft.training.objectives.language import vision_features
 from qvft.training.recovery.out_of_memory import is_out_of_memory
 from qvft.training.rewards.advantages import advantages, spread, weighted, without_spread
 from qvft.training.rewards.collate import GivenBatch, LearntText, NumberedRow, SampleCollator
-from qvft.training.rewards.degeneration import degeneration
+from qvft.training.rewards.held_out import degeneration
 from qvft.training.rewards.log_probs import KnownLogProbs, TokenLogProbs
 
 NOTHING_LEARNT = 1e-12

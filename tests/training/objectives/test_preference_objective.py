@@ -18,8 +18,7 @@ from qvft.recipe.load import load_recipe
 from qvft.recipe.preference import Preference
 from qvft.training.objectives.build import packer_of, preference_of
 from qvft.training.objectives.language import tokens_of
-from qvft.training.objectives.preference import PreferenceObjective
-from qvft.training.objectives.preference_collator import PreferenceCollator, key_of
+from qvft.training.objectives.preference import PreferenceCollator, PreferenceObjective, key_of
 from qvft.training.objectives.reference_logps import reference_logps, stored_reference
 from qvft.training.prepare_training import prepare_training
 from qvft.training.training_run import TrainingRun
